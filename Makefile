@@ -1,0 +1,42 @@
+# Each target makes .venv and installs when needed; nothing else has to be there but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread for torch and OpenMP in tests: two runtimes share the cores, and figures stay comparable.
+TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): setup.cfg pyproject.toml fewshot/_version.py
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "==> making $(VENV) and installing fewshot with its dependencies (about two minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed -e '.[test]'
+	@touch $@
+
+demo: $(STAMP)  ## Train, learn new classes, look them up; writes demo/report.html (about 4 minutes)
+	@echo "==> fewshot demo"
+	@$(BIN)/fewshot demo --out demo
+
+lint: $(STAMP)  ## Lint and types
+	@echo "==> ruff"
+	@$(BIN)/ruff check fewshot tests
+	@$(BIN)/ruff format --check --quiet fewshot tests
+	@echo "==> mypy"
+	@$(BIN)/mypy --no-error-summary
+
+test: lint  ## Lint, types and the tests
+	@echo "==> pytest"
+	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## The tests that take long: whole runs of the demo, soaks
+	@echo "==> pytest, slow tests"
+	@$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+clean:  ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

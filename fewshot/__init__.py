@@ -1,0 +1,74 @@
+"""Few-shot classification that learns new classes from one to five examples, with no gradient step.
+
+Everything public is here, and is loaded when it is first used: ``import fewshot`` alone loads no heavy package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fewshot._version import __version__
+
+if TYPE_CHECKING:
+    from fewshot.backbones import create_backbone
+    from fewshot.classifier import FewShotClassifier
+    from fewshot.data.digits import digits
+    from fewshot.data.distort import Distortion
+    from fewshot.data.glyphs import glyphs
+    from fewshot.data.images import LabeledImages
+    from fewshot.embedder import embed
+    from fewshot.episodes import Episode, EpisodeSampler
+    from fewshot.evaluation import EvalResult, evaluate
+    from fewshot.index import PrototypeIndex
+    from fewshot.learners.base import Learner
+    from fewshot.learners.matching import MatchingClassifier, MatchingLearner
+    from fewshot.learners.prototypical import PrototypicalClassifier, PrototypicalLearner
+    from fewshot.memory import Memory, Statistics
+    from fewshot.registry import list_learners, register_learner
+    from fewshot.similarity import pairwise_similarity
+    from fewshot.training.config import TrainConfig
+    from fewshot.training.trainer import MetaTrainer
+    from fewshot.weights import load_weights
+
+_HOME = {
+    "Distortion": "data.distort",
+    "Episode": "episodes",
+    "EpisodeSampler": "episodes",
+    "EvalResult": "evaluation",
+    "FewShotClassifier": "classifier",
+    "LabeledImages": "data.images",
+    "Learner": "learners.base",
+    "MatchingClassifier": "learners.matching",
+    "MatchingLearner": "learners.matching",
+    "Memory": "memory",
+    "MetaTrainer": "training.trainer",
+    "PrototypeIndex": "index",
+    "PrototypicalClassifier": "learners.prototypical",
+    "PrototypicalLearner": "learners.prototypical",
+    "Statistics": "memory",
+    "TrainConfig": "training.config",
+    "create_backbone": "backbones",
+    "digits": "data.digits",
+    "embed": "embedder",
+    "evaluate": "evaluation",
+    "glyphs": "data.glyphs",
+    "list_learners": "registry",
+    "load_weights": "weights",
+    "pairwise_similarity": "similarity",
+    "register_learner": "registry",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fewshot' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fewshot.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,216 @@
+"""What users pass in, checked once at the public boundary: embeddings, labels, sample weights."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+
+#: Above this magnitude squares leave the range of float32 sums; beyond `TOO_LARGE`, of any use.
+NEEDS_FLOAT64, TOO_LARGE = 1e9, 1e18
+
+
+def to_numpy(x: Any) -> Any:
+    """Detach torch tensors and bring them to the CPU; leave everything else as it is."""
+    if hasattr(x, "detach") and hasattr(x, "numpy"):
+        x = x.detach().cpu()
+        return (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
+    return x
+
+
+def check_embeddings(
+    estimator: Any, X: Any, *, reset: bool, finite: bool = True, min_samples: int = 1
+) -> NDArray[np.floating]:
+    """Return X as a 2-D float array in its own precision (integers become float64, float16 float32).
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose ``n_features_in_`` and ``feature_names_in_`` are set or held against X.
+    X : array-like of shape (n, d)
+        Embeddings: arrays, data frames or torch tensors.
+    reset : bool
+        True where a model starts anew.
+    finite : bool, default=True
+        Whether NaN and infinity are refused.
+    min_samples : int, default=1
+        The fewest rows allowed.
+
+    Raises
+    ------
+    ValueError
+        If X has the wrong shape or length, or holds NaN, infinity or a magnitude above 1e18.
+    TypeError
+        If X is sparse.
+    """
+    X = to_numpy(X)
+    integers = getattr(X, "dtype", None) is not None and getattr(X.dtype, "kind", "") in "iu"
+    if integers and X.dtype.itemsize == 8 and X.size and max(abs(int(X.max())), abs(int(X.min()))) > 2**53:
+        warnings.warn("integers above 2**53 lose digits in float64", UserWarning, stacklevel=3)
+    if getattr(X, "dtype", None) == np.float16:
+        X = X.astype(np.float32)
+    X = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,
+        ensure_min_samples=min_samples,
+    )
+    if not X.size:
+        return X
+    largest = max(X.max(), -X.min())  # NaN if there is one
+    if finite and not np.isfinite(largest):
+        row, column = np.argwhere(~np.isfinite(X))[0]
+        what = "NaN" if np.isnan(X[row, column]) else "infinity"
+        raise ValueError(
+            f"Input X contains {what} at row {row}, column {column}; drop or repair that row "
+            f"(queries: on_invalid='unknown' answers it with the unknown label)"
+        )
+    return _rescale_precision(X)
+
+
+def _rescale_precision(X: NDArray[np.floating]) -> NDArray[np.floating]:
+    with np.errstate(invalid="ignore"):
+        magnitude = np.abs(X, where=np.isfinite(X), out=np.zeros_like(X)).max()
+    if magnitude > TOO_LARGE:
+        row, column = np.unravel_index(np.nanargmax(np.where(np.isfinite(X), np.abs(X), 0)), X.shape)
+        raise ValueError(
+            f"X holds {X[row, column]:.3g} at row {row}, column {column}; values above {TOO_LARGE:.0e} "
+            "overflow when squared, so rescale the embeddings"
+        )
+    return X.astype(np.float64, copy=False) if magnitude > NEEDS_FLOAT64 else X
+
+
+def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return labels as a 1-D array of booleans, integers or strings, never coerced from one to another.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels; a column vector is taken with a warning.
+    estimator_name : str
+        For messages.
+    known : array, optional
+        Labels seen before, which these must be able to join.
+
+    Raises
+    ------
+    TypeError
+        If label types are mixed, or are bytes.
+    ValueError
+        If a label is missing, not categorical, or y is not one-dimensional.
+    """
+    if y is None:
+        raise ValueError(f"This {estimator_name} estimator requires y to be passed, but the target y is None.")
+    y = to_numpy(y)
+    kinds = _kinds_of_elements(y)
+    if isinstance(y, (list, tuple)) and len(kinds) == 1 and not hasattr(y[0], "__len__"):
+        y = np.asarray(y, dtype=None if kinds != {"string"} else str)
+    y = column_or_1d(np.asarray(y), warn=True)
+    if y.dtype.kind == "f":
+        missing = np.flatnonzero(~np.isfinite(y))
+        if missing.size:
+            raise ValueError(f"Input y contains NaN or infinity at index {missing[0]}; give every row a label")
+        if np.any(y != np.floor(y)):
+            raise ValueError(
+                "Unknown label type: continuous. Labels are classes; cast them to integers or strings "
+                "(y.astype(int) or y.astype(str))"
+            )
+    if y.dtype.kind not in "O":
+        kinds = {_kind(y.dtype.type())} if y.dtype.kind in "biufUS" else {y.dtype.name}
+    if known is not None and known.size and y.size:
+        kinds = kinds | {_kind(known.reshape(-1)[0])}
+    _refuse_kinds(kinds)
+    if y.dtype.kind == "O" and kinds == {"integer"}:
+        y = np.asarray(y.tolist())
+    check_classification_targets(y)
+    return y
+
+
+def _kind(label: Any) -> str:
+    for kind, types in (
+        ("boolean", (bool, np.bool_)),
+        ("integer", (int, np.integer)),
+        ("float", (float, np.floating)),
+        ("string", str),
+        ("bytes", bytes),
+    ):
+        if isinstance(label, types):
+            return kind
+    return type(label).__name__
+
+
+def _kinds_of_elements(y: Any) -> set[str]:
+    """Kinds of the labels of a container that can mix them: a list, a tuple, an object array or series."""
+    dtype = getattr(y, "dtype", None)
+    if not isinstance(y, (list, tuple)) and getattr(dtype, "kind", "O") != "O":
+        return set()
+    try:
+        labels = y if isinstance(y, (list, tuple)) else np.asarray(y, dtype=object).ravel()
+    except ValueError:
+        return set()
+    for i, label in enumerate(labels):
+        if (
+            label is None
+            or type(label).__name__ in ("NAType", "NaTType")
+            or (isinstance(label, (float, np.floating)) and label != label)
+        ):
+            shown = "NaN" if isinstance(label, (float, np.floating)) else repr(label)
+            raise ValueError(f"Input y contains {shown} at index {i}; give every row a label")
+    return {_kind(label) for label in labels}
+
+
+def _refuse_kinds(kinds: set[str]) -> None:
+    if "bytes" in kinds:
+        raise TypeError("labels are bytes; decode them to strings first (label.decode())")
+    # Integral floats and integers name the same classes: 1.0 == 1.
+    merged = {"integer" if kind == "float" else kind for kind in kinds}
+    if len(merged) > 1:
+        raise TypeError(
+            f"labels mix the types {' and '.join(sorted(kinds))}; numpy would turn one silently into the other, "
+            "so convert them all to one type"
+        )
+
+
+def warn_if_look_alike(classes: NDArray[Any]) -> None:
+    """Warn where two labels differ only in their Unicode form; they stay two classes."""
+    if classes.dtype.kind not in "UO" or not all(isinstance(c, str) for c in classes):
+        return
+    seen: dict[str, str] = {}
+    for label in classes.tolist():
+        twin = seen.setdefault(unicodedata.normalize("NFC", label), label)
+        if twin != label:
+            warnings.warn(
+                f"the labels {twin!r} ({twin!a}) and {label!r} ({label!a}) are one text in two Unicode forms; "
+                "they are kept as two classes (unicodedata.normalize makes them one)",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+
+
+def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return sample weights (n,) as float64, all at least 0 and not all 0; ones if there are none."""
+    from sklearn.utils.validation import _check_sample_weight
+
+    weight = _check_sample_weight(to_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True)
+    if weight.size and not weight.any():
+        raise ValueError("every sample weight is 0, so nothing can be learned; give some row a positive weight")
+    return weight
+
+
+def warn_of_zero_rows(X: NDArray[Any]) -> None:
+    """Warn of rows without a direction, once however many there are."""
+    zero = np.flatnonzero(~X.any(1))
+    if zero.size:
+        warnings.warn(
+            f"row {zero[0]} of X is all zeros ({zero.size} such rows); its cosine with anything is taken as 0",
+            UserWarning,
+            stacklevel=4,
+        )

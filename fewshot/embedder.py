@@ -1,0 +1,82 @@
+"""From images to embeddings: a backbone in evaluation mode, one batch after another."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
+    """Return uint8 images as the float tensor (n, c, h, w) that `backbone` was made for.
+
+    Values are scaled to 0..1, then by the mean and deviation of the network's own configuration.
+
+    Parameters
+    ----------
+    images : uint8 array of shape (n, h, w) or (n, h, w, c)
+        Images.
+    backbone : nn.Module
+        A network; its device is used.
+    """
+    parameter = next(backbone.parameters(), torch.empty(0))
+    x = torch.as_tensor(images).to(parameter.device)
+    x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
+    x = x.to(torch.float32).div_(255)
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    mean, std = config.get("mean", (0.0,)), config.get("std", (1.0,))
+    if any(mean) or any(s != 1 for s in std):
+        # A grey image for a network of colour statistics takes their average.
+        shape = (1, x.shape[1], 1, 1)
+        means, stds = (
+            x.new_tensor(v if len(v) == x.shape[1] else [sum(v) / len(v)] * x.shape[1]).view(shape)
+            for v in (mean, std)
+        )
+        x = (x - means) / stds
+    return x
+
+
+@torch.inference_mode()
+def embed(backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: int = 256) -> NDArray[np.float32]:
+    """Embed images with a backbone in evaluation mode; the mode it was in is restored.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        A network that maps (n, c, h, w) to (n, d), see `create_backbone`.
+    images : uint8 array of shape (n, h, w) or (n, h, w, c)
+        Images, grey or with channels last.
+    batch_size : int, default=256
+        Images at a time.
+
+    Returns
+    -------
+    ndarray of shape (n, d), float32
+        Embeddings, in the order of the images.
+
+    Raises
+    ------
+    TypeError
+        If the images are not uint8.
+
+    Examples
+    --------
+    >>> from fewshot import create_backbone, digits, embed
+    >>> embed(create_backbone("conv4", in_chans=1), digits().images[:10]).shape
+    (10, 64)
+    """
+    if str(images.dtype).removeprefix("torch.") != "uint8":
+        raise TypeError(f"images are of type {images.dtype}; expected uint8 values in 0..255")
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        parts = [
+            backbone(to_input(images[i : i + batch_size], backbone)).float().cpu()
+            for i in range(0, len(images), batch_size)
+        ]
+    finally:
+        backbone.train(was_training)
+    if not parts:
+        return np.empty((0, int(getattr(backbone, "num_features", 0))), np.float32)
+    return torch.cat(parts).numpy()

@@ -1,0 +1,50 @@
+"""The exceptions of the package: one sentence each, naming what, where, what was expected and the cure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FewshotError(Exception):
+    """Base class of every error that is raised by this package alone."""
+
+
+class UnknownNameError(FewshotError, ValueError):
+    """A learner, backbone or other registered thing was asked for by a name nobody registered.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked for, e.g. ``"learner"``.
+    name : str
+        The name that was not found.
+    known : iterable of str
+        The names that would have been found.
+
+    Examples
+    --------
+    >>> print(UnknownNameError("learner", "prototypicl", ["matching", "prototypical"]))
+    no learner is called 'prototypicl'; did you mean 'prototypical'?
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        if close:
+            hint = "did you mean " + " or ".join(map(repr, close)) + "?"
+        else:
+            hint = "known are " + ", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else "")
+        super().__init__(f"no {kind} is called {name!r}; {hint}")
+        self.kind, self.name, self.known = kind, name, known
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
+        return type(self), (self.kind, self.name, self.known)
+
+
+class TrainingError(FewshotError, RuntimeError):
+    """Meta-training cannot go on, for example because the loss is no longer finite."""
+
+
+class MissingExtraError(FewshotError, ImportError):
+    """A package that only an extra installs is missing, or two packages do not fit together."""

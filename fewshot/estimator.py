@@ -1,0 +1,297 @@
+"""What all few-shot classifiers share: fit, partial_fit, predict, nearest, in scikit-learn's manner."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from fewshot._version import __version__
+from fewshot.checks import (
+    check_embeddings,
+    check_labels,
+    check_sample_weight,
+    warn_if_look_alike,
+    warn_of_zero_rows,
+)
+from fewshot.errors import UnknownNameError
+from fewshot.fitted import FittedModel
+from fewshot.index import INDEXES
+from fewshot.learners.base import Learner
+
+ON_INVALID = ("raise", "unknown")
+
+
+def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
+    if not estimator._learner_type().indexable:
+        raise AttributeError(f"{estimator._learner_type().__name__} has no nearest keys: its score is its own")
+    return True
+
+
+class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
+    """What all few-shot classifiers share; a subclass says which learner it stands on.
+
+    Embeddings are compared in their own precision, float32 or float64 (integers count as float64); statistics are
+    kept in float64, so support learned in any order or chunking equals one fit up to float64 rounding.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: str = "auto",
+        closed_set: bool = False,
+        on_invalid: str = "raise",
+        unknown_label: object = None,
+    ) -> None:
+        self.index = index
+        self.closed_set = closed_set
+        self.on_invalid = on_invalid
+        self.unknown_label = unknown_label
+
+    def _make_learner(self) -> Learner:
+        raise NotImplementedError(f"{type(self).__name__} does not say which learner it stands on")
+
+    def _learner_type(self) -> type[Learner]:
+        return type(self._make_learner())
+
+    # ---- learning ----------------------------------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn classes from labelled support embeddings, forgetting what was learned before.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Support embeddings.
+        y : array-like of shape (n,)
+            Labels: strings, integers or booleans.
+        sample_weight : array-like of shape (n,), optional
+            Weights, at least 0.
+
+        Returns
+        -------
+        self
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If X, y or the weights cannot be learned from; the message says where.
+        TypeError
+            If labels mix types, or X is sparse.
+        """
+        self._check_parameters()
+        return self._learn(X, y, None, sample_weight, old=None)
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Learn more support, of known or of new classes, beside what is known.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Support embeddings.
+        y : array-like of shape (n,)
+            Labels; new ones are welcome unless ``closed_set=True``.
+        classes : array-like of shape (n_classes,), optional
+            Classes to register, also without support; one without support is never the answer.
+        sample_weight : array-like of shape (n,), optional
+            Weights, at least 0.
+
+        Raises
+        ------
+        ValueError
+            As for `fit`; also for a new class where ``closed_set=True``. The classifier is then unchanged.
+        """
+        old = getattr(self, "model_", None)
+        if old is None:
+            self._check_parameters()
+        return self._learn(X, y, classes, sample_weight, old)
+
+    def _check_parameters(self) -> None:
+        if self.index not in INDEXES:
+            raise UnknownNameError("index", self.index, INDEXES)
+        if self.on_invalid not in ON_INVALID:
+            raise UnknownNameError("on_invalid", self.on_invalid, ON_INVALID)
+
+    def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:
+        name = type(self).__name__
+        X = check_embeddings(self, X, reset=old is None)
+        y = check_labels(y, name, None if old is None else old.classes)
+        if len(X) != len(y):
+            raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
+        weight = check_sample_weight(sample_weight, X)
+        # A copy in double precision: the caller's learner may go on to be trained.
+        learner = copy.deepcopy(self._make_learner()).double().eval() if old is None else old.learner
+        if learner.metric == "cosine":
+            warn_of_zero_rows(X)
+        observed = np.unique(y)
+        if classes is not None:
+            observed = np.union1d(observed, check_labels(classes, name, observed))
+        all_classes = observed if old is None else np.union1d(old.classes, observed)
+        self._check_closed(all_classes, old, classes)
+        warn_if_look_alike(all_classes)
+        self.model_ = FittedModel.learn(learner, X, y, weight, all_classes, self.index, old)
+        self.classes_, self.n_support_ = self.model_.classes, self.model_.n_support
+        return self
+
+    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, announced: Any) -> None:
+        if self.closed_set and old is not None and len(classes) > len(old.classes):
+            new = np.setdiff1d(classes, old.classes).tolist()
+            raise ValueError(
+                f"y holds the new classes {new}, but closed_set=True; announce them in the first call, "
+                "or set closed_set=False"
+            )
+
+    # ---- answering ---------------------------------------------------------------------------------------------
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the logits of queries: similarity / temperature, summed up for each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes
+            Logits; minus infinity for a class without support. For two classes, the logit of the second minus
+            that of the first.
+        """
+        model, X, unknown = self._check_queries(X)
+        logits = model.map_logits(X, Tensor.numpy)
+        logits[unknown] = -np.inf
+        if len(model.classes) != 2:
+            return logits
+        with np.errstate(invalid="ignore"):
+            return np.nan_to_num(logits[:, 1] - logits[:, 0], nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the class of each query: the one with the largest logit, among equals the first.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels as they were given; for invalid rows the unknown label where ``on_invalid="unknown"``.
+        """
+        model, X, unknown = self._check_queries(X)
+        codes = model.map_logits(X, lambda logits: logits.argmax(-1).numpy())
+        return self._mark_unknown(model.classes[codes], unknown, model)
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
+        model, X, unknown = self._check_queries(X)
+        log_proba = model.map_logits(X, lambda logits: logits.log_softmax(-1).numpy())
+        supported = model.statistics.count.numpy() > 0
+        with np.errstate(divide="ignore"):
+            log_proba[unknown] = np.log(supported / supported.sum())
+        return log_proba
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the softmax of the logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Probabilities; 0 for a class without support, uniform for a row marked unknown.
+        """
+        proba = np.exp(self.predict_log_proba(X))
+        return proba / proba.sum(-1, keepdims=True)
+
+    @available_if(_is_indexable)
+    def nearest(self, X: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        """Return the nearest keys: prototypes, or support embeddings where the learner keeps them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+        k : int, default=1
+            How many.
+
+        Returns
+        -------
+        labels : ndarray of shape (n, k)
+            Classes of the keys, nearest first; among equals the first class.
+        similarities : ndarray of shape (n, k)
+            Their similarities; higher is closer.
+
+        Raises
+        ------
+        ValueError
+            If k is not in 1..number of keys.
+        """
+        model, X, unknown = self._check_queries(X)
+        labels, similarities = model.nearest(X, k)
+        similarities[unknown] = -np.inf
+        return self._mark_unknown(labels, unknown, model), similarities
+
+    def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
+        check_is_fitted(self)
+        model = self.model_
+        X = check_embeddings(self, X, reset=False, finite=self.on_invalid == "raise", min_samples=0)
+        unknown = np.zeros(len(X), np.bool_)
+        if self.on_invalid == "unknown":
+            unknown = ~np.isfinite(X).all(1)
+            X = np.where(unknown[:, None], X.dtype.type(0), X)
+        if model.learner.metric == "cosine":
+            warn_of_zero_rows(X[~unknown])
+        return model, X, unknown
+
+    def _mark_unknown(self, labels: NDArray[Any], unknown: NDArray[np.bool_], model: FittedModel) -> NDArray[Any]:
+        if not unknown.any():
+            return labels
+        mark, kind = self.unknown_label, model.classes.dtype.kind
+        if mark is None:
+            if kind in "iu":
+                mark = -1
+            elif isinstance(model.classes[0], str):
+                mark = "unknown"
+            else:
+                raise ValueError(f"no default unknown_label for labels of type {model.classes.dtype}; set one")
+        if np.any(model.classes == mark):
+            raise ValueError(f"unknown_label={mark!r} is a class; choose another")
+        marked = labels.astype(object)
+        marked[unknown] = mark
+        same_kind = np.asarray(mark).dtype.kind == kind or (kind == "u" and isinstance(mark, int))
+        return np.asarray(marked.tolist()) if same_kind and labels.dtype != object else marked
+
+    # ---- pickling ----------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_fewshot_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_fewshot_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                f"this {type(self).__name__} was pickled by fewshot {version} and is read by {__version__}; "
+                "it may not work or answer differently",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)

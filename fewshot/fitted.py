@@ -1,0 +1,112 @@
+"""The model that a learner makes of labelled embeddings, and how it grows and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.index import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory, Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class FittedModel:
+    """Everything an answer needs; it is replaced as a whole, so a reader sees the old model or the new one.
+
+    Attributes
+    ----------
+    learner : Learner
+        In double precision and evaluation mode.
+    classes : ndarray of shape (n_classes,)
+        Sorted labels.
+    n_support : ndarray of shape (n_classes,)
+        Support rows of each class, those of weight 0 left out.
+    statistics : Statistics
+        Of all support so far, in float64.
+    memory : Memory
+        The keys that are there.
+    snapshot : KeySnapshot or None
+        The keys made ready for search; None where the learner's score is its own.
+    """
+
+    learner: Learner
+    classes: NDArray[Any]
+    n_support: NDArray[np.int64]
+    statistics: Statistics
+    memory: Memory
+    snapshot: KeySnapshot | None
+
+    @classmethod
+    @torch.inference_mode()
+    def learn(
+        cls,
+        learner: Learner,
+        X: NDArray[np.floating],
+        y: NDArray[Any],
+        weight: NDArray[np.float64],
+        classes: NDArray[Any],
+        index: str,
+        old: FittedModel | None = None,
+    ) -> FittedModel:
+        """Learn support `X` (n, d) with labels `y` and `weight` (n,), beside what `old` knows.
+
+        `classes` are the sorted labels of both.
+        """
+        codes = np.searchsorted(classes, y)
+        n_support = np.bincount(codes[weight > 0], minlength=len(classes))
+        statistics = learner.learn(to_tensor(X).double(), torch.from_numpy(codes), len(classes), to_tensor(weight))
+        if old is not None:
+            places = np.searchsorted(classes, old.classes)
+            statistics = old.statistics.relabel(torch.from_numpy(places), len(classes)) + statistics
+            n_support[places] += old.n_support
+        memory, snapshot = learner.memorize(statistics), None
+        if learner.indexable:
+            memory = memory.compact()
+            snapshot = KeySnapshot(memory.keys, learner.metric, index)
+        return cls(learner, classes, n_support, statistics, memory, snapshot)
+
+    @torch.inference_mode()
+    def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:
+        """Apply `function` to the logits (q, n_classes) of one chunk of queries after another, and join."""
+        queries = self._transform(X)
+        if not len(queries):
+            return function(queries.new_empty((0, len(self.classes))))
+        return np.concatenate([function(logits) for logits in self._logits(queries)])
+
+    @torch.inference_mode()
+    def nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        """Return labels and similarities (n, k) of the nearest keys.
+
+        Raises
+        ------
+        ValueError
+            If k is not in 1..number of keys.
+        """
+        n_keys = len(self.memory.labels)
+        if not 1 <= k <= n_keys or self.snapshot is None:
+            raise ValueError(f"k is {k}; expected 1 to {n_keys}, the number of keys")
+        ids, similarities = search_in_chunks(self.snapshot, self._transform(X), k)
+        return self.classes[self.memory.labels.numpy()[ids]], similarities
+
+    def _transform(self, X: NDArray[np.floating]) -> Tensor:
+        queries = to_tensor(X)
+        if any(name != "log_temperature" for name, _ in self.learner.named_parameters()):
+            queries = queries.double()  # as the learner's own weights are
+        return self.learner.transform(queries)
+
+    def _logits(self, queries: Tensor) -> Iterator[Tensor]:
+        if self.snapshot is None:
+            memory = self.memory.map(lambda x: x.to(queries.dtype))
+            size = max(1, CHUNK_BYTES // (8 * max(len(self.classes), len(self.memory.labels))))
+            yield from (self.learner.score(memory, part) for part in queries.split(size))
+            return
+        for part in queries.split(self.snapshot.chunk()):
+            ids, similarity = self.snapshot.retrieve(part, 1)
+            yield self.learner.read(similarity, self.memory, ids)

@@ -1,0 +1,1 @@
+"""Learners: one method a file. Each registers itself; nothing is imported here."""

@@ -1,0 +1,113 @@
+"""Matching Networks: attention over the support embeddings."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fewshot.estimator import BaseFewShotClassifier
+from fewshot.learners.base import Learner, sum_by_class
+from fewshot.memory import Memory, Statistics
+from fewshot.registry import register_learner
+
+
+@register_learner("matching")
+class MatchingLearner(Learner):
+    """Answer with the class that gathers most attention over its support images.
+
+    ``p(c | query) = sum over the support of c of softmax(cosine(query, support) / temperature)``, without
+    full-context embeddings. The support itself is the memory: O(n d) kept, O(n d) a query.
+
+    Parameters
+    ----------
+    metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
+        The paper uses the cosine.
+    temperature : float, default=0.1
+        Logits are similarity / temperature. The paper has none, which is 1; since a cosine lies in [-1, 1], its
+        softmax is then nearly flat, so the default here is sharper.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+
+    References
+    ----------
+    O. Vinyals, C. Blundell, T. Lillicrap, K. Kavukcuoglu, D. Wierstra (2016). Matching Networks for One Shot
+    Learning. NeurIPS. arXiv:1606.04080.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import MatchingLearner
+    >>> support = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    >>> logits = MatchingLearner()(support, torch.tensor([0, 0, 1]), torch.tensor([[0.2, 1.0]]), n_way=2)
+    >>> logits.argmax(-1)
+    tensor([1])
+    """
+
+    def __init__(self, metric: str = "cosine", temperature: float = 0.1, learn_temperature: bool = False) -> None:
+        super().__init__(metric, temperature, learn_temperature)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it is."""
+        count = sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)
+        return Statistics(n_way, count, support={"x": support, "labels": labels, "weight": weight})
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make every support embedding a key, weighted by its sample weight."""
+        kept = statistics.support
+        return Memory.of_keys(kept["x"], kept["labels"], kept["weight"], statistics.n_way)
+
+
+class MatchingClassifier(BaseFewShotClassifier):
+    """Matching Networks on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
+    temperature : float, default=0.1
+        Logits are similarity / temperature.
+    index : {"auto", "exact", "faiss"}, default="auto"
+        How the nearest support embeddings are found; see `PrototypeIndex`.
+    closed_set : bool, default=False
+        Whether `partial_fit` refuses classes that the first call did not announce.
+    on_invalid : {"raise", "unknown"}, default="raise"
+        What happens to a query with NaN or infinity: an error, or the answer `unknown_label`.
+    unknown_label : object, optional
+        The answer for such a query; by default ``"unknown"`` for string labels and -1 for integers.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class.
+    n_features_in_ : int
+        Length of an embedding.
+
+    References
+    ----------
+    O. Vinyals et al. (2016). Matching Networks for One Shot Learning. NeurIPS. arXiv:1606.04080.
+
+    Examples
+    --------
+    >>> from fewshot import MatchingClassifier
+    >>> model = MatchingClassifier().fit([[1.0, 0.0], [0.0, 1.0]], [True, False])
+    >>> model.predict([[2.0, 0.1]])
+    array([ True])
+    """
+
+    def __init__(
+        self,
+        metric: str = "cosine",
+        temperature: float = 0.1,
+        *,
+        index: str = "auto",
+        closed_set: bool = False,
+        on_invalid: str = "raise",
+        unknown_label: object = None,
+    ) -> None:
+        self.metric = metric
+        self.temperature = temperature
+        super().__init__(index=index, closed_set=closed_set, on_invalid=on_invalid, unknown_label=unknown_label)
+
+    def _make_learner(self) -> Learner:
+        return MatchingLearner(self.metric, self.temperature)

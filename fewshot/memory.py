@@ -1,0 +1,191 @@
+"""What a learner keeps of a support set: additive `Statistics`, and the `Memory` of labelled keys made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """A summary of a support set that adds: the summary of two sets together is the sum of theirs.
+
+    Whatever is per class or shared is summed; kept support is concatenated. Removing a class keeps the rest as
+    it is. One class serves every learner, so merging, growing and forgetting exist once.
+
+    Attributes
+    ----------
+    n_way : int
+        Number of classes.
+    count : Tensor of shape (..., n_way)
+        Sum of the sample weights of each class. A class with count 0 is absent.
+    sums : dict of str to Tensor of shape (..., n_way, k)
+        Sums over the support of each class.
+    totals : dict of str to Tensor
+        Sums over the whole support.
+    support : dict of str to Tensor
+        Kept support: ``x`` (..., n, d), ``labels`` (..., n) and ``weight`` (..., n); empty if nothing is kept.
+
+    Examples
+    --------
+    >>> one = Statistics(2, torch.tensor([1.0, 0.0]), {"x": torch.tensor([[3.0], [0.0]])})
+    >>> (one + one).count
+    tensor([2., 0.])
+    """
+
+    n_way: int
+    count: Tensor
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+    support: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if self.n_way != other.n_way:
+            raise ValueError(
+                f"statistics of {self.n_way} and {other.n_way} classes do not add; "
+                "relabel both to one set of classes"
+            )
+        return Statistics(
+            self.n_way,
+            self.count + other.count,
+            {name: value + other.sums[name] for name, value in self.sums.items()},
+            {name: value + other.totals[name] for name, value in self.totals.items()},
+            {
+                name: torch.cat([value, other.support[name]], -2 if name == "x" else -1)
+                for name, value in self.support.items()
+            },
+        )
+
+    def relabel(self, new_labels: Tensor, n_way: int) -> Statistics:
+        """Rename class ``i`` to ``new_labels[i]`` among `n_way` classes; new ones start empty.
+
+        Parameters
+        ----------
+        new_labels : Tensor of shape (old n_way,)
+            Distinct integers below `n_way`.
+        n_way : int
+            The new number of classes.
+        """
+        count = self.count.new_zeros((*self.count.shape[:-1], n_way)).index_copy(-1, new_labels, self.count)
+        sums = {
+            name: value.new_zeros((*value.shape[:-2], n_way, value.shape[-1])).index_copy(-2, new_labels, value)
+            for name, value in self.sums.items()
+        }
+        support = dict(self.support)
+        if support:
+            support["labels"] = new_labels[support["labels"]]
+        return replace(self, n_way=n_way, count=count, sums=sums, support=support)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Labelled keys: the model that a learner makes of a support set.
+
+    Attributes
+    ----------
+    keys : Tensor of shape (..., m, d)
+        What queries are compared with.
+    labels : Tensor of shape (..., m)
+        Class of each key, integers in 0..n_way-1.
+    log_weight : Tensor of shape (..., m)
+        Added to the key's score; minus infinity marks a key that is not there (padding, an absent class).
+    n_way : int
+        Number of classes.
+    one_key_per_class : bool
+        True if key ``j`` is the only key of class ``j``; reading is then free.
+    extras : dict of str to Tensor
+        What a learner with a score of its own needs besides.
+    """
+
+    keys: Tensor
+    labels: Tensor
+    log_weight: Tensor
+    n_way: int
+    one_key_per_class: bool = False
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_keys(
+        cls, keys: Tensor, labels: Tensor, weight: Tensor, n_way: int, one_key_per_class: bool = False
+    ) -> Memory:
+        """Build a memory whose keys count in proportion to `weight` (..., m); weight 0 means absent.
+
+        Absent keys are moved to the mean of the present ones: their values never matter, and the mean of all
+        keys, which distances are centred on, stays where the data are.
+        """
+        present = weight > 0
+        kept = torch.where(present.unsqueeze(-1), keys, 0)
+        n_present = present.sum(-1, keepdim=True).unsqueeze(-1).clamp(min=1)
+        mean = kept.detach().sum(-2, keepdim=True) / n_present
+        log_weight = torch.where(present, torch.where(present, weight, 1).log(), -torch.inf)
+        return cls(
+            torch.where(present.unsqueeze(-1), keys, mean),
+            labels,
+            log_weight.to(keys.dtype),
+            n_way,
+            one_key_per_class,
+        )
+
+    def compact(self) -> Memory:
+        """Drop the keys that are not there, of a memory without leading dimensions."""
+        present = torch.isfinite(self.log_weight)
+        if present.all():
+            return self
+        return replace(
+            self,
+            keys=self.keys[present],
+            labels=self.labels[present],
+            log_weight=self.log_weight[present],
+            one_key_per_class=False,
+        )
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Memory:
+        """Apply `function` (a cast, a move) to every floating-point tensor."""
+        extras = {k: function(v) if v.is_floating_point() else v for k, v in self.extras.items()}
+        return replace(self, keys=function(self.keys), log_weight=function(self.log_weight), extras=extras)
+
+
+def read(scores: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
+    """Sum up the scores of keys into logits of classes: log-sum-exp over the keys of each class.
+
+    With one key a class these are the prototypical logits; with the support as keys, matching attention (up to a
+    constant that softmax removes). A class without a key, or none retrieved, gets minus infinity.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (..., q, m) or (..., q, k)
+        Similarity / temperature of each query to each key, or to its k candidates.
+    memory : Memory
+        Where the keys came from.
+    candidates : Tensor of shape (q, k), optional
+        Which keys were retrieved for each query; -1 for none. All keys by default.
+
+    Returns
+    -------
+    Tensor of shape (..., q, n_way)
+        Logits.
+    """
+    labels, log_weight = memory.labels.unsqueeze(-2), memory.log_weight.to(scores.dtype).unsqueeze(-2)
+    if candidates is not None:
+        found, candidates = candidates >= 0, candidates.clamp(min=0)
+        labels, log_weight = memory.labels[candidates], log_weight[0][candidates]
+        log_weight = torch.where(found, log_weight, -torch.inf)
+    present = torch.isfinite(log_weight)
+    scores = torch.where(present, scores + torch.where(present, log_weight, 0), -torch.inf)
+    if memory.one_key_per_class and candidates is None:
+        return scores
+    return _logsumexp_by_class(scores, labels.expand_as(scores), memory.n_way)
+
+
+def _logsumexp_by_class(scores: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Log-sum-exp of `scores` (..., q, m) over the keys that share a label -> (..., q, n_way)."""
+    shape = (*scores.shape[:-1], n_way)
+    top = scores.new_full(shape, -torch.inf).scatter_reduce(-1, labels, scores.detach(), "amax")
+    present = torch.isfinite(top)
+    top = torch.where(present, top, 0)
+    # exp(-inf) = 0 has gradient 0: keys that are not there neither count nor receive a gradient.
+    total = scores.new_zeros(shape).scatter_add(-1, labels, (scores - top.gather(-1, labels)).exp())
+    return torch.where(present, torch.where(present, total, 1).log() + top, -torch.inf)

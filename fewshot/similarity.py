@@ -1,0 +1,153 @@
+"""Similarities between queries and keys: one meaning everywhere, higher is closer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewshot.errors import UnknownNameError
+
+METRICS = ("sqeuclidean", "cosine", "dot")
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedKeys:
+    """Keys made ready for one metric, so that many queries share the work.
+
+    Attributes
+    ----------
+    metric : str
+        One of `METRICS`.
+    keys : Tensor of shape (..., m, d)
+        For ``sqeuclidean`` the keys minus `offset`, for ``cosine`` unit vectors, for ``dot`` the keys.
+    offset : Tensor of shape (..., 1, d) or None
+        What is subtracted from both sides for ``sqeuclidean``. The expansion |x|^2 + |y|^2 - 2xy loses
+        all digits when the points share a large offset; distances do not depend on it.
+    sqnorm : Tensor of shape (..., 1, m) or None
+        Squared norms of the shifted keys, for ``sqeuclidean``.
+    """
+
+    metric: str
+    keys: Tensor
+    offset: Tensor | None = None
+    sqnorm: Tensor | None = None
+
+    def prepare_queries(self, queries: Tensor) -> Tensor:
+        """Bring `queries` (..., q, d) into the frame and precision of the keys."""
+        if self.offset is not None:
+            queries = queries - self.offset
+        elif self.metric == "cosine":
+            queries = normalize(queries)
+        return queries.to(self.keys.dtype)
+
+    def compare(self, prepared: Tensor) -> Tensor:
+        """Return the similarities (..., q, m) of queries that `prepare_queries` has made ready."""
+        product = prepared @ self.keys.transpose(-1, -2)
+        if self.sqnorm is None:
+            return product
+        sqnorm = prepared.square().sum(-1, keepdim=True)
+        # Rounding can leave a tiny positive value where query and key are equal.
+        return (2 * product - sqnorm - self.sqnorm).clamp(max=0)
+
+    def to(self, dtype: torch.dtype) -> PreparedKeys:
+        """Cast to `dtype`, all but the offset: it is subtracted in its own precision, before the cast."""
+        sqnorm = None if self.sqnorm is None else self.sqnorm.to(dtype)
+        return PreparedKeys(self.metric, self.keys.to(dtype), self.offset, sqnorm)
+
+    def take(self, ids: Tensor) -> PreparedKeys:
+        """Return the keys `ids` (q, k) of unbatched keys, one set of k for each of q queries."""
+        sqnorm = None if self.sqnorm is None else self.sqnorm[0][ids].unsqueeze(-2)
+        return PreparedKeys(self.metric, self.keys[ids], self.offset, sqnorm)
+
+    def similarity(self, queries: Tensor) -> Tensor:
+        """Return the similarities (..., q, m) of `queries` (..., q, d)."""
+        return self.compare(self.prepare_queries(queries))
+
+
+def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> PreparedKeys:
+    """Make `keys` (..., m, d) ready for comparison under `metric`.
+
+    Parameters
+    ----------
+    keys : Tensor of shape (..., m, d)
+        The keys.
+    metric : {"sqeuclidean", "cosine", "dot"}
+        ``sqeuclidean`` is *minus* the squared Euclidean distance.
+    offset : Tensor of shape (..., 1, d), optional
+        What to subtract for ``sqeuclidean``; the mean key by default.
+
+    Raises
+    ------
+    UnknownNameError
+        If the metric is unknown.
+
+    Examples
+    --------
+    >>> keys = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    >>> prepare_keys(keys, "sqeuclidean").similarity(torch.tensor([[0.0, 0.0]]))
+    tensor([[  0., -25.]])
+    """
+    if metric == "dot":
+        return PreparedKeys(metric, keys)
+    if metric == "cosine":
+        return PreparedKeys(metric, normalize(keys))
+    if metric != "sqeuclidean":
+        raise UnknownNameError("metric", metric, METRICS)
+    if offset is None:
+        offset = keys.detach().sum(-2, keepdim=True) / max(keys.shape[-2], 1)
+    shifted = keys - offset
+    return PreparedKeys(metric, shifted, offset, shifted.square().sum(-1).unsqueeze(-2))
+
+
+def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidean") -> Tensor:
+    """Return the similarity of every query to every key; higher is closer.
+
+    No array of shape (q, m, d) is built. Gradients are finite everywhere, also on equal rows and on zero rows,
+    whose cosine with anything is 0.
+
+    Parameters
+    ----------
+    queries : Tensor of shape (..., q, d)
+        Queries.
+    keys : Tensor of shape (..., m, d)
+        Keys; leading dimensions broadcast against those of `queries`.
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Minus the squared Euclidean distance, the cosine, or the inner product.
+
+    Returns
+    -------
+    Tensor of shape (..., q, m)
+        Similarities.
+
+    Raises
+    ------
+    ValueError
+        If the embeddings of queries and keys differ in length, or the metric is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import pairwise_similarity
+    >>> pairwise_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    tensor([[ 0., -5.]])
+    """
+    if queries.shape[-1] != keys.shape[-1]:
+        raise ValueError(
+            f"queries have {queries.shape[-1]} dimensions and keys {keys.shape[-1]}; "
+            "embed both with the same backbone"
+        )
+    return prepare_keys(keys, metric).similarity(queries)
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Scale rows (..., d) to unit length; a zero row stays zero, with zero gradient.
+
+    Rows are divided by their largest entry first, so that no square over- or underflows.
+    """
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    scaled = x / torch.where(largest > 0, largest, 1)
+    norm = scaled.square().sum(-1, keepdim=True)
+    # A guarded argument, not a guarded result: otherwise the gradient of rsqrt(0) would be 0 * inf.
+    return torch.where(norm > 0, scaled * torch.where(norm > 0, norm, 1).rsqrt(), 0)

@@ -1,0 +1,53 @@
+"""Weights of a backbone and its learner: one safetensors file, no pickle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fewshot.learners.base import Learner
+
+
+def save_weights(path: str | Path, backbone: nn.Module, learner: Learner) -> None:
+    """Write the weights of backbone and learner to one safetensors file, whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file({k: v.detach().contiguous().cpu() for k, v in state(backbone, learner).items()}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None = None) -> None:
+    """Load weights that `save_weights` wrote into a backbone of the same kind, and into a learner if given.
+
+    Raises
+    ------
+    ValueError
+        If the names or shapes of the weights do not fit.
+    """
+    try:
+        load_state(load_file(path), backbone, learner)
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds weights of another network or learner: {error}") from error
+
+
+def state(backbone: nn.Module, learner: Learner) -> dict[str, Tensor]:
+    """Return the weights and buffers of both, their names prefixed with ``backbone.`` and ``learner.``."""
+    return {
+        f"{part}.{name}": value
+        for part, module in (("backbone", backbone), ("learner", learner))
+        for name, value in module.state_dict().items()
+    }
+
+
+def load_state(state: dict[str, Tensor], backbone: nn.Module, learner: Learner | None) -> None:
+    """Put what `state` returned back into a backbone, and into a learner if given."""
+    for part, module in (("backbone", backbone), ("learner", learner)):
+        if module is not None:
+            prefix = part + "."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

@@ -1,0 +1,22 @@
+"""What every test file shares: one torch thread, and proof that the caller's random state is left alone."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _global_generators_are_left_alone():
+    """No call into the package may draw from, or seed, the generators that belong to the user."""
+    before = np.random.get_state(legacy=False)["state"]["pos"], torch.random.get_rng_state()  # noqa: NPY002
+    yield
+    assert np.random.get_state(legacy=False)["state"]["pos"] == before[0]  # noqa: NPY002
+    assert torch.equal(torch.random.get_rng_state(), before[1])

@@ -1,0 +1,92 @@
+"""The floors: a module imports only from lower floors. CONTRIBUTING.md draws them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fewshot"
+FLOORS = [
+    {"_version", "errors", "randomness"},
+    {"registry", "similarity", "memory", "episodes", "data", "backbones", "checks", "report"},
+    {"learners.base", "index"},
+    {"fitted", "embedder"},
+    {"estimator"},
+    {"classifier", "learners", "weights"},
+    {"evaluation"},
+    {"training"},
+    {"demo"},
+    {"cli", ""},
+    {"__main__"},
+]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+def floor_of(name):
+    for number, floor in enumerate(FLOORS):
+        if name in floor:
+            return number
+    return floor_of(name.rpartition(".")[0])
+
+
+def imports(path):
+    """Modules of the package that are imported when `path` is, not those inside functions or for types only."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fewshot":
+            yield (node.module or "").removeprefix("fewshot").lstrip(".")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_from_lower_floors(path):
+    name = name_of(path)
+    for target in imports(path):
+        same_room = name.split(".")[0] == target.split(".")[0] and "learners" not in name
+        assert same_room or floor_of(target) < floor_of(name), f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_file_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_nothing_is_unpickled_or_executed():
+    forbidden = ("pickle.load", "joblib.load", "weights_only=False", "allow_pickle=True", "eval(", "exec(")
+    for path in MODULES:
+        source = path.read_text(encoding="utf-8").replace(".eval()", "")
+        assert not [f for f in forbidden if f in source], path
+
+
+def test_each_module_has_a_test_file():
+    tests = {p.stem.removeprefix("test_") for p in Path(__file__).parent.glob("test_*.py")}
+    by_contract = {"learners.base", "learners.prototypical", "learners.matching", "_version", "__main__"}
+    for path in MODULES:
+        name = name_of(path)
+        if path.name != "__init__.py" and name not in by_contract:
+            assert {name.replace(".", "_"), name.split(".")[0]} & tests, f"{name} has no test file"
+
+
+def seconds(code):
+    command = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+    runs = [
+        subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    return min(float(run.stdout.splitlines()[-1]) for run in runs)
+
+
+def test_importing_the_package_is_quick_and_loads_nothing_heavy():
+    assert seconds("import fewshot") < 0.3
+    heavy = "{'torch', 'timm', 'faiss', 'sklearn', 'pandas', 'numpy', 'matplotlib'}"
+    code = f"import sys, fewshot, fewshot.cli; dir(fewshot); sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_is_quick():
+    code = "import fewshot.cli, contextlib\nwith contextlib.suppress(SystemExit): fewshot.cli.main(['--help'])\n"
+    assert seconds(f"exec({code!r})") < 0.3

@@ -1,0 +1,281 @@
+"""The learner contract, over every registered learner: built in, plugged in, and one from outside the package."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewshot import (
+    FewShotClassifier,
+    Learner,
+    Memory,
+    Statistics,
+    list_learners,
+    pairwise_similarity,
+    register_learner,
+)
+from fewshot.learners.base import sum_by_class
+from fewshot.registry import learner_class
+
+
+@register_learner("outsider")
+class OutsiderLearner(Learner):
+    """A method from outside the package: prototypes in a projected, shifted space, per-item and trainable."""
+
+    def __init__(self):
+        super().__init__("cosine", 0.2, learn_temperature=True)
+        self.shift = nn.Parameter(torch.tensor(0.1))
+
+    def transform(self, x):
+        return x + self.shift * x.abs().amax(-1, keepdim=True)
+
+    def collect(self, support, labels, n_way, weight):
+        weight = weight.unsqueeze(-1)
+        count = sum_by_class(weight, labels, n_way).squeeze(-1)
+        return Statistics(n_way, count, {"x": sum_by_class(support * weight, labels, n_way)})
+
+    def memorize(self, statistics):
+        mean = statistics.sums["x"] / statistics.count.clamp(min=1e-30).unsqueeze(-1)
+        labels = torch.arange(statistics.n_way).expand(mean.shape[:-1])
+        return Memory.of_keys(mean, labels, statistics.count, statistics.n_way)
+
+
+LEARNERS = list_learners()
+INDEXABLE = [name for name in LEARNERS if learner_class(name).indexable]
+PROTOTYPE_METRICS = [
+    (name, metric) for name in ("prototypical", "matching") for metric in ("sqeuclidean", "cosine", "dot")
+]
+
+
+def make(name, **parameters):
+    return learner_class(name)(**parameters).double().eval()
+
+
+def episode(n_way=4, shots=(1, 3, 2, 5), n_query=6, d=8, seed=0, batch=()):
+    """Uneven support in mixed order, and queries, as float64 tensors."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(n_way), shots))
+    support = torch.from_numpy(rng.normal(size=(*batch, len(labels), d)))
+    labels = torch.from_numpy(labels).expand(support.shape[:-1])
+    return support, labels, torch.from_numpy(rng.normal(size=(*batch, n_query, d)))
+
+
+def test_the_outsider_is_registered():
+    assert "outsider" in LEARNERS
+    assert {"matching", "prototypical"} <= set(LEARNERS)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+class TestContract:
+    def test_batched_equals_single(self, name):
+        support, labels, queries = episode(batch=(2, 3))
+        learner = make(name)
+        batched = learner(support, labels, queries, 4)
+        assert batched.shape == (2, 3, 6, 4)
+        for i in np.ndindex(2, 3):
+            torch.testing.assert_close(batched[i], learner(support[i], labels[i], queries[i], 4))
+
+    @pytest.mark.parametrize("junk", [0.0, 1e6, torch.nan])
+    def test_padded_equals_unpadded(self, name, junk):
+        support, labels, queries = episode()
+        learner = make(name)
+        padded = torch.cat([support, torch.full((3, support.shape[-1]), junk, dtype=support.dtype)])
+        padded_labels = torch.cat([labels, torch.tensor([-1, 0, 99])])
+        weight = torch.cat([torch.ones(len(labels)), torch.zeros(3)]).double()
+        torch.testing.assert_close(
+            learner(padded, padded_labels, queries, 4, weight), learner(support, labels, queries, 4)
+        )
+
+    def test_support_order_is_irrelevant(self, name):
+        support, labels, queries = episode()
+        learner = make(name)
+        order = torch.from_numpy(np.random.default_rng(1).permutation(len(labels)))
+        torch.testing.assert_close(
+            learner(support[order], labels[order], queries, 4), learner(support, labels, queries, 4)
+        )
+
+    def test_an_integer_weight_is_that_many_copies(self, name):
+        support, labels, queries = episode()
+        learner = make(name)
+        weight = torch.arange(len(labels)) % 3 + 1
+        torch.testing.assert_close(
+            learner(support, labels, queries, 4, weight.double()),
+            learner(support.repeat_interleave(weight, 0), labels.repeat_interleave(weight), queries, 4),
+        )
+
+    def test_statistics_add(self, name):
+        support, labels, queries = episode()
+        learner = make(name)
+        parts = [learner.learn(support[s], labels[s], 4) for s in (slice(0, 4), slice(4, None))]
+        torch.testing.assert_close(
+            learner.answer(learner.memorize(parts[0] + parts[1]), queries),
+            learner(support, labels, queries, 4),
+        )
+
+    def test_relabelling_classes_permutes_the_logits(self, name):
+        support, labels, queries = episode()
+        learner = make(name)
+        places = torch.tensor([5, 0, 3, 2])
+        moved = learner.answer(learner.memorize(learner.learn(support, labels, 4).relabel(places, 6)), queries)
+        torch.testing.assert_close(moved[:, places], learner(support, labels, queries, 4))
+        assert torch.all(moved[:, [1, 4]] == -torch.inf)
+
+    def test_one_shot_and_one_class(self, name):
+        support, labels, queries = episode(n_way=1, shots=(1,))
+        logits = make(name)(support, labels, queries, 1)
+        assert logits.shape == (6, 1)
+        assert torch.isfinite(logits).all()
+
+    def test_an_absent_class_is_never_the_answer(self, name):
+        support, labels, queries = episode(shots=(2, 0, 3, 1))
+        logits = make(name)(support, labels, queries, 4)
+        assert torch.all(logits[:, 1] == -torch.inf)
+        assert torch.all(logits.softmax(-1)[:, 1] == 0)
+        kept = torch.tensor([0, 2, 3])
+        renamed = torch.tensor([0, -1, 1, 2])[labels]
+        torch.testing.assert_close(logits[:, kept], make(name)(support, renamed, queries, 3))
+
+    def test_an_inductive_answer_does_not_depend_on_the_other_queries(self, name):
+        learner = make(name)
+        if learner.transductive:
+            return
+        support, labels, queries = episode()
+        logits = learner(support, labels, queries, 4)
+        torch.testing.assert_close(learner(support, labels, queries[2:3], 4), logits[2:3])
+
+    @pytest.mark.parametrize("case", ["plain", "equal rows", "zero rows", "absent class"])
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
+    def test_gradients_are_finite(self, name, case, scale):
+        support, labels, queries = episode(shots=(1, 0, 2, 2) if case == "absent class" else (1, 3, 2, 5))
+        support, queries = support * scale, queries * scale
+        if case == "equal rows":
+            support, queries = support[:1].expand_as(support).clone(), support[:1].expand_as(queries).clone()
+        if case == "zero rows":
+            support, queries = torch.zeros_like(support), torch.zeros_like(queries)
+        support.requires_grad_(), queries.requires_grad_()
+        learner = make(name).train()
+        target = torch.tensor([0, 2, 3, 3, -100, 0])
+        loss = learner.loss(learner(support, labels, queries, 4), target)
+        loss.backward()
+        assert torch.isfinite(loss)
+        for tensor in (support, queries, *learner.parameters()):
+            assert tensor.grad is None or torch.isfinite(tensor.grad).all()
+
+    def test_a_gradient_reaches_the_support_and_the_queries(self, name):
+        support, labels, queries = episode()
+        support.requires_grad_(), queries.requires_grad_()
+        learner = make(name).train()
+        learner.loss(learner(support, labels, queries, 4), torch.tensor([0, 1, 2, 3, 0, 1])).backward()
+        assert support.grad.abs().sum() > 0
+        assert queries.grad.abs().sum() > 0
+
+    def test_gradients_agree_with_finite_differences(self, name):
+        support, labels, queries = episode(n_way=2, shots=(1, 2), n_query=2, d=3)
+        learner = make(name).requires_grad_(False)
+        support.requires_grad_(), queries.requires_grad_()
+        assert torch.autograd.gradcheck(lambda s, q: learner(s, labels, q, 2), (support, queries))
+
+    def test_padding_queries_do_not_count_in_the_loss(self, name):
+        support, labels, queries = episode()
+        learner = make(name)
+        logits, target = learner(support, labels, queries, 4), torch.tensor([0, 1, 2, 3, -100, -100])
+        torch.testing.assert_close(learner.loss(logits, target), learner.loss(logits[:4], target[:4]))
+
+    def test_bad_labels_and_shapes_are_named(self, name):
+        support, labels, queries = episode()
+        learner = make(name)
+        with pytest.raises(ValueError, match=r"labels run from 0 to 3; expected integers in 0\.\.2"):
+            learner(support, labels, queries, 3)
+        with pytest.raises(ValueError, match="support has shape"):
+            learner(support, labels[:-1], queries, 4)
+        with pytest.raises(ValueError, match="weight has shape"):
+            learner(support, labels, queries, 4, torch.ones(2))
+
+    @pytest.mark.parametrize(
+        "names", [["b", "a", "é", "d"], [True, False], [3, 7, 40, 41]], ids=["str", "bool", "int"]
+    )
+    def test_a_classifier_answers_with_the_users_labels(self, name, names):
+        names = np.array(names)
+        support, labels, queries = episode(len(names), (2, 1, 3, 2)[: len(names)])
+        y = names[labels.numpy()]
+        model = FewShotClassifier(name).fit(support.numpy(), y)
+        logits = make(name)(support, labels, queries, len(names)).detach().numpy()
+        np.testing.assert_array_equal(model.predict(queries.numpy()), names[logits.argmax(1)])
+        assert model.predict(queries.numpy()).dtype == names.dtype
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(model.predict_proba(queries.numpy()), probabilities[:, np.argsort(names)])
+
+    def test_partial_fit_in_any_order_equals_one_fit(self, name):
+        support, labels, queries = (t.numpy() for t in episode())
+        whole = FewShotClassifier(name).fit(support, labels)
+        grown = FewShotClassifier(name)
+        for rows in ([9], [0, 5, 3], [1, 2, 4, 6, 7, 8, 10]):
+            grown.partial_fit(support[rows], labels[rows])
+        np.testing.assert_allclose(grown.decision_function(queries), whole.decision_function(queries), rtol=1e-10)
+        np.testing.assert_array_equal(grown.n_support_, whole.n_support_)
+
+
+@pytest.mark.parametrize("name", INDEXABLE)
+@pytest.mark.parametrize("offset", [0, 10, 1e3, 1e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_faiss_equals_exact_equals_a_float64_oracle_at_any_offset(name, offset, dtype):
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(30, 16))
+    X = (centres.repeat(3, 0) + rng.normal(0, 0.3, (90, 16)) + offset).astype(dtype)
+    queries = (centres.repeat(4, 0) + rng.normal(0, 0.3, (120, 16)) + offset).astype(dtype)
+    y = np.arange(30).repeat(3)
+    oracle = (
+        make(name)(torch.from_numpy(X).double(), torch.from_numpy(y), torch.from_numpy(queries).double(), 30)
+        .detach()
+        .numpy()
+    )
+    for index in ("exact", "faiss"):
+        model = FewShotClassifier(name, index=index).fit(X, y)
+        assert np.mean(model.predict(queries) == oracle.argmax(1)) == 1.0
+        np.testing.assert_allclose(
+            model.nearest(queries, 5)[1],
+            FewShotClassifier(name, index="exact").fit(X.astype(float), y).nearest(queries.astype(float), 5)[1],
+            rtol=1e-4 if dtype == np.float32 else 1e-9,
+        )
+
+
+@pytest.mark.parametrize(("name", "metric"), PROTOTYPE_METRICS)
+def test_each_metric_is_the_formula_of_its_paper(name, metric):
+    """Written out with loops, from the definitions alone."""
+    support, labels, queries = episode()
+    logits = make(name, metric=metric, temperature=0.5)(support, labels, queries, 4)
+
+    def similarity(a, b):
+        return {"sqeuclidean": -((a - b) ** 2).sum(), "dot": a @ b, "cosine": a @ b / (a.norm() * b.norm())}[
+            metric
+        ]
+
+    for q, query in enumerate(queries):
+        for c in range(4):
+            members = support[labels == c]
+            if name == "prototypical":
+                expected = similarity(query, members.mean(0)) / 0.5
+            else:
+                expected = torch.stack([similarity(query, x) / 0.5 for x in members]).exp().sum().log()
+            torch.testing.assert_close(logits[q, c], expected)
+
+
+def test_a_thousand_ways_stay_within_the_size_of_their_logits():
+    """No (query, way, d) array: 400 x 1000 x 640 float32 would be a gigabyte."""
+    support, queries = (
+        torch.randn(1000, 640, generator=torch.Generator()),
+        torch.randn(400, 640, generator=torch.Generator()),
+    )
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        logits = learner_class("prototypical")()(support, torch.arange(1000), queries, 1000)
+    assert logits.shape == (400, 1000)
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert largest < 40e6
+
+
+def test_pairwise_similarity_is_what_the_learner_scores_with():
+    support, labels, queries = episode(n_way=3, shots=(1, 1, 1))
+    order = labels.argsort()
+    torch.testing.assert_close(
+        make("prototypical")(support, labels, queries, 3), pairwise_similarity(queries, support[order])
+    )

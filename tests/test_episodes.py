@@ -1,0 +1,83 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewshot import EpisodeSampler
+from fewshot.episodes import AUGMENT, episode_rng
+
+LABELS = np.repeat(["a", "b", "c", "d"], [4, 6, 9, 5])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**60),
+    index=st.integers(0, 2**40),
+    n_way=st.integers(1, 4),
+    n_shot=st.integers(1, 2),
+    n_query=st.integers(1, 2),
+)
+def test_an_episode_is_what_it_says(seed, index, n_way, n_shot, n_query):
+    episode = EpisodeSampler(LABELS, n_way, n_shot, n_query, seed=seed)[index]
+    assert len(set(episode.classes)) == n_way == episode.n_way
+    assert not set(episode.support) & set(episode.query)
+    assert len(set(episode.support)) == n_way * n_shot
+    assert len(set(episode.query)) == n_way * n_query
+    np.testing.assert_array_equal(LABELS[episode.support], episode.classes[episode.support_labels])
+    np.testing.assert_array_equal(LABELS[episode.query], episode.classes[episode.query_labels])
+    assert np.bincount(episode.support_labels).tolist() == [n_shot] * n_way
+    assert np.bincount(episode.query_labels).tolist() == [n_query] * n_way
+
+
+def test_an_episode_depends_on_seed_and_number_alone():
+    one, other = EpisodeSampler(LABELS, 3, 1, 2, seed=5), EpisodeSampler(LABELS, 3, 1, 2, seed=5)
+    episode = list(itertools.islice(other, 7))[-1]  # drawing others before it changes nothing
+    np.testing.assert_array_equal(one[6].query, episode.query)
+    np.testing.assert_array_equal(one[6].support, episode.support)
+    draws = {tuple(EpisodeSampler(LABELS, 3, 1, 2, seed=s)[i].query) for s in range(5) for i in range(20)}
+    assert len(draws) > 90
+
+
+def test_every_class_and_row_is_drawn_equally_often():
+    sampler = EpisodeSampler(np.repeat(np.arange(10), 6), 5, 1, 2)
+    episodes = [sampler[i] for i in range(2000)]
+    classes = np.bincount(np.concatenate([e.classes for e in episodes]), minlength=10)
+    support = np.bincount(np.concatenate([e.support for e in episodes]), minlength=60)
+    assert classes.min() > 900
+    assert classes.max() < 1100
+    assert support.min() > 110
+    assert support.max() < 230
+
+
+def test_streams_of_a_seed_are_independent():
+    draws = {episode_rng(0, i, p).integers(2**62) for i in range(50) for p in (0, AUGMENT)}
+    assert len(draws) == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"n_way": 0}, "n_way is 0; expected at least 1"),
+        ({"n_way": 5}, "4 classes have the 3 rows .* fewer than n_way=5"),
+        ({"n_way": 2, "n_query": 5}, r"2 classes have fewer than the 6 rows .*: a \(4\), d \(5\); lower n_shot"),
+        ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "2 classes have the 6 rows"),
+        ({"seed": -1}, "seed is -1"),
+        ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise' or 'drop'"),
+    ],
+)
+def test_impossible_episodes_are_refused_at_once(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        EpisodeSampler(LABELS, **{"n_way": 2, "n_shot": 1, "n_query": 2, **arguments})
+
+
+def test_small_classes_can_be_dropped():
+    sampler = EpisodeSampler(LABELS, 2, 1, 5, small_classes="drop")
+    assert sampler.classes.tolist() == ["b", "c"]
+    assert {c for i in range(20) for c in sampler[i].classes} == {"b", "c"}
+
+
+def test_labels_must_be_one_a_row():
+    with pytest.raises(ValueError, match="expected one label a row"):
+        EpisodeSampler(np.zeros((3, 2)))
