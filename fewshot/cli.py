@@ -52,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--episodes", type=_positive, default=600, metavar="N", help="test episodes (default: %(default)s)"
     )
-    demo.add_argument(
-        "--seed", type=_natural, default=0, help="of everything that is drawn (default: %(default)s)"
-    )
+    demo.add_argument("--seed", type=_natural, default=0, help="of everything that is drawn (default: %(default)s)")
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 

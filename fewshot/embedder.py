@@ -30,8 +30,7 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
         # A grey image for a network of colour statistics takes their average.
         shape = (1, x.shape[1], 1, 1)
         means, stds = (
-            x.new_tensor(v if len(v) == x.shape[1] else [sum(v) / len(v)] * x.shape[1]).view(shape)
-            for v in (mean, std)
+            x.new_tensor(v if len(v) == x.shape[1] else [sum(v) / len(v)] * x.shape[1]).view(shape) for v in (mean, std)
         )
         x = (x - means) / stds
     return x

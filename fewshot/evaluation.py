@@ -97,9 +97,7 @@ class EvalResult:
         """Return one row an episode: its number, its accuracy and the protocol."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {"episode": np.arange(len(self.accuracies)), "accuracy": self.accuracies, **self.protocol}
-        )
+        return pd.DataFrame({"episode": np.arange(len(self.accuracies)), "accuracy": self.accuracies, **self.protocol})
 
     def difference(self, other: EvalResult) -> tuple[float, float]:
         """Return the mean paired difference to `other` and the half-width of its 95 % interval.
@@ -248,9 +246,7 @@ def _answer_batch(
         return torch.from_numpy(np.stack([getattr(e, name) for e in episodes]))
 
     labels = stack("query_labels")
-    logits = learner(
-        x[stack("support")], stack("support_labels").to(x.device), x[stack("query")], episodes[0].n_way
-    )
+    logits = learner(x[stack("support")], stack("support_labels").to(x.device), x[stack("query")], episodes[0].n_way)
     answer = logits.argmax(-1).cpu()
     classes = np.stack([e.classes for e in episodes])
     pair = tuple(np.take_along_axis(classes, codes.numpy(), 1).ravel() for codes in (labels, answer))
@@ -261,7 +257,5 @@ def _confusion(answers: list[tuple[NDArray[Any], NDArray[Any]]], classes: NDArra
     n = len(classes)
     counts = np.zeros(n * n, np.int64)
     for true, answered in answers:
-        counts += np.bincount(
-            np.searchsorted(classes, true) * n + np.searchsorted(classes, answered), minlength=n * n
-        )
+        counts += np.bincount(np.searchsorted(classes, true) * n + np.searchsorted(classes, answered), minlength=n * n)
     return counts.reshape(n, n)

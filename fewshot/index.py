@@ -264,9 +264,7 @@ class PrototypeIndex:
         return to_tensor(array)
 
 
-def search_in_chunks(
-    snapshot: KeySnapshot, queries: Tensor, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+def search_in_chunks(snapshot: KeySnapshot, queries: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
     """Search any number of `queries` (n, d) in bounded memory -> ids and similarities (n, k)."""
     if not len(queries):
         return np.empty((0, k), np.int64), queries.new_empty((0, k)).numpy()

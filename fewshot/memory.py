@@ -45,8 +45,7 @@ class Statistics:
     def __add__(self, other: Statistics) -> Statistics:
         if self.n_way != other.n_way:
             raise ValueError(
-                f"statistics of {self.n_way} and {other.n_way} classes do not add; "
-                "relabel both to one set of classes"
+                f"statistics of {self.n_way} and {other.n_way} classes do not add; relabel both to one set of classes"
             )
         return Statistics(
             self.n_way,

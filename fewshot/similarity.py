@@ -135,8 +135,7 @@ def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidea
     """
     if queries.shape[-1] != keys.shape[-1]:
         raise ValueError(
-            f"queries have {queries.shape[-1]} dimensions and keys {keys.shape[-1]}; "
-            "embed both with the same backbone"
+            f"queries have {queries.shape[-1]} dimensions and keys {keys.shape[-1]}; embed both with the same backbone"
         )
     return prepare_keys(keys, metric).similarity(queries)
 

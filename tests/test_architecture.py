@@ -74,8 +74,7 @@ def test_each_module_has_a_test_file():
 def seconds(code):
     command = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
     runs = [
-        subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-        for _ in range(3)
+        subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True) for _ in range(3)
     ]
     return min(float(run.stdout.splitlines()[-1]) for run in runs)
 

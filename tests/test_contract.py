@@ -191,9 +191,7 @@ class TestContract:
         with pytest.raises(ValueError, match="weight has shape"):
             learner(support, labels, queries, 4, torch.ones(2))
 
-    @pytest.mark.parametrize(
-        "names", [["b", "a", "é", "d"], [True, False], [3, 7, 40, 41]], ids=["str", "bool", "int"]
-    )
+    @pytest.mark.parametrize("names", [["b", "a", "é", "d"], [True, False], [3, 7, 40, 41]], ids=["str", "bool", "int"])
     def test_a_classifier_answers_with_the_users_labels(self, name, names):
         names = np.array(names)
         support, labels, queries = episode(len(names), (2, 1, 3, 2)[: len(names)])
@@ -246,9 +244,7 @@ def test_each_metric_is_the_formula_of_its_paper(name, metric):
     logits = make(name, metric=metric, temperature=0.5)(support, labels, queries, 4)
 
     def similarity(a, b):
-        return {"sqeuclidean": -((a - b) ** 2).sum(), "dot": a @ b, "cosine": a @ b / (a.norm() * b.norm())}[
-            metric
-        ]
+        return {"sqeuclidean": -((a - b) ** 2).sum(), "dot": a @ b, "cosine": a @ b / (a.norm() * b.norm())}[metric]
 
     for q, query in enumerate(queries):
         for c in range(4):

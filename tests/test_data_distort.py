@@ -1,59 +1,134 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fewshot import Distortion
+from fewshot.data.distort import Distortion, distort
 
-
-def picture(n=3, side=28):
-    rng = np.random.default_rng(0)
-    return torch.from_numpy(rng.uniform(size=(n, 1, side, side))).float()
-
-
-def test_zero_ranges_are_the_identity():
-    x = picture()
-    same = Distortion(0, 0, 0, 0, 0)(x, np.random.default_rng(0))
-    torch.testing.assert_close(same, x, atol=1e-5, rtol=0)
+NONE = {"rotate": 0, "scale": 0, "shear": 0, "translate": 0}
 
 
-def test_an_item_does_not_depend_on_what_follows_it():
-    x = picture(5)
-    distort = Distortion(elastic=0.05)
-    torch.testing.assert_close(
-        distort(x[:2], np.random.default_rng(3)), distort(x, np.random.default_rng(3))[:2], atol=1e-6, rtol=0
-    )
+def rng(seed=0):
+    return np.random.default_rng(seed)
 
 
-def test_every_item_gets_a_map_of_its_own_and_seeds_differ():
-    x = picture(1).expand(2, -1, -1, -1)
-    one = Distortion()(x, np.random.default_rng(0))
-    assert not torch.allclose(one[0], one[1])
-    assert not torch.allclose(one, Distortion()(x, np.random.default_rng(1)))
+def blob(height, width, y, x):
+    """A smooth spot at a place given in pixels."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 8.0)[None, None]
 
 
-def test_a_pure_rotation_turns_about_the_centre():
-    """With every draw at its upper end, 90 degrees are exactly torch's own quarter turn."""
-
-    class Highest:
-        def uniform(self, low, high, shape):
-            return np.full(shape, high)
-
-    x = picture(1)
-    turned = Distortion(rotate=90, scale=0, shear=0, translate=0)(x, Highest())
-    torch.testing.assert_close(turned, torch.rot90(x, 1, (2, 3)), atol=1e-4, rtol=0)
+def centre(image):
+    rows, columns = torch.meshgrid(*map(torch.arange, image.shape[-2:]), indexing="ij")
+    return float((image * rows).sum() / image.sum()), float((image * columns).sum() / image.sum())
 
 
-def test_a_shift_moves_by_its_share_of_the_side():
-    class Highest:
-        def uniform(self, low, high, shape):
-            return np.full(shape, high)
-
-    x = picture(1, 20)
-    moved = Distortion(rotate=0, scale=0, shear=0, translate=0.1)(x, Highest())
-    torch.testing.assert_close(moved[..., :-2, :-2], x[..., 2:, 2:], atol=1e-4, rtol=0)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 20), st.integers(2, 20))
+@settings(max_examples=25, deadline=None)
+def test_zero_ranges_are_the_identity(n, channels, height, width):
+    images = torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(distort(images, rng(), **NONE), images, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "value"), [("rotate", -1), ("scale", 1.0), ("elastic", float("nan"))])
-def test_bad_ranges_are_named(name, value):
-    with pytest.raises(ValueError, match=name):
-        Distortion(**{name: value})
+@pytest.mark.parametrize("elastic", [0.0, 0.05])
+def test_an_item_is_the_same_whatever_follows_it(elastic):
+    images = torch.rand(7, 3, 16, 16)
+    whole = distort(images, rng(), elastic=elastic)
+    torch.testing.assert_close(distort(images[:3], rng(), elastic=elastic), whole[:3], atol=1e-6, rtol=0)
+    one = rng()
+    parts = torch.cat([distort(images[:2], one, elastic=elastic), distort(images[2:], one, elastic=elastic)])
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
+
+
+def test_every_item_has_its_own_map_and_every_seed_its_own_maps():
+    images = torch.rand(1, 1, 16, 16).expand(5, -1, -1, -1)
+    out = distort(images, rng())
+    assert all(not torch.allclose(out[i], out[j], atol=1e-3) for i in range(5) for j in range(i))
+    assert torch.equal(out, distort(images, rng()))
+    assert not torch.allclose(out, distort(images, rng(1)), atol=1e-3)
+
+
+def test_only_the_given_generator_moves():
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    given = rng()
+    distort(torch.rand(1, 1, 8, 8, generator=torch.Generator()), given, elastic=0.1)
+    assert np.array_equal(before[0], np.random.get_state()[1])
+    assert torch.equal(before[1], torch.get_rng_state())
+    assert given.random() != rng().random()
+
+
+def drawn(k):
+    """The first item's numbers, as `distort` draws them."""
+    return rng().uniform(-1, 1, 5)[k]
+
+
+def test_translation_moves_by_parts_of_each_side():
+    out = distort(blob(40, 60, 20, 30), rng(), **NONE | {"translate": 0.1})
+    assert centre(out[0, 0]) == pytest.approx((20 + drawn(4) * 4, 30 + drawn(3) * 6), abs=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(61, 61), (61, 91), (91, 61)])
+def test_rotation_keeps_lengths_even_in_oblong_images(height, width):
+    middle = (height - 1) / 2, (width - 1) / 2
+    out = distort(blob(height, width, middle[0], middle[1] + 20), rng(), **NONE | {"rotate": 40})
+    y, x = centre(out[0, 0])
+    angle = np.radians(40 * drawn(0))
+    assert np.hypot(y - middle[0], x - middle[1]) == pytest.approx(20, abs=0.1)
+    assert abs(y - middle[0]) == pytest.approx(20 * abs(np.sin(angle)), abs=0.1)
+
+
+def test_scale_magnifies():
+    out = distort(blob(61, 61, 30, 45), rng(), **NONE | {"scale": 0.3})
+    assert centre(out[0, 0])[1] - 30 == pytest.approx(15 * 1.3 ** drawn(1), abs=0.1)
+
+
+def test_shear_moves_rows_sideways():
+    out = distort(blob(61, 61, 45, 30), rng(), **NONE | {"shear": 0.3})
+    y, x = centre(out[0, 0])
+    assert y == pytest.approx(45, abs=0.1)
+    assert abs(x - 30) == pytest.approx(15 * 0.3 * abs(drawn(2)), abs=0.1)
+
+
+def test_elastic_bends_smoothly_and_a_little():
+    ramp = torch.linspace(0, 1, 64).expand(4, 1, 64, 64)
+    out = distort(ramp, rng(), **NONE, elastic=0.02)
+    inside = (out - ramp)[..., 8:-8, 8:-8]
+    assert 0.005 < inside.abs().max() < 0.03
+    assert inside.diff(dim=-2).abs().max() < 0.005
+
+
+def test_type_and_emptiness_are_kept():
+    assert distort(torch.rand(2, 1, 8, 8, dtype=torch.float64), rng()).dtype == torch.float64
+    assert distort(torch.empty(0, 3, 8, 8), rng()).shape == (0, 3, 8, 8)
+
+
+def test_distortion_is_distort_with_ranges_and_can_be_pickled():
+    images = torch.rand(3, 1, 12, 12)
+    augment = pickle.loads(pickle.dumps(Distortion(rotate=5, elastic=0.02)))
+    assert augment == Distortion(rotate=5, elastic=0.02)
+    assert torch.equal(augment(images, rng()), distort(images, rng(), rotate=5, elastic=0.02))
+    assert torch.equal(Distortion()(images, rng()), distort(images, rng()))
+
+
+@pytest.mark.parametrize(
+    ("images", "generator", "options", "error", "match"),
+    [
+        (np.zeros((1, 1, 4, 4)), rng(), {}, TypeError, "images are ndarray; expected a float tensor"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), rng(), {}, TypeError, "images are torch.uint8"),
+        (torch.zeros(1, 4, 4), rng(), {}, ValueError, r"shape \(1, 4, 4\); expected \(n, C, H, W\)"),
+        (torch.zeros(1, 1, 4, 4), 0, {}, TypeError, "rng is a int; expected a numpy generator"),
+        (torch.zeros(1, 1, 4, 4), rng(), {"rotate": -1}, ValueError, "rotate is -1; expected"),
+        (torch.zeros(1, 1, 4, 4), rng(), {"elastic": float("nan")}, ValueError, "elastic is nan; expected"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(images, generator, options, error, match):
+    with pytest.raises(error, match=match):
+        distort(images, generator, **options)
+
+
+def test_distortion_checks_its_ranges_at_once():
+    with pytest.raises(ValueError, match="scale is -0.1"):
+        Distortion(scale=-0.1)

@@ -1,49 +1,123 @@
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fewshot import LabeledImages
-
-
-def images(n=4):
-    return np.arange(n * 64, dtype=np.uint8).reshape(n, 8, 8)
-
-
-def test_classes_counts_and_selection():
-    data = LabeledImages(images(), ["b", "a", "b", "b"])
-    assert data.classes.tolist() == ["a", "b"]
-    assert data.counts.tolist() == [1, 3]
-    assert data.select([1, 3]).labels.tolist() == ["a", "b"]
-    assert data.select(np.array([True, False, False, True])).labels.tolist() == ["b", "b"]
-    np.testing.assert_array_equal(data.with_classes(["a"]).images, images()[1:2])
+from fewshot.data.images import LabeledImages
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((2, 8, 8), (2, 1, 8, 8)), ((2, 8, 8, 3), (2, 3, 8, 8))])
-def test_tensor_is_channels_first_in_0_to_1(shape, expected):
-    tensor = LabeledImages(np.full(shape, 255, np.uint8), [0, 1]).tensor()
-    assert tuple(tensor.shape) == expected
-    assert tensor.unique().tolist() == [1.0]
+def make(labels, shape=(4, 5)):
+    n = len(labels)
+    images = np.random.default_rng(0).integers(0, 256, (n, *shape), dtype=np.uint8)
+    return LabeledImages(images, np.asarray(labels))
 
 
-def test_the_users_arrays_are_not_written_to():
-    array = images()
-    array.flags.writeable = False
-    LabeledImages(array, [0, 0, 1, 1]).tensor()
+@given(st.lists(st.integers(-3, 3), max_size=30))
+def test_classes_and_counts_are_those_of_the_labels(labels):
+    data = make(np.array(labels, dtype=np.int64))
+    assert data.classes.tolist() == sorted(set(labels))
+    assert data.counts.tolist() == [labels.count(c) for c in sorted(set(labels))]
+    assert len(data) == len(labels)
 
 
 @pytest.mark.parametrize(
-    ("array", "labels", "error", "match"),
+    "labels", [["b", "a", "b"], [2.5, -1.0, 2.5], [True, False, True], np.array(["b", "a", "b"], object)]
+)
+def test_labels_of_any_type(labels):
+    data = make(labels)
+    assert data.counts.tolist() == [1, 2]
+    assert data.with_classes(data.classes[:1]).labels.tolist() == [labels[1]]
+
+
+@given(st.lists(st.integers(-6, 5), max_size=10))
+def test_select_is_numpy_indexing(rows):
+    data = make(list("abcabc"))
+    chosen = data.select(rows)
+    index = np.array(rows, dtype=int)
+    np.testing.assert_array_equal(chosen.images, data.images[index])
+    np.testing.assert_array_equal(chosen.labels, data.labels[index])
+
+
+def test_select_takes_a_mask():
+    data = make(list("abcabc"))
+    assert data.select(data.labels == "b").labels.tolist() == ["b", "b"]
+
+
+def test_with_classes_keeps_the_order_of_the_rows():
+    data = make([3, 1, 2, 1, 3])
+    chosen = data.with_classes([1, 3])
+    assert chosen.labels.tolist() == [3, 1, 1, 3]
+    np.testing.assert_array_equal(chosen.images, data.images[[0, 1, 3, 4]])
+    assert len(data.with_classes([])) == 0
+
+
+def test_with_classes_does_not_take_one_for_its_digit():
+    with pytest.raises(ValueError, match=r"1 of the 1 classes do not occur, e\.g\. '1'"):
+        make([1, 2]).with_classes(["1"])
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((4, 5), (2, 1, 4, 5)), ((4, 5, 3), (2, 3, 4, 5))])
+def test_tensor_is_channels_first_in_0_to_1(shape, expected):
+    data = make([0, 1], shape)
+    tensor = data.tensor()
+    assert tensor.shape == expected
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    back = (tensor * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy().reshape(data.images.shape)
+    np.testing.assert_array_equal(back, data.images)
+
+
+def test_the_users_arrays_are_left_alone_and_may_be_read_only():
+    images = np.full((3, 4, 4), 7, np.uint8)
+    labels = np.array([2, 0, 2])
+    images.flags.writeable = labels.flags.writeable = False
+    data = LabeledImages(images[::-1], labels)
+    data.tensor().zero_()
+    data.select([0]).images[:] = 0
+    data.classes[:] = 9
+    assert (images == 7).all()
+    assert data.classes.tolist() == [0, 2]
+
+
+def test_repr_says_what_is_in_it():
+    assert repr(make([0, 1, 1])) == "LabeledImages(3 images of 4 x 5, 2 classes)"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "match"),
     [
-        (images().astype(float), [0] * 4, TypeError, "uint8"),
-        (images()[0], [0] * 8, ValueError, "shape"),
-        (images(), [0] * 3, ValueError, "3"),
-        (images(), [0.0, 1.0, np.nan, 0.0], ValueError, "NaN|missing"),
+        (np.zeros((2, 4, 4)), [0, 1], TypeError, "images are float64; expected uint8"),
+        (np.zeros((4, 4), np.uint8), [0] * 4, ValueError, r"shape \(4, 4\); expected \(n, H, W\)"),
+        (np.zeros((2, 0, 4), np.uint8), [0, 1], ValueError, r"shape \(2, 0, 4\)"),
+        (np.zeros((2, 3, 32, 32), np.uint8), [0, 1], ValueError, r"32 channels.*transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 4, 4), np.uint8), [0], ValueError, r"labels have shape \(1,\); expected \(2,\)"),
+        (np.zeros((2, 4, 4), np.uint8), [[0], [1]], ValueError, r"shape \(2, 1\)"),
+        (np.zeros((2, 4, 4), np.uint8), [0.0, np.nan], ValueError, "1 labels are missing, first in row 1"),
+        (np.zeros((2, 4, 4), np.uint8), np.array(["a", None]), ValueError, "missing, first in row 1"),
+        (np.zeros((2, 4, 4), np.uint8), np.array(["a", 1], object), TypeError, "cannot be sorted"),
     ],
 )
-def test_bad_input_is_named(array, labels, error, match):
+def test_bad_data_is_told_in_a_sentence(images, labels, error, match):
     with pytest.raises(error, match=match):
-        LabeledImages(array, labels)
+        LabeledImages(images, labels)
 
 
-def test_an_unknown_class_is_named():
-    with pytest.raises(ValueError, match="zebra"):
-        LabeledImages(images(), ["a", "b", "a", "b"]).with_classes(["zebra"])
+@pytest.mark.parametrize(
+    ("rows", "error", "match"),
+    [
+        ([3], ValueError, r"from 3 to 3; expected row numbers in 0\.\.2"),
+        ([-4], ValueError, "from -4"),
+        ([True, False], ValueError, "mask has 2 entries; expected 3"),
+        ([0.5], TypeError, "rows are float64"),
+        (0, ValueError, r"shape \(\)"),
+    ],
+)
+def test_bad_rows_are_told_in_a_sentence(rows, error, match):
+    with pytest.raises(error, match=match):
+        make([0, 1, 2]).select(rows)
+
+
+def test_one_string_is_not_a_list_of_classes():
+    with pytest.raises(ValueError, match="expected a list of labels"):
+        make(["a", "b"]).with_classes("a")

@@ -30,9 +30,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_names_for_type_checkers_are_the_names_at_run_time():
     """The block under TYPE_CHECKING and the table that loads lazily must not drift apart."""
     source = inspect.getsource(fewshot).split("if TYPE_CHECKING:")[1].split("_HOME")[0]
-    typed = {
-        n.strip() for line in source.splitlines() if "import" in line for n in line.split("import")[1].split(",")
-    }
+    typed = {n.strip() for line in source.splitlines() if "import" in line for n in line.split("import")[1].split(",")}
     assert typed == set(fewshot.__all__) - {"__version__"}
 
 
@@ -51,7 +49,5 @@ def test_the_examples_run(name):
 
 
 def test_the_module_runs_as_a_command():
-    run = subprocess.run(
-        [sys.executable, "-m", "fewshot", "--version"], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-m", "fewshot", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == f"fewshot {fewshot.__version__}"

@@ -21,9 +21,7 @@ def bars(n_classes=12, n=8, first=0, seed=0):
 
 
 TRAIN, VAL = bars(), bars(4, first=12, seed=1)
-QUICK = TrainConfig(
-    n_episodes=12, n_way=5, n_query=3, validate_every=4, val_n_episodes=20, val_n_query=3, val_n_way=4
-)
+QUICK = TrainConfig(n_episodes=12, n_way=5, n_query=3, validate_every=4, val_n_episodes=20, val_n_query=3, val_n_way=4)
 
 
 def fit(learner="prototypical", config=QUICK, val=VAL, **parameters):

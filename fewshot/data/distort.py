@@ -1,82 +1,154 @@
-"""Random distortions of images: an affine map of its own for each, and if asked for a smooth bend."""
+"""Random small distortions of images: turned, scaled, sheared, shifted and bent, each image in its own way."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-#: Control points a side of the displacement field.
+#: Control points along each side of the elastic field.
 _KNOTS = 4
+
+
+def distort(
+    images: Tensor,
+    rng: np.random.Generator,
+    *,
+    rotate: float = 15.0,
+    scale: float = 0.15,
+    shear: float = 0.15,
+    translate: float = 0.08,
+    elastic: float = 0.0,
+) -> Tensor:
+    """Warp every image by a random map of its own; what comes from outside the image is 0.
+
+    Each parameter is drawn uniformly between minus and plus its range. Item ``i`` depends on the state of `rng` and on
+    ``i`` alone, so the first items stay the same whatever follows them, and two calls on consecutive parts equal one.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+        Floating point, on any device.
+    rng : numpy.random.Generator
+        Where all randomness comes from; it moves on by a fixed amount an image.
+    rotate : float, default=15.0
+        Degrees about the centre.
+    scale : float, default=0.15
+        The logarithm of the magnification lies within ``log(1 + scale)``: from 1/1.15 to 1.15.
+    shear : float, default=0.15
+        Sideways shift of a row, as a part of its distance from the middle row.
+    translate : float, default=0.08
+        Shift along each axis, as a part of the side.
+    elastic : float, default=0.0
+        Shift of each of 4 x 4 control points, as a part of the side, with a bicubic field between them.
+
+    Returns
+    -------
+    Tensor of shape (n, C, H, W)
+        New images, of the same type and on the same device.
+
+    Raises
+    ------
+    TypeError
+        If `images` is not a floating point tensor or `rng` not a numpy generator.
+    ValueError
+        If `images` does not have 4 axes or a range is negative or not finite.
+
+    References
+    ----------
+    P. Simard, D. Steinkraus, J. Platt (2003). Best Practices for Convolutional Neural Networks Applied to Visual
+    Document Analysis. ICDAR.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from fewshot.data.distort import distort
+    >>> distort(torch.rand(3, 1, 28, 28), np.random.default_rng(0), rotate=5).shape
+    torch.Size([3, 1, 28, 28])
+    """
+    _check_images(images)
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is a {type(rng).__name__}; expected a numpy generator, e.g. np.random.default_rng(0)")
+    ranges = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "elastic": elastic}
+    _check_ranges(ranges)
+    n, _, height, width = images.shape
+    # One row of numbers an image, so that image i never depends on how many follow.
+    draws = rng.uniform(-1.0, 1.0, (n, 5 + 2 * _KNOTS**2 if elastic else 5))
+    if n == 0:
+        return images.clone()
+    span = np.array([math.radians(rotate), math.log1p(scale), shear, translate, translate])
+    theta = torch.from_numpy(_affine(draws[:, :5] * span, width / height)).to(images.device, torch.float32)
+    grid = F.affine_grid(theta, [n, 1, height, width], align_corners=False)
+    if elastic:
+        knots = draws[:, 5:].reshape(n, 2, _KNOTS, _KNOTS) * (2 * elastic)  # the side is 2 units of the grid
+        field = torch.from_numpy(knots).to(images.device, torch.float32)
+        bent = F.interpolate(field, size=(height, width), mode="bicubic", align_corners=True)
+        grid = grid + bent.permute(0, 2, 3, 1)
+    return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """A random distortion, ready to be passed as ``augment`` to `MetaTrainer`.
-
-    Every image gets an affine map of its own, drawn uniformly from these ranges.
+    """`distort` with fixed ranges, as the callable that `MetaTrainer` takes for ``augment``; it can be pickled.
 
     Parameters
     ----------
-    rotate : float, default=10.0
-        Largest rotation, in degrees.
-    scale : float, default=0.1
-        Largest relative change of size, along each axis on its own.
-    shear : float, default=0.1
-        Largest shear, as a share of the height.
-    translate : float, default=0.05
-        Largest shift, as a share of the side.
-    elastic : float, default=0.0
-        Largest displacement of a smooth field of 4 x 4 control points, as a share of the side.
+    rotate, scale, shear, translate, elastic : float
+        The ranges; see `distort`.
 
     Raises
     ------
     ValueError
-        If a range is negative or not finite, or `scale` is 1 or more.
+        If a range is negative or not finite.
 
     Examples
     --------
     >>> import numpy as np, torch
     >>> from fewshot import Distortion
-    >>> Distortion(rotate=15)(torch.zeros(2, 1, 28, 28), np.random.default_rng(0)).shape
-    torch.Size([2, 1, 28, 28])
+    >>> augment = Distortion(rotate=10)
+    >>> augment(torch.rand(3, 1, 28, 28), np.random.default_rng(0)).shape
+    torch.Size([3, 1, 28, 28])
     """
 
-    rotate: float = 10.0
-    scale: float = 0.1
-    shear: float = 0.1
-    translate: float = 0.05
+    rotate: float = 15.0
+    scale: float = 0.15
+    shear: float = 0.15
+    translate: float = 0.08
     elastic: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value!r}; expected a range of at least 0")
-        if self.scale >= 1:
-            raise ValueError(f"scale is {self.scale!r}; at 1 an image vanishes, so expected less")
+        _check_ranges(asdict(self))
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Distort images (n, c, h, w), each with parameters of its own from `rng`; outside is 0."""
-        n, size = len(images), 6 + 2 * _KNOTS**2
-        # Row i of one block: the map of an image does not depend on how many follow it.
-        draws = torch.from_numpy(rng.uniform(-1, 1, (n, size))).to(images)
-        grid = F.affine_grid(self._affine(draws), list(images.shape), align_corners=False)
-        if self.elastic:
-            knots = draws[:, 6:].view(n, 2, _KNOTS, _KNOTS) * (2 * self.elastic)
-            field = F.interpolate(knots, size=images.shape[-2:], mode="bicubic", align_corners=True)
-            grid = grid + field.permute(0, 2, 3, 1)
-        return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+        """Return `images` (n, C, H, W), distorted with the numbers of `rng`."""
+        return distort(images, rng, **asdict(self))
 
-    def _affine(self, draws: Tensor) -> Tensor:
-        """Turn uniform numbers (n, 6 or more) in -1..1 into affine maps (n, 2, 3)."""
-        angle = draws[:, 0] * math.radians(self.rotate)
-        x_scale, y_scale = 1 + self.scale * draws[:, 1], 1 + self.scale * draws[:, 2]
-        cos, sin, shear = angle.cos(), angle.sin(), self.shear * draws[:, 3]
-        # Rotation times shear times scale; the map goes from the result to the image, which only mirrors signs.
-        rows = [cos * x_scale, (cos * shear - sin) * y_scale, 2 * self.translate * draws[:, 4]]
-        rows += [sin * x_scale, (sin * shear + cos) * y_scale, 2 * self.translate * draws[:, 5]]
-        return torch.stack(rows, 1).view(-1, 2, 3)
+
+def _affine(parameters: NDArray[np.float64], aspect: float) -> NDArray[np.float64]:
+    """Return the (n, 2, 3) maps from places in the output to places in the input, in the units of affine_grid."""
+    angle, log_scale, shear, right, down = parameters.T
+    cos, sin = np.cos(angle) * np.exp(-log_scale), np.sin(angle) * np.exp(-log_scale)
+    # Rotation times shear; its off-diagonal entries carry the aspect, as the grid is 2 by 2 even for oblong images.
+    rows = np.array([[cos, (shear * cos - sin) / aspect], [sin * aspect, shear * sin + cos]])
+    linear = rows.transpose(2, 0, 1)
+    shift = -np.einsum("nij,nj->ni", linear, 2 * np.stack([right, down], axis=1))
+    return np.concatenate([linear, shift[..., None]], axis=2)
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images are {kind}; expected a float tensor, e.g. LabeledImages.tensor()")
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, C, H, W); add axes with images[None]")
+
+
+def _check_ranges(ranges: dict[str, float]) -> None:
+    for name, value in ranges.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}; expected a finite range of at least 0 (0 switches it off)")

@@ -59,10 +59,7 @@ class LabeledImages:
     @cached_property
     def _codes(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """The sorted classes, and each row's position among them."""
-        try:
-            classes, codes = np.unique(self.labels, return_inverse=True)
-        except TypeError as error:
-            raise TypeError(f"labels cannot be sorted ({error}); make them one type, e.g. all strings") from None
+        classes, codes = np.unique(self.labels, return_inverse=True)
         return classes, codes
 
     @property
@@ -182,9 +179,7 @@ def _check_labels(labels: NDArray[Any], n: int) -> NDArray[Any]:
         return labels
     missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])
     if len(missing):
-        raise ValueError(
-            f"{len(missing)} labels are missing, first in row {missing[0]}; drop these rows or name them"
-        )
+        raise ValueError(f"{len(missing)} labels are missing, first in row {missing[0]}; drop these rows or name them")
     if labels.dtype.kind == "O":
         try:
             sorted(set(labels.tolist()))
@@ -196,9 +191,7 @@ def _check_labels(labels: NDArray[Any], n: int) -> NDArray[Any]:
 def _check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:
     index = np.asarray(rows)
     if index.ndim != 1:
-        raise ValueError(
-            f"rows have shape {index.shape}; expected a list of row numbers or a mask of {n} booleans"
-        )
+        raise ValueError(f"rows have shape {index.shape}; expected a list of row numbers or a mask of {n} booleans")
     if index.size == 0 and index.dtype.kind == "f":  # np.asarray([]) is float
         index = index.astype(np.int64)
     if index.dtype.kind not in "biu":

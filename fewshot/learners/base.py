@@ -55,16 +55,12 @@ class Learner(nn.Module):
 
     log_temperature: nn.Parameter | None
 
-    def __init__(
-        self, metric: str = "sqeuclidean", temperature: float = 1.0, learn_temperature: bool = False
-    ) -> None:
+    def __init__(self, metric: str = "sqeuclidean", temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__()
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
         if not 0 < temperature < float("inf"):
-            raise ValueError(
-                f"temperature is {temperature!r}; it divides the similarities, so give a number above 0"
-            )
+            raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give a number above 0")
         self.metric = metric
         self._fixed_temperature = float(temperature)
         start = torch.tensor(math.log(temperature)) if learn_temperature else None
@@ -175,9 +171,7 @@ class Learner(nn.Module):
         return f"metric={self.metric!r}, temperature={self.temperature.item():.4g}"
 
 
-def _mask_padding(
-    support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return support, labels and weight with padding made harmless: zero rows of class 0 with weight 0.
 
     Raises

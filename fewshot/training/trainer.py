@@ -164,9 +164,7 @@ class MetaTrainer:
         )
         return optimizer, schedule
 
-    def _step(
-        self, images: Tensor, episode: Episode, i: int, optimizer: torch.optim.Optimizer
-    ) -> tuple[float, float]:
+    def _step(self, images: Tensor, episode: Episode, i: int, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
         config, backbone = self.config, self.backbone
         rows = np.concatenate(
             [episode.support.reshape(config.n_way, -1), episode.query.reshape(config.n_way, -1)], axis=1

@@ -1,0 +1,42 @@
+"""What it takes to run something again: command, seed, versions, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from fewshot._version import __version__
+
+#: Packages whose versions can change a figure.
+PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "scikit-learn", "numpy", "pandas", "Pillow", "matplotlib")
+
+
+def manifest(command: str, seed: int) -> dict[str, Any]:
+    """Return what a run needs to be repeated, as values that JSON can hold.
+
+    Parameters
+    ----------
+    command : str
+        The command that repeats the run.
+    seed : int
+        Its seed.
+
+    Examples
+    --------
+    >>> manifest("fewshot demo", 0)["seed"]
+    0
+    """
+    import torch
+
+    return {
+        "command": command,
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {"fewshot": __version__, **{name: version(name) for name in PACKAGES}},
+    }

@@ -1,0 +1,228 @@
+"""Figures for reports, made without touching matplotlib's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#999999",
+    "#009E73",
+    "#CC79A7",
+    "#D55E00",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+    "#7A5195",
+)
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9)
+    return figure, axes
+
+
+def _require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [c for c in columns if c not in frame]
+    if missing or frame.empty:
+        raise ValueError(
+            f"the frame has {len(frame)} rows and lacks {missing}; expected rows with columns {list(columns)}"
+        )
+
+
+def accuracy_bars(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy with its interval, one group a setting, one bar a method.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns ``setting``, ``method``, ``accuracy`` (0..1) and ``ci95`` (NaN for none); optionally ``chance``
+        (0..1), drawn as a dotted line across the group.
+
+    Returns
+    -------
+    Figure
+        Settings and methods in the order in which they first appear.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> row = {"setting": "5-way", "method": "ours", "accuracy": 0.9, "ci95": 0.01}
+    >>> len(accuracy_bars(pd.DataFrame([row])).axes)
+    1
+    """
+    _require(frame, ["setting", "method", "accuracy", "ci95"])
+    settings, methods = list(dict.fromkeys(frame["setting"])), list(dict.fromkeys(frame["method"]))
+    figure, (ax,) = _figure(1.5 + 1.6 * len(settings), 3.8)
+    width = 0.8 / len(methods)
+    for m, method in enumerate(methods):
+        rows = frame[frame["method"] == method]
+        x = np.array([settings.index(s) for s in rows["setting"]]) + (m - (len(methods) - 1) / 2) * width
+        ci95 = 100 * rows["ci95"].fillna(0).to_numpy()
+        height = 100 * rows["accuracy"].to_numpy()
+        ax.bar(x, height, width * 0.92, yerr=ci95, label=method, color=COLOURS[m % len(COLOURS)], capsize=2)
+        for at, top, value in zip(x, height + ci95, height, strict=True):
+            ax.text(at, top + 1, f"{value:.0f}", ha="center", va="bottom", fontsize=8)
+    if "chance" in frame:
+        for i, setting in enumerate(settings):
+            chance = 100 * frame.loc[frame["setting"] == setting, "chance"].iloc[0]
+            ax.hlines(chance, i - 0.42, i + 0.42, colors="black", linestyles=":", linewidth=1)
+    ax.set_xticks(range(len(settings)), [s.replace(", ", "\n") for s in settings])
+    ax.set(ylim=(0, 108), ylabel="accuracy, %")
+    ax.set_yticks(range(0, 101, 20))
+    ax.legend(frameon=False, ncols=min(3, len(methods)), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def learning_curve(frame: pd.DataFrame) -> Figure:
+    """Draw loss and accuracy of meta-training, and accuracy on the validation classes where it was measured.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns ``episode``, ``loss``, ``accuracy``; optionally ``val_accuracy`` and ``val_ci95``, NaN elsewhere.
+
+    Returns
+    -------
+    Figure
+        Two panels. Thin lines are episodes, thick lines their running mean.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    """
+    _require(frame, ["episode", "loss", "accuracy"])
+    figure, (left, right) = _figure(8.4, 3.2, 2)
+    window = max(1, len(frame) // 25)
+    for ax, column, factor in ((left, "loss", 1), (right, "accuracy", 100)):
+        values = factor * frame[column]
+        ax.plot(frame["episode"], values, color=COLOURS[0], alpha=0.25, linewidth=0.7)
+        smooth = values.rolling(window, min_periods=1, center=True).mean()
+        ax.plot(frame["episode"], smooth, color=COLOURS[0], linewidth=1.8, label="training tasks")
+        ax.set_xlabel("episode")
+    if "val_accuracy" in frame:
+        points = frame.dropna(subset="val_accuracy")
+        right.errorbar(
+            points["episode"],
+            100 * points["val_accuracy"],
+            100 * points["val_ci95"],
+            fmt="o",
+            color=COLOURS[5],
+            capsize=2,
+            label="validation classes",
+        )
+    left.set_ylabel("query loss")
+    right.set(ylabel="accuracy, %", ylim=(0, 102))
+    right.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure
+
+
+def confusion(frame: pd.DataFrame) -> Figure:
+    """Draw a confusion matrix, each row as shares of its class.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Square counts, true classes as rows, answers as columns.
+
+    Returns
+    -------
+    Figure
+        A heat map; with at most 12 classes the percentages are written in.
+
+    Raises
+    ------
+    ValueError
+        If the frame is not square.
+    """
+    if frame.shape[0] != frame.shape[1] or frame.empty:
+        raise ValueError(f"the confusion has shape {frame.shape}; expected as many rows as columns, at least one")
+    counts = frame.to_numpy(dtype=float)
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    n = len(share)
+    side = float(np.clip(1.5 + 0.42 * n, 3.2, 8))
+    figure, (ax,) = _figure(side, side * 0.95)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    names = [_drawable(label) for label in frame.index]
+    if n <= 40:
+        ax.set_xticks(range(n), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        ax.set_yticks(range(n), names)
+    ax.set(xlabel="answer", ylabel="true class")
+    if n <= 12:
+        for i, j in np.ndindex(n, n):
+            if share[i, j] >= 0.5:
+                ax.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", fontsize=8,
+                        color="white" if share[i, j] > 55 else "black")  # fmt: skip
+    return figure
+
+
+def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any]]]) -> Figure:
+    """Draw 2-D maps side by side, a class in the same colour in all of them.
+
+    Parameters
+    ----------
+    panels : sequence of (title, points of shape (n, 2), labels of shape (n,))
+        The maps, at most 10 classes for distinct colours.
+
+    Returns
+    -------
+    Figure
+        One panel a map; every class is named at the median of its points.
+
+    Raises
+    ------
+    ValueError
+        If points and labels do not match.
+    """
+    classes = np.unique(np.concatenate([labels for _, _, labels in panels])) if panels else np.empty(0)
+    if not len(classes):
+        raise ValueError("no points to draw; expected at least one map with labelled points")
+    figure, axes = _figure(4.2 * len(panels), 4.2, len(panels))
+    for ax, (title, points, labels) in zip(axes, panels, strict=True):
+        if points.shape != (len(labels), 2):
+            raise ValueError(f"{title!r} has points of shape {points.shape} for {len(labels)} labels; expected (n, 2)")
+        for i, label in enumerate(classes):
+            own = points[labels == label]
+            ax.scatter(own[:, 0], own[:, 1], s=7, alpha=0.6, color=COLOURS[i % len(COLOURS)], linewidths=0)
+        for i, label in enumerate(classes):
+            if (labels == label).any():
+                x, y = np.median(points[labels == label], axis=0)
+                box = {"boxstyle": "circle,pad=0.2", "fc": "white", "ec": COLOURS[i % len(COLOURS)], "alpha": 0.9}
+                ax.text(x, y, _drawable(label), ha="center", va="center", fontsize=10, bbox=box)
+        ax.set_title(title, fontsize=11)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def _drawable(label: Any) -> str:
+    """Shorten a label and keep matplotlib from reading mathematics or missing glyphs into it."""
+    from matplotlib import font_manager, ft2font
+
+    known = ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    text = "".join(c if ord(c) in known and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
+    text = text if len(text) <= 14 else text[:13] + "…"
+    return text.replace("$", r"\$")

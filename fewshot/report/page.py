@@ -1,0 +1,176 @@
+"""A self-contained HTML page: text, tables, figures and pictures of learning tasks, with nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class QueryAnswer:
+    """A query image beside what was answered.
+
+    Attributes
+    ----------
+    image : uint8 array of shape (h, w) or (h, w, 3)
+        The query.
+    label : object
+        Its true class.
+    answers : sequence of (label, probability, similarity)
+        The likeliest classes, the answer first.
+    """
+
+    image: NDArray[np.uint8]
+    label: Any
+    answers: Sequence[tuple[Any, float, float]]
+
+
+class Page:
+    """Build a page part by part; every text and label is escaped.
+
+    Parameters
+    ----------
+    title : str
+        Heading and title.
+    lead : str, default=""
+        A sentence below the heading.
+
+    Examples
+    --------
+    >>> from fewshot.report.page import Page
+    >>> page = Page("Accuracy of <my> model")
+    >>> page.section("Results", "As measured.")
+    >>> "&lt;my&gt;" in page.to_html()
+    True
+    """
+
+    def __init__(self, title: str, lead: str = "") -> None:
+        self.title = title
+        self._parts = [f"<header><h1>{_text(title)}</h1>"]
+        self._parts.append(f'<p class="lead">{_text(lead)}</p></header>' if lead else "</header>")
+
+    def section(self, title: str, text: str = "") -> None:
+        """Begin a section with a heading and, separated by blank lines, paragraphs."""
+        self._parts.append(f"<h2>{_text(title)}</h2>")
+        self._parts += [f"<p>{_text(paragraph)}</p>" for paragraph in text.split("\n\n") if paragraph]
+
+    def cards(self, items: Sequence[tuple[str, str]]) -> None:
+        """Add headline figures, each (figure, what it is)."""
+        cards = (f'<div class="card"><b>{_text(value)}</b><span>{_text(what)}</span></div>' for value, what in items)
+        self._parts.append(f'<div class="cards">{"".join(cards)}</div>')
+
+    def table(self, frame: pd.DataFrame, caption: str = "") -> None:
+        """Add a table, its index as row headings; on a narrow screen it scrolls in its own box."""
+        head = "".join(f'<th scope="col">{_text(c)}</th>' for c in (frame.index.name or "", *frame.columns))
+        rows = "".join(
+            f'<tr><th scope="row">{_text(name)}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+            for name, cells in zip(frame.index, frame.to_numpy(dtype=object), strict=True)
+        )
+        title = f"<caption>{_text(caption)}</caption>" if caption else ""
+        self._parts.append(
+            f'<div class="scroll" tabindex="0"><table>{title}<thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+    def figure(self, figure: Figure, alt: str, caption: str = "", small: bool = False) -> None:
+        """Add a matplotlib figure with a text for those who cannot see it."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", facecolor="white")
+        title = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
+        self._parts.append(
+            f'<figure{" class=small" if small else ""}><img src="{_data_uri(buffer.getvalue())}" '
+            f'alt="{_text(alt)}">{title}</figure>'
+        )
+
+    def code(self, text: str) -> None:
+        """Add a command or a listing."""
+        self._parts.append(f'<pre tabindex="0">{_text(text)}</pre>')
+
+    def task(
+        self, support: Mapping[Any, Sequence[NDArray[np.uint8]]], queries: Sequence[QueryAnswer], caption: str = ""
+    ) -> None:
+        """Add a picture of a learning task: the support images of each class, then queries and their answers."""
+        classes = "".join(
+            f'<div class="class"><div>{"".join(_tile(image, label) for image in images)}</div>{_label(label)}</div>'
+            for label, images in support.items()
+        )
+        title = f'<p class="lead">{_text(caption)}</p>' if caption else ""
+        answers = "".join(_query(query) for query in queries)
+        self._parts.append(f'{title}<div>{classes}</div><div class="queries">{answers}</div>')
+
+    def to_html(self, footer: str = "") -> str:
+        """Return the page."""
+        css = (files("fewshot.report") / "style.css").read_text(encoding="utf-8")
+        body = "\n".join(self._parts)
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{_text(self.title)}</title><style>\n{css}</style></head>\n"
+            f"<body><main>\n{body}\n<footer>{_text(footer)}</footer></main></body></html>\n"
+        )
+
+    def write(self, path: str | Path, footer: str = "") -> None:
+        """Write the page to a file, whole or not at all."""
+        write_text(path, self.to_html(footer))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file, whole or not at all: a failure leaves what was there."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _text(value: Any) -> str:
+    """Escape for text and for quoted attributes; control characters become visible."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
+    return escape(shown, quote=True)
+
+
+def _label(label: Any) -> str:
+    # bdi: a right-to-left label must not turn its neighbours around.
+    return f'<span class="label" title="{_text(label)}"><bdi>{_text(label)}</bdi></span>'
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _tile(image: NDArray[np.uint8], label: Any) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)
+    return f'<img class="tile" src="{_data_uri(buffer.getvalue())}" alt="image of {_text(label)}">'
+
+
+def _query(query: QueryAnswer) -> str:
+    right = query.answers[0][0] == query.label
+    verdict = "✓ right" if right else f"✗ wrong, it is <bdi>{_text(query.label)}</bdi>"
+    rows = "".join(
+        f'<div class="answer">{_label(label)}<span class="bar"><i style="width:{100 * share:.0f}%"></i></span>'
+        f"<span>{100 * share:.0f}%</span><span>{similarity:.1f}</span></div>"
+        for label, share, similarity in query.answers
+    )
+    return (
+        f'<div class="query {"right" if right else "wrong"}">{_tile(query.image, query.label)}'
+        f'<div class="answers"><div class="verdict">{verdict}</div>{rows}</div></div>'
+    )
