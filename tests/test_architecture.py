@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
     {"_version", "errors", "randomness"},
-    {"registry", "similarity", "memory", "episodes", "data", "backbones", "checks", "report"},
+    {"registry", "similarity", "memory", "episodes", "data", "backbones", "checks", "manifest", "report"},
     {"learners.base", "index"},
     {"fitted", "embedder"},
     {"estimator"},

@@ -68,7 +68,7 @@ def distort(
     --------
     >>> import numpy as np, torch
     >>> from fewshot.data.distort import distort
-    >>> distort(torch.rand(3, 1, 28, 28), np.random.default_rng(0), rotate=5).shape
+    >>> distort(torch.ones(3, 1, 28, 28), np.random.default_rng(0), rotate=5).shape
     torch.Size([3, 1, 28, 28])
     """
     _check_images(images)
@@ -85,10 +85,11 @@ def distort(
     theta = torch.from_numpy(_affine(draws[:, :5] * span, width / height)).to(images.device, torch.float32)
     grid = F.affine_grid(theta, [n, 1, height, width], align_corners=False)
     if elastic:
-        knots = draws[:, 5:].reshape(n, 2, _KNOTS, _KNOTS) * (2 * elastic)  # the side is 2 units of the grid
+        knots = draws[:, 5:].reshape(n, _KNOTS, _KNOTS, 2) * (2 * elastic)  # the side is 2 units of the grid
         field = torch.from_numpy(knots).to(images.device, torch.float32)
-        bent = F.interpolate(field, size=(height, width), mode="bicubic", align_corners=True)
-        grid = grid + bent.permute(0, 2, 3, 1)
+        rows, columns = _spline(height).to(images.device), _spline(width).to(images.device)
+        # A bicubic surface is a product of two thin matrices, which is far faster than to interpolate every image.
+        grid = grid + torch.einsum("hk,nklc,wl->nhwc", rows, field, columns)
     return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
 
 
@@ -111,7 +112,7 @@ class Distortion:
     >>> import numpy as np, torch
     >>> from fewshot import Distortion
     >>> augment = Distortion(rotate=10)
-    >>> augment(torch.rand(3, 1, 28, 28), np.random.default_rng(0)).shape
+    >>> augment(torch.ones(3, 1, 28, 28), np.random.default_rng(0)).shape
     torch.Size([3, 1, 28, 28])
     """
 
@@ -138,6 +139,12 @@ def _affine(parameters: NDArray[np.float64], aspect: float) -> NDArray[np.float6
     linear = rows.transpose(2, 0, 1)
     shift = -np.einsum("nij,nj->ni", linear, 2 * np.stack([right, down], axis=1))
     return np.concatenate([linear, shift[..., None]], axis=2)
+
+
+def _spline(side: int) -> Tensor:
+    """Return the (side, 4) weights of the control points in bicubic interpolation along one axis."""
+    points = torch.eye(_KNOTS)[None, None]
+    return F.interpolate(points, size=(side, _KNOTS), mode="bicubic", align_corners=True)[0, 0]
 
 
 def _check_images(images: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -190,8 +191,9 @@ def _place(ink: Image.Image, side: int, extent: float) -> NDArray[np.uint8]:
 
 
 def _extent(ink: Image.Image) -> float:
-    """Return the extent of a drawing on its canvas: the square root keeps half of the differences in size."""
-    return float(np.clip(_CANVAS * 20 / 28 * np.sqrt(max(ink.size) / (1.1 * _POINTS)), 0.5 * _CANVAS, 0.85 * _CANVAS))
+    """Return the extent of a drawing on its canvas, about 20/28 of it: the root keeps half of the differences."""
+    usual = 0.9 * _POINTS
+    return _CANVAS * min(max(20 / 28 * math.sqrt(max(ink.size) / usual), 0.5), 0.8)
 
 
 def _near_pairs(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:

@@ -92,7 +92,7 @@ class Page:
         figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", facecolor="white")
         title = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
         self._parts.append(
-            f'<figure{" class=small" if small else ""}><img src="{_data_uri(buffer.getvalue())}" '
+            f'<figure{" class=small" if small else ""} tabindex="0"><img src="{_data_uri(buffer.getvalue())}" '
             f'alt="{_text(alt)}">{title}</figure>'
         )
 
@@ -110,7 +110,7 @@ class Page:
         )
         title = f'<p class="lead">{_text(caption)}</p>' if caption else ""
         answers = "".join(_query(query) for query in queries)
-        self._parts.append(f'{title}<div>{classes}</div><div class="queries">{answers}</div>')
+        self._parts.append(f'<div class="task">{title}<div>{classes}</div><div class="queries">{answers}</div></div>')
 
     def to_html(self, footer: str = "") -> str:
         """Return the page."""

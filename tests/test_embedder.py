@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from fewshot import create_backbone, embed
+from fewshot.embedder import to_input
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, 28, 28)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 100])
+def test_an_embedding_does_not_depend_on_the_batch(batch_size):
+    backbone = create_backbone("conv4", in_chans=1)
+    whole = embed(backbone, IMAGES)
+    assert whole.shape == (11, 64)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(embed(backbone, IMAGES, batch_size), whole, atol=1e-5)
+
+
+def test_the_network_is_used_in_evaluation_mode_and_left_as_it_was():
+    backbone = create_backbone("conv4", in_chans=1)
+    expected = embed(backbone, IMAGES)
+    statistics = backbone.blocks[0].norm.running_mean.clone()
+    backbone.train()
+    np.testing.assert_array_equal(embed(backbone, IMAGES), expected)
+    assert backbone.training
+    assert torch.equal(backbone.blocks[0].norm.running_mean, statistics)
+
+
+def test_the_networks_own_mean_and_deviation_are_applied():
+    backbone = create_backbone("resnet18")
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[..., 0] = 255
+    x = to_input(image, backbone)
+    assert x.shape == (1, 3, 4, 4)
+    np.testing.assert_allclose(
+        x[0, :, 0, 0], (np.array([1, 0, 0]) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], rtol=1e-5
+    )
+
+
+def test_no_images_give_no_embeddings():
+    assert embed(create_backbone("conv4", in_chans=1), IMAGES[:0]).shape == (0, 64)
+
+
+def test_other_types_than_uint8_are_refused():
+    with pytest.raises(TypeError, match=r"images are of type float64; expected uint8 values in 0\.\.255"):
+        embed(create_backbone("conv4", in_chans=1), IMAGES / 255)

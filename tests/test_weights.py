@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from fewshot import MatchingLearner, create_backbone, load_weights
+from fewshot.weights import save_weights
+
+
+def test_backbone_and_learner_come_back_bit_for_bit(tmp_path):
+    backbone, learner = create_backbone("conv4", in_chans=1, seed=1), MatchingLearner(learn_temperature=True)
+    torch.nn.init.constant_(learner.log_temperature, -1.5)
+    save_weights(tmp_path / "w.safetensors", backbone, learner)
+    other, fresh = create_backbone("conv4", in_chans=1, seed=2), MatchingLearner(learn_temperature=True)
+    load_weights(tmp_path / "w.safetensors", other, fresh)
+    assert all(
+        torch.equal(a, b) for a, b in zip(backbone.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+    assert fresh.log_temperature.item() == -1.5
+    load_weights(tmp_path / "w.safetensors", create_backbone("conv4", in_chans=1))
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path):
+    save_weights(tmp_path / "w.safetensors", create_backbone("conv4", in_chans=1), MatchingLearner())
+    with pytest.raises(ValueError, match=r"w\.safetensors holds weights of another network or learner"):
+        load_weights(tmp_path / "w.safetensors", create_backbone("conv4", in_chans=3))
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, create_backbone("conv4", in_chans=1), MatchingLearner())
+    before = path.read_bytes()
+
+    def full(tensors, name):
+        name.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("fewshot.weights.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        save_weights(path, create_backbone("conv4", in_chans=1, seed=5), MatchingLearner())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
