@@ -16,7 +16,7 @@ $(STAMP): setup.cfg pyproject.toml fewshot/_version.py
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@echo "==> making $(VENV) and installing fewshot with its dependencies (about two minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed -e '.[test]'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed -e '.[test]'
 	@touch $@
 
 demo: $(STAMP)  ## Train, learn new classes, look them up; writes demo/report.html (about 4 minutes)

@@ -122,7 +122,7 @@ def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None)
                 "Unknown label type: continuous. Labels are classes; cast them to integers or strings "
                 "(y.astype(int) or y.astype(str))"
             )
-    if y.dtype.kind not in "O":
+    if not kinds:
         kinds = {_kind(y.dtype.type())} if y.dtype.kind in "biufUS" else {y.dtype.name}
     if known is not None and known.size and y.size:
         kinds = kinds | {_kind(known.reshape(-1)[0])}
@@ -199,9 +199,11 @@ def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float
     """Return sample weights (n,) as float64, all at least 0 and not all 0; ones if there are none."""
     from sklearn.utils.validation import _check_sample_weight
 
-    weight = _check_sample_weight(to_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True)
-    if weight.size and not weight.any():
-        raise ValueError("every sample weight is 0, so nothing can be learned; give some row a positive weight")
+    weight: NDArray[np.float64] = _check_sample_weight(
+        to_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True
+    )
+    if weight.size and not weight.any():  # scikit-learn says so itself since 1.9
+        raise ValueError("all sample weights are zero, so nothing can be learned; give some row a positive weight")
     return weight
 
 

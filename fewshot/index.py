@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
@@ -27,10 +28,18 @@ CHUNK_BYTES = 64 * 2**20
 def _faiss() -> ModuleType:
     import faiss
 
-    # A process forked after a threaded search would wait for ever for threads that it does not have.
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
     return faiss
+
+
+def _use_one_thread() -> None:
+    """Keep a forked child from waiting for ever for the OpenMP threads that its parent had and it has not."""
+    torch.set_num_threads(1)
+    if "faiss" in sys.modules:
+        _faiss().omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)
 
 
 class KeySnapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,7 @@ class MetaTrainer:
         optimizer, schedule = self._optimizer()
         images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(self.device)
         result = TrainResult()
-        with CsvLog(out) as log, tqdm(total=config.n_episodes, unit="episode", disable=not progress) as bar:
+        with CsvLog(out) as log, _bar(config.n_episodes, progress) as bar:
             start = time.perf_counter()
             for i in range(config.n_episodes):
                 backbone.train()
@@ -224,6 +225,12 @@ def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, 
         tasks[:, :, :n_shot].reshape(-1, n_way * n_shot, d),
         tasks[:, :, n_shot:].reshape(-1, n_way * (n - n_shot), d),
     )
+
+
+def _bar(total: int, progress: bool) -> tqdm[Any]:
+    # A log file wants a line now and then, a terminal ten a second.
+    interval = 0.1 if sys.stderr.isatty() else 5.0
+    return tqdm(total=total, unit="episode", disable=not progress, mininterval=interval, dynamic_ncols=True)
 
 
 def _check_disjoint(train: LabeledImages, val: LabeledImages | None) -> None:

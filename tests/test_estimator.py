@@ -1,0 +1,419 @@
+"""Every classifier against bad input and against its properties; names carry the rows of the bad-input matrix."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from fewshot import FewShotClassifier, MatchingClassifier, PrototypicalClassifier
+
+MODELS = [
+    PrototypicalClassifier(),
+    PrototypicalClassifier("cosine", 0.1, index="faiss"),
+    MatchingClassifier(),
+    FewShotClassifier("matching", index="faiss"),
+]
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(12, 6))
+Y = np.array(["owl", "ant", "bee"] * 4)
+QUERIES = RNG.normal(size=(9, 6))
+
+
+def clone_all():
+    from sklearn.base import clone
+
+    return [clone(m) for m in MODELS]
+
+
+def with_value(x, value, row=3, column=2):
+    x = x.copy()
+    x[row, column] = value
+    return x
+
+
+@pytest.fixture(params=range(len(MODELS)), ids=[repr(m) for m in MODELS])
+def model(request):
+    return clone_all()[request.param]
+
+
+@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")])
+def test_rows_1_2_3_what_is_not_finite_is_named_with_its_place(model, value, name):
+    with pytest.raises(ValueError, match=f"contains {name} at row 3, column 2"):
+        model.fit(with_value(X, value), Y)
+    model.fit(X, Y)
+    for verb in (model.predict, model.predict_proba, model.decision_function, model.nearest):
+        with pytest.raises(ValueError, match=f"contains {name} at row 3, column 2"):
+            verb(with_value(QUERIES, value))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_1_2_18_such_a_query_can_be_answered_unknown(model, value):
+    model.set_params(on_invalid="unknown").fit(X, Y)
+    bad = with_value(QUERIES, value)
+    answer, others = model.predict(bad), np.arange(9) != 3
+    assert answer[3] == "unknown"
+    np.testing.assert_array_equal(answer[others], model.predict(QUERIES)[others])
+    np.testing.assert_allclose(model.predict_proba(bad)[3], 1 / 3)
+    assert np.all(model.decision_function(bad)[3] == -np.inf)
+    labels, similarities = model.nearest(bad, 2)
+    assert labels[3].tolist() == ["unknown"] * 2
+    assert np.all(similarities[3] == -np.inf)
+
+
+def test_the_unknown_label_fits_the_labels_or_is_asked_for():
+    bad = with_value(QUERIES, np.nan)
+    numbers = PrototypicalClassifier(on_invalid="unknown").fit(X, np.arange(12) % 3)
+    assert numbers.predict(bad)[3] == -1
+    assert numbers.predict(bad).dtype.kind == "i"
+    booleans = PrototypicalClassifier(on_invalid="unknown").fit(X, np.arange(12) % 2 == 0)
+    with pytest.raises(ValueError, match="no default unknown_label for labels of type bool; set one"):
+        booleans.predict(bad)
+    assert booleans.set_params(unknown_label=None, on_invalid="unknown").predict(QUERIES).dtype == bool
+    assert booleans.set_params(unknown_label="?").predict(bad)[3] == "?"
+    with pytest.raises(ValueError, match="unknown_label=2 is a class; choose another"):
+        numbers.set_params(unknown_label=2).predict(bad)
+
+
+def test_row_5_no_support_is_refused(model):
+    with pytest.raises(ValueError, match="0 sample"):
+        model.fit(X[:0], Y[:0])
+
+
+def test_row_6_no_queries_are_no_answers(model):
+    model.fit(X, Y)
+    assert model.predict(QUERIES[:0]).shape == (0,)
+    assert model.predict(QUERIES[:0]).dtype == model.classes_.dtype
+    assert model.predict_proba(QUERIES[:0]).shape == model.decision_function(QUERIES[:0]).shape == (0, 3)
+    labels, similarities = model.nearest(QUERIES[:0], 2)
+    assert labels.shape == similarities.shape == (0, 2)
+
+
+def test_row_7_one_class(model):
+    model.fit(X, ["only"] * 12)
+    assert set(model.predict(QUERIES)) == {"only"}
+    np.testing.assert_array_equal(model.predict_proba(QUERIES), np.ones((9, 1)))
+    assert np.isfinite(model.decision_function(QUERIES)).all()
+
+
+def test_row_8_a_registered_class_without_support_is_never_the_answer(model):
+    model.partial_fit(X, Y, classes=["ant", "bee", "cat", "owl"])
+    assert model.n_support_.tolist() == [4, 4, 0, 4]
+    assert "cat" not in model.predict(QUERIES)
+    assert np.all(model.predict_proba(QUERIES)[:, 2] == 0)
+    assert "cat" not in model.nearest(QUERIES, 3)[0]
+    plain = clone_all()[MODELS.index(next(m for m in MODELS if repr(m) == repr(model)))].fit(X, Y)
+    np.testing.assert_allclose(model.predict_proba(QUERIES)[:, [0, 1, 3]], plain.predict_proba(QUERIES))
+
+
+def test_row_9_weights_of_zero(model):
+    weight = (Y != "bee").astype(float)
+    model.fit(X, Y, sample_weight=weight)
+    assert model.classes_.tolist() == ["ant", "bee", "owl"]
+    assert model.n_support_.tolist() == [4, 0, 4]
+    assert "bee" not in model.predict(QUERIES)
+    with pytest.raises(
+        ValueError, match="Sample weights must contain at least one non-zero|all sample weights are zero"
+    ):
+        model.fit(X, Y, sample_weight=np.zeros(12))
+
+
+def test_row_10_negative_weights_are_refused(model):
+    with pytest.raises(ValueError, match="[Nn]egative"):
+        model.fit(X, Y, sample_weight=-np.ones(12))
+
+
+def test_row_11_another_length_is_refused(model):
+    with pytest.raises(ValueError, match="X has 5 features, but .* is expecting 6 features"):
+        model.fit(X, Y).predict(QUERIES[:, :5])
+
+
+@pytest.mark.parametrize("model", [MatchingClassifier(), PrototypicalClassifier("cosine")], ids=repr)
+def test_row_12_a_zero_row_is_similar_to_nothing_with_one_warning(model):
+    zero = np.vstack([np.zeros(6), X])
+    with pytest.warns(UserWarning, match=r"row 0 of X is all zeros \(1 such rows\)") as record:
+        model.fit(zero, np.r_[["zero"], Y])
+    assert len(record) == 1
+    with pytest.warns(UserWarning, match="all zeros"):
+        assert np.all(model.nearest(np.zeros((1, 6)), 4)[1] == 0)
+    assert np.isfinite(model.predict_proba(QUERIES)).all()
+
+
+def test_row_13_huge_values_are_computed_or_refused_but_never_wrong(model):
+    with pytest.raises(ValueError, match="at row 3, column 2; values above 1e.18 overflow"):
+        model.fit(with_value(X, 1e19), Y)
+    scaled = model.fit((X * 1e10).astype(np.float32), Y).predict((QUERIES * 1e10).astype(np.float32))
+    expected = type(model)(**model.get_params()).fit(X, Y).predict(QUERIES)
+    np.testing.assert_array_equal(scaled, expected)
+
+
+def test_row_14_half_precision_is_raised_before_any_square(model):
+    half = (X * 100).astype(np.float16)
+    answer = model.fit(half, Y).predict((QUERIES * 100).astype(np.float16))
+    np.testing.assert_array_equal(answer, model.fit(half.astype(float), Y).predict(QUERIES * 100))
+    assert np.isfinite(model.nearest(half)[1]).all()
+
+
+@pytest.mark.parametrize("offset", [0, 10, 1e3, 1e4])
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+def test_row_15_a_common_offset_costs_no_answer(offset, index):
+    support, queries = (x.astype(np.float32) + np.float32(offset) for x in (X, QUERIES))
+    exact = -(
+        (queries[:, None].astype(float) - np.stack([support[c == Y].astype(float).mean(0) for c in np.unique(Y)])) ** 2
+    ).sum(-1)
+    model = PrototypicalClassifier(index=index).fit(support, Y)
+    np.testing.assert_array_equal(model.predict(queries), np.unique(Y)[exact.argmax(1)])
+    np.testing.assert_allclose(model.decision_function(queries), exact, rtol=1e-4)
+    np.testing.assert_array_equal(model.predict(queries), [model.predict(q[None])[0] for q in queries])
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 17, 64])
+def test_row_16_among_equals_the_first_class_wins(model, width):
+    same = np.tile(RNG.normal(size=width), (12, 1))
+    model.fit(same, Y)
+    assert set(model.predict(same[:1])) == {"ant"}
+    prototypical = PrototypicalClassifier(index=model.index).fit(same, Y)
+    assert prototypical.nearest(same[:1], 3)[0].tolist() == [["ant", "bee", "owl"]]
+
+
+def test_row_17_log_probabilities_do_not_saturate():
+    model = PrototypicalClassifier().fit([[0.0], [100.0]], ["a", "b"])
+    assert model.predict_proba([[0.0]])[0, 1] == 0.0
+    np.testing.assert_allclose(model.predict_log_proba([[0.0]])[0], [0.0, -1e4])
+
+
+def test_row_19_answers_come_in_the_precision_of_the_query(model):
+    model.fit(X, Y)
+    assert model.decision_function(QUERIES).dtype == np.float64
+    assert model.decision_function(QUERIES.astype(np.float32)).dtype == np.float32
+    np.testing.assert_allclose(
+        model.decision_function(QUERIES.astype(np.float32)), model.decision_function(QUERIES), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int8, bool])
+def test_row_20_integers_and_booleans_are_taken_exactly(model, dtype):
+    whole = (RNG.integers(0, 2, (12, 6))).astype(dtype)
+    whole[:, 0] = 1
+    np.testing.assert_allclose(
+        model.fit(whole, Y).decision_function(whole),
+        model.fit(whole.astype(float), Y).decision_function(whole.astype(float)),
+    )
+
+
+def test_row_20_integers_beyond_53_bits_warn():
+    with pytest.warns(UserWarning, match=r"integers above 2\*\*53 lose digits"):
+        PrototypicalClassifier().fit(np.array([[2**55], [1]]), ["a", "b"])
+
+
+@pytest.mark.parametrize("bad", [X + 1j, np.full((12, 6), "x"), np.full((12, 6), {}, dtype=object)])
+def test_row_21_what_is_no_number_is_refused(model, bad):
+    with pytest.raises((ValueError, TypeError)):
+        model.fit(bad, Y)
+
+
+@pytest.mark.parametrize("order", [np.asfortranarray, lambda a: a[::-1][::-1], lambda a: np.repeat(a, 2, 1)[:, ::2]])
+def test_row_22_the_layout_of_an_array_does_not_matter(model, order):
+    expected = model.fit(X, Y).decision_function(QUERIES)
+    np.testing.assert_allclose(model.fit(order(X), Y).decision_function(order(QUERIES)), expected, rtol=1e-12)
+
+
+def test_row_23_read_only_and_mapped_arrays_are_taken_and_never_written_to(model, tmp_path):
+    mapped = np.memmap(tmp_path / "x", float, "w+", shape=X.shape)
+    mapped[:] = X
+    locked, queries = X.copy(), QUERIES.copy()
+    locked.flags.writeable = queries.flags.writeable = False
+    expected = model.fit(X, Y).predict(QUERIES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(model.fit(locked, Y).predict(queries), expected)
+        np.testing.assert_array_equal(model.fit(mapped, Y).predict(queries), expected)
+    np.testing.assert_array_equal(mapped, X)
+
+
+def test_the_model_does_not_change_with_the_arrays_it_learned_from(model):
+    support = X.copy()
+    expected = model.fit(support, Y).decision_function(QUERIES)
+    support[:] = 0
+    np.testing.assert_array_equal(model.decision_function(QUERIES), expected)
+    np.testing.assert_allclose(model.partial_fit(X[:1], Y[:1]).n_support_.sum(), 13)
+
+
+def test_row_24_sparse_matrices_are_refused_with_the_cure(model):
+    with pytest.raises(TypeError, match="toarray"):
+        model.fit(sparse.csr_matrix(X), Y)
+
+
+def test_row_25_the_columns_of_a_frame_are_remembered(model):
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    model.fit(frame, pd.Series(Y))
+    assert model.feature_names_in_.tolist() == list("abcdef")
+    np.testing.assert_array_equal(
+        model.predict(pd.DataFrame(QUERIES, columns=list("abcdef"))), model.fit(X, Y).predict(QUERIES)
+    )
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.fit(frame, Y).predict(pd.DataFrame(QUERIES, columns=list("abcdeg")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_rows_26_27_torch_tensors_are_detached_and_taken(model, dtype):
+    support = torch.from_numpy(X).to(dtype).requires_grad_()
+    queries = torch.from_numpy(QUERIES).to(dtype)
+    answer = model.fit(support, Y).predict(queries)
+    plain = model.fit(support.detach().double().numpy(), Y).predict(queries.double().numpy())
+    np.testing.assert_array_equal(answer, plain)
+
+
+@pytest.mark.parametrize("bad", [X[0], X[None]])
+def test_row_28_other_than_two_dimensions_are_refused(model, bad):
+    with pytest.raises(ValueError, match="2D array|dim 3"):
+        model.fit(bad, Y[: len(bad)])
+
+
+def test_row_29_unequal_lengths_are_refused(model):
+    with pytest.raises(ValueError, match="X has 12 rows and y 11 labels"):
+        model.fit(X, Y[:-1])
+
+
+def test_row_43_longer_labels_are_not_cut(model):
+    model.fit(X, Y).partial_fit(X[:1], ["hippopotamus"])
+    assert "hippopotamus" in model.classes_
+
+
+def test_row_44_new_classes_are_welcome_unless_the_set_is_closed(model):
+    model.fit(X, Y).partial_fit(100 + np.zeros((1, 6)), ["cat"])
+    assert model.classes_.tolist() == ["ant", "bee", "cat", "owl"]
+    assert (
+        model.predict([[100.0] * 6]).tolist() == ["cat"] or model.get_params().get("metric", "cosine") != "sqeuclidean"
+    )
+    before = pickle.dumps(model.decision_function(QUERIES))
+    with pytest.raises(ValueError, match=r"new classes \['dog'\], but closed_set=True; announce them"):
+        model.set_params(closed_set=True).partial_fit(X[:1], ["dog"])
+    assert pickle.dumps(model.decision_function(QUERIES)) == before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"index": "annoy"}, "no index is called 'annoy'"),
+        ({"on_invalid": "ignore"}, "no on_invalid is called 'ignore'"),
+    ],
+)
+def test_a_wrong_parameter_is_named_at_fit(model, parameters, match):
+    with pytest.raises(ValueError, match=match):
+        model.set_params(**parameters).fit(X, Y)
+
+
+def test_a_wrong_metric_or_temperature_is_named_at_fit():
+    with pytest.raises(ValueError, match="no metric is called 'euclid'"):
+        PrototypicalClassifier("euclid").fit(X, Y)
+    with pytest.raises(ValueError, match="temperature is 0; it divides the similarities"):
+        MatchingClassifier(temperature=0).fit(X, Y)
+
+
+def test_nearest_wants_a_k_that_there_is(model):
+    model.fit(X, Y)
+    n_keys = 3 if model.nearest(QUERIES, 3)[0].shape and len(model.model_.memory.labels) == 3 else 12
+    for k in (0, n_keys + 1):
+        with pytest.raises(ValueError, match=f"k is {k}; expected 1 to {n_keys}, the number of keys"):
+            model.nearest(QUERIES, k)
+
+
+def test_a_pickle_answers_bit_for_bit_and_another_version_warns(model):
+    model.fit(X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        twin = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(twin.decision_function(QUERIES), model.decision_function(QUERIES))
+    state = {**model.__getstate__(), "_fewshot_version": "0.0.1"}
+    with pytest.warns(UserWarning, match=r"pickled by fewshot 0\.0\.1 and is read by"):
+        type(model)().__setstate__(state)
+
+
+# ---- properties ------------------------------------------------------------------------------------------------------
+
+SUPPORT = st.integers(0, 2**32 - 1)
+
+
+def draw(seed, n=14, d=5, n_classes=4):
+    rng = np.random.default_rng(seed)
+    y = np.r_[np.arange(n_classes), rng.integers(0, n_classes, n - n_classes)]
+    return rng, rng.normal(size=(n, d)) * 10 ** rng.uniform(-2, 2), y, rng.normal(size=(6, d))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SUPPORT)
+@pytest.mark.parametrize("name", ["prototypical", "matching"])
+def test_any_order_and_chunking_equals_one_fit(name, seed):
+    rng, x, y, queries = draw(seed)
+    whole = FewShotClassifier(name).fit(x, y)
+    order, cuts = rng.permutation(14), np.sort(rng.integers(1, 14, 3))
+    grown = FewShotClassifier(name)
+    for rows in np.split(order, cuts):
+        if len(rows):
+            grown.partial_fit(x[rows], y[rows])
+    np.testing.assert_array_equal(grown.n_support_, whole.n_support_)
+    if name == "prototypical":
+        bound = 1e-12 * np.stack([np.abs(x[y == c]).sum(0) for c in range(4)])
+        difference = grown.model_.statistics.sums["x"] - whole.model_.statistics.sums["x"]
+        assert np.all(np.abs(difference.numpy()) <= bound)
+    np.testing.assert_allclose(grown.predict_proba(queries), whole.predict_proba(queries), atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SUPPORT)
+@pytest.mark.parametrize("name", ["prototypical", "matching"])
+def test_the_verbs_never_contradict_each_other(name, seed):
+    _, x, y, queries = draw(seed)
+    for index in ("exact", "faiss"):
+        model = FewShotClassifier(name, index=index).fit(x, y)
+        answer, proba = model.predict(queries), model.predict_proba(queries)
+        np.testing.assert_allclose(proba.sum(1), 1, atol=1e-6)
+        np.testing.assert_array_equal(answer, model.classes_[model.decision_function(queries).argmax(1)])
+        assert np.all(proba[np.arange(6), answer] == proba.max(1))
+        np.testing.assert_allclose(np.exp(model.predict_log_proba(queries)), proba, atol=1e-12)
+        if name == "prototypical":
+            np.testing.assert_array_equal(answer, model.nearest(queries)[0][:, 0])
+        singles = np.concatenate([model.decision_function(q[None]) for q in queries])
+        np.testing.assert_allclose(singles, model.decision_function(queries), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SUPPORT)
+def test_row_31_duplicating_all_support_leaves_prototypes(seed):
+    _, x, y, queries = draw(seed)
+    once = PrototypicalClassifier().fit(x, y).decision_function(queries)
+    twice = PrototypicalClassifier().fit(np.r_[x, x], np.r_[y, y]).decision_function(queries)
+    np.testing.assert_allclose(twice, once, rtol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SUPPORT)
+@pytest.mark.parametrize("name", ["prototypical", "matching"])
+def test_renaming_the_classes_renames_the_answers(name, seed):
+    rng, x, y, queries = draw(seed)
+    names = rng.permutation(["d", "zz", "Ä", "b"])
+    renamed = FewShotClassifier(name).fit(x, names[y]).predict(queries)
+    np.testing.assert_array_equal(renamed, names[FewShotClassifier(name).fit(x, y).predict(queries)])
+
+
+def test_two_classes_have_a_one_dimensional_decision():
+    two = Y != "bee"
+    model = PrototypicalClassifier().fit(X, two)
+    decision = model.decision_function(QUERIES)
+    assert decision.shape == (9,)
+    np.testing.assert_array_equal(model.predict(QUERIES), decision > 0)
+    three = PrototypicalClassifier().fit(X, two.astype(int)).predict_log_proba(QUERIES)
+    np.testing.assert_allclose(decision, three[:, 1] - three[:, 0])
+
+
+def test_chunks_of_queries_do_not_change_the_answers(model, monkeypatch):
+    whole = model.fit(X, Y).decision_function(QUERIES), model.nearest(QUERIES, 2)
+    monkeypatch.setattr("fewshot.index.CHUNK_BYTES", 1)
+    np.testing.assert_allclose(model.decision_function(QUERIES), whole[0], rtol=1e-12)
+    np.testing.assert_array_equal(model.nearest(QUERIES, 2)[0], whole[1][0])

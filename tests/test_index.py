@@ -1,0 +1,173 @@
+"""Exact and FAISS search against a float64 oracle, and against what FAISS would get wrong."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot import PrototypeIndex
+from fewshot.index import KeySnapshot, top
+
+INDEXES, METRICS = ("exact", "faiss"), ("sqeuclidean", "cosine", "dot")
+RNG = np.random.default_rng(0)
+KEYS, QUERIES = RNG.normal(size=(200, 16)), RNG.normal(size=(30, 16))
+
+
+def oracle(queries, keys, metric):
+    q, k = np.asarray(queries, float), np.asarray(keys, float)
+    if metric == "sqeuclidean":
+        return -((q[:, None] - k) ** 2).sum(-1)
+    if metric == "cosine":
+        q, k = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, k))
+    return q @ k.T
+
+
+@pytest.mark.parametrize("offset", [0, 10, 1e3, 1e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_it_finds_what_brute_force_finds(index, metric, dtype, offset):
+    keys, queries = (KEYS + offset).astype(dtype), (QUERIES + offset).astype(dtype)
+    expected = oracle(queries, keys, metric)
+    labels, similarities = PrototypeIndex(metric, index).add(keys).search(queries, 5)
+    best = np.argsort(-expected, axis=1, kind="stable")[:, :5]
+    if not (metric == "dot" and offset and dtype == np.float32):  # whose digits go into the offset
+        np.testing.assert_array_equal(labels, best)
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, labels, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_among_equals_the_first_comes_first(index, k):
+    keys = np.repeat(np.arange(4.0), 5)[:, None]
+    labels, _ = PrototypeIndex(index=index).add(keys).search([[2.0]], k)
+    assert labels[0].tolist() == [10, 11, 12, 13, 14, 5, 6][:k]
+
+
+def test_ties_at_the_edge_of_k_are_settled_by_order():
+    similarity = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0, 2.0]])
+    assert top(None, similarity, 3)[0].tolist() == [[1, 2, 3]]
+    shuffled = torch.tensor([[5, 1, 3, 2, 4, 0]])
+    assert top(shuffled, similarity.gather(1, shuffled), 3)[0].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_keys_and_labels_are_added_bit_by_bit(index):
+    whole = PrototypeIndex(index=index).add(KEYS, [f"key {i}" for i in range(200)])
+    grown = PrototypeIndex(index=index)
+    for start in range(0, 200, 50):
+        grown.add(KEYS[start : start + 50], [f"key {i}" for i in range(start, start + 50)])
+        grown.search(QUERIES)
+    assert len(grown) == 200
+    for one, other in zip(whole.search(QUERIES, 4), grown.search(QUERIES, 4), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_index_does_not_change_with_the_array_it_was_given():
+    keys = KEYS.copy()
+    index = PrototypeIndex().add(keys)
+    expected = index.search(QUERIES)[0]
+    keys[:] = 0
+    np.testing.assert_array_equal(index.search(QUERIES)[0], expected)
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
+def test_the_graph_beyond_the_limit_misses_few_and_never_scores_wrongly(monkeypatch, metric):
+    monkeypatch.setattr("fewshot.index.EXACT_LIMIT", 500)
+    centres = RNG.normal(size=(40, 32))
+    keys = np.repeat(centres, 50, 0) + RNG.normal(0, 0.4, (2000, 32)) + 100
+    queries = keys[::7] + RNG.normal(0, 0.1, (286, 32))
+    index = PrototypeIndex(metric, "auto").add(keys)
+    labels, similarities = index.search(queries)
+    assert index._snapshot.uses_faiss
+    assert "HNSW" in type(index._snapshot._index).__name__
+    expected = oracle(queries, keys, metric)
+    assert np.mean(labels[:, 0] == expected.argmax(1)) >= 0.95
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, labels, 1), rtol=1e-7)
+
+
+def test_a_candidate_that_is_not_there_scores_minus_infinity(monkeypatch):
+    snapshot = KeySnapshot(torch.from_numpy(KEYS), "sqeuclidean", "faiss")
+
+    class Lame:
+        def search(self, queries, k):
+            ids = np.full((len(queries), k), -1)
+            ids[:, 0] = 3
+            return None, ids
+
+    monkeypatch.setitem(snapshot.__dict__, "_index", Lame())
+    ids, similarity = snapshot.retrieve(torch.from_numpy(QUERIES), 2)
+    assert torch.all(similarity[ids < 0] == -torch.inf)
+    assert torch.isfinite(similarity[ids == 3]).all()
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_copies_and_pickles_answer_alike(index):
+    original = PrototypeIndex(index=index).add(KEYS)
+    expected = original.search(QUERIES, 3)
+    for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        for one, other in zip(expected, twin.search(QUERIES, 3), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert b"faiss" not in pickle.dumps(original).replace(b"faiss\x94", b"").replace(b"\x05faiss", b"")
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("k", [0, 201, -1])
+def test_a_k_that_there_is_not_is_refused(index, k):
+    with pytest.raises(ValueError, match=f"k is {k}; expected 1 to 200, the number of keys"):
+        PrototypeIndex(index=index).add(KEYS).search(QUERIES, k)
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "match"),
+    [
+        (lambda i: i.search(QUERIES[:, :3]), ValueError, "queries have 3 dimensions, the index holds 16"),
+        (lambda i: i.add(KEYS[:, :3]), ValueError, "keys have 3 dimensions, the index holds 16"),
+        (lambda i: i.search(QUERIES * np.nan), ValueError, "queries contain NaN or infinity at row 0"),
+        (lambda i: i.add(KEYS / 0.0), ValueError, "keys contain NaN or infinity at row 0"),
+        (lambda i: i.search(QUERIES[0]), ValueError, r"queries have shape \(16,\); expected two dimensions"),
+        (lambda i: i.add(KEYS, ["a"]), ValueError, r"labels has shape \(1,\); expected one label for each of 200 keys"),
+        (lambda i: i.add(KEYS, ["a"] * 200), TypeError, "use one type"),
+        (lambda i: i.search(QUERIES.astype(str)), TypeError, "expected numbers"),
+        (lambda i: PrototypeIndex().search(QUERIES), ValueError, "the index is empty; add keys"),
+        (lambda i: PrototypeIndex("cosin"), ValueError, "no metric is called 'cosin'; did you mean 'cosine'"),
+        (lambda i: PrototypeIndex(index="fais"), ValueError, "no index is called 'fais'; did you mean 'faiss'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_bad_input_is_named_and_nothing_is_lost(use, error, match):
+    index = PrototypeIndex().add(KEYS)
+    with pytest.raises(error, match=match):
+        use(index)
+    assert len(index) == 200
+    assert index.search(KEYS[:3])[0].tolist() == [[0], [1], [2]]
+
+
+def test_a_wrong_length_is_refused_also_where_assertions_are_off():
+    code = (
+        "import numpy as np; from fewshot import PrototypeIndex\n"
+        "try: PrototypeIndex(index='faiss').add(np.ones((5, 4))).search(np.ones((2, 3)))\n"
+        "except ValueError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True)
+    assert "queries have 3 dimensions, the index holds 4" in run.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_process_forked_after_a_search_can_search():
+    code = (
+        "import os, numpy as np, faiss; from fewshot import PrototypeIndex\n"
+        "keys = np.random.default_rng(0).normal(size=(20000, 64)).astype('float32')\n"
+        "index = PrototypeIndex(index='faiss').add(keys); faiss.omp_set_num_threads(4); index.search(keys[:256])\n"
+        "pid = os.fork()\n"
+        "if not pid: index.search(keys[:256]); os._exit(0)\n"
+        "print(os.waitpid(pid, 0)[1])"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=env)
+    assert run.stdout.strip() == "0"

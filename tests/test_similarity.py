@@ -1,0 +1,113 @@
+"""Similarities against float64 loops, and the properties that make them similarities."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fewshot import pairwise_similarity
+from fewshot.similarity import METRICS, normalize, prepare_keys
+
+ROWS = arrays(np.float64, (3, 4), elements=st.floats(-100, 100).map(lambda v: round(v, 3)))
+
+
+def oracle(queries, keys, metric):
+    result = np.empty((len(queries), len(keys)))
+    for i, q in enumerate(np.asarray(queries, np.float64)):
+        for j, k in enumerate(np.asarray(keys, np.float64)):
+            if metric == "sqeuclidean":
+                result[i, j] = -np.sum((q - k) ** 2)
+            elif metric == "dot":
+                result[i, j] = np.sum(q * k)
+            else:
+                norms = np.linalg.norm(q) * np.linalg.norm(k)
+                result[i, j] = np.sum(q * k) / norms if norms else 0.0
+    return result
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@settings(max_examples=50, deadline=None)
+@given(queries=ROWS, keys=ROWS)
+def test_it_is_the_formula(metric, queries, keys):
+    got = pairwise_similarity(torch.from_numpy(queries), torch.from_numpy(keys), metric).numpy()
+    np.testing.assert_allclose(got, oracle(queries, keys, metric), rtol=1e-8, atol=1e-7)
+
+
+@pytest.mark.parametrize("offset", [0, 10, 1e3, 1e4])
+def test_a_common_offset_costs_no_digits(offset):
+    rng = np.random.default_rng(0)
+    queries, keys = (
+        (rng.normal(size=(50, 32)) + offset).astype(np.float32),
+        (rng.normal(size=(20, 32)) + offset).astype(np.float32),
+    )
+    got = pairwise_similarity(torch.from_numpy(queries), torch.from_numpy(keys)).numpy()
+    expected = oracle(queries, keys, "sqeuclidean")
+    np.testing.assert_array_equal(got.argmax(1), expected.argmax(1))
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(queries=ROWS, keys=ROWS, shift=st.floats(-1e3, 1e3), scale=st.floats(1e-3, 1e3))
+def test_translation_leaves_distances_and_scale_leaves_cosines(queries, keys, shift, scale):
+    q, k = torch.from_numpy(queries), torch.from_numpy(keys)
+    torch.testing.assert_close(
+        pairwise_similarity(q + shift, k + shift), pairwise_similarity(q, k), atol=1e-6, rtol=1e-6
+    )
+    torch.testing.assert_close(
+        pairwise_similarity(q * scale, k, "cosine"), pairwise_similarity(q, k, "cosine"), atol=1e-9, rtol=1e-9
+    )
+
+
+def test_rotation_leaves_distances():
+    rng = np.random.default_rng(1)
+    q, k = (torch.from_numpy(rng.normal(size=(5, 8))) for _ in range(2))
+    turn = torch.linalg.qr(torch.from_numpy(rng.normal(size=(8, 8))))[0]
+    torch.testing.assert_close(pairwise_similarity(q @ turn, k @ turn), pairwise_similarity(q, k))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e18])
+def test_equal_rows_are_closest_and_never_positive(scale):
+    x = torch.randn(6, 5, generator=torch.Generator()) * scale
+    assert torch.all(pairwise_similarity(x, x) <= 0)
+    cosine = pairwise_similarity(x, x, "cosine")
+    torch.testing.assert_close(cosine.diagonal(), torch.ones(6))
+
+
+def test_a_zero_row_has_cosine_0_and_gradient_0():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    y = normalize(x)
+    torch.testing.assert_close(y.detach(), torch.tensor([[0.0, 0.0], [0.6, 0.8]]))
+    y.sum().backward()
+    assert torch.equal(x.grad[0], torch.zeros(2))
+    torch.testing.assert_close(x.grad[1], torch.tensor([0.8 * 0.2 / 5, -0.6 * 0.2 / 5]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_leading_dimensions_broadcast(metric):
+    q, k = torch.randn(2, 3, 4, 5, generator=torch.Generator()), torch.randn(3, 6, 5, generator=torch.Generator())
+    got = pairwise_similarity(q, k, metric)
+    assert got.shape == (2, 3, 4, 6)
+    torch.testing.assert_close(got[1, 2], pairwise_similarity(q[1, 2], k[2], metric))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_some_keys_for_each_query_score_as_all_keys_do(metric):
+    q, k = (torch.randn(n, 5, generator=torch.Generator()) for n in (4, 9))
+    prepared, ids = prepare_keys(k, metric), torch.tensor([[0, 8], [3, 3], [1, 2], [7, 0]])
+    some = prepared.take(ids).compare(prepared.prepare_queries(q).unsqueeze(-2)).squeeze(-2)
+    torch.testing.assert_close(some, prepared.similarity(q).gather(1, ids))
+
+
+def test_no_keys_and_no_queries_are_no_similarities():
+    empty, full = torch.empty(0, 3), torch.ones(2, 3)
+    assert pairwise_similarity(full, empty).shape == (2, 0)
+    assert pairwise_similarity(empty, full).shape == (0, 2)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="queries have 3 dimensions and keys 4; embed both with the same backbone"):
+        pairwise_similarity(torch.ones(1, 3), torch.ones(1, 4))
+    with pytest.raises(ValueError, match="no metric is called 'euclidean'; did you mean 'sqeuclidean'"):
+        pairwise_similarity(torch.ones(1, 3), torch.ones(1, 3), "euclidean")
