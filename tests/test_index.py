@@ -158,7 +158,6 @@ def test_a_wrong_length_is_refused_also_where_assertions_are_off():
     assert "queries have 3 dimensions, the index holds 4" in run.stdout
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_a_process_forked_after_a_search_can_search():
     code = (
         "import os, numpy as np, faiss; from fewshot import PrototypeIndex\n"

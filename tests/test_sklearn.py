@@ -1,9 +1,5 @@
 """scikit-learn's own checks, all of them, over every estimator and every inductive learner."""
 
-import os
-
-os.environ.setdefault("SCIPY_ARRAY_API", "1")
-
 import pytest
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -48,6 +44,7 @@ def test_every_check_passes(estimator, check):
 @pytest.mark.parametrize("estimator", STRICT, ids=repr)
 @pytest.mark.parametrize("name", ["check_dataframe_column_names_consistency", "check_inplace_ensure_writeable"])
 def test_the_checks_that_check_estimator_does_not_run(estimator, name):
+    """Those of `set_output` and feature names out are for transformers, which these are not."""
     getattr(estimator_checks, name)(type(estimator).__name__, estimator)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fewshot.backbones.base import BlockNet
 
 
 class ConvBlock(nn.Module):
@@ -32,7 +33,7 @@ class ConvBlock(nn.Module):
         return F.relu(F.max_pool2d(self.norm(self.conv(x)), 2), inplace=True)
 
 
-class Conv4(nn.Module):
+class Conv4(BlockNet):
     """Four blocks of convolution, then flatten: (n, c, s, s) -> (n, width * (s // 16) ** 2).
 
     Parameters
@@ -53,38 +54,14 @@ class Conv4(nn.Module):
     """
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, width: int = 64, img_size: int = 28) -> None:
-        super().__init__()
         if img_size < 16:
             raise ValueError(f"img_size is {img_size}; four poolings need at least 16")
-        channels = [in_chans, width, width, width]
-        self.blocks = nn.Sequential(*(ConvBlock(c, width) for c in channels))
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = width * (img_size // 16) ** 2
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        # One layout for weights and data: the kernels then need no copies between blocks.
-        self.to(memory_format=torch.channels_last)
+        blocks = nn.Sequential(*(ConvBlock(c, width) for c in (in_chans, width, width, width)))
+        super().__init__(blocks, width * (img_size // 16) ** 2, num_classes)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map (n, width, s // 16, s // 16)."""
-        return self.blocks(x.contiguous(memory_format=torch.channels_last))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Flatten a feature map; unless `pre_logits`, classify it."""
-        x = x.flatten(1)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images (n, c, s, s) to embeddings, or to logits where there is a linear layer."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """Return the linear layer, or an identity."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the linear layer by one for `num_classes`; 0 removes it."""
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+    def pool(self, x: Tensor) -> Tensor:
+        """Flatten: the position of what is seen stays in the embedding."""
+        return x.flatten(1)
 
 
 default_cfgs = generate_default_cfgs(

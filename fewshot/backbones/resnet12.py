@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from timm.layers import DropBlock2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fewshot.backbones.base import BlockNet
 
 
 class ResBlock(nn.Module):
@@ -41,7 +42,7 @@ class ResBlock(nn.Module):
         return self.drop(F.leaky_relu(x, 0.1, inplace=True))
 
 
-class ResNet12(nn.Module):
+class ResNet12(BlockNet):
     """Four residual blocks and global average pooling: (n, c, s, s) -> (n, 640).
 
     Parameters
@@ -69,41 +70,21 @@ class ResNet12(nn.Module):
         widths: tuple[int, ...] = (64, 160, 320, 640),
         drop_block: float = 0.1,
     ) -> None:
-        super().__init__()
-        channels = zip((in_chans, *widths), widths, strict=False)
         last = len(widths) - 2
-        self.blocks = nn.Sequential(
-            *(ResBlock(c, w, drop_block if i >= last else 0.0, block_size=5) for i, (c, w) in enumerate(channels))
+        blocks = nn.Sequential(
+            *(
+                ResBlock(c, w, drop_block if i >= last else 0.0, block_size=5)
+                for i, (c, w) in enumerate(zip((in_chans, *widths), widths, strict=False))
+            )
         )
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = widths[-1]
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        super().__init__(blocks, widths[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
-        self.to(memory_format=torch.channels_last)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map (n, widths[-1], s // 16, s // 16)."""
-        return self.blocks(x.contiguous(memory_format=torch.channels_last))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Average a feature map; unless `pre_logits`, classify it."""
-        x = x.mean((2, 3))
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images (n, c, s, s) to embeddings, or to logits where there is a linear layer."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """Return the linear layer, or an identity."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the linear layer by one for `num_classes`; 0 removes it."""
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+    def pool(self, x: Tensor) -> Tensor:
+        """Average over positions."""
+        return x.mean((2, 3))
 
 
 default_cfgs = generate_default_cfgs(

@@ -270,7 +270,7 @@ def _distorted(seed: int, size: int) -> NDArray[np.uint8]:
 
     from fewshot.data.distort import Distortion
 
-    distortion = Distortion(rotate=12, scale=0.12, shear=0.15, translate=0.05, elastic=0.03)
+    distortion = Distortion(rotate=18, scale=0.18, shear=0.22, translate=0.08, elastic=0.045)
     rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, _DISTORT]))
     parts = []
     for part in np.array_split(_drawings().canvases, 32):  # a bounded part of them as floats at a time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def look_up(embeddings: NDArray[np.float32], labels: NDArray[Any], seed: int) ->
     for name in ("faiss", "exact"):
         index = PrototypeIndex(index=name).add(embeddings[episode.support], labels[episode.support])
         answers[name] = index.search(embeddings[queries], k=5)[0]
-        taken = _milliseconds(lambda index=index: index.search(embeddings[queries], k=5))  # type: ignore[misc]
+        taken = _milliseconds(partial(index.search, embeddings[queries], k=5))
         microseconds[name] = 1000 * taken / len(queries)
     hits = answers["faiss"] == labels[queries, None]
     (first, first_ci), (five, five_ci) = (mean_and_ci95(h.astype(float)) for h in (hits[:, 0], hits.any(1)))

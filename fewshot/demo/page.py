@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
+from fewshot.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, Outcome, accuracy_frame
 from fewshot.episodes import EpisodeSampler
 from fewshot.learners.prototypical import PrototypicalClassifier
 from fewshot.report.figures import accuracy_bars, confusion, embedding_maps, learning_curve
 from fewshot.report.page import Page, QueryAnswer
-
-if TYPE_CHECKING:
-    from fewshot.demo.story import Contest, Outcome
 
 #: Points on a map.
 N_MAPPED = 600
@@ -36,8 +34,6 @@ def write_page(path: Path, outcome: Outcome) -> None:
         "Every method answers the same episodes with the same learner, the nearest class mean; only the embedding "
         "differs. Whiskers are 95 % intervals over episodes, dotted lines chance.",
     )
-    from fewshot.demo.story import accuracy_frame
-
     page.figure(accuracy_bars(accuracy_frame(outcome.contests)), "Bars of the accuracies in the table below")
     page.table(_accuracy_table(outcome.contests), "Accuracy, % (± half the 95 % interval); gains are paired.")
     page.section(
@@ -45,8 +41,8 @@ def write_page(path: Path, outcome: Outcome) -> None:
         "Five new characters, one support image of each. Every query is answered with its nearest prototype; the bar "
         "is the probability, the last number the similarity (minus the squared distance; higher is closer).",
     )
-    for name, n_way, n_query in (("new characters", 5, 2), ("handwritten digits", 10, 1)):
-        page.task(*_task(outcome.test[name], outcome.embeddings[name]["meta-trained"], n_way, n_query, seed), name)
+    for name, n_way, n_query in ((CHARACTERS, 5, 2), (DIGITS, 10, 1)):
+        page.task(*_task(outcome.test[name], outcome.embeddings[name][TRAINED], n_way, n_query, seed), name)
     _digits(page, outcome, seed)
     _serving(page, results)
     page.section("Meta-training", "The query loss is the meta-objective; the weights that were best on the validation "
@@ -60,8 +56,8 @@ def write_page(path: Path, outcome: Outcome) -> None:
 
 def _cards(outcome: Outcome) -> list[tuple[str, str]]:
     by_setting = {(c.data, c.n_way, c.n_shot): c for c in outcome.contests}
-    hard = by_setting["new characters", 20, 1].results["meta-trained"]
-    digits = by_setting["handwritten digits", 10, 5].results["meta-trained"]
+    hard = by_setting[CHARACTERS, 20, 1].results[TRAINED]
+    digits = by_setting[DIGITS, 10, 5].results[TRAINED]
     added = outcome.results["add_a_class"]
     return [
         (f"{100 * hard.mean:.1f} %", "of queries right among 20 new characters, from one image each"),
@@ -75,7 +71,7 @@ def _accuracy_table(contests: list[Contest]) -> pd.DataFrame:
     rows = {}
     for contest in contests:
         cells = {m: f"{100 * r.mean:.1f} ± {100 * r.ci95:.1f}" for m, r in contest.results.items()}
-        mean, ci95 = contest.results["meta-trained"].difference(contest.results["raw pixels"])
+        mean, ci95 = contest.results[TRAINED].difference(contest.results[PIXELS])
         rows[contest.setting] = {**cells, "gain over pixels": f"{100 * mean:+.1f} ± {100 * ci95:.1f}"}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("test")
 
@@ -103,7 +99,7 @@ def _task(
 
 
 def _digits(page: Page, outcome: Outcome, seed: int) -> None:
-    name = "handwritten digits"
+    name = DIGITS
     page.section(
         "Across the domain: from print to handwriting",
         "The network never saw a digit nor handwriting. The map shows images of digits before and after meta-training, "
@@ -115,7 +111,7 @@ def _digits(page: Page, outcome: Outcome, seed: int) -> None:
     )
     contest = next(c for c in outcome.contests if (c.data, c.n_shot) == (name, 5))
     page.figure(
-        confusion(contest.results["meta-trained"].confusion),
+        confusion(contest.results[TRAINED].confusion),
         "Confusion matrix of the ten digits",
         "Share of each digit's queries, %.",
         small=True,
@@ -130,7 +126,7 @@ def _maps(outcome: Outcome, name: str, seed: int) -> list[tuple[str, NDArray[np.
     layout = TSNE(init="pca", perplexity=30, random_state=seed)
     return [
         (title, layout.fit_transform(outcome.embeddings[name][method][rows]), labels[rows])
-        for title, method in (("before: untrained", "untrained"), ("after: meta-trained", "meta-trained"))
+        for title, method in ((f"before: {UNTRAINED}", UNTRAINED), (f"after: {TRAINED}", TRAINED))
     ]
 
 

@@ -1,0 +1,54 @@
+"""What the networks here share: timm's interface around a stack of blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BlockNet(nn.Module):
+    """Blocks, something that makes a vector of the feature map, and an optional linear layer, as timm expects them.
+
+    Parameters
+    ----------
+    blocks : nn.Sequential
+        From images (n, c, s, s) to a feature map.
+    num_features : int
+        Length of an embedding.
+    num_classes : int
+        Classes of the linear layer; 0 for none, so that the output is the embedding.
+    """
+
+    def __init__(self, blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.num_features = self.head_hidden_size = num_features
+        self.reset_classifier(num_classes)
+        # One layout for weights and data: the kernels then need no copies between blocks.
+        self.to(memory_format=torch.channels_last)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Turn a feature map (n, width, h, w) into embeddings (n, num_features)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it pools; define pool()")
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the feature map of images."""
+        return self.blocks(x.contiguous(memory_format=torch.channels_last))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool a feature map; unless `pre_logits`, classify it."""
+        x = self.pool(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to embeddings, or to logits where there is a linear layer."""
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the linear layer, or an identity."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the linear layer by one for `num_classes`; 0 removes it."""
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
