@@ -65,6 +65,8 @@ def check_embeddings(
     if not X.size:
         return X
     largest = max(X.max(), -X.min())  # NaN if there is one
+    if largest <= NEEDS_FLOAT64:
+        return X
     if finite and not np.isfinite(largest):
         row, column = np.argwhere(~np.isfinite(X))[0]
         what = "NaN" if np.isnan(X[row, column]) else "infinity"
@@ -72,19 +74,14 @@ def check_embeddings(
             f"Input X contains {what} at row {row}, column {column}; drop or repair that row "
             f"(queries: on_invalid='unknown' answers it with the unknown label)"
         )
-    return _rescale_precision(X)
-
-
-def _rescale_precision(X: NDArray[np.floating]) -> NDArray[np.floating]:
-    with np.errstate(invalid="ignore"):
-        magnitude = np.abs(X, where=np.isfinite(X), out=np.zeros_like(X)).max()
-    if magnitude > TOO_LARGE:
-        row, column = np.unravel_index(np.nanargmax(np.where(np.isfinite(X), np.abs(X), 0)), X.shape)
+    magnitude = np.where(np.isfinite(X), np.abs(X), 0)
+    if magnitude.max() > TOO_LARGE:
+        row, column = np.unravel_index(magnitude.argmax(), X.shape)
         raise ValueError(
             f"X holds {X[row, column]:.3g} at row {row}, column {column}; values above {TOO_LARGE:.0e} "
             "overflow when squared, so rescale the embeddings"
         )
-    return X.astype(np.float64, copy=False) if magnitude > NEEDS_FLOAT64 else X
+    return X.astype(np.float64, copy=False) if magnitude.max() > NEEDS_FLOAT64 else X
 
 
 def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None) -> NDArray[Any]:

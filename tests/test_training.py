@@ -181,3 +181,19 @@ def test_too_few_validation_images_are_refused_before_training():
         trainer.fit(TRAIN, bars(4, n=3, first=12), progress=False)
     with pytest.raises(AttributeError, match="created by fit"):
         _ = trainer.backbone
+
+
+def test_the_gradient_is_the_same_each_time_also_on_several_threads():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(40, 6, 64, generator=generator, requires_grad=True)
+    weight = torch.randn(6, 200, 64, generator=generator)
+    torch.set_num_threads(4)
+    try:
+        gradients = []
+        for _ in range(20):
+            support, queries = split_tasks(z, n_shot=1, rotate=True)
+            (gradient,) = torch.autograd.grad((queries * weight).sum() + support.square().sum(), z)
+            gradients.append(gradient)
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)

@@ -218,9 +218,8 @@ def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, 
     [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     """
     n_way, n, d = embeddings.shape
-    steps = torch.arange(n, device=embeddings.device)
-    order = (steps.unsqueeze(1) + steps) % n if rotate else steps.unsqueeze(0)
-    tasks = embeddings[:, order].transpose(0, 1)
+    # Rolled copies, not an index: on several threads the gradient of an index sums in an order that varies.
+    tasks = torch.stack([embeddings.roll(-first, 1) for first in range(n if rotate else 1)])
     return (
         tasks[:, :, :n_shot].reshape(-1, n_way * n_shot, d),
         tasks[:, :, n_shot:].reshape(-1, n_way * (n - n_shot), d),
