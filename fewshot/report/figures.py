@@ -74,6 +74,8 @@ def accuracy_bars(frame: pd.DataFrame) -> Figure:
     1
     """
     _require(frame, ["setting", "method", "accuracy", "ci95"])
+    if not frame["accuracy"].between(0, 1).all():
+        raise ValueError("an accuracy lies outside 0..1; divide percentages by 100")
     settings, methods = list(dict.fromkeys(frame["setting"])), list(dict.fromkeys(frame["method"]))
     figure, (ax,) = _figure(1.5 + 1.6 * len(settings), 3.8)
     width = 0.8 / len(methods)
@@ -82,14 +84,16 @@ def accuracy_bars(frame: pd.DataFrame) -> Figure:
         x = np.array([settings.index(s) for s in rows["setting"]]) + (m - (len(methods) - 1) / 2) * width
         ci95 = 100 * rows["ci95"].fillna(0).to_numpy()
         height = 100 * rows["accuracy"].to_numpy()
-        ax.bar(x, height, width * 0.92, yerr=ci95, label=method, color=COLOURS[m % len(COLOURS)], capsize=2)
+        ax.bar(
+            x, height, width * 0.92, yerr=ci95, label=_drawable(method, 40), color=COLOURS[m % len(COLOURS)], capsize=2
+        )
         for at, top, value in zip(x, height + ci95, height, strict=True):
             ax.text(at, top + 1, f"{value:.0f}", ha="center", va="bottom", fontsize=8)
     if "chance" in frame:
         for i, setting in enumerate(settings):
             chance = 100 * frame.loc[frame["setting"] == setting, "chance"].iloc[0]
             ax.hlines(chance, i - 0.42, i + 0.42, colors="black", linestyles=":", linewidth=1)
-    ax.set_xticks(range(len(settings)), [s.replace(", ", "\n") for s in settings])
+    ax.set_xticks(range(len(settings)), [_drawable(s, 60).replace(", ", "\n") for s in settings])
     ax.set(ylim=(0, 108), ylabel="accuracy, %")
     ax.set_yticks(range(0, 101, 20))
     ax.legend(frameon=False, ncols=min(3, len(methods)), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -128,7 +132,7 @@ def learning_curve(frame: pd.DataFrame) -> Figure:
         right.errorbar(
             points["episode"],
             100 * points["val_accuracy"],
-            100 * points["val_ci95"],
+            100 * points["val_ci95"] if "val_ci95" in points else None,
             fmt="o",
             color=COLOURS[5],
             capsize=2,
@@ -156,10 +160,12 @@ def confusion(frame: pd.DataFrame) -> Figure:
     Raises
     ------
     ValueError
-        If the frame is not square.
+        If rows and columns are not the same classes.
     """
-    if frame.shape[0] != frame.shape[1] or frame.empty:
-        raise ValueError(f"the confusion has shape {frame.shape}; expected as many rows as columns, at least one")
+    if frame.empty or list(frame.index) != list(frame.columns):
+        raise ValueError(
+            f"the confusion has shape {frame.shape}; expected the same classes as rows and as columns, in one order"
+        )
     counts = frame.to_numpy(dtype=float)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n = len(share)
@@ -197,8 +203,8 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
     ValueError
         If points and labels do not match.
     """
-    classes = np.unique(np.concatenate([labels for _, _, labels in panels])) if panels else np.empty(0)
-    if not len(classes):
+    classes = sorted({label for _, _, labels in panels for label in labels.tolist()}, key=str)
+    if not classes:
         raise ValueError("no points to draw; expected at least one map with labelled points")
     figure, axes = _figure(4.2 * len(panels), 4.2, len(panels))
     for ax, (title, points, labels) in zip(axes, panels, strict=True):
@@ -212,17 +218,17 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
                 x, y = np.median(points[labels == label], axis=0)
                 box = {"boxstyle": "circle,pad=0.2", "fc": "white", "ec": COLOURS[i % len(COLOURS)], "alpha": 0.9}
                 ax.text(x, y, _drawable(label), ha="center", va="center", fontsize=10, bbox=box)
-        ax.set_title(title, fontsize=11)
+        ax.set_title(_drawable(title, 40), fontsize=11)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     return figure
 
 
-def _drawable(label: Any) -> str:
+def _drawable(label: Any, longest: int = 14) -> str:
     """Shorten a label and keep matplotlib from reading mathematics or missing glyphs into it."""
     from matplotlib import font_manager, ft2font
 
     known = ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
     text = "".join(c if ord(c) in known and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
-    text = text if len(text) <= 14 else text[:13] + "…"
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
     return text.replace("$", r"\$")

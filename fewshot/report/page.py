@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -38,6 +39,10 @@ class QueryAnswer:
     label: Any
     answers: Sequence[tuple[Any, float, float]]
 
+    def __post_init__(self) -> None:
+        if not self.answers:
+            raise ValueError(f"the query of {self.label!r} has no answers; expected at least one")
+
 
 class Page:
     """Build a page part by part; every text and label is escaped.
@@ -66,7 +71,7 @@ class Page:
     def section(self, title: str, text: str = "") -> None:
         """Begin a section with a heading and, separated by blank lines, paragraphs."""
         self._parts.append(f"<h2>{_text(title)}</h2>")
-        self._parts += [f"<p>{_text(paragraph)}</p>" for paragraph in text.split("\n\n") if paragraph]
+        self._parts += [f"<p>{_text(' '.join(part.splitlines()))}</p>" for part in text.split("\n\n") if part]
 
     def cards(self, items: Sequence[tuple[str, str]]) -> None:
         """Add headline figures, each (figure, what it is)."""
@@ -98,7 +103,8 @@ class Page:
 
     def code(self, text: str) -> None:
         """Add a command or a listing."""
-        self._parts.append(f'<pre tabindex="0">{_text(text)}</pre>')
+        lines = "\n".join(_text(line) for line in text.split("\n"))
+        self._parts.append(f'<pre tabindex="0">{lines}</pre>')
 
     def task(
         self, support: Mapping[Any, Sequence[NDArray[np.uint8]]], queries: Sequence[QueryAnswer], caption: str = ""
@@ -140,9 +146,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def _text(value: Any) -> str:
-    """Escape for text and for quoted attributes; control characters become visible."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
+    """Escape for text and for quoted attributes; control and direction characters become visible."""
+    shown = "".join(f"\\x{ord(c):02x}" if _is_hidden(c) else c for c in str(value))
     return escape(shown, quote=True)
+
+
+def _is_hidden(character: str) -> bool:
+    turns = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    return unicodedata.category(character) in ("Cc", "Cs") or character in turns
 
 
 def _label(label: Any) -> str:
@@ -157,6 +168,8 @@ def _data_uri(png: bytes) -> str:
 def _tile(image: NDArray[np.uint8], label: Any) -> str:
     from PIL import Image
 
+    if image.dtype != np.uint8:
+        raise TypeError(f"the image of {label!r} is of type {image.dtype}; expected uint8 values in 0..255")
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)
     return f'<img class="tile" src="{_data_uri(buffer.getvalue())}" alt="image of {_text(label)}">'
