@@ -19,7 +19,7 @@ $(STAMP): setup.cfg pyproject.toml fewshot/_version.py
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed -e '.[test]'
 	@touch $@
 
-demo: $(STAMP)  ## Train, learn new classes, look them up; writes demo/report.html (about 4 minutes)
+demo: $(STAMP)  ## Train, learn new classes, look them up; writes demo/report.html (about 2 minutes)
 	@echo "==> fewshot demo"
 	@$(BIN)/fewshot demo --out demo
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 #: Above this magnitude squares leave the range of float32 sums; beyond `TOO_LARGE`, of any use.
@@ -74,14 +73,26 @@ def check_embeddings(
             f"Input X contains {what} at row {row}, column {column}; drop or repair that row "
             f"(queries: on_invalid='unknown' answers it with the unknown label)"
         )
+    return with_room_for_squares(X, "X")
+
+
+def with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
+    """Return X (n, d) in float64 where its squares do not fit float32; refuse it where they fit neither."""
     magnitude = np.where(np.isfinite(X), np.abs(X), 0)
-    if magnitude.max() > TOO_LARGE:
+    largest = float(magnitude.max(initial=0))
+    if largest > TOO_LARGE:
         row, column = np.unravel_index(magnitude.argmax(), X.shape)
         raise ValueError(
-            f"X holds {X[row, column]:.3g} at row {row}, column {column}; values above {TOO_LARGE:.0e} "
+            f"found {X[row, column]:.3g} in {what} at row {row}, column {column}; values above {TOO_LARGE:.0e} "
             "overflow when squared, so rescale the embeddings"
         )
-    return X.astype(np.float64, copy=False) if magnitude.max() > NEEDS_FLOAT64 else X
+    return X.astype(np.float64, copy=False) if largest > NEEDS_FLOAT64 else X
+
+
+def check_k(k: Any, n_keys: int) -> None:
+    """Refuse a number of neighbours that there is not."""
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= n_keys:
+        raise ValueError(f"k is {k!r}; expected an integer from 1 to {n_keys}, the number of keys")
 
 
 def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -107,27 +118,47 @@ def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None)
         raise ValueError(f"This {estimator_name} estimator requires y to be passed, but the target y is None.")
     y = to_numpy(y)
     kinds = _kinds_of_elements(y)
-    if isinstance(y, (list, tuple)) and len(kinds) == 1 and not hasattr(y[0], "__len__"):
-        y = np.asarray(y, dtype=None if kinds != {"string"} else str)
-    y = column_or_1d(np.asarray(y), warn=True)
+    y = column_or_1d(_to_array(y, kinds), warn=True)
     if y.dtype.kind == "f":
-        missing = np.flatnonzero(~np.isfinite(y))
-        if missing.size:
-            raise ValueError(f"Input y contains NaN or infinity at index {missing[0]}; give every row a label")
-        if np.any(y != np.floor(y)):
-            raise ValueError(
-                "Unknown label type: continuous. Labels are classes; cast them to integers or strings "
-                "(y.astype(int) or y.astype(str))"
-            )
+        _refuse_continuous(y)
     if not kinds:
         kinds = {_kind(y.dtype.type())} if y.dtype.kind in "biufUS" else {y.dtype.name}
     if known is not None and known.size and y.size:
         kinds = kinds | {_kind(known.reshape(-1)[0])}
     _refuse_kinds(kinds)
-    if y.dtype.kind == "O" and kinds == {"integer"}:
-        y = np.asarray(y.tolist())
-    check_classification_targets(y)
+    if known is not None and known.size and known.dtype.kind == "i" and y.dtype.kind == "f":
+        y = y.astype(np.int64)  # joined as floats, large integers would lose digits
+    if y.dtype.kind not in "biufUMm" and kinds != {"string"}:
+        raise ValueError(
+            f"Unknown label type: {' and '.join(sorted(kinds))}. Labels are classes; cast them to integers or strings"
+        )
     return y
+
+
+def _to_array(y: Any, kinds: set[str]) -> NDArray[Any]:
+    """Make an array of labels of these `kinds` that changes none of them."""
+    (kind,) = kinds if len(kinds) == 1 else ("",)
+    if kind == "string" and any(label.endswith("\0") for label in y):
+        return np.asarray(y, dtype=object)  # numpy's own strings lose a NUL at their end
+    try:
+        array = np.asarray(y, dtype={"boolean": np.bool_, "integer": np.int64, "float": np.float64}.get(kind))
+        if array.dtype != np.uint64:
+            return array
+        # Unsigned and signed 64-bit integers join as floats, which lose digits.
+        return np.asarray(array.tolist(), dtype=np.int64)
+    except OverflowError:
+        raise ValueError("an integer label does not fit 64 bits, signed; cast the labels to strings") from None
+
+
+def _refuse_continuous(y: NDArray[np.floating]) -> None:
+    missing = np.flatnonzero(~np.isfinite(y))
+    if missing.size:
+        raise ValueError(f"Input y contains NaN or infinity at index {missing[0]}; give every row a label")
+    if np.any(y != np.floor(y)):
+        raise ValueError(
+            "Unknown label type: continuous. Labels are classes; cast them to integers or strings "
+            "(y.astype(int) or y.astype(str))"
+        )
 
 
 def _kind(label: Any) -> str:
@@ -144,9 +175,9 @@ def _kind(label: Any) -> str:
 
 
 def _kinds_of_elements(y: Any) -> set[str]:
-    """Kinds of the labels of a container that can mix them: a list, a tuple, an object array or series."""
+    """Kinds of the labels of a container that can mix or lack them; none where a numpy type rules that out."""
     dtype = getattr(y, "dtype", None)
-    if not isinstance(y, (list, tuple)) and getattr(dtype, "kind", "O") != "O":
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return set()
     try:
         labels = y if isinstance(y, (list, tuple)) else np.asarray(y, dtype=object).ravel()
@@ -201,6 +232,12 @@ def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float
     )
     if weight.size and not weight.any():  # scikit-learn says so itself since 1.9
         raise ValueError("all sample weights are zero, so nothing can be learned; give some row a positive weight")
+    extreme = np.flatnonzero((weight > 0) & ((weight < 1e-100) | (weight > 1e100)))
+    if extreme.size:
+        raise ValueError(
+            f"the sample weight {weight[extreme[0]]:.3g} at index {extreme[0]} is outside 1e-100 to 1e100, "
+            "where sums lose it or overflow; rescale the weights"
+        )
     return weight
 
 

@@ -15,7 +15,8 @@ class FewShotClassifier(BaseFewShotClassifier):
     learner : str or Learner, default="prototypical"
         A registered name (see `list_learners`), built with its defaults, or a learner, which is copied.
     index : {"auto", "exact", "faiss"}, default="auto"
-        How the nearest keys are found; see `PrototypeIndex`.
+        How the nearest keys are found; see `PrototypeIndex`. With FAISS only the nearest keys that it
+        proposes, 256 or more, are read; a class with none among them has probability 0.
     closed_set : bool, default=False
         Whether `partial_fit` refuses classes that the first call did not announce.
     on_invalid : {"raise", "unknown"}, default="raise"
@@ -54,4 +55,10 @@ class FewShotClassifier(BaseFewShotClassifier):
         return learner_class(self.learner) if isinstance(self.learner, str) else type(self.learner)
 
     def _make_learner(self) -> Learner:
-        return learner_class(self.learner)() if isinstance(self.learner, str) else self.learner
+        if isinstance(self.learner, str):
+            return learner_class(self.learner)()
+        if not isinstance(self.learner, Learner):
+            raise TypeError(
+                f"learner is {self.learner!r}; expected a registered name or a Learner, such as PrototypicalLearner()"
+            )
+        return self.learner

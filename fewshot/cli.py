@@ -17,14 +17,14 @@ def _positive(text: str) -> int:
     return value
 
 
-def _natural(text: str) -> int:
+def _seed(text: str) -> int:
     value = int(text)
-    if value < 0:
+    if not 0 <= value < 2**32:
         raise ValueError
     return value
 
 
-_positive.__name__, _natural.__name__ = "whole number above 0", "whole number of at least 0"
+_positive.__name__, _seed.__name__ = "whole number above 0", "seed (a whole number from 0 to 4294967295)"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="train, learn new classes, look them up; writes a report with pictures",
         description="Meta-train a small network on characters, then learn classes it has never seen (held-out "
-        "characters, real handwritten digits) from 1 and 5 images each. Needs no download and about four minutes "
+        "characters, real handwritten digits) from 1 and 5 images each. Needs no download and about two minutes "
         "on two cores. Prints a table and writes results.json and report.html.",
     )
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: %(default)s)")
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--episodes", type=_positive, default=600, metavar="N", help="test episodes (default: %(default)s)"
     )
-    demo.add_argument("--seed", type=_natural, default=0, help="of everything that is drawn (default: %(default)s)")
+    demo.add_argument("--seed", type=_seed, default=0, help="of everything that is drawn (default: %(default)s)")
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 

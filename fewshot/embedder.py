@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +24,11 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
         A network; its device is used.
     """
     parameter = next(backbone.parameters(), torch.empty(0))
-    x = torch.as_tensor(images).to(parameter.device)
+    # Flipped, mapped and read-only arrays are copied, a batch at a time; torch takes none of them as they are.
+    array = images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements=["C", "W"]))
+    x = array.to(parameter.device)
+    if x.dim() not in (3, 4):
+        raise ValueError(f"images have shape {tuple(x.shape)}; expected (n, h, w) or (n, h, w, c)")
     x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
     x = x.to(torch.float32).div_(255)
     config = getattr(backbone, "pretrained_cfg", None) or {}
@@ -33,7 +40,19 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
             x.new_tensor(v if len(v) == x.shape[1] else [sum(v) / len(v)] * x.shape[1]).view(shape) for v in (mean, std)
         )
         x = (x - means) / stds
-    return x
+    return x.to(parameter.dtype)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode inside the block; every part of it then gets back the mode it had."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 @torch.inference_mode()
@@ -57,7 +76,9 @@ def embed(backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: i
     Raises
     ------
     TypeError
-        If the images are not uint8.
+        If the images are not a uint8 array.
+    ValueError
+        If their shape or the batch size is none of these.
 
     Examples
     --------
@@ -65,17 +86,17 @@ def embed(backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: i
     >>> embed(create_backbone("conv4", in_chans=1), digits().images[:10]).shape
     (10, 64)
     """
+    if not isinstance(images, (np.ndarray, Tensor)):
+        raise TypeError(f"images are a {type(images).__name__}; expected a uint8 array, e.g. LabeledImages.images")
     if str(images.dtype).removeprefix("torch.") != "uint8":
         raise TypeError(f"images are of type {images.dtype}; expected uint8 values in 0..255")
-    was_training = backbone.training
-    backbone.eval()
-    try:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    with evaluating(backbone):
         parts = [
             backbone(to_input(images[i : i + batch_size], backbone)).float().cpu()
             for i in range(0, len(images), batch_size)
         ]
-    finally:
-        backbone.train(was_training)
     if not parts:
         return np.empty((0, int(getattr(backbone, "num_features", 0))), np.float32)
     return torch.cat(parts).numpy()

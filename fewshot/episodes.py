@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 #: What a stream of random numbers is for; each purpose has numbers of its own.
-DRAW, AUGMENT, MODEL = 0, 1, 2
+DRAW, AUGMENT, MODEL, SPLIT, DISTORT = range(5)
 
 
 def episode_rng(seed: int, index: int, purpose: int = DRAW) -> np.random.Generator:
@@ -128,6 +128,8 @@ class EpisodeSampler:
         )
 
     def __getitem__(self, index: int) -> Episode:
+        if index < 0:
+            raise IndexError(f"there is no episode {index}; numbers start at 0")
         rng = episode_rng(self.seed, index)
         chosen = rng.choice(len(self._groups), self.n_way, replace=False)
         size = self.n_shot + self.n_query

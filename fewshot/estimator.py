@@ -23,8 +23,9 @@ from fewshot.checks import (
 )
 from fewshot.errors import UnknownNameError
 from fewshot.fitted import FittedModel
-from fewshot.index import INDEXES
 from fewshot.learners.base import Learner
+from fewshot.snapshot import INDEXES
+from fewshot.unknown import mark_unknown, unknown_mark
 
 ON_INVALID = ("raise", "unknown")
 
@@ -87,7 +88,6 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         TypeError
             If labels mix types, or X is sparse.
         """
-        self._check_parameters()
         return self._learn(X, y, None, sample_weight, old=None)
 
     def partial_fit(
@@ -115,10 +115,7 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             As for `fit`; also for a new class where ``closed_set=True``. The classifier is then unchanged.
         """
-        old = getattr(self, "model_", None)
-        if old is None:
-            self._check_parameters()
-        return self._learn(X, y, classes, sample_weight, old)
+        return self._learn(X, y, classes, sample_weight, getattr(self, "model_", None))
 
     def _check_parameters(self) -> None:
         if self.index not in INDEXES:
@@ -127,14 +124,14 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
             raise UnknownNameError("on_invalid", self.on_invalid, ON_INVALID)
 
     def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:
-        name = type(self).__name__
-        X = check_embeddings(self, X, reset=old is None)
+        self._check_parameters()
+        name, learned = type(self).__name__, copy.copy(self)
+        X = check_embeddings(learned, X, reset=old is None)
         y = check_labels(y, name, None if old is None else old.classes)
         if len(X) != len(y):
             raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
         weight = check_sample_weight(sample_weight, X)
-        # A copy in double precision: the caller's learner may go on to be trained.
-        learner = copy.deepcopy(self._make_learner()).double().eval() if old is None else old.learner
+        learner = self._learner_beside(old)
         if learner.metric == "cosine":
             warn_of_zero_rows(X)
         observed = np.unique(y)
@@ -143,9 +140,27 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         all_classes = observed if old is None else np.union1d(old.classes, observed)
         self._check_closed(all_classes, old, classes)
         warn_if_look_alike(all_classes)
-        self.model_ = FittedModel.learn(learner, X, y, weight, all_classes, self.index, old)
-        self.classes_, self.n_support_ = self.model_.classes, self.model_.n_support
+        if self.on_invalid == "unknown":
+            unknown_mark(self.unknown_label, all_classes)  # an error now, not at the first bad query
+        learned.model_ = FittedModel.learn(learner, X, y, weight, all_classes, self.index, old)
+        learned.classes_, learned.n_support_ = learned.model_.classes, learned.model_.n_support
+        # All at once and at the end: where anything above fails, what was learned before still stands.
+        self.__dict__ = learned.__dict__
         return self
+
+    def _learner_beside(self, old: FittedModel | None) -> Learner:
+        """Return a learner of one's own, or the one that has learned already if it is still what is asked for."""
+        learner = self._make_learner()
+        if learner.transductive:
+            raise TypeError(f"{type(learner).__name__} is transductive: its answers depend on the other queries")
+        if old is None:
+            # A copy in double precision: the caller's learner may go on to be trained.
+            return copy.deepcopy(learner).cpu().double().eval()
+        known = old.learner
+        same = (type(learner), learner.metric) == (type(known), known.metric)
+        if not same or abs(float(learner.temperature / known.temperature.cpu()) - 1) > 1e-6:
+            raise ValueError(f"what was learned by {known} cannot go on with {learner}; call fit to begin anew")
+        return known
 
     def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, announced: Any) -> None:
         if self.closed_set and old is not None and len(classes) > len(old.classes):
@@ -194,7 +209,7 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         model, X, unknown = self._check_queries(X)
         codes = model.map_logits(X, lambda logits: logits.argmax(-1).numpy())
-        return self._mark_unknown(model.classes[codes], unknown, model)
+        return mark_unknown(model.classes[codes], unknown, self.unknown_label, model.classes)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
@@ -235,7 +250,8 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n, k)
-            Classes of the keys, nearest first; among equals the first class.
+            Classes of the keys, nearest first; among equals the key that comes first (prototypes in the order of
+            their classes, support as it was learned).
         similarities : ndarray of shape (n, k)
             Their similarities; higher is closer.
 
@@ -247,12 +263,12 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         model, X, unknown = self._check_queries(X)
         labels, similarities = model.nearest(X, k)
         similarities[unknown] = -np.inf
-        return self._mark_unknown(labels, unknown, model), similarities
+        return mark_unknown(labels, unknown, self.unknown_label, model.classes), similarities
 
     def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
         check_is_fitted(self)
         model = self.model_
-        X = check_embeddings(self, X, reset=False, finite=self.on_invalid == "raise", min_samples=0)
+        X = check_embeddings(self, X, reset=False, finite=self.on_invalid != "unknown", min_samples=0)
         unknown = np.zeros(len(X), np.bool_)
         if self.on_invalid == "unknown":
             unknown = ~np.isfinite(X).all(1)
@@ -260,24 +276,6 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         if model.learner.metric == "cosine":
             warn_of_zero_rows(X[~unknown])
         return model, X, unknown
-
-    def _mark_unknown(self, labels: NDArray[Any], unknown: NDArray[np.bool_], model: FittedModel) -> NDArray[Any]:
-        if not unknown.any():
-            return labels
-        mark, kind = self.unknown_label, model.classes.dtype.kind
-        if mark is None:
-            if kind in "iu":
-                mark = -1
-            elif isinstance(model.classes[0], str):
-                mark = "unknown"
-            else:
-                raise ValueError(f"no default unknown_label for labels of type {model.classes.dtype}; set one")
-        if np.any(model.classes == mark):
-            raise ValueError(f"unknown_label={mark!r} is a class; choose another")
-        marked = labels.astype(object)
-        marked[unknown] = mark
-        same_kind = np.asarray(mark).dtype.kind == kind or (kind == "u" and isinstance(mark, int))
-        return np.asarray(marked.tolist()) if same_kind and labels.dtype != object else marked
 
     # ---- pickling ----------------------------------------------------------------------------------------------
 

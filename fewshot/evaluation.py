@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from fewshot.checks import to_numpy
-from fewshot.embedder import embed
+from fewshot.embedder import embed, evaluating
 from fewshot.episodes import Episode, EpisodeSampler
-from fewshot.index import to_tensor
 from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
+from fewshot.snapshot import to_tensor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,15 +49,16 @@ class EvalResult:
         Share of right answers in each episode, in the order of their numbers.
     classes : ndarray of shape (n_classes,)
         The labels as the user gave them.
-    counts : ndarray of shape (n_classes, n_classes)
-        Number of queries of each class (row) that were answered with each class (column).
+    true, answered : ndarray of shape (n_queries,)
+        For every query of every episode its class and the answer, as places in `classes`.
     protocol : dict
         Learner, n_way, n_shot, n_query, n_episodes, seed, and whether the learner is transductive.
     """
 
     accuracies: NDArray[np.float64]
     classes: NDArray[Any]
-    counts: NDArray[np.int64]
+    true: NDArray[np.int64]
+    answered: NDArray[np.int64]
     protocol: dict[str, Any]
 
     @cached_property
@@ -74,6 +75,12 @@ class EvalResult:
         """Half-width of its 95 % interval, 1.96 sigma / sqrt(n_episodes)."""
         return self._interval[1]
 
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Queries of each class (row) that were answered with each class (column), (n_classes, n_classes)."""
+        n = len(self.classes)
+        return np.bincount(self.true * n + self.answered, minlength=n * n).reshape(n, n)
+
     @property
     def confusion(self) -> pd.DataFrame:
         """Counts of answers (columns) for each true class (rows), with the user's labels."""
@@ -89,8 +96,10 @@ class EvalResult:
         """Return the share of right answers of each class; NaN for a class that was never asked for."""
         import pandas as pd
 
+        n = len(self.classes)
+        right = np.bincount(self.true[self.true == self.answered], minlength=n)
         with np.errstate(invalid="ignore"):
-            recall = np.diag(self.counts) / self.counts.sum(1)
+            recall = right / np.bincount(self.true, minlength=n)
         return pd.Series(recall, pd.Index(self.classes, name="class"), name="accuracy")
 
     def to_frame(self) -> pd.DataFrame:
@@ -114,8 +123,10 @@ class EvalResult:
                     f"the results have {key} {self.protocol[key]} and {other.protocol[key]}; "
                     "a paired difference needs the same episodes"
                 )
-        if not np.array_equal(self.classes, other.classes):
-            raise ValueError("the results are on different classes; a paired difference needs the same episodes")
+        if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.true, other.true)):
+            raise ValueError(
+                "the results are on different classes or rows; a paired difference needs the same episodes"
+            )
         return mean_and_ci95(self.accuracies - other.accuracies)
 
     def __repr__(self) -> str:
@@ -186,6 +197,8 @@ def evaluate(
     if n_episodes < 1:
         raise ValueError(f"n_episodes is {n_episodes}; expected at least 1")
     learner = learner_class(learner)() if isinstance(learner, str) else learner
+    if not isinstance(learner, Learner):
+        raise TypeError(f"learner is {learner!r}; expected a registered name or a Learner, not a class")
     labels = np.asarray(to_numpy(y))
     sampler = EpisodeSampler(labels, n_way, n_shot, n_query, seed=seed, small_classes=small_classes)
     embeddings = np.asarray(to_numpy(X)) if backbone is None else embed(backbone, np.asarray(X))
@@ -200,7 +213,8 @@ def evaluate(
         "seed": seed,
         "transductive": learner.transductive,
     }
-    return EvalResult(accuracies, sampler.classes, _confusion(answers, sampler.classes), protocol)
+    true, answered = (np.searchsorted(sampler.classes, part) for part in answers)
+    return EvalResult(accuracies, sampler.classes, true, answered, protocol)
 
 
 def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
@@ -218,30 +232,25 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
 @torch.inference_mode()
 def _answer_episodes(
     learner: Learner, embeddings: NDArray[Any], sampler: EpisodeSampler, n_episodes: int
-) -> tuple[NDArray[np.float64], list[tuple[NDArray[Any], NDArray[Any]]]]:
-    """Return the accuracy of each episode, and (true, answered) labels batch by batch."""
-    was_training = learner.training
+) -> tuple[NDArray[np.float64], tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the accuracy of each episode, and the true and the answered label of every query."""
     x = to_tensor(embeddings)
-    for name, parameter in learner.named_parameters():
-        x = x.to(parameter.device) if name == "log_temperature" else x.to(parameter)
+    for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
+        x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
     rows = sampler.n_way * (sampler.n_shot + sampler.n_query)
     size = max(1, min(n_episodes, BATCH_ELEMENTS // (rows * max(x.shape[1], sampler.n_way))))
-    accuracies, answers = [], []
-    learner.eval()
-    try:
-        for start in range(0, n_episodes, size):
-            episodes = [sampler[i] for i in range(start, min(start + size, n_episodes))]
-            right, pair = _answer_batch(learner, x, episodes)
-            accuracies.append(right)
-            answers.append(pair)
-    finally:
-        learner.train(was_training)
-    return np.concatenate(accuracies), answers
+    with evaluating(learner):
+        parts = [
+            _answer_batch(learner, x, [sampler[i] for i in range(start, min(start + size, n_episodes))])
+            for start in range(0, n_episodes, size)
+        ]
+    accuracies, true, answered = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return accuracies, (true, answered)
 
 
 def _answer_batch(
     learner: Learner, x: torch.Tensor, episodes: list[Episode]
-) -> tuple[NDArray[np.float64], tuple[NDArray[Any], NDArray[Any]]]:
+) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
     def stack(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([getattr(e, name) for e in episodes]))
 
@@ -249,13 +258,5 @@ def _answer_batch(
     logits = learner(x[stack("support")], stack("support_labels").to(x.device), x[stack("query")], episodes[0].n_way)
     answer = logits.argmax(-1).cpu()
     classes = np.stack([e.classes for e in episodes])
-    pair = tuple(np.take_along_axis(classes, codes.numpy(), 1).ravel() for codes in (labels, answer))
-    return (answer == labels).double().mean(-1).numpy(), (pair[0], pair[1])
-
-
-def _confusion(answers: list[tuple[NDArray[Any], NDArray[Any]]], classes: NDArray[Any]) -> NDArray[np.int64]:
-    n = len(classes)
-    counts = np.zeros(n * n, np.int64)
-    for true, answered in answers:
-        counts += np.bincount(np.searchsorted(classes, true) * n + np.searchsorted(classes, answered), minlength=n * n)
-    return counts.reshape(n, n)
+    true, answered = (np.take_along_axis(classes, codes.numpy(), 1).ravel() for codes in (labels, answer))
+    return (answer == labels).double().mean(-1).numpy(), true, answered

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.index import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
+from fewshot.checks import check_k
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory, Statistics
+from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class FittedModel:
     Attributes
     ----------
     learner : Learner
-        In double precision and evaluation mode.
+        In double precision and evaluation mode, on the CPU.
     classes : ndarray of shape (n_classes,)
         Sorted labels.
     n_support : ndarray of shape (n_classes,)
@@ -89,15 +90,16 @@ class FittedModel:
         ValueError
             If k is not in 1..number of keys.
         """
-        n_keys = len(self.memory.labels)
-        if not 1 <= k <= n_keys or self.snapshot is None:
-            raise ValueError(f"k is {k}; expected 1 to {n_keys}, the number of keys")
+        if self.snapshot is None:
+            raise TypeError(f"{type(self.learner).__name__} has no nearest keys: its score is its own")
+        check_k(k, len(self.memory.labels))
         ids, similarities = search_in_chunks(self.snapshot, self._transform(X), k)
         return self.classes[self.memory.labels.numpy()[ids]], similarities
 
     def _transform(self, X: NDArray[np.floating]) -> Tensor:
         queries = to_tensor(X)
-        if any(name != "log_temperature" for name, _ in self.learner.named_parameters()):
+        weights = (*self.learner.named_parameters(), *self.learner.named_buffers())
+        if any(name != "log_temperature" for name, _ in weights):
             queries = queries.double()  # as the learner's own weights are
         return self.learner.transform(queries)
 
@@ -107,6 +109,7 @@ class FittedModel:
             size = max(1, CHUNK_BYTES // (8 * max(len(self.classes), len(self.memory.labels))))
             yield from (self.learner.score(memory, part) for part in queries.split(size))
             return
-        for part in queries.split(self.snapshot.chunk()):
+        size = min(self.snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
+        for part in queries.split(size):
             ids, similarity = self.snapshot.retrieve(part, 1)
             yield self.learner.read(similarity, self.memory, ids)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fewshot._version import __version__
 
 #: Packages whose versions can change a figure.
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "scikit-learn", "numpy", "pandas", "Pillow", "matplotlib")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # installed under another name, as conda does with FAISS
+        return None
 
 
 def manifest(command: str, seed: int) -> dict[str, Any]:
@@ -38,5 +45,5 @@ def manifest(command: str, seed: int) -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {"fewshot": __version__, **{name: version(name) for name in PACKAGES}},
+        "versions": {"fewshot": __version__, **{name: _version(name) for name in PACKAGES}},
     }

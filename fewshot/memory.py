@@ -13,8 +13,8 @@ from torch import Tensor
 class Statistics:
     """A summary of a support set that adds: the summary of two sets together is the sum of theirs.
 
-    Whatever is per class or shared is summed; kept support is concatenated. Removing a class keeps the rest as
-    it is. One class serves every learner, so merging, growing and forgetting exist once.
+    Whatever is per class or shared is summed; kept support is concatenated. One class serves every learner, so
+    merging and growing exist once.
 
     Attributes
     ----------

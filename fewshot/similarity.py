@@ -37,14 +37,16 @@ class PreparedKeys:
     def prepare_queries(self, queries: Tensor) -> Tensor:
         """Bring `queries` (..., q, d) into the frame and precision of the keys."""
         if self.offset is not None:
-            queries = queries - self.offset
+            queries = queries.to(torch.promote_types(queries.dtype, self.offset.dtype)) - self.offset
         elif self.metric == "cosine":
             queries = normalize(queries)
         return queries.to(self.keys.dtype)
 
     def compare(self, prepared: Tensor) -> Tensor:
         """Return the similarities (..., q, m) of queries that `prepare_queries` has made ready."""
-        product = prepared @ self.keys.transpose(-1, -2)
+        # Mixed precision would round the product but not the norms it is set against.
+        with torch.autocast(prepared.device.type, enabled=False):
+            product = prepared @ self.keys.transpose(-1, -2)
         if self.sqnorm is None:
             return product
         sqnorm = prepared.square().sum(-1, keepdim=True)
@@ -89,6 +91,8 @@ def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> Pre
     >>> prepare_keys(keys, "sqeuclidean").similarity(torch.tensor([[0.0, 0.0]]))
     tensor([[  0., -25.]])
     """
+    if keys.dtype in (torch.float16, torch.bfloat16):
+        keys = keys.float()  # before any square: half precision ends at 65504
     if metric == "dot":
         return PreparedKeys(metric, keys)
     if metric == "cosine":
@@ -145,6 +149,7 @@ def normalize(x: Tensor) -> Tensor:
 
     Rows are divided by their largest entry first, so that no square over- or underflows.
     """
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     largest = x.detach().abs().amax(-1, keepdim=True)
     scaled = x / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum(-1, keepdim=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -28,12 +29,23 @@ def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None 
     Raises
     ------
     ValueError
-        If the names or shapes of the weights do not fit.
+        If the file is damaged, or the names or shapes of its weights do not fit; nothing is changed then.
     """
     try:
-        load_state(load_file(path), backbone, learner)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds weights of another network or learner: {error}") from error
+        loaded = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole file of weights: {error}") from error
+    parts = [("backbone.", backbone)] + ([("learner.", learner)] if learner is not None else [])
+    expected = {prefix + name: tuple(value.shape) for prefix, m in parts for name, value in m.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in loaded.items() if learner is not None or k.startswith("backbone.")}
+    # All of it is compared before any of it is copied: a refused file leaves the network as it was.
+    if different := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
+        name = different[0]
+        raise ValueError(
+            f"{path} holds weights of another network or learner: {name} is {found.get(name, 'missing')} there and "
+            f"{expected.get(name, 'missing')} here"
+        )
+    load_state(loaded, backbone, learner)
 
 
 def state(backbone: nn.Module, learner: Learner) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """What every test file shares: one torch thread, and proof that the caller's random state is left alone."""
 
 import os
+import random
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -18,7 +19,8 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _global_generators_are_left_alone():
     """No call into the package may draw from, or seed, the generators that belong to the user."""
-    before = np.random.get_state(legacy=False)["state"]["pos"], torch.random.get_rng_state()  # noqa: NPY002
+    before = random.getstate(), str(np.random.get_state()), torch.random.get_rng_state()  # noqa: NPY002
     yield
-    assert np.random.get_state(legacy=False)["state"]["pos"] == before[0]  # noqa: NPY002
-    assert torch.equal(torch.random.get_rng_state(), before[1])
+    assert random.getstate() == before[0]
+    assert str(np.random.get_state()) == before[1]  # noqa: NPY002
+    assert torch.equal(torch.random.get_rng_state(), before[2])

@@ -1,10 +1,12 @@
 """Labels and embeddings as users pass them; test names carry the rows of the project's bad-input matrix."""
 
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fewshot.checks import check_labels, warn_if_look_alike
 
@@ -38,6 +40,14 @@ def test_rows_34_and_35_a_missing_label_is_named_with_its_index(missing):
         check_labels(["a", "b", missing], NAME)
 
 
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64", "string", "category"])
+def test_row_34_a_missing_label_in_a_pandas_type_is_named_with_its_index(dtype):
+    present = {"string": "a", "category": "a", "boolean": True}.get(dtype, 1)
+    with pytest.raises(ValueError, match="Input y contains .* at index 1; give every row a label"):
+        check_labels(pd.Series([present, None], dtype=dtype), NAME)
+    assert check_labels(pd.Series([present, present], dtype=dtype), NAME).tolist() == [present] * 2
+
+
 def test_row_35_nan_among_numbers():
     with pytest.raises(ValueError, match="NaN or infinity at index 1"):
         check_labels(np.array([1.0, np.nan]), NAME)
@@ -55,7 +65,17 @@ def test_row_37_bytes_are_refused(y):
         check_labels(y, NAME)
 
 
-@pytest.mark.parametrize("y", [[True, False], np.array([True]), pd.Series([True, False])])
+@pytest.mark.parametrize(
+    "y",
+    [
+        [True, False],
+        np.array([True]),
+        np.array([True, False], dtype=object),
+        pd.Series([True, False]),
+        pd.Series([True, False], dtype="boolean"),
+        torch.tensor([True, False]),
+    ],
+)
 def test_row_38_booleans_stay_booleans(y):
     assert check_labels(y, NAME).dtype == bool
 
@@ -69,6 +89,11 @@ def test_row_39_labels_of_two_unicode_forms_stay_two_classes_with_one_warning():
         warnings.simplefilter("error")
         warn_if_look_alike(np.array([composed, "cafe", "🦉", "שלום", "../x", "y" * 300]))
         warn_if_look_alike(np.array([1, 2]))
+
+
+@pytest.mark.parametrize("container", [list, tuple, lambda y: np.array(y, dtype=object), pd.Series])
+def test_row_40_a_nul_at_the_end_of_a_label_is_kept(container):
+    assert check_labels(container(["a\0", "a", "\0"]), NAME).tolist() == ["a\0", "a", "\0"]
 
 
 def test_row_41_unused_categories_are_no_labels():
@@ -87,6 +112,24 @@ def test_row_46_huge_integers_keep_their_digits():
     big = 2**62 + 1
     assert check_labels([big, 3], NAME).tolist() == [big, 3]
     assert check_labels(np.array([big, 3], dtype=object), NAME).tolist() == [big, 3]
+
+
+def test_row_46_unsigned_integers_join_signed_ones_without_turning_into_floats():
+    big = 2**62 + 1
+    unsigned = check_labels(np.array([big, 3], np.uint64), NAME)
+    assert np.union1d(unsigned, [-1]).tolist() == [-1, 3, big]
+
+
+@pytest.mark.parametrize("y", [[1, 2**63], [2**70, 1], [2**63, -1], np.array([2**63], np.uint64), (2**64,)])
+def test_row_46_integers_beyond_64_bits_are_refused_with_the_cure(y):
+    with pytest.raises(ValueError, match="does not fit 64 bits, signed; cast the labels to strings"):
+        check_labels(y, NAME)
+
+
+@pytest.mark.parametrize("y", [[{1}, {2}], [Fraction(1, 2)], [object(), object()], np.array([1j, 2])])
+def test_what_names_no_class_is_refused(y):
+    with pytest.raises(ValueError, match="Unknown label type|Complex data not supported"):
+        check_labels(y, NAME)
 
 
 def test_a_missing_y_is_named():

@@ -6,7 +6,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from fewshot import FewShotClassifier, MatchingLearner, PrototypicalLearner
+from fewshot import FewShotClassifier, MatchingLearner, PrototypicalClassifier, PrototypicalLearner
 from fewshot.memory import Memory
 
 RNG = np.random.default_rng(0)
@@ -68,6 +68,35 @@ def test_it_clones():
     assert clone(FewShotClassifier("matching")).learner == "matching"
 
 
+@pytest.mark.parametrize("learner", [PrototypicalLearner, None, 3])
+def test_what_is_no_learner_is_named_at_fit(learner):
+    with pytest.raises(TypeError, match=r"learner is .*; expected a registered name or a Learner, such as"):
+        FewShotClassifier(learner).fit(X, Y)
+
+
 def test_an_unknown_name_is_named_at_fit():
     with pytest.raises(ValueError, match="no learner is called 'protypical'; did you mean 'prototypical'"):
         FewShotClassifier("protypical").fit(X, Y)
+
+
+def test_what_was_learned_does_not_go_on_under_another_metric_or_temperature():
+    model = PrototypicalClassifier().fit(X, Y)
+    for parameters in ({"metric": "cosine"}, {"temperature": 2.0}):
+        changed = clone(model).fit(X, Y).set_params(**parameters)
+        with pytest.raises(ValueError, match="cannot go on with .*; call fit to begin anew"):
+            changed.partial_fit(X, Y)
+        assert changed.fit(X, Y).partial_fit(X, Y).n_support_.sum() == 24
+
+
+def test_a_transductive_learner_is_refused():
+    class Transductive(PrototypicalLearner):
+        transductive = True
+
+    with pytest.raises(TypeError, match="Transductive is transductive: its answers depend on the other queries"):
+        FewShotClassifier(Transductive()).fit(X, Y)
+
+
+def test_large_integers_survive_a_later_call_with_floats():
+    model = PrototypicalClassifier().fit(X[:2], [2**53, 2**53 + 1]).partial_fit(X[2:3], [7.0])
+    assert model.classes_.tolist() == [7, 2**53, 2**53 + 1]
+    assert model.n_support_.tolist() == [1, 1, 1]

@@ -25,7 +25,7 @@ def test_help_names_the_commands():
         ((), "required: COMMAND"),
         (("dmeo",), "invalid choice: 'dmeo'"),
         (("demo", "--episodes", "none"), "invalid whole number above 0 value: 'none'"),
-        (("demo", "--seed", "-1"), "invalid whole number of at least 0 value: '-1'"),
+        (("demo", "--seed", "-1"), "invalid seed (a whole number from 0 to 4294967295) value: '-1'"),
     ],
 )
 def test_a_users_mistake_is_exit_status_2_and_one_sentence(arguments, message):

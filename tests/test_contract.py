@@ -275,3 +275,25 @@ def test_pairwise_similarity_is_what_the_learner_scores_with():
     torch.testing.assert_close(
         make("prototypical")(support, labels, queries, 3), pairwise_similarity(queries, support[order])
     )
+
+
+@pytest.mark.parametrize("weight", [[1.0, -1.0], [1.0, torch.nan]])
+def test_weights_that_are_no_weights_are_refused(weight):
+    with pytest.raises(ValueError, match="a weight is negative or NaN"):
+        make("prototypical")(torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(1, 3), 2, torch.tensor(weight))
+
+
+def test_queries_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="queries have 4 dimensions and keys 3"):
+        make("matching")(torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(1, 4), 2)
+
+
+def test_a_score_that_an_index_would_pass_over_is_refused_at_once():
+    with pytest.raises(TypeError, match="has a score of its own, .* set indexable = False"):
+        type("Own", (Learner,), {"score": lambda self, memory, queries: queries})
+
+
+def test_a_temperature_that_is_none_is_refused():
+    for temperature in ("1", 0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="temperature is .*; it divides the similarities"):
+            make("matching", temperature=temperature)

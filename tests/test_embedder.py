@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -45,3 +47,42 @@ def test_no_images_give_no_embeddings():
 def test_other_types_than_uint8_are_refused():
     with pytest.raises(TypeError, match=r"images are of type float64; expected uint8 values in 0\.\.255"):
         embed(create_backbone("conv4", in_chans=1), IMAGES / 255)
+
+
+def test_each_part_of_a_network_gets_back_the_mode_it_had():
+    backbone = create_backbone("conv4", in_chans=1).train()
+    backbone.blocks[0].norm.eval()
+    embed(backbone, IMAGES)
+    assert backbone.training
+    assert not backbone.blocks[0].norm.training
+
+
+@pytest.mark.parametrize("view", [lambda a: a[..., ::-1], lambda a: a[::-1], np.asfortranarray])
+def test_flipped_and_read_only_images_are_taken(view):
+    images = view(IMAGES)
+    expected = embed(create_backbone("conv4", in_chans=1), np.ascontiguousarray(images))
+    images.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(embed(create_backbone("conv4", in_chans=1), images), expected)
+
+
+def test_a_network_in_half_precision_is_fed_in_half_precision():
+    backbone = create_backbone("conv4", in_chans=1)
+    expected = embed(backbone, IMAGES)
+    half = embed(backbone.bfloat16(), IMAGES)
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, expected, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("images", "more", "error", "match"),
+    [
+        (list(IMAGES), {}, TypeError, "images are a list; expected a uint8 array"),
+        (IMAGES[0], {}, ValueError, r"images have shape \(28, 28\); expected \(n, h, w\)"),
+        (IMAGES, {"batch_size": 0}, ValueError, "batch_size is 0"),
+    ],
+)
+def test_bad_input_is_named(images, more, error, match):
+    with pytest.raises(error, match=match):
+        embed(create_backbone("conv4", in_chans=1), images, **more)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from fewshot import FewShotClassifier, MatchingClassifier, PrototypicalClassifier
+from fewshot import FewShotClassifier, MatchingClassifier, MatchingLearner, PrototypicalClassifier, PrototypicalLearner
+from fewshot.similarity import PreparedKeys
 
 MODELS = [
     PrototypicalClassifier(),
@@ -52,6 +53,35 @@ def test_rows_1_2_3_what_is_not_finite_is_named_with_its_place(model, value, nam
             verb(with_value(QUERIES, value))
 
 
+def test_row_1_a_wrong_on_invalid_set_later_lets_nothing_pass(model):
+    model.fit(X, Y).set_params(on_invalid="drop")
+    with pytest.raises(ValueError, match="contains NaN at row 3"):
+        model.predict(with_value(QUERIES, np.nan))
+
+
+def test_row_3_a_refused_fit_leaves_the_classifier_as_it_was(model):
+    before = model.fit(X, Y).decision_function(QUERIES)
+    for bad_x, bad_y in ((np.full((3, 4), np.nan), ["a"] * 3), (np.ones((3, 4)), ["a", 1, "b"])):
+        with pytest.raises((ValueError, TypeError)):
+            model.fit(pd.DataFrame(bad_x, columns=list("abcd")), bad_y)
+        assert model.n_features_in_ == 6
+        assert not hasattr(model, "feature_names_in_")
+        np.testing.assert_array_equal(model.decision_function(QUERIES), before)
+
+
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+@pytest.mark.parametrize("learner", [PrototypicalLearner(), MatchingLearner("sqeuclidean", 1.0)], ids=repr)
+def test_row_4_no_score_is_nan_at_the_edge_of_what_is_taken(learner, index):
+    corners = (np.sign(RNG.normal(size=(4, 2048))) * 9e17).astype(np.float32)
+    model = FewShotClassifier(learner, index=index).fit(corners, list("abcd"))
+    for queries in (corners, np.ones((1, 2048), np.float32)):
+        assert np.isfinite(model.decision_function(queries)).all()
+        assert np.isfinite(model.nearest(queries, 4)[1]).all()
+    assert model.predict(corners).tolist() == list("abcd")
+    small = FewShotClassifier(learner, index=index).fit(corners / 9e17, list("abcd"))
+    np.testing.assert_allclose(small.predict_proba(corners).sum(1), 1)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_rows_1_2_18_such_a_query_can_be_answered_unknown(model, value):
     model.set_params(on_invalid="unknown").fit(X, Y)
@@ -71,11 +101,12 @@ def test_the_unknown_label_fits_the_labels_or_is_asked_for():
     numbers = PrototypicalClassifier(on_invalid="unknown").fit(X, np.arange(12) % 3)
     assert numbers.predict(bad)[3] == -1
     assert numbers.predict(bad).dtype.kind == "i"
-    booleans = PrototypicalClassifier(on_invalid="unknown").fit(X, np.arange(12) % 2 == 0)
+    booleans = PrototypicalClassifier(on_invalid="unknown")
     with pytest.raises(ValueError, match="no default unknown_label for labels of type bool; set one"):
-        booleans.predict(bad)
-    assert booleans.set_params(unknown_label=None, on_invalid="unknown").predict(QUERIES).dtype == bool
-    assert booleans.set_params(unknown_label="?").predict(bad)[3] == "?"
+        booleans.fit(X, np.arange(12) % 2 == 0)
+    booleans.set_params(unknown_label="?").fit(X, np.arange(12) % 2 == 0)
+    assert booleans.predict(QUERIES).dtype == bool
+    assert booleans.predict(bad)[3] == "?"
     with pytest.raises(ValueError, match="unknown_label=2 is a class; choose another"):
         numbers.set_params(unknown_label=2).predict(bad)
 
@@ -126,6 +157,12 @@ def test_row_9_weights_of_zero(model):
 def test_row_10_negative_weights_are_refused(model):
     with pytest.raises(ValueError, match="[Nn]egative"):
         model.fit(X, Y, sample_weight=-np.ones(12))
+
+
+@pytest.mark.parametrize("extreme", [1e300, 1e-310])
+def test_row_9_weights_that_sums_would_lose_are_refused(model, extreme):
+    with pytest.raises(ValueError, match="sample weight .* at index 2 is outside 1e-100 to 1e100.*rescale"):
+        model.fit(X, Y, sample_weight=np.r_[1, 1, extreme, np.ones(9)])
 
 
 def test_row_11_another_length_is_refused(model):
@@ -269,6 +306,27 @@ def test_rows_26_27_torch_tensors_are_detached_and_taken(model, dtype):
     np.testing.assert_array_equal(answer, plain)
 
 
+def test_row_27_a_tensor_on_an_accelerator_is_brought_to_the_cpu(model):
+    class OnDevice:
+        """Behaves as a tensor elsewhere does: no array of it until it is detached and moved."""
+
+        def __init__(self, array, ready=()):
+            self.array, self.ready, self.dtype = array, ready, "torch.float64"
+
+        def detach(self):
+            return OnDevice(self.array, (*self.ready, "detach"))
+
+        def cpu(self):
+            return OnDevice(self.array, (*self.ready, "cpu"))
+
+        def numpy(self):
+            assert set(self.ready) == {"detach", "cpu"}, "can't convert cuda tensor"
+            return self.array
+
+    expected = model.fit(X, Y).predict(QUERIES)
+    np.testing.assert_array_equal(model.fit(OnDevice(X), Y).predict(OnDevice(QUERIES)), expected)
+
+
 @pytest.mark.parametrize("bad", [X[0], X[None]])
 def test_row_28_other_than_two_dimensions_are_refused(model, bad):
     with pytest.raises(ValueError, match="2D array|dim 3"):
@@ -278,6 +336,28 @@ def test_row_28_other_than_two_dimensions_are_refused(model, bad):
 def test_row_29_unequal_lengths_are_refused(model):
     with pytest.raises(ValueError, match="X has 12 rows and y 11 labels"):
         model.fit(X, Y[:-1])
+
+
+def test_rows_39_40_any_text_is_a_label_and_comes_back_as_it_was(model):
+    names = ["", "a", "a\0", "a\n", "<script>alert(1)</script>", "../x", "שלום", "🦉", "y" * 300, "NUL\0in", "é", " a"]
+    for labels in (names, np.array(names, dtype=object)):
+        answer = model.fit(X, labels).predict(X)
+        assert answer.tolist() == names
+        assert model.partial_fit(X[:1], ["b\0"]).classes_.tolist() == sorted([*names, "b\0"])
+    twin = pickle.loads(pickle.dumps(model))
+    assert twin.classes_.tolist() == model.classes_.tolist()
+
+
+def test_row_38_booleans_and_row_41_observed_categories_are_the_classes(model):
+    assert model.fit(X, Y == "owl").classes_.dtype == bool
+    category = pd.Series(pd.Categorical(Y, categories=["ghost", "owl", "bee", "ant"]))
+    assert model.fit(X, category).classes_.tolist() == ["ant", "bee", "owl"]
+
+
+def test_one_shot_of_many_numbered_classes_is_no_regression_problem(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(RNG.normal(size=(30, 6)), np.arange(30))
 
 
 def test_row_43_longer_labels_are_not_cut(model):
@@ -305,8 +385,10 @@ def test_row_44_new_classes_are_welcome_unless_the_set_is_closed(model):
     ],
 )
 def test_a_wrong_parameter_is_named_at_fit(model, parameters, match):
-    with pytest.raises(ValueError, match=match):
-        model.set_params(**parameters).fit(X, Y)
+    for learn in (model.fit, model.fit(X, Y).partial_fit):
+        model.set_params(**parameters)
+        with pytest.raises(ValueError, match=match):
+            learn(X, Y)
 
 
 def test_a_wrong_metric_or_temperature_is_named_at_fit():
@@ -320,7 +402,7 @@ def test_nearest_wants_a_k_that_there_is(model):
     model.fit(X, Y)
     n_keys = 3 if model.nearest(QUERIES, 3)[0].shape and len(model.model_.memory.labels) == 3 else 12
     for k in (0, n_keys + 1):
-        with pytest.raises(ValueError, match=f"k is {k}; expected 1 to {n_keys}, the number of keys"):
+        with pytest.raises(ValueError, match=f"k is {k}; expected an integer from 1 to {n_keys}, the number of keys"):
             model.nearest(QUERIES, k)
 
 
@@ -402,6 +484,35 @@ def test_renaming_the_classes_renames_the_answers(name, seed):
     np.testing.assert_array_equal(renamed, names[FewShotClassifier(name).fit(x, y).predict(queries)])
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=SUPPORT, shift=st.floats(-1e3, 1e3), scale=st.floats(1e-3, 1e3))
+def test_moving_everything_leaves_distances_and_scaling_leaves_cosines(seed, shift, scale):
+    _, x, y, queries = draw(seed)
+    moved = PrototypicalClassifier().fit(x + shift, y).decision_function(queries + shift)
+    plain = PrototypicalClassifier().fit(x, y).decision_function(queries)
+    np.testing.assert_allclose(moved, plain, rtol=1e-8, atol=1e-7)
+    scaled = MatchingClassifier().fit(x * scale, y).predict_proba(queries / scale)
+    np.testing.assert_allclose(scaled, MatchingClassifier().fit(x, y).predict_proba(queries), rtol=1e-8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SUPPORT)
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+def test_the_fast_path_is_the_formula(index, seed):
+    rng, x, y, queries = draw(seed)
+    weight = rng.uniform(0.1, 3, len(y))
+    prototypes = np.stack([np.average(x[y == c], axis=0, weights=weight[y == c]) for c in range(4)])
+    model = PrototypicalClassifier(index=index).fit(x, y, weight)
+    distances = ((queries[:, None] - prototypes) ** 2).sum(-1)
+    np.testing.assert_allclose(model.decision_function(queries), -distances, rtol=1e-7)
+    np.testing.assert_array_equal(model.nearest(queries, 4)[0], distances.argsort(1, kind="stable"))
+
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, x)]
+    attention = weight * np.exp(unit[0] @ unit[1].T / 0.1)
+    expected = np.stack([attention[:, y == c].sum(1) for c in range(4)], 1) / attention.sum(1, keepdims=True)
+    np.testing.assert_allclose(MatchingClassifier(index=index).fit(x, y, weight).predict_proba(queries), expected)
+
+
 def test_two_classes_have_a_one_dimensional_decision():
     two = Y != "bee"
     model = PrototypicalClassifier().fit(X, two)
@@ -412,8 +523,26 @@ def test_two_classes_have_a_one_dimensional_decision():
     np.testing.assert_allclose(decision, three[:, 1] - three[:, 0])
 
 
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+@pytest.mark.parametrize("name", ["prototypical", "matching"])
+def test_memory_is_bounded_whatever_the_number_of_queries(name, index, monkeypatch):
+    """Nothing larger than a chunk is ever asked for: 1000 classes, 4000 queries, 50 dimensions."""
+    monkeypatch.setattr("fewshot.snapshot.CHUNK_BYTES", 2**20)
+    largest, plain = [0], PreparedKeys.compare
+
+    def compare(self, prepared):
+        result = plain(self, prepared)
+        largest.append(max(result.numel(), self.keys.numel() if self.keys.dim() > 2 else 0) * 8)
+        return result
+
+    monkeypatch.setattr(PreparedKeys, "compare", compare)
+    model = FewShotClassifier(name, index=index).fit(RNG.normal(size=(1000, 50)), np.arange(1000))
+    model.predict(RNG.normal(size=(4000, 50)).astype(np.float32))
+    assert 0 < max(largest) <= 2**20
+
+
 def test_chunks_of_queries_do_not_change_the_answers(model, monkeypatch):
     whole = model.fit(X, Y).decision_function(QUERIES), model.nearest(QUERIES, 2)
-    monkeypatch.setattr("fewshot.index.CHUNK_BYTES", 1)
+    monkeypatch.setattr("fewshot.snapshot.CHUNK_BYTES", 1)
     np.testing.assert_allclose(model.decision_function(QUERIES), whole[0], rtol=1e-12)
     np.testing.assert_array_equal(model.nearest(QUERIES, 2)[0], whole[1][0])

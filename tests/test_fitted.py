@@ -23,7 +23,7 @@ def test_learning_makes_a_new_model_and_leaves_the_old_one():
 
 def test_nearest_of_a_model_checks_k():
     model = PrototypicalClassifier().fit([[0.0], [4.0]], ["a", "b"]).model_
-    with pytest.raises(ValueError, match="k is 3; expected 1 to 2"):
+    with pytest.raises(ValueError, match="k is 3; expected an integer from 1 to 2"):
         model.nearest(np.array([[3.0]]), 3)
 
 

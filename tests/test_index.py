@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fewshot import PrototypeIndex
-from fewshot.index import KeySnapshot, top
+from fewshot.snapshot import KeySnapshot, top
 
 INDEXES, METRICS = ("exact", "faiss"), ("sqeuclidean", "cosine", "dot")
 RNG = np.random.default_rng(0)
@@ -49,6 +49,51 @@ def test_among_equals_the_first_comes_first(index, k):
     assert labels[0].tolist() == [10, 11, 12, 13, 14, 5, 6][:k]
 
 
+@pytest.mark.parametrize("index", INDEXES)
+def test_more_equals_than_candidates_still_begin_with_the_first(index):
+    assert PrototypeIndex(index=index).add(np.ones((300, 3))).search(np.ones((1, 3)), 3)[0].tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_row_32_keys_added_twice_are_kept_twice(index):
+    labels, similarities = PrototypeIndex(index=index).add(KEYS).add(KEYS).search(KEYS[:4], 2)
+    assert labels.tolist() == [[i, i + 200] for i in range(4)]
+    np.testing.assert_allclose(similarities, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_row_6_no_queries_find_nothing(index, metric):
+    labels, similarities = PrototypeIndex(metric, index).add(KEYS).search(QUERIES[:0], 3)
+    assert labels.shape == similarities.shape == (0, 3)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_row_12_a_zero_row_has_cosine_0_with_everything(index):
+    search = PrototypeIndex("cosine", index).add(np.r_[np.zeros((1, 16)), KEYS]).search
+    assert np.all(search(np.zeros((1, 16)), 5)[1] == 0)
+    assert search(KEYS[:3])[0].tolist() == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("scale", [1e8, 1e12, 1e17])
+@pytest.mark.parametrize("metric", METRICS)
+def test_row_13_large_keys_are_ranked_and_scored_as_small_ones(metric, index, scale):
+    keys, queries = KEYS * scale, (QUERIES * scale).astype(np.float32)
+    labels, similarities = PrototypeIndex(metric, index).add(keys).search(queries, 3)
+    expected = oracle(queries, keys, metric)
+    np.testing.assert_array_equal(labels, np.argsort(-expected, axis=1)[:, :3])
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, labels, 1), rtol=1e-4)
+
+
+def test_row_14_half_precision_is_raised_before_any_square(recwarn):
+    keys, queries = (KEYS * 1000).astype(np.float16), (QUERIES * 1000).astype(np.float16)
+    labels, similarities = PrototypeIndex().add(keys).search(queries)
+    np.testing.assert_array_equal(labels[:, 0], oracle(queries, keys, "sqeuclidean").argmax(1))
+    assert np.isfinite(similarities).all()
+    assert not recwarn
+
+
 def test_ties_at_the_edge_of_k_are_settled_by_order():
     similarity = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0, 2.0]])
     assert top(None, similarity, 3)[0].tolist() == [[1, 2, 3]]
@@ -68,17 +113,17 @@ def test_keys_and_labels_are_added_bit_by_bit(index):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_index_does_not_change_with_the_array_it_was_given():
-    keys = KEYS.copy()
-    index = PrototypeIndex().add(keys)
+def test_the_index_does_not_change_with_the_arrays_it_was_given():
+    keys, labels = KEYS.copy(), np.arange(200)
+    index = PrototypeIndex().add(keys, labels)
     expected = index.search(QUERIES)[0]
-    keys[:] = 0
+    keys[:], labels[:] = 0, -1
     np.testing.assert_array_equal(index.search(QUERIES)[0], expected)
 
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
 def test_the_graph_beyond_the_limit_misses_few_and_never_scores_wrongly(monkeypatch, metric):
-    monkeypatch.setattr("fewshot.index.EXACT_LIMIT", 500)
+    monkeypatch.setattr("fewshot.snapshot.EXACT_LIMIT", 500)
     centres = RNG.normal(size=(40, 32))
     keys = np.repeat(centres, 50, 0) + RNG.normal(0, 0.4, (2000, 32)) + 100
     queries = keys[::7] + RNG.normal(0, 0.1, (286, 32))
@@ -117,9 +162,9 @@ def test_copies_and_pickles_answer_alike(index):
 
 
 @pytest.mark.parametrize("index", INDEXES)
-@pytest.mark.parametrize("k", [0, 201, -1])
+@pytest.mark.parametrize("k", [0, 201, -1, 2.5, None])
 def test_a_k_that_there_is_not_is_refused(index, k):
-    with pytest.raises(ValueError, match=f"k is {k}; expected 1 to 200, the number of keys"):
+    with pytest.raises(ValueError, match=f"k is {k}; expected an integer from 1 to 200, the number of keys"):
         PrototypeIndex(index=index).add(KEYS).search(QUERIES, k)
 
 
@@ -131,10 +176,16 @@ def test_a_k_that_there_is_not_is_refused(index, k):
         (lambda i: i.search(QUERIES * np.nan), ValueError, "queries contain NaN or infinity at row 0"),
         (lambda i: i.add(KEYS / 0.0), ValueError, "keys contain NaN or infinity at row 0"),
         (lambda i: i.search(QUERIES[0]), ValueError, r"queries have shape \(16,\); expected two dimensions"),
-        (lambda i: i.add(KEYS, ["a"]), ValueError, r"labels has shape \(1,\); expected one label for each of 200 keys"),
-        (lambda i: i.add(KEYS, ["a"] * 200), TypeError, "use one type"),
+        (lambda i: i.add(KEYS, [1]), ValueError, "there are 1 labels for 200 keys; give one label for"),
+        (lambda i: i.add(KEYS, ["a"] * 200), TypeError, "labels mix the types integer and string"),
+        (lambda i: i.add(KEYS[:2], [1, "a"]), TypeError, "labels mix the types integer and string"),
+        (lambda i: i.add(KEYS[:2], [1, None]), ValueError, "contains None at index 1"),
+        (lambda i: i.add(KEYS[:2], [True, False]), TypeError, "labels mix the types boolean and integer"),
+        (lambda i: i.search(QUERIES * 1e19), ValueError, "found .* in queries at row .*; values above 1e.18 overflow"),
+        (lambda i: i.add(KEYS * 1e200), ValueError, "found .* in keys at row .*; values above 1e.18 overflow"),
         (lambda i: i.search(QUERIES.astype(str)), TypeError, "expected numbers"),
         (lambda i: PrototypeIndex().search(QUERIES), ValueError, "the index is empty; add keys"),
+        (lambda i: PrototypeIndex().add(KEYS[:0]).search(QUERIES), ValueError, "the index is empty; add keys"),
         (lambda i: PrototypeIndex("cosin"), ValueError, "no metric is called 'cosin'; did you mean 'cosine'"),
         (lambda i: PrototypeIndex(index="fais"), ValueError, "no index is called 'fais'; did you mean 'faiss'"),
     ],

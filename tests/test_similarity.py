@@ -111,3 +111,19 @@ def test_bad_input_is_named():
         pairwise_similarity(torch.ones(1, 3), torch.ones(1, 4))
     with pytest.raises(ValueError, match="no metric is called 'euclidean'; did you mean 'sqeuclidean'"):
         pairwise_similarity(torch.ones(1, 3), torch.ones(1, 3), "euclidean")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("metric", METRICS)
+def test_half_precision_is_raised_before_any_square(dtype, metric):
+    q, k = (torch.full((2, 64), value, dtype=dtype) for value in (300.0, -300.0))
+    got = pairwise_similarity(q, k, metric)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, pairwise_similarity(q.float(), k.float(), metric))
+
+
+def test_mixed_precision_does_not_round_the_product():
+    q, k = (torch.randn(5, 32, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = pairwise_similarity(q, k)
+    torch.testing.assert_close(got, pairwise_similarity(q, k))

@@ -197,3 +197,31 @@ def test_the_gradient_is_the_same_each_time_also_on_several_threads():
     finally:
         torch.set_num_threads(1)
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights():
+    class Spoiling(PrototypicalLearner):
+        def loss(self, logits, labels):
+            # The value is 0, its gradient infinite.
+            return super().loss(logits, labels) + (logits.sum() * 0).abs().sqrt()
+
+    trainer = MetaTrainer("conv4", Spoiling(), QUICK)
+    with pytest.raises(TrainingError, match="the gradient of episode 0 .* is not finite; lower lr"):
+        trainer.fit(TRAIN, VAL, progress=False)
+    assert torch.isfinite(weights(trainer)).all()
+    assert not trainer.backbone.training
+
+
+def test_after_a_failure_the_best_weights_are_in_place(monkeypatch):
+    seen = []
+
+    class LateFailure(PrototypicalLearner):
+        def loss(self, logits, labels):
+            if logits.requires_grad:
+                seen.append(weights(trainer))
+            return super().loss(logits, labels) * (torch.nan if len(seen) == 7 else 1.0)
+
+    trainer = MetaTrainer("conv4", LateFailure(), QUICK)
+    with pytest.raises(TrainingError, match="the loss of episode 6"):
+        trainer.fit(TRAIN, VAL, progress=False)
+    assert torch.equal(weights(trainer), seen[4])  # validated after episode 4, the fifth to be seen

@@ -38,3 +38,20 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         save_weights(path, create_backbone("conv4", in_chans=1, seed=5), MatchingLearner())
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_refused_file_leaves_the_network_as_it_was(tmp_path):
+    save_weights(tmp_path / "w.safetensors", create_backbone("conv4", in_chans=1, seed=9), MatchingLearner())
+    network = create_backbone("conv4", in_chans=3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ValueError, match="blocks.0.conv.weight is .64, 1, 3, 3. there and .64, 3, 3, 3. here"):
+        load_weights(tmp_path / "w.safetensors", network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, create_backbone("conv4", in_chans=1), MatchingLearner())
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"w\.safetensors is not a whole file of weights"):
+        load_weights(path, create_backbone("conv4", in_chans=1))

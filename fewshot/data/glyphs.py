@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
+from fewshot.episodes import DISTORT, SPLIT, episode_rng
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +37,6 @@ _DIGITS = "0123456789"
 _POINTS = 64  # font size of the renderings, in pixels
 _SHAPE = 32  # side of the renderings that are compared
 _CANVAS = 56  # side of the drawings that are distorted
-_SPLIT, _DISTORT = 0, 1  # streams of random numbers
 
 
 def glyphs(split: str | None = None, *, seed: int = 0, size: int = 28) -> LabeledImages:
@@ -254,7 +254,7 @@ def _splits(drawings: _Drawings, seed: int) -> NDArray[np.str_]:
     """Return the split of each drawing; groups of classes are dealt out in random order."""
     _, one_of_each = np.unique(drawings.labels, return_index=True)
     groups, n_classes = np.unique(drawings.groups[one_of_each], return_counts=True)
-    order = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, _SPLIT])).permutation(len(groups))
+    order = episode_rng(seed, 0, SPLIT).permutation(len(groups))
     middle = np.cumsum(n_classes[order]) - n_classes[order] / 2
     ends = np.cumsum(list(SPLITS.values()))[:-1] * n_classes.sum()
     split = np.empty(len(groups), dtype="<U5")
@@ -271,7 +271,7 @@ def _distorted(seed: int, size: int) -> NDArray[np.uint8]:
     from fewshot.data.distort import Distortion
 
     distortion = Distortion(rotate=18, scale=0.18, shear=0.22, translate=0.08, elastic=0.045)
-    rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, _DISTORT]))
+    rng = episode_rng(seed, 0, DISTORT)
     parts = []
     for part in np.array_split(_drawings().canvases, 32):  # a bounded part of them as floats at a time
         large = distortion(torch.from_numpy(part[:, None].astype(np.float32)), rng)

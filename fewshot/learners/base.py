@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +55,18 @@ class Learner(nn.Module):
 
     log_temperature: nn.Parameter | None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "score" in cls.__dict__ and cls.indexable:
+            raise TypeError(
+                f"{cls.__name__} has a score of its own, which an index would pass over; set indexable = False"
+            )
+
     def __init__(self, metric: str = "sqeuclidean", temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__()
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
-        if not 0 < temperature < float("inf"):
+        if isinstance(temperature, str) or not 0 < temperature < float("inf"):
             raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give a number above 0")
         self.metric = metric
         self._fixed_temperature = float(temperature)
@@ -148,8 +155,20 @@ class Learner(nn.Module):
         return self.collect(support, labels, n_way, weight)
 
     def answer(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Transform `queries` (..., q, d) and return their logits (..., q, n_way)."""
-        return self.score(memory, self.transform(queries))
+        """Transform `queries` (..., q, d) and return their logits (..., q, n_way).
+
+        Raises
+        ------
+        ValueError
+            If the queries are not as long as the keys.
+        """
+        queries = self.transform(queries)
+        if self.indexable and queries.shape[-1] != memory.keys.shape[-1]:
+            raise ValueError(
+                f"queries have {queries.shape[-1]} dimensions and keys {memory.keys.shape[-1]}; "
+                "embed both with the same backbone"
+            )
+        return self.score(memory, queries)
 
     def forward(
         self, support: Tensor, labels: Tensor, queries: Tensor, n_way: int, weight: Tensor | None = None
@@ -188,6 +207,8 @@ def _mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | 
         weight = support.new_ones(labels.shape)
     elif weight.shape != labels.shape:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; expected that of labels, {tuple(labels.shape)}")
+    elif not (weight >= 0).all():
+        raise ValueError("a weight is negative or NaN; expected numbers of at least 0, 0 for padding")
     real = weight > 0
     labels = torch.where(real, labels, 0)
     low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -53,12 +55,16 @@ class BestKeeper:
         if self.path is not None:
             save_weights(self.path, backbone, self.learner)
 
-    def restore(self, backbone: nn.Module) -> None:
-        """Put the best weights in place, in evaluation mode."""
-        if self.best is not None:
-            load_state(self.best, backbone, self.learner)
-        backbone.eval()
-        self.learner.eval()
+    @contextmanager
+    def restoring(self, backbone: nn.Module) -> Iterator[None]:
+        """Put the best weights in place, in evaluation mode, however the block is left."""
+        try:
+            yield
+        finally:
+            if self.best is not None:
+                load_state(self.best, backbone, self.learner)
+            backbone.eval()
+            self.learner.eval()
 
 
 class CsvLog:

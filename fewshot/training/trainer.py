@@ -37,7 +37,8 @@ class MetaTrainer:
     Parameters
     ----------
     backbone : str or nn.Module, default="conv4"
-        A name for `create_backbone` (channels and size are taken from the images), or a network, trained in place.
+        A name for `create_backbone`, or a network, trained in place. Channels are taken from the images and, for
+        ``conv4``, the size; other networks that want one size need images of that size.
     learner : str or Learner, default="prototypical"
         A registered name or a learner, trained in place.
     config : TrainConfig, optional
@@ -114,7 +115,7 @@ class MetaTrainer:
         ValueError
             If `train` and `val` share classes or hold too few images.
         TrainingError
-            If the loss is not finite; the message names the episode.
+            If the loss or its gradient is not finite; the message names the episode. The best weights are in place.
         """
         _check_disjoint(train, val)
         config = self.config
@@ -124,7 +125,7 @@ class MetaTrainer:
         optimizer, schedule = self._optimizer()
         images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(self.device)
         result = TrainResult()
-        with CsvLog(out) as log, _bar(config.n_episodes, progress) as bar:
+        with keeper.restoring(backbone), CsvLog(out) as log, _bar(config.n_episodes, progress) as bar:
             start = time.perf_counter()
             for i in range(config.n_episodes):
                 backbone.train()
@@ -144,7 +145,6 @@ class MetaTrainer:
                 log.write(record)
                 bar.update()
                 bar.set_postfix(_postfix(record, result), refresh=False)
-        keeper.restore(backbone)
         return result
 
     def _build(self, train: LabeledImages) -> nn.Module:
@@ -187,6 +187,12 @@ class MetaTrainer:
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if not torch.isfinite(norm):
+                raise TrainingError(
+                    f"the gradient of episode {i} (seed {config.seed}) is not finite; lower lr={config.lr:g}"
+                )
             optimizer.step()
         accuracy = (logits.detach().argmax(-1) == query_labels).float().mean()
         return loss.item(), accuracy.item()
