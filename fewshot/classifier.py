@@ -15,8 +15,8 @@ class FewShotClassifier(BaseFewShotClassifier):
     learner : str or Learner, default="prototypical"
         A registered name (see `list_learners`), built with its defaults, or a learner, which is copied.
     index : {"auto", "exact", "faiss"}, default="auto"
-        How the nearest keys are found; see `PrototypeIndex`. With FAISS only the nearest keys that it
-        proposes, 256 or more, are read; a class with none among them has probability 0.
+        How the nearest keys are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a query are
+        read; a class with none among them has probability 0. ``auto`` is exact where classes have several keys.
     closed_set : bool, default=False
         Whether `partial_fit` refuses classes that the first call did not announce.
     on_invalid : {"raise", "unknown"}, default="raise"

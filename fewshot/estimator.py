@@ -158,7 +158,7 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
             return copy.deepcopy(learner).cpu().double().eval()
         known = old.learner
         same = (type(learner), learner.metric) == (type(known), known.metric)
-        if not same or abs(float(learner.temperature / known.temperature.cpu()) - 1) > 1e-6:
+        if not same or abs(learner.temperature.item() / known.temperature.item() - 1) > 1e-6:
             raise ValueError(f"what was learned by {known} cannot go on with {learner}; call fit to begin anew")
         return known
 

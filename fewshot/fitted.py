@@ -70,7 +70,9 @@ class FittedModel:
         memory, snapshot = learner.memorize(statistics), None
         if learner.indexable:
             memory = memory.compact()
-            snapshot = KeySnapshot(memory.keys, learner.metric, index)
+            # Where a class has several keys, those beyond the candidates would be missing from its sum.
+            several = index == "auto" and not memory.one_key_per_class and len(memory.keys) > len(classes)
+            snapshot = KeySnapshot(memory.keys, learner.metric, "exact" if several else index)
         return cls(learner, classes, n_support, statistics, memory, snapshot)
 
     @torch.inference_mode()

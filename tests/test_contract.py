@@ -294,6 +294,6 @@ def test_a_score_that_an_index_would_pass_over_is_refused_at_once():
 
 
 def test_a_temperature_that_is_none_is_refused():
-    for temperature in ("1", 0, -1.0, float("inf"), float("nan")):
+    for temperature in ("1", 0, 1e-60, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="temperature is .*; it divides the similarities"):
             make("matching", temperature=temperature)

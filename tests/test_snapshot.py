@@ -86,3 +86,10 @@ def test_the_chunk_is_bounded_by_classes_as_well_as_keys():
         RNG.normal(size=(20_000, 2)), lambda logits: sizes.append(logits.numel()) or logits.numpy()[:, 0]
     )
     assert max(sizes) * 8 <= 64 * 2**20
+
+
+def test_auto_stays_exact_where_a_class_has_several_keys(monkeypatch):
+    monkeypatch.setattr("fewshot.snapshot.EXACT_LIMIT", 100)
+    x, y = RNG.normal(size=(300, 4)), np.arange(300) % 150
+    assert not FewShotClassifier("matching").fit(x, y).model_.snapshot.uses_faiss
+    assert FewShotClassifier("prototypical").fit(x, y).model_.snapshot.uses_faiss

@@ -46,7 +46,7 @@ class Learner(nn.Module):
     Raises
     ------
     ValueError
-        If the metric is unknown or the temperature is not positive.
+        If the metric is unknown or the temperature is below 1e-9.
     """
 
     name: ClassVar[str] = ""
@@ -66,8 +66,8 @@ class Learner(nn.Module):
         super().__init__()
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
-        if isinstance(temperature, str) or not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give a number above 0")
+        if isinstance(temperature, str) or not 1e-9 <= temperature < float("inf"):
+            raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give at least 1e-9")
         self.metric = metric
         self._fixed_temperature = float(temperature)
         start = torch.tensor(math.log(temperature)) if learn_temperature else None

@@ -66,8 +66,8 @@ class MatchingClassifier(BaseFewShotClassifier):
     temperature : float, default=0.1
         Logits are similarity / temperature.
     index : {"auto", "exact", "faiss"}, default="auto"
-        How the nearest support embeddings are found; see `PrototypeIndex`. Through FAISS only the 64 nearest to a
-        query get attention, so answers can differ from ``exact`` where a class has more support than that.
+        How the nearest support embeddings are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a
+        query get attention, so answers can differ from ``exact`` where the support is larger; ``auto`` is exact.
     closed_set : bool, default=False
         Whether `partial_fit` refuses classes that the first call did not announce.
     on_invalid : {"raise", "unknown"}, default="raise"

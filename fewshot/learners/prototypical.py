@@ -65,7 +65,7 @@ class PrototypicalClassifier(BaseFewShotClassifier):
     temperature : float, default=1.0
         Logits are similarity / temperature.
     index : {"auto", "exact", "faiss"}, default="auto"
-        How the nearest prototypes are found; see `PrototypeIndex`. Through FAISS classes beyond the 64 nearest
+        How the nearest prototypes are found; see `PrototypeIndex`. Through FAISS classes beyond the 256 nearest
         to a query have logit minus infinity and probability 0.
     closed_set : bool, default=False
         Whether `partial_fit` refuses classes that the first call did not announce.
