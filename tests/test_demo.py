@@ -21,7 +21,9 @@ def check(results, page, n_episodes):
     for key in ("recall_at_1", "recall_at_5"):
         assert 0 < results["look_up"][key + "_ci95"] < 0.1
     assert results["look_up"]["agreement"] == 1.0
-    assert results["add_a_class"]["learn_ms"] > 0
+    for part, name in (("add_a_class", "learn_ms"), ("add_a_class", "embed_ms"), ("look_up", "faiss_ms")):
+        low, high = results[part][name + "_quartiles"]
+        assert 0 < low <= results[part][name] <= high
     for part in ("seed", "meta-trained", "Confusion matrix", "handwritten digits, 10-way 5-shot"):
         assert part in page
     assert not re.search(r"""(src|href)="(?!data:)""", page)
