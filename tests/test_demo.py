@@ -20,7 +20,7 @@ def check(results, page, n_episodes):
     assert {"seed", "threads", "versions", "command", "wall_seconds"} <= set(results["manifest"])
     for key in ("recall_at_1", "recall_at_5"):
         assert 0 < results["look_up"][key + "_ci95"] < 0.1
-    assert results["look_up"]["agreement"] == 1.0
+    assert results["look_up"]["agreement"] > 0.999  # two neighbours may lie within the rounding of float32
     for part, name in (("add_a_class", "learn_ms"), ("add_a_class", "embed_ms"), ("look_up", "faiss_ms")):
         low, high = results[part][name + "_quartiles"]
         assert 0 < low <= results[part][name] <= high

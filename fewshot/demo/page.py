@@ -141,7 +141,7 @@ def _serving(page: Page, results: dict[str, Any]) -> None:
         f"({100 * added['accuracy_other_classes_before']:.0f} % before).\n\n"
         f"One image of each of {found['n_keys']} new characters went into an index: for {found['n_queries']} queries "
         f"the right one came first for {100 * found['recall_at_1']:.0f} % and among five for "
-        f"{100 * found['recall_at_5']:.0f} %. FAISS and exact search agreed on {100 * found['agreement']:.0f} % of the "
+        f"{100 * found['recall_at_5']:.0f} %. FAISS and exact search agreed on {100 * found['agreement']:.2f} % of the "
         f"answers, in {found['faiss_ms']:.1f} and {found['exact_ms']:.1f} ms for all of them.",
     )
 

@@ -115,7 +115,7 @@ def _say_serving(added: dict[str, Any], found: dict[str, Any], say: Callable[[st
     say(f"5. Looking up {found['n_queries']} images among {found['n_keys']} prototypes of one image, through FAISS")
     say(
         f"   the right character is first for {100 * found['recall_at_1']:.0f} %, among five for "
-        f"{100 * found['recall_at_5']:.0f} %; FAISS and exact search agree on {100 * found['agreement']:.0f} %"
+        f"{100 * found['recall_at_5']:.0f} %; FAISS and exact search agree on {100 * found['agreement']:.2f} %"
     )
 
 
