@@ -42,9 +42,6 @@ class OutsiderLearner(Learner):
 
 LEARNERS = list_learners()
 INDEXABLE = [name for name in LEARNERS if learner_class(name).indexable]
-PROTOTYPE_METRICS = [
-    (name, metric) for name in ("prototypical", "matching") for metric in ("sqeuclidean", "cosine", "dot")
-]
 
 
 def make(name, **parameters):
@@ -237,25 +234,6 @@ def test_faiss_equals_exact_equals_a_float64_oracle_at_any_offset(name, offset, 
         )
 
 
-@pytest.mark.parametrize(("name", "metric"), PROTOTYPE_METRICS)
-def test_each_metric_is_the_formula_of_its_paper(name, metric):
-    """Written out with loops, from the definitions alone."""
-    support, labels, queries = episode()
-    logits = make(name, metric=metric, temperature=0.5)(support, labels, queries, 4)
-
-    def similarity(a, b):
-        return {"sqeuclidean": -((a - b) ** 2).sum(), "dot": a @ b, "cosine": a @ b / (a.norm() * b.norm())}[metric]
-
-    for q, query in enumerate(queries):
-        for c in range(4):
-            members = support[labels == c]
-            if name == "prototypical":
-                expected = similarity(query, members.mean(0)) / 0.5
-            else:
-                expected = torch.stack([similarity(query, x) / 0.5 for x in members]).exp().sum().log()
-            torch.testing.assert_close(logits[q, c], expected)
-
-
 def test_a_thousand_ways_stay_within_the_size_of_their_logits():
     """No (query, way, d) array: 400 x 1000 x 640 float32 would be a gigabyte."""
     support, queries = (
@@ -275,25 +253,3 @@ def test_pairwise_similarity_is_what_the_learner_scores_with():
     torch.testing.assert_close(
         make("prototypical")(support, labels, queries, 3), pairwise_similarity(queries, support[order])
     )
-
-
-@pytest.mark.parametrize("weight", [[1.0, -1.0], [1.0, torch.nan]])
-def test_weights_that_are_no_weights_are_refused(weight):
-    with pytest.raises(ValueError, match="a weight is negative or NaN"):
-        make("prototypical")(torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(1, 3), 2, torch.tensor(weight))
-
-
-def test_queries_of_another_length_are_refused():
-    with pytest.raises(ValueError, match="queries have 4 dimensions and keys 3"):
-        make("matching")(torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(1, 4), 2)
-
-
-def test_a_score_that_an_index_would_pass_over_is_refused_at_once():
-    with pytest.raises(TypeError, match="has a score of its own, .* set indexable = False"):
-        type("Own", (Learner,), {"score": lambda self, memory, queries: queries})
-
-
-def test_a_temperature_that_is_none_is_refused():
-    for temperature in ("1", 0, 1e-60, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="temperature is .*; it divides the similarities"):
-            make("matching", temperature=temperature)
