@@ -66,13 +66,8 @@ def check_embeddings(
     largest = max(X.max(), -X.min())  # NaN if there is one
     if largest <= NEEDS_FLOAT64:
         return X
-    if finite and not np.isfinite(largest):
-        row, column = np.argwhere(~np.isfinite(X))[0]
-        what = "NaN" if np.isnan(X[row, column]) else "infinity"
-        raise ValueError(
-            f"Input X contains {what} at row {row}, column {column}; drop or repair that row "
-            f"(queries: on_invalid='unknown' answers it with the unknown label)"
-        )
+    if finite:
+        refuse_bad_rows(X, "Input X", "drop or repair that row; queries may be answered with on_invalid='unknown'")
     return with_room_for_squares(X, "X")
 
 
@@ -87,6 +82,15 @@ def with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
             "overflow when squared, so rescale the embeddings"
         )
     return X.astype(np.float64, copy=False) if largest > NEEDS_FLOAT64 else X
+
+
+def refuse_bad_rows(X: NDArray[Any], what: str, cure: str = "drop or repair that row") -> None:
+    """Refuse NaN and infinity in X (n, d), naming the first row and column."""
+    finite = np.isfinite(X)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        name = "NaN" if np.isnan(X[row, column]) else "infinity"
+        raise ValueError(f"{what} contains {name} at row {row}, column {column}; {cure}")
 
 
 def check_k(k: Any, n_keys: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fewshot.estimator import BaseFewShotClassifier
-from fewshot.learners.base import Learner
+from fewshot.learners.base import Learner, as_learner
 from fewshot.registry import learner_class
 
 
@@ -55,10 +55,4 @@ class FewShotClassifier(BaseFewShotClassifier):
         return learner_class(self.learner) if isinstance(self.learner, str) else type(self.learner)
 
     def _make_learner(self) -> Learner:
-        if isinstance(self.learner, str):
-            return learner_class(self.learner)()
-        if not isinstance(self.learner, Learner):
-            raise TypeError(
-                f"learner is {self.learner!r}; expected a registered name or a Learner, such as PrototypicalLearner()"
-            )
-        return self.learner
+        return as_learner(self.learner)

@@ -138,7 +138,7 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         if classes is not None:
             observed = np.union1d(observed, check_labels(classes, name, observed))
         all_classes = observed if old is None else np.union1d(old.classes, observed)
-        self._check_closed(all_classes, old, classes)
+        self._check_closed(all_classes, old)
         warn_if_look_alike(all_classes)
         if self.on_invalid == "unknown":
             unknown_mark(self.unknown_label, all_classes)  # an error now, not at the first bad query
@@ -162,7 +162,7 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"what was learned by {known} cannot go on with {learner}; call fit to begin anew")
         return known
 
-    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, announced: Any) -> None:
+    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None) -> None:
         if self.closed_set and old is not None and len(classes) > len(old.classes):
             new = np.setdiff1d(classes, old.classes).tolist()
             raise ValueError(

@@ -12,11 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from fewshot.checks import to_numpy
+from fewshot.checks import refuse_bad_rows, to_numpy
 from fewshot.embedder import embed, evaluating
 from fewshot.episodes import Episode, EpisodeSampler
-from fewshot.learners.base import Learner
-from fewshot.registry import learner_class
+from fewshot.learners.base import Learner, as_learner
 from fewshot.snapshot import to_tensor
 
 if TYPE_CHECKING:
@@ -196,9 +195,7 @@ def evaluate(
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes is {n_episodes}; expected at least 1")
-    learner = learner_class(learner)() if isinstance(learner, str) else learner
-    if not isinstance(learner, Learner):
-        raise TypeError(f"learner is {learner!r}; expected a registered name or a Learner, not a class")
+    learner = as_learner(learner)
     labels = np.asarray(to_numpy(y))
     sampler = EpisodeSampler(labels, n_way, n_shot, n_query, seed=seed, small_classes=small_classes)
     embeddings = np.asarray(to_numpy(X)) if backbone is None else embed(backbone, np.asarray(X))
@@ -224,9 +221,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
         )
     if len(embeddings) != len(labels):
         raise ValueError(f"X has {len(embeddings)} rows and y {len(labels)} labels; give one label for each row")
-    bad = np.flatnonzero(~np.isfinite(embeddings).all(1))
-    if bad.size:
-        raise ValueError(f"X contains NaN or infinity at row {bad[0]}; drop or repair that row")
+    refuse_bad_rows(embeddings, "X")
 
 
 @torch.inference_mode()

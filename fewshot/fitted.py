@@ -91,6 +91,8 @@ class FittedModel:
         ------
         ValueError
             If k is not in 1..number of keys.
+        TypeError
+            If the learner's score is its own, so that no key is nearest.
         """
         if self.snapshot is None:
             raise TypeError(f"{type(self.learner).__name__} has no nearest keys: its score is its own")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fewshot.checks import check_k, check_labels, to_numpy, with_room_for_squares
+from fewshot.checks import check_k, check_labels, refuse_bad_rows, to_numpy, with_room_for_squares
 from fewshot.errors import UnknownNameError
 from fewshot.similarity import METRICS
 from fewshot.snapshot import INDEXES, KeySnapshot, search_in_chunks, to_tensor
@@ -129,7 +129,5 @@ class PrototypeIndex:
                 f"{what} have {array.shape[1]} dimensions, the index holds {self._snapshot.keys.shape[1]}; "
                 "embed both with the same backbone"
             )
-        bad = np.flatnonzero(~np.isfinite(array).all(1))
-        if bad.size:
-            raise ValueError(f"{what} contain NaN or infinity at row {bad[0]}; drop that row")
+        refuse_bad_rows(array, f"the array of {what}")
         return to_tensor(with_room_for_squares(array, what))

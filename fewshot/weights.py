@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fewshot.files import replacing
 from fewshot.learners.base import Learner
 
 
 def save_weights(path: str | Path, backbone: nn.Module, learner: Learner) -> None:
     """Write the weights of backbone and learner to one safetensors file, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         save_file({k: v.detach().contiguous().cpu() for k, v in state(backbone, learner).items()}, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None = None) -> None:

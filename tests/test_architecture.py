@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
-    {"_version", "errors", "randomness", "episodes", "unknown"},
+    {"_version", "errors", "randomness", "episodes", "unknown", "files"},
     {"registry", "similarity", "memory", "data", "backbones", "checks", "manifest", "report"},
     {"learners.base", "snapshot"},
     {"fitted", "embedder", "index"},

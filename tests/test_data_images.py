@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,23 +56,11 @@ def test_with_classes_does_not_take_one_for_its_digit():
         make([1, 2]).with_classes(["1"])
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((4, 5), (2, 1, 4, 5)), ((4, 5, 3), (2, 3, 4, 5))])
-def test_tensor_is_channels_first_in_0_to_1(shape, expected):
-    data = make([0, 1], shape)
-    tensor = data.tensor()
-    assert tensor.shape == expected
-    assert tensor.dtype == torch.float32
-    assert tensor.is_contiguous()
-    back = (tensor * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy().reshape(data.images.shape)
-    np.testing.assert_array_equal(back, data.images)
-
-
 def test_the_users_arrays_are_left_alone_and_may_be_read_only():
     images = np.full((3, 4, 4), 7, np.uint8)
     labels = np.array([2, 0, 2])
     images.flags.writeable = labels.flags.writeable = False
     data = LabeledImages(images[::-1], labels)
-    data.tensor().zero_()
     data.select([0]).images[:] = 0
     data.classes[:] = 9
     assert (images == 7).all()

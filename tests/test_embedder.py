@@ -86,3 +86,15 @@ def test_a_network_in_half_precision_is_fed_in_half_precision():
 def test_bad_input_is_named(images, more, error, match):
     with pytest.raises(error, match=match):
         embed(create_backbone("conv4", in_chans=1), images, **more)
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((2, 4, 5), (2, 1, 4, 5)), ((2, 4, 5, 3), (2, 3, 4, 5))])
+def test_input_is_channels_first_and_scaled(shape, expected):
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    before = images.copy()
+    x = to_input(images, create_backbone("conv4"))
+    assert x.shape == expected
+    back = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy().reshape(shape)
+    np.testing.assert_array_equal(back, images)
+    x.zero_()
+    np.testing.assert_array_equal(images, before)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.base import clone
 
 from fewshot import FewShotClassifier, MatchingClassifier, MatchingLearner, PrototypicalClassifier, PrototypicalLearner
 from fewshot.similarity import PreparedKeys
@@ -27,8 +28,6 @@ QUERIES = RNG.normal(size=(9, 6))
 
 
 def clone_all():
-    from sklearn.base import clone
-
     return [clone(m) for m in MODELS]
 
 
@@ -138,7 +137,7 @@ def test_row_8_a_registered_class_without_support_is_never_the_answer(model):
     assert "cat" not in model.predict(QUERIES)
     assert np.all(model.predict_proba(QUERIES)[:, 2] == 0)
     assert "cat" not in model.nearest(QUERIES, 3)[0]
-    plain = clone_all()[MODELS.index(next(m for m in MODELS if repr(m) == repr(model)))].fit(X, Y)
+    plain = clone(model).fit(X, Y)
     np.testing.assert_allclose(model.predict_proba(QUERIES)[:, [0, 1, 3]], plain.predict_proba(QUERIES))
 
 
@@ -400,7 +399,7 @@ def test_a_wrong_metric_or_temperature_is_named_at_fit():
 
 def test_nearest_wants_a_k_that_there_is(model):
     model.fit(X, Y)
-    n_keys = 3 if model.nearest(QUERIES, 3)[0].shape and len(model.model_.memory.labels) == 3 else 12
+    n_keys = 3 if isinstance(model, PrototypicalClassifier) else 12
     for k in (0, n_keys + 1):
         with pytest.raises(ValueError, match=f"k is {k}; expected an integer from 1 to {n_keys}, the number of keys"):
             model.nearest(QUERIES, k)

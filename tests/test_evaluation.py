@@ -87,7 +87,7 @@ def test_the_learner_is_not_changed():
     [
         (X[:, :, None], Y, {}, "pass backbone= to embed images"),
         (X[:-1], Y, {}, "119 rows and y 120 labels"),
-        (np.where(np.arange(120)[:, None] == 7, np.nan, X), Y, {}, "NaN or infinity at row 7"),
+        (np.where(np.arange(120)[:, None] == 7, np.nan, X), Y, {}, "X contains NaN at row 7, column 0; drop or repair"),
         (X, Y, {"n_way": 13}, "fewer than n_way=13"),
         (X, Y, {"n_episodes": 0}, "n_episodes is 0"),
     ],

@@ -158,7 +158,7 @@ def test_copies_and_pickles_answer_alike(index):
     for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
         for one, other in zip(expected, twin.search(QUERIES, 3), strict=True):
             np.testing.assert_array_equal(one, other)
-    assert b"faiss" not in pickle.dumps(original).replace(b"faiss\x94", b"").replace(b"\x05faiss", b"")
+    assert "_index" not in original._snapshot.__getstate__()  # a FAISS index is rebuilt, never unpickled
 
 
 @pytest.mark.parametrize("index", INDEXES)
@@ -173,8 +173,16 @@ def test_a_k_that_there_is_not_is_refused(index, k):
     [
         (lambda i: i.search(QUERIES[:, :3]), ValueError, "queries have 3 dimensions, the index holds 16"),
         (lambda i: i.add(KEYS[:, :3]), ValueError, "keys have 3 dimensions, the index holds 16"),
-        (lambda i: i.search(QUERIES * np.nan), ValueError, "queries contain NaN or infinity at row 0"),
-        (lambda i: i.add(KEYS / 0.0), ValueError, "keys contain NaN or infinity at row 0"),
+        (
+            lambda i: i.search(QUERIES * np.nan),
+            ValueError,
+            "the array of queries contains NaN at row 0, column 0; drop or repair",
+        ),
+        (
+            lambda i: i.add(KEYS / 0.0),
+            ValueError,
+            "the array of keys contains infinity at row 0, column 0; drop or repair",
+        ),
         (lambda i: i.search(QUERIES[0]), ValueError, r"queries have shape \(16,\); expected two dimensions"),
         (lambda i: i.add(KEYS, [1]), ValueError, "there are 1 labels for 200 keys; give one label for"),
         (lambda i: i.add(KEYS, ["a"] * 200), TypeError, "labels mix the types integer and string"),

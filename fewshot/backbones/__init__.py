@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from typing import Any
 
 from torch import nn
@@ -55,7 +57,8 @@ def _import_timm() -> Any:
     try:
         import timm
 
-        from fewshot.backbones import conv4, resnet12  # noqa: F401  (they register themselves)
+        for module in pkgutil.iter_modules(__path__):  # they register themselves
+            importlib.import_module(f"{__name__}.{module.name}")
     except RuntimeError as error:
         if "torchvision" not in str(error):
             raise

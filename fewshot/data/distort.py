@@ -150,7 +150,7 @@ def _spline(side: int) -> Tensor:
 def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images are {kind}; expected a float tensor, e.g. LabeledImages.tensor()")
+        raise TypeError(f"images are {kind}; expected a float tensor (n, C, H, W)")
     if images.ndim != 4:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, C, H, W); add axes with images[None]")
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,22 +133,6 @@ class LabeledImages:
         keep = np.zeros(len(position), dtype=bool)
         keep[[position[label] for label in wanted.tolist()]] = True
         return self.select(keep[self._codes[1]])
-
-    def tensor(self) -> Tensor:
-        """Return the images as a float32 tensor of shape (n, C, H, W) with values 0..1, a copy.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> LabeledImages(np.full((2, 8, 9), 255, np.uint8), [0, 1]).tensor().shape
-        torch.Size([2, 1, 8, 9])
-        """
-        import torch
-
-        images = self.images[..., None] if self.images.ndim == 3 else self.images
-        scaled = np.moveaxis(images, -1, 1).astype(np.float32, order="C")
-        scaled /= 255
-        return torch.from_numpy(scaled)
 
 
 def _check_images(images: NDArray[Any]) -> NDArray[np.uint8]:

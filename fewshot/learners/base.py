@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
 from fewshot.memory import Memory, Statistics, read
+from fewshot.registry import learner_class
 from fewshot.similarity import METRICS, prepare_keys
 
 #: Label of a query that is padding; the loss passes over it.
@@ -188,6 +189,25 @@ class Learner(nn.Module):
     def extra_repr(self) -> str:
         """Return metric and temperature, for ``repr``."""
         return f"metric={self.metric!r}, temperature={self.temperature.item():.4g}"
+
+
+def as_learner(learner: str | Learner) -> Learner:
+    """Return the learner itself, or one built by its registered name with its defaults.
+
+    Raises
+    ------
+    UnknownNameError
+        If nothing is registered by that name.
+    TypeError
+        If it is neither, for example a class.
+    """
+    if isinstance(learner, str):
+        return learner_class(learner)()
+    if not isinstance(learner, Learner):
+        raise TypeError(
+            f"learner is {learner!r}; expected a registered name or a Learner, such as PrototypicalLearner()"
+        )
+    return learner
 
 
 def _mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -226,9 +227,13 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
 
 def _drawable(label: Any, longest: int = 14) -> str:
     """Shorten a label and keep matplotlib from reading mathematics or missing glyphs into it."""
-    from matplotlib import font_manager, ft2font
-
-    known = ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    text = "".join(c if ord(c) in known and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
+    text = "".join(c if ord(c) in _known() and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     return text.replace("$", r"\$")
+
+
+@cache
+def _known() -> frozenset[int]:
+    from matplotlib import font_manager, ft2font
+
+    return frozenset(ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fewshot.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,13 +137,8 @@ class Page:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 file, whole or not at all: a failure leaves what was there."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _text(value: Any) -> str:

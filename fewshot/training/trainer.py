@@ -19,9 +19,8 @@ from fewshot.data.images import LabeledImages
 from fewshot.embedder import to_input
 from fewshot.episodes import AUGMENT, MODEL, Episode, EpisodeSampler, episode_rng
 from fewshot.errors import TrainingError
-from fewshot.learners.base import Learner
+from fewshot.learners.base import Learner, as_learner
 from fewshot.randomness import seeded
-from fewshot.registry import learner_class
 from fewshot.training.config import TrainConfig, TrainResult
 from fewshot.training.keeping import BestKeeper, CsvLog
 
@@ -73,7 +72,7 @@ class MetaTrainer:
         device: str | torch.device = "cpu",
     ) -> None:
         self.config = config or TrainConfig()
-        self.learner = learner_class(learner)() if isinstance(learner, str) else learner
+        self.learner = as_learner(learner)
         self._architecture = backbone if isinstance(backbone, str) else ""
         self._network = None if isinstance(backbone, str) else backbone
         self.augment = augment
