@@ -80,7 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError) as error:
         print(f"fewshot: {error}", file=sys.stderr)
         return 2
-    except (FewshotError, OSError) as error:
+    except OSError as error:
+        print(f"fewshot: {error.filename}: {error.strerror}; choose another folder with --out", file=sys.stderr)
+        return 1
+    except FewshotError as error:
         print(f"fewshot: {error}", file=sys.stderr)
         return 1
 
