@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fewshot: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"fewshot: {error.filename}: {error.strerror}; choose another folder with --out", file=sys.stderr)
+        where, why = error.filename or "the results", error.strerror or error
+        print(f"fewshot: {where}: {why}; choose another folder with --out", file=sys.stderr)
         return 1
     except FewshotError as error:
         print(f"fewshot: {error}", file=sys.stderr)
