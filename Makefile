@@ -25,8 +25,8 @@ demo: $(STAMP)  ## Train, learn new classes, look them up; writes demo/report.ht
 
 lint: $(STAMP)  ## Lint and types
 	@echo "==> ruff"
-	@$(BIN)/ruff check fewshot tests
-	@$(BIN)/ruff format --check --quiet fewshot tests
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet
 	@echo "==> mypy"
 	@$(BIN)/mypy --no-error-summary
 

@@ -42,6 +42,41 @@ class UnknownNameError(FewshotError, ValueError):
         return type(self), (self.kind, self.name, self.known)
 
 
+class ImageDecodeError(FewshotError, ValueError):
+    """An image cannot be read, or not without guessing.
+
+    Parameters
+    ----------
+    source : object
+        The path, or what else the image was given as.
+    reason : str
+        What is wrong with it.
+    index : int, optional
+        Its place among the images of a call.
+
+    Examples
+    --------
+    >>> print(ImageDecodeError("cat.jpg", "the file is empty", 3))
+    image 3, cat.jpg: the file is empty
+    """
+
+    def __init__(self, source: object, reason: str, index: int | None = None) -> None:
+        where = "" if index is None else f"image {index}, "
+        super().__init__(f"{where}{source}: {reason}")
+        self.source, self.reason, self.index = source, reason, index
+
+    def __reduce__(self) -> tuple[type, tuple[object, str, int | None]]:
+        return type(self), (self.source, self.reason, self.index)
+
+
+class ArtifactError(FewshotError):
+    """A saved classifier cannot be used: it is damaged, incomplete, newer than this version, or of other weights."""
+
+
+class DownloadError(FewshotError):
+    """Weights or data could not be fetched from where they are published."""
+
+
 class TrainingError(FewshotError, RuntimeError):
     """Meta-training cannot go on, for example because the loss is no longer finite."""
 

@@ -9,14 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
-    {"_version", "errors", "randomness", "episodes", "unknown", "files"},
-    {"registry", "similarity", "memory", "data", "backbones", "checks", "manifest", "report"},
+    {"_version"},
+    {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap"},
+    {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support"},
     {"learners.base", "snapshot"},
-    {"fitted", "embedder", "index"},
+    {"fitted", "embedder", "embedding", "index"},
     {"estimator"},
     {"classifier", "learners", "weights"},
-    {"evaluation"},
-    {"training"},
+    {"evaluation", "model"},
+    {"training", "gallery"},
     {"demo"},
     {"cli", ""},
     {"__main__"},

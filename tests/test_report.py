@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fewshot.files import write_text
 from fewshot.report.figures import accuracy_bars, confusion, embedding_maps, learning_curve
-from fewshot.report.page import Page, QueryAnswer, write_text
+from fewshot.report.page import Page, QueryAnswer
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a\x00b\nc", "x" * 300, "🦉", "שלום", "../x"]
 IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8)

@@ -1,34 +1,47 @@
-"""Images with labels, checked once, in the form the samplers and the trainer take."""
+"""Images with labels, checked once: pixels in memory, or paths that are decoded when it comes to it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.data.arrays import check_images, check_labels, check_rows
+from fewshot.data.cache import decode_all
+from fewshot.data.preprocess import Preprocessing
+from fewshot.data.scan import read_table, scan_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images of one size with one label each.
+    """Images with one label each: pixels of one size, or the paths of image files, which nothing opens yet.
 
-    The arrays are taken as they are, without a copy, and never written to.
+    Arrays are taken as they are, without a copy, and never written to.
 
     Parameters
     ----------
-    images : ndarray of shape (n, H, W) or (n, H, W, C), dtype uint8
-        Grey or colour images, values 0..255, channels (1 to 4) last.
+    images : uint8 ndarray of shape (n, H, W) or (n, H, W, C), or array-like of n paths
+        Grey or colour images, values 0..255, channels (1 to 4) last; or paths, kept as text.
     labels : array-like of shape (n,)
         The class of each image: integers, strings or anything else that sorts and compares equal to itself.
 
     Raises
     ------
     TypeError
-        If `images` is not uint8, or the labels cannot be sorted.
+        If `images` are neither uint8 nor paths, or the labels cannot be sorted.
     ValueError
         If a shape does not fit, or a label is missing (NaN).
+
+    See Also
+    --------
+    LabeledImages.open : from a folder, a table or prepared data.
 
     Examples
     --------
@@ -39,19 +52,154 @@ class LabeledImages:
     (3, ['cat', 'dog'], [2, 1])
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[Any]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "images", _check_images(np.asarray(self.images)))
-        object.__setattr__(self, "labels", _check_labels(np.asarray(self.labels), len(self.images)))
+        object.__setattr__(self, "images", check_images(self.images))
+        object.__setattr__(self, "labels", check_labels(np.asarray(self.labels), len(self.images)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        size = " x ".join(map(str, self.images.shape[1:]))
+        size = " x ".join(map(str, self.images.shape[1:])) if self.is_decoded else "any size, as files"
         return f"LabeledImages({len(self)} images of {size}, {len(self.classes)} classes)"
+
+    @classmethod
+    def open(cls, source: str | Path, split: str | None = None) -> LabeledImages:
+        """Return the images of a folder of class folders, a CSV table, or a folder that ``data_prep`` has written.
+
+        Parameters
+        ----------
+        source : path
+            A folder with a folder for each class (see `from_folder`), a file of columns ``path,label,split`` (see
+            `from_table`), or a folder of ``images.npy`` and ``table.csv``, which is mapped into memory.
+        split : str, optional
+            Only this split of a table, or the folder of this name in a folder of splits.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing of the kind, or no such split.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("RGB", (60, 40)).save(folder / name / "1.png")
+        >>> LabeledImages.open(folder)
+        LabeledImages(2 images of any size, as files, 2 classes)
+        """
+        from fewshot.data.packed import is_packed, read_packed  # which makes what is defined here
+
+        path = Path(source)
+        if path.is_dir() and is_packed(path):
+            return read_packed(path, split)
+        if path.is_dir():
+            return cls.from_folder(path if split is None else path / split)
+        if path.suffix.lower() == ".csv":
+            return cls.from_table(path, split=split)
+        what = "not there" if not path.exists() else "a file that is no .csv table"
+        raise ValueError(f"{path} is {what}; expected a folder of class folders, or a table path,label,split")
+
+    @classmethod
+    def from_folder(cls, root: str | Path) -> Self:
+        """Return the images of a folder with a folder for each class, named after it; none is opened.
+
+        Images may lie deeper. Hidden files and folders, what is not a regular file or has no image's suffix are passed
+        over; symbolic links are followed, each folder once.
+
+        Parameters
+        ----------
+        root : path
+            The folder.
+
+        Raises
+        ------
+        ValueError
+            If there is no such folder, or no image in it.
+
+        Warns
+        -----
+        UserWarning
+            Of class folders that are empty, or whose names differ only in case.
+        """
+        return cls(*scan_folder(root))
+
+    @classmethod
+    def from_table(
+        cls,
+        table: str | Path | pd.DataFrame,
+        *,
+        root: str | Path | None = None,
+        split: str | None = None,
+        allow_outside: bool = False,
+    ) -> Self:
+        """Return the images of a CSV file or data frame with columns ``path``, ``label`` and maybe ``split``.
+
+        Parameters
+        ----------
+        table : path or DataFrame
+            Labels of a CSV file are text.
+        root : path, optional
+            Where relative paths count from; by default the folder of the CSV file, or the working directory.
+        split : str, optional
+            Only rows of this split.
+        allow_outside : bool, default=False
+            Whether a path may lead out of `root`.
+
+        Raises
+        ------
+        ValueError
+            If a column, a value or the split is missing, or a path leads out of `root`.
+        """
+        return cls(*read_table(table, root, split, allow_outside))
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether `images` are pixels, and not paths."""
+        return self.images.dtype == np.uint8
+
+    def decoded(
+        self,
+        size: int,
+        *,
+        grey: bool = False,
+        cache: str | Path | None = None,
+        progress: bool = True,
+    ) -> LabeledImages:
+        """Return these images as pixels of one size: scaled to cover a square, and its middle.
+
+        Files are decoded once: the pixels are kept on disk and mapped into memory, until a file changes.
+
+        Parameters
+        ----------
+        size : int
+            Side in pixels.
+        grey : bool, default=False
+            Whether to return (n, size, size) greys instead of (n, size, size, 3) colours.
+        cache : path, optional
+            Folder of the decoded pixels; by default ``$FEWSHOT_CACHE`` or ``~/.cache/fewshot``.
+        progress : bool, default=True
+            Whether long work shows a progress bar on standard error.
+
+        Returns
+        -------
+        LabeledImages
+            With the same labels.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read; the message names it.
+        """
+        preprocessing = Preprocessing(1 if grey else 3, size, size)
+        return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
 
     @cached_property
     def _codes(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -96,7 +244,7 @@ class LabeledImages:
         >>> data.select([2, 0]).labels.tolist(), data.select(data.labels > 5).labels.tolist()
         ([7, 5], [6, 7])
         """
-        index = _check_rows(rows, len(self))
+        index = check_rows(rows, len(self))
         return LabeledImages(self.images[index], self.labels[index])
 
     def with_classes(self, classes: ArrayLike) -> LabeledImages:
@@ -133,52 +281,3 @@ class LabeledImages:
         keep = np.zeros(len(position), dtype=bool)
         keep[[position[label] for label in wanted.tolist()]] = True
         return self.select(keep[self._codes[1]])
-
-
-def _check_images(images: NDArray[Any]) -> NDArray[np.uint8]:
-    if images.dtype != np.uint8:
-        raise TypeError(
-            f"images are {images.dtype}; expected uint8, values 0..255 (for floats in 0..1: "
-            "(255 * images).round().astype('uint8'))"
-        )
-    if images.ndim not in (3, 4) or 0 in images.shape[1:]:
-        raise ValueError(
-            f"images have shape {images.shape}; expected (n, H, W) or (n, H, W, C); stack them in one array"
-        )
-    if images.ndim == 4 and images.shape[-1] > 4:
-        raise ValueError(
-            f"images have shape {images.shape}, so {images.shape[-1]} channels; expected 1 to 4 in the last axis; "
-            "for channels-first arrays pass images.transpose(0, 2, 3, 1)"
-        )
-    return images
-
-
-def _check_labels(labels: NDArray[Any], n: int) -> NDArray[Any]:
-    if labels.shape != (n,):
-        raise ValueError(f"labels have shape {labels.shape}; expected ({n},), one for each of the {n} images")
-    if labels.dtype.kind not in "OfcmM":  # the others hold no value that differs from itself
-        return labels
-    missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])
-    if len(missing):
-        raise ValueError(f"{len(missing)} labels are missing, first in row {missing[0]}; drop these rows or name them")
-    if labels.dtype.kind == "O":
-        try:
-            sorted(set(labels.tolist()))
-        except TypeError as error:
-            raise TypeError(f"labels cannot be sorted ({error}); make them one type, e.g. all strings") from None
-    return labels
-
-
-def _check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:
-    index = np.asarray(rows)
-    if index.ndim != 1:
-        raise ValueError(f"rows have shape {index.shape}; expected a list of row numbers or a mask of {n} booleans")
-    if index.size == 0 and index.dtype.kind == "f":  # np.asarray([]) is float
-        index = index.astype(np.int64)
-    if index.dtype.kind not in "biu":
-        raise TypeError(f"rows are {index.dtype}; expected integers (row numbers) or {n} booleans (a mask)")
-    if index.dtype.kind == "b" and len(index) != n:
-        raise ValueError(f"the mask has {len(index)} entries; expected {n}, one for each image")
-    if index.dtype.kind != "b" and index.size and not -n <= index.min() <= index.max() < n:
-        raise ValueError(f"rows reach from {index.min()} to {index.max()}; expected row numbers in 0..{n - 1}")
-    return index

@@ -23,8 +23,8 @@ from fewshot.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED,
 from fewshot.demo.page import write_page
 from fewshot.embedder import embed
 from fewshot.evaluation import evaluate
+from fewshot.files import write_text
 from fewshot.manifest import manifest
-from fewshot.report.page import write_text
 from fewshot.training.config import TrainConfig, TrainResult
 from fewshot.training.trainer import MetaTrainer
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.files import replacing
+from fewshot.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,17 +28,23 @@ class QueryAnswer:
 
     Attributes
     ----------
-    image : uint8 array of shape (h, w) or (h, w, 3)
-        The query.
+    image : uint8 array of shape (h, w) or (h, w, 3), or bytes
+        The query; bytes are those of a PNG or JPEG file.
     label : object
-        Its true class.
+        Its true class; None where nobody knows it.
     answers : sequence of (label, probability, similarity)
-        The likeliest classes, the answer first.
+        The likeliest classes, the answer first; the similarity may be None.
+    name : str, default=""
+        What the query is called.
+    neighbours : sequence of (label, similarity, image)
+        The nearest support images.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | bytes
     label: Any
-    answers: Sequence[tuple[Any, float, float]]
+    answers: Sequence[tuple[Any, float, float | None]]
+    name: str = ""
+    neighbours: Sequence[tuple[Any, float, NDArray[np.uint8] | bytes]] = ()
 
     def __post_init__(self) -> None:
         if not self.answers:
@@ -108,7 +114,10 @@ class Page:
         self._parts.append(f'<pre tabindex="0">{lines}</pre>')
 
     def task(
-        self, support: Mapping[Any, Sequence[NDArray[np.uint8]]], queries: Sequence[QueryAnswer], caption: str = ""
+        self,
+        support: Mapping[Any, Sequence[NDArray[np.uint8] | bytes]],
+        queries: Sequence[QueryAnswer],
+        caption: str = "",
     ) -> None:
         """Add a picture of a learning task: the support images of each class, then queries and their answers."""
         classes = "".join(
@@ -135,12 +144,6 @@ class Page:
         write_text(path, self.to_html(footer))
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all: a failure leaves what was there."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
 def _text(value: Any) -> str:
     """Escape for text and for quoted attributes; control and direction characters become visible."""
     shown = "".join(f"\\x{ord(c):02x}" if _is_hidden(c) else c for c in str(value))
@@ -157,29 +160,50 @@ def _label(label: Any) -> str:
     return f'<span class="label" title="{_text(label)}"><bdi>{_text(label)}</bdi></span>'
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _data_uri(data: bytes) -> str:
+    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
 
 
-def _tile(image: NDArray[np.uint8], label: Any) -> str:
+def _tile(image: NDArray[np.uint8] | bytes, label: Any) -> str:
     from PIL import Image
 
-    if image.dtype != np.uint8:
+    if isinstance(image, bytes):
+        data, photo = image, image.startswith(b"\xff\xd8")
+    elif image.dtype != np.uint8:
         raise TypeError(f"the image of {label!r} is of type {image.dtype}; expected uint8 values in 0..255")
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)
-    return f'<img class="tile" src="{_data_uri(buffer.getvalue())}" alt="image of {_text(label)}">'
+    else:
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)
+        data, photo = buffer.getvalue(), False
+    kind = "tile photo" if photo else "tile"
+    return f'<img class="{kind}" src="{_data_uri(data)}" alt="image of {_text(label)}">'
 
 
 def _query(query: QueryAnswer) -> str:
-    right = query.answers[0][0] == query.label
-    verdict = "✓ right" if right else f"✗ wrong, it is <bdi>{_text(query.label)}</bdi>"
-    rows = "".join(
-        f'<div class="answer">{_label(label)}<span class="bar"><i style="width:{100 * share:.0f}%"></i></span>'
-        f"<span>{100 * share:.0f}%</span><span>{similarity:.1f}</span></div>"
-        for label, share, similarity in query.answers
+    answer = query.answers[0][0]
+    if query.label is None:
+        kind, verdict = "told", f"<bdi>{_text(answer)}</bdi>"
+    elif answer == query.label:
+        kind, verdict = "right", "✓ right"
+    else:
+        kind, verdict = "wrong", f"✗ wrong, it is <bdi>{_text(query.label)}</bdi>"
+    name = f'<div class="name" title="{_text(query.name)}"><bdi>{_text(query.name)}</bdi></div>' if query.name else ""
+    near = "".join(
+        f'<figure class="near">{_tile(image, label)}<figcaption>{_label(label)} {similarity:.2f}</figcaption></figure>'
+        for label, similarity, image in query.neighbours
     )
+    neighbours = f'<div class="neighbours"><span>nearest support images</span><div>{near}</div></div>' if near else ""
     return (
-        f'<div class="query {"right" if right else "wrong"}">{_tile(query.image, query.label)}'
-        f'<div class="answers"><div class="verdict">{verdict}</div>{rows}</div></div>'
+        f'<div class="query {kind}">{_tile(query.image, query.label if query.name == "" else query.name)}'
+        f'<div class="answers"><div class="verdict">{verdict}</div>{name}'
+        f"{''.join(_answer(*answer) for answer in query.answers)}{neighbours}</div></div>"
+    )
+
+
+def _answer(label: Any, share: float, similarity: float | None) -> str:
+    closeness = "" if similarity is None else f"<span>{similarity:.1f}</span>"
+    return (
+        f'<div class="answer">{_label(label)}<span class="bar"><i style="width:{100 * share:.0f}%"></i></span>'
+        f"<span>{100 * share:.0f}%</span>{closeness}</div>"
     )

@@ -1,0 +1,87 @@
+"""A folder of class folders of one's own, split by class: writes a table path,label,split beside nothing else.
+
+Classes, not images, are split: few-shot learning is measured on classes that training has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fewshot.data.duplicates import describe_duplicates, find_duplicates
+from fewshot.data.images import LabeledImages
+from fewshot.data.packed import digest
+from fewshot.data.preparation import run
+from fewshot.episodes import SPLIT, episode_rng
+from fewshot.files import write_text
+from fewshot.progress import progress_bar
+
+
+def prepare(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    val: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+    min_images: int = 1,
+    progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Draw the classes of each split, drop images that are in two of them, write the table."""
+    data = LabeledImages.from_folder(folder)
+    classes = data.classes[data.counts >= min_images]
+    # Rounded: 1 - 0.7 - 0.3 is not 0 in floating point.
+    share = {"train": round(1 - val - test, 9), "val": val, "test": test}
+    if min(share.values()) < 0:
+        raise ValueError(
+            f"val {val} and test {test} are not shares of one whole; give two numbers from 0 that fit in 1"
+        )
+    sizes = {split: max(round(part * len(classes)), 1) if part else 0 for split, part in share.items()}
+    if not share["train"]:
+        sizes["test"] = len(classes) - sizes["val"]
+    sizes["train"] = len(classes) - sizes["val"] - sizes["test"]
+    if sizes["train"] < (share["train"] > 0):
+        raise ValueError(
+            f"{folder} has {len(classes)} classes of {min_images} images or more, too few for a class in each split; "
+            "add classes, or leave a split out (--val 0)"
+        )
+    order = episode_rng(seed, 0, SPLIT).permutation(len(classes))
+    split_of = dict(zip(classes[order], np.repeat(list(sizes), list(sizes.values())), strict=True))
+    rows = [i for i, label in enumerate(data.labels) if label in split_of]
+    table = pd.DataFrame({"path": data.images[rows], "label": data.labels[rows]})
+    table["split"] = table["label"].map(split_of)
+    bar = progress_bar(len(table), "image", show=progress, iterable=table["path"], delay=1)
+    keep, listing = find_duplicates(table, [digest(path) for path in bar])
+    for name in listing[listing["action"] == "dropped"]["path"]:
+        say(f"dropped {name}: a later split has the same image")
+    say(describe_duplicates(listing))
+    kept = table[keep].copy()
+    kept["path"] = [os.path.relpath(path, Path(out).parent) for path in kept["path"]]
+    write_text(out, kept.to_csv(index=False, lineterminator="\n"))
+    for split, group in kept.groupby("split", sort=False):
+        say(f"{split:8s}{group['label'].nunique():6d} classes {len(group):8d} images")
+    say(f"written to {out}")
+
+
+def _main(options: argparse.Namespace) -> None:
+    given = {name: getattr(options, name) for name in ("val", "test", "seed", "min_images")}
+    prepare(options.folder, options.out, **given, progress=not options.quiet, say=print)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="folder.py", description=__doc__)
+    parser.add_argument("folder", metavar="FOLDER", help="a folder with a folder for each class")
+    parser.add_argument("--out", required=True, metavar="CSV", help="the table to write; keep it in or above FOLDER")
+    parser.add_argument("--val", type=float, default=0.2, help="share of classes to choose on (default: %(default)s)")
+    parser.add_argument("--test", type=float, default=0.2, help="share of classes to measure on (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument("--min-images", type=int, default=1, metavar="N", help="leave smaller classes out")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    sys.exit(run(parser, _main))

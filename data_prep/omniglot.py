@@ -1,0 +1,118 @@
+"""Omniglot with the split of Vinyals et al. (2016): from the official archives to one array and one table.
+
+Each drawing is turned by 0, 90, 180 and 270 degrees, each turn a class of its own, scaled to 28 x 28 and inverted, so
+that ink is bright, as in the Matching and Prototypical Networks papers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from fewshot.data.archive import obtain
+from fewshot.data.decode import decode
+from fewshot.data.packed import digest
+from fewshot.data.preparation import arguments, finish, run, told
+from fewshot.data.splits import check_count, read_splits
+from fewshot.errors import ImageDecodeError
+from fewshot.progress import progress_bar
+
+BASE = "https://github.com/brendenlake/omniglot/raw/master/python/"
+ARCHIVES = {
+    "background": ("images_background.zip", "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"),
+    "evaluation": ("images_evaluation.zip", "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee"),
+}
+SPLITS_BASE = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/"
+SPLIT_FILES = {
+    "train": "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
+    "val": "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
+    "test": "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
+}
+ROTATIONS = (0, 90, 180, 270)
+#: Characters, drawings, and classes of each split, as published.
+EXPECTED = {"characters": 1623, "drawings": 32460, "train": 4112, "val": 688, "test": 1692}
+
+
+def prepare(
+    archives: list[Path],
+    splits: dict[str, list[str]],
+    out: str | Path,
+    *,
+    size: int = 28,
+    expected: dict[str, int] = EXPECTED,
+    progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Read the drawings, check that all are there, turn them, and write them by split."""
+    drawings = dict(_drawings(archives))
+    characters = {name.rpartition("/")[0] for name in drawings}
+    check_count("characters", len(characters), expected["characters"])
+    check_count("drawings", len(drawings), expected["drawings"])
+    say(f"{len(characters)} classes and {len(drawings)} images in the archives")
+    for split, classes in splits.items():
+        check_count(f"classes in {split}", len(classes), expected[split])
+    if unknown := {c for classes in splits.values() for c in classes if c.rpartition("/")[0] not in characters}:
+        raise ValueError(f"the splits name {min(unknown)!r}, which is not in the archives; give the splits of Omniglot")
+    split_of = {name: split for split, classes in splits.items() for name in classes}
+    rows, images = [], []
+    bar = progress_bar(len(drawings), "image", show=progress, iterable=drawings.items())
+    for name, data in bar:
+        drawing = _decode(name, data)
+        for turn in ROTATIONS:
+            label = f"{name.rpartition('/')[0]}/rot{turn:03d}"
+            if label in split_of:
+                rows.append((f"{name}#rot{turn:03d}", label, split_of[label]))
+                small = drawing.rotate(turn).resize((size, size), Image.Resampling.BILINEAR)
+                images.append(np.asarray(ImageOps.invert(small)))
+    table = pd.DataFrame(rows, columns=["path", "label", "split"])
+    say("split " + ", ".join(f"{split}: {len(classes)} classes" for split, classes in splits.items()))
+    finish(out, np.stack(images), table, {path.name: digest(path) for path in archives}, say)
+
+
+def _drawings(archives: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield ``Alphabet/character/file`` and the bytes of each drawing."""
+    for path in archives:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for name in sorted(archive.namelist()):
+                    parts = name.split("/")
+                    if name.endswith(".png") and len(parts) >= 3 and not parts[-1].startswith("."):
+                        yield "/".join(parts[-3:]), archive.read(name)
+        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is not a whole zip archive ({error}); fetch it again") from None
+
+
+def _decode(name: str, data: bytes) -> Image.Image:
+    try:
+        return decode(data).convert("L")
+    except ImageDecodeError as error:
+        raise ImageDecodeError(name, error.reason) from None
+
+
+def _main(options: argparse.Namespace) -> None:
+    archives = [
+        obtain(getattr(options, part), BASE + name, sha256, **told(options))
+        for part, (name, sha256) in ARCHIVES.items()
+    ]
+    if options.splits is None:
+        for split, sha256 in SPLIT_FILES.items():
+            path = obtain(None, f"{SPLITS_BASE}{split}.txt", sha256, **told(options))
+    splits = read_splits(options.splits or path.parent)
+    prepare(archives, splits, options.out, size=options.size, progress=not options.quiet, say=print)
+
+
+if __name__ == "__main__":
+    parser = arguments("omniglot.py", __doc__)
+    for part, (name, _) in ARCHIVES.items():
+        parser.add_argument(f"--{part}", metavar="ZIP", help=f"local {name}; downloaded when left out")
+    parser.add_argument("--splits", metavar="DIR", help="folder of train.txt, val.txt, test.txt; downloaded likewise")
+    parser.add_argument("--size", type=int, default=28, metavar="PX", help="side of the images (default: %(default)s)")
+    sys.exit(run(parser, _main))

@@ -1,0 +1,104 @@
+"""The packed form of a data set: one array of pixels, one table of labels and splits, one manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.data.images import LabeledImages
+from fewshot.data.scan import read_csv, take_split
+from fewshot.files import replacing, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PIXELS, TABLE, MANIFEST = "images.npy", "table.csv", "manifest.json"
+
+
+def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
+    """Write a data set to a folder, the manifest last.
+
+    Parameters
+    ----------
+    folder : path
+        Made if needed.
+    images : uint8 array of shape (n, H, W) or (n, H, W, C)
+        Pixels.
+    table : DataFrame of n rows
+        With the columns ``path`` (where an image came from), ``label`` and ``split``.
+    facts : mapping
+        What else the manifest says, as JSON can hold it: sources, command, versions.
+
+    Raises
+    ------
+    ValueError
+        If the table does not fit the images.
+    """
+    if len(table) != len(images) or not {"path", "label", "split"} <= set(table.columns):
+        raise ValueError(
+            f"the table has {len(table)} rows and columns {list(table.columns)}; expected path, label and split for "
+            f"each of the {len(images)} images"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)  # while the files change, none is vouched for
+    with replacing(folder / PIXELS) as partial, partial.open("wb") as file:
+        np.save(file, images, allow_pickle=False)
+    write_text(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
+    groups = table.groupby("split", sort=False)["label"]
+    manifest = {
+        **facts,
+        "splits": {str(s): {"classes": int(g.nunique()), "images": len(g)} for s, g in groups},
+        "files": {name: {"sha256": digest(folder / name)} for name in (PIXELS, TABLE)},
+    }
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def is_packed(folder: str | Path) -> bool:
+    """Whether `write_packed` has written this folder."""
+    return all((Path(folder) / name).is_file() for name in (PIXELS, TABLE))
+
+
+def read_packed(folder: str | Path, split: str | None = None) -> LabeledImages:
+    """Return a data set, or one split of it, its pixels mapped into memory where its rows lie together.
+
+    Parameters
+    ----------
+    folder : path
+        What `write_packed` has written.
+    split : str, optional
+        Only its rows.
+
+    Raises
+    ------
+    ValueError
+        If the folder is incomplete, its table does not fit its pixels, or there is no such split.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder} has no {MANIFEST}: its preparation was interrupted; prepare it again")
+    try:
+        images = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{folder / PIXELS} is damaged ({error}); prepare the data again") from None
+    table = read_csv(folder / TABLE)
+    if len(images) != len(table):
+        raise ValueError(
+            f"{folder / TABLE} has {len(table)} rows and {PIXELS} {len(images)} images; prepare the data again"
+        )
+    rows = take_split(table, split, str(folder / TABLE)).index.to_numpy()
+    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+    pixels = images[rows[0] : rows[-1] + 1] if together else images[rows]
+    return LabeledImages(pixels, table["label"].to_numpy(dtype=object)[rows])
+
+
+def digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

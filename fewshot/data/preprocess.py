@@ -1,0 +1,174 @@
+"""The preprocessing that belongs to a network: size, crop, interpolation, mean and deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewshot.data.decode import BACKGROUND, MAX_PIXELS, decode
+
+#: Interpolations by the names that timm gives them.
+INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
+CROP_MODES = ("center", "squash", "border")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the pixels that a network was made for, and its pixels numbers.
+
+    The steps are those of timm's evaluation transform: scale so that the image covers ``size / crop_pct``, cut out the
+    middle. Only the part that is cut out is ever computed, so an image of 1 x 20000 pixels costs no more than others.
+
+    Parameters
+    ----------
+    channels, height, width : int
+        Of the result; 1 channel is grey, 3 are red, green, blue.
+    mean, std : tuple of float
+        Subtracted from, then dividing the values scaled to 0..1; one a channel or one for all.
+    interpolation : str, default="bilinear"
+        A name of Pillow's: ``bilinear``, ``bicubic``, ``lanczos``, ``nearest``, ``box``, ``hamming``.
+    crop_pct : float, default=1.0
+        Part of the scaled image's side that is kept; above 1 there is a black border around all of it.
+    crop_mode : {"center", "squash", "border"}, default="center"
+        Whether the scaled image covers the square, is squashed into it, or is fitted into it with borders of the mean.
+    background : tuple of int, default=(255, 255, 255)
+        Colour under transparent pixels.
+    max_pixels : int, default=89478485
+        Larger images are refused.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Preprocessing(3, 32, 32)(np.zeros((60, 40, 3), np.uint8)).shape
+    (32, 32, 3)
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+    background: tuple[int, int, int] = BACKGROUND
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        for name, expected, ok in (
+            ("channels", "1 or 3", self.channels in (1, 3)),
+            ("height", "a whole number from 1", _is_whole(self.height)),
+            ("width", "a whole number from 1", _is_whole(self.width)),
+            ("mean", "a tuple of numbers", _are_numbers(self.mean)),
+            ("std", "a tuple of numbers above 0", _are_numbers(self.std) and min(self.std) > 0),
+            ("interpolation", ", ".join(INTERPOLATIONS), self.interpolation in list(INTERPOLATIONS)),
+            ("crop_pct", "a number above 0", _are_numbers((self.crop_pct,)) and self.crop_pct > 0),
+            ("crop_mode", ", ".join(CROP_MODES), self.crop_mode in CROP_MODES),
+            (
+                "background",
+                "a tuple of red, green and blue",
+                _are_numbers(self.background) and len(self.background) == 3,
+            ),
+            ("max_pixels", "a whole number from 1", _is_whole(self.max_pixels)),
+        ):
+            if not ok:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], size: int | None = None) -> Self:
+        """Return the preprocessing of a timm configuration (``model.pretrained_cfg``), for another `size` if given."""
+        channels, height, width = config.get("input_size", (3, 224, 224))
+        interpolation = config.get("interpolation", "bilinear")
+        return cls(
+            channels,
+            size or height,
+            size or width,
+            tuple(config.get("mean", (0.0,))),
+            tuple(config.get("std", (1.0,))),
+            interpolation if interpolation in INTERPOLATIONS else "bilinear",  # timm knows "random", for training
+            config.get("crop_pct") or 0.875,
+            config.get("crop_mode") or "center",
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` described.
+
+        Raises
+        ------
+        ValueError
+            If a value is missing, unknown or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            raise ValueError(f"preprocessing has {sorted(values)}; expected {sorted(known)}")
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values, as JSON can hold them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def __call__(self, source: Any) -> NDArray[np.uint8]:
+        """Return the pixels (height, width), or (height, width, 3), of an image that `decode` takes."""
+        image = decode(source, background=self.background, max_pixels=self.max_pixels)
+        if self.channels == 1:
+            image = image.convert("L")
+        if (self.width, self.height) != image.size or self.crop_pct != 1:
+            image = self._pad(self._cut(image))
+        return np.array(image)
+
+    def _cut(self, image: Image.Image) -> Image.Image:
+        """Scale and cut out the middle in one step: with a box, Pillow computes the pixels that stay and no others."""
+        scaled = self._scaled(image.size)
+        kept = min(self.width, scaled[0]), min(self.height, scaled[1])
+        (left, right), (top, bottom) = map(_middle, image.size, scaled, kept)
+        return image.resize(kept, INTERPOLATIONS[self.interpolation], box=(left, top, right, bottom))
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return width and height of the whole image after scaling, of which the middle is cut out."""
+        wanted = max(int(self.width / self.crop_pct), 1), max(int(self.height / self.crop_pct), 1)
+        if self.crop_mode == "squash":
+            return wanted
+        ratios = [w / s for w, s in zip(wanted, size, strict=True)]
+        if self.crop_mode == "border":
+            return max(round(size[0] * min(ratios)), 1), max(round(size[1] * min(ratios)), 1)
+        return max(wanted[0], int(size[0] * max(ratios) + 1e-6)), max(wanted[1], int(size[1] * max(ratios) + 1e-6))
+
+    def _pad(self, image: Image.Image) -> Image.Image:
+        """Put the image in the middle of the square, where it does not fill it."""
+        wanted = (self.width, self.height)
+        if image.size == wanted:
+            return image
+        means = self.mean if self.crop_mode == "border" else (0.0,)
+        levels = means if len(means) == self.channels else [sum(means) / len(means)] * self.channels
+        fill = tuple(min(max(round(255 * level), 0), 255) for level in levels)
+        whole = Image.new(image.mode, wanted, fill if self.channels == 3 else fill[0])
+        whole.paste(image, ((wanted[0] - image.width) // 2, (wanted[1] - image.height) // 2))
+        return whole
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and bool(value >= 1)
+
+
+def _are_numbers(values: object) -> bool:
+    return (
+        isinstance(values, tuple) and bool(values) and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values)
+    )
+
+
+def _middle(length: int, scaled: int, kept: int) -> tuple[float, float]:
+    """Return where, along one axis of an image, that part begins and ends which lies in the middle when scaled."""
+    first = round((scaled - kept) / 2)  # as torchvision's CenterCrop rounds it
+    return first * length / scaled, min((first + kept) * length / scaled, length)

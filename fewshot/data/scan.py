@@ -1,0 +1,208 @@
+"""Finding images: folders of class folders, and tables of paths, without opening an image."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes, in lower case, of files that Pillow can read."""
+    from PIL import Image
+
+    return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def list_images(folder: str | Path) -> list[str]:
+    """Return the paths of all images below a folder, sorted.
+
+    Hidden files and folders are passed over, and so is what is not a regular file; symbolic links are followed, each
+    folder once.
+
+    Parameters
+    ----------
+    folder : path
+        Where to look.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> list_images(tempfile.mkdtemp())
+    []
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root} is {'a file' if root.exists() else 'not there'}; expected a folder of images")
+    return sorted(_walk(root, set()))
+
+
+def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return paths and labels of a folder of class folders: the first folder below `root` is the label.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder, or no class with an image in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root} is {'a file' if root.exists() else 'not there'}; expected a folder of class folders")
+    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    # One set for all: a link to a sibling class would put its images into two classes.
+    seen = {_identity(root)}
+    folders = sorted((entry for entry in entries if entry.is_dir()), key=Path.is_symlink)  # links come last
+    by_class = {entry.name: sorted(_walk(entry, seen)) for entry in folders}
+    found = {label: by_class[label] for label in sorted(by_class) if by_class[label]}
+    if not found:
+        loose = sum(_is_image(entry) for entry in entries)
+        why = f"{loose} images but no class folders" if loose else "no images"
+        raise ValueError(f"{root} holds {why}; expected a folder for each class, named after it, with its images")
+    if empty := [label for label in by_class if label not in found]:
+        listed = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        warnings.warn(f"{len(empty)} folders in {root} hold no image and are passed over: {listed}", stacklevel=3)
+    _warn_of_case(list(found), root)
+    paths = [path for paths in found.values() for path in paths]
+    return np.array(paths, dtype=object), np.repeat(list(found), [len(paths) for paths in found.values()])
+
+
+def read_table(
+    table: str | Path | pd.DataFrame, root: str | Path | None, split: str | None, allow_outside: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return paths and labels of a CSV file or data frame with the columns ``path``, ``label`` and maybe ``split``.
+
+    Relative paths count from `root`, by default the folder of the CSV file, or the working directory.
+
+    Raises
+    ------
+    ValueError
+        If a column, a value or the split is missing, or a path leads out of `root` and `allow_outside` is False.
+    """
+    import pandas as pd
+
+    name = "the table" if isinstance(table, pd.DataFrame) else str(table)
+    if isinstance(table, pd.DataFrame):
+        frame, base = table, Path(root or ".")
+    else:
+        frame, base = read_csv(Path(table)), Path(root or Path(table).parent)
+    if missing := [column for column in ("path", "label") if column not in frame.columns]:
+        raise ValueError(f"{name} has no column {missing[0]!r}; expected path, label and, where wanted, split")
+    frame = take_split(frame, split, name)
+    for column in ("path", "label"):
+        empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str) == ""))
+        if len(empty):
+            raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
+    paths = [_inside(base, str(path), name, allow_outside) for path in frame["path"]]
+    return np.array(paths, dtype=object), np.asarray(frame["label"].tolist())
+
+
+def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame:
+    """Return the rows of a split, all of them for None.
+
+    Raises
+    ------
+    ValueError
+        If there is no such split; the message names those there are.
+    """
+    if split is None:
+        return frame
+    if "split" not in frame.columns:
+        raise ValueError(f"{name} has no column 'split', so no split {split!r}; leave the split out or add the column")
+    rows = frame[frame["split"].astype(str) == split]
+    if not len(rows):
+        known = ", ".join(sorted(set(frame["split"].astype(str))))
+        raise ValueError(f"{name} has no split {split!r}; it has {known}")
+    return rows
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return a CSV file with all values as text.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is none.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a CSV file")
+    try:
+        # As text: a class called 007 or NA is a class like any other.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a CSV file in UTF-8: {' '.join(str(error).split())}") from None
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much at the left for names of rows
+        raise ValueError(f"{path} has more values in a row than names in its first line; name every column")
+    return frame
+
+
+def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
+    full = os.path.join(base, path)
+    root = os.path.realpath(base)
+    if not allow_outside and os.path.commonpath([root, os.path.realpath(full)]) != root:
+        raise ValueError(
+            f"{name} names {path!r}, which lies outside {base}; move it there, give another root, or allow_outside=True"
+        )
+    return full
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield the images below a folder; a folder met before, by a link or a loop, is not entered again."""
+    if (identity := _identity(folder)) in seen:
+        return
+    seen.add(identity)
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                yield from _walk(Path(entry.path), seen)
+            elif _is_image(Path(entry.path)):
+                yield entry.path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_image(path: Path) -> bool:
+    # is_file is False for pipes, devices and broken links: they are never opened.
+    return path.suffix.lower() in image_suffixes() and path.is_file()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _warn_of_case(labels: list[str], root: Path) -> None:
+    seen: dict[str, str] = {}
+    for label in labels:
+        twin = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
+        if twin != label:
+            warnings.warn(
+                f"the class folders {twin!r} and {label!r} in {root} differ only in case or Unicode form; they are "
+                "kept as two classes, which some file systems cannot hold side by side",
+                UserWarning,
+                stacklevel=4,
+            )

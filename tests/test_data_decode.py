@@ -1,0 +1,405 @@
+import io
+import os
+import warnings
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fewshot.data import decode as module
+from fewshot.data.decode import check_readable, decode, describe
+from fewshot.errors import ImageDecodeError
+
+COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8))
+ARRAY = np.asarray(COLOURS)
+PLANES = torch.from_numpy(ARRAY.transpose(2, 0, 1).copy())
+FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP")
+
+
+def encoded(image, file_format, **options):
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def levels(source):
+    """The pixels of a decoded image as (height, width, 3) whole numbers."""
+    image = decode(source)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+GREY = Image.new("RGB", (5, 4), (200, 200, 200))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [(GREY.convert(mode), 200) for mode in ("L", "P", "RGB", "CMYK", "YCbCr", "HSV", "RGBA", "LA")]
+    + [(GREY.convert("LA").convert("La"), 200), (GREY.convert("RGBA").convert("RGBa"), 200)]
+    + [(GREY.convert("P").convert("PA"), 200), (Image.new("LAB", (5, 4), (200, 128, 128)), 200)]
+    + [(Image.new("1", (5, 4), 1), 255)],
+    ids=lambda given: getattr(given, "mode", None),
+)
+def test_an_opaque_image_of_any_mode_keeps_its_brightness(image, expected):  # row 49
+    assert np.abs(levels(image) - expected).max() <= (6 if image.mode in ("LAB", "P", "PA") else 2)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGBA", (2, 2), (255, 0, 0, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (2, 2), (255, 0, 0, 128)), (255, 127, 127)),
+        (Image.new("LA", (2, 2), (0, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (2, 2), (255, 0, 0, 128)).convert("RGBa"), (255, 127, 127)),
+        (Image.new("LA", (2, 2), (0, 128)).convert("La"), (127, 127, 127)),
+    ],
+    ids=["RGBA", "half", "LA", "RGBa", "La"],
+)
+def test_transparent_pixels_show_white_and_not_their_hidden_colour(image, expected):  # row 48
+    np.testing.assert_allclose(levels(image), np.broadcast_to(expected, (2, 2, 3)), atol=1)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_the_transparent_colour_of_a_palette_shows_the_background(file_format):  # row 48
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1])
+    data = encoded(image, file_format, transparency=0)
+    assert levels(data).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+    assert np.asarray(decode(data, background=(1, 2, 3)))[0, 0].tolist() == [1, 2, 3]
+
+
+def test_the_transparent_colour_of_an_image_without_palette_shows_white():  # row 48
+    data = encoded(Image.new("RGB", (2, 2), (9, 8, 7)), "PNG", transparency=(9, 8, 7))
+    assert (levels(data) == 255).all()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM", None])
+def test_16_bits_are_scaled_and_do_not_saturate(file_format):  # row 50
+    image = Image.fromarray(np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16))
+    data = encoded(image, file_format) if file_format else image
+    assert levels(data)[0].T.tolist() == [[0, 0, 1, 1, 128, 255]] * 3
+
+
+def test_32_bits_are_taken_for_16_and_refused_beyond():  # row 50
+    assert levels(Image.fromarray(np.array([[0, 65535]], np.int32)))[0, :, 0].tolist() == [0, 255]
+    with pytest.raises(ImageDecodeError, match=r"greys reach from -1 to 70000; expected 0\.\.65535"):
+        decode(Image.fromarray(np.array([[-1, 70000]], np.int32)))
+
+
+@pytest.mark.parametrize("through", [lambda a: a, Image.fromarray, lambda a: encoded(Image.fromarray(a), "TIFF")])
+def test_floats_in_0_to_1_are_scaled_and_others_refused(through):  # row 51
+    assert levels(through(np.array([[0, 0.5, 1]], np.float32)))[0, :, 0].tolist() == [0, 128, 255]
+    for wrong in ([[0, 255]], [[-1, 0.5]], [[np.nan, 0.5]], [[0.5, np.nan]], [[0, np.inf]]):
+        with pytest.raises(ImageDecodeError, match=r"scale them to 0\.\.1"):
+            decode(through(np.array(wrong, np.float32)))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(orientation, file_format):  # row 52
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16], upright[:8, 16:], upright[8:, :16] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    # What a camera held that way has stored.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(file_format, {})
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), file_format, exif=exif, **options)
+    np.testing.assert_allclose(levels(data), upright, atol=4)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_several_frames_the_first_is_taken_with_a_warning(file_format):  # row 53
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="has 3 frames; the first is taken"):
+        assert levels(data)[0, 0].argmax() == 0
+
+
+def test_an_image_without_frames_warns_of_nothing():
+    mpo = encoded(COLOURS, "MPO", save_all=True, append_images=[COLOURS])  # a photograph and its preview
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for data in [encoded(COLOURS, file_format) for file_format in FORMATS] + [mpo]:
+            assert decode(data).size == (17, 13)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_a_truncated_file_is_an_error_that_names_it(tmp_path, file_format, part):  # row 54
+    data = encoded(COLOURS, file_format)
+    path = tmp_path / "cut.img"
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(ImageDecodeError, match=r"cut\.img: ") as caught:
+        decode(path)
+    assert caught.value.source == str(path)
+
+
+def test_a_bit_turned_over_in_a_png_is_noticed_wherever_it_changes_a_pixel():  # row 56
+    data, noticed = encoded(COLOURS, "PNG"), 0
+    for i in range(8, len(data)):
+        bad = bytearray(data)
+        bad[i] ^= 4
+        try:
+            assert (levels(bytes(bad)) == ARRAY).all()
+        except ImageDecodeError:
+            noticed += 1
+    assert noticed > 0.9 * len(data)
+
+
+def test_a_bit_turned_over_in_a_jpeg_is_an_error_or_another_image():  # row 55
+    data, modes = encoded(COLOURS, "JPEG"), set()
+    for i in range(2, len(data), 3):
+        bad = bytearray(data)
+        bad[i] ^= 4
+        try:
+            modes.add(decode(bytes(bad)).mode)
+        except ImageDecodeError:
+            modes.add(None)
+    assert modes == {"RGB", None}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"once upon a time", "not an image that Pillow knows but a text"),
+        (b"\n<!DOCTYPE html><title>404</title>", "not an image that Pillow knows but an HTML or XML page"),
+        (b"<html>", "but an HTML or XML page"),
+        (bytes(range(200, 256)), "not an image that Pillow knows$"),
+    ],
+)
+def test_what_is_no_image_is_told(tmp_path, content, reason):  # row 57
+    (tmp_path / "cat.jpg").write_bytes(content)
+    with pytest.raises(ImageDecodeError, match=r"cat\.jpg: .*" + reason):
+        decode(tmp_path / "cat.jpg")
+    with pytest.raises(ImageDecodeError, match=rf"<{len(content)} bytes>: .*" + reason):
+        decode(content)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):  # row 58
+    bombs, small = [encoded(Image.new("1", (side, side)), "PNG") for side in (9500, 14000)], encoded(COLOURS, "PNG")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("unpacked"))
+    with pytest.raises(ImageDecodeError, match="9500 x 9500 pixels, above the limit of 89478485; shrink it"):
+        decode(bombs[0])
+    with pytest.raises(ImageDecodeError, match="too large to be opened safely"):
+        decode(bombs[1])
+    with pytest.raises(ImageDecodeError, match="17 x 13 pixels, above the limit of 220"):
+        decode(small, max_pixels=220)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bomb_is_a_decode_error_also_where_warnings_are_errors():  # row 58
+    with pytest.raises(ImageDecodeError, match="too large"):
+        decode(encoded(Image.new("1", (9500, 9500)), "PNG"))
+
+
+def test_one_pixel_is_enough_and_none_is_not():  # rows 59 and 60
+    assert decode(encoded(Image.new("RGB", (1, 20000)), "PNG")).size == (1, 20000)
+    assert levels(np.full((1, 1, 3), 7, np.uint8)).tolist() == [[[7, 7, 7]]]
+    assert levels(encoded(Image.new("L", (1, 1), 9), "PNG")).tolist() == [[[9, 9, 9]]]
+    for empty in (Image.new("RGB", (0, 0)), Image.new("L", (3, 0))):
+        with pytest.raises(ImageDecodeError, match="nothing to see"):
+            decode(empty)
+    for empty in (np.zeros((0, 0), np.uint8), np.zeros((0, 5, 3)), np.zeros((4, 0), np.uint16), torch.zeros(3, 0, 5)):
+        with pytest.raises(ImageDecodeError, match="no pixels"):
+            decode(empty)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ARRAY,
+        ARRAY[::-1][::-1],
+        np.asfortranarray(ARRAY),
+        ARRAY.astype(np.uint16) * 257,
+        ARRAY / 255,
+        (ARRAY / 255).astype(np.float16),
+        np.dstack([ARRAY, np.full((13, 17), 255, np.uint8)]),
+        PLANES,
+        PLANES / 255,
+        (PLANES / 255).requires_grad_(),
+        (PLANES / 255).double(),
+        encoded(COLOURS, "PNG"),
+        bytearray(encoded(COLOURS, "PNG")),
+        memoryview(encoded(COLOURS, "PNG")),
+        COLOURS,
+    ],
+)
+def test_whatever_holds_the_colours_gives_the_same_image(source):  # row 65
+    np.testing.assert_array_equal(levels(source), ARRAY)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (4, 5, 1)])
+def test_greys_have_one_channel_or_none(shape):  # row 65
+    grey = np.full(shape, 77, np.uint8)
+    source = torch.from_numpy(grey) if shape[0] == 1 else grey
+    assert levels(source).tolist() == [[[77] * 3] * 5] * 4
+
+
+def test_masks_and_half_precision_of_both_kinds_are_taken():  # row 65
+    assert levels(np.array([[True, False]]))[0, :, 0].tolist() == [255, 0]
+    assert levels(torch.ones(3, 2, 2, dtype=torch.bfloat16)).tolist() == [[[255] * 3] * 2] * 2
+    assert levels(torch.full((3, 2, 2), 0.5, dtype=torch.float16))[0, 0, 0] == 128
+
+
+def test_blue_first_cannot_be_told_and_is_taken_as_it_comes():  # row 65
+    np.testing.assert_array_equal(levels(ARRAY[..., ::-1]), ARRAY[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (np.zeros((3, 3, 3), np.uint8), "channels could be the first or the last axis; pass a PIL image"),
+        (torch.zeros(3, 3, 3), "could be the first or the last axis"),
+        (torch.zeros(4, 9, 4), "could be the first or the last axis"),
+        (np.zeros((3, 8, 9), np.uint8), r"channels last; this one has them first: pass array\.transpose\(1, 2, 0\)"),
+        (torch.zeros(8, 9, 3), r"channels first; this one has them last: pass tensor\.permute\(2, 0, 1\)"),
+        (np.zeros((8, 9, 7), np.uint8), "an array has its 1 to 4 channels last$"),
+        (np.zeros(5, np.uint8), "expected one image"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "expected one image"),
+        (np.zeros((8, 8), np.int64), "its numbers are int64; expected uint8, uint16, or floats"),
+        (torch.zeros(3, 8, 8, dtype=torch.int32), "its numbers are int32"),
+        (np.array([["a"]]), "its numbers are <U1"),
+    ],
+)
+def test_numbers_whose_meaning_would_be_guessed_are_refused(source, reason):  # row 65
+    with pytest.raises(ImageDecodeError, match=reason):
+        decode(source)
+
+
+@pytest.mark.parametrize("source", [None, 3, [[0, 1]], {"path": "a.png"}, open])
+def test_what_holds_no_image_is_a_type_error(source):
+    with pytest.raises(TypeError, match=f"given as {type(source).__name__}; expected a path, bytes"):
+        decode(source)
+
+
+def test_paths_that_are_no_readable_file_are_refused_unopened(tmp_path, monkeypatch):  # rows 61 and 62
+    (tmp_path / "real.png").write_bytes(encoded(COLOURS, "PNG"))
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name, reason in {
+        "": "this is a folder",
+        "none.png": "no such file",
+        "pipe.png": "not a regular file",
+        "zero.png": "not a regular file",
+        "loop.png": "too many levels of symbolic links",
+        "nul\0.png": "null",
+    }.items():
+        with pytest.raises(ImageDecodeError, match=reason):
+            decode(str(tmp_path / name))
+        with pytest.raises(ImageDecodeError, match=f"image 7, .*{reason}"):
+            check_readable(tmp_path / name, 7)
+    assert decode(tmp_path / "real.png").size == (17, 13)
+    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    with pytest.raises(ImageDecodeError, match="real.png: permission denied"):
+        decode(tmp_path / "real.png")
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a title"
+    return exif
+
+
+SEEDS = [encoded(COLOURS, file_format, exif=turned()) for file_format in ("PNG", "JPEG", "WEBP", "TIFF")]
+SEEDS += [
+    encoded(COLOURS, "GIF", save_all=True, append_images=[COLOURS.rotate(90)]),
+    encoded(COLOURS.quantize(8), "PNG"),
+]
+SEEDS += [encoded(COLOURS, "TIFF", compression=kind) for kind in ("tiff_lzw", "jpeg")]
+
+
+def decodes_or_says_why(data):
+    with suppress(ImageDecodeError):
+        image = decode(data)
+        assert image.mode == "RGB"
+        assert min(image.size) > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None, max_examples=800)
+@given(
+    data=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=8),
+    cut=st.none() | st.integers(0, 1 << 16),
+    head=st.booleans(),
+)
+def test_a_damaged_image_decodes_or_is_a_decode_error_and_nothing_else(data, changes, cut, head):
+    damaged = bytearray(data)
+    for position, value in changes:
+        damaged[position % (min(len(data), 160) if head else len(data))] = value
+    decodes_or_says_why(bytes(damaged if cut is None else damaged[: cut % len(data)]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None, max_examples=200)
+@given(data=st.binary(max_size=200), seed=st.sampled_from(SEEDS), kept=st.integers(0, 40))
+def test_random_bytes_are_a_decode_error_and_nothing_else(data, seed, kept):
+    decodes_or_says_why(seed[:kept] + data)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError, TypeError, KeyError, NotImplementedError, MemoryError, ZeroDivisionError]
+)
+def test_whatever_a_decoder_reports_damage_by_is_a_decode_error(monkeypatch, error):
+    def fail(self):
+        raise error("broken inside")
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(ImageDecodeError, match="cannot be decoded: .*broken inside"):
+        decode(COLOURS)
+
+
+def test_an_interruption_is_not_taken_for_damage(monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "load", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        decode(COLOURS)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16", "F"])
+def test_the_users_image_is_left_as_it_was(mode):
+    image = Image.new(mode, (3, 2)) if mode in ("I;16", "F") else COLOURS.convert(mode)
+    image.getexif()[0x0112] = 6
+    before = image.tobytes(), image.mode, image.size, dict(image.getexif())
+    assert decode(image).size == image.size[::-1]
+    assert (image.tobytes(), image.mode, image.size, dict(image.getexif())) == before
+
+
+def test_a_wrong_suffix_does_not_matter(tmp_path):
+    COLOURS.save(tmp_path / "a.jpg", "PNG")
+    np.testing.assert_array_equal(levels(tmp_path / "a.jpg"), ARRAY)
+
+
+def test_of_a_pil_image_it_is_the_frame_that_it_shows():  # row 53
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 0, 250))]
+    image = Image.open(io.BytesIO(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])))
+    image.seek(1)
+    assert levels(image)[0, 0].tolist() == [0, 0, 250]
+    assert image.tell() == 1
+
+
+def test_an_image_has_a_name_in_messages():
+    assert describe("a/b.png") == "a/b.png"
+    assert describe(b"12345") == "<5 bytes>"
+    assert describe(np.zeros((2, 3))) == "<ndarray of shape (2, 3)>"
+    assert describe(Image.new("L", (1, 1))) == "<Image>"

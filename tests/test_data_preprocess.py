@@ -1,0 +1,161 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timm.data import create_transform, resolve_model_data_config
+
+from fewshot.data.preprocess import CROP_MODES, INTERPOLATIONS, Preprocessing
+
+MODELS = ("tf_efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_050")
+PHOTOGRAPH = Image.fromarray(load_sample_images().images[0])
+SIZES = [(640, 427), (427, 640), (224, 224), (100, 80), (17, 19), (50, 400), (333, 77), (1000, 301)]
+
+
+def timms_pixels(config, image):
+    """What timm's own evaluation transform makes of an image, as levels of 255."""
+    used = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+    transform = create_transform(**{name: config[name] for name in used}, is_training=False)
+    x = transform(image).numpy().transpose(1, 2, 0)
+    return (x * np.array(config["std"]) + np.array(config["mean"])) * 255
+
+
+def check_against_timm(config, size):
+    image = PHOTOGRAPH.resize(size)
+    ours, theirs = Preprocessing.of(config)(image), timms_pixels(config, image)
+    assert ours.shape == theirs.shape
+    assert ours.dtype == np.uint8
+    difference = np.abs(ours - theirs)
+    assert difference.max() <= 3.01  # a level more or less before the last step is up to three after a bicubic one
+    assert difference.mean() < 0.2
+
+
+@pytest.fixture(scope="module")
+def configs():
+    return {name: resolve_model_data_config(timm.create_model(name, num_classes=2)) for name in MODELS}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_pixels_are_those_of_timms_own_transform(configs, name, size):
+    check_against_timm(configs[name], size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("crop_pct", [0.5, 0.875, 1.0, 1.15])
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+def test_so_are_those_of_every_crop_mode(configs, crop_mode, crop_pct, size):
+    changes = {"crop_mode": crop_mode, "crop_pct": crop_pct, "input_size": (3, 96, 96), "interpolation": "bilinear"}
+    check_against_timm({**configs["resnet18"], **changes}, size)
+
+
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+def test_so_are_those_of_a_network_that_is_not_square(configs, crop_mode):
+    config = {**configs["resnet18"], "input_size": (3, 64, 128), "crop_mode": crop_mode, "crop_pct": 1.0}
+    for size in ((640, 427), (200, 400), (300, 90)):
+        check_against_timm(config, size)
+
+
+def test_a_fitting_image_is_not_touched():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    for crop_mode in CROP_MODES:
+        np.testing.assert_array_equal(Preprocessing(3, 32, 48, crop_mode=crop_mode)(pixels), pixels)
+
+
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 5), (32, 48)])
+def test_every_image_gets_the_shape_of_the_network(size, channels, crop_mode):
+    for crop_pct in (0.01, 0.875, 1.15, 300):
+        pixels = Preprocessing(channels, 32, 48, crop_mode=crop_mode, crop_pct=crop_pct)(Image.new("RGB", size))
+        assert pixels.shape == ((32, 48) if channels == 1 else (32, 48, 3))
+
+
+@given(
+    st.builds(
+        Preprocessing,
+        st.sampled_from([1, 3]),
+        st.integers(1, 600),
+        st.integers(1, 600),
+        st.tuples(*[st.floats(0, 1)] * 3),
+        st.tuples(*[st.floats(0.01, 1)] * 3),
+        st.sampled_from(sorted(INTERPOLATIONS)),
+        st.floats(0.1, 1.5),
+        st.sampled_from(CROP_MODES),
+        st.tuples(*[st.integers(0, 255)] * 3),
+        st.integers(1, 1 << 40),
+    )
+)
+def test_it_survives_json(preprocessing):
+    text = json.dumps(preprocessing.to_dict(), allow_nan=False)
+    assert Preprocessing.from_dict(json.loads(text)) == preprocessing
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("channels", 2, "1 or 3"),
+        ("height", 0, "a whole number from 1"),
+        ("height", "224", "a whole number from 1"),
+        ("width", 32.5, "a whole number from 1"),
+        ("mean", (), "a tuple of numbers"),
+        ("mean", ("a",), "a tuple of numbers"),
+        ("mean", (float("nan"),), "a tuple of numbers"),
+        ("std", (0.5, 0.0, 0.5), "a tuple of numbers above 0"),
+        ("interpolation", "cubic", "bilinear"),
+        ("interpolation", ["bilinear"], "bilinear"),
+        ("crop_pct", 0, "a number above 0"),
+        ("crop_pct", float("nan"), "a number above 0"),
+        ("crop_pct", None, "a number above 0"),
+        ("crop_mode", "middle", "center, squash, border"),
+        ("background", (255, 255), "red, green and blue"),
+        ("max_pixels", 0, "a whole number from 1"),
+    ],
+)
+def test_bad_values_are_told_in_a_sentence(name, value, expected):
+    good = Preprocessing(3, 32, 32).to_dict()
+    with pytest.raises(ValueError, match=f"^{name} is .*; expected .*{expected}"):
+        Preprocessing.from_dict({**good, name: value})
+
+
+def test_missing_and_unknown_values_are_refused():
+    good = Preprocessing(3, 32, 32).to_dict()
+    with pytest.raises(ValueError, match="expected .*'height'"):
+        Preprocessing.from_dict({name: value for name, value in good.items() if name != "height"})
+    with pytest.raises(ValueError, match="preprocessing has .*'zoom'"):
+        Preprocessing.from_dict({**good, "zoom": 2})
+
+
+def test_of_takes_another_size_and_what_timm_leaves_open():
+    preprocessing = Preprocessing.of({"input_size": (3, 224, 224), "interpolation": "random"}, 64)
+    assert (preprocessing.height, preprocessing.width) == (64, 64)
+    assert (preprocessing.interpolation, preprocessing.crop_pct, preprocessing.crop_mode) == (
+        "bilinear",
+        0.875,
+        "center",
+    )
+
+
+def test_a_thread_of_pixels_costs_no_more_memory_than_another_image():  # row 59
+    script = """
+import resource, sys
+from PIL import Image
+from fewshot.data.preprocess import Preprocessing
+steps = [Preprocessing(3, 224, 224, crop_mode=mode, crop_pct=0.875) for mode in ("center", "squash", "border")]
+images = [Image.new("RGB", size) for size in ((1, 20000), (20000, 1))]
+steps[0](Image.new("RGB", (300, 200)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for step in steps:
+    for image in images:
+        assert step(image).shape == (224, 224, 3)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(result.stdout) * unit < 64 << 20  # scaled as a whole, it has 1.1 thousand million pixels

@@ -1,0 +1,213 @@
+import os
+import unicodedata
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fewshot.data.images import LabeledImages
+from fewshot.data.scan import list_images, read_csv, scan_folder
+from fewshot.errors import ImageDecodeError
+
+
+def put(root, *names):
+    """Write a tiny image at each place below a folder."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(root / name)
+
+
+def found(root):
+    """Return {label: names of its files}."""
+    paths, labels = scan_folder(root)
+    return {
+        label: [os.path.basename(p) for p, of in zip(paths, labels, strict=True) if of == label] for label in labels
+    }
+
+
+def test_the_first_folder_is_the_label_and_the_order_is_that_of_the_names(tmp_path):
+    put(tmp_path, "dog/2.png", "cat/10.png", "cat/deep/er/1.JPG", "cat/2.png")
+    assert found(tmp_path) == {"cat": ["10.png", "2.png", "1.JPG"], "dog": ["2.png"]}
+    assert [os.path.basename(p) for p in list_images(tmp_path / "cat")] == ["10.png", "2.png", "1.JPG"]
+
+
+def test_hidden_files_and_those_of_other_kinds_are_passed_over(tmp_path):  # row 64
+    put(tmp_path, "cat/1.png", "cat/._1.png", ".git/1.png", "cat/.thumbnails/1.png")
+    for name in ("cat/.DS_Store", "cat/Thumbs.db", "cat/notes.txt", "cat/1.npy", "loose.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert found(tmp_path) == {"cat": ["1.png"]}
+    assert len(list_images(tmp_path)) == 1
+
+
+def test_links_that_lead_round_and_what_is_no_file_are_passed_over(tmp_path):  # row 62
+    put(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "cat" / "itself").symlink_to("itself")
+    (tmp_path / "cat" / "itself.png").symlink_to("itself.png")
+    (tmp_path / "cat" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "cat" / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "cat" / "folder.png").mkdir()
+    (tmp_path / "round").symlink_to("round")
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    assert found(tmp_path) == {"cat": ["1.png"], "dog": ["1.png"]}
+    assert len(list_images(tmp_path)) == 2
+
+
+def test_links_to_files_and_to_folders_elsewhere_are_followed_once(tmp_path):  # row 62
+    put(tmp_path, "elsewhere/1.png", "data/cat/1.png")
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "cat" / "2.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "data" / "dog2").symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="1 folders in .* hold no image and are passed over: 'dog2'"):
+        assert found(tmp_path / "data") == {"cat": ["1.png", "2.png"], "dog": ["1.png"]}
+
+
+@pytest.mark.parametrize(
+    "twins", [("Cat", "cat"), (unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café"))]
+)
+def test_class_folders_of_nearly_one_name_are_two_classes_with_a_warning(tmp_path, twins):  # row 64
+    put(tmp_path, f"{twins[0]}/1.png", f"{twins[1]}/1.png")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system holds one folder of these names")
+    with pytest.warns(UserWarning, match="differ only in case or Unicode form"):
+        assert set(found(tmp_path)) == set(twins)
+
+
+def test_distinct_classes_warn_of_nothing(tmp_path):
+    put(tmp_path, "cat/1.png", "cats/1.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "where", "reason"),
+    [
+        ((), "", "holds no images; expected a folder for each class"),
+        (("1.png", "2.png"), "", "holds 2 images but no class folders"),
+        (("1.png",), "1.png", "is a file; expected a folder"),
+        ((), "none", "is not there; expected a folder"),
+    ],
+)
+def test_a_folder_without_classes_is_told_in_a_sentence(tmp_path, names, where, reason):
+    put(tmp_path, *names)
+    with pytest.raises(ValueError, match=reason):
+        scan_folder(tmp_path / where)
+    if where:
+        with pytest.raises(ValueError, match=reason):
+            list_images(tmp_path / where)
+
+
+def test_only_empty_class_folders_are_no_classes(tmp_path):
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match="holds no images"):
+        scan_folder(tmp_path)
+
+
+def test_labels_of_a_table_stay_the_text_that_they_are(tmp_path):
+    labels = ["NA", "001", "null", "1e5", "nan", "None", "True", " x ", "café", "3.0"]
+    rows = "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels))
+    (tmp_path / "t.csv").write_text("path,label\n" + rows, encoding="utf-8-sig")
+    data = LabeledImages.from_table(tmp_path / "t.csv")
+    assert data.labels.tolist() == labels
+    assert data.images.tolist() == [str(tmp_path / f"{i}.png") for i in range(len(labels))]
+
+
+def test_the_rows_of_one_split_are_taken(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label,split\na.png,x,train\nb.png,y,test\nc.png,z,train\n")
+    assert LabeledImages.open(tmp_path / "t.csv", "train").labels.tolist() == ["x", "z"]
+    assert len(LabeledImages.open(tmp_path / "t.csv")) == 3
+    with pytest.raises(ValueError, match=r"t\.csv has no split 'val'; it has test, train"):
+        LabeledImages.open(tmp_path / "t.csv", "val")
+
+
+@pytest.mark.parametrize(
+    ("text", "split", "reason"),
+    [
+        ("path,class\na.png,x\n", None, r"has no column 'label'; expected path, label"),
+        ("a.png,x\n", None, r"has no column 'path'"),
+        ("path;label\na.png;x\n", None, r"has no column 'path'"),
+        ("path,label\na.png,x\n", "train", r"has no column 'split', so no split 'train'"),
+        ("path,label\na.png,x\nb.png,\n", None, r"has no label in row 1"),
+        ("path,label\na.png,x\nb.png\n", None, r"has no label in row 1"),
+        ("path,label\n,x\n", None, r"has no path in row 0"),
+        ("path,label\na.png,x,train\nb.png,y,test\n", None, r"has more values in a row than names"),
+        ("path,label\na.png,x\nb.png,y,test\n", None, r"cannot be read as a CSV file"),
+        ("", None, r"cannot be read as a CSV file"),
+        (b"path,label\na.png,caf\xe9\n", None, r"cannot be read as a CSV file in UTF-8"),
+    ],
+)
+def test_a_table_that_is_incomplete_is_told_in_a_sentence(tmp_path, text, split, reason):
+    (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=r"t\.csv " + reason):
+        LabeledImages.from_table(tmp_path / "t.csv", split=split)
+
+
+def test_a_table_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ValueError, match="is not there; expected a CSV file"):
+        read_csv(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match="is a folder; expected a CSV file"):
+        read_csv(tmp_path)
+
+
+def test_a_path_may_not_lead_out_of_the_root(tmp_path):  # row 63
+    put(tmp_path, "data/in.png", "out.png")
+    (tmp_path / "data" / "link").symlink_to(tmp_path)
+    (tmp_path / "data2").mkdir()
+    outside = ["../out.png", "sub/../../out.png", "link/out.png", str(tmp_path / "out.png"), "../data2/x.png", "/"]
+    for path in outside:
+        frame = pd.DataFrame({"path": ["in.png", path], "label": ["a", "b"]})
+        with pytest.raises(ValueError, match=r"the table names '.*', which lies outside .*/data; .*allow_outside=True"):
+            LabeledImages.from_table(frame, root=tmp_path / "data")
+        assert len(LabeledImages.from_table(frame, root=tmp_path / "data", allow_outside=True)) == 2
+    inside = ["in.png", "./in.png", "link/data/in.png", "sub/../in.png", str(tmp_path / "data" / "in.png"), "..in.png"]
+    frame = pd.DataFrame({"path": inside, "label": "a"})
+    assert len(LabeledImages.from_table(frame, root=tmp_path / "data")) == len(inside)
+
+
+def test_a_data_frame_is_taken_by_its_rows_whatever_its_index(tmp_path):
+    frame = pd.DataFrame({"path": list("abcd"), "label": [3, 1, 3, 2], "split": ["x", "y", "x", "y"]})
+    frame = frame.set_index(pd.Index([40, 7, 7, 0]))
+    data = LabeledImages.from_table(frame, root=tmp_path, split="x")
+    assert data.labels.tolist() == [3, 3]
+    assert data.images.tolist() == [str(tmp_path / "a"), str(tmp_path / "c")]
+    frame.loc[0, "label"] = np.nan
+    with pytest.raises(ValueError, match="the table has no label in row 0"):
+        LabeledImages.from_table(frame, root=tmp_path)
+
+
+def test_paths_of_a_frame_count_from_the_working_directory(tmp_path, monkeypatch):
+    put(tmp_path, "a.png")
+    monkeypatch.chdir(tmp_path)
+    data = LabeledImages.from_table(pd.DataFrame({"path": ["a.png"], "label": ["x"]}))
+    assert data.decoded(4, cache=tmp_path).images.shape == (1, 4, 4, 3)
+
+
+def test_a_missing_file_is_found_before_anything_is_decoded(tmp_path):  # row 61
+    put(tmp_path, "a.png")
+    data = LabeledImages.from_table(pd.DataFrame({"path": ["a.png", "gone.png"], "label": "x"}), root=tmp_path)
+    with pytest.raises(ImageDecodeError, match=r"image 1, .*gone\.png: no such file"):
+        data.decoded(4, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_open_says_what_it_takes(tmp_path):
+    put(tmp_path, "train/cat/1.png", "1.png")
+    assert LabeledImages.open(tmp_path, "train").labels.tolist() == ["cat"]
+    with pytest.raises(ValueError, match="val is not there"):
+        LabeledImages.open(tmp_path, "val")
+    with pytest.raises(ValueError, match=r"1\.png is a file that is no \.csv table; expected"):
+        LabeledImages.open(tmp_path / "1.png")
+    with pytest.raises(ValueError, match="none is not there; expected a folder of class folders"):
+        LabeledImages.open(tmp_path / "none")
+
+
+def test_a_link_does_not_take_the_images_of_the_class_it_leads_to(tmp_path):
+    for name in ("lynx", "zebra"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / name / "1.png")
+    (tmp_path / "aardvark").symlink_to(tmp_path / "zebra")
+    with pytest.warns(UserWarning, match="'aardvark'"):
+        assert scan_folder(tmp_path)[1].tolist() == ["lynx", "zebra"]

@@ -1,0 +1,25 @@
+import io
+import sys
+
+from fewshot.progress import progress_bar
+
+
+def test_a_log_file_gets_a_line_now_and_then(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress_bar(1000, "image", show=True, desc="embedding") as bar:
+        for _ in range(1000):
+            bar.update()
+        written = sys.stderr.getvalue()
+    assert "embedding" in written
+    assert written.count("\r") < 5
+
+
+def test_hidden_it_writes_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress_bar(3, "image", show=False) as bar:
+        bar.update(3)
+    assert sys.stderr.getvalue() == ""
+
+
+def test_it_runs_along_what_it_is_given():
+    assert list(progress_bar(3, "image", show=False, iterable="abc")) == ["a", "b", "c"]
