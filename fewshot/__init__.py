@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fewshot.data.distort import Distortion
     from fewshot.data.glyphs import glyphs
     from fewshot.data.images import LabeledImages
-    from fewshot.embedder import embed
+    from fewshot.embedding.embedder import Embedder
+    from fewshot.embedding.network import embed
     from fewshot.episodes import Episode, EpisodeSampler
     from fewshot.evaluation import EvalResult, evaluate
     from fewshot.index import PrototypeIndex
@@ -25,18 +26,21 @@ if TYPE_CHECKING:
     from fewshot.learners.matching import MatchingClassifier, MatchingLearner
     from fewshot.learners.prototypical import PrototypicalClassifier, PrototypicalLearner
     from fewshot.memory import Memory, Statistics
+    from fewshot.model.image_classifier import FewShotImageClassifier
     from fewshot.registry import list_learners, register_learner
     from fewshot.similarity import pairwise_similarity
     from fewshot.training.config import TrainConfig
     from fewshot.training.trainer import MetaTrainer
-    from fewshot.weights import load_weights
+    from fewshot.weights import load_learner, load_weights
 
 _HOME = {
     "Distortion": "data.distort",
+    "Embedder": "embedding.embedder",
     "Episode": "episodes",
     "EpisodeSampler": "episodes",
     "EvalResult": "evaluation",
     "FewShotClassifier": "classifier",
+    "FewShotImageClassifier": "model.image_classifier",
     "LabeledImages": "data.images",
     "Learner": "learners.base",
     "MatchingClassifier": "learners.matching",
@@ -50,10 +54,11 @@ _HOME = {
     "TrainConfig": "training.config",
     "create_backbone": "backbones",
     "digits": "data.digits",
-    "embed": "embedder",
+    "embed": "embedding.network",
     "evaluate": "evaluation",
     "glyphs": "data.glyphs",
     "list_learners": "registry",
+    "load_learner": "weights",
     "load_weights": "weights",
     "pairwise_similarity": "similarity",
     "register_learner": "registry",

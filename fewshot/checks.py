@@ -254,3 +254,15 @@ def warn_of_zero_rows(X: NDArray[Any]) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def shorten(labels: NDArray[Any], n: int = 10) -> str:
+    """Return labels for a message, the first `n` of them.
+
+    Examples
+    --------
+    >>> shorten(np.array(["ant", "bee", "cat"]), 2)
+    "'ant', 'bee', ... (3 in all)"
+    """
+    shown = ", ".join(repr(label) for label in labels[:n].tolist())
+    return shown if len(labels) <= n else f"{shown}, ... ({len(labels)} in all)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +12,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from fewshot._version import __version__
 from fewshot.checks import (
     check_embeddings,
     check_labels,
@@ -24,6 +22,7 @@ from fewshot.checks import (
 from fewshot.errors import UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.learners.base import Learner
+from fewshot.pickling import VersionedPickle
 from fewshot.snapshot import INDEXES
 from fewshot.unknown import mark_unknown, unknown_mark
 
@@ -36,7 +35,7 @@ def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
     return True
 
 
-class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
+class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     """What all few-shot classifiers share; a subclass says which learner it stands on.
 
     Embeddings are compared in their own precision, float32 or float64 (integers count as float64); statistics are
@@ -117,6 +116,28 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         return self._learn(X, y, classes, sample_weight, getattr(self, "model_", None))
 
+    def remove_class(self, label: Any) -> Self:
+        """Forget a class and all of its support; the others answer as if it had never been learned.
+
+        Parameters
+        ----------
+        label : object
+            One of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class, or it is the only one. The classifier is then unchanged.
+        """
+        check_is_fitted(self)
+        return self.adopt(self.model_.without(label, self.index))
+
+    def adopt(self, model: FittedModel) -> Self:
+        """Answer with a model that is there already: one read from a file, or a part of this one."""
+        self.model_, self.classes_, self.n_support_ = model, model.classes, model.n_support
+        self.n_features_in_ = model.memory.keys.shape[-1]
+        return self
+
     def _check_parameters(self) -> None:
         if self.index not in INDEXES:
             raise UnknownNameError("index", self.index, INDEXES)
@@ -142,8 +163,7 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         warn_if_look_alike(all_classes)
         if self.on_invalid == "unknown":
             unknown_mark(self.unknown_label, all_classes)  # an error now, not at the first bad query
-        learned.model_ = FittedModel.learn(learner, X, y, weight, all_classes, self.index, old)
-        learned.classes_, learned.n_support_ = learned.model_.classes, learned.model_.n_support
+        learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
         # All at once and at the end: where anything above fails, what was learned before still stands.
         self.__dict__ = learned.__dict__
         return self
@@ -276,20 +296,3 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         if model.learner.metric == "cosine":
             warn_of_zero_rows(X[~unknown])
         return model, X, unknown
-
-    # ---- pickling ----------------------------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_fewshot_version": __version__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        version = state.pop("_fewshot_version", "unknown")
-        if version != __version__:
-            warnings.warn(
-                f"this {type(self).__name__} was pickled by fewshot {version} and is read by {__version__}; "
-                "it may not work or answer differently",
-                UserWarning,
-                stacklevel=2,
-            )
-        super().__setstate__(state)

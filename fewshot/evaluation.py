@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from fewshot.checks import refuse_bad_rows, to_numpy
-from fewshot.embedder import embed, evaluating
+from fewshot.embedding.network import embed, evaluating
 from fewshot.episodes import Episode, EpisodeSampler
 from fewshot.learners.base import Learner, as_learner
 from fewshot.snapshot import to_tensor

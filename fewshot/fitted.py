@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.checks import check_k
+from fewshot.checks import check_k, shorten
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory, Statistics
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
@@ -67,6 +67,19 @@ class FittedModel:
             places = np.searchsorted(classes, old.classes)
             statistics = old.statistics.relabel(torch.from_numpy(places), len(classes)) + statistics
             n_support[places] += old.n_support
+        return cls.of(learner, classes, n_support, statistics, index)
+
+    @classmethod
+    @torch.inference_mode()
+    def of(
+        cls,
+        learner: Learner,
+        classes: NDArray[Any],
+        n_support: NDArray[np.int64],
+        statistics: Statistics,
+        index: str,
+    ) -> FittedModel:
+        """Return the model of statistics that are there already."""
         memory, snapshot = learner.memorize(statistics), None
         if learner.indexable:
             memory = memory.compact()
@@ -74,6 +87,22 @@ class FittedModel:
             several = index == "auto" and not memory.one_key_per_class and len(memory.keys) > len(classes)
             snapshot = KeySnapshot(memory.keys, learner.metric, "exact" if several else index)
         return cls(learner, classes, n_support, statistics, memory, snapshot)
+
+    def without(self, label: Any, index: str) -> FittedModel:
+        """Return the model that has never seen the class `label`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class, or no other one.
+        """
+        places = np.array([i for i, known in enumerate(self.classes.tolist()) if known != label], dtype=np.int64)
+        if len(places) == len(self.classes):
+            raise ValueError(f"there is no class {label!r}; the classes are {shorten(self.classes)}")
+        if not len(places):
+            raise ValueError(f"{label!r} is the only class; a classifier needs one")
+        kept = self.statistics.keep(torch.from_numpy(places))
+        return type(self).of(self.learner, self.classes[places], self.n_support[places], kept, index)
 
     @torch.inference_mode()
     def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:

@@ -78,6 +78,30 @@ class Statistics:
             support["labels"] = new_labels[support["labels"]]
         return replace(self, n_way=n_way, count=count, sums=sums, support=support)
 
+    def keep(self, classes: Tensor) -> Statistics:
+        """Return the summary of the support of some classes, renumbered 0, 1, ... in the order given.
+
+        Parameters
+        ----------
+        classes : Tensor of shape (n,)
+            Distinct integers below `n_way`.
+
+        Raises
+        ------
+        TypeError
+            If something was summed over all classes, from which none can be taken.
+        """
+        if self.totals:
+            raise TypeError("what was summed over all classes cannot be parted again; fit without that class")
+        place = torch.full((self.n_way,), -1).index_copy(0, classes, torch.arange(len(classes)))
+        support = dict(self.support)
+        if support:
+            rows = torch.nonzero(place[support["labels"]] >= 0).squeeze(-1)
+            support = {name: value[rows] for name, value in support.items()}
+            support["labels"] = place[support["labels"]]
+        sums = {name: value[..., classes, :] for name, value in self.sums.items()}
+        return replace(self, n_way=len(classes), count=self.count[..., classes], sums=sums, support=support)
+
 
 @dataclass(frozen=True, eq=False)
 class Memory:

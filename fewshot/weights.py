@@ -1,21 +1,88 @@
-"""Weights of a backbone and its learner: one safetensors file, no pickle."""
+"""Checkpoints: the weights of a backbone and its learner in one safetensors file, no pickle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
+from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.checkpoint import Checkpoint, describe_training
 from fewshot.files import replacing
 from fewshot.learners.base import Learner
+from fewshot.registry import learner_class
 
 
 def save_weights(path: str | Path, backbone: nn.Module, learner: Learner) -> None:
-    """Write the weights of backbone and learner to one safetensors file, whole or not at all."""
+    """Write a checkpoint, whole or not at all: the weights of backbone and learner, and how to build both."""
+    metadata = describe_training(backbone, describe_learner(learner))
     with replacing(path) as partial:
-        save_file({k: v.detach().contiguous().cpu() for k, v in state(backbone, learner).items()}, partial)
+        save_file(_plain(backbone, learner), partial, metadata)
+
+
+def dump_weights(backbone: nn.Module, learner: Learner, preprocessing: Preprocessing) -> bytes:
+    """Return the content of a checkpoint whose images are prepared by `preprocessing`."""
+    return save(_plain(backbone, learner), describe_training(backbone, describe_learner(learner), preprocessing))
+
+
+def _plain(backbone: nn.Module, learner: Learner) -> dict[str, Tensor]:
+    return {k: v.detach().contiguous().cpu() for k, v in state(backbone, learner).items()}
+
+
+def describe_learner(learner: Learner) -> dict[str, Any]:
+    """Return the registered name and the arguments of a learner, as JSON can hold them.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be built from them; see `Learner.arguments`.
+    """
+    return {"name": learner.name, "params": learner.arguments()}
+
+
+def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learner:
+    """Return the learner that `describe_learner` described, with `weights` and in evaluation mode.
+
+    Raises
+    ------
+    UnknownNameError
+        If no learner is registered by that name here.
+    """
+    learner = learner_class(described["name"])(**described["params"])
+    learner.load_state_dict(dict(weights))
+    return learner.eval()
+
+
+def load_learner(path: str | Path) -> Learner:
+    """Return the learner of a checkpoint that `MetaTrainer` wrote, as it was trained.
+
+    Parameters
+    ----------
+    path : path
+        A file ``best.safetensors``.
+
+    Raises
+    ------
+    ValueError
+        If the file is no checkpoint.
+    UnknownNameError
+        If its learner is not registered here.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fewshot import PrototypicalLearner, create_backbone
+    >>> path = tempfile.mkdtemp() + "/best.safetensors"
+    >>> save_weights(path, create_backbone("conv4"), PrototypicalLearner("cosine", temperature=0.5))
+    >>> load_learner(path)
+    PrototypicalLearner(metric='cosine', temperature=0.5)
+    """
+    checkpoint = Checkpoint.open(path)
+    return build_learner(checkpoint.learner, checkpoint.part("learner."))
 
 
 def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None = None) -> None:

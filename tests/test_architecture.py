@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap"},
     {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support"},
     {"learners.base", "snapshot"},
-    {"fitted", "embedder", "embedding", "index"},
+    {"fitted", "embedding", "index"},
     {"estimator"},
     {"classifier", "learners", "weights"},
     {"evaluation", "model"},

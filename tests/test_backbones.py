@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fewshot import create_backbone
+from fewshot.backbones import spec_of
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.randomness import seeded
 
@@ -108,3 +109,18 @@ def test_mismatched_builds_name_the_cure(monkeypatch):
 def test_widths_can_be_chosen():
     with seeded(0):
         assert ResNet12(0, widths=(4, 8))(torch.zeros(1, 3, 16, 16)).shape == (1, 8)
+
+
+def test_a_network_knows_how_it_was_made_and_what_it_sees():
+    network = create_backbone("conv4", in_chans=1, img_size=20)
+    assert spec_of(network) == {"name": "conv4", "kwargs": {"in_chans": 1, "img_size": 20}}
+    assert network.pretrained_cfg["input_size"] == (1, 20, 20)
+    assert spec_of(torch.nn.Identity()) is None
+    with_layer = create_backbone("conv4")
+    with_layer.fewshot_spec = {"name": "conv4", "kwargs": {"norm_layer": torch.nn.BatchNorm2d}}
+    assert spec_of(with_layer) is None
+
+
+def test_the_hub_is_asked_only_for_what_somebody_publishes():
+    with pytest.raises(ValueError, match="nobody publishes weights of 'conv4'"):
+        create_backbone("conv4", pretrained=True)

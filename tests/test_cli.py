@@ -39,5 +39,5 @@ def test_a_folder_that_cannot_be_made_is_a_failure(tmp_path):
     (tmp_path / "file").write_text("in the way")
     result = run("demo", "--out", str(tmp_path / "file" / "demo"))
     assert result.returncode == 1
-    assert "Not a directory; choose another folder with --out" in result.stderr
+    assert "Not a directory; choose another place with --out" in result.stderr
     assert "Traceback" not in result.stderr

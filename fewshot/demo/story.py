@@ -21,7 +21,7 @@ from fewshot.data.images import LabeledImages
 from fewshot.demo.incremental import add_a_class, look_up
 from fewshot.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, Outcome, accuracy_frame
 from fewshot.demo.page import write_page
-from fewshot.embedder import embed
+from fewshot.embedding.network import embed
 from fewshot.evaluation import evaluate
 from fewshot.files import write_text
 from fewshot.manifest import manifest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import math
 from typing import Any, ClassVar
 
@@ -80,6 +82,36 @@ class Learner(nn.Module):
         if self.log_temperature is not None:
             return self.log_temperature.exp()
         return torch.tensor(self._fixed_temperature, dtype=torch.float64)
+
+    @property
+    def learn_temperature(self) -> bool:
+        """Whether meta-training adjusts the temperature."""
+        return self.log_temperature is not None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that build a learner like this one; weights are in its ``state_dict``.
+
+        Each argument of the constructor is read from the attribute of its name.
+
+        Raises
+        ------
+        TypeError
+            If an argument is not kept under its name, or is nothing that JSON can hold.
+        """
+        params = {}
+        for name in inspect.signature(type(self)).parameters:
+            if not hasattr(self, name):
+                raise TypeError(
+                    f"{type(self).__name__} takes {name!r} but has no attribute of that name; keep it as self.{name}, "
+                    "so that the learner can be saved"
+                )
+            value = getattr(self, name)
+            params[name] = value.item() if isinstance(value, Tensor) else value
+        try:
+            json.dumps(params)
+        except TypeError as error:
+            raise TypeError(f"an argument of {type(self).__name__} cannot be saved as JSON: {error}") from None
+        return params
 
     # ---- hooks -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fewshot.data.images import LabeledImages
-from fewshot.embedder import embed
+from fewshot.embedding.network import embed
 from fewshot.episodes import EpisodeSampler
 from fewshot.evaluation import evaluate
 from fewshot.learners.base import Learner

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from fewshot.backbones import create_backbone
+from fewshot.backbones import check_backbone, create_backbone
 from fewshot.data.images import LabeledImages
-from fewshot.embedder import to_input
+from fewshot.embedding.network import to_input
 from fewshot.episodes import AUGMENT, MODEL, Episode, EpisodeSampler, episode_rng
 from fewshot.errors import TrainingError
 from fewshot.learners.base import Learner, as_learner
+from fewshot.progress import progress_bar
 from fewshot.randomness import seeded
 from fewshot.training.config import TrainConfig, TrainResult
 from fewshot.training.keeping import BestKeeper, CsvLog
@@ -73,6 +72,8 @@ class MetaTrainer:
     ) -> None:
         self.config = config or TrainConfig()
         self.learner = as_learner(learner)
+        if isinstance(backbone, str):
+            check_backbone(backbone)  # an error now, not after the data are read
         self._architecture = backbone if isinstance(backbone, str) else ""
         self._network = None if isinstance(backbone, str) else backbone
         self.augment = augment
@@ -100,7 +101,8 @@ class MetaTrainer:
         train, val : LabeledImages
             Images; the two must not share a class. Without `val` the last weights are kept.
         out : path, optional
-            A folder for ``log.csv``, written as training goes, and ``best.safetensors``.
+            A folder for ``log.csv``, written as training goes, and the checkpoint ``best.safetensors``, which
+            `Embedder` and `FewShotImageClassifier` take as a backbone.
         progress : bool, default=True
             Whether to show a progress bar on standard error.
 
@@ -116,6 +118,9 @@ class MetaTrainer:
         TrainingError
             If the loss or its gradient is not finite; the message names the episode. The best weights are in place.
         """
+        for data in (train, val):
+            if data is not None and not data.is_decoded:
+                raise ValueError("train and val must be pixels of one size, not files; pass train.decoded(size=84)")
         _check_disjoint(train, val)
         config = self.config
         sampler = EpisodeSampler(train.labels, config.n_way, config.n_shot, config.n_query, seed=config.seed)
@@ -124,7 +129,11 @@ class MetaTrainer:
         optimizer, schedule = self._optimizer()
         images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(self.device)
         result = TrainResult()
-        with keeper.restoring(backbone), CsvLog(out) as log, _bar(config.n_episodes, progress) as bar:
+        with (
+            keeper.restoring(backbone),
+            CsvLog(out) as log,
+            progress_bar(config.n_episodes, "episode", show=progress) as bar,
+        ):
             start = time.perf_counter()
             for i in range(config.n_episodes):
                 backbone.train()
@@ -151,6 +160,11 @@ class MetaTrainer:
             channels = 1 if train.images.ndim == 3 else train.images.shape[-1]
             sized = {"img_size": train.images.shape[1]} if self._architecture == "conv4" else {}
             self._network = create_backbone(self._architecture, seed=self.config.seed, in_chans=channels, **sized)
+        # The network owns its preprocessing: from now on, that of the images it is trained on.
+        height, width, channels = (*train.images.shape[1:], 1)[:3]
+        config = getattr(self._network, "pretrained_cfg", None) or {}
+        seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": "center"}
+        self._network.pretrained_cfg = {**config, **seen}  # type: ignore[assignment]
         self.learner.to(self.device)
         return self._network.to(self.device)
 
@@ -229,12 +243,6 @@ def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, 
         tasks[:, :, :n_shot].reshape(-1, n_way * n_shot, d),
         tasks[:, :, n_shot:].reshape(-1, n_way * (n - n_shot), d),
     )
-
-
-def _bar(total: int, progress: bool) -> tqdm[Any]:
-    # A log file wants a line now and then, a terminal ten a second.
-    interval = 0.1 if sys.stderr.isatty() else 5.0
-    return tqdm(total=total, unit="episode", disable=not progress, mininterval=interval, dynamic_ncols=True)
 
 
 def _check_disjoint(train: LabeledImages, val: LabeledImages | None) -> None:

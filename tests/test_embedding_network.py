@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot import create_backbone, embed
-from fewshot.embedder import to_input
+from fewshot.embedding.network import to_input
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 28, 28)).astype(np.uint8)
 

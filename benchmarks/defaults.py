@@ -1,0 +1,86 @@
+"""What a backbone without a learner of its own is given by default, chosen on validation classes alone.
+
+For each image size: accuracy of prototypes on 5-way episodes under both metrics, and the temperature of cosine
+prototypes under which the right answers are likeliest (least mean negative log-likelihood over 1 and 5 shots). Test
+classes are not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewshot import Embedder, EpisodeSampler, LabeledImages, PrototypicalLearner, evaluate
+from fewshot.files import write_text
+from fewshot.manifest import manifest
+
+SHOTS = (1, 5)
+TEMPERATURES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
+
+
+@torch.inference_mode()
+def negative_log_likelihoods(
+    embeddings: NDArray[np.float32], labels: NDArray[Any], n_shot: int, n_episodes: int, seed: int
+) -> NDArray[np.float64]:
+    """Return the mean negative log-likelihood of the true class at each of `TEMPERATURES`."""
+    x, sampler = torch.from_numpy(embeddings), EpisodeSampler(labels, 5, n_shot, 15, seed=seed)
+    learner, total = PrototypicalLearner("cosine"), np.zeros(len(TEMPERATURES))
+    for i in range(n_episodes):
+        episode = sampler[i]
+        support, query = (torch.from_numpy(part) for part in (episode.support_labels, episode.query_labels))
+        cosines = learner(x[episode.support], support, x[episode.query], 5)  # at temperature 1
+        total += [float(torch.nn.functional.cross_entropy(cosines / t, query)) for t in TEMPERATURES]
+    return total / n_episodes
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row for each image size."""
+    data, rows = LabeledImages.open(options.data, "val"), []
+    for size in options.size:
+        embeddings = Embedder(options.backbone, img_size=size).transform(data)
+        row: dict[str, Any] = {"pixels": size}
+        for metric in ("cosine", "sqeuclidean"):
+            for shot in SHOTS:
+                result = evaluate(
+                    PrototypicalLearner(metric),
+                    embeddings,
+                    data.labels,
+                    n_shot=shot,
+                    n_episodes=options.episodes,
+                    seed=options.seed,
+                )
+                row[f"{metric}, {shot}-shot"] = [100 * result.mean, 100 * result.ci95]
+        curves = [negative_log_likelihoods(embeddings, data.labels, s, options.episodes, options.seed) for s in SHOTS]
+        row["temperature"] = TEMPERATURES[int(np.mean(curves, axis=0).argmin())]
+        row["negative log-likelihood"] = {
+            str(t): float(v) for t, v in zip(TEMPERATURES, np.mean(curves, 0), strict=True)
+        }
+        print(json.dumps({k: v for k, v in row.items() if k != "negative log-likelihood"}), flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Measure, print and write the results."""
+    parser = argparse.ArgumentParser(prog="defaults.py", description=__doc__)
+    parser.add_argument("data", metavar="DATA", help="prepared data with a split 'val', e.g. of data_prep/cifar_fs.py")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--size", type=int, nargs="+", default=[32, 64, 96, 128, 160, 224], metavar="PX")
+    parser.add_argument("--episodes", type=int, default=600, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    parser.add_argument("--out", default="benchmarks/results/defaults.json", metavar="FILE", help="%(default)s")
+    options = parser.parse_args()
+    rows = measure(options)
+    command = " ".join(["python benchmarks/defaults.py", *sys.argv[1:]])
+    facts = {"manifest": manifest(command, options.seed), "backbone": options.backbone, "rows": rows}
+    write_text(options.out, json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

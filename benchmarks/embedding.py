@@ -1,0 +1,157 @@
+"""Images per second of `Embedder` beside a bare loop of timm's network over the same images, decoded already.
+
+The bare loop is given the batch size and memory layout that it is fastest with here. Contestants take turns, so that a
+machine that slows down slows all of them; a figure is the median over the rounds, with the quartiles beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+
+from fewshot import Embedder, create_backbone
+from fewshot.data.preprocess import Preprocessing
+from fewshot.files import write_text
+from fewshot.manifest import manifest
+
+#: What the bare loop may choose from.
+BATCHES = (2, 4, 8, 16, 64)
+LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
+
+
+def make_photos(folder: Path, n: int, seed: int) -> list[str]:
+    """Write `n` JPEG files: pieces of the two photographs that scikit-learn brings, 300 to 427 pixels a side."""
+    rng, photos, paths = np.random.default_rng(seed), load_sample_images().images, []
+    for i in range(n):
+        photo = photos[i % len(photos)]
+        height, width = rng.integers(300, 428, 2)
+        top, left = rng.integers(0, photo.shape[0] - height + 1), rng.integers(0, photo.shape[1] - width + 1)
+        paths.append(str(folder / f"{i:04d}.jpg"))
+        Image.fromarray(photo[top : top + height, left : left + width]).save(paths[-1], quality=90)
+    return paths
+
+
+class BareLoop:
+    """The network alone: batches of uint8 images, scaled, and passed through."""
+
+    def __init__(self, network: nn.Module, images: NDArray[np.uint8], seen: Preprocessing) -> None:
+        self.network, self.images = network, torch.from_numpy(images).permute(0, 3, 1, 2)
+        self.mean, self.std = (torch.tensor(v).view(1, -1, 1, 1) for v in (seen.mean, seen.std))
+        self.batch, self.layout = BATCHES[0], "channels last"
+
+    def choose(self) -> None:
+        """Keep the batch size and the layout that are fastest here."""
+        took: dict[tuple[str, int], list[float]] = {}
+        for _ in range(3):
+            for layout, batch in product(LAYOUTS, BATCHES):
+                self.layout, self.batch = layout, batch
+                took.setdefault((layout, batch), []).append(seconds(self))
+        self.layout, self.batch = min(took, key=lambda key: median(took[key]))
+
+    @torch.inference_mode()
+    def __call__(self) -> NDArray[np.float32]:
+        """Return the embeddings (n, d)."""
+        layout = LAYOUTS[self.layout]
+        self.network.to(memory_format=layout)  # type: ignore[call-overload]
+        parts: list[Tensor] = []
+        for start in range(0, len(self.images), self.batch):
+            x = self.images[start : start + self.batch].float().div_(255).sub_(self.mean).div_(self.std)
+            parts.append(self.network(x.contiguous(memory_format=layout)))
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return torch.cat(parts).numpy()
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Return how long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure(backbone: str, n: int, rounds: int, seed: int) -> dict[str, Any]:
+    """Return images per second of each contestant, and its speed as a share of the bare loop's."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make_photos(Path(folder), n, seed)
+        usual = Embedder(backbone, progress=False)
+        # For decoded images the same without a margin to cut off: an image of the network's size passes as it is.
+        network = create_backbone(backbone, pretrained_cfg_overlay={"crop_pct": 1.0})
+        network.load_state_dict(usual.network.state_dict())
+        embedder = Embedder(network.to(memory_format=torch.channels_last), progress=False)
+        prepare = embedder.preprocessing
+        decoded = np.stack([prepare(path) for path in paths])
+        bare = BareLoop(network, decoded, prepare)
+        bare.choose()
+        contestants = {
+            "bare loop": bare,
+            "Embedder, decoded images": lambda: embedder.transform(decoded),
+            "Embedder, JPEG files": lambda: usual.transform(paths),
+        }
+        expected = bare()
+        answers = [embedder.transform(given) for given in (decoded, paths)]
+        difference = max(float(np.abs(answer - expected).max() / np.abs(expected).max()) for answer in answers)
+        took = np.array([[seconds(contestant) for contestant in contestants.values()] for _ in range(rounds)])
+    rows = [
+        {
+            "what": what,
+            "images a second": round(n / float(np.median(took[:, i])), 1),
+            "share of the bare loop": quartiles(took[:, 0] / took[:, i]),
+        }
+        for i, what in enumerate(contestants)
+    ]
+    side = f"{prepare.height} x {prepare.width}"
+    return {
+        "backbone": backbone,
+        "images": n,
+        "pixels": side,
+        "rounds": rounds,
+        "bare loop": f"batches of {bare.batch}, {bare.layout}",
+        "largest difference": difference,
+        "rows": rows,
+    }
+
+
+def quartiles(values: NDArray[np.float64]) -> list[float]:
+    """Return lower quartile, median and upper quartile."""
+    return [round(float(q), 3) for q in np.quantile(values, [0.25, 0.5, 0.75])]
+
+
+def main() -> None:
+    """Measure, print a table and write the results."""
+    parser = argparse.ArgumentParser(prog="embedding.py", description=__doc__)
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=96, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=11, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the pieces (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
+    parser.add_argument("--out", default="benchmarks/results/embedding.json", metavar="FILE", help="%(default)s")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    results = measure(options.backbone, options.images, options.rounds, options.seed)
+    command = " ".join(["python benchmarks/embedding.py", *sys.argv[1:]])
+    write_text(options.out, json.dumps({"manifest": manifest(command, options.seed), **results}, indent=1) + "\n")
+    print(f"{results['backbone']} on {results['images']} images of {results['pixels']}; {results['bare loop']}")
+    print(f"{'':28s}{'images/s':>10s}{'share':>8s}   quartiles")
+    for row in results["rows"]:
+        low, median, high = row["share of the bare loop"]
+        print(f"{row['what']:28s}{row['images a second']:10.1f}{median:8.3f}   {low:.3f} to {high:.3f}")
+    print(f"largest difference of an embedding: {results['largest difference']:.1e} of their scale")
+
+
+if __name__ == "__main__":
+    main()

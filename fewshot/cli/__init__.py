@@ -1,0 +1,47 @@
+"""The command line: ``fewshot COMMAND``. Heavy packages load only when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from fewshot.cli.options import make_parser
+from fewshot.errors import FewshotError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 1 for a failure, 2 for a user's mistake.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows ``fewshot``; the process's own arguments by default.
+
+    Examples
+    --------
+    >>> main(["demo", "--episodes", "0"])
+    Traceback (most recent call last):
+    SystemExit: 2
+    """
+    options = make_parser().parse_args(arguments)
+    try:
+        module = import_module(f"fewshot.cli.{options.module}")
+        return int(getattr(module, options.command)(options))
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+    except (ValueError, TypeError) as error:
+        return _say(str(error), 2)
+    except OSError as error:
+        cure = "choose another place with --out" if hasattr(options, "out") else "choose another place"
+        return _say(f"{error.filename or 'the results'}: {error.strerror or error}; {cure}", 1)
+    except FewshotError as error:
+        return _say(str(error), 1)
+
+
+def _say(sentence: str, status: int) -> int:
+    print(f"fewshot: {sentence}", file=sys.stderr)
+    return status

@@ -1,0 +1,20 @@
+"""``fewshot demo``."""
+
+from __future__ import annotations
+
+import argparse
+
+from fewshot.demo.story import run_demo
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the demonstration."""
+    run_demo(
+        options.out,
+        train_episodes=options.train_episodes,
+        test_episodes=options.episodes,
+        seed=options.seed,
+        progress=not options.quiet,
+        say=print,
+    )
+    return 0

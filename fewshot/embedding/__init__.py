@@ -1,0 +1,1 @@
+"""From images to embeddings: networks, their weights and their preprocessing."""

@@ -1,0 +1,298 @@
+"""The `Embedder`: images in, embeddings out, in scikit-learn's manner."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from torch import nn
+
+from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.items import CHUNK_PIXELS, as_items, check_paths, prepared_chunks
+from fewshot.embedding.loaded import Loaded, choose_device
+from fewshot.embedding.network import evaluating
+from fewshot.embedding.sources import Source
+from fewshot.errors import ArtifactError, ImageDecodeError, UnknownNameError
+from fewshot.heap import keeping_memory
+from fewshot.progress import progress_bar
+
+ON_ERROR = ("raise", "nan")
+#: Seconds before a progress bar appears.
+BAR_AFTER = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What became of a collection of images.
+
+    Attributes
+    ----------
+    embeddings : ndarray of shape (n, d), float32
+        NaN in the rows of images that could not be read.
+    errors : list of ImageDecodeError
+        Why, one for each such image.
+    thumbnails : list of bytes
+        Small pictures of what the network saw, if they were asked for; empty where an image could not be read.
+    """
+
+    embeddings: NDArray[np.float32]
+    errors: list[ImageDecodeError]
+    thumbnails: list[bytes] = field(default_factory=list)
+
+
+#: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
+_LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
+
+
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Embed images of any kind with any timm backbone, each with its own preprocessing.
+
+    Nothing is loaded before the first image; what is loaded is shared by clones and never pickled: a copy in another
+    process loads the same weights again and refuses others. A network given as such is pickled with its weights.
+
+    Parameters
+    ----------
+    backbone : str, path or nn.Module, default="tf_efficientnet_lite0"
+        A timm name (or ``conv4``, ``resnet12``), a checkpoint that `MetaTrainer` wrote, or a network.
+    weights : path, {"offline", "random"} or None, default=None
+        A local file (safetensors, or a state dict of torch); the package of the extra `offline`, which is the default
+        for ``tf_efficientnet_lite0``, ``1`` and ``2``; or untrained.
+    pretrained : bool, default=False
+        Whether timm fetches the weights from its hub.
+    img_size : int, optional
+        Side of the images that the network sees; its own by default.
+    device : str, default="auto"
+        ``auto`` takes a GPU if there is one; a network given as such stays where it is.
+    batch_size : int, optional
+        Images that the network sees at a time; by default 4 of 224 x 224 pixels on a CPU, 64 elsewhere, and as many
+        more as they are smaller. The embedding of an image does not depend on it, up to float32 rounding.
+    n_jobs : int, optional
+        Threads that decode; by default two a core, at most 16.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether an image that cannot be read is an error, or a row of NaN and a warning.
+    progress : bool, default=True
+        Whether work of more than two seconds shows a progress bar on standard error.
+
+    Attributes
+    ----------
+    fingerprint : str
+        SHA-256 of weights and preprocessing; embeddings of equal fingerprints can be compared.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range or the weights are not said; at the first use, as scikit-learn does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fewshot import Embedder
+    >>> embedder = Embedder("conv4", weights="random", img_size=28)
+    >>> embedder.transform([np.zeros((60, 40, 3), np.uint8), np.zeros((9, 9), np.uint8)]).shape
+    (2, 64)
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | nn.Module = "tf_efficientnet_lite0",
+        *,
+        weights: str | Path | None = None,
+        pretrained: bool = False,
+        img_size: int | None = None,
+        device: str | torch.device = "auto",
+        batch_size: int | None = None,
+        n_jobs: int | None = None,
+        on_error: str = "raise",
+        progress: bool = True,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.pretrained = pretrained
+        self.img_size = img_size
+        self.device = device
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.on_error = on_error
+        self.progress = progress
+
+    def fit(self, X: Any = None, y: Any = None) -> Self:
+        """Check the parameters; there is nothing to learn."""
+        self._check_parameters()
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the embeddings of images.
+
+        Parameters
+        ----------
+        X : collection of n images
+            Paths, bytes, PIL images, arrays and tensors, in a list, an array or a Series; one uint8 array (n, h, w) or
+            (n, h, w, c); or `LabeledImages`.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            In the order of the images.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read, unless ``on_error="nan"``; paths are looked up before the first is decoded.
+        TypeError
+            If X is one image, or nothing that holds images.
+        """
+        return self.embed(X).embeddings
+
+    def embed(self, X: Any, *, thumbnails: bool = False) -> Embedded:
+        """Return the embeddings of images, what could not be read, and if wanted small pictures of what was seen.
+
+        Parameters
+        ----------
+        X : collection of n images
+            As for `transform`.
+        thumbnails : bool, default=False
+            Whether to make them.
+
+        Raises
+        ------
+        ImageDecodeError, TypeError
+            As for `transform`.
+        """
+        self._check_parameters()
+        items = as_items(X)
+        if self.on_error == "raise":
+            for error in check_paths(items):
+                raise error
+        embedded = self._embed(items, thumbnails)
+        if embedded.errors:
+            first = embedded.errors[0]
+            warnings.warn(
+                f"{len(embedded.errors)} of {len(items)} images could not be read, first {first}",
+                UserWarning,
+                stacklevel=2,
+            )
+        return embedded
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and preprocessing."""
+        return self._load().fingerprint
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, loaded if it was not yet."""
+        return self._load().network
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared for the network."""
+        return self._load().preprocessing
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._embed([], False).embeddings.shape[1]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_clone__(self) -> Embedder:
+        # Parameters as they are: scikit-learn's own way would copy a network given as such.
+        clone = type(self)(**self.get_params(deep=False))
+        clone.__dict__.update({k: v for k, v in self.__dict__.items() if k in ("_loaded", "_expected")})
+        return clone
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in super().__getstate__().items() if k not in ("_loaded", "_loaded_as")}
+        if "_loaded" in self.__dict__ and not isinstance(self.backbone, nn.Module):
+            state["_expected"] = self.fingerprint
+        return state
+
+    def _source(self) -> Source:
+        weights = None if self.weights is None else os.fspath(self.weights)
+        return Source(os.fspath(self.backbone), weights, self.pretrained, self.img_size)  # type: ignore[arg-type]
+
+    def _check_parameters(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise UnknownNameError("on_error", self.on_error, ON_ERROR)
+        for name in ("batch_size", "n_jobs", "img_size"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+                raise ValueError(f"{name} is {value!r}; expected a whole number from 1")
+        if isinstance(self.backbone, nn.Module):
+            if self.weights is not None or self.pretrained:
+                raise ValueError("a network given as such has its weights; leave weights and pretrained out")
+        elif not isinstance(self.backbone, (str, os.PathLike)):
+            raise TypeError(
+                f"backbone is {self.backbone!r}; expected a timm name, the path of a checkpoint or a network"
+            )
+        else:
+            self._source().check()
+
+    def _load(self) -> Loaded:
+        self._check_parameters()
+        if isinstance(self.backbone, nn.Module):
+            config = getattr(self.backbone, "pretrained_cfg", None) or {}
+            return Loaded(self.backbone, Preprocessing.of(config, self.img_size))
+        source, device = self._source(), choose_device(self.device)
+        key = (source, str(device), *(_stamp(path) for path in (source.backbone, source.weights)))
+        if self.__dict__.get("_loaded_as") != key or "_loaded" not in self.__dict__:
+            loaded = _LOADED.get(key)
+            if loaded is None:
+                network, preprocessing = source.load()
+                loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing)
+            self._refuse_others(loaded)
+            self._loaded, self._loaded_as = loaded, key
+        return self._loaded
+
+    def _refuse_others(self, loaded: Loaded) -> None:
+        expected = self.__dict__.get("_expected")
+        if expected is not None and loaded.fingerprint != expected:
+            raise ArtifactError(
+                f"the weights or preprocessing of {self.backbone!r} found here are not those that this embedder "
+                f"was saved with ({loaded.fingerprint[:12]}, expected {expected[:12]}); install the same"
+            )
+
+    @torch.inference_mode()
+    def _embed(self, items: Any, thumbnails: bool) -> Embedded:
+        loaded = self._load()
+        n_jobs = self.n_jobs or min(16, 2 * (os.cpu_count() or 1))
+        size, seen = self.batch_size or loaded.batch_size, loaded.preprocessing
+        n_chunk = CHUNK_PIXELS // (seen.height * seen.width)
+        # A network on the CPU has no core to spare for decoding beside it: there the two take turns.
+        ahead = 0 if loaded.is_on_cpu else 2
+        parts, errors, pictures = [], [], []
+        with (
+            evaluating(loaded.network),
+            keeping_memory(),
+            progress_bar(
+                len(items), "image", show=self.progress, desc="embedding", delay=BAR_AFTER, leave=False
+            ) as bar,
+        ):
+            for chunk in prepared_chunks(items, seen, max(n_chunk, size), n_jobs, ahead, thumbnails):
+                errors += [error for _, _, error in chunk if error is not None]
+                if errors and self.on_error == "raise":
+                    raise errors[0]
+                pictures += [picture or b"" for _, picture, _ in chunk] if thumbnails else []
+                for start in range(0, len(chunk), size):
+                    parts.append(loaded.embed([pixels for pixels, _, _ in chunk[start : start + size]]))
+                    bar.update(len(parts[-1]))
+            if not parts:
+                parts.append(loaded.embed([None])[:0])
+        return Embedded(np.concatenate(parts), errors, pictures)
+
+
+def _stamp(path: str | None) -> tuple[int, int] | None:
+    """Return what changes when a file does; None for what is no file."""
+    try:
+        status = os.stat(path) if path else None
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if status else None

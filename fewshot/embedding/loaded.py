@@ -1,0 +1,111 @@
+"""A network in place: on its device, with the preprocessing that belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.network import normalize
+
+#: Pixels in a batch. On a CPU the blocks of a larger one are beyond what is kept, see `fewshot.heap`.
+CPU_PIXELS, GPU_PIXELS = 4 * 224 * 224, 64 * 224 * 224
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A network with its preprocessing; its weights do not change while this is there.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode when `embed` is called.
+    preprocessing : Preprocessing
+        How images are prepared for it.
+    """
+
+    network: nn.Module
+    preprocessing: Preprocessing
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and preprocessing."""
+        digest = hashlib.sha256(json.dumps(self.preprocessing.to_dict(), sort_keys=True).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def parameter(self) -> Tensor:
+        """One of the weights: its device and its type are those of the network."""
+        return next(self.network.parameters(), torch.empty(0))
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether network and decoding share the same cores."""
+        return self.parameter.device.type == "cpu"
+
+    @property
+    def batch_size(self) -> int:
+        """Images that make a batch of about the size at which networks are fastest, 1 to 256."""
+        pixels = CPU_PIXELS if self.is_on_cpu else GPU_PIXELS
+        return min(max(pixels // (self.preprocessing.height * self.preprocessing.width), 1), 256)
+
+    def embed(self, pixels: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float32]:
+        """Return the embeddings (n, d) of one batch of prepared images; NaN where there is none.
+
+        Raises
+        ------
+        ValueError
+            If the network does not give one vector an image.
+        """
+        good = [i for i, image in enumerate(pixels) if image is not None]
+        if not good:
+            # The length of an embedding is not known before there is one.
+            p = self.preprocessing
+            blank = np.zeros((p.height, p.width, *([3] if p.channels == 3 else [])), np.uint8)
+            return self.embed([blank, *pixels])[1:]
+        y = self._forward(np.stack([image for image in pixels if image is not None]))
+        embeddings = np.full((len(pixels), y.shape[1]), np.nan, np.float32)
+        embeddings[good] = y.float().cpu().numpy()
+        return embeddings
+
+    def _forward(self, stacked: NDArray[np.uint8]) -> Tensor:
+        x = torch.from_numpy(stacked).to(self.parameter.device)
+        # Channels last in memory, as they come: convolutions are up to twice as fast.
+        x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
+        y = self.network(normalize(x, self.preprocessing.mean, self.preprocessing.std).to(self.parameter.dtype))
+        if not isinstance(y, Tensor) or y.dim() != 2:
+            shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(f"the backbone maps images to {shape}; expected (n, d), one embedding an image")
+        return y
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device itself; for ``auto`` a GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device is {str(device)!r}, which is not here ({reason}); use 'auto' or 'cpu'") from None
+    return chosen

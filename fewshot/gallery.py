@@ -1,0 +1,95 @@
+"""Pages of a classifier: its answers beside the queries, its classes with their images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fewshot.model.answer import Answer
+from fewshot.model.image_classifier import FewShotImageClassifier
+from fewshot.report.page import Page, QueryAnswer
+
+#: Support images that a page shows of a class.
+SHOWN = 12
+FOOTER = "Pictures are what the network saw: scaled, and cut to the middle."
+
+
+def write_answers(path: str | Path, model: FewShotImageClassifier, answers: Sequence[Answer]) -> None:
+    """Write a page of queries, each beside its answer, the probabilities and the nearest support images.
+
+    Parameters
+    ----------
+    path : path
+        The page, an HTML file that needs no other.
+    model : FewShotImageClassifier
+        Who answered.
+    answers : sequence of Answer
+        What `FewShotImageClassifier.answer` returned.
+    """
+    read = [answer for answer in answers if answer.error is None]
+    page = Page(
+        f"{len(answers)} images and their classes",
+        f"Answered by a classifier of {len(model.classes_)} classes, "
+        f"learned from {int(model.n_support_.sum())} images. "
+        "Beside each image: its class, the probabilities, and the support images nearest to it with their similarity "
+        "(higher is closer).",
+    )
+    if read:
+        page.task({}, [_query(answer) for answer in read])
+    if unread := [answer for answer in answers if answer.error is not None]:
+        page.section("Not read", "These files could not be read as images, so they have no answer.")
+        reasons = {answer.id: str(answer.error and answer.error.reason) for answer in unread}
+        page.table(pd.DataFrame.from_dict(reasons, orient="index", columns=["reason"]).rename_axis("image"))
+    _write(page, path)
+
+
+def write_classes(path: str | Path, model: FewShotImageClassifier, facts: Mapping[str, Any]) -> None:
+    """Write a page of the classes, with their support images, and of what the classifier is made of.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    model : FewShotImageClassifier
+        The classifier.
+    facts : mapping
+        Rows of the table, by name.
+    """
+    n_images = int(model.n_support_.sum())
+    page = Page(f"{len(model.classes_)} classes", f"Learned from {n_images} images, with no gradient step.")
+    counts = model.n_support_.tolist()
+    page.cards([(str(len(counts)), "classes"), (_range(counts), "images a class")])
+    page.section("Classes", "" if model.support_ is not None else "The support images were not kept.")
+    support = model.support_
+    if support is not None:
+        shown = {label: support.of(label).thumbnails for label in model.classes_.tolist()}
+        page.task({_title(label, len(all_)): all_[:SHOWN] for label, all_ in shown.items()}, [])
+    else:
+        labels = pd.Index(model.classes_, name="class")
+        page.table(pd.DataFrame({"images": counts}, labels))
+    page.section("What it is made of")
+    rows = {name: str(value) for name, value in facts.items()}
+    page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("part"))
+    _write(page, path)
+
+
+def _query(answer: Answer) -> QueryAnswer:
+    near = [(neighbour.label, neighbour.similarity, neighbour.thumbnail) for neighbour in answer.neighbours]
+    ranking = [(label, share, None) for label, share in answer.ranking]
+    return QueryAnswer(answer.thumbnail, None, ranking, answer.id, near)
+
+
+def _range(counts: list[int]) -> str:
+    return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
+
+
+def _title(label: Any, n: int) -> str:
+    return f"{label} ({n})"
+
+
+def _write(page: Page, path: str | Path) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    page.write(path, FOOTER)

@@ -1,0 +1,51 @@
+"""What a backbone is given where nothing else is asked for: an embedder and a learner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sklearn.base import clone
+from torch import nn
+
+from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.embedder import Embedder
+from fewshot.learners.base import Learner
+from fewshot.learners.prototypical import PrototypicalLearner
+from fewshot.weights import load_learner
+
+#: Of the cosine prototypes that a backbone without a learner of its own is given; `benchmarks/defaults.py`
+#: chooses it on validation classes.
+TEMPERATURE = 0.05
+
+
+def make_embedder(
+    backbone: str | Path | nn.Module | Embedder,
+    weights: str | Path | None,
+    pretrained: bool,
+    img_size: int | None,
+    device: str,
+    progress: bool,
+) -> Embedder:
+    """Return an embedder of one's own: of a backbone, or a clone of the one that is given.
+
+    Raises
+    ------
+    ValueError
+        If an embedder is given and one of its parameters beside it.
+    """
+    if not isinstance(backbone, Embedder):
+        return Embedder(
+            backbone, weights=weights, pretrained=pretrained, img_size=img_size, device=device, progress=progress
+        )
+    for name, value in (("weights", weights), ("pretrained", pretrained), ("img_size", img_size)):
+        if value:
+            raise ValueError(f"{name} belongs to the Embedder that is given as backbone; set it there")
+    return clone(backbone)
+
+
+def default_learner(embedder: Embedder) -> Learner:
+    """Return the learner that a checkpoint was trained with; for other backbones cosine prototypes."""
+    backbone = embedder.backbone
+    if not isinstance(backbone, nn.Module) and Path(backbone).is_file() and Checkpoint.is_one(backbone):
+        return load_learner(backbone)
+    return PrototypicalLearner("cosine", temperature=TEMPERATURE)

@@ -1,0 +1,297 @@
+"""From image files to answers: an embedder and a classifier in one, saved and loaded as one folder."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from fewshot.classifier import FewShotClassifier
+from fewshot.data.decode import describe
+from fewshot.embedding.embedder import Embedded, Embedder
+from fewshot.embedding.items import as_items
+from fewshot.errors import UnknownNameError
+from fewshot.learners.base import Learner
+from fewshot.model import saving
+from fewshot.model.answer import Answer, answer_all
+from fewshot.model.defaults import default_learner, make_embedder
+from fewshot.model.inputs import labelled, leave_out_unread, on_invalid
+from fewshot.pickling import VersionedPickle
+from fewshot.support import Support
+
+ON_ERROR = ("raise", "skip", "unknown")
+
+
+class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
+    """Learn classes from a few images each, answer, grow, and be saved with all of it in one folder.
+
+    Parameters
+    ----------
+    backbone : str, path, nn.Module or Embedder, default="tf_efficientnet_lite0"
+        A timm name, a checkpoint of `MetaTrainer`, a network, or an `Embedder` with settings of its own.
+    learner : str, Learner or None, default=None
+        A registered name or a learner. By default the learner that a checkpoint was trained with, and for other
+        backbones cosine prototypes: ``PrototypicalLearner("cosine", temperature=0.05)``.
+    weights, pretrained, img_size, device
+        Of the `Embedder`; left out where `backbone` is one.
+    on_error : {"raise", "skip", "unknown"}, default="raise"
+        What an image that cannot be read is: an error; left out of the support, with a warning, and as a query
+        answered with `unknown_label`; or an error in the support and unknown as a query.
+    unknown_label : object, optional
+        The answer for such a query; by default ``"unknown"`` for labels of text and -1 for integers.
+    index : {"auto", "exact", "faiss"}, default="auto"
+        How the nearest keys are found; see `PrototypeIndex`.
+    keep_support : bool, default=True
+        Whether names, embeddings and small pictures of the support images are kept, and saved, for `nearest_support`
+        and for reports. About 8 KB an image.
+    progress : bool, default=True
+        Whether long work shows a progress bar on standard error.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Support images of each class.
+    embedder_ : Embedder
+        From images to embeddings.
+    classifier_ : FewShotClassifier
+        From embeddings to answers.
+    support_ : Support or None
+        The support images, if kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fewshot import Embedder, FewShotImageClassifier, digits
+    >>> data = digits()
+    >>> model = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=28))
+    >>> model = model.fit(data.images[:50], data.labels[:50])
+    >>> model.predict(data.images[50:53]).shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | nn.Module | Embedder = "tf_efficientnet_lite0",
+        learner: str | Learner | None = None,
+        *,
+        weights: str | Path | None = None,
+        pretrained: bool = False,
+        img_size: int | None = None,
+        device: str = "auto",
+        on_error: str = "raise",
+        unknown_label: object = None,
+        index: str = "auto",
+        keep_support: bool = True,
+        progress: bool = True,
+    ) -> None:
+        self.backbone = backbone
+        self.learner = learner
+        self.weights = weights
+        self.pretrained = pretrained
+        self.img_size = img_size
+        self.device = device
+        self.on_error = on_error
+        self.unknown_label = unknown_label
+        self.index = index
+        self.keep_support = keep_support
+        self.progress = progress
+
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+        """Learn classes from labelled images, forgetting what was learned before.
+
+        Parameters
+        ----------
+        X : collection of n images, or LabeledImages
+            As `Embedder.transform` takes them.
+        y : array-like of shape (n,), optional
+            Labels: text, integers or booleans. Left out where X is `LabeledImages`.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read, unless ``on_error="skip"``.
+        ValueError
+            If there are no images, a label is missing, or a parameter is out of range.
+        """
+        embedder = self._make_embedder()
+        classifier = FewShotClassifier(
+            default_learner(embedder) if self.learner is None else self.learner,
+            index=self.index,
+            on_invalid=on_invalid(self.on_error),
+            unknown_label=self.unknown_label,
+        )
+        return self._learn(X, y, embedder, classifier, Support.none() if self.keep_support else None)
+
+    def partial_fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+        """Learn more images, of known or of new classes, beside what is known.
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`.
+
+        Raises
+        ------
+        ImageDecodeError, ValueError
+            As for `fit`. The classifier is then unchanged.
+        """
+        if not hasattr(self, "classifier_"):
+            return self.fit(X, y)
+        return self._learn(X, y, self.embedder_, copy.copy(self.classifier_), self.support_)
+
+    def remove_class(self, label: Any) -> Self:
+        """Forget a class and all of its support; the others answer as if it had never been learned.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class, or it is the only one. The classifier is then unchanged.
+        """
+        check_is_fitted(self)
+        classifier = copy.copy(self.classifier_).remove_class(label)
+        return self.publish(self.embedder_, classifier, self.support_ and self.support_.without(label))
+
+    def _learn(
+        self, X: Any, y: Any, embedder: Embedder, classifier: FewShotClassifier, support: Support | None
+    ) -> Self:
+        items, labels = labelled(X, y)
+        embedded = embedder.embed(items, thumbnails=support is not None)
+        if embedded.errors:
+            if self.on_error != "skip":
+                raise embedded.errors[0]
+            items, labels, embedded = leave_out_unread(items, labels, embedded)
+        classifier.partial_fit(embedded.embeddings, labels)
+        if support is not None:
+            known = classifier.classes_[np.searchsorted(classifier.classes_, np.asarray(labels))]
+            names = tuple(map(describe, items))
+            support += Support(names, known, embedded.embeddings, tuple(embedded.thumbnails))
+        # At the end and all at once: where anything above fails, what was learned before still stands.
+        return self.publish(embedder, classifier, support)
+
+    def publish(self, embedder: Embedder, classifier: FewShotClassifier, support: Support | None) -> Self:
+        """Answer with these from now on."""
+        self.embedder_, self.classifier_, self.support_ = embedder, classifier, support
+        self.classes_, self.n_support_ = classifier.classes_, classifier.n_support_
+        return self
+
+    def _make_embedder(self) -> Embedder:
+        if self.on_error not in ON_ERROR:
+            raise UnknownNameError("on_error", self.on_error, ON_ERROR)
+        made = make_embedder(self.backbone, self.weights, self.pretrained, self.img_size, self.device, self.progress)
+        return made.set_params(on_error="raise" if self.on_error == "raise" else "nan")
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the class of each image; `unknown_label` for one that cannot be read, unless ``on_error="raise"``.
+
+        Parameters
+        ----------
+        X : collection of n images
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels as they were given.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read and ``on_error="raise"``.
+        """
+        return self._answering().predict(self._embed(X).embeddings)
+
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
+        """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
+        return self._answering().predict_proba(self._embed(X).embeddings)
+
+    def nearest(self, X: Any, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        """Return labels and similarities (n, k) of the nearest keys: prototypes, or support where it is kept as keys.
+
+        Raises
+        ------
+        ValueError
+            If k is not in 1..number of keys.
+        """
+        return self._answering().nearest(self._embed(X).embeddings, k)
+
+    def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3) -> list[Answer]:
+        """Return all that is known of each image: the likeliest classes and the nearest support images.
+
+        Parameters
+        ----------
+        X : collection of n images
+            Queries.
+        top : int, default=3
+            Classes in the ranking, at most all.
+        n_neighbours : int, default=3
+            Support images; none where support is not kept.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read and ``on_error="raise"``.
+        """
+        items = as_items(X)
+        embedded = self._embed(items, thumbnails=True)
+        return answer_all(self.classifier_, self.support_, items, embedded, top, n_neighbours)
+
+    def _answering(self) -> FewShotClassifier:
+        """Return the classifier with the parameters of this moment; they may have been set since it was fitted."""
+        check_is_fitted(self)
+        return self.classifier_.set_params(on_invalid=on_invalid(self.on_error), unknown_label=self.unknown_label)
+
+    def _embed(self, X: Any, thumbnails: bool = False) -> Embedded:
+        check_is_fitted(self)
+        self.embedder_.set_params(on_error="raise" if self.on_error == "raise" else "nan")
+        with warnings.catch_warnings():
+            # Each unreadable query is answered "unknown"; that is what was asked for.
+            warnings.filterwarnings("ignore", message=".*images could not be read.*")
+            return self.embedder_.embed(X, thumbnails=thumbnails)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the classifier to a folder of JSON and safetensors, or replace the one that is there.
+
+        Weights, preprocessing, statistics, labels and kept support are all in it. The folder is replaced in one step:
+        a failure leaves what was there.
+
+        Parameters
+        ----------
+        folder : path
+            New, empty, or one that `save` has written.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder holds something else.
+        ValueError
+            If the network was made by hand, so that no file can say how to build it.
+        """
+        check_is_fitted(self)
+        saving.save(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> Self:
+        """Return a classifier that `save` has written; it answers as it did, up to float32 rounding on other machines.
+
+        Parameters
+        ----------
+        folder : path
+            The folder.
+        device : str, default="auto"
+            Where to embed.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder is none of these, is damaged, or was written by a newer version.
+        """
+        return saving.load(cls, folder, device)

@@ -1,0 +1,58 @@
+"""What a classifier of images is given: labelled images, and what to do where one cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fewshot.data.images import LabeledImages
+from fewshot.embedding.embedder import Embedded
+from fewshot.embedding.items import as_items
+
+
+def labelled(X: Any, y: Any) -> tuple[Sequence[Any], Any]:
+    """Return images and their labels, from `LabeledImages` or from the two of them.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or not one label for each.
+    """
+    if isinstance(X, LabeledImages):
+        if y is not None:
+            raise ValueError("X has labels of its own; leave y out, or pass X.images")
+        X, y = X.images, X.labels
+    if y is None:
+        raise ValueError("y is missing; give one label for each image, or LabeledImages")
+    items = as_items(X)
+    if not len(items):
+        raise ValueError("there are no images to learn from; give at least one of each class")
+    if len(items) != len(y):
+        raise ValueError(f"X has {len(items)} images and y {len(y)} labels; give one label for each image")
+    return items, y
+
+
+def leave_out_unread(items: Sequence[Any], labels: Any, embedded: Embedded) -> tuple[list[Any], list[Any], Embedded]:
+    """Return images, labels and embeddings without those that could not be read.
+
+    Raises
+    ------
+    ImageDecodeError
+        If none could be read.
+    """
+    unread = {error.index for error in embedded.errors}
+    rows = [i for i in range(len(items)) if i not in unread]
+    if not rows:
+        raise embedded.errors[0]
+    # The array of the labels, not the labels: a Series is not numbered from 0.
+    labels = np.asarray(labels)
+    thumbnails = [embedded.thumbnails[i] for i in rows] if embedded.thumbnails else []
+    read = Embedded(embedded.embeddings[rows], [], thumbnails)
+    return [items[i] for i in rows], [labels[i] for i in rows], read
+
+
+def on_invalid(on_error: str) -> str:
+    """Return what a classifier of embeddings does with the NaN of an image that could not be read."""
+    return "raise" if on_error == "raise" else "unknown"

@@ -1,0 +1,124 @@
+"""A classifier as a folder: what of it goes into the manifest, what into which data file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from fewshot.artifact import read_artifact, write_artifact
+from fewshot.backbones import spec_of
+from fewshot.classifier import FewShotClassifier
+from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.embedder import Embedder
+from fewshot.errors import ArtifactError
+from fewshot.fitted import FittedModel
+from fewshot.memory import Statistics
+from fewshot.support import Support
+from fewshot.weights import build_learner, dump_weights
+
+if TYPE_CHECKING:
+    from fewshot.model.image_classifier import FewShotImageClassifier
+
+M = TypeVar("M", bound="FewShotImageClassifier")
+#: Parameters of the classifier that are saved; the others follow from the data files.
+_PARAMS = ("on_error", "unknown_label", "index", "keep_support", "progress")
+#: Fields of `Statistics` that hold tensors by name.
+_FIELDS = ("sums", "totals", "support")
+
+
+def save(model: FewShotImageClassifier, folder: str | Path) -> None:
+    """Write `model` to `folder`; see `FewShotImageClassifier.save`."""
+    embedder, fitted = model.embedder_, model.classifier_.model_
+    network, learner = embedder.network, fitted.learner
+    if spec_of(network) is None:
+        raise ValueError(
+            "the network was made by hand, so no file can say how to build it; save its embeddings' classifier "
+            "(model.classifier_), or make the network with create_backbone"
+        )
+    fingerprint = embedder.fingerprint
+    content = {
+        "backbone": spec_of(network),
+        "fingerprint": fingerprint,
+        "params": {name: _plain(getattr(model, name)) for name in _PARAMS},
+        "classes": _labels_to_json(fitted.classes),
+        "n_support": fitted.n_support.tolist(),
+    }
+    parts: dict[str, Any] = {
+        "weights": (fingerprint, lambda: dump_weights(network, learner, embedder.preprocessing)),
+        "memory": (None, lambda: to_bytes(_statistics_to_tensors(fitted.statistics))),
+    }
+    if model.support_ is not None:
+        kept = model.support_
+        parts["support"] = (None, lambda: to_bytes(kept.to_tensors(fitted.classes)))
+    write_artifact(folder, content, parts)
+
+
+def load(cls: type[M], folder: str | Path, device: str) -> M:
+    """Return the classifier that `save` wrote; see `FewShotImageClassifier.load`."""
+    while True:
+        manifest, paths = read_artifact(folder)
+        try:
+            return _rebuild(cls, folder, device, manifest, paths)
+        except FileNotFoundError:
+            continue  # replaced between verifying and reading; where a file is really missing, verifying says so
+
+
+def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, Any], paths: dict[str, Path]) -> M:
+    checkpoint = Checkpoint.open(paths["weights"])
+    embedder = Embedder(checkpoint.path, device=device)
+    if embedder.fingerprint != manifest["fingerprint"]:
+        raise ArtifactError(
+            f"the weights in {folder} do not make the network that this classifier was fitted with; the "
+            f"backbone {manifest['backbone']['name']!r} may have changed in the installed timm"
+        )
+    learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
+    params = manifest["params"]
+    model = cls(checkpoint.path, learner, device=device, **params)
+    on_error = "raise" if params["on_error"] == "raise" else "nan"
+    embedder.set_params(on_error=on_error, progress=params["progress"])
+    classifier = FewShotClassifier(
+        learner,
+        index=params["index"],
+        on_invalid="raise" if on_error == "raise" else "unknown",
+        unknown_label=params["unknown_label"],
+    )
+    classes = _labels_from_json(manifest["classes"])
+    statistics = _statistics_from_tensors(load_file(paths["memory"]), len(classes))
+    n_support = np.array(manifest["n_support"], dtype=np.int64)
+    classifier.adopt(FittedModel.of(learner.double(), classes, n_support, statistics, params["index"]))
+    support = Support.from_tensors(load_file(paths["support"]), classes) if "support" in paths else None
+    return model.publish(embedder, classifier, support)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
+    tensors = {f"{part}.{name}": value for part in _FIELDS for name, value in getattr(statistics, part).items()}
+    return {name: value.contiguous() for name, value in {"count": statistics.count, **tensors}.items()}
+
+
+def _statistics_from_tensors(tensors: dict[str, Tensor], n_way: int) -> Statistics:
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
+    for name, value in tensors.items():
+        if name != "count":
+            part, _, key = name.partition(".")
+            parts[part][key] = value
+    return Statistics(n_way, tensors["count"], **parts)
+
+
+def _labels_to_json(classes: NDArray[Any]) -> dict[str, Any]:
+    if classes.dtype.kind not in "biufUO":
+        raise ValueError(f"labels are {classes.dtype}, which JSON cannot hold; fit with text or integers to save")
+    return {"dtype": classes.dtype.str, "values": classes.tolist()}
+
+
+def _labels_from_json(saved: dict[str, Any]) -> NDArray[Any]:
+    return np.array(saved["values"], dtype=np.dtype(saved["dtype"]))

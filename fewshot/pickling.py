@@ -1,0 +1,32 @@
+"""Pickles that say which version wrote them; scikit-learn stamps only its own estimators."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from fewshot._version import __version__
+
+
+class VersionedPickle:
+    """Mixin, first among the bases: a pickle of another version is read with a warning."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {**state, "_fewshot_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_fewshot_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                f"this {type(self).__name__} was pickled by fewshot {version} and is read by {__version__}; "
+                "it may not work or answer differently",
+                UserWarning,
+                stacklevel=2,
+            )
+        parent = super()
+        if hasattr(parent, "__setstate__"):
+            parent.__setstate__(state)
+        else:
+            self.__dict__.update(state)

@@ -1,0 +1,35 @@
+"""Small photographs for tests: pieces of the two that scikit-learn brings, and an embedder that is quick."""
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from fewshot import Embedder
+
+LABELS = ("temple", "flower")
+
+
+def photos(n_per_class, seed=0, side=90):
+    """Return `n_per_class` pieces of each photograph, and their labels."""
+    rng, images, labels = np.random.default_rng(seed), [], []
+    for label, photo in zip(LABELS, load_sample_images().images, strict=True):
+        for _ in range(n_per_class):
+            top, left = (int(rng.integers(0, length - side)) for length in photo.shape[:2])
+            images.append(Image.fromarray(photo[top : top + side, left : left + side]))
+            labels.append(label)
+    return images, labels
+
+
+def write_photos(folder, n_per_class, seed=0):
+    """Write a folder for each class and return all paths, class by class."""
+    paths = []
+    for i, (image, label) in enumerate(zip(*photos(n_per_class, seed), strict=True)):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        paths.append(str(folder / label / f"{i:02d}.png"))
+        image.save(paths[-1])
+    return paths
+
+
+def quick_embedder(**params):
+    """Return an embedder without trained weights."""
+    return Embedder("conv4", weights="random", img_size=32, progress=False, **params)

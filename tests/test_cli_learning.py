@@ -1,0 +1,105 @@
+"""``fewshot train`` and ``fewshot evaluate``."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fewshot import LabeledImages, embed, evaluate, glyphs, load_learner
+from fewshot.cli import main
+from fewshot.data.packed import write_packed
+from fewshot.embedding.checkpoint import Checkpoint
+from tests.test_cli_models import run
+
+FEW = ("--episodes", "6", "--way", "5", "--val-way", "5", "--val-every", "3", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Glyphs as prepared data with splits."""
+    folder = tmp_path_factory.mktemp("data") / "glyphs"
+    parts = {split: glyphs(split) for split in ("train", "val", "test")}
+    parts = {split: part.with_classes(part.classes[:12]) for split, part in parts.items()}
+    tables = [pd.DataFrame({"path": "made", "label": part.labels, "split": split}) for split, part in parts.items()]
+    write_packed(folder, np.concatenate([p.images for p in parts.values()]), pd.concat(tables, ignore_index=True), {})
+    return folder
+
+
+def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path):
+    trained = run("train", data, "--out", tmp_path / "run", *FEW)
+    assert trained.returncode == 0, trained.stderr
+    assert "kept the weights after episode" in trained.stdout
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors",
+        "log.csv",
+        "manifest.json",
+    ]
+    facts = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert facts["config"]["n_episodes"] == 6
+    assert facts["manifest"]["command"].startswith("fewshot train ")
+
+    checkpoint = tmp_path / "run" / "best.safetensors"
+    measured = run("evaluate", data, "--from", checkpoint, "--episodes", "20", "--query", "3", "--json", "-", "--quiet")
+    assert measured.returncode == 0, measured.stderr
+    results = json.loads(measured.stdout)
+    test = LabeledImages.open(data, "test")
+    for row in results["results"]:
+        embeddings = embed(Checkpoint.open(checkpoint).network(), test.images)
+        expected = evaluate(
+            load_learner(checkpoint), embeddings, test.labels, n_shot=row["shot"], n_query=3, n_episodes=20
+        )
+        assert row["accuracy %"] == pytest.approx(100 * expected.mean, abs=0.7)
+        assert row["ci95 %"] > 0
+    assert [row["shot"] for row in results["results"]] == [1, 5]
+    assert results["split"] == "test"
+
+
+def test_a_folder_of_one_s_own_is_trained_on_in_greys(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for label in "abcdef":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    args = ["train", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--episodes", "2", "--way", "3", "--quiet"]
+    assert main(args) == 2
+    assert "say which to train on, e.g. --size 84" in capsys.readouterr().err
+    assert main([*args, "--size", "16", "--grey"]) == 0
+    assert "val:   none; the last weights are kept" in capsys.readouterr().out
+    seen = Checkpoint.open(tmp_path / "run" / "best.safetensors").preprocessing
+    assert (seen.channels, seen.height, seen.width) == (1, 16, 16)
+
+
+def test_evaluate_prints_a_table(data, capsys):
+    args = ["evaluate", str(data), "--backbone", "conv4", "--weights", "random", "--size", "16", "--episodes", "5"]
+    assert main([*args, "--shot", "1", "--query", "3", "--learner", "matching", "--split", "val", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("the split val of")
+    assert lines[1].split()[:4] == ["way", "shot", "accuracy", "%"]
+    assert lines[2].split()[0] == "5"
+    assert lines[2].split()[-1] == "matching"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "{data}", "--split", "tset"), "tset"),
+        (("evaluate", "{data}", "--way", "99", "--shot", "1", "--query", "2"), "99"),
+        (("evaluate", "{gone}"), "is not there"),
+        (("evaluate", "{data}", "--learner", "matchin"), "did you mean 'matching'"),
+        (("train", "{data}", "--out", "{gone}", "--learner", "matchin"), "did you mean 'matching'"),
+        (("train", "{data}", "--out", "{gone}", "--backbone", "conv5"), "did you mean 'conv4'"),
+        (("train", "{data}", "--out", "{gone}", "--lr", "-1"), "lr"),
+        (("train", "{data}", "--out", "{gone}", "--way", "99"), "99"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
+    quick = ("--backbone", "conv4", "--weights", "random", "--size", "16") if arguments[0] == "evaluate" else ()
+    given = [argument.format(data=data, gone=tmp_path / "gone") for argument in arguments]
+    assert main([*given, *quick, "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

