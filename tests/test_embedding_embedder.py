@@ -3,6 +3,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,56 @@ def test_clones_share_one_network_while_any_of_them_lives(images):
     assert len(_LOADED) == before
 
 
+def test_a_clone_keeps_what_scikit_learn_was_told(images):
+    embedder = quick_embedder().set_output(transform="pandas")
+    other = clone(embedder)
+    assert isinstance(other.transform(images), pd.DataFrame)
+    other.set_output(transform="default")
+    assert isinstance(embedder.transform(images), pd.DataFrame)
+
+
+def test_a_file_replaced_meanwhile_changes_nothing_that_is_loaded(images, tmp_path):
+    checkpoint = tmp_path / "best.safetensors"
+    save_weights(checkpoint, create_backbone("conv4", img_size=32), PrototypicalLearner())
+    embedder = Embedder(checkpoint, progress=False)
+    expected = embedder.transform(images)
+    save_weights(checkpoint, create_backbone("conv4", img_size=32, seed=1), PrototypicalLearner())
+    np.testing.assert_array_equal(embedder.transform(images), expected)
+    np.testing.assert_array_equal(clone(embedder).transform(images), expected)
+    assert not np.allclose(Embedder(checkpoint, progress=False).transform(images), expected)
+
+
+def test_another_source_than_that_of_the_pickle_is_no_other_weights(images):
+    embedder = quick_embedder()
+    embedder.transform(images)
+    copied = pickle.loads(pickle.dumps(embedder)).set_params(img_size=28)
+    assert copied.transform(images).shape == (6, 64)
+
+
+def test_a_network_loaded_in_inference_mode_can_be_trained_later(images):
+    with torch.inference_mode():
+        embedder = Embedder("conv4", weights="random", img_size=36, progress=False)
+        embedder.transform(images)
+    assert not any(value.is_inference() for value in embedder.network.state_dict().values())
+
+
+def test_what_is_loaded_computes_the_network_itself(images):
+    embedder = Embedder("conv4", weights="random", img_size=32, progress=False)
+    network = deepcopy(embedder.network)
+    expected = Embedder(network, progress=False).transform(images)  # taken as it is, nothing folded
+    assert any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    np.testing.assert_allclose(embedder.transform(images), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_network_given_as_such_is_used_as_it_is_now(images):
+    network = create_backbone("conv4", img_size=32)
+    embedder = Embedder(network, progress=False)
+    before = embedder.transform(images)
+    with torch.no_grad():
+        next(network.parameters()).mul_(2).add_(0.1)
+    assert not np.allclose(embedder.transform(images), before)
+
+
 def test_a_pickle_is_small_answers_the_same_elsewhere_and_refuses_other_weights(paths, tmp_path):
     checkpoint = tmp_path / "best.safetensors"
     save_weights(checkpoint, create_backbone("conv4", img_size=32), PrototypicalLearner())
@@ -219,6 +270,8 @@ def test_no_images_have_no_embeddings():
         (torch.zeros(3, 30, 30), r"for a single image pass \[image\]"),
         (pd.DataFrame({"path": ["a"]}), "pass its column"),
         (3, "expected a list or an array"),
+        ({"a.jpg": "cat"}, "X is a dict; expected a list or an array"),
+        ({"a.jpg"}, "X is a set; expected a list or an array"),
         ([3], "given as int"),
     ],
 )

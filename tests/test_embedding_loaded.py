@@ -44,6 +44,6 @@ def test_a_device_is_chosen_or_refused():
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert choose_device("auto").type == expected
     assert choose_device("cpu").type == "cpu"
-    for wrong in ("warp", "cuda:99"):
+    for wrong in ("warp", "cuda:99", "meta"):
         with pytest.raises(ValueError, match=f"device is '{wrong}', which is not here"):
             choose_device(wrong)

@@ -47,6 +47,15 @@ def test_a_damaged_file_is_one_sentence(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_damaged_anywhere_is_one_sentence(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "w.pth")
+    whole = (tmp_path / "w.pth").read_bytes()
+    for i in range(0, len(whole), 41):
+        (tmp_path / "w.pth").write_bytes(whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :])
+        with pytest.raises(ValueError, match=r"not a whole file of weights|another network|holds no state dict"):
+            Source("conv4", str(tmp_path / "w.pth")).load()
+
+
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):

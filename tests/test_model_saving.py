@@ -100,7 +100,8 @@ def test_a_network_from_create_backbone_can(tmp_path):
     model.save(tmp_path / "model")
     queries, _ = photos(2, seed=1)
     loaded = FewShotImageClassifier.load(tmp_path / "model")
-    np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
+    # Not to the last bit: of what was loaded, batch norm is folded into the convolutions.
+    np.testing.assert_allclose(loaded.predict_proba(queries), model.predict_proba(queries), atol=1e-5)
 
 
 def test_nothing_in_the_folder_is_a_pickle_and_the_manifest_is_for_people(model, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -50,6 +51,8 @@ class Embedded:
 
 #: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
+#: What clones share, and what scikit-learn would copy for them.
+_SHARED, _COPIED = ("_loaded", "_loaded_as", "_expected"), ("_sklearn_output_config", "_metadata_request")
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -188,7 +191,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     @property
     def network(self) -> nn.Module:
-        """The network, loaded if it was not yet."""
+        """The network, loaded if it was not yet; clones share it, so change a copy and pass that as a backbone."""
         return self._load().network
 
     @property
@@ -206,13 +209,14 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def __sklearn_clone__(self) -> Embedder:
         # Parameters as they are: scikit-learn's own way would copy a network given as such.
         clone = type(self)(**self.get_params(deep=False))
-        clone.__dict__.update({k: v for k, v in self.__dict__.items() if k in ("_loaded", "_expected")})
+        clone.__dict__.update({k: v for k, v in self.__dict__.items() if k in _SHARED})
+        clone.__dict__.update({k: deepcopy(v) for k, v in self.__dict__.items() if k in _COPIED})
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
         state = {k: v for k, v in super().__getstate__().items() if k not in ("_loaded", "_loaded_as")}
-        if "_loaded" in self.__dict__ and not isinstance(self.backbone, nn.Module):
-            state["_expected"] = self.fingerprint
+        if "_loaded" in self.__dict__:
+            state["_expected"] = self._loaded_as[0], self._loaded.fingerprint
         return state
 
     def _source(self) -> Source:
@@ -242,19 +246,21 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             config = getattr(self.backbone, "pretrained_cfg", None) or {}
             return Loaded(self.backbone, Preprocessing.of(config, self.img_size))
         source, device = self._source(), choose_device(self.device)
-        key = (source, str(device), *(_stamp(path) for path in (source.backbone, source.weights)))
-        if self.__dict__.get("_loaded_as") != key or "_loaded" not in self.__dict__:
+        # What is loaded stays until a parameter changes, even if somebody replaces the file meanwhile.
+        if self.__dict__.get("_loaded_as") != (source, device):
+            key = (source, device, source.stamps())
             loaded = _LOADED.get(key)
             if loaded is None:
-                network, preprocessing = source.load()
-                loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing)
-            self._refuse_others(loaded)
-            self._loaded, self._loaded_as = loaded, key
+                with torch.inference_mode(False):  # otherwise nobody could train or change this network later
+                    network, preprocessing = source.load()
+                    loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing, True)
+            self._refuse_others(source, loaded)
+            self._loaded, self._loaded_as = loaded, (source, device)
         return self._loaded
 
-    def _refuse_others(self, loaded: Loaded) -> None:
-        expected = self.__dict__.get("_expected")
-        if expected is not None and loaded.fingerprint != expected:
+    def _refuse_others(self, source: Source, loaded: Loaded) -> None:
+        saved_source, expected = self.__dict__.get("_expected", (None, ""))
+        if saved_source == source and loaded.fingerprint != expected:
             raise ArtifactError(
                 f"the weights or preprocessing of {self.backbone!r} found here are not those that this embedder "
                 f"was saved with ({loaded.fingerprint[:12]}, expected {expected[:12]}); install the same"
@@ -287,12 +293,3 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             if not parts:
                 parts.append(loaded.embed([None])[:0])
         return Embedded(np.concatenate(parts), errors, pictures)
-
-
-def _stamp(path: str | None) -> tuple[int, int] | None:
-    """Return what changes when a file does; None for what is no file."""
-    try:
-        status = os.stat(path) if path else None
-    except OSError:
-        return None
-    return (status.st_size, status.st_mtime_ns) if status else None

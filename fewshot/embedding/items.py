@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -49,7 +49,7 @@ def as_items(X: Any) -> Sequence[Any]:
         raise TypeError("X is a data frame; pass its column of images, e.g. frame['path']")
     shape = getattr(X, "shape", None)
     if shape is None or len(shape) == 1:
-        if not hasattr(X, "__len__"):
+        if not hasattr(X, "__len__") or isinstance(X, (Mapping, Set)):
             raise TypeError(f"X is a {type(X).__name__}; expected a list or an array of images")
         if hasattr(X, "iloc"):
             return list(X)

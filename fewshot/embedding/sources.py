@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -50,6 +48,10 @@ class Source:
     def is_checkpoint(self) -> bool:
         """Whether `backbone` is a path and not a name."""
         return self.backbone.endswith(".safetensors") or os.sep in self.backbone or Path(self.backbone).is_file()
+
+    def stamps(self) -> tuple[tuple[int, int] | None, ...]:
+        """Return what changes when the files of backbone and weights do; None for what is no file."""
+        return tuple(_stamp(path) for path in (self.backbone, self.weights))
 
     def check(self) -> None:
         """Refuse what cannot be meant, without loading anything.
@@ -92,7 +94,7 @@ class Source:
                 raise ValueError(
                     f"{self.backbone} was trained on images of {checkpoint.preprocessing.height} px; leave img_size out"
                 )
-            return checkpoint.network(), checkpoint.preprocessing
+            return checkpoint.network().to(memory_format=torch.channels_last), checkpoint.preprocessing
         check_backbone(self.backbone)
         network = create_backbone(self.backbone, pretrained=self.pretrained, **self._sized())
         if not self.pretrained and self.weights != RANDOM_WEIGHTS:
@@ -145,6 +147,14 @@ def offline_file(backbone: str) -> Path:
     return path
 
 
+def _stamp(path: str | None) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path or "")
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     """Read weights from a safetensors file or a state dict of torch; nothing in it is executed."""
     if not path.is_file():
@@ -154,7 +164,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             loaded = load_file(path)
             return {k.removeprefix("backbone."): v for k, v in loaded.items() if not k.startswith("learner.")}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:
+        # Readers report damage by almost anything, IndexError, AssertionError and struct.error among them.
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is not a whole file of weights (safetensors, or a state dict): {reason}") from error
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
