@@ -1,7 +1,8 @@
 """CIFAR-FS and FC100: from the official CIFAR-100 archive (binary version) to one array and one table.
 
 The split file says which of the two: a JSON file with the lists train, val and test of fine class names, or a folder of
-train.txt, val.txt and test.txt. There is no lasting official address for either, so it must be given.
+train.txt, val.txt and test.txt. There is no lasting address for either, so it must be given: that of CIFAR-FS is
+splits/bertinetto in the archive of its authors (github.com/bertinetto/r2d2), that of FC100 goes by superclasses.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ from fewshot._version import __version__
 from fewshot.errors import ArtifactError
 from fewshot.files import replacing, sync
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MANIFEST = "manifest.json"
 #: Raised when older versions could not read what is written.
 FORMAT = 1
-_DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n$')
+_DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 _DATA_FILE = re.compile(r"[a-z]+-[0-9a-f]{16}\.safetensors|\..*\.partial")
 #: A partial file of another process that is younger than this may still be written to.
 _STALE_SECONDS = 3600
@@ -51,15 +57,17 @@ def write_artifact(
         If it cannot be written; what was there is untouched.
     """
     folder = Path(folder)
-    old = _files_of(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {name: _write_part(folder, name, key, make, old) for name, (key, make) in parts.items()}
-    body = json.dumps({"format": FORMAT, "version": __version__, **content, "files": files})[:-1].encode()
-    with replacing(folder / MANIFEST) as partial:
-        partial.write_bytes(body + f', "digest": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode())
-        sync(partial)
-    sync(folder)
-    _sweep(folder, {entry["name"] for entry in files.values()})
+    if not folder.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+    with _only_writer(folder):
+        old = _files_of(folder)
+        files = {name: _write_part(folder, name, key, make, old) for name, (key, make) in parts.items()}
+        body = json.dumps({"format": FORMAT, "version": __version__, **content, "files": files})[:-1].encode()
+        with replacing(folder / MANIFEST) as partial:
+            partial.write_bytes(body + f', "digest": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode())
+            sync(partial)
+        sync(folder)
+        _sweep(folder, {entry["name"] for entry in files.values()})
 
 
 def read_artifact(folder: str | Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -70,15 +78,35 @@ def read_artifact(folder: str | Path) -> tuple[dict[str, Any], dict[str, Path]]:
     ArtifactError
         If there is none, it is damaged or incomplete, or a newer version wrote it.
     """
-    folder = Path(folder)
+    folder, damaged = Path(folder), b""
     while True:
         raw = _read_manifest(folder)
         manifest = json.loads(raw)
         try:
             return manifest, {name: _verified(folder, entry) for name, entry in manifest["files"].items()}
         except ArtifactError:
-            if _read_manifest(folder) == raw:
-                raise  # otherwise somebody has just replaced it: read that
+            if raw == damaged:
+                raise  # once could also mean that somebody was replacing it
+            damaged = raw
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Let one writer at a time into a folder: one would sweep away what another has just written.
+
+    The lock is on the folder itself and ends with its process. Where there is none (Windows, some network drives)
+    writers must not meet.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read_manifest(folder: Path) -> bytes:
@@ -137,9 +165,9 @@ def _write_part(
 ) -> dict[str, Any]:
     if key is not None:
         entry = old.get(f"{name}-{key[:16]}.safetensors")
-        path = folder / entry["name"] if entry else folder
-        if entry and path.is_file() and path.stat().st_size == entry["bytes"]:
-            return entry
+        with suppress(ArtifactError):  # damaged: written again
+            if entry and _verified(folder, entry):
+                return entry
     data = make()
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{name}-{(key or digest)[:16]}.safetensors"

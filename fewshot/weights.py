@@ -51,9 +51,15 @@ def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     ------
     UnknownNameError
         If no learner is registered by that name here.
+    ValueError
+        If its arguments or its weights are not those of that learner.
     """
-    learner = learner_class(described["name"])(**described["params"])
-    learner.load_state_dict(dict(weights))
+    try:
+        learner = learner_class(described["name"])(**described["params"])
+        learner.load_state_dict(dict(weights))
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the learner {described!r:.200} cannot be built as it was saved ({reason:.200})") from error
     return learner.eval()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -113,9 +114,16 @@ def test_the_old_content_goes_and_what_has_not_changed_is_not_written_again(fold
     assert len(names(folder)) == 3
 
 
-def test_saving_mends_what_is_damaged(folder):
-    for path in folder.iterdir():
-        path.write_bytes(b"")
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
+def test_saving_mends_what_is_damaged(damage, folder):
+    for path in folder.glob("*.safetensors"):
+        path.write_bytes(damage(path.read_bytes()))
+    write(folder, "two", "abc0" * 16)
+    assert read(folder)[0] == "two"
+
+
+def test_saving_mends_a_damaged_manifest(folder):
+    (folder / MANIFEST).write_bytes(b"")
     write(folder, "two", "abc0" * 16)
     assert read(folder)[0] == "two"
 
@@ -200,6 +208,19 @@ def test_the_manifest_is_json_that_names_every_file(folder):
     assert manifest["labels"] == ["ü", "\n", '"']
     assert {entry["name"] for entry in manifest["files"].values()} | {MANIFEST} == set(names(folder))
     assert list(manifest)[-1] == "digest"
+
+
+def test_writers_wait_for_each_other(folder):
+    def keep_writing(text):
+        for i in range(60):
+            write(folder, text, f"{text}{i % 2}" * 16)
+            read(folder)  # while the other may be writing
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(keep_writing, text) for text in ("abc", "def")]:
+            done.result()
+    assert read(folder)[0] in ("abc", "def")
+    assert len(names(folder)) == 3
 
 
 @pytest.mark.slow

@@ -86,6 +86,11 @@ def test_a_wrong_name_is_answered_with_near_ones():
         create_backbone("conv5")
 
 
+def test_a_wrong_tag_is_answered_with_the_tags_there_are():
+    with pytest.raises(ValueError, match=r"'resnet18\.a1_in1k'"):
+        create_backbone("resnet18.a1_in2k")
+
+
 def test_images_too_small_for_four_pools_are_refused():
     with pytest.raises(ValueError, match="img_size is 8; four poolings need at least 16"):
         create_backbone("conv4", img_size=8)

@@ -48,6 +48,24 @@ def test_a_newer_format_is_refused(path):
         Checkpoint.open(path)
 
 
+@pytest.mark.parametrize("values", [{"format": "one"}, {"preprocessing": {}}, {"preprocessing": None}])
+def test_a_description_that_cannot_be_read_is_damage(values, path):
+    changed(path, **values)
+    with pytest.raises(ValueError, match=r"best\.safetensors is damaged: what it says of itself"):
+        Checkpoint.open(path)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [{"name": "conv4", "kwargs": {"img_sise": 28}}, {"name": "conv4", "kwargs": {"img_size": 84}}, {"name": "conv4"}],
+)
+def test_weights_of_another_network_than_it_names_are_told(backbone, path):
+    changed(path, backbone=backbone)
+    with pytest.raises(ValueError, match="does not hold the weights of the network that it names") as caught:
+        Checkpoint.open(path).network()
+    assert "\n" not in str(caught.value)
+
+
 def test_bare_weights_are_no_checkpoint(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "w.safetensors")
     assert not Checkpoint.is_one(tmp_path / "w.safetensors")

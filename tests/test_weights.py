@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fewshot import MatchingLearner, PrototypicalLearner, create_backbone, load_learner, load_weights
-from fewshot.weights import save_weights
+from fewshot.weights import build_learner, save_weights
 
 
 def test_backbone_and_learner_come_back_bit_for_bit(tmp_path):
@@ -67,6 +67,14 @@ def test_a_checkpoint_brings_its_learner_back(learner, tmp_path):
     assert repr(loaded) == repr(learner)
     assert loaded.arguments() == learner.arguments()
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in learner.state_dict().items())
+
+
+@pytest.mark.parametrize("params", [{"temperatur": 1.0}, {"metric": "cosine", "learn_temperature": False}])
+def test_a_learner_that_does_not_fit_what_was_saved_is_told(params):
+    learner = PrototypicalLearner("cosine", 0.2, learn_temperature=True)
+    with pytest.raises(ValueError, match="cannot be built as it was saved") as caught:
+        build_learner({"name": "prototypical", "params": params}, learner.state_dict())
+    assert "\n" not in str(caught.value)
 
 
 def test_a_learner_of_a_name_that_is_not_registered_here_is_told(tmp_path):

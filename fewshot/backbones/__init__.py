@@ -78,6 +78,10 @@ def check_backbone(name: str) -> Any:
     timm = _import_timm()
     if not timm.is_model(name):
         raise UnknownNameError("backbone", name, timm.list_models())
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:  # the part after the dot
+        raise UnknownNameError("backbone", name, timm.list_pretrained(f"{name.partition('.')[0]}.*")) from None
     return timm
 
 
@@ -102,7 +106,9 @@ def _check_hub(timm: Any, name: str) -> None:
     from huggingface_hub import constants, try_to_load_from_cache
 
     files = ("model.safetensors", "pytorch_model.bin")
-    if getproxies() or any(isinstance(try_to_load_from_cache(config.hf_hub_id or "", f), str) for f in files):
+    if not config.hf_hub_id or getproxies():  # published elsewhere; reached in another way
+        return
+    if any(isinstance(try_to_load_from_cache(config.hf_hub_id, f), str) for f in files):
         return
     host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]
     try:

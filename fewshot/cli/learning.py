@@ -78,6 +78,7 @@ def evaluate(options: argparse.Namespace) -> int:
             n_query=options.query,
             n_episodes=options.episodes,
             seed=options.seed,
+            small_classes=options.small_classes,
         )
         rows.append(
             {"way": options.way, "shot": shot, "accuracy %": 100 * result.mean, "ci95 %": 100 * result.ci95}

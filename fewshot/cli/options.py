@@ -162,6 +162,12 @@ def _evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--shot", type=_positive, nargs="+", default=[1, 5], metavar="N", help="support images a class (default: 1 5)"
     )
+    evaluate.add_argument(
+        "--small-classes",
+        choices=("raise", "drop"),
+        default="raise",
+        help="what becomes of classes with fewer images than an episode takes (default: %(default)s)",
+    )
     evaluate.add_argument("--seed", type=_seed, default=0, help="of the episodes (default: %(default)s)")
     _tables(evaluate)
     _common(evaluate)

@@ -82,18 +82,24 @@ class Checkpoint:
             raise ValueError(
                 f"{path} holds weights but not the network they belong to; name it: backbone=..., weights={str(path)!r}"
             )
-        described = json.loads(metadata[_KEY])
-        if described["format"] > FORMAT:
+        try:
+            described = json.loads(metadata[_KEY])
+            is_newer, version = described["format"] > FORMAT, described["version"]
+            if not is_newer:
+                preprocessing = Preprocessing.from_dict(described["preprocessing"])
+                backbone, learner = described["backbone"], described["learner"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: what it says of itself cannot be read ({error!r})") from error
+        if is_newer:
             raise ValueError(
-                f"{path} was written by fewshot {described['version']}, which is newer than this {__version__}; upgrade"
+                f"{path} was written by fewshot {version}, which is newer than this {__version__}; upgrade"
             )
-        if described["backbone"] is None:
+        if backbone is None:
             raise ValueError(
                 f"{path} was trained with a network made by hand, which its file cannot rebuild; build the network, "
                 "load_weights(path, network), and pass it as the backbone"
             )
-        preprocessing = Preprocessing.from_dict(described["preprocessing"])
-        return cls(path, described["backbone"], preprocessing, described["learner"])
+        return cls(path, backbone, preprocessing, learner)
 
     @classmethod
     def is_one(cls, path: str | Path) -> bool:
@@ -101,9 +107,24 @@ class Checkpoint:
         return Path(path).suffix == ".safetensors" and _KEY in _metadata(Path(path))
 
     def network(self) -> nn.Module:
-        """Build the backbone with its trained weights, in evaluation mode."""
-        network = create_backbone(self.backbone["name"], **self.backbone["kwargs"])
-        network.load_state_dict(self.part("backbone."))
+        """Build the backbone with its trained weights, in evaluation mode.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such backbone here.
+        ValueError
+            If the weights are not those of the network that it names.
+        """
+        try:
+            network = create_backbone(self.backbone["name"], **self.backbone["kwargs"])
+            network.load_state_dict(self.part("backbone."))
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{self.path} does not hold the weights of the network that it names; it is damaged, or timm has "
+                f"changed that network ({reason:.200})"
+            ) from error
         return network
 
     def part(self, prefix: str) -> dict[str, Tensor]:
