@@ -18,7 +18,7 @@ from fewshot.data.duplicates import describe_duplicates, find_duplicates
 from fewshot.data.images import LabeledImages
 from fewshot.data.packed import digest
 from fewshot.data.preparation import run
-from fewshot.episodes import SPLIT, episode_rng
+from fewshot.episodes.stream import SPLIT, episode_rng
 from fewshot.files import write_text
 from fewshot.progress import progress_bar
 

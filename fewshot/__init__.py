@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from fewshot.data.images import LabeledImages
     from fewshot.embedding.embedder import Embedder
     from fewshot.embedding.network import embed
-    from fewshot.episodes import Episode, EpisodeSampler
+    from fewshot.episodes.balanced import EpisodeSampler
+    from fewshot.episodes.episode import Episode
+    from fewshot.episodes.grouped import GroupedEpisodeSampler
+    from fewshot.episodes.varied import VariedEpisodeSampler
     from fewshot.evaluation import EvalResult, evaluate
     from fewshot.index import PrototypeIndex
     from fewshot.learners.base import Learner
@@ -36,11 +39,12 @@ if TYPE_CHECKING:
 _HOME = {
     "Distortion": "data.distort",
     "Embedder": "embedding.embedder",
-    "Episode": "episodes",
-    "EpisodeSampler": "episodes",
+    "Episode": "episodes.episode",
+    "EpisodeSampler": "episodes.balanced",
     "EvalResult": "evaluation",
     "FewShotClassifier": "classifier",
     "FewShotImageClassifier": "model.image_classifier",
+    "GroupedEpisodeSampler": "episodes.grouped",
     "LabeledImages": "data.images",
     "Learner": "learners.base",
     "MatchingClassifier": "learners.matching",
@@ -52,6 +56,7 @@ _HOME = {
     "PrototypicalLearner": "learners.prototypical",
     "Statistics": "memory",
     "TrainConfig": "training.config",
+    "VariedEpisodeSampler": "episodes.varied",
     "create_backbone": "backbones",
     "digits": "data.digits",
     "embed": "embedding.network",

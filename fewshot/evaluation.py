@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import nn
 
 from fewshot.checks import refuse_bad_rows, to_numpy
 from fewshot.embedding.network import embed, evaluating
-from fewshot.episodes import Episode, EpisodeSampler
-from fewshot.learners.base import Learner, as_learner
+from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.episode import Episode, Sampler
+from fewshot.learners.base import IGNORE, Learner, as_learner
 from fewshot.snapshot import to_tensor
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class EvalResult:
     true, answered : ndarray of shape (n_queries,)
         For every query of every episode its class and the answer, as places in `classes`.
     protocol : dict
-        Learner, n_way, n_shot, n_query, n_episodes, seed, and whether the learner is transductive.
+        Learner, number of episodes, whether the learner is transductive, and what decides the episodes: by default
+        n_way, n_shot, n_query and seed.
     """
 
     accuracies: NDArray[np.float64]
@@ -115,12 +118,11 @@ class EvalResult:
         ValueError
             If the two were not measured on the same episodes.
         """
-        same = ("n_way", "n_shot", "n_query", "n_episodes", "seed")
-        for key in same:
-            if self.protocol[key] != other.protocol[key]:
+        for key in (self.protocol.keys() | other.protocol.keys()) - {"learner", "transductive"}:
+            mine, theirs = self.protocol.get(key), other.protocol.get(key)
+            if mine != theirs:
                 raise ValueError(
-                    f"the results have {key} {self.protocol[key]} and {other.protocol[key]}; "
-                    "a paired difference needs the same episodes"
+                    f"the results have {key} {mine} and {theirs}; a paired difference needs the same episodes"
                 )
         if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.true, other.true)):
             raise ValueError(
@@ -131,9 +133,10 @@ class EvalResult:
     def __repr__(self) -> str:
         p = self.protocol
         note = ", transductive" if p["transductive"] else ""
+        sizes = p["sampler"] if "sampler" in p else f"{p['n_way']}-way {p['n_shot']}-shot"
         return (
-            f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % ({p['learner']}, {p['n_way']}-way "
-            f"{p['n_shot']}-shot, {p['n_episodes']} episodes{note})"
+            f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % ({p['learner']}, {sizes}, "
+            f"{p['n_episodes']} episodes{note})"
         )
 
 
@@ -149,6 +152,7 @@ def evaluate(
     n_episodes: int = 600,
     seed: int = 0,
     small_classes: str = "raise",
+    sampler: Callable[..., Sampler] | None = None,
 ) -> EvalResult:
     """Measure a learner on episodes over classes that it should not have been trained on.
 
@@ -171,8 +175,11 @@ def evaluate(
         Episodes.
     seed : int, default=0
         Episode ``i`` is a pure function of this and ``i``.
-    small_classes : {"raise", "drop"}, default="raise"
-        What happens to classes with fewer than n_shot + n_query rows.
+    small_classes : {"raise", "drop", "use"}, default="raise"
+        What happens to classes with fewer than n_shot + n_query rows; see `EpisodeSampler`.
+    sampler : callable, optional
+        ``sampler(y, seed=seed)`` draws episodes of another kind, such as `VariedEpisodeSampler`; the sizes above are
+        not used then.
 
     Returns
     -------
@@ -197,21 +204,20 @@ def evaluate(
         raise ValueError(f"n_episodes is {n_episodes}; expected at least 1")
     learner = as_learner(learner)
     labels = np.asarray(to_numpy(y))
-    sampler = EpisodeSampler(labels, n_way, n_shot, n_query, seed=seed, small_classes=small_classes)
+    if sampler is None:
+        sampler = partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query, small_classes=small_classes)
+    episodes = sampler(labels, seed=seed)
     embeddings = np.asarray(to_numpy(X)) if backbone is None else embed(backbone, np.asarray(X))
     _check(embeddings, labels)
-    accuracies, answers = _answer_episodes(learner, embeddings, sampler, n_episodes)
+    accuracies, answers = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {
         "learner": learner.name or type(learner).__name__,
-        "n_way": n_way,
-        "n_shot": n_shot,
-        "n_query": n_query,
+        **episodes.protocol,
         "n_episodes": n_episodes,
-        "seed": seed,
         "transductive": learner.transductive,
     }
-    true, answered = (np.searchsorted(sampler.classes, part) for part in answers)
-    return EvalResult(accuracies, sampler.classes, true, answered, protocol)
+    true, answered = (np.searchsorted(episodes.classes, part) for part in answers)
+    return EvalResult(accuracies, episodes.classes, true, answered, protocol)
 
 
 def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
@@ -226,32 +232,51 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
 
 @torch.inference_mode()
 def _answer_episodes(
-    learner: Learner, embeddings: NDArray[Any], sampler: EpisodeSampler, n_episodes: int
+    learner: Learner, embeddings: NDArray[Any], sampler: Sampler, n_episodes: int
 ) -> tuple[NDArray[np.float64], tuple[NDArray[Any], NDArray[Any]]]:
     """Return the accuracy of each episode, and the true and the answered label of every query."""
     x = to_tensor(embeddings)
     for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
         x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
-    rows = sampler.n_way * (sampler.n_shot + sampler.n_query)
-    size = max(1, min(n_episodes, BATCH_ELEMENTS // (rows * max(x.shape[1], sampler.n_way))))
     with evaluating(learner):
-        parts = [
-            _answer_batch(learner, x, [sampler[i] for i in range(start, min(start + size, n_episodes))])
-            for start in range(0, n_episodes, size)
-        ]
+        parts = [_answer_batch(learner, x, batch) for batch in _batches(sampler, n_episodes, x.shape[1], learner)]
     accuracies, true, answered = (np.concatenate(part) for part in zip(*parts, strict=True))
     return accuracies, (true, answered)
+
+
+def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Iterator[list[Episode]]:
+    """Yield episodes, as many at a time as memory allows."""
+    batch: list[Episode] = []
+    for i in range(n_episodes):
+        episode = sampler[i]
+        # The largest of a batch decides: the others are padded to its size.
+        rows, way = (
+            max(max(f(e) for e in batch), f(episode)) if batch else f(episode)
+            for f in (lambda e: len(e.support) + len(e.query), lambda e: e.n_way)
+        )
+        # Padded queries are queries for a learner that looks at all of them.
+        alone = learner.transductive and batch and len(episode.query) != len(batch[0].query)
+        if batch and (alone or (len(batch) + 1) * rows * max(d, way) > BATCH_ELEMENTS):
+            yield batch
+            batch = []
+        batch.append(episode)
+    yield batch
 
 
 def _answer_batch(
     learner: Learner, x: torch.Tensor, episodes: list[Episode]
 ) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
-    def stack(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([getattr(e, name) for e in episodes]))
+    def stack(name: str, padding: int = 0) -> torch.Tensor:
+        rows = [torch.from_numpy(getattr(e, name)) for e in episodes]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
 
-    labels = stack("query_labels")
-    logits = learner(x[stack("support")], stack("support_labels").to(x.device), x[stack("query")], episodes[0].n_way)
-    answer = logits.argmax(-1).cpu()
-    classes = np.stack([e.classes for e in episodes])
-    true, answered = (np.take_along_axis(classes, codes.numpy(), 1).ravel() for codes in (labels, answer))
-    return (answer == labels).double().mean(-1).numpy(), true, answered
+    labels, support_labels = stack("query_labels", IGNORE), stack("support_labels", IGNORE)
+    weight = (support_labels != IGNORE).to(x) if (support_labels == IGNORE).any() else None
+    way = max(e.n_way for e in episodes)
+    support, queries = x[stack("support")], x[stack("query")]
+    answer = learner(support, support_labels.clamp(min=0).to(x.device), queries, way, weight).argmax(-1).cpu()
+    asked = labels != IGNORE
+    right = (answer == labels).double().sum(-1) / asked.sum(-1)
+    codes = [[part[i][asked[i]].numpy() for part in (labels, answer)] for i in range(len(episodes))]
+    true, answered = (np.concatenate([e.classes[c[k]] for e, c in zip(episodes, codes, strict=True)]) for k in range(2))
+    return right.numpy(), true, answered

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
 from fewshot.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, Outcome, accuracy_frame
-from fewshot.episodes import EpisodeSampler
+from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.learners.prototypical import PrototypicalClassifier
 from fewshot.report.figures import accuracy_bars, confusion, embedding_maps, learning_curve
 from fewshot.report.page import Page, QueryAnswer

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.network import embed
-from fewshot.episodes import EpisodeSampler
+from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.evaluation import evaluate
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig, TrainResult

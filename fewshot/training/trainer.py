@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from fewshot.backbones import check_backbone, create_backbone
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.network import to_input
-from fewshot.episodes import AUGMENT, MODEL, Episode, EpisodeSampler, episode_rng
+from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.episode import Episode
+from fewshot.episodes.stream import AUGMENT, MODEL, episode_rng
 from fewshot.errors import TrainingError
 from fewshot.learners.base import Learner, as_learner
 from fewshot.progress import progress_bar

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot import EpisodeSampler
-from fewshot.episodes import AUGMENT, episode_rng
 
 LABELS = np.repeat(["a", "b", "c", "d"], [4, 6, 9, 5])
 
@@ -51,11 +50,6 @@ def test_every_class_and_row_is_drawn_equally_often():
     assert support.max() < 230
 
 
-def test_streams_of_a_seed_are_independent():
-    draws = {episode_rng(0, i, p).integers(2**62) for i in range(50) for p in (0, AUGMENT)}
-    assert len(draws) == 100
-
-
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -64,7 +58,10 @@ def test_streams_of_a_seed_are_independent():
         ({"n_way": 2, "n_query": 5}, r"2 classes have fewer than the 6 rows .*: a \(4\), d \(5\); lower n_shot"),
         ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "2 classes have the 6 rows"),
         ({"seed": -1}, "seed is -1"),
-        ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise' or 'drop'"),
+        ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise', 'drop', 'use'"),
+        ({"class_weight": {"e": 1}}, "class_weight names 'e', which is no class"),
+        ({"class_weight": {"a": -1}}, "class_weight must be finite"),
+        ({"n_way": 4, "class_weight": {"a": 0}}, "above 0 for at least n_way=4 classes"),
     ],
 )
 def test_impossible_episodes_are_refused_at_once(arguments, match):
@@ -81,3 +78,25 @@ def test_small_classes_can_be_dropped():
 def test_labels_must_be_one_a_row():
     with pytest.raises(ValueError, match="expected one label a row"):
         EpisodeSampler(np.zeros((3, 2)))
+
+
+def test_small_classes_can_be_used_with_what_they_have():
+    labels = np.repeat(["one", "two", "three", "nine"], [1, 2, 3, 9])
+    sampler = EpisodeSampler(labels, 4, 2, 5, small_classes="use")
+    for i in range(30):
+        episode = sampler[i]
+        assert not set(episode.support) & set(episode.query)
+        shots = dict(zip(episode.classes, np.bincount(episode.support_labels, minlength=4), strict=True))
+        queries = dict(zip(episode.classes, np.bincount(episode.query_labels, minlength=4), strict=True))
+        assert shots == {"one": 1, "two": 1, "three": 2, "nine": 2}
+        assert queries == {"one": 0, "two": 1, "three": 1, "nine": 5}
+        np.testing.assert_array_equal(labels[episode.query], episode.classes[episode.query_labels])
+
+
+def test_classes_are_drawn_by_their_weights():
+    sampler = EpisodeSampler(LABELS, 1, 1, 1, class_weight={"a": 0, "b": 3, "c": 2})
+    drawn = np.concatenate([sampler[i].classes for i in range(3000)])
+    shares = {c: (drawn == c).mean() for c in "abcd"}
+    assert shares["a"] == 0
+    np.testing.assert_allclose([shares["b"], shares["c"], shares["d"]], [3 / 6, 2 / 6, 1 / 6], atol=0.03)
+    assert sampler.protocol["class_weight"] == {"a": 0, "b": 3, "c": 2}

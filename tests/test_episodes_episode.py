@@ -1,0 +1,76 @@
+"""What every sampler keeps to."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewshot import EpisodeSampler, GroupedEpisodeSampler, VariedEpisodeSampler
+from fewshot.episodes.episode import Episode, rows_by_class
+
+LABELS = np.repeat(np.array([f"c{i:02d}" for i in range(24)]), np.arange(2, 26))[::-1]
+GROUPS = np.array(["low" if label < "c12" else "high" for label in LABELS])
+MAKERS = {
+    "balanced": partial(EpisodeSampler, n_way=4, n_query=3, small_classes="drop"),
+    "small": partial(EpisodeSampler, n_way=9, n_query=9, small_classes="use"),
+    "weighted": partial(EpisodeSampler, n_way=3, n_query=1, small_classes="drop", class_weight={"c07": 5.0}),
+    "varied": partial(VariedEpisodeSampler, max_way=12),
+    "grouped": partial(GroupedEpisodeSampler, groups=GROUPS, sampler=partial(EpisodeSampler, n_way=5, n_query=1)),
+    "grouped varied": partial(GroupedEpisodeSampler, groups=GROUPS, sampler=VariedEpisodeSampler, weight={"low": 2}),
+}
+sampler_kinds = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+@sampler_kinds
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**60), index=st.integers(0, 2**40))
+def test_an_episode_is_sound(make, seed, index):
+    sampler = make(LABELS, seed=seed)
+    episode = sampler[index]
+    assert len(set(episode.classes)) == episode.n_way
+    assert set(episode.classes) <= set(sampler.classes)
+    assert not set(episode.support) & set(episode.query)
+    for rows, codes in ((episode.support, episode.support_labels), (episode.query, episode.query_labels)):
+        assert len(set(rows)) == len(rows) == len(codes)
+        np.testing.assert_array_equal(LABELS[rows], episode.classes[codes])
+    assert np.bincount(episode.support_labels, minlength=episode.n_way).min() >= 1
+
+
+def arrays(episode):
+    return [getattr(episode, name).tolist() for name in ("classes", "support", "query", "query_labels")]
+
+
+@sampler_kinds
+def test_it_depends_on_seed_and_number_alone_however_many_draw(make):
+    one, other = make(LABELS, seed=5), make(LABELS, seed=5)
+    expected = [arrays(e) for e in itertools.islice(one, 40)]
+    with ThreadPoolExecutor(4) as pool:
+        drawn = dict(pool.map(lambda i: (i, arrays(other[i])), reversed(range(40))))
+    assert [drawn[i] for i in range(40)] == expected
+    assert arrays(make(LABELS, seed=6)[0]) != expected[0]
+    with pytest.raises(IndexError, match="there is no episode -1"):
+        one[-1]
+
+
+@sampler_kinds
+def test_its_protocol_tells_it_apart(make):
+    assert make(LABELS, seed=5).protocol == make(LABELS, seed=5).protocol
+    protocols = [m(LABELS, seed=5).protocol for m in MAKERS.values()]
+    assert sum(make(LABELS, seed=5).protocol == p for p in protocols) == 1
+    assert "classes, " in repr(make(LABELS))
+
+
+def test_rows_of_each_label():
+    assert {k: v.tolist() for k, v in rows_by_class(["b", "a", "b"]).items()} == {"a": [1], "b": [0, 2]}
+    assert rows_by_class([]) == {}
+
+
+def test_an_episode_from_its_classes():
+    episode = Episode.of(np.array(["x", "y"]), [np.array([4]), np.array([1, 2])], [np.array([0]), np.array([], int)])
+    assert episode.support.tolist() == [4, 1, 2]
+    assert episode.support_labels.tolist() == [0, 1, 1]
+    assert episode.query_labels.tolist() == [0]
