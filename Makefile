@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo omniglot test test-slow lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,12 @@ $(STAMP): setup.cfg pyproject.toml fewshot/_version.py
 demo: $(STAMP)  ## Train, learn new classes, look them up; writes demo/report.html (about 2 minutes)
 	@echo "==> fewshot demo"
 	@$(BIN)/fewshot demo --out demo
+
+data/omniglot: | $(STAMP)
+	@$(BIN)/python data_prep/omniglot.py --out $@
+
+omniglot: $(STAMP) data/omniglot  ## Train on Omniglot and compare with the published numbers (an hour, downloads)
+	@$(BIN)/python benchmarks/omniglot.py
 
 lint: $(STAMP)  ## Lint and types
 	@echo "==> ruff"

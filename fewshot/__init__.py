@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fewshot.data.distort import Distortion
     from fewshot.data.glyphs import glyphs
     from fewshot.data.images import LabeledImages
+    from fewshot.data.mixture import mix
+    from fewshot.data.photo import Chain, Light, Mirror
     from fewshot.embedding.embedder import Embedder
     from fewshot.embedding.network import embed
     from fewshot.episodes.balanced import EpisodeSampler
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from fewshot.weights import load_learner, load_weights
 
 _HOME = {
+    "Chain": "data.photo",
     "Distortion": "data.distort",
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
@@ -47,10 +50,12 @@ _HOME = {
     "GroupedEpisodeSampler": "episodes.grouped",
     "LabeledImages": "data.images",
     "Learner": "learners.base",
+    "Light": "data.photo",
     "MatchingClassifier": "learners.matching",
     "MatchingLearner": "learners.matching",
     "Memory": "memory",
     "MetaTrainer": "training.trainer",
+    "Mirror": "data.photo",
     "PrototypeIndex": "index",
     "PrototypicalClassifier": "learners.prototypical",
     "PrototypicalLearner": "learners.prototypical",
@@ -65,6 +70,7 @@ _HOME = {
     "list_learners": "registry",
     "load_learner": "weights",
     "load_weights": "weights",
+    "mix": "data.mixture",
     "pairwise_similarity": "similarity",
     "register_learner": "registry",
 }

@@ -83,3 +83,19 @@ class TrainingError(FewshotError, RuntimeError):
 
 class MissingExtraError(FewshotError, ImportError):
     """A package that only an extra installs is missing, or two packages do not fit together."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came; the episode was finished and the state saved.
+
+    Parameters
+    ----------
+    signum : int
+        The signal; a process that ends for it exits with 128 more.
+    message : str
+        Where training stopped, and how it goes on.
+    """
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from functools import cache
 
 #: Options of glibc's mallopt, see its manual page.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-#: Larger blocks come from the system one by one; glibc takes no larger value.
-LARGEST_BLOCK = 32 << 20
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+#: Outside the block, larger ones come from the system one by one; glibc takes no larger value, and 65536 of them.
+LARGEST_BLOCK, MAPPED_AFTER = 32 << 20, 65536
 #: Free memory that is kept at most: inside the block, and after it, which is where glibc's own rule ends up.
 KEPT_INSIDE, KEPT_AFTER = 1 << 30, 2 * LARGEST_BLOCK
 
@@ -35,6 +35,7 @@ def keeping_memory() -> Iterator[None]:
         if _inside == 1:
             mallopt(_MMAP_THRESHOLD, LARGEST_BLOCK)
             mallopt(_TRIM_THRESHOLD, KEPT_INSIDE)
+            mallopt(_MMAP_MAX, 0)  # of any size: the activations of an episode can be larger than that
     try:
         yield
     finally:
@@ -42,6 +43,7 @@ def keeping_memory() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 mallopt(_TRIM_THRESHOLD, KEPT_AFTER)
+                mallopt(_MMAP_MAX, MAPPED_AFTER)
 
 
 @cache

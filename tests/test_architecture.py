@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
     {"_version"},
     {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap"},
-    {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support"},
+    {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support", "distributed"},
     {"learners.base", "snapshot"},
     {"fitted", "embedding", "index"},
     {"estimator"},

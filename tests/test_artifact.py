@@ -214,7 +214,8 @@ def test_writers_wait_for_each_other(folder):
     def keep_writing(text):
         for i in range(60):
             write(folder, text, f"{text}{i % 2}" * 16)
-            read(folder)  # while the other may be writing
+            with suppress(FileNotFoundError):  # replaced since it was verified: a reader begins anew
+                read(folder)
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(keep_writing, text) for text in ("abc", "def")]:

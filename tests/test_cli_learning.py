@@ -35,6 +35,7 @@ def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path):
         "best.safetensors",
         "log.csv",
         "manifest.json",
+        "state.safetensors",
     ]
     facts = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert facts["config"]["n_episodes"] == 6

@@ -35,7 +35,8 @@ def test_a_short_run_tells_the_whole_story(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert results["accuracy"] == outcome.results["accuracy"]
     check(results, (tmp_path / "report.html").read_text(encoding="utf-8"), 20)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "log.csv", "report.html", "results.json"]
+    files = ["best.safetensors", "log.csv", "report.html", "results.json", "state.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
     said = "\n".join(lines)
     for start in ("1. ", "2. ", "3. ", "4. ", "5. "):
         assert f"\n{start}" in "\n" + said

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from fewshot.cli.options import make_parser
-from fewshot.errors import FewshotError
+from fewshot.errors import FewshotError, TrainingInterrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         module = import_module(f"fewshot.cli.{options.module}")
         return int(getattr(module, options.command)(options))
+    except TrainingInterrupted as stopped:
+        return _say(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough

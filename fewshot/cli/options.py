@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
 from fewshot._version import __version__
+from fewshot.training.config import TrainConfig
 
 
 def _positive(text: str) -> int:
@@ -110,29 +112,46 @@ def _train(commands: Any) -> None:
     train = _command(
         commands,
         "train",
-        "learning",
+        "training",
         "meta-train a network on many small learning tasks; writes a checkpoint",
         "Meta-train a network from the start on the split 'train' of DATA, choosing the best weights on 'val'. Writes "
-        "best.safetensors, which fit and evaluate take with --from, log.csv and manifest.json.",
+        "best.safetensors, which fit and evaluate take with --from, log.csv, manifest.json, and state.safetensors, "
+        "from which --resume goes on. Ctrl-C finishes the episode and saves the state. Several processes train "
+        "together: torchrun --nproc_per_node 2 -m fewshot train ...",
     )
+    train.formatter_class = argparse.RawDescriptionHelpFormatter  # for the list of fields
+    train.description = textwrap.fill(str(train.description), 80)
+    fields = "\n".join(f"  {name:16s} {text}" for name, text in TrainConfig.describe(n_way=20).items())
+    train.epilog = f"fields, for --config FILE.toml and --set KEY=VALUE:\n{fields}"
     train.add_argument("data", metavar="DATA", help=DATA_HELP)
     train.add_argument("--out", required=True, metavar="DIR", help="folder for the checkpoint")
+    train.add_argument("--resume", action="store_true", help="go on from the state in DIR, exactly where it stopped")
+    train.add_argument("--config", metavar="FILE", help="settings, a TOML file of the fields below")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one of the fields below; may be repeated"
+    )
     train.add_argument("--backbone", default="conv4", metavar="NAME", help="network (default: %(default)s)")
     train.add_argument("--learner", default="prototypical", metavar="NAME", help="method (default: %(default)s)")
     train.add_argument("--size", type=_positive, metavar="PX", help="side of the images (default: that of the data)")
     train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
     train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
-    train.add_argument("--episodes", type=_positive, default=500, metavar="N", help="default: %(default)s")
-    for name, value, what in (
-        ("way", 20, "classes an episode"),
-        ("shot", 1, "support images a class"),
-        ("query", 5, "queries a class"),
+    train.add_argument("--varied", action="store_true", help="episodes of varied way and shots, as in the Meta-Dataset")
+    train.add_argument(
+        "--by-group", action="store_true", help="one group an episode: what stands before the first / of a label"
+    )
+    train.add_argument("--report", metavar="FILE", help="write a page with the learning curves (.html)")
+    train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
+    for name, metavar, kind, what in (
+        ("episodes", "N", _positive, "short for --set n_episodes=N"),
+        ("way", "N", _positive, "short for n_way (default here: 20)"),
+        ("shot", "N", _positive, "short for n_shot"),
+        ("query", "N", _positive, "short for n_query"),
+        ("lr", "X", float, "short for lr"),
+        ("val-way", "N", _positive, "short for val_n_way"),
+        ("val-every", "N", _positive, "short for validate_every"),
+        ("seed", "N", _seed, "short for seed"),
     ):
-        train.add_argument(f"--{name}", type=_positive, default=value, metavar="N", help=f"{what} (default: {value})")
-    train.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default: %(default)s)")
-    train.add_argument("--val-way", type=_positive, default=20, metavar="N", help="default: %(default)s")
-    train.add_argument("--val-every", type=_positive, default=100, metavar="N", help="default: %(default)s")
-    train.add_argument("--seed", type=_seed, default=0, help="of everything that is drawn (default: %(default)s)")
+        train.add_argument(f"--{name}", type=kind, metavar=metavar, help=what)
     _common(train)
 
 

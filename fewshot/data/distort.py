@@ -71,11 +71,11 @@ def distort(
     >>> distort(torch.ones(3, 1, 28, 28), np.random.default_rng(0), rotate=5).shape
     torch.Size([3, 1, 28, 28])
     """
-    _check_images(images)
+    check_tensor(images)
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng is a {type(rng).__name__}; expected a numpy generator, e.g. np.random.default_rng(0)")
     ranges = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "elastic": elastic}
-    _check_ranges(ranges)
+    check_ranges(ranges)
     n, _, height, width = images.shape
     # One row of numbers an image, so that image i never depends on how many follow.
     draws = rng.uniform(-1.0, 1.0, (n, 5 + 2 * _KNOTS**2 if elastic else 5))
@@ -123,7 +123,7 @@ class Distortion:
     elastic: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_ranges(asdict(self))
+        check_ranges(asdict(self))
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Return `images` (n, C, H, W), distorted with the numbers of `rng`."""
@@ -147,7 +147,8 @@ def _spline(side: int) -> Tensor:
     return F.interpolate(points, size=(side, _KNOTS), mode="bicubic", align_corners=True)[0, 0]
 
 
-def _check_images(images: Tensor) -> None:
+def check_tensor(images: Tensor) -> None:
+    """Refuse what is not a batch of floating-point images."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"images are {kind}; expected a float tensor (n, C, H, W)")
@@ -155,7 +156,8 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, C, H, W); add axes with images[None]")
 
 
-def _check_ranges(ranges: dict[str, float]) -> None:
+def check_ranges(ranges: dict[str, float]) -> None:
+    """Refuse a range that is negative or not finite."""
     for name, value in ranges.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} is {value}; expected a finite range of at least 0 (0 switches it off)")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
 from fewshot.evaluation import EvalResult
-from fewshot.training.config import TrainResult
+from fewshot.training.result import TrainResult
 
 #: The contestants, in the order in which they are shown.
 TRAINED, UNTRAINED, PIXELS = "meta-trained", "untrained", "raw pixels"

@@ -25,7 +25,8 @@ from fewshot.embedding.network import embed
 from fewshot.evaluation import evaluate
 from fewshot.files import write_text
 from fewshot.manifest import manifest
-from fewshot.training.config import TrainConfig, TrainResult
+from fewshot.training.config import TrainConfig
+from fewshot.training.result import TrainResult
 from fewshot.training.trainer import MetaTrainer
 
 #: Data set, ways and shots of each test; queries per class leave enough images for five shots.

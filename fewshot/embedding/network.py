@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from fewshot.heap import keeping_memory
 
 
 def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
@@ -47,6 +50,14 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     return x.div_(255)
 
 
+def shifted(x: Tensor, n: int) -> Iterator[Tensor]:
+    """Yield images (b, c, h, w) shifted by up to `n` pixels along each axis, their edges repeated."""
+    height, width = x.shape[-2:]
+    wide = nn.functional.pad(x, (n, n, n, n), mode="replicate") if n else x
+    for top, left in product(range(2 * n + 1), repeat=2):
+        yield wide[..., top : top + height, left : left + width]
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode inside the block; every part of it then gets back the mode it had."""
@@ -60,7 +71,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def embed(backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: int = 256) -> NDArray[np.float32]:
+def embed(
+    backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: int = 256, *, shifts: int = 0
+) -> NDArray[np.float32]:
     """Embed images with a backbone in evaluation mode; the mode it was in is restored.
 
     Parameters
@@ -71,6 +84,9 @@ def embed(backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: i
         Images, grey or with channels last.
     batch_size : int, default=256
         Images at a time.
+    shifts : int, default=0
+        The embedding is the mean over the image shifted by up to so many pixels along each axis, its edge repeated:
+        ``(2 * shifts + 1) ** 2`` passes for an embedding that depends less on where in the image a thing is.
 
     Returns
     -------
@@ -82,7 +98,7 @@ def embed(backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: i
     TypeError
         If the images are not a uint8 array.
     ValueError
-        If their shape or the batch size is none of these.
+        If their shape, the batch size or the shifts are none of these.
 
     Examples
     --------
@@ -96,9 +112,13 @@ def embed(backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: i
         raise TypeError(f"images are of type {images.dtype}; expected uint8 values in 0..255")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    with evaluating(backbone):
+    if shifts < 0:
+        raise ValueError(f"shifts is {shifts}; expected at least 0")
+    with evaluating(backbone), keeping_memory():
         parts = [
-            backbone(to_input(images[i : i + batch_size], backbone)).float().cpu()
+            torch.stack([backbone(x).float() for x in shifted(to_input(images[i : i + batch_size], backbone), shifts)])
+            .mean(0)
+            .cpu()
             for i in range(0, len(images), batch_size)
         ]
     if not parts:

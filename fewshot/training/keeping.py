@@ -1,34 +1,35 @@
-"""What is kept of a training run: the best weights, and a log."""
+"""What is kept of a training run: the best weights."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from fewshot.data.images import LabeledImages
+from fewshot.distributed import rank, take_from_first
 from fewshot.embedding.network import embed
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.evaluation import evaluate
 from fewshot.learners.base import Learner
-from fewshot.training.config import TrainConfig, TrainResult
+from fewshot.training.config import TrainConfig
+from fewshot.training.result import TrainResult
+from fewshot.training.state import BEST
 from fewshot.weights import load_state, save_weights, state
 
 
 class BestKeeper:
     """Validate, remember the best weights, and put them back at the end."""
 
-    def __init__(
-        self, learner: Learner, val: LabeledImages | None, config: TrainConfig, out: str | Path | None
-    ) -> None:
+    def __init__(self, learner: Learner, val: LabeledImages | None, config: TrainConfig, out: Path | None) -> None:
         self.learner, self.val, self.config = learner, val, config
-        self.path = None if out is None else Path(out) / "best.safetensors"
+        self.path = None if out is None else out / BEST
         self.best: dict[str, Tensor] | None = None
         if val is not None:
-            # Too few images are an error now, not after the first hundred episodes.
+            # Too few images are an error now, not after the first hundred steps.
             self.n_way = min(config.val_n_way, len(val.classes))
             EpisodeSampler(val.labels, self.n_way, config.val_n_shot, config.val_n_query)
 
@@ -46,13 +47,16 @@ class BestKeeper:
                 n_episodes=config.val_n_episodes,
                 seed=config.seed,
             )
-            record["val_accuracy"], record["val_ci95"] = measured.mean, measured.ci95
-            if measured.mean <= result.best_accuracy:  # False while there is no best yet: NaN
+            # Processes must agree on which weights are the best, to the last bit.
+            agreed = torch.tensor([measured.mean, measured.ci95], dtype=torch.float64)
+            take_from_first([agreed])
+            record["val_accuracy"], record["val_ci95"] = agreed.tolist()
+            if record["val_accuracy"] <= result.best_accuracy:  # False while there is no best yet: NaN
                 return
-            result.best_accuracy = measured.mean
+            result.best_accuracy = record["val_accuracy"]
         result.best_episode = int(record["episode"])
         self.best = {name: value.detach().clone() for name, value in state(backbone, self.learner).items()}
-        if self.path is not None:
+        if self.path is not None and rank() == 0:
             save_weights(self.path, backbone, self.learner)
 
     @contextmanager
@@ -65,30 +69,3 @@ class BestKeeper:
                 load_state(self.best, backbone, self.learner)
             backbone.eval()
             self.learner.eval()
-
-
-class CsvLog:
-    """The training log, one CSV row an episode; nothing without a folder."""
-
-    columns = ("episode", "loss", "accuracy", "lr", "seconds", "val_accuracy", "val_ci95")
-
-    def __init__(self, out: str | Path | None) -> None:
-        self.path = None if out is None else Path(out) / "log.csv"
-
-    def __enter__(self) -> CsvLog:
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = self.path.open("w", newline="", encoding="utf-8")
-            self.writer = csv.DictWriter(self.file, self.columns)
-            self.writer.writeheader()
-        return self
-
-    def write(self, record: dict[str, float]) -> None:
-        """Append one row, at once: a run that is killed keeps its log."""
-        if self.path is not None:
-            self.writer.writerow(record)
-            self.file.flush()
-
-    def __exit__(self, *exception: object) -> None:
-        if self.path is not None:
-            self.file.close()

@@ -1,31 +1,32 @@
-"""The meta-trainer: one episode, one step down the query loss."""
+"""The meta-trainer: one step down the query loss after another."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fewshot.backbones import check_backbone, create_backbone
+from fewshot.backbones import check_backbone, create_backbone, spec_of
 from fewshot.data.images import LabeledImages
-from fewshot.embedding.network import to_input
+from fewshot.distributed import n_processes, process_group, rank, take_from_first
 from fewshot.episodes.balanced import EpisodeSampler
-from fewshot.episodes.episode import Episode
-from fewshot.episodes.stream import AUGMENT, MODEL, episode_rng
-from fewshot.errors import TrainingError
+from fewshot.episodes.episode import Sampler
+from fewshot.heap import keeping_memory
 from fewshot.learners.base import Learner, as_learner
-from fewshot.progress import progress_bar
-from fewshot.randomness import seeded
-from fewshot.training.config import TrainConfig, TrainResult
-from fewshot.training.keeping import BestKeeper, CsvLog
-
-Augment = Callable[[Tensor, np.random.Generator], Tensor]
+from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
+from fewshot.training.config import TrainConfig
+from fewshot.training.keeping import BestKeeper
+from fewshot.training.result import TrainResult
+from fewshot.training.run import Run
+from fewshot.training.state import LOG, digest
+from fewshot.training.step import Augment, Stepper, learning_rates
+from fewshot.weights import describe_learner
 
 
 class MetaTrainer:
@@ -48,6 +49,8 @@ class MetaTrainer:
         own, to a tensor of the same shape; see `Distortion`.
     device : str or torch.device, default="cpu"
         Where to train.
+    callbacks : sequence of Callback, default=()
+        Who is told of each step, beside the log and the progress bar; see `fewshot.training.callbacks`.
 
     References
     ----------
@@ -71,6 +74,7 @@ class MetaTrainer:
         *,
         augment: Augment | None = None,
         device: str | torch.device = "cpu",
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config = config or TrainConfig()
         self.learner = as_learner(learner)
@@ -80,6 +84,7 @@ class MetaTrainer:
         self._network = None if isinstance(backbone, str) else backbone
         self.augment = augment
         self.device = torch.device(device)
+        self.callbacks = callbacks
 
     @property
     def backbone(self) -> nn.Module:
@@ -95,6 +100,8 @@ class MetaTrainer:
         *,
         out: str | Path | None = None,
         progress: bool = True,
+        resume: bool = False,
+        sampler: Callable[..., Sampler] | None = None,
     ) -> TrainResult:
         """Meta-train on the classes of `train`, choosing the best weights on those of `val`.
 
@@ -103,59 +110,54 @@ class MetaTrainer:
         train, val : LabeledImages
             Images; the two must not share a class. Without `val` the last weights are kept.
         out : path, optional
-            A folder for ``log.csv``, written as training goes, and the checkpoint ``best.safetensors``, which
-            `Embedder` and `FewShotImageClassifier` take as a backbone.
+            A folder for ``log.csv``, written as training goes, the checkpoint ``best.safetensors``, which `Embedder`
+            and `FewShotImageClassifier` take as a backbone, and ``state.safetensors``, to go on from.
         progress : bool, default=True
             Whether to show a progress bar on standard error.
+        resume : bool, default=False
+            Whether to go on from the state in `out`, bit for bit as if nothing had happened at an equal number of
+            threads; without a state training begins.
+        sampler : callable, optional
+            ``sampler(labels, seed=seed)`` draws episodes of another kind than n_way, n_shot and n_query say, such as
+            `VariedEpisodeSampler`.
 
         Returns
         -------
         TrainResult
-            Loss, accuracy and validation, episode by episode.
+            Loss, accuracy and validation, step by step.
 
         Raises
         ------
         ValueError
-            If `train` and `val` share classes or hold too few images.
+            If `train` and `val` share classes or hold too few images, or the state is of another training.
         TrainingError
-            If the loss or its gradient is not finite; the message names the episode. The best weights are in place.
+            If too many steps in a row are not finite, or memory ends; the message names the episode, and the best
+            weights are in place.
+        TrainingInterrupted
+            After Ctrl-C or SIGTERM: the episode is finished, the state saved, the best weights are in place.
         """
-        for data in (train, val):
-            if data is not None and not data.is_decoded:
-                raise ValueError("train and val must be pixels of one size, not files; pass train.decoded(size=84)")
-        _check_disjoint(train, val)
-        config = self.config
-        sampler = EpisodeSampler(train.labels, config.n_way, config.n_shot, config.n_query, seed=config.seed)
-        keeper = BestKeeper(self.learner, val, config, out)
-        backbone = self._build(train)
-        optimizer, schedule = self._optimizer()
-        images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(self.device)
-        result = TrainResult()
-        with (
-            keeper.restoring(backbone),
-            CsvLog(out) as log,
-            progress_bar(config.n_episodes, "episode", show=progress) as bar,
-        ):
-            start = time.perf_counter()
-            for i in range(config.n_episodes):
-                backbone.train()
-                self.learner.train()
-                loss, accuracy = self._step(images, sampler[i], i, optimizer)
-                record: dict[str, float] = {
-                    "episode": i + 1,
-                    "loss": loss,
-                    "accuracy": accuracy,
-                    "lr": float(schedule.get_last_lr()[0]),
-                }
-                schedule.step()
-                if (i + 1) % config.validate_every == 0 or i + 1 == config.n_episodes:
-                    keeper.validate(record, result, backbone)
-                record["seconds"] = time.perf_counter() - start
-                result.records.append(record)
-                log.write(record)
-                bar.update()
-                bar.set_postfix(_postfix(record, result), refresh=False)
-        return result
+        _check_data(train, val)
+        if resume and out is None:
+            raise ValueError("resume needs the folder of the training; pass out=")
+        config, folder = self.config, None if out is None else Path(out)
+        drawing = sampler or partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
+        episodes = drawing(train.labels, seed=config.seed)
+        keeper = BestKeeper(self.learner, val, config, folder)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        with process_group(self.device):
+            if config.meta_batch % n_processes():
+                raise ValueError(
+                    f"meta_batch is {config.meta_batch}; expected a multiple of the {n_processes()} processes"
+                )
+            backbone = self._build(train)
+            identity = {} if folder is None else self._identity(train, val, episodes)
+            groups = learning_rates(backbone, self.learner, config)
+            optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
+            stepper = Stepper(backbone, self.learner, optimizer, train.images, config, self.augment, self.device)
+            run = Run(stepper, episodes, keeper, identity, folder, self._callbacks(folder, progress))
+            with keeper.restoring(backbone), keeping_memory():
+                return run.go(resume)
 
     def _build(self, train: LabeledImages) -> nn.Module:
         if self._network is None:
@@ -168,96 +170,43 @@ class MetaTrainer:
         seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": "center"}
         self._network.pretrained_cfg = {**config, **seen}  # type: ignore[assignment]
         self.learner.to(self.device)
-        return self._network.to(self.device)
+        self._network.to(self.device)
+        take_from_first([*self._network.state_dict().values(), *self.learner.state_dict().values()])
+        return self._network
 
-    def _optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
-        config = self.config
-        parameters = [p for m in (self.backbone, self.learner) for p in m.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-        # One step more than episodes: the last rate is asked for after the last step.
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.lr, total_steps=config.n_episodes + 1, pct_start=0.3
-        )
-        return optimizer, schedule
+    def _callbacks(self, folder: Path | None, progress: bool) -> list[Callback]:
+        if rank() > 0:
+            return []
+        own: list[Callback] = [] if folder is None else [CsvLog(folder / LOG)]
+        if progress:
+            own.append(ProgressBar(self.config.n_steps, "episode" if self.config.meta_batch == 1 else "step"))
+        return own + list(self.callbacks)
 
-    def _step(self, images: Tensor, episode: Episode, i: int, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-        config, backbone = self.config, self.backbone
-        rows = np.concatenate(
-            [episode.support.reshape(config.n_way, -1), episode.query.reshape(config.n_way, -1)], axis=1
-        )
-        with seeded(int(episode_rng(config.seed, i, MODEL).integers(2**63))):
-            x = to_input(images[torch.from_numpy(rows.ravel()).to(self.device)], backbone)
-            if self.augment is not None:
-                x = self.augment(x, episode_rng(config.seed, i, AUGMENT))
-            embeddings = backbone(x).unflatten(0, rows.shape)
-            support, queries = split_tasks(embeddings, config.n_shot, config.rotate_support)
-            labels = torch.arange(config.n_way, device=x.device)
-            support_labels = labels.repeat_interleave(config.n_shot).expand(support.shape[:-1])
-            query_labels = labels.repeat_interleave(config.n_query).expand(queries.shape[:-1])
-            logits = self.learner(support, support_labels, queries, config.n_way)
-            loss = self.learner.loss(logits, query_labels)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss of episode {i} (seed {config.seed}) is {loss.item()}; lower lr={config.lr:g}"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            if not torch.isfinite(norm):
-                raise TrainingError(
-                    f"the gradient of episode {i} (seed {config.seed}) is not finite; lower lr={config.lr:g}"
-                )
-            optimizer.step()
-        accuracy = (logits.detach().argmax(-1) == query_labels).float().mean()
-        return loss.item(), accuracy.item()
+    def _identity(self, train: LabeledImages, val: LabeledImages | None, episodes: Sampler) -> dict[str, Any]:
+        """Return what must be the same for a run to go on."""
+        config = {k: v for k, v in asdict(self.config).items() if k not in ("save_every", "max_skipped")}
+        learner = describe_learner(self.learner)
+        if self.learner.learn_temperature:
+            learner["params"].pop("temperature", None)  # training moves it
+        augment = self.augment
+        return {
+            "config": config,
+            "backbone": spec_of(self.backbone) or type(self.backbone).__qualname__,
+            "learner": learner,
+            "augment": repr(augment) if is_dataclass(augment) else getattr(augment, "__qualname__", str(type(augment))),
+            "train": digest(train),
+            "val": None if val is None else digest(val),
+            "episodes": episodes.protocol,
+        }
 
 
-def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, Tensor]:
-    """Split the embeddings of an episode into support and queries, once or with each image as support in turn.
-
-    Parameters
-    ----------
-    embeddings : Tensor of shape (n_way, n, d)
-        All images of an episode, class by class.
-    n_shot : int
-        Support images a class.
-    rotate : bool
-        If True, task ``r`` takes images ``r, ..., r + n_shot - 1`` (modulo n) of every class as its support.
-
-    Returns
-    -------
-    support : Tensor of shape (n_tasks, n_way * n_shot, d)
-        With n tasks if `rotate`, else 1.
-    queries : Tensor of shape (n_tasks, n_way * (n - n_shot), d)
-        The others.
-
-    Examples
-    --------
-    >>> support, queries = split_tasks(torch.arange(6.0).view(2, 3, 1), n_shot=1, rotate=True)
-    >>> support[..., 0].tolist()
-    [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
-    """
-    n_way, n, d = embeddings.shape
-    # Rolled copies, not an index: on several threads the gradient of an index sums in an order that varies.
-    tasks = torch.stack([embeddings.roll(-first, 1) for first in range(n if rotate else 1)])
-    return (
-        tasks[:, :, :n_shot].reshape(-1, n_way * n_shot, d),
-        tasks[:, :, n_shot:].reshape(-1, n_way * (n - n_shot), d),
-    )
-
-
-def _check_disjoint(train: LabeledImages, val: LabeledImages | None) -> None:
+def _check_data(train: LabeledImages, val: LabeledImages | None) -> None:
+    for data in (train, val):
+        if data is not None and not data.is_decoded:
+            raise ValueError("train and val must be pixels of one size, not files; pass train.decoded(size=84)")
     shared = np.intersect1d(train.classes, val.classes) if val is not None else np.empty(0)
     if len(shared):
         raise ValueError(
             f"train and val share {len(shared)} classes, such as {shared[0]!r}; split by class, "
             "or the best weights are chosen on classes that were trained on"
         )
-
-
-def _postfix(record: dict[str, Any], result: TrainResult) -> dict[str, str]:
-    shown = {"loss": f"{record['loss']:.3f}", "accuracy": f"{100 * record['accuracy']:.1f}%"}
-    if math.isfinite(result.best_accuracy):
-        shown["best val"] = f"{100 * result.best_accuracy:.1f}%"
-    return shown

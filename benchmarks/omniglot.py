@@ -1,0 +1,193 @@
+"""Omniglot by the protocol of Vinyals et al.: Conv4-64, Prototypical and Matching Networks, beside published numbers.
+
+The split is by character, rotations are classes. The recipe below, all of it, was chosen on the validation classes by
+``--choose``, which trains on the training classes alone; then, as the published models, the network is trained on the
+classes of both, and the test classes are looked at once. The data come from ``data_prep/omniglot.py``. A run that is
+interrupted goes on where it was; its training lies under ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot import (
+    Distortion,
+    EpisodeSampler,
+    LabeledImages,
+    Learner,
+    MatchingLearner,
+    MetaTrainer,
+    PrototypicalLearner,
+    TrainConfig,
+    embed,
+    evaluate,
+)
+from fewshot.evaluation import EvalResult
+from fewshot.files import write_text
+from fewshot.manifest import manifest
+from fewshot.training.state import digest
+
+#: (way, shot) and, for each method, accuracies in % from Vinyals et al. 2016 (table 1) and Snell et al. 2017 (table 1).
+CELLS = ((5, 1), (5, 5), (20, 1), (20, 5))
+PUBLISHED = {"prototypical": (98.8, 99.7, 96.0, 98.9), "matching": (98.1, 98.9, 93.8, 98.5)}
+#: 15 queries a class, over 1000 episodes.
+N_QUERY, N_EPISODES = 15, 1000
+#: The embedding of an image is the mean over shifts of up to so many pixels.
+SHIFTS = 2
+AUGMENT = Distortion()
+
+
+def make_learner(method: str) -> Learner:
+    """Return an untrained learner."""
+    if method == "prototypical":
+        return PrototypicalLearner()
+    return MatchingLearner(temperature=0.1, learn_temperature=True)
+
+
+def recipe(n_episodes: int, seed: int, **changes: Any) -> TrainConfig:
+    """Return how to train, with `changes`."""
+    chosen: dict[str, Any] = {"n_way": 60, "n_shot": 1, "n_query": 5, "lr": 3e-3, "seed": seed, **changes}
+    return TrainConfig(n_episodes=n_episodes, validate_every=n_episodes, save_every=250, **chosen)
+
+
+def both(one: LabeledImages, other: LabeledImages) -> LabeledImages:
+    """Return the images of two splits."""
+    return LabeledImages(
+        np.concatenate([one.images, other.images]), np.concatenate([one.labels.astype(str), other.labels.astype(str)])
+    )
+
+
+def measure(trainer: MetaTrainer, data: LabeledImages, shifts: int, seed: int) -> list[EvalResult]:
+    """Return the results of a trained network in every cell."""
+    embeddings = embed(trainer.backbone, data.images, shifts=shifts)
+    return [
+        evaluate(
+            trainer.learner,
+            embeddings,
+            data.labels,
+            n_way=way,
+            n_shot=shot,
+            n_query=N_QUERY,
+            n_episodes=N_EPISODES,
+            seed=seed,
+        )
+        for way, shot in CELLS
+    ]
+
+
+def hash_of_episodes(labels: Any, seed: int) -> str:
+    """Return the SHA-256 of all rows of all test episodes."""
+    found = hashlib.sha256()
+    for way, shot in CELLS:
+        sampler = EpisodeSampler(labels, way, shot, N_QUERY, seed=seed)
+        for i in range(N_EPISODES):
+            found.update(sampler[i].support.tobytes() + sampler[i].query.tobytes())
+    return found.hexdigest()
+
+
+def cells(results: list[EvalResult]) -> list[dict[str, Any]]:
+    """Return the figures of each cell, in %."""
+    return [
+        {"way": way, "shot": shot, "accuracy": round(100 * r.mean, 3), "ci95": round(100 * r.ci95, 3)}
+        for (way, shot), r in zip(CELLS, results, strict=True)
+    ]
+
+
+def choose(data: str, work: Path, n_episodes: int, seed: int) -> dict[str, Any]:
+    """Train candidates on the training classes and measure them on the validation classes."""
+    train, val = (LabeledImages.open(data, split) for split in ("train", "val"))
+    strong = Distortion(rotate=20, scale=0.2, shear=0.2, translate=0.1, elastic=0.03)
+    candidates: dict[str, tuple[str, Distortion | None, dict[str, Any]]] = {
+        "prototypical": ("prototypical", AUGMENT, {}),
+        "prototypical, no distortion": ("prototypical", None, {}),
+        "prototypical, stronger distortion": ("prototypical", strong, {}),
+        "prototypical, each image support once": ("prototypical", AUGMENT, {"rotate_support": False}),
+        "prototypical, 90 classes of 4": ("prototypical", AUGMENT, {"n_way": 90, "n_query": 3}),
+        "prototypical, rate 0.006": ("prototypical", AUGMENT, {"lr": 6e-3}),
+        "matching": ("matching", AUGMENT, {}),
+    }
+    rows = []
+    for name, (method, augment, changes) in candidates.items():
+        trainer = MetaTrainer("conv4", make_learner(method), recipe(n_episodes, seed, **changes), augment=augment)
+        trainer.fit(train, out=work / "choose" / name.replace(" ", "_"), resume=True)
+        for shifts in (0, 1, SHIFTS):
+            rows.append({"recipe": name, "shifts": shifts, "cells": cells(measure(trainer, val, shifts, seed))})
+            print(f"{name}, shifts {shifts}: {[cell['accuracy'] for cell in rows[-1]['cells']]}", flush=True)
+    return {"episodes": n_episodes, "classes": "validation", "rows": rows}
+
+
+def run(data: str, work: Path, n_episodes: int, seeds: list[int], methods: list[str]) -> dict[str, Any]:
+    """Train on training and validation classes, and measure on the test classes."""
+    train, test = (
+        both(*(LabeledImages.open(data, split) for split in ("train", "val"))),
+        LabeledImages.open(data, "test"),
+    )
+    rows = []
+    for method in methods:
+        for seed in seeds:
+            trainer = MetaTrainer("conv4", make_learner(method), recipe(n_episodes, seed), augment=AUGMENT)
+            result = trainer.fit(train, out=work / f"{method}-{seed}", resume=True)
+            row = {"method": method, "seed": seed, "minutes": round(result.records[-1]["seconds"] / 60, 1)}
+            for shifts in (0, SHIFTS):
+                # The episodes are the same for every network.
+                row[f"shifts {shifts}"] = cells(measure(trainer, test, shifts, seed=0))
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    return {
+        "data": {"train and val": digest(train), "test": digest(test), "classes": len(train.classes)},
+        "episodes": {"sha256": hash_of_episodes(test.labels, 0), "n": N_EPISODES, "n_query": N_QUERY, "seed": 0},
+        "recipe": {**asdict(recipe(n_episodes, 0)), "augment": repr(AUGMENT), "shifts": SHIFTS},
+        "published": PUBLISHED,
+        "rows": rows,
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the results as Markdown, beside the published numbers."""
+    lines = [
+        "| Omniglot, Vinyals split, Conv4-64 | " + " | ".join(f"{way}-way {shot}-shot" for way, shot in CELLS) + " |",
+        "|---|" + "---|" * len(CELLS),
+    ]
+    for method, published in PUBLISHED.items():
+        lines.append(f"| {method}, published | " + " | ".join(f"{value:.1f}" for value in published) + " |")
+        for row in (r for r in results["rows"] if r["method"] == method):
+            for shifts, what in ((0, ""), (SHIFTS, f", mean over shifts of up to {SHIFTS} px")):
+                shown = " | ".join(f"{c['accuracy']:.2f} ± {c['ci95']:.2f}" for c in row[f"shifts {shifts}"])
+                lines.append(f"| {method}, seed {row['seed']}, {row['minutes']} min{what} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the benchmark, or the choice of its recipe."""
+    parser = argparse.ArgumentParser(prog="omniglot.py", description=__doc__)
+    parser.add_argument("--data", default="data/omniglot", metavar="DIR", help="prepared data (default: %(default)s)")
+    parser.add_argument("--work", default="runs/omniglot_benchmark", metavar="DIR", help="trainings (%(default)s)")
+    parser.add_argument(
+        "--out", default="benchmarks/results/omniglot", metavar="NAME", help="for NAME.json and NAME.md"
+    )
+    parser.add_argument("--episodes", type=int, default=6500, metavar="N", help="of training (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
+    parser.add_argument("--methods", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED), metavar="NAME")
+    parser.add_argument("--choose", action="store_true", help="compare recipes on the validation classes instead")
+    options = parser.parse_args()
+    facts = {"manifest": manifest(" ".join(["python benchmarks/omniglot.py", *sys.argv[1:]]), options.seeds[0])}
+    if options.choose:
+        found = choose(options.data, Path(options.work), options.episodes, options.seeds[0])
+        write_text(f"{options.out}_choice.json", json.dumps(facts | found, indent=1) + "\n")
+        return
+    found = run(options.data, Path(options.work), options.episodes, options.seeds, options.methods)
+    write_text(f"{options.out}.json", json.dumps(facts | found, indent=1) + "\n")
+    write_text(f"{options.out}.md", table(found))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

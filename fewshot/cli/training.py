@@ -1,0 +1,117 @@
+"""``fewshot train``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot.data.distort import Distortion
+from fewshot.data.images import LabeledImages
+from fewshot.data.splits import list_splits
+from fewshot.distributed import process_group, rank
+from fewshot.embedding.loaded import choose_device
+from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.episode import Sampler
+from fewshot.episodes.grouped import GroupedEpisodeSampler
+from fewshot.episodes.varied import VariedEpisodeSampler
+from fewshot.files import write_text
+from fewshot.manifest import manifest
+from fewshot.training.callbacks import TensorBoard
+from fewshot.training.config import TrainConfig
+from fewshot.training.page import write_training
+from fewshot.training.trainer import MetaTrainer
+
+#: Options that are fields of the configuration under another name.
+SHORT = {"episodes": "n_episodes", "way": "n_way", "shot": "n_shot", "query": "n_query", "lr": "lr", "seed": "seed"} | {
+    "val_way": "val_n_way",
+    "val_every": "validate_every",
+}
+#: Fewer classes than in the trainer's own default: people's data have fewer.
+DEFAULT = {"n_way": 20}
+
+
+def train(options: argparse.Namespace) -> int:
+    """Meta-train a network and write the checkpoint."""
+    config = read_config(options)
+    device = choose_device(options.device)
+    with process_group(device):
+        augment = Distortion() if options.distort else None
+        callbacks = [TensorBoard(options.tensorboard)] if options.tensorboard and rank() == 0 else []
+        trainer = MetaTrainer(
+            options.backbone, options.learner, config, augment=augment, device=device, callbacks=callbacks
+        )
+        splits = list_splits(options.data)
+        data = _pixels(LabeledImages.open(options.data, "train" if splits else None), options)
+        val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
+        out = Path(options.out)
+        out.mkdir(parents=True, exist_ok=True)
+        if rank() == 0:
+            print(f"train: {data}\nval:   {val or 'none; the last weights are kept'}", flush=True)
+        sampler = _sampler(options, data, config)
+        result = trainer.fit(data, val, out=out, progress=not options.quiet, resume=options.resume, sampler=sampler)
+        if rank() > 0:
+            return 0
+    facts = {
+        "manifest": manifest(" ".join(["fewshot", *sys.argv[1:]]), config.seed),
+        "config": {"backbone": options.backbone, "learner": options.learner, **asdict(config)},
+        "seconds": result.records[-1]["seconds"],
+        "best_episode": result.best_episode,
+        "best_val_accuracy": None if val is None else result.best_accuracy,
+        "skipped": result.skipped,
+    }
+    write_text(out / "manifest.json", json.dumps(facts, indent=1) + "\n")
+    if options.report:
+        write_training(options.report, result, facts)
+    best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
+    print(f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}")
+    print(f"written to {out}; now: fewshot evaluate {options.data} --from {out / 'best.safetensors'}")
+    return 0
+
+
+def read_config(options: argparse.Namespace) -> TrainConfig:
+    """Return the configuration: defaults, then the file, then ``--set``, then the options of their own.
+
+    Raises
+    ------
+    ValueError
+        If a field or its value cannot be meant.
+    """
+    values: dict[str, Any] = dict(DEFAULT)
+    if options.config:
+        values |= TrainConfig.from_toml(options.config)
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: expected KEY=VALUE, e.g. --set n_way=60")
+        values |= TrainConfig.parse({name.strip(): value.strip()})
+    values |= {name: getattr(options, short) for short, name in SHORT.items() if getattr(options, short) is not None}
+    return TrainConfig(**values)
+
+
+def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConfig) -> Any:
+    """Return what makes the sampler."""
+    fixed = partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
+    inner: Any = VariedEpisodeSampler if options.varied else fixed
+    if not options.by_group:
+        return inner
+    groups = np.array([str(label).partition("/")[0] for label in data.labels.tolist()])
+
+    def grouped(labels: Any, seed: int) -> Sampler:
+        return GroupedEpisodeSampler(labels, groups, inner, small_groups="drop", seed=seed)
+
+    return grouped
+
+
+def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
+    if data.is_decoded and not options.size:
+        return data
+    if not options.size:
+        raise ValueError("the images are files of any size; say which to train on, e.g. --size 84")
+    return data.decoded(options.size, grey=options.grey, progress=not options.quiet)

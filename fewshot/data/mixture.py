@@ -1,0 +1,59 @@
+"""Several sources of images as one, for training across domains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.data.images import LabeledImages
+
+
+def mix(sources: Mapping[str, LabeledImages]) -> tuple[LabeledImages, NDArray[Any]]:
+    """Join sources into one data set; each class is named ``source/label``.
+
+    Parameters
+    ----------
+    sources : mapping of str to LabeledImages
+        Decoded images, all of one size and number of channels; see `LabeledImages.decoded`.
+
+    Returns
+    -------
+    data : LabeledImages
+        All images, source after source.
+    groups : ndarray of shape (n,)
+        The source of each image, for `GroupedEpisodeSampler`: an episode comes from one of them.
+
+    Raises
+    ------
+    ValueError
+        If there is no source, or their images differ in size.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from fewshot import EpisodeSampler, GroupedEpisodeSampler, digits, glyphs, mix
+    >>> data, groups = mix({"digits": digits(), "glyphs": glyphs("val")})
+    >>> sampler = GroupedEpisodeSampler(data.labels, groups, partial(EpisodeSampler, n_way=10, n_query=5))
+    >>> len({label.partition("/")[0] for label in sampler[0].classes})
+    1
+    """
+    if not sources:
+        raise ValueError("there is no source; pass e.g. mix({'photos': photos, 'drawings': drawings})")
+    shapes = {name: data.images.shape[1:] if data.is_decoded else () for name, data in sources.items()}
+    first, *others = shapes
+    for name in others:
+        if shapes[name] != shapes[first] or not shapes[name]:
+            raise ValueError(
+                f"images of {first!r} are {_size(shapes[first])} and of {name!r} {_size(shapes[name])}; bring all to "
+                "one size, e.g. data.decoded(size=84)"
+            )
+    labels = [f"{name}/{label}" for name, data in sources.items() for label in data.labels.tolist()]
+    images = np.concatenate([data.images for data in sources.values()])
+    return LabeledImages(images, np.array(labels)), np.repeat(list(sources), [len(data) for data in sources.values()])
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "files"

@@ -1,0 +1,127 @@
+"""Who is told how training goes: the log, the progress bar, TensorBoard, anyone else."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fewshot.errors import MissingExtraError
+from fewshot.progress import progress_bar
+from fewshot.training.result import TrainResult
+
+
+class Callback:
+    """Is told how training goes; override what is of interest.
+
+    Examples
+    --------
+    >>> class Losses(Callback):
+    ...     def step(self, record, result):
+    ...         print(f"{record['episode']}: {record['loss']:.3f}")
+    """
+
+    def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
+        """Prepare; training starts, or goes on after what `result` holds."""
+
+    def step(self, record: Mapping[str, float], result: TrainResult) -> None:
+        """Take note of a step; `record` is its line of the log."""
+
+    def end(self, result: TrainResult) -> None:
+        """Finish, however training ended."""
+
+
+class CsvLog(Callback):
+    """The training log, one row a step, written at once: a run that is killed keeps it."""
+
+    columns = ("episode", "loss", "accuracy", "lr", "seconds", "val_accuracy", "val_ci95")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
+        """Write what is known already: rows after the state that training goes on from are gone."""
+        self.file = self.path.open("w", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, self.columns)
+        self.writer.writeheader()
+        self.writer.writerows(result.records)
+
+    def step(self, record: Mapping[str, float], result: TrainResult) -> None:
+        """Append a row."""
+        self.writer.writerow(dict(record))
+        self.file.flush()
+
+    def end(self, result: TrainResult) -> None:
+        """Close the file."""
+        self.file.close()
+
+    @staticmethod
+    def read(path: Path, n: int) -> list[dict[str, float]]:
+        """Return the first `n` rows of a log."""
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row, _ in zip(csv.DictReader(file), range(n), strict=False)]
+        return [
+            {k: int(v) if k == "episode" else float(v) for k, v in row.items() if k in CsvLog.columns and v}
+            for row in rows
+        ]
+
+
+class ProgressBar(Callback):
+    """A bar on standard error with loss, accuracy and the best validation so far."""
+
+    def __init__(self, n_steps: int, unit: str) -> None:
+        self.n_steps, self.unit = n_steps, unit
+
+    def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
+        """Show it, from where training goes on."""
+        self.bar = progress_bar(self.n_steps, self.unit, show=True, initial=len(result.records))
+
+    def step(self, record: Mapping[str, float], result: TrainResult) -> None:
+        """Move on."""
+        shown = {"loss": f"{record['loss']:.3f}", "accuracy": f"{100 * record['accuracy']:.1f}%"}
+        if math.isfinite(result.best_accuracy):
+            shown["best val"] = f"{100 * result.best_accuracy:.1f}%"
+        if result.skipped:
+            shown["skipped"] = str(len(result.skipped))
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def end(self, result: TrainResult) -> None:
+        """Leave it as it is."""
+        self.bar.close()
+
+
+class TensorBoard(Callback):
+    """Write learning curves for TensorBoard (extra ``tensorboard``).
+
+    Parameters
+    ----------
+    folder : path
+        Where ``tensorboard --logdir`` will look.
+
+    Raises
+    ------
+    MissingExtraError
+        If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtraError("TensorBoard is missing; run: pip install 'fewshot[tensorboard]'") from None
+        self.writer = SummaryWriter(str(folder))
+
+    def step(self, record: Mapping[str, float], result: TrainResult) -> None:
+        """Write every number of the record, under its name."""
+        for name, value in record.items():
+            if name != "episode":
+                self.writer.add_scalar(name, value, int(record["episode"]))
+
+    def end(self, result: TrainResult) -> None:
+        """Write what is left."""
+        self.writer.close()

@@ -1,0 +1,47 @@
+"""The page of a training run: its curves, and what it takes to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fewshot.report.figures import learning_curve
+from fewshot.report.page import Page
+from fewshot.training.result import TrainResult
+
+
+def write_training(path: str | Path, result: TrainResult, facts: Mapping[str, Any]) -> None:
+    """Write a page with the learning curves of a training run.
+
+    Parameters
+    ----------
+    path : path
+        The page, an HTML file that needs no other.
+    result : TrainResult
+        What training did.
+    facts : mapping
+        ``manifest`` and ``config``, as ``fewshot train`` stores them.
+    """
+    last = result.records[-1]
+    page = Page(
+        "Meta-training",
+        f"A network learned to embed images from {int(last['episode'])} small learning tasks. The query loss is the "
+        "meta-objective; the weights that were best on the validation classes were kept.",
+    )
+    cards = [(f"{last['seconds']:.0f} s", "of training"), (str(result.best_episode), "episodes until the weights kept")]
+    if result.best_accuracy == result.best_accuracy:  # not NaN
+        cards.insert(0, (f"{100 * result.best_accuracy:.1f} %", "right on the validation classes"))
+    if result.skipped:
+        cards.append((str(len(result.skipped)), "steps skipped, as they were not finite"))
+    page.cards(cards)
+    page.section("Learning curves")
+    page.figure(learning_curve(result.to_frame()), "Loss, accuracy and validation accuracy over the episodes")
+    page.section("Run it again", "The same seed, versions and thread count give the same figures.")
+    page.code(facts["manifest"]["command"])
+    shown = {name: str(value) for name, value in facts["config"].items()}
+    page.table(pd.DataFrame.from_dict(shown, orient="index", columns=["value"]).rename_axis("setting"))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    page.write(path, "Every step is in log.csv.")

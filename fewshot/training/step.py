@@ -1,0 +1,239 @@
+"""One step of the optimiser: the gradient of a few episodes, guarded, shared by processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from fewshot.distributed import add_up, n_processes, rank
+from fewshot.embedding.network import to_input
+from fewshot.episodes.episode import Episode
+from fewshot.episodes.stream import AUGMENT, MODEL, episode_rng
+from fewshot.errors import TrainingError
+from fewshot.learners.base import Learner
+from fewshot.randomness import seeded
+from fewshot.training.config import TrainConfig
+from fewshot.training.tasks import Tasks
+
+Augment = Callable[[Tensor, np.random.Generator], Tensor]
+_TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step found.
+
+    Attributes
+    ----------
+    loss, accuracy : float
+        Means over its episodes.
+    fault : str
+        What was not finite, and in which episode; empty if the step was taken.
+    episode : int
+        That episode, or the first of the step.
+    stop : bool
+        Whether some process wants to stop after this step.
+    """
+
+    loss: float
+    accuracy: float
+    fault: str
+    episode: int
+    stop: bool
+
+
+class Stepper:
+    """Descend the mean query loss of episodes, one step at a time.
+
+    Parameters
+    ----------
+    backbone, learner : nn.Module, Learner
+        What is trained.
+    optimizer : torch.optim.Optimizer
+        Over the parameters of both.
+    images : uint8 ndarray of shape (n, h, w) or (n, h, w, c)
+        Of all classes; mapped files stay where they are.
+    config : TrainConfig
+        How to train.
+    augment : callable or None
+        See `MetaTrainer`.
+    device : torch.device
+        Where to train.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        learner: Learner,
+        optimizer: torch.optim.Optimizer,
+        images: NDArray[np.uint8],
+        config: TrainConfig,
+        augment: Augment | None,
+        device: torch.device,
+    ) -> None:
+        self.backbone, self.learner, self.optimizer = backbone, learner, optimizer
+        self.images, self.config, self.augment, self.device = images, config, augment, device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+    def __call__(self, first: int, episodes: Sequence[Episode], *, stop: bool = False) -> Outcome:
+        """Take the step of `episodes`, which are numbers ``first``, ``first + 1``, ...; or none, if it has no end."""
+        self._train_mode()
+        m, buffers = len(episodes), list(self.backbone.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        after = [torch.zeros_like(buffer, dtype=torch.float64) for buffer in buffers]
+        losses, accuracies = torch.zeros(m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
+        gradients = _Sum(self._parameters(), m)
+        for k in range(rank(), m, n_processes()):
+            _copy(before, buffers)  # every episode starts from the same statistics, whichever process has it
+            self.optimizer.zero_grad(set_to_none=True)
+            losses[k], accuracies[k] = self._episode(first + k, episodes[k], m)
+            gradients.add()
+            for total, buffer in zip(after, buffers, strict=True):
+                total += buffer
+        stops = torch.tensor([float(stop)])
+        add_up([losses, accuracies, stops, *after, *gradients.totals])
+        gradients.put_back()
+        _copy([total / m for total in after], buffers)
+        fault, k = self._descend(losses)
+        if fault:
+            _copy(before, buffers)
+        mean = losses.mean().item(), accuracies.mean().item()
+        where = f"{fault} of episode {first + k} (seed {self.config.seed})" if fault else ""
+        return Outcome(*mean, where, first + k, stops.item() > 0)
+
+    def _train_mode(self) -> None:
+        self.backbone.train()
+        self.learner.train()
+        if self.config.batch_norm == "frozen":
+            for part in self.backbone.modules():
+                if isinstance(part, _BatchNorm):
+                    part.eval()
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self._parameters() if p.grad is not None]
+
+    def _descend(self, losses: Tensor) -> tuple[str, int]:
+        """Take the step, if all is finite; else say what is not, and in which episode of the step."""
+        bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+        if bad:
+            self.optimizer.zero_grad(set_to_none=True)
+            return f"the loss ({losses[bad[0]].item()})", bad[0]
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm(self._gradients())
+        scale = self.scaler.get_scale()
+        if torch.isfinite(norm) or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # itself passes over what half precision could not hold
+        self.scaler.update()
+        finite = bool(torch.isfinite(norm)) or (self.scaler.is_enabled() and scale > 1)
+        return ("", 0) if finite else ("the gradient", 0)
+
+    def _episode(self, i: int, episode: Episode, n_episodes: int) -> tuple[float, float]:
+        """Add the gradient of one episode to the others'; return its loss and accuracy."""
+        tasks = Tasks.of(episode)
+        try:
+            with seeded(int(episode_rng(self.config.seed, i, MODEL).integers(2**63))):
+                x = to_input(np.ascontiguousarray(self.images[tasks.rows]), self.backbone)
+                if self.augment is not None:
+                    x = self.augment(x, episode_rng(self.config.seed, i, AUGMENT))
+                embeddings = self._embed(x)
+                support, labels, queries, expected = tasks.split(embeddings, self.config.rotate_support)
+                logits = self.learner(support, labels, queries, tasks.n_way)
+                loss = self.learner.loss(logits, expected)
+                buffers = [buffer.clone() for buffer in self.backbone.buffers()]
+                self.scaler.scale(loss / n_episodes).backward()
+                if self.config.embed_chunk:
+                    _copy(buffers, list(self.backbone.buffers()))  # computed again, they were moved again
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory in episode {i}: {len(tasks.rows)} images of {tasks.n_way} classes; embed them in "
+                f"parts (embed_chunk={max(len(tasks.rows) // 4, 1)}), or lower n_way or n_query"
+            ) from error
+        accuracy = (logits.detach().argmax(-1) == expected).float().mean()
+        return loss.item(), accuracy.item()
+
+    def _embed(self, x: Tensor) -> Tensor:
+        kind = _TYPES[self.config.precision]
+        with torch.autocast(self.device.type, kind, enabled=kind is not torch.float32):
+            size = self.config.embed_chunk
+            if not size or size >= len(x):
+                return self.backbone(x).float()
+            return torch.cat([checkpoint(self.backbone, part, use_reentrant=False).float() for part in x.split(size)])
+
+
+class _Sum:
+    """The sum of the gradients of several episodes, the same to the last bit however processes share them.
+
+    It is taken in float64, where the order of a few float32 numbers does not matter. Where a parameter has no influence
+    on the loss, as a bias before batch norm, its gradient is rounding alone, and Adam would blow up any difference.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], n: int) -> None:
+        self.parameters = parameters
+        self.totals = [torch.zeros_like(p, dtype=torch.float64) for p in parameters] if n > 1 else []
+
+    def add(self) -> None:
+        for total, parameter in zip(self.totals, self.parameters, strict=False):
+            if parameter.grad is not None:
+                total += parameter.grad
+
+    def put_back(self) -> None:
+        for total, parameter in zip(self.totals, self.parameters, strict=False):
+            parameter.grad = total.to(parameter.dtype)
+
+
+def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    for new, old in zip(source, target, strict=True):
+        old.copy_(new)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text
+
+
+def learning_rates(backbone: nn.Module, learner: Learner, config: TrainConfig) -> list[dict[str, object]]:
+    """Return the groups of parameters with their peak rates, as optimisers take them.
+
+    Raises
+    ------
+    ValueError
+        If rates by layer are wanted of a network that does not say what its layers are.
+    """
+    own = [p for p in learner.parameters() if p.requires_grad]
+    if config.layer_decay == 1:
+        # One group: the order of the parameters is that of the networks.
+        return [{"params": [p for p in backbone.parameters() if p.requires_grad] + own, "lr": config.lr}]
+    if not hasattr(backbone, "group_matcher"):
+        raise ValueError(f"{type(backbone).__name__} does not say what its layers are; leave layer_decay at 1")
+    from timm.optim import param_groups_layer_decay
+
+    groups = param_groups_layer_decay(backbone, config.weight_decay, layer_decay=config.layer_decay)
+    rates = [
+        {"params": g["params"], "weight_decay": g["weight_decay"], "lr": config.lr * g["lr_scale"]} for g in groups
+    ]
+    return rates + ([{"params": own, "weight_decay": 0.0, "lr": config.lr}] if own else [])
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Return the schedule from a 25th of each group's rate up to it and down to nearly nothing."""
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    # One step more than there are: the last rate is asked for after the last step.
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=n_steps + 1, pct_start=0.3)
+
+
+def mean_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the largest learning rate of any group, which is that of the last layer."""
+    return max((float(group["lr"]) for group in optimizer.param_groups), default=math.nan)

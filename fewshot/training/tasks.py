@@ -1,0 +1,106 @@
+"""The learning tasks of one episode: once, or with each image as support in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.episodes.episode import Episode
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """How an episode's images become tasks.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,)
+        The images to embed, in this order.
+    n_way : int
+        Classes.
+    n_images, n_shot : int
+        Images and shots of each class; 0 where classes are uneven.
+    episode : Episode
+        Where they come from.
+    """
+
+    rows: NDArray[np.int64]
+    n_way: int
+    n_images: int
+    n_shot: int
+    episode: Episode
+
+    @classmethod
+    def of(cls, episode: Episode) -> Tasks:
+        """Plan the tasks of an episode; images of even classes lie class by class."""
+        shots, queries = (
+            np.bincount(codes, minlength=episode.n_way) for codes in (episode.support_labels, episode.query_labels)
+        )
+        if (shots != shots[0]).any() or (queries != queries[0]).any() or not queries[0]:
+            return cls(np.concatenate([episode.support, episode.query]), episode.n_way, 0, 0, episode)
+        parts = [rows.reshape(episode.n_way, -1) for rows in (episode.support, episode.query)]
+        rows = np.concatenate(parts, axis=1)
+        return cls(rows.ravel(), episode.n_way, rows.shape[1], int(shots[0]), episode)
+
+    def split(self, embeddings: Tensor, rotate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return support and its labels, queries and theirs, (n_tasks, n, d) and (n_tasks, n).
+
+        Parameters
+        ----------
+        embeddings : Tensor of shape (n, d)
+            Of `rows`.
+        rotate : bool
+            Whether each image of a class is support in turn, where classes are even.
+        """
+        device = embeddings.device
+        if not self.n_images:
+            n = len(self.episode.support)
+            codes = (self.episode.support_labels, self.episode.query_labels)
+            support_labels, query_labels = (torch.from_numpy(c).to(device)[None] for c in codes)
+            return embeddings[None, :n], support_labels, embeddings[None, n:], query_labels
+        support, queries = split_tasks(embeddings.unflatten(0, (self.n_way, self.n_images)), self.n_shot, rotate)
+        labels = torch.arange(self.n_way, device=device)
+        return (
+            support,
+            labels.repeat_interleave(self.n_shot).expand(support.shape[:-1]),
+            queries,
+            labels.repeat_interleave(self.n_images - self.n_shot).expand(queries.shape[:-1]),
+        )
+
+
+def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, Tensor]:
+    """Split the embeddings of an episode into support and queries, once or with each image as support in turn.
+
+    Parameters
+    ----------
+    embeddings : Tensor of shape (n_way, n, d)
+        All images of an episode, class by class.
+    n_shot : int
+        Support images a class.
+    rotate : bool
+        If True, task ``r`` takes images ``r, ..., r + n_shot - 1`` (modulo n) of every class as its support.
+
+    Returns
+    -------
+    support : Tensor of shape (n_tasks, n_way * n_shot, d)
+        With n tasks if `rotate`, else 1.
+    queries : Tensor of shape (n_tasks, n_way * (n - n_shot), d)
+        The others.
+
+    Examples
+    --------
+    >>> support, queries = split_tasks(torch.arange(6.0).view(2, 3, 1), n_shot=1, rotate=True)
+    >>> support[..., 0].tolist()
+    [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+    """
+    n_way, n, d = embeddings.shape
+    # Rolled copies, not an index: on several threads the gradient of an index sums in an order that varies.
+    tasks = torch.stack([embeddings.roll(-first, 1) for first in range(n if rotate else 1)])
+    return (
+        tasks[:, :, :n_shot].reshape(-1, n_way * n_shot, d),
+        tasks[:, :, n_shot:].reshape(-1, n_way * (n - n_shot), d),
+    )

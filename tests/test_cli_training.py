@@ -1,0 +1,119 @@
+"""``fewshot train``: settings, interruption, pages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fewshot.cli import main
+from fewshot.cli.options import make_parser
+from fewshot.cli.training import read_config
+from fewshot.data.packed import write_packed
+from tests.training_data import TRAIN, VAL
+
+FEW = ("--episodes", "6", "--way", "5", "--query", "3", "--val-way", "4", "--set", "val_n_query=3", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Bars as prepared data, whose labels have groups."""
+    folder = tmp_path_factory.mktemp("data") / "bars"
+    tables = [
+        pd.DataFrame({"path": "made", "label": [f"g{i % 2}/{i}" for i in part.labels], "split": split})
+        for split, part in (("train", TRAIN), ("val", VAL))
+    ]
+    write_packed(folder, np.concatenate([TRAIN.images, VAL.images]), pd.concat(tables, ignore_index=True), {})
+    return folder
+
+
+def config(*arguments):
+    return read_config(make_parser().parse_args(["train", "data", "--out", "out", *arguments]))
+
+
+def test_settings_come_from_defaults_then_the_file_then_set_then_their_own_options(tmp_path):
+    (tmp_path / "a.toml").write_text("n_way = 30\nlr = 0.1\nn_query = 9\n")
+    assert (config().n_way, config().n_query) == (20, 5)
+    found = config("--config", str(tmp_path / "a.toml"), "--set", "lr=0.2", "--set", "seed = 3", "--query", "7")
+    assert (found.n_way, found.lr, found.seed, found.n_query) == (30, 0.2, 3, 7)
+
+
+def test_help_documents_every_field(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in config().__dict__)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "n_way"), "--set n_way: expected KEY=VALUE"),
+        (("--set", "n_wya=3"), "did you mean 'n_way'"),
+        (("--set", "precision=bf61"), "did you mean 'bf16'"),
+        (("--config", "gone.toml"), "gone.toml"),
+        (("--device", "warp"), "use 'auto' or 'cpu'"),
+        (("--by-group", "--way", "7"), "no group is large enough"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
+    status = main(["train", str(data), "--out", str(tmp_path / "run"), *FEW, *arguments])
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert status == (1 if "gone.toml" in message else 2)
+
+
+def test_every_kind_of_episode_and_the_page(data, tmp_path, capsys):
+    for i, kind in enumerate(((), ("--varied",), ("--by-group",), ("--by-group", "--varied"))):
+        report = ("--report", str(tmp_path / "page.html"), "--tensorboard", str(tmp_path / "board"))
+        assert main(["train", str(data), "--out", str(tmp_path / str(i)), *FEW, *kind, *report]) == 0
+    capsys.readouterr()
+    assert "Learning curves" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert list((tmp_path / "board").iterdir())
+    logs = {(tmp_path / str(i) / "log.csv").read_text().splitlines()[1].rpartition(",")[0] for i in range(4)}
+    assert len({line.split(",")[1] for line in logs}) == 4
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_in_order_and_resume_goes_on(signum, status, data, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = ["train", str(data), "--out", str(run), *FEW, "--episodes", "4000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fewshot", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    end = time.time() + 120
+    while time.time() < end and not ((run / "log.csv").is_file() and (run / "log.csv").read_text().count("\n") > 5):
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status, error
+    assert "stopped after episode" in error
+    assert "Traceback" not in error
+    assert (run / "state.safetensors").is_file()
+    done = (run / "log.csv").read_text().count("\n") - 1
+    assert main([*command, "--episodes", "9"]) == 0  # without --resume it begins anew
+    assert main([*command, "--resume"]) == 2
+    assert "n_episodes is 4000 here and was 9" in capsys.readouterr().err
+    assert done >= 5
+    facts = json.loads((run / "manifest.json").read_text())
+    assert facts["config"]["n_episodes"] == 9
+    assert facts["skipped"] == []
+
+
+@pytest.mark.slow
+def test_torchrun_trains_on_two_processes(data, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "fewshot"]
+    run = subprocess.run(
+        [*command, "train", str(data), "--out", str(tmp_path / "run"), *FEW, "--set", "meta_batch=2"],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("kept the weights after episode") == 1
+    assert (tmp_path / "run" / "best.safetensors").is_file()

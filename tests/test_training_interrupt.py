@@ -1,0 +1,41 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from fewshot.training.interrupt import Interruption
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_has_its_usual_effect(signum):
+    class Usual(Exception):
+        pass
+
+    def usual(number, frame):
+        raise Usual
+
+    before = signal.signal(signum, usual)
+    try:
+        with Interruption() as interruption:
+            assert interruption.signum == 0
+            os.kill(os.getpid(), signum)
+            assert interruption.signum == signum
+            with pytest.raises(Usual):
+                os.kill(os.getpid(), signum)
+        assert signal.getsignal(signum) is usual
+    finally:
+        signal.signal(signum, before)
+
+
+def test_another_thread_leaves_signals_alone():
+    handlers = []
+
+    def work():
+        with Interruption():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]

@@ -1,0 +1,161 @@
+"""Interrupted training goes on as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fewshot import Distortion, MetaTrainer, PrototypicalLearner, TrainConfig
+from fewshot.errors import TrainingInterrupted
+from fewshot.training.callbacks import Callback
+from fewshot.training.state import BEST, LOG, STATE
+from tests.training_data import QUICK, SIZES, TRAIN, VAL
+
+
+class StopAfter(Callback):
+    def __init__(self, n, signum=None):
+        self.n, self.signum = n, signum
+
+    def step(self, record, result):
+        if len(result.records) == self.n:
+            if self.signum is None:
+                raise RuntimeError("power is gone")
+            os.kill(os.getpid(), self.signum)
+
+
+def fit(out=None, callbacks=(), config=QUICK, val=VAL, **options):
+    learner = PrototypicalLearner(learn_temperature=True)
+    trainer = MetaTrainer("conv4", learner, config, augment=Distortion(), callbacks=callbacks)
+    result = trainer.fit(TRAIN, val, out=out, progress=False, **options)
+    return trainer, result
+
+
+def contents(folder):
+    tensors = load_file(folder / STATE) | {f"file.{k}": v for k, v in load_file(folder / BEST).items()}
+    rows = [row.split(",") for row in (folder / LOG).read_text().splitlines()]
+    return tensors, [row[:4] + row[5:] for row in rows]  # all but the seconds
+
+
+def assert_same(folder, other):
+    (one, rows), (two, others) = contents(folder), contents(other)
+    assert rows == others
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *fit(folder)
+
+
+@pytest.mark.parametrize("n", [3, 5, 6, 11, 12])
+def test_after_a_crash_at_any_time_it_goes_on_bit_for_bit(n, whole, tmp_path):
+    folder, trainer, result = whole
+    with pytest.raises(RuntimeError, match="power is gone"):
+        fit(tmp_path, [StopAfter(n)])
+    again, resumed = fit(tmp_path, resume=True)
+    assert_same(tmp_path, folder)
+    assert (resumed.best_episode, resumed.best_accuracy) == (result.best_episode, result.best_accuracy)
+    assert [r["loss"] for r in resumed.records] == [r["loss"] for r in result.records]
+    state, expected = again.backbone.state_dict(), trainer.backbone.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert again.learner.temperature == trainer.learner.temperature
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_episode_and_saves(signum, whole, tmp_path):
+    before = signal.getsignal(signum)
+    with pytest.raises(TrainingInterrupted, match="stopped after episode 7; the state is in .* go on with resume") as e:
+        fit(tmp_path, [StopAfter(7, signum)])
+    assert e.value.signum == signum
+    assert signal.getsignal(signum) is before
+    fit(tmp_path, resume=True)
+    assert_same(tmp_path, whole[0])
+
+
+def test_resuming_what_is_done_returns_it(whole, tmp_path):
+    folder, trainer, result = whole
+    stamp = (folder / STATE).stat().st_mtime_ns
+    again, resumed = fit(folder, resume=True)
+    assert resumed == result
+    assert (folder / STATE).stat().st_mtime_ns == stamp
+    state, expected = again.backbone.state_dict(), trainer.backbone.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_without_a_state_resuming_is_starting(whole, tmp_path):
+    fit(tmp_path, resume=True)
+    assert_same(tmp_path, whole[0])
+
+
+def test_time_goes_on_too(tmp_path):
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, [StopAfter(6)])
+    _, result = fit(tmp_path, resume=True)
+    seconds = [r["seconds"] for r in result.records]
+    assert seconds == sorted(seconds)
+
+
+def test_another_training_is_refused_and_what_is_not_decisive_may_change(tmp_path):
+    fit(tmp_path)
+    with pytest.raises(ValueError, match="lr is 0.5 here and was 0.003"):
+        fit(tmp_path, config=replace(QUICK, lr=0.5), resume=True)
+    with pytest.raises(ValueError, match="val is None here and was"):
+        fit(tmp_path, val=None, resume=True)
+    fit(tmp_path, config=replace(QUICK, save_every=2, max_skipped=9), resume=True)
+    with pytest.raises(ValueError, match="resume needs the folder"):
+        fit(resume=True)
+
+
+def test_a_log_that_lost_rows_is_told(tmp_path):
+    fit(tmp_path)
+    rows = (tmp_path / LOG).read_text().splitlines()
+    (tmp_path / LOG).write_text("\n".join(rows[:4]) + "\n")
+    with pytest.raises(ValueError, match=r"log\.csv has 3 rows, and the state is after 12 steps"):
+        fit(tmp_path, resume=True)
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingInterrupted, match="stopped after episode 2$"):
+        fit(callbacks=[StopAfter(2, signal.SIGTERM)])
+    assert not list(tmp_path.iterdir())
+
+
+SCRIPT = """
+import sys
+import torch
+from tests.test_training_run import TRAIN, VAL, LONG, fit
+torch.set_num_threads(1)
+print("ready", flush=True)
+fit(sys.argv[1], config=LONG, resume=True)
+"""
+LONG = TrainConfig(n_episodes=120, validate_every=7, save_every=3, **SIZES)
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
+    fit(tmp_path / "whole", config=LONG)
+    rng = random.Random(0)
+    kills = 0
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path / "killed")], stdout=subprocess.PIPE, cwd=os.getcwd()
+        )
+        process.stdout.readline()
+        if kills == 8:
+            assert process.wait() == 0
+            break
+        time.sleep(rng.uniform(0.05, 0.9))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    assert_same(tmp_path / "killed", tmp_path / "whole")

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from fewshot import LabeledImages
+from fewshot.training.state import STATE, TrainingState, digest, put_back
+from tests.training_data import TRAIN
+
+RUN = {"config": {"lr": 0.003, "n_way": 5}, "train": "abc", "val": None}
+
+
+def saved(folder):
+    state = TrainingState(
+        RUN, {"steps": 3}, {"backbone.w": torch.arange(3.0)}, {"backbone.w": torch.ones(3)},
+        {0: {"step": torch.tensor(3.0), "exp_avg": torch.rand(3, generator=torch.Generator().manual_seed(0))}},
+    )  # fmt: skip
+    state.save(folder)
+    return state
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path):
+    assert TrainingState.load(tmp_path, RUN) is None
+    state = saved(tmp_path)
+    loaded = TrainingState.load(tmp_path, RUN)
+    assert loaded.progress == {"steps": 3}
+    assert torch.equal(loaded.model["backbone.w"], torch.arange(3.0))
+    assert torch.equal(loaded.best["backbone.w"], torch.ones(3))
+    assert torch.equal(loaded.optimizer[0]["exp_avg"], state.optimizer[0]["exp_avg"])
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_the_optimiser_gets_its_memory_back(tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.AdamW([weight], 0.1)
+    state = saved(tmp_path)
+    state.optimizer[0]["exp_avg_sq"] = torch.ones(3)
+    put_back(state, optimizer)
+    assert torch.equal(optimizer.state[weight]["exp_avg"], state.optimizer[0]["exp_avg"])
+    assert optimizer.state[weight]["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": {"lr": 0.1, "n_way": 5}}, "lr is 0.1 here and was 0.003"),
+        ({"config": {"lr": 0.003, "n_way": 5, "new": 1}}, "new is 1 here and was None"),
+        ({"train": "xyz"}, "train is 'xyz' here and was 'abc'"),
+        ({"val": "v"}, "val is 'v' here and was None"),
+    ],
+)
+def test_the_state_of_another_run_is_refused_by_what_differs(change, message, tmp_path):
+    saved(tmp_path)
+    with pytest.raises(ValueError, match=f"{message}; go on with the same, or start anew"):
+        TrainingState.load(tmp_path, {**RUN, **change})
+
+
+def test_damage_and_newer_formats_are_told(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("fewshot.training.state.FORMAT", 2)
+        saved(tmp_path)
+    with pytest.raises(ValueError, match="which is newer"):
+        TrainingState.load(tmp_path, RUN)
+    whole = (tmp_path / STATE).read_bytes()
+    for data in (whole[:-3], b"", b"x" * 100):
+        (tmp_path / STATE).write_bytes(data)
+        with pytest.raises(ValueError, match="is no whole state of a training"):
+            TrainingState.load(tmp_path, RUN)
+
+
+def test_a_failed_save_leaves_the_old_state(tmp_path, monkeypatch):
+    saved(tmp_path)
+    before = (tmp_path / STATE).read_bytes()
+    monkeypatch.setattr("fewshot.training.state.sync", lambda path: (_ for _ in ()).throw(OSError(28, "disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        saved(tmp_path)
+    assert (tmp_path / STATE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_the_digest_is_of_pixels_and_labels():
+    images, labels = TRAIN.images.copy(), TRAIN.labels.copy()
+    assert digest(LabeledImages(images, labels)) == digest(TRAIN)
+    images[-1, 3, 3] ^= 1
+    labels[0] = 99
+    others = {digest(LabeledImages(images, TRAIN.labels)), digest(LabeledImages(TRAIN.images, labels)), digest(TRAIN)}
+    assert len(others) == 3
+    assert digest(LabeledImages(TRAIN.images, TRAIN.labels.astype(str))) != digest(TRAIN)
+    assert digest(LabeledImages(np.asfortranarray(TRAIN.images), TRAIN.labels)) == digest(TRAIN)

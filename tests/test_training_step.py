@@ -1,0 +1,199 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewshot import (
+    EpisodeSampler,
+    LabeledImages,
+    MetaTrainer,
+    PrototypicalLearner,
+    TrainConfig,
+    VariedEpisodeSampler,
+    create_backbone,
+)
+from fewshot.errors import TrainingError
+from fewshot.randomness import seeded
+from fewshot.training.step import Stepper, learning_rates
+from tests.training_data import SIZES, TRAIN
+
+EPISODES = EpisodeSampler(TRAIN.labels, 5, 1, 3)
+
+
+class LayerNet(nn.Module):
+    """A small network without batch statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(4 * 14 * 14, 6)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def step(network, episodes=(EPISODES[0],), first=0, **settings):
+    """Return the gradient of one step, and what the stepper says."""
+    config = TrainConfig(**{"n_episodes": len(episodes), "meta_batch": len(episodes), **SIZES, **settings})
+    learner, gradients = PrototypicalLearner(), []
+    optimizer = torch.optim.SGD(network.parameters(), 1e-9)
+    optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    )
+    stepper = Stepper(network, learner, optimizer, TRAIN.images, config, None, torch.device("cpu"))
+    outcome = stepper(first, episodes)
+    return (gradients or [None])[0], outcome
+
+
+def layer_net(**changes):
+    with seeded(0):
+        network = LayerNet()
+    if "dropout" in changes:
+        network.layers[3] = nn.Dropout(changes["dropout"])
+    return network
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 20, 99])
+def test_an_episode_in_chunks_has_the_gradient_of_the_whole(chunk):
+    whole, expected = step(layer_net(dropout=0.0))
+    parts, outcome = step(layer_net(dropout=0.0), embed_chunk=chunk)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
+    assert outcome.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
+def test_noise_is_the_same_when_a_chunk_is_computed_again():
+    class Once(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.masks = nn.Parameter(torch.ones(256)), []
+
+        def forward(self, x):
+            mask = (torch.rand(x.flatten(1).shape) > 0.5).float()
+            self.masks.append(mask)
+            return x.flatten(1) * mask * self.weight
+
+    network = Once()
+    step(network, embed_chunk=10)
+    forward, again = network.masks[:2], network.masks[2:]
+    assert len(again) == 2
+    assert {m.sum().item() for m in again} == {m.sum().item() for m in forward}
+    assert any(torch.equal(again[0], m) for m in forward)
+    assert any(torch.equal(again[1], m) for m in forward)
+
+
+def conv4():
+    return create_backbone("conv4", in_chans=1, img_size=16)
+
+
+def test_statistics_move_once_a_step_also_in_chunks():
+    network = conv4()
+    step(network, embed_chunk=10)
+    assert network.blocks[0].norm.num_batches_tracked == 2  # one for each chunk, none for the second computation
+
+
+def test_frozen_statistics_stay_and_are_used():
+    network = conv4()
+    with torch.no_grad():
+        network.blocks[0].norm.running_mean += 3
+    before = [buffer.clone() for buffer in network.buffers()]
+    frozen, _ = step(network, batch_norm="frozen")
+    assert all(torch.equal(a, b) for a, b in zip(before, network.buffers(), strict=True))
+    in_chunks, _ = step(network, batch_norm="frozen", embed_chunk=8)
+    torch.testing.assert_close(in_chunks, frozen, rtol=0, atol=1e-5 * frozen.abs().max().item())
+    trained, _ = step(conv4())
+    assert not torch.allclose(frozen, trained)
+
+
+def test_a_meta_batch_descends_the_mean_of_its_episodes():
+    episodes = [EPISODES[i] for i in range(3)]
+    together, outcome = step(conv4(), episodes)
+    alone = [step(conv4(), [episode], first=i) for i, episode in enumerate(episodes)]
+    expected = torch.stack([g for g, _ in alone]).mean(0)
+    torch.testing.assert_close(together, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    assert outcome.loss == pytest.approx(np.mean([o.loss for _, o in alone]))
+
+
+def test_the_statistics_of_a_meta_batch_are_the_mean_of_its_episodes():
+    networks = [conv4() for _ in range(3)]
+    step(networks[0], [EPISODES[0], EPISODES[1]])
+    step(networks[1], [EPISODES[0]])
+    step(networks[2], [EPISODES[1]], first=1)
+    together, one, other = (list(network.buffers()) for network in networks)
+    for mean, a, b in zip(together, one, other, strict=True):
+        torch.testing.assert_close(mean.double(), (a.double() + b.double()) / 2)
+
+
+def test_half_precision_comes_close():
+    full, expected = step(conv4())
+    half, outcome = step(conv4(), precision="bf16")
+    assert outcome.loss == pytest.approx(expected.loss, rel=0.1)
+    assert torch.nn.functional.cosine_similarity(half, full, dim=0) > 0.9
+
+
+def test_losses_are_scaled_for_fp16_until_gradients_fit(tmp_path):
+    config = TrainConfig(n_episodes=40, precision="fp16", lr=1e-2, save_every=10, **SIZES)
+    result = MetaTrainer(config=config).fit(TRAIN, out=tmp_path, progress=False)
+    assert result.skipped == []
+    assert np.mean([r["loss"] for r in result.records[-5:]]) < 0.5 * result.records[0]["loss"]
+    again = MetaTrainer(config=config).fit(TRAIN, out=tmp_path, progress=False, resume=True)
+    assert again.records == result.records
+
+
+def test_episodes_of_varied_sizes_are_trained_on():
+    config = TrainConfig(n_episodes=3, **SIZES)
+    result = MetaTrainer(config=config).fit(TRAIN, sampler=VariedEpisodeSampler, progress=False)
+    assert all(np.isfinite(r["loss"]) for r in result.records)
+
+
+def test_out_of_memory_names_the_size_and_the_cure():
+    class Hungry(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return torch.empty(1 << 60) + self.weight
+
+    with pytest.raises(TrainingError, match=r"episode 0: 20 images of 5 classes; .*embed_chunk=5"):
+        step(Hungry())
+    with pytest.raises(RuntimeError, match="something else"):
+        step(Broken())
+
+
+class Broken(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        raise RuntimeError("something else")
+
+
+def test_rates_fall_from_layer_to_layer():
+    network = create_backbone("test_resnet")
+    config = TrainConfig(lr=0.1, layer_decay=0.5)
+    groups = learning_rates(network, PrototypicalLearner(learn_temperature=True), config)
+    rates = sorted({group["lr"] for group in groups})
+    assert rates[-1] == pytest.approx(0.1)
+    assert len(rates) > 2
+    assert all(b == pytest.approx(2 * a) for a, b in pairwise(rates))
+    first = next(network.parameters())
+    assert next(g["lr"] for g in groups if any(p is first for p in g["params"])) == pytest.approx(rates[0])
+    count = sum(len(group["params"]) for group in groups)
+    assert count == len(list(network.parameters())) + 1
+    with pytest.raises(ValueError, match="Conv4 does not say what its layers are"):
+        learning_rates(conv4(), PrototypicalLearner(), config)
+
+
+def test_mapped_images_stay_on_the_disk(tmp_path):
+    np.save(tmp_path / "images.npy", TRAIN.images)
+    mapped = LabeledImages(np.load(tmp_path / "images.npy", mmap_mode="r"), TRAIN.labels)
+    config = TrainConfig(n_episodes=2, **SIZES)
+    one, other = (MetaTrainer(config=config) for _ in range(2))
+    one.fit(mapped, progress=False)
+    other.fit(TRAIN, progress=False)
+    for a, b in zip(one.backbone.parameters(), other.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
