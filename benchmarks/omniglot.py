@@ -1,7 +1,7 @@
 """Omniglot by the protocol of Vinyals et al.: Conv4-64, Prototypical and Matching Networks, beside published numbers.
 
-The split is by character, rotations are classes. The recipe below, all of it, was chosen on the validation classes by
-``--choose``, which trains on the training classes alone; then, as the published models, the network is trained on the
+The split is by character, rotations are classes. The recipe is chosen on the validation classes: ``--choose`` trains
+candidates on the training classes alone and compares them. Then, as the published models, the network is trained on the
 classes of both, and the test classes are looked at once. The data come from ``data_prep/omniglot.py``. A run that is
 interrupted goes on where it was; its training lies under ``--work``.
 """
@@ -30,10 +30,10 @@ from fewshot import (
     embed,
     evaluate,
 )
+from fewshot.data.digest import digest_images
 from fewshot.evaluation import EvalResult
 from fewshot.files import write_text
 from fewshot.manifest import manifest
-from fewshot.training.state import digest
 
 #: (way, shot) and, for each method, accuracies in % from Vinyals et al. 2016 (table 1) and Snell et al. 2017 (table 1).
 CELLS = ((5, 1), (5, 5), (20, 1), (20, 5))
@@ -142,7 +142,7 @@ def run(data: str, work: Path, n_episodes: int, seeds: list[int], methods: list[
             rows.append(row)
             print(json.dumps(row), flush=True)
     return {
-        "data": {"train and val": digest(train), "test": digest(test), "classes": len(train.classes)},
+        "data": {"train and val": digest_images(train), "test": digest_images(test), "classes": len(train.classes)},
         "episodes": {"sha256": hash_of_episodes(test.labels, 0), "n": N_EPISODES, "n_query": N_QUERY, "seed": 0},
         "recipe": {**asdict(recipe(n_episodes, 0)), "augment": repr(AUGMENT), "shifts": SHIFTS},
         "published": PUBLISHED,

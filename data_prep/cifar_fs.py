@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fewshot.data.archive import obtain
-from fewshot.data.packed import digest
+from fewshot.data.digest import digest
 from fewshot.data.preparation import arguments, finish, run, told
 from fewshot.data.splits import check_count, read_splits
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from fewshot.data.archive import obtain
 from fewshot.data.decode import decode
-from fewshot.data.packed import digest
+from fewshot.data.digest import digest
 from fewshot.data.preparation import arguments, finish, run, told
 from fewshot.data.splits import check_count, read_splits
 from fewshot.errors import ImageDecodeError

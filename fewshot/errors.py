@@ -99,3 +99,6 @@ class TrainingInterrupted(KeyboardInterrupt):
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.signum = signum
+
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:
+        return type(self), (self.signum, str(self))

@@ -247,18 +247,16 @@ def _answer_episodes(
 def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Iterator[list[Episode]]:
     """Yield episodes, as many at a time as memory allows."""
     batch: list[Episode] = []
+    rows = way = 0
     for i in range(n_episodes):
         episode = sampler[i]
         # The largest of a batch decides: the others are padded to its size.
-        rows, way = (
-            max(max(f(e) for e in batch), f(episode)) if batch else f(episode)
-            for f in (lambda e: len(e.support) + len(e.query), lambda e: e.n_way)
-        )
+        rows, way = max(rows, len(episode.support) + len(episode.query)), max(way, episode.n_way)
         # Padded queries are queries for a learner that looks at all of them.
         alone = learner.transductive and batch and len(episode.query) != len(batch[0].query)
         if batch and (alone or (len(batch) + 1) * rows * max(d, way) > BATCH_ELEMENTS):
             yield batch
-            batch = []
+            batch, rows, way = [], len(episode.support) + len(episode.query), episode.n_way
         batch.append(episode)
     yield batch
 

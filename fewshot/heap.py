@@ -12,8 +12,8 @@ from functools import cache
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 #: Outside the block, larger ones come from the system one by one; glibc takes no larger value, and 65536 of them.
 LARGEST_BLOCK, MAPPED_AFTER = 32 << 20, 65536
-#: Free memory that is kept at most: inside the block, and after it, which is where glibc's own rule ends up.
-KEPT_INSIDE, KEPT_AFTER = 1 << 30, 2 * LARGEST_BLOCK
+#: Free memory that is kept at most: inside the block all of it, and after it what glibc's own rule ends up with.
+KEPT_INSIDE, KEPT_AFTER = -1, 2 * LARGEST_BLOCK
 
 _lock, _inside = threading.Lock(), 0
 

@@ -70,7 +70,7 @@ def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
 
 
 def test_every_kind_of_episode_and_the_page(data, tmp_path, capsys):
-    for i, kind in enumerate(((), ("--varied",), ("--by-group",), ("--by-group", "--varied"))):
+    for i, kind in enumerate(((), ("--varied",), ("--by-group",), ("--by-group", "--varied", "--photo", "--distort"))):
         report = ("--report", str(tmp_path / "page.html"), "--tensorboard", str(tmp_path / "board"))
         assert main(["train", str(data), "--out", str(tmp_path / str(i)), *FEW, *kind, *report]) == 0
     capsys.readouterr()
@@ -98,7 +98,9 @@ def test_a_signal_ends_in_order_and_resume_goes_on(signum, status, data, tmp_pat
     assert "Traceback" not in error
     assert (run / "state.safetensors").is_file()
     done = (run / "log.csv").read_text().count("\n") - 1
-    assert main([*command, "--episodes", "9"]) == 0  # without --resume it begins anew
+    assert main([*command, "--episodes", "9"]) == 2
+    assert "holds a training already; go on with --resume, begin anew with --force" in capsys.readouterr().err
+    assert main([*command, "--episodes", "9", "--force"]) == 0
     assert main([*command, "--resume"]) == 2
     assert "n_episodes is 4000 here and was 9" in capsys.readouterr().err
     assert done >= 5

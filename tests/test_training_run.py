@@ -1,6 +1,7 @@
 """Interrupted training goes on as if nothing had happened."""
 
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -94,6 +95,19 @@ def test_resuming_what_is_done_returns_it(whole, tmp_path):
 def test_without_a_state_resuming_is_starting(whole, tmp_path):
     fit(tmp_path, resume=True)
     assert_same(tmp_path, whole[0])
+
+
+def test_starting_anew_leaves_no_state_to_be_mistaken_for_its_own(tmp_path):
+    fit(tmp_path)
+    with pytest.raises(RuntimeError, match="power is gone"):
+        fit(tmp_path, [StopAfter(3)])  # before its first state
+    _, result = fit(tmp_path, resume=True)
+    assert len(result.records) == 12
+
+
+def test_an_interruption_can_be_sent_to_another_process():
+    stopped = pickle.loads(pickle.dumps(TrainingInterrupted(15, "stopped")))
+    assert (stopped.signum, str(stopped)) == (15, "stopped")
 
 
 def test_time_goes_on_too(tmp_path):

@@ -1,10 +1,7 @@
-import numpy as np
 import pytest
 import torch
 
-from fewshot import LabeledImages
-from fewshot.training.state import STATE, TrainingState, digest, put_back
-from tests.training_data import TRAIN
+from fewshot.training.state import STATE, TrainingState, put_back
 
 RUN = {"config": {"lr": 0.003, "n_way": 5}, "train": "abc", "val": None}
 
@@ -75,14 +72,3 @@ def test_a_failed_save_leaves_the_old_state(tmp_path, monkeypatch):
         saved(tmp_path)
     assert (tmp_path / STATE).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
-
-
-def test_the_digest_is_of_pixels_and_labels():
-    images, labels = TRAIN.images.copy(), TRAIN.labels.copy()
-    assert digest(LabeledImages(images, labels)) == digest(TRAIN)
-    images[-1, 3, 3] ^= 1
-    labels[0] = 99
-    others = {digest(LabeledImages(images, TRAIN.labels)), digest(LabeledImages(TRAIN.images, labels)), digest(TRAIN)}
-    assert len(others) == 3
-    assert digest(LabeledImages(TRAIN.images, TRAIN.labels.astype(str))) != digest(TRAIN)
-    assert digest(LabeledImages(np.asfortranarray(TRAIN.images), TRAIN.labels)) == digest(TRAIN)

@@ -135,23 +135,26 @@ def _train(commands: Any) -> None:
     train.add_argument("--size", type=_positive, metavar="PX", help="side of the images (default: that of the data)")
     train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
     train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
+    train.add_argument("--photo", action="store_true", help="mirror images and change their light a little")
     train.add_argument("--varied", action="store_true", help="episodes of varied way and shots, as in the Meta-Dataset")
     train.add_argument(
         "--by-group", action="store_true", help="one group an episode: what stands before the first / of a label"
     )
     train.add_argument("--report", metavar="FILE", help="write a page with the learning curves (.html)")
     train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
-    for name, metavar, kind, what in (
-        ("episodes", "N", _positive, "short for --set n_episodes=N"),
-        ("way", "N", _positive, "short for n_way (default here: 20)"),
-        ("shot", "N", _positive, "short for n_shot"),
-        ("query", "N", _positive, "short for n_query"),
-        ("lr", "X", float, "short for lr"),
-        ("val-way", "N", _positive, "short for val_n_way"),
-        ("val-every", "N", _positive, "short for validate_every"),
-        ("seed", "N", _seed, "short for seed"),
+    train.add_argument("--force", action="store_true", help="begin anew where DIR holds a training")
+    for name, field, kind in (
+        ("episodes", "n_episodes", _positive),
+        ("way", "n_way", _positive),
+        ("shot", "n_shot", _positive),
+        ("query", "n_query", _positive),
+        ("lr", "lr", float),
+        ("val-way", "val_n_way", _positive),
+        ("val-every", "validate_every", _positive),
+        ("seed", "seed", _seed),
     ):
-        train.add_argument(f"--{name}", type=kind, metavar=metavar, help=what)
+        metavar = "X" if kind is float else "N"
+        train.add_argument(f"--{name}", dest=field, type=kind, metavar=metavar, help=f"short for --set {field}=...")
     _common(train)
 
 

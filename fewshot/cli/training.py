@@ -14,6 +14,7 @@ import numpy as np
 
 from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
+from fewshot.data.photo import Chain, Light, Mirror
 from fewshot.data.splits import list_splits
 from fewshot.distributed import process_group, rank
 from fewshot.embedding.loaded import choose_device
@@ -26,13 +27,9 @@ from fewshot.manifest import manifest
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.page import write_training
+from fewshot.training.state import STATE
 from fewshot.training.trainer import MetaTrainer
 
-#: Options that are fields of the configuration under another name.
-SHORT = {"episodes": "n_episodes", "way": "n_way", "shot": "n_shot", "query": "n_query", "lr": "lr", "seed": "seed"} | {
-    "val_way": "val_n_way",
-    "val_every": "validate_every",
-}
 #: Fewer classes than in the trainer's own default: people's data have fewer.
 DEFAULT = {"n_way": 20}
 
@@ -40,17 +37,25 @@ DEFAULT = {"n_way": 20}
 def train(options: argparse.Namespace) -> int:
     """Meta-train a network and write the checkpoint."""
     config = read_config(options)
-    device = choose_device(options.device)
+    device, out = choose_device(options.device), Path(options.out)
+    if (out / STATE).is_file() and not (options.resume or options.force):
+        raise ValueError(
+            f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"
+        )
     with process_group(device):
-        augment = Distortion() if options.distort else None
+        changes = ((Mirror(), Light()) if options.photo else ()) + ((Distortion(),) if options.distort else ())
         callbacks = [TensorBoard(options.tensorboard)] if options.tensorboard and rank() == 0 else []
         trainer = MetaTrainer(
-            options.backbone, options.learner, config, augment=augment, device=device, callbacks=callbacks
+            options.backbone,
+            options.learner,
+            config,
+            augment=Chain(changes) if changes else None,
+            device=device,
+            callbacks=callbacks,
         )
         splits = list_splits(options.data)
         data = _pixels(LabeledImages.open(options.data, "train" if splits else None), options)
         val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
-        out = Path(options.out)
         out.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
             print(f"train: {data}\nval:   {val or 'none; the last weights are kept'}", flush=True)
@@ -91,8 +96,8 @@ def read_config(options: argparse.Namespace) -> TrainConfig:
         if not equals:
             raise ValueError(f"--set {text}: expected KEY=VALUE, e.g. --set n_way=60")
         values |= TrainConfig.parse({name.strip(): value.strip()})
-    values |= {name: getattr(options, short) for short, name in SHORT.items() if getattr(options, short) is not None}
-    return TrainConfig(**values)
+    own = {name: getattr(options, name, None) for name in TrainConfig.describe()}
+    return TrainConfig(**values | {name: value for name, value in own.items() if value is not None})
 
 
 def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConfig) -> Any:

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 from tqdm.utils import CallbackIOWrapper
 
-from fewshot.data.packed import digest
+from fewshot.data.digest import digest
 from fewshot.errors import DownloadError
 from fewshot.files import replacing
 from fewshot.progress import progress_bar

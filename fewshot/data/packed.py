@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.data.digest import digest
 from fewshot.data.images import LabeledImages
 from fewshot.data.scan import read_csv, take_split
 from fewshot.files import replacing, write_text
@@ -96,9 +96,3 @@ def read_packed(folder: str | Path, split: str | None = None) -> LabeledImages:
     together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
     pixels = images[rows[0] : rows[-1] + 1] if together else images[rows]
     return LabeledImages(pixels, table["label"].to_numpy(dtype=object)[rows])
-
-
-def digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ from fewshot.learners.base import Learner
 from fewshot.model import saving
 from fewshot.model.answer import Answer, answer_all
 from fewshot.model.defaults import default_learner, make_embedder
-from fewshot.model.inputs import labelled, leave_out_unread, on_invalid
+from fewshot.model.inputs import labelled, leave_out_unread, on_invalid, on_unread
 from fewshot.pickling import VersionedPickle
 from fewshot.support import Support
 
@@ -187,7 +187,7 @@ class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if self.on_error not in ON_ERROR:
             raise UnknownNameError("on_error", self.on_error, ON_ERROR)
         made = make_embedder(self.backbone, self.weights, self.pretrained, self.img_size, self.device, self.progress)
-        return made.set_params(on_error="raise" if self.on_error == "raise" else "nan")
+        return made.set_params(on_error=on_unread(self.on_error))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class of each image; `unknown_label` for one that cannot be read, unless ``on_error="raise"``.
@@ -251,7 +251,7 @@ class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def _embed(self, X: Any, thumbnails: bool = False) -> Embedded:
         check_is_fitted(self)
-        self.embedder_.set_params(on_error="raise" if self.on_error == "raise" else "nan")
+        self.embedder_.set_params(on_error=on_unread(self.on_error))
         with warnings.catch_warnings():
             # Each unreadable query is answered "unknown"; that is what was asked for.
             warnings.filterwarnings("ignore", message=".*images could not be read.*")

@@ -53,6 +53,11 @@ def leave_out_unread(items: Sequence[Any], labels: Any, embedded: Embedded) -> t
     return [items[i] for i in rows], [labels[i] for i in rows], read
 
 
+def on_unread(on_error: str) -> str:
+    """Return what an embedder does with an image that cannot be read."""
+    return "raise" if on_error == "raise" else "nan"
+
+
 def on_invalid(on_error: str) -> str:
     """Return what a classifier of embeddings does with the NaN of an image that could not be read."""
     return "raise" if on_error == "raise" else "unknown"

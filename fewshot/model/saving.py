@@ -19,6 +19,7 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ArtifactError
 from fewshot.fitted import FittedModel
 from fewshot.memory import Statistics
+from fewshot.model.inputs import on_invalid, on_unread
 from fewshot.support import Support
 from fewshot.weights import build_learner, dump_weights
 
@@ -80,12 +81,11 @@ def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, 
     learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
     params = manifest["params"]
     model = cls(checkpoint.path, learner, device=device, **params)
-    on_error = "raise" if params["on_error"] == "raise" else "nan"
-    embedder.set_params(on_error=on_error, progress=params["progress"])
+    embedder.set_params(on_error=on_unread(params["on_error"]), progress=params["progress"])
     classifier = FewShotClassifier(
         learner,
         index=params["index"],
-        on_invalid="raise" if on_error == "raise" else "unknown",
+        on_invalid=on_invalid(params["on_error"]),
         unknown_label=params["unknown_label"],
     )
     classes = _labels_from_json(manifest["classes"])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from fewshot.errors import UnknownNameError
 
@@ -155,11 +155,6 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value!r}; expected {_TYPES[kind]}")
             parsed[name] = value
         return parsed
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Return the configuration of `values`, the rest by default."""
-        return cls(**cls.parse(values))
 
 
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

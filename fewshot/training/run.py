@@ -18,8 +18,8 @@ from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.interrupt import Interruption
 from fewshot.training.keeping import BestKeeper
 from fewshot.training.result import TrainResult
-from fewshot.training.state import LOG, TrainingState, put_back
-from fewshot.training.step import Outcome, Stepper, mean_rate, one_cycle
+from fewshot.training.state import LOG, STATE, TrainingState, put_back
+from fewshot.training.step import Outcome, Stepper, one_cycle, top_rate
 from fewshot.weights import load_state, state
 
 
@@ -59,8 +59,11 @@ class Run:
 
     def go(self, resume: bool) -> TrainResult:
         """Take all steps that are left."""
-        if resume and self.folder is not None:
-            self._take_up(self.folder)
+        if self.folder is not None:
+            if resume:
+                self._take_up(self.folder)
+            elif rank() == 0:
+                (self.folder / STATE).unlink(missing_ok=True)  # of another run, which must not be taken for this one
         start = time.perf_counter() - self.before
         with Interruption() as interruption:
             for callback in self.callbacks:
@@ -86,7 +89,7 @@ class Run:
             "episode": (step + 1) * config.meta_batch,
             "loss": outcome.loss,
             "accuracy": outcome.accuracy,
-            "lr": mean_rate(self.stepper.optimizer),
+            "lr": top_rate(self.stepper.optimizer),
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a skipped step is a schedule's step without one of the optimiser

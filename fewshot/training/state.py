@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewshot._version import __version__
-from fewshot.data.images import LabeledImages
 from fewshot.files import replacing, sync
 
 STATE, LOG, BEST = "state.safetensors", "log.csv", "best.safetensors"
@@ -87,22 +85,6 @@ class TrainingState:
             {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)} for p in ("model.", "best.")
         )
         return cls(described["run"], described["progress"], model, best, optimizer)
-
-
-def digest(data: LabeledImages) -> str:
-    """Return the SHA-256 of pixels and labels.
-
-    Examples
-    --------
-    >>> from fewshot import digits
-    >>> len(digest(digits()))
-    64
-    """
-    found = hashlib.sha256(f"{data.images.dtype} {data.images.shape}\n".encode())
-    for start in range(0, len(data), 4096):
-        found.update(data.images[start : start + 4096].tobytes())
-    found.update("\n".join(map(repr, data.labels.tolist())).encode())
-    return found.hexdigest()
 
 
 def put_back(state: TrainingState, optimizer: torch.optim.Optimizer) -> None:

@@ -84,7 +84,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     def __call__(self, first: int, episodes: Sequence[Episode], *, stop: bool = False) -> Outcome:
-        """Take the step of `episodes`, which are numbers ``first``, ``first + 1``, ...; or none, if it has no end."""
+        """Take the step of `episodes`, numbers ``first``, ``first + 1``, ...; none, if something is not finite."""
         self._train_mode()
         m, buffers = len(episodes), list(self.backbone.buffers())
         before = [buffer.clone() for buffer in buffers]
@@ -150,10 +150,11 @@ class Stepper:
                 support, labels, queries, expected = tasks.split(embeddings, self.config.rotate_support)
                 logits = self.learner(support, labels, queries, tasks.n_way)
                 loss = self.learner.loss(logits, expected)
-                buffers = [buffer.clone() for buffer in self.backbone.buffers()]
+                # Chunks are computed again in the backward pass, which moves the statistics again.
+                buffers = list(self.backbone.buffers()) if self.config.embed_chunk else []
+                once = [buffer.clone() for buffer in buffers]
                 self.scaler.scale(loss / n_episodes).backward()
-                if self.config.embed_chunk:
-                    _copy(buffers, list(self.backbone.buffers()))  # computed again, they were moved again
+                _copy(once, buffers)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -234,6 +235,6 @@ def one_cycle(optimizer: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=n_steps + 1, pct_start=0.3)
 
 
-def mean_rate(optimizer: torch.optim.Optimizer) -> float:
+def top_rate(optimizer: torch.optim.Optimizer) -> float:
     """Return the largest learning rate of any group, which is that of the last layer."""
     return max((float(group["lr"]) for group in optimizer.param_groups), default=math.nan)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fewshot.backbones import check_backbone, create_backbone, spec_of
+from fewshot.data.digest import digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.distributed import n_processes, process_group, rank, take_from_first
 from fewshot.episodes.balanced import EpisodeSampler
@@ -24,7 +25,7 @@ from fewshot.training.config import TrainConfig
 from fewshot.training.keeping import BestKeeper
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
-from fewshot.training.state import LOG, digest
+from fewshot.training.state import LOG
 from fewshot.training.step import Augment, Stepper, learning_rates
 from fewshot.weights import describe_learner
 
@@ -194,8 +195,8 @@ class MetaTrainer:
             "backbone": spec_of(self.backbone) or type(self.backbone).__qualname__,
             "learner": learner,
             "augment": repr(augment) if is_dataclass(augment) else getattr(augment, "__qualname__", str(type(augment))),
-            "train": digest(train),
-            "val": None if val is None else digest(val),
+            "train": digest_images(train),
+            "val": None if val is None else digest_images(val),
             "episodes": episodes.protocol,
         }
 
