@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ def process_group(device: torch.device | str = "cpu") -> Iterator[None]:
         return
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # Its functions take the group that there is when it is imported as a default, and optimisers import it: imported
+    # inside the block, it would keep our group and its threads until Python has ended, which can abort the process.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
         yield

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from tests.training_data import SIZES, TRAIN, VAL
 CONFIG = TrainConfig(n_episodes=40, meta_batch=4, validate_every=5, lr=1e-3, **SIZES)
 SCRIPT = """
 import sys
-from tests.test_distributed import train
+from tests.test_distributed import names_of_threads, train
 train(sys.argv[1])
+# Threads that outlive the group can abort the process when Python ends.
+assert not [name for name in names_of_threads() if "gloo" in name]
 """
 UNEVEN = """
 from fewshot import MetaTrainer, TrainConfig
@@ -28,6 +31,10 @@ def train(folder):
     torch.set_num_threads(1)
     trainer = MetaTrainer("conv4", PrototypicalLearner(learn_temperature=True), CONFIG)
     return trainer, trainer.fit(TRAIN, VAL, out=folder, progress=False)
+
+
+def names_of_threads():
+    return [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]  # none where there is no /proc
 
 
 def torchrun(path, code, *arguments):
