@@ -15,10 +15,18 @@ from tests.training_data import SIZES, TRAIN, VAL
 CONFIG = TrainConfig(n_episodes=40, meta_batch=4, validate_every=5, lr=1e-3, **SIZES)
 SCRIPT = """
 import sys
-from tests.test_distributed import names_of_threads, train
+from tests.test_distributed import train
 train(sys.argv[1])
+"""
 # Threads that outlive the group can abort the process when Python ends.
-assert not [name for name in names_of_threads() if "gloo" in name]
+THREADS = """
+from pathlib import Path
+from fewshot.distributed import process_group
+names = lambda: [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]
+with process_group():
+    import torch.distributed.nn  # as an optimiser does
+    assert [name for name in names() if "gloo" in name]
+assert not [name for name in names() if "gloo" in name]
 """
 UNEVEN = """
 from fewshot import MetaTrainer, TrainConfig
@@ -31,10 +39,6 @@ def train(folder):
     torch.set_num_threads(1)
     trainer = MetaTrainer("conv4", PrototypicalLearner(learn_temperature=True), CONFIG)
     return trainer, trainer.fit(TRAIN, VAL, out=folder, progress=False)
-
-
-def names_of_threads():
-    return [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]  # none where there is no /proc
 
 
 def torchrun(path, code, *arguments):
@@ -80,3 +84,10 @@ def test_processes_that_do_not_share_the_meta_batch_evenly_are_told(tmp_path):
     run = torchrun(tmp_path / "script.py", UNEVEN)
     assert run.returncode != 0
     assert "meta_batch is 3; expected a multiple of the 2 processes" in run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells the names of threads")
+def test_no_thread_outlives_the_group(tmp_path):
+    run = torchrun(tmp_path / "script.py", THREADS)
+    assert run.returncode == 0, run.stderr
