@@ -35,6 +35,7 @@ lint: $(STAMP)  ## Lint and types
 	@$(BIN)/ruff format --check --quiet
 	@echo "==> mypy"
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary data_prep
 
 test: lint  ## Lint, types and the tests
 	@echo "==> pytest"

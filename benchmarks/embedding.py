@@ -69,7 +69,7 @@ class BareLoop:
     def __call__(self) -> NDArray[np.float32]:
         """Return the embeddings (n, d)."""
         layout = LAYOUTS[self.layout]
-        self.network.to(memory_format=layout)  # type: ignore[call-overload]
+        self.network.to(memory_format=layout)
         parts: list[Tensor] = []
         for start in range(0, len(self.images), self.batch):
             x = self.images[start : start + self.batch].float().div_(255).sub_(self.mean).div_(self.std)
@@ -98,7 +98,7 @@ def measure(backbone: str, n: int, rounds: int, seed: int) -> dict[str, Any]:
         decoded = np.stack([prepare(path) for path in paths])
         bare = BareLoop(network.eval(), decoded, prepare)
         bare.choose()
-        contestants = {
+        contestants: dict[str, Callable[[], Any]] = {
             "bare loop": bare,
             "Embedder, decoded images": lambda: embedder.transform(decoded),
             "Embedder, JPEG files": lambda: usual.transform(paths),

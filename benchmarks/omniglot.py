@@ -9,18 +9,16 @@ interrupted goes on where it was; its training lies under ``--work``.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from protocol import Cells, episodes, facts, figures, head, line, measure, over_seeds, published, write
 
 from fewshot import (
     Distortion,
-    EpisodeSampler,
     LabeledImages,
     Learner,
     MatchingLearner,
@@ -28,18 +26,13 @@ from fewshot import (
     PrototypicalLearner,
     TrainConfig,
     embed,
-    evaluate,
 )
 from fewshot.data.digest import digest_images
-from fewshot.evaluation import EvalResult
 from fewshot.files import write_text
-from fewshot.manifest import manifest
 
 #: (way, shot) and, for each method, accuracies in % from Vinyals et al. 2016 (table 1) and Snell et al. 2017 (table 1).
-CELLS = ((5, 1), (5, 5), (20, 1), (20, 5))
+CELLS: Cells = ((5, 1), (5, 5), (20, 1), (20, 5))
 PUBLISHED = {"prototypical": (98.8, 99.7, 96.0, 98.9), "matching": (98.1, 98.9, 93.8, 98.5)}
-#: 15 queries a class, over 1000 episodes.
-N_QUERY, N_EPISODES = 15, 1000
 #: The embedding of an image is the mean over shifts of up to so many pixels.
 SHIFTS = 2
 AUGMENT = Distortion()
@@ -65,40 +58,11 @@ def both(one: LabeledImages, other: LabeledImages) -> LabeledImages:
     )
 
 
-def measure(trainer: MetaTrainer, data: LabeledImages, shifts: int, seed: int) -> list[EvalResult]:
-    """Return the results of a trained network in every cell."""
-    embeddings = embed(trainer.backbone, data.images, shifts=shifts)
-    return [
-        evaluate(
-            trainer.learner,
-            embeddings,
-            data.labels,
-            n_way=way,
-            n_shot=shot,
-            n_query=N_QUERY,
-            n_episodes=N_EPISODES,
-            seed=seed,
-        )
-        for way, shot in CELLS
-    ]
-
-
-def hash_of_episodes(labels: Any, seed: int) -> str:
-    """Return the SHA-256 of all rows of all test episodes."""
-    found = hashlib.sha256()
-    for way, shot in CELLS:
-        sampler = EpisodeSampler(labels, way, shot, N_QUERY, seed=seed)
-        for i in range(N_EPISODES):
-            found.update(sampler[i].support.tobytes() + sampler[i].query.tobytes())
-    return found.hexdigest()
-
-
-def cells(results: list[EvalResult]) -> list[dict[str, Any]]:
-    """Return the figures of each cell, in %."""
-    return [
-        {"way": way, "shot": shot, "accuracy": round(100 * r.mean, 3), "ci95": round(100 * r.ci95, 3)}
-        for (way, shot), r in zip(CELLS, results, strict=True)
-    ]
+def cells_of(trainer: MetaTrainer, data: LabeledImages, shifts: int) -> list[dict[str, Any]]:
+    """Return the figures of a trained network in every cell."""
+    return figures(
+        measure(trainer.learner, embed(trainer.backbone, data.images, shifts=shifts), data.labels, CELLS), CELLS
+    )
 
 
 def choose(data: str, work: Path, n_episodes: int, seed: int) -> dict[str, Any]:
@@ -114,13 +78,13 @@ def choose(data: str, work: Path, n_episodes: int, seed: int) -> dict[str, Any]:
         "prototypical, rate 0.006": ("prototypical", AUGMENT, {"lr": 6e-3}),
         "matching": ("matching", AUGMENT, {}),
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, (method, augment, changes) in candidates.items():
         trainer = MetaTrainer("conv4", make_learner(method), recipe(n_episodes, seed, **changes), augment=augment)
         trainer.fit(train, out=work / "choose" / name.replace(" ", "_"), resume=True)
         for shifts in (0, 1, SHIFTS):
-            rows.append({"recipe": name, "shifts": shifts, "cells": cells(measure(trainer, val, shifts, seed))})
-            print(f"{name}, shifts {shifts}: {[cell['accuracy'] for cell in rows[-1]['cells']]}", flush=True)
+            rows.append({"recipe": name, "shifts": shifts, "cells": cells_of(trainer, val, shifts)})
+            print(rows[-1], flush=True)
     return {"episodes": n_episodes, "classes": "validation", "rows": rows}
 
 
@@ -137,13 +101,12 @@ def run(data: str, work: Path, n_episodes: int, seeds: list[int], methods: list[
             result = trainer.fit(train, out=work / f"{method}-{seed}", resume=True)
             row = {"method": method, "seed": seed, "minutes": round(result.records[-1]["seconds"] / 60, 1)}
             for shifts in (0, SHIFTS):
-                # The episodes are the same for every network.
-                row[f"shifts {shifts}"] = cells(measure(trainer, test, shifts, seed=0))
+                row[f"shifts {shifts}"] = cells_of(trainer, test, shifts)
             rows.append(row)
             print(json.dumps(row), flush=True)
     return {
         "data": {"train and val": digest_images(train), "test": digest_images(test), "classes": len(train.classes)},
-        "episodes": {"sha256": hash_of_episodes(test.labels, 0), "n": N_EPISODES, "n_query": N_QUERY, "seed": 0},
+        "episodes": episodes(test.labels, CELLS),
         "recipe": {**asdict(recipe(n_episodes, 0)), "augment": repr(AUGMENT), "shifts": SHIFTS},
         "published": PUBLISHED,
         "rows": rows,
@@ -152,16 +115,17 @@ def run(data: str, work: Path, n_episodes: int, seeds: list[int], methods: list[
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown, beside the published numbers."""
-    lines = [
-        "| Omniglot, Vinyals split, Conv4-64 | " + " | ".join(f"{way}-way {shot}-shot" for way, shot in CELLS) + " |",
-        "|---|" + "---|" * len(CELLS),
-    ]
-    for method, published in PUBLISHED.items():
-        lines.append(f"| {method}, published | " + " | ".join(f"{value:.1f}" for value in published) + " |")
-        for row in (r for r in results["rows"] if r["method"] == method):
-            for shifts, what in ((0, ""), (SHIFTS, f", mean over shifts of up to {SHIFTS} px")):
-                shown = " | ".join(f"{c['accuracy']:.2f} ± {c['ci95']:.2f}" for c in row[f"shifts {shifts}"])
-                lines.append(f"| {method}, seed {row['seed']}, {row['minutes']} min{what} | {shown} |")
+    lines = head("Omniglot, Vinyals split, Conv4-64", CELLS)
+    for method, values in PUBLISHED.items():
+        mine = [row for row in results["rows"] if row["method"] == method]
+        if not mine:
+            continue
+        lines.append(published(method, values))
+        for shifts, what in ((0, ""), (SHIFTS, f", mean over shifts of up to {SHIFTS} px")):
+            found = [row[f"shifts {shifts}"] for row in mine]
+            for row, cells in zip(mine, found, strict=True):
+                lines.append(line(f"{method}, seed {row['seed']}, {row['minutes']} min{what}", cells))
+            lines += over_seeds(f"{method}{what}", found)
     return "\n".join(lines) + "\n"
 
 
@@ -178,15 +142,13 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED), metavar="NAME")
     parser.add_argument("--choose", action="store_true", help="compare recipes on the validation classes instead")
     options = parser.parse_args()
-    facts = {"manifest": manifest(" ".join(["python benchmarks/omniglot.py", *sys.argv[1:]]), options.seeds[0])}
+    results = facts("omniglot.py", options.seeds[0])
     if options.choose:
         found = choose(options.data, Path(options.work), options.episodes, options.seeds[0])
-        write_text(f"{options.out}_choice.json", json.dumps(facts | found, indent=1) + "\n")
+        write_text(f"{options.out}_choice.json", json.dumps(results | found, indent=1) + "\n")
         return
-    found = run(options.data, Path(options.work), options.episodes, options.seeds, options.methods)
-    write_text(f"{options.out}.json", json.dumps(facts | found, indent=1) + "\n")
-    write_text(f"{options.out}.md", table(found))
-    print(table(found))
+    results |= run(options.data, Path(options.work), options.episodes, options.seeds, options.methods)
+    write(options.out, results, table(results))
 
 
 if __name__ == "__main__":

@@ -10,33 +10,42 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot._version import __version__
 
-if TYPE_CHECKING:
-    from fewshot.backbones import create_backbone
-    from fewshot.classifier import FewShotClassifier
-    from fewshot.data.digits import digits
-    from fewshot.data.distort import Distortion
-    from fewshot.data.glyphs import glyphs
-    from fewshot.data.images import LabeledImages
-    from fewshot.data.mixture import mix
-    from fewshot.data.photo import Chain, Light, Mirror
-    from fewshot.embedding.embedder import Embedder
-    from fewshot.embedding.network import embed
-    from fewshot.episodes.balanced import EpisodeSampler
-    from fewshot.episodes.episode import Episode
-    from fewshot.episodes.grouped import GroupedEpisodeSampler
-    from fewshot.episodes.varied import VariedEpisodeSampler
-    from fewshot.evaluation import EvalResult, evaluate
-    from fewshot.index import PrototypeIndex
-    from fewshot.learners.base import Learner
-    from fewshot.learners.matching import MatchingClassifier, MatchingLearner
-    from fewshot.learners.prototypical import PrototypicalClassifier, PrototypicalLearner
-    from fewshot.memory import Memory, Statistics
-    from fewshot.model.image_classifier import FewShotImageClassifier
-    from fewshot.registry import list_learners, register_learner
-    from fewshot.similarity import pairwise_similarity
-    from fewshot.training.config import TrainConfig
-    from fewshot.training.trainer import MetaTrainer
-    from fewshot.weights import load_learner, load_weights
+if TYPE_CHECKING:  # twice each name: type checkers then take it as public
+    from fewshot.backbones import create_backbone as create_backbone
+    from fewshot.classifier import FewShotClassifier as FewShotClassifier
+    from fewshot.data.digits import digits as digits
+    from fewshot.data.distort import Distortion as Distortion
+    from fewshot.data.glyphs import glyphs as glyphs
+    from fewshot.data.images import LabeledImages as LabeledImages
+    from fewshot.data.mixture import mix as mix
+    from fewshot.data.photo import Chain as Chain
+    from fewshot.data.photo import Light as Light
+    from fewshot.data.photo import Mirror as Mirror
+    from fewshot.embedding.embedder import Embedder as Embedder
+    from fewshot.embedding.network import embed as embed
+    from fewshot.episodes.balanced import EpisodeSampler as EpisodeSampler
+    from fewshot.episodes.episode import Episode as Episode
+    from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
+    from fewshot.episodes.varied import VariedEpisodeSampler as VariedEpisodeSampler
+    from fewshot.evaluation import EvalResult as EvalResult
+    from fewshot.evaluation import evaluate as evaluate
+    from fewshot.index import PrototypeIndex as PrototypeIndex
+    from fewshot.learners.base import Learner as Learner
+    from fewshot.learners.matching import MatchingClassifier as MatchingClassifier
+    from fewshot.learners.matching import MatchingLearner as MatchingLearner
+    from fewshot.learners.prototypical import PrototypicalClassifier as PrototypicalClassifier
+    from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
+    from fewshot.memory import Memory as Memory
+    from fewshot.memory import Statistics as Statistics
+    from fewshot.model.image_classifier import FewShotImageClassifier as FewShotImageClassifier
+    from fewshot.registry import list_learners as list_learners
+    from fewshot.registry import register_learner as register_learner
+    from fewshot.similarity import pairwise_similarity as pairwise_similarity
+    from fewshot.training.config import TrainConfig as TrainConfig
+    from fewshot.training.trainer import MetaTrainer as MetaTrainer
+    from fewshot.weights import load_learner as load_learner
+    from fewshot.weights import load_weights as load_weights
+
 
 _HOME = {
     "Chain": "data.photo",

@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from fewshot.cli import main
 from fewshot.cli.options import make_parser
@@ -59,6 +61,9 @@ def test_help_documents_every_field(capsys):
         (("--config", "gone.toml"), "gone.toml"),
         (("--device", "warp"), "use 'auto' or 'cpu'"),
         (("--by-group", "--way", "7"), "no group is large enough"),
+        (("--backbone", "resnet12", "--weights", "gone.pth"), "gone.pth is not there; expected a file of weights"),
+        (("--from", "gone.safetensors"), "gone.safetensors"),
+        (("--from", "gone.safetensors", "--weights", "random"), "leave weights out"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
@@ -66,7 +71,7 @@ def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert status == (1 if "gone.toml" in message else 2)
+    assert status == (1 if message == "gone.toml" else 2)
 
 
 def test_every_kind_of_episode_and_the_page(data, tmp_path, capsys):
@@ -107,6 +112,19 @@ def test_a_signal_ends_in_order_and_resume_goes_on(signum, status, data, tmp_pat
     facts = json.loads((run / "manifest.json").read_text())
     assert facts["config"]["n_episodes"] == 9
     assert facts["skipped"] == []
+
+
+def test_training_goes_on_from_a_checkpoint_with_its_learner(data, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", str(data), "--out", str(first), *FEW, "--learner", "matching"]) == 0
+    command = ["train", str(data), "--out", str(second), *FEW, "--set", "lr=1e-9", "--set", "batch_norm=frozen"]
+    assert main([*command, "--from", str(first / "best.safetensors")]) == 0
+    capsys.readouterr()
+    facts = json.loads((second / "manifest.json").read_text())["config"]
+    assert (facts["learner"], facts["backbone"]) == ("matching", str(first / "best.safetensors"))
+    one, two = (load_file(folder / "best.safetensors") for folder in (first, second))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_names_for_type_checkers_are_the_names_at_run_time():
     """The block under TYPE_CHECKING and the table that loads lazily must not drift apart."""
     source = inspect.getsource(fewshot).split("if TYPE_CHECKING:")[1].split("_HOME")[0]
-    typed = {n.strip() for line in source.splitlines() if "import" in line for n in line.split("import")[1].split(",")}
+    imports = [line.split(" import ")[1] for line in source.splitlines() if " import " in line]
+    typed = {name.split(" as ")[1].strip() for line in imports for name in line.split(",")}
     assert typed == set(fewshot.__all__) - {"__version__"}
 
 

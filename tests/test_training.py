@@ -5,10 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot import Distortion, LabeledImages, Learner, MetaTrainer, PrototypicalLearner, TrainConfig, evaluate
+from fewshot import (
+    Distortion,
+    Embedder,
+    LabeledImages,
+    Learner,
+    MetaTrainer,
+    PrototypicalLearner,
+    TrainConfig,
+    evaluate,
+)
 from fewshot.embedding.network import embed
 from fewshot.errors import TrainingError
-from tests.training_data import QUICK, TRAIN, VAL, bars
+from tests.training_data import QUICK, SIZES, TRAIN, VAL, bars
 
 
 def fit(learner="prototypical", config=QUICK, val=VAL, **parameters):
@@ -218,3 +227,16 @@ def test_after_a_failure_the_best_weights_are_in_place():
     with pytest.warns(UserWarning, match="of episode 6 "), pytest.raises(TrainingError, match="of episode 10 "):
         trainer.fit(TRAIN, VAL, progress=False)
     assert torch.equal(weights(trainer), seen[-1])  # those of episode 6: later steps were skipped, val after 4 and 8
+
+
+def test_an_embedder_lends_a_copy_of_its_network_and_preprocessing():
+    embedder = Embedder("resnet12", weights="random", img_size=16)
+    before = embedder.fingerprint
+    colour = [LabeledImages(np.repeat(d.images[..., None], 3, -1), d.labels) for d in (TRAIN, VAL)]
+    trainer = MetaTrainer(embedder, "prototypical", TrainConfig(n_episodes=1, batch_norm="frozen", **SIZES))
+    assert trainer.backbone is not embedder.network
+    trainer.fit(*colour, progress=False)
+    assert embedder.fingerprint == before
+    assert not torch.equal(next(trainer.backbone.parameters()), next(embedder.network.parameters()))
+    with pytest.raises(ValueError, match=r"the images have 1 channel\(s\) and the network takes 3"):
+        trainer.fit(TRAIN, VAL, progress=False)

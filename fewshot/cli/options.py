@@ -114,7 +114,8 @@ def _train(commands: Any) -> None:
         "train",
         "training",
         "meta-train a network on many small learning tasks; writes a checkpoint",
-        "Meta-train a network from the start on the split 'train' of DATA, choosing the best weights on 'val'. Writes "
+        "Meta-train a network on the split 'train' of DATA, choosing the best weights on 'val': from the start, or "
+        "from the weights that --weights, --pretrained or --from name. Writes "
         "best.safetensors, which fit and evaluate take with --from, log.csv, manifest.json, and state.safetensors, "
         "from which --resume goes on. Ctrl-C finishes the episode and saves the state. Several processes train "
         "together: torchrun --nproc_per_node 2 -m fewshot train ...",
@@ -130,9 +131,8 @@ def _train(commands: Any) -> None:
     train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one of the fields below; may be repeated"
     )
-    train.add_argument("--backbone", default="conv4", metavar="NAME", help="network (default: %(default)s)")
-    train.add_argument("--learner", default="prototypical", metavar="NAME", help="method (default: %(default)s)")
-    train.add_argument("--size", type=_positive, metavar="PX", help="side of the images (default: that of the data)")
+    _backbone(train, "conv4", "that of the data")
+    train.add_argument("--learner", metavar="NAME", help="method (default: that of --from, or prototypical)")
     train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
     train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
     train.add_argument("--photo", action="store_true", help="mirror images and change their light a little")
@@ -220,17 +220,17 @@ def _demo(commands: Any) -> None:
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _backbone(command: argparse.ArgumentParser) -> None:
+def _backbone(
+    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", size: str = "the network's own"
+) -> None:
     one = command.add_mutually_exclusive_group()
-    one.add_argument(
-        "--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="any timm name (default: %(default)s)"
-    )
+    one.add_argument("--backbone", default=default, metavar="NAME", help="any timm name (default: %(default)s)")
     one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a network that fewshot train has written")
     command.add_argument(
         "--weights", metavar="FILE", help="weights of the backbone: a local file, 'offline' or 'random'"
     )
     command.add_argument("--pretrained", action="store_true", help="fetch the weights from timm's hub")
-    command.add_argument("--size", type=_positive, metavar="PX", help="side of the images (default: the network's own)")
+    command.add_argument("--size", type=_positive, metavar="PX", help=f"side of the images (default: {size})")
 
 
 def _tables(command: argparse.ArgumentParser) -> None:

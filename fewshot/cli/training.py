@@ -17,13 +17,16 @@ from fewshot.data.images import LabeledImages
 from fewshot.data.photo import Chain, Light, Mirror
 from fewshot.data.splits import list_splits
 from fewshot.distributed import process_group, rank
+from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.loaded import choose_device
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.grouped import GroupedEpisodeSampler
 from fewshot.episodes.varied import VariedEpisodeSampler
 from fewshot.files import write_text
+from fewshot.learners.base import Learner
 from fewshot.manifest import manifest
+from fewshot.model.defaults import default_learner
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.page import write_training
@@ -45,14 +48,9 @@ def train(options: argparse.Namespace) -> int:
     with process_group(device):
         changes = ((Mirror(), Light()) if options.photo else ()) + ((Distortion(),) if options.distort else ())
         callbacks = [TensorBoard(options.tensorboard)] if options.tensorboard and rank() == 0 else []
-        trainer = MetaTrainer(
-            options.backbone,
-            options.learner,
-            config,
-            augment=Chain(changes) if changes else None,
-            device=device,
-            callbacks=callbacks,
-        )
+        backbone, learner = _network(options)
+        augment = Chain(changes) if changes else None
+        trainer = MetaTrainer(backbone, learner, config, augment=augment, device=device, callbacks=callbacks)
         splits = list_splits(options.data)
         data = _pixels(LabeledImages.open(options.data, "train" if splits else None), options)
         val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
@@ -65,7 +63,12 @@ def train(options: argparse.Namespace) -> int:
             return 0
     facts = {
         "manifest": manifest(" ".join(["fewshot", *sys.argv[1:]]), config.seed),
-        "config": {"backbone": options.backbone, "learner": options.learner, **asdict(config)},
+        "config": {
+            "backbone": options.checkpoint or options.backbone,
+            "weights": "hub" if options.pretrained else options.weights or ("own" if options.checkpoint else "random"),
+            "learner": trainer.learner.name,
+            **asdict(config),
+        },
         "seconds": result.records[-1]["seconds"],
         "best_episode": result.best_episode,
         "best_val_accuracy": None if val is None else result.best_accuracy,
@@ -78,6 +81,17 @@ def train(options: argparse.Namespace) -> int:
     print(f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}")
     print(f"written to {out}; now: fewshot evaluate {options.data} --from {out / 'best.safetensors'}")
     return 0
+
+
+def _network(options: argparse.Namespace) -> tuple[str | Embedder, str | Learner]:
+    """Return the backbone, by name where it is trained from the start, and the learner."""
+    if not (options.checkpoint or options.weights or options.pretrained):
+        return options.backbone, options.learner or "prototypical"
+    embedder = Embedder(
+        options.checkpoint or options.backbone, weights=options.weights, pretrained=options.pretrained, device="cpu"
+    )
+    own = options.checkpoint and not options.learner
+    return embedder, default_learner(embedder) if own else options.learner or "prototypical"
 
 
 def read_config(options: argparse.Namespace) -> TrainConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch import nn
 from fewshot.backbones import check_backbone, create_backbone, spec_of
 from fewshot.data.digest import digest_images
 from fewshot.data.images import LabeledImages
+from fewshot.data.preprocess import Preprocessing
 from fewshot.distributed import n_processes, process_group, rank, take_from_first
+from fewshot.embedding.embedder import Embedder
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.heap import keeping_memory
@@ -38,9 +41,10 @@ class MetaTrainer:
 
     Parameters
     ----------
-    backbone : str or nn.Module, default="conv4"
-        A name for `create_backbone`, or a network, trained in place. Channels are taken from the images and, for
-        ``conv4``, the size; other networks that want one size need images of that size.
+    backbone : str, nn.Module or Embedder, default="conv4"
+        A name for `create_backbone`, trained from the start; a network, trained in place; or an embedder, a copy of
+        whose network is trained on from the weights that it has. With a name, channels are taken from the images and,
+        for ``conv4``, the size; other networks that want one size need images of that size.
     learner : str or Learner, default="prototypical"
         A registered name or a learner, trained in place.
     config : TrainConfig, optional
@@ -69,7 +73,7 @@ class MetaTrainer:
 
     def __init__(
         self,
-        backbone: str | nn.Module = "conv4",
+        backbone: str | nn.Module | Embedder = "conv4",
         learner: str | Learner = "prototypical",
         config: TrainConfig | None = None,
         *,
@@ -81,6 +85,8 @@ class MetaTrainer:
         self.learner = as_learner(learner)
         if isinstance(backbone, str):
             check_backbone(backbone)  # an error now, not after the data are read
+        if isinstance(backbone, Embedder):
+            backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share theirs
         self._architecture = backbone if isinstance(backbone, str) else ""
         self._network = None if isinstance(backbone, str) else backbone
         self.augment = augment
@@ -168,8 +174,14 @@ class MetaTrainer:
         # The network owns its preprocessing: from now on, that of the images it is trained on.
         height, width, channels = (*train.images.shape[1:], 1)[:3]
         config = getattr(self._network, "pretrained_cfg", None) or {}
+        if spec_of(self._network) and config["input_size"][0] != channels:
+            raise ValueError(
+                f"the images have {channels} channel(s) and the network takes {config['input_size'][0]}; give images "
+                "of as many, e.g. LabeledImages(np.repeat(images[..., None], 3, -1), labels), or another network"
+            )
         seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": "center"}
-        self._network.pretrained_cfg = {**config, **seen}  # type: ignore[assignment]
+        seen["interpolation"] = Preprocessing.interpolation  # as LabeledImages.decoded scales
+        self._network.pretrained_cfg = {**config, **seen}
         self.learner.to(self.device)
         self._network.to(self.device)
         take_from_first([*self._network.state_dict().values(), *self.learner.state_dict().values()])

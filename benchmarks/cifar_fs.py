@@ -1,0 +1,236 @@
+"""CIFAR-FS: Prototypical Networks on Conv4-64 or ResNet-12 from the start, and a pretrained network meta-trained.
+
+Networks are trained on the training classes; recipe and weights are those that are best on the validation classes, and
+the test classes are looked at once. ``tf_efficientnet_lite0`` has seen ImageNet, so its figures stand in a table of
+their own, beside the same network as it was, on the same episodes. ``resnet12`` wants a GPU (``--networks resnet12
+--device cuda``). The data come from ``data_prep/cifar_fs.py``. A run that is interrupted goes on where it was; its
+trainings lie under ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from protocol import Cells, episodes, facts, figures, head, line, measure, over_seeds, published, write
+
+from fewshot import (
+    Chain,
+    Distortion,
+    Embedder,
+    LabeledImages,
+    Light,
+    MetaTrainer,
+    Mirror,
+    PrototypicalLearner,
+    TrainConfig,
+    embed,
+)
+from fewshot.data.digest import digest_images
+from fewshot.evaluation import EvalResult
+from fewshot.training.step import Augment
+
+SPLITS = ("train", "val", "test")
+CELLS: Cells = ((5, 1), (5, 5))
+#: Accuracies in % of Prototypical Networks: Conv4-64 from Bertinetto et al. 2019 (table 1), ResNet-12 from Lee et al.
+#: 2019 (table 2).
+PUBLISHED = {"conv4": (55.5, 72.0), "resnet12": (72.2, 83.5)}
+PRETRAINED = "tf_efficientnet_lite0"
+#: Photographs may be mirrored, moved and lit otherwise.
+MOVED = Distortion(rotate=0.0, scale=0.1, shear=0.0, translate=0.12)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        The episodes and the optimiser.
+    augment : callable or None
+        See `MetaTrainer`.
+    metric : str
+        Of the prototypes; their temperature is learned from `temperature`.
+    temperature : float
+        To begin with.
+    size : int
+        Side of the images, to which the 32 pixels are scaled.
+    """
+
+    config: TrainConfig
+    augment: Augment | None = None
+    metric: str = "sqeuclidean"
+    temperature: float = 1.0
+    size: int = 32
+
+    def learner(self) -> PrototypicalLearner:
+        """Return an untrained learner."""
+        return PrototypicalLearner(self.metric, temperature=self.temperature, learn_temperature=True)
+
+
+BASE = TrainConfig(save_every=250, val_n_way=5, val_n_shot=1, val_n_query=15, val_n_episodes=600)
+RECIPES = {
+    "conv4": Recipe(
+        replace(BASE, n_episodes=8000, n_way=30, n_shot=1, n_query=5, validate_every=1000),
+        Chain((Mirror(), MOVED, Light())),
+    ),
+    "resnet12": Recipe(
+        replace(BASE, n_episodes=20000, n_way=20, n_shot=5, n_query=5, weight_decay=5e-4, validate_every=1000),
+        Chain((Mirror(), MOVED, Light())),
+    ),
+    PRETRAINED: Recipe(
+        replace(
+            BASE,
+            n_episodes=600,
+            n_way=20,
+            n_query=4,
+            lr=1e-3,
+            layer_decay=0.8,
+            batch_norm="frozen",
+            validate_every=100,
+            save_every=50,
+        ),
+        Chain((Mirror(), MOVED, Light())),
+        metric="cosine",
+        temperature=0.1,
+        size=96,
+    ),
+}
+
+
+def train(
+    network: str, recipe: Recipe, seed: int, splits: Sequence[LabeledImages], options: argparse.Namespace
+) -> tuple[MetaTrainer, dict[str, Any]]:
+    """Train a network, or take it as it was left; return it with the facts of its training."""
+    backbone = Embedder(network, device="cpu") if network == PRETRAINED else network
+    n_episodes = options.episodes or recipe.config.n_episodes
+    config = replace(recipe.config, seed=seed, n_episodes=n_episodes)
+    trainer = MetaTrainer(backbone, recipe.learner(), config, augment=recipe.augment, device=options.device)
+    result = trainer.fit(*splits, out=Path(options.work) / f"{network}-{seed}", resume=True)
+    return trainer, {
+        "network": network,
+        "seed": seed,
+        "minutes": round(result.records[-1]["seconds"] / 60, 1),
+        "best_episode": result.best_episode,
+        "validation": round(100 * result.best_accuracy, 2),
+    }
+
+
+def opened(data: str, split: str, size: int) -> LabeledImages:
+    """Return a split, scaled."""
+    images = LabeledImages.open(data, split)
+    return images if images.images.shape[1] == size else images.decoded(size)
+
+
+def cells_of(trainer: MetaTrainer, test: LabeledImages) -> list[EvalResult]:
+    """Return the results of a network and its learner on the test classes."""
+    return measure(trainer.learner, embed(trainer.backbone, test.images), test.labels, CELLS)
+
+
+def from_the_start(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train a network for each seed and measure it on the test classes."""
+    recipe = RECIPES[network]
+    train_, val, test = (opened(options.data, split, recipe.size) for split in SPLITS)
+    rows = []
+    for seed in options.seeds:
+        trainer, row = train(network, recipe, seed, (train_, val), options)
+        rows.append({**row, "cells": figures(cells_of(trainer, test), CELLS)})
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def pretrained(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure a pretrained network as it is and meta-trained, and the difference on the same episodes."""
+    recipe = RECIPES[PRETRAINED]
+    train_, val, test = (opened(options.data, split, recipe.size) for split in SPLITS)
+    as_it_is = {}
+    sizes: tuple[int | None, ...] = (recipe.size, None)  # that of the training, and the network's own
+    for own in sizes:
+        embedder = Embedder(PRETRAINED, img_size=own, device=options.device)
+        vectors = embedder.transform(LabeledImages.open(options.data, "test").images)
+        cosine = PrototypicalLearner("cosine")
+        as_it_is[f"{embedder.preprocessing.height} px"] = measure(cosine, vectors, test.labels, CELLS)
+    rows = [{"network": PRETRAINED, "frozen at": size, "cells": figures(f, CELLS)} for size, f in as_it_is.items()]
+    for seed in options.seeds:
+        trainer, row = train(PRETRAINED, recipe, seed, (train_, val), options)
+        found = cells_of(trainer, test)
+        row["cells"] = figures(found, CELLS)
+        for size, before in as_it_is.items():
+            row[f"change from {size}"] = differences(found, before)
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+    return rows
+
+
+def differences(found: Sequence[EvalResult], before: Sequence[EvalResult]) -> list[dict[str, Any]]:
+    """Return the mean paired difference of each cell, with its interval, in %."""
+    rows = []
+    for (way, shot), new, old in zip(CELLS, found, before, strict=True):
+        change, ci95 = new.difference(old)
+        rows.append({"way": way, "shot": shot, "accuracy": round(100 * change, 3), "ci95": round(100 * ci95, 3)})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the results as Markdown: from the start beside the published numbers, and external pretraining."""
+    lines = []
+    for network, values in PUBLISHED.items():
+        mine = [row for row in rows if row["network"] == network]
+        if mine:
+            lines += [*head("CIFAR-FS, Prototypical Networks", CELLS), published(network, values)]
+            lines += [line(f"{network}, seed {r['seed']}, {r['minutes']} min", r["cells"]) for r in mine]
+            lines += [*over_seeds(network, [r["cells"] for r in mine]), ""]
+    external = [row for row in rows if row["network"] == PRETRAINED]
+    if external:
+        lines += head(f"CIFAR-FS, {PRETRAINED}, external pretraining", CELLS)
+        size = RECIPES[PRETRAINED].size
+        for row in external:
+            if "frozen at" in row:
+                lines.append(line(f"as it is, at {row['frozen at']}", row["cells"]))
+                continue
+            lines.append(line(f"meta-trained at {size} px, seed {row['seed']}, {row['minutes']} min", row["cells"]))
+            for name in (name for name in row if name.startswith("change from")):
+                lines.append(line(f"paired {name.replace('from', 'from as it is, at')}", row[name], "+"))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="cifar_fs.py", description=__doc__)
+    parser.add_argument("--data", default="data/cifar_fs", metavar="DIR", help="prepared data (default: %(default)s)")
+    parser.add_argument("--work", default="runs/cifar_fs_benchmark", metavar="DIR", help="trainings (%(default)s)")
+    parser.add_argument(
+        "--out", default="benchmarks/results/cifar_fs", metavar="NAME", help="for NAME.json and NAME.md"
+    )
+    parser.add_argument("--episodes", type=int, metavar="N", help="of training (default: those of the recipe)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
+    parser.add_argument(
+        "--networks", nargs="+", default=["conv4", PRETRAINED], choices=list(RECIPES), help="default: %(default)s"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    options = parser.parse_args()
+    results = facts("cifar_fs.py", options.seeds[0], options.device)
+    rows: list[dict[str, Any]] = []
+    for network in options.networks:
+        rows += pretrained(options) if network == PRETRAINED else from_the_start(network, options)
+    test = LabeledImages.open(options.data, "test")
+    results |= {
+        "data": {split: digest_images(LabeledImages.open(options.data, split)) for split in SPLITS},
+        "episodes": episodes(test.labels, CELLS),
+        "recipes": {name: {**vars(RECIPES[name]), "augment": repr(RECIPES[name].augment)} for name in options.networks},
+        "published": PUBLISHED,
+        "rows": rows,
+    }
+    for recipe in results["recipes"].values():
+        recipe["config"] = asdict(recipe["config"])
+    write(options.out, results, table(rows))
+
+
+if __name__ == "__main__":
+    main()

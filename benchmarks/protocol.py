@@ -1,0 +1,86 @@
+"""What the accuracy benchmarks share: cells of way and shot, test episodes and their hash, tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from statistics import mean
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from fewshot import EpisodeSampler, Learner, evaluate
+from fewshot.evaluation import EvalResult
+from fewshot.files import write_text
+from fewshot.manifest import manifest
+
+#: 15 queries a class, over 1000 episodes that are the same for every network.
+N_QUERY, N_EPISODES, SEED = 15, 1000, 0
+#: (way, shot)
+Cells = Sequence[tuple[int, int]]
+
+
+def measure(learner: str | Learner, embeddings: NDArray[Any], labels: ArrayLike, cells: Cells) -> list[EvalResult]:
+    """Return the result of each cell."""
+    draw = partial(evaluate, learner, embeddings, labels, n_query=N_QUERY, n_episodes=N_EPISODES, seed=SEED)
+    return [draw(n_way=way, n_shot=shot) for way, shot in cells]
+
+
+def figures(results: Sequence[EvalResult], cells: Cells) -> list[dict[str, Any]]:
+    """Return the figures of each cell, in %."""
+    return [
+        {"way": way, "shot": shot, "accuracy": round(100 * r.mean, 3), "ci95": round(100 * r.ci95, 3)}
+        for (way, shot), r in zip(cells, results, strict=True)
+    ]
+
+
+def episodes(labels: ArrayLike, cells: Cells) -> dict[str, Any]:
+    """Describe the episodes: sizes, seed and the SHA-256 of all their rows."""
+    found = hashlib.sha256()
+    for way, shot in cells:
+        sampler = EpisodeSampler(labels, way, shot, N_QUERY, seed=SEED)
+        for i in range(N_EPISODES):
+            found.update(sampler[i].support.tobytes() + sampler[i].query.tobytes())
+    return {"sha256": found.hexdigest(), "n": N_EPISODES, "n_query": N_QUERY, "seed": SEED}
+
+
+def head(title: str, cells: Cells) -> list[str]:
+    """Return the first lines of a table in Markdown."""
+    columns = " | ".join(f"{way}-way {shot}-shot" for way, shot in cells)
+    return [f"| {title} | {columns} |", "|---|" + "---|" * len(cells)]
+
+
+def line(name: str, found: Sequence[dict[str, Any]], sign: str = "") -> str:
+    """Return a line of a table: figures with their intervals."""
+    return f"| {name} | " + " | ".join(f"{c['accuracy']:{sign}.2f} ± {c['ci95']:.2f}" for c in found) + " |"
+
+
+def published(name: str, values: Sequence[float]) -> str:
+    """Return a line of published figures."""
+    return f"| {name}, published | " + " | ".join(f"{value:.1f}" for value in values) + " |"
+
+
+def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    """Return a line with mean and range over seeds; none where there is one seed."""
+    if len(rows) < 2:
+        return []
+    columns = [[cell["accuracy"] for cell in column] for column in zip(*rows, strict=True)]
+    shown = " | ".join(f"{mean(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in columns)
+    return [f"| {name}, mean of {len(rows)} seeds (range) | {shown} |"]
+
+
+def facts(script: str, seed: int, device: str = "cpu") -> dict[str, Any]:
+    """Return what a result file begins with: the manifest of this run, with the name of a GPU."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {"manifest": {**manifest(" ".join([f"python benchmarks/{script}", *sys.argv[1:]]), seed), "device": name}}
+
+
+def write(out: str, results: dict[str, Any], table: str) -> None:
+    """Write NAME.json and NAME.md, and print the table."""
+    write_text(f"{out}.json", json.dumps(results, indent=1) + "\n")
+    write_text(f"{out}.md", table)
+    print(table)

@@ -1,0 +1,74 @@
+"""The accuracy benchmarks: as processes, on tiny data; what they find is the same twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fewshot.data.packed import write_packed
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+CLASSES = {"train": 90, "val": 20, "test": 20}
+
+
+def noise(folder, side, channels):
+    """Write prepared data of classes that differ in brightness, with enough images for the cells."""
+    labels = np.repeat(np.arange(sum(CLASSES.values())), 20)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 126, (len(labels), side, side, *channels)) + labels.reshape(-1, *[1] * (2 + len(channels)))
+    splits = np.repeat(list(CLASSES), [20 * n for n in CLASSES.values()])
+    write_packed(folder, images.astype(np.uint8), pd.DataFrame({"path": "made", "label": labels, "split": splits}), {})
+
+
+def run(script, out, *arguments):
+    command = [sys.executable, str(BENCHMARKS / script), "--out", str(out), "--work", str(out) + "_work", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(Path(f"{out}.json").read_text())
+
+
+def figures(results):
+    return [{name: value for name, value in row.items() if name != "minutes"} for row in results["rows"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "side", "channels", "arguments"),
+    [
+        ("omniglot.py", 28, (), ("--episodes", "3", "--seeds", "0", "1", "--methods", "matching")),
+        ("cifar_fs.py", 32, (3,), ("--episodes", "2")),
+    ],
+)
+def test_a_benchmark_finds_the_same_twice(script, side, channels, arguments, tmp_path):
+    noise(tmp_path / "data", side, channels)
+    one, two = (run(script, tmp_path / name, "--data", str(tmp_path / "data"), *arguments) for name in ("one", "two"))
+    assert figures(one) == figures(two)
+    assert {"manifest", "episodes", "data", "published"} <= one.keys()
+    table = (tmp_path / "one.md").read_text()
+    assert all(f"{cell['accuracy']:.2f} ± {cell['ci95']:.2f}" in table for cell in cells(one))
+
+
+def cells(results):
+    """Yield the figures of every row, wherever they stand in it."""
+    for row in results["rows"]:
+        for value in row.values():
+            if isinstance(value, list):
+                yield from value
+
+
+@pytest.mark.slow
+def test_the_recipe_is_chosen_without_the_test_classes(tmp_path):
+    noise(tmp_path / "data", 28, ())
+    table = pd.read_csv(tmp_path / "data" / "table.csv")
+    images = np.load(tmp_path / "data" / "images.npy")
+    keep = (table.split != "test").to_numpy()
+    write_packed(tmp_path / "less", images[keep], table[keep], {})
+    run_choice = [*("--episodes", "2", "--data", str(tmp_path / "less"), "--choose")]
+    command = [sys.executable, str(BENCHMARKS / "omniglot.py"), "--out", str(tmp_path / "o"), "--work", str(tmp_path)]
+    ran = subprocess.run([*command, *run_choice], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads((tmp_path / "o_choice.json").read_text())["classes"] == "validation"
