@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo omniglot test test-slow lint clean
+.PHONY: help demo omniglot cifar-fs test test-slow lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,14 @@ data/omniglot: | $(STAMP)
 
 omniglot: $(STAMP) data/omniglot  ## Train on Omniglot and compare with the published numbers (an hour, downloads)
 	@$(BIN)/python benchmarks/omniglot.py
+
+data/cifar_fs: | $(STAMP)
+	@test -n "$(SPLITS)" || { echo "say where the published lists of classes are: make cifar-fs SPLITS=FOLDER"; exit 2; }
+	@$(BIN)/python data_prep/cifar_fs.py --splits "$(SPLITS)" --out $@
+
+cifar-fs: $(STAMP) data/cifar_fs  ## Train on CIFAR-FS and compare (an hour, downloads; needs SPLITS=FOLDER)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[offline]'
+	@$(BIN)/python benchmarks/cifar_fs.py
 
 lint: $(STAMP)  ## Lint and types
 	@echo "==> ruff"

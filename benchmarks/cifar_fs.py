@@ -10,6 +10,7 @@ trainings lie under ``--work``.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,7 @@ from fewshot import (
 )
 from fewshot.data.digest import digest_images
 from fewshot.evaluation import EvalResult
+from fewshot.files import write_text
 from fewshot.training.step import Augment
 
 SPLITS = ("train", "val", "test")
@@ -55,62 +57,80 @@ class Recipe:
     augment : callable or None
         See `MetaTrainer`.
     metric : str
-        Of the prototypes; their temperature is learned from `temperature`.
+        Of the prototypes.
     temperature : float
-        To begin with.
+        To begin with; it is learned.
     size : int
         Side of the images, to which the 32 pixels are scaled.
     """
 
     config: TrainConfig
     augment: Augment | None = None
-    metric: str = "sqeuclidean"
-    temperature: float = 1.0
+    metric: str = "cosine"
+    temperature: float = 0.1
     size: int = 32
-
-    def learner(self) -> PrototypicalLearner:
-        """Return an untrained learner."""
-        return PrototypicalLearner(self.metric, temperature=self.temperature, learn_temperature=True)
 
 
 BASE = TrainConfig(save_every=250, val_n_way=5, val_n_shot=1, val_n_query=15, val_n_episodes=600)
+AUGMENT = Chain((Mirror(), MOVED, Light()))
 RECIPES = {
-    "conv4": Recipe(
-        replace(BASE, n_episodes=8000, n_way=30, n_shot=1, n_query=5, validate_every=1000),
-        Chain((Mirror(), MOVED, Light())),
-    ),
+    "conv4": Recipe(replace(BASE, n_episodes=15000, n_way=30, validate_every=2500), AUGMENT),
     "resnet12": Recipe(
-        replace(BASE, n_episodes=20000, n_way=20, n_shot=5, n_query=5, weight_decay=5e-4, validate_every=1000),
-        Chain((Mirror(), MOVED, Light())),
+        replace(BASE, n_episodes=20000, n_way=20, n_shot=5, weight_decay=5e-4, validate_every=1000), AUGMENT
     ),
     PRETRAINED: Recipe(
         replace(
             BASE,
-            n_episodes=600,
+            n_episodes=1500,
             n_way=20,
             n_query=4,
-            lr=1e-3,
-            layer_decay=0.8,
+            lr=3e-4,
+            layer_decay=0.9,
             batch_norm="frozen",
-            validate_every=100,
+            validate_every=250,
             save_every=50,
         ),
-        Chain((Mirror(), MOVED, Light())),
-        metric="cosine",
-        temperature=0.1,
+        AUGMENT,
         size=96,
     ),
 }
+#: What else `--choose` tries: of each network, changes of the recipe; all see as many images.
+EUCLIDEAN = {"metric": "sqeuclidean"}
+TRIALS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "conv4": {
+        "the recipe": ({}, {}),
+        "squared Euclidean, temperature 1": ({}, {**EUCLIDEAN, "temperature": 1.0}),
+        "squared Euclidean, temperature 10": ({}, {**EUCLIDEAN, "temperature": 10.0}),
+        "60 classes": ({"n_way": 60, "n_episodes": 1000}, {}),
+        "5 shots, 5 queries": ({"n_shot": 5, "n_episodes": 1200}, {}),
+        "rate 0.006": ({"lr": 6e-3}, {}),
+        "mirrored and moved only": ({}, {"augment": Chain((Mirror(), MOVED))}),
+        "mirrored only": ({}, {"augment": Mirror()}),
+    },
+    PRETRAINED: {
+        "the recipe": ({}, {}),
+        "rate 0.001, layer decay 0.8": ({"lr": 1e-3, "layer_decay": 0.8}, {}),
+        "layer decay 0.8": ({"layer_decay": 0.8}, {}),
+        "rate 0.0001, layer decay 0.8": ({"lr": 1e-4, "layer_decay": 0.8}, {}),
+    },
+}
+TRIAL_EPISODES = {"conv4": 2000, PRETRAINED: 120}
+
+
+def make(network: str, recipe: Recipe, seed: int, options: argparse.Namespace) -> MetaTrainer:
+    """Return the trainer of a recipe."""
+    backbone = Embedder(network, device="cpu") if network == PRETRAINED else network
+    learner = PrototypicalLearner(recipe.metric, temperature=recipe.temperature, learn_temperature=True)
+    config = replace(recipe.config, seed=seed)
+    return MetaTrainer(backbone, learner, config, augment=recipe.augment, device=options.device)
 
 
 def train(
     network: str, recipe: Recipe, seed: int, splits: Sequence[LabeledImages], options: argparse.Namespace
 ) -> tuple[MetaTrainer, dict[str, Any]]:
     """Train a network, or take it as it was left; return it with the facts of its training."""
-    backbone = Embedder(network, device="cpu") if network == PRETRAINED else network
     n_episodes = options.episodes or recipe.config.n_episodes
-    config = replace(recipe.config, seed=seed, n_episodes=n_episodes)
-    trainer = MetaTrainer(backbone, recipe.learner(), config, augment=recipe.augment, device=options.device)
+    trainer = make(network, replace(recipe, config=replace(recipe.config, n_episodes=n_episodes)), seed, options)
     result = trainer.fit(*splits, out=Path(options.work) / f"{network}-{seed}", resume=True)
     return trainer, {
         "network": network,
@@ -119,6 +139,23 @@ def train(
         "best_episode": result.best_episode,
         "validation": round(100 * result.best_accuracy, 2),
     }
+
+
+def choose(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train candidates briefly on the training classes and measure them on the validation classes."""
+    rows: list[dict[str, Any]] = []
+    for network in (name for name in options.networks if name in TRIALS):
+        for what, (changes, others) in TRIALS[network].items():
+            n_episodes = options.episodes or changes.get("n_episodes", TRIAL_EPISODES[network])
+            config = replace(RECIPES[network].config, **{**changes, "n_episodes": n_episodes})
+            recipe = replace(RECIPES[network], config=config, **others)
+            train_, val = (opened(options.data, split, recipe.size) for split in ("train", "val"))
+            trainer = make(network, recipe, options.seeds[0], options)
+            trainer.fit(train_, out=Path(options.work) / "choose" / f"{network} {what}", resume=True)
+            row = {"network": network, "recipe": what, "episodes": n_episodes}
+            rows.append({**row, "cells": figures(cells_of(trainer, val), CELLS)})
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
 
 
 def opened(data: str, split: str, size: int) -> LabeledImages:
@@ -213,10 +250,15 @@ def main() -> None:
     parser.add_argument(
         "--networks", nargs="+", default=["conv4", PRETRAINED], choices=list(RECIPES), help="default: %(default)s"
     )
+    parser.add_argument("--choose", action="store_true", help="compare recipes on the validation classes instead")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     options = parser.parse_args()
     results = facts("cifar_fs.py", options.seeds[0], options.device)
-    rows: list[dict[str, Any]] = []
+    if options.choose:
+        rows = choose(options)
+        write_text(f"{options.out}_choice.json", json.dumps(results | {"classes": "validation", "rows": rows}) + "\n")
+        return
+    rows = []
     for network in options.networks:
         rows += pretrained(options) if network == PRETRAINED else from_the_start(network, options)
     test = LabeledImages.open(options.data, "test")

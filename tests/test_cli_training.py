@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fewshot import PrototypicalLearner, load_learner, registry
 from fewshot.cli import main
 from fewshot.cli.options import make_parser
 from fewshot.cli.training import read_config
@@ -32,6 +33,13 @@ def data(tmp_path_factory):
     ]
     write_packed(folder, np.concatenate([TRAIN.images, VAL.images]), pd.concat(tables, ignore_index=True), {})
     return folder
+
+
+class FixedLearner(PrototypicalLearner):
+    name = "test-fixed"
+
+    def __init__(self):
+        super().__init__()
 
 
 def config(*arguments):
@@ -62,11 +70,14 @@ def test_help_documents_every_field(capsys):
         (("--device", "warp"), "use 'auto' or 'cpu'"),
         (("--by-group", "--way", "7"), "no group is large enough"),
         (("--backbone", "resnet12", "--weights", "gone.pth"), "gone.pth is not there; expected a file of weights"),
+        (("--metric", "cosinus"), "did you mean 'cosine'"),
+        (("--learner", "test-fixed", "--temperature", "2"), "learner 'test-fixed' takes no temperature"),
         (("--from", "gone.safetensors"), "gone.safetensors"),
         (("--from", "gone.safetensors", "--weights", "random"), "leave weights out"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
+def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(registry._LEARNERS, "test-fixed", FixedLearner)
     status = main(["train", str(data), "--out", str(tmp_path / "run"), *FEW, *arguments])
     error = capsys.readouterr().err
     assert message in error
@@ -114,6 +125,14 @@ def test_a_signal_ends_in_order_and_resume_goes_on(signum, status, data, tmp_pat
     assert facts["skipped"] == []
 
 
+def test_metric_and_temperature_of_the_learner(data, tmp_path):
+    out = tmp_path / "run"
+    assert main(["train", str(data), "--out", str(out), *FEW, "--metric", "cosine", "--temperature", "0.2"]) == 0
+    learner = load_learner(out / "best.safetensors")
+    assert (learner.metric, learner.learn_temperature) == ("cosine", True)
+    assert learner.temperature.item() == pytest.approx(0.2, rel=0.1)
+
+
 def test_training_goes_on_from_a_checkpoint_with_its_learner(data, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", str(data), "--out", str(first), *FEW, "--learner", "matching"]) == 0
@@ -121,7 +140,8 @@ def test_training_goes_on_from_a_checkpoint_with_its_learner(data, tmp_path, cap
     assert main([*command, "--from", str(first / "best.safetensors")]) == 0
     capsys.readouterr()
     facts = json.loads((second / "manifest.json").read_text())["config"]
-    assert (facts["learner"], facts["backbone"]) == ("matching", str(first / "best.safetensors"))
+    assert facts["learner"].startswith("MatchingLearner(")
+    assert facts["backbone"] == str(first / "best.safetensors")
     one, two = (load_file(folder / "best.safetensors") for folder in (first, second))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-6)

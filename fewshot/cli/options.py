@@ -133,6 +133,8 @@ def _train(commands: Any) -> None:
     )
     _backbone(train, "conv4", "that of the data")
     train.add_argument("--learner", metavar="NAME", help="method (default: that of --from, or prototypical)")
+    train.add_argument("--metric", metavar="NAME", help="its similarity: sqeuclidean, cosine or dot")
+    train.add_argument("--temperature", type=float, metavar="X", help="its temperature, learned from this on")
     train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
     train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
     train.add_argument("--photo", action="store_true", help="mirror images and change their light a little")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from fewshot.files import write_text
 from fewshot.learners.base import Learner
 from fewshot.manifest import manifest
 from fewshot.model.defaults import default_learner
+from fewshot.registry import learner_class
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.page import write_training
@@ -66,7 +68,7 @@ def train(options: argparse.Namespace) -> int:
         "config": {
             "backbone": options.checkpoint or options.backbone,
             "weights": "hub" if options.pretrained else options.weights or ("own" if options.checkpoint else "random"),
-            "learner": trainer.learner.name,
+            "learner": repr(trainer.learner),
             **asdict(config),
         },
         "seconds": result.records[-1]["seconds"],
@@ -83,15 +85,26 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _network(options: argparse.Namespace) -> tuple[str | Embedder, str | Learner]:
+def _network(options: argparse.Namespace) -> tuple[str | Embedder, Learner]:
     """Return the backbone, by name where it is trained from the start, and the learner."""
     if not (options.checkpoint or options.weights or options.pretrained):
-        return options.backbone, options.learner or "prototypical"
+        return options.backbone, _learner(options)
     embedder = Embedder(
         options.checkpoint or options.backbone, weights=options.weights, pretrained=options.pretrained, device="cpu"
     )
-    own = options.checkpoint and not options.learner
-    return embedder, default_learner(embedder) if own else options.learner or "prototypical"
+    own = options.checkpoint and not (options.learner or options.metric or options.temperature)
+    return embedder, default_learner(embedder) if own else _learner(options)
+
+
+def _learner(options: argparse.Namespace) -> Learner:
+    kind = learner_class(options.learner or "prototypical")
+    own = {"metric": options.metric} if options.metric else {}
+    if options.temperature is not None:
+        own |= {"temperature": options.temperature, "learn_temperature": True}
+    for name in own:
+        if name not in inspect.signature(kind).parameters:
+            raise ValueError(f"learner {kind.name!r} takes no {name}; leave that option out")
+    return kind(**own)
 
 
 def read_config(options: argparse.Namespace) -> TrainConfig:
