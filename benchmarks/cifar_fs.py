@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from protocol import Cells, episodes, facts, figures, head, line, measure, over_seeds, published, write
 
 from fewshot import (
@@ -30,6 +31,7 @@ from fewshot import (
     PrototypicalLearner,
     TrainConfig,
     embed,
+    mix,
 )
 from fewshot.data.digest import digest_images
 from fewshot.evaluation import EvalResult
@@ -62,6 +64,8 @@ class Recipe:
         To begin with; it is learned.
     size : int
         Side of the images, to which the 32 pixels are scaled.
+    turned : bool
+        Whether images turned by 90, 180 and 270 degrees are classes too, as in Liu et al. 2020 (arXiv:2003.00804).
     """
 
     config: TrainConfig
@@ -69,25 +73,26 @@ class Recipe:
     metric: str = "cosine"
     temperature: float = 0.1
     size: int = 32
+    turned: bool = False
 
 
 BASE = TrainConfig(save_every=250, val_n_way=5, val_n_shot=1, val_n_query=15, val_n_episodes=600)
 AUGMENT = Chain((Mirror(), MOVED, Light()))
 RECIPES = {
-    "conv4": Recipe(replace(BASE, n_episodes=15000, n_way=30, validate_every=2500), AUGMENT),
+    "conv4": Recipe(replace(BASE, n_episodes=8000, n_way=30, validate_every=2000), turned=True),
     "resnet12": Recipe(
         replace(BASE, n_episodes=20000, n_way=20, n_shot=5, weight_decay=5e-4, validate_every=1000), AUGMENT
     ),
     PRETRAINED: Recipe(
         replace(
             BASE,
-            n_episodes=1500,
+            n_episodes=600,
             n_way=20,
             n_query=4,
             lr=3e-4,
             layer_decay=0.9,
             batch_norm="frozen",
-            validate_every=250,
+            validate_every=100,
             save_every=50,
         ),
         AUGMENT,
@@ -101,11 +106,12 @@ TRIALS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "the recipe": ({}, {}),
         "squared Euclidean, temperature 1": ({}, {**EUCLIDEAN, "temperature": 1.0}),
         "squared Euclidean, temperature 10": ({}, {**EUCLIDEAN, "temperature": 10.0}),
-        "60 classes": ({"n_way": 60, "n_episodes": 1000}, {}),
-        "5 shots, 5 queries": ({"n_shot": 5, "n_episodes": 1200}, {}),
+        "60 classes": ({"n_way": 60, "n_episodes": 1250}, {}),
+        "5 shots, 5 queries": ({"n_shot": 5, "n_episodes": 1500}, {}),
         "rate 0.006": ({"lr": 6e-3}, {}),
-        "mirrored and moved only": ({}, {"augment": Chain((Mirror(), MOVED))}),
-        "mirrored only": ({}, {"augment": Mirror()}),
+        "weight decay 0.3": ({"weight_decay": 0.3}, {}),
+        "not turned, mirrored": ({}, {"turned": False, "augment": Mirror()}),
+        "not turned, mirrored, moved and lit": ({}, {"turned": False, "augment": AUGMENT}),
     },
     PRETRAINED: {
         "the recipe": ({}, {}),
@@ -114,7 +120,7 @@ TRIALS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "rate 0.0001, layer decay 0.8": ({"lr": 1e-4, "layer_decay": 0.8}, {}),
     },
 }
-TRIAL_EPISODES = {"conv4": 2000, PRETRAINED: 120}
+TRIAL_EPISODES = {"conv4": 2500, PRETRAINED: 120}
 
 
 def make(network: str, recipe: Recipe, seed: int, options: argparse.Namespace) -> MetaTrainer:
@@ -149,7 +155,7 @@ def choose(options: argparse.Namespace) -> list[dict[str, Any]]:
             n_episodes = options.episodes or changes.get("n_episodes", TRIAL_EPISODES[network])
             config = replace(RECIPES[network].config, **{**changes, "n_episodes": n_episodes})
             recipe = replace(RECIPES[network], config=config, **others)
-            train_, val = (opened(options.data, split, recipe.size) for split in ("train", "val"))
+            train_, val = for_training(recipe, options.data), opened(options.data, "val", recipe.size)
             trainer = make(network, recipe, options.seeds[0], options)
             trainer.fit(train_, out=Path(options.work) / "choose" / f"{network} {what}", resume=True)
             row = {"network": network, "recipe": what, "episodes": n_episodes}
@@ -164,15 +170,31 @@ def opened(data: str, split: str, size: int) -> LabeledImages:
     return images if images.images.shape[1] == size else images.decoded(size)
 
 
+def turned(data: LabeledImages) -> LabeledImages:
+    """Return the images and their mirror images, each turn by 90 degrees a class of its own.
+
+    Mirrored later, an image turned to the left would look like one turned to the right.
+    """
+    images = np.concatenate([data.images, data.images[:, :, ::-1]])
+    labels = np.concatenate([data.labels, data.labels])
+    return mix({f"turned {90 * k}": LabeledImages(np.rot90(images, k, (1, 2)), labels) for k in range(4)})[0]
+
+
 def cells_of(trainer: MetaTrainer, test: LabeledImages) -> list[EvalResult]:
     """Return the results of a network and its learner on the test classes."""
     return measure(trainer.learner, embed(trainer.backbone, test.images), test.labels, CELLS)
 
 
+def for_training(recipe: Recipe, data: str) -> LabeledImages:
+    """Return the training classes as a recipe wants them."""
+    images = opened(data, "train", recipe.size)
+    return turned(images) if recipe.turned else images
+
+
 def from_the_start(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train a network for each seed and measure it on the test classes."""
     recipe = RECIPES[network]
-    train_, val, test = (opened(options.data, split, recipe.size) for split in SPLITS)
+    train_, val, test = for_training(recipe, options.data), *(opened(options.data, s, recipe.size) for s in SPLITS[1:])
     rows = []
     for seed in options.seeds:
         trainer, row = train(network, recipe, seed, (train_, val), options)
@@ -184,7 +206,7 @@ def from_the_start(network: str, options: argparse.Namespace) -> list[dict[str, 
 def pretrained(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure a pretrained network as it is and meta-trained, and the difference on the same episodes."""
     recipe = RECIPES[PRETRAINED]
-    train_, val, test = (opened(options.data, split, recipe.size) for split in SPLITS)
+    train_, val, test = for_training(recipe, options.data), *(opened(options.data, s, recipe.size) for s in SPLITS[1:])
     as_it_is = {}
     sizes: tuple[int | None, ...] = (recipe.size, None)  # that of the training, and the network's own
     for own in sizes:

@@ -40,7 +40,7 @@ def figures(results):
     ("script", "side", "channels", "arguments"),
     [
         ("omniglot.py", 28, (), ("--episodes", "3", "--seeds", "0", "1", "--methods", "matching")),
-        ("cifar_fs.py", 32, (3,), ("--episodes", "2")),
+        ("cifar_fs.py", 32, (3,), ("--episodes", "2", "--networks", "conv4", "resnet12", "tf_efficientnet_lite0")),
     ],
 )
 def test_a_benchmark_finds_the_same_twice(script, side, channels, arguments, tmp_path):

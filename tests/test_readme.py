@@ -69,7 +69,7 @@ def test_the_commands_exist():
 
 
 def test_the_command_lines_are_understood():
-    lines = re.findall(r"^(?:\$ )?fewshot (.*)", README, flags=re.MULTILINE)
+    lines = re.findall(r"^(?:\$ )?fewshot (.*)", README.replace("\\\n", " "), flags=re.MULTILINE)
     assert len(lines) > 7
     for line in lines:
         make_parser().parse_args(shlex.split(line, comments=True))
