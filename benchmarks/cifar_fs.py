@@ -44,6 +44,9 @@ CELLS: Cells = ((5, 1), (5, 5))
 #: 2019 (table 2).
 PUBLISHED = {"conv4": (55.5, 72.0), "resnet12": (72.2, 83.5)}
 PRETRAINED = "tf_efficientnet_lite0"
+#: The embedding of an image is also taken as the mean over shifts of up to so many pixels, of it and its mirror image.
+SHIFTS = 2
+VIEWS = {"cells": "", "views": f", mean over shifts of up to {SHIFTS} px, mirrored too"}
 #: Photographs may be mirrored, moved and lit otherwise.
 MOVED = Distortion(rotate=0.0, scale=0.1, shear=0.0, translate=0.12)
 
@@ -158,8 +161,10 @@ def choose(options: argparse.Namespace) -> list[dict[str, Any]]:
             train_, val = for_training(recipe, options.data), opened(options.data, "val", recipe.size)
             trainer = make(network, recipe, options.seeds[0], options)
             trainer.fit(train_, out=Path(options.work) / "choose" / f"{network} {what}", resume=True)
-            row = {"network": network, "recipe": what, "episodes": n_episodes}
-            rows.append({**row, "cells": figures(cells_of(trainer, val), CELLS)})
+            row: dict[str, Any] = {"network": network, "recipe": what, "episodes": n_episodes}
+            for name in VIEWS if network != PRETRAINED else ("cells",):
+                row[name] = figures(cells_of(trainer, val, views=name == "views"), CELLS)
+            rows.append(row)
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -180,9 +185,10 @@ def turned(data: LabeledImages) -> LabeledImages:
     return mix({f"turned {90 * k}": LabeledImages(np.rot90(images, k, (1, 2)), labels) for k in range(4)})[0]
 
 
-def cells_of(trainer: MetaTrainer, test: LabeledImages) -> list[EvalResult]:
-    """Return the results of a network and its learner on the test classes."""
-    return measure(trainer.learner, embed(trainer.backbone, test.images), test.labels, CELLS)
+def cells_of(trainer: MetaTrainer, test: LabeledImages, *, views: bool = False) -> list[EvalResult]:
+    """Return the results of a network and its learner on the test classes, of each image as it is or of its views."""
+    embeddings = embed(trainer.backbone, test.images, shifts=SHIFTS if views else 0, mirror=views)
+    return measure(trainer.learner, embeddings, test.labels, CELLS)
 
 
 def for_training(recipe: Recipe, data: str) -> LabeledImages:
@@ -198,7 +204,9 @@ def from_the_start(network: str, options: argparse.Namespace) -> list[dict[str, 
     rows = []
     for seed in options.seeds:
         trainer, row = train(network, recipe, seed, (train_, val), options)
-        rows.append({**row, "cells": figures(cells_of(trainer, test), CELLS)})
+        for name in VIEWS:
+            row[name] = figures(cells_of(trainer, test, views=name == "views"), CELLS)
+        rows.append(row)
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -242,19 +250,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         mine = [row for row in rows if row["network"] == network]
         if mine:
             lines += [*head("CIFAR-FS, Prototypical Networks", CELLS), published(network, values)]
-            lines += [line(f"{network}, seed {r['seed']}, {r['minutes']} min", r["cells"]) for r in mine]
-            lines += [*over_seeds(network, [r["cells"] for r in mine]), ""]
+            for name, what in VIEWS.items():
+                lines += [line(f"{network}, seed {r['seed']}, {r['minutes']} min{what}", r[name]) for r in mine]
+                lines += over_seeds(f"{network}{what}", [r[name] for r in mine])
+            lines.append("")
     external = [row for row in rows if row["network"] == PRETRAINED]
     if external:
         lines += head(f"CIFAR-FS, {PRETRAINED}, external pretraining", CELLS)
-        size = RECIPES[PRETRAINED].size
-        for row in external:
-            if "frozen at" in row:
-                lines.append(line(f"as it is, at {row['frozen at']}", row["cells"]))
-                continue
-            lines.append(line(f"meta-trained at {size} px, seed {row['seed']}, {row['minutes']} min", row["cells"]))
-            for name in (name for name in row if name.startswith("change from")):
-                lines.append(line(f"paired {name.replace('from', 'from as it is, at')}", row[name], "+"))
+        lines += [line(f"as it is, at {r['frozen at']}", r["cells"]) for r in external if "frozen at" in r]
+        mine = [row for row in external if "seed" in row]
+        trained = f"meta-trained at {RECIPES[PRETRAINED].size} px"
+        lines += [line(f"{trained}, seed {r['seed']}, {r['minutes']} min", r["cells"]) for r in mine]
+        lines += over_seeds(trained, [r["cells"] for r in mine])
+        for name in (name for name in mine[0] if name.startswith("change from")):
+            what = f"paired {name.replace('from', 'from as it is, at')}"
+            lines += [line(f"{what}, seed {r['seed']}", r[name], "+") for r in mine]
+            lines += over_seeds(what, [r[name] for r in mine], "+")
         lines.append("")
     return "\n".join(lines)
 

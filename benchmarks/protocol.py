@@ -64,12 +64,12 @@ def published(name: str, values: Sequence[float]) -> str:
     return f"| {name}, published | " + " | ".join(f"{value:.1f}" for value in values) + " |"
 
 
-def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]], sign: str = "") -> list[str]:
     """Return a line with mean and range over seeds; none where there is one seed."""
     if len(rows) < 2:
         return []
     columns = [[cell["accuracy"] for cell in column] for column in zip(*rows, strict=True)]
-    shown = " | ".join(f"{mean(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in columns)
+    shown = " | ".join(f"{mean(c):{sign}.2f} ({min(c):{sign}.2f} to {max(c):{sign}.2f})" for c in columns)
     return [f"| {name}, mean of {len(rows)} seeds (range) | {shown} |"]
 
 

@@ -40,6 +40,20 @@ def test_the_networks_own_mean_and_deviation_are_applied():
     )
 
 
+@pytest.mark.parametrize(("shifts", "mirror"), [(0, True), (1, False), (2, True)])
+def test_an_embedding_is_the_mean_over_the_views_of_an_image(shifts, mirror):
+    backbone = create_backbone("conv4", in_chans=1)
+    one, expected = IMAGES[0], []
+    for down in range(-shifts, shifts + 1):
+        for right in range(-shifts, shifts + 1):
+            rows, columns = (np.clip(np.arange(28) + n, 0, 27) for n in (down, right))
+            view = one[rows][:, columns]
+            expected += [view, view[:, ::-1]] if mirror else [view]
+    mean = embed(backbone, np.stack(expected)).mean(0)
+    found = embed(backbone, IMAGES[:1], shifts=shifts, mirror=mirror)[0]
+    np.testing.assert_allclose(found, mean, atol=1e-5)
+
+
 def test_no_images_give_no_embeddings():
     assert embed(create_backbone("conv4", in_chans=1), IMAGES[:0]).shape == (0, 64)
 

@@ -50,12 +50,15 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     return x.div_(255)
 
 
-def shifted(x: Tensor, n: int) -> Iterator[Tensor]:
-    """Yield images (b, c, h, w) shifted by up to `n` pixels along each axis, their edges repeated."""
+def views(x: Tensor, shifts: int, mirror: bool) -> Iterator[Tensor]:
+    """Yield images (b, c, h, w) shifted by up to so many pixels along each axis, their edges repeated; mirrored too."""
     height, width = x.shape[-2:]
-    wide = nn.functional.pad(x, (n, n, n, n), mode="replicate") if n else x
-    for top, left in product(range(2 * n + 1), repeat=2):
-        yield wide[..., top : top + height, left : left + width]
+    wide = nn.functional.pad(x, (shifts,) * 4, mode="replicate") if shifts else x
+    for top, left in product(range(2 * shifts + 1), repeat=2):
+        view = wide[..., top : top + height, left : left + width]
+        yield view
+        if mirror:
+            yield view.flip(-1)
 
 
 @contextmanager
@@ -72,7 +75,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def embed(
-    backbone: nn.Module, images: NDArray[np.uint8] | Tensor, batch_size: int = 256, *, shifts: int = 0
+    backbone: nn.Module,
+    images: NDArray[np.uint8] | Tensor,
+    batch_size: int = 256,
+    *,
+    shifts: int = 0,
+    mirror: bool = False,
 ) -> NDArray[np.float32]:
     """Embed images with a backbone in evaluation mode; the mode it was in is restored.
 
@@ -87,6 +95,8 @@ def embed(
     shifts : int, default=0
         The embedding is the mean over the image shifted by up to so many pixels along each axis, its edge repeated:
         ``(2 * shifts + 1) ** 2`` passes for an embedding that depends less on where in the image a thing is.
+    mirror : bool, default=False
+        Whether the mean is taken over the mirror images too, which doubles the passes.
 
     Returns
     -------
@@ -115,12 +125,10 @@ def embed(
     if shifts < 0:
         raise ValueError(f"shifts is {shifts}; expected at least 0")
     with evaluating(backbone), keeping_memory():
-        parts = [
-            torch.stack([backbone(x).float() for x in shifted(to_input(images[i : i + batch_size], backbone), shifts)])
-            .mean(0)
-            .cpu()
-            for i in range(0, len(images), batch_size)
-        ]
+        parts = []
+        for i in range(0, len(images), batch_size):
+            x = to_input(images[i : i + batch_size], backbone)
+            parts.append(torch.stack([backbone(view).float() for view in views(x, shifts, mirror)]).mean(0).cpu())
     if not parts:
         return np.empty((0, int(getattr(backbone, "num_features", 0))), np.float32)
     return torch.cat(parts).numpy()
