@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.matching import MatchingClassifier as MatchingClassifier
     from fewshot.learners.matching import MatchingLearner as MatchingLearner
+    from fewshot.learners.multi_prototypical import MultiPrototypicalClassifier as MultiPrototypicalClassifier
+    from fewshot.learners.multi_prototypical import MultiPrototypicalLearner as MultiPrototypicalLearner
     from fewshot.learners.prototypical import PrototypicalClassifier as PrototypicalClassifier
     from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
     from fewshot.memory import Memory as Memory
@@ -65,6 +67,8 @@ _HOME = {
     "Memory": "memory",
     "MetaTrainer": "training.trainer",
     "Mirror": "data.photo",
+    "MultiPrototypicalClassifier": "learners.multi_prototypical",
+    "MultiPrototypicalLearner": "learners.multi_prototypical",
     "PrototypeIndex": "index",
     "PrototypicalClassifier": "learners.prototypical",
     "PrototypicalLearner": "learners.prototypical",

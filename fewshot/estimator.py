@@ -19,6 +19,7 @@ from fewshot.checks import (
     warn_if_look_alike,
     warn_of_zero_rows,
 )
+from fewshot.editing import EditingMixin
 from fewshot.errors import UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.learners.base import Learner
@@ -35,7 +36,7 @@ def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
     return True
 
 
-class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
+class BaseFewShotClassifier(EditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):
     """What all few-shot classifiers share; a subclass says which learner it stands on.
 
     Embeddings are compared in their own precision, float32 or float64 (integers count as float64); statistics are
@@ -116,22 +117,6 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         """
         return self._learn(X, y, classes, sample_weight, getattr(self, "model_", None))
 
-    def remove_class(self, label: Any) -> Self:
-        """Forget a class and all of its support; the others answer as if it had never been learned.
-
-        Parameters
-        ----------
-        label : object
-            One of ``classes_``.
-
-        Raises
-        ------
-        ValueError
-            If there is no such class, or it is the only one. The classifier is then unchanged.
-        """
-        check_is_fitted(self)
-        return self.adopt(self.model_.without(label, self.index))
-
     def adopt(self, model: FittedModel) -> Self:
         """Answer with a model that is there already: one read from a file, or a part of this one."""
         self.model_, self.classes_, self.n_support_ = model, model.classes, model.n_support
@@ -176,11 +161,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if old is None:
             # A copy in double precision: the caller's learner may go on to be trained.
             return copy.deepcopy(learner).cpu().double().eval()
-        known = old.learner
-        same = (type(learner), learner.metric) == (type(known), known.metric)
-        if not same or abs(learner.temperature.item() / known.temperature.item() - 1) > 1e-6:
-            raise ValueError(f"what was learned by {known} cannot go on with {learner}; call fit to begin anew")
-        return known
+        if not old.learner.is_like(learner):
+            raise ValueError(f"what was learned by {old.learner} cannot go on with {learner}; call fit to begin anew")
+        return old.learner
 
     def _check_closed(self, classes: NDArray[Any], old: FittedModel | None) -> None:
         if self.closed_set and old is not None and len(classes) > len(old.classes):

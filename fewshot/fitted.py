@@ -60,14 +60,12 @@ class FittedModel:
 
         `classes` are the sorted labels of both.
         """
-        codes = np.searchsorted(classes, y)
-        n_support = np.bincount(codes[weight > 0], minlength=len(classes))
-        statistics = learner.learn(to_tensor(X).double(), torch.from_numpy(codes), len(classes), to_tensor(weight))
+        n_support, statistics = _summarise(learner, X, y, weight, classes)
         if old is not None:
             places = np.searchsorted(classes, old.classes)
             statistics = old.statistics.relabel(torch.from_numpy(places), len(classes)) + statistics
             n_support[places] += old.n_support
-        return cls.of(learner, classes, n_support, statistics, index)
+        return cls.of(learner, classes, n_support, _bounded(learner, statistics), index)
 
     @classmethod
     @torch.inference_mode()
@@ -81,6 +79,8 @@ class FittedModel:
     ) -> FittedModel:
         """Return the model of statistics that are there already."""
         memory, snapshot = learner.memorize(statistics), None
+        if kept := statistics.support:  # a bounded memory has not kept all that came
+            n_support = np.bincount(kept["labels"][kept["weight"] > 0].numpy(), minlength=len(classes))
         if learner.indexable:
             memory = memory.compact()
             # Where a class has several keys, those beyond the candidates would be missing from its sum.
@@ -96,13 +96,83 @@ class FittedModel:
         ValueError
             If there is no such class, or no other one.
         """
-        places = np.array([i for i, known in enumerate(self.classes.tolist()) if known != label], dtype=np.int64)
-        if len(places) == len(self.classes):
-            raise ValueError(f"there is no class {label!r}; the classes are {shorten(self.classes)}")
-        if not len(places):
+        place = self._place(label)
+        if len(self.classes) == 1:
             raise ValueError(f"{label!r} is the only class; a classifier needs one")
+        return self._keep(np.delete(np.arange(len(self.classes)), place), index)
+
+    def renamed(self, old: Any, new: Any, classes: NDArray[Any], index: str) -> FittedModel:
+        """Return the model whose class `old` is called `new`; `classes` are the sorted labels then."""
+        order = {label: place for place, label in enumerate(classes.tolist())}
+        renamed = self._place(old)
+        names = (new if i == renamed else known for i, known in enumerate(self.classes.tolist()))
+        places = torch.tensor([order[name] for name in names])
+        n_support = np.zeros_like(self.n_support)
+        n_support[places.numpy()] = self.n_support
+        return self.of(self.learner, classes, n_support, self.statistics.relabel(places, len(classes)), index)
+
+    @torch.inference_mode()
+    def merged(self, other: FittedModel, classes: NDArray[Any], index: str) -> FittedModel:
+        """Return the model that has seen what both have seen; `classes` are the sorted labels of both."""
+        places = [np.searchsorted(classes, model.classes) for model in (self, other)]
+        mine, theirs = (
+            model.statistics.relabel(torch.from_numpy(place), len(classes))
+            for model, place in zip((self, other), places, strict=True)
+        )
+        n_support = np.zeros(len(classes), np.int64)
+        n_support[places[0]] += self.n_support
+        n_support[places[1]] += other.n_support
+        return self.of(self.learner, classes, n_support, _bounded(self.learner, mine + theirs), index)
+
+    @torch.inference_mode()
+    def less(
+        self, X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64], drop_empty: bool, index: str
+    ) -> FittedModel:
+        """Return the model that has never seen some of its support, `X` (n, d) with `y` and `weight` (n,).
+
+        Raises
+        ------
+        ValueError
+            If a class is not there or has less support, kept support has no such row, or none would be left.
+        """
+        for label in np.unique(y).tolist():
+            self._place(label)
+        n_gone, gone = _summarise(self.learner, X, y, weight, self.classes)
+        n_support = self.n_support - n_gone
+        for i in np.flatnonzero(n_support < 0)[:1]:
+            raise ValueError(
+                f"{n_gone[i]} support rows of {self.classes.tolist()[i]!r} are to be removed, and it has "
+                f"{self.n_support[i]}; give rows that were learned"
+            )
+        empty = n_support == 0
+        if empty.all():
+            raise ValueError("nothing would be left; a classifier needs support of one class")
+        left = (self.statistics - gone).emptied(torch.from_numpy(empty))
+        if bad := self.classes[~empty & (left.count.numpy() <= 0)].tolist():
+            raise ValueError(f"more weight of {bad[0]!r} is to be removed than was learned; give the weights of then")
+        model = self.of(self.learner, self.classes, n_support, left, index)
+        return model._keep(np.flatnonzero(~empty | (self.n_support == 0)), index) if drop_empty else model
+
+    def _place(self, label: Any) -> int:
+        for i, known in enumerate(self.classes.tolist()):
+            if known == label:
+                return i
+        raise ValueError(f"there is no class {label!r}; the classes are {shorten(self.classes)}")
+
+    def _keep(self, places: NDArray[np.int64], index: str) -> FittedModel:
+        if len(places) == len(self.classes):
+            return self
         kept = self.statistics.keep(torch.from_numpy(places))
-        return type(self).of(self.learner, self.classes[places], self.n_support[places], kept, index)
+        return self.of(self.learner, self.classes[places], self.n_support[places], kept, index)
+
+    @torch.inference_mode()
+    def kept_rows(self, X: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the rows of the support `X` (n, d) with labels `y`, all that came, which a bounded memory keeps."""
+        if len(X) == self.n_support.sum():
+            return np.arange(len(X))
+        _, statistics = _summarise(self.learner, X, y, np.ones(len(X)), self.classes)
+        rows = self.learner.kept_rows(statistics)
+        return np.arange(len(X)) if rows is None else rows.numpy()
 
     @torch.inference_mode()
     def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:
@@ -146,3 +216,17 @@ class FittedModel:
         for part in queries.split(size):
             ids, similarity = self.snapshot.retrieve(part, 1)
             yield self.learner.read(similarity, self.memory, ids)
+
+
+def _summarise(
+    learner: Learner, X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64], classes: NDArray[Any]
+) -> tuple[NDArray[np.int64], Statistics]:
+    """Return how many rows each of the sorted `classes` has, and the statistics of all."""
+    codes = np.searchsorted(classes, y)
+    n_support = np.bincount(codes[weight > 0], minlength=len(classes))
+    return n_support, learner.learn(to_tensor(X).double(), torch.from_numpy(codes), len(classes), to_tensor(weight))
+
+
+def _bounded(learner: Learner, statistics: Statistics) -> Statistics:
+    rows = learner.kept_rows(statistics)
+    return statistics if rows is None else statistics.take(rows)

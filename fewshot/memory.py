@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +60,46 @@ class Statistics:
             },
         )
 
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Take a part of the support away again; the inverse of ``+`` up to rounding.
+
+        Kept support loses one row for each row of `other`, the oldest of those that are equal to it.
+
+        Raises
+        ------
+        ValueError
+            If kept support has no such row, or the classes are not as many.
+        """
+        if self.n_way != other.n_way:
+            raise ValueError(
+                f"statistics of {self.n_way} and {other.n_way} classes do not subtract; relabel both to one set"
+            )
+        rows = _rows_without(self.support, other.support) if self.support else None
+        return Statistics(
+            self.n_way,
+            self.count - other.count,
+            {name: value - other.sums[name] for name, value in self.sums.items()},
+            {name: value - other.totals[name] for name, value in self.totals.items()},
+            {name: value[rows] for name, value in self.support.items()},
+        )
+
+    def emptied(self, empty: Tensor) -> Statistics:
+        """Return it without what subtraction has left, by rounding, of the classes where `empty` (n_way,)."""
+        sums = {name: value.masked_fill(empty.unsqueeze(-1), 0) for name, value in self.sums.items()}
+        return replace(self, count=self.count.masked_fill(empty, 0), sums=sums)
+
+    def take(self, rows: Tensor) -> Statistics:
+        """Return the summary of some rows of the kept support, in that order; of that only, nothing is summed here.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (k,)
+            Places in the kept support.
+        """
+        support = {name: value[rows] for name, value in self.support.items()}
+        count = torch.zeros_like(self.count).index_add(-1, support["labels"], support["weight"])
+        return replace(self, count=count, support=support)
+
     def relabel(self, new_labels: Tensor, n_way: int) -> Statistics:
         """Rename class ``i`` to ``new_labels[i]`` among `n_way` classes; new ones start empty.
 
@@ -89,11 +131,11 @@ class Statistics:
         Raises
         ------
         TypeError
-            If something was summed over all classes, from which none can be taken.
+            If something was summed over all classes, and one that has support would go.
         """
-        if self.totals:
-            raise TypeError("what was summed over all classes cannot be parted again; fit without that class")
         place = torch.full((self.n_way,), -1).index_copy(0, classes, torch.arange(len(classes)))
+        if self.totals and self.count[..., place < 0].any():
+            raise TypeError("what was summed over all classes cannot be parted again; fit without that class")
         support = dict(self.support)
         if support:
             rows = torch.nonzero(place[support["labels"]] >= 0).squeeze(-1)
@@ -101,6 +143,25 @@ class Statistics:
             support["labels"] = place[support["labels"]]
         sums = {name: value[..., classes, :] for name, value in self.sums.items()}
         return replace(self, n_way=len(classes), count=self.count[..., classes], sums=sums, support=support)
+
+
+def _rows_without(support: Mapping[str, Tensor], gone: Mapping[str, Tensor]) -> Tensor:
+    """Return the places of the kept support that are left when each row of `gone` takes one that is equal to it."""
+    places: dict[tuple[Any, ...], deque[int]] = defaultdict(deque)
+    for place, row in enumerate(_rows(support)):
+        places[row].append(place)
+    left = torch.ones(len(support["labels"]), dtype=torch.bool)
+    for i, row in enumerate(_rows(gone)):
+        if row[2] > 0:  # rows of weight 0 never counted
+            if not places[row]:
+                raise ValueError(f"row {i} is not in the memory; give support that was learned, with its weight")
+            left[places[row].popleft()] = False
+    return left.nonzero().flatten()
+
+
+def _rows(support: Mapping[str, Tensor]) -> Iterator[tuple[Any, ...]]:
+    x = (support["x"] + 0.0).cpu().numpy()  # + 0.0: minus zero equals zero
+    yield from zip(map(bytes, x), support["labels"].tolist(), support["weight"].tolist(), strict=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,13 +50,22 @@ class Support:
         """Return the support of a classifier that has learned nothing."""
         return cls((), np.empty(0, dtype=object), np.empty((0, 0), np.float32), ())
 
-    def without(self, label: Any) -> Support:
-        """Return the support of all classes but one."""
-        return self.rows([i for i, known in enumerate(self.labels.tolist()) if known != label])
+    def renamed(self, old: Any, new: Any, dtype: np.dtype[Any]) -> Support:
+        """Return it with another label for one class; `dtype` is that of the labels then."""
+        labels = np.array([new if known == old else known for known in self.labels.tolist()], dtype=dtype)
+        return replace(self, labels=labels)
+
+    def without(self, rows: Sequence[int]) -> Support:
+        """Return it without some rows."""
+        return self.rows(np.delete(np.arange(len(self)), rows).tolist())
 
     def of(self, label: Any) -> Support:
         """Return the support of one class."""
-        return self.rows([i for i, known in enumerate(self.labels.tolist()) if known == label])
+        return self.rows(self.places(label))
+
+    def places(self, label: Any) -> list[int]:
+        """Return the rows of one class."""
+        return [i for i, known in enumerate(self.labels.tolist()) if known == label]
 
     def rows(self, rows: Sequence[int]) -> Support:
         """Return some of it, in that order."""

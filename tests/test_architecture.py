@@ -13,7 +13,7 @@ FLOORS = [
     {"_version"},
     {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap"},
     {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support", "distributed"},
-    {"learners.base", "snapshot"},
+    {"learners.base", "snapshot", "replacement", "editing"},
     {"fitted", "embedding", "index"},
     {"estimator"},
     {"classifier", "learners", "weights"},

@@ -209,6 +209,16 @@ class TestContract:
         np.testing.assert_allclose(grown.decision_function(queries), whole.decision_function(queries), rtol=1e-10)
         np.testing.assert_array_equal(grown.n_support_, whole.n_support_)
 
+    def test_what_is_removed_was_never_there_and_merging_is_one_fit(self, name):
+        support, labels, queries = (t.numpy() for t in episode())
+        whole = FewShotClassifier(name).fit(support, labels)
+        parts = [FewShotClassifier(name).fit(support[s], labels[s]) for s in (slice(0, 5), slice(5, None))]
+        expected = parts[1].decision_function(queries)
+        edited = FewShotClassifier(name).fit(support, labels).remove(support[:5], labels[:5])
+        np.testing.assert_allclose(edited.decision_function(queries), expected, rtol=1e-9)
+        merged = parts[0].merge(parts[1])
+        np.testing.assert_allclose(merged.decision_function(queries), whole.decision_function(queries), rtol=1e-9)
+
 
 @pytest.mark.parametrize("name", INDEXABLE)
 @pytest.mark.parametrize("offset", [0, 10, 1e3, 1e4])

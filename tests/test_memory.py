@@ -36,6 +36,39 @@ def test_relabelling_moves_every_part():
     assert moved.support["labels"].tolist() == [2, 0]
 
 
+def test_a_difference_takes_away_what_was_added():
+    left = statistics() + statistics() - statistics()
+    assert left.count.tolist() == [1.0, 2.0]
+    assert left.sums["x"].tolist() == [[1.0], [2.0]]
+    assert left.totals["n"] == 3.0
+    assert {name: value.tolist() for name, value in left.support.items()} == {
+        name: value.tolist() for name, value in statistics().support.items()
+    }
+    with pytest.raises(ValueError, match="of 2 and 3 classes do not subtract"):
+        statistics() - statistics().relabel(torch.tensor([0, 1]), 3)
+    with pytest.raises(ValueError, match="row 0 is not in the memory"):
+        statistics() - statistics().relabel(torch.tensor([1, 0]), 2)
+
+
+def test_what_rounding_left_of_a_class_is_emptied():
+    emptied = statistics().emptied(torch.tensor([False, True]))
+    assert emptied.count.tolist() == [1.0, 0.0]
+    assert emptied.sums["x"].tolist() == [[1.0], [0.0]]
+
+
+def test_some_rows_have_their_own_counts():
+    taken = (statistics() + statistics()).take(torch.tensor([1, 3, 0]))
+    assert taken.count.tolist() == [1.0, 4.0]
+    assert taken.support["x"].flatten().tolist() == [2.0, 2.0, 1.0]
+
+
+def test_classes_are_parted_from_a_total_only_without_support():
+    with pytest.raises(TypeError, match="what was summed over all classes cannot be parted again"):
+        statistics().keep(torch.tensor([0]))
+    wide = statistics().relabel(torch.tensor([0, 2]), 3)
+    assert wide.keep(torch.tensor([0, 2])).totals["n"] == 3.0
+
+
 def test_absent_keys_lie_at_the_mean_of_the_present_and_count_nothing():
     keys = torch.tensor([[1.0], [torch.nan], [3.0]])
     memory = Memory.of_keys(keys, torch.arange(3), torch.tensor([1.0, 0.0, 2.0]), 3)

@@ -5,7 +5,7 @@ import pytest
 from fewshot import LabeledImages
 from fewshot.embedding.embedder import Embedded
 from fewshot.errors import ImageDecodeError
-from fewshot.model.inputs import labelled, leave_out_unread, on_invalid
+from fewshot.model.inputs import labelled, leave_out_unread, names_of, on_invalid
 
 
 def test_images_and_labels_come_together_or_side_by_side():
@@ -18,8 +18,8 @@ def test_what_could_not_be_read_is_left_out_by_place_and_not_by_index():
     embedded = Embedded(
         np.array([[1.0], [np.nan], [3.0]], np.float32), [ImageDecodeError("b", "damaged", 1)], [b"1", b"", b"3"]
     )
-    items, labels, read = leave_out_unread(["a", "b", "c"], pd.Series([7, 8, 9], index=[5, 6, 7]), embedded)
-    assert (items, labels) == (["a", "c"], [7, 9])
+    names, labels, read = leave_out_unread(["a", "b", "c"], pd.Series([7, 8, 9], index=[5, 6, 7]), embedded)
+    assert (names, labels) == (["a", "c"], [7, 9])
     assert (read.embeddings.tolist(), read.thumbnails, read.errors) == ([[1.0], [3.0]], [b"1", b"3"], [])
 
 
@@ -30,3 +30,17 @@ def test_where_nothing_could_be_read_the_first_reason_is_told():
 
 def test_a_classifier_of_embeddings_is_told_what_becomes_of_nan():
     assert [on_invalid(kind) for kind in ("raise", "skip", "unknown")] == ["raise", "unknown", "unknown"]
+
+
+def test_names_are_those_given_or_what_images_are_called():
+    assert names_of(["x/a.png", b"12"], None, ()) == ["x/a.png", "<2 bytes>"]
+    assert names_of([b"1", b"2"], ("one", "two"), {"three"}) == ("one", "two")
+    for ids, message in (
+        (["one"], "there are 1 ids for 2 images"),
+        (["one", "one"], "the id 'one' is in use"),
+        (["one", "three"], "the id 'three' is in use; remove that image first"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            names_of([b"1", b"2"], ids, {"three"})
+    with pytest.raises(TypeError, match="id 1 is 7; expected text"):
+        names_of([b"1", b"2"], ["one", 7], ())

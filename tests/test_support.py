@@ -32,7 +32,7 @@ def test_it_is_the_same_after_a_journey_through_a_file(rows):
 @given(ROWS)
 def test_without_a_class_the_others_keep_their_order(rows):
     support = make(rows)
-    left, gone = support.without("a"), support.of("a")
+    left, gone = support.without(support.places("a")), support.of("a")
     assert left.ids == tuple(name for name, label, _ in rows if label != "a")
     assert len(left) + len(gone) == len(support)
     assert set(gone.labels.tolist()) <= {"a"}
@@ -57,3 +57,11 @@ def test_rows_may_be_taken_in_any_order():
     assert support.rows([1, 0]).ids == ("y", "x")
     with pytest.raises(IndexError):
         support.rows([2])
+
+
+@given(ROWS)
+def test_a_renamed_class_has_its_new_label_whole(rows):
+    support = make(rows)
+    renamed = support.renamed("a", "a much longer label", np.dtype("<U19"))
+    assert renamed.labels.tolist() == ["a much longer label" if label == "a" else label for _, label, _ in rows]
+    assert renamed.ids == support.ids

@@ -1,4 +1,4 @@
-"""``fewshot fit``, ``add``, ``remove``, ``predict`` and ``show``: a classifier in a folder."""
+"""``fewshot fit``, ``add``, ``predict`` and ``show``: a classifier in a folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fit(options: argparse.Namespace) -> int:
     model.fit(data)
     model.save(options.out)
     n = int(model.n_support_.sum())
-    print(f"learned {_classes(len(model.classes_))} from {_images(n)} in {time.perf_counter() - start:.1f} s")
+    print(f"learned {n_classes(len(model.classes_))} from {n_images(n)} in {time.perf_counter() - start:.1f} s")
     if len(model.classes_) == 1:
         print("one class only: every image will be answered with it until another is added (fewshot add)")
     print(f"written to {options.out}; now: fewshot predict {options.out} IMAGES...")
@@ -41,31 +41,25 @@ def fit(options: argparse.Namespace) -> int:
 
 def add(options: argparse.Namespace) -> int:
     """Add images of a class."""
-    model = _load(options)
-    label = _label(model, options.label)
-    paths = _paths(options.images)
+    model = load(options)
+    label = as_label(model, options.label)
+    paths = list_paths(options.images)
     known, start = label in model.classes_.tolist(), time.perf_counter()
     model.partial_fit(paths, [label] * len(paths))
     seconds = time.perf_counter() - start
     model.save(options.dir)
     n = int(model.n_support_[model.classes_.tolist().index(label)])
-    new = f"has {_images(n)} now" if known else "is a new class"
-    print(f"{label!r} {new}: learned {_images(len(paths))} in {1000 * seconds:.0f} ms; {_classes(len(model.classes_))}")
-    return 0
-
-
-def remove(options: argparse.Namespace) -> int:
-    """Remove a class."""
-    model = _load(options)
-    model.remove_class(_label(model, options.label)).save(options.dir)
-    print(f"{options.label!r} is removed; {_classes(len(model.classes_))} left")
+    new = f"has {n_images(n)} now" if known else "is a new class"
+    print(
+        f"{label!r} {new}: learned {n_images(len(paths))} in {1000 * seconds:.0f} ms; {n_classes(len(model.classes_))}"
+    )
     return 0
 
 
 def predict(options: argparse.Namespace) -> int:
     """Classify images; 1 where one could not be read."""
-    model = _load(options).set_params(on_error="unknown")
-    paths = _paths(options.images)
+    model = load(options).set_params(on_error="unknown")
+    paths = list_paths(options.images)
     answers = model.answer(paths, top=max(options.top, 3 if options.report else 1))
     rows: list[dict[str, Any]] = []
     for answer in answers:
@@ -88,7 +82,7 @@ def predict(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Show what a classifier knows."""
-    model = _load(options)
+    model = load(options)
     facts = describe(model, options.dir)
     rows = [
         {"class": label, "images": n}
@@ -137,13 +131,14 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
     }
 
 
-def _load(options: argparse.Namespace) -> FewShotImageClassifier:
+def load(options: argparse.Namespace) -> FewShotImageClassifier:
+    """Return the classifier that a command is about."""
     model = FewShotImageClassifier.load(options.dir, device=options.device)
     model.embedder_.set_params(progress=not options.quiet)
     return model
 
 
-def _paths(given: list[str]) -> list[str]:
+def list_paths(given: list[str]) -> list[str]:
     """Return the images named: files as they are, of folders those in them; a missing one is the user's mistake."""
     paths = [path for name in given for path in (list_images(name) if Path(name).is_dir() else [name])]
     if not paths:
@@ -153,7 +148,7 @@ def _paths(given: list[str]) -> list[str]:
     return paths
 
 
-def _label(model: FewShotImageClassifier, text: str) -> Any:
+def as_label(model: FewShotImageClassifier, text: str) -> Any:
     """Return a label given on the command line as one of the type that the classifier has."""
     kind = model.classes_.dtype.kind
     if kind in "iu":
@@ -168,9 +163,11 @@ def _label(model: FewShotImageClassifier, text: str) -> Any:
     return float(text) if kind == "f" else np.str_(text).item()
 
 
-def _classes(n: int) -> str:
+def n_classes(n: int) -> str:
+    """Return a number of classes in words."""
     return f"{n} class" if n == 1 else f"{n} classes"
 
 
-def _images(n: int) -> str:
+def n_images(n: int) -> str:
+    """Return a number of images in words."""
     return f"{n} image" if n == 1 else f"{n} images"

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fewshot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_fit, _add, _remove, _predict, _show, _train, _evaluate, _demo):
+    for add in (_fit, _add, _remove, _rename, _merge, _predict, _show, _train, _evaluate, _demo):
         add(commands)
     return parser
 
@@ -77,10 +77,37 @@ def _add(commands: Any) -> None:
 
 
 def _remove(commands: Any) -> None:
-    remove = _command(commands, "remove", "models", "remove a class from a classifier")
+    remove = _command(commands, "remove", "editing", "remove a class, or some of its images, from a classifier")
     remove.add_argument("dir", metavar="DIR", help="a classifier")
     remove.add_argument("label", metavar="LABEL", help="the class")
+    remove.add_argument(
+        "--images", nargs="+", metavar="IMAGES", help="only these: names as they were learned, or the files"
+    )
     _common(remove)
+
+
+def _rename(commands: Any) -> None:
+    rename = _command(commands, "rename", "editing", "give a class of a classifier another label")
+    rename.add_argument("dir", metavar="DIR", help="a classifier")
+    rename.add_argument("label", metavar="LABEL", help="the class")
+    rename.add_argument("new", metavar="NEW", help="its new label, which is not in use")
+    _common(rename)
+
+
+def _merge(commands: Any) -> None:
+    merge = _command(
+        commands,
+        "merge",
+        "editing",
+        "join what several classifiers know",
+        "Add to the classifier in DIR all that OTHERS have learned, as if their images had been shown to it. All must "
+        "have the same network, preprocessing and learner.",
+    )
+    merge.add_argument("dir", metavar="DIR", help="a classifier")
+    merge.add_argument("others", nargs="+", metavar="OTHERS", help="more classifiers; they stay as they are")
+    merge.add_argument("--out", metavar="DIR", help="where the result goes (default: the first classifier)")
+    merge.add_argument("--force", action="store_true", help="replace a classifier that is in --out")
+    _common(merge)
 
 
 def _predict(commands: Any) -> None:

@@ -112,6 +112,11 @@ def describe(source: Any) -> str:
     return f"<{type(source).__name__}>"
 
 
+def is_name(described: str) -> bool:
+    """Whether `describe` found a name, which tells an image from others, and not only what it is."""
+    return not (described.startswith("<") and described.endswith(">"))
+
+
 def check_readable(path: str | os.PathLike[str], index: int | None = None) -> None:
     """Refuse a path that is no readable regular file, without reading it.
 

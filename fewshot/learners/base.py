@@ -113,6 +113,13 @@ class Learner(nn.Module):
             raise TypeError(f"an argument of {type(self).__name__} cannot be saved as JSON: {error}") from None
         return params
 
+    def is_like(self, other: Learner) -> bool:
+        """Whether the two answer alike from the same statistics: of one class, with the same arguments."""
+        mine, theirs = self.arguments(), other.arguments()
+        near = abs(self.temperature.item() / other.temperature.item() - 1) <= 1e-6  # float32 has no more digits
+        different = {name for name, value in mine.items() if value != theirs.get(name)} - {"temperature"}
+        return type(self) is type(other) and near and not different
+
     # ---- hooks -------------------------------------------------------------------------------------------------
 
     def transform(self, x: Tensor) -> Tensor:
@@ -143,6 +150,10 @@ class Learner(nn.Module):
     def memorize(self, statistics: Statistics) -> Memory:
         """Turn statistics into a memory of labelled keys."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its keys are; define memorize()")
+
+    def kept_rows(self, statistics: Statistics) -> Tensor | None:
+        """Return the rows (k,) of kept support that a growing classifier keeps on; None, by default, for all."""
+        return None
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits (..., q, n_way) of transformed `queries` (..., q, d)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
+from fewshot.errors import UnknownNameError
 from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import Learner, sum_by_class
 from fewshot.memory import Memory, Statistics
 from fewshot.registry import register_learner
+from fewshot.replacement import REPLACEMENTS, rows_to_keep
 
 
 @register_learner("matching")
@@ -26,6 +29,11 @@ class MatchingLearner(Learner):
         softmax is then nearly flat, so the default here is sharper.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
+    max_support : int, optional
+        Support rows that a growing classifier keeps of each class; by default all.
+    replacement : {"reservoir", "oldest"}, default="reservoir"
+        Which rows go where there are more: those outside a uniform sample of all that came, whatever their order and
+        portions, or the oldest; see `fewshot.replacement`.
 
     References
     ----------
@@ -42,13 +50,31 @@ class MatchingLearner(Learner):
     tensor([1])
     """
 
-    def __init__(self, metric: str = "cosine", temperature: float = 0.1, learn_temperature: bool = False) -> None:
+    def __init__(
+        self,
+        metric: str = "cosine",
+        temperature: float = 0.1,
+        learn_temperature: bool = False,
+        max_support: int | None = None,
+        replacement: str = "reservoir",
+    ) -> None:
         super().__init__(metric, temperature, learn_temperature)
+        if max_support is not None and (not isinstance(max_support, (int, np.integer)) or max_support < 1):
+            raise ValueError(f"max_support is {max_support!r}; expected at least 1, or None to keep all support")
+        if replacement not in REPLACEMENTS:
+            raise UnknownNameError("replacement", replacement, REPLACEMENTS)
+        self.max_support, self.replacement = max_support, replacement
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep the support as it is."""
         count = sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)
         return Statistics(n_way, count, support={"x": support, "labels": labels, "weight": weight})
+
+    def kept_rows(self, statistics: Statistics) -> Tensor | None:
+        """Return at most `max_support` rows a class."""
+        if self.max_support is None:
+            return None
+        return rows_to_keep(statistics.support, self.max_support, self.replacement)
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make every support embedding a key, weighted by its sample weight."""
@@ -65,6 +91,10 @@ class MatchingClassifier(BaseFewShotClassifier):
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
     temperature : float, default=0.1
         Logits are similarity / temperature.
+    max_support : int, optional
+        Support rows kept of each class; by default all.
+    replacement : {"reservoir", "oldest"}, default="reservoir"
+        Which rows go where there are more; see `MatchingLearner`.
     index : {"auto", "exact", "faiss"}, default="auto"
         How the nearest support embeddings are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a
         query get attention, so answers can differ from ``exact`` where the support is larger; ``auto`` is exact.
@@ -101,6 +131,8 @@ class MatchingClassifier(BaseFewShotClassifier):
         metric: str = "cosine",
         temperature: float = 0.1,
         *,
+        max_support: int | None = None,
+        replacement: str = "reservoir",
         index: str = "auto",
         closed_set: bool = False,
         on_invalid: str = "raise",
@@ -108,7 +140,11 @@ class MatchingClassifier(BaseFewShotClassifier):
     ) -> None:
         self.metric = metric
         self.temperature = temperature
+        self.max_support = max_support
+        self.replacement = replacement
         super().__init__(index=index, closed_set=closed_set, on_invalid=on_invalid, unknown_label=unknown_label)
 
     def _make_learner(self) -> Learner:
-        return MatchingLearner(self.metric, self.temperature)
+        return MatchingLearner(
+            self.metric, self.temperature, max_support=self.max_support, replacement=self.replacement
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from fewshot.classifier import FewShotClassifier
-from fewshot.data.decode import describe
 from fewshot.embedding.embedder import Embedded, Embedder
 from fewshot.embedding.items import as_items
 from fewshot.errors import UnknownNameError
@@ -22,14 +21,15 @@ from fewshot.learners.base import Learner
 from fewshot.model import saving
 from fewshot.model.answer import Answer, answer_all
 from fewshot.model.defaults import default_learner, make_embedder
-from fewshot.model.inputs import labelled, leave_out_unread, on_invalid, on_unread
+from fewshot.model.editing import ImageEditingMixin, trimmed
+from fewshot.model.inputs import labelled, leave_out_unread, names_of, on_invalid, on_unread
 from fewshot.pickling import VersionedPickle
 from fewshot.support import Support
 
 ON_ERROR = ("raise", "skip", "unknown")
 
 
-class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
+class FewShotImageClassifier(ImageEditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):
     """Learn classes from a few images each, answer, grow, and be saved with all of it in one folder.
 
     Parameters
@@ -105,7 +105,7 @@ class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self.keep_support = keep_support
         self.progress = progress
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn classes from labelled images, forgetting what was learned before.
 
         Parameters
@@ -114,13 +114,15 @@ class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             As `Embedder.transform` takes them.
         y : array-like of shape (n,), optional
             Labels: text, integers or booleans. Left out where X is `LabeledImages`.
+        ids : sequence of n str, optional
+            Names of the images, no two alike, by which kept support knows them; by default their paths.
 
         Raises
         ------
         ImageDecodeError
             If an image cannot be read, unless ``on_error="skip"``.
         ValueError
-            If there are no images, a label is missing, or a parameter is out of range.
+            If there are no images, a label is missing, a name is in use, or a parameter is out of range.
         """
         embedder = self._make_embedder()
         classifier = FewShotClassifier(
@@ -129,14 +131,14 @@ class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             on_invalid=on_invalid(self.on_error),
             unknown_label=self.unknown_label,
         )
-        return self._learn(X, y, embedder, classifier, Support.none() if self.keep_support else None)
+        return self._learn(X, y, ids, embedder, classifier, Support.none() if self.keep_support else None)
 
-    def partial_fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+    def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn more images, of known or of new classes, beside what is known.
 
         Parameters
         ----------
-        X, y
+        X, y, ids
             As for `fit`.
 
         Raises
@@ -145,35 +147,30 @@ class FewShotImageClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             As for `fit`. The classifier is then unchanged.
         """
         if not hasattr(self, "classifier_"):
-            return self.fit(X, y)
-        return self._learn(X, y, self.embedder_, copy.copy(self.classifier_), self.support_)
-
-    def remove_class(self, label: Any) -> Self:
-        """Forget a class and all of its support; the others answer as if it had never been learned.
-
-        Raises
-        ------
-        ValueError
-            If there is no such class, or it is the only one. The classifier is then unchanged.
-        """
-        check_is_fitted(self)
-        classifier = copy.copy(self.classifier_).remove_class(label)
-        return self.publish(self.embedder_, classifier, self.support_ and self.support_.without(label))
+            return self.fit(X, y, ids=ids)
+        return self._learn(X, y, ids, self.embedder_, *self._copies())
 
     def _learn(
-        self, X: Any, y: Any, embedder: Embedder, classifier: FewShotClassifier, support: Support | None
+        self,
+        X: Any,
+        y: Any,
+        ids: Sequence[str] | None,
+        embedder: Embedder,
+        classifier: FewShotClassifier,
+        support: Support | None,
     ) -> Self:
         items, labels = labelled(X, y)
+        names = names_of(items, ids, () if support is None else support.ids)
         embedded = embedder.embed(items, thumbnails=support is not None)
         if embedded.errors:
             if self.on_error != "skip":
                 raise embedded.errors[0]
-            items, labels, embedded = leave_out_unread(items, labels, embedded)
+            names, labels, embedded = leave_out_unread(names, labels, embedded)
         classifier.partial_fit(embedded.embeddings, labels)
         if support is not None:
             known = classifier.classes_[np.searchsorted(classifier.classes_, np.asarray(labels))]
-            names = tuple(map(describe, items))
-            support += Support(names, known, embedded.embeddings, tuple(embedded.thumbnails))
+            support += Support(tuple(names), known, embedded.embeddings, tuple(embedded.thumbnails))
+            support = trimmed(classifier, support)
         # At the end and all at once: where anything above fails, what was learned before still stands.
         return self.publish(embedder, classifier, support)
 

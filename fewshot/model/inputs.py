@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
+from fewshot.data.decode import describe
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedded
 from fewshot.embedding.items import as_items
@@ -34,8 +35,30 @@ def labelled(X: Any, y: Any) -> tuple[Sequence[Any], Any]:
     return items, y
 
 
-def leave_out_unread(items: Sequence[Any], labels: Any, embedded: Embedded) -> tuple[list[Any], list[Any], Embedded]:
-    """Return images, labels and embeddings without those that could not be read.
+def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[str]) -> Sequence[str]:
+    """Return the names of images: those given, which must be new, or what they are called by themselves.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name for each, or one is in use.
+    """
+    if ids is None:
+        return list(map(describe, items))
+    if len(ids) != len(items):
+        raise ValueError(f"there are {len(ids)} ids for {len(items)} images; give one for each, or none")
+    seen = set(known)
+    for i, name in enumerate(ids):
+        if not isinstance(name, str):
+            raise TypeError(f"id {i} is {name!r}; expected text")
+        if name in seen:
+            raise ValueError(f"the id {name!r} is in use; remove that image first (remove_support), or choose another")
+        seen.add(name)
+    return ids
+
+
+def leave_out_unread(names: Sequence[str], labels: Any, embedded: Embedded) -> tuple[list[str], list[Any], Embedded]:
+    """Return names, labels and embeddings without those of images that could not be read.
 
     Raises
     ------
@@ -43,14 +66,14 @@ def leave_out_unread(items: Sequence[Any], labels: Any, embedded: Embedded) -> t
         If none could be read.
     """
     unread = {error.index for error in embedded.errors}
-    rows = [i for i in range(len(items)) if i not in unread]
+    rows = [i for i in range(len(names)) if i not in unread]
     if not rows:
         raise embedded.errors[0]
     # The array of the labels, not the labels: a Series is not numbered from 0.
     labels = np.asarray(labels)
     thumbnails = [embedded.thumbnails[i] for i in rows] if embedded.thumbnails else []
     read = Embedded(embedded.embeddings[rows], [], thumbnails)
-    return [items[i] for i in rows], [labels[i] for i in rows], read
+    return [names[i] for i in rows], [labels[i] for i in rows], read
 
 
 def on_unread(on_error: str) -> str:

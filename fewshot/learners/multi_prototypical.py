@@ -1,0 +1,195 @@
+"""Several prototypes a class, for classes with several looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.estimator import BaseFewShotClassifier
+from fewshot.learners.base import Learner, sum_by_class
+from fewshot.memory import Memory, Statistics
+from fewshot.registry import register_learner
+from fewshot.similarity import normalize
+
+#: Lloyd's iterations: few-shot classes settle in two or three.
+N_ITERATIONS = 10
+
+
+@register_learner("multi-prototypical")
+class MultiPrototypicalLearner(Learner):
+    """Answer with the class that has the nearest prototypes, of which each has several: the means of its clusters.
+
+    The support of a class is parted by k-means into at most `n_prototypes` clusters, without a gradient step and
+    without chance: the first centre is the image nearest to the class mean, each further one the image farthest from
+    those before. ``logit[c] = log sum over its clusters j of share[j] exp(similarity(query, mean[j]) / temperature)``,
+    where ``share`` is the part of the class that lies in the cluster. With one prototype it is `PrototypicalLearner`.
+    O(n d) kept; O(n k d) an iteration to learn, O(n_way k d) a query.
+
+    Parameters
+    ----------
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Similarity; clusters are those of unit vectors for ``cosine``, else of the embeddings.
+    temperature : float, default=1.0
+        Logits are similarity / temperature.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+    n_prototypes : int, default=3
+        Prototypes a class at most.
+
+    References
+    ----------
+    S. Lloyd (1982). Least squares quantization in PCM. IEEE Transactions on Information Theory 28(2).
+    K. Allen, E. Shelhamer, H. Shin, J. Tenenbaum (2019). Infinite Mixture Prototypes for Few-shot Learning. ICML.
+    arXiv:1902.04552. There the number of clusters follows from the data and their variance is learned; here neither.
+
+    Examples
+    --------
+    >>> from fewshot import MultiPrototypicalLearner
+    >>> support = torch.tensor([[0.0], [10.0], [5.0]])
+    >>> learner = MultiPrototypicalLearner(n_prototypes=2)
+    >>> learner(support, torch.tensor([0, 0, 1]), torch.tensor([[9.0]]), n_way=2).argmax(-1)
+    tensor([0])
+    """
+
+    def __init__(
+        self,
+        metric: str = "sqeuclidean",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        n_prototypes: int = 3,
+    ) -> None:
+        super().__init__(metric, temperature, learn_temperature)
+        if not isinstance(n_prototypes, (int, np.integer)) or n_prototypes < 1:
+            raise ValueError(f"n_prototypes is {n_prototypes!r}; expected at least 1")
+        self.n_prototypes = int(n_prototypes)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it is: clusters may change with every image that is added."""
+        count = sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)
+        return Statistics(n_way, count, support={"x": support, "labels": labels, "weight": weight})
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make a key of the mean of each cluster, its share of the class being its weight."""
+        x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
+        k, n_way = self.n_prototypes, statistics.n_way
+        with torch.no_grad():
+            points = normalize(x) if self.metric == "cosine" else x
+            cluster = _k_means(points, labels, weight, n_way, k)
+        place = labels * k + cluster
+        total = sum_by_class(weight.unsqueeze(-1), place, n_way * k)
+        keys = sum_by_class(x * weight.unsqueeze(-1), place, n_way * k) / torch.where(total > 0, total, 1)
+        share = total.squeeze(-1) / torch.where(statistics.count > 0, statistics.count, 1).repeat_interleave(k, -1)
+        classes = torch.arange(n_way, device=x.device).repeat_interleave(k).expand(share.shape)
+        memory = Memory.of_keys(keys, classes, share, n_way)
+        return memory if k > 1 else replace(memory, one_key_per_class=True)
+
+
+def _k_means(x: Tensor, labels: Tensor, weight: Tensor, n_way: int, k: int) -> Tensor:
+    """Return the cluster (..., n), in 0..k-1, of each row of `x` (..., n, d) within its class."""
+
+    def means(place: Tensor, n: int) -> Tensor:
+        total = sum_by_class(weight.unsqueeze(-1), place, n)
+        return sum_by_class(x * weight.unsqueeze(-1), place, n) / torch.where(total > 0, total, 1)
+
+    def distances(centres: Tensor) -> Tensor:
+        """Return those of each row to one centre of its class; centres (..., n_way, d)."""
+        own = centres.gather(-2, labels.unsqueeze(-1).expand(x.shape))
+        return (x - own).square().sum(-1)
+
+    centres = _first_centres(x, labels, weight, n_way, k, distances, means(labels, n_way))
+    cluster = torch.full_like(labels, -1)
+    for _ in range(N_ITERATIONS):
+        nearest = torch.stack([distances(centres[..., j, :]) for j in range(k)], -1).argmin(-1)
+        if torch.equal(nearest, cluster):
+            break
+        cluster = nearest
+        place = labels * k + cluster
+        filled = sum_by_class(weight.unsqueeze(-1), place, n_way * k).unflatten(-2, (n_way, k)) > 0
+        centres = torch.where(filled, means(place, n_way * k).unflatten(-2, (n_way, k)), centres)
+    return cluster
+
+
+def _first_centres(
+    x: Tensor, labels: Tensor, weight: Tensor, n_way: int, k: int, distances: Callable[[Tensor], Tensor], mean: Tensor
+) -> Tensor:
+    """Return centres (..., n_way, k, d): the row nearest to the `mean` (..., n_way, d), then those farthest away."""
+    real = weight > 0
+
+    def choose(rank: Tensor) -> Tensor:
+        """Return the row of each class that has the largest `rank` (..., n), among equals the first."""
+        rank = torch.where(real, rank, -torch.inf)
+        largest = rank.new_full((*rank.shape[:-1], n_way), -torch.inf).scatter_reduce(-1, labels, rank, "amax")
+        places = torch.arange(rank.shape[-1], device=rank.device).expand(rank.shape)
+        last = places.shape[-1] - 1
+        places = torch.where(rank == largest.gather(-1, labels), places, last)
+        row = torch.full_like(largest, last, dtype=torch.long).scatter_reduce(-1, labels, places, "amin")
+        return x.gather(-2, row.unsqueeze(-1).expand(*row.shape, x.shape[-1]))
+
+    centres = [choose(-distances(mean))]
+    apart = distances(centres[0])
+    for _ in range(k - 1):
+        centres.append(choose(apart))
+        apart = torch.minimum(apart, distances(centres[-1]))
+    return torch.stack(centres, -2)
+
+
+class MultiPrototypicalClassifier(BaseFewShotClassifier):
+    """Several prototypes a class on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
+    temperature : float, default=1.0
+        Logits are similarity / temperature.
+    n_prototypes : int, default=3
+        Prototypes a class at most, the means of its clusters; see `MultiPrototypicalLearner`.
+    index : {"auto", "exact", "faiss"}, default="auto"
+        How the nearest prototypes are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a query are
+        read; ``auto`` is exact.
+    closed_set : bool, default=False
+        Whether `partial_fit` refuses classes that the first call did not announce.
+    on_invalid : {"raise", "unknown"}, default="raise"
+        What happens to a query with NaN or infinity: an error, or the answer `unknown_label`.
+    unknown_label : object, optional
+        The answer for such a query; by default ``"unknown"`` for string labels and -1 for integers.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class.
+    n_features_in_ : int
+        Length of an embedding.
+
+    Examples
+    --------
+    >>> from fewshot import MultiPrototypicalClassifier
+    >>> model = MultiPrototypicalClassifier(n_prototypes=2).fit([[0.0], [10.0], [5.0]], ["ends", "ends", "middle"])
+    >>> model.predict([[1.0], [9.0], [6.0]])
+    array(['ends', 'ends', 'middle'], dtype='<U6')
+    """
+
+    def __init__(
+        self,
+        metric: str = "sqeuclidean",
+        temperature: float = 1.0,
+        *,
+        n_prototypes: int = 3,
+        index: str = "auto",
+        closed_set: bool = False,
+        on_invalid: str = "raise",
+        unknown_label: object = None,
+    ) -> None:
+        self.metric = metric
+        self.temperature = temperature
+        self.n_prototypes = n_prototypes
+        super().__init__(index=index, closed_set=closed_set, on_invalid=on_invalid, unknown_label=unknown_label)
+
+    def _make_learner(self) -> Learner:
+        return MultiPrototypicalLearner(self.metric, self.temperature, n_prototypes=self.n_prototypes)

@@ -1,0 +1,78 @@
+"""``fewshot remove``, ``rename`` and ``merge``."""
+
+import pytest
+
+from fewshot import FewShotImageClassifier
+from fewshot.cli import main
+from tests.photographs import quick_embedder, write_photos
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Write two classifiers of the same network, and return their folders and images."""
+    paths = write_photos(tmp_path / "photos", 3)
+    labels = [path.split("/")[-2] for path in paths]
+    for name, rows in (("one", slice(0, 6, 2)), ("two", slice(1, 6, 2))):
+        model = FewShotImageClassifier(quick_embedder()).fit(paths[rows], labels[rows])
+        model.save(tmp_path / name)
+    return tmp_path / "one", tmp_path / "two", paths
+
+
+def counts(folder):
+    model = FewShotImageClassifier.load(folder)
+    return dict(zip(model.classes_.tolist(), model.n_support_.tolist(), strict=True))
+
+
+def test_images_are_removed_by_file_and_by_name(made, capsys):
+    one, _, paths = made
+    assert counts(one) == {"flower": 1, "temple": 2}
+    assert main(["remove", str(one), "temple", "--images", paths[0]]) == 0
+    assert capsys.readouterr().out == "1 image of 'temple' removed; 2 classes left\n"
+    assert counts(one) == {"flower": 1, "temple": 1}
+    (made[0].parent / "photos" / "temple" / "02.png").unlink()
+    assert main(["remove", str(one), "temple", "--images", paths[2]]) == 0
+    assert counts(one) == {"flower": 1}
+
+
+def test_a_copy_of_an_image_is_known_by_what_it_shows(made, tmp_path):
+    one, _, _paths = made
+    copy = tmp_path / "copy.png"
+    copy.write_bytes((tmp_path / "photos" / "temple" / "00.png").read_bytes())
+    assert main(["remove", str(one), "temple", "--images", str(copy)]) == 0
+    assert counts(one) == {"flower": 1, "temple": 1}
+
+
+def test_a_class_is_renamed(made, capsys):
+    assert main(["rename", str(made[0]), "temple", "église"]) == 0
+    assert capsys.readouterr().out == "'temple' is called 'église' now\n"
+    assert counts(made[0]) == {"flower": 1, "église": 2}
+
+
+def test_classifiers_are_merged(made, tmp_path, capsys):
+    one, two, _ = made
+    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
+    assert capsys.readouterr().out == f"2 classes from 6 images; written to {tmp_path / 'both'}\n"
+    assert counts(tmp_path / "both") == {"flower": 3, "temple": 3}
+    assert counts(one) == {"flower": 1, "temple": 2}
+    assert main(["merge", str(one), str(two)]) == 0
+    assert counts(one) == {"flower": 3, "temple": 3}
+    assert main(["merge", str(one), str(two), "--out", str(two)]) == 2
+    assert "holds a classifier already; give --force" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rename", "{one}", "tempel", "x"), "there is no class 'tempel'"),
+        (("rename", "{one}", "temple", "flower"), "'flower' is a class already"),
+        (("remove", "{one}", "temple", "--images", "gone.png"), "gone.png"),
+        (("remove", "{one}", "flower", "--images", "{photo}"), "is not among the support images of 'flower'"),
+        (("merge", "{one}", "{photo}"), "is no saved classifier"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, message, made, capsys):
+    names = {"one": made[0], "photo": made[2][0]}
+    assert main([argument.format(**names) for argument in arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

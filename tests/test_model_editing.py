@@ -1,0 +1,153 @@
+"""Images and classes of a classifier of images removed, renamed, merged."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot import Embedder, FewShotImageClassifier, LabeledImages, MatchingLearner
+from fewshot.errors import ImageDecodeError
+from tests.photographs import photos, quick_embedder, write_photos
+
+IMAGES, LABELS = photos(4)
+LABELS = np.array(LABELS)
+QUERIES, _ = photos(3, seed=1)
+RED, BLUE = (Image.new("RGB", (40, 40), name) for name in ("red", "blue"))
+KEPT = pytest.mark.parametrize("keep", [True, False])
+
+
+def fit(rows=slice(None), **params):
+    images = [IMAGES[i] for i in np.arange(8)[rows]]
+    return FewShotImageClassifier(quick_embedder(), **params).fit(images, LABELS[rows])
+
+
+def assert_alike(one, other):
+    assert one.classes_.tolist() == other.classes_.tolist()
+    assert one.n_support_.tolist() == other.n_support_.tolist()
+    np.testing.assert_allclose(one.predict_proba(QUERIES), other.predict_proba(QUERIES), atol=1e-5)
+    if one.support_ is not None:
+        assert one.support_.labels.tolist() == other.support_.labels.tolist()
+        assert one.support_.thumbnails == other.support_.thumbnails
+
+
+@KEPT
+def test_images_that_were_removed_were_never_there(keep):
+    edited = fit(keep_support=keep).remove([IMAGES[1], IMAGES[6]], [LABELS[1], LABELS[6]])
+    assert_alike(edited, fit([0, 2, 3, 4, 5, 7], keep_support=keep))
+    assert (edited.support_ is not None) == keep
+
+
+def test_kept_images_are_taken_away_exactly():
+    """The statistics hold no trace of another rounding of the network."""
+    edited = fit()
+    before = edited.classifier_.model_.statistics.sums["x"].clone()
+    edited.partial_fit([RED, BLUE], ["temple", "flower"])
+    edited.remove([BLUE], ["flower"]).remove([RED], ["temple"])
+    after = edited.classifier_.model_.statistics.sums["x"]
+    assert (after - before).abs().max() <= 1e-12 * before.abs().max() * 8
+
+
+def test_images_go_by_name(tmp_path):
+    paths = write_photos(tmp_path, 3)
+    data = LabeledImages.from_folder(tmp_path)
+    model = FewShotImageClassifier(quick_embedder()).fit(data)
+    model.remove_support([paths[0], paths[4]])
+    assert set(model.support_.ids) == set(paths) - {paths[0], paths[4]}
+    assert model.n_support_.tolist() == [2, 2]
+    expected = FewShotImageClassifier(quick_embedder()).fit(
+        list(model.support_.ids), [name.split("/")[-2] for name in model.support_.ids]
+    )
+    assert_alike(model, expected)
+    model.save(tmp_path / "saved")
+    assert_alike(FewShotImageClassifier.load(tmp_path / "saved"), model)
+
+
+def test_arrays_have_the_names_that_they_are_given():
+    arrays = np.stack([np.asarray(image) for image in IMAGES])
+    model = FewShotImageClassifier(quick_embedder()).fit(arrays, LABELS, ids=[f"image {i}" for i in range(8)])
+    model.partial_fit(arrays[:2], LABELS[:2])
+    model.remove_support(["image 3", "image 7"])
+    assert model.n_support_.tolist() == [3, 5]
+    with pytest.raises(ValueError, match=r"2 support images are <ndarray of shape .*; learn them with ids="):
+        model.remove_support([model.support_.ids[-1]])
+    with pytest.raises(ValueError, match="the id 'image 0' is in use"):
+        model.partial_fit(arrays[:1], LABELS[:1], ids=["image 0"])
+
+
+def test_an_image_learned_twice_goes_twice(tmp_path):
+    paths = write_photos(tmp_path, 2)
+    labels = [path.split("/")[-2] for path in paths]
+    model = FewShotImageClassifier(quick_embedder()).fit([*paths, paths[0]], [*labels, labels[0]])
+    assert model.remove_support([paths[0]]).n_support_.sum() == 3
+
+
+def test_a_class_without_images_left_is_gone_or_kept():
+    temples = [i for i in range(8) if LABELS[i] == "temple"]
+    images = [IMAGES[i] for i in temples]
+    assert fit().remove(images, LABELS[temples]).classes_.tolist() == ["flower"]
+    kept = fit().remove(images, LABELS[temples], drop_empty=False)
+    assert kept.classes_.tolist() == ["flower", "temple"]
+    assert (kept.predict(QUERIES) == "flower").all()
+
+
+def test_what_cannot_be_removed_is_told_and_nothing_changes(tmp_path):
+    model = fit()
+    before = dict(model.__dict__)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for call, error, message in (
+        (lambda: model.remove([RED], ["temple"]), ValueError, "image 0 is not among the support images of 'temple'"),
+        (lambda: model.remove([IMAGES[0]] * 2, [LABELS[0]] * 2), ValueError, "image 1 is not among"),
+        (lambda: model.remove([IMAGES[0]], ["tempel"]), ValueError, "image 0 is not among .* 'tempel'"),
+        (lambda: model.remove([str(tmp_path / "broken.png")], ["temple"]), ImageDecodeError, r"broken\.png"),
+        (lambda: model.remove(IMAGES, LABELS), ValueError, "nothing would be left"),
+        (lambda: model.remove_support(["gone.png"]), ValueError, r"there is no support image 'gone.png'"),
+        (lambda: model.remove_support("gone.png"), TypeError, r"pass a list of them, e.g. \['gone.png'\]"),
+        (lambda: model.rename_class("temple", "flower"), ValueError, "'flower' is a class already"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    assert model.__dict__ == before
+    with pytest.raises(ValueError, match="support was not kept, .* fit with keep_support=True, or remove"):
+        fit(keep_support=False).remove_support(["x"])
+
+
+@KEPT
+def test_a_class_is_renamed_with_its_images(keep):
+    names = np.where(LABELS == "temple", "a temple of a long name", LABELS.astype("<U40"))
+    expected = FewShotImageClassifier(quick_embedder(), keep_support=keep).fit(IMAGES, names)
+    assert_alike(fit(keep_support=keep).rename_class("temple", "a temple of a long name"), expected)
+
+
+def test_merging_is_learning_what_both_have_learned():
+    one, other = fit([0, 1, 4]), fit([2, 3, 5, 6, 7])
+    expected = fit([0, 1, 4, 2, 3, 5, 6, 7])
+    assert_alike(one.merge(other), expected)
+    assert len(other.support_) == 5
+
+
+def test_what_does_not_fit_together_is_not_merged():
+    model = fit()
+    larger = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=48)).fit(IMAGES, LABELS)
+    with pytest.raises(ValueError, match="has another network or preprocessing"):
+        model.merge(larger)
+    without = fit(keep_support=False)
+    with pytest.raises(ValueError, match=r"kept no support; .* set_params\(keep_support=False\) here"):
+        model.merge(without)
+    assert without.merge(model).support_ is None
+    assert model.set_params(keep_support=False).merge(fit(keep_support=False)).support_ is None
+    assert model.n_support_.tolist() == [8, 8]
+
+
+@pytest.mark.parametrize("replacement", ["reservoir", "oldest"])
+def test_a_bounded_memory_keeps_the_pictures_of_what_it_keeps(replacement):
+    learner = MatchingLearner(max_support=2, replacement=replacement)
+    model = FewShotImageClassifier(quick_embedder(), learner).fit(IMAGES, LABELS, ids=[f"image {i}" for i in range(8)])
+    for i in range(8):
+        model.partial_fit([IMAGES[i].rotate(90)], LABELS[[i]], ids=[f"turned {i}"])
+    assert model.n_support_.tolist() == [2, 2]
+    assert len(model.support_) == 4
+    kept = {tuple(row) for row in model.classifier_.model_.statistics.support["x"].tolist()}
+    assert kept == {tuple(row) for row in model.support_.embeddings.astype(float).tolist()}
+    if replacement == "oldest":
+        assert set(model.support_.ids) == {"turned 2", "turned 3", "turned 6", "turned 7"}
+    model.remove_support([model.support_.ids[0]])
+    assert len(model.support_) == 3
