@@ -27,7 +27,7 @@ except ImportError:  # Windows
 
 MANIFEST = "manifest.json"
 #: Raised when older versions could not read what is written.
-FORMAT = 1
+FORMAT = 2
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 _DATA_FILE = re.compile(r"[a-z]+-[0-9a-f]{16}\.safetensors|\..*\.partial")
 #: A partial file of another process that is younger than this may still be written to.

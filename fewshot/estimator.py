@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from fewshot.calibration.mixin import CalibrationMixin
 from fewshot.checks import (
     check_embeddings,
     check_labels,
@@ -36,7 +37,7 @@ def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
     return True
 
 
-class BaseFewShotClassifier(EditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):
+class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):
     """What all few-shot classifiers share; a subclass says which learner it stands on.
 
     Embeddings are compared in their own precision, float32 or float64 (integers count as float64); statistics are
@@ -49,11 +50,13 @@ class BaseFewShotClassifier(EditingMixin, VersionedPickle, ClassifierMixin, Base
         index: str = "auto",
         closed_set: bool = False,
         on_invalid: str = "raise",
+        reject: float | str | None = None,
         unknown_label: object = None,
     ) -> None:
         self.index = index
         self.closed_set = closed_set
         self.on_invalid = on_invalid
+        self.reject = reject
         self.unknown_label = unknown_label
 
     def _make_learner(self) -> Learner:
@@ -146,8 +149,10 @@ class BaseFewShotClassifier(EditingMixin, VersionedPickle, ClassifierMixin, Base
         all_classes = observed if old is None else np.union1d(old.classes, observed)
         self._check_closed(all_classes, old)
         warn_if_look_alike(all_classes)
-        if self.on_invalid == "unknown":
+        if self.on_invalid == "unknown" or self.reject is not None:
             unknown_mark(self.unknown_label, all_classes)  # an error now, not at the first bad query
+        if old is None:
+            learned.__dict__.pop("calibration_", None)
         learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
         # All at once and at the end: where anything above fails, what was learned before still stands.
         self.__dict__ = learned.__dict__
@@ -208,23 +213,28 @@ class BaseFewShotClassifier(EditingMixin, VersionedPickle, ClassifierMixin, Base
         Returns
         -------
         ndarray of shape (n,)
-            Labels as they were given; for invalid rows the unknown label where ``on_invalid="unknown"``.
+            Labels as they were given; the unknown label for rows that are invalid where ``on_invalid="unknown"``, and
+            for those whose score lies below the threshold of `reject`.
         """
+        threshold = self._threshold()
         model, X, unknown = self._check_queries(X)
-        codes = model.map_logits(X, lambda logits: logits.argmax(-1).numpy())
+        codes, scores = model.classify(X)
+        if threshold is not None:
+            unknown |= ~(scores >= threshold)
         return mark_unknown(model.classes[codes], unknown, self.unknown_label, model.classes)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
         model, X, unknown = self._check_queries(X)
-        log_proba = model.map_logits(X, lambda logits: logits.log_softmax(-1).numpy())
+        temperature = self._temperature()
+        log_proba = model.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
         supported = model.statistics.count.numpy() > 0
         with np.errstate(divide="ignore"):
             log_proba[unknown] = np.log(supported / supported.sum())
         return log_proba
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the softmax of the logits.
+        """Return the softmax of the logits, divided by the temperature that `calibrate` has found, if it was called.
 
         Parameters
         ----------
@@ -234,7 +244,8 @@ class BaseFewShotClassifier(EditingMixin, VersionedPickle, ClassifierMixin, Base
         Returns
         -------
         ndarray of shape (n, n_classes)
-            Probabilities; 0 for a class without support, uniform for a row marked unknown.
+            Probabilities; 0 for a class without support, uniform for an invalid row. They are those of the known
+            classes, also for a query that is rejected.
         """
         proba = np.exp(self.predict_log_proba(X))
         return proba / proba.sum(-1, keepdims=True)

@@ -180,7 +180,21 @@ class FittedModel:
         queries = self._transform(X)
         if not len(queries):
             return function(queries.new_empty((0, len(self.classes))))
-        return np.concatenate([function(logits) for logits in self._logits(queries)])
+        return np.concatenate([function(logits) for logits, _ in self._answers(queries)])
+
+    @torch.inference_mode()
+    def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+        """Return the place of each query's class, among equals the first, and its score, both (q,).
+
+        The score is the similarity to the nearest key, or where the learner's score is its own the temperature times
+        the largest logit; higher is closer to what is known.
+        """
+        queries = self._transform(X)
+        parts = [(logits.argmax(-1).numpy(), score.numpy()) for logits, score in self._answers(queries)]
+        if not parts:
+            return np.empty(0, np.int64), np.empty(0, X.dtype)
+        codes, scores = zip(*parts, strict=True)
+        return np.concatenate(codes), np.concatenate(scores)
 
     @torch.inference_mode()
     def nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]]:
@@ -206,16 +220,20 @@ class FittedModel:
             queries = queries.double()  # as the learner's own weights are
         return self.learner.transform(queries)
 
-    def _logits(self, queries: Tensor) -> Iterator[Tensor]:
+    def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield logits (q, n_classes) and scores (q,) of one chunk of queries after another."""
+        learner = self.learner
         if self.snapshot is None:
             memory = self.memory.map(lambda x: x.to(queries.dtype))
             size = max(1, CHUNK_BYTES // (8 * max(len(self.classes), len(self.memory.labels))))
-            yield from (self.learner.score(memory, part) for part in queries.split(size))
+            for part in queries.split(size):
+                logits = learner.score(memory, part)
+                yield logits, logits.amax(-1) * learner.temperature.to(logits.dtype)
             return
         size = min(self.snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
         for part in queries.split(size):
             ids, similarity = self.snapshot.retrieve(part, 1)
-            yield self.learner.read(similarity, self.memory, ids)
+            yield learner.read(similarity, self.memory, ids), similarity.amax(-1)
 
 
 def _summarise(

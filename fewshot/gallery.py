@@ -1,4 +1,4 @@
-"""Pages of a classifier: its answers beside the queries, its classes with their images."""
+"""Pages of a classifier: its answers beside the queries, its classes, its calibration, an audit of its support."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from fewshot.calibration.choice import Calibration
 from fewshot.model.answer import Answer
+from fewshot.model.audit import suspects
 from fewshot.model.image_classifier import FewShotImageClassifier
+from fewshot.report import figures
 from fewshot.report.page import Page, QueryAnswer
+from fewshot.support import Support
 
 #: Support images that a page shows of a class.
 SHOWN = 12
@@ -76,10 +80,80 @@ def write_classes(path: str | Path, model: FewShotImageClassifier, facts: Mappin
     _write(page, path)
 
 
+def write_calibration(path: str | Path, found: Calibration) -> None:
+    """Write a page of what `calibrate` has found.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    found : Calibration
+        ``model.calibration_``.
+    """
+    page = Page(
+        "Calibration",
+        "Measured on episodes over classes held out for this: one half of them learned, the other unknown.",
+    )
+    page.cards(
+        [
+            (f"{found.ece_before:.3f} → {found.ece_after:.3f}", "calibration error, before and after"),
+            (f"{found.temperature:.3g}", "temperature of the probabilities"),
+            (f"{found.auroc:.3f}", "AUROC of known against unknown"),
+            (f"{100 * found.fpr_at_95:.0f} %", "unknown accepted where 95 % of the known are"),
+        ]
+    )
+    page.section("How sure, how right; and what a threshold costs")
+    page.figure(
+        figures.calibration(found.reliability, found.curve, found.threshold),
+        "Share of right answers against their confidence, before and after; share of unknown queries accepted and of "
+        "known ones rejected, against the threshold",
+    )
+    page.section(
+        "The threshold",
+        f"A query whose nearest class is less similar than {found.threshold:.4g} is answered as unknown. "
+        f"Of the unknown queries {100 * found.false_accept_rate:g} % are accepted, as asked for; of the known "
+        f"{100 * found.false_reject_rate:.1f} % are rejected. Other classes will differ somewhat.",
+    )
+    rows = {name: str(value) for name, value in found.protocol.items()}
+    page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("episodes"))
+    _write(page, path, "")
+
+
+def write_audit(path: str | Path, model: FewShotImageClassifier, frame: pd.DataFrame) -> None:
+    """Write a page of the support images that may do harm, each with the reason.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    model : FewShotImageClassifier
+        The classifier.
+    frame : DataFrame
+        What its `audit` has returned.
+    """
+    support = model.support_ or Support.none()
+    found = suspects(frame)
+    page = Page(
+        f"{len(found)} of {len(frame)} support images to look at",
+        "Each support image was held against all the others.",
+    )
+    if found:
+        shown: dict[str, list[bytes]] = {}
+        for place, why in found:
+            shown[f"{support.ids[place]} ({support.labels.tolist()[place]}): {why}"] = [support.thumbnails[place]]
+        page.task(shown, [])
+        page.table(frame.loc[[place for place, _ in found]].set_index("id"))
+    else:
+        page.section("Nothing found", "No outlier, no duplicate, and none nearer to another class than to its own.")
+    _write(page, path)
+
+
 def _query(answer: Answer) -> QueryAnswer:
     near = [(neighbour.label, neighbour.similarity, neighbour.thumbnail) for neighbour in answer.neighbours]
     ranking = [(label, share, None) for label, share in answer.ranking]
-    return QueryAnswer(answer.thumbnail, None, ranking, answer.id, near)
+    return QueryAnswer(
+        answer.thumbnail, None, ranking, answer.id, near, verdict=answer.label if answer.rejected else None
+    )
 
 
 def _range(counts: list[int]) -> str:
@@ -90,6 +164,6 @@ def _title(label: Any, n: int) -> str:
     return f"{label} ({n})"
 
 
-def _write(page: Page, path: str | Path) -> None:
+def _write(page: Page, path: str | Path, footer: str = FOOTER) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    page.write(path, FOOTER)
+    page.write(path, footer)

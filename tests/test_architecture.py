@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap"},
     {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support", "distributed"},
     {"learners.base", "snapshot", "replacement", "editing"},
-    {"fitted", "embedding", "index"},
+    {"fitted", "embedding", "index", "calibration"},
     {"estimator"},
     {"classifier", "learners", "weights"},
     {"evaluation", "model"},

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +151,18 @@ def test_a_reader_gets_a_whole_classifier_while_another_saves(model, tmp_path):
         stop.set()
         writer.join()
     assert sizes <= {2, 3}
+
+
+def test_what_the_first_format_wrote_still_answers_the_same(tmp_path):
+    """Written by the version before calibration; see its manifest."""
+    frozen = Path(__file__).parent / "artifacts" / "format_1"
+    expected = json.loads((frozen.parent / "format_1_answers.json").read_text())
+    rng = np.random.default_rng(0)
+    images, queries = rng.integers(0, 256, (6, 16, 16, 3), np.uint8), rng.integers(0, 256, (4, 16, 16, 3), np.uint8)
+    model = FewShotImageClassifier.load(frozen)
+    np.testing.assert_allclose(model.predict_proba(queries), expected["proba"], rtol=1e-4)
+    assert model.predict(queries).tolist() == expected["labels"]
+    assert (model.reject, model.on_error, model.unknown_label) == (None, "unknown", "?")
+    model.partial_fit(images[:1], ["temple"]).save(tmp_path / "now")
+    assert json.loads((tmp_path / "now" / "manifest.json").read_text())["format"] == 2
+    assert FewShotImageClassifier.load(tmp_path / "now").n_support_.tolist() == [2, 3, 2]

@@ -27,6 +27,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 def files(tmp_path):
     """Files by the names that the blocks use: photographs, and small stand-ins for data sets and a checkpoint."""
     write_photos(tmp_path / "photos", 3)
+    write_photos(tmp_path / "others", 3, seed=2)
     shutil.copy(write_photos(tmp_path / "queries", 1, seed=1)[0], tmp_path / "new1.jpg")
     for i in (1, 2):
         Image.new("RGB", (80, 60), (90, 100, 110 + i)).save(tmp_path / f"heron{i}.jpg")

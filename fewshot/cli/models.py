@@ -63,7 +63,8 @@ def predict(options: argparse.Namespace) -> int:
     answers = model.answer(paths, top=max(options.top, 3 if options.report else 1))
     rows: list[dict[str, Any]] = []
     for answer in answers:
-        ranking = (answer.ranking + [("", "")] * options.top)[: min(options.top, len(model.classes_))]
+        known: list[tuple[Any, Any]] = [*([(answer.label, "")] if answer.rejected else []), *answer.ranking]
+        ranking = (known + [("", "")] * options.top)[: min(options.top, len(model.classes_))]
         row: dict[str, Any] = {"image": answer.id}
         for place, (label, share) in enumerate(ranking, start=1):
             suffix = "" if place == 1 else f" {place}"

@@ -155,8 +155,11 @@ class MultiPrototypicalClassifier(BaseFewShotClassifier):
         Whether `partial_fit` refuses classes that the first call did not announce.
     on_invalid : {"raise", "unknown"}, default="raise"
         What happens to a query with NaN or infinity: an error, or the answer `unknown_label`.
+    reject : float or "auto", optional
+        Below which similarity to the nearest key a query is answered `unknown_label`; "auto" takes the threshold that
+        `calibrate` has found. By default every query is answered with a class.
     unknown_label : object, optional
-        The answer for such a query; by default ``"unknown"`` for string labels and -1 for integers.
+        The answer for such queries; by default ``"unknown"`` for string labels and -1 for integers.
 
     Attributes
     ----------
@@ -184,12 +187,15 @@ class MultiPrototypicalClassifier(BaseFewShotClassifier):
         index: str = "auto",
         closed_set: bool = False,
         on_invalid: str = "raise",
+        reject: float | str | None = None,
         unknown_label: object = None,
     ) -> None:
         self.metric = metric
         self.temperature = temperature
         self.n_prototypes = n_prototypes
-        super().__init__(index=index, closed_set=closed_set, on_invalid=on_invalid, unknown_label=unknown_label)
+        super().__init__(
+            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
+        )
 
     def _make_learner(self) -> Learner:
         return MultiPrototypicalLearner(self.metric, self.temperature, n_prototypes=self.n_prototypes)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewshot.classifier import FewShotClassifier
 from fewshot.data.decode import describe
@@ -49,11 +50,17 @@ class Answer:
     id : str
         Its path, or what it was given as.
     label : object
-        The answer; None where the image could not be read.
+        The answer, which is the unknown label where it was rejected; None where the image could not be read.
     probability : float
-        Of the answer; 0 where the image could not be read.
+        Of the likeliest class; 0 where the image could not be read.
     ranking : list of (label, probability)
-        The likeliest classes, the answer first.
+        The likeliest classes, that of the answer first.
+    prototypes : list of (label, similarity)
+        The nearest keys, such as prototypes; none for learners without.
+    margin : float
+        By how much its class is closer than the next, in the unit of the similarity; infinite where there is no other.
+    rejected : bool
+        Whether even the nearest class is too far.
     neighbours : list of Neighbour
         The nearest support images, if support is kept.
     thumbnail : bytes
@@ -66,6 +73,9 @@ class Answer:
     label: Any
     probability: float
     ranking: list[tuple[Any, float]]
+    prototypes: list[tuple[Any, float]]
+    margin: float
+    rejected: bool
     neighbours: list[Neighbour]
     thumbnail: bytes
     error: ImageDecodeError | None = None
@@ -82,14 +92,56 @@ def answer_all(
     """Return the answer to each of `items`, whose embeddings are there, with its reasons."""
     errors = {error.index: error for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in errors]
-    proba = classifier.predict_proba(embedded.embeddings[read])
-    neighbours = nearest_support(classifier, support, embedded.embeddings[read], n_neighbours)
-    answers = [Answer(describe(item), None, 0.0, [], [], b"", errors.get(i)) for i, item in enumerate(items)]
-    for i, share, near in zip(read, proba, neighbours, strict=True):
+    answers = [
+        Answer(describe(item), None, 0.0, [], [], 0.0, False, [], b"", errors.get(i)) for i, item in enumerate(items)
+    ]
+    x = embedded.embeddings[read]
+    columns = (
+        read,
+        classifier.predict(x).tolist(),
+        classifier.predict_proba(x),
+        _margins(classifier, x),
+        _nearest_keys(classifier, x, top),
+        nearest_support(classifier, support, x, n_neighbours),
+    )
+    known, classes = set(classifier.classes_.tolist()), classifier.classes_.tolist()
+    for i, label, share, margin, keys, near in zip(*columns, strict=True):
         order = np.argsort(-share, kind="stable")[: max(top, 1)]
-        ranking = list(zip(classifier.classes_[order].tolist(), share[order].tolist(), strict=True))
-        answers[i] = Answer(describe(items[i]), *ranking[0], ranking[:top], near, embedded.thumbnails[i])
+        ranking = list(zip([classes[place] for place in order], share[order].tolist(), strict=True))
+        answers[i] = Answer(
+            describe(items[i]),
+            label,
+            ranking[0][1],
+            ranking[:top],
+            keys,
+            margin,
+            label not in known,
+            near,
+            embedded.thumbnails[i],
+        )
     return answers
+
+
+def _margins(classifier: FewShotClassifier, x: NDArray[np.float32]) -> list[float]:
+    """Return by how much the best class of each embedding is closer than the next."""
+    model = classifier.model_
+
+    def margin(logits: Tensor) -> NDArray[np.floating]:
+        if logits.shape[-1] < 2:
+            return np.full(len(logits), np.inf)
+        best = logits.topk(2, -1).values
+        return ((best[:, 0] - best[:, 1]) * model.learner.temperature).numpy()
+
+    return model.map_logits(x, margin).tolist()
+
+
+def _nearest_keys(classifier: FewShotClassifier, x: NDArray[np.float32], k: int) -> list[list[tuple[Any, float]]]:
+    """Return label and similarity of the nearest keys of each embedding."""
+    model = classifier.model_
+    if model.snapshot is None or k < 1 or not len(x):
+        return [[] for _ in x]
+    labels, similarities = model.nearest(x, min(k, len(model.memory.labels)))
+    return [list(zip(*row, strict=True)) for row in zip(labels.tolist(), similarities.tolist(), strict=True)]
 
 
 @torch.inference_mode()

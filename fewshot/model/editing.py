@@ -12,15 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot.checks import check_labels
 from fewshot.data.decode import is_name
+from fewshot.model.audit import SAME_IMAGE
 from fewshot.model.inputs import labelled
 from fewshot.support import Support
 
 if TYPE_CHECKING:
     from fewshot.classifier import FewShotClassifier
     from fewshot.embedding.embedder import Embedder
-
-#: How far the embeddings of one image may lie apart, by their length: in another batch it is rounded otherwise.
-SAME_IMAGE = 1e-4
 
 
 class ImageEditingMixin:

@@ -15,21 +15,20 @@ from torch import nn
 
 from fewshot.classifier import FewShotClassifier
 from fewshot.embedding.embedder import Embedded, Embedder
-from fewshot.embedding.items import as_items
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.model import saving
-from fewshot.model.answer import Answer, answer_all
 from fewshot.model.defaults import default_learner, make_embedder
 from fewshot.model.editing import ImageEditingMixin, trimmed
 from fewshot.model.inputs import labelled, leave_out_unread, names_of, on_invalid, on_unread
+from fewshot.model.insight import InsightMixin
 from fewshot.pickling import VersionedPickle
 from fewshot.support import Support
 
 ON_ERROR = ("raise", "skip", "unknown")
 
 
-class FewShotImageClassifier(ImageEditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):
+class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):
     """Learn classes from a few images each, answer, grow, and be saved with all of it in one folder.
 
     Parameters
@@ -44,8 +43,11 @@ class FewShotImageClassifier(ImageEditingMixin, VersionedPickle, ClassifierMixin
     on_error : {"raise", "skip", "unknown"}, default="raise"
         What an image that cannot be read is: an error; left out of the support, with a warning, and as a query
         answered with `unknown_label`; or an error in the support and unknown as a query.
+    reject : float or "auto", optional
+        Below which similarity to the nearest key an image is answered `unknown_label`; "auto" takes the threshold that
+        `calibrate` has found. By default every image is answered with a class.
     unknown_label : object, optional
-        The answer for such a query; by default ``"unknown"`` for labels of text and -1 for integers.
+        The answer for such queries; by default ``"unknown"`` for labels of text and -1 for integers.
     index : {"auto", "exact", "faiss"}, default="auto"
         How the nearest keys are found; see `PrototypeIndex`.
     keep_support : bool, default=True
@@ -88,6 +90,7 @@ class FewShotImageClassifier(ImageEditingMixin, VersionedPickle, ClassifierMixin
         img_size: int | None = None,
         device: str = "auto",
         on_error: str = "raise",
+        reject: float | str | None = None,
         unknown_label: object = None,
         index: str = "auto",
         keep_support: bool = True,
@@ -100,6 +103,7 @@ class FewShotImageClassifier(ImageEditingMixin, VersionedPickle, ClassifierMixin
         self.img_size = img_size
         self.device = device
         self.on_error = on_error
+        self.reject = reject
         self.unknown_label = unknown_label
         self.index = index
         self.keep_support = keep_support
@@ -129,6 +133,7 @@ class FewShotImageClassifier(ImageEditingMixin, VersionedPickle, ClassifierMixin
             default_learner(embedder) if self.learner is None else self.learner,
             index=self.index,
             on_invalid=on_invalid(self.on_error),
+            reject=self.reject,
             unknown_label=self.unknown_label,
         )
         return self._learn(X, y, ids, embedder, classifier, Support.none() if self.keep_support else None)
@@ -220,31 +225,12 @@ class FewShotImageClassifier(ImageEditingMixin, VersionedPickle, ClassifierMixin
         """
         return self._answering().nearest(self._embed(X).embeddings, k)
 
-    def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3) -> list[Answer]:
-        """Return all that is known of each image: the likeliest classes and the nearest support images.
-
-        Parameters
-        ----------
-        X : collection of n images
-            Queries.
-        top : int, default=3
-            Classes in the ranking, at most all.
-        n_neighbours : int, default=3
-            Support images; none where support is not kept.
-
-        Raises
-        ------
-        ImageDecodeError
-            If an image cannot be read and ``on_error="raise"``.
-        """
-        items = as_items(X)
-        embedded = self._embed(items, thumbnails=True)
-        return answer_all(self.classifier_, self.support_, items, embedded, top, n_neighbours)
-
     def _answering(self) -> FewShotClassifier:
         """Return the classifier with the parameters of this moment; they may have been set since it was fitted."""
         check_is_fitted(self)
-        return self.classifier_.set_params(on_invalid=on_invalid(self.on_error), unknown_label=self.unknown_label)
+        return self.classifier_.set_params(
+            on_invalid=on_invalid(self.on_error), reject=self.reject, unknown_label=self.unknown_label
+        )
 
     def _embed(self, X: Any, thumbnails: bool = False) -> Embedded:
         check_is_fitted(self)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewshot.artifact import read_artifact, write_artifact
 from fewshot.backbones import spec_of
+from fewshot.calibration.choice import Calibration
 from fewshot.classifier import FewShotClassifier
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.embedder import Embedder
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="FewShotImageClassifier")
 #: Parameters of the classifier that are saved; the others follow from the data files.
-_PARAMS = ("on_error", "unknown_label", "index", "keep_support", "progress")
+_PARAMS = ("on_error", "reject", "unknown_label", "index", "keep_support", "progress")
 #: Fields of `Statistics` that hold tensors by name.
 _FIELDS = ("sums", "totals", "support")
 
@@ -37,6 +38,7 @@ def save(model: FewShotImageClassifier, folder: str | Path) -> None:
     """Write `model` to `folder`; see `FewShotImageClassifier.save`."""
     embedder, fitted = model.embedder_, model.classifier_.model_
     network, learner = embedder.network, fitted.learner
+    calibration = getattr(model.classifier_, "calibration_", None)
     if spec_of(network) is None:
         raise ValueError(
             "the network was made by hand, so no file can say how to build it; save its embeddings' classifier "
@@ -49,6 +51,7 @@ def save(model: FewShotImageClassifier, folder: str | Path) -> None:
         "params": {name: _plain(getattr(model, name)) for name in _PARAMS},
         "classes": _labels_to_json(fitted.classes),
         "n_support": fitted.n_support.tolist(),
+        "calibration": None if calibration is None else calibration.to_dict(),
     }
     parts: dict[str, Any] = {
         "weights": (fingerprint, lambda: dump_weights(network, learner, embedder.preprocessing)),
@@ -79,19 +82,22 @@ def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, 
             f"backbone {manifest['backbone']['name']!r} may have changed in the installed timm"
         )
     learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
-    params = manifest["params"]
+    params = {"reject": None, **manifest["params"]}  # format 1 had none
     model = cls(checkpoint.path, learner, device=device, **params)
     embedder.set_params(on_error=on_unread(params["on_error"]), progress=params["progress"])
     classifier = FewShotClassifier(
         learner,
         index=params["index"],
         on_invalid=on_invalid(params["on_error"]),
+        reject=params["reject"],
         unknown_label=params["unknown_label"],
     )
     classes = _labels_from_json(manifest["classes"])
     statistics = _statistics_from_tensors(load_file(paths["memory"]), len(classes))
     n_support = np.array(manifest["n_support"], dtype=np.int64)
     classifier.adopt(FittedModel.of(learner.double(), classes, n_support, statistics, params["index"]))
+    if calibration := manifest.get("calibration"):
+        classifier.calibration_ = Calibration(**calibration)
     support = Support.from_tensors(load_file(paths["support"]), classes) if "support" in paths else None
     return model.publish(embedder, classifier, support)
 

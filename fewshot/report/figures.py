@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +183,39 @@ def confusion(frame: pd.DataFrame) -> Figure:
             if share[i, j] >= 0.5:
                 ax.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", fontsize=8,
                         color="white" if share[i, j] > 55 else "black")  # fmt: skip
+    return figure
+
+
+def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[float]], threshold: float) -> Figure:
+    """Draw how often answers are right at each confidence, and what a threshold on the score costs on either side.
+
+    Parameters
+    ----------
+    reliability : mapping
+        ``upper`` ends of bins, and ``before`` and ``after`` with ``confidence`` and ``accuracy`` (0..1, None if empty).
+    curve : mapping
+        ``threshold``, ``false_accept`` and ``false_reject`` (0..1).
+    threshold : float
+        The one that was chosen.
+
+    Returns
+    -------
+    Figure
+        Two panels.
+    """
+    figure, (left, right) = _figure(8.4, 3.4, 2)
+    left.plot([0, 100], [0, 100], color=COLOURS[2], linestyle=":", label="as sure as right")
+    for i, name in enumerate(("before", "after")):
+        points = zip(reliability[name]["confidence"], reliability[name]["accuracy"], strict=True)
+        x, y = zip(*((100 * c, 100 * a) for c, a in points if c is not None), strict=True)
+        left.plot(x, y, marker="o", markersize=4, color=COLOURS[1 - i], label=name)
+    left.set(xlabel="confidence, %", ylabel="right, %", xlim=(0, 102), ylim=(0, 102))
+    for i, (name, what) in enumerate((("false_accept", "unknown accepted"), ("false_reject", "known rejected"))):
+        right.plot(curve["threshold"], [100 * share for share in curve[name]], color=COLOURS[5 * i], label=what)
+    right.axvline(threshold, color=COLOURS[2], linestyle="--", label="chosen")
+    right.set(xlabel="threshold on the similarity", ylabel="queries, %", ylim=(0, 102))
+    for ax in (left, right):
+        ax.legend(frameon=False, fontsize=9)
     return figure
 
 

@@ -38,6 +38,8 @@ class QueryAnswer:
         What the query is called.
     neighbours : sequence of (label, similarity, image)
         The nearest support images.
+    verdict : object, optional
+        What was answered, where that is not the likeliest class: the label for what is unknown.
     """
 
     image: NDArray[np.uint8] | bytes
@@ -45,6 +47,7 @@ class QueryAnswer:
     answers: Sequence[tuple[Any, float, float | None]]
     name: str = ""
     neighbours: Sequence[tuple[Any, float, NDArray[np.uint8] | bytes]] = ()
+    verdict: Any = None
 
     def __post_init__(self) -> None:
         if not self.answers:
@@ -181,7 +184,7 @@ def _tile(image: NDArray[np.uint8] | bytes, label: Any) -> str:
 
 
 def _query(query: QueryAnswer) -> str:
-    answer = query.answers[0][0]
+    answer = query.answers[0][0] if query.verdict is None else query.verdict
     if query.label is None:
         kind, verdict = "told", f"<bdi>{_text(answer)}</bdi>"
     elif answer == query.label:

@@ -1,0 +1,154 @@
+"""Queries of known and of unknown classes, answered in episodes over held-out classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.episode import Episode, check_whole, rows_by_class
+from fewshot.episodes.stream import RESAMPLE, episode_rng
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.similarity import prepare_keys
+
+#: Resamples of the bootstrap.
+N_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredQueries:
+    """Queries of many episodes, answered: some of known classes, the others of classes that were not learned.
+
+    Attributes
+    ----------
+    log_proba : list of ndarray (q, n_way)
+        Log-probabilities of the known queries of each episode.
+    true : list of ndarray (q,)
+        Their classes, as columns of those.
+    known, unknown : ndarray
+        The score of each query of known and of unknown classes: its similarity to the nearest key, or for learners
+        without keys temperature times the largest logit.
+    unknown_class : ndarray
+        The class of each unknown query, as a number.
+    protocol : dict
+        Sizes and seed of the episodes.
+    """
+
+    log_proba: list[NDArray[np.float64]]
+    true: list[NDArray[np.int64]]
+    known: NDArray[np.float64]
+    unknown: NDArray[np.float64]
+    unknown_class: NDArray[np.int64]
+    protocol: dict[str, Any]
+
+    def confidence(self, temperature: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the probability of each answer when log-probabilities are divided by `temperature`, and its truth."""
+        found = [_tempered(rows, temperature) for rows in self.log_proba]
+        right = [rows.argmax(1) == true for rows, true in zip(found, self.true, strict=True)]
+        return np.exp(np.concatenate([rows.max(1) for rows in found])), np.concatenate(right)
+
+    def negative_log_likelihood(self, temperature: float = 1.0) -> float:
+        """Return the mean over all known queries."""
+        rows = (_tempered(p, temperature)[np.arange(len(t)), t] for p, t in zip(self.log_proba, self.true, strict=True))
+        return -float(np.concatenate(list(rows)).mean())
+
+    def false_accepts(self, threshold: float) -> tuple[float, float, float]:
+        """Return the share of unknown queries that a threshold accepts, with its 95 % interval (low, high).
+
+        The interval is that of a bootstrap over classes, since queries of one class are alike.
+        """
+        accepted = self.unknown >= threshold
+        n = np.bincount(self.unknown_class)
+        hits = np.bincount(self.unknown_class, accepted, len(n))[n > 0]
+        n = n[n > 0]
+        rng = episode_rng(self.protocol["seed"], 0, RESAMPLE)
+        drawn = rng.integers(len(n), size=(N_RESAMPLES, len(n)))
+        rates = hits[drawn].sum(1) / n[drawn].sum(1)
+        low, high = np.quantile(rates, [0.025, 0.975])
+        return float(accepted.mean()), float(low), float(high)
+
+
+@torch.inference_mode()
+def score_episodes(
+    learner: Learner,
+    X: NDArray[np.floating],
+    y: ArrayLike,
+    *,
+    n_way: int,
+    n_shot: int,
+    n_query: int = 15,
+    n_episodes: int = 200,
+    seed: int = 0,
+) -> ScoredQueries:
+    """Answer queries in episodes of which one half of the classes is learned and the other is not.
+
+    Parameters
+    ----------
+    learner : Learner
+        Inductive, in the precision of `X` or better.
+    X : ndarray of shape (n, d)
+        Embeddings of held-out classes.
+    y : array-like of shape (n,)
+        Their labels.
+    n_way, n_shot : int
+        Classes learned, at most half of all; support of each. Classes of fewer rows give what they have.
+    n_query, n_episodes, seed : int
+        Queries a class; episodes; their seed.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes of two rows, or a number is below 1.
+    """
+    check_whole(n_way=n_way, n_shot=n_shot, n_query=n_query, n_episodes=n_episodes)
+    rows = {label: places for label, places in rows_by_class(y).items() if len(places) > 1}
+    n_way = min(n_way, len(rows) // 2)
+    if not n_way:
+        raise ValueError(f"{len(rows)} classes have two rows or more; calibration needs at least two such classes")
+    places = np.sort(np.concatenate(list(rows.values())))
+    labels = np.asarray(y)[places]
+    sampler = EpisodeSampler(labels, 2 * n_way, n_shot, n_query, seed=seed, small_classes="use")
+    x = torch.from_numpy(np.ascontiguousarray(X[places])).double()
+    parts = [_score(learner, x, sampler[i], n_way) for i in range(n_episodes)]
+    log_proba, true, known, unknown, classes = zip(*parts, strict=True)
+    codes = np.searchsorted(sampler.classes, np.concatenate(classes))
+    protocol = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query, "n_episodes": n_episodes, "seed": seed}
+    return ScoredQueries(list(log_proba), list(true), np.concatenate(known), np.concatenate(unknown), codes, protocol)
+
+
+def _score(learner: Learner, x: Tensor, episode: Episode, n_way: int) -> tuple[Any, ...]:
+    """Return what `ScoredQueries` holds of one episode, whose first `n_way` classes are learned."""
+    support, query = episode.support_labels < n_way, episode.query_labels < n_way
+    labels = torch.from_numpy(episode.support_labels[support])
+    memory = learner.memorize(learner.learn(x[episode.support[support]], labels, n_way))
+    logits, score = scored_answer(learner, memory, learner.transform(x[episode.query]))
+    true = episode.query_labels
+    return (
+        logits[torch.from_numpy(query)].log_softmax(-1).numpy(),
+        true[query],
+        score.numpy()[query],
+        score.numpy()[~query],
+        episode.classes[true[~query]],
+    )
+
+
+def scored_answer(learner: Learner, memory: Memory, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits (q, n_way) of transformed queries, and the score (q,) of each; see `ScoredQueries`."""
+    if not learner.indexable:
+        logits = learner.score(memory, queries)
+        return logits, logits.amax(-1) * learner.temperature.to(logits.dtype)
+    similarity = prepare_keys(memory.keys, learner.metric).similarity(queries)
+    present = torch.isfinite(memory.log_weight)
+    return learner.read(similarity, memory), similarity.masked_fill(~present, -torch.inf).amax(-1)
+
+
+def _tempered(log_proba: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    scaled = log_proba / temperature
+    top = scaled.max(1, keepdims=True)
+    return scaled - top - np.log(np.exp(scaled - top).sum(1, keepdims=True))

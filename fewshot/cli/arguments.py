@@ -1,0 +1,69 @@
+"""Options that several commands share, and the kinds of values that options take."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+DATA_HELP = "a folder with a folder for each class, a table path,label,split (.csv), or what data_prep has written"
+
+
+def positive(text: str) -> int:
+    """Return a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def seed(text: str) -> int:
+    """Return a seed."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise ValueError
+    return value
+
+
+def percent(text: str) -> float:
+    """Return a share in percent."""
+    value = float(text)
+    if not 0 <= value < 100:
+        raise ValueError
+    return value
+
+
+positive.__name__, seed.__name__ = "whole number above 0", "seed (a whole number from 0 to 4294967295)"
+percent.__name__ = "share (in percent, at least 0, below 100)"
+
+
+def command(commands: Any, name: str, module: str, help: str, description: str = "") -> argparse.ArgumentParser:
+    """Add a command, which the function of its name in a module of `fewshot.cli` runs."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=description or help)
+    command.set_defaults(module=module)
+    return command
+
+
+def backbone(
+    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", size: str = "the network's own"
+) -> None:
+    """Add the options that say which network embeds."""
+    one = command.add_mutually_exclusive_group()
+    one.add_argument("--backbone", default=default, metavar="NAME", help="any timm name (default: %(default)s)")
+    one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a network that fewshot train has written")
+    command.add_argument(
+        "--weights", metavar="FILE", help="weights of the backbone: a local file, 'offline' or 'random'"
+    )
+    command.add_argument("--pretrained", action="store_true", help="fetch the weights from timm's hub")
+    command.add_argument("--size", type=positive, metavar="PX", help=f"side of the images (default: {size})")
+
+
+def tables(command: argparse.ArgumentParser) -> None:
+    """Add the options that write tables."""
+    command.add_argument("--csv", metavar="FILE", help="write the table as CSV; - for standard output")
+    command.add_argument("--json", metavar="FILE", help="write it as JSON; - for standard output")
+
+
+def common(command: argparse.ArgumentParser) -> None:
+    """Add the options of every command that embeds."""
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")

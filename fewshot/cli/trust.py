@@ -1,0 +1,50 @@
+"""``fewshot calibrate`` and ``audit``: how far a classifier can be trusted."""
+
+from __future__ import annotations
+
+import argparse
+
+from fewshot.cli.models import load, n_images
+from fewshot.cli.tables import give, is_piped
+from fewshot.data.images import LabeledImages
+from fewshot.gallery import write_audit, write_calibration
+from fewshot.model.audit import suspects
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Calibrate a classifier on held-out classes."""
+    model = load(options)
+    data = LabeledImages.open(options.data, options.split)
+    model.calibrate(data, false_accept_rate=options.false_accepts / 100, n_episodes=options.episodes, seed=options.seed)
+    found = model.calibration_
+    model.set_params(reject=None if options.keep_answering else "auto").save(options.dir)
+    print(f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} now")
+    print(
+        f"known or unknown   AUROC {found.auroc:.3f}; at 95 % known accepted, {100 * found.fpr_at_95:.0f} % unknown are"
+    )
+    print(
+        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted, "
+        f"{100 * found.false_reject_rate:.1f} % of known ones rejected"
+    )
+    print(f"{options.dir} " + ("answers always" if options.keep_answering else 'answers "unknown" below the threshold'))
+    if options.report:
+        write_calibration(options.report, found)
+        print(f"figures: {options.report}")
+    return 0
+
+
+def audit(options: argparse.Namespace) -> int:
+    """List support images that may do harm."""
+    model = load(options)
+    frame = model.audit()
+    found = suspects(frame)
+    labels = frame["label"].tolist()
+    rows = [{"image": frame["id"][place], "class": labels[place], "why": why} for place, why in found]
+    give(rows, options)
+    if not is_piped(options):
+        print(f"{len(found)} of {n_images(len(frame))} to look at")
+    if options.report:
+        write_audit(options.report, model, frame)
+        if not is_piped(options):
+            print(f"pictures: {options.report}")
+    return 0

@@ -1,0 +1,101 @@
+"""``fewshot calibrate`` and ``audit``."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fewshot import FewShotImageClassifier
+from fewshot.cli import main
+from fewshot.data.packed import write_packed
+from tests.photographs import quick_embedder, write_photos
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Write a classifier, images and held-out data."""
+    paths = write_photos(tmp_path / "photos", 3)
+    labels = [path.split("/")[-2] for path in paths]
+    copy = tmp_path / "photos" / "copy.png"
+    shutil.copy(paths[0], copy)
+    FewShotImageClassifier(quick_embedder()).fit([*paths, str(copy)], [*labels, "flower"]).save(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (8, 5, 32, 32, 3)) + rng.integers(0, 190, (8, 1, 1, 1, 3))
+    table = pd.DataFrame({"path": "made", "label": np.arange(8).repeat(5), "split": "val"})
+    write_packed(tmp_path / "held_out", images.reshape(-1, 32, 32, 3).astype(np.uint8), table, {})
+    return tmp_path, paths
+
+
+def test_calibrating_makes_it_say_unknown(made, capsys):
+    folder, paths = made
+    model, noise = str(folder / "model"), str(folder / "noise.png")
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)).save(noise)
+    page = folder / "pages" / "calibration.html"
+    command = ["calibrate", model, str(folder / "held_out"), "--episodes", "20", "--report", str(page)]
+    assert main([*command, "--false-accepts", "0"]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "calibration error",
+        "AUROC",
+        "0 % of unknown images are accepted",
+        'answers "unknown" below',
+        "figures",
+    ):
+        assert part in shown
+    assert "known ones rejected" in page.read_text(encoding="utf-8")
+    loaded = FewShotImageClassifier.load(model)
+    threshold = loaded.set_params(reject=None).calibration_.threshold
+    expected = [s < threshold for s in loaded.nearest([noise, paths[1]])[1][:, 0]]
+    assert main(["predict", model, noise, paths[1], "--json", "-", "--top", "2", "--report", str(page)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["label"] == "unknown" for row in rows] == expected
+    for row in rows:
+        if row["label"] == "unknown":
+            assert (row["probability"], row["label 2"] in ("flower", "temple")) == ("", True)
+    if any(expected):
+        assert ">unknown<" in page.read_text(encoding="utf-8")
+    assert main([*command, "--keep-answering"]) == 0
+    assert "answers always" in capsys.readouterr().out
+    assert FewShotImageClassifier.load(model).reject is None
+
+
+def test_an_audit_lists_a_duplicate_and_shows_it(made, capsys):
+    folder, paths = made
+    page = folder / "audit.html"
+    assert main(["audit", str(folder / "model"), "--report", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert f"the same as {paths[0]}" in shown
+    assert "of 7 images to look at" in shown
+    text = page.read_text(encoding="utf-8")
+    assert f"the same as {paths[0]}" in text
+    assert "data:image/" in text
+    assert main(["audit", str(folder / "model"), "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert any("copy.png" in row["image"] and row["class"] == "flower" for row in rows)
+
+
+def test_nothing_to_look_at_is_said(made, capsys):
+    folder, _ = made
+    FewShotImageClassifier(quick_embedder()).fit([Image.new("RGB", (9, 9))], ["a"]).save(folder / "one")
+    assert main(["audit", str(folder / "one"), "--report", str(folder / "page.html")]) == 0
+    assert "0 of 1 image to look at" in capsys.readouterr().out
+    assert "Nothing found" in (folder / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("calibrate", "{model}", "{held_out}", "--split", "test"), "test"),
+        (("calibrate", "{model}", "{model}"), ""),
+        (("calibrate", "{held_out}", "{held_out}"), "its digest does not fit"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, message, made, capsys):
+    names = {"model": made[0] / "model", "held_out": made[0] / "held_out"}
+    assert main([argument.format(**names) for argument in arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
