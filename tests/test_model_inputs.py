@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fewshot import LabeledImages
-from fewshot.embedding.embedder import Embedded
+from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.model.inputs import labelled, leave_out_unread, names_of, on_invalid
 

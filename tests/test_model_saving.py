@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fewshot import FewShotImageClassifier, MatchingLearner, create_backbone
-from fewshot.errors import ArtifactError
+from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, create_backbone
+from fewshot.artifact import size_of
+from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.randomness import seeded
 from tests.photographs import photos, quick_embedder, write_photos
 
@@ -166,3 +167,34 @@ def test_what_the_first_format_wrote_still_answers_the_same(tmp_path):
     model.partial_fit(images[:1], ["temple"]).save(tmp_path / "now")
     assert json.loads((tmp_path / "now" / "manifest.json").read_text())["format"] == 2
     assert FewShotImageClassifier.load(tmp_path / "now").n_support_.tolist() == [2, 3, 2]
+
+
+def test_pretrained_weights_can_be_named_instead_of_written(tmp_path, monkeypatch):
+    queries, _ = photos(2, seed=1)
+    model = FewShotImageClassifier("tf_efficientnet_lite0", img_size=64, progress=False).fit(*photos(2))
+    model.save(tmp_path / "model", weights="reference")
+    assert size_of(tmp_path / "model") < 200_000
+    loaded = FewShotImageClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
+    loaded.partial_fit(queries[:1], ["new"]).save(tmp_path / "model")  # still by name
+    assert size_of(tmp_path / "model") < 200_000
+    loaded.save(tmp_path / "model", weights="embed")
+    assert size_of(tmp_path / "model") > 10_000_000
+    again = FewShotImageClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict_proba(queries), loaded.predict_proba(queries))
+    loaded.save(tmp_path / "named", weights="reference")
+    monkeypatch.setattr(Embedder, "fingerprint", "0" * 64)
+    with pytest.raises(ArtifactError, match="the weights found here do not make the network .* where they come from"):
+        FewShotImageClassifier.load(tmp_path / "named")
+
+
+def test_weights_without_a_name_are_written(model, tmp_path):
+    with pytest.raises(ValueError, match="have no name by which .*: save with weights='embed'"):
+        model.save(tmp_path / "model", weights="reference")
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(UnknownNameError, match="no weights is called 'refer'; did you mean 'reference'"):
+        model.save(tmp_path / "model", weights="refer")
+    model.save(tmp_path / "model")
+    loaded = FewShotImageClassifier.load(tmp_path / "model")
+    with pytest.raises(ValueError, match="have no name by which"):  # a file of weights is no name
+        loaded.save(tmp_path / "model", weights="reference")

@@ -63,6 +63,11 @@ def tables(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", metavar="FILE", help="write it as JSON; - for standard output")
 
 
+def cache(command: argparse.ArgumentParser) -> None:
+    """Add the option that keeps embeddings."""
+    command.add_argument("--cache", metavar="DIR", help="keep embeddings there: no image is embedded twice")
+
+
 def common(command: argparse.ArgumentParser) -> None:
     """Add the options of every command that embeds."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.cli.arguments import DATA_HELP, backbone, command, common, percent, positive, seed, tables
+from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, percent, positive, seed, tables
 
 
 def fit_options(commands: Any) -> None:
@@ -21,7 +21,11 @@ def fit_options(commands: Any) -> None:
     fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
     fit.add_argument("--split", metavar="NAME", help="only this split of the data")
     backbone(fit)
+    cache(fit)
     fit.add_argument("--learner", metavar="NAME", help="method (default: the checkpoint's, else cosine prototypes)")
+    fit.add_argument(
+        "--reference", action="store_true", help="store the name and the hash of pretrained weights instead of them"
+    )
     fit.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
     fit.add_argument("--force", action="store_true", help="replace a classifier that is in DIR")
     common(fit)

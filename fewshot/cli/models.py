@@ -30,7 +30,7 @@ def fit(options: argparse.Namespace) -> int:
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error)
     data, start = LabeledImages.open(options.folder, options.split), time.perf_counter()
     model.fit(data)
-    model.save(options.out)
+    model.save(options.out, weights="reference" if options.reference else "embed")
     n = int(model.n_support_.sum())
     print(f"learned {n_classes(len(model.classes_))} from {n_images(n)} in {time.perf_counter() - start:.1f} s")
     if len(model.classes_) == 1:
@@ -111,6 +111,7 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
         pretrained=options.pretrained,
         img_size=options.size,
         device=options.device,
+        cache=options.cache,
         progress=not options.quiet,
     )
 

@@ -7,7 +7,7 @@ import textwrap
 from typing import Any
 
 from fewshot._version import __version__
-from fewshot.cli.arguments import DATA_HELP, backbone, command, common, positive, seed, tables
+from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, positive, seed, tables
 from fewshot.cli.model_options import MODEL_COMMANDS
 from fewshot.training.config import TrainConfig
 
@@ -90,6 +90,7 @@ def _evaluate(commands: Any) -> None:
     evaluate.add_argument("data", metavar="DATA", help=DATA_HELP)
     evaluate.add_argument("--split", metavar="NAME", help="default: test, where the data have splits")
     backbone(evaluate)
+    cache(evaluate)
     evaluate.add_argument(
         "--learner", metavar="NAME", help="method (default: the checkpoint's, else cosine prototypes)"
     )

@@ -17,7 +17,8 @@ from fewshot.errors import ImageDecodeError
 
 #: Images of more pixels are refused before they are unpacked; Pillow's own limit for a warning.
 MAX_PIXELS = 89_478_485
-_ORIENTATION = 0x0112
+#: The EXIF tag of how an image is turned.
+ORIENTATION = 0x0112
 #: What lies under transparent pixels.
 BACKGROUND = (255, 255, 255)
 #: Axes that can hold channels: grey, grey and alpha, colour, colour and alpha.
@@ -81,7 +82,7 @@ def decode(source: Any, *, background: tuple[int, int, int] = BACKGROUND, max_pi
                 f"{name} has {getattr(image, 'n_frames', 1)} frames; the first is taken", UserWarning, stacklevel=2
             )
         image.load()
-        if image.getexif().get(_ORIENTATION, 1) != 1:  # otherwise it would be copied for nothing
+        if image.getexif().get(ORIENTATION, 1) != 1:  # otherwise it would be copied for nothing
             image = ImageOps.exif_transpose(image)
         return _to_rgb(image, name, background)
     except ImageDecodeError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -17,38 +16,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from torch import nn
 
 from fewshot.data.preprocess import Preprocessing
-from fewshot.embedding.items import CHUNK_PIXELS, as_items, check_paths, prepared_chunks
+from fewshot.embedding.batches import Embedded, embed_items
+from fewshot.embedding.cache import EmbeddingCache, embed_through
+from fewshot.embedding.items import as_items, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
-from fewshot.embedding.network import evaluating
 from fewshot.embedding.sources import Source
-from fewshot.errors import ArtifactError, ImageDecodeError, UnknownNameError
-from fewshot.heap import keeping_memory
-from fewshot.progress import progress_bar
+from fewshot.errors import ArtifactError, UnknownNameError
 
 ON_ERROR = ("raise", "nan")
-#: Seconds before a progress bar appears.
-BAR_AFTER = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """What became of a collection of images.
-
-    Attributes
-    ----------
-    embeddings : ndarray of shape (n, d), float32
-        NaN in the rows of images that could not be read.
-    errors : list of ImageDecodeError
-        Why, one for each such image.
-    thumbnails : list of bytes
-        Small pictures of what the network saw, if they were asked for; empty where an image could not be read.
-    """
-
-    embeddings: NDArray[np.float32]
-    errors: list[ImageDecodeError]
-    thumbnails: list[bytes] = field(default_factory=list)
-
-
 #: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
 #: What clones share, and what scikit-learn would copy for them.
@@ -81,6 +56,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Threads that decode; by default two a core, at most 16.
     on_error : {"raise", "nan"}, default="raise"
         Whether an image that cannot be read is an error, or a row of NaN and a warning.
+    cache : path, optional
+        A folder where embeddings are kept by the content of their images and the fingerprint, so that an image is
+        embedded once, also by other processes and under another name.
     progress : bool, default=True
         Whether work of more than two seconds shows a progress bar on standard error.
 
@@ -114,6 +92,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         batch_size: int | None = None,
         n_jobs: int | None = None,
         on_error: str = "raise",
+        cache: str | Path | None = None,
         progress: bool = True,
     ) -> None:
         self.backbone = backbone
@@ -124,6 +103,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.on_error = on_error
+        self.cache = cache
         self.progress = progress
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
@@ -266,30 +246,24 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 f"was saved with ({loaded.fingerprint[:12]}, expected {expected[:12]}); install the same"
             )
 
-    @torch.inference_mode()
     def _embed(self, items: Any, thumbnails: bool) -> Embedded:
         loaded = self._load()
-        n_jobs = self.n_jobs or min(16, 2 * (os.cpu_count() or 1))
-        size, seen = self.batch_size or loaded.batch_size, loaded.preprocessing
-        n_chunk = CHUNK_PIXELS // (seen.height * seen.width)
-        # A network on the CPU has no core to spare for decoding beside it: there the two take turns.
-        ahead = 0 if loaded.is_on_cpu else 2
-        parts, errors, pictures = [], [], []
-        with (
-            evaluating(loaded.network),
-            keeping_memory(),
-            progress_bar(
-                len(items), "image", show=self.progress, desc="embedding", delay=BAR_AFTER, leave=False
-            ) as bar,
-        ):
-            for chunk in prepared_chunks(items, seen, max(n_chunk, size), n_jobs, ahead, thumbnails):
-                errors += [error for _, _, error in chunk if error is not None]
-                if errors and self.on_error == "raise":
-                    raise errors[0]
-                pictures += [picture or b"" for _, picture, _ in chunk] if thumbnails else []
-                for start in range(0, len(chunk), size):
-                    parts.append(loaded.embed([pixels for pixels, _, _ in chunk[start : start + size]]))
-                    bar.update(len(parts[-1]))
-            if not parts:
-                parts.append(loaded.embed([None])[:0])
-        return Embedded(np.concatenate(parts), errors, pictures)
+
+        def embed(some: Any) -> Embedded:
+            return embed_items(
+                loaded,
+                some,
+                batch_size=self.batch_size,
+                n_jobs=self.n_jobs,
+                stop=self.on_error == "raise" and self.cache is None,  # with one, what can be embedded is kept first
+                progress=self.progress,
+                thumbnails=thumbnails,
+            )
+
+        if self.cache is None:
+            return embed(items)
+        cache = EmbeddingCache(self.cache, loaded.fingerprint)
+        embedded = embed_through(cache, items, embed, thumbnails, self.n_jobs)
+        if embedded.errors and self.on_error == "raise":
+            raise embedded.errors[0]
+        return embedded

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot.classifier import FewShotClassifier
 from fewshot.data.decode import describe
-from fewshot.embedding.embedder import Embedded
+from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.snapshot import KeySnapshot, search_in_chunks, to_tensor
 from fewshot.support import Support

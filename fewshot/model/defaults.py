@@ -24,6 +24,7 @@ def make_embedder(
     pretrained: bool,
     img_size: int | None,
     device: str,
+    cache: str | Path | None,
     progress: bool,
 ) -> Embedder:
     """Return an embedder of one's own: of a backbone, or a clone of the one that is given.
@@ -35,9 +36,15 @@ def make_embedder(
     """
     if not isinstance(backbone, Embedder):
         return Embedder(
-            backbone, weights=weights, pretrained=pretrained, img_size=img_size, device=device, progress=progress
+            backbone,
+            weights=weights,
+            pretrained=pretrained,
+            img_size=img_size,
+            device=device,
+            cache=cache,
+            progress=progress,
         )
-    for name, value in (("weights", weights), ("pretrained", pretrained), ("img_size", img_size)):
+    for name, value in (("weights", weights), ("pretrained", pretrained), ("img_size", img_size), ("cache", cache)):
         if value:
             raise ValueError(f"{name} belongs to the Embedder that is given as backbone; set it there")
     return clone(backbone)

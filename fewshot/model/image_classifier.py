@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from fewshot.classifier import FewShotClassifier
-from fewshot.embedding.embedder import Embedded, Embedder
+from fewshot.embedding.batches import Embedded
+from fewshot.embedding.embedder import Embedder
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.model import saving
@@ -38,7 +39,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with, and for other
         backbones cosine prototypes: ``PrototypicalLearner("cosine", temperature=0.05)``.
-    weights, pretrained, img_size, device
+    weights, pretrained, img_size, device, cache
         Of the `Embedder`; left out where `backbone` is one.
     on_error : {"raise", "skip", "unknown"}, default="raise"
         What an image that cannot be read is: an error; left out of the support, with a warning, and as a query
@@ -80,6 +81,9 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     (3,)
     """
 
+    #: How its weights are written unless `save` is told.
+    _stored = "embed"
+
     def __init__(
         self,
         backbone: str | Path | nn.Module | Embedder = "tf_efficientnet_lite0",
@@ -94,6 +98,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         unknown_label: object = None,
         index: str = "auto",
         keep_support: bool = True,
+        cache: str | Path | None = None,
         progress: bool = True,
     ) -> None:
         self.backbone = backbone
@@ -107,6 +112,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         self.unknown_label = unknown_label
         self.index = index
         self.keep_support = keep_support
+        self.cache = cache
         self.progress = progress
 
     def fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
@@ -188,7 +194,9 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     def _make_embedder(self) -> Embedder:
         if self.on_error not in ON_ERROR:
             raise UnknownNameError("on_error", self.on_error, ON_ERROR)
-        made = make_embedder(self.backbone, self.weights, self.pretrained, self.img_size, self.device, self.progress)
+        made = make_embedder(
+            self.backbone, self.weights, self.pretrained, self.img_size, self.device, self.cache, self.progress
+        )
         return made.set_params(on_error=on_unread(self.on_error))
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -240,7 +248,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             warnings.filterwarnings("ignore", message=".*images could not be read.*")
             return self.embedder_.embed(X, thumbnails=thumbnails)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, weights: str | None = None) -> None:
         """Write the classifier to a folder of JSON and safetensors, or replace the one that is there.
 
         Weights, preprocessing, statistics, labels and kept support are all in it. The folder is replaced in one step:
@@ -250,16 +258,22 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         ----------
         folder : path
             New, empty, or one that `save` has written.
+        weights : {"embed", "reference"}, optional
+            Whether the network's weights are written, or only the name of the pretrained backbone and the hash of its
+            weights, which must then be found where the folder is loaded. By default as it was loaded, else ``embed``.
 
         Raises
         ------
         ArtifactError
             If the folder holds something else.
         ValueError
-            If the network was made by hand, so that no file can say how to build it.
+            If the network was made by hand, so that no file can say how to build it, or its weights are to be found
+            by a name that they have not.
         """
         check_is_fitted(self)
-        saving.save(self, folder)
+        stored = weights or self._stored
+        saving.save(self, folder, stored)
+        self._stored = stored
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> Self:

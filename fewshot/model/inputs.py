@@ -9,7 +9,7 @@ import numpy as np
 
 from fewshot.data.decode import describe
 from fewshot.data.images import LabeledImages
-from fewshot.embedding.embedder import Embedded
+from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import as_items
 
 

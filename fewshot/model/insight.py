@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from fewshot.calibration.choice import Calibration
     from fewshot.classifier import FewShotClassifier
-    from fewshot.embedding.embedder import Embedded, Embedder
+    from fewshot.embedding.batches import Embedded
+    from fewshot.embedding.embedder import Embedder
     from fewshot.support import Support
 
 

@@ -17,16 +17,19 @@ from fewshot.calibration.choice import Calibration
 from fewshot.classifier import FewShotClassifier
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.embedder import Embedder
-from fewshot.errors import ArtifactError
+from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
+from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.memory import Statistics
 from fewshot.model.inputs import on_invalid, on_unread
 from fewshot.support import Support
-from fewshot.weights import build_learner, dump_weights
+from fewshot.weights import build_learner, describe_learner, dump_weights
 
 if TYPE_CHECKING:
     from fewshot.model.image_classifier import FewShotImageClassifier
 
+#: What of the network is written: its weights, or the name by which they are found and their hash.
+WEIGHTS = ("embed", "reference")
 M = TypeVar("M", bound="FewShotImageClassifier")
 #: Parameters of the classifier that are saved; the others follow from the data files.
 _PARAMS = ("on_error", "reject", "unknown_label", "index", "keep_support", "progress")
@@ -34,8 +37,10 @@ _PARAMS = ("on_error", "reject", "unknown_label", "index", "keep_support", "prog
 _FIELDS = ("sums", "totals", "support")
 
 
-def save(model: FewShotImageClassifier, folder: str | Path) -> None:
+def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> None:
     """Write `model` to `folder`; see `FewShotImageClassifier.save`."""
+    if weights not in WEIGHTS:
+        raise UnknownNameError("weights", weights, WEIGHTS)
     embedder, fitted = model.embedder_, model.classifier_.model_
     network, learner = embedder.network, fitted.learner
     calibration = getattr(model.classifier_, "calibration_", None)
@@ -45,7 +50,7 @@ def save(model: FewShotImageClassifier, folder: str | Path) -> None:
             "(model.classifier_), or make the network with create_backbone"
         )
     fingerprint = embedder.fingerprint
-    content = {
+    content: dict[str, Any] = {
         "backbone": spec_of(network),
         "fingerprint": fingerprint,
         "params": {name: _plain(getattr(model, name)) for name in _PARAMS},
@@ -53,10 +58,12 @@ def save(model: FewShotImageClassifier, folder: str | Path) -> None:
         "n_support": fitted.n_support.tolist(),
         "calibration": None if calibration is None else calibration.to_dict(),
     }
-    parts: dict[str, Any] = {
-        "weights": (fingerprint, lambda: dump_weights(network, learner, embedder.preprocessing)),
-        "memory": (None, lambda: to_bytes(_statistics_to_tensors(fitted.statistics))),
-    }
+    parts: dict[str, Any] = {"memory": (None, lambda: to_bytes(_statistics_to_tensors(fitted.statistics)))}
+    if weights == "embed":
+        parts["weights"] = (fingerprint, lambda: dump_weights(network, learner, embedder.preprocessing))
+    else:
+        content |= {"source": _source(embedder), "learner": describe_learner(learner)}
+        parts["learner"] = (None, lambda: to_bytes({k: v.contiguous() for k, v in learner.state_dict().items()}))
     if model.support_ is not None:
         kept = model.support_
         parts["support"] = (None, lambda: to_bytes(kept.to_tensors(fitted.classes)))
@@ -74,16 +81,23 @@ def load(cls: type[M], folder: str | Path, device: str) -> M:
 
 
 def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, Any], paths: dict[str, Path]) -> M:
-    checkpoint = Checkpoint.open(paths["weights"])
-    embedder = Embedder(checkpoint.path, device=device)
+    if "weights" in paths:
+        checkpoint = Checkpoint.open(paths["weights"])
+        source: dict[str, Any] = {"backbone": checkpoint.path}
+        learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
+    else:
+        source = manifest["source"]
+        learner = build_learner(manifest["learner"], load_file(paths["learner"]))
+    embedder = Embedder(**source, device=device)
     if embedder.fingerprint != manifest["fingerprint"]:
+        where = f"in {folder}" if "weights" in paths else "found here"
         raise ArtifactError(
-            f"the weights in {folder} do not make the network that this classifier was fitted with; the "
-            f"backbone {manifest['backbone']['name']!r} may have changed in the installed timm"
+            f"the weights {where} do not make the network that this classifier was fitted with; the "
+            f"backbone {manifest['backbone']['name']!r} may have changed in the installed timm, or its weights where "
+            "they come from"
         )
-    learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
     params = {"reject": None, **manifest["params"]}  # format 1 had none
-    model = cls(checkpoint.path, learner, device=device, **params)
+    model = cls(**source, learner=learner, device=device, **params)
     embedder.set_params(on_error=on_unread(params["on_error"]), progress=params["progress"])
     classifier = FewShotClassifier(
         learner,
@@ -99,7 +113,20 @@ def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, 
     if calibration := manifest.get("calibration"):
         classifier.calibration_ = Calibration(**calibration)
     support = Support.from_tensors(load_file(paths["support"]), classes) if "support" in paths else None
+    model._stored = "embed" if "weights" in paths else "reference"
     return model.publish(embedder, classifier, support)
+
+
+def _source(embedder: Embedder) -> dict[str, Any]:
+    """Return the parameters that find the weights of a named backbone again, wherever its package or the hub is."""
+    parameters = {name: getattr(embedder, name) for name in ("backbone", "weights", "pretrained", "img_size")}
+    by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
+    if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
+        raise ValueError(
+            "the weights of this network have no name by which they could be found elsewhere; only those of a timm "
+            "backbone from the hub or from the extra 'offline' have: save with weights='embed'"
+        )
+    return parameters
 
 
 def _plain(value: Any) -> Any:

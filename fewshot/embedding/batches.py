@@ -1,0 +1,93 @@
+"""From images to their embeddings, one chunk after another: decoding on threads, then the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewshot.embedding.items import CHUNK_PIXELS, prepared_chunks
+from fewshot.embedding.loaded import Loaded
+from fewshot.embedding.network import evaluating
+from fewshot.errors import ImageDecodeError
+from fewshot.heap import keeping_memory
+from fewshot.progress import progress_bar
+
+#: Seconds before a progress bar appears.
+BAR_AFTER = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What became of a collection of images.
+
+    Attributes
+    ----------
+    embeddings : ndarray of shape (n, d), float32
+        NaN in the rows of images that could not be read.
+    errors : list of ImageDecodeError
+        Why, one for each such image.
+    thumbnails : list of bytes
+        Small pictures of what the network saw, if they were asked for; empty where an image could not be read.
+    """
+
+    embeddings: NDArray[np.float32]
+    errors: list[ImageDecodeError]
+    thumbnails: list[bytes] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def embed_items(
+    loaded: Loaded,
+    items: Sequence[Any],
+    *,
+    batch_size: int | None = None,
+    n_jobs: int | None = None,
+    stop: bool = True,
+    progress: bool = False,
+    thumbnails: bool = False,
+) -> Embedded:
+    """Embed images with a network that is in place.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The network.
+    items : sequence of n images
+        As `as_items` returns them.
+    batch_size, n_jobs : int, optional
+        See `Embedder`.
+    stop : bool, default=True
+        Whether an image that cannot be read is raised; else its row is NaN.
+    progress, thumbnails : bool, default=False
+        Whether to show a bar, and to make small pictures.
+
+    Raises
+    ------
+    ImageDecodeError
+        If `stop`, for the first image that cannot be read.
+    """
+    n_jobs = n_jobs or min(16, 2 * (os.cpu_count() or 1))
+    size, seen = batch_size or loaded.batch_size, loaded.preprocessing
+    n_chunk = CHUNK_PIXELS // (seen.height * seen.width)
+    # A network on the CPU has no core to spare for decoding beside it: there the two take turns.
+    ahead = 0 if loaded.is_on_cpu else 2
+    parts, errors, pictures = [], [], []
+    bar = progress_bar(len(items), "image", show=progress, desc="embedding", delay=BAR_AFTER, leave=False)
+    with evaluating(loaded.network), keeping_memory(), bar:
+        for chunk in prepared_chunks(items, seen, max(n_chunk, size), n_jobs, ahead, thumbnails):
+            errors += [error for _, _, error in chunk if error is not None]
+            if errors and stop:
+                raise errors[0]
+            pictures += [picture or b"" for _, picture, _ in chunk] if thumbnails else []
+            for start in range(0, len(chunk), size):
+                parts.append(loaded.embed([pixels for pixels, _, _ in chunk[start : start + size]]))
+                bar.update(len(parts[-1]))
+        if not parts:
+            parts.append(loaded.embed([None])[:0])
+    return Embedded(np.concatenate(parts), errors, pictures)

@@ -1,0 +1,155 @@
+"""Embeddings kept on disk by the content of their images, so that no image is embedded twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewshot.checks import to_numpy
+from fewshot.data.decode import ORIENTATION
+from fewshot.embedding.batches import Embedded
+from fewshot.errors import ImageDecodeError
+
+#: Part of every file's name: raised when the same image would be embedded otherwise.
+_VERSION = 1
+#: Keys that one question to the database may name, and seconds that one process waits for another to write.
+_CHUNK, _PATIENCE = 500, 60.0
+Row = tuple[NDArray[np.float32], bytes]
+
+
+class EmbeddingCache:
+    """Embeddings and small pictures in one SQLite file for each network; any number of processes may share it.
+
+    Parameters
+    ----------
+    folder : path
+        Made if needed.
+    fingerprint : str
+        Of network and preprocessing, see `Embedder`.
+    """
+
+    def __init__(self, folder: str | Path, fingerprint: str) -> None:
+        self.path = Path(folder) / f"embeddings-{_VERSION}-{fingerprint[:32]}.sqlite"
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Row]:
+        """Return embedding and picture (empty if none was made) of each key that is there and whole."""
+        wanted = list(dict.fromkeys(keys))
+        parts = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
+        rows = self._try("read", lambda base: [row for part in parts for row in _select(base, part)]) or []
+        # Where a bit has flipped the image is embedded again.
+        return {
+            key: (np.frombuffer(vector, np.float32), picture)
+            for key, vector, picture, checksum in rows
+            if checksum == _checksum(key, vector, picture)
+        }
+
+    def put(self, rows: dict[bytes, Row]) -> None:
+        """Keep embeddings, all of them or none; those that are there are replaced."""
+        values = [(key, vector.tobytes(), picture) for key, (vector, picture) in rows.items()]
+        if values:
+            insert = "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?)"
+            self._try("written", lambda base: base.executemany(insert, [(*row, _checksum(*row)) for row in values]))
+
+    def _try(self, what: str, use: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Use the database; where it cannot be used, say so and go on without: a cache holds nothing of value."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as base, base:  # the second commits
+                base.execute("PRAGMA journal_mode=WAL")
+                base.execute("PRAGMA synchronous=NORMAL")
+                base.execute(
+                    "CREATE TABLE IF NOT EXISTS embeddings "
+                    "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, picture BLOB NOT NULL, checksum BLOB NOT NULL)"
+                )
+                return use(base)
+        except (sqlite3.Error, OSError) as error:
+            warnings.warn(
+                f"the cache {self.path} cannot be {what} ({error}); going on without, delete it to begin a new one",
+                UserWarning,
+                stacklevel=5,
+            )
+            return None
+
+
+def _select(base: sqlite3.Connection, keys: Sequence[bytes]) -> Iterable[tuple[bytes, bytes, bytes, bytes]]:
+    marks = ", ".join("?" * len(keys))
+    return base.execute(f"SELECT key, vector, picture, checksum FROM embeddings WHERE key IN ({marks})", keys)
+
+
+def embed_through(
+    cache: EmbeddingCache,
+    items: Sequence[Any],
+    embed: Callable[[Sequence[Any]], Embedded],
+    thumbnails: bool,
+    n_jobs: int | None,
+) -> Embedded:
+    """Return what `embed` would, which is asked only for images whose embedding is not in the cache, each once."""
+    with ThreadPoolExecutor(n_jobs or min(16, 2 * (os.cpu_count() or 1))) as pool:
+        keys = list(pool.map(content_key, items))
+    rows = cache.get(key for key in keys if key is not None)
+    if thumbnails:
+        rows = {key: row for key, row in rows.items() if row[1]}
+    first: dict[Any, int] = {}  # the place of each image that is to be embedded, by its key
+    for i, key in enumerate(keys):
+        if key is None or key not in rows:
+            first.setdefault(i if key is None else key, i)
+    fresh = embed([items[i] for i in first.values()])
+    pictures = fresh.thumbnails or [b""] * len(first)
+    reasons = {list(first)[error.index or 0]: error for error in fresh.errors}
+    made = dict(zip(first, zip(fresh.embeddings, pictures, strict=True), strict=True))
+    cache.put({key: row for key, row in made.items() if isinstance(key, bytes) and key not in reasons})
+    embeddings = np.empty((len(items), fresh.embeddings.shape[1]), np.float32)
+    errors, shown = [], []
+    for i, key in enumerate(keys):
+        name = i if key is None else key
+        embeddings[i], picture = rows[key] if key in rows else made[name]
+        shown.append(picture)
+        if name in reasons:
+            errors.append(ImageDecodeError(reasons[name].source, reasons[name].reason, i))
+    return Embedded(embeddings, errors, shown if thumbnails else [])
+
+
+def content_key(item: Any) -> bytes | None:
+    """Return the SHA-256 of what an image holds, whatever it is called; None where that cannot be read.
+
+    Examples
+    --------
+    >>> content_key(np.zeros((2, 2), np.uint8)) == content_key(np.zeros((4, 1), np.uint8))
+    False
+    """
+    found = hashlib.sha256()
+    try:
+        if isinstance(item, (str, os.PathLike)):
+            if not Path(item).is_file():
+                return None
+            with Path(item).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        if isinstance(item, (bytes, bytearray, memoryview)):
+            return hashlib.sha256(item).digest()
+        if isinstance(item, Image.Image):
+            item.load()
+            told = item.mode, item.size, item.info.get("transparency"), item.getexif().get(ORIENTATION)
+            palette = item.palette.tobytes() if item.palette is not None else b""
+            found.update(f"PIL {told!r}\n".encode() + palette + item.tobytes())
+            return found.digest()
+        tensor = "tensor" if hasattr(item, "detach") else "array"  # channels come first in one, last in the other
+        array = np.asarray(to_numpy(item))
+        found.update(f"{tensor} {array.dtype} {array.shape}\n".encode() + array.tobytes())
+    except (OSError, ValueError, TypeError, SyntaxError, EOFError):
+        return None  # whoever decodes it says what is wrong
+    return None if array.dtype.kind not in "biuf" else found.digest()
+
+
+def _checksum(key: bytes, vector: bytes, picture: bytes) -> bytes:
+    return hashlib.blake2b(key + vector + picture, digest_size=8).digest()
