@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.episodes.episode import Episode as Episode
     from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
     from fewshot.episodes.varied import VariedEpisodeSampler as VariedEpisodeSampler
+    from fewshot.estimator_checks import check_image_estimator as check_image_estimator
     from fewshot.evaluation import EvalResult as EvalResult
     from fewshot.evaluation import evaluate as evaluate
     from fewshot.index import PrototypeIndex as PrototypeIndex
@@ -75,6 +76,7 @@ _HOME = {
     "Statistics": "memory",
     "TrainConfig": "training.config",
     "VariedEpisodeSampler": "episodes.varied",
+    "check_image_estimator": "estimator_checks",
     "create_backbone": "backbones",
     "digits": "data.digits",
     "embed": "embedding.network",

@@ -96,7 +96,7 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
     )
     page.cards(
         [
-            (f"{found.ece_before:.3f} → {found.ece_after:.3f}", "calibration error, before and after"),
+            (f"{found.ece_after:.3f}", f"calibration error; {found.ece_before:.3f} before"),
             (f"{found.temperature:.3g}", "temperature of the probabilities"),
             (f"{found.auroc:.3f}", "AUROC of known against unknown"),
             (f"{100 * found.fpr_at_95:.0f} %", "unknown accepted where 95 % of the known are"),
@@ -138,11 +138,14 @@ def write_audit(path: str | Path, model: FewShotImageClassifier, frame: pd.DataF
         "Each support image was held against all the others.",
     )
     if found:
-        shown: dict[str, list[bytes]] = {}
-        for place, why in found:
-            shown[f"{support.ids[place]} ({support.labels.tolist()[place]}): {why}"] = [support.thumbnails[place]]
-        page.task(shown, [])
-        page.table(frame.loc[[place for place, _ in found]].set_index("id"))
+        labels = support.labels.tolist()
+        page.pictures(
+            [(support.thumbnails[place], f"{labels[place]}: {why}", support.ids[place]) for place, why in found]
+        )
+        columns = ["id", "label", "similarity", "other", "other_similarity"]
+        suspect = frame.loc[[place for place, _ in found], columns].set_index("id").round(3)
+        page.section("Similarities", "To the mean of the other images of its class, and to the nearest other class.")
+        page.table(suspect.rename(columns={"label": "class", "other_similarity": "similarity to it"}))
     else:
         page.section("Nothing found", "No outlier, no duplicate, and none nearer to another class than to its own.")
     _write(page, path)

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
-    {"_version"},
+    {"_version", "estimator_checks"},
     {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap"},
     {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support", "distributed"},
     {"learners.base", "snapshot", "replacement", "editing"},

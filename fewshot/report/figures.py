@@ -215,7 +215,7 @@ def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[flo
     right.axvline(threshold, color=COLOURS[2], linestyle="--", label="chosen")
     right.set(xlabel="threshold on the similarity", ylabel="queries, %", ylim=(0, 102))
     for ax in (left, right):
-        ax.legend(frameon=False, fontsize=9)
+        ax.legend(frameon=False, fontsize=8.5, ncols=3, columnspacing=1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

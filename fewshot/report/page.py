@@ -131,6 +131,15 @@ class Page:
         answers = "".join(_query(query) for query in queries)
         self._parts.append(f'<div class="task">{title}<div>{classes}</div><div class="queries">{answers}</div></div>')
 
+    def pictures(self, items: Sequence[tuple[NDArray[np.uint8] | bytes, str, str]]) -> None:
+        """Add pictures, each beside what is said of it and its name: (image, said, name)."""
+        shown = "".join(
+            f'<div class="query told">{_tile(image, name)}<div class="answers"><div class="verdict">{_text(said)}</div>'
+            f'<div class="name" title="{_text(name)}"><bdi>{_text(name)}</bdi></div></div></div>'
+            for image, said, name in items
+        )
+        self._parts.append(f'<div class="task"><div class="queries">{shown}</div></div>')
+
     def to_html(self, footer: str = "") -> str:
         """Return the page."""
         css = (files("fewshot.report") / "style.css").read_text(encoding="utf-8")

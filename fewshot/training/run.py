@@ -14,6 +14,7 @@ import torch
 from fewshot.distributed import n_processes, rank
 from fewshot.episodes.episode import Sampler
 from fewshot.errors import TrainingError, TrainingInterrupted
+from fewshot.files import sync
 from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.interrupt import Interruption
 from fewshot.training.keeping import BestKeeper
@@ -132,6 +133,8 @@ class Run:
             "scaler": scaler.state_dict(),
         }
         memory = self.stepper.optimizer.state_dict()["state"]
+        if (self.folder / LOG).is_file():
+            sync(self.folder / LOG)  # power may fail: the log must not have fewer rows than the state has steps
         TrainingState(self.identity, progress, state(self.backbone, self.learner), self.keeper.best or {}, memory).save(
             self.folder
         )

@@ -1,0 +1,262 @@
+"""Checks for classifiers of images, as scikit-learn has them for classifiers of numbers.
+
+scikit-learn's own `check_estimator` feeds matrices, so it can say nothing of an estimator whose input is images. These
+checks feed images, in every container in which people have them.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.utils import _safe_indexing
+
+#: Images of each class that the checks learn, and their side in pixels.
+N_IMAGES, SIDE = 4, 32
+LABELS = np.repeat(["dark", "light"], N_IMAGES)
+#: How far probabilities may lie apart that float32 computes in another order.
+TOLERANCE = 1e-4
+Check = Callable[[Any], None]
+
+
+def containers(folder: str | Path, seed: int = 0) -> dict[str, Any]:
+    """Return the same eight images, four dark and four light ones, in each of seven containers.
+
+    Parameters
+    ----------
+    folder : path
+        Where the files are written.
+    seed : int, default=0
+        Of their pixels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sorted(containers(tempfile.mkdtemp()))  # doctest: +NORMALIZE_WHITESPACE
+    ['array of images', 'array of paths', 'list of images', 'list of paths', 'object array', 'series of paths',
+    'series of strings']
+    """
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    base = np.where(LABELS == "dark", 20, 180)
+    pixels = (base[:, None, None, None] + rng.integers(0, 60, (len(LABELS), SIDE, SIDE, 3))).astype(np.uint8)
+    images, paths = [Image.fromarray(image) for image in pixels], []
+    for i, image in enumerate(images):
+        paths.append(Path(folder) / f"{seed}-{i}.png")
+        image.save(paths[-1])
+    objects = np.empty(len(images), dtype=object)
+    objects[:] = images
+    strings = [str(path) for path in paths]
+    index = np.arange(100, 100 + len(paths))  # not numbered from 0, as after a split
+    return {
+        "array of images": pixels,
+        "list of images": images,
+        "list of paths": paths,
+        "object array": objects,
+        "series of paths": pd.Series(paths, index=index, dtype=object),
+        "series of strings": pd.Series(strings, index=index, dtype="string"),
+        "array of paths": np.array(strings),
+    }
+
+
+def check_image_estimator(estimator: Any) -> None:
+    """Check that a classifier of images behaves as scikit-learn's estimators do.
+
+    Parameters
+    ----------
+    estimator : classifier
+        With ``fit``, ``predict`` and ``predict_proba`` on collections of images; it is cloned and left as it is.
+
+    Raises
+    ------
+    AssertionError
+        If a check fails; it says which.
+
+    Examples
+    --------
+    >>> from fewshot import Embedder, FewShotImageClassifier, check_image_estimator
+    >>> check_image_estimator(FewShotImageClassifier(Embedder("conv4", weights="random", img_size=32)))
+    """
+    for name, check in image_estimator_checks():
+        try:
+            check(estimator)
+        except Exception as error:
+            raise AssertionError(f"{name}: {error}") from error
+
+
+def image_estimator_checks() -> Iterator[tuple[str, Check]]:
+    """Yield name and function of each check; a test may run them one by one."""
+    for name, value in sorted(globals().items()):
+        if name.startswith("_check_"):
+            yield name.removeprefix("_"), value
+
+
+def _fitted(estimator: Any, X: Any, y: Any = LABELS) -> Any:
+    return clone(estimator).fit(X, y)
+
+
+def _made(seed: int = 0) -> Any:
+    folder = tempfile.TemporaryDirectory(prefix="fewshot-checks-")
+    return folder, containers(folder.name, seed)
+
+
+def _same(one: NDArray[Any], other: NDArray[Any], what: str) -> None:
+    np.testing.assert_allclose(one, other, atol=TOLERANCE, err_msg=what)
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise AssertionError(what)
+
+
+def _check_every_container_gives_the_same(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        expected = _fitted(estimator, made["list of images"]).predict_proba(made["list of images"])
+        for name, X in made.items():
+            model = _fitted(estimator, X)
+            _same(model.predict_proba(X), expected, f"images in {name} are answered otherwise")
+            _require(model.predict(X).tolist() == LABELS.tolist(), f"dark and light are confused in {name}")
+
+
+def _check_every_container_can_be_indexed(estimator: Any) -> None:
+    """As cross-validation does."""
+    folder, made = _made()
+    rows = np.array([6, 1, 3, 4])
+    with folder:
+        expected = _fitted(estimator, made["list of images"]).predict_proba(made["list of images"])[rows]
+        for name, X in made.items():
+            found = _fitted(estimator, X).predict_proba(_safe_indexing(X, rows))
+            _same(found, expected, f"a part of {name} is answered otherwise")
+
+
+def _check_cross_validation(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        for name, X in made.items():
+            scores = cross_val_score(clone(estimator), X, LABELS, cv=2, error_score="raise")
+            _require(scores.tolist() == [1.0, 1.0], f"cross-validation over {name} confuses dark and light")
+
+
+def _check_clone_and_parameters(estimator: Any) -> None:
+    copied = clone(estimator)
+    one, other = estimator.get_params(deep=False), copied.get_params(deep=False)
+    _require(one.keys() == other.keys(), "a clone has other parameters")
+    _require(copied.set_params(**other) is copied, "set_params does not return the estimator")
+    folder, made = _made()
+    with folder:
+        model = copied.fit(made["list of images"], LABELS)
+        _require(model is copied, "fit does not return the estimator")
+        learned = [name for name in vars(model) if name.endswith("_") and not name.startswith("_")]
+        _require("classes_" in learned, "fit leaves no classes_")
+        kept = [name for name in learned if name in vars(clone(model))]
+        _require(not kept, f"a clone of a fitted estimator still has {kept}")
+
+
+def _check_not_fitted(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        try:
+            clone(estimator).predict(made["list of images"])
+        except NotFittedError:
+            return
+    raise AssertionError("predict before fit raises no NotFittedError")
+
+
+def _check_pickle(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        model = _fitted(estimator, made["list of images"])
+        _require(len(pickle.dumps(model)) > 0, "it cannot be pickled")
+        X, again = made["array of images"], copy.deepcopy(model)  # goes the way of a pickle, without one
+        _same(again.predict_proba(X), model.predict_proba(X), "a copy answers otherwise")
+
+
+def _check_fit_is_idempotent_and_forgets(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        X = made["array of images"]
+        model = _fitted(estimator, X)
+        expected = model.predict_proba(X)
+        _same(model.fit(X, LABELS).predict_proba(X), expected, "fitting again answers otherwise")
+        others = np.where(LABELS == "dark", "night", "day")
+        _require(model.fit(X, others).classes_.tolist() == ["day", "night"], "fit does not forget what was fitted")
+
+
+def _check_predict_changes_nothing(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        for name, X in made.items():
+            before = X.copy() if hasattr(X, "copy") else list(X)
+            model = _fitted(estimator, X)
+            known = {key: copy.copy(value) for key, value in vars(model).items() if key.endswith("_")}
+            model.predict(X), model.predict_proba(X)
+            _require(set(known) == {k for k in vars(model) if k.endswith("_")}, "predict adds or removes attributes")
+            _require(model.classes_.tolist() == known["classes_"].tolist(), "predict changes the classes")
+            same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(before, X, strict=True))
+            _require(same, f"{name} are changed")
+
+
+def _check_order_does_not_matter(estimator: Any) -> None:
+    folder, made = _made()
+    order = np.array([5, 0, 7, 2, 1, 6, 3, 4])
+    with folder:
+        X = made["array of images"]
+        expected = _fitted(estimator, X).predict_proba(X)
+        turned = _fitted(estimator, X[order], LABELS[order])
+        _same(turned.predict_proba(X), expected, "the order of the support changes answers")
+        _same(turned.predict_proba(X[order]), expected[order], "the order of the queries changes answers")
+        _same(turned.predict_proba(X[3:4]), expected[3:4], "a query alone is answered otherwise than among others")
+
+
+def _check_labels_come_back(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        X = made["array of images"]
+        for labels in (LABELS, LABELS == "light", np.where(LABELS == "dark", -7, 2**60), LABELS.astype(object)):
+            model = _fitted(estimator, X, labels)
+            found = model.predict(X)
+            _require(found.tolist() == labels.tolist(), f"labels of type {labels.dtype} do not come back")
+            _require(type(found.tolist()[0]) is type(labels.tolist()[0]), f"labels of type {labels.dtype} change type")
+
+
+def _check_probabilities(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        X = made["array of images"]
+        model = _fitted(estimator, X)
+        proba = model.predict_proba(X)
+        _require(proba.shape == (len(LABELS), 2), f"probabilities have shape {proba.shape}")
+        _same(proba.sum(1), np.ones(len(proba)), "probabilities do not add up to one")
+        _require((proba >= 0).all(), "a probability is negative")
+        answers = model.classes_[proba.argmax(1)]
+        _require((answers == model.predict(X)).all(), "the likeliest class is not the answer")
+        _require(0 <= model.score(X, LABELS) <= 1, "score is no share")
+
+
+def _check_mistakes_are_errors(estimator: Any) -> None:
+    folder, made = _made()
+    with folder:
+        images = made["list of images"]
+        for X, y, what in (
+            (images, LABELS[:-1], "fewer labels than images"),
+            ([], [], "no images"),
+            (images, [None, *LABELS[1:]], "a missing label"),
+            (images[0], LABELS[:1], "one image that is no collection"),
+        ):
+            try:
+                _fitted(estimator, X, y)
+            except (ValueError, TypeError):
+                continue
+            raise AssertionError(f"{what}: no error")
