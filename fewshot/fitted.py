@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.checks import check_k, shorten
+from fewshot.heap import refuse_too_large
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory, Statistics
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
@@ -176,7 +177,19 @@ class FittedModel:
 
     @torch.inference_mode()
     def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:
-        """Apply `function` to the logits (q, n_classes) of one chunk of queries after another, and join."""
+        """Apply `function` to the logits (q, n_classes) of one chunk of queries after another, and join.
+
+        Raises
+        ------
+        MemoryError
+            If the logits of all cannot fit.
+        """
+        n, n_classes = len(X), len(self.classes)
+        refuse_too_large(
+            2.0 * X.dtype.itemsize * n * n_classes,
+            f"{n} x {n_classes} logits, joined from parts,",
+            "ask for fewer queries at a time, or for predict or nearest",
+        )
         queries = self._transform(X)
         if not len(queries):
             return function(queries.new_empty((0, len(self.classes))))
@@ -242,7 +255,16 @@ def _summarise(
     """Return how many rows each of the sorted `classes` has, and the statistics of all."""
     codes = np.searchsorted(classes, y)
     n_support = np.bincount(codes[weight > 0], minlength=len(classes))
-    return n_support, learner.learn(to_tensor(X).double(), torch.from_numpy(codes), len(classes), to_tensor(weight))
+    size, total = max(1, CHUNK_BYTES // (8 * X.shape[1])), None
+    # In double precision only a part at a time: what is added to sums needs no copy of all support.
+    for start in range(0, len(X), size):
+        rows = slice(start, start + size)
+        x, labels = to_tensor(X[rows]).double(), torch.from_numpy(codes[rows])
+        statistics = learner.learn(x, labels, len(classes), to_tensor(weight[rows]))
+        total = statistics if total is None else total + statistics
+    if total is None:
+        total = learner.learn(to_tensor(X).double(), torch.from_numpy(codes), len(classes), to_tensor(weight))
+    return n_support, total
 
 
 def _bounded(learner: Learner, statistics: Statistics) -> Statistics:

@@ -1,12 +1,14 @@
-"""Memory for networks on a CPU, kept between layers instead of given back to the system after each."""
+"""Memory: kept between the layers of a network on a CPU, and asked for only where there is enough."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 #: Options of glibc's mallopt, see its manual page.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -44,6 +46,28 @@ def keeping_memory() -> Iterator[None]:
             if _inside == 0:
                 mallopt(_TRIM_THRESHOLD, KEPT_AFTER)
                 mallopt(_MMAP_MAX, MAPPED_AFTER)
+
+
+def available_memory() -> float:
+    """Return the bytes that the system says are free for use; infinity where it does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return math.inf
+
+
+def refuse_too_large(n_bytes: float, what: str, cure: str) -> None:
+    """Refuse a result that cannot fit in memory, before the work for it is begun.
+
+    Raises
+    ------
+    MemoryError
+        With the numbers.
+    """
+    free = available_memory()
+    if n_bytes > free:
+        raise MemoryError(f"{what} take {n_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; {cure}")
 
 
 @cache

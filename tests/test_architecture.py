@@ -64,7 +64,7 @@ def test_a_file_is_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-def test_nothing_is_unpickled_or_executed():
+def test_row_72_nothing_is_unpickled_or_executed():
     forbidden = r"pickle\.load|joblib\.load|weights_only=False|allow_pickle=True|(?<![\w.])(eval|exec)\("
     for path in MODULES:
         assert not re.search(forbidden, path.read_text(encoding="utf-8")), path

@@ -45,7 +45,7 @@ def test_what_was_written_is_read(folder):
     assert not is_artifact(folder.parent)
 
 
-def test_every_flipped_byte_is_detected_and_the_file_named(folder):  # row 70
+def test_row_70_every_flipped_byte_is_detected_and_the_file_named(folder):
     for path in list(folder.iterdir()):
         good = path.read_bytes()
         for i in range(len(good)):
@@ -57,7 +57,7 @@ def test_every_flipped_byte_is_detected_and_the_file_named(folder):  # row 70
 
 
 @pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"", lambda b: b[: len(b) // 2]])
-def test_another_length_is_detected(change, folder):  # row 69
+def test_row_69_another_length_is_detected(change, folder):
     for path in list(folder.iterdir()):
         good = path.read_bytes()
         path.write_bytes(change(good))
@@ -75,7 +75,7 @@ def test_a_missing_file_is_named(folder):
         path.write_bytes(good)
 
 
-def test_a_newer_format_is_refused_with_its_version(folder):  # row 71
+def test_row_71_a_newer_format_is_refused_with_its_version(folder):
     raw = (folder / MANIFEST).read_bytes()
     body = raw[: raw.rindex(b', "digest"')].replace(b'"format": %d' % FORMAT, b'"format": %d' % (FORMAT + 1))
     digest = hashlib.sha256(body).hexdigest()
@@ -129,7 +129,7 @@ def test_saving_mends_a_damaged_manifest(folder):
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
-def test_a_failure_leaves_the_old_content_whole(fails_at, folder, monkeypatch):  # row 74
+def test_row_74_a_failure_leaves_the_old_content_whole(fails_at, folder, monkeypatch):
     replace, calls = os.replace, []
 
     def full(source, target):
@@ -149,7 +149,7 @@ def test_a_failure_leaves_the_old_content_whole(fails_at, folder, monkeypatch): 
     assert len(names(folder)) == 3
 
 
-def test_a_disk_that_is_full_leaves_the_old_content_whole(folder):  # row 74
+def test_row_74_a_disk_that_is_full_leaves_the_old_content_whole(folder):
     code = f"""
 import resource, signal
 from fewshot.artifact import write_artifact
@@ -180,7 +180,7 @@ def test_what_an_old_crash_left_is_swept_and_what_another_process_writes_is_not(
     assert new.exists()
 
 
-def test_a_reader_sees_one_whole_content_or_the_other_while_a_writer_works(folder):  # row 75
+def test_row_75_a_reader_sees_one_whole_content_or_the_other_while_a_writer_works(folder):
     stop, seen = threading.Event(), set()
 
     def keep_writing():
@@ -225,7 +225,7 @@ def test_writers_wait_for_each_other(folder):
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_saving_leaves_the_old_or_the_new_content(folder):  # row 73
+def test_row_73_a_process_killed_while_saving_leaves_the_old_or_the_new_content(folder):
     code = f"""
 import sys
 from fewshot.artifact import write_artifact

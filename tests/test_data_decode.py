@@ -44,7 +44,7 @@ GREY = Image.new("RGB", (5, 4), (200, 200, 200))
     + [(Image.new("1", (5, 4), 1), 255)],
     ids=lambda given: getattr(given, "mode", None),
 )
-def test_an_opaque_image_of_any_mode_keeps_its_brightness(image, expected):  # row 49
+def test_row_49_an_opaque_image_of_any_mode_keeps_its_brightness(image, expected):
     assert np.abs(levels(image) - expected).max() <= (6 if image.mode in ("LAB", "P", "PA") else 2)
 
 
@@ -59,12 +59,12 @@ def test_an_opaque_image_of_any_mode_keeps_its_brightness(image, expected):  # r
     ],
     ids=["RGBA", "half", "LA", "RGBa", "La"],
 )
-def test_transparent_pixels_show_white_and_not_their_hidden_colour(image, expected):  # row 48
+def test_row_48_transparent_pixels_show_white_and_not_their_hidden_colour(image, expected):
     np.testing.assert_allclose(levels(image), np.broadcast_to(expected, (2, 2, 3)), atol=1)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "GIF"])
-def test_the_transparent_colour_of_a_palette_shows_the_background(file_format):  # row 48
+def test_row_48_the_transparent_colour_of_a_palette_shows_the_background(file_format):
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putdata([0, 1])
@@ -73,26 +73,26 @@ def test_the_transparent_colour_of_a_palette_shows_the_background(file_format): 
     assert np.asarray(decode(data, background=(1, 2, 3)))[0, 0].tolist() == [1, 2, 3]
 
 
-def test_the_transparent_colour_of_an_image_without_palette_shows_white():  # row 48
+def test_row_48_the_transparent_colour_of_an_image_without_palette_shows_white():
     data = encoded(Image.new("RGB", (2, 2), (9, 8, 7)), "PNG", transparency=(9, 8, 7))
     assert (levels(data) == 255).all()
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM", None])
-def test_16_bits_are_scaled_and_do_not_saturate(file_format):  # row 50
+def test_row_50_16_bits_are_scaled_and_do_not_saturate(file_format):
     image = Image.fromarray(np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16))
     data = encoded(image, file_format) if file_format else image
     assert levels(data)[0].T.tolist() == [[0, 0, 1, 1, 128, 255]] * 3
 
 
-def test_32_bits_are_taken_for_16_and_refused_beyond():  # row 50
+def test_row_50_32_bits_are_taken_for_16_and_refused_beyond():
     assert levels(Image.fromarray(np.array([[0, 65535]], np.int32)))[0, :, 0].tolist() == [0, 255]
     with pytest.raises(ImageDecodeError, match=r"greys reach from -1 to 70000; expected 0\.\.65535"):
         decode(Image.fromarray(np.array([[-1, 70000]], np.int32)))
 
 
 @pytest.mark.parametrize("through", [lambda a: a, Image.fromarray, lambda a: encoded(Image.fromarray(a), "TIFF")])
-def test_floats_in_0_to_1_are_scaled_and_others_refused(through):  # row 51
+def test_row_51_floats_in_0_to_1_are_scaled_and_others_refused(through):
     assert levels(through(np.array([[0, 0.5, 1]], np.float32)))[0, :, 0].tolist() == [0, 128, 255]
     for wrong in ([[0, 255]], [[-1, 0.5]], [[np.nan, 0.5]], [[0.5, np.nan]], [[0, np.inf]]):
         with pytest.raises(ImageDecodeError, match=r"scale them to 0\.\.1"):
@@ -101,7 +101,7 @@ def test_floats_in_0_to_1_are_scaled_and_others_refused(through):  # row 51
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_turned_upright(orientation, file_format):  # row 52
+def test_row_52_every_orientation_is_turned_upright(orientation, file_format):
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16], upright[:8, 16:], upright[8:, :16] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     # What a camera held that way has stored.
@@ -123,7 +123,7 @@ def test_every_orientation_is_turned_upright(orientation, file_format):  # row 5
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "TIFF", "PNG"])
-def test_of_several_frames_the_first_is_taken_with_a_warning(file_format):  # row 53
+def test_row_53_of_several_frames_the_first_is_taken_with_a_warning(file_format):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
     data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
     with pytest.warns(UserWarning, match="has 3 frames; the first is taken"):
@@ -140,7 +140,7 @@ def test_an_image_without_frames_warns_of_nothing():
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
-def test_a_truncated_file_is_an_error_that_names_it(tmp_path, file_format, part):  # row 54
+def test_row_54_a_truncated_file_is_an_error_that_names_it(tmp_path, file_format, part):
     data = encoded(COLOURS, file_format)
     path = tmp_path / "cut.img"
     path.write_bytes(data[: int(part * len(data))])
@@ -149,7 +149,7 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path, file_format, part)
     assert caught.value.source == str(path)
 
 
-def test_a_bit_turned_over_in_a_png_is_noticed_wherever_it_changes_a_pixel():  # row 56
+def test_row_56_a_bit_turned_over_in_a_png_is_noticed_wherever_it_changes_a_pixel():
     data, noticed = encoded(COLOURS, "PNG"), 0
     for i in range(8, len(data)):
         bad = bytearray(data)
@@ -161,7 +161,7 @@ def test_a_bit_turned_over_in_a_png_is_noticed_wherever_it_changes_a_pixel():  #
     assert noticed > 0.9 * len(data)
 
 
-def test_a_bit_turned_over_in_a_jpeg_is_an_error_or_another_image():  # row 55
+def test_row_55_a_bit_turned_over_in_a_jpeg_is_an_error_or_another_image():
     data, modes = encoded(COLOURS, "JPEG"), set()
     for i in range(2, len(data), 3):
         bad = bytearray(data)
@@ -183,7 +183,7 @@ def test_a_bit_turned_over_in_a_jpeg_is_an_error_or_another_image():  # row 55
         (bytes(range(200, 256)), "not an image that Pillow knows$"),
     ],
 )
-def test_what_is_no_image_is_told(tmp_path, content, reason):  # row 57
+def test_row_57_what_is_no_image_is_told(tmp_path, content, reason):
     (tmp_path / "cat.jpg").write_bytes(content)
     with pytest.raises(ImageDecodeError, match=r"cat\.jpg: .*" + reason):
         decode(tmp_path / "cat.jpg")
@@ -192,7 +192,7 @@ def test_what_is_no_image_is_told(tmp_path, content, reason):  # row 57
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):  # row 58
+def test_row_58_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     bombs, small = [encoded(Image.new("1", (side, side)), "PNG") for side in (9500, 14000)], encoded(COLOURS, "PNG")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("unpacked"))
     with pytest.raises(ImageDecodeError, match="9500 x 9500 pixels, above the limit of 89478485; shrink it"):
@@ -204,12 +204,12 @@ def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):  # row 58
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_bomb_is_a_decode_error_also_where_warnings_are_errors():  # row 58
+def test_row_58_a_bomb_is_a_decode_error_also_where_warnings_are_errors():
     with pytest.raises(ImageDecodeError, match="too large"):
         decode(encoded(Image.new("1", (9500, 9500)), "PNG"))
 
 
-def test_one_pixel_is_enough_and_none_is_not():  # rows 59 and 60
+def test_rows_59_60_one_pixel_is_enough_and_none_is_not():
     assert decode(encoded(Image.new("RGB", (1, 20000)), "PNG")).size == (1, 20000)
     assert levels(np.full((1, 1, 3), 7, np.uint8)).tolist() == [[[7, 7, 7]]]
     assert levels(encoded(Image.new("L", (1, 1), 9), "PNG")).tolist() == [[[9, 9, 9]]]
@@ -241,24 +241,24 @@ def test_one_pixel_is_enough_and_none_is_not():  # rows 59 and 60
         COLOURS,
     ],
 )
-def test_whatever_holds_the_colours_gives_the_same_image(source):  # row 65
+def test_row_65_whatever_holds_the_colours_gives_the_same_image(source):
     np.testing.assert_array_equal(levels(source), ARRAY)
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (4, 5, 1)])
-def test_greys_have_one_channel_or_none(shape):  # row 65
+def test_row_65_greys_have_one_channel_or_none(shape):
     grey = np.full(shape, 77, np.uint8)
     source = torch.from_numpy(grey) if shape[0] == 1 else grey
     assert levels(source).tolist() == [[[77] * 3] * 5] * 4
 
 
-def test_masks_and_half_precision_of_both_kinds_are_taken():  # row 65
+def test_row_65_masks_and_half_precision_of_both_kinds_are_taken():
     assert levels(np.array([[True, False]]))[0, :, 0].tolist() == [255, 0]
     assert levels(torch.ones(3, 2, 2, dtype=torch.bfloat16)).tolist() == [[[255] * 3] * 2] * 2
     assert levels(torch.full((3, 2, 2), 0.5, dtype=torch.float16))[0, 0, 0] == 128
 
 
-def test_blue_first_cannot_be_told_and_is_taken_as_it_comes():  # row 65
+def test_row_65_blue_first_cannot_be_told_and_is_taken_as_it_comes():
     np.testing.assert_array_equal(levels(ARRAY[..., ::-1]), ARRAY[..., ::-1])
 
 
@@ -278,7 +278,7 @@ def test_blue_first_cannot_be_told_and_is_taken_as_it_comes():  # row 65
         (np.array([["a"]]), "its numbers are <U1"),
     ],
 )
-def test_numbers_whose_meaning_would_be_guessed_are_refused(source, reason):  # row 65
+def test_row_65_numbers_whose_meaning_would_be_guessed_are_refused(source, reason):
     with pytest.raises(ImageDecodeError, match=reason):
         decode(source)
 
@@ -289,7 +289,7 @@ def test_what_holds_no_image_is_a_type_error(source):
         decode(source)
 
 
-def test_paths_that_are_no_readable_file_are_refused_unopened(tmp_path, monkeypatch):  # rows 61 and 62
+def test_rows_61_62_paths_that_are_no_readable_file_are_refused_unopened(tmp_path, monkeypatch):
     (tmp_path / "real.png").write_bytes(encoded(COLOURS, "PNG"))
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
@@ -390,7 +390,7 @@ def test_a_wrong_suffix_does_not_matter(tmp_path):
     np.testing.assert_array_equal(levels(tmp_path / "a.jpg"), ARRAY)
 
 
-def test_of_a_pil_image_it_is_the_frame_that_it_shows():  # row 53
+def test_row_53_of_a_pil_image_it_is_the_frame_that_it_shows():
     frames = [Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 0, 250))]
     image = Image.open(io.BytesIO(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])))
     image.seek(1)

@@ -16,7 +16,7 @@ def table_of(rows):
 
 
 @given(ROWS)
-def test_no_content_is_in_two_splits_and_none_is_lost(rows):  # row 68
+def test_row_68_no_content_is_in_two_splits_and_none_is_lost(rows):
     table = table_of(rows)
     keep, _ = find_duplicates(table, table["hash"].tolist())
     kept = table[keep]

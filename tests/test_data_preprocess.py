@@ -142,7 +142,7 @@ def test_of_takes_another_size_and_what_timm_leaves_open():
     )
 
 
-def test_a_thread_of_pixels_costs_no_more_memory_than_another_image():  # row 59
+def test_row_59_a_thread_of_pixels_costs_no_more_memory_than_another_image():
     script = """
 import resource, sys
 from PIL import Image

@@ -33,7 +33,7 @@ def test_the_first_folder_is_the_label_and_the_order_is_that_of_the_names(tmp_pa
     assert [os.path.basename(p) for p in list_images(tmp_path / "cat")] == ["10.png", "2.png", "1.JPG"]
 
 
-def test_hidden_files_and_those_of_other_kinds_are_passed_over(tmp_path):  # row 64
+def test_row_64_hidden_files_and_those_of_other_kinds_are_passed_over(tmp_path):
     put(tmp_path, "cat/1.png", "cat/._1.png", ".git/1.png", "cat/.thumbnails/1.png")
     for name in ("cat/.DS_Store", "cat/Thumbs.db", "cat/notes.txt", "cat/1.npy", "loose.txt"):
         (tmp_path / name).write_bytes(b"x")
@@ -41,7 +41,7 @@ def test_hidden_files_and_those_of_other_kinds_are_passed_over(tmp_path):  # row
     assert len(list_images(tmp_path)) == 1
 
 
-def test_links_that_lead_round_and_what_is_no_file_are_passed_over(tmp_path):  # row 62
+def test_row_62_links_that_lead_round_and_what_is_no_file_are_passed_over(tmp_path):
     put(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "cat" / "up").symlink_to(tmp_path)
     (tmp_path / "cat" / "itself").symlink_to("itself")
@@ -55,7 +55,7 @@ def test_links_that_lead_round_and_what_is_no_file_are_passed_over(tmp_path):  #
     assert len(list_images(tmp_path)) == 2
 
 
-def test_links_to_files_and_to_folders_elsewhere_are_followed_once(tmp_path):  # row 62
+def test_row_62_links_to_files_and_to_folders_elsewhere_are_followed_once(tmp_path):
     put(tmp_path, "elsewhere/1.png", "data/cat/1.png")
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "cat" / "2.png").symlink_to(tmp_path / "elsewhere" / "1.png")
@@ -67,7 +67,7 @@ def test_links_to_files_and_to_folders_elsewhere_are_followed_once(tmp_path):  #
 @pytest.mark.parametrize(
     "twins", [("Cat", "cat"), (unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café"))]
 )
-def test_class_folders_of_nearly_one_name_are_two_classes_with_a_warning(tmp_path, twins):  # row 64
+def test_row_64_class_folders_of_nearly_one_name_are_two_classes_with_a_warning(tmp_path, twins):
     put(tmp_path, f"{twins[0]}/1.png", f"{twins[1]}/1.png")
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this file system holds one folder of these names")
@@ -152,7 +152,7 @@ def test_a_table_that_is_not_there_is_told(tmp_path):
         read_csv(tmp_path)
 
 
-def test_a_path_may_not_lead_out_of_the_root(tmp_path):  # row 63
+def test_row_63_a_path_may_not_lead_out_of_the_root(tmp_path):
     put(tmp_path, "data/in.png", "out.png")
     (tmp_path / "data" / "link").symlink_to(tmp_path)
     (tmp_path / "data2").mkdir()
@@ -185,7 +185,7 @@ def test_paths_of_a_frame_count_from_the_working_directory(tmp_path, monkeypatch
     assert data.decoded(4, cache=tmp_path).images.shape == (1, 4, 4, 3)
 
 
-def test_a_missing_file_is_found_before_anything_is_decoded(tmp_path):  # row 61
+def test_row_61_a_missing_file_is_found_before_anything_is_decoded(tmp_path):
     put(tmp_path, "a.png")
     data = LabeledImages.from_table(pd.DataFrame({"path": ["a.png", "gone.png"], "label": "x"}), root=tmp_path)
     with pytest.raises(ImageDecodeError, match=r"image 1, .*gone\.png: no such file"):

@@ -44,7 +44,7 @@ def test_weights_are_removed_as_they_were_learned(kind):
 
 
 @BOTH
-def test_a_class_without_support_left_is_gone_or_never_the_answer(kind):
+def test_row_45_a_class_without_support_left_is_gone_or_never_the_answer(kind):
     rows = Y == "b"
     gone = kind().fit(X, Y).remove(X[rows], Y[rows])
     assert_alike(gone, kind().fit(X[~rows], Y[~rows]))

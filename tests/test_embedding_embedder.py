@@ -59,6 +59,14 @@ def test_an_image_has_one_embedding_whatever_it_comes_in(paths, images):
         np.testing.assert_allclose(embedder.transform(X), expected, atol=1e-6)
 
 
+def test_row_47_images_of_any_sizes_come_in_one_batch(images):
+    mixed = [images[0], images[1].resize((300, 41)), images[2].resize((7, 7))]
+    embedder = quick_embedder()
+    together = embedder.transform(mixed)
+    alone = np.concatenate([embedder.transform([image]) for image in mixed])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
 @pytest.mark.parametrize("backbone", ["conv4", "tf_efficientnet_lite0", "vit_tiny_patch16_224"])
 def test_it_does_not_depend_on_the_batch_or_the_place_in_it(backbone, images):
     size = None if backbone.startswith("vit") else 64
@@ -205,7 +213,7 @@ def _transform(queue, embedder, images):
     queue.put(embedder.transform(images))
 
 
-def test_a_process_forked_after_a_use_can_embed(images):  # row 79
+def test_row_79_a_process_forked_after_a_use_can_embed(images):
     embedder = quick_embedder()
     expected = embedder.transform(images)
     context = multiprocessing.get_context("fork")
@@ -248,7 +256,7 @@ def test_an_unreadable_image_is_named_with_its_place(paths, tmp_path):
     assert Image.open(io.BytesIO(embedded.thumbnails[0])).size == (32, 32)
 
 
-def test_missing_files_are_found_before_the_first_is_decoded(paths, monkeypatch):  # row 61
+def test_row_61_missing_files_are_found_before_the_first_is_decoded(paths, monkeypatch):
     monkeypatch.setattr("fewshot.data.preprocess.decode", lambda *given, **options: pytest.fail("decoded"))
     with pytest.raises(ImageDecodeError, match=r"image 6, gone\.png: no such file"):
         quick_embedder().transform([*paths, "gone.png"])

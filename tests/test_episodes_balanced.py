@@ -64,12 +64,12 @@ def test_every_class_and_row_is_drawn_equally_often():
         ({"n_way": 4, "class_weight": {"a": 0}}, "above 0 for at least n_way=4 classes"),
     ],
 )
-def test_impossible_episodes_are_refused_at_once(arguments, match):
+def test_rows_66_67_impossible_episodes_are_refused_at_once(arguments, match):
     with pytest.raises(ValueError, match=match):
         EpisodeSampler(LABELS, **{"n_way": 2, "n_shot": 1, "n_query": 2, **arguments})
 
 
-def test_small_classes_can_be_dropped():
+def test_row_66_small_classes_can_be_dropped():
     sampler = EpisodeSampler(LABELS, 2, 1, 5, small_classes="drop")
     assert sampler.classes.tolist() == ["b", "c"]
     assert {c for i in range(20) for c in sampler[i].classes} == {"b", "c"}

@@ -1,6 +1,7 @@
 """Exact and FAISS search against a float64 oracle, and against what FAISS would get wrong."""
 
 import copy
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -217,7 +218,7 @@ def test_a_wrong_length_is_refused_also_where_assertions_are_off():
     assert "queries have 3 dimensions, the index holds 4" in run.stdout
 
 
-def test_a_process_forked_after_a_search_can_search():
+def test_row_79_a_process_forked_after_a_search_can_search():
     code = (
         "import os, numpy as np, faiss; from fewshot import PrototypeIndex\n"
         "keys = np.random.default_rng(0).normal(size=(20000, 64)).astype('float32')\n"
@@ -229,3 +230,24 @@ def test_a_process_forked_after_a_search_can_search():
     env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=env)
     assert run.stdout.strip() == "0"
+
+
+def _nearest(queue, index, keys):
+    queue.put(index.search(keys)[0][:, 0].tolist())
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("kind", ["exact", "faiss"])
+def test_row_79_a_process_started_after_a_search_can_search(method, kind):
+    keys = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)
+    index = PrototypeIndex(index=kind).add(keys)
+    index.search(keys)
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=_nearest, args=(queue, index, keys[:9]))
+    process.start()
+    try:
+        assert queue.get(timeout=120) == list(range(9))
+    finally:
+        process.kill()
+        process.join()

@@ -150,7 +150,7 @@ def test_losses_that_are_never_finite_stop_with_the_episode():
         fit(Broken(*range(99)))
 
 
-def test_a_loss_that_is_not_finite_is_skipped_counted_and_leaves_no_trace():
+def test_row_76_a_loss_that_is_not_finite_is_skipped_counted_and_leaves_no_trace():
     with pytest.warns(UserWarning, match="of episode 2 "):
         trainer, result = fit(Broken(2, 5, 6), val=None)
     assert result.skipped == [2, 5, 6]

@@ -72,7 +72,7 @@ def test_after_a_crash_at_any_time_it_goes_on_bit_for_bit(n, whole, tmp_path):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_episode_and_saves(signum, whole, tmp_path):
+def test_row_77_a_signal_finishes_the_episode_and_saves(signum, whole, tmp_path):
     before = signal.getsignal(signum)
     with pytest.raises(TrainingInterrupted, match="stopped after episode 7; the state is in .* go on with resume") as e:
         fit(tmp_path, [StopAfter(7, signum)])
@@ -156,7 +156,7 @@ LONG = TrainConfig(n_episodes=120, validate_every=7, save_every=3, **SIZES)
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
+def test_row_77_a_process_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     fit(tmp_path / "whole", config=LONG)
     rng = random.Random(0)
     kills = 0

@@ -148,7 +148,7 @@ def test_episodes_of_varied_sizes_are_trained_on():
     assert all(np.isfinite(r["loss"]) for r in result.records)
 
 
-def test_out_of_memory_names_the_size_and_the_cure():
+def test_row_77_out_of_memory_names_the_size_and_the_cure():
     class Hungry(nn.Module):
         def __init__(self):
             super().__init__()
