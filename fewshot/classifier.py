@@ -14,7 +14,7 @@ class FewShotClassifier(BaseFewShotClassifier):
     ----------
     learner : str or Learner, default="prototypical"
         A registered name (see `list_learners`), built with its defaults, or a learner, which is copied.
-    index : {"auto", "exact", "faiss"}, default="auto"
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
         How the nearest keys are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a query are
         read; a class with none among them has probability 0. ``auto`` is exact where classes have several keys.
     closed_set : bool, default=False

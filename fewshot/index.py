@@ -9,28 +9,37 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fewshot.approximate import Choice
 from fewshot.checks import check_k, check_labels, refuse_bad_rows, to_numpy, with_room_for_squares
 from fewshot.errors import UnknownNameError
+from fewshot.segments.writer import Segments
 from fewshot.similarity import METRICS
-from fewshot.snapshot import INDEXES, KeySnapshot, search_in_chunks, to_tensor
+from fewshot.snapshot import INDEXES, to_tensor
 
 
 class PrototypeIndex:
-    """Labelled keys that can be added to and searched.
+    """Labelled keys that can be added, replaced, removed and searched, while others search.
 
     Similarities always come from the exact keys, whatever proposed the candidates: an index may miss a neighbour
-    but never gives a wrong score. Under ``sqeuclidean`` the mean key is subtracted from both sides first, so
-    embeddings far from the origin keep their digits. Queries in float32 are answered in float32, unless the keys lie
-    so that float32 could not tell neighbours apart.
+    but never gives a wrong score. Under ``sqeuclidean`` a fixed point near the keys is subtracted from both sides
+    first, so embeddings far from the origin keep their digits. Queries in float32 are answered in float32, unless the
+    keys lie so that float32 could not tell neighbours apart.
+
+    New keys go into a small exact part beside the large one, removed ones are marked; both are merged now and then, in
+    the background where that takes long. Any number of threads may search while one adds and removes: each search sees
+    all keys as they were at one moment.
 
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity; higher is closer.
-    index : {"auto", "exact", "faiss"}, default="auto"
-        ``exact`` takes one matrix product over all keys. ``faiss`` proposes candidates that are scored again:
-        from a flat index up to 1e5 keys, from an HNSW graph beyond (flat for ``dot``), which is built anew, in
-        seconds to minutes, by the first search after keys were added. ``auto`` is ``exact`` up to 1e5 keys.
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
+        ``exact`` takes one matrix product over all keys. ``ivf`` looks into some of many lists of near keys; the first
+        search makes the lists and finds how many it takes, in seconds to minutes. ``hnsw`` follows a graph: slower to
+        build, and not for ``dot``. Both propose candidates that are scored again. ``auto`` is ``exact`` up to 1e5 keys
+        and ``ivf`` beyond; ``faiss`` is FAISS's own exact search up to 1e5 keys, then ``ivf``.
+    recall : float, default=0.99
+        The share of nearest neighbours that ``ivf`` and ``hnsw`` must find, measured on the keys against exact answers.
 
     Examples
     --------
@@ -39,22 +48,38 @@ class PrototypeIndex:
     >>> labels, similarities = index.search([[0.0, 0.0]], k=2)
     >>> labels.tolist(), similarities.tolist()
     ([['near', 'far']], [[0.0, -25.0]])
+    >>> index.remove(["near"]).search([[0.0, 0.0]])[0].tolist()
+    [['far']]
     """
 
-    def __init__(self, metric: str = "sqeuclidean", index: str = "auto") -> None:
+    def __init__(self, metric: str = "sqeuclidean", index: str = "auto", recall: float = 0.99) -> None:
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
         if index not in INDEXES:
             raise UnknownNameError("index", index, INDEXES)
-        self.metric, self.index = metric, index
-        self._labels: NDArray[Any] = np.empty(0, dtype=np.int64)
-        self._snapshot: KeySnapshot | None = None
+        if not 0 < recall <= 1:
+            raise ValueError(f"recall is {recall!r}; expected above 0, at most 1")
+        self.metric, self.index, self.recall = metric, index, recall
+        self._segments: Segments | None = None
+        self._next = 0
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return 0 if self._segments is None else self._segments.state.n_alive
 
     def __repr__(self) -> str:
         return f"PrototypeIndex(metric={self.metric!r}, index={self.index!r}) of {len(self)} keys"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Keys and labels; threads, locks and FAISS's index are made anew.
+        alive = None if self._segments is None else self._segments.state.alive()
+        return {**{name: value for name, value in self.__dict__.items() if name != "_segments"}, "_alive": alive}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        alive = state.pop("_alive")
+        self.__dict__.update(state, _segments=None)
+        if alive is not None:
+            keys, labels = alive
+            self._segments = Segments(keys, labels, self.metric, self.index, self.recall)
 
     def add(self, keys: ArrayLike, labels: ArrayLike | None = None) -> PrototypeIndex:
         """Add keys; several may carry one label.
@@ -64,7 +89,7 @@ class PrototypeIndex:
         keys : array-like of shape (m, d)
             Embeddings.
         labels : array-like of shape (m,), optional
-            Their labels; by default the running number of each key.
+            Their labels; by default the running number of each key, counted from the first that was ever added.
 
         Returns
         -------
@@ -78,15 +103,56 @@ class PrototypeIndex:
         TypeError
             If labels mix types, also with those added before.
         """
-        new = self._check(keys, "keys")
-        labels = np.arange(len(self), len(self) + len(new)) if labels is None else labels
-        added = check_labels(labels, type(self).__name__, self._labels)
-        if len(added) != len(new):
-            raise ValueError(f"there are {len(added)} labels for {len(new)} keys; give one label for each key")
-        # A copy either way: the caller may go on to change the arrays.
-        both = torch.cat([new] if self._snapshot is None else [self._snapshot.keys, new])
-        self._labels = np.concatenate([self._labels, added]) if len(self) else added.copy()
-        self._snapshot = KeySnapshot(both, self.metric, self.index)
+        return self._add(keys, labels, instead=False)
+
+    def update(self, keys: ArrayLike, labels: ArrayLike) -> PrototypeIndex:
+        """Put keys in the place of all that have the same labels now, in one moment; others are added.
+
+        Parameters
+        ----------
+        keys : array-like of shape (m, d)
+            Embeddings.
+        labels : array-like of shape (m,)
+            Their labels.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `add`.
+        """
+        return self._add(keys, labels, instead=True)
+
+    def remove(self, labels: ArrayLike) -> PrototypeIndex:
+        """Remove all keys of some labels.
+
+        Parameters
+        ----------
+        labels : array-like of shape (m,)
+            Labels that are there.
+
+        Raises
+        ------
+        ValueError
+            If a label is not there; nothing is removed then.
+        """
+        gone = check_labels(labels, type(self).__name__, self._some_labels())
+        segments = self._segments
+        for label in gone.tolist():
+            if segments is None or not segments.state.has(label):
+                raise ValueError(f"there is no key of the label {label!r}; nothing was removed")
+        if segments is not None:
+            segments.remove(gone)
+        return self
+
+    def report(self) -> Choice:
+        """Return how the large part of the keys is searched and how good that is, building what is not there yet."""
+        return Choice("exact") if self._segments is None else self._segments.state.base.keys.report()
+
+    def merge(self) -> PrototypeIndex:
+        """Merge what was added and removed into one part now, and wait for it; searches go on meanwhile."""
+        if self._segments is not None:
+            self._segments.wait()
+            self._segments.merge()
         return self
 
     def search(self, queries: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
@@ -111,12 +177,31 @@ class PrototypeIndex:
         ValueError
             If the index is empty, k is out of range, or queries are not finite or of another length.
         """
-        snapshot, labels = self._snapshot, self._labels
-        if snapshot is None or not len(snapshot.keys):
+        if self._segments is None or not (state := self._segments.state).n_alive:
             raise ValueError("the index is empty; add keys before searching")
-        check_k(k, len(snapshot.keys))
-        ids, similarities = search_in_chunks(snapshot, self._check(queries, "queries"), k)
-        return labels[ids], similarities
+        check_k(k, state.n_alive)
+        x = self._check(queries, "queries")
+        if not len(x):
+            return state.some_labels()[:0].repeat(k).reshape(0, k), x.new_empty((0, k)).numpy()
+        parts = [state.search(part, k) for part in x.split(state.chunk(k))]
+        return np.concatenate([labels for labels, _ in parts]), torch.cat([values for _, values in parts]).numpy()
+
+    def _add(self, keys: ArrayLike, labels: ArrayLike | None, instead: bool) -> PrototypeIndex:
+        new = self._check(keys, "keys")
+        labels = np.arange(self._next, self._next + len(new)) if labels is None else labels
+        added = check_labels(labels, type(self).__name__, self._some_labels())
+        if len(added) != len(new):
+            raise ValueError(f"there are {len(added)} labels for {len(new)} keys; give one label for each key")
+        self._next += len(new)
+        if self._segments is None or not len(self):
+            # A copy: the caller may go on to change the arrays.
+            self._segments = Segments(new.clone(), added.copy(), self.metric, self.index, self.recall)
+        elif len(new):
+            self._segments.add(new, added, instead)
+        return self
+
+    def _some_labels(self) -> NDArray[Any] | None:
+        return None if self._segments is None else self._segments.state.some_labels()
 
     def _check(self, x: ArrayLike, what: str) -> Tensor:
         array = np.asarray(to_numpy(x))
@@ -124,10 +209,10 @@ class PrototypeIndex:
             raise TypeError(f"{what} are of type {array.dtype}; expected numbers")
         if array.ndim != 2:
             raise ValueError(f"{what} have shape {array.shape}; expected two dimensions, (n, d)")
-        if self._snapshot is not None and array.shape[1] != self._snapshot.keys.shape[1]:
+        d = array.shape[1] if self._segments is None else self._segments.state.base.keys.keys.shape[1]
+        if array.shape[1] != d:
             raise ValueError(
-                f"{what} have {array.shape[1]} dimensions, the index holds {self._snapshot.keys.shape[1]}; "
-                "embed both with the same backbone"
+                f"{what} have {array.shape[1]} dimensions, the index holds {d}; embed both with the same backbone"
             )
         refuse_bad_rows(array, f"the array of {what}")
         return to_tensor(with_room_for_squares(array, what))

@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 import os
-import sys
-from functools import cache, cached_property
-from types import ModuleType
+import threading
+from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.approximate import Approximate, Choice, use_one_thread
 from fewshot.checks import NEEDS_FLOAT64
 from fewshot.similarity import PreparedKeys, pairwise_similarity, prepare_keys
 
-INDEXES = ("auto", "exact", "faiss")
+INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product beats an index on a CPU.
 EXACT_LIMIT = 100_000
 #: Nearest keys that FAISS proposes at the least; they are scored again, and only they are read.
 CANDIDATES = 256
+#: Keys that are brought into the frame at a time.
+PART = 16384
 #: Bytes that the similarities of one chunk of queries may take.
 CHUNK_BYTES = 64 * 2**20
 
 
-@cache
-def _faiss() -> ModuleType:
-    import faiss
-
-    return faiss
+#: Whoever has a lock: in a forked child another thread may have held it, which is not there to let it go.
+_LOCKED: WeakSet[Any] = WeakSet()
 
 
-def _use_one_thread() -> None:
-    """Keep a forked child from waiting for ever for the OpenMP threads that its parent had and it has not."""
-    torch.set_num_threads(1)
-    if "faiss" in sys.modules:
-        _faiss().omp_set_num_threads(1)
+def new_lock(owner: Any) -> threading.Lock:
+    """Return a lock that is kept as ``owner._lock`` and is open again in a forked child."""
+    _LOCKED.add(owner)
+    return threading.Lock()
+
+
+def _open_locks() -> None:
+    for owner in list(_LOCKED):
+        owner._lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_use_one_thread)
+    os.register_at_fork(after_in_child=use_one_thread)
+    os.register_at_fork(after_in_child=_open_locks)
 
 
 class KeySnapshot:
@@ -52,38 +57,77 @@ class KeySnapshot:
         Float32 or float64 keys.
     metric : str
         Similarity.
-    index : {"auto", "exact", "faiss"}
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}
         What proposes the candidates.
+    recall : float, default=0.99
+        The share of nearest neighbours that ``ivf`` and ``hnsw`` must find.
     """
 
-    def __init__(self, keys: Tensor, metric: str, index: str = "auto") -> None:
-        self.keys, self.metric, self.index = keys, metric, index
-        self.uses_faiss = index == "faiss" or (index == "auto" and len(keys) > EXACT_LIMIT)
+    def __init__(self, keys: Tensor, metric: str, index: str = "auto", recall: float = 0.99) -> None:
+        self.keys, self.metric, self.index, self.recall = keys, metric, index, recall
+        self.kind = choose_kind(index, metric, len(keys))
+        self._lock = new_lock(self)
+
+    @property
+    def uses_faiss(self) -> bool:
+        """Whether FAISS proposes candidates."""
+        return self.kind != "exact"
 
     def __getstate__(self) -> dict[str, Any]:
         # What can be rebuilt from the keys is not stored: a FAISS index in a pickle is a risk, not data.
-        return {name: self.__dict__[name] for name in ("keys", "metric", "index", "uses_faiss")}
+        return {name: self.__dict__[name] for name in ("keys", "metric", "index", "recall", "kind")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=new_lock(self))
+
+    # ---- the frame in which keys and queries are compared ---------------------------------------------------------
+
+    @cached_property
+    def offset(self) -> Tensor | None:
+        """What is subtracted from both sides for ``sqeuclidean``: the mean key, (1, d), in float64."""
+        if self.metric != "sqeuclidean":
+            return None
+        return self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys.double()[:1]
+
+    def prepare(self, keys: Tensor) -> PreparedKeys:
+        """Return some keys (..., d) in the frame of all, in float64."""
+        return prepare_keys(keys.double(), self.metric, self.offset)
+
+    def _prepared(self, dtype: torch.dtype) -> PreparedKeys:
+        """Return all keys ready for comparison, made a part at a time."""
+        keys = torch.empty(self.keys.shape, dtype=dtype)
+        sqnorm = torch.empty((1, len(keys)), dtype=dtype) if self.metric == "sqeuclidean" else None
+        for start in range(0, len(keys), PART):
+            part = self.prepare(self.keys[start : start + PART])
+            keys[start : start + PART] = part.keys
+            if sqnorm is not None and part.sqnorm is not None:
+                sqnorm[:, start : start + PART] = part.sqnorm
+        return PreparedKeys(self.metric, keys, self.offset, sqnorm)
 
     @cached_property
     def _double(self) -> PreparedKeys:
-        return prepare_keys(self.keys.double(), self.metric)
+        return self._prepared(torch.float64)
 
     @cached_property
     def _single(self) -> PreparedKeys:
-        return self._double.to(torch.float32)
+        return self._prepared(torch.float32)
 
     @cached_property
     def _centre(self) -> Tensor | float:
         """The mean of what FAISS sees, where subtracting it keeps the ranking: unit vectors rank by distance."""
-        return self._double.keys.mean(0) if self.metric == "cosine" else 0.0
+        if self.metric != "cosine":
+            return 0.0
+        total = sum((self.prepare(part).keys.sum(0) for part in self.keys.split(PART)), torch.zeros(1))
+        return total / max(len(self.keys), 1)
 
     @cached_property
     def _scale(self) -> float:
         """What the keys are divided by so that their squares fit float32; a common factor keeps the ranking."""
-        return max(1.0, float(self._double.keys.abs().max()) / NEEDS_FLOAT64) if self.keys.numel() else 1.0
+        largest = [float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel()]
+        return max(1.0, max(largest, default=0.0) / NEEDS_FLOAT64)
 
     @cached_property
-    def _needs_double(self) -> bool:
+    def needs_double(self) -> bool:
         """Whether float32 overflows, or would blur neighbours: its rounding reaches 1 % of what parts near keys.
 
         So it is where clusters lie far apart for their width, or all keys point nearly the same way. Distances are
@@ -91,9 +135,8 @@ class KeySnapshot:
         """
         if self.metric == "dot" or len(self.keys) < 2 or self._scale > 1:
             return self._scale > 1 and self.metric != "cosine"
-        keys = self._double.keys
-        scale = 1.0 if self.metric == "cosine" else float(keys.square().sum(-1).max())
-        some, others = (keys[:: max(1, len(keys) // n)] for n in (64, 1024))
+        some, others = (self.prepare(self.keys[:: max(1, len(self.keys) // n)]).keys for n in (64, 1024))
+        scale = 1.0 if self.metric == "cosine" else max(float(x.square().sum(-1).max()) for x in (some, others))
         apart = -pairwise_similarity(some, others)
         nearest = torch.where(apart > 1e-12 * scale, apart, torch.inf).amin(-1)
         return bool(nearest.median() < 100 * torch.finfo(torch.float32).eps * scale)
@@ -103,19 +146,28 @@ class KeySnapshot:
         shifted = ((prepared - self._centre) / self._scale).clamp(-NEEDS_FLOAT64, NEEDS_FLOAT64)
         return np.ascontiguousarray(shifted.float().numpy())
 
+    @property
+    def approximate(self) -> Approximate:
+        """The FAISS index, built by the first who asks while others wait."""
+        with self._lock:
+            return self._index
+
     @cached_property
-    def _index(self) -> Any:
-        faiss = _faiss()
-        keys = self._to_faiss(self._double.keys)
-        metric = faiss.METRIC_INNER_PRODUCT if self.metric == "dot" else faiss.METRIC_L2
-        # A graph finds unnormalised inner products badly, so `dot` stays flat.
-        if len(keys) > EXACT_LIMIT and self.metric != "dot":
-            index = faiss.IndexHNSWFlat(keys.shape[1], 32, metric)
-            index.hnsw.efConstruction, index.hnsw.efSearch = 80, 256
-        else:
-            index = faiss.IndexFlat(keys.shape[1], metric)
-        index.add(keys)
-        return index
+    def _index(self) -> Approximate:
+        def rows(places: NDArray[np.int64]) -> NDArray[np.float32]:
+            return self._to_faiss(self.prepare(self.keys[torch.from_numpy(places)]).keys)
+
+        def exact(places: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+            return self.exact_top(self.keys[torch.from_numpy(places)], k)[0].numpy()
+
+        m, d = self.keys.shape
+        return Approximate(self.kind, self.metric == "dot", m, d, rows, exact, self.recall)
+
+    def report(self) -> Choice:
+        """Return what was chosen, and how good it is; builds the index if that was not done yet."""
+        return self.approximate.choice if self.uses_faiss else Choice("exact")
+
+    # ---- searching --------------------------------------------------------------------------------------------------
 
     def retrieve(self, queries: Tensor, k: int) -> tuple[Tensor | None, Tensor]:
         """Score `queries` (q, d), finite and of the right length, against candidates.
@@ -127,24 +179,39 @@ class KeySnapshot:
         similarities : Tensor of shape (q, m) or (q, c)
             Exact similarities, in the precision of the queries or, where float32 cannot tell them apart, better.
         """
-        double = queries.dtype == torch.float64 or self._needs_double
-        prepared = self._double if double else self._single
-        shifted = prepared.prepare_queries(queries.double() if double else queries)
+        double = queries.dtype == torch.float64 or self.needs_double
         if not self.uses_faiss:
-            return None, prepared.compare(shifted)
+            prepared = self._double if double else self._single
+            return None, prepared.similarity(queries.double() if double else queries)
+        shifted = self.prepare(self.keys[:0]).prepare_queries(queries.double())
         n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
-        _, found = self._index.search(self._to_faiss(shifted), n_candidates)
-        ids = torch.from_numpy(found)
-        similarity = prepared.take(ids.clamp(min=0)).compare(shifted.unsqueeze(-2)).squeeze(-2)
-        return ids, torch.where(ids >= 0, similarity, -torch.inf)
+        ids = torch.from_numpy(self.approximate.search(self._to_faiss(shifted), n_candidates))
+        # Scored from the keys themselves, in float64: a few hundred a query.
+        candidates = self.prepare(self.keys[ids.clamp(min=0)])
+        similarity = candidates.compare(shifted.unsqueeze(-2)).squeeze(-2)
+        similarity = torch.where(ids >= 0, similarity, -torch.inf)
+        return ids, similarity if double else similarity.float()
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys, nearest first; among equals the first key."""
         ids, similarity = top(*self.retrieve(queries, k), k)
         missed = (ids < 0).any(-1)
         if missed.any():  # a graph may reach fewer than k keys, and an id of -1 must never become a label
-            exact = KeySnapshot(self.keys, self.metric, "exact").search(queries[missed], k)
+            exact = self.exact_top(queries[missed], k)
             ids[missed], similarity[missed] = exact[0], exact[1].to(similarity.dtype)
+        return ids, similarity
+
+    def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""
+        shifted = self.prepare(self.keys[:0]).prepare_queries(queries.double())
+        ids, similarity = torch.empty((len(queries), 0), dtype=torch.long), shifted.new_empty((len(queries), 0))
+        for start in range(0, len(self.keys), PART):
+            found = self.prepare(self.keys[start : start + PART]).compare(shifted)
+            if dead is not None:
+                found = found.masked_fill(dead[start : start + PART], -torch.inf)
+            columns, values = top(None, found, min(k, found.shape[1]))
+            both = torch.cat([ids, columns + start], -1), torch.cat([similarity, values], -1)
+            ids, similarity = top(*both, min(k, both[0].shape[1]))
         return ids, similarity
 
     def chunk(self, k: int = 1) -> int:
@@ -152,6 +219,22 @@ class KeySnapshot:
         m, d = self.keys.shape
         row = (min(m, max(4 * k, CANDIDATES)) * d if self.uses_faiss else m) + d
         return max(1, CHUNK_BYTES // (8 * max(row, 1)))
+
+
+def choose_kind(index: str, metric: str, n: int) -> str:
+    """Return what serves `n` keys: up to 1e5 one matrix product beats any index, beyond inverted lists do.
+
+    A graph finds unnormalised inner products badly, so for ``dot`` there is none.
+    """
+    if not n:
+        return "exact"
+    if index == "hnsw":
+        return "flat" if metric == "dot" else "hnsw"
+    if index in ("exact", "ivf"):
+        return index
+    if n > EXACT_LIMIT:
+        return "ivf"
+    return "exact" if index == "auto" else "flat"
 
 
 def top(ids: Tensor | None, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
     {"_version", "estimator_checks"},
-    {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap"},
+    {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "approximate"},
     {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support", "distributed"},
     {"learners.base", "snapshot", "replacement", "editing"},
-    {"fitted", "embedding", "index", "calibration"},
-    {"estimator"},
+    {"fitted", "embedding", "segments", "calibration"},
+    {"estimator", "index"},
     {"classifier", "learners", "weights"},
     {"evaluation", "model"},
     {"training", "gallery"},

@@ -55,8 +55,8 @@ def test_search_never_returns_an_id_of_minus_one(monkeypatch):
     snapshot = KeySnapshot(torch.from_numpy(RNG.normal(size=(30, 4))), "sqeuclidean", "faiss")
 
     class Lame:
-        def search(self, queries, k):
-            return None, np.full((len(queries), k), -1)
+        def search(self, queries, k, effort=0):
+            return np.full((len(queries), k), -1)
 
     monkeypatch.setitem(snapshot.__dict__, "_index", Lame())
     queries = torch.from_numpy(RNG.normal(size=(5, 4)))

@@ -95,7 +95,7 @@ class MatchingClassifier(BaseFewShotClassifier):
         Support rows kept of each class; by default all.
     replacement : {"reservoir", "oldest"}, default="reservoir"
         Which rows go where there are more; see `MatchingLearner`.
-    index : {"auto", "exact", "faiss"}, default="auto"
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
         How the nearest support embeddings are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a
         query get attention, so answers can differ from ``exact`` where the support is larger; ``auto`` is exact.
     closed_set : bool, default=False

@@ -148,7 +148,7 @@ class MultiPrototypicalClassifier(BaseFewShotClassifier):
         Logits are similarity / temperature.
     n_prototypes : int, default=3
         Prototypes a class at most, the means of its clusters; see `MultiPrototypicalLearner`.
-    index : {"auto", "exact", "faiss"}, default="auto"
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
         How the nearest prototypes are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a query are
         read; ``auto`` is exact.
     closed_set : bool, default=False

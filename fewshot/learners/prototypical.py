@@ -64,7 +64,7 @@ class PrototypicalClassifier(BaseFewShotClassifier):
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
     temperature : float, default=1.0
         Logits are similarity / temperature.
-    index : {"auto", "exact", "faiss"}, default="auto"
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
         How the nearest prototypes are found; see `PrototypeIndex`. Through FAISS classes beyond the 256 nearest
         to a query have logit minus infinity and probability 0.
     closed_set : bool, default=False

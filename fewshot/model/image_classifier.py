@@ -49,7 +49,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         `calibrate` has found. By default every image is answered with a class.
     unknown_label : object, optional
         The answer for such queries; by default ``"unknown"`` for labels of text and -1 for integers.
-    index : {"auto", "exact", "faiss"}, default="auto"
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
         How the nearest keys are found; see `PrototypeIndex`.
     keep_support : bool, default=True
         Whether names, embeddings and small pictures of the support images are kept, and saved, for `nearest_support`

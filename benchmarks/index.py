@@ -1,0 +1,268 @@
+"""Prototype search at 1e2 to 1e6 keys: build, latency, throughput, recall, changes and memory, beside other ways.
+
+Keys are 512 numbers each, on a manifold of 32 dimensions with noise, as prototypes lie; queries are keys moved a
+little. Every contestant is a process of its own, on one torch thread, and answers the same queries: `PrototypeIndex`,
+brute force in numpy, FAISS's flat index, and up to 1e5 keys scikit-learn's neighbours and hnswlib (extra ``peers``).
+Recall is the share of the nearest (and of the ten nearest) keys by float64 that were found; memory is what the process
+holds after building more than before, with its copy of the keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from protocol import facts
+
+from fewshot import PrototypeIndex
+from fewshot.files import write_text
+
+D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
+SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
+CONTESTANTS = ("PrototypeIndex", "numpy", "FAISS flat", "scikit-learn", "hnswlib")
+#: Beyond so many keys scikit-learn and hnswlib are left out.
+PEERS_LIMIT = 100_000
+N_SINGLE, N_BATCH, K = 200, 1024, 10
+
+Search = Callable[[NDArray[np.float32], int], NDArray[np.int64]]
+
+
+def make_data(n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return keys (n, d) and queries."""
+    rng = np.random.default_rng(seed)
+    basis = rng.normal(size=(MANIFOLD, D)).astype(np.float32) / np.float32(MANIFOLD**0.5)
+    keys = np.empty((n, D), np.float32)
+    for start in range(0, n, 65536):
+        part = keys[start : start + 65536]
+        part[:] = rng.standard_normal((len(part), MANIFOLD), np.float32) @ basis
+        part += NOISE * rng.standard_normal(part.shape, np.float32)
+    rows = rng.choice(n, N_BATCH)
+    return keys, keys[rows] + MOVED * rng.standard_normal((N_BATCH, D), np.float32)
+
+
+def build(name: str, keys: NDArray[np.float32]) -> tuple[Search, Any]:
+    """Return what searches, and the index itself."""
+    if name == "PrototypeIndex":
+        index = PrototypeIndex().add(keys)
+        index.report()
+        return lambda x, k: index.search(x, k)[0], index
+    if name == "numpy":
+        squares = np.einsum("ij,ij->i", keys, keys)
+
+        def brute(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+            apart = squares - 2 * (x @ keys.T)
+            if k == 1:
+                return apart.argmin(1)[:, None]
+            near = np.argpartition(apart, k, axis=1)[:, :k] if k < len(keys) else np.arange(len(keys))[None]
+            order = np.take_along_axis(apart, near, 1).argsort(1)
+            return np.take_along_axis(near, order, 1)
+
+        return brute, None
+    if name == "FAISS flat":
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+        flat = faiss.IndexFlatL2(D)
+        flat.add(keys)
+        return lambda x, k: flat.search(x, k)[1], None
+    if name == "scikit-learn":
+        from sklearn.neighbors import KNeighborsClassifier
+
+        model = KNeighborsClassifier(1).fit(keys, np.arange(len(keys)))
+        return lambda x, k: model.kneighbors(x, k, return_distance=False), None
+    import hnswlib
+
+    graph = hnswlib.Index("l2", D)
+    graph.init_index(len(keys), ef_construction=200, M=16)
+    graph.set_num_threads(1)
+    graph.add_items(keys)
+    graph.set_ef(64)
+    return lambda x, k: graph.knn_query(x, k)[0].astype(np.int64), None
+
+
+def work(name: str, n: int, seed: int, threads: int) -> dict[str, Any]:
+    """Measure one contestant, in this process."""
+    torch.set_num_threads(threads)
+    keys, queries = make_data(n, seed)
+    before = kibibytes()
+    start = time.perf_counter()
+    search, index = build(name, keys)
+    built = time.perf_counter() - start
+    singles = single_latencies(search, queries)
+    batch = throughput(search, queries, N_BATCH if n <= PEERS_LIMIT or index is not None else 64)
+    row = {
+        "what": name,
+        "keys": n,
+        "build, s": round(built, 3),
+        "one query, ms (p50, p99)": [round(1000 * float(t), 4) for t in np.quantile(singles, [0.5, 0.99])],
+        "queries a second, in batches": round(batch),
+        "MiB": round((kibibytes() - before) / 1024),
+    }
+    row |= recalls(search, keys, queries[: 256 if n <= PEERS_LIMIT else 64])
+    if index is not None:
+        row |= {"chosen": vars(index.report()), **changes(index, seed)}
+        row["beside the bare product"] = beside_product(index, keys, queries)
+    return row
+
+
+def single_latencies(search: Search, queries: NDArray[np.float32]) -> list[float]:
+    """Return the seconds of single queries."""
+    search(queries[:1], 1)
+    took = []
+    for i in range(N_SINGLE):
+        x = queries[i : i + 1]
+        start = time.perf_counter()
+        search(x, 1)
+        took.append(time.perf_counter() - start)
+        if sum(took) > 20:
+            break
+    return took
+
+
+def throughput(search: Search, queries: NDArray[np.float32], n: int) -> float:
+    """Return queries a second, the best of three batches."""
+    best = 0.0
+    for _ in range(3):
+        start = time.perf_counter()
+        search(queries[:n], 1)
+        best = max(best, n / (time.perf_counter() - start))
+    return best
+
+
+def recalls(search: Search, keys: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, float]:
+    """Return recall@1 and @10 against float64."""
+    k = min(K, len(keys))
+    truth = np.concatenate([true_neighbours(keys, queries[i : i + 16], k) for i in range(0, len(queries), 16)])
+    found = search(queries, k)
+    ten = np.mean([len(set(a) & set(b)) / k for a, b in zip(found.tolist(), truth.tolist(), strict=True)])
+    return {"recall@1": round(float((found[:, 0] == truth[:, 0]).mean()), 4), "recall@10": round(float(ten), 4)}
+
+
+def true_neighbours(keys: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the nearest keys by float64, a part of the keys at a time."""
+    best, places = np.full((len(queries), 0), np.inf), np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(keys), 65536):
+        part = keys[start : start + 65536].astype(np.float64)
+        x = queries.astype(np.float64)
+        apart = (part**2).sum(1) - 2 * x @ part.T
+        best = np.concatenate([best, apart], 1)
+        places = np.concatenate([places, np.broadcast_to(np.arange(start, start + len(part)), apart.shape)], 1)
+        order = np.argsort(best, 1, kind="stable")[:, :k]
+        best, places = np.take_along_axis(best, order, 1), np.take_along_axis(places, order, 1)
+    return places
+
+
+def changes(index: PrototypeIndex, seed: int) -> dict[str, Any]:
+    """Return the milliseconds of adding and of removing one class, the median of many."""
+    rng, added, removed = np.random.default_rng(seed), [], []
+    index.add(rng.standard_normal((1, D), np.float32), [10**9]).remove([10**9])  # the labels are sorted once
+    for i in range(100):
+        key = rng.standard_normal((1, D), np.float32)
+        start = time.perf_counter()
+        index.add(key, [2 * 10**9 + i])
+        added.append(time.perf_counter() - start)
+    for i in range(100):
+        start = time.perf_counter()
+        index.remove([2 * 10**9 + i])
+        removed.append(time.perf_counter() - start)
+    return {f"{what}, ms": round(1000 * float(np.median(t)), 3) for what, t in (("add", added), ("remove", removed))}
+
+
+def beside_product(index: PrototypeIndex, keys: NDArray[np.float32], queries: NDArray[np.float32]) -> float | None:
+    """Return the speed of exact batch search, k=1, as part of that of the matrix product alone: the median of turns."""
+    if len(keys) > PEERS_LIMIT:
+        return None
+    index.merge()
+    x, y, ratios = torch.from_numpy(queries), torch.from_numpy(keys).T.contiguous(), []
+    size = max(1, min(len(x), 2**23 // len(keys)))  # both by as many queries at a time
+    for _ in range(7):
+        start = time.perf_counter()
+        for part in x.split(size):
+            part @ y
+        bare = time.perf_counter() - start
+        start = time.perf_counter()
+        index.search(queries, 1)
+        ratios.append(bare / (time.perf_counter() - start))
+    return round(float(np.median(ratios)), 3)
+
+
+def kibibytes() -> int:
+    """Return the memory that this process holds, as Linux counts it."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmRSS"].split()[0])
+
+
+def measure(name: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one contestant, in a process of its own."""
+    command = [sys.executable, __file__, "--worker", name, "--sizes", str(n), "--seed", str(options.seed)]
+    limits = {f"{library}_NUM_THREADS": str(options.threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    environment = {**os.environ, **limits}
+    run = subprocess.run(
+        [*command, "--threads", str(options.threads)], capture_output=True, text=True, check=False, env=environment
+    )
+    if run.returncode:
+        raise RuntimeError(f"{name} at {n} keys: {run.stderr.strip().splitlines()[-1]}")
+    row: dict[str, Any] = json.loads(run.stdout)
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "| keys | | build, s | one query, ms (p50, p99) | queries a second | recall@1 | recall@10 | add, remove, ms "
+        "| MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        p50, p99 = row["one query, ms (p50, p99)"]
+        change = f"{row['add, ms']:.2f}, {row['remove, ms']:.2f}" if "add, ms" in row else ""
+        chosen = f" ({row['chosen']['kind']})" if "chosen" in row else ""
+        lines.append(
+            f"| {row['keys']} | {row['what']}{chosen} | {row['build, s']:.2f} | {p50:.3f}, {p99:.3f} | "
+            f"{row['queries a second, in batches']} | {row['recall@1']:.3f} | {row['recall@10']:.3f} | {change} | "
+            f"{row['MiB']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print a table and write the results."""
+    parser = argparse.ArgumentParser(prog="index.py", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), metavar="N", help="keys (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of keys and queries (default: %(default)s)")
+    parser.add_argument("--out", default="benchmarks/results/index", metavar="NAME", help="for NAME.json and NAME.md")
+    parser.add_argument("--worker", metavar="CONTESTANT", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(work(options.worker, options.sizes[0], options.seed, options.threads)))
+        return
+    names = [name for name in CONTESTANTS if name != "hnswlib" or find_spec("hnswlib")]
+    if "hnswlib" not in names:
+        print("hnswlib is not installed; for it run: pip install 'fewshot[peers]'", file=sys.stderr)
+    rows = [
+        measure(name, n, options)
+        for n in options.sizes
+        for name in names
+        if n <= PEERS_LIMIT or name in CONTESTANTS[:3]
+    ]
+    results = {**facts("index.py", options.seed), "worker threads": options.threads, "dimensions": D, "rows": rows}
+    write_text(f"{options.out}.json", json.dumps(results, indent=1) + "\n")
+    write_text(f"{options.out}.md", table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What readers see at one moment: a base, a delta, and which keys of both are gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.similarity import PreparedKeys
+from fewshot.snapshot import KeySnapshot, top
+
+#: Neighbours beyond those asked for that are scored again.
+SPARE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Immutable keys with their labels, in the order in which they came."""
+
+    keys: KeySnapshot
+    labels: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return np.argsort(self.labels, kind="stable")
+
+    def places(self, label: Any) -> NDArray[np.int64]:
+        """Return where a label stands, by halving; the labels are sorted when first asked."""
+        if not len(self.labels):
+            return np.empty(0, np.int64)
+        low, high = (np.searchsorted(self.labels, label, side, sorter=self._order) for side in ("left", "right"))
+        return self._order[low:high]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What readers see at one moment.
+
+    Attributes
+    ----------
+    base : Base
+        Keys numbered 0..n-1.
+    delta : PreparedKeys
+        Keys numbered n, n + 1, ..., in the frame of the base, in float64; rows of a buffer that only grows.
+    raw : Tensor
+        The same keys as they came.
+    labels : ndarray
+        Of the delta.
+    dead_base, dead_delta : bool Tensor
+        Keys that are no longer there.
+    n_dead : int
+        How many those are.
+    """
+
+    base: Base
+    delta: PreparedKeys
+    raw: Tensor
+    labels: NDArray[Any]
+    dead_base: Tensor
+    dead_delta: Tensor
+    n_dead: int = 0
+
+    @property
+    def n_alive(self) -> int:
+        """Keys that are there."""
+        return len(self.base) + len(self.labels) - self.n_dead
+
+    def some_labels(self) -> NDArray[Any]:
+        """Return labels that have the type of all."""
+        return self.base.labels if len(self.base) else self.labels
+
+    def has(self, label: Any) -> bool:
+        """Whether a key of this label is there."""
+        places = torch.from_numpy(self.base.places(label))
+        own = torch.from_numpy(np.asarray(self.labels == label).reshape(-1)[: len(self.labels)])
+        return bool((~self.dead_base[places]).any()) or bool((own & ~self.dead_delta).any())
+
+    def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
+        """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
+        ids, similarity = self._with_delta(queries, *self._base_candidates(queries, k))
+        n_delta = len(self.labels)
+        ids, similarity = top(ids, similarity, min(k + SPARE if n_delta else k, similarity.shape[-1]))
+        if n_delta:
+            ids, similarity = self._in_one_way(queries, ids, similarity, k)
+        missed = ~torch.isfinite(similarity).all(-1)
+        if similarity.shape[-1] < k or missed.any():  # the dead took the places of candidates
+            return self._exactly(queries, k, similarity.dtype)
+        return self._labels(ids), similarity
+
+    def _in_one_way(self, queries: Tensor, ids: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return the k best of some, scored again alike: base and delta round otherwise, and equals must stay equal."""
+        keys, n = self.base.keys, len(self.base)
+        own = (ids >= n).unsqueeze(-1)
+        raw = torch.where(own, self.raw[(ids - n).clamp(min=0)].double(), keys.keys[ids.clamp(0, n - 1)].double())
+        prepared = keys.prepare(raw)
+        again = prepared.compare(prepared.prepare_queries(queries.double()).unsqueeze(-2)).squeeze(-2)
+        ids, again = top(ids, torch.where(torch.isfinite(similarity), again, -torch.inf), min(k, ids.shape[-1]))
+        return ids, again.to(similarity.dtype)
+
+    def chunk(self, k: int) -> int:
+        """Return how many queries to ask at a time."""
+        return min(self.base.keys.chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
+
+    def _base_candidates(self, queries: Tensor, k: int) -> tuple[Tensor | None, Tensor]:
+        ids, similarity = self.base.keys.retrieve(queries, k)
+        if self.n_dead:
+            dead = self.dead_base if ids is None else self.dead_base[ids.clamp(min=0)]
+            similarity = similarity.masked_fill(dead, -torch.inf)
+        return ids, similarity
+
+    def _exactly(self, queries: Tensor, k: int, dtype: torch.dtype) -> tuple[NDArray[Any], Tensor]:
+        ids, similarity = self.base.keys.exact_top(queries, min(k, len(self.base)), self.dead_base)
+        ids, similarity = top(*self._with_delta(queries, ids, similarity), k)
+        return self._labels(ids), similarity.to(dtype)
+
+    def _with_delta(self, queries: Tensor, ids: Tensor | None, similarity: Tensor) -> tuple[Any, Tensor]:
+        """Return ids and similarities with those of the whole delta after them."""
+        n, n_delta = len(self.base), len(self.labels)
+        if not n_delta:
+            return ids, similarity
+        own = self.delta.similarity(queries.double()).masked_fill(self.dead_delta, -torch.inf)
+        similarity = torch.cat([similarity, own.to(similarity.dtype)], -1)
+        if ids is not None:
+            ids = torch.cat([ids, torch.arange(n, n + n_delta).expand(len(queries), -1)], -1)
+        return ids, similarity
+
+    def _labels(self, ids: Tensor) -> NDArray[Any]:
+        places, n = ids.numpy(), len(self.base)
+        if not len(self.labels):
+            return self.base.labels[places]
+        both = np.result_type(self.base.labels, self.labels) if n else self.labels.dtype
+        found, own = np.empty(places.shape, both), places >= n
+        found[own], found[~own] = self.labels[places[own] - n], self.base.labels[places[~own]]
+        return found
+
+    def alive(self) -> tuple[Tensor, NDArray[Any]]:
+        """Return keys and labels of all that is there, in the order in which they came."""
+        keep, keep_delta = ~self.dead_base, ~self.dead_delta
+        keys = self.base.keys.keys
+        if self.n_dead:
+            keys = keys[keep]
+        if not len(self.labels):
+            return keys, self.base.labels[keep.numpy()]
+        labels = [self.base.labels[keep.numpy()]] if len(self.base) else []
+        dtype = torch.promote_types(keys.dtype, self.raw.dtype) if len(self.base) else self.raw.dtype
+        return (
+            torch.cat([keys.to(dtype), self.raw[keep_delta].to(dtype)]),
+            np.concatenate([*labels, self.labels[keep_delta.numpy()]]),
+        )

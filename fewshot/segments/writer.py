@@ -1,0 +1,172 @@
+"""The writer's side: states are published, deltas grow, and both are merged."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.segments.state import Base, State
+from fewshot.snapshot import EXACT_LIMIT, KeySnapshot, new_lock
+
+#: Rows of a delta before it is merged: where the base is small, and where merging means building an index anew.
+SMALL_DELTA, LARGE_DELTA = 1024, 8192
+#: The share of dead keys in a base beyond which it is made anew.
+MOST_DEAD = 0.25
+
+
+class Segments:
+    """The writer's side: add and remove keys, publish states, merge.
+
+    Parameters
+    ----------
+    keys : Tensor of shape (m, d)
+        To begin with; may be empty.
+    labels : ndarray of shape (m,)
+        Their labels.
+    metric, index, recall
+        See `KeySnapshot`.
+    """
+
+    def __init__(self, keys: Tensor, labels: NDArray[Any], metric: str, index: str, recall: float) -> None:
+        self.metric, self.index, self.recall = metric, index, recall
+        self._lock = new_lock(self)
+        self._merger: threading.Thread | None = None
+        self._publish(Base(KeySnapshot(keys, metric, index, recall), labels))
+
+    def _publish(self, base: Base) -> None:
+        """Begin a new base with an empty delta."""
+        d, n = base.keys.keys.shape[1], len(base)
+        self._capacity = LARGE_DELTA if n > EXACT_LIMIT else SMALL_DELTA
+        self._keys, self._sqnorm = torch.empty((0, d), dtype=torch.float64), torch.empty((1, 0), dtype=torch.float64)
+        self._raw = base.keys.keys.new_empty((0, d))
+        nothing = base.keys.prepare(base.keys.keys[:0])
+        self.state = State(
+            base,
+            nothing,
+            self._raw,
+            base.labels[:0],
+            torch.zeros(n, dtype=torch.bool),
+            torch.zeros(0, dtype=torch.bool),
+        )
+
+    def add(self, keys: Tensor, labels: NDArray[Any], instead: bool = False) -> None:
+        """Add keys (k, d) with their labels; where `instead`, keys that have these labels go in the same moment."""
+        with self._lock:
+            state = self._without(self.state, labels) if instead else self.state
+            if len(keys) > max(self._capacity, len(state.base) // 2) or not len(state.base):
+                self.state = state
+                self._grow_base(keys, labels)
+            else:
+                self.state = self._with(state, keys, labels)
+        self._merge_if_due()
+
+    def remove(self, labels: NDArray[Any]) -> int:
+        """Remove all keys of some labels; return how many there were."""
+        with self._lock:
+            before, self.state = self.state.n_alive, self._without(self.state, labels)
+            gone = before - self.state.n_alive
+        self._merge_if_due()
+        return gone
+
+    def _grow_base(self, keys: Tensor, labels: NDArray[Any]) -> None:
+        old_keys, old_labels = self.state.alive()
+        if len(old_labels):
+            keys, labels = torch.cat([old_keys, keys]), np.concatenate([old_labels, labels])
+        self._publish(Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels))
+
+    def _with(self, state: State, keys: Tensor, labels: NDArray[Any]) -> State:
+        """Return the state with more rows in its delta; readers of older states never look beyond theirs."""
+        start, end = len(state.labels), len(state.labels) + len(keys)
+        prepared = state.base.keys.prepare(keys)
+        self._raw = _roomy(self._raw.to(torch.promote_types(self._raw.dtype, keys.dtype)), start, end)
+        self._keys = _roomy(self._keys, start, end)
+        self._raw[start:end], self._keys[start:end] = keys, prepared.keys
+        sqnorm = None
+        if prepared.sqnorm is not None:
+            self._sqnorm = _roomy(self._sqnorm.T, start, end).T
+            self._sqnorm[:, start:end] = prepared.sqnorm
+            sqnorm = self._sqnorm[:, :end]
+        return replace(
+            state,
+            delta=replace(prepared, keys=self._keys[:end], sqnorm=sqnorm),
+            raw=self._raw[:end],
+            labels=np.concatenate([state.labels, labels]) if start else labels.copy(),
+            dead_delta=torch.cat([state.dead_delta, torch.zeros(len(keys), dtype=torch.bool)]),
+        )
+
+    @staticmethod
+    def _without(state: State, labels: NDArray[Any]) -> State:
+        dead_base, dead_delta, n_dead = state.dead_base, state.dead_delta, state.n_dead
+        for label in dict.fromkeys(labels.tolist()):
+            places, own = map(torch.from_numpy, (state.base.places(label), np.flatnonzero(state.labels == label)))
+            n_dead += int((~dead_base[places]).sum()) + int((~dead_delta[own]).sum())
+            if len(places):
+                dead_base = dead_base.clone() if dead_base is state.dead_base else dead_base
+                dead_base[places] = True
+            if len(own):
+                dead_delta = dead_delta.clone() if dead_delta is state.dead_delta else dead_delta
+                dead_delta[own] = True
+        return replace(state, dead_base=dead_base, dead_delta=dead_delta, n_dead=n_dead)
+
+    # ---- merging ----------------------------------------------------------------------------------------------------
+
+    def _merge_if_due(self) -> None:
+        state = self.state
+        n, n_delta = len(state.base), len(state.labels)
+        many_dead = state.n_dead > max(SMALL_DELTA, MOST_DEAD * n)
+        if n_delta <= max(self._capacity, n // 8 if n <= EXACT_LIMIT else 0) and not many_dead:
+            return
+        if n + n_delta <= EXACT_LIMIT and state.base.keys.kind == "exact":
+            self.merge()
+            return
+        with self._lock:
+            if self._merger is None or not self._merger.is_alive():  # a forked child has the object and no thread
+                self._merger = threading.Thread(target=self.merge, name="fewshot-merge", daemon=True)
+                self._merger.start()
+
+    def merge(self) -> None:
+        """Make a new base of all that is there; what comes and goes meanwhile is kept."""
+        begun = self.state
+        keys, labels = begun.alive()
+        base = Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels)
+        if base.keys.uses_faiss:
+            base.keys.report()  # built before it is published
+        with self._lock:
+            now = self.state
+            if now.base is not begun.base:
+                return  # another merge was quicker
+            self._publish(base)
+            later = slice(len(begun.labels), None)
+            self.state = self._died_meanwhile(begun, now)
+            if len(now.labels[later]):
+                alive = ~now.dead_delta[later]
+                self.state = self._with(self.state, now.raw[later][alive], now.labels[later][alive.numpy()])
+
+    def _died_meanwhile(self, begun: State, now: State) -> State:
+        """Return the new state without the keys that were there when merging began and are gone now."""
+        n = len(begun.labels)
+        was = torch.cat([~begun.dead_base, ~begun.dead_delta])
+        gone = torch.cat([now.dead_base, now.dead_delta[:n]])
+        dead = gone[was]
+        return replace(self.state, dead_base=dead, n_dead=int(dead.sum()))
+
+    def wait(self) -> None:
+        """Wait until a merge in the background is done."""
+        merger = self._merger
+        if merger is not None:
+            merger.join()
+
+
+def _roomy(buffer: Tensor, used: int, needed: int) -> Tensor:
+    """Return a buffer with room for `needed` rows; a larger one is a copy, so that readers keep theirs."""
+    if needed <= len(buffer):
+        return buffer
+    larger = buffer.new_empty((max(2 * len(buffer), needed, 64), buffer.shape[1]))
+    larger[:used] = buffer[:used]
+    return larger

@@ -1,0 +1,67 @@
+"""FAISS proposes: tuned to a recall against exact answers, on the threads that torch has."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot import PrototypeIndex
+from fewshot.approximate import Approximate, Choice, faiss_module
+
+RNG = np.random.default_rng(0)
+KEYS = (RNG.normal(size=(3000, 6)) @ RNG.normal(size=(6, 24)) + 0.3 * RNG.normal(size=(3000, 24))).astype(np.float32)
+
+
+def exact(places, k):
+    return np.argsort(((KEYS[places, None] - KEYS) ** 2).sum(-1), 1, kind="stable")[:, :k]
+
+
+def build(kind, recall):
+    return Approximate(kind, False, *KEYS.shape, lambda places: KEYS[places], exact, recall)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_the_effort_grows_until_the_recall_is_reached(kind):
+    low, high = (build(kind, recall) for recall in (0.3, 0.99))
+    assert low.choice.recall >= 0.3
+    assert high.choice.recall >= 0.99
+    assert low.choice.effort <= high.choice.effort
+    assert kind == "hnsw" or low.choice.effort < high.choice.effort
+    queries = KEYS[::29] + 0.05 * RNG.normal(size=(104, 24)).astype(np.float32)
+    truth = ((queries[:, None] - KEYS) ** 2).sum(-1).argmin(1)
+    found = high.search(queries, 10)
+    assert (found[:, 0] == truth).mean() >= 0.95
+
+
+def test_a_recall_that_no_smaller_effort_reaches_looks_everywhere():
+    everything = build("ivf", 1.0)
+    assert everything.choice.recall == 1.0
+    assert everything.choice.n_lists == round(3000**0.5)
+
+
+def test_a_flat_one_is_exact():
+    flat = build("flat", 0.5)
+    assert flat.choice.recall == 1.0
+    np.testing.assert_array_equal(flat.search(KEYS[:50], 1)[:, 0], np.arange(50))
+
+
+def test_it_takes_as_many_threads_as_torch_and_one_for_one_query():
+    index = build("flat", 0.9)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        index.search(KEYS[:5], 1)
+        assert faiss_module().omp_get_max_threads() == 3
+        index.search(KEYS[:1], 1)
+        assert faiss_module().omp_get_max_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_was_chosen_is_reported():
+    index = PrototypeIndex(index="ivf", recall=0.9).add(KEYS)
+    report = index.report()
+    assert (report.kind, report.n_lists) == ("ivf", 55)
+    assert report.recall >= 0.9
+    assert report.seconds > 0
+    assert PrototypeIndex().report() == PrototypeIndex().add(KEYS).report() == Choice("exact")
+    assert PrototypeIndex("dot", "hnsw").add(KEYS).report().kind == "flat"
