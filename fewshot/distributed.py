@@ -66,6 +66,22 @@ def take_from_first(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(message)
 
 
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if n_processes() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let process 0 through the block before the others: they find done what one has to do."""
+    if rank() > 0:
+        wait_for_all()
+    yield
+    if rank() == 0:
+        wait_for_all()
+
+
 def _place() -> torch.device:
     """Return where messages must lie."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -77,6 +77,10 @@ class DownloadError(FewshotError):
     """Weights or data could not be fetched from where they are published."""
 
 
+class TooSmallError(FewshotError, ValueError):
+    """A data set, or a group of it, has too few classes or rows for the episodes that were asked for."""
+
+
 class TrainingError(FewshotError, RuntimeError):
     """Meta-training cannot go on, for example because the loss is no longer finite."""
 

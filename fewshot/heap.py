@@ -6,7 +6,7 @@ import ctypes
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +68,12 @@ def refuse_too_large(n_bytes: float, what: str, cure: str) -> None:
     free = available_memory()
     if n_bytes > free:
         raise MemoryError(f"{what} take {n_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; {cure}")
+
+
+def give_back_memory() -> None:
+    """Give free memory back to the system; glibc only. After episodes of uneven sizes it can be gigabytes."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @cache

@@ -51,7 +51,9 @@ class PreparedKeys:
             return product
         sqnorm = prepared.square().sum(-1, keepdim=True)
         # Rounding can leave a tiny positive value where query and key are equal.
-        return (2 * product - sqnorm - self.sqnorm).clamp(max=0)
+        if product.requires_grad:
+            return (2 * product - sqnorm - self.sqnorm).clamp(max=0)
+        return product.mul_(2).sub_(sqnorm).sub_(self.sqnorm).clamp_(max=0)  # the same without four copies
 
     def to(self, dtype: torch.dtype) -> PreparedKeys:
         """Cast to `dtype`, all but the offset: it is subtracted in its own precision, before the cast."""

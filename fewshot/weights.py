@@ -7,30 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.checkpoint import Checkpoint, describe_training
-from fewshot.files import replacing
+from fewshot.files import replacing, sync
 from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
 
 
-def save_weights(path: str | Path, backbone: nn.Module, learner: Learner) -> None:
-    """Write a checkpoint, whole or not at all: the weights of backbone and learner, and how to build both."""
+def save_weights(
+    path: str | Path, backbone: nn.Module, learner: Learner, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a checkpoint, whole or not at all: the weights of backbone and learner, and how to build both.
+
+    `weights`, by default those that both have now, are as `state` returns them.
+    """
     metadata = describe_training(backbone, describe_learner(learner))
     with replacing(path) as partial:
-        save_file(_plain(backbone, learner), partial, metadata)
+        partial.write_bytes(save(plain(state(backbone, learner) if weights is None else weights), metadata))
+        sync(partial)
 
 
 def dump_weights(backbone: nn.Module, learner: Learner, preprocessing: Preprocessing) -> bytes:
     """Return the content of a checkpoint whose images are prepared by `preprocessing`."""
-    return save(_plain(backbone, learner), describe_training(backbone, describe_learner(learner), preprocessing))
+    return save(plain(state(backbone, learner)), describe_training(backbone, describe_learner(learner), preprocessing))
 
 
-def _plain(backbone: nn.Module, learner: Learner) -> dict[str, Tensor]:
-    return {k: v.detach().contiguous().cpu() for k, v in state(backbone, learner).items()}
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors takes them: on the CPU, whole, none of them sharing memory as tied weights do."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def describe_learner(learner: Learner) -> dict[str, Any]:

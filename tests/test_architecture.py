@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
-    {"_version", "estimator_checks"},
-    {"errors", "randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "approximate"},
+    {"_version", "errors", "estimator_checks"},
+    {"randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "approximate"},
     {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support", "distributed"},
     {"learners.base", "snapshot", "replacement", "editing"},
     {"fitted", "embedding", "segments", "calibration"},

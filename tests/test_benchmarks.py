@@ -31,6 +31,44 @@ def run(script, out, *arguments):
     return json.loads(Path(f"{out}.json").read_text())
 
 
+def run_alone(script, out, *arguments):
+    """Run a script that trains nothing."""
+    command = [sys.executable, str(BENCHMARKS / script), "--out", str(out), *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(Path(f"{out}.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_index_is_measured_beside_the_others(tmp_path):
+    found = run_alone("index.py", tmp_path / "index", "--sizes", "50", "2000")
+    rows = {(row["what"], row["keys"]): row for row in found["rows"]}
+    assert {name for name, _ in rows} >= {"PrototypeIndex", "numpy", "FAISS flat", "scikit-learn"}
+    assert all(row["recall@1"] > 0.99 for row in rows.values())
+    assert rows["PrototypeIndex", 2000]["chosen"]["kind"] == "exact"
+    assert "PrototypeIndex (exact)" in (tmp_path / "index.md").read_text()
+
+
+@pytest.mark.slow
+def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
+    found = run_alone("incremental.py", tmp_path / "incremental", "--classes", "120")
+    assert [row["classes"] for row in found["rows"]] == [10, 100]
+    assert found["largest difference of sums, by the sum of absolute values"] < 1e-12
+    assert found["same answers"] == 1.0
+
+
+@pytest.mark.slow
+def test_the_open_world_is_measured_on_other_classes(tmp_path):
+    noise(tmp_path / "data", 32, (3,))
+    arguments = ("--data", str(tmp_path / "data"), "--size", "32", "--episodes", "30")
+    one, two = (run_alone("open_world.py", tmp_path / name, *arguments) for name in ("one", "two"))
+    assert one["rows"] == two["rows"]
+    assert [row["shot"] for row in one["rows"]] == [1, 5]
+    for row in one["rows"]:
+        rate, low, high = row["false accepts, %"]
+        assert low <= rate <= high
+
+
 def figures(results):
     return [{name: value for name, value in row.items() if name != "minutes"} for row in results["rows"]]
 

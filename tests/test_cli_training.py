@@ -66,7 +66,9 @@ def test_help_documents_every_field(capsys):
         (("--set", "n_way"), "--set n_way: expected KEY=VALUE"),
         (("--set", "n_wya=3"), "did you mean 'n_way'"),
         (("--set", "precision=bf61"), "did you mean 'bf16'"),
-        (("--config", "gone.toml"), "gone.toml"),
+        (("--config", "gone.toml"), "gone.toml cannot be read (No such file or directory); expected a TOML file"),
+        (("--way", "1"), "n_way is 1; expected at least 2"),
+        (("--set", "seed=99999999999999999999"), "seed is 99999999999999999999; expected from 0"),
         (("--device", "warp"), "use 'auto' or 'cpu'"),
         (("--by-group", "--way", "7"), "no group is large enough"),
         (("--backbone", "resnet12", "--weights", "gone.pth"), "gone.pth is not there; expected a file of weights"),
@@ -82,7 +84,7 @@ def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys, m
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert status == (1 if message == "gone.toml" else 2)
+    assert status == 2
 
 
 def test_every_kind_of_episode_and_the_page(data, tmp_path, capsys):
@@ -157,3 +159,32 @@ def test_torchrun_trains_on_two_processes(data, tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("kept the weights after episode") == 1
     assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_a_learner_of_a_checkpoint_stays_what_it_is_with_another_metric(data, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", str(data), "--out", str(first), *FEW, "--learner", "matching"]) == 0
+    command = ["train", str(data), "--out", str(second), *FEW, "--from", str(first / "best.safetensors")]
+    assert main([*command, "--metric", "sqeuclidean", "--temperature", "0.5"]) == 0
+    learner = load_learner(second / "best.safetensors")
+    assert (learner.name, learner.metric) == ("matching", "sqeuclidean")
+
+
+def test_what_the_network_was_trained_on_is_not_what_it_is_measured_on(data, tmp_path, capsys):
+    assert main(["train", str(data), "--out", str(tmp_path / "run"), *FEW]) == 0
+    assert "fewshot evaluate DATA-OF-OTHER-CLASSES --from" in capsys.readouterr().out
+
+
+def test_the_best_weights_alone_are_not_overwritten_by_accident(data, tmp_path, capsys):
+    command = ["train", str(data), "--out", str(tmp_path / "run"), *FEW]
+    assert main(command) == 0
+    (tmp_path / "run" / "state.safetensors").unlink()
+    assert main(command) == 2
+    assert "holds a training already" in capsys.readouterr().err
+
+
+def test_small_classes_are_dropped_where_asked(data, tmp_path, capsys):
+    command = ["train", str(data), "--out", str(tmp_path / "run"), *FEW, "--query", "9"]
+    assert main(command) == 2
+    assert "small_classes='drop'" in capsys.readouterr().err
+    assert main([*command, "--small-classes", "use"]) == 0

@@ -165,3 +165,25 @@ def test_no_thread_is_left_behind(paths, tmp_path):
     before = threading.active_count()
     decode_all(paths, PREPROCESSING, tmp_path / "c", False)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * 300])
+def test_a_file_that_is_not_whole_is_made_anew(paths, tmp_path, decoded, damage):
+    expected = np.array(decode_all(paths, PREPROCESSING, tmp_path / "c", False))
+    (name,) = files(tmp_path / "c")
+    path = tmp_path / "c" / name
+    path.write_bytes(damage(path.read_bytes()))
+    np.testing.assert_array_equal(decode_all(paths, PREPROCESSING, tmp_path / "c", False), expected)
+    assert len(decoded) == 6
+
+
+def test_where_there_is_no_room_it_is_said_before_anything_is_lost(paths, tmp_path, monkeypatch):
+    """A mapped file without room on the disk would end the process when it is written to."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left on device; decoded images are kept there, set FEWSHOT_CACHE"):
+        decode_all(paths, PREPROCESSING, tmp_path / "c", False)
+    assert files(tmp_path / "c") == []

@@ -91,3 +91,41 @@ def test_processes_that_do_not_share_the_meta_batch_evenly_are_told(tmp_path):
 def test_no_thread_outlives_the_group(tmp_path):
     run = torchrun(tmp_path / "script.py", THREADS)
     assert run.returncode == 0, run.stderr
+
+
+RESUME = """
+import sys
+from tests.test_distributed import CONFIG, train
+from fewshot import MetaTrainer, PrototypicalLearner
+from fewshot.distributed import rank
+from fewshot.training.callbacks import Callback
+from fewshot.training.trainer import Run
+from tests.training_data import TRAIN, VAL
+import os, signal, time, torch
+torch.set_num_threads(1)
+take_up = Run._take_up
+def late(self, folder):
+    time.sleep(2 * rank())  # the others have begun to write by then, unless they wait
+    take_up(self, folder)
+Run._take_up = late
+class Stop(Callback):
+    def step(self, record, result):
+        if len(result.records) == 6 and sys.argv[2] == "stop":
+            os.kill(os.getpid(), signal.SIGTERM)
+trainer = MetaTrainer("conv4", PrototypicalLearner(learn_temperature=True), CONFIG, callbacks=[Stop()])
+try:
+    trainer.fit(TRAIN, VAL, out=sys.argv[1], progress=False, resume=True)
+except KeyboardInterrupt:
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on_bit_for_bit(tmp_path):
+    train(tmp_path / "one")
+    for what in ("stop", "go on"):
+        run = torchrun(tmp_path / "script.py", RESUME, str(tmp_path / "two"), what)
+        assert run.returncode == 0, run.stderr
+    one, two = (load_file(tmp_path / name / STATE) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(two[name], one[name]) for name in one)

@@ -100,3 +100,8 @@ def test_classes_are_drawn_by_their_weights():
     assert shares["a"] == 0
     np.testing.assert_allclose([shares["b"], shares["c"], shares["d"]], [3 / 6, 2 / 6, 1 / 6], atol=0.03)
     assert sampler.protocol["class_weight"] == {"a": 0, "b": 3, "c": 2}
+
+
+def test_classes_without_a_row_to_ask_for_are_told():
+    with pytest.raises(ValueError, match="2 classes have one row, so an episode of n_way=2 may have nothing"):
+        EpisodeSampler([0, 1, 2, 2], n_way=2, n_query=1, small_classes="use")

@@ -51,3 +51,36 @@ def test_groups_that_are_too_small_are_named_or_dropped():
 def test_what_cannot_be_meant_is_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         GroupedEpisodeSampler(LABELS, **{"groups": GROUPS, "sampler": two_way, **arguments})
+
+
+def test_groups_within_groups_are_drawn_independently():
+    """Two sources of two alphabets: each of the four comes as often."""
+    labels = np.array([f"{s}{a}{c}" for s in "AB" for a in "xy" for c in range(4) for _ in range(3)])
+    alphabets = np.array([label[:2] for label in labels])
+
+    def within(some, seed):
+        return GroupedEpisodeSampler(some, [label[:2] for label in some], two_way, seed=seed)
+
+    sampler = GroupedEpisodeSampler(labels, [label[0] for label in labels], within)
+    drawn = [alphabets[sampler[i].support[0]] for i in range(400)]
+    for alphabet in ("Ax", "Ay", "Bx", "By"):
+        assert drawn.count(alphabet) / 400 == pytest.approx(0.25, abs=0.08)
+
+
+def test_a_mistake_is_not_taken_for_a_small_group():
+    wrong = partial(EpisodeSampler, n_way=2, n_query=2, class_weight={"no class": 2})
+    with pytest.raises(ValueError, match="class_weight names 'no class'"):
+        GroupedEpisodeSampler(LABELS, GROUPS, wrong, small_groups="drop")
+
+
+def test_classes_of_a_group_have_weights():
+    sampler = GroupedEpisodeSampler(LABELS, GROUPS, two_way, class_weight={0: 0, 1: 0, 2: 0, 29: 50})
+    seen = {label for i in range(200) for label in sampler[i].classes.tolist()}
+    assert not seen & {0, 1, 2}
+    assert {3, 4, 29} <= seen
+
+
+def test_another_grouping_is_another_protocol():
+    one, other = (GroupedEpisodeSampler(LABELS, groups, two_way) for groups in (GROUPS, GROUPS[::-1].copy()))
+    assert one.protocol["n_groups"] == other.protocol["n_groups"]
+    assert one.protocol != other.protocol

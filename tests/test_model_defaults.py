@@ -31,9 +31,11 @@ def test_a_backbone_without_a_learner_gets_cosine_prototypes_and_a_checkpoint_it
 
 def test_an_embedder_is_cloned_and_takes_no_second_settings():
     given = Embedder("resnet18", weights="random", batch_size=3)
-    made = make_embedder(given, None, False, None, "auto", True)
+    made = make_embedder(given, None, False, None, "auto", None, True)
     assert made is not given
     assert made.get_params() == given.get_params()
     for wrong in (("w.pth", False, None), (None, True, None), (None, False, 64)):
         with pytest.raises(ValueError, match="belongs to the Embedder"):
-            make_embedder(given, *wrong, "auto", True)
+            make_embedder(given, *wrong, "auto", None, True)
+    with pytest.raises(ValueError, match="cache belongs to the Embedder"):
+        make_embedder(given, None, False, None, "auto", "folder", True)

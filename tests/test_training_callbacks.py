@@ -60,3 +60,19 @@ def test_without_tensorboard_the_pip_line_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fewshot\[tensorboard\]'"):
         TensorBoard(tmp_path)
+
+
+def test_tensorboard_goes_on_without_writing_a_step_twice(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    class Stop(Callback):
+        def step(self, record, result):
+            if len(result.records) == 9:
+                raise RuntimeError("power is gone")
+
+    board = tmp_path / "board"
+    with pytest.raises(RuntimeError, match="power is gone"):
+        MetaTrainer(config=QUICK, callbacks=[TensorBoard(board), Stop()]).fit(TRAIN, out=tmp_path, progress=False)
+    MetaTrainer(config=QUICK, callbacks=[TensorBoard(board)]).fit(TRAIN, out=tmp_path, progress=False, resume=True)
+    events = event_accumulator.EventAccumulator(str(board)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 13))

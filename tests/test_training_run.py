@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from fewshot import Distortion, MetaTrainer, PrototypicalLearner, TrainConfig
-from fewshot.errors import TrainingInterrupted
-from fewshot.training.callbacks import Callback
+from fewshot.errors import TrainingError, TrainingInterrupted
+from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.state import BEST, LOG, STATE
 from tests.training_data import QUICK, SIZES, TRAIN, VAL
 
@@ -173,3 +173,63 @@ def test_row_77_a_process_killed_at_random_moments_ends_with_the_same_bits(tmp_p
         kills += process.wait() == -signal.SIGKILL
         process.stdout.close()
     assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+class DieAtTheStart(Callback):
+    """Is told after the log was written anew and before the first step."""
+
+    def start(self, config, result):
+        raise RuntimeError("killed")
+
+
+def test_a_crash_between_resuming_and_the_first_step_loses_nothing(whole, tmp_path):
+    with pytest.raises(RuntimeError, match="power is gone"):
+        fit(tmp_path, [StopAfter(8)])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="killed"):
+            fit(tmp_path, [DieAtTheStart()], resume=True)
+    fit(tmp_path, resume=True)
+    assert_same(tmp_path, whole[0])
+
+
+def test_a_row_that_was_not_written_whole_is_no_row(whole, tmp_path):
+    with pytest.raises(RuntimeError, match="power is gone"):
+        fit(tmp_path, [StopAfter(8)])
+    log = (tmp_path / LOG).read_text()
+    (tmp_path / LOG).write_text(log[:-9])
+    assert len(CsvLog.read(tmp_path / LOG, 99)) == 7
+    fit(tmp_path, resume=True)
+    assert_same(tmp_path, whole[0])
+
+
+def test_the_best_weights_are_written_again_and_what_a_kill_left_is_swept(whole, tmp_path):
+    fit(tmp_path)
+    (tmp_path / BEST).unlink()
+    (tmp_path / ".state.safetensors.1-2.partial").write_bytes(b"half")
+    fit(tmp_path, resume=True)
+    assert_same(tmp_path, whole[0])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_beginning_anew_leaves_nothing_of_the_other_training(tmp_path):
+    fit(tmp_path)
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, [StopAfter(2)])  # before its first validation
+    assert not (tmp_path / BEST).exists()
+    assert len((tmp_path / LOG).read_text().splitlines()) == 3
+
+
+def test_weights_that_have_run_away_are_not_measured(tmp_path):
+    class Away(Callback):
+        def step(self, record, result):
+            for parameter in trainer.backbone.parameters():
+                parameter.data.fill_(1e38)
+
+    trainer = MetaTrainer("conv4", config=QUICK, callbacks=[Away()])
+    with pytest.warns(UserWarning, match="not finite"), pytest.raises(TrainingError, match="not finite.*lower lr"):
+        trainer.fit(TRAIN, VAL, progress=False)
+
+
+def test_one_validation_class_tells_nothing():
+    with pytest.raises(ValueError, match="val has one class, among which every answer is right"):
+        fit(val=VAL.with_classes([12]))

@@ -197,3 +197,49 @@ def test_mapped_images_stay_on_the_disk(tmp_path):
     other.fit(TRAIN, progress=False)
     for a, b in zip(one.backbone.parameters(), other.backbone.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Normalised(PrototypicalLearner):
+    """A learner with batch statistics of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(64)
+
+    def transform(self, x):
+        return self.norm(x.flatten(0, -2)).view(x.shape)
+
+
+def learner_step(learner, episodes, poison=False, **settings):
+    network = create_backbone("conv4", seed=0, in_chans=1, img_size=16)
+    config = TrainConfig(**{"n_episodes": len(episodes), "meta_batch": len(episodes), **SIZES, **settings})
+    optimizer = torch.optim.SGD(learner.parameters(), 1e-9)
+    spoil = (lambda x, rng: x * torch.nan) if poison else None
+    return Stepper(network, learner, optimizer, TRAIN.images, config, spoil, torch.device("cpu"))(0, episodes)
+
+
+def test_the_statistics_of_a_learner_are_guarded_frozen_and_averaged_too():
+    learner = Normalised()
+    before = [buffer.clone() for buffer in learner.buffers()]
+    assert learner_step(learner, [EPISODES[0]], poison=True).fault
+    assert all(torch.equal(a, b) for a, b in zip(learner.buffers(), before, strict=True))
+    learner_step(learner, [EPISODES[0]], batch_norm="frozen")
+    assert all(torch.equal(a, b) for a, b in zip(learner.buffers(), before, strict=True))
+    learners = [Normalised() for _ in range(3)]
+    for one, episodes in zip(learners, ([EPISODES[0], EPISODES[1]], [EPISODES[0]], [EPISODES[1]]), strict=True):
+        learner_step(one, episodes)
+    together, one, other = (list(part.buffers()) for part in learners)
+    for mean, a, b in zip(together, one, other, strict=True):
+        torch.testing.assert_close(mean.double(), (a.double() + b.double()) / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_that_half_precision_passes_over_moves_no_statistics():
+    network = conv4()
+    before = [buffer.clone() for buffer in network.buffers()]
+    config = TrainConfig(n_episodes=1, precision="fp16", **SIZES)
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
+    stepper = Stepper(network, PrototypicalLearner(), optimizer, TRAIN.images, config, None, torch.device("cpu"))
+    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    outcome = stepper(0, [EPISODES[0]])
+    assert not outcome.fault
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), before, strict=True))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -29,11 +31,12 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     save_weights(path, create_backbone("conv4", in_chans=1), MatchingLearner())
     before = path.read_bytes()
 
-    def full(tensors, name, metadata):
-        name.write_bytes(b"half")
+    def full(partial, data):
+        with partial.open("wb") as file:
+            file.write(data[:9])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("fewshot.weights.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         save_weights(path, create_backbone("conv4", in_chans=1, seed=5), MatchingLearner())
     assert path.read_bytes() == before
@@ -83,3 +86,13 @@ def test_a_learner_of_a_name_that_is_not_registered_here_is_told(tmp_path):
     save_weights(tmp_path / "w.safetensors", create_backbone("conv4"), learner)
     with pytest.raises(ValueError, match="elsewhere"):
         load_learner(tmp_path / "w.safetensors")
+
+
+def test_tied_weights_are_written_once_for_each_name(tmp_path):
+    network = create_backbone("conv4", in_chans=1)
+    network.twin = network.blocks[1].conv
+    save_weights(tmp_path / "w.safetensors", network, MatchingLearner())
+    other = create_backbone("conv4", in_chans=1, seed=3)
+    other.twin = other.blocks[1].conv
+    load_weights(tmp_path / "w.safetensors", other)
+    assert torch.equal(other.twin.weight, network.twin.weight)

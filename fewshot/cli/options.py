@@ -56,7 +56,13 @@ def _train(commands: Any) -> None:
     train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
     train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
     train.add_argument("--photo", action="store_true", help="mirror images and change their light a little")
-    train.add_argument("--varied", action="store_true", help="episodes of varied way and shots, as in the Meta-Dataset")
+    train.add_argument(
+        "--varied", action="store_true", help="episodes of varied way, shots and queries, as in the Meta-Dataset"
+    )
+    train.add_argument(
+        "--small-classes", choices=("raise", "drop", "use"), default="raise",
+        help="what becomes of classes with fewer images than an episode takes (default: %(default)s)",
+    )  # fmt: skip
     train.add_argument(
         "--by-group", action="store_true", help="one group an episode: what stands before the first / of a label"
     )

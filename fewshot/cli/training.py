@@ -17,7 +17,7 @@ from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
 from fewshot.data.photo import Chain, Light, Mirror
 from fewshot.data.splits import list_splits
-from fewshot.distributed import process_group, rank
+from fewshot.distributed import first_process_first, process_group, rank
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.loaded import choose_device
 from fewshot.episodes.balanced import EpisodeSampler
@@ -32,7 +32,7 @@ from fewshot.registry import learner_class
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.page import write_training
-from fewshot.training.state import STATE
+from fewshot.training.state import BEST, STATE
 from fewshot.training.trainer import MetaTrainer
 
 #: Fewer classes than in the trainer's own default: people's data have fewer.
@@ -43,7 +43,7 @@ def train(options: argparse.Namespace) -> int:
     """Meta-train a network and write the checkpoint."""
     config = read_config(options)
     device, out = choose_device(options.device), Path(options.out)
-    if (out / STATE).is_file() and not (options.resume or options.force):
+    if any((out / name).is_file() for name in (STATE, BEST)) and not (options.resume or options.force):
         raise ValueError(
             f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"
         )
@@ -54,8 +54,9 @@ def train(options: argparse.Namespace) -> int:
         augment = Chain(changes) if changes else None
         trainer = MetaTrainer(backbone, learner, config, augment=augment, device=device, callbacks=callbacks)
         splits = list_splits(options.data)
-        data = _pixels(LabeledImages.open(options.data, "train" if splits else None), options)
-        val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
+        with first_process_first():  # one decodes the files, the others find them decoded
+            data = _pixels(LabeledImages.open(options.data, "train" if splits else None), options)
+            val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
         out.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
             print(f"train: {data}\nval:   {val or 'none; the last weights are kept'}", flush=True)
@@ -81,7 +82,8 @@ def train(options: argparse.Namespace) -> int:
         write_training(options.report, result, facts)
     best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
     print(f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}")
-    print(f"written to {out}; now: fewshot evaluate {options.data} --from {out / 'best.safetensors'}")
+    unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
+    print(f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
     return 0
 
 
@@ -92,12 +94,14 @@ def _network(options: argparse.Namespace) -> tuple[str | Embedder, Learner]:
     embedder = Embedder(
         options.checkpoint or options.backbone, weights=options.weights, pretrained=options.pretrained, device="cpu"
     )
-    own = options.checkpoint and not (options.learner or options.metric or options.temperature)
-    return embedder, default_learner(embedder) if own else _learner(options)
+    own = None if not options.checkpoint or options.learner else default_learner(embedder)
+    if own is not None and options.metric is None and options.temperature is None:
+        return embedder, own
+    return embedder, _learner(options, "prototypical" if own is None else own.name)
 
 
-def _learner(options: argparse.Namespace) -> Learner:
-    kind = learner_class(options.learner or "prototypical")
+def _learner(options: argparse.Namespace, default: str = "prototypical") -> Learner:
+    kind = learner_class(options.learner or default)
     own = {"metric": options.metric} if options.metric else {}
     if options.temperature is not None:
         own |= {"temperature": options.temperature, "learn_temperature": True}
@@ -129,10 +133,18 @@ def read_config(options: argparse.Namespace) -> TrainConfig:
 
 def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConfig) -> Any:
     """Return what makes the sampler."""
-    fixed = partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
+    fixed = partial(
+        EpisodeSampler,
+        n_way=config.n_way,
+        n_shot=config.n_shot,
+        n_query=config.n_query,
+        small_classes=options.small_classes,
+    )
     inner: Any = VariedEpisodeSampler if options.varied else fixed
     if not options.by_group:
         return inner
+    if not any("/" in str(label) for label in data.classes.tolist()):
+        raise ValueError("no label has a / in it, before which its group would stand; leave --by-group out")
     groups = np.array([str(label).partition("/")[0] for label in data.labels.tolist()])
 
     def grouped(labels: Any, seed: int) -> Sampler:
@@ -143,7 +155,8 @@ def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConf
 
 def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
     if data.is_decoded and not options.size:
-        return data
+        coloured = data.images.ndim == 4 and data.images.shape[-1] == 3
+        return data.decoded(data.images.shape[1], grey=True) if options.grey and coloured else data
     if not options.size:
         raise ValueError("the images are files of any size; say which to train on, e.g. --size 84")
     return data.decoded(options.size, grey=options.grey, progress=not options.quiet)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fewshot.data.decode import check_readable
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError
-from fewshot.files import replacing
+from fewshot.files import replacing, sync
 from fewshot.progress import progress_bar
 
 #: Part of every key: raised when the same file would be decoded to other pixels.
@@ -60,11 +60,41 @@ def decode_all(
         return pixels
     folder = cache_folder(cache)
     path = folder / f"{_key(images, preprocessing)}.npy"
-    if not path.exists():
+    if (mapped := _mapped(path, shape)) is not None:
+        return mapped
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            _fill(np.lib.format.open_memmap(partial, "w+", np.uint8, shape), images, preprocessing, progress)
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+            _reserve(partial)
+            _fill(pixels, images, preprocessing, progress)
+            pixels.flush()
+            sync(partial)
+    except ImageDecodeError:
+        raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; decoded images are kept there, set FEWSHOT_CACHE to a folder with room",
+            str(folder),
+        ) from error
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Return the pixels of an earlier time; None where they are not there, or not whole."""
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return pixels if (pixels.shape, pixels.dtype) == (shape, np.uint8) else None
+
+
+def _reserve(path: Path) -> None:
+    """Take the room on the disk now: a mapped file for which there is none ends the process when it is written to."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _key(paths: NDArray[Any], preprocessing: Preprocessing) -> str:

@@ -96,21 +96,11 @@ class Source:
                 )
             return checkpoint.network().to(memory_format=torch.channels_last), checkpoint.preprocessing
         check_backbone(self.backbone)
-        network = create_backbone(self.backbone, pretrained=self.pretrained, **self._sized())
+        network = create_backbone(self.backbone, pretrained=self.pretrained, **sized(self.backbone, self.img_size))
         if not self.pretrained and self.weights != RANDOM_WEIGHTS:
             self._fill(network)
         network.to(memory_format=torch.channels_last)
         return network, Preprocessing.of(getattr(network, "pretrained_cfg", None) or {}, self.img_size)
-
-    def _sized(self) -> dict[str, Any]:
-        """Return the argument of networks that must know the size of their images."""
-        import timm
-
-        if self.img_size is None:
-            return {}
-        config = timm.get_pretrained_cfg(self.backbone)
-        fixed = self.backbone == "conv4" or (config is not None and config.fixed_input_size)
-        return {"img_size": self.img_size} if fixed else {}
 
     def _fill(self, network: nn.Module) -> None:
         if self.weights in (None, OFFLINE_WEIGHTS):
@@ -121,6 +111,17 @@ class Source:
             path = Path(str(self.weights))
             loaded = _read(path)
         _load(network, loaded, f"{path}")
+
+
+def sized(backbone: str, img_size: int | None) -> dict[str, Any]:
+    """Return the argument of networks that must know the size of their images."""
+    import timm
+
+    if img_size is None:
+        return {}
+    config = timm.get_pretrained_cfg(backbone)
+    fixed = backbone == "conv4" or (config is not None and config.fixed_input_size)
+    return {"img_size": img_size} if fixed else {}
 
 
 def offline_file(backbone: str) -> Path:

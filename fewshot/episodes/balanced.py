@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
 from fewshot.episodes.stream import episode_rng
+from fewshot.errors import TooSmallError
 
 SMALL_CLASSES = ("raise", "drop", "use")
 
@@ -69,9 +70,15 @@ class EpisodeSampler(Sampler):
         rows = _large_enough(rows_by_class(labels), n_shot + n_query, small_classes)
         self.classes, self._groups = np.array(list(rows)), list(rows.values())
         if len(self.classes) < n_way:
-            raise ValueError(
+            raise TooSmallError(
                 f"{len(self.classes)} classes have the {n_shot + n_query} rows that {n_shot} shots and {n_query} "
                 f"queries take, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
+            )
+        n_single = sum(len(group) == 1 for group in self._groups)
+        if n_single >= n_way:
+            raise TooSmallError(
+                f"{n_single} classes have one row, so an episode of n_way={n_way} may have nothing to ask for; raise "
+                "n_way above that, or pass small_classes='drop'"
             )
         self._chances = _chances(self.classes, class_weight, n_way)
 
@@ -107,7 +114,7 @@ def _large_enough(
         return groups
     if small_classes == "raise":
         listed = ", ".join(f"{label} ({count})" for label, count in list(small.items())[:10])
-        raise ValueError(
+        raise TooSmallError(
             f"{len(small)} classes have fewer than the {needed} rows that an episode takes: {listed}"
             f"{', ...' if len(small) > 10 else ''}; lower n_shot or n_query, or pass small_classes='drop'"
         )

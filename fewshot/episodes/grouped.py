@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
-from fewshot.episodes.stream import GROUP, episode_rng
+from fewshot.episodes.stream import GROUP, GROUP_SEED, episode_rng
+from fewshot.errors import TooSmallError
 
 
 class GroupedEpisodeSampler(Sampler):
@@ -31,6 +33,8 @@ class GroupedEpisodeSampler(Sampler):
     weight : mapping, optional
         How often a group is drawn, relative to the others; 1 for those not named. Every group is as likely by default,
         however many classes it has.
+    class_weight : mapping, optional
+        How often a class is drawn within its group, for samplers that take one; see `EpisodeSampler`.
     small_groups : {"raise", "drop"}, default="raise"
         What happens to groups from which `sampler` can draw no episode.
     seed : int, default=0
@@ -59,6 +63,7 @@ class GroupedEpisodeSampler(Sampler):
         sampler: Callable[..., Sampler] = EpisodeSampler,
         *,
         weight: Mapping[Any, float] | None = None,
+        class_weight: Mapping[Any, float] | None = None,
         small_groups: str = "raise",
         seed: int = 0,
     ) -> None:
@@ -69,14 +74,21 @@ class GroupedEpisodeSampler(Sampler):
         _check_nested(labels, groups)
         self.seed, self.weight = seed, weight
         self._members: dict[Any, tuple[Sampler, NDArray[np.int64]]] = {}
-        for group, rows in rows_by_class(groups).items():
+        for place, (group, rows) in enumerate(rows_by_class(groups).items()):
+            # A seed of its own: a sampler of groups within a group would otherwise draw as this one does.
+            own = int(episode_rng(seed, place, GROUP_SEED).integers(2**63))
+            members = class_weight and {k: v for k, v in class_weight.items() if k in set(labels[rows].tolist())}
+            weighted = {} if class_weight is None else {"class_weight": members}
             try:
-                self._members[group] = sampler(labels[rows], seed=seed), rows
-            except ValueError as error:
+                self._members[group] = sampler(labels[rows], seed=own, **weighted), rows
+            except TooSmallError as error:
                 if small_groups == "raise":
-                    raise ValueError(f"the group {group} is too small: {error}; or pass small_groups='drop'") from error
+                    raise TooSmallError(
+                        f"the group {group} is too small: {error}; or pass small_groups='drop'"
+                    ) from error
         if not self._members:
-            raise ValueError("no group is large enough for an episode; lower its sizes")
+            raise TooSmallError("no group is large enough for an episode; lower its sizes")
+        self._assignment = hashlib.sha256(repr([groups.tolist(), labels.tolist()]).encode()).hexdigest()
         self.classes = np.sort(np.concatenate([member.classes for member, _ in self._members.values()]))
         self._chances = self._normalized(weight or {})
 
@@ -85,6 +97,7 @@ class GroupedEpisodeSampler(Sampler):
         """Number and weights of the groups, the seed, and what is drawn within one."""
         within = next(iter(self._members.values()))[0].protocol
         described = {"sampler": "grouped", "n_groups": len(self._members), "within": within, "seed": self.seed}
+        described["assignment"] = self._assignment[:16]
         if self.weight is not None:
             described["weight"] = {str(group): value for group, value in self.weight.items()}
         return described

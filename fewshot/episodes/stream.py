@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 #: What a stream of random numbers is for; each purpose has numbers of its own.
-DRAW, AUGMENT, MODEL, SPLIT, DISTORT, GROUP, RESAMPLE = range(7)
+DRAW, AUGMENT, MODEL, SPLIT, DISTORT, GROUP, RESAMPLE, GROUP_SEED = range(8)
 
 
 def episode_rng(seed: int, index: int, purpose: int = DRAW) -> np.random.Generator:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
 from fewshot.episodes.stream import episode_rng
+from fewshot.errors import TooSmallError
 
 
 class VariedEpisodeSampler(Sampler):
@@ -75,7 +76,7 @@ class VariedEpisodeSampler(Sampler):
         self.max_support, self.max_shot, self.seed = max_support, max_shot, seed
         groups = {label: rows for label, rows in rows_by_class(labels).items() if len(rows) > 1}
         if len(groups) < min_way:
-            raise ValueError(f"{len(groups)} classes have two rows or more, fewer than min_way={min_way}; lower it")
+            raise TooSmallError(f"{len(groups)} classes have two rows or more, fewer than min_way={min_way}; lower it")
         self.classes, self._groups = np.array(list(groups)), list(groups.values())
 
     @property

@@ -37,16 +37,16 @@ class Segments:
         self.metric, self.index, self.recall = metric, index, recall
         self._lock = new_lock(self)
         self._merger: threading.Thread | None = None
-        self._publish(Base(KeySnapshot(keys, metric, index, recall), labels))
+        self.state = self._begin(Base(KeySnapshot(keys, metric, index, recall), labels))
 
-    def _publish(self, base: Base) -> None:
-        """Begin a new base with an empty delta."""
+    def _begin(self, base: Base) -> State:
+        """Return the state of a new base with an empty delta, and make room for that."""
         d, n = base.keys.keys.shape[1], len(base)
         self._capacity = LARGE_DELTA if n > EXACT_LIMIT else SMALL_DELTA
         self._keys, self._sqnorm = torch.empty((0, d), dtype=torch.float64), torch.empty((1, 0), dtype=torch.float64)
         self._raw = base.keys.keys.new_empty((0, d))
         nothing = base.keys.prepare(base.keys.keys[:0])
-        self.state = State(
+        return State(
             base,
             nothing,
             self._raw,
@@ -60,8 +60,7 @@ class Segments:
         with self._lock:
             state = self._without(self.state, labels) if instead else self.state
             if len(keys) > max(self._capacity, len(state.base) // 2) or not len(state.base):
-                self.state = state
-                self._grow_base(keys, labels)
+                self.state = self._grown(state, keys, labels)
             else:
                 self.state = self._with(state, keys, labels)
         self._merge_if_due()
@@ -74,11 +73,12 @@ class Segments:
         self._merge_if_due()
         return gone
 
-    def _grow_base(self, keys: Tensor, labels: NDArray[Any]) -> None:
-        old_keys, old_labels = self.state.alive()
+    def _grown(self, state: State, keys: Tensor, labels: NDArray[Any]) -> State:
+        """Return the state of a new base of all that was there and more."""
+        old_keys, old_labels = state.alive()
         if len(old_labels):
             keys, labels = torch.cat([old_keys, keys]), np.concatenate([old_labels, labels])
-        self._publish(Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels))
+        return self._begin(Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels))
 
     def _with(self, state: State, keys: Tensor, labels: NDArray[Any]) -> State:
         """Return the state with more rows in its delta; readers of older states never look beyond theirs."""
@@ -141,20 +141,15 @@ class Segments:
             now = self.state
             if now.base is not begun.base:
                 return  # another merge was quicker
-            self._publish(base)
-            later = slice(len(begun.labels), None)
-            self.state = self._died_meanwhile(begun, now)
+            # Published once, at the end: between, a key would be gone from its old place and not yet in its new one.
+            later, n = slice(len(begun.labels), None), len(begun.labels)
+            was = torch.cat([~begun.dead_base, ~begun.dead_delta])
+            dead = torch.cat([now.dead_base, now.dead_delta[:n]])[was]
+            state = replace(self._begin(base), dead_base=dead, n_dead=int(dead.sum()))
             if len(now.labels[later]):
                 alive = ~now.dead_delta[later]
-                self.state = self._with(self.state, now.raw[later][alive], now.labels[later][alive.numpy()])
-
-    def _died_meanwhile(self, begun: State, now: State) -> State:
-        """Return the new state without the keys that were there when merging began and are gone now."""
-        n = len(begun.labels)
-        was = torch.cat([~begun.dead_base, ~begun.dead_delta])
-        gone = torch.cat([now.dead_base, now.dead_delta[:n]])
-        dead = gone[was]
-        return replace(self.state, dead_base=dead, n_dead=int(dead.sum()))
+                state = self._with(state, now.raw[later][alive], now.labels[later][alive.numpy()])
+            self.state = state
 
     def wait(self) -> None:
         """Wait until a merge in the background is done."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.errors import MissingExtraError
+from fewshot.files import replacing, sync
 from fewshot.progress import progress_bar
 from fewshot.training.result import TrainResult
 
@@ -43,10 +44,15 @@ class CsvLog(Callback):
 
     def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
         """Write what is known already: rows after the state that training goes on from are gone."""
-        self.file = self.path.open("w", newline="", encoding="utf-8")
+        # Whole or not at all: a process killed here must not lose the rows that its state counts.
+        with replacing(self.path) as partial:
+            with partial.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writeheader()
+                writer.writerows(result.records)
+            sync(partial)
+        self.file = self.path.open("a", newline="", encoding="utf-8")
         self.writer = csv.DictWriter(self.file, self.columns)
-        self.writer.writeheader()
-        self.writer.writerows(result.records)
 
     def step(self, record: Mapping[str, float], result: TrainResult) -> None:
         """Append a row."""
@@ -59,11 +65,11 @@ class CsvLog(Callback):
 
     @staticmethod
     def read(path: Path, n: int) -> list[dict[str, float]]:
-        """Return the first `n` rows of a log."""
+        """Return the first `n` rows of a log; a last one that was not written whole is no row."""
         if not path.is_file():
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row, _ in zip(csv.DictReader(file), range(n), strict=False)]
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        rows = [row for row, _ in zip(csv.DictReader(whole.splitlines()), range(n), strict=False)]
         return [
             {k: int(v) if k == "episode" else float(v) for k, v in row.items() if k in CsvLog.columns and v}
             for row in rows
@@ -114,7 +120,12 @@ class TensorBoard(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtraError("TensorBoard is missing; run: pip install 'fewshot[tensorboard]'") from None
-        self.writer = SummaryWriter(str(folder))
+        self._writer_of, self.folder = SummaryWriter, str(folder)
+
+    def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
+        """Begin, or go on: what was written after the state that training goes on from is passed over."""
+        last = int(result.records[-1]["episode"]) if result.records else 0
+        self.writer = self._writer_of(self.folder, purge_step=last + 1 if last else None)
 
     def step(self, record: Mapping[str, float], result: TrainResult) -> None:
         """Write every number of the record, under its name."""

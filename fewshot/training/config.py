@@ -127,6 +127,8 @@ class TrainConfig:
         """
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror}); expected a TOML file of settings") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from error
         return cls.parse(values)
@@ -161,7 +163,9 @@ _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 _CHOICES = {"precision": PRECISIONS, "batch_norm": BATCH_NORMS}
 _AT_LEAST_0 = (lambda v: 0 <= v < math.inf, "at least 0")
 _RANGES: dict[str, tuple[Any, str]] = {
-    "seed": _AT_LEAST_0,
+    "seed": (lambda v: 0 <= v < 2**63, "from 0, below 2**63"),
+    "n_way": (lambda v: v >= 2, "at least 2"),
+    "val_n_way": (lambda v: v >= 2, "at least 2"),
     "weight_decay": _AT_LEAST_0,
     "embed_chunk": _AT_LEAST_0,
     "rotate_support": (lambda v: v in (True, False), "True or False"),

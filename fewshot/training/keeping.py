@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from fewshot.data.images import LabeledImages
 from fewshot.distributed import rank, take_from_first
 from fewshot.embedding.network import embed
 from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.errors import TrainingError
 from fewshot.evaluation import evaluate
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig
@@ -31,15 +33,23 @@ class BestKeeper:
         if val is not None:
             # Too few images are an error now, not after the first hundred steps.
             self.n_way = min(config.val_n_way, len(val.classes))
+            if self.n_way < 2:
+                raise ValueError("val has one class, among which every answer is right; give two or more, or none")
             EpisodeSampler(val.labels, self.n_way, config.val_n_shot, config.val_n_query)
 
     def validate(self, record: dict[str, float], result: TrainResult, backbone: nn.Module) -> None:
         """Measure `backbone` on the validation classes, into `record`; keep its weights if they are the best."""
         config = self.config
         if self.val is not None:
+            embeddings = embed(backbone, self.val.images)
+            if not np.isfinite(embeddings).all():
+                raise TrainingError(
+                    f"after episode {int(record['episode'])} the network gives embeddings that are not finite; "
+                    f"lower lr={config.lr:g}"
+                )
             measured = evaluate(
                 self.learner,
-                embed(backbone, self.val.images),
+                embeddings,
                 self.val.labels,
                 n_way=self.n_way,
                 n_shot=config.val_n_shot,
@@ -58,6 +68,12 @@ class BestKeeper:
         self.best = {name: value.detach().clone() for name, value in state(backbone, self.learner).items()}
         if self.path is not None and rank() == 0:
             save_weights(self.path, backbone, self.learner)
+
+    def put_back(self, best: dict[str, Tensor] | None, backbone: nn.Module) -> None:
+        """Go on with the best weights of before; their file may be gone."""
+        self.best = best
+        if best is not None and self.path is not None and rank() == 0:
+            save_weights(self.path, backbone, self.learner, best)
 
     @contextmanager
     def restoring(self, backbone: nn.Module) -> Iterator[None]:

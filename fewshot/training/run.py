@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fewshot.distributed import n_processes, rank
+from fewshot.distributed import n_processes, rank, wait_for_all
 from fewshot.episodes.episode import Sampler
 from fewshot.errors import TrainingError, TrainingInterrupted
 from fewshot.files import sync
@@ -19,7 +19,7 @@ from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.interrupt import Interruption
 from fewshot.training.keeping import BestKeeper
 from fewshot.training.result import TrainResult
-from fewshot.training.state import LOG, STATE, TrainingState, put_back
+from fewshot.training.state import BEST, LOG, STATE, TrainingState, put_back
 from fewshot.training.step import Outcome, Stepper, one_cycle, top_rate
 from fewshot.weights import load_state, state
 
@@ -64,7 +64,12 @@ class Run:
             if resume:
                 self._take_up(self.folder)
             elif rank() == 0:
-                (self.folder / STATE).unlink(missing_ok=True)  # of another run, which must not be taken for this one
+                for name in (STATE, BEST, LOG):  # of another run, which must not be taken for this one
+                    (self.folder / name).unlink(missing_ok=True)
+            wait_for_all()  # before the log is written anew, all have read it
+            if rank() == 0:
+                for left in self.folder.glob(".*.partial"):  # by a process that was killed
+                    left.unlink(missing_ok=True)
         start = time.perf_counter() - self.before
         with Interruption() as interruption:
             for callback in self.callbacks:
@@ -148,7 +153,7 @@ class Run:
         load_state(saved.model, self.backbone, self.learner)
         put_back(saved, self.stepper.optimizer)
         device = next(self.backbone.parameters(), torch.empty(0)).device
-        self.keeper.best = {k: v.to(device) for k, v in saved.best.items()} or None
+        self.keeper.put_back({k: v.to(device) for k, v in saved.best.items()} or None, self.backbone)
         if progress["scaler"]:
             self.stepper.scaler.load_state_dict(progress["scaler"])
         with warnings.catch_warnings():

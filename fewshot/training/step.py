@@ -86,9 +86,9 @@ class Stepper:
     def __call__(self, first: int, episodes: Sequence[Episode], *, stop: bool = False) -> Outcome:
         """Take the step of `episodes`, numbers ``first``, ``first + 1``, ...; none, if something is not finite."""
         self._train_mode()
-        m, buffers = len(episodes), list(self.backbone.buffers())
+        m, buffers = len(episodes), self._buffers()
         before = [buffer.clone() for buffer in buffers]
-        after = [torch.zeros_like(buffer, dtype=torch.float64) for buffer in buffers]
+        after = [_wide_zeros(buffer) for buffer in buffers] if m > 1 else []
         losses, accuracies = torch.zeros(m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
         gradients = _Sum(self._parameters(), m)
         for k in range(rank(), m, n_processes()):
@@ -96,14 +96,15 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             losses[k], accuracies[k] = self._episode(first + k, episodes[k], m)
             gradients.add()
-            for total, buffer in zip(after, buffers, strict=True):
-                total += buffer
+            for total, buffer in zip(after, buffers, strict=False):
+                total += buffer.to(total.device)
         stops = torch.tensor([float(stop)])
         add_up([losses, accuracies, stops, *after, *gradients.totals])
         gradients.put_back()
-        _copy([total / m for total in after], buffers)
-        fault, k = self._descend(losses)
-        if fault:
+        if after:
+            _copy([total / m for total in after], buffers)
+        fault, k, taken = self._descend(losses)
+        if not taken:
             _copy(before, buffers)
         mean = losses.mean().item(), accuracies.mean().item()
         where = f"{fault} of episode {first + k} (seed {self.config.seed})" if fault else ""
@@ -113,9 +114,12 @@ class Stepper:
         self.backbone.train()
         self.learner.train()
         if self.config.batch_norm == "frozen":
-            for part in self.backbone.modules():
+            for part in (*self.backbone.modules(), *self.learner.modules()):
                 if isinstance(part, _BatchNorm):
                     part.eval()
+
+    def _buffers(self) -> list[Tensor]:
+        return [*self.backbone.buffers(), *self.learner.buffers()]
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -123,20 +127,24 @@ class Stepper:
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self._parameters() if p.grad is not None]
 
-    def _descend(self, losses: Tensor) -> tuple[str, int]:
-        """Take the step, if all is finite; else say what is not, and in which episode of the step."""
+    def _descend(self, losses: Tensor) -> tuple[str, int, bool]:
+        """Take the step, if all is finite; say what is not, in which episode of the step, and whether it was taken.
+
+        A step that half precision could not hold is passed over, and the scale of the losses lowered: no fault.
+        """
         bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         if bad:
             self.optimizer.zero_grad(set_to_none=True)
-            return f"the loss ({losses[bad[0]].item()})", bad[0]
+            return f"the loss ({losses[bad[0]].item()})", bad[0], False
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm(self._gradients())
         scale = self.scaler.get_scale()
         if torch.isfinite(norm) or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # itself passes over what half precision could not hold
         self.scaler.update()
-        finite = bool(torch.isfinite(norm)) or (self.scaler.is_enabled() and scale > 1)
-        return ("", 0) if finite else ("the gradient", 0)
+        finite = bool(torch.isfinite(norm))
+        harmless = finite or (self.scaler.is_enabled() and scale > 1)
+        return "" if harmless else "the gradient", 0, finite
 
     def _episode(self, i: int, episode: Episode, n_episodes: int) -> tuple[float, float]:
         """Add the gradient of one episode to the others'; return its loss and accuracy."""
@@ -151,7 +159,7 @@ class Stepper:
                 logits = self.learner(support, labels, queries, tasks.n_way)
                 loss = self.learner.loss(logits, expected)
                 # Chunks are computed again in the backward pass, which moves the statistics again.
-                buffers = list(self.backbone.buffers()) if self.config.embed_chunk else []
+                buffers = self._buffers() if self.config.embed_chunk else []
                 once = [buffer.clone() for buffer in buffers]
                 self.scaler.scale(loss / n_episodes).backward()
                 _copy(once, buffers)
@@ -183,16 +191,22 @@ class _Sum:
 
     def __init__(self, parameters: Sequence[Tensor], n: int) -> None:
         self.parameters = parameters
-        self.totals = [torch.zeros_like(p, dtype=torch.float64) for p in parameters] if n > 1 else []
+        self.totals = [_wide_zeros(p) for p in parameters] if n > 1 else []
 
     def add(self) -> None:
         for total, parameter in zip(self.totals, self.parameters, strict=False):
             if parameter.grad is not None:
-                total += parameter.grad
+                total += parameter.grad.to(total.device)
 
     def put_back(self) -> None:
         for total, parameter in zip(self.totals, self.parameters, strict=False):
-            parameter.grad = total.to(parameter.dtype)
+            parameter.grad = total.to(parameter)
+
+
+def _wide_zeros(like: Tensor) -> Tensor:
+    """Return zeros in float64, which Apple's GPUs do not have: there on the CPU."""
+    device = torch.device("cpu") if like.device.type == "mps" else like.device
+    return torch.zeros_like(like, dtype=torch.float64, device=device)
 
 
 def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:

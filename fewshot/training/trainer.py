@@ -19,9 +19,10 @@ from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.distributed import n_processes, process_group, rank, take_from_first
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.sources import sized
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
-from fewshot.heap import keeping_memory
+from fewshot.heap import give_back_memory, keeping_memory
 from fewshot.learners.base import Learner, as_learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
@@ -44,7 +45,7 @@ class MetaTrainer:
     backbone : str, nn.Module or Embedder, default="conv4"
         A name for `create_backbone`, trained from the start; a network, trained in place; or an embedder, a copy of
         whose network is trained on from the weights that it has. With a name, channels are taken from the images and,
-        for ``conv4``, the size; other networks that want one size need images of that size.
+        for networks that want one size, the size; a second `fit` trains the same network on.
     learner : str or Learner, default="prototypical"
         A registered name or a learner, trained in place.
     config : TrainConfig, optional
@@ -163,14 +164,17 @@ class MetaTrainer:
             optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
             stepper = Stepper(backbone, self.learner, optimizer, train.images, config, self.augment, self.device)
             run = Run(stepper, episodes, keeper, identity, folder, self._callbacks(folder, progress))
-            with keeper.restoring(backbone), keeping_memory():
-                return run.go(resume)
+            try:
+                with keeper.restoring(backbone), keeping_memory():
+                    return run.go(resume)
+            finally:
+                give_back_memory()
 
     def _build(self, train: LabeledImages) -> nn.Module:
         if self._network is None:
             channels = 1 if train.images.ndim == 3 else train.images.shape[-1]
-            sized = {"img_size": train.images.shape[1]} if self._architecture == "conv4" else {}
-            self._network = create_backbone(self._architecture, seed=self.config.seed, in_chans=channels, **sized)
+            own = sized(self._architecture, int(train.images.shape[1]))
+            self._network = create_backbone(self._architecture, seed=self.config.seed, in_chans=channels, **own)
         # The network owns its preprocessing: from now on, that of the images it is trained on.
         height, width, channels = (*train.images.shape[1:], 1)[:3]
         config = getattr(self._network, "pretrained_cfg", None) or {}
