@@ -15,8 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-#: Keys that k-means is trained on for each list, and the keys whose neighbours the tuning asks for.
-TRAINING_POINTS, N_TUNING, NEIGHBOURS = 40, 200, 10
+Trial = Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
+#: Nearest keys that are proposed at the least; they are scored again, and only they are read.
+CANDIDATES = 256
+#: Keys that k-means is trained on for each list.
+TRAINING_POINTS = 40
 #: HNSW's links of a key, and the candidates it weighs while building and at most while searching.
 LINKS, WIDTH_BUILDING, WIDEST = 32, 80, 4096
 
@@ -47,7 +50,7 @@ class Choice:
     n_lists, effort : int
         Lists of ``ivf``, and how many of them a search looks into; for ``hnsw`` the width of the search.
     recall : float
-        The share of the nearest neighbours of keys, measured against exact answers, that are found; 1 for exact ones.
+        The share of nearest keys that are found, measured against exact answers to queries made for that; 1 for exact.
     seconds : float
         What building and tuning took.
     """
@@ -72,8 +75,8 @@ class Approximate:
         Rows and their length.
     rows : callable
         ``rows(places)`` returns some of them, (k, d).
-    exact : callable
-        ``exact(places, k)`` returns the k nearest rows of each of these rows, itself among them.
+    trial : callable
+        Returns queries (q, d) and the place (q,) of the row that is nearest to each, as exact search finds it.
     recall : float
         Wanted.
     """
@@ -85,12 +88,12 @@ class Approximate:
         n: int,
         d: int,
         rows: Rows,
-        exact: Callable[[NDArray[np.int64], int], NDArray[np.int64]],
+        trial: Trial,
         recall: float,
     ) -> None:
         start = time.perf_counter()
         self._faiss = faiss_module()
-        self._single_thread_or_torchs()
+        self._set_threads()
         self._kind = kind
         n_lists = max(1, round(n**0.5)) if kind == "ivf" else 0
         self.index = self._empty(kind, is_product, d, n_lists)
@@ -99,14 +102,12 @@ class Approximate:
             self.index.train(rows(np.sort(sample)))
         for part in _parts(n):
             self.index.add(rows(part))
-        self.choice = Choice(kind, n_lists, *self._tune(n, n_lists, rows, exact, recall))
-        self.choice = Choice(
-            kind, n_lists, self.choice.effort, self.choice.recall, round(time.perf_counter() - start, 3)
-        )
+        effort, found = (1, 1.0) if kind == "flat" else self._tune(n_lists, *trial(), recall)
+        self.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - start, 3))
 
     def search(self, x: NDArray[np.float32], k: int, effort: int = 0) -> NDArray[np.int64]:
         """Return the places (q, k) of the nearest rows of `x` (q, d) that were found, -1 where there are fewer."""
-        self._single_thread_or_torchs(len(x))
+        self._set_threads(len(x))
         effort = effort or self.choice.effort
         if self._kind == "ivf":
             settings = self._faiss.SearchParametersIVF(nprobe=effort)
@@ -132,31 +133,19 @@ class Approximate:
         return index
 
     def _tune(
-        self,
-        n: int,
-        n_lists: int,
-        rows: Rows,
-        exact: Callable[[NDArray[np.int64], int], NDArray[np.int64]],
-        recall: float,
+        self, n_lists: int, queries: NDArray[np.float32], nearest: NDArray[np.int64], recall: float
     ) -> tuple[int, float]:
-        """Return the least effort, of the powers of two, that finds `recall` of the neighbours; and what it finds."""
-        if self._kind == "flat" or n < 2:
-            return 1, 1.0
-        places = np.sort(np.random.default_rng(1).permutation(n)[:N_TUNING])
-        k = min(NEIGHBOURS + 1, n)
-        # A key finds itself at once; its neighbours are harder to find than the key nearest to a query.
-        wanted = [set(row) - {place} for row, place in zip(exact(places, k).tolist(), places.tolist(), strict=True)]
-        queries, most = rows(places), n_lists or WIDEST
-        effort, found = 1 if n_lists else 16, 0.0
+        """Return the least effort, of the powers of two, that finds `recall` of the nearest rows; and what it finds."""
+        effort, most = (1, n_lists) if n_lists else (LINKS // 2, WIDEST)
         while True:
-            answers = self.search(queries, k, effort).tolist()
-            hits = sum(len(want & set(row)) for want, row in zip(wanted, answers, strict=True))
-            found = hits / sum(map(len, wanted))
+            # Among the candidates, which are scored again, the nearest is found wherever it stands.
+            candidates = self.search(queries, min(CANDIDATES, self.index.ntotal), effort)
+            found = float((candidates == nearest[:, None]).any(1).mean())
             if found >= recall or effort >= most:
                 return effort, round(found, 4)
             effort = min(2 * effort, most)
 
-    def _single_thread_or_torchs(self, n_queries: int = 2) -> None:
+    def _set_threads(self, n_queries: int = 2) -> None:
         """Take as many threads as torch does; one for one query, where more would only wait for each other."""
         # Acts on the calling thread alone, so that threads may search beside each other.
         self._faiss.omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)

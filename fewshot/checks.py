@@ -227,6 +227,12 @@ def warn_if_look_alike(classes: NDArray[Any]) -> None:
             return
 
 
+def check_same_length(X: Any, y: Any) -> None:
+    """Refuse another number of labels than of rows."""
+    if len(X) != len(y):
+        raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
+
+
 def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
     """Return sample weights (n,) as float64, all at least 0 and not all 0; ones if there are none."""
     from sklearn.utils.validation import _check_sample_weight

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.checks import check_embeddings, check_labels, check_sample_weight, warn_if_look_alike
+from fewshot.checks import check_embeddings, check_labels, check_same_length, check_sample_weight, warn_if_look_alike
 
 if TYPE_CHECKING:
     from fewshot.fitted import FittedModel
@@ -21,6 +21,9 @@ class EditingMixin:
         model_: FittedModel
         index: str
         closed_set: bool
+
+        def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "") -> None:
+            """Refuse new classes where the set is closed."""
 
         def adopt(self, model: FittedModel) -> Self:
             """Answer with `model`."""
@@ -77,8 +80,7 @@ class EditingMixin:
         check_is_fitted(self)
         X = check_embeddings(self, X, reset=False)
         y = check_labels(y, type(self).__name__, self.model_.classes)
-        if len(X) != len(y):
-            raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
+        check_same_length(X, y)
         weight = check_sample_weight(sample_weight, X)
         return self.adopt(self.model_.less(X, y, weight, drop_empty, self.index))
 
@@ -111,7 +113,7 @@ class EditingMixin:
         if old != new and label in known.tolist():
             raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
         others = known[[name != old for name in known.tolist()]]
-        classes = _joined(others, check_labels([new], type(self).__name__, known))
+        classes = np.union1d(others, check_labels([new], type(self).__name__, known))
         warn_if_look_alike(classes)
         return self.adopt(self.model_.renamed(old, label, classes, self.index))
 
@@ -148,14 +150,7 @@ class EditingMixin:
                 f"the other classifier has {theirs.memory.keys.shape[-1]} features, this one "
                 f"{mine.memory.keys.shape[-1]}; embed both with the same backbone"
             )
-        classes = _joined(mine.classes, check_labels(theirs.classes, type(self).__name__, mine.classes))
-        if self.closed_set and len(classes) > len(mine.classes):
-            new = np.setdiff1d(classes, mine.classes).tolist()
-            raise ValueError(f"the other classifier has the new classes {new}, but closed_set=True")
+        classes = np.union1d(mine.classes, check_labels(theirs.classes, type(self).__name__, mine.classes))
+        self._check_closed(classes, mine, "the other classifier has")
         warn_if_look_alike(classes)
         return self.adopt(mine.merged(theirs, classes, self.index))
-
-
-def _joined(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """Return the sorted labels of both."""
-    return np.union1d(one, other) if len(one) else np.unique(other)

@@ -16,6 +16,7 @@ from fewshot.calibration.mixin import CalibrationMixin
 from fewshot.checks import (
     check_embeddings,
     check_labels,
+    check_same_length,
     check_sample_weight,
     warn_if_look_alike,
     warn_of_zero_rows,
@@ -137,8 +138,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         name, learned = type(self).__name__, copy.copy(self)
         X = check_embeddings(learned, X, reset=old is None)
         y = check_labels(y, name, None if old is None else old.classes)
-        if len(X) != len(y):
-            raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
+        check_same_length(X, y)
         weight = check_sample_weight(sample_weight, X)
         learner = self._learner_beside(old)
         if learner.metric == "cosine":
@@ -170,11 +170,11 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
             raise ValueError(f"what was learned by {old.learner} cannot go on with {learner}; call fit to begin anew")
         return old.learner
 
-    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None) -> None:
+    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y holds") -> None:
         if self.closed_set and old is not None and len(classes) > len(old.classes):
             new = np.setdiff1d(classes, old.classes).tolist()
             raise ValueError(
-                f"y holds the new classes {new}, but closed_set=True; announce them in the first call, "
+                f"{holder} the new classes {new}, but closed_set=True; announce them in the first call, "
                 "or set closed_set=False"
             )
 
@@ -195,6 +195,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
             that of the first.
         """
         model, X, unknown = self._check_queries(X)
+        model.check_room(X)
         logits = model.map_logits(X, Tensor.numpy)
         logits[unknown] = -np.inf
         if len(model.classes) != 2:
@@ -218,14 +219,17 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         """
         threshold = self._threshold()
         model, X, unknown = self._check_queries(X)
-        codes, scores = model.classify(X)
-        if threshold is not None:
+        if threshold is None:
+            codes = model.map_logits(X, lambda logits: logits.argmax(-1).numpy())
+        else:
+            codes, scores = model.classify(X)
             unknown |= ~(scores >= threshold)
         return mark_unknown(model.classes[codes], unknown, self.unknown_label, model.classes)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
         model, X, unknown = self._check_queries(X)
+        model.check_room(X)
         temperature = self._temperature()
         log_proba = model.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
         supported = model.statistics.count.numpy() > 0

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from fewshot.checks import refuse_bad_rows, to_numpy
+from fewshot.checks import check_same_length, refuse_bad_rows, to_numpy
 from fewshot.embedding.network import embed, evaluating
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler
@@ -225,8 +225,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
         raise ValueError(
             f"X has shape {embeddings.shape}; expected embeddings (n, d), or pass backbone= to embed images"
         )
-    if len(embeddings) != len(labels):
-        raise ValueError(f"X has {len(embeddings)} rows and y {len(labels)} labels; give one label for each row")
+    check_same_length(embeddings, labels)
     refuse_bad_rows(embeddings, "X")
 
 

@@ -136,8 +136,8 @@ class FittedModel:
         ValueError
             If a class is not there or has less support, kept support has no such row, or none would be left.
         """
-        for label in np.unique(y).tolist():
-            self._place(label)
+        for label in sorted(set(y.tolist()) - set(self.classes.tolist()))[:1]:
+            self._place(label)  # says so
         n_gone, gone = _summarise(self.learner, X, y, weight, self.classes)
         n_support = self.n_support - n_gone
         for i in np.flatnonzero(n_support < 0)[:1]:
@@ -177,12 +177,19 @@ class FittedModel:
 
     @torch.inference_mode()
     def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:
-        """Apply `function` to the logits (q, n_classes) of one chunk of queries after another, and join.
+        """Apply `function` to the logits (q, n_classes) of one chunk of queries after another, and join."""
+        queries = self._transform(X)
+        if not len(queries):
+            return function(queries.new_empty((0, len(self.classes))))
+        return np.concatenate([function(logits) for logits, _ in self._answers(queries)])
+
+    def check_room(self, X: NDArray[np.floating]) -> None:
+        """Refuse queries (n, d) whose logits (n, n_classes), all of them together, cannot fit in memory.
 
         Raises
         ------
         MemoryError
-            If the logits of all cannot fit.
+            With the numbers.
         """
         n, n_classes = len(X), len(self.classes)
         refuse_too_large(
@@ -190,20 +197,18 @@ class FittedModel:
             f"{n} x {n_classes} logits, joined from parts,",
             "ask for fewer queries at a time, or for predict or nearest",
         )
-        queries = self._transform(X)
-        if not len(queries):
-            return function(queries.new_empty((0, len(self.classes))))
-        return np.concatenate([function(logits) for logits, _ in self._answers(queries)])
 
     @torch.inference_mode()
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return the place of each query's class, among equals the first, and its score, both (q,).
 
-        The score is the similarity to the nearest key, or where the learner's score is its own the temperature times
-        the largest logit; higher is closer to what is known.
+        The score is the learner's `closeness`; higher is closer to what is known.
         """
         queries = self._transform(X)
-        parts = [(logits.argmax(-1).numpy(), score.numpy()) for logits, score in self._answers(queries)]
+        parts = [
+            (logits.argmax(-1).numpy(), self.learner.closeness(logits, similarity).numpy())
+            for logits, similarity in self._answers(queries)
+        ]
         if not parts:
             return np.empty(0, np.int64), np.empty(0, X.dtype)
         codes, scores = zip(*parts, strict=True)
@@ -233,20 +238,19 @@ class FittedModel:
             queries = queries.double()  # as the learner's own weights are
         return self.learner.transform(queries)
 
-    def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits (q, n_classes) and scores (q,) of one chunk of queries after another."""
+    def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield logits (q, n_classes) and similarities to keys, if there are any, of one chunk of queries at a time."""
         learner = self.learner
         if self.snapshot is None:
             memory = self.memory.map(lambda x: x.to(queries.dtype))
             size = max(1, CHUNK_BYTES // (8 * max(len(self.classes), len(self.memory.labels))))
             for part in queries.split(size):
-                logits = learner.score(memory, part)
-                yield logits, logits.amax(-1) * learner.temperature.to(logits.dtype)
+                yield learner.score(memory, part), None
             return
         size = min(self.snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
         for part in queries.split(size):
             ids, similarity = self.snapshot.retrieve(part, 1)
-            yield learner.read(similarity, self.memory, ids), similarity.amax(-1)
+            yield learner.read(similarity, self.memory, ids), similarity
 
 
 def _summarise(

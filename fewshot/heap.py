@@ -17,6 +17,9 @@ LARGEST_BLOCK, MAPPED_AFTER = 32 << 20, 65536
 #: Free memory that is kept at most: inside the block all of it, and after it what glibc's own rule ends up with.
 KEPT_INSIDE, KEPT_AFTER = -1, 2 * LARGEST_BLOCK
 
+#: Bytes for which nobody asks the system first.
+ALWAYS_FITS = 2**28
+
 _lock, _inside = threading.Lock(), 0
 
 
@@ -65,6 +68,8 @@ def refuse_too_large(n_bytes: float, what: str, cure: str) -> None:
     MemoryError
         With the numbers.
     """
+    if n_bytes < ALWAYS_FITS:
+        return
     free = available_memory()
     if n_bytes > free:
         raise MemoryError(f"{what} take {n_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; {cure}")

@@ -39,7 +39,8 @@ class PrototypeIndex:
         build, and not for ``dot``. Both propose candidates that are scored again. ``auto`` is ``exact`` up to 1e5 keys
         and ``ivf`` beyond; ``faiss`` is FAISS's own exact search up to 1e5 keys, then ``ivf``.
     recall : float, default=0.99
-        The share of nearest neighbours that ``ivf`` and ``hnsw`` must find, measured on the keys against exact answers.
+        The share of nearest keys that ``ivf`` and ``hnsw`` must find, measured against exact answers to queries between
+        keys and their neighbours.
 
     Examples
     --------

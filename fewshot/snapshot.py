@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.approximate import Approximate, Choice, use_one_thread
+from fewshot.approximate import CANDIDATES, Approximate, Choice, use_one_thread
 from fewshot.checks import NEEDS_FLOAT64
 from fewshot.similarity import PreparedKeys, pairwise_similarity, prepare_keys
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product beats an index on a CPU.
 EXACT_LIMIT = 100_000
-#: Nearest keys that FAISS proposes at the least; they are scored again, and only they are read.
-CANDIDATES = 256
+#: Queries that the tuning asks, and where they lie between a key (0) and its nearest neighbour (1).
+N_TRIALS, WAY_OUT = 200, 0.4
 #: Keys that are brought into the frame at a time.
 PART = 16384
 #: Bytes that the similarities of one chunk of queries may take.
@@ -60,7 +60,7 @@ class KeySnapshot:
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}
         What proposes the candidates.
     recall : float, default=0.99
-        The share of nearest neighbours that ``ivf`` and ``hnsw`` must find.
+        The share of nearest keys that ``ivf`` and ``hnsw`` must find.
     """
 
     def __init__(self, keys: Tensor, metric: str, index: str = "auto", recall: float = 0.99) -> None:
@@ -157,11 +157,20 @@ class KeySnapshot:
         def rows(places: NDArray[np.int64]) -> NDArray[np.float32]:
             return self._to_faiss(self.prepare(self.keys[torch.from_numpy(places)]).keys)
 
-        def exact(places: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-            return self.exact_top(self.keys[torch.from_numpy(places)], k)[0].numpy()
-
         m, d = self.keys.shape
-        return Approximate(self.kind, self.metric == "dot", m, d, rows, exact, self.recall)
+        return Approximate(self.kind, self.metric == "dot", m, d, rows, self._trial, self.recall)
+
+    def _trial(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return queries for tuning, in FAISS's frame, and the nearest key of each.
+
+        They lie on the way from some keys to their nearest neighbours: as far out as a query of that key can well be.
+        """
+        some = np.random.default_rng(1).permutation(len(self.keys))[:N_TRIALS]
+        keys = self.keys[torch.from_numpy(np.sort(some))].double()
+        neighbours = self.exact_top(keys, min(2, len(self.keys)))[0][:, -1]
+        queries = torch.lerp(keys, self.keys[neighbours].double(), WAY_OUT)
+        shifted = self.prepare(self.keys[:0]).prepare_queries(queries)
+        return self._to_faiss(shifted), self.exact_top(queries, 1)[0][:, 0].numpy()
 
     def report(self) -> Choice:
         """Return what was chosen, and how good it is; builds the index if that was not done yet."""

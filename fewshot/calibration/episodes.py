@@ -32,8 +32,7 @@ class ScoredQueries:
     true : list of ndarray (q,)
         Their classes, as columns of those.
     known, unknown : ndarray
-        The score of each query of known and of unknown classes: its similarity to the nearest key, or for learners
-        without keys temperature times the largest logit.
+        The score of each query of known and of unknown classes, see `Learner.closeness`.
     unknown_class : ndarray
         The class of each unknown query, as a number.
     protocol : dict
@@ -142,10 +141,11 @@ def scored_answer(learner: Learner, memory: Memory, queries: Tensor) -> tuple[Te
     """Return the logits (q, n_way) of transformed queries, and the score (q,) of each; see `ScoredQueries`."""
     if not learner.indexable:
         logits = learner.score(memory, queries)
-        return logits, logits.amax(-1) * learner.temperature.to(logits.dtype)
+        return logits, learner.closeness(logits, None)
     similarity = prepare_keys(memory.keys, learner.metric).similarity(queries)
-    present = torch.isfinite(memory.log_weight)
-    return learner.read(similarity, memory), similarity.masked_fill(~present, -torch.inf).amax(-1)
+    there = similarity.masked_fill(~torch.isfinite(memory.log_weight), -torch.inf)
+    logits = learner.read(similarity, memory)
+    return logits, learner.closeness(logits, there)
 
 
 def _tempered(log_proba: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot.calibration.choice import Calibration
 from fewshot.calibration.episodes import score_episodes
-from fewshot.checks import check_embeddings, check_labels
+from fewshot.checks import check_embeddings, check_labels, check_same_length
 
 if TYPE_CHECKING:
     from fewshot.fitted import FittedModel
@@ -81,8 +81,7 @@ class CalibrationMixin:
         check_is_fitted(self)
         X = check_embeddings(self, X, reset=False)
         y = check_labels(y, type(self).__name__)
-        if len(X) != len(y):
-            raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
+        check_same_length(X, y)
         n_support = self.model_.n_support
         shots = int(np.median(n_support[n_support > 0])) if n_shot is None else n_shot
         scored = score_episodes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewshot.embedding.items import CHUNK_PIXELS, prepared_chunks
+from fewshot.embedding.items import CHUNK_PIXELS, default_jobs, prepared_chunks
 from fewshot.embedding.loaded import Loaded
 from fewshot.embedding.network import evaluating
 from fewshot.errors import ImageDecodeError
@@ -72,7 +71,6 @@ def embed_items(
     ImageDecodeError
         If `stop`, for the first image that cannot be read.
     """
-    n_jobs = n_jobs or min(16, 2 * (os.cpu_count() or 1))
     size, seen = batch_size or loaded.batch_size, loaded.preprocessing
     n_chunk = CHUNK_PIXELS // (seen.height * seen.width)
     # A network on the CPU has no core to spare for decoding beside it: there the two take turns.
@@ -80,7 +78,7 @@ def embed_items(
     parts, errors, pictures = [], [], []
     bar = progress_bar(len(items), "image", show=progress, desc="embedding", delay=BAR_AFTER, leave=False)
     with evaluating(loaded.network), keeping_memory(), bar:
-        for chunk in prepared_chunks(items, seen, max(n_chunk, size), n_jobs, ahead, thumbnails):
+        for chunk in prepared_chunks(items, seen, max(n_chunk, size), default_jobs(n_jobs), ahead, thumbnails):
             errors += [error for _, _, error in chunk if error is not None]
             if errors and stop:
                 raise errors[0]

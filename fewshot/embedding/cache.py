@@ -19,6 +19,7 @@ from PIL import Image
 from fewshot.checks import to_numpy
 from fewshot.data.decode import ORIENTATION
 from fewshot.embedding.batches import Embedded
+from fewshot.embedding.items import default_jobs
 from fewshot.errors import ImageDecodeError
 
 #: Part of every file's name: raised when the same image would be embedded otherwise.
@@ -95,7 +96,7 @@ def embed_through(
     n_jobs: int | None,
 ) -> Embedded:
     """Return what `embed` would, which is asked only for images whose embedding is not in the cache, each once."""
-    with ThreadPoolExecutor(n_jobs or min(16, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(default_jobs(n_jobs)) as pool:
         keys = list(pool.map(content_key, items))
     rows = cache.get(key for key in keys if key is not None)
     if thumbnails:
@@ -106,7 +107,8 @@ def embed_through(
             first.setdefault(i if key is None else key, i)
     fresh = embed([items[i] for i in first.values()])
     pictures = fresh.thumbnails or [b""] * len(first)
-    reasons = {list(first)[error.index or 0]: error for error in fresh.errors}
+    names = list(first)
+    reasons = {names[error.index or 0]: error for error in fresh.errors}
     made = dict(zip(first, zip(fresh.embeddings, pictures, strict=True), strict=True))
     cache.put({key: row for key, row in made.items() if isinstance(key, bytes) and key not in reasons})
     embeddings = np.empty((len(items), fresh.embeddings.shape[1]), np.float32)

@@ -26,6 +26,11 @@ CHUNK_PIXELS, BLOCK = 96 * 224 * 224, 4
 Prepared = tuple[NDArray[np.uint8] | None, bytes | None, ImageDecodeError | None]
 
 
+def default_jobs(n_jobs: int | None) -> int:
+    """Return how many threads decode: as many as asked for, by default two a core, at most 16."""
+    return n_jobs or min(16, 2 * (os.cpu_count() or 1))
+
+
 def as_items(X: Any) -> Sequence[Any]:
     """Return a collection of images as something with a length whose elements `decode` takes.
 
