@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -67,75 +69,95 @@ class Approximate:
 
     Parameters
     ----------
-    kind : {"flat", "ivf", "hnsw"}
-        Structure.
-    is_product : bool
-        Whether larger inner products are nearer; else smaller distances are.
-    n, d : int
-        Rows and their length.
-    rows : callable
-        ``rows(places)`` returns some of them, (k, d).
-    trial : callable
-        Returns queries (q, d) and the place (q,) of the row that is nearest to each, as exact search finds it.
-    recall : float
-        Wanted.
+    index : faiss.Index
+        What searches.
+    choice : Choice
+        What it is and how it is to be searched.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        is_product: bool,
-        n: int,
-        d: int,
-        rows: Rows,
-        trial: Trial,
-        recall: float,
-    ) -> None:
+    def __init__(self, index: Any, choice: Choice) -> None:
+        self.index, self.choice = index, choice
+        self._file: BinaryIO | None = None
+
+    @classmethod
+    def build(cls, kind: str, is_product: bool, n: int, d: int, rows: Rows, trial: Trial, recall: float) -> Approximate:
+        """Build an index, and tune it.
+
+        Parameters
+        ----------
+        kind : {"flat", "ivf", "hnsw"}
+            Structure.
+        is_product : bool
+            Whether larger inner products are nearer; else smaller distances are.
+        n, d : int
+            Rows and their length.
+        rows : callable
+            ``rows(places)`` returns some of them, (k, d).
+        trial : callable
+            Returns queries (q, d) and the place (q,) of the row that is nearest to each, as exact search finds it.
+        recall : float
+            Wanted.
+        """
         start = time.perf_counter()
-        self._faiss = faiss_module()
-        self._set_threads()
-        self._kind = kind
+        _set_threads()
         n_lists = max(1, round(n**0.5)) if kind == "ivf" else 0
-        self.index = self._empty(kind, is_product, d, n_lists)
+        index = _empty(kind, is_product, d, n_lists)
         if kind == "ivf":
             sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * n_lists]
-            self.index.train(rows(np.sort(sample)))
+            index.train(rows(np.sort(sample)))
         for part in _parts(n):
-            self.index.add(rows(part))
-        effort, found = (1, 1.0) if kind == "flat" else self._tune(n_lists, *trial(), recall)
-        self.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - start, 3))
+            index.add(rows(part))
+        built = cls(index, Choice(kind, n_lists, 1))
+        effort, found = (1, 1.0) if kind == "flat" else built._tune(*trial(), recall)
+        built.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - start, 3))
+        return built
+
+    @classmethod
+    def open(cls, path: Path, choice: Choice) -> Approximate:
+        """Open what `write` wrote; the rows stay in the file, from which the system reads what is asked for."""
+        faiss = faiss_module()
+        mapped = faiss.IO_FLAG_MMAP if choice.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
+        opened = cls(faiss.read_index(str(path), mapped), choice)
+        if choice.kind == "ivf":
+            # It would start threads at each search to read ahead, which a forked child has not.
+            faiss.downcast_InvertedLists(opened.index.invlists).prefetch_nthread = 0
+        opened._file = path.open("rb")
+        return opened
+
+    def write(self, path: Path) -> None:
+        """Write the index to a file.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        if self._file is not None:  # an opened index would only write where its rows are
+            self._file.seek(0)
+            with path.open("wb") as target:
+                shutil.copyfileobj(self._file, target)
+            return
+        try:
+            faiss_module().write_index(self.index, str(path))
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
     def search(self, x: NDArray[np.float32], k: int, effort: int = 0) -> NDArray[np.int64]:
         """Return the places (q, k) of the nearest rows of `x` (q, d) that were found, -1 where there are fewer."""
-        self._set_threads(len(x))
-        effort = effort or self.choice.effort
-        if self._kind == "ivf":
-            settings = self._faiss.SearchParametersIVF(nprobe=effort)
-        elif self._kind == "hnsw":
-            settings = self._faiss.SearchParametersHNSW(efSearch=max(effort, k))
+        _set_threads(len(x))
+        effort, faiss = effort or self.choice.effort, faiss_module()
+        if self.choice.kind == "ivf":
+            settings = faiss.SearchParametersIVF(nprobe=effort)
+        elif self.choice.kind == "hnsw":
+            settings = faiss.SearchParametersHNSW(efSearch=max(effort, k))
         else:
             settings = None
         _, found = self.index.search(x, k, params=settings)
         return found
 
-    def _empty(self, kind: str, is_product: bool, d: int, n_lists: int) -> Any:
-        faiss = self._faiss
-        metric = faiss.METRIC_INNER_PRODUCT if is_product else faiss.METRIC_L2
-        if kind == "flat":
-            return faiss.IndexFlat(d, metric)
-        if kind == "hnsw":
-            index = faiss.IndexHNSWFlat(d, LINKS, metric)
-            index.hnsw.efConstruction = WIDTH_BUILDING
-            return index
-        index = faiss.IndexIVFFlat(faiss.IndexFlat(d, metric), d, n_lists, metric)
-        index.cp.seed, index.cp.max_points_per_centroid = 0, TRAINING_POINTS
-        index.cp.min_points_per_centroid = 1  # it warns on standard error otherwise
-        return index
-
-    def _tune(
-        self, n_lists: int, queries: NDArray[np.float32], nearest: NDArray[np.int64], recall: float
-    ) -> tuple[int, float]:
+    def _tune(self, queries: NDArray[np.float32], nearest: NDArray[np.int64], recall: float) -> tuple[int, float]:
         """Return the least effort, of the powers of two, that finds `recall` of the nearest rows; and what it finds."""
+        n_lists = self.choice.n_lists
         effort, most = (1, n_lists) if n_lists else (LINKS // 2, WIDEST)
         while True:
             # Among the candidates, which are scored again, the nearest is found wherever it stands.
@@ -145,10 +167,26 @@ class Approximate:
                 return effort, round(found, 4)
             effort = min(2 * effort, most)
 
-    def _set_threads(self, n_queries: int = 2) -> None:
-        """Take as many threads as torch does; one for one query, where more would only wait for each other."""
-        # Acts on the calling thread alone, so that threads may search beside each other.
-        self._faiss.omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)
+
+def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
+    faiss = faiss_module()
+    metric = faiss.METRIC_INNER_PRODUCT if is_product else faiss.METRIC_L2
+    if kind == "flat":
+        return faiss.IndexFlat(d, metric)
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(d, LINKS, metric)
+        index.hnsw.efConstruction = WIDTH_BUILDING
+        return index
+    index = faiss.IndexIVFFlat(faiss.IndexFlat(d, metric), d, n_lists, metric)
+    index.cp.seed, index.cp.max_points_per_centroid = 0, TRAINING_POINTS
+    index.cp.min_points_per_centroid = 1  # it warns on standard error otherwise
+    return index
+
+
+def _set_threads(n_queries: int = 2) -> None:
+    """Take as many threads as torch does; one for one query, where more would only wait for each other."""
+    # Acts on the calling thread alone, so that threads may search beside each other.
+    faiss_module().omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)
 
 
 def _parts(n: int, size: int = 65536) -> Iterator[NDArray[np.int64]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from fewshot._version import __version__
 from fewshot.errors import ArtifactError
-from fewshot.files import replacing, sync
+from fewshot.files import partial_beside, replacing, sync
 
 try:
     import fcntl
@@ -26,28 +26,35 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "manifest.json"
+KINDS = ("classifier", "index")
+#: What stands for the content of a file, if that is known, and what writes it.
+Part = tuple[str | None, Callable[[Path], object]]
 #: Raised when older versions could not read what is written.
 FORMAT = 2
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
-_DATA_FILE = re.compile(r"[a-z]+-[0-9a-f]{16}\.safetensors|\..*\.partial")
+_DATA_FILE = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|faiss)|\..*\.partial|\.tmp\w+")  # .tmp: safetensors' own
 #: A partial file of another process that is younger than this may still be written to.
 _STALE_SECONDS = 3600
 
 
 def write_artifact(
-    folder: str | Path, content: Mapping[str, Any], parts: Mapping[str, tuple[str | None, Callable[[], bytes]]]
+    folder: str | Path, kind: str, content: Mapping[str, Any], parts: Mapping[str, Part], caches: Mapping[str, Part]
 ) -> None:
     """Write an artifact, or replace the one that is there.
 
     Parameters
     ----------
     folder : path
-        Made if needed; must be empty or hold an artifact.
+        Made if needed; must be empty or hold an artifact of this kind.
+    kind : {"classifier", "index"}
+        What it is.
     content : mapping
         What the manifest says, as JSON can hold it.
-    parts : mapping of str to (key, make)
-        Data files by name. `make` gives the bytes of one; it is not asked where the folder has the file of this `key`,
-        a hexadecimal digest that stands for the content; without a key the digest of the bytes serves.
+    parts : mapping of str to (key, write)
+        Data files by name. ``write(path)`` writes one; it is not asked where the folder has the file of this `key`, a
+        hexadecimal digest that stands for the content; without a key the digest of the bytes serves.
+    caches : mapping of str to (key, write)
+        The same for files, in a form of their own, that can be made of the others again; a name ends in ``.faiss``.
 
     Raises
     ------
@@ -60,34 +67,47 @@ def write_artifact(
     if not folder.is_file():
         folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder):
-        old = _files_of(folder)
-        files = {name: _write_part(folder, name, key, make, old) for name, (key, make) in parts.items()}
-        body = json.dumps({"format": FORMAT, "version": __version__, **content, "files": files})[:-1].encode()
+        old = _files_of(folder, kind)
+        files, cached = (
+            {name: _write_part(folder, name, key, write, old) for name, (key, write) in some.items()}
+            for some in (parts, caches)
+        )
+        facts = {"format": FORMAT, "version": __version__, "kind": kind, **content, "files": files, "caches": cached}
+        body = json.dumps(facts)[:-1].encode()
         with replacing(folder / MANIFEST) as partial:
             partial.write_bytes(body + f', "digest": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode())
             sync(partial)
         sync(folder)
-        _sweep(folder, {entry["name"] for entry in files.values()})
+        _sweep(folder, {entry["name"] for entry in (*files.values(), *cached.values())})
 
 
-def read_artifact(folder: str | Path) -> tuple[dict[str, Any], dict[str, Path]]:
+def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return the manifest of an artifact and the paths of its data files, all of them verified.
+
+    A cache is only among the paths if it is there and whole.
 
     Raises
     ------
     ArtifactError
-        If there is none, it is damaged or incomplete, or a newer version wrote it.
+        If there is none of this `kind`, it is damaged or incomplete, or a newer version wrote it.
     """
     folder, damaged = Path(folder), b""
     while True:
-        raw = _read_manifest(folder)
+        raw = _read_manifest(folder, kind)
         manifest = json.loads(raw)
+        if (found := manifest.get("kind", KINDS[0])) != kind:
+            raise ArtifactError(f"{folder} is no saved {kind}: a saved {found} is there")
         try:
-            return manifest, {name: _verified(folder, entry) for name, entry in manifest["files"].items()}
+            paths = {name: _verified(folder, entry) for name, entry in manifest["files"].items()}
         except ArtifactError:
             if raw == damaged:
                 raise  # once could also mean that somebody was replacing it
             damaged = raw
+            continue
+        for name, entry in manifest.get("caches", {}).items():
+            with suppress(ArtifactError):
+                paths[name] = _verified(folder, entry)
+        return manifest, paths
 
 
 @contextmanager
@@ -109,7 +129,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _read_manifest(folder: Path) -> bytes:
+def _read_manifest(folder: Path, kind: str) -> bytes:
     path = folder / MANIFEST
     try:
         raw = path.read_bytes()
@@ -119,11 +139,12 @@ def _read_manifest(folder: Path) -> bytes:
         else:
             reason = f"there is no {MANIFEST}" if not path.exists() else str(error.strerror)
         raise ArtifactError(
-            f"{folder} is no saved classifier: {reason}; make one with save(), or fewshot fit"
+            f"{folder} is no saved {kind}: {reason}; make one with save()"
+            + (", or fewshot fit" if kind == KINDS[0] else "")
         ) from None
     found = _DIGEST.search(raw)
     if found is None or hashlib.sha256(raw[: found.start()]).hexdigest().encode() != found[1]:
-        raise ArtifactError(f"{path} is damaged: its digest does not fit; restore it from a copy, or fit again")
+        raise ArtifactError(f"{path} is damaged: its digest does not fit; restore it from a copy, or save again")
     manifest = json.loads(raw)
     if manifest["format"] > FORMAT:
         raise ArtifactError(
@@ -136,45 +157,55 @@ def _read_manifest(folder: Path) -> bytes:
 def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
     path = folder / entry["name"]
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _digest(path)
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}; restore it from a copy, or fit again") from None
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}; restore it from a copy, or save again") from None
     if digest != entry["sha256"]:
-        raise ArtifactError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or fit again")
+        raise ArtifactError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or save again")
     return path
 
 
-def _files_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the data files of the artifact that is to be replaced, by their names; refuse another folder."""
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the data files of the artifact that is to be replaced, by their names; refuse a folder of others."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return {}
     if folder.is_dir() and all(_DATA_FILE.fullmatch(entry.name) for entry in folder.iterdir()):
         return {}  # of a first save that was interrupted
     if not (folder / MANIFEST).is_file():
         what = "holds other files" if folder.is_dir() else "is a file"
-        raise ArtifactError(f"{folder} {what} and no saved classifier, so nothing is written there; give a new folder")
+        raise ArtifactError(f"{folder} {what} and no saved {kind}, so nothing is written there; give a new folder")
     try:
-        return {entry["name"]: entry for entry in json.loads(_read_manifest(folder))["files"].values()}
+        manifest = json.loads(_read_manifest(folder, kind))
+        entries = {**manifest["files"], **manifest.get("caches", {})}.values()
     except ArtifactError:
         return {}  # damaged: saving mends it
+    if (found := manifest.get("kind", KINDS[0])) != kind:
+        raise ArtifactError(f"{folder} holds a saved {found}, so no {kind} is written there; give a new folder")
+    return {entry["name"]: entry for entry in entries}
 
 
 def _write_part(
-    folder: Path, name: str, key: str | None, make: Callable[[], bytes], old: Mapping[str, dict[str, Any]]
+    folder: Path, name: str, key: str | None, write: Callable[[Path], object], old: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
+    stem, _, kind = name.partition(".")
+    suffix = f".{kind or 'safetensors'}"
     if key is not None:
-        entry = old.get(f"{name}-{key[:16]}.safetensors")
+        entry = old.get(f"{stem}-{key[:16]}{suffix}")
         with suppress(ArtifactError):  # damaged: written again
             if entry and _verified(folder, entry):
                 return entry
-    data = make()
-    digest = hashlib.sha256(data).hexdigest()
-    path = folder / f"{name}-{(key or digest)[:16]}.safetensors"
-    with replacing(path) as partial:
-        partial.write_bytes(data)
+    with partial_beside(folder / f"{stem}{suffix}") as partial:
+        write(partial)
         sync(partial)
-    return {"name": path.name, "sha256": digest, "bytes": len(data)}
+        digest, size = _digest(partial), partial.stat().st_size
+        path = folder / f"{stem}-{(key or digest)[:16]}{suffix}"
+        os.replace(partial, path)
+    return {"name": path.name, "sha256": digest, "bytes": size}
 
 
 def _sweep(folder: Path, keep: set[str]) -> None:

@@ -61,20 +61,41 @@ def check_embeddings(
         ensure_all_finite=False,
         ensure_min_samples=min_samples,
     )
-    if not X.size:
-        return X
-    largest = max(X.max(), -X.min())  # NaN if there is one
-    if largest <= NEEDS_FLOAT64:
+    cure = "drop or repair that row; queries may be answered with on_invalid='unknown'"
+    return check_values(X, "X", "Input X", cure, finite=finite)
+
+
+def check_values(
+    X: NDArray[Any], name: str, whole: str, cure: str = "drop or repair that row", finite: bool = True
+) -> NDArray[Any]:
+    """Return X (n, d), in float64 where its squares do not fit float32.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        Numbers.
+    name, whole : str
+        What they are called in the two messages.
+    cure : str
+        What to do about NaN and infinity.
+    finite : bool, default=True
+        Whether those are refused.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or its square fits no precision.
+    """
+    if not X.size or max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # without a copy; NaN shows in it
         return X
     if finite:
-        refuse_bad_rows(X, "Input X", "drop or repair that row; queries may be answered with on_invalid='unknown'")
-    return with_room_for_squares(X, "X")
+        refuse_bad_rows(X, whole, cure)
+    return _with_room_for_squares(X, name)
 
 
-def with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
-    """Return X (n, d) in float64 where its squares do not fit float32; refuse it where they fit neither."""
+def _with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
     magnitude = np.where(np.isfinite(X), np.abs(X), 0)
-    largest = float(magnitude.max(initial=0))
+    largest = float(magnitude.max())
     if largest > TOO_LARGE:
         row, column = np.unravel_index(magnitude.argmax(), X.shape)
         raise ValueError(

@@ -26,6 +26,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.learners.base import Learner
 from fewshot.pickling import VersionedPickle
+from fewshot.similarity import argmax
 from fewshot.snapshot import INDEXES
 from fewshot.unknown import mark_unknown, unknown_mark
 
@@ -220,7 +221,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         threshold = self._threshold()
         model, X, unknown = self._check_queries(X)
         if threshold is None:
-            codes = model.map_logits(X, lambda logits: logits.argmax(-1).numpy())
+            codes = model.map_logits(X, argmax)
         else:
             codes, scores = model.classify(X)
             unknown |= ~(scores >= threshold)

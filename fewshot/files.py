@@ -24,11 +24,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
+    with partial_beside(path) as partial:
+        yield partial
+        os.replace(partial, path)
+
+
+@contextmanager
+def partial_beside(path: str | Path) -> Iterator[Path]:
+    """Give a file beside `path` to write to, which no other thread or process has; it is gone after the block."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield partial
-        os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from fewshot.checks import check_k, shorten
 from fewshot.heap import refuse_too_large
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory, Statistics
+from fewshot.similarity import argmax
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 
 
@@ -206,7 +207,7 @@ class FittedModel:
         """
         queries = self._transform(X)
         parts = [
-            (logits.argmax(-1).numpy(), self.learner.closeness(logits, similarity).numpy())
+            (argmax(logits), self.learner.closeness(logits, similarity).numpy())
             for logits, similarity in self._answers(queries)
         ]
         if not parts:

@@ -108,11 +108,13 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
         "Share of right answers against their confidence, before and after; share of unknown queries accepted and of "
         "known ones rejected, against the threshold",
     )
+    low, high = found.false_accept_interval
     page.section(
         "The threshold",
         f"A query whose nearest class is less similar than {found.threshold:.4g} is answered as unknown. "
         f"Of the unknown queries {100 * found.false_accept_rate:g} % are accepted, as asked for; of the known "
-        f"{100 * found.false_reject_rate:.1f} % are rejected. Other classes will differ somewhat.",
+        f"{100 * found.false_reject_rate:.1f} % are rejected. For other classes than these, "
+        f"{100 * low:.1f} to {100 * high:.1f} % of the unknown queries are to be expected.",
     )
     rows = {name: str(value) for name, value in found.protocol.items()}
     page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("episodes"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fewshot.approximate import Choice
-from fewshot.checks import check_k, check_labels, refuse_bad_rows, to_numpy, with_room_for_squares
+from fewshot.checks import check_k, check_labels, check_values, to_numpy
 from fewshot.errors import UnknownNameError
+from fewshot.segments import saving
+from fewshot.segments.state import Base
 from fewshot.segments.writer import Segments
 from fewshot.similarity import METRICS
-from fewshot.snapshot import INDEXES, to_tensor
+from fewshot.snapshot import INDEXES, KeySnapshot, to_tensor
 
 
 class PrototypeIndex:
@@ -79,8 +82,7 @@ class PrototypeIndex:
         alive = state.pop("_alive")
         self.__dict__.update(state, _segments=None)
         if alive is not None:
-            keys, labels = alive
-            self._segments = Segments(keys, labels, self.metric, self.index, self.recall)
+            self._segments = self._begin(*alive)
 
     def add(self, keys: ArrayLike, labels: ArrayLike | None = None) -> PrototypeIndex:
         """Add keys; several may carry one label.
@@ -145,6 +147,62 @@ class PrototypeIndex:
             segments.remove(gone)
         return self
 
+    def save(self, folder: str | Path) -> None:
+        """Write the index to a folder, or replace the one that is there, as a whole: a crash leaves the old or the new.
+
+        Keys are written once: saving again after some were added or removed writes those, unless parts were merged.
+        What FAISS has built for many keys is kept in a file of its own, so that it need not be built again.
+
+        Parameters
+        ----------
+        folder : path
+            Made if needed; must be empty or hold a saved index.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder holds something else.
+        ValueError
+            If labels are of a type that JSON cannot hold.
+        OSError
+            If it cannot be written; what was there is untouched.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> PrototypeIndex("dot").add([[1.0, 0.0], [0.0, 1.0]], ["a", "b"]).save(folder)
+        >>> PrototypeIndex.load(folder).add([[1.0, 1.0]], ["c"]).search([[0.0, 2.0]], k=3)[0].tolist()
+        [['b', 'c', 'a']]
+        """
+        settings = {name: getattr(self, name) for name in ("metric", "index", "recall")}
+        saving.save(self._segments, {**settings, "next": self._next}, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, cache: bool = True) -> PrototypeIndex:
+        """Open an index that `save` wrote, after every byte of it has been verified.
+
+        Keys stay on disk and are mapped: a search reads those it scores, and processes on one machine share them. The
+        folder may be replaced or removed meanwhile; on Windows, where mapped files are locked, not.
+
+        Parameters
+        ----------
+        folder : path
+            The folder.
+        cache : bool, default=True
+            Whether FAISS's file is opened, if it is whole and of the same version. The check is for damage: a stranger
+            can make a file that fits its digest, and FAISS trusts what it reads. False builds it anew.
+
+        Raises
+        ------
+        ArtifactError
+            If there is none, it is damaged or incomplete, or a newer version wrote it.
+        """
+        content, segments = saving.load(folder, cache)
+        index = cls(content["metric"], content["index"], content["recall"])
+        index._segments, index._next = segments, content["next"]
+        return index
+
     def report(self) -> Choice:
         """Return how the large part of the keys is searched and how good that is, building what is not there yet."""
         return Choice("exact") if self._segments is None else self._segments.state.base.keys.report()
@@ -156,6 +214,7 @@ class PrototypeIndex:
             self._segments.merge()
         return self
 
+    @torch.inference_mode()
     def search(self, queries: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Find the `k` nearest keys of each query.
 
@@ -185,6 +244,8 @@ class PrototypeIndex:
         if not len(x):
             return state.some_labels()[:0].repeat(k).reshape(0, k), x.new_empty((0, k)).numpy()
         parts = [state.search(part, k) for part in x.split(state.chunk(k))]
+        if len(parts) == 1:
+            return parts[0][0], parts[0][1].numpy()
         return np.concatenate([labels for labels, _ in parts]), torch.cat([values for _, values in parts]).numpy()
 
     def _add(self, keys: ArrayLike, labels: ArrayLike | None, instead: bool) -> PrototypeIndex:
@@ -196,10 +257,13 @@ class PrototypeIndex:
         self._next += len(new)
         if self._segments is None or not len(self):
             # A copy: the caller may go on to change the arrays.
-            self._segments = Segments(new.clone(), added.copy(), self.metric, self.index, self.recall)
+            self._segments = self._begin(new.clone(), added.copy())
         elif len(new):
             self._segments.add(new, added, instead)
         return self
+
+    def _begin(self, keys: Tensor, labels: NDArray[Any]) -> Segments:
+        return Segments(Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels))
 
     def _some_labels(self) -> NDArray[Any] | None:
         return None if self._segments is None else self._segments.state.some_labels()
@@ -215,5 +279,4 @@ class PrototypeIndex:
             raise ValueError(
                 f"{what} have {array.shape[1]} dimensions, the index holds {d}; embed both with the same backbone"
             )
-        refuse_bad_rows(array, f"the array of {what}")
-        return to_tensor(with_room_for_squares(array, what))
+        return to_tensor(check_values(array, what, f"the array of {what}"))

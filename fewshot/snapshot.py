@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from fewshot.approximate import CANDIDATES, Approximate, Choice, use_one_thread
 from fewshot.checks import NEEDS_FLOAT64
-from fewshot.similarity import PreparedKeys, pairwise_similarity, prepare_keys
+from fewshot.locks import new_lock
+from fewshot.similarity import PreparedKeys, argmax, pairwise_similarity, prepare_keys
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product beats an index on a CPU.
@@ -27,25 +27,8 @@ PART = 16384
 #: Bytes that the similarities of one chunk of queries may take.
 CHUNK_BYTES = 64 * 2**20
 
-
-#: Whoever has a lock: in a forked child another thread may have held it, which is not there to let it go.
-_LOCKED: WeakSet[Any] = WeakSet()
-
-
-def new_lock(owner: Any) -> threading.Lock:
-    """Return a lock that is kept as ``owner._lock`` and is open again in a forked child."""
-    _LOCKED.add(owner)
-    return threading.Lock()
-
-
-def _open_locks() -> None:
-    for owner in list(_LOCKED):
-        owner._lock = threading.Lock()
-
-
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=use_one_thread)
-    os.register_at_fork(after_in_child=_open_locks)
 
 
 class KeySnapshot:
@@ -120,6 +103,27 @@ class KeySnapshot:
         total = sum((self.prepare(part).keys.sum(0) for part in self.keys.split(PART)), torch.zeros(1))
         return total / max(len(self.keys), 1)
 
+    @property
+    def frame(self) -> dict[str, Tensor]:
+        """What had to be read off all keys, for `adopt`."""
+        found = {"offset": self.offset, "centre": self._centre, "scale": self._scale}
+        return {name: torch.as_tensor(value) for name, value in found.items() if value is not None}
+
+    def adopt(self, index: Approximate, frame: Mapping[str, Tensor]) -> None:
+        """Take the index and the `frame` of the same keys instead of making them anew."""
+        centre = frame["centre"]
+        self.__dict__ |= {
+            "offset": frame.get("offset"),
+            "_centre": centre if centre.ndim else float(centre),
+            "_scale": float(frame["scale"]),
+            "_index": index,
+        }
+
+    @property
+    def built(self) -> Approximate | None:
+        """The FAISS index, if it is there already."""
+        return self.__dict__.get("_index")
+
     @cached_property
     def _scale(self) -> float:
         """What the keys are divided by so that their squares fit float32; a common factor keeps the ranking."""
@@ -158,7 +162,7 @@ class KeySnapshot:
             return self._to_faiss(self.prepare(self.keys[torch.from_numpy(places)]).keys)
 
         m, d = self.keys.shape
-        return Approximate(self.kind, self.metric == "dot", m, d, rows, self._trial, self.recall)
+        return Approximate.build(self.kind, self.metric == "dot", m, d, rows, self._trial, self.recall)
 
     def _trial(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return queries for tuning, in FAISS's frame, and the nearest key of each.
@@ -252,7 +256,7 @@ def top(ids: Tensor | None, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]
         # Order candidates by id first, so that the stable sort below keeps it among equals.
         ids, order = ids.sort(-1)
         similarity = similarity.gather(-1, order)
-    columns = similarity.argmax(-1, keepdim=True) if k == 1 else _stable_topk(similarity, k)
+    columns = torch.from_numpy(argmax(similarity))[..., None] if k == 1 else _stable_topk(similarity, k)
     return (columns if ids is None else ids.gather(-1, columns)), similarity.gather(-1, columns)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewshot.data.preprocess import Preprocessing
@@ -15,6 +15,7 @@ from fewshot.embedding.checkpoint import Checkpoint, describe_training
 from fewshot.files import replacing, sync
 from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
+from fewshot.stored import write_tensors
 
 
 def save_weights(
@@ -26,13 +27,14 @@ def save_weights(
     """
     metadata = describe_training(backbone, describe_learner(learner))
     with replacing(path) as partial:
-        partial.write_bytes(save(plain(state(backbone, learner) if weights is None else weights), metadata))
+        write_tensors(partial, plain(state(backbone, learner) if weights is None else weights), metadata)
         sync(partial)
 
 
-def dump_weights(backbone: nn.Module, learner: Learner, preprocessing: Preprocessing) -> bytes:
-    """Return the content of a checkpoint whose images are prepared by `preprocessing`."""
-    return save(plain(state(backbone, learner)), describe_training(backbone, describe_learner(learner), preprocessing))
+def write_weights(path: str | Path, backbone: nn.Module, learner: Learner, preprocessing: Preprocessing) -> None:
+    """Write a checkpoint whose images are prepared by `preprocessing`; `path` may hold a part of it for a while."""
+    metadata = describe_training(backbone, describe_learner(learner), preprocessing)
+    write_tensors(path, plain(state(backbone, learner)), metadata)
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ NEAREST = ((QUERIES[:, None] - KEYS) ** 2).sum(-1).argmin(1)
 
 
 def build(kind, recall):
-    return Approximate(kind, False, *KEYS.shape, lambda places: KEYS[places], lambda: (QUERIES, NEAREST), recall)
+    return Approximate.build(kind, False, *KEYS.shape, lambda places: KEYS[places], lambda: (QUERIES, NEAREST), recall)
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])

@@ -11,8 +11,21 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
     {"_version", "errors", "estimator_checks"},
-    {"randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "approximate"},
-    {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "artifact", "support", "distributed"},
+    {
+        "randomness",
+        "episodes",
+        "unknown",
+        "files",
+        "pickling",
+        "manifest",
+        "progress",
+        "heap",
+        "locks",
+        "stored",
+        "approximate",
+    },
+    {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "distributed"}
+    | {"artifact", "support", "stored"},
     {"learners.base", "snapshot", "replacement", "editing"},
     {"fitted", "embedding", "segments", "calibration"},
     {"estimator", "index"},

@@ -17,14 +17,14 @@ from fewshot.errors import ArtifactError
 
 def write(folder, text, key=None):
     parts = {
-        "memory": (None, lambda: f"memory of {text}".encode()),
-        "weights": (key, lambda: f"weights {key}".encode()),
+        "memory": (None, lambda path: path.write_text(f"memory of {text}")),
+        "weights": (key, lambda path: path.write_text(f"weights {key}")),
     }
-    write_artifact(folder, {"says": text, "labels": ["ü", "\n", '"']}, parts)
+    write_artifact(folder, "classifier", {"says": text, "labels": ["ü", "\n", '"']}, parts, {})
 
 
 def read(folder):
-    manifest, paths = read_artifact(folder)
+    manifest, paths = read_artifact(folder, "classifier")
     return manifest["says"], {name: path.read_text() for name, path in paths.items()}
 
 
@@ -51,7 +51,7 @@ def test_row_70_every_flipped_byte_is_detected_and_the_file_named(folder):
         for i in range(len(good)):
             path.write_bytes(good[:i] + bytes([good[i] ^ 1 << i % 8]) + good[i + 1 :])
             with pytest.raises(ArtifactError, match=path.name):
-                read_artifact(folder)
+                read_artifact(folder, "classifier")
         path.write_bytes(good)
     assert read(folder)[0] == "one"
 
@@ -62,7 +62,7 @@ def test_row_69_another_length_is_detected(change, folder):
         good = path.read_bytes()
         path.write_bytes(change(good))
         with pytest.raises(ArtifactError, match=path.name):
-            read_artifact(folder)
+            read_artifact(folder, "classifier")
         path.write_bytes(good)
 
 
@@ -71,7 +71,7 @@ def test_a_missing_file_is_named(folder):
         good = path.read_bytes()
         path.unlink()
         with pytest.raises(ArtifactError, match=path.name):
-            read_artifact(folder)
+            read_artifact(folder, "classifier")
         path.write_bytes(good)
 
 
@@ -81,7 +81,34 @@ def test_row_71_a_newer_format_is_refused_with_its_version(folder):
     digest = hashlib.sha256(body).hexdigest()
     (folder / MANIFEST).write_bytes(body + b', "digest": "%s"}\n' % digest.encode())
     with pytest.raises(ArtifactError, match=f"in format {FORMAT + 1}; this is .*upgrade"):
-        read_artifact(folder)
+        read_artifact(folder, "classifier")
+
+
+def test_a_cache_that_is_gone_or_damaged_is_passed_over(tmp_path):
+    def write_with_cache(text):
+        caches = {"lists.faiss": ("abc0" * 16, lambda path: path.write_text(text))}
+        write_artifact(tmp_path, "index", {}, {"keys": (None, lambda path: path.write_text("keys"))}, caches)
+
+    write_with_cache("lists")
+    write_with_cache("not asked: the key is the same")
+    paths = read_artifact(tmp_path, "index")[1]
+    assert {name: path.read_text() for name, path in paths.items()} == {"keys": "keys", "lists.faiss": "lists"}
+    good = paths["lists.faiss"].read_bytes()
+    for i in range(len(good)):
+        paths["lists.faiss"].write_bytes(good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :])
+        assert list(read_artifact(tmp_path, "index")[1]) == ["keys"]
+    paths["lists.faiss"].unlink()
+    assert list(read_artifact(tmp_path, "index")[1]) == ["keys"]
+    write_with_cache("made again")
+    assert read_artifact(tmp_path, "index")[1]["lists.faiss"].read_text() == "made again"
+
+
+def test_an_artifact_of_another_kind_is_refused_and_left_alone(folder):
+    with pytest.raises(ArtifactError, match="is no saved index: a saved classifier is there"):
+        read_artifact(folder, "index")
+    with pytest.raises(ArtifactError, match="holds a saved classifier, so no index is written there"):
+        write_artifact(folder, "index", {}, {}, {})
+    assert read(folder)[0] == "one"
 
 
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
@@ -99,7 +126,7 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
         (tmp_path / "gone", "no such folder"),
     ):
         with pytest.raises(ArtifactError, match=reason):
-            read_artifact(place)
+            read_artifact(place, "classifier")
 
 
 def test_the_old_content_goes_and_what_has_not_changed_is_not_written_again(folder):
@@ -155,7 +182,8 @@ import resource, signal
 from fewshot.artifact import write_artifact
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-write_artifact({str(folder)!r}, {{"says": "two"}}, {{"memory": (None, lambda: bytes(1_000_000))}})
+memory = (None, lambda path: path.write_bytes(bytes(1_000_000)))
+write_artifact({str(folder)!r}, "classifier", {{"says": "two"}}, {{"memory": memory}}, {{}})
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "File too large" in run.stderr
@@ -224,6 +252,57 @@ def test_writers_wait_for_each_other(folder):
     assert len(names(folder)) == 3
 
 
+STEPS = """
+import os, signal, sys
+from pathlib import Path
+from fewshot import files
+from fewshot.artifact import write_artifact
+
+folder, last, count = Path(sys.argv[1]), int(sys.argv[2]), 0
+
+def step(function):
+    def counted(*args, **kwargs):
+        global count
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return counted
+
+os.replace, os.fsync, os.unlink = step(os.replace), step(os.fsync), step(os.unlink)
+Path.write_bytes, Path.unlink = step(Path.write_bytes), step(Path.unlink)
+def write(path):
+    path.write_bytes(b"new")
+parts = {name: (None, write) for name in ("memory", "weights")}
+write_artifact(folder, "classifier", {"says": "two"}, parts, {})
+print(count)
+"""
+
+
+def test_row_73_a_process_killed_before_any_of_its_steps_leaves_the_old_or_the_new_content(folder, tmp_path):
+    def save(last, to):
+        command = [sys.executable, "-c", STEPS, str(to), str(last)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    n_steps = int(save(0, tmp_path / "other").stdout)
+    assert n_steps >= 10  # three files written, synced and renamed, and the folder synced
+    seen = []
+    for last in range(1, n_steps + 5):
+        run = save(last, folder)
+        seen.append(read(folder)[0])
+        assert run.returncode in (0, -signal.SIGKILL)
+        if run.returncode == 0:
+            break
+    assert run.returncode == 0
+    assert seen[0] == "one"
+    assert seen[-1] == "two"
+    assert seen == sorted(seen)  # once it is new it stays so: "one" before "two"
+    for path in folder.glob(".*.partial"):
+        os.utime(path, (time.time() - 7200,) * 2)
+    write(folder, "three")
+    assert len(names(folder)) == 3
+
+
 @pytest.mark.slow
 def test_row_73_a_process_killed_while_saving_leaves_the_old_or_the_new_content(folder):
     code = f"""
@@ -232,7 +311,8 @@ from fewshot.artifact import write_artifact
 print("ready", flush=True)
 for i in range(10**9):
     say = f"text {{i % 2}}"
-    write_artifact({str(folder)!r}, {{"says": say}}, {{"memory": (None, lambda: say.encode() * 200_000)}})
+    memory = (None, lambda path: path.write_bytes(say.encode() * 200_000))
+    write_artifact({str(folder)!r}, "classifier", {{"says": say}}, {{"memory": memory}}, {{}})
 """
     for i in range(40):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -240,7 +320,7 @@ for i in range(10**9):
         time.sleep(0.003 + 0.0037 * i)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        manifest, paths = read_artifact(folder)
+        manifest, paths = read_artifact(folder, "classifier")
         if manifest["says"] != "one":
             assert paths["memory"].read_bytes() == manifest["says"].encode() * 200_000
     write(folder, "two")

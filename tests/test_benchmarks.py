@@ -66,10 +66,11 @@ def test_the_open_world_is_measured_on_other_classes(tmp_path):
     arguments = ("--data", str(tmp_path / "data"), "--size", "32", "--episodes", "30")
     one, two = (run_alone("open_world.py", tmp_path / name, *arguments) for name in ("one", "two"))
     assert one["rows"] == two["rows"]
-    assert [row["shot"] for row in one["rows"]] == [1, 5]
+    assert [row["shot"] for row in one["rows"]] == [1, 1, 5, 5]
     for row in one["rows"]:
-        rate, low, high = row["false accepts, %"]
+        (rate, low, high), expected = row["false accepts, %"], row["expected false accepts, %"]
         assert low <= rate <= high
+        assert 0 <= expected[0] <= expected[1] <= 100
 
 
 def figures(results):

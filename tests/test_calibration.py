@@ -103,6 +103,34 @@ def test_the_interval_is_that_of_classes_and_not_of_queries():
     assert 0.2 < low < 0.35 < 0.65 < high < 0.8
 
 
+def test_the_expected_interval_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(1)
+    classes = rng.permutation(np.arange(12).repeat(40))
+    unknown = np.round(rng.normal(size=12)[classes] + rng.normal(size=len(classes)), 1)  # with equals
+    found = scored(unknown=unknown, unknown_class=classes + 3)
+    rates = []
+    for _ in range(2000):
+        choosing, asked = (np.concatenate([unknown[classes == c] for c in rng.choice(12, 12)]) for _ in range(2))
+        rates.append((asked >= choose_threshold(choosing, 0.1)).mean())
+    np.testing.assert_allclose(found.expected_false_accepts(0.1), np.quantile(rates, [0.025, 0.975]), atol=0.03)
+
+
+def test_the_expected_interval_holds_for_other_classes_as_often_as_it_says():
+    """Thresholds chosen on 20 classes, measured on 20 others: 95 % of the rates should lie in the interval."""
+    rng, inside = np.random.default_rng(2), []
+    for _ in range(25):
+        chosen, others = (
+            scored(
+                unknown=(rng.normal(size=(20, 1)) + rng.normal(size=(20, 30))).ravel(),
+                unknown_class=np.arange(20).repeat(30),
+            )
+            for _ in range(2)
+        )
+        low, high = chosen.expected_false_accepts(0.05)
+        inside.append(low <= (others.unknown >= choose_threshold(chosen.unknown, 0.05)).mean() <= high)
+    assert np.mean(inside) >= 0.8
+
+
 # ---- the episodes --------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot import PrototypeIndex
-from fewshot.segments.writer import Segments
 from fewshot.snapshot import KeySnapshot
 
 RNG = np.random.default_rng(0)
@@ -267,7 +266,7 @@ def test_a_child_forked_while_another_thread_writes_can_write():
 
 
 def test_the_buffer_of_a_delta_is_shared_and_never_changed_below(small):
-    segments = Segments(*(PrototypeIndex().add(RNG.normal(size=(30, 3)))._segments.state.alive()), "dot", "exact", 0.99)
+    segments = PrototypeIndex("dot", "exact").add(RNG.normal(size=(30, 3)))._segments
     import torch
 
     states = []

@@ -71,6 +71,18 @@ def test_after_a_crash_at_any_time_it_goes_on_bit_for_bit(n, whole, tmp_path):
     assert again.learner.temperature == trainer.learner.temperature
 
 
+def test_other_threads_are_told_when_it_goes_on(tmp_path):
+    with pytest.raises(RuntimeError, match="power is gone"):
+        fit(tmp_path, [StopAfter(6)])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        with pytest.warns(UserWarning, match=rf"not bit for bit: threads {before} then and {before + 1} now"):
+            fit(tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_row_77_a_signal_finishes_the_episode_and_saves(signum, whole, tmp_path):
     before = signal.getsignal(signum)
@@ -99,10 +111,12 @@ def test_without_a_state_resuming_is_starting(whole, tmp_path):
 
 def test_starting_anew_leaves_no_state_to_be_mistaken_for_its_own(tmp_path):
     fit(tmp_path)
+    (tmp_path / ".tmpAbC123").touch()  # of a process that was killed
     with pytest.raises(RuntimeError, match="power is gone"):
         fit(tmp_path, [StopAfter(3)])  # before its first state
     _, result = fit(tmp_path, resume=True)
     assert len(result.records) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([STATE, BEST, LOG])
 
 
 def test_an_interruption_can_be_sent_to_another_process():

@@ -1,9 +1,8 @@
-from pathlib import Path
-
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from fewshot import MatchingLearner, PrototypicalLearner, create_backbone, load_learner, load_weights
+from fewshot import MatchingLearner, PrototypicalLearner, create_backbone, load_learner, load_weights, stored
 from fewshot.weights import build_learner, save_weights
 
 
@@ -31,12 +30,11 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     save_weights(path, create_backbone("conv4", in_chans=1), MatchingLearner())
     before = path.read_bytes()
 
-    def full(partial, data):
-        with partial.open("wb") as file:
-            file.write(data[:9])
-        raise OSError("No space left on device")
+    def full(tensors, partial, metadata):
+        partial.write_bytes(b"some")
+        raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(stored, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         save_weights(path, create_backbone("conv4", in_chans=1, seed=5), MatchingLearner())
     assert path.read_bytes() == before

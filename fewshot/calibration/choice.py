@@ -28,6 +28,8 @@ class Calibration:
         A query whose score lies below it is unknown where ``reject="auto"``.
     false_accept_rate : float
         The share of unknown queries that it accepts, as asked for.
+    false_accept_interval : [low, high]
+        Where that share will lie, 95 %, for other classes than those it was chosen on: a bootstrap over classes.
     false_reject_rate : float
         The share of known queries that it rejects.
     ece_before, ece_after : float
@@ -53,6 +55,7 @@ class Calibration:
     temperature: float
     threshold: float
     false_accept_rate: float
+    false_accept_interval: list[float]
     false_reject_rate: float
     ece_before: float
     ece_after: float
@@ -75,6 +78,7 @@ class Calibration:
             temperature,
             threshold,
             false_accept_rate,
+            list(scored.expected_false_accepts(false_accept_rate)),
             float((scored.known < threshold).mean()),
             expected_calibration_error(before),
             expected_calibration_error(after),
@@ -96,9 +100,11 @@ class Calibration:
         return asdict(self)
 
     def __repr__(self) -> str:
+        low, high = self.false_accept_interval
         return (
             f"Calibration(temperature={self.temperature:.3g}, threshold={self.threshold:.4g}: "
-            f"{100 * self.false_accept_rate:g} % false accepts, {100 * self.false_reject_rate:.1f} % false rejects; "
+            f"{100 * self.false_accept_rate:g} % false accepts, {100 * low:.1f} to {100 * high:.1f} elsewhere, "
+            f"{100 * self.false_reject_rate:.1f} % false rejects; "
             f"calibration error {self.ece_before:.3f} -> {self.ece_after:.3f}, AUROC {self.auroc:.3f})"
         )
 

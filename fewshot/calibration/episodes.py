@@ -72,6 +72,27 @@ class ScoredQueries:
         low, high = np.quantile(rates, [0.025, 0.975])
         return float(accepted.mean()), float(low), float(high)
 
+    def expected_false_accepts(self, false_accept_rate: float) -> tuple[float, float]:
+        """Return where the share of unknown queries that are accepted will lie for other classes: 95 % (low, high).
+
+        A threshold for `false_accept_rate` depends on the few classes that it was chosen on, and what it does on the
+        classes that it meets. So in each resample some of these classes, drawn with replacement, choose a threshold,
+        and as many others, drawn likewise, are asked.
+        """
+        order = np.argsort(-self.unknown, kind="stable")
+        falling, n_classes = self.unknown[order], int(self.unknown_class.max()) + 1
+        codes, present = self.unknown_class[order], np.unique(self.unknown_class)
+        first_equal = np.searchsorted(-falling, -falling)
+        rng, rates = episode_rng(self.protocol["seed"], 1, RESAMPLE), np.empty(N_RESAMPLES)
+        for i in range(N_RESAMPLES):
+            drawn = rng.choice(present, (2, len(present)))
+            choosing, asked = (np.bincount(row, minlength=n_classes)[codes].cumsum() for row in drawn)
+            one_too_many = np.searchsorted(choosing, int(false_accept_rate * choosing[-1]), side="right")
+            n_accepted = first_equal[one_too_many]
+            rates[i] = asked[n_accepted - 1] / asked[-1] if n_accepted else 0.0
+        low, high = np.quantile(rates, [0.025, 0.975])
+        return float(low), float(high)
+
 
 @torch.inference_mode()
 def score_episodes(

@@ -57,7 +57,9 @@ def _train(commands: Any) -> None:
     train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
     train.add_argument("--photo", action="store_true", help="mirror images and change their light a little")
     train.add_argument(
-        "--varied", action="store_true", help="episodes of varied way, shots and queries, as in the Meta-Dataset"
+        "--varied",
+        action="store_true",
+        help="episodes of varied way, shots and queries, as in the Meta-Dataset; n_way, n_shot, n_query do not count",
     )
     train.add_argument(
         "--small-classes", choices=("raise", "drop", "use"), default="raise",

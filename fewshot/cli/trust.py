@@ -17,14 +17,15 @@ def calibrate(options: argparse.Namespace) -> int:
     data = LabeledImages.open(options.data, options.split)
     model.calibrate(data, false_accept_rate=options.false_accepts / 100, n_episodes=options.episodes, seed=options.seed)
     found = model.calibration_
+    interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
     model.set_params(reject=None if options.keep_answering else "auto").save(options.dir)
     print(f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} now")
     print(
         f"known or unknown   AUROC {found.auroc:.3f}; at 95 % known accepted, {100 * found.fpr_at_95:.0f} % unknown are"
     )
     print(
-        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted, "
-        f"{100 * found.false_reject_rate:.1f} % of known ones rejected"
+        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
+        f"({interval} % for classes not seen here), {100 * found.false_reject_rate:.1f} % of known ones rejected"
     )
     print(f"{options.dir} " + ("answers always" if options.keep_answering else 'answers "unknown" below the threshold'))
     if options.report:

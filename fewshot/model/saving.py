@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from fewshot.artifact import read_artifact, write_artifact
+from fewshot.artifact import Part, read_artifact, write_artifact
 from fewshot.backbones import spec_of
 from fewshot.calibration.choice import Calibration
 from fewshot.classifier import FewShotClassifier
@@ -22,8 +21,9 @@ from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.memory import Statistics
 from fewshot.model.inputs import on_invalid, on_unread
+from fewshot.stored import labels_from_json, labels_to_json, write_tensors
 from fewshot.support import Support
-from fewshot.weights import build_learner, describe_learner, dump_weights
+from fewshot.weights import build_learner, describe_learner, write_weights
 
 if TYPE_CHECKING:
     from fewshot.model.image_classifier import FewShotImageClassifier
@@ -54,26 +54,27 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
         "backbone": spec_of(network),
         "fingerprint": fingerprint,
         "params": {name: _plain(getattr(model, name)) for name in _PARAMS},
-        "classes": _labels_to_json(fitted.classes),
+        "classes": labels_to_json(fitted.classes),
         "n_support": fitted.n_support.tolist(),
         "calibration": None if calibration is None else calibration.to_dict(),
     }
-    parts: dict[str, Any] = {"memory": (None, lambda: to_bytes(_statistics_to_tensors(fitted.statistics)))}
+    memory = _statistics_to_tensors(fitted.statistics)
+    parts: dict[str, Part] = {"memory": (None, partial(write_tensors, tensors=memory))}
     if weights == "embed":
-        parts["weights"] = (fingerprint, lambda: dump_weights(network, learner, embedder.preprocessing))
+        write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
+        parts["weights"] = (fingerprint, write)
     else:
         content |= {"source": _source(embedder), "learner": describe_learner(learner)}
-        parts["learner"] = (None, lambda: to_bytes({k: v.contiguous() for k, v in learner.state_dict().items()}))
+        parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
     if model.support_ is not None:
-        kept = model.support_
-        parts["support"] = (None, lambda: to_bytes(kept.to_tensors(fitted.classes)))
-    write_artifact(folder, content, parts)
+        parts["support"] = (None, partial(write_tensors, tensors=model.support_.to_tensors(fitted.classes)))
+    write_artifact(folder, "classifier", content, parts, caches={})
 
 
 def load(cls: type[M], folder: str | Path, device: str) -> M:
     """Return the classifier that `save` wrote; see `FewShotImageClassifier.load`."""
     while True:
-        manifest, paths = read_artifact(folder)
+        manifest, paths = read_artifact(folder, "classifier")
         try:
             return _rebuild(cls, folder, device, manifest, paths)
         except FileNotFoundError:
@@ -106,7 +107,7 @@ def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, 
         reject=params["reject"],
         unknown_label=params["unknown_label"],
     )
-    classes = _labels_from_json(manifest["classes"])
+    classes = labels_from_json(manifest["classes"])
     statistics = _statistics_from_tensors(load_file(paths["memory"]), len(classes))
     n_support = np.array(manifest["n_support"], dtype=np.int64)
     classifier.adopt(FittedModel.of(learner.double(), classes, n_support, statistics, params["index"]))
@@ -135,7 +136,7 @@ def _plain(value: Any) -> Any:
 
 def _statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
     tensors = {f"{part}.{name}": value for part in _FIELDS for name, value in getattr(statistics, part).items()}
-    return {name: value.contiguous() for name, value in {"count": statistics.count, **tensors}.items()}
+    return {"count": statistics.count, **tensors}
 
 
 def _statistics_from_tensors(tensors: dict[str, Tensor], n_way: int) -> Statistics:
@@ -145,13 +146,3 @@ def _statistics_from_tensors(tensors: dict[str, Tensor], n_way: int) -> Statisti
             part, _, key = name.partition(".")
             parts[part][key] = value
     return Statistics(n_way, tensors["count"], **parts)
-
-
-def _labels_to_json(classes: NDArray[Any]) -> dict[str, Any]:
-    if classes.dtype.kind not in "biufUO":
-        raise ValueError(f"labels are {classes.dtype}, which JSON cannot hold; fit with text or integers to save")
-    return {"dtype": classes.dtype.str, "values": classes.tolist()}
-
-
-def _labels_from_json(saved: dict[str, Any]) -> NDArray[Any]:
-    return np.array(saved["values"], dtype=np.dtype(saved["dtype"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,18 @@ class Base:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def like(self, keys: Tensor, labels: NDArray[Any]) -> Base:
+        """Return a base of other keys that is searched in the same way."""
+        return Base(KeySnapshot(keys, self.keys.metric, self.keys.index, self.keys.recall), labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the keys."""
+        keys = self.keys.keys.contiguous()
+        found = hashlib.sha256(f"{keys.dtype} {tuple(keys.shape)}\n".encode())
+        found.update(keys.numpy().data)
+        return found.hexdigest()
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
@@ -86,12 +99,12 @@ class State:
     def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
         """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
         ids, similarity = self._with_delta(queries, *self._base_candidates(queries, k))
-        n_delta = len(self.labels)
+        n_delta, all_there = len(self.labels), ids is None and not self.n_dead
         ids, similarity = top(ids, similarity, min(k + SPARE if n_delta else k, similarity.shape[-1]))
         if n_delta:
             ids, similarity = self._in_one_way(queries, ids, similarity, k)
-        missed = ~torch.isfinite(similarity).all(-1)
-        if similarity.shape[-1] < k or missed.any():  # the dead took the places of candidates
+        # Otherwise the dead may have taken the places of candidates.
+        if not all_there and (similarity.shape[-1] < k or not torch.isfinite(similarity).all()):
             return self._exactly(queries, k, similarity.dtype)
         return self._labels(ids), similarity
 

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.locks import new_lock
 from fewshot.segments.state import Base, State
-from fewshot.snapshot import EXACT_LIMIT, KeySnapshot, new_lock
+from fewshot.snapshot import EXACT_LIMIT
 
 #: Rows of a delta before it is merged: where the base is small, and where merging means building an index anew.
 SMALL_DELTA, LARGE_DELTA = 1024, 8192
@@ -25,19 +26,20 @@ class Segments:
 
     Parameters
     ----------
-    keys : Tensor of shape (m, d)
-        To begin with; may be empty.
-    labels : ndarray of shape (m,)
-        Their labels.
-    metric, index, recall
-        See `KeySnapshot`.
+    base : Base
+        To begin with; its keys may be none.
     """
 
-    def __init__(self, keys: Tensor, labels: NDArray[Any], metric: str, index: str, recall: float) -> None:
-        self.metric, self.index, self.recall = metric, index, recall
+    def __init__(self, base: Base) -> None:
         self._lock = new_lock(self)
         self._merger: threading.Thread | None = None
-        self.state = self._begin(Base(KeySnapshot(keys, metric, index, recall), labels))
+        self.state = self._begin(base)
+
+    def restore(self, raw: Tensor, labels: NDArray[Any], dead_base: Tensor, dead_delta: Tensor) -> None:
+        """Put a delta (k, d) with its labels, and what is dead, beside a base that is new here."""
+        state = self._with(self.state, raw, labels)
+        n_dead = int(dead_base.sum()) + int(dead_delta.sum())
+        self.state = replace(state, dead_base=dead_base, dead_delta=dead_delta, n_dead=n_dead)
 
     def _begin(self, base: Base) -> State:
         """Return the state of a new base with an empty delta, and make room for that."""
@@ -78,7 +80,7 @@ class Segments:
         old_keys, old_labels = state.alive()
         if len(old_labels):
             keys, labels = torch.cat([old_keys, keys]), np.concatenate([old_labels, labels])
-        return self._begin(Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels))
+        return self._begin(state.base.like(keys, labels))
 
     def _with(self, state: State, keys: Tensor, labels: NDArray[Any]) -> State:
         """Return the state with more rows in its delta; readers of older states never look beyond theirs."""
@@ -133,8 +135,7 @@ class Segments:
     def merge(self) -> None:
         """Make a new base of all that is there; what comes and goes meanwhile is kept."""
         begun = self.state
-        keys, labels = begun.alive()
-        base = Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels)
+        base = begun.base.like(*begun.alive())
         if base.keys.uses_faiss:
             base.keys.report()  # built before it is published
         with self._lock:

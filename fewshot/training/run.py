@@ -68,7 +68,7 @@ class Run:
                     (self.folder / name).unlink(missing_ok=True)
             wait_for_all()  # before the log is written anew, all have read it
             if rank() == 0:
-                for left in self.folder.glob(".*.partial"):  # by a process that was killed
+                for left in (*self.folder.glob(".*.partial"), *self.folder.glob(".tmp*")):  # by one that was killed
                     left.unlink(missing_ok=True)
         start = time.perf_counter() - self.before
         with Interruption() as interruption:
@@ -136,6 +136,7 @@ class Run:
             "skipped": result.skipped,
             "in_a_row": self.in_a_row,
             "scaler": scaler.state_dict(),
+            "computed with": _arithmetic(),
         }
         memory = self.stepper.optimizer.state_dict()["state"]
         if (self.folder / LOG).is_file():
@@ -150,6 +151,12 @@ class Run:
         if saved is None:
             return
         progress = saved.progress
+        then, now = progress.get("computed with", _arithmetic()), _arithmetic()
+        if then != now and progress["steps"] < self.config.n_steps:
+            differing = ", ".join(
+                f"{name} {then[name]} then and {now[name]} now" for name in now if then[name] != now[name]
+            )
+            warnings.warn(f"training goes on, but not bit for bit: {differing}", UserWarning, stacklevel=4)
         load_state(saved.model, self.backbone, self.learner)
         put_back(saved, self.stepper.optimizer)
         device = next(self.backbone.parameters(), torch.empty(0)).device
@@ -170,3 +177,8 @@ class Run:
         self.result = TrainResult(
             records, progress["best_episode"], float(progress["best_accuracy"]), progress["skipped"]
         )
+
+
+def _arithmetic() -> dict[str, Any]:
+    """Return what decides the last bits of a sum."""
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__, "processes": n_processes()}

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fewshot._version import __version__
 from fewshot.files import replacing, sync
+from fewshot.stored import write_tensors
 from fewshot.weights import plain
 
 STATE, LOG, BEST = "state.safetensors", "log.csv", "best.safetensors"
@@ -50,7 +50,7 @@ class TrainingState:
         tensors |= {f"optimizer.{i}.{k}": v for i, values in self.optimizer.items() for k, v in values.items()}
         described = {"format": FORMAT, "version": __version__, "run": self.run, "progress": self.progress}
         with replacing(folder / STATE) as partial:
-            partial.write_bytes(to_bytes(plain(tensors), {_KEY: json.dumps(described)}))
+            write_tensors(partial, plain(tensors), {_KEY: json.dumps(described)})
             sync(partial)
         sync(folder)
 
