@@ -1,15 +1,24 @@
 """scikit-learn's own checks, all of them, over every estimator and every inductive learner."""
 
+import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV
+from sklearn import config_context
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fewshot import FewShotClassifier, MatchingClassifier, PrototypicalClassifier, list_learners
+from fewshot import (
+    FewShotClassifier,
+    FewShotImageClassifier,
+    MatchingClassifier,
+    PrototypicalClassifier,
+    list_learners,
+)
 from fewshot.estimator import BaseFewShotClassifier
 from fewshot.registry import learner_class
+from tests.photographs import LABELS, photos, quick_embedder
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +69,34 @@ def test_it_works_in_a_pipeline_and_a_grid_search():
     pipeline = make_pipeline(StandardScaler(), PrototypicalClassifier())
     search = GridSearchCV(pipeline, {"prototypicalclassifier__metric": ["cosine", "sqeuclidean"]}, cv=3)
     assert search.fit(X, y).best_score_ > 0.8
+
+
+def test_metadata_reaches_the_step_that_asks_for_it():
+    """Wrong labels of weight 0 do no harm, through a pipeline from images and a cross-validation."""
+    images, labels = photos(8)
+    wrong = [1, 5, 9, 13]
+    mixed = [LABELS[1 - LABELS.index(label)] if i in wrong else label for i, label in enumerate(labels)]
+    weight = np.array([0.0 if i in wrong else 1.0 for i in range(16)])
+    with config_context(enable_metadata_routing=True):
+        asks = PrototypicalClassifier().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        pipeline = make_pipeline(quick_embedder().set_output(transform="pandas"), asks)
+        weighted = pipeline.fit(images, mixed, sample_weight=weight)
+        clean = make_pipeline(quick_embedder().set_output(transform="pandas"), PrototypicalClassifier())
+        kept = weight > 0
+        clean.fit([image for image, keep in zip(images, kept, strict=True) if keep], np.array(labels)[kept])
+        queries, _ = photos(3, seed=1)
+        np.testing.assert_allclose(weighted.predict_proba(queries), clean.predict_proba(queries), rtol=1e-9)
+        asked = {"params": {"sample_weight": weight}, "error_score": "raise", "return_estimator": True}
+        found = cross_validate(pipeline, images, mixed, cv=2, **asked)
+        learned = [fold[-1].model_.statistics.count.sum() for fold in found["estimator"]]
+        assert sum(map(float, learned)) == weight.sum()
+
+
+def test_groups_reach_the_splitter_beside_a_classifier_of_images():
+    images, labels = photos(6)
+    groups = np.tile([0, 1, 2], 4)
+    model = FewShotImageClassifier(quick_embedder())
+    with config_context(enable_metadata_routing=True):
+        scores = cross_val_score(model, images, labels, cv=GroupKFold(3), params={"groups": groups})
+    np.testing.assert_array_equal(scores, cross_val_score(model, images, labels, cv=GroupKFold(3), groups=groups))
+    assert len(scores) == 3
