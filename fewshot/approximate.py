@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import mmap
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class Approximate:
 
     def __init__(self, index: Any, choice: Choice) -> None:
         self.index, self.choice = index, choice
-        self._file: BinaryIO | None = None
+        self._file: mmap.mmap | None = None
 
     @classmethod
     def build(cls, kind: str, is_product: bool, n: int, d: int, rows: Rows, trial: Trial, recall: float) -> Approximate:
@@ -121,7 +121,8 @@ class Approximate:
         if choice.kind == "ivf":
             # It would start threads at each search to read ahead, which a forked child has not.
             faiss.downcast_InvertedLists(opened.index.invlists).prefetch_nthread = 0
-        opened._file = path.open("rb")
+        with path.open("rb") as file:
+            opened._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return opened
 
     def write(self, path: Path) -> None:
@@ -132,15 +133,15 @@ class Approximate:
         OSError
             If it cannot be written.
         """
-        if self._file is not None:  # an opened index would only write where its rows are
-            self._file.seek(0)
-            with path.open("wb") as target:
-                shutil.copyfileobj(self._file, target)
-            return
-        try:
-            faiss_module().write_index(self.index, str(path))
-        except RuntimeError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
+        with path.open("wb") as target:
+            if self._file is not None:  # an opened index would only write where its rows are
+                target.write(self._file)
+                return
+            faiss = faiss_module()
+            try:  # through Python's file: FAISS's own does not notice when the last bytes find no room
+                faiss.write_index(self.index, faiss.PyCallbackIOWriter(target.write))
+            except RuntimeError as error:
+                raise OSError(f"{path} cannot be written: {error}") from error
 
     def search(self, x: NDArray[np.float32], k: int, effort: int = 0) -> NDArray[np.int64]:
         """Return the places (q, k) of the nearest rows of `x` (q, d) that were found, -1 where there are fewer."""

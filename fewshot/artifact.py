@@ -31,8 +31,11 @@ KINDS = ("classifier", "index")
 Part = tuple[str | None, Callable[[Path], object]]
 #: Raised when older versions could not read what is written.
 FORMAT = 2
+_BEGIN = b'{"format": '
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
-_DATA_FILE = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|faiss)|\..*\.partial|\.tmp\w+")  # .tmp: safetensors' own
+#: What an artifact is made of, beside its manifest; the last is safetensors' own.
+_PARTS = "memory|weights|learner|support|keys|changes|lists"
+_DATA_FILE = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.(safetensors|faiss)|\..*\.partial|\.tmp\w+")
 #: A partial file of another process that is younger than this may still be written to.
 _STALE_SECONDS = 3600
 
@@ -64,8 +67,9 @@ def write_artifact(
         If it cannot be written; what was there is untouched.
     """
     folder = Path(folder)
-    if not folder.is_file():
+    if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.absolute().parent)
     with _only_writer(folder):
         old = _files_of(folder, kind)
         files, cached = (
@@ -74,6 +78,7 @@ def write_artifact(
         )
         facts = {"format": FORMAT, "version": __version__, "kind": kind, **content, "files": files, "caches": cached}
         body = json.dumps(facts)[:-1].encode()
+        sync(folder)  # the names of the files, before there is a manifest that names them
         with replacing(folder / MANIFEST) as partial:
             partial.write_bytes(body + f', "digest": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode())
             sync(partial)
@@ -126,6 +131,8 @@ def _only_writer(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # closing would not do: a child forked meanwhile has it open, too
         os.close(handle)
 
 
@@ -142,16 +149,28 @@ def _read_manifest(folder: Path, kind: str) -> bytes:
             f"{folder} is no saved {kind}: {reason}; make one with save()"
             + (", or fewshot fit" if kind == KINDS[0] else "")
         ) from None
+    manifest = _whole(raw)
+    if manifest is None:
+        raise ArtifactError(f"{path} is damaged: its digest does not fit; restore it from a copy, or save again")
+    _refuse_newer(folder, manifest)
+    return raw
+
+
+def _whole(raw: bytes) -> dict[str, Any] | None:
+    """Return a manifest whose digest fits; None where it does not."""
     found = _DIGEST.search(raw)
     if found is None or hashlib.sha256(raw[: found.start()]).hexdigest().encode() != found[1]:
-        raise ArtifactError(f"{path} is damaged: its digest does not fit; restore it from a copy, or save again")
-    manifest = json.loads(raw)
+        return None
+    manifest: dict[str, Any] = json.loads(raw)
+    return manifest
+
+
+def _refuse_newer(folder: Path, manifest: Mapping[str, Any]) -> None:
     if manifest["format"] > FORMAT:
         raise ArtifactError(
             f"{folder} was written by fewshot {manifest['version']} in format {manifest['format']}; this is "
             f"{__version__}, which reads up to format {FORMAT}: upgrade fewshot"
         )
-    return raw
 
 
 def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
@@ -172,21 +191,22 @@ def _digest(path: Path) -> str:
 
 def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
     """Return the data files of the artifact that is to be replaced, by their names; refuse a folder of others."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return {}
-    if folder.is_dir() and all(_DATA_FILE.fullmatch(entry.name) for entry in folder.iterdir()):
-        return {}  # of a first save that was interrupted
-    if not (folder / MANIFEST).is_file():
-        what = "holds other files" if folder.is_dir() else "is a file"
-        raise ArtifactError(f"{folder} {what} and no saved {kind}, so nothing is written there; give a new folder")
-    try:
-        manifest = json.loads(_read_manifest(folder, kind))
-        entries = {**manifest["files"], **manifest.get("caches", {})}.values()
-    except ArtifactError:
-        return {}  # damaged: saving mends it
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder} is a file and no saved {kind}, so nothing is written there; give a new folder")
+    path = folder / MANIFEST
+    raw = path.read_bytes() if path.is_file() else b""
+    manifest = _whole(raw)
+    if manifest is None:
+        others = [entry.name for entry in folder.iterdir() if not _DATA_FILE.fullmatch(entry.name)]
+        if set(others) <= {MANIFEST} and (not raw or raw.startswith(_BEGIN)):
+            return {}  # of a first save that was interrupted, or damaged: saving mends it
+        raise ArtifactError(
+            f"{folder} holds other files and no saved {kind}, so nothing is written there; give a new folder"
+        )
+    _refuse_newer(folder, manifest)
     if (found := manifest.get("kind", KINDS[0])) != kind:
         raise ArtifactError(f"{folder} holds a saved {found}, so no {kind} is written there; give a new folder")
-    return {entry["name"]: entry for entry in entries}
+    return {entry["name"]: entry for part in ("files", "caches") for entry in manifest.get(part, {}).values()}
 
 
 def _write_part(
@@ -213,9 +233,9 @@ def _sweep(folder: Path, keep: set[str]) -> None:
     for path in folder.iterdir():
         if not _DATA_FILE.fullmatch(path.name) or path.name in keep:
             continue
-        if path.name.startswith(".") and now - path.stat().st_mtime < _STALE_SECONDS:
-            continue
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the new content stands already
+            if not path.name.startswith(".") or now - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink(missing_ok=True)
 
 
 def size_of(folder: str | Path) -> int:

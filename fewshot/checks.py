@@ -94,7 +94,8 @@ def check_values(
 
 
 def _with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
-    magnitude = np.where(np.isfinite(X), np.abs(X), 0)
+    values = X.astype(np.float64, copy=False)  # the least integer has no positive twin
+    magnitude = np.where(np.isfinite(values), np.abs(values), 0)
     largest = float(magnitude.max())
     if largest > TOO_LARGE:
         row, column = np.unravel_index(magnitude.argmax(), X.shape)
@@ -147,7 +148,7 @@ def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None)
     if y.dtype.kind == "f":
         _refuse_continuous(y)
     if not kinds:
-        kinds = {_kind(y.dtype.type())} if y.dtype.kind in "biufUS" else {y.dtype.name}
+        kinds = {_kind(y.dtype.type())} if y.dtype.kind in "biufUS" else {y.dtype.type.__name__}
     if known is not None and known.size and y.size:
         kinds = kinds | {_kind(known.reshape(-1)[0])}
     _refuse_kinds(kinds)

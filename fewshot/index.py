@@ -63,7 +63,7 @@ class PrototypeIndex:
             raise UnknownNameError("index", index, INDEXES)
         if not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}; expected above 0, at most 1")
-        self.metric, self.index, self.recall = metric, index, recall
+        self.metric, self.index, self.recall = metric, index, float(recall)
         self._segments: Segments | None = None
         self._next = 0
 
@@ -92,7 +92,8 @@ class PrototypeIndex:
         keys : array-like of shape (m, d)
             Embeddings.
         labels : array-like of shape (m,), optional
-            Their labels; by default the running number of each key, counted from the first that was ever added.
+            Their labels, those in floats as integers; by default the running number of each key, counted from the first
+            that was ever added.
 
         Returns
         -------
@@ -175,8 +176,10 @@ class PrototypeIndex:
         >>> PrototypeIndex.load(folder).add([[1.0, 1.0]], ["c"]).search([[0.0, 2.0]], k=3)[0].tolist()
         [['b', 'c', 'a']]
         """
+        state = None if self._segments is None else self._segments.state
         settings = {name: getattr(self, name) for name in ("metric", "index", "recall")}
-        saving.save(self._segments, {**settings, "next": self._next}, folder)
+        # The next number is read after the state, and only rises: no key that is added later gets one that is taken.
+        saving.save(state, {**settings, "next": self._next}, folder)
 
     @classmethod
     def load(cls, folder: str | Path, cache: bool = True) -> PrototypeIndex:
@@ -228,7 +231,8 @@ class PrototypeIndex:
         Returns
         -------
         labels : ndarray of shape (n, k)
-            Labels, nearest first; among equals the key added first.
+            Labels, nearest first; among equal similarities the key added first. Similarities carry rounding, so those
+            of equal keys may differ in their last digit.
         similarities : ndarray of shape (n, k)
             Their similarities.
 
@@ -251,7 +255,7 @@ class PrototypeIndex:
     def _add(self, keys: ArrayLike, labels: ArrayLike | None, instead: bool) -> PrototypeIndex:
         new = self._check(keys, "keys")
         labels = np.arange(self._next, self._next + len(new)) if labels is None else labels
-        added = check_labels(labels, type(self).__name__, self._some_labels())
+        added = _whole_numbers(check_labels(labels, type(self).__name__, self._some_labels()))
         if len(added) != len(new):
             raise ValueError(f"there are {len(added)} labels for {len(new)} keys; give one label for each key")
         self._next += len(new)
@@ -266,7 +270,7 @@ class PrototypeIndex:
         return Segments(Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels))
 
     def _some_labels(self) -> NDArray[Any] | None:
-        return None if self._segments is None else self._segments.state.some_labels()
+        return self._segments.state.some_labels() if self._segments is not None and len(self) else None
 
     def _check(self, x: ArrayLike, what: str) -> Tensor:
         array = np.asarray(to_numpy(x))
@@ -280,3 +284,10 @@ class PrototypeIndex:
                 f"{what} have {array.shape[1]} dimensions, the index holds {d}; embed both with the same backbone"
             )
         return to_tensor(check_values(array, what, f"the array of {what}"))
+
+
+def _whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels, those in floats as integers: joined with floats, large integers would lose digits."""
+    if labels.dtype.kind == "f" and (np.abs(labels) < 2.0**63).all():
+        return labels.astype(np.int64)
+    return labels

@@ -129,6 +129,62 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
             read_artifact(place, "classifier")
 
 
+def test_what_only_looks_like_ours_is_left_alone(tmp_path, folder):
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / MANIFEST).write_text('{"name": "my web app"}')
+    with pytest.raises(ArtifactError, match="holds other files and no saved classifier"):
+        write(app, "one")
+    (app / "index.html").write_text("hello")
+    with pytest.raises(ArtifactError, match="holds other files and no saved classifier"):
+        write(app, "one")
+    assert (app / MANIFEST).read_text() == '{"name": "my web app"}'
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model-0123456789abcdef.safetensors").write_text("somebody's")
+    with pytest.raises(ArtifactError, match="holds other files"):
+        write(other, "one")
+    raw = (folder / MANIFEST).read_bytes()
+    body = raw[: raw.rindex(b', "digest"')].replace(b'"format": %d' % FORMAT, b'"format": %d' % (FORMAT + 1))
+    (folder / MANIFEST).write_bytes(body + b', "digest": "%s"}\n' % hashlib.sha256(body).hexdigest().encode())
+    before = names(folder)
+    with pytest.raises(ArtifactError, match="upgrade fewshot"):
+        write(folder, "two")
+    assert names(folder) == before
+
+
+def test_a_child_forked_while_saving_does_not_keep_the_next_save_waiting(folder):
+    reader, writer = os.pipe()
+    children = []
+
+    def forking(path):
+        children.append(os.fork())
+        if not children[-1]:
+            os.close(writer)
+            os.read(reader, 1)  # lives until the parent closes the pipe
+            os._exit(0)
+        path.write_text("memory")
+
+    try:
+        write_artifact(folder, "classifier", {"says": "two"}, {"memory": (None, forking)}, {})
+        start = time.monotonic()
+        write(folder, "three")
+        assert time.monotonic() - start < 5
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(children[0], 0)
+    assert read(folder)[0] == "three"
+
+
+def test_what_cannot_be_swept_away_does_no_harm(folder):
+    old = folder / ".old.partial"
+    old.mkdir()
+    os.utime(old, (time.time() - 7200,) * 2)
+    write(folder, "two")
+    assert read(folder)[0] == "two"
+
+
 def test_the_old_content_goes_and_what_has_not_changed_is_not_written_again(folder):
     (weights,) = folder.glob("weights-*")
     stamp = weights.stat().st_mtime_ns

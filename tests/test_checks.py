@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fewshot.checks import check_labels, warn_if_look_alike
+from fewshot.checks import check_labels, check_values, warn_if_look_alike
 
 NAME = "SomeClassifier"
 
@@ -135,3 +135,14 @@ def test_what_names_no_class_is_refused(y):
 def test_a_missing_y_is_named():
     with pytest.raises(ValueError, match="SomeClassifier estimator requires y to be passed"):
         check_labels(None, NAME)
+
+
+def test_the_least_integer_is_too_large_as_the_largest_is():
+    for value in (-(2**63), 2**63 - 1):
+        with pytest.raises(ValueError, match="overflow when squared"):
+            check_values(np.array([[value, 0]]), "keys", "the array of keys")
+
+
+@pytest.mark.parametrize("x", [np.array([[True, False]]), np.array([[-3, 2]], np.int8), np.zeros((0, 3))])
+def test_small_values_pass_as_they_are(x):
+    assert check_values(x, "keys", "the array of keys") is x

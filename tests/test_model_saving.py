@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, create_backbone
+from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, PrototypicalLearner, create_backbone
 from fewshot.artifact import size_of
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.randomness import seeded
@@ -37,6 +37,15 @@ def test_it_answers_the_same_after_a_restart_and_from_another_place(model, tmp_p
     command = [sys.executable, "-c", PREDICT, str(tmp_path / "elsewhere"), *queries]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     np.testing.assert_array_equal(json.loads(result.stdout), expected)
+
+
+def test_another_learner_over_the_same_network_is_saved_with_it(tmp_path):
+    (images, labels), (queries, _) = photos(3), photos(2, seed=1)
+    for learner in (None, PrototypicalLearner("cosine", temperature=0.05), MatchingLearner(temperature=0.2)):
+        model = FewShotImageClassifier(quick_embedder(), learner).fit(images, labels)
+        model.save(tmp_path / "model")
+        loaded = FewShotImageClassifier.load(tmp_path / "model")
+        np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
 
 
 @pytest.mark.parametrize(

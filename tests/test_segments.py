@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -276,3 +277,88 @@ def test_the_buffer_of_a_delta_is_shared_and_never_changed_below(small):
     for i, state in enumerate(states):
         assert state.raw[:, 0].tolist() == list(range(i + 1))
         assert state.labels.tolist() == list(range(100, 101 + i))
+
+
+# ---- what a second reading found ----------------------------------------------------------------------------------
+
+
+def test_arrays_of_the_caller_are_not_kept_when_everything_is_replaced():
+    X, y = RNG.normal(size=(2000, 2)), np.arange(2000)
+    index = PrototypeIndex().add([[0.0, 0.0]], [0]).update(X, y)
+    query, (labels, similarities) = X[:1].copy(), index.search(X[:1])
+    X[:], y[:] = 7.0, -5
+    assert index.search(query)[0].tolist() == labels.tolist() == [[0]]
+    np.testing.assert_array_equal(index.search(query)[1], similarities)
+
+
+@pytest.mark.parametrize("where", ["_begin", "_with"])
+def test_a_change_that_fails_halfway_changes_nothing(where, monkeypatch):
+    from fewshot.segments.writer import Segments
+
+    index = PrototypeIndex().add(RNG.normal(size=(50, 4))).add(RNG.normal(size=(5, 4)) + 9)
+    queries = RNG.normal(size=(20, 4)) * 5
+    before = [part.tolist() for part in index.search(queries, 55)]
+    make = getattr(Segments, where)
+
+    def interrupted(*args):
+        make(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Segments, where, staticmethod(interrupted))
+    for change in (
+        lambda: index.add(RNG.normal(size=(3, 4))),
+        lambda: index.add(RNG.normal(size=(4000, 4))),
+        index.merge,
+    ):
+        with suppress(KeyboardInterrupt):
+            change()
+        if len(index) == 55:
+            assert [part.tolist() for part in index.search(queries, 55)] == before
+    monkeypatch.undo()
+    n = len(index)
+    index.add([[55.0] * 4], [10**6])
+    assert len(index) == n + 1
+    assert index.search([[55.0] * 4])[0].tolist() == [[10**6]]
+    keys, labels = index._segments.state.alive()
+    apart = -((queries[:, None] - keys.double().numpy()) ** 2).sum(-1)
+    np.testing.assert_array_equal(index.search(queries)[0][:, 0], labels[apart.argmax(1)])
+
+
+def test_a_label_with_a_nul_at_its_end_is_another_one():
+    index = PrototypeIndex().add(np.eye(3), ["a", "b", "c"]).add([[2.0, 2, 2]], ["d"])
+    for label in ("b\0", "d\0"):
+        with pytest.raises(ValueError, match="there is no key of the label"):
+            index.remove([label])
+        assert len(index.update([[5.0, 5, 5]], [label])) == 5
+        index.remove([label])
+    assert sorted(index.search(np.ones((1, 3)), 4)[0][0].tolist()) == ["a", "b", "c", "d"]
+
+
+def test_integers_keep_their_digits_beside_floats():
+    index = PrototypeIndex().add(np.eye(2), [1.0, 2.0]).add(3 * np.eye(2), [2**60 + 1, 2**60 + 2])
+    assert set(index.search(np.ones((1, 2)), 4)[0][0].tolist()) == {1, 2, 2**60 + 1, 2**60 + 2}
+    assert len(index.remove([2.0]).remove([2**60 + 1])) == 2
+
+
+def test_keys_that_come_later_may_lie_where_float32_ends():
+    index = PrototypeIndex().add(np.zeros((1, 512), np.float32), [0])
+    index.add(np.full((1, 512), 9.5e17), [1]).add(np.full((1, 512), 9e17), [2])
+    labels, similarities = index.search(np.ones((1, 512), np.float32), 3)
+    assert labels.tolist() == [[0, 2, 1]]
+    assert np.isfinite(similarities).all()
+
+
+def test_it_can_be_changed_within_inference_mode_and_outside():
+    import torch
+
+    with torch.inference_mode():
+        index = PrototypeIndex().add(np.eye(3)).add([[2.0, 0, 0]])
+    index.add([[0.0, 3, 0]]).remove([0]).search(np.eye(3))
+    with torch.inference_mode():
+        index.add([[0.0, 0, 4]]).merge()
+    assert index.add([[9.0, 9, 9]]).search([[9.0, 9, 9]])[0].tolist() == [[6]]
+
+
+def test_when_all_is_gone_labels_of_another_type_may_come():
+    index = PrototypeIndex().add(np.eye(2)).remove([0, 1])
+    assert index.add(np.eye(2), ["a", "b"]).search([[0.0, 1]])[0].tolist() == [["b"]]

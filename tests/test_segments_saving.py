@@ -3,9 +3,13 @@
 import json
 import multiprocessing
 import os
+import pickle
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +125,7 @@ def test_what_was_built_is_opened_and_not_built_again(kind, tmp_path, monkeypatc
     assert calls == [kind]
 
 
-@pytest.mark.parametrize("harm", ["gone", "flipped", "another version"])
+@pytest.mark.parametrize("harm", ["gone", "flipped", "another version", "nothing FAISS can read"])
 def test_a_cache_that_does_not_serve_is_built_anew(harm, tmp_path, monkeypatch):
     index = changed(PrototypeIndex(index="ivf").add(KEYS))
     index.save(tmp_path)
@@ -130,8 +134,14 @@ def test_a_cache_that_does_not_serve_is_built_anew(harm, tmp_path, monkeypatch):
         lists.unlink()
     elif harm == "flipped":
         lists.write_bytes(lists.read_bytes()[:-1] + b"?")
-    else:
+    elif harm == "another version":
         monkeypatch.setattr(faiss_module(), "__version__", "0.0")
+    else:
+
+        def read_index(*args):
+            raise RuntimeError("Error in faiss::read_index")
+
+        monkeypatch.setattr(faiss_module(), "read_index", read_index)
     calls = built_anew(monkeypatch)
     assert answers(PrototypeIndex.load(tmp_path)) == answers(index)
     assert calls == ["ivf"]
@@ -158,6 +168,59 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ArtifactError, match="holds other files and no saved index"):
         PrototypeIndex().save(tmp_path)
+
+
+def test_automatic_labels_stay_apart_when_keys_come_while_it_is_saved(tmp_path, monkeypatch):
+    index = PrototypeIndex().add(KEYS[:10])
+    from fewshot.segments import saving
+
+    def save_late(state, content, folder):
+        index.add(KEYS[10:11])  # another thread, just then
+        return save(state, content, folder)
+
+    save = saving.save
+    monkeypatch.setattr(saving, "save", save_late)
+    index.save(tmp_path)
+    loaded = PrototypeIndex.load(tmp_path).add(KEYS[10:11])
+    labels = loaded.search(KEYS[:1], 11)[0][0].tolist()
+    assert len(set(labels)) == 11
+
+
+def test_an_opened_index_is_copied_whole_by_several_threads_at_once(tmp_path):
+    index = PrototypeIndex(index="ivf").add(RNG.normal(size=(3000, 64)).astype(np.float32))
+    index.report()
+    index.save(tmp_path / "one")
+    size = next((tmp_path / "one").glob("*.faiss")).stat().st_size
+    loaded = PrototypeIndex.load(tmp_path / "one")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(loaded.save, [tmp_path / f"copy {i}" for i in range(12)]))
+    assert {path.stat().st_size for path in tmp_path.glob("*/*.faiss")} == {size}
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_row_74_the_last_byte_that_finds_no_room_is_noticed(kind, tmp_path):
+    index = PrototypeIndex(index=kind).add(RNG.normal(size=(900, 16)).astype(np.float32))
+    index.report()
+    index.save(tmp_path / "whole")
+    size = next((tmp_path / "whole").glob("*.faiss")).stat().st_size
+    index = pickle.loads(pickle.dumps(index))
+    index.report()
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, was[1]))
+        with pytest.raises(OSError, match="too large|cannot be written"):
+            index.save(tmp_path / "short")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "short" / "manifest.json").exists()
+    index.save(tmp_path / "short")
+    assert answers_of(PrototypeIndex.load(tmp_path / "short")) == answers_of(index)
+
+
+def answers_of(index):
+    return index.search(np.ones((1, 16)), 5)[0].tolist()
 
 
 MEMORY = """

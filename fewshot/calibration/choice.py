@@ -29,7 +29,7 @@ class Calibration:
     false_accept_rate : float
         The share of unknown queries that it accepts, as asked for.
     false_accept_interval : [low, high]
-        Where that share will lie, 95 %, for other classes than those it was chosen on: a bootstrap over classes.
+        Where that share will lie, about 95 %, for other classes than those it was chosen on: a bootstrap over classes.
     false_reject_rate : float
         The share of known queries that it rejects.
     ece_before, ece_after : float

@@ -73,11 +73,12 @@ class ScoredQueries:
         return float(accepted.mean()), float(low), float(high)
 
     def expected_false_accepts(self, false_accept_rate: float) -> tuple[float, float]:
-        """Return where the share of unknown queries that are accepted will lie for other classes: 95 % (low, high).
+        """Return where the share of accepted unknown queries will lie for other classes: (low, high), about 95 %.
 
         A threshold for `false_accept_rate` depends on the few classes that it was chosen on, and what it does on the
         classes that it meets. So in each resample some of these classes, drawn with replacement, choose a threshold,
-        and as many others, drawn likewise, are asked.
+        and as many others, drawn likewise, are asked. Of fewer than ten classes too little can be known: the interval
+        is too narrow then.
         """
         order = np.argsort(-self.unknown, kind="stable")
         falling, n_classes = self.unknown[order], int(self.unknown_class.max()) + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +21,7 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
+from fewshot.learners.base import Learner
 from fewshot.memory import Statistics
 from fewshot.model.inputs import on_invalid, on_unread
 from fewshot.stored import labels_from_json, labels_to_json, write_tensors
@@ -62,7 +65,7 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
     parts: dict[str, Part] = {"memory": (None, partial(write_tensors, tensors=memory))}
     if weights == "embed":
         write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
-        parts["weights"] = (fingerprint, write)
+        parts["weights"] = (_digest(content, learner), write)
     else:
         content |= {"source": _source(embedder), "learner": describe_learner(learner)}
         parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
@@ -77,8 +80,10 @@ def load(cls: type[M], folder: str | Path, device: str) -> M:
         manifest, paths = read_artifact(folder, "classifier")
         try:
             return _rebuild(cls, folder, device, manifest, paths)
-        except FileNotFoundError:
-            continue  # replaced between verifying and reading; where a file is really missing, verifying says so
+        except (FileNotFoundError, ValueError):
+            if all(path.exists() for path in paths.values()):
+                raise
+            # Replaced between verifying and reading; where a file is really missing, verifying says so.
 
 
 def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, Any], paths: dict[str, Path]) -> M:
@@ -116,6 +121,15 @@ def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, 
     support = Support.from_tensors(load_file(paths["support"]), classes) if "support" in paths else None
     model._stored = "embed" if "weights" in paths else "reference"
     return model.publish(embedder, classifier, support)
+
+
+def _digest(content: dict[str, Any], learner: Learner) -> str:
+    """Return what stands for the weights of a network, and for the learner that is kept with them."""
+    described = [content["fingerprint"], content["backbone"], describe_learner(learner)]
+    found = hashlib.sha256(json.dumps(described).encode())
+    for name, value in sorted(learner.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode() + value.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _source(embedder: Embedder) -> dict[str, Any]:

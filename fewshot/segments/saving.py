@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from fewshot.approximate import Approximate, Choice, faiss_module
 from fewshot.artifact import Part, read_artifact, write_artifact
-from fewshot.segments.state import Base
+from fewshot.segments.state import Base, State
 from fewshot.segments.writer import Segments
 from fewshot.snapshot import KeySnapshot
 from fewshot.stored import labels_from_json, labels_to_json, write_tensors
@@ -22,17 +22,16 @@ KEYS, CHANGES, LISTS = "keys", "changes", "lists.faiss"
 KEPT = ("ivf", "hnsw")
 
 
-def save(segments: Segments | None, content: Mapping[str, Any], folder: str | Path) -> None:
-    """Write what is there at this moment, and `content`; writers and readers may go on meanwhile.
+def save(state: State | None, content: Mapping[str, Any], folder: str | Path) -> None:
+    """Write what was there at one moment, and `content`; writers and readers may go on meanwhile.
 
     The keys of the base are only written where the folder has not got them.
     """
     parts: dict[str, Part] = {}
     caches: dict[str, Part] = {}
     content = dict(content)
-    if segments is not None:
-        state, keys = segments.state, segments.state.base.keys
-        digest = state.base.digest
+    if state is not None:
+        keys, digest = state.base.keys, state.base.digest
         parts[KEYS] = (digest, partial(write_tensors, tensors={"keys": keys.keys}))
         changes = {"raw": state.raw, "dead_base": state.dead_base, "dead_delta": state.dead_delta}
         content |= {"base": labels_to_json(state.base.labels), "delta": labels_to_json(state.labels)}
@@ -60,7 +59,11 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
     snapshot = KeySnapshot(keys, manifest["metric"], manifest["index"], manifest["recall"])
     about = manifest.get("cache", {})
     if cache and LISTS in paths and about["faiss"] == faiss_module().__version__:
-        snapshot.adopt(Approximate.open(paths[LISTS], Choice(**about["choice"])), changes)
+        try:
+            snapshot.adopt(Approximate.open(paths[LISTS], Choice(**about["choice"])), changes)
+        except RuntimeError:  # of FAISS
+            if not paths[LISTS].exists():
+                raise FileNotFoundError(paths[LISTS]) from None
     segments = Segments(Base(snapshot, labels_from_json(manifest["base"])))
     segments.restore(changes["raw"], labels_from_json(manifest["delta"]), changes["dead_base"], changes["dead_delta"])
     return segments

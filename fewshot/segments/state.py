@@ -49,8 +49,32 @@ class Base:
         """Return where a label stands, by halving; the labels are sorted when first asked."""
         if not len(self.labels):
             return np.empty(0, np.int64)
+        if isinstance(label, str) and label.endswith("\0"):
+            return _same(self.labels, label)
         low, high = (np.searchsorted(self.labels, label, side, sorter=self._order) for side in ("left", "right"))
         return self._order[low:high]
+
+
+def _same(labels: NDArray[Any], label: Any) -> NDArray[np.int64]:
+    """Return where a label stands among others."""
+    if isinstance(label, str) and label.endswith("\0"):  # numpy takes it for the one without the NUL
+        return np.flatnonzero([known == label for known in labels.tolist()])
+    return np.flatnonzero(labels == label)
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """Buffers for the delta that only grow; a state uses their first rows, and never another than those.
+
+    Attributes
+    ----------
+    raw, keys, sqnorm : Tensor of shape (r, d), (r, d), (r, 1)
+        Keys as they came; in the frame of the base; squared norms of those.
+    """
+
+    raw: Tensor
+    keys: Tensor
+    sqnorm: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +93,8 @@ class State:
         Of the delta.
     dead_base, dead_delta : bool Tensor
         Keys that are no longer there.
+    room : Room
+        Where the rows of the delta are, and the next ones will be.
     n_dead : int
         How many those are.
     """
@@ -79,6 +105,7 @@ class State:
     labels: NDArray[Any]
     dead_base: Tensor
     dead_delta: Tensor
+    room: Room
     n_dead: int = 0
 
     @property
@@ -92,9 +119,12 @@ class State:
 
     def has(self, label: Any) -> bool:
         """Whether a key of this label is there."""
-        places = torch.from_numpy(self.base.places(label))
-        own = torch.from_numpy(np.asarray(self.labels == label).reshape(-1)[: len(self.labels)])
-        return bool((~self.dead_base[places]).any()) or bool((own & ~self.dead_delta).any())
+        places, own = self.places(label)
+        return bool((~self.dead_base[places]).any()) or bool((~self.dead_delta[own]).any())
+
+    def places(self, label: Any) -> tuple[Tensor, Tensor]:
+        """Return where a label stands in the base, and where in the delta."""
+        return torch.from_numpy(self.base.places(label)), torch.from_numpy(_same(self.labels, label))
 
     def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
         """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
@@ -139,7 +169,10 @@ class State:
         n, n_delta = len(self.base), len(self.labels)
         if not n_delta:
             return ids, similarity
-        own = self.delta.similarity(queries.double()).masked_fill(self.dead_delta, -torch.inf)
+        own = self.delta.similarity(queries.double())
+        if own.abs().max() > torch.finfo(similarity.dtype).max:
+            similarity = similarity.double()  # keys that came later may lie where float32 ends
+        own = own.masked_fill(self.dead_delta, -torch.inf)
         similarity = torch.cat([similarity, own.to(similarity.dtype)], -1)
         if ids is not None:
             ids = torch.cat([ids, torch.arange(n, n + n_delta).expand(len(queries), -1)], -1)

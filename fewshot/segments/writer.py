@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.locks import new_lock
-from fewshot.segments.state import Base, State
+from fewshot.segments.state import Base, Room, State
 from fewshot.snapshot import EXACT_LIMIT
 
 #: Rows of a delta before it is merged: where the base is small, and where merging means building an index anew.
@@ -41,27 +41,28 @@ class Segments:
         n_dead = int(dead_base.sum()) + int(dead_delta.sum())
         self.state = replace(state, dead_base=dead_base, dead_delta=dead_delta, n_dead=n_dead)
 
-    def _begin(self, base: Base) -> State:
-        """Return the state of a new base with an empty delta, and make room for that."""
+    @staticmethod
+    @torch.inference_mode(False)
+    def _begin(base: Base) -> State:
+        """Return the state of a new base with an empty delta."""
         d, n = base.keys.keys.shape[1], len(base)
-        self._capacity = LARGE_DELTA if n > EXACT_LIMIT else SMALL_DELTA
-        self._keys, self._sqnorm = torch.empty((0, d), dtype=torch.float64), torch.empty((1, 0), dtype=torch.float64)
-        self._raw = base.keys.keys.new_empty((0, d))
-        nothing = base.keys.prepare(base.keys.keys[:0])
+        double = torch.empty((0, d), dtype=torch.float64)
+        room = Room(base.keys.keys.new_empty((0, d)), double, torch.empty((0, 1), dtype=torch.float64))
         return State(
             base,
-            nothing,
-            self._raw,
+            base.keys.prepare(base.keys.keys[:0]),
+            room.raw,
             base.labels[:0],
             torch.zeros(n, dtype=torch.bool),
             torch.zeros(0, dtype=torch.bool),
+            room,
         )
 
     def add(self, keys: Tensor, labels: NDArray[Any], instead: bool = False) -> None:
         """Add keys (k, d) with their labels; where `instead`, keys that have these labels go in the same moment."""
         with self._lock:
             state = self._without(self.state, labels) if instead else self.state
-            if len(keys) > max(self._capacity, len(state.base) // 2) or not len(state.base):
+            if len(keys) > max(_capacity(state.base), len(state.base) // 2) or not len(state.base):
                 self.state = self._grown(state, keys, labels)
             else:
                 self.state = self._with(state, keys, labels)
@@ -80,33 +81,37 @@ class Segments:
         old_keys, old_labels = state.alive()
         if len(old_labels):
             keys, labels = torch.cat([old_keys, keys]), np.concatenate([old_labels, labels])
+        else:
+            keys, labels = keys.clone(), labels.copy()  # the caller may go on to change the arrays
         return self._begin(state.base.like(keys, labels))
 
-    def _with(self, state: State, keys: Tensor, labels: NDArray[Any]) -> State:
+    @staticmethod
+    @torch.inference_mode(False)
+    def _with(state: State, keys: Tensor, labels: NDArray[Any]) -> State:
         """Return the state with more rows in its delta; readers of older states never look beyond theirs."""
         start, end = len(state.labels), len(state.labels) + len(keys)
-        prepared = state.base.keys.prepare(keys)
-        self._raw = _roomy(self._raw.to(torch.promote_types(self._raw.dtype, keys.dtype)), start, end)
-        self._keys = _roomy(self._keys, start, end)
-        self._raw[start:end], self._keys[start:end] = keys, prepared.keys
+        prepared, room = state.base.keys.prepare(keys), state.room
+        wide = torch.promote_types(room.raw.dtype, keys.dtype)
+        room = Room(*(_roomy(buffer, start, end) for buffer in (room.raw.to(wide), room.keys, room.sqnorm)))
+        room.raw[start:end], room.keys[start:end] = keys, prepared.keys
         sqnorm = None
         if prepared.sqnorm is not None:
-            self._sqnorm = _roomy(self._sqnorm.T, start, end).T
-            self._sqnorm[:, start:end] = prepared.sqnorm
-            sqnorm = self._sqnorm[:, :end]
+            room.sqnorm[start:end] = prepared.sqnorm.T
+            sqnorm = room.sqnorm[:end].T
         return replace(
             state,
-            delta=replace(prepared, keys=self._keys[:end], sqnorm=sqnorm),
-            raw=self._raw[:end],
+            delta=replace(prepared, keys=room.keys[:end], sqnorm=sqnorm),
+            raw=room.raw[:end],
             labels=np.concatenate([state.labels, labels]) if start else labels.copy(),
             dead_delta=torch.cat([state.dead_delta, torch.zeros(len(keys), dtype=torch.bool)]),
+            room=room,
         )
 
     @staticmethod
     def _without(state: State, labels: NDArray[Any]) -> State:
         dead_base, dead_delta, n_dead = state.dead_base, state.dead_delta, state.n_dead
         for label in dict.fromkeys(labels.tolist()):
-            places, own = map(torch.from_numpy, (state.base.places(label), np.flatnonzero(state.labels == label)))
+            places, own = state.places(label)
             n_dead += int((~dead_base[places]).sum()) + int((~dead_delta[own]).sum())
             if len(places):
                 dead_base = dead_base.clone() if dead_base is state.dead_base else dead_base
@@ -122,7 +127,7 @@ class Segments:
         state = self.state
         n, n_delta = len(state.base), len(state.labels)
         many_dead = state.n_dead > max(SMALL_DELTA, MOST_DEAD * n)
-        if n_delta <= max(self._capacity, n // 8 if n <= EXACT_LIMIT else 0) and not many_dead:
+        if n_delta <= max(_capacity(state.base), n // 8 if n <= EXACT_LIMIT else 0) and not many_dead:
             return
         if n + n_delta <= EXACT_LIMIT and state.base.keys.kind == "exact":
             self.merge()
@@ -157,6 +162,10 @@ class Segments:
         merger = self._merger
         if merger is not None:
             merger.join()
+
+
+def _capacity(base: Base) -> int:
+    return LARGE_DELTA if len(base) > EXACT_LIMIT else SMALL_DELTA
 
 
 def _roomy(buffer: Tensor, used: int, needed: int) -> Tensor:
