@@ -62,10 +62,16 @@ class FittedModel:
 
         `classes` are the sorted labels of both.
         """
-        n_support, statistics = _summarise(learner, X, y, weight, classes)
-        if old is not None:
+        codes = np.searchsorted(classes, y)
+        own = np.unique(codes)  # summarised alone: what is learned may be one class beside ten thousand
+        n_own, new = _summarise(learner, X, np.searchsorted(own, codes), weight, len(own))
+        n_support = np.zeros(len(classes), np.int64)
+        n_support[own] = n_own
+        if old is None:
+            statistics = new.relabel(torch.from_numpy(own), len(classes))
+        else:
             places = np.searchsorted(classes, old.classes)
-            statistics = old.statistics.relabel(torch.from_numpy(places), len(classes)) + statistics
+            statistics = old.statistics.joined(torch.from_numpy(places), new, torch.from_numpy(own), len(classes))
             n_support[places] += old.n_support
         return cls.of(learner, classes, n_support, _bounded(learner, statistics), index)
 
@@ -139,7 +145,7 @@ class FittedModel:
         """
         for label in sorted(set(y.tolist()) - set(self.classes.tolist()))[:1]:
             self._place(label)  # says so
-        n_gone, gone = _summarise(self.learner, X, y, weight, self.classes)
+        n_gone, gone = _summarise(self.learner, X, np.searchsorted(self.classes, y), weight, len(self.classes))
         n_support = self.n_support - n_gone
         for i in np.flatnonzero(n_support < 0)[:1]:
             raise ValueError(
@@ -172,7 +178,8 @@ class FittedModel:
         """Return the rows of the support `X` (n, d) with labels `y`, all that came, which a bounded memory keeps."""
         if len(X) == self.n_support.sum():
             return np.arange(len(X))
-        _, statistics = _summarise(self.learner, X, y, np.ones(len(X)), self.classes)
+        codes = np.searchsorted(self.classes, y)
+        _, statistics = _summarise(self.learner, X, codes, np.ones(len(X)), len(self.classes))
         rows = self.learner.kept_rows(statistics)
         return np.arange(len(X)) if rows is None else rows.numpy()
 
@@ -255,20 +262,19 @@ class FittedModel:
 
 
 def _summarise(
-    learner: Learner, X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64], classes: NDArray[Any]
+    learner: Learner, X: NDArray[np.floating], codes: NDArray[np.int64], weight: NDArray[np.float64], n_way: int
 ) -> tuple[NDArray[np.int64], Statistics]:
-    """Return how many rows each of the sorted `classes` has, and the statistics of all."""
-    codes = np.searchsorted(classes, y)
-    n_support = np.bincount(codes[weight > 0], minlength=len(classes))
+    """Return how many rows each class has, and the statistics of all, of rows with their `codes` in 0..n_way-1."""
+    n_support = np.bincount(codes[weight > 0], minlength=n_way)
     size, total = max(1, CHUNK_BYTES // (8 * X.shape[1])), None
     # In double precision only a part at a time: what is added to sums needs no copy of all support.
     for start in range(0, len(X), size):
         rows = slice(start, start + size)
         x, labels = to_tensor(X[rows]).double(), torch.from_numpy(codes[rows])
-        statistics = learner.learn(x, labels, len(classes), to_tensor(weight[rows]))
+        statistics = learner.learn(x, labels, n_way, to_tensor(weight[rows]))
         total = statistics if total is None else total + statistics
     if total is None:
-        total = learner.learn(to_tensor(X).double(), torch.from_numpy(codes), len(classes), to_tensor(weight))
+        total = learner.learn(to_tensor(X).double(), torch.from_numpy(codes), n_way, to_tensor(weight))
     return n_support, total
 
 

@@ -54,10 +54,7 @@ class Statistics:
             self.count + other.count,
             {name: value + other.sums[name] for name, value in self.sums.items()},
             {name: value + other.totals[name] for name, value in self.totals.items()},
-            {
-                name: torch.cat([value, other.support[name]], -2 if name == "x" else -1)
-                for name, value in self.support.items()
-            },
+            _concatenated(self.support, other.support),
         )
 
     def __sub__(self, other: Statistics) -> Statistics:
@@ -110,15 +107,40 @@ class Statistics:
         n_way : int
             The new number of classes.
         """
-        count = self.count.new_zeros((*self.count.shape[:-1], n_way)).index_copy(-1, new_labels, self.count)
+        # In place, into zeros that nobody else has: the sums of many classes are long.
+        count = self.count.new_zeros((*self.count.shape[:-1], n_way)).index_copy_(-1, new_labels, self.count)
         sums = {
-            name: value.new_zeros((*value.shape[:-2], n_way, value.shape[-1])).index_copy(-2, new_labels, value)
+            name: value.new_zeros((*value.shape[:-2], n_way, value.shape[-1])).index_copy_(-2, new_labels, value)
             for name, value in self.sums.items()
         }
+        return replace(self, n_way=n_way, count=count, sums=sums, support=self.relabel_support(new_labels))
+
+    def joined(self, new_labels: Tensor, other: Statistics, other_labels: Tensor, n_way: int) -> Statistics:
+        """Return ``self.relabel(new_labels, n_way) + other.relabel(other_labels, n_way)``, quickly if `other` is small.
+
+        Parameters
+        ----------
+        new_labels, other_labels : Tensor of shape (old n_way,)
+            As for `relabel`, of one and of the other.
+        n_way : int
+            The new number of classes.
+        """
+        joined, added = self.relabel(new_labels, n_way), other.relabel_support(other_labels)
+        joined.count.index_add_(-1, other_labels, other.count)
+        for name, value in joined.sums.items():
+            value.index_add_(-2, other_labels, other.sums[name])
+        return replace(
+            joined,
+            totals={name: value + other.totals[name] for name, value in self.totals.items()},
+            support=_concatenated(joined.support, added),
+        )
+
+    def relabel_support(self, new_labels: Tensor) -> dict[str, Tensor]:
+        """Return the kept support with class ``i`` renamed to ``new_labels[i]``."""
         support = dict(self.support)
         if support:
             support["labels"] = new_labels[support["labels"]]
-        return replace(self, n_way=n_way, count=count, sums=sums, support=support)
+        return support
 
     def keep(self, classes: Tensor) -> Statistics:
         """Return the summary of the support of some classes, renumbered 0, 1, ... in the order given.
@@ -143,6 +165,10 @@ class Statistics:
             support["labels"] = place[support["labels"]]
         sums = {name: value[..., classes, :] for name, value in self.sums.items()}
         return replace(self, n_way=len(classes), count=self.count[..., classes], sums=sums, support=support)
+
+
+def _concatenated(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.cat([value, other[name]], -2 if name == "x" else -1) for name, value in one.items()}
 
 
 def _rows_without(support: Mapping[str, Tensor], gone: Mapping[str, Tensor]) -> Tensor:
@@ -201,6 +227,8 @@ class Memory:
         keys, which distances are centred on, stays where the data are.
         """
         present = weight > 0
+        if keys.device.type == "cpu" and present.all():  # no copies, which of many keys are long
+            return cls(keys, labels, weight.log().to(keys.dtype), n_way, one_key_per_class)
         kept = torch.where(present.unsqueeze(-1), keys, 0)
         n_present = present.sum(-1, keepdim=True).unsqueeze(-1).clamp(min=1)
         mean = kept.detach().sum(-2, keepdim=True) / n_present

@@ -118,3 +118,27 @@ def test_large_scores_neither_overflow_nor_vanish(shift):
     memory = Memory.of_keys(torch.zeros(2, 1), torch.tensor([0, 0]), torch.ones(2), 1)
     got = read(torch.full((1, 2), shift), memory)
     assert got.item() == pytest.approx(shift + np.log(2))
+
+
+def test_joining_is_relabelling_both_and_adding():
+    generator = torch.Generator().manual_seed(0)
+
+    def some(n_way, n):
+        x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+        labels = torch.randint(n_way, (n,), generator=generator)
+        return Statistics(
+            n_way,
+            torch.randn(n_way, generator=generator, dtype=torch.float64),
+            {"x": torch.randn(n_way, 3, generator=generator, dtype=torch.float64)},
+            {"xx": x.T @ x},
+            {"x": x, "labels": labels, "weight": torch.ones(n, dtype=torch.float64)},
+        )
+
+    one, other = some(4, 9), some(2, 3)
+    places, others = torch.tensor([0, 2, 3, 5]), torch.tensor([5, 1])
+    found, expected = one.joined(places, other, others, 6), one.relabel(places, 6) + other.relabel(others, 6)
+    assert torch.equal(found.count, expected.count)
+    for part in ("sums", "totals", "support"):
+        mine, theirs = getattr(found, part), getattr(expected, part)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
