@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# One thread for torch and OpenMP in tests: two runtimes share the cores, and figures stay comparable.
+# One thread for torch and OpenMP in tests, and a process of tests on each core: two runtimes share the cores.
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
@@ -47,11 +47,11 @@ lint: $(STAMP)  ## Lint and types
 
 test: lint  ## Lint, types and the tests
 	@echo "==> pytest"
-	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow"
+	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: $(STAMP)  ## The tests that take long: whole runs of the demo, soaks
 	@echo "==> pytest, slow tests"
-	@$(TEST_ENV) $(BIN)/python -m pytest -m slow
+	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m slow
 
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -26,7 +26,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.learners.base import Learner
 from fewshot.pickling import VersionedPickle
-from fewshot.similarity import argmax
+from fewshot.ranking import argmax
 from fewshot.snapshot import INDEXES
 from fewshot.unknown import mark_unknown, unknown_mark
 

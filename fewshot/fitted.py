@@ -15,7 +15,7 @@ from fewshot.checks import check_k, shorten
 from fewshot.heap import refuse_too_large
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory, Statistics
-from fewshot.similarity import argmax
+from fewshot.ranking import argmax
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 
 

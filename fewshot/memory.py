@@ -116,15 +116,7 @@ class Statistics:
         return replace(self, n_way=n_way, count=count, sums=sums, support=self.relabel_support(new_labels))
 
     def joined(self, new_labels: Tensor, other: Statistics, other_labels: Tensor, n_way: int) -> Statistics:
-        """Return ``self.relabel(new_labels, n_way) + other.relabel(other_labels, n_way)``, quickly if `other` is small.
-
-        Parameters
-        ----------
-        new_labels, other_labels : Tensor of shape (old n_way,)
-            As for `relabel`, of one and of the other.
-        n_way : int
-            The new number of classes.
-        """
+        """Return the sum of both after `relabel` to `n_way` classes, quickly if `other` is small."""
         joined, added = self.relabel(new_labels, n_way), other.relabel_support(other_labels)
         joined.count.index_add_(-1, other_labels, other.count)
         for name, value in joined.sums.items():

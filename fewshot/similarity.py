@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
@@ -43,7 +41,8 @@ class PreparedKeys:
         if queries.dtype == self.keys.dtype == torch.float32 and self.offset.dtype == torch.float64:
             # In two steps, each rounded once: as good as copies in double precision to the last digit, and quicker.
             high = self.offset.float()
-            return (queries - high) - (self.offset - high).float()
+            shifted, low = queries - high, (self.offset - high).float()
+            return shifted - low if shifted.requires_grad else shifted.sub_(low)
         return (queries.to(torch.promote_types(queries.dtype, self.offset.dtype)) - self.offset).to(self.keys.dtype)
 
     def compare(self, prepared: Tensor) -> Tensor:
@@ -58,6 +57,26 @@ class PreparedKeys:
         if product.requires_grad:
             return (2 * product - sqnorm - self.sqnorm).clamp(max=0)
         return product.mul_(2).sub_(sqnorm).sub_(self.sqnorm).clamp_(max=0)  # the same without four copies
+
+    def rank(self, prepared: Tensor) -> Tensor:
+        """Return for prepared queries (q, d) what is the larger the nearer a key is, (q, m), in a single product.
+
+        It is the similarity, but for a term that all keys of a query share; `finish` puts that in.
+        """
+        if self.sqnorm is None:
+            return prepared @ self.keys.T
+        return torch.addmm(self.sqnorm, prepared, self.keys.T, beta=-1, alpha=2)
+
+    def finish(self, prepared: Tensor, ranks: Tensor) -> Tensor:
+        """Return the similarities (q, k) of what `rank` has given for some keys."""
+        if self.sqnorm is None:
+            return ranks
+        return (ranks - prepared.square().sum(-1, keepdim=True)).clamp(max=0)
+
+    def part(self, start: int, stop: int) -> PreparedKeys:
+        """Return some of unbatched keys."""
+        sqnorm = None if self.sqnorm is None else self.sqnorm[:, start:stop]
+        return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm)
 
     def to(self, dtype: torch.dtype) -> PreparedKeys:
         """Cast to `dtype`, all but the offset: it is subtracted in its own precision, before the cast."""
@@ -148,14 +167,6 @@ def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidea
             f"queries have {queries.shape[-1]} dimensions and keys {keys.shape[-1]}; embed both with the same backbone"
         )
     return prepare_keys(keys, metric).similarity(queries)
-
-
-def argmax(x: Tensor) -> NDArray[np.int64]:
-    """Return the place (...) of the largest of each row of `x` (..., m) on the CPU, the first among equals.
-
-    Torch's own takes ten times as long there.
-    """
-    return x.detach().numpy().argmax(-1)
 
 
 def normalize(x: Tensor) -> Tensor:

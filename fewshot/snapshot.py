@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 from fewshot.approximate import CANDIDATES, Approximate, Choice, use_one_thread
 from fewshot.checks import NEEDS_FLOAT64
 from fewshot.locks import new_lock
-from fewshot.similarity import PreparedKeys, argmax, pairwise_similarity, prepare_keys
+from fewshot.ranking import top
+from fewshot.similarity import PreparedKeys, pairwise_similarity, prepare_keys
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product beats an index on a CPU.
@@ -24,6 +25,10 @@ EXACT_LIMIT = 100_000
 N_TRIALS, WAY_OUT = 200, 0.4
 #: Keys that are brought into the frame at a time.
 PART = 16384
+#: Keys whose similarities to many queries are looked through while they are still near the processor.
+BLOCK = 4096
+#: Similarities that are worked out at a time at least: one query sees all keys at once.
+FEW = 2**20
 #: Bytes that the similarities of one chunk of queries may take.
 CHUNK_BYTES = 64 * 2**20
 
@@ -207,6 +212,8 @@ class KeySnapshot:
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys, nearest first; among equals the first key."""
+        if not self.uses_faiss:
+            return self.exact_top(queries, k)
         ids, similarity = top(*self.retrieve(queries, k), k)
         missed = (ids < 0).any(-1)
         if missed.any():  # a graph may reach fewer than k keys, and an id of -1 must never become a label
@@ -216,22 +223,41 @@ class KeySnapshot:
 
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""
-        shifted = self.prepare(self.keys[:0]).prepare_queries(queries.double())
-        ids, similarity = torch.empty((len(queries), 0), dtype=torch.long), shifted.new_empty((len(queries), 0))
-        for start in range(0, len(self.keys), PART):
-            found = self.prepare(self.keys[start : start + PART]).compare(shifted)
+        ids, ranks = torch.empty((len(queries), 0), dtype=torch.long), queries.new_empty((len(queries), 0))
+        start, part, x = 0, self.prepare(self.keys[:0]), queries.double()
+        for part in self._parts(queries, k):
+            x = part.prepare_queries(queries.to(part.keys.dtype)) if not start else x
+            found, m = part.rank(x), len(part.keys)
             if dead is not None:
-                found = found.masked_fill(dead[start : start + PART], -torch.inf)
-            columns, values = top(None, found, min(k, found.shape[1]))
-            both = torch.cat([ids, columns + start], -1), torch.cat([similarity, values], -1)
-            ids, similarity = top(*both, min(k, both[0].shape[1]))
-        return ids, similarity
+                found = found.masked_fill_(dead[start : start + m], -torch.inf)
+            columns, values = top(None, found, min(k, m))
+            if start:
+                columns, values = torch.cat([ids, columns + start], -1), torch.cat([ranks, values], -1)
+                columns, values = top(columns, values, min(k, columns.shape[1]))
+            ids, ranks, start = columns, values, start + m
+        return ids, part.finish(x, ranks)
+
+    def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
+        """Yield all keys, a part at a time, in the precision in which `queries` (q, d) are answered."""
+        m = len(self.keys)
+        if self.uses_faiss:
+            size = max(PART, 4 * k)
+            yield from (self.prepare(self.keys[start : start + size]) for start in range(0, m, size))
+            return
+        prepared = self._double if queries.dtype == torch.float64 or self.needs_double else self._single
+        size = max(BLOCK, 4 * k, FEW // max(len(queries), 1))
+        yield from (prepared.part(start, start + size) for start in range(0, m, size))
 
     def chunk(self, k: int = 1) -> int:
         """Return how many queries to ask at a time, so that the work fits `CHUNK_BYTES`."""
         m, d = self.keys.shape
         row = (min(m, max(4 * k, CANDIDATES)) * d if self.uses_faiss else m) + d
         return max(1, CHUNK_BYTES // (8 * max(row, 1)))
+
+    def search_chunk(self, k: int = 1) -> int:
+        """Return how many queries to search for at a time."""
+        m, d = self.keys.shape
+        return self.chunk(k) if self.uses_faiss else max(1, CHUNK_BYTES // (8 * (min(m, max(BLOCK, 4 * k)) + d + 1)))
 
 
 def choose_kind(index: str, metric: str, n: int) -> str:
@@ -250,33 +276,11 @@ def choose_kind(index: str, metric: str, n: int) -> str:
     return "exact" if index == "auto" else "flat"
 
 
-def top(ids: Tensor | None, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k best of each row of `similarity` (q, m) as ids and values, equals in the order of their ids."""
-    if ids is not None:
-        # Order candidates by id first, so that the stable sort below keeps it among equals.
-        ids, order = ids.sort(-1)
-        similarity = similarity.gather(-1, order)
-    columns = torch.from_numpy(argmax(similarity))[..., None] if k == 1 else _stable_topk(similarity, k)
-    return (columns if ids is None else ids.gather(-1, columns)), similarity.gather(-1, columns)
-
-
-def _stable_topk(similarity: Tensor, k: int) -> Tensor:
-    values, columns = similarity.topk(k, -1)
-    last = values[:, -1:]
-    # topk picks any of several equal values: sort those rows in full.
-    tied = (similarity >= last).sum(-1) > k
-    if tied.any():
-        columns[tied] = similarity[tied].argsort(dim=-1, descending=True, stable=True)[:, :k]
-    columns = columns.sort(-1).values
-    order = similarity.gather(-1, columns).argsort(dim=-1, descending=True, stable=True)
-    return columns.gather(-1, order)
-
-
 def search_in_chunks(snapshot: KeySnapshot, queries: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
     """Search any number of `queries` (n, d) in bounded memory -> ids and similarities (n, k)."""
     if not len(queries):
         return np.empty((0, k), np.int64), queries.new_empty((0, k)).numpy()
-    parts = [snapshot.search(part, k) for part in queries.split(snapshot.chunk(k))]
+    parts = [snapshot.search(part, k) for part in queries.split(snapshot.search_chunk(k))]
     return torch.cat([ids for ids, _ in parts]).numpy(), torch.cat([values for _, values in parts]).numpy()
 
 

@@ -12,8 +12,12 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+# How long an example takes says nothing where several tests run beside each other.
+settings.register_profile("fewshot", deadline=None)
+settings.load_profile("fewshot")
 
 
 @pytest.fixture(autouse=True)

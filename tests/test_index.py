@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fewshot import PrototypeIndex
-from fewshot.snapshot import KeySnapshot, top
+from fewshot.ranking import top
+from fewshot.snapshot import KeySnapshot
 
 INDEXES, METRICS = ("exact", "faiss"), ("sqeuclidean", "cosine", "dot")
 RNG = np.random.default_rng(0)

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.ranking import top
 from fewshot.similarity import PreparedKeys
-from fewshot.snapshot import KeySnapshot, top
+from fewshot.snapshot import KeySnapshot
 
 #: Neighbours beyond those asked for that are scored again.
 SPARE = 4
@@ -128,13 +129,13 @@ class State:
 
     def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
         """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
-        ids, similarity = self._with_delta(queries, *self._base_candidates(queries, k))
-        n_delta, all_there = len(self.labels), ids is None and not self.n_dead
+        n_delta = len(self.labels)
+        ids, similarity = self._with_delta(queries, *self._base_candidates(queries, k + SPARE if n_delta else k))
         ids, similarity = top(ids, similarity, min(k + SPARE if n_delta else k, similarity.shape[-1]))
         if n_delta:
             ids, similarity = self._in_one_way(queries, ids, similarity, k)
-        # Otherwise the dead may have taken the places of candidates.
-        if not all_there and (similarity.shape[-1] < k or not torch.isfinite(similarity).all()):
+        # The dead may have taken the places of candidates.
+        if similarity.shape[-1] < k or not torch.isfinite(similarity).all():
             return self._exactly(queries, k, similarity.dtype)
         return self._labels(ids), similarity
 
@@ -150,13 +151,15 @@ class State:
 
     def chunk(self, k: int) -> int:
         """Return how many queries to ask at a time."""
-        return min(self.base.keys.chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
+        return min(self.base.keys.search_chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
 
     def _base_candidates(self, queries: Tensor, k: int) -> tuple[Tensor | None, Tensor]:
-        ids, similarity = self.base.keys.retrieve(queries, k)
-        if self.n_dead:
-            dead = self.dead_base if ids is None else self.dead_base[ids.clamp(min=0)]
-            similarity = similarity.masked_fill(dead, -torch.inf)
+        keys = self.base.keys
+        if not keys.uses_faiss:
+            return keys.exact_top(queries, min(k, len(self.base)), self.dead_base if self.n_dead else None)
+        ids, similarity = keys.retrieve(queries, k)
+        if self.n_dead and ids is not None:
+            similarity = similarity.masked_fill(self.dead_base[ids.clamp(min=0)], -torch.inf)
         return ids, similarity
 
     def _exactly(self, queries: Tensor, k: int, dtype: torch.dtype) -> tuple[NDArray[Any], Tensor]:
