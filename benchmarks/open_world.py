@@ -1,16 +1,16 @@
 """How far a calibrated classifier can be trusted: probabilities and unknown queries, measured on yet other classes.
 
-Temperature and threshold are chosen on classes of CIFAR-FS and measured on its test classes, with
-``tf_efficientnet_lite0`` as it is and cosine prototypes, as `FewShotImageClassifier` has them by default. They are
-chosen once on the 16 validation classes, and once on the training classes as well, which this network has not been
-trained on either: 80 classes. The expected false accepts are those that calibrating promises for other classes; the
-interval of the measured ones is that of a bootstrap over the test classes. The data come from
-``data_prep/cifar_fs.py``.
+Temperature and threshold are chosen on some classes and measured on others, with ``tf_efficientnet_lite0`` as it is and
+cosine prototypes, as `FewShotImageClassifier` has them by default. They are chosen once on the validation classes, and
+once on the training classes as well, which this network has not been trained on either. The expected false accepts are
+those that calibrating promises for other classes; the interval of the measured ones is that of a bootstrap over the
+test classes. The data come from ``data_prep/cifar_fs.py`` or ``data_prep/omniglot.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,10 +51,10 @@ def measure(chosen_on: Any, test: Any, n_shot: int, options: argparse.Namespace)
     }
 
 
-def table(rows: list[dict[str, Any]], way: int) -> str:
+def table(rows: list[dict[str, Any]], way: int, name: str) -> str:
     """Return the results as Markdown."""
     lines = [
-        f"| CIFAR-FS test classes, {way} known and {way} unknown | chosen on | calibration error, before and after | "
+        f"| {name}, test classes, {way} known and {way} unknown | chosen on | calibration error, before and after | "
         f"unknown accepted, {100 * FALSE_ACCEPTS:g} % asked for | expected | known rejected | AUROC |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -92,8 +92,9 @@ def main() -> None:
         for chosen_on in ((val_x, val.labels), both)
     ]
     seen = f"{embedder.preprocessing.height} px"
-    results = {**facts("open_world.py", options.seed), "images": seen, "way": options.way, "rows": rows}
-    write(options.out, results, table(rows, options.way))
+    data = {"data": Path(options.data).name, "test classes": len(test.classes)}
+    results = {**facts("open_world.py", options.seed), **data, "images": seen, "way": options.way, "rows": rows}
+    write(options.out, results, table(rows, options.way, Path(options.data).name))
 
 
 if __name__ == "__main__":
