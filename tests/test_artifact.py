@@ -276,7 +276,9 @@ def test_row_75_a_reader_sees_one_whole_content_or_the_other_while_a_writer_work
     writer = threading.Thread(target=keep_writing)
     writer.start()
     try:
-        for _ in range(150):
+        reads, end = 0, time.monotonic() + 120
+        while reads < 150 or (not seen >= {"text 0", "text 1"} and time.monotonic() < end):
+            reads += 1
             with suppress(FileNotFoundError):  # replaced since it was verified: a reader begins anew
                 says, parts = read(folder)
                 seen.add(says)
