@@ -101,7 +101,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
         raw = _read_manifest(folder, kind)
         manifest = json.loads(raw)
         if (found := manifest.get("kind", KINDS[0])) != kind:
-            raise ArtifactError(f"{folder} is no saved {kind}: a saved {found} is there")
+            raise ArtifactError(f"{folder} is no saved {kind}: a saved {found} is there; give another folder")
         try:
             paths = {name: _verified(folder, entry) for name, entry in manifest["files"].items()}
         except ArtifactError:

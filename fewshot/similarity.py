@@ -63,9 +63,10 @@ class PreparedKeys:
 
         It is the similarity, but for a term that all keys of a query share; `finish` puts that in.
         """
-        if self.sqnorm is None:
-            return prepared @ self.keys.T
-        return torch.addmm(self.sqnorm, prepared, self.keys.T, beta=-1, alpha=2)
+        with torch.autocast(prepared.device.type, enabled=False):  # as in `compare`
+            if self.sqnorm is None:
+                return prepared @ self.keys.T
+            return torch.addmm(self.sqnorm, prepared, self.keys.T, beta=-1, alpha=2)
 
     def finish(self, prepared: Tensor, ranks: Tensor) -> Tensor:
         """Return the similarities (q, k) of what `rank` has given for some keys."""

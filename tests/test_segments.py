@@ -363,3 +363,13 @@ def test_it_can_be_changed_within_inference_mode_and_outside():
 def test_when_all_is_gone_labels_of_another_type_may_come():
     index = PrototypeIndex().add(np.eye(2)).remove([0, 1])
     assert index.add(np.eye(2), ["a", "b"]).search([[0.0, 1]])[0].tolist() == [["b"]]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_mixed_precision_around_it_does_not_blur_it(metric):
+    import torch
+
+    index, queries = PrototypeIndex(metric).add(RNG.normal(size=(300, 64)).astype(np.float32)), np.eye(64, dtype="f")
+    expected = [part.tolist() for part in index.search(queries, 3)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert [part.tolist() for part in index.search(queries, 3)] == expected
