@@ -79,16 +79,6 @@ class PreparedKeys:
         sqnorm = None if self.sqnorm is None else self.sqnorm[:, start:stop]
         return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm)
 
-    def to(self, dtype: torch.dtype) -> PreparedKeys:
-        """Cast to `dtype`, all but the offset: it is subtracted in its own precision, before the cast."""
-        sqnorm = None if self.sqnorm is None else self.sqnorm.to(dtype)
-        return PreparedKeys(self.metric, self.keys.to(dtype), self.offset, sqnorm)
-
-    def take(self, ids: Tensor) -> PreparedKeys:
-        """Return the keys `ids` (q, k) of unbatched keys, one set of k for each of q queries."""
-        sqnorm = None if self.sqnorm is None else self.sqnorm[0][ids].unsqueeze(-2)
-        return PreparedKeys(self.metric, self.keys[ids], self.offset, sqnorm)
-
     def similarity(self, queries: Tensor) -> Tensor:
         """Return the similarities (..., q, m) of `queries` (..., q, d)."""
         return self.compare(self.prepare_queries(queries))

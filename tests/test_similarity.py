@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fewshot import pairwise_similarity
-from fewshot.similarity import METRICS, normalize, prepare_keys
+from fewshot.similarity import METRICS, normalize
 
 ROWS = arrays(np.float64, (3, 4), elements=st.floats(-100, 100).map(lambda v: round(v, 3)))
 
@@ -90,14 +90,6 @@ def test_leading_dimensions_broadcast(metric):
     got = pairwise_similarity(q, k, metric)
     assert got.shape == (2, 3, 4, 6)
     torch.testing.assert_close(got[1, 2], pairwise_similarity(q[1, 2], k[2], metric))
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_some_keys_for_each_query_score_as_all_keys_do(metric):
-    q, k = (torch.randn(n, 5, generator=torch.Generator()) for n in (4, 9))
-    prepared, ids = prepare_keys(k, metric), torch.tensor([[0, 8], [3, 3], [1, 2], [7, 0]])
-    some = prepared.take(ids).compare(prepared.prepare_queries(q).unsqueeze(-2)).squeeze(-2)
-    torch.testing.assert_close(some, prepared.similarity(q).gather(1, ids))
 
 
 def test_no_keys_and_no_queries_are_no_similarities():
