@@ -13,8 +13,6 @@ from fewshot.data.packed import write_packed
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 CLASSES = {"train": 90, "val": 20, "test": 20}
-
-
 FEW = {"train": 40, "val": 6, "test": 6}
 
 
@@ -63,9 +61,10 @@ def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
 @pytest.mark.slow
 def test_the_open_world_is_measured_on_other_classes(tmp_path):
     noise(tmp_path / "data", 32, (3,))
-    arguments = ("--data", str(tmp_path / "data"), "--size", "32", "--episodes", "30")
+    arguments = ("--data", str(tmp_path / "data"), "--size", "32", "--episodes", "30", "--halves", "3")
     one, two = (run_alone("open_world.py", tmp_path / name, *arguments) for name in ("one", "two"))
-    assert one["rows"] == two["rows"]
+    assert (one["rows"], one["halves"]) == (two["rows"], two["halves"])
+    assert [(row["shot"], row["classes chosen on"]) for row in one["halves"]] == [(1, 55), (5, 55)]
     assert [row["shot"] for row in one["rows"]] == [1, 1, 5, 5]
     for row in one["rows"]:
         (rate, low, high), expected = row["false accepts, %"], row["expected false accepts, %"]
