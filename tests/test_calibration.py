@@ -43,6 +43,7 @@ def scored(**values):
         "known": np.zeros(0),
         "unknown": np.zeros(0),
         "unknown_class": np.zeros(0, int),
+        "taken_for": np.zeros(0, int),
     }
     return ScoredQueries(**{**empty, "protocol": {"seed": 0}, **values})
 
@@ -98,34 +99,48 @@ def test_auroc_is_the_share_of_pairs_in_order(known, unknown):
 def test_the_interval_is_that_of_classes_and_not_of_queries():
     """Of 20 classes 10 are always accepted: 50 %, and the interval is that of 20 throws, not of 20,000."""
     classes = np.arange(20).repeat(1000)
-    rate, low, high = scored(unknown=(classes % 2).astype(float), unknown_class=classes).false_accepts(0.5)
-    assert rate == 0.5
-    assert 0.2 < low < 0.35 < 0.65 < high < 0.8
+    others = np.tile(np.arange(20), 1000)
+    unknown = (classes % 2).astype(float)
+    for found in (
+        scored(unknown=unknown, unknown_class=classes, taken_for=others),
+        scored(unknown=unknown, unknown_class=others, taken_for=classes),
+    ):
+        rate, low, high = found.false_accepts(0.5)
+        assert rate == 0.5
+        assert 0.2 < low < 0.35 < 0.65 < high < 0.8
 
 
-def test_the_expected_interval_is_that_of_a_plain_bootstrap():
+def pairs(rng, n_classes, n):
+    """Return scores of unknown queries that both classes of a pair decide, and these two, all pairs being there."""
+    one, other = np.nonzero(~np.eye(n_classes, dtype=bool))
+    one, other = one.repeat(n), other.repeat(n)
+    both = rng.normal(size=(2, n_classes))
+    return both[0][one] + both[1][other] + rng.normal(size=len(one)), one, other
+
+
+def test_the_expected_interval_is_that_of_a_plain_bootstrap_of_both_classes():
     rng = np.random.default_rng(1)
-    classes = rng.permutation(np.arange(12).repeat(40))
-    unknown = np.round(rng.normal(size=12)[classes] + rng.normal(size=len(classes)), 1)  # with equals
-    found = scored(unknown=unknown, unknown_class=classes + 3)
+    unknown, one, other = pairs(rng, 9, 5)
+    unknown = np.round(unknown, 1)  # with equals
+    found = scored(unknown=unknown, unknown_class=one + 3, taken_for=other + 3)
     rates = []
-    for _ in range(2000):
-        choosing, asked = (np.concatenate([unknown[classes == c] for c in rng.choice(12, 12)]) for _ in range(2))
+
+    def drawn():
+        classes = rng.choice(9, 9)
+        return np.concatenate([unknown[(one == a) & (other == b)] for a in classes for b in classes])
+
+    for _ in range(400):
+        choosing, asked = drawn(), drawn()
         rates.append((asked >= choose_threshold(choosing, 0.1)).mean())
-    np.testing.assert_allclose(found.expected_false_accepts(0.1), np.quantile(rates, [0.025, 0.975]), atol=0.03)
+    np.testing.assert_allclose(found.expected_false_accepts(0.1), np.quantile(rates, [0.025, 0.975]), atol=0.06)
 
 
 def test_the_expected_interval_holds_for_other_classes_as_often_as_it_says():
     """Thresholds chosen on 20 classes, measured on 20 others: 95 % of the rates should lie in the interval."""
     rng, inside = np.random.default_rng(2), []
     for _ in range(25):
-        chosen, others = (
-            scored(
-                unknown=(rng.normal(size=(20, 1)) + rng.normal(size=(20, 30))).ravel(),
-                unknown_class=np.arange(20).repeat(30),
-            )
-            for _ in range(2)
-        )
+        drawn = (pairs(rng, 20, 3) for _ in range(2))
+        chosen, others = (scored(unknown=x, unknown_class=one, taken_for=other) for x, one, other in drawn)
         low, high = chosen.expected_false_accepts(0.05)
         inside.append(low <= (others.unknown >= choose_threshold(chosen.unknown, 0.05)).mean() <= high)
     assert np.mean(inside) >= 0.8

@@ -33,8 +33,8 @@ class ScoredQueries:
         Their classes, as columns of those.
     known, unknown : ndarray
         The score of each query of known and of unknown classes, see `Learner.closeness`.
-    unknown_class : ndarray
-        The class of each unknown query, as a number.
+    unknown_class, taken_for : ndarray
+        The class of each unknown query, and the known one that it was nearest to, as numbers.
     protocol : dict
         Sizes and seed of the episodes.
     """
@@ -44,6 +44,7 @@ class ScoredQueries:
     known: NDArray[np.float64]
     unknown: NDArray[np.float64]
     unknown_class: NDArray[np.int64]
+    taken_for: NDArray[np.int64]
     protocol: dict[str, Any]
 
     def confidence(self, temperature: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -60,38 +61,44 @@ class ScoredQueries:
     def false_accepts(self, threshold: float) -> tuple[float, float, float]:
         """Return the share of unknown queries that a threshold accepts, with its 95 % interval (low, high).
 
-        The interval is that of a bootstrap over classes, since queries of one class are alike.
+        The interval is that of a bootstrap over classes, since queries of one class are alike, and so are those that
+        are nearest to one class: a query counts as often as both were drawn, the one times the other.
         """
         accepted = self.unknown >= threshold
-        n = np.bincount(self.unknown_class)
-        hits = np.bincount(self.unknown_class, accepted, len(n))[n > 0]
-        n = n[n > 0]
         rng = episode_rng(self.protocol["seed"], 0, RESAMPLE)
-        drawn = rng.integers(len(n), size=(N_RESAMPLES, len(n)))
-        rates = hits[drawn].sum(1) / n[drawn].sum(1)
-        low, high = np.quantile(rates, [0.025, 0.975])
+        rates = np.full(N_RESAMPLES, np.nan)
+        for i in range(N_RESAMPLES):
+            weight = self._resample(rng)
+            if total := weight.sum():
+                rates[i] = weight[accepted].sum() / total
+        low, high = np.nanquantile(rates, [0.025, 0.975])
         return float(accepted.mean()), float(low), float(high)
+
+    def _resample(self, rng: np.random.Generator, order: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.int64]:
+        """Return how often each unknown query counts when classes are drawn with replacement."""
+        present = np.unique(np.concatenate([self.unknown_class, self.taken_for]))
+        times = np.bincount(rng.choice(present, len(present)), minlength=int(present[-1]) + 1)
+        return times[self.unknown_class[order]] * times[self.taken_for[order]]
 
     def expected_false_accepts(self, false_accept_rate: float) -> tuple[float, float]:
         """Return where the share of accepted unknown queries will lie for other classes: (low, high), about 95 %.
 
         A threshold for `false_accept_rate` depends on the few classes that it was chosen on, and what it does on the
         classes that it meets. So in each resample some of these classes, drawn with replacement, choose a threshold,
-        and as many others, drawn likewise, are asked. Of fewer than ten classes too little can be known: the interval
-        is too narrow then.
+        and as many others, drawn likewise, are asked; queries count as in `false_accepts`. Of fewer than ten classes
+        too little can be known: the interval is too narrow then.
         """
         order = np.argsort(-self.unknown, kind="stable")
-        falling, n_classes = self.unknown[order], int(self.unknown_class.max()) + 1
-        codes, present = self.unknown_class[order], np.unique(self.unknown_class)
+        falling = self.unknown[order]
         first_equal = np.searchsorted(-falling, -falling)
-        rng, rates = episode_rng(self.protocol["seed"], 1, RESAMPLE), np.empty(N_RESAMPLES)
+        rng, rates = episode_rng(self.protocol["seed"], 1, RESAMPLE), np.full(N_RESAMPLES, np.nan)
         for i in range(N_RESAMPLES):
-            drawn = rng.choice(present, (2, len(present)))
-            choosing, asked = (np.bincount(row, minlength=n_classes)[codes].cumsum() for row in drawn)
-            one_too_many = np.searchsorted(choosing, int(false_accept_rate * choosing[-1]), side="right")
-            n_accepted = first_equal[one_too_many]
-            rates[i] = asked[n_accepted - 1] / asked[-1] if n_accepted else 0.0
-        low, high = np.quantile(rates, [0.025, 0.975])
+            choosing, asked = (self._resample(rng, order).cumsum() for _ in range(2))
+            if choosing[-1] and asked[-1]:
+                one_too_many = np.searchsorted(choosing, int(false_accept_rate * choosing[-1]), side="right")
+                n_accepted = first_equal[one_too_many]
+                rates[i] = asked[n_accepted - 1] / asked[-1] if n_accepted else 0.0
+        low, high = np.nanquantile(rates, [0.025, 0.975])
         return float(low), float(high)
 
 
@@ -137,10 +144,11 @@ def score_episodes(
     sampler = EpisodeSampler(labels, 2 * n_way, n_shot, n_query, seed=seed, small_classes="use")
     x = torch.from_numpy(np.ascontiguousarray(X[places])).double()
     parts = [_score(learner, x, sampler[i], n_way) for i in range(n_episodes)]
-    log_proba, true, known, unknown, classes = zip(*parts, strict=True)
-    codes = np.searchsorted(sampler.classes, np.concatenate(classes))
+    log_proba, true, known, unknown, classes, nearest = zip(*parts, strict=True)
+    codes, taken_for = (np.searchsorted(sampler.classes, np.concatenate(labels)) for labels in (classes, nearest))
     protocol = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query, "n_episodes": n_episodes, "seed": seed}
-    return ScoredQueries(list(log_proba), list(true), np.concatenate(known), np.concatenate(unknown), codes, protocol)
+    scores = np.concatenate(known), np.concatenate(unknown)
+    return ScoredQueries(list(log_proba), list(true), *scores, codes, taken_for, protocol)
 
 
 def _score(learner: Learner, x: Tensor, episode: Episode, n_way: int) -> tuple[Any, ...]:
@@ -156,6 +164,7 @@ def _score(learner: Learner, x: Tensor, episode: Episode, n_way: int) -> tuple[A
         score.numpy()[query],
         score.numpy()[~query],
         episode.classes[true[~query]],
+        episode.classes[logits[torch.from_numpy(~query)].argmax(-1).numpy()],
     )
 
 
