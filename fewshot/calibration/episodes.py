@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,18 +68,24 @@ class ScoredQueries:
         accepted = self.unknown >= threshold
         rng = episode_rng(self.protocol["seed"], 0, RESAMPLE)
         rates = np.full(N_RESAMPLES, np.nan)
+        resample = self._resampler(slice(None))
         for i in range(N_RESAMPLES):
-            weight = self._resample(rng)
+            weight = resample(rng)
             if total := weight.sum():
                 rates[i] = weight[accepted].sum() / total
         low, high = np.nanquantile(rates, [0.025, 0.975])
         return float(accepted.mean()), float(low), float(high)
 
-    def _resample(self, rng: np.random.Generator, order: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.int64]:
-        """Return how often each unknown query counts when classes are drawn with replacement."""
-        present = np.unique(np.concatenate([self.unknown_class, self.taken_for]))
-        times = np.bincount(rng.choice(present, len(present)), minlength=int(present[-1]) + 1)
-        return times[self.unknown_class[order]] * times[self.taken_for[order]]
+    def _resampler(self, order: NDArray[np.int64] | slice) -> Callable[[np.random.Generator], NDArray[np.int64]]:
+        """Return what says how often each unknown query counts, in that order, when classes are drawn anew."""
+        own, other = self.unknown_class[order], self.taken_for[order]
+        present = np.union1d(own, other)
+
+        def resample(rng: np.random.Generator) -> NDArray[np.int64]:
+            times = np.bincount(rng.choice(present, len(present)), minlength=int(present[-1]) + 1)
+            return times[own] * times[other]
+
+        return resample
 
     def expected_false_accepts(self, false_accept_rate: float) -> tuple[float, float]:
         """Return where the share of accepted unknown queries will lie for other classes: (low, high), about 95 %.
@@ -89,11 +96,11 @@ class ScoredQueries:
         too little can be known: the interval is too narrow then.
         """
         order = np.argsort(-self.unknown, kind="stable")
-        falling = self.unknown[order]
+        falling, resample = self.unknown[order], self._resampler(order)
         first_equal = np.searchsorted(-falling, -falling)
         rng, rates = episode_rng(self.protocol["seed"], 1, RESAMPLE), np.full(N_RESAMPLES, np.nan)
         for i in range(N_RESAMPLES):
-            choosing, asked = (self._resample(rng, order).cumsum() for _ in range(2))
+            choosing, asked = (resample(rng).cumsum() for _ in range(2))
             if choosing[-1] and asked[-1]:
                 one_too_many = np.searchsorted(choosing, int(false_accept_rate * choosing[-1]), side="right")
                 n_accepted = first_equal[one_too_many]
