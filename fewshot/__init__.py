@@ -13,6 +13,7 @@ from fewshot._version import __version__
 if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.backbones import create_backbone as create_backbone
     from fewshot.classifier import FewShotClassifier as FewShotClassifier
+    from fewshot.classifier import TransductiveClassifier as TransductiveClassifier
     from fewshot.data.digits import digits as digits
     from fewshot.data.distort import Distortion as Distortion
     from fewshot.data.glyphs import glyphs as glyphs
@@ -32,18 +33,38 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.evaluation import evaluate as evaluate
     from fewshot.index import PrototypeIndex as PrototypeIndex
     from fewshot.learners.base import Learner as Learner
+    from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
+    from fewshot.learners.feat import FEATLearner as FEATLearner
+    from fewshot.learners.full_context import FullContextLearner as FullContextLearner
+    from fewshot.learners.k_nearest import KNearestClassifier as KNearestClassifier
+    from fewshot.learners.k_nearest import KNearestLearner as KNearestLearner
+    from fewshot.learners.key_value_cache import KeyValueCacheClassifier as KeyValueCacheClassifier
+    from fewshot.learners.key_value_cache import KeyValueCacheLearner as KeyValueCacheLearner
+    from fewshot.learners.laplacian_shot import LaplacianShotLearner as LaplacianShotLearner
+    from fewshot.learners.lifelong import LifelongClassifier as LifelongClassifier
+    from fewshot.learners.lifelong import LifelongLearner as LifelongLearner
+    from fewshot.learners.mahalanobis import MahalanobisClassifier as MahalanobisClassifier
+    from fewshot.learners.mahalanobis import MahalanobisLearner as MahalanobisLearner
     from fewshot.learners.matching import MatchingClassifier as MatchingClassifier
     from fewshot.learners.matching import MatchingLearner as MatchingLearner
     from fewshot.learners.multi_prototypical import MultiPrototypicalClassifier as MultiPrototypicalClassifier
     from fewshot.learners.multi_prototypical import MultiPrototypicalLearner as MultiPrototypicalLearner
     from fewshot.learners.prototypical import PrototypicalClassifier as PrototypicalClassifier
     from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
+    from fewshot.learners.pt_map import PTMAPLearner as PTMAPLearner
+    from fewshot.learners.relation import RelationLearner as RelationLearner
+    from fewshot.learners.ridge import RidgeFewShotClassifier as RidgeFewShotClassifier
+    from fewshot.learners.ridge import RidgeLearner as RidgeLearner
+    from fewshot.learners.simpleshot import SimpleShotClassifier as SimpleShotClassifier
+    from fewshot.learners.simpleshot import SimpleShotLearner as SimpleShotLearner
+    from fewshot.learners.soft_k_means import SoftKMeansLearner as SoftKMeansLearner
     from fewshot.memory import Memory as Memory
-    from fewshot.memory import Statistics as Statistics
     from fewshot.model.image_classifier import FewShotImageClassifier as FewShotImageClassifier
     from fewshot.registry import list_learners as list_learners
     from fewshot.registry import register_learner as register_learner
+    from fewshot.rows import sum_by_class as sum_by_class
     from fewshot.similarity import pairwise_similarity as pairwise_similarity
+    from fewshot.statistics import Statistics as Statistics
     from fewshot.training.config import TrainConfig as TrainConfig
     from fewshot.training.trainer import MetaTrainer as MetaTrainer
     from fewshot.weights import load_learner as load_learner
@@ -51,18 +72,30 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
 
 
 _HOME = {
+    "BDCSPNLearner": "learners.bd_cspn",
     "Chain": "data.photo",
     "Distortion": "data.distort",
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced",
     "EvalResult": "evaluation",
+    "FEATLearner": "learners.feat",
     "FewShotClassifier": "classifier",
     "FewShotImageClassifier": "model.image_classifier",
+    "FullContextLearner": "learners.full_context",
     "GroupedEpisodeSampler": "episodes.grouped",
+    "KNearestClassifier": "learners.k_nearest",
+    "KNearestLearner": "learners.k_nearest",
+    "KeyValueCacheClassifier": "learners.key_value_cache",
+    "KeyValueCacheLearner": "learners.key_value_cache",
     "LabeledImages": "data.images",
+    "LaplacianShotLearner": "learners.laplacian_shot",
     "Learner": "learners.base",
+    "LifelongClassifier": "learners.lifelong",
+    "LifelongLearner": "learners.lifelong",
     "Light": "data.photo",
+    "MahalanobisClassifier": "learners.mahalanobis",
+    "MahalanobisLearner": "learners.mahalanobis",
     "MatchingClassifier": "learners.matching",
     "MatchingLearner": "learners.matching",
     "Memory": "memory",
@@ -70,11 +103,19 @@ _HOME = {
     "Mirror": "data.photo",
     "MultiPrototypicalClassifier": "learners.multi_prototypical",
     "MultiPrototypicalLearner": "learners.multi_prototypical",
+    "PTMAPLearner": "learners.pt_map",
     "PrototypeIndex": "index",
     "PrototypicalClassifier": "learners.prototypical",
     "PrototypicalLearner": "learners.prototypical",
-    "Statistics": "memory",
+    "RelationLearner": "learners.relation",
+    "RidgeFewShotClassifier": "learners.ridge",
+    "RidgeLearner": "learners.ridge",
+    "SimpleShotClassifier": "learners.simpleshot",
+    "SimpleShotLearner": "learners.simpleshot",
+    "SoftKMeansLearner": "learners.soft_k_means",
+    "Statistics": "statistics",
     "TrainConfig": "training.config",
+    "TransductiveClassifier": "classifier",
     "VariedEpisodeSampler": "episodes.varied",
     "check_image_estimator": "estimator_checks",
     "create_backbone": "backbones",
@@ -88,6 +129,7 @@ _HOME = {
     "mix": "data.mixture",
     "pairwise_similarity": "similarity",
     "register_learner": "registry",
+    "sum_by_class": "rows",
 }
 
 __all__ = ["__version__", *_HOME]

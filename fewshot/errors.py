@@ -81,6 +81,10 @@ class TooSmallError(FewshotError, ValueError):
     """A data set, or a group of it, has too few classes or rows for the episodes that were asked for."""
 
 
+class LeakError(FewshotError, ValueError):
+    """What is to be measured on was trained on, or chosen by, or is both support and query."""
+
+
 class TrainingError(FewshotError, RuntimeError):
     """Meta-training cannot go on, for example because the loss is no longer finite."""
 

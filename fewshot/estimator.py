@@ -46,6 +46,8 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
     kept in float64, so support learned in any order or chunking equals one fit up to float64 rounding.
     """
 
+    _is_transductive = False  # whether all queries of a call are answered together
+
     def __init__(
         self,
         *,
@@ -162,8 +164,9 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
     def _learner_beside(self, old: FittedModel | None) -> Learner:
         """Return a learner of one's own, or the one that has learned already if it is still what is asked for."""
         learner = self._make_learner()
-        if learner.transductive:
-            raise TypeError(f"{type(learner).__name__} is transductive: its answers depend on the other queries")
+        if learner.transductive != self._is_transductive:
+            kind, other = ("", "TransductiveClassifier") if learner.transductive else ("not ", "FewShotClassifier")
+            raise TypeError(f"{type(learner).__name__} is {kind}transductive; use {other}")
         if old is None:
             # A copy in double precision: the caller's learner may go on to be trained.
             return copy.deepcopy(learner).cpu().double().eval()

@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from fewshot.checks import check_same_length, refuse_bad_rows, to_numpy
+from fewshot.classifier import ready_learner
 from fewshot.embedding.network import embed, evaluating
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler
-from fewshot.learners.base import IGNORE, Learner, as_learner
+from fewshot.heap import keeping_memory
+from fewshot.learners.base import IGNORE, Learner
 from fewshot.snapshot import to_tensor
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If sizes do not fit the labels, or an embedding is not finite.
+        If sizes do not fit the labels, an embedding is not finite, or the learner has yet to be trained.
 
     Examples
     --------
@@ -202,7 +204,7 @@ def evaluate(
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes is {n_episodes}; expected at least 1")
-    learner = as_learner(learner)
+    learner = ready_learner(learner)
     labels = np.asarray(to_numpy(y))
     if sampler is None:
         sampler = partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query, small_classes=small_classes)
@@ -237,7 +239,7 @@ def _answer_episodes(
     x = to_tensor(embeddings)
     for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
         x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
-    with evaluating(learner):
+    with evaluating(learner), keeping_memory():
         parts = [_answer_batch(learner, x, batch) for batch in _batches(sampler, n_episodes, x.shape[1], learner)]
     accuracies, true, answered = (np.concatenate(part) for part in zip(*parts, strict=True))
     return accuracies, (true, answered)

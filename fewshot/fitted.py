@@ -14,9 +14,10 @@ from torch import Tensor
 from fewshot.checks import check_k, shorten
 from fewshot.heap import refuse_too_large
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory, Statistics
+from fewshot.memory import Memory
 from fewshot.ranking import argmax
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
+from fewshot.statistics import Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class FittedModel:
             places = np.searchsorted(classes, old.classes)
             statistics = old.statistics.joined(torch.from_numpy(places), new, torch.from_numpy(own), len(classes))
             n_support[places] += old.n_support
-        return cls.of(learner, classes, n_support, _bounded(learner, statistics), index)
+        return cls.of(learner, classes, n_support, learner.settle(statistics), index)
 
     @classmethod
     @torch.inference_mode()
@@ -130,7 +131,7 @@ class FittedModel:
         n_support = np.zeros(len(classes), np.int64)
         n_support[places[0]] += self.n_support
         n_support[places[1]] += other.n_support
-        return self.of(self.learner, classes, n_support, _bounded(self.learner, mine + theirs), index)
+        return self.of(self.learner, classes, n_support, self.learner.settle(mine + theirs), index)
 
     @torch.inference_mode()
     def less(
@@ -240,18 +241,21 @@ class FittedModel:
         return self.classes[self.memory.labels.numpy()[ids]], similarities
 
     def _transform(self, X: NDArray[np.floating]) -> Tensor:
-        queries = to_tensor(X)
-        weights = (*self.learner.named_parameters(), *self.learner.named_buffers())
-        if any(name != "log_temperature" for name, _ in weights):
-            queries = queries.double()  # as the learner's own weights are
-        return self.learner.transform(queries)
+        queries, learner = to_tensor(X), self.learner
+        weights = (*learner.named_parameters(), *learner.named_buffers())
+        changed = type(learner).transform is not Learner.transform
+        if changed or not learner.indexable or any(name != "log_temperature" for name, _ in weights):
+            # As the learner's own weights are, and as support was transformed, which far from the origin needs digits.
+            queries = queries.double()
+        return learner.transform(queries)
 
     def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits (q, n_classes) and similarities to keys, if there are any, of one chunk of queries at a time."""
         learner = self.learner
         if self.snapshot is None:
             memory = self.memory.map(lambda x: x.to(queries.dtype))
-            size = max(1, CHUNK_BYTES // (8 * max(len(self.classes), len(self.memory.labels))))
+            widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()))
+            size = max(1, len(queries) if learner.transductive else CHUNK_BYTES // (8 * widest))
             for part in queries.split(size):
                 yield learner.score(memory, part), None
             return
@@ -276,8 +280,3 @@ def _summarise(
     if total is None:
         total = learner.learn(to_tensor(X).double(), torch.from_numpy(codes), n_way, to_tensor(weight))
     return n_support, total
-
-
-def _bounded(learner: Learner, statistics: Statistics) -> Statistics:
-    rows = learner.kept_rows(statistics)
-    return statistics if rows is None else statistics.take(rows)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import pkgutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="type[Learner]")
 
 ENTRY_POINT_GROUP = "fewshot.learners"
+#: Environment variable of files and modules with learners, separated as paths are: so that new processes find them too.
+PLUGINS = "FEWSHOT_PLUGINS"
 _LEARNERS: dict[str, type[Learner]] = {}
 
 
@@ -63,6 +68,39 @@ def _discover() -> None:
         importlib.import_module(f"fewshot.learners.{module.name}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
         point.load()
+    for plugin in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+        _load(plugin)
+
+
+def add_plugin(plugin: str) -> None:
+    """Load learners from a Python file or a module, here and in every process that is started from here.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file or module, or it cannot be imported.
+    """
+    path = os.path.abspath(plugin) if plugin.endswith(".py") else plugin
+    _load(path)
+    known = [name for name in os.environ.get(PLUGINS, "").split(os.pathsep) if name]
+    os.environ[PLUGINS] = os.pathsep.join([*known, *([path] if path not in known else [])])
+
+
+@cache
+def _load(plugin: str) -> None:
+    name = f"fewshot_plugin_{os.path.basename(plugin)[:-3]}" if plugin.endswith(".py") else plugin
+    try:
+        if name == plugin:
+            importlib.import_module(plugin)
+            return
+        spec = importlib.util.spec_from_file_location(name, plugin)
+        if spec is None or spec.loader is None:
+            raise ImportError("it is no Python file")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever its code does
+        sys.modules.pop(name, None)
+        raise ValueError(f"the plugin {plugin} cannot be loaded ({type(error).__name__}: {error})") from error
 
 
 def list_learners() -> list[str]:

@@ -19,13 +19,18 @@ from fewshot.stored import write_tensors
 
 
 def save_weights(
-    path: str | Path, backbone: nn.Module, learner: Learner, weights: Mapping[str, Tensor] | None = None
+    path: str | Path,
+    backbone: nn.Module,
+    learner: Learner,
+    weights: Mapping[str, Tensor] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all: the weights of backbone and learner, and how to build both.
 
-    `weights`, by default those that both have now, are as `state` returns them.
+    `weights`, by default those that both have now, are as `state` returns them; `training` says what they come from,
+    see `Checkpoint`.
     """
-    metadata = describe_training(backbone, describe_learner(learner))
+    metadata = describe_training(backbone, describe_learner(learner), training=training)
     with replacing(path) as partial:
         write_tensors(partial, plain(state(backbone, learner) if weights is None else weights), metadata)
         sync(partial)

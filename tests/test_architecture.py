@@ -10,12 +10,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
-    {"_version", "errors", "estimator_checks"},
+    {"_version", "errors", "estimator_checks", "parameters"},
     {"randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "locks"}
-    | {"approximate", "ranking"},
-    {"registry", "similarity", "memory", "data", "backbones", "checks", "report", "distributed"}
+    | {"approximate", "ranking", "rows"},
+    {"registry", "similarity", "memory", "statistics", "data", "backbones", "checks", "report", "distributed"}
     | {"artifact", "support", "stored"},
-    {"learners.base", "snapshot", "replacement", "editing"},
+    {"learners.base", "snapshot", "replacement", "editing", "transduction"},
     {"fitted", "embedding", "segments", "calibration"},
     {"estimator", "index"},
     {"classifier", "learners", "weights"},

@@ -92,7 +92,7 @@ def test_a_transductive_learner_is_refused():
     class Transductive(PrototypicalLearner):
         transductive = True
 
-    with pytest.raises(TypeError, match="Transductive is transductive: its answers depend on the other queries"):
+    with pytest.raises(TypeError, match="Transductive is transductive; use TransductiveClassifier"):
         FewShotClassifier(Transductive()).fit(X, Y)
 
 

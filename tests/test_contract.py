@@ -10,11 +10,12 @@ from fewshot import (
     Learner,
     Memory,
     Statistics,
+    TransductiveClassifier,
     list_learners,
     pairwise_similarity,
     register_learner,
 )
-from fewshot.learners.base import sum_by_class
+from fewshot.randomness import seeded
 from fewshot.registry import learner_class
 
 
@@ -30,9 +31,7 @@ class OutsiderLearner(Learner):
         return x + self.shift * x.abs().amax(-1, keepdim=True)
 
     def collect(self, support, labels, n_way, weight):
-        weight = weight.unsqueeze(-1)
-        count = sum_by_class(weight, labels, n_way).squeeze(-1)
-        return Statistics(n_way, count, {"x": sum_by_class(support * weight, labels, n_way)})
+        return Statistics.of_sums(support, labels, n_way, weight)
 
     def memorize(self, statistics):
         mean = statistics.sums["x"] / statistics.count.clamp(min=1e-30).unsqueeze(-1)
@@ -44,8 +43,18 @@ LEARNERS = list_learners()
 INDEXABLE = [name for name in LEARNERS if learner_class(name).indexable]
 
 
-def make(name, **parameters):
-    return learner_class(name)(**parameters).double().eval()
+ORDERED = [name for name in LEARNERS if learner_class(name).ordered]
+
+
+def make(name, d=8, **parameters):
+    """A learner; one with weights for embeddings of length `d` has random ones."""
+    return learner_class(name)(**parameters).sized(d).double().eval()
+
+
+def classifier(name, d=8, **parameters):
+    """The scikit-learn face of a learner, which takes a learned one as it is."""
+    face = TransductiveClassifier if learner_class(name).transductive else FewShotClassifier
+    return face(make(name, d) if learner_class(name).learned else name, **parameters)
 
 
 def episode(n_way=4, shots=(1, 3, 2, 5), n_query=6, d=8, seed=0, batch=()):
@@ -83,17 +92,35 @@ class TestContract:
             learner(padded, padded_labels, queries, 4, weight), learner(support, labels, queries, 4)
         )
 
-    def test_support_order_is_irrelevant(self, name):
+    def test_support_order_is_irrelevant_unless_it_is_said_to_matter(self, name):
         support, labels, queries = episode()
         learner = make(name)
         order = torch.from_numpy(np.random.default_rng(1).permutation(len(labels)))
-        torch.testing.assert_close(
-            learner(support[order], labels[order], queries, 4), learner(support, labels, queries, 4)
-        )
+        found, expected = learner(support[order], labels[order], queries, 4), learner(support, labels, queries, 4)
+        if learner.ordered:
+            assert not torch.allclose(found, expected)
+        else:
+            torch.testing.assert_close(found, expected)
+
+    def test_asking_twice_gives_the_same_answer(self, name):
+        support, labels, queries = episode()
+        learner = make(name)
+        first = learner(support, labels, queries, 4)
+        learner(support * 2, labels, queries[:2] - 1, 4)
+        assert torch.equal(learner(support, labels, queries, 4), first)
+
+    @pytest.mark.parametrize("n_query", [0, 1, 2])
+    def test_there_may_be_fewer_queries_than_classes(self, name, n_query):
+        support, labels, queries = episode(n_query=n_query)
+        logits = make(name)(support, labels, queries, 4)
+        assert logits.shape == (n_query, 4)
+        assert not logits.isnan().any()
 
     def test_an_integer_weight_is_that_many_copies(self, name):
         support, labels, queries = episode()
         learner = make(name)
+        if learner.ordered:
+            return  # copies come one after another
         weight = torch.arange(len(labels)) % 3 + 1
         torch.testing.assert_close(
             learner(support, labels, queries, 4, weight.double()),
@@ -152,7 +179,8 @@ class TestContract:
         support.requires_grad_(), queries.requires_grad_()
         learner = make(name).train()
         target = torch.tensor([0, 2, 3, 3, -100, 0])
-        loss = learner.loss(learner(support, labels, queries, 4), target)
+        with seeded(0):
+            loss = learner.loss(learner(support, labels, queries, 4), target)
         loss.backward()
         assert torch.isfinite(loss)
         for tensor in (support, queries, *learner.parameters()):
@@ -162,13 +190,14 @@ class TestContract:
         support, labels, queries = episode()
         support.requires_grad_(), queries.requires_grad_()
         learner = make(name).train()
-        learner.loss(learner(support, labels, queries, 4), torch.tensor([0, 1, 2, 3, 0, 1])).backward()
+        with seeded(0):
+            learner.loss(learner(support, labels, queries, 4), torch.tensor([0, 1, 2, 3, 0, 1])).backward()
         assert support.grad.abs().sum() > 0
         assert queries.grad.abs().sum() > 0
 
     def test_gradients_agree_with_finite_differences(self, name):
         support, labels, queries = episode(n_way=2, shots=(1, 2), n_query=2, d=3)
-        learner = make(name).requires_grad_(False)
+        learner = make(name, 3).requires_grad_(False)
         support.requires_grad_(), queries.requires_grad_()
         assert torch.autograd.gradcheck(lambda s, q: learner(s, labels, q, 2), (support, queries))
 
@@ -193,7 +222,7 @@ class TestContract:
         names = np.array(names)
         support, labels, queries = episode(len(names), (2, 1, 3, 2)[: len(names)])
         y = names[labels.numpy()]
-        model = FewShotClassifier(name).fit(support.numpy(), y)
+        model = classifier(name).fit(support.numpy(), y)
         logits = make(name)(support, labels, queries, len(names)).detach().numpy()
         np.testing.assert_array_equal(model.predict(queries.numpy()), names[logits.argmax(1)])
         assert model.predict(queries.numpy()).dtype == names.dtype
@@ -202,19 +231,21 @@ class TestContract:
 
     def test_partial_fit_in_any_order_equals_one_fit(self, name):
         support, labels, queries = (t.numpy() for t in episode())
-        whole = FewShotClassifier(name).fit(support, labels)
-        grown = FewShotClassifier(name)
-        for rows in ([9], [0, 5, 3], [1, 2, 4, 6, 7, 8, 10]):
+        whole, grown = classifier(name).fit(support, labels), classifier(name)
+        portions = ([9], [0, 5, 3], [1, 2, 4, 6, 7, 8, 10]) if name not in ORDERED else ([0, 1], [2], range(3, 11))
+        for rows in map(list, portions):
             grown.partial_fit(support[rows], labels[rows])
         np.testing.assert_allclose(grown.decision_function(queries), whole.decision_function(queries), rtol=1e-10)
         np.testing.assert_array_equal(grown.n_support_, whole.n_support_)
 
     def test_what_is_removed_was_never_there_and_merging_is_one_fit(self, name):
         support, labels, queries = (t.numpy() for t in episode())
-        whole = FewShotClassifier(name).fit(support, labels)
-        parts = [FewShotClassifier(name).fit(support[s], labels[s]) for s in (slice(0, 5), slice(5, None))]
+        if name == "lifelong":
+            return  # its keys are of several images, see test_learners_lifelong.py
+        whole = classifier(name).fit(support, labels)
+        parts = [classifier(name).fit(support[s], labels[s]) for s in (slice(0, 5), slice(5, None))]
         expected = parts[1].decision_function(queries)
-        edited = FewShotClassifier(name).fit(support, labels).remove(support[:5], labels[:5])
+        edited = classifier(name).fit(support, labels).remove(support[:5], labels[:5])
         np.testing.assert_allclose(edited.decision_function(queries), expected, rtol=1e-9)
         merged = parts[0].merge(parts[1])
         np.testing.assert_allclose(merged.decision_function(queries), whole.decision_function(queries), rtol=1e-9)
@@ -224,22 +255,24 @@ class TestContract:
 @pytest.mark.parametrize("offset", [0, 10, 1e3, 1e4])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_faiss_equals_exact_equals_a_float64_oracle_at_any_offset(name, offset, dtype):
+    if make(name).metric == "dot" and dtype == np.float32 and offset > 10:
+        return  # an inner product is not that of centred embeddings: float32 holds no more digits of it
     rng = np.random.default_rng(2)
     centres = rng.normal(size=(30, 16))
     X = (centres.repeat(3, 0) + rng.normal(0, 0.3, (90, 16)) + offset).astype(dtype)
     queries = (centres.repeat(4, 0) + rng.normal(0, 0.3, (120, 16)) + offset).astype(dtype)
     y = np.arange(30).repeat(3)
     oracle = (
-        make(name)(torch.from_numpy(X).double(), torch.from_numpy(y), torch.from_numpy(queries).double(), 30)
+        make(name, 16)(torch.from_numpy(X).double(), torch.from_numpy(y), torch.from_numpy(queries).double(), 30)
         .detach()
         .numpy()
     )
     for index in ("exact", "faiss"):
-        model = FewShotClassifier(name, index=index).fit(X, y)
+        model = classifier(name, 16, index=index).fit(X, y)
         assert np.mean(model.predict(queries) == oracle.argmax(1)) == 1.0
         np.testing.assert_allclose(
             model.nearest(queries, 5)[1],
-            FewShotClassifier(name, index="exact").fit(X.astype(float), y).nearest(queries.astype(float), 5)[1],
+            classifier(name, 16, index="exact").fit(X.astype(float), y).nearest(queries.astype(float), 5)[1],
             rtol=1e-4 if dtype == np.float32 else 1e-9,
         )
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from fewshot import Learner, MatchingLearner, PrototypicalLearner
-from fewshot.learners.base import sum_by_class
 
 
 @pytest.mark.parametrize("weight", [[1.0, -1.0], [1.0, torch.nan]])
@@ -43,10 +42,3 @@ def test_a_learned_temperature_is_a_positive_parameter():
     assert [name for name, _ in learner.named_parameters()] == ["log_temperature"]
     assert not list(PrototypicalLearner(temperature=0.25).parameters())
     assert "metric='sqeuclidean', temperature=0.25" in repr(learner)
-
-
-def test_sums_are_by_class_in_every_episode():
-    values = torch.arange(12.0).view(2, 3, 2)
-    labels = torch.tensor([[0, 2, 0], [1, 1, 1]])
-    expected = torch.tensor([[[4.0, 6.0], [0, 0], [2, 3]], [[0, 0], [24, 27], [0, 0]]])
-    torch.testing.assert_close(sum_by_class(values, labels, 3), expected)

@@ -84,5 +84,5 @@ def test_uneven_classes_carry_no_prior():
 
 
 def test_bad_numbers_are_named():
-    with pytest.raises(ValueError, match="n_prototypes is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="n_prototypes is 0; expected a whole number of at least 1"):
         MultiPrototypicalLearner(n_prototypes=0)

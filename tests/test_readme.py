@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fewshot import create_backbone, glyphs
+from fewshot import PrototypicalLearner, create_backbone, glyphs
 from fewshot.cli.options import make_parser
 from fewshot.data.packed import write_packed
-from fewshot.learners.base import as_learner
 from fewshot.weights import save_weights
 from tests.photographs import write_photos
 
@@ -39,7 +38,7 @@ def files(tmp_path):
         write_packed(tmp_path / "data" / name, images, table, {})
     (tmp_path / "runs" / "omniglot").mkdir(parents=True)
     network = create_backbone("conv4", in_chans=1, img_size=28)
-    save_weights(tmp_path / "runs" / "omniglot" / "best.safetensors", network, as_learner("prototypical"))
+    save_weights(tmp_path / "runs" / "omniglot" / "best.safetensors", network, PrototypicalLearner())
     return tmp_path
 
 

@@ -26,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = make_parser().parse_args(arguments)
     try:
+        if options.plugin:
+            from fewshot.registry import add_plugin
+
+            for plugin in options.plugin:
+                add_plugin(plugin)
         module = import_module(f"fewshot.cli.{options.module}")
         return int(getattr(module, options.command)(options))
     except TrainingInterrupted as stopped:

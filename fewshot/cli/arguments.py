@@ -40,6 +40,9 @@ def command(commands: Any, name: str, module: str, help: str, description: str =
     """Add a command, which the function of its name in a module of `fewshot.cli` runs."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=description or help)
     command.set_defaults(module=module)
+    command.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="a Python file (or module) with further learners"
+    )
     return command
 
 

@@ -6,12 +6,12 @@ import argparse
 import sys
 from typing import Any
 
+from fewshot.classifier import ready_learner
 from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import give, is_piped
 from fewshot.data.images import LabeledImages
 from fewshot.data.splits import list_splits
 from fewshot.evaluation import evaluate as measure
-from fewshot.learners.base import as_learner
 from fewshot.manifest import manifest
 from fewshot.model.defaults import default_learner
 
@@ -19,7 +19,7 @@ from fewshot.model.defaults import default_learner
 def evaluate(options: argparse.Namespace) -> int:
     """Measure a backbone and a learner on episodes."""
     embedder = make_embedder(options).fit()
-    learner = as_learner(options.learner) if options.learner else default_learner(embedder)
+    learner = ready_learner(options.learner) if options.learner else default_learner(embedder)
     splits = list_splits(options.data)
     split = options.split or ("test" if splits else None)
     data = LabeledImages.open(options.data, split)

@@ -22,7 +22,10 @@ _KEY = "fewshot"
 
 
 def describe_training(
-    backbone: nn.Module, learner: Mapping[str, Any], preprocessing: Preprocessing | None = None
+    backbone: nn.Module,
+    learner: Mapping[str, Any],
+    preprocessing: Preprocessing | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Return the metadata of a checkpoint: how to build backbone and learner, and how images are prepared.
 
@@ -34,6 +37,8 @@ def describe_training(
         Its registered ``name`` and its ``params``.
     preprocessing : Preprocessing, optional
         By default that of the network's own configuration.
+    training : mapping, optional
+        ``classes`` that it was trained on or chosen by, and whether it began from weights that it had: ``began``.
     """
     preprocessing = preprocessing or Preprocessing.of(getattr(backbone, "pretrained_cfg", None) or {})
     described = {
@@ -42,6 +47,7 @@ def describe_training(
         "backbone": spec_of(backbone),
         "preprocessing": preprocessing.to_dict(),
         "learner": dict(learner),
+        "training": dict(training or {}),
     }
     return {_KEY: json.dumps(described)}
 
@@ -60,12 +66,16 @@ class Checkpoint:
         How images were prepared in training.
     learner : dict
         Registered ``name`` and ``params``.
+    training : dict
+        What it was trained on, where that is known: ``classes``, and ``began``, how its weights began: "random" or
+        "given".
     """
 
     path: Path
     backbone: dict[str, Any]
     preprocessing: Preprocessing
     learner: dict[str, Any]
+    training: dict[str, Any]
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
@@ -88,6 +98,7 @@ class Checkpoint:
             if not is_newer:
                 preprocessing = Preprocessing.from_dict(described["preprocessing"])
                 backbone, learner = described["backbone"], described["learner"]
+                training = dict(described.get("training", {}))  # which files of before do not say
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged: what it says of itself cannot be read ({error!r})") from error
         if is_newer:
@@ -99,7 +110,7 @@ class Checkpoint:
                 f"{path} was trained with a network made by hand, which its file cannot rebuild; build the network, "
                 "load_weights(path, network), and pass it as the backbone"
             )
-        return cls(path, backbone, preprocessing, learner)
+        return cls(path, backbone, preprocessing, learner, training)
 
     @classmethod
     def is_one(cls, path: str | Path) -> bool:

@@ -6,16 +6,18 @@ import inspect
 import json
 import math
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
-from fewshot.memory import Memory, Statistics, read
-from fewshot.registry import learner_class
+from fewshot.memory import Memory, read
+from fewshot.randomness import seeded
+from fewshot.rows import mask_padding
 from fewshot.similarity import METRICS, prepare_keys
+from fewshot.statistics import Statistics
 
 #: Label of a query that is padding; the loss passes over it.
 IGNORE = -100
@@ -24,10 +26,9 @@ IGNORE = -100
 class Learner(nn.Module):
     """A method of few-shot classification that takes no gradient step.
 
-    A subclass fills in hooks: what of a support set is kept (`collect`), how that becomes labelled keys
-    (`memorize`) and, where the defaults do not fit, `transform`, `score` and `loss`. Callers use `learn`, `answer`
-    and the module itself, which check their input once. The same object is differentiated by the meta-trainer,
-    called by the scikit-learn estimators, and read by the index.
+    A subclass fills in hooks: what of a support set is kept (`collect`), how that becomes labelled keys (`memorize`)
+    and, where the defaults do not fit, `transform`, `score` and `loss`. Callers use `learn`, `answer` and the module
+    itself, which check their input once. Meta-trainer, scikit-learn estimators and index use the same object.
 
     Parameters
     ----------
@@ -46,6 +47,12 @@ class Learner(nn.Module):
         Whether the nearest keys decide, so that an index may propose them.
     transductive : bool
         Whether an answer depends on the other queries.
+    learned : bool
+        Whether it has weights of its own, without which it answers nothing sensible: train it with `MetaTrainer`.
+    ordered : bool
+        Whether the order of the support matters.
+    d : int or None
+        Length of the embeddings that the weights of a `learned` one are made for; None before that is known.
 
     Raises
     ------
@@ -56,7 +63,10 @@ class Learner(nn.Module):
     name: ClassVar[str] = ""
     indexable: ClassVar[bool] = True
     transductive: ClassVar[bool] = False
+    learned: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
 
+    d: int | None = None
     log_temperature: nn.Parameter | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -92,12 +102,10 @@ class Learner(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that build a learner like this one; weights are in its ``state_dict``.
 
-        Each argument of the constructor is read from the attribute of its name.
-
         Raises
         ------
         TypeError
-            If an argument is not kept under its name, or is nothing that JSON can hold.
+            If an argument of the constructor is not the attribute of its name, or is nothing that JSON can hold.
         """
         params = {}
         for name in inspect.signature(type(self)).parameters:
@@ -107,7 +115,7 @@ class Learner(nn.Module):
                     "so that the learner can be saved"
                 )
             value = getattr(self, name)
-            params[name] = value.item() if isinstance(value, Tensor) else value
+            params[name] = value.tolist() if isinstance(value, Tensor) else value
         try:
             json.dumps(params)
         except TypeError as error:
@@ -120,9 +128,45 @@ class Learner(nn.Module):
         arguments: list[dict[str, Any]] = [{"metric": learner.metric} for learner in (self, other)]
         with suppress(TypeError):  # a learner that cannot be saved can still go on
             arguments = [{**learner.arguments(), "temperature": 0} for learner in (self, other)]
-        return type(self) is type(other) and near and arguments[0] == arguments[1]
+        mine, theirs = arguments
+        alike = mine.keys() == theirs.keys() and all(_is_near(mine[name], theirs[name]) for name in mine)
+        if alike and self.learned and self.d is not None:
+            weights, others = self.state_dict(), other.state_dict()
+            alike = all(torch.equal(weights[name].double(), others[name].double()) for name in weights)
+        return type(self) is type(other) and near and alike
+
+    def sized(self, d: int, seed: int = 0, like: Tensor | None = None) -> Self:
+        """Make the weights for embeddings of length `d`, unless they are there; only a `learned` one has some.
+
+        They are of the type, and where, `like` is.
+
+        Raises
+        ------
+        ValueError
+            If they are there, for embeddings of another length.
+        """
+        if self.learned and self.d is None:
+            with seeded(seed):
+                self.build(d)
+            self.d = int(d)
+            self.train(self.training)
+            if like is not None:
+                self.to(like)
+        elif self.learned and self.d != d:
+            raise ValueError(
+                f"{type(self).__name__} has weights for embeddings of {self.d} dimensions, and these have {d}; embed "
+                "with the backbone that it was trained with"
+            )
+        return self
 
     # ---- hooks -------------------------------------------------------------------------------------------------
+
+    def build(self, d: int) -> None:
+        """Make the weights that depend on the length `d` of an embedding; `sized` calls it once.
+
+        A learner that has such sets ``learned = True`` and takes ``d=None`` in its constructor, which calls
+        ``self.sized(d)`` where it is given: so that a saved one is built with its weights.
+        """
 
     def transform(self, x: Tensor) -> Tensor:
         """Map embeddings (..., n, d) item by item, with parameters that no support set changes."""
@@ -156,6 +200,11 @@ class Learner(nn.Module):
     def kept_rows(self, statistics: Statistics) -> Tensor | None:
         """Return the rows (k,) of kept support that a growing classifier keeps on; None, by default, for all."""
         return None
+
+    def settle(self, statistics: Statistics) -> Statistics:
+        """Return what a growing classifier keeps of everything it has learned, without leading dimensions."""
+        rows = self.kept_rows(statistics)
+        return statistics if rows is None else statistics.take(rows)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits (..., q, n_way) of transformed `queries` (..., q, d)."""
@@ -199,7 +248,8 @@ class Learner(nn.Module):
         ValueError
             If shapes disagree, or a label of a row that is not padding is outside 0..n_way-1.
         """
-        support, labels, weight = _mask_padding(support, labels, n_way, weight)
+        support, labels, weight = mask_padding(support, labels, n_way, weight)
+        self.sized(support.shape[-1], like=support)
         # Again after the transform, which may move the zero rows of padding.
         support = torch.where(weight.unsqueeze(-1) > 0, self.transform(support), 0)
         return self.collect(support, labels, n_way, weight)
@@ -213,7 +263,7 @@ class Learner(nn.Module):
             If the queries are not as long as the keys.
         """
         queries = self.transform(queries)
-        if self.indexable and queries.shape[-1] != memory.keys.shape[-1]:
+        if queries.shape[-1] != memory.keys.shape[-1]:
             raise ValueError(
                 f"queries have {queries.shape[-1]} dimensions and keys {memory.keys.shape[-1]}; "
                 "embed both with the same backbone"
@@ -240,61 +290,8 @@ class Learner(nn.Module):
         return f"metric={self.metric!r}, temperature={self.temperature.item():.4g}"
 
 
-def as_learner(learner: str | Learner) -> Learner:
-    """Return the learner itself, or one built by its registered name with its defaults.
-
-    Raises
-    ------
-    UnknownNameError
-        If nothing is registered by that name.
-    TypeError
-        If it is neither, for example a class.
-    """
-    if isinstance(learner, str):
-        return learner_class(learner)()
-    if not isinstance(learner, Learner):
-        raise TypeError(
-            f"learner is {learner!r}; expected a registered name or a Learner, such as PrototypicalLearner()"
-        )
-    return learner
-
-
-def _mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return support, labels and weight with padding made harmless: zero rows of class 0 with weight 0.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, or a label of a real support row is outside 0..n_way-1.
-    """
-    if support.dim() < 2 or labels.shape != support.shape[:-1]:
-        raise ValueError(
-            f"support has shape {tuple(support.shape)} and labels {tuple(labels.shape)}; "
-            "expected (..., n, d) and (..., n)"
-        )
-    if weight is None:
-        weight = support.new_ones(labels.shape)
-    elif weight.shape != labels.shape:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}; expected that of labels, {tuple(labels.shape)}")
-    elif not (weight >= 0).all():
-        raise ValueError("a weight is negative or NaN; expected numbers of at least 0, 0 for padding")
-    real = weight > 0
-    labels = torch.where(real, labels, 0)
-    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
-    if low < 0 or high >= n_way:
-        raise ValueError(f"labels run from {low} to {high}; expected integers in 0..{n_way - 1}")
-    return torch.where(real.unsqueeze(-1), support, 0), labels, torch.where(real, weight, 0).to(support.dtype)
-
-
-def sum_by_class(values: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Sum `values` (..., n, k) over the rows of each class -> (..., n_way, k).
-
-    Rows are added in place, class by class: no one-hot matrix, so a million classes fit.
-    """
-    batch = labels.shape[:-1]
-    n_episodes = batch.numel()
-    offset = torch.arange(n_episodes, device=labels.device).unsqueeze(-1) * n_way
-    flat = (labels.reshape(n_episodes, -1) + offset).flatten()
-    rows = values.reshape(-1, values.shape[-1])
-    sums = values.new_zeros((n_episodes * n_way, values.shape[-1])).index_add(0, flat, rows)
-    return sums.reshape(*batch, n_way, values.shape[-1])
+def _is_near(one: Any, other: Any) -> bool:
+    """Whether two arguments are the same; float32 has no more digits than that."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6)
+    return bool(one == other)

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from fewshot.errors import UnknownNameError
 from fewshot.estimator import BaseFewShotClassifier
-from fewshot.learners.base import Learner, sum_by_class
-from fewshot.memory import Memory, Statistics
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
 from fewshot.registry import register_learner
 from fewshot.replacement import REPLACEMENTS, rows_to_keep
+from fewshot.statistics import Statistics
 
 
 @register_learner("matching")
@@ -67,8 +68,7 @@ class MatchingLearner(Learner):
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep the support as it is."""
-        count = sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)
-        return Statistics(n_way, count, support={"x": support, "labels": labels, "weight": weight})
+        return Statistics.of_support(support, labels, n_way, weight)
 
     def kept_rows(self, statistics: Statistics) -> Tensor | None:
         """Return at most `max_support` rows a class."""

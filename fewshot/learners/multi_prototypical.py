@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fewshot.estimator import BaseFewShotClassifier
-from fewshot.learners.base import Learner, sum_by_class
-from fewshot.memory import Memory, Statistics
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_count
 from fewshot.registry import register_learner
+from fewshot.rows import sum_by_class
 from fewshot.similarity import normalize
+from fewshot.statistics import Statistics
 
 #: Lloyd's iterations: few-shot classes settle in two or three.
 N_ITERATIONS = 10
@@ -63,14 +65,11 @@ class MultiPrototypicalLearner(Learner):
         n_prototypes: int = 3,
     ) -> None:
         super().__init__(metric, temperature, learn_temperature)
-        if not isinstance(n_prototypes, (int, np.integer)) or n_prototypes < 1:
-            raise ValueError(f"n_prototypes is {n_prototypes!r}; expected at least 1")
-        self.n_prototypes = int(n_prototypes)
+        self.n_prototypes = check_count("n_prototypes", n_prototypes)
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep the support as it is: clusters may change with every image that is added."""
-        count = sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)
-        return Statistics(n_way, count, support={"x": support, "labels": labels, "weight": weight})
+        return Statistics.of_support(support, labels, n_way, weight)
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make a key of the mean of each cluster, its share of the class being its weight."""

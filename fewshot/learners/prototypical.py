@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fewshot.estimator import BaseFewShotClassifier
-from fewshot.learners.base import Learner, sum_by_class
-from fewshot.memory import Memory, Statistics
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
 from fewshot.registry import register_learner
+from fewshot.statistics import Statistics
 
 
 @register_learner("prototypical")
@@ -43,16 +43,11 @@ class PrototypicalLearner(Learner):
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep class sums and counts."""
-        weight = weight.unsqueeze(-1)
-        count = sum_by_class(weight, labels, n_way).squeeze(-1)
-        return Statistics(n_way, count, {"x": sum_by_class(support * weight, labels, n_way)})
+        return Statistics.of_sums(support, labels, n_way, weight)
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make one key a class: its mean."""
-        present = statistics.count > 0
-        mean = statistics.sums["x"] / torch.where(present, statistics.count, 1).unsqueeze(-1)
-        labels = torch.arange(statistics.n_way, device=mean.device).expand(mean.shape[:-1])
-        return Memory.of_keys(mean, labels, present.to(mean.dtype), statistics.n_way, one_key_per_class=True)
+        return Memory.of_prototypes(statistics.means, statistics.count)
 
 
 class PrototypicalClassifier(BaseFewShotClassifier):

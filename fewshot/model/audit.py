@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.learners.base import Learner, sum_by_class
+from fewshot.learners.base import Learner
+from fewshot.rows import sum_by_class
 from fewshot.similarity import prepare_keys
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 from fewshot.support import Support

@@ -22,8 +22,8 @@ from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.learners.base import Learner
-from fewshot.memory import Statistics
 from fewshot.model.inputs import on_invalid, on_unread
+from fewshot.statistics import Statistics
 from fewshot.stored import labels_from_json, labels_to_json, write_tensors
 from fewshot.support import Support
 from fewshot.weights import build_learner, describe_learner, write_weights

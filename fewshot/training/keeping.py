@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,15 @@ from fewshot.weights import load_state, save_weights, state
 class BestKeeper:
     """Validate, remember the best weights, and put them back at the end."""
 
-    def __init__(self, learner: Learner, val: LabeledImages | None, config: TrainConfig, out: Path | None) -> None:
-        self.learner, self.val, self.config = learner, val, config
+    def __init__(
+        self,
+        learner: Learner,
+        val: LabeledImages | None,
+        config: TrainConfig,
+        out: Path | None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.learner, self.val, self.config, self.training = learner, val, config, training
         self.path = None if out is None else out / BEST
         self.best: dict[str, Tensor] | None = None
         if val is not None:
@@ -67,13 +75,13 @@ class BestKeeper:
         result.best_episode = int(record["episode"])
         self.best = {name: value.detach().clone() for name, value in state(backbone, self.learner).items()}
         if self.path is not None and rank() == 0:
-            save_weights(self.path, backbone, self.learner)
+            save_weights(self.path, backbone, self.learner, training=self.training)
 
     def put_back(self, best: dict[str, Tensor] | None, backbone: nn.Module) -> None:
         """Go on with the best weights of before; their file may be gone."""
         self.best = best
         if best is not None and self.path is not None and rank() == 0:
-            save_weights(self.path, backbone, self.learner, best)
+            save_weights(self.path, backbone, self.learner, best, self.training)
 
     @contextmanager
     def restoring(self, backbone: nn.Module) -> Iterator[None]:

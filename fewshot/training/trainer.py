@@ -14,16 +14,18 @@ import torch
 from torch import nn
 
 from fewshot.backbones import check_backbone, create_backbone, spec_of
+from fewshot.classifier import as_learner
 from fewshot.data.digest import digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.distributed import n_processes, process_group, rank, take_from_first
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.network import embed
 from fewshot.embedding.sources import sized
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.heap import give_back_memory, keeping_memory
-from fewshot.learners.base import Learner, as_learner
+from fewshot.learners.base import Learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
 from fewshot.training.keeping import BestKeeper
@@ -90,6 +92,7 @@ class MetaTrainer:
             backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share theirs
         self._architecture = backbone if isinstance(backbone, str) else ""
         self._network = None if isinstance(backbone, str) else backbone
+        self._began = "random" if isinstance(backbone, str) else "given"
         self.augment = augment
         self.device = torch.device(device)
         self.callbacks = callbacks
@@ -150,7 +153,7 @@ class MetaTrainer:
         config, folder = self.config, None if out is None else Path(out)
         drawing = sampler or partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
         episodes = drawing(train.labels, seed=config.seed)
-        keeper = BestKeeper(self.learner, val, config, folder)
+        keeper = BestKeeper(self.learner, val, config, folder, self._training(train, val))
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         with process_group(self.device):
@@ -188,8 +191,17 @@ class MetaTrainer:
         self._network.pretrained_cfg = {**config, **seen}
         self.learner.to(self.device)
         self._network.to(self.device)
+        if self.learner.learned:  # its weights are as wide as what the network gives
+            one = embed(self._network, train.images[:1])
+            self.learner.sized(one.shape[-1], self.config.seed, torch.from_numpy(one).to(self.device))
         take_from_first([*self._network.state_dict().values(), *self.learner.state_dict().values()])
         return self._network
+
+    def _training(self, train: LabeledImages, val: LabeledImages | None) -> dict[str, Any]:
+        """Return what a checkpoint says of its training: so that nobody measures it on these classes."""
+        classes = [label for data in (train, val) if data is not None for label in data.classes.tolist()]
+        plain = all(isinstance(label, (str, int)) for label in classes)
+        return {"classes": classes if plain else [str(label) for label in classes], "began": self._began}
 
     def _callbacks(self, folder: Path | None, progress: bool) -> list[Callback]:
         if rank() > 0:
@@ -203,8 +215,8 @@ class MetaTrainer:
         """Return what must be the same for a run to go on."""
         config = {k: v for k, v in asdict(self.config).items() if k not in ("save_every", "max_skipped")}
         learner = describe_learner(self.learner)
-        if self.learner.learn_temperature:
-            learner["params"].pop("temperature", None)  # training moves it
+        for name in [name for name in learner["params"] if getattr(self.learner, f"learn_{name}", False)]:
+            del learner["params"][name]  # training moves it
         augment = self.augment
         return {
             "config": config,

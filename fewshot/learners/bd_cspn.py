@@ -1,0 +1,68 @@
+"""BD-CSPN: prototypes rectified by the queries."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_number
+from fewshot.registry import register_learner
+from fewshot.similarity import pairwise_similarity
+from fewshot.statistics import Statistics
+from fewshot.transduction import class_means, rectify, support_as_keys
+
+
+@register_learner("bd-cspn")
+class BDCSPNLearner(Learner):
+    """Answer with the rectified prototype of the largest cosine to the shifted query. Transductive.
+
+    Queries are shifted onto the mean of the support (so a single one is answered as that mean, whatever it is: ask for
+    many at a time), take the class of the prototype of the largest cosine for a start, and count in it as
+    ``exp(sharpness cosine)``; ``logit[c] = cosine(shifted query, rectified prototype[c]) / temperature``. See
+    `fewshot.transduction.rectify`. O(n d) kept; O(n_way d) a query.
+
+    Parameters
+    ----------
+    sharpness : float, default=10.0
+        How much more a row counts that is near to its prototype; the paper's epsilon.
+    temperature : float, default=0.1
+        Logits are cosine / temperature.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+
+    References
+    ----------
+    J. Liu, L. Song, Y. Qin (2020). Prototype Rectification for Few-Shot Learning. ECCV. arXiv:1911.10713. There only
+    the surest queries of each class count, here all, each as its cosine says.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import BDCSPNLearner
+    >>> support, queries = torch.eye(2), torch.tensor([[3.0, 2.0], [2.0, 2.1], [2.0, 3.0]])
+    >>> BDCSPNLearner()(support, torch.tensor([0, 1]), queries, n_way=2).argmax(-1)
+    tensor([0, 1, 1])
+    """
+
+    indexable = False
+    transductive = True
+
+    def __init__(self, sharpness: float = 10.0, temperature: float = 0.1, learn_temperature: bool = False) -> None:
+        super().__init__("cosine", temperature, learn_temperature)
+        self.sharpness = check_number("sharpness", sharpness)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it is."""
+        return Statistics.of_support(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make every support embedding a key."""
+        return support_as_keys(statistics)
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return the logits of all queries, seen together."""
+        _, count = class_means(memory)
+        prototypes, queries = rectify(memory, queries, self.sharpness)
+        similarity = pairwise_similarity(queries, prototypes, "cosine")
+        return self.read(similarity, Memory.of_prototypes(prototypes, count))

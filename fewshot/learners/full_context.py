@@ -1,0 +1,110 @@
+"""Matching Networks with full-context embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_count
+from fewshot.registry import register_learner
+from fewshot.similarity import prepare_keys
+from fewshot.statistics import Statistics
+
+
+@register_learner("matching-fce")
+class FullContextLearner(Learner):
+    """Answer as Matching Networks do, where support and query are embedded anew in the light of the whole support.
+
+    The support x[1..n], in its order, is read by an LSTM in both directions: ``g[i] = x[i] + forward[i] +
+    backward[i]``. A query q is read by an LSTM of K steps that looks back at the support: ``h[k] = q + LSTM(q, [h[k-1],
+    r[k-1]])``, ``r[k] = sum over i of softmax(h[k] . g[i]) g[i]``; then
+    ``p(c | query) = sum over the support of c of softmax(cosine(h[K], g) / temperature)``. h[0] and r[0] are 0; sample
+    weights count in the last sum alone.
+
+    **Answers depend on the order of the support**, as in the paper; shuffle it, or average over orders, to see how
+    much. O(n d) kept; O(n d^2) to learn, O(K (d^2 + n d)) a query.
+
+    Parameters
+    ----------
+    metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
+        The paper uses the cosine.
+    temperature : float, default=0.1
+        Logits are similarity / temperature; the paper has none, which is 1.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+    n_steps : int, default=5
+        K, the steps of reading a query.
+    d : int, optional
+        Length of an embedding; by default that of the first one seen.
+
+    References
+    ----------
+    O. Vinyals, C. Blundell, T. Lillicrap, K. Kavukcuoglu, D. Wierstra (2016). Matching Networks for One Shot Learning.
+    NeurIPS. arXiv:1606.04080, appendix A. K is not said there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import FullContextLearner
+    >>> learner = FullContextLearner(d=2)
+    >>> learner(torch.eye(2), torch.tensor([0, 1]), torch.ones(3, 2), n_way=2).shape
+    torch.Size([3, 2])
+    """
+
+    indexable = False
+    learned = True
+    ordered = True
+
+    def __init__(
+        self,
+        metric: str = "cosine",
+        temperature: float = 0.1,
+        learn_temperature: bool = False,
+        n_steps: int = 5,
+        d: int | None = None,
+    ) -> None:
+        super().__init__(metric, temperature, learn_temperature)
+        self.n_steps = check_count("n_steps", n_steps)
+        if d is not None:
+            self.sized(d)
+
+    def build(self, d: int) -> None:
+        """Make both LSTMs."""
+        self.read_support = nn.LSTM(d, d, batch_first=True, bidirectional=True)
+        # What was read from the support stands beside the query: as good as beside the state, where the paper has it.
+        self.read_query = nn.LSTMCell(2 * d, d)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it is, in its order."""
+        return Statistics.of_support(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make a key of each support embedding, in the light of the others."""
+        x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
+        order = (weight == 0).int().argsort(dim=-1, stable=True)  # padding comes last, and is not read
+        x, labels, weight = _take(x, order), labels.gather(-1, order), weight.gather(-1, order)
+        flat, lengths = x.reshape(-1, *x.shape[-2:]), (weight > 0).sum(-1).flatten().clamp(min=1).cpu()
+        packed = pack_padded_sequence(flat, lengths, batch_first=True, enforce_sorted=False)
+        both, _ = pad_packed_sequence(self.read_support(packed)[0], batch_first=True, total_length=x.shape[-2])
+        forward, backward = both.reshape(*x.shape[:-1], 2 * x.shape[-1]).chunk(2, -1)
+        return Memory.of_keys(x + forward + backward, labels, weight, statistics.n_way)
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return the logits of queries that were read in the light of the support."""
+        absent = ~torch.isfinite(memory.log_weight).unsqueeze(-2)
+        hidden, cell, flat = queries, None, queries.reshape(-1, queries.shape[-1])
+        looked = torch.zeros_like(queries)
+        for _ in range(self.n_steps):
+            state = None if cell is None else (hidden.reshape(flat.shape), cell)
+            new, cell = self.read_query(torch.cat([flat, looked.reshape(flat.shape)], -1), state)
+            hidden = queries + new.reshape(queries.shape)
+            attention = (hidden @ memory.keys.mT).masked_fill(absent, -torch.inf).softmax(-1)
+            looked = attention @ memory.keys
+        return self.read(prepare_keys(memory.keys, self.metric).similarity(hidden), memory)
+
+
+def _take(x: Tensor, order: Tensor) -> Tensor:
+    return x.gather(-2, order.unsqueeze(-1).expand(x.shape))

@@ -1,0 +1,110 @@
+"""LaplacianShot: queries that lie near each other are answered alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_count, check_number
+from fewshot.registry import register_learner
+from fewshot.similarity import normalize, pairwise_similarity
+from fewshot.statistics import Statistics
+from fewshot.transduction import class_means, rectify, support_as_keys
+
+#: Similarities of queries to each other that are looked at at a time.
+CHUNK = 4_000_000
+
+
+@register_learner("laplacian-shot")
+class LaplacianShotLearner(Learner):
+    """Answer with the nearest prototype, and as the nearest other queries are answered. Transductive.
+
+    With a[q, c] the squared distances of queries of unit length to prototypes, y = softmax(-a) is replaced
+    `n_iterations` times by
+    ``softmax over c of -a[q, c] + smoothness * sum over the nearest queries p of q of y[p, c]``; the logits are what
+    stands in the last softmax, / temperature. Queries are shifted and prototypes rectified as in `BDCSPNLearner` first,
+    unless `sharpness` is None. O(n d) kept; O(q d + n_iterations n_neighbors n_way) a query.
+
+    Parameters
+    ----------
+    smoothness : float, default=0.7
+        What a neighbour counts; the paper's lambda.
+    n_neighbors : int, default=3
+        Queries that are near, the query itself left out.
+    n_iterations : int, default=20
+        Rounds; all of them are made, so that an answer does not depend on what else is in the batch.
+    sharpness : float, optional, default=10.0
+        How much more a row counts in rectification that is near to its prototype; None for plain class means.
+    temperature : float, default=1.0
+        Of the logits; the paper has none.
+
+    References
+    ----------
+    I. Ziko, J. Dolz, E. Granger, I. Ben Ayed (2020). Laplacian Regularized Few-Shot Learning. ICML. arXiv:2006.15486.
+    There embeddings are centred on the base classes before (`SimpleShotLearner`), and smoothness is chosen by shots.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import LaplacianShotLearner
+    >>> support, queries = torch.eye(2), torch.tensor([[3.0, 2.0], [2.0, 2.1], [2.0, 3.0]])
+    >>> LaplacianShotLearner()(support, torch.tensor([0, 1]), queries, n_way=2).argmax(-1)
+    tensor([0, 1, 1])
+    """
+
+    indexable = False
+    transductive = True
+
+    def __init__(
+        self,
+        smoothness: float = 0.7,
+        n_neighbors: int = 3,
+        n_iterations: int = 20,
+        sharpness: float | None = 10.0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__("sqeuclidean", temperature)
+        self.smoothness = check_number("smoothness", smoothness)
+        self.n_neighbors = check_count("n_neighbors", n_neighbors, 0)
+        self.n_iterations = check_count("n_iterations", n_iterations, 0)
+        self.sharpness = None if sharpness is None else check_number("sharpness", sharpness)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Scale each embedding to unit length."""
+        return normalize(x)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it is."""
+        return Statistics.of_support(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make every support embedding a key."""
+        return support_as_keys(statistics)
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return the logits of all queries, seen together."""
+        prototypes, count = class_means(memory)
+        if self.sharpness is not None:
+            prototypes, queries = rectify(memory, queries, self.sharpness)
+        unary = pairwise_similarity(queries, prototypes).masked_fill((count == 0).unsqueeze(-2), -torch.inf)
+        near = self._neighbours(queries)
+        index = near.flatten(-2).unsqueeze(-1)
+        index = index.expand(*index.shape[:-1], memory.n_way)
+        logits = unary
+        for _ in range(self.n_iterations):
+            answered = logits.softmax(-1).gather(-2, index).unflatten(-2, near.shape[-2:]).sum(-2)
+            logits = unary + self.smoothness * answered
+        return logits / self.temperature.to(logits)
+
+    def _neighbours(self, queries: Tensor) -> Tensor:
+        """Return the places (..., q, k) of the nearest other queries."""
+        n, x = queries.shape[-2], queries.detach()
+        k, places = max(min(self.n_neighbors, n - 1), 0), torch.arange(n, device=x.device)
+        size = max(1, CHUNK * n // max(x.shape[:-1].numel() * n, 1))
+        near = []
+        for rows in places.split(size):
+            likeness = pairwise_similarity(x[..., rows, :], x)
+            near.append(likeness.masked_fill(rows.unsqueeze(-1) == places, -torch.inf).topk(k, -1).indices)
+        return torch.cat(near, -2)

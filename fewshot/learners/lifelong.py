@@ -1,0 +1,172 @@
+"""A bounded memory for life: keys are refreshed by what is like them, and the oldest make room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fewshot.estimator import BaseFewShotClassifier
+from fewshot.learners.base import IGNORE, Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_count, check_number
+from fewshot.registry import register_learner
+from fewshot.similarity import normalize
+from fewshot.statistics import Statistics
+
+
+@register_learner("lifelong")
+class LifelongLearner(Learner):
+    """Answer with the classes of the keys of a memory of fixed size that support refreshes one image after another.
+
+    For each support embedding x of class y, in the order in which they come, with K the nearest key: if it is of class
+    y, it moves, ``K = (K + weight x) / |K + weight x|``; otherwise x becomes a key of class y, where one is free or in
+    the place of the key that was not touched for longest. x is scaled to unit length before. Then
+    ``p(c | query) ~ sum over the keys of c of exp(cosine(query, key) / temperature)``. The training loss is the margin
+    ``max(0, wrong - right + margin)`` of the logits, times the temperature, of the best wrong class and the right one:
+    nearly the best cosines.
+
+    **What is remembered depends on the order of the support**, as in the paper. It cannot be taken back row by row,
+    only class by class, and keys that made room do not come back. O(size d) kept, whatever was seen; O(size d) to learn
+    an image and to answer a query. (An image classifier keeps small pictures of all support beside it, for its pages.)
+
+    Parameters
+    ----------
+    size : int, default=1000
+        Keys at most.
+    temperature : float, default=0.025
+        The paper's is one by 40.
+    margin : float, default=0.1
+        Of the loss, in cosines.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+
+    References
+    ----------
+    L. Kaiser, O. Nachum, A. Roy, S. Bengio (2017). Learning to Remember Rare Events. ICLR. arXiv:1703.03129. There the
+    place among the oldest is drawn, only the 256 nearest keys are read, and the answer is the class of the nearest.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import LifelongLearner
+    >>> support = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
+    >>> learner = LifelongLearner(size=2)
+    >>> learner(support, torch.tensor([0, 1, 1]), torch.tensor([[2.0, 0.5]]), n_way=2).argmax(-1)
+    tensor([0])
+    """
+
+    ordered = True
+
+    def __init__(
+        self, size: int = 1000, temperature: float = 0.025, margin: float = 0.1, learn_temperature: bool = False
+    ) -> None:
+        super().__init__("cosine", temperature, learn_temperature)
+        self.size, self.margin = check_count("size", size), check_number("margin", margin)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it comes; `settle` makes it keys."""
+        return _with_mark(Statistics.of_support(support, labels, n_way, weight), 0.0)
+
+    def settle(self, statistics: Statistics) -> Statistics:
+        """Return the keys instead of the support that made them, oldest first."""
+        keys, labels, touched = self._remember(statistics)
+        places = touched.argsort()[(touched < 0).sum() :]
+        weight = torch.ones(len(places), dtype=keys.dtype)
+        return _with_mark(Statistics.of_support(keys[places], labels[places], statistics.n_way, weight), 1.0)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make the keys that are left when all support was shown."""
+        keys, labels, touched = self._remember(statistics)
+        return Memory.of_keys(keys, labels, (touched >= 0).to(keys.dtype), statistics.n_way)
+
+    def _remember(self, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keys (..., m, d), their classes (..., m), and which row touched them last, -1 where none did."""
+        x, label, weight, settled = (statistics.support[name] for name in ("x", "labels", "weight", "settled"))
+        batch, n = x.shape[:-2], x.shape[-2]
+        m = min(self.size, n)
+        x, keys = normalize(x), x.new_zeros((*batch, m, x.shape[-1]))
+        labels, touched = label.new_zeros((*batch, m)), label.new_full((*batch, m), -1)
+        for i in range(n):
+            row, y = x[..., i, :], label[..., i : i + 1]
+            likeness = (keys @ row.unsqueeze(-1)).squeeze(-1).detach().masked_fill(touched < 0, -torch.inf)
+            nearest = likeness.argmax(-1, keepdim=True)
+            known = (
+                (labels.gather(-1, nearest) == y) & (touched.gather(-1, nearest) >= 0) & ~settled[..., i : i + 1].bool()
+            )
+            place = torch.where(known, nearest, touched.argmin(-1, keepdim=True))
+            old = keys.gather(-2, place.unsqueeze(-1).expand(*batch, 1, x.shape[-1])).squeeze(-2)
+            new = normalize(torch.where(known, old + weight[..., i : i + 1] * row, row))
+            here = (torch.arange(m, device=x.device) == place) & (weight[..., i : i + 1] > 0)
+            keys = torch.where(here.unsqueeze(-1), new.unsqueeze(-2), keys)
+            labels, touched = torch.where(here, y, labels), torch.where(here, i, touched)
+        return keys, labels, touched
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean margin loss between the right class and the best wrong one, in cosines."""
+        real = labels != IGNORE
+        likeness, target = (logits * self.temperature.to(logits))[real], labels[real].unsqueeze(-1)
+        right = likeness.gather(-1, target).clamp(min=-1)
+        wrong = likeness.scatter(-1, target, -torch.inf).amax(-1, keepdim=True)
+        return torch.where(torch.isfinite(wrong), wrong - right + self.margin, 0).relu().mean()
+
+
+def _with_mark(statistics: Statistics, settled: float) -> Statistics:
+    """Return kept support with a mark at each row: 1 for a key that was made already."""
+    mark = torch.full_like(statistics.support["weight"], settled)
+    return replace(statistics, support={**statistics.support, "settled": mark})
+
+
+class LifelongClassifier(BaseFewShotClassifier):
+    """A bounded memory for life, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    size : int, default=1000
+        Keys at most, of all classes; see `LifelongLearner`.
+    temperature : float, default=0.025
+        Logits are similarity / temperature.
+    index, closed_set, on_invalid, reject, unknown_label
+        As for `MatchingClassifier`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels; one that had to make room for others stays, and is no longer the answer.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of keys of each class.
+    n_features_in_ : int
+        Length of an embedding.
+
+    References
+    ----------
+    L. Kaiser et al. (2017). Learning to Remember Rare Events. arXiv:1703.03129.
+
+    Examples
+    --------
+    >>> from fewshot import LifelongClassifier
+    >>> model = LifelongClassifier(size=2).fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    >>> model.partial_fit([[-1.0, 0.0]], ["left"]).predict([[1.0, 0.2], [-2.0, 0.0]])
+    array(['up', 'left'], dtype='<U5')
+    """
+
+    def __init__(
+        self,
+        size: int = 1000,
+        temperature: float = 0.025,
+        *,
+        index: str = "auto",
+        closed_set: bool = False,
+        on_invalid: str = "raise",
+        reject: float | str | None = None,
+        unknown_label: object = None,
+    ) -> None:
+        self.size = size
+        self.temperature = temperature
+        super().__init__(
+            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
+        )
+
+    def _make_learner(self) -> Learner:
+        return LifelongLearner(self.size, self.temperature)

@@ -1,0 +1,200 @@
+"""The Mahalanobis distance to each class, under a covariance of its own: Simple CNAPS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fewshot.estimator import BaseFewShotClassifier
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_number
+from fewshot.registry import register_learner
+from fewshot.similarity import pairwise_similarity
+from fewshot.statistics import Statistics
+
+
+@register_learner("mahalanobis")
+class MahalanobisLearner(Learner):
+    """Answer with the class whose mean is nearest under the covariance of the class, shrunk to that of all.
+
+    ``logit[c] = -(q - mean[c])' Q[c]^-1 (q - mean[c]) / (2 temperature)`` with
+    ``Q[c] = s Cov(support of c) + (1 - s) Cov(all support) + regularization I`` and ``s = n[c] / (n[c] + 1)``, n[c]
+    being the shots, or the sum of the sample weights, and covariances divided by their number.
+
+    No ``(n_way, d, d)`` array is made. Classes of as many shots share the second and third term, of which one matrix of
+    side min(n, d) is factored; what a class adds is of the rank of its shots, and inverted by Woodbury's identity:
+    O(n d) kept, O(n^2 d + n^3) to learn (each number of shots anew), O(n d) a query.
+
+    Parameters
+    ----------
+    regularization : float, default=1.0
+        What is added to each variance; the paper's beta.
+    temperature : float, default=1.0
+        The paper has none.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+
+    References
+    ----------
+    P. Bateni, R. Goyal, V. Masrani, F. Wood, L. Sigal (2020). Improved Few-Shot Visual Classification. CVPR.
+    arXiv:1912.03432. The network's adaptation to the task, its other half, is not here; its code divides covariances by
+    one less than their number.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import MahalanobisLearner
+    >>> support = torch.tensor([[-9.0, 0.0], [9.0, 0.0], [7.0, 4.0], [7.0, 4.2]])
+    >>> learner = MahalanobisLearner(regularization=0.1)
+    >>> learner(support, torch.tensor([0, 0, 1, 1]), torch.tensor([[8.0, 0.5]]), n_way=2).argmax(-1)
+    tensor([0])
+    """
+
+    indexable = False
+
+    def __init__(self, regularization: float = 1.0, temperature: float = 1.0, learn_temperature: bool = False) -> None:
+        super().__init__("sqeuclidean", temperature, learn_temperature)
+        self.regularization = check_number("regularization", regularization, 1e-9)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it is."""
+        return Statistics.of_support(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make a key of each class mean; beside them, factors of low rank of the inverse covariances."""
+        x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
+        count, means = statistics.count, statistics.means
+        total = count.sum(-1).clamp(min=torch.finfo(count.dtype).tiny)[..., None, None]
+        middle = (x * weight.unsqueeze(-1)).sum(-2, keepdim=True) / total
+        root = weight.sqrt().unsqueeze(-1)
+        spread, keys = (x - middle) * root, torch.where(count.unsqueeze(-1) > 0, means - middle, 0)
+        own = (x - means.gather(-2, labels.unsqueeze(-1).expand(x.shape))) * root
+        shots = count.unique()
+        shots = shots[shots > 0]
+        group = torch.searchsorted(shots, count).clamp(max=len(shots) - 1)
+        # Of one number of shots after another: (..., groups, r, r) with r = min(n, d).
+        share = 1 / ((shots + 1)[:, None, None] * total.unsqueeze(-3))
+        n, d = x.shape[-2:]
+        inner = (spread @ spread.mT if n < d else spread.mT @ spread).unsqueeze(-3)
+        side = torch.eye(min(n, d), dtype=x.dtype, device=x.device)
+        shared = inner + self.regularization / share * side if n < d else share * inner + self.regularization * side
+        extras = {"middle": middle, "spread": spread, "own": own, "labels": labels, "group": group}
+        extras |= {"factor": torch.linalg.cholesky(shared)}
+        # Rows of one class meet, under the shared part of their class; where two classes do, there is nothing.
+        gram = own.new_zeros((*own.shape[:-1], n))
+        for g, row in _rows_of_groups(extras):
+            gram = torch.where(row.unsqueeze(-1), _Shared(self, extras, g).products(own, own), gram)
+        same = labels.unsqueeze(-1) == labels.unsqueeze(-2)
+        own_shots = count.gather(-1, labels) + 1
+        within = torch.where(same, gram, 0) + torch.diag_embed(own_shots)
+        memory = Memory.of_prototypes(keys, count)
+        return replace(memory, extras={**extras, "within": torch.linalg.cholesky(within)})
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return minus half the squared distances / temperature."""
+        extras, means = memory.extras, memory.keys
+        q, labels = queries - extras["middle"], extras["labels"]
+        means_of_rows = means.gather(-2, labels.unsqueeze(-1).expand(extras["own"].shape))
+        distance = q.new_zeros((*q.shape[:-1], means.shape[-2]))
+        along = q.new_zeros((*q.shape[:-1], labels.shape[-1]))
+        for g, row in _rows_of_groups(extras):
+            shared = _Shared(self, extras, g)
+            of_class = (extras["group"] == g).unsqueeze(-2)
+            distance = torch.where(of_class, shared.distances(q, means), distance)
+            offset = shared.along(extras["own"], means_of_rows).unsqueeze(-2)
+            along = torch.where(row.unsqueeze(-2), shared.products(q, extras["own"]) - offset, along)
+        explained = torch.linalg.solve_triangular(extras["within"], along.mT, upper=False).mT.square()
+        index = labels.unsqueeze(-2).expand(explained.shape)
+        distance = distance - torch.zeros_like(distance).scatter_add(-1, index, explained)
+        return self.read(-distance / 2, memory)
+
+
+def _rows_of_groups(extras: Mapping[str, Tensor]) -> list[tuple[int, Tensor]]:
+    """Return each number of shots, as its place, and which rows are of a class that has as many."""
+    of_rows = extras["group"].gather(-1, extras["labels"])
+    return [(g, of_rows == g) for g in range(extras["factor"].shape[-3])]
+
+
+class _Shared:
+    """Products under the inverse of what classes of one number of shots share, P = (1 - s) Cov(all) + r I.
+
+    Where the support is smaller than the embedding, ``P^-1 = (I - A' (r / share I + A A')^-1 A) / r`` for its rows A.
+    """
+
+    def __init__(self, learner: MahalanobisLearner, extras: Mapping[str, Tensor], g: int) -> None:
+        self.factor, self.spread = extras["factor"][..., g, :, :], extras["spread"]
+        self.wide = self.spread.shape[-2] < self.spread.shape[-1]
+        self.regularization = learner.regularization
+
+    def _whitened(self, x: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.factor, self.spread @ x.mT if self.wide else x.mT, upper=False).mT
+
+    def products(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x' P^-1 y of every pair of rows."""
+        product = self._whitened(x) @ self._whitened(y).mT
+        return (x @ y.mT - product) / self.regularization if self.wide else product
+
+    def along(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x' P^-1 y row by row."""
+        product = (self._whitened(x) * self._whitened(y)).sum(-1)
+        return ((x * y).sum(-1) - product) / self.regularization if self.wide else product
+
+    def distances(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return (x - y)' P^-1 (x - y) of every pair of rows."""
+        whitened = -pairwise_similarity(self._whitened(x), self._whitened(y))
+        return (-pairwise_similarity(x, y) - whitened) / self.regularization if self.wide else whitened
+
+
+class MahalanobisClassifier(BaseFewShotClassifier):
+    """The Mahalanobis distance to each class, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    regularization : float, default=1.0
+        What is added to each variance; see `MahalanobisLearner`.
+    temperature : float, default=1.0
+        Logits are minus half the squared distances / temperature.
+    closed_set, on_invalid, reject, unknown_label
+        As for `PrototypicalClassifier`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class.
+    n_features_in_ : int
+        Length of an embedding.
+
+    References
+    ----------
+    P. Bateni et al. (2020). Improved Few-Shot Visual Classification. arXiv:1912.03432.
+
+    Examples
+    --------
+    >>> from fewshot import MahalanobisClassifier
+    >>> X, y = [[-9.0, 0.0], [9.0, 0.0], [7.0, 4.0], [7.0, 4.2]], ["long", "long", "round", "round"]
+    >>> MahalanobisClassifier(regularization=0.1).fit(X, y).predict([[8.0, 0.5]])
+    array(['long'], dtype='<U5')
+    """
+
+    def __init__(
+        self,
+        regularization: float = 1.0,
+        temperature: float = 1.0,
+        *,
+        closed_set: bool = False,
+        on_invalid: str = "raise",
+        reject: float | str | None = None,
+        unknown_label: object = None,
+    ) -> None:
+        self.regularization = regularization
+        self.temperature = temperature
+        super().__init__(closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label)
+
+    def _make_learner(self) -> Learner:
+        return MahalanobisLearner(self.regularization, self.temperature)

@@ -1,0 +1,91 @@
+"""Relation Networks: a learned similarity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewshot.learners.base import IGNORE, Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_count
+from fewshot.registry import register_learner
+from fewshot.statistics import Statistics
+
+#: Numbers that the hidden layer of one chunk of queries may hold.
+CHUNK = 4_000_000
+
+
+@register_learner("relation")
+class RelationLearner(Learner):
+    """Answer with the class to which a small network finds the query most related.
+
+    ``logit[c] = sigmoid(w . relu(A mean(support of c) + B query + b) + a) / temperature``; the loss is the squared
+    difference of the sigmoid to 1 for the true class and to 0 for the others. O(n_way d) kept; O(d hidden) for each
+    query and each class, and O(n_way hidden) for each pair, a chunk of queries at a time.
+
+    Parameters
+    ----------
+    hidden : int, default=64
+        Width of the network.
+    temperature : float, default=0.1
+        For probabilities; the loss does not depend on it.
+    d : int, optional
+        Length of an embedding; by default that of the first one seen.
+
+    References
+    ----------
+    F. Sung, Y. Yang, L. Zhang, T. Xiang, P. Torr, T. Hospedales (2018). Learning to Compare: Relation Network for
+    Few-Shot Learning. CVPR. arXiv:1711.06025. There the network looks at maps of features with convolutions, and a
+    class of several shots is their sum, not their mean.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import RelationLearner
+    >>> learner = RelationLearner(d=2)
+    >>> logits = learner(torch.eye(2), torch.tensor([0, 1]), torch.ones(3, 2), n_way=2)
+    >>> logits.shape
+    torch.Size([3, 2])
+    """
+
+    indexable = False
+    learned = True
+
+    def __init__(self, hidden: int = 64, temperature: float = 0.1, d: int | None = None) -> None:
+        super().__init__("dot", temperature)
+        self.hidden = check_count("hidden", hidden)
+        if d is not None:
+            self.sized(d)
+
+    def build(self, d: int) -> None:
+        """Make both layers, the first in two halves."""
+        self.of_class = nn.Linear(d, self.hidden)
+        self.of_query = nn.Linear(d, self.hidden, bias=False)
+        self.out = nn.Linear(self.hidden, 1)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep class sums and counts."""
+        return Statistics.of_sums(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make one key a class: its mean."""
+        return Memory.of_prototypes(statistics.means, statistics.count)
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return the relation of each query to each class / temperature."""
+        classes = self.of_class(memory.keys).unsqueeze(-3)
+        size = max(1, CHUNK // max(classes.numel(), 1))
+        parts = [
+            self.out((classes + self.of_query(part).unsqueeze(-2)).relu()).squeeze(-1)
+            for part in queries.split(size, -2)
+        ]
+        return self.read(torch.cat(parts, -2).sigmoid(), memory)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean squared error of the relations of all classes that have support."""
+        real = labels != IGNORE
+        relation = (logits * self.temperature.to(logits))[real]
+        there = torch.isfinite(relation)
+        wanted = F.one_hot(labels[real], logits.shape[-1]).to(logits)
+        return (torch.where(there, relation, 0) - torch.where(there, wanted, 0)).square().sum() / there.sum()

@@ -1,0 +1,153 @@
+"""Ridge regression in closed form: R2D2."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.estimator import BaseFewShotClassifier
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_number
+from fewshot.registry import register_learner
+from fewshot.rows import sum_by_class
+from fewshot.statistics import Statistics
+
+
+@register_learner("ridge")
+class RidgeLearner(Learner):
+    """Answer by ridge regression from embeddings to one-hot labels, solved in closed form.
+
+    ``W = argmin sum over the support i of weight[i] |x[i] W - onehot(label[i])|^2 + regularization |W|^2``,
+    ``logit[c] = query W[:, c] / temperature``. With X the support, D its weights and Y the one-hot labels,
+    ``W = (X'DX + r I)^-1 X'DY``, and where the support is smaller than the embedding, by Woodbury's identity,
+    ``W = X'S (S XX' S + r I)^-1 S Y`` with S the root of D: O(n d) kept, O(n d min(n, d)) to learn, O(n_way d) a query.
+
+    Parameters
+    ----------
+    regularization : float, default=1.0
+        r; the larger, the nearer the answer is to that of class sums.
+    temperature : float, default=0.1
+        One by the factor on the answers that the paper learns.
+    learn_temperature, learn_regularization : bool, default=False
+        Whether meta-training adjusts them, as in the paper.
+
+    References
+    ----------
+    L. Bertinetto, J. Henriques, P. Torr, A. Vedaldi (2019). Meta-learning with differentiable closed-form solvers.
+    ICLR. arXiv:1805.08136. There a bias is learned as well, which does nothing to a softmax. The support is kept, not
+    ``X'DX``: so a class can be removed again.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import RidgeLearner
+    >>> support = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> RidgeLearner(temperature=1.0)(support, torch.tensor([0, 1]), torch.tensor([[1.0, 0.5]]), n_way=2)
+    tensor([[0.5000, 0.2500]])
+    """
+
+    log_regularization: nn.Parameter | None
+
+    def __init__(
+        self,
+        regularization: float = 1.0,
+        temperature: float = 0.1,
+        learn_temperature: bool = False,
+        learn_regularization: bool = False,
+    ) -> None:
+        super().__init__("dot", temperature, learn_temperature)
+        self._fixed_regularization = check_number("regularization", regularization, 1e-9)
+        start = nn.Parameter(torch.tensor(math.log(regularization))) if learn_regularization else None
+        self.register_parameter("log_regularization", start)
+
+    @property
+    def regularization(self) -> Tensor:
+        """What is added to the diagonal, a scalar tensor; differentiable if it is learned."""
+        if self.log_regularization is not None:
+            return self.log_regularization.exp()
+        return torch.tensor(self._fixed_regularization, dtype=torch.float64)
+
+    @property
+    def learn_regularization(self) -> bool:
+        """Whether meta-training adjusts it."""
+        return self.log_regularization is not None
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support as it is."""
+        return Statistics.of_support(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make one key a class: its column of the solution."""
+        x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
+        n, d = x.shape[-2:]
+        scaled = x * weight.sqrt().unsqueeze(-1)
+        ridge = self.regularization.to(x) * torch.eye(min(n, d), dtype=x.dtype, device=x.device)
+        if n <= d:
+            solved = _solve(scaled @ scaled.mT + ridge, scaled) * weight.sqrt().unsqueeze(-1)
+            keys = sum_by_class(solved, labels, statistics.n_way)
+        else:
+            sums = sum_by_class(x * weight.unsqueeze(-1), labels, statistics.n_way)
+            keys = _solve(scaled.mT @ scaled + ridge, sums.mT).mT
+        return Memory.of_prototypes(keys, statistics.count)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve for a positive definite `matrix`."""
+    return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
+
+
+class RidgeFewShotClassifier(BaseFewShotClassifier):
+    """Ridge regression on embeddings, in scikit-learn's manner; it learns new classes as it goes.
+
+    Parameters
+    ----------
+    regularization : float, default=1.0
+        What is added to the diagonal; see `RidgeLearner`.
+    temperature : float, default=0.1
+        Logits are answers / temperature.
+    index, closed_set, on_invalid, reject, unknown_label
+        As for `PrototypicalClassifier`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class.
+    n_features_in_ : int
+        Length of an embedding.
+
+    References
+    ----------
+    L. Bertinetto et al. (2019). Meta-learning with differentiable closed-form solvers. arXiv:1805.08136.
+
+    Examples
+    --------
+    >>> from fewshot import RidgeFewShotClassifier
+    >>> model = RidgeFewShotClassifier().fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    >>> model.predict([[0.2, 3.0]])
+    array(['up'], dtype='<U5')
+    """
+
+    def __init__(
+        self,
+        regularization: float = 1.0,
+        temperature: float = 0.1,
+        *,
+        index: str = "auto",
+        closed_set: bool = False,
+        on_invalid: str = "raise",
+        reject: float | str | None = None,
+        unknown_label: object = None,
+    ) -> None:
+        self.regularization = regularization
+        self.temperature = temperature
+        super().__init__(
+            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
+        )
+
+    def _make_learner(self) -> Learner:
+        return RidgeLearner(self.regularization, self.temperature)

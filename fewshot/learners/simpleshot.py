@@ -1,0 +1,158 @@
+"""SimpleShot: the nearest prototype of embeddings that were centred and scaled to unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fewshot.errors import UnknownNameError
+from fewshot.estimator import BaseFewShotClassifier
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.registry import register_learner
+from fewshot.similarity import normalize
+from fewshot.statistics import Statistics
+
+NORMALIZATIONS = ("UN", "L2N", "CL2N")
+
+
+@register_learner("simpleshot")
+class SimpleShotLearner(Learner):
+    """Answer with the nearest prototype, of embeddings that are normalised one by one.
+
+    ``logit[c] = similarity(f(query), mean(f(support of c))) / temperature`` with ``f(x) = x`` for ``UN``,
+    ``x / |x|`` for ``L2N`` and ``(x - center) / |x - center|`` for ``CL2N``. O(n_way d) kept, O(n_way d) a query.
+
+    Parameters
+    ----------
+    normalization : {"L2N", "CL2N", "UN"}, default="L2N"
+        What is done to each embedding. The paper finds ``CL2N`` best; it needs a `center`.
+    center : sequence of d floats, optional
+        For ``CL2N`` the mean embedding of the *base* classes, those that the backbone was trained on: never of a
+        support set, nor of test classes.
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        The paper's nearest neighbour is that of the Euclidean distance.
+    temperature : float, default=0.1
+        Logits are similarity / temperature. The paper has none, since it needs no probabilities.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+
+    References
+    ----------
+    Y. Wang, W.-L. Chao, K. Weinberger, L. van der Maaten (2019). SimpleShot: Revisiting Nearest-Neighbor
+    Classification for Few-Shot Learning. arXiv:1911.04623. There, too, a class of several shots is their mean.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import SimpleShotLearner
+    >>> learner = SimpleShotLearner("CL2N", center=[1.0, 1.0])
+    >>> support = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
+    >>> learner(support, torch.tensor([0, 1]), torch.tensor([[1.1, 1.0]]), n_way=2).argmax(-1)
+    tensor([0])
+    """
+
+    def __init__(
+        self,
+        normalization: str = "L2N",
+        center: Sequence[float] | None = None,
+        metric: str = "sqeuclidean",
+        temperature: float = 0.1,
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__(metric, temperature, learn_temperature)
+        if normalization not in NORMALIZATIONS:
+            raise UnknownNameError("normalization", normalization, NORMALIZATIONS)
+        if (center is None) == (normalization == "CL2N"):
+            raise ValueError(
+                "CL2N needs center, the mean embedding of the base classes"
+                if center is None
+                else f"center is for CL2N, and normalization is {normalization!r}; leave one of the two out"
+            )
+        self.normalization = normalization
+        # Not a buffer: episodes are answered in the precision of the embeddings.
+        self.center = None if center is None else torch.as_tensor(center, dtype=torch.float64)
+        if self.center is not None and not (self.center.ndim == 1 and torch.isfinite(self.center).all()):
+            raise ValueError(f"center has shape {tuple(self.center.shape)}; expected d finite numbers, (d,)")
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Centre and scale each embedding."""
+        if self.normalization == "UN":
+            return x
+        if self.center is None:
+            return normalize(x)
+        if len(self.center) != x.shape[-1]:
+            raise ValueError(f"center has {len(self.center)} numbers and the embeddings {x.shape[-1]} dimensions")
+        return normalize(x - self.center.to(x))
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep class sums and counts."""
+        return Statistics.of_sums(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make one key a class: its mean."""
+        return Memory.of_prototypes(statistics.means, statistics.count)
+
+
+class SimpleShotClassifier(BaseFewShotClassifier):
+    """SimpleShot on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    normalization : {"L2N", "CL2N", "UN"}, default="L2N"
+        What is done to each embedding; see `SimpleShotLearner`.
+    center : array-like of d floats, optional
+        For ``CL2N`` the mean embedding of the base classes.
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
+    temperature : float, default=0.1
+        Logits are similarity / temperature.
+    index, closed_set, on_invalid, reject, unknown_label
+        As for `PrototypicalClassifier`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class.
+    n_features_in_ : int
+        Length of an embedding.
+
+    References
+    ----------
+    Y. Wang et al. (2019). SimpleShot. arXiv:1911.04623.
+
+    Examples
+    --------
+    >>> from fewshot import SimpleShotClassifier
+    >>> model = SimpleShotClassifier("CL2N", center=[1.0, 1.0]).fit([[3.0, 1.0], [1.0, 2.0]], ["right", "up"])
+    >>> model.predict([[1.0, 1.1]])
+    array(['up'], dtype='<U5')
+    """
+
+    def __init__(
+        self,
+        normalization: str = "L2N",
+        center: Sequence[float] | None = None,
+        metric: str = "sqeuclidean",
+        temperature: float = 0.1,
+        *,
+        index: str = "auto",
+        closed_set: bool = False,
+        on_invalid: str = "raise",
+        reject: float | str | None = None,
+        unknown_label: object = None,
+    ) -> None:
+        self.normalization = normalization
+        self.center = center
+        self.metric = metric
+        self.temperature = temperature
+        super().__init__(
+            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
+        )
+
+    def _make_learner(self) -> Learner:
+        return SimpleShotLearner(self.normalization, self.center, self.metric, self.temperature)

@@ -1,0 +1,84 @@
+"""Prototypes refined by soft k-means on the queries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.parameters import check_count
+from fewshot.registry import register_learner
+from fewshot.similarity import pairwise_similarity
+from fewshot.statistics import Statistics
+
+
+@register_learner("soft-k-means")
+class SoftKMeansLearner(Learner):
+    """Answer with the nearest prototype after the queries have moved it. Transductive.
+
+    From the class means P: ``z[q, c] = softmax over c of similarity(q, P[c]) / temperature``, then
+    ``P[c] = (n[c] mean(support of c) + sum over q of z[q, c] q) / (n[c] + sum over q of z[q, c])``, `n_iterations`
+    times; ``logit[c] = similarity(query, P[c]) / temperature``. O(n_way d) kept; O(n_iterations n_way d) a query.
+
+    Parameters
+    ----------
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Similarity.
+    temperature : float, default=1.0
+        Logits are similarity / temperature; the paper has none.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+    n_iterations : int, default=1
+        The paper takes one.
+
+    References
+    ----------
+    M. Ren, E. Triantafillou, S. Ravi, J. Snell, K. Swersky, J. Tenenbaum, H. Larochelle, R. Zemel (2018). Meta-Learning
+    for Semi-Supervised Few-Shot Classification. ICLR. arXiv:1803.00676. There the unlabelled images are others than the
+    queries, and may be of other classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import SoftKMeansLearner
+    >>> queries = torch.tensor([[1.0], [2.0], [5.0], [6.0]])
+    >>> SoftKMeansLearner()(torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1]), queries, n_way=2).argmax(-1)
+    tensor([0, 0, 1, 1])
+    """
+
+    indexable = False
+    transductive = True
+
+    def __init__(
+        self,
+        metric: str = "sqeuclidean",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        n_iterations: int = 1,
+    ) -> None:
+        super().__init__(metric, temperature, learn_temperature)
+        self.n_iterations = check_count("n_iterations", n_iterations, 0)
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep class sums and counts."""
+        return Statistics.of_sums(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Make one key a class, its mean, and keep the counts."""
+        memory = Memory.of_prototypes(statistics.means, statistics.count)
+        return replace(memory, extras={"count": statistics.count})
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return the logits of all queries, seen together."""
+        count, prototypes = memory.extras["count"].unsqueeze(-1), memory.keys
+        for _ in range(self.n_iterations):
+            share = self._logits(queries, prototypes, memory).softmax(-1).mT
+            prototypes = (count * memory.keys + share @ queries) / (count + share.sum(-1, keepdim=True)).clamp(
+                min=1e-30
+            )
+        return self._logits(queries, prototypes, memory)
+
+    def _logits(self, queries: Tensor, prototypes: Tensor, memory: Memory) -> Tensor:
+        return self.read(pairwise_similarity(queries, prototypes, self.metric), memory)

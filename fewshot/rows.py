@@ -1,0 +1,69 @@
+"""Rows of a support set: padding made harmless, and sums by class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return support, labels and weight with padding made harmless: zero rows of class 0 with weight 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or a label of a real support row is outside 0..n_way-1.
+    """
+    if support.dim() < 2 or labels.shape != support.shape[:-1]:
+        raise ValueError(
+            f"support has shape {tuple(support.shape)} and labels {tuple(labels.shape)}; "
+            "expected (..., n, d) and (..., n)"
+        )
+    if weight is None:
+        weight = support.new_ones(labels.shape)
+    elif weight.shape != labels.shape:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; expected that of labels, {tuple(labels.shape)}")
+    elif not (weight >= 0).all():
+        raise ValueError("a weight is negative or NaN; expected numbers of at least 0, 0 for padding")
+    real = weight > 0
+    labels = torch.where(real, labels, 0)
+    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+    if low < 0 or high >= n_way:
+        raise ValueError(f"labels run from {low} to {high}; expected integers in 0..{n_way - 1}")
+    return torch.where(real.unsqueeze(-1), support, 0), labels, torch.where(real, weight, 0).to(support.dtype)
+
+
+def sum_by_class(values: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Sum rows over each class.
+
+    Rows are added in place, class by class: no one-hot matrix, so a million classes fit.
+
+    Parameters
+    ----------
+    values : Tensor of shape (..., n, k)
+        Rows.
+    labels : Tensor of shape (..., n)
+        Their classes, integers in 0..n_way-1.
+    n_way : int
+        Number of classes.
+
+    Returns
+    -------
+    Tensor of shape (..., n_way, k)
+        The sums; 0 for a class without rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import sum_by_class
+    >>> sum_by_class(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 1, 1]), 2)
+    tensor([[1.],
+            [6.]])
+    """
+    batch = labels.shape[:-1]
+    n_episodes = batch.numel()
+    offset = torch.arange(n_episodes, device=labels.device).unsqueeze(-1) * n_way
+    flat = (labels.reshape(n_episodes, -1) + offset).flatten()
+    rows = values.reshape(-1, values.shape[-1])
+    sums = values.new_zeros((n_episodes * n_way, values.shape[-1])).index_add(0, flat, rows)
+    return sums.reshape(*batch, n_way, values.shape[-1])

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from fewshot import PTMAPLearner, SoftKMeansLearner
+
+
+def gaussian_like(x, power):
+    y = np.array([np.sign(v) * (abs(v) + 1e-6) ** power for v in x])
+    return y / np.sqrt(sum(y * y))
+
+
+def sinkhorn(scores, columns):
+    """Columns to what is wanted and rows to 1 in turn, until nothing moves."""
+    plan = np.exp(scores - scores.max())
+    for _ in range(20_000):
+        found = plan.sum(0)
+        plan = plan * (columns / found)
+        plan = plan / plan.sum(1, keepdims=True)
+        if np.abs(found - columns).max() < 1e-12:
+            break
+    return plan
+
+
+def oracle(support, labels, weight, queries, n_way, prior, power=0.5, regularization=10.0, n_iterations=10, rate=0.2):
+    """Log-probabilities by loops over classes and queries, with the paper's distances as they are."""
+    present = [c for c in range(n_way) if c in labels]
+    support = np.array([gaussian_like(x, power) for x in support])
+    queries = np.array([gaussian_like(x, power) for x in queries])
+    count = np.array([sum(weight[labels == c]) for c in present])
+    total = np.array([sum(weight[labels == c, None] * support[labels == c]) for c in present])
+    share = {"uniform": np.ones(len(present)), "support": count}.get(prior)
+    prototypes = total / count[:, None]
+
+    def spread():
+        scores = np.array([[-regularization * sum((q - p) ** 2) for p in prototypes] for q in queries])
+        if share is None:
+            e = np.exp(scores)
+            return e / e.sum(1, keepdims=True)
+        return sinkhorn(scores, len(queries) * share / share.sum())
+
+    for _ in range(n_iterations):
+        z = spread()
+        for i in range(len(present)):
+            target = (total[i] + sum(z[j, i] * q for j, q in enumerate(queries))) / (count[i] + sum(z[:, i]))
+            prototypes[i] = (1 - rate) * prototypes[i] + rate * target
+    logits = np.full((len(queries), n_way), -np.inf)
+    logits[:, present] = np.log(spread())
+    return logits
+
+
+def episode(seed, n_query, shots=(1, 4, 0, 2), d=8):
+    """Uneven support in mixed order with sample weights; one class is absent, and some numbers are below 0."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(shots)), shots))
+    support, queries = rng.normal(1, 1, (len(labels), d)), rng.normal(1, 1, (n_query, d))
+    return support, labels, rng.uniform(0.2, 3, len(labels)), queries
+
+
+def answer(learner, support, labels, weight, queries, n_way=4):
+    support, labels, weight, queries = map(torch.from_numpy, (support, labels, weight, queries))
+    return learner(support, labels, queries, n_way, weight).numpy()
+
+
+@pytest.mark.parametrize("n_query", [1, 2, 9])
+@pytest.mark.parametrize("prior", ["uniform", "support", "none"])
+@pytest.mark.parametrize("seed", range(2))
+def test_it_is_its_formula(seed, prior, n_query):
+    data = episode(seed, n_query)
+    np.testing.assert_allclose(answer(PTMAPLearner(prior), *data), oracle(*data, 4, prior), rtol=1e-6)
+
+
+def test_other_parameters_are_those_of_the_formula():
+    data = episode(5, 7)
+    parameters = {"power": 1.3, "regularization": 3.0, "n_iterations": 4, "rate": 0.7}
+    found = answer(PTMAPLearner("uniform", **parameters), *data)
+    np.testing.assert_allclose(found, oracle(*data, 4, "uniform", **parameters), rtol=1e-6)
+
+
+def test_a_prior_is_what_the_answers_add_up_to():
+    support, labels, weight, queries = episode(2, 12)
+    count = np.bincount(labels, weight, minlength=4)
+    for prior, share in (("uniform", np.array([1, 1, 0, 1]) / 3), ("support", count / count.sum())):
+        probabilities = np.exp(answer(PTMAPLearner(prior), support, labels, weight, queries))
+        np.testing.assert_allclose(probabilities.sum(0), 12 * share, atol=1e-8, rtol=0)
+        np.testing.assert_allclose(probabilities.sum(1), 1)
+
+
+def test_without_a_prior_and_with_full_steps_it_is_soft_k_means():
+    support, labels, weight, queries = episode(4, 6)
+    prepared = [np.array([gaussian_like(x, 0.5) for x in rows]) for rows in (support, queries)]
+    expected = answer(SoftKMeansLearner(temperature=0.1, n_iterations=3), prepared[0], labels, weight, prepared[1])
+    found = answer(PTMAPLearner("none", n_iterations=3, rate=1.0), support, labels, weight, queries)
+    np.testing.assert_allclose(found, torch.from_numpy(expected).log_softmax(-1).numpy(), rtol=1e-9)
+
+
+def test_without_an_iteration_and_a_prior_it_is_the_nearest_prototype():
+    data = episode(4, 6)
+    found = answer(PTMAPLearner("none", n_iterations=0), *data)
+    np.testing.assert_allclose(found, oracle(*data, 4, "none", n_iterations=0), rtol=1e-9)
+
+
+def test_bad_numbers_and_priors_are_named():
+    for name in ("power", "regularization", "rate"):
+        for value in (0, -1.0, float("nan"), float("inf"), "1"):
+            with pytest.raises(ValueError, match=rf"{name} is {value!r}; expected a number above 0"):
+                PTMAPLearner(**{name: value})
+    for value in (-1, 2.0, "3"):
+        with pytest.raises(ValueError, match=rf"n_iterations is {value!r}; expected a whole number of at least 0"):
+            PTMAPLearner(n_iterations=value)
+    with pytest.raises(ValueError, match="no prior is called 'uniforn'; did you mean 'uniform'"):
+        PTMAPLearner("uniforn")

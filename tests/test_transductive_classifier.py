@@ -1,0 +1,114 @@
+"""The classifier of transductive learners: the queries of one call are answered together."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+
+import fewshot.fitted
+from fewshot import (
+    BDCSPNLearner,
+    FewShotClassifier,
+    PrototypicalLearner,
+    PTMAPLearner,
+    SoftKMeansLearner,
+    TransductiveClassifier,
+)
+
+RNG = np.random.default_rng(0)
+X, QUERIES = RNG.normal(size=(11, 4)), RNG.normal(size=(7, 4))
+Y = np.array(["owl", "ant", "bee", "bee"] * 2 + ["ant", "owl", "ant"])
+NAMES = ["soft-k-means", "bd-cspn", "laplacian-shot", "pt-map"]
+each_learner = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.mark.parametrize("learner", [PTMAPLearner("support"), SoftKMeansLearner("cosine", 0.2), BDCSPNLearner(3.0)])
+def test_its_logits_are_those_of_the_learner_on_the_whole_call(learner):
+    model = TransductiveClassifier(learner).fit(X, Y)
+    codes = torch.from_numpy(np.unique(Y, return_inverse=True)[1])
+    logits = learner(torch.from_numpy(X), codes, torch.from_numpy(QUERIES), 3)
+    np.testing.assert_allclose(model.decision_function(QUERIES), logits.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(model.predict_proba(QUERIES), logits.softmax(-1).numpy(), rtol=1e-9)
+    np.testing.assert_array_equal(model.predict(QUERIES), model.classes_[logits.argmax(-1)])
+
+
+@each_learner
+def test_a_call_is_not_cut_into_parts(name, monkeypatch):
+    model = TransductiveClassifier(name).fit(X, Y)
+    whole = model.decision_function(QUERIES)
+    parts = np.concatenate([model.decision_function(QUERIES[:3]), model.decision_function(QUERIES[3:])])
+    assert not np.allclose(parts, whole)
+    monkeypatch.setattr(fewshot.fitted, "CHUNK_BYTES", 8)
+    np.testing.assert_array_equal(model.decision_function(QUERIES), whole)
+
+
+@each_learner
+def test_answers_do_not_depend_on_what_was_asked_before(name):
+    model = TransductiveClassifier(name).fit(X, Y)
+    first = model.predict_proba(QUERIES)
+    model.predict(QUERIES[:3] * 5 - 2)
+    np.testing.assert_array_equal(model.predict_proba(QUERIES), first)
+
+
+@each_learner
+def test_no_query_has_no_answer(name):
+    model = TransductiveClassifier(name).fit(X, Y)
+    for rejecting in (model, clone(model).set_params(reject=0.5).fit(X, Y)):
+        assert rejecting.predict(np.empty((0, 4))).shape == (0,)
+        assert rejecting.predict(np.empty((0, 4))).dtype.kind == "U"
+    assert model.predict_proba(np.empty((0, 4))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("learner", [PrototypicalLearner(), "prototypical"])
+def test_an_inductive_learner_is_refused(learner):
+    for method in ("fit", "partial_fit"):
+        model = TransductiveClassifier(learner)
+        with pytest.raises(TypeError, match="PrototypicalLearner is not transductive; use FewShotClassifier"):
+            getattr(model, method)(X, Y)
+        assert not hasattr(model, "model_")
+
+
+@each_learner
+def test_the_inductive_classifier_refuses_it(name):
+    with pytest.raises(TypeError, match=r"Learner is transductive; use TransductiveClassifier"):
+        FewShotClassifier(name).fit(X, Y)
+
+
+@each_learner
+def test_it_grows_forgets_and_is_pickled(name):
+    whole, grown = TransductiveClassifier(name).fit(X, Y), TransductiveClassifier(name)
+    for rows in ([9, 0], [1, 2, 3, 4, 5], [6, 7, 8, 10]):
+        grown.partial_fit(X[rows], Y[rows])
+    expected = whole.decision_function(QUERIES)
+    np.testing.assert_allclose(grown.decision_function(QUERIES), expected, rtol=1e-9)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(whole)).decision_function(QUERIES), expected)
+    less = TransductiveClassifier(name).fit(X[3:], Y[3:])
+    np.testing.assert_allclose(
+        whole.remove(X[:3], Y[:3]).decision_function(QUERIES), less.decision_function(QUERIES), rtol=1e-9
+    )
+
+
+def test_a_class_that_was_only_announced_is_never_the_answer_and_a_closed_set_stays_closed():
+    model = TransductiveClassifier("pt-map", closed_set=True).partial_fit(X, Y, classes=["ant", "bee", "cat", "owl"])
+    assert "cat" not in model.predict(QUERIES)
+    np.testing.assert_array_equal(model.predict_proba(QUERIES)[:, 2], 0)
+    with pytest.raises(ValueError, match=r"new classes \['dog'\], but closed_set=True"):
+        model.partial_fit(X[:1], ["dog"])
+
+
+def test_what_is_not_close_is_unknown():
+    model = TransductiveClassifier(SoftKMeansLearner(temperature=2.0, n_iterations=0), reject=-1.5).fit([[0.0]], ["a"])
+    assert model.predict([[1.0], [2.0]]).tolist() == ["a", "unknown"]
+
+
+@each_learner
+def test_it_works_in_cross_validation(name):
+    rng = np.random.default_rng(1)
+    y = np.arange(60) % 3
+    centres = 4 * np.eye(5)[:3] + 1
+    scores = cross_val_score(TransductiveClassifier(name), centres[y] + rng.normal(size=(60, 5)), y, cv=4)
+    assert scores.shape == (4,)
+    assert scores.mean() > 0.9
