@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +73,8 @@ class PreparedKeys:
         """Return the similarities (q, k) of what `rank` has given for some keys."""
         if self.sqnorm is None:
             return ranks
-        return (ranks - prepared.square().sum(-1, keepdim=True)).clamp(max=0)
+        x = prepared.numpy()  # without a copy of squares
+        return ranks.sub(torch.from_numpy(np.einsum("ij,ij->i", x, x))[:, None]).clamp_(max=0)
 
     def part(self, start: int, stop: int) -> PreparedKeys:
         """Return some of unbatched keys."""

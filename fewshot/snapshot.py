@@ -224,7 +224,7 @@ class KeySnapshot:
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""
         ids, ranks = torch.empty((len(queries), 0), dtype=torch.long), queries.new_empty((len(queries), 0))
-        start, part, x = 0, self.prepare(self.keys[:0]), queries.double()
+        start, part, x = 0, self.prepare(self.keys[:0]), queries
         for part in self._parts(queries, k):
             x = part.prepare_queries(queries.to(part.keys.dtype)) if not start else x
             found, m = part.rank(x), len(part.keys)
