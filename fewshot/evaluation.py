@@ -211,14 +211,13 @@ def evaluate(
     episodes = sampler(labels, seed=seed)
     embeddings = np.asarray(to_numpy(X)) if backbone is None else embed(backbone, np.asarray(X))
     _check(embeddings, labels)
-    accuracies, answers = _answer_episodes(learner, embeddings, episodes, n_episodes)
+    accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {
         "learner": learner.name or type(learner).__name__,
         **episodes.protocol,
         "n_episodes": n_episodes,
         "transductive": learner.transductive,
     }
-    true, answered = (np.searchsorted(episodes.classes, part) for part in answers)
     return EvalResult(accuracies, episodes.classes, true, answered, protocol)
 
 
@@ -234,15 +233,16 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
 @torch.inference_mode()
 def _answer_episodes(
     learner: Learner, embeddings: NDArray[Any], sampler: Sampler, n_episodes: int
-) -> tuple[NDArray[np.float64], tuple[NDArray[Any], NDArray[Any]]]:
-    """Return the accuracy of each episode, and the true and the answered label of every query."""
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the accuracy of each episode, and the true and the answered class of every query, among the sampler's."""
     x = to_tensor(embeddings)
     for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
         x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
     with evaluating(learner), keeping_memory():
-        parts = [_answer_batch(learner, x, batch) for batch in _batches(sampler, n_episodes, x.shape[1], learner)]
+        batches = _batches(sampler, n_episodes, x.shape[1], learner)
+        parts = [_answer_batch(learner, x, batch, sampler.classes) for batch in batches]
     accuracies, true, answered = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return accuracies, (true, answered)
+    return accuracies, true, answered
 
 
 def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Iterator[list[Episode]]:
@@ -263,19 +263,31 @@ def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Ite
 
 
 def _answer_batch(
-    learner: Learner, x: torch.Tensor, episodes: list[Episode]
-) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
-    def stack(name: str, padding: int = 0) -> torch.Tensor:
-        rows = [torch.from_numpy(getattr(e, name)) for e in episodes]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
-
-    labels, support_labels = stack("query_labels", IGNORE), stack("support_labels", IGNORE)
+    learner: Learner, x: torch.Tensor, episodes: list[Episode], classes: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    labels, support_labels = (_stack(episodes, name, IGNORE) for name in ("query_labels", "support_labels"))
     weight = (support_labels != IGNORE).to(x) if (support_labels == IGNORE).any() else None
     way = max(e.n_way for e in episodes)
-    support, queries = x[stack("support")], x[stack("query")]
+    support, queries = x[_stack(episodes, "support", 0)], x[_stack(episodes, "query", 0)]
     answer = learner(support, support_labels.clamp(min=0).to(x.device), queries, way, weight).argmax(-1).cpu()
     asked = labels != IGNORE
     right = (answer == labels).double().sum(-1) / asked.sum(-1)
-    codes = [[part[i][asked[i]].numpy() for part in (labels, answer)] for i in range(len(episodes))]
-    true, answered = (np.concatenate([e.classes[c[k]] for e, c in zip(episodes, codes, strict=True)]) for k in range(2))
+    table = np.zeros((len(episodes), way), np.int64)
+    for row, episode in zip(table, episodes, strict=True):
+        row[: episode.n_way] = np.searchsorted(classes, episode.classes)
+    true, answered = (
+        np.take_along_axis(table, part.clamp(min=0).numpy(), 1)[asked.numpy()] for part in (labels, answer)
+    )
     return right.numpy(), true, answered
+
+
+def _stack(episodes: list[Episode], name: str, padding: int) -> torch.Tensor:
+    """Return a part of all episodes as rows, the shorter ones padded at their end."""
+    rows = [getattr(episode, name) for episode in episodes]
+    longest = max(map(len, rows))
+    if all(len(row) == longest for row in rows):
+        return torch.from_numpy(np.stack(rows))
+    padded = np.full((len(rows), longest), padding, np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)

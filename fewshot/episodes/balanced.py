@@ -80,6 +80,8 @@ class EpisodeSampler(Sampler):
                 f"{n_single} classes have one row, so an episode of n_way={n_way} may have nothing to ask for; raise "
                 "n_way above that, or pass small_classes='drop'"
             )
+        # Those of every episode of whole classes.
+        self._support_labels, self._query_labels = (np.arange(n_way).repeat(n) for n in (n_shot, n_query))
         self._chances = _chances(self.classes, class_weight, n_way)
 
     @property
@@ -96,14 +98,17 @@ class EpisodeSampler(Sampler):
         """Return episode `index`, at least 0."""
         rng = episode_rng(self.seed, index)
         chosen = rng.choice(len(self._groups), self.n_way, replace=False, p=self._chances)
-        support, query = [], []
-        for c in chosen:
-            size = min(self.n_shot + self.n_query, len(self._groups[c]))
-            rows = rng.choice(self._groups[c], size, replace=False)
-            n_shot = min(self.n_shot, max(size - 1, 1))
-            support.append(rows[:n_shot])
-            query.append(rows[n_shot:])
-        return Episode.of(self.classes[chosen], support, query)
+        wanted = self.n_shot + self.n_query
+        groups = [self._groups[c] for c in chosen]
+        rows = [group[rng.choice(len(group), min(wanted, len(group)), replace=False)] for group in groups]
+        if all(len(own) == wanted for own in rows):
+            table = np.stack(rows)
+            support, query = table[:, : self.n_shot].ravel(), table[:, self.n_shot :].ravel()
+            labels = self._support_labels.copy(), self._query_labels.copy()
+            return Episode(self.classes[chosen], support, labels[0], query, labels[1])
+        shots = [min(self.n_shot, max(len(own) - 1, 1)) for own in rows]
+        parts = list(zip(rows, shots, strict=True))
+        return Episode.of(self.classes[chosen], [own[:n] for own, n in parts], [own[n:] for own, n in parts])
 
 
 def _large_enough(
