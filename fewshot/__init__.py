@@ -12,6 +12,8 @@ from fewshot._version import __version__
 
 if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.backbones import create_backbone as create_backbone
+    from fewshot.benchmark.grid import Grid as Grid
+    from fewshot.benchmark.run import run_benchmark as run_benchmark
     from fewshot.classifier import FewShotClassifier as FewShotClassifier
     from fewshot.classifier import TransductiveClassifier as TransductiveClassifier
     from fewshot.data.digits import digits as digits
@@ -83,6 +85,7 @@ _HOME = {
     "FewShotClassifier": "classifier",
     "FewShotImageClassifier": "model.image_classifier",
     "FullContextLearner": "learners.full_context",
+    "Grid": "benchmark.grid",
     "GroupedEpisodeSampler": "episodes.grouped",
     "KNearestClassifier": "learners.k_nearest",
     "KNearestLearner": "learners.k_nearest",
@@ -129,6 +132,7 @@ _HOME = {
     "mix": "data.mixture",
     "pairwise_similarity": "similarity",
     "register_learner": "registry",
+    "run_benchmark": "benchmark.run",
     "sum_by_class": "rows",
 }
 

@@ -21,7 +21,7 @@ FLOORS = [
     {"classifier", "learners", "weights"},
     {"evaluation", "model"},
     {"training", "gallery"},
-    {"demo"},
+    {"demo", "benchmark"},
     {"cli", ""},
     {"__main__"},
 ]

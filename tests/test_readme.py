@@ -1,5 +1,6 @@
 """The README's code runs as written and prints what it says."""
 
+import os
 import re
 import shlex
 import shutil
@@ -73,3 +74,49 @@ def test_the_command_lines_are_understood():
     assert len(lines) > 7
     for line in lines:
         make_parser().parse_args(shlex.split(line, comments=True))
+
+
+@pytest.mark.slow
+def test_a_newcomers_method_is_one_short_file_that_everything_finds(tmp_path):
+    """That of the README, as a plug-in: contract tests, trainer, command line and benchmark know it by its name."""
+    (code,) = [block for block in BLOCKS if '@register_learner("shrunken")' in block]
+    code = code.split("\nmodel = ")[0]
+    assert len(code.splitlines()) < 60
+    (tmp_path / "mine.py").write_text(code)
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "FEWSHOT_PLUGINS": str(tmp_path / "mine.py")}
+    tests = [sys.executable, "-m", "pytest", "-q", "tests/test_contract.py", "-k", "shrunken", "-p", "no:cacheprovider"]
+    contract = subprocess.run(tests, capture_output=True, text=True, check=False, cwd=root, env=environment)
+    assert contract.returncode == 0, contract.stdout
+    assert "no tests ran" not in contract.stdout
+    characters = glyphs("train")
+    characters = characters.with_classes(characters.classes[:16])
+    splits = np.repeat(["train", "val", "test"], [6, 5, 5])
+    split_of = dict(zip(characters.classes.tolist(), splits.tolist(), strict=True))
+    table = pd.DataFrame({"path": "made", "label": characters.labels})
+    table["split"] = table["label"].map(split_of)
+    write_packed(tmp_path / "data", characters.images, table, {})
+    grid = """
+        shot = [1]
+        query = 2
+        episodes = 5
+        datasets = [{source = "data"}]
+        backbones = [{backbone = "runs/best.safetensors"}]
+        learners = [{learner = "shrunken"}, {learner = "shrunken", shrinkage = 0.5}, {learner = "own"}]
+    """
+    (tmp_path / "grid.toml").write_text(grid)
+    trained = "train data --out runs --learner shrunken --way 4 --query 2 --episodes 3 --val-way 4 --set val_n_query=2"
+    for command in (
+        f"{trained} --quiet --plugin mine.py",
+        "evaluate data --from runs/best.safetensors --query 2 --episodes 5 --quiet --plugin mine.py",
+        "bench grid.toml --quiet --plugin mine.py --jobs 2",
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-m", "fewshot", *command.split()],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert ran.returncode == 0, ran.stderr
+    assert "shrunken (shrinkage=0.5)" in ran.stdout

@@ -29,7 +29,8 @@ COLOURS = (
 )
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure of that size in inches, and its panels side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -40,7 +41,8 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[
     return figure, axes
 
 
-def _require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuse a frame without rows or without one of the columns."""
     missing = [c for c in columns if c not in frame]
     if missing or frame.empty:
         raise ValueError(
@@ -74,11 +76,11 @@ def accuracy_bars(frame: pd.DataFrame) -> Figure:
     >>> len(accuracy_bars(pd.DataFrame([row])).axes)
     1
     """
-    _require(frame, ["setting", "method", "accuracy", "ci95"])
+    require(frame, ["setting", "method", "accuracy", "ci95"])
     if not frame["accuracy"].between(0, 1).all():
         raise ValueError("an accuracy lies outside 0..1; divide percentages by 100")
     settings, methods = list(dict.fromkeys(frame["setting"])), list(dict.fromkeys(frame["method"]))
-    figure, (ax,) = _figure(1.5 + 1.6 * len(settings), 3.8)
+    figure, (ax,) = new_figure(1.5 + 1.6 * len(settings), 3.8)
     width = 0.8 / len(methods)
     for m, method in enumerate(methods):
         rows = frame[frame["method"] == method]
@@ -86,7 +88,7 @@ def accuracy_bars(frame: pd.DataFrame) -> Figure:
         ci95 = 100 * rows["ci95"].fillna(0).to_numpy()
         height = 100 * rows["accuracy"].to_numpy()
         ax.bar(
-            x, height, width * 0.92, yerr=ci95, label=_drawable(method, 40), color=COLOURS[m % len(COLOURS)], capsize=2
+            x, height, width * 0.92, yerr=ci95, label=drawable(method, 40), color=COLOURS[m % len(COLOURS)], capsize=2
         )
         for at, top, value in zip(x, height + ci95, height, strict=True):
             ax.text(at, top + 1, f"{value:.0f}", ha="center", va="bottom", fontsize=8)
@@ -94,7 +96,7 @@ def accuracy_bars(frame: pd.DataFrame) -> Figure:
         for i, setting in enumerate(settings):
             chance = 100 * frame.loc[frame["setting"] == setting, "chance"].iloc[0]
             ax.hlines(chance, i - 0.42, i + 0.42, colors="black", linestyles=":", linewidth=1)
-    ax.set_xticks(range(len(settings)), [_drawable(s, 60).replace(", ", "\n") for s in settings])
+    ax.set_xticks(range(len(settings)), [drawable(s, 60).replace(", ", "\n") for s in settings])
     ax.set(ylim=(0, 108), ylabel="accuracy, %")
     ax.set_yticks(range(0, 101, 20))
     ax.legend(frameon=False, ncols=min(3, len(methods)), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -119,8 +121,8 @@ def learning_curve(frame: pd.DataFrame) -> Figure:
     ValueError
         If a column is missing.
     """
-    _require(frame, ["episode", "loss", "accuracy"])
-    figure, (left, right) = _figure(8.4, 3.2, 2)
+    require(frame, ["episode", "loss", "accuracy"])
+    figure, (left, right) = new_figure(8.4, 3.2, 2)
     window = max(1, len(frame) // 25)
     for ax, column, factor in ((left, "loss", 1), (right, "accuracy", 100)):
         values = factor * frame[column]
@@ -171,9 +173,9 @@ def confusion(frame: pd.DataFrame) -> Figure:
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n = len(share)
     side = float(np.clip(1.5 + 0.42 * n, 3.2, 8))
-    figure, (ax,) = _figure(side, side * 0.95)
+    figure, (ax,) = new_figure(side, side * 0.95)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    names = [_drawable(label) for label in frame.index]
+    names = [drawable(label) for label in frame.index]
     if n <= 40:
         ax.set_xticks(range(n), names, rotation=90 if max(map(len, names)) > 3 else 0)
         ax.set_yticks(range(n), names)
@@ -203,7 +205,7 @@ def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[flo
     Figure
         Two panels.
     """
-    figure, (left, right) = _figure(8.4, 3.4, 2)
+    figure, (left, right) = new_figure(8.4, 3.4, 2)
     left.plot([0, 100], [0, 100], color=COLOURS[2], linestyle=":", label="as sure as right")
     for i, name in enumerate(("before", "after")):
         points = zip(reliability[name]["confidence"], reliability[name]["accuracy"], strict=True)
@@ -240,7 +242,7 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
     classes = sorted({label for _, _, labels in panels for label in labels.tolist()}, key=str)
     if not classes:
         raise ValueError("no points to draw; expected at least one map with labelled points")
-    figure, axes = _figure(4.2 * len(panels), 4.2, len(panels))
+    figure, axes = new_figure(4.2 * len(panels), 4.2, len(panels))
     for ax, (title, points, labels) in zip(axes, panels, strict=True):
         if points.shape != (len(labels), 2):
             raise ValueError(f"{title!r} has points of shape {points.shape} for {len(labels)} labels; expected (n, 2)")
@@ -251,14 +253,14 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
             if (labels == label).any():
                 x, y = np.median(points[labels == label], axis=0)
                 box = {"boxstyle": "circle,pad=0.2", "fc": "white", "ec": COLOURS[i % len(COLOURS)], "alpha": 0.9}
-                ax.text(x, y, _drawable(label), ha="center", va="center", fontsize=10, bbox=box)
-        ax.set_title(_drawable(title, 40), fontsize=11)
+                ax.text(x, y, drawable(label), ha="center", va="center", fontsize=10, bbox=box)
+        ax.set_title(drawable(title, 40), fontsize=11)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     return figure
 
 
-def _drawable(label: Any, longest: int = 14) -> str:
+def drawable(label: Any, longest: int = 14) -> str:
     """Shorten a label and keep matplotlib from reading mathematics or missing glyphs into it."""
     text = "".join(c if ord(c) in _known() and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
     text = text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,218 @@
+"""Milliseconds per episode of every method, beside the easyfsl package's: the whole episode, and answering alone.
+
+Episodes are 5-way 1-shot with 15 queries a class, of embeddings of 640 numbers around 64 class centres, cut off at 0 as
+those of networks that end in a ReLU. The whole episode is drawing it, gathering its embeddings and answering:
+`evaluate` here, easyfsl's sampler, data set and loader there. Answering alone begins with the embeddings of one episode
+after another there, and of as many as `evaluate` takes at a time here. Accuracies are on the same episodes. One torch
+thread; contestants take turns; figures are medians. The package easyfsl comes with the extra ``peers``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from protocol import facts, write
+from torch.utils.data import DataLoader, Sampler
+
+from fewshot import EpisodeSampler, Learner, evaluate, list_learners
+from fewshot.registry import learner_class
+
+D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 1.5
+N_WAY, N_SHOT, N_QUERY = 5, 1, 15
+#: Episodes that answering alone takes at a time: as many as `evaluate` does.
+BATCH = 78
+#: Episodes of easyfsl's in a round; its slowest takes most of a second.
+FEW = {"pt-map": 3}
+#: Our methods and easyfsl's of the same name, with the parameters under which they are the same up to a monotone map.
+PEERS = {
+    "prototypical": ("PrototypicalNetworks", {}),
+    "simpleshot": ("SimpleShot", {"normalization": "UN", "metric": "cosine"}),
+    "bd-cspn": ("BDCSPN", {}),
+    "laplacian-shot": ("LaplacianShot", {}),
+    "pt-map": ("PTMAP", {}),
+}
+
+
+def make_data(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return embeddings and labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(N_CLASSES).repeat(N_IMAGES)
+    centres = rng.normal(size=(N_CLASSES, D))
+    return np.maximum(centres[labels] + SPREAD * rng.normal(size=(len(labels), D)), 0).astype(np.float32), labels
+
+
+class Ours:
+    """A method of this package."""
+
+    def __init__(self, name: str, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+        params: dict[str, Any] = PEERS[name][1] if name in PEERS else {}
+        self.learner: Learner = learner_class(name)(**params).sized(D).eval()
+        self.X, self.y = X, y
+        self.whole_episodes = partial(evaluate, self.learner, X, y, n_way=N_WAY, n_shot=N_SHOT, n_query=N_QUERY)
+        episodes = [EpisodeSampler(y, N_WAY, N_SHOT, N_QUERY)[i] for i in range(BATCH)]
+        parts = ([getattr(e, part) for e in episodes] for part in ("support", "support_labels", "query"))
+        support, self.labels, query = (torch.from_numpy(np.stack(part)) for part in parts)
+        x = torch.from_numpy(X)
+        self.support, self.query = x[support], x[query]
+
+    def whole(self, n: int) -> float:
+        """Return the milliseconds of a whole episode."""
+        return milliseconds(lambda: self.whole_episodes(n_episodes=n), n)
+
+    @torch.inference_mode()
+    def answering(self, n: int) -> float:
+        """Return those of answering an episode."""
+        rounds = max(1, n // BATCH)
+        return milliseconds(
+            lambda: [self.learner(self.support, self.labels, self.query, N_WAY) for _ in range(rounds)], rounds * BATCH
+        )
+
+    def accuracy(self, n: int) -> float:
+        """Return the accuracy on the first episodes."""
+        return self.whole_episodes(n_episodes=n).mean
+
+
+class EasyFsl:
+    """A method of easyfsl."""
+
+    def __init__(self, name: str, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+        import easyfsl.methods
+        from easyfsl.datasets import FeaturesDataset
+        from easyfsl.samplers import TaskSampler
+
+        if Sampler.__init__ is object.__init__:  # newer versions of torch have none, which easyfsl still calls
+            Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign, misc]
+        self.model = getattr(easyfsl.methods, PEERS[name][0])().eval()
+        self.few = FEW.get(name)
+        self.x, self.y = torch.from_numpy(X), y
+        self.data = FeaturesDataset(y.tolist(), self.x, [str(label) for label in np.unique(y)])
+        self.sampler = partial(TaskSampler, self.data, N_WAY, N_SHOT, N_QUERY)
+
+    @torch.no_grad()
+    def whole(self, n: int) -> float:
+        """Return the milliseconds of a whole episode."""
+        n = self.few or n
+        random.seed(0)
+        sampler = self.sampler(n)
+
+        def run() -> None:
+            loader = DataLoader(self.data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
+            for support, labels, queries, _, _ in loader:
+                self.answer(support, labels, queries)
+
+        return milliseconds(run, n)
+
+    @torch.no_grad()
+    def answering(self, n: int) -> float:
+        """Return those of answering an episode."""
+        n = self.few or n
+        tasks = [self._task(i) for i in range(n)]
+        return milliseconds(lambda: [self.answer(*task[:3]) for task in tasks], n)
+
+    @torch.no_grad()
+    def accuracy(self, n: int) -> float:
+        """Return the accuracy on the first episodes."""
+        right = []
+        for i in range(n):
+            *task, expected = self._task(i)
+            right.append((self.answer(*task).argmax(1).numpy() == expected).mean())
+        return float(np.mean(right))
+
+    def answer(self, support: torch.Tensor, labels: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """Answer one episode."""
+        self.model.process_support_set(support, labels)
+        return self.model(queries)
+
+    def _task(self, i: int) -> tuple[Any, ...]:
+        episode = EpisodeSampler(self.y, N_WAY, N_SHOT, N_QUERY)[i]
+        support_labels = torch.from_numpy(episode.support_labels)
+        return self.x[episode.support], support_labels, self.x[episode.query], episode.query_labels
+
+
+def milliseconds(run: Callable[[], Any], n: int) -> float:
+    """Return those that one of `n` things takes."""
+    began = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - began) / n
+
+
+def measure(name: str, X: NDArray[np.float32], y: NDArray[np.int64], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of a method, contestants taking turns."""
+    contestants: list[Any] = [Ours(name, X, y)] + ([EasyFsl(name, X, y)] if name in PEERS and options.peers else [])
+    times: list[dict[str, list[float]]] = [{"whole": [], "answering": []} for _ in contestants]
+    for contestant in contestants:  # what is done once is done
+        contestant.whole(2)
+    for _ in range(options.rounds):
+        for found, contestant in zip(times, contestants, strict=True):
+            for what, values in found.items():
+                values.append(getattr(contestant, what)(options.episodes if contestant is contestants[0] else 50))
+    kind = learner_class(name)
+    row: dict[str, Any] = {"learner": name, "transductive": kind.transductive, "trained": not kind.learned}
+    for who, found in zip(("fewshot", "easyfsl"), times, strict=False):
+        row |= {f"{who}, ms {what}": round(median(values), 4) for what, values in found.items()}
+    if len(contestants) == 2:
+        for what in ("whole", "answering"):
+            ratios = [b / a for a, b in zip(*(found[what] for found in times), strict=True)]
+            row[f"times faster, {what}"] = round(median(ratios), 1)
+        n = options.accuracy if name not in FEW else max(options.accuracy // 20, 2)
+        row["episodes of accuracy"] = n
+        row |= {
+            f"{who}, accuracy %": round(100 * contestant.accuracy(n), 3)
+            for who, contestant in zip(("fewshot", "easyfsl"), contestants, strict=True)
+        }
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the figures as Markdown."""
+    lines = [
+        "| 5-way 1-shot, 15 queries a class, 640 numbers | whole episode, ms | easyfsl | times faster | answering, ms "
+        "| easyfsl | accuracy, % | easyfsl |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["learner"] + (" †" if row["transductive"] else "") + ("" if row["trained"] else " (untrained)")]
+        for what in ("whole", "answering"):
+            for who in ("fewshot", "easyfsl"):
+                value = row.get(f"{who}, ms {what}")
+                cells.append("" if value is None else f"{value:.3f}" if value < 10 else f"{value:.0f}")
+            if what == "whole":
+                cells.append(str(row.get("times faster, whole", "")))
+        cells += [f"{row[k]:.2f}" if (k := f"{who}, accuracy %") in row else "" for who in ("fewshot", "easyfsl")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", "† transductive"]) + "\n"
+
+
+def main() -> None:
+    """Measure, print a table and write the results."""
+    parser = argparse.ArgumentParser(prog="methods.py", description=__doc__)
+    parser.add_argument("--out", default="benchmarks/results/methods", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_argument("--episodes", type=int, default=390, metavar="N", help="of a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: %(default)s")
+    parser.add_argument("--accuracy", type=int, default=400, metavar="N", help="episodes that both answer")
+    parser.add_argument("--methods", nargs="+", default=list_learners(), metavar="NAME", help="default: all")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.peers = find_spec("easyfsl") is not None
+    if not options.peers:
+        print("easyfsl is missing; pip install 'fewshot[peers]'", file=sys.stderr)
+    X, y = make_data(0)
+    rows = [measure(name, X, y, options) for name in options.methods]
+    threads = {"torch threads": 1, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "")}
+    write(options.out, {**facts("methods.py", 0), **threads, "rows": rows}, table(rows))
+
+
+if __name__ == "__main__":
+    main()

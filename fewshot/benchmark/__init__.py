@@ -1,0 +1,1 @@
+"""Grids of data sets, backbones and learners, compared on the same episodes."""

@@ -1,0 +1,192 @@
+"""The report of a benchmark: one page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fewshot.benchmark.sources import Measured
+from fewshot.benchmark.table import MARKS, MEANING, METHOD, Row, marks, mean_ranks, setting
+from fewshot.benchmark.tasks import sampler_of
+from fewshot.data.preprocess import Preprocessing
+from fewshot.report.comparison import accuracy_dots, accuracy_lines, accuracy_map
+from fewshot.report.figures import confusion
+from fewshot.report.page import Page
+
+#: Side of a picture, and how many hard episodes are shown with how many pictures of each class.
+SIDE, N_HARD, N_PICTURES = 64, 3, 3
+
+
+def write_report(
+    path: str | Path,
+    rows: Sequence[Row],
+    frame: pd.DataFrame,
+    summary: pd.DataFrame,
+    data: Sequence[Measured],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    rows : sequence of Row
+        Every unit.
+    frame, summary : DataFrame
+        As `tidy` and `pooled` return them.
+    data : sequence of Measured
+        What was measured on.
+    facts : mapping
+        With ``manifest`` and ``baseline``.
+    """
+    page = Page(
+        "Benchmark",
+        "Learners compared on the same episodes: in each, a few classes that nothing was trained on are learned from a "
+        "few images each, and queries of these classes answered. Intervals are 95 %, over episodes.",
+    )
+    page.cards(
+        [
+            (str(len(set(frame["learner"]))), "learners"),
+            (str(len(data)), "data sets"),
+            (str(len(set(frame["backbone"]))), "backbones"),
+            (f"{int(frame['episodes'].sum()):,}", "episodes answered"),
+        ]
+    )
+    if len(summary):
+        _accuracies(page, summary, facts["baseline"])
+        _sizes(page, summary)
+        _over_data(page, summary)
+        _errors(page, rows, data)
+        _times(page, summary)
+    _failures(page, frame)
+    _about(page, data, facts)
+    page.write(path, "Every unit is in results.csv, the episodes in episodes.json.")
+
+
+def _accuracies(page: Page, summary: pd.DataFrame, baseline: str) -> None:
+    page.section("Accuracy", "\n\n".join(f"{MARKS[w]} {MEANING[w]}." for w in MARKS if summary[w].any()))
+    named = _named(summary)
+    for dataset, part in named.groupby("dataset", sort=False):
+        shown = part.rename(columns={"backbone": "group"})
+        page.figure(accuracy_dots(shown), f"Accuracy of each learner on {dataset}", str(dataset))
+        wide = part.assign(
+            value=[_percent(a, c) for a, c in zip(part["accuracy"], part["ci95"], strict=True)],
+            changed=[_percent(a, c, "+") for a, c in zip(part["change"], part["change_ci95"], strict=True)],
+        ).pivot_table(
+            index=["backbone", "method"], columns="setting", values=["value", "changed"], aggfunc="first", sort=False
+        )
+        table = pd.DataFrame(
+            index=pd.Index([f"{method}, {backbone}" for backbone, method in wide.index], name="learner")
+        )
+        for name in dict.fromkeys(part["setting"]):
+            for what, head in (("value", name), ("changed", f"{name}, change")):
+                table[head] = wide[what, name].fillna("").to_numpy()
+        page.table(table, f"{dataset}: accuracy in %, and its paired change from {baseline}")
+
+
+def _sizes(page: Page, summary: pd.DataFrame) -> None:
+    named = _named(summary[summary["way"] > 0])
+    figures = []
+    for column, fixed in (("shot", "way"), ("way", "shot")):
+        if named[column].nunique() < 2:
+            continue
+        value = named[fixed].min()
+        for (dataset, backbone), part in named[named[fixed] == value].groupby(["dataset", "backbone"], sort=False):
+            title = f"{dataset}, {backbone}, {value}-{fixed}"
+            figures.append((accuracy_lines(part, column, title), f"Accuracy against {column}, {title}"))
+    if figures:
+        page.section("Shots and ways", "How accuracy grows with the images of each class, and falls with more classes.")
+        for figure, alt in figures:
+            page.figure(figure, alt)
+
+
+def _over_data(page: Page, summary: pd.DataFrame) -> None:
+    named = _named(summary)
+    named["column"] = [f"{d}, {s}" for d, s in zip(named["dataset"], named["setting"], strict=True)]
+    named["row"] = [f"{m}, {b}" for m, b in zip(named["method"], named["backbone"], strict=True)]
+    wide = named.pivot_table(index="row", columns="column", values="accuracy", sort=False)
+    page.section("Over data sets", "Accuracy in %, each column coloured from its worst to its best.")
+    page.figure(accuracy_map(wide), "Heat map of learners and data sets")
+    ranks = mean_ranks(summary)
+    if len(ranks):
+        page.table(
+            ranks.map("{:.2f}".format), "Mean rank over data sets, ways and shots, for each backbone; 1 is best."
+        )
+
+
+def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
+    whole = [row for row in rows if not row.error]
+    page.section("What is taken for what", "The best learner of each data set, on its first set of episodes.")
+    opened = {one.dataset.name: one for one in data}
+    for dataset in dict.fromkeys(row.unit.dataset for row in whole):
+        own = [row for row in whole if row.unit.dataset == dataset]
+        first = own[0].unit
+        sizes = (first.way, first.shot, first.seed)
+        own = [row for row in own if (row.unit.way, row.unit.shot, row.unit.seed) == sizes]
+        best = max(own, key=lambda row: row.accuracies.mean())
+        name = (
+            f"{dataset}: {best.unit.method.name}, {best.unit.backbone.name}, {setting(best.unit.way, best.unit.shot)}"
+        )
+        if best.found["confusion"]:
+            classes = best.found["classes"]
+            page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name,
+                        small=True)  # fmt: skip
+        _hardest(page, best, opened[dataset], name)
+
+
+def _hardest(page: Page, row: Row, one: Measured, name: str) -> None:
+    """Show the support of the episodes in which most queries were answered wrongly."""
+    sampler, seen = sampler_of(row.unit, one.data.labels), Preprocessing(3, SIDE, SIDE)
+    for i in np.argsort(row.accuracies, kind="stable")[:N_HARD].tolist():
+        episode = sampler[i]
+        support = {
+            label: [seen(one.data.images[j]) for j in episode.support[episode.support_labels == c][:N_PICTURES]]
+            for c, label in enumerate(episode.classes[:10].tolist())
+        }
+        page.task(support, [], f"{name}: support of episode {i}, {100 * row.accuracies[i]:.0f} % right")
+
+
+def _times(page: Page, summary: pd.DataFrame) -> None:
+    times = _named(summary).pivot_table(index="method", columns="setting", values="ms_per_episode", sort=False)
+    page.section("Time", "Milliseconds an episode on one thread: drawing, gathering embeddings and answering.")
+    page.table(times.map("{:.2f}".format))
+
+
+def _failures(page: Page, frame: pd.DataFrame) -> None:
+    failed = frame[frame["error"] != ""]
+    if len(failed):
+        page.section("What failed", "These units have no result; run the same command again for them alone.")
+        page.table(failed.set_index("learner")[["dataset", "backbone", "way", "shot", "seed", "error"]])
+
+
+def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> None:
+    page.section("Data")
+    shown = {
+        one.dataset.name: [len(one.data), len(one.data.classes), len(one.dropped), one.digest[:16]] for one in data
+    }
+    columns = ["images", "classes", "copies left out", "digest"]
+    page.table(pd.DataFrame.from_dict(shown, orient="index", columns=columns).rename_axis("data set"))
+    page.section("Run it again", "The same episodes and versions give the same table, times aside.")
+    page.code(facts["manifest"]["command"])
+    about = {**facts["manifest"], **facts["manifest"]["versions"]}
+    about = {key: str(value) for key, value in about.items() if key not in ("versions", "command")}
+    page.table(pd.DataFrame.from_dict(about, orient="index", columns=["value"]).rename_axis("environment"))
+
+
+def _named(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the names that people read."""
+    lines = summary.to_dict("records")
+    return summary.assign(
+        setting=[setting(line["way"], line["shot"]) for line in lines],
+        method=[f"{line['learner']} {marks(line, *METHOD)}".strip() for line in lines],
+        backbone=[f"{line['backbone']} {marks(line, 'external')}".strip() for line in lines],
+    )
+
+
+def _percent(value: float, error: float, sign: str = "") -> str:
+    return "" if np.isnan(value) else f"{100 * value:{sign}.1f} ± {100 * error:.1f}"

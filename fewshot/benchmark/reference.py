@@ -1,0 +1,64 @@
+"""Reference rows of a benchmark, so that a reader sees what the methods buy."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.learners.base import Learner
+from fewshot.memory import Memory
+from fewshot.statistics import Statistics
+
+
+class LinearProbe(Learner):
+    """scikit-learn's logistic regression, fitted to each support set by gradient descent: what the others do without.
+
+    It is measured as any learner, but is none: not in the registry, and it cannot be trained.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse strength of regularisation, on embeddings scaled to unit length.
+    """
+
+    indexable = False
+
+    def __init__(self, C: float = 1.0) -> None:
+        super().__init__()
+        self.C = C
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support."""
+        return Statistics.of_support(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Keep the support."""
+        kept = statistics.support
+        return Memory.of_keys(kept["x"], kept["labels"], kept["weight"], statistics.n_way)
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return log-probabilities, fitted episode after episode."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import normalize
+
+        parts = [
+            part.reshape(-1, *part.shape[queries.ndim - 2 :]).double().numpy()
+            for part in (memory.keys, memory.labels, memory.log_weight.exp(), queries)
+        ]
+        logits = np.full((len(parts[0]), queries.shape[-2], memory.n_way), -np.inf)
+        for i, (x, labels, weight, asked) in enumerate(zip(*parts, strict=True)):
+            real = weight > 0
+            classes = labels[real].astype(int)
+            if len(set(classes)) == 1:
+                logits[i, :, classes[0]] = 0.0
+                continue
+            model = LogisticRegression(C=self.C, max_iter=1000)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(normalize(x[real]), classes, sample_weight=weight[real])
+            logits[i][:, model.classes_] = model.predict_log_proba(normalize(asked))
+        return torch.from_numpy(logits).reshape(*queries.shape[:-1], memory.n_way)

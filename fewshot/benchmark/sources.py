@@ -1,0 +1,149 @@
+"""The images that are measured on, guarded: nothing occurs twice, and nothing was trained on or chosen by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.benchmark.grid import Dataset
+from fewshot.data.digits import digits
+from fewshot.data.glyphs import glyphs
+from fewshot.data.images import LabeledImages
+from fewshot.data.preprocess import Preprocessing
+from fewshot.data.splits import list_splits
+from fewshot.errors import LeakError
+
+#: Data that are there without any file, and their splits.
+BUILT_IN: dict[str, tuple[Callable[..., LabeledImages], tuple[str, ...]]] = {
+    "digits": (lambda split: digits(), ()),
+    "glyphs": (glyphs, ("train", "val", "test")),
+}
+#: What may be said of a leak, in a sentence.
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Images to measure on.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        Where they come from.
+    data : LabeledImages
+        Those of its split, each content once.
+    contents : frozenset of bytes
+        The SHA-256 of each.
+    digest : str
+        SHA-256 of contents and labels, in their order.
+    dropped : tuple of str
+        Images that were left out, as an equal one comes before them.
+    base : LabeledImages or None
+        Those of the base split.
+    """
+
+    dataset: Dataset
+    data: LabeledImages
+    contents: frozenset[bytes]
+    digest: str
+    dropped: tuple[str, ...]
+    base: LabeledImages | None
+
+
+def measured(dataset: Dataset, wants_base: bool) -> Measured:
+    """Open the images of a data set, drop those that occur twice, and compare them with its other splits.
+
+    Raises
+    ------
+    LeakError
+        If a class or an image of the split is also in another one.
+    ValueError
+        If there are no such images, or no base split where it is wanted.
+    """
+    splits = splits_of(dataset.source)
+    split = dataset.split if splits else None
+    found = open_images(dataset.source, split)
+    hashes = list(contents_of(found))
+    first: dict[bytes, int] = {}
+    keep = np.array([first.setdefault(content, i) == i for i, content in enumerate(hashes)])
+    data = found if keep.all() else found.select(keep)
+    contents, whole = frozenset(first), hashlib.sha256()
+    for content, label in zip((h for h, k in zip(hashes, keep, strict=True) if k), data.labels.tolist(), strict=True):
+        whole.update(content + repr(label).encode())
+    for other in splits:
+        if other != split:
+            where = f"the split {other!r} of {dataset.name}"
+            refuse_shared(dataset.name, data.classes.tolist(), contents, open_images(dataset.source, other), where)
+    dropped = tuple(_name(found, i) for i in np.flatnonzero(~keep).tolist())
+    base = None
+    if wants_base:
+        if dataset.base not in splits or dataset.base == split:
+            raise ValueError(
+                f"center = 'base' needs a split {dataset.base!r} of {dataset.name} beside {split!r}; name one with "
+                "base = ..., or leave that learner out"
+            )
+        base = open_images(dataset.source, dataset.base)
+    return Measured(dataset, data, contents, whole.hexdigest(), dropped, base)
+
+
+def refuse_shared(
+    name: str, classes: Sequence[Any], contents: frozenset[bytes], other: LabeledImages, where: str
+) -> None:
+    """Refuse to measure on classes or images that are in `other` as well.
+
+    Raises
+    ------
+    LeakError
+        Naming some.
+    """
+    if shared := sorted(set(classes) & set(other.classes.tolist()), key=str):
+        raise LeakError(
+            f"{len(shared)} classes of {name} are also in {where}, e.g. {_some(shared)}; split by class, so that what "
+            "is measured is how new classes are learned"
+        )
+    twice = [i for i, content in enumerate(contents_of(other)) if content in contents]
+    if twice:
+        raise LeakError(
+            f"{len(twice)} images of {name} are also in {where}, e.g. {_some([_name(other, i) for i in twice])}; "
+            "leave them out of one of the two (the scripts in data_prep do)"
+        )
+
+
+def splits_of(source: str) -> list[str]:
+    """Return the splits of a source of data; none where it is measured as a whole."""
+    return list(BUILT_IN[source][1]) if source in BUILT_IN else list_splits(source)
+
+
+def open_images(source: str, split: str | None) -> LabeledImages:
+    """Return the images of a split."""
+    opened = BUILT_IN[source][0] if source in BUILT_IN else partial(LabeledImages.open, source)
+    return opened(split)
+
+
+def contents_of(data: LabeledImages) -> Iterator[bytes]:
+    """Yield the SHA-256 of each image: of its pixels where they are there, of its file where not."""
+    for image in data.images:
+        content = image.tobytes() if data.is_decoded else Path(str(image)).read_bytes()
+        yield hashlib.sha256(content).digest()
+
+
+def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the pixels of images as embeddings: greys of 28 x 28, in 0..1."""
+    grey = Preprocessing(1, 28, 28)
+    pixels = np.stack([grey(image).ravel() for image in images])
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def _name(data: LabeledImages, i: int) -> str:
+    return f"image {i} (of {data.labels[i]!s})" if data.is_decoded else str(data.images[i])
+
+
+def _some(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values[:EXAMPLES])) + (", ..." if len(values) > EXAMPLES else "")

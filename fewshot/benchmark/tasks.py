@@ -1,0 +1,235 @@
+"""The work of a benchmark: embedding a part of the images, and answering the episodes of one cell.
+
+Each is a function of what it is given and of nothing else, so that it can be done anywhere, and again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewshot._version import __version__
+from fewshot.benchmark.grid import LINEAR_PROBE, OWN, PIXELS, Backbone, Method
+from fewshot.benchmark.reference import LinearProbe
+from fewshot.benchmark.sources import as_pixels
+from fewshot.classifier import ready_learner
+from fewshot.data.digest import digest
+from fewshot.embedding.embedder import Embedder
+from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.episode import Sampler
+from fewshot.episodes.varied import VariedEpisodeSampler
+from fewshot.evaluation import evaluate
+from fewshot.learners.base import Learner
+from fewshot.registry import learner_class
+from fewshot.weights import describe_learner, load_learner
+
+#: Raised when the same unit would be answered otherwise.
+FORMAT = 1
+#: A confusion of more classes than this is not kept.
+CONFUSION = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some images to embed.
+
+    Attributes
+    ----------
+    key : str
+        What is embedded, by content.
+    start : int
+        The number of the first.
+    backbone : Backbone
+        Which is loaded once in each process.
+    images : array
+        Pixels or paths.
+    """
+
+    key: str
+    start: int
+    backbone: Backbone
+    images: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One cell of a grid: a learner on the embeddings of a data set by a backbone, in episodes of one kind and seed.
+
+    Attributes
+    ----------
+    dataset : str
+        Its name.
+    backbone : Backbone
+        What embedded.
+    method : Method
+        The learner.
+    embedded : str
+        Key of the embeddings.
+    way, shot, seed, query, episodes : int
+        Of the episodes; way and shot are 0 where they vary.
+    center : tuple of float or None
+        Mean embedding of the base split, where the learner needs it.
+    """
+
+    dataset: str
+    backbone: Backbone
+    method: Method
+    embedded: str
+    way: int
+    shot: int
+    seed: int
+    query: int
+    episodes: int
+    center: tuple[float, ...] | None = None
+
+    @property
+    def key(self) -> str:
+        """A digest of everything that decides the answers."""
+        method: dict[str, Any] = {"learner": self.method.learner, "params": dict(self.method.params)}
+        method["code"] = _code_of(type(self.make_learner()))
+        if self.method.learner == OWN:
+            method["checkpoint"] = digest(self.backbone.backbone)
+        sizes = [self.way, self.shot, self.seed, self.query, self.episodes]
+        return key_of("unit", self.embedded, method, sizes, self.center)
+
+    def make_learner(self) -> Learner:
+        """Return the learner.
+
+        Raises
+        ------
+        ValueError
+            If its parameters are not those of such a learner.
+        """
+        return make_learner(self.method, self.backbone, self.center)
+
+
+def make_learner(method: Method, backbone: Backbone, center: tuple[float, ...] | None) -> Learner:
+    """Return the learner of a row; see `Method`."""
+    params: dict[str, Any] = dict(method.params)
+    if method.needs_base:
+        params["center"] = center
+    if method.learner == OWN:
+        if params:
+            raise ValueError(f"the learner of a checkpoint has its parameters; leave {', '.join(params)} out")
+        return load_learner(backbone.backbone)
+    kind = LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
+    try:
+        return ready_learner(kind(**params))
+    except TypeError as error:
+        raise ValueError(f"learner {method.name!r}: {error}".replace("__init__() ", "")) from error
+
+
+def make_sampler(way: int, shot: int, query: int) -> Any:
+    """Return what makes the sampler of a cell."""
+    if not way:
+        return VariedEpisodeSampler
+    return partial(EpisodeSampler, n_way=way, n_shot=shot, n_query=query)
+
+
+def sampler_of(unit: Unit, labels: NDArray[Any]) -> Sampler:
+    """Return the episodes of a unit."""
+    return make_sampler(unit.way, unit.shot, unit.query)(labels, seed=unit.seed)
+
+
+def make_embedder(backbone: Backbone) -> Embedder:
+    """Return the embedder of a backbone that is no `PIXELS`."""
+    return Embedder(
+        backbone.backbone,
+        weights=backbone.weights,
+        pretrained=backbone.pretrained,
+        img_size=backbone.img_size,
+        progress=False,
+    )
+
+
+def embed_part(part: Part) -> NDArray[np.float32]:
+    """Return the embeddings of some images."""
+    with one_thread():
+        if part.backbone.backbone == PIXELS:
+            return as_pixels(part.images)
+        return make_embedder(part.backbone).transform(part.images)
+
+
+def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, Any]:
+    """Answer the episodes of a unit; return what was found, as JSON can hold it."""
+    learner = unit.make_learner()
+    began = time.perf_counter()
+    with one_thread():
+        found = evaluate(
+            learner,
+            embeddings,
+            labels,
+            n_episodes=unit.episodes,
+            seed=unit.seed,
+            sampler=make_sampler(unit.way, unit.shot, unit.query),
+        )
+    seconds = time.perf_counter() - began
+    few = len(found.classes) <= CONFUSION
+    return {
+        "accuracies": found.accuracies.tolist(),
+        "confusion": found.counts.tolist() if few else None,
+        "classes": found.classes.tolist() if few else None,
+        "protocol": found.protocol,
+        "transductive": learner.transductive,
+        "ms_per_episode": 1000 * seconds / unit.episodes,
+    }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: sums come in one order, whoever does it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def key_of(*what: Any) -> str:
+    """Return a digest of values that JSON can hold, and of the version."""
+    text = json.dumps([FORMAT, __version__, *what], sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def backbone_key(backbone: Backbone) -> str:
+    """Return what tells the embeddings of one backbone from those of another."""
+    return PIXELS if backbone.backbone == PIXELS else make_embedder(backbone).fingerprint
+
+
+def describe(backbone: Backbone) -> dict[str, Any]:
+    """Return a backbone as JSON can hold it."""
+    return {key: value for key, value in asdict(backbone).items() if value}
+
+
+def _code_of(kind: type[Learner]) -> str:
+    """Return the digest of the file in which a learner is written, so that a change of it counts."""
+    try:
+        return digest(inspect.getfile(kind))
+    except (OSError, TypeError):  # written in a notebook
+        return ""
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def describe_method(method: Method, backbone: Backbone) -> dict[str, Any]:
+    """Return a learner with all its parameters, as JSON can hold it."""
+    if method.learner == LINEAR_PROBE:
+        return {"name": LINEAR_PROBE, "params": dict(method.params)}
+    if method.learner == OWN and not Path(backbone.backbone).is_file():
+        return {"name": OWN, "params": {}}
+    return describe_learner(make_learner(method, backbone, (0.0,)))

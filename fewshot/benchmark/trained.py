@@ -1,0 +1,86 @@
+"""Backbones that a benchmark trains first, and what they were trained on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from fewshot.benchmark.grid import PIXELS, Backbone
+from fewshot.benchmark.sources import Measured, open_images, refuse_shared, splits_of
+from fewshot.benchmark.tasks import describe, key_of
+from fewshot.data.digest import digest_images
+from fewshot.data.distort import Distortion
+from fewshot.data.images import LabeledImages
+from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.errors import LeakError
+from fewshot.files import write_text
+from fewshot.training.config import TrainConfig
+from fewshot.training.state import BEST
+from fewshot.training.trainer import MetaTrainer
+
+#: Written when a training is over.
+DONE = "done.json"
+
+
+def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone:
+    """Meta-train a backbone that is to be trained, unless that was done; return it as its checkpoint.
+
+    An interrupted training goes on where its last state was saved.
+    """
+    if not backbone.train_on:
+        return backbone
+    train, val = (_pixels(backbone, split) for split in ("train", "val"))
+    config = TrainConfig(**TrainConfig.parse(dict(backbone.train)))
+    own = {key: value for key, value in describe(backbone).items() if key != "name"}
+    place = folder / "trained" / key_of("trained", own, digest_images(train), digest_images(val))
+    if not (place / DONE).is_file():
+        augment = Distortion() if backbone.distort else None
+        trainer = MetaTrainer(backbone.backbone, backbone.learner, config, augment=augment)
+        result = trainer.fit(train, val, out=place, progress=progress, resume=True)
+        write_text(place / DONE, json.dumps({"best_accuracy": result.best_accuracy, **own}, default=dict) + "\n")
+    return replace(backbone, backbone=str(place / BEST), train={}, train_on="", name=backbone.name)
+
+
+def refuse_seen(backbone: Backbone, one: Measured) -> None:
+    """Refuse to measure on classes or images that a backbone was trained on, or chosen by, as far as that is known.
+
+    Raises
+    ------
+    LeakError
+        Naming some.
+    """
+    if backbone.train_on:
+        for split in ("train", "val"):
+            where = f"the split {split!r} of {backbone.train_on}, on which {backbone.name} is trained"
+            seen = open_images(backbone.train_on, split)
+            classes = one.data.classes.tolist() if backbone.train_on == one.dataset.source else []
+            refuse_shared(one.dataset.name, classes, one.contents, seen, where)
+    if backbone.backbone != PIXELS and Path(backbone.backbone).is_file() and Checkpoint.is_one(backbone.backbone):
+        # Numbers name other things in other data; words are taken for what they say.
+        words = {label for label in one.data.classes.tolist() if isinstance(label, str)}
+        if shared := sorted(words & set(Checkpoint.open(backbone.backbone).training.get("classes", ()))):
+            raise LeakError(
+                f"{len(shared)} classes of {one.dataset.name} were trained on, or chosen by, in {backbone.backbone}, "
+                f"e.g. {', '.join(shared[:3])}; measure on other classes"
+            )
+
+
+def is_external(backbone: Backbone) -> bool:
+    """Whether a backbone, as the grid has it, brings what was learned from other data than meta-training's."""
+    if backbone.backbone == PIXELS or backbone.train_on or backbone.weights == "random":
+        return False
+    if Path(backbone.backbone).is_file():
+        return Checkpoint.open(backbone.backbone).training.get("began") != "random"
+    return True
+
+
+def _pixels(backbone: Backbone, split: str) -> LabeledImages:
+    if split not in splits_of(backbone.train_on):
+        raise ValueError(f"{backbone.train_on} has no split {split!r}, which training {backbone.name!r} needs")
+    data = open_images(backbone.train_on, split)
+    if data.is_decoded and not backbone.size:
+        return data
+    if not backbone.size:
+        raise ValueError(f"the images of {backbone.train_on} are files of any size; say which to train on, size = ...")
+    return data.decoded(backbone.size)

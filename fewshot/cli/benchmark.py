@@ -1,0 +1,32 @@
+"""``fewshot bench``."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+from fewshot.benchmark.run import MARKDOWN, run_benchmark
+from fewshot.errors import MissingExtraError
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Run a grid; exit with 1 if a unit has failed."""
+    if options.parquet and find_spec("pyarrow") is None:
+        raise MissingExtraError("Parquet needs pyarrow; run: pip install 'fewshot[parquet]'")
+    frame = run_benchmark(
+        options.grid,
+        options.out,
+        executor=options.executor,
+        jobs=options.jobs,
+        episodes=options.episodes,
+        progress=not options.quiet,
+    )
+    if options.parquet:
+        frame.to_parquet(options.parquet, index=False)
+    print((Path(options.out) / MARKDOWN).read_text(encoding="utf-8"))
+    failed = frame[frame["error"] != ""]
+    for line in failed.to_dict("records"):
+        print(f"failed: {line['learner']} on {line['dataset']} by {line['backbone']}: {line['error']}")
+    print(f"written to {options.out}: report.html, results.csv")
+    return 1 if len(failed) else 0

@@ -1,0 +1,310 @@
+"""Whole runs of grids: the same table wherever and however often, interrupted or not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fewshot import Grid, PrototypicalLearner, digits, evaluate, run_benchmark
+from fewshot.benchmark import run
+from fewshot.benchmark.reference import LinearProbe
+from fewshot.errors import MissingExtraError
+
+GRID = {
+    "shot": [1, 5],
+    "episodes": 12,
+    "query": 5,
+    "datasets": [{"source": "digits"}],
+    "backbones": [{"backbone": "pixels"}],
+    "learners": [{"learner": "prototypical"}, {"learner": "pt-map"}, {"learner": "linear-probe"}],
+}
+TOML = """
+shot = [1, 5]
+seeds = {seeds}
+episodes = {episodes}
+query = 5
+datasets = [{{source = "digits"}}]
+backbones = [{{backbone = "pixels"}}]
+learners = [{{learner = "prototypical"}}, {{learner = "{one}"}}, {{learner = "{other}"}}]
+"""
+
+
+def bench(out, grid=GRID, **options):
+    return run_benchmark(Grid.from_dict(grid), out, **{"executor": "serial", "progress": False, **options})
+
+
+def without_times(frame):
+    return frame.drop(columns="ms_per_episode")
+
+
+def test_a_row_is_what_evaluate_finds_on_the_pixels(tmp_path):
+    frame = bench(tmp_path)
+    data = digits()
+    first: dict[bytes, int] = {}
+    keep = [first.setdefault(image.tobytes(), i) == i for i, image in enumerate(data.images)]
+    X, y = data.images[keep].reshape(sum(keep), -1).astype(np.float32) / np.float32(255), data.labels[keep]
+    expected = evaluate(PrototypicalLearner(), X, y, n_shot=5, n_query=5, n_episodes=12)
+    found = frame[(frame["learner"] == "prototypical") & (frame["shot"] == 5)].iloc[0]
+    assert (found["accuracy"], found["ci95"]) == pytest.approx((expected.mean, expected.ci95))
+    assert frame["gradient"].tolist() == [False] * 4 + [True] * 2
+    assert not frame["external"].any()
+
+
+def test_everything_that_is_promised_is_written(tmp_path):
+    frame = bench(tmp_path)
+    stored = pd.read_csv(tmp_path / "results.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(stored, frame, check_dtype=False)
+    facts = json.loads((tmp_path / "results.json").read_text())
+    assert {"command", "seed", "threads", "versions"} <= facts["manifest"].keys()
+    assert facts["learners"]["pt-map"]["params"]["prior"] == "uniform"
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") > 10
+    assert "http" not in page.replace("http://www.w3.org", "")
+    for heading in ("Accuracy", "Shots and ways", "Over data sets", "What is taken for what", "Time", "Run it again"):
+        assert f"<h2>{heading}</h2>" in page
+
+
+def test_what_is_there_is_not_done_again_and_what_is_damaged_is(tmp_path, monkeypatch):
+    frame, answered = bench(tmp_path), []
+    answer = run.answer
+
+    def counted(unit, *rest):
+        answered.append(unit)
+        return answer(unit, *rest)
+
+    monkeypatch.setattr(run, "answer", counted)
+    pd.testing.assert_frame_equal(bench(tmp_path), frame)
+    assert not answered
+    paths = sorted((tmp_path / "units").iterdir())
+    paths[0].write_text(paths[0].read_text()[:-9])
+    paths[1].unlink()
+    again = bench(tmp_path)
+    assert len(answered) == 2
+    pd.testing.assert_frame_equal(without_times(again), without_times(frame))
+
+
+def test_a_grid_may_grow_in_its_folder(tmp_path):
+    one = bench(tmp_path)
+    more = bench(tmp_path, {**GRID, "shot": [1, 3, 5]})
+    both = without_times(more[more["shot"] != 3]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(both, without_times(one))
+
+
+def test_a_unit_that_fails_is_reported_while_the_others_finish(tmp_path):
+    learners = [{"learner": "prototypical"}, {"learner": "simpleshot", "normalization": "CL2N", "center": [1.0, 2.0]}]
+    frame = bench(tmp_path, {**GRID, "learners": learners})
+    assert frame["error"][:2].tolist() == ["", ""]
+    assert frame["error"][2:].str.contains("center has 2 numbers and the embeddings 784 dimensions").all()
+    assert "center has 2 numbers" in (tmp_path / "report.html").read_text()
+
+
+def test_a_backbone_that_cannot_embed_is_reported_while_the_others_finish(tmp_path, monkeypatch):
+    embed = run.embed_part
+
+    def broken(part):
+        if part.backbone.name == "bad":
+            raise OSError("the disk is gone")
+        return embed(part)
+
+    monkeypatch.setattr(run, "embed_part", broken)
+    both = {**GRID, "backbones": [{"backbone": "pixels"}, {"backbone": "conv4", "weights": "random", "name": "bad"}]}
+    frame = bench(tmp_path, both)
+    failed = frame[frame["backbone"] == "bad"]
+    assert (failed["error"] == "embedding failed: OSError: the disk is gone").all()
+    assert (frame[frame["backbone"] == "pixels"]["error"] == "").all()
+
+
+def test_a_learner_that_cannot_be_is_an_error_before_anything_runs(tmp_path):
+    for learner, said in (
+        ({"learner": "protypical"}, "no learner is called"),
+        ({"learner": "matching", "k": 1}, "'k'"),
+        ({"learner": "relation"}, "'relation' has weights of its own, which are not there yet"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            bench(tmp_path / "out", {**GRID, "learners": [learner]})
+    assert not list((tmp_path / "out" / "units").iterdir())
+
+
+def test_a_base_and_small_classes_of_their_own(tmp_path):
+    learners = [{"learner": "simpleshot", "normalization": "CL2N", "center": "base"}, {"learner": "prototypical"}]
+    grid = {
+        **GRID,
+        "datasets": [{"source": "glyphs", "query": 3}],
+        "learners": learners,
+        "sampler": ["fixed", "varied"],
+    }
+    frame = bench(tmp_path, {**grid, "shot": 1})
+    assert frame["way"].tolist() == [5, 0, 5, 0]
+    assert (frame["accuracy"] > 0.3).all()
+
+
+def test_frozen_episodes_are_the_same_or_refused(tmp_path):
+    bench(tmp_path / "one")
+    frozen = tmp_path / "one" / "episodes.json"
+    bench(tmp_path / "two", episodes=frozen)
+    assert (tmp_path / "two" / "episodes.json").read_bytes() == frozen.read_bytes()
+    with pytest.raises(ValueError, match=r"has no .*'n_shot': 3.* of 'digits'"):
+        bench(tmp_path / "three", {**GRID, "shot": 3}, episodes=frozen)
+    text = json.loads(frozen.read_text())
+    for place, value, said in (
+        (("cells", 0, "sha256"), "0", "are not the episodes of"),
+        (("sha256",), "0", "digits is not the data that"),
+    ):
+        changed = json.loads(json.dumps(text))
+        part = changed["datasets"]["digits"]
+        for step in place[:-1]:
+            part = part[step]
+        part[place[-1]] = value
+        (tmp_path / "changed.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=said):
+            bench(tmp_path / "four", episodes=tmp_path / "changed.json")
+    with pytest.raises(ValueError, match="holds no frozen episodes"):
+        bench(tmp_path / "four", episodes=tmp_path / "nothing.json")
+
+
+def test_the_linear_probe_is_scikit_learns():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import normalize
+
+    rng = np.random.default_rng(0)
+    x, y, q = rng.normal(size=(2, 9, 4)), np.array([0, 2, 2, 0, 0, 3, 3, 2, 0]), rng.normal(size=(2, 5, 4))
+    logits = LinearProbe(C=2.0)(torch.from_numpy(x), torch.from_numpy(np.stack([y, y])), torch.from_numpy(q), 4)
+    for i in range(2):
+        model = LogisticRegression(C=2.0, max_iter=1000).fit(normalize(x[i]), y)
+        np.testing.assert_allclose(logits[i][:, [0, 2, 3]], model.predict_log_proba(normalize(q[i])), rtol=1e-6)
+    assert torch.isinf(logits[..., 1]).all()
+
+
+def command(grid, out, *more):
+    return [sys.executable, "-m", "fewshot", "bench", str(grid), "--out", str(out), "--quiet", *more]
+
+
+def written(tmp_path, episodes, seeds=(0, 1, 2, 3), learners=("lifelong", "linear-probe")):
+    path = tmp_path / "grid.toml"
+    one, other = learners
+    path.write_text(TOML.format(episodes=episodes, seeds=list(seeds), one=one, other=other))
+    return path
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(tmp_path):
+    grid = written(tmp_path, 300)
+    whole = subprocess.run(command(grid, tmp_path / "whole", "--executor", "serial"), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    deaths = 0
+    for wait in (3.0, 3.5, 4.5, 6.0):
+        running = subprocess.Popen(command(grid, tmp_path / "killed", "--executor", "joblib", "--jobs", "2"),
+                                   stdout=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        time.sleep(wait)
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            deaths += 1
+        running.wait()
+    last = subprocess.run(command(grid, tmp_path / "killed", "--executor", "serial"), capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    assert deaths
+    one, other = (without_times(pd.read_csv(tmp_path / name / "results.csv")) for name in ("whole", "killed"))
+    pd.testing.assert_frame_equal(one, other)
+
+
+NODES = """
+import sys, threading, time
+import ray
+from ray.cluster_utils import Cluster
+from fewshot import run_benchmark
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+second = cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+started = len([n for n in ray.nodes() if n["Alive"]])
+
+def kill():
+    time.sleep(float(sys.argv[3]))
+    cluster.remove_node(second, allow_graceful=False)
+
+threading.Thread(target=kill, daemon=True).start()
+frame = run_benchmark(sys.argv[1], sys.argv[2], executor="ray", progress=False)
+print(started, len([n for n in ray.nodes() if n["Alive"]]), int((frame["error"] != "").sum()))
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_which_a_node_is_lost_gives_the_same_table(tmp_path):
+    pytest.importorskip("ray")
+    grid = written(tmp_path, 1500)
+    whole = subprocess.run(command(grid, tmp_path / "whole", "--executor", "serial"), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    ran = subprocess.run(
+        [sys.executable, "-c", NODES, str(grid), str(tmp_path / "ray"), "12"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.split()[-3:] == ["2", "1", "0"]
+    one, other = (without_times(pd.read_csv(tmp_path / name / "results.csv")) for name in ("whole", "ray"))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_processes_give_the_same_table(tmp_path):
+    pd.testing.assert_frame_equal(
+        without_times(bench(tmp_path / "one")), without_times(bench(tmp_path / "two", executor="joblib", jobs=2))
+    )
+
+
+def test_a_missing_extra_prints_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"ray is missing; run: pip install 'fewshot\[ray\]'"):
+        bench(tmp_path, executor="ray")
+
+
+PLUGIN = '''
+from fewshot import Memory, Learner, Statistics, register_learner
+
+@register_learner("first-image")
+class FirstImage(Learner):
+    """The nearest prototype, under another name."""
+
+    def collect(self, support, labels, n_way, weight):
+        return Statistics.of_sums(support, labels, n_way, weight)
+
+    def memorize(self, statistics):
+        return Memory.of_prototypes(statistics.means, statistics.count)
+'''
+
+
+def test_a_plug_in_is_found_on_the_command_line_and_in_its_processes(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    grid = written(tmp_path, 5, [0], ("first-image", "matching"))
+    plugin = ("--plugin", str(tmp_path / "mine.py"))
+    ran = subprocess.run(command(grid, tmp_path / "out", *plugin, "--jobs", "2"), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    same = [frame[frame["learner"] == name]["accuracy"].tolist() for name in ("prototypical", "first-image")]
+    assert same[0] == same[1]
+    gone = subprocess.run(command(grid, tmp_path / "out"), capture_output=True, text=True)
+    assert gone.returncode == 2
+    assert "no learner is called 'first-image'" in gone.stderr
+    (tmp_path / "broken.py").write_text("1 / 0")
+    broken = subprocess.run(command(grid, tmp_path / "out", "--plugin", str(tmp_path / "broken.py")),
+                            capture_output=True, text=True)  # fmt: skip
+    assert broken.returncode == 2
+    assert "broken.py cannot be loaded (ZeroDivisionError" in broken.stderr
+
+
+def test_the_command_line_prints_the_table_and_a_mistake_in_a_sentence(tmp_path):
+    grid = written(tmp_path, 5, [0], ("matching", "pt-map"))
+    options = ("--executor", "serial", "--parquet", str(tmp_path / "t.parquet"))
+    ran = subprocess.run(command(grid, tmp_path / "out", *options), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "| pixels | pt-map † | " in ran.stdout
+    assert len(pd.read_parquet(tmp_path / "t.parquet")) == 6
+    wrong = subprocess.run(command(tmp_path / "no.toml", tmp_path / "out"), capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith(f"fewshot: {Path(tmp_path) / 'no.toml'} is not there; expected a grid")

@@ -1,0 +1,73 @@
+"""Grids: what may stand in one, and what is said of a mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from fewshot import Grid
+from fewshot.cli.bench_options import EXAMPLE
+
+GRIDS = sorted((Path(__file__).parents[1] / "benchmarks" / "grids").glob("*.toml"))
+SMALL = {
+    "datasets": [{"source": "digits"}],
+    "backbones": [{"backbone": "pixels"}],
+    "learners": [{"learner": "prototypical"}, {"learner": "prototypical", "metric": "cosine"}],
+}
+
+
+def test_names_come_from_what_they_name_and_the_first_learner_is_the_baseline():
+    grid = Grid.from_dict({**SMALL, "way": 5, "seeds": [0, 1]})
+    assert [method.name for method in grid.learners] == ["prototypical", "prototypical (metric=cosine)"]
+    assert (grid.datasets[0].name, grid.backbones[0].name, grid.baseline) == ("digits", "pixels", "prototypical")
+    assert grid.cells == [(5, 1, 0), (5, 1, 1), (5, 5, 0), (5, 5, 1)]
+    assert Grid.from_dict({**SMALL, "sampler": ["fixed", "varied"], "shot": 1}).cells == [(5, 1, 0), (0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"datasets": []}, r"the grid has no datasets; give at least one"),
+        ({"learners": 3}, r"the grid has no \[\[learners\]\]; give at least one"),
+        ({"episods": 3}, r"no setting of the grid is called 'episods'; did you mean 'episodes'"),
+        ({"way": [1]}, r"way is 1; expected a whole number of at least 2"),
+        ({"shot": ["1"]}, r"shot is '1'; expected a whole number of at least 1"),
+        ({"episodes": 1}, r"episodes is 1; expected a whole number of at least 2"),
+        ({"shot": [1, 1]}, r"two of the shot are called 1"),
+        ({"sampler": "vared"}, r"no sampler is called 'vared'; did you mean 'varied'"),
+        ({"baseline": "matching"}, r"the baseline 'matching' is none of the learners: prototypical, "),
+        ({"datasets": [{"sorce": "digits"}]}, r"no setting of datasets is called 'sorce'; did you mean 'source'"),
+        ({"datasets": [{"name": "digits"}]}, r"datasets: .*missing 1 required positional argument: 'source'"),
+        ({"datasets": [{"source": "digits", "query": 0}]}, r"query is 0; expected a whole number of at least 1"),
+        ({"datasets": [{"source": "digits"}] * 2}, r"two of the datasets are called 'digits'"),
+        ({"learners": [{"name": "a"}]}, r"expected a table with the name of a learner"),
+        ({"backbones": [{"backbone": "conv4", "train": {"n_way": 5}}]}, r"says how to train, but not on what"),
+        (
+            {"backbones": [{"backbone": "conv4", "train_on": "glyphs", "train": {"nway": 5}}]},
+            r"no field is called 'nway'",
+        ),
+        ({"backbones": [{"backbone": "conv4", "train_on": "glyphs", "img_size": 5}]}, r"trained from the start"),
+    ],
+)
+def test_a_mistake_is_named(change, said):
+    with pytest.raises(ValueError, match=said):
+        Grid.from_dict({**SMALL, **change})
+
+
+def test_a_file_that_is_none_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing.toml is not there; expected a grid, a TOML file"):
+        Grid.from_toml(tmp_path / "nothing.toml")
+    (tmp_path / "bad.toml").write_text("way = [")
+    with pytest.raises(ValueError, match=r"bad.toml: "):
+        Grid.from_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_the_ready_grids_can_be_read(path):
+    assert Grid.from_toml(path).learners
+
+
+def test_the_grid_that_help_shows_can_be_read(tmp_path):
+    (tmp_path / "grid.toml").write_text(EXAMPLE.split("\n", 1)[1])
+    grid = Grid.from_toml(tmp_path / "grid.toml")
+    assert grid.backbones[1].train == {"n_episodes": 500}
+    assert grid.learners[1].needs_base
