@@ -171,5 +171,7 @@ def normalize(x: Tensor) -> Tensor:
     largest = x.detach().abs().amax(-1, keepdim=True)
     scaled = x / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum(-1, keepdim=True)
+    if not scaled.requires_grad:  # the same without two copies
+        return scaled.mul_(torch.where(norm > 0, torch.where(norm > 0, norm, 1).rsqrt(), 0))
     # A guarded argument, not a guarded result: otherwise the gradient of rsqrt(0) would be 0 * inf.
     return torch.where(norm > 0, scaled * torch.where(norm > 0, norm, 1).rsqrt(), 0)

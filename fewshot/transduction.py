@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshot.memory import Memory
-from fewshot.rows import sum_by_class
-from fewshot.similarity import pairwise_similarity
+from fewshot.similarity import normalize
 from fewshot.statistics import Statistics
 
 #: Rounds of optimal transport at most, and how far shares may be off at its end.
@@ -49,20 +48,28 @@ def rectify(memory: Memory, queries: Tensor, sharpness: float) -> tuple[Tensor, 
     J. Liu, L. Song, Y. Qin (2020). Prototype Rectification for Few-Shot Learning. ECCV. arXiv:1911.10713.
     """
     weight, (means, count) = memory.log_weight.exp(), class_means(memory)
-    middle = (memory.keys * weight.unsqueeze(-1)).sum(-2, keepdim=True) / count.sum(-1)[..., None, None]
+    middle = (weight.unsqueeze(-2) @ memory.keys) / count.sum(-1)[..., None, None]
     if queries.shape[-2]:
         queries = queries + (middle - queries.mean(-2, keepdim=True))
-    x, n = torch.cat([memory.keys, queries], -2), memory.keys.shape[-2]
-    likeness = pairwise_similarity(x, means, "cosine").masked_fill((count == 0).unsqueeze(-2), -torch.inf)
-    labels = torch.cat([memory.labels, likeness[..., n:, :].argmax(-1)], -1)
-    exponent = sharpness * likeness.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    exponent = torch.cat([torch.where(weight > 0, exponent[..., :n], -torch.inf), exponent[..., n:]], -1)
+    absent, units = (count == 0).unsqueeze(-2), normalize(means).mT
+    near, far = ((normalize(x) @ units).masked_fill(absent, -torch.inf) for x in (memory.keys, queries))
+    own = near.gather(-1, memory.labels.unsqueeze(-1)).squeeze(-1)
+    best, taken_for = far.max(-1)
     # The largest of each class is taken off: it cancels, and nothing over- or underflows.
-    top = exponent.detach().new_full(means.shape[:-1], -torch.inf).scatter_reduce(-1, labels, exponent.detach(), "amax")
-    own = (exponent - torch.where(torch.isfinite(top), top, 0).gather(-1, labels)).exp()
-    own = torch.cat([own[..., :n] * weight, own[..., n:]], -1).unsqueeze(-1)
-    total = sum_by_class(own, labels, memory.n_way)
-    return sum_by_class(own * x, labels, memory.n_way) / torch.where(total > 0, total, 1), queries
+    parts = [(torch.where(weight > 0, sharpness * own, -torch.inf), memory.labels), (sharpness * best, taken_for)]
+    top = own.new_full(means.shape[:-1], -torch.inf)
+    for exponent, labels in parts:
+        top = top.scatter_reduce(-1, labels, exponent.detach(), "amax")
+    top = torch.where(torch.isfinite(top), top, 0)
+    sums, total = torch.zeros_like(means), torch.zeros_like(top)
+    for (exponent, labels), x, times in zip(
+        parts, (memory.keys, queries), (weight, torch.ones_like(best)), strict=True
+    ):
+        shares = times * (exponent - top.gather(-1, labels)).exp()
+        # A row a class, a column an image: as large as the logits, and a product instead of copies of the images.
+        spread = sums.new_zeros((*top.shape, x.shape[-2])).scatter(-2, labels.unsqueeze(-2), shares.unsqueeze(-2))
+        sums, total = sums + spread @ x, total + spread.sum(-1)
+    return sums / torch.where(total > 0, total, 1).unsqueeze(-1), queries
 
 
 def transport(scores: Tensor, share: Tensor) -> Tensor:

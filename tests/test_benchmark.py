@@ -216,7 +216,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(tmp_path):
 
 
 NODES = """
-import sys, threading, time
+import pathlib, sys, threading, time
 import ray
 from ray.cluster_utils import Cluster
 from fewshot import run_benchmark
@@ -227,7 +227,8 @@ ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 started = len([n for n in ray.nodes() if n["Alive"]])
 
 def kill():
-    time.sleep(float(sys.argv[3]))
+    while len(list(pathlib.Path(sys.argv[2], "units").glob("*.json"))) < 3:
+        time.sleep(0.1)
     cluster.remove_node(second, allow_graceful=False)
 
 threading.Thread(target=kill, daemon=True).start()
@@ -239,11 +240,11 @@ print(started, len([n for n in ray.nodes() if n["Alive"]]), int((frame["error"] 
 @pytest.mark.slow
 def test_a_cluster_of_which_a_node_is_lost_gives_the_same_table(tmp_path):
     pytest.importorskip("ray")
-    grid = written(tmp_path, 1500)
+    grid = written(tmp_path, 500)
     whole = subprocess.run(command(grid, tmp_path / "whole", "--executor", "serial"), capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
     ran = subprocess.run(
-        [sys.executable, "-c", NODES, str(grid), str(tmp_path / "ray"), "12"],
+        [sys.executable, "-c", NODES, str(grid), str(tmp_path / "ray")],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,8 @@ from fewshot.transduction import class_means, rectify, support_as_keys
 
 #: Similarities of queries to each other that are looked at at a time.
 CHUNK = 4_000_000
+#: Up to so many queries a matrix of who is near whom is quicker than looking them up.
+DENSE = 256
 
 
 @register_learner("laplacian-shot")
@@ -89,13 +94,10 @@ class LaplacianShotLearner(Learner):
         if self.sharpness is not None:
             prototypes, queries = rectify(memory, queries, self.sharpness)
         unary = pairwise_similarity(queries, prototypes).masked_fill((count == 0).unsqueeze(-2), -torch.inf)
-        near = self._neighbours(queries)
-        index = near.flatten(-2).unsqueeze(-1)
-        index = index.expand(*index.shape[:-1], memory.n_way)
-        logits = unary
+        near, logits = self._neighbours(queries), unary
+        answered = _adjacent(near, unary) if queries.shape[-2] <= DENSE else partial(_gathered, near)
         for _ in range(self.n_iterations):
-            answered = logits.softmax(-1).gather(-2, index).unflatten(-2, near.shape[-2:]).sum(-2)
-            logits = unary + self.smoothness * answered
+            logits = unary + self.smoothness * answered(logits.softmax(-1))
         return logits / self.temperature.to(logits)
 
     def _neighbours(self, queries: Tensor) -> Tensor:
@@ -108,3 +110,16 @@ class LaplacianShotLearner(Learner):
             likeness = pairwise_similarity(x[..., rows, :], x)
             near.append(likeness.masked_fill(rows.unsqueeze(-1) == places, -torch.inf).topk(k, -1).indices)
         return torch.cat(near, -2)
+
+
+def _adjacent(near: Tensor, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what sums up the shares (..., q, n_way) of the `near` queries (..., q, k), by one product."""
+    n = near.shape[-2]
+    matrix = torch.zeros((*near.shape[:-1], n), dtype=like.dtype, device=like.device).scatter_(-1, near, 1.0)
+    return matrix.__matmul__
+
+
+def _gathered(near: Tensor, shares: Tensor) -> Tensor:
+    """Return the same, of any number of queries, without a matrix."""
+    index = near.flatten(-2).unsqueeze(-1).expand(*near.shape[:-2], near.shape[-2] * near.shape[-1], shares.shape[-1])
+    return shares.gather(-2, index).unflatten(-2, near.shape[-2:]).sum(-2)
