@@ -1,10 +1,11 @@
 """Milliseconds per episode of every method, beside the easyfsl package's: the whole episode, and answering alone.
 
 Episodes are 5-way 1-shot with 15 queries a class, of embeddings of 640 numbers around 64 class centres, cut off at 0 as
-those of networks that end in a ReLU. The whole episode is drawing it, gathering its embeddings and answering:
-`evaluate` here, easyfsl's sampler, data set and loader there. Answering alone begins with the embeddings of one episode
-after another there, and of as many as `evaluate` takes at a time here. Accuracies are on the same episodes. One torch
-thread; contestants take turns; figures are medians. The package easyfsl comes with the extra ``peers``.
+those of networks that end in a ReLU, and scaled to the sum 1: easyfsl's PT-MAP, which does not scale them after its
+power, gives NaN otherwise. The whole episode is drawing it, gathering its embeddings and answering: `evaluate` here,
+easyfsl's sampler, data set and loader there. Answering alone begins with the embeddings of one episode after another
+there, and of as many as `evaluate` takes at a time here. Accuracies are on the same episodes. One torch thread;
+contestants take turns; figures are medians. The package easyfsl comes with the extra ``peers``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch.utils.data import DataLoader, Sampler
 from fewshot import EpisodeSampler, Learner, evaluate, list_learners
 from fewshot.registry import learner_class
 
-D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 1.5
+D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
 N_WAY, N_SHOT, N_QUERY = 5, 1, 15
 #: Episodes that answering alone takes at a time: as many as `evaluate` does.
 BATCH = 78
@@ -50,7 +51,8 @@ def make_data(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     labels = np.arange(N_CLASSES).repeat(N_IMAGES)
     centres = rng.normal(size=(N_CLASSES, D))
-    return np.maximum(centres[labels] + SPREAD * rng.normal(size=(len(labels), D)), 0).astype(np.float32), labels
+    X = np.maximum(centres[labels] + SPREAD * rng.normal(size=(len(labels), D)), 0)
+    return (X / X.sum(1, keepdims=True)).astype(np.float32), labels
 
 
 class Ours:
@@ -199,8 +201,8 @@ def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="methods.py", description=__doc__)
     parser.add_argument("--out", default="benchmarks/results/methods", metavar="NAME", help="NAME.json and NAME.md")
-    parser.add_argument("--episodes", type=int, default=390, metavar="N", help="of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: %(default)s")
+    parser.add_argument("--episodes", type=int, default=156, metavar="N", help="of a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--accuracy", type=int, default=400, metavar="N", help="episodes that both answer")
     parser.add_argument("--methods", nargs="+", default=list_learners(), metavar="NAME", help="default: all")
     options = parser.parse_args()
