@@ -41,7 +41,6 @@ class LinearProbe(Learner):
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return log-probabilities, fitted episode after episode."""
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import normalize
 
@@ -58,7 +57,7 @@ class LinearProbe(Learner):
                 continue
             model = LogisticRegression(C=self.C, max_iter=1000)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", UserWarning)  # of convergence, and of many classes of one image
                 model.fit(normalize(x[real]), classes, sample_weight=weight[real])
             logits[i][:, model.classes_] = model.predict_log_proba(normalize(asked))
         return torch.from_numpy(logits).reshape(*queries.shape[:-1], memory.n_way)
