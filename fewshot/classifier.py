@@ -7,7 +7,19 @@ from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
 
 
-class FewShotClassifier(BaseFewShotClassifier):
+class _OfLearner:
+    """A classifier that is given its learner."""
+
+    learner: str | Learner
+
+    def _learner_type(self) -> type[Learner]:
+        return learner_class(self.learner) if isinstance(self.learner, str) else type(self.learner)
+
+    def _make_learner(self) -> Learner:
+        return ready_learner(self.learner)
+
+
+class FewShotClassifier(_OfLearner, BaseFewShotClassifier):
     """Any learner on embeddings, in scikit-learn's manner: a registered name, or a trained learner.
 
     Parameters
@@ -57,14 +69,8 @@ class FewShotClassifier(BaseFewShotClassifier):
             index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
         )
 
-    def _learner_type(self) -> type[Learner]:
-        return learner_class(self.learner) if isinstance(self.learner, str) else type(self.learner)
 
-    def _make_learner(self) -> Learner:
-        return ready_learner(self.learner)
-
-
-class TransductiveClassifier(BaseFewShotClassifier):
+class TransductiveClassifier(_OfLearner, BaseFewShotClassifier):
     """A transductive learner on embeddings, in scikit-learn's manner: the queries of a call are answered together.
 
     The answer to a query depends on what else is asked in the same call, and on nothing that was asked before: for one
@@ -111,12 +117,6 @@ class TransductiveClassifier(BaseFewShotClassifier):
     ) -> None:
         self.learner = learner
         super().__init__(closed_set=closed_set, reject=reject, unknown_label=unknown_label)
-
-    def _learner_type(self) -> type[Learner]:
-        return learner_class(self.learner) if isinstance(self.learner, str) else type(self.learner)
-
-    def _make_learner(self) -> Learner:
-        return ready_learner(self.learner)
 
 
 def as_learner(learner: str | Learner) -> Learner:

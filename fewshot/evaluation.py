@@ -283,11 +283,5 @@ def _answer_batch(
 
 def _stack(episodes: list[Episode], name: str, padding: int) -> torch.Tensor:
     """Return a part of all episodes as rows, the shorter ones padded at their end."""
-    rows = [getattr(episode, name) for episode in episodes]
-    longest = max(map(len, rows))
-    if all(len(row) == longest for row in rows):
-        return torch.from_numpy(np.stack(rows))
-    padded = np.full((len(rows), longest), padding, np.int64)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return torch.from_numpy(padded)
+    rows = [torch.from_numpy(getattr(episode, name)) for episode in episodes]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)

@@ -61,6 +61,11 @@ class Memory:
         )
 
     @classmethod
+    def of_support(cls, support: Mapping[str, Tensor], n_way: int) -> Memory:
+        """Build a memory whose keys are the kept support of `Statistics`, each with its sample weight."""
+        return cls.of_keys(support["x"], support["labels"], support["weight"], n_way)
+
+    @classmethod
     def of_prototypes(cls, prototypes: Tensor, count: Tensor) -> Memory:
         """Build a memory of one key a class, (..., n_way, d); a class whose `count` (..., n_way) is 0 is absent."""
         n_way = prototypes.shape[-2]

@@ -17,12 +17,6 @@ FEW_ROUNDS = 12
 TINY, ROUNDING = 1e-300, 1e-9
 
 
-def support_as_keys(statistics: Statistics) -> Memory:
-    """Return a memory of the support itself, each row weighted by its sample weight."""
-    kept = statistics.support
-    return Memory.of_keys(kept["x"], kept["labels"], kept["weight"], statistics.n_way)
-
-
 def class_means(memory: Memory) -> tuple[Tensor, Tensor]:
     """Return mean (..., n_way, d) and count (..., n_way) of the keys of each class, by their weights."""
     statistics = Statistics.of_support(memory.keys, memory.labels, memory.n_way, memory.log_weight.exp())

@@ -16,6 +16,7 @@ import torch
 from fewshot import Grid, PrototypicalLearner, digits, evaluate, run_benchmark
 from fewshot.benchmark import run
 from fewshot.benchmark.reference import LinearProbe
+from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
 
 GRID = {
@@ -91,6 +92,21 @@ def test_what_is_there_is_not_done_again_and_what_is_damaged_is(tmp_path, monkey
     pd.testing.assert_frame_equal(without_times(again), without_times(frame))
 
 
+def test_embeddings_are_shared_through_a_cache(tmp_path, monkeypatch):
+    grid = {**GRID, "backbones": [{"backbone": "conv4", "weights": "random", "img_size": 28}], "shot": 1}
+    one = bench(tmp_path / "one", grid, cache=tmp_path / "cache")
+
+    embed_items = embedder.embed_items
+
+    def only_nothing(loaded, items, **options):
+        assert not len(items), "an image was embedded again"
+        return embed_items(loaded, items, **options)
+
+    monkeypatch.setattr(embedder, "embed_items", only_nothing)
+    two = bench(tmp_path / "two", grid, cache=tmp_path / "cache")
+    pd.testing.assert_frame_equal(without_times(two), without_times(one))
+
+
 def test_a_grid_may_grow_in_its_folder(tmp_path):
     one = bench(tmp_path)
     more = bench(tmp_path, {**GRID, "shot": [1, 3, 5]})
@@ -102,6 +118,7 @@ def test_a_unit_that_fails_is_reported_while_the_others_finish(tmp_path):
     learners = [{"learner": "prototypical"}, {"learner": "simpleshot", "normalization": "CL2N", "center": [1.0, 2.0]}]
     frame = bench(tmp_path, {**GRID, "learners": learners})
     assert frame["error"][:2].tolist() == ["", ""]
+    assert "learners" in json.loads((tmp_path / "results.json").read_text())["traces"][frame["key"][2]]
     assert frame["error"][2:].str.contains("center has 2 numbers and the embeddings 784 dimensions").all()
     assert "center has 2 numbers" in (tmp_path / "report.html").read_text()
 
@@ -143,6 +160,8 @@ def test_a_base_and_small_classes_of_their_own(tmp_path):
     }
     frame = bench(tmp_path, {**grid, "shot": 1})
     assert frame["way"].tolist() == [5, 0, 5, 0]
+    described = json.loads((tmp_path / "results.json").read_text())["learners"]
+    assert next(iter(described.values()))["params"]["center"] == "base"
     assert (frame["accuracy"] > 0.3).all()
 
 

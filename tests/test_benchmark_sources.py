@@ -82,9 +82,9 @@ def test_classes_that_a_checkpoint_was_trained_on_or_chosen_by_refuse_the_run(ch
     prepared(tmp_path / "data", {"test": [seen, "x"]})
     one = measured(Dataset(str(tmp_path / "data")), False)
     with pytest.raises(LeakError, match=rf"1 classes of data were trained on, or chosen by, in .*, e.g. {seen}"):
-        refuse_seen(Backbone(str(checkpoint)), one)
+        refuse_seen(Backbone(str(checkpoint)), [one])
     prepared(tmp_path / "data", {"test": ["x", "y"]})
-    refuse_seen(Backbone(str(checkpoint)), measured(Dataset(str(tmp_path / "data")), False))
+    refuse_seen(Backbone(str(checkpoint)), [measured(Dataset(str(tmp_path / "data")), False)])
 
 
 def test_what_was_pretrained_elsewhere_is_marked(checkpoint):
@@ -95,10 +95,10 @@ def test_what_was_pretrained_elsewhere_is_marked(checkpoint):
 def test_images_that_a_backbone_of_the_grid_is_trained_on_refuse_the_run(tmp_path):
     images = prepared(tmp_path / "one", {"train": ["a", "b"], "val": ["c"], "test": ["d", "e"]})
     trained = Backbone("conv4", train_on=str(tmp_path / "one"))
-    refuse_seen(trained, measured(Dataset(str(tmp_path / "one")), False))
+    refuse_seen(trained, [measured(Dataset(str(tmp_path / "one")), False)])
     prepared(tmp_path / "two", {"test": ["x", "y"]}, images[6:18])
     with pytest.raises(LeakError, match=r"6 images of two are also in the split 'train' of .*, on which conv4"):
-        refuse_seen(trained, measured(Dataset(str(tmp_path / "two")), False))
+        refuse_seen(trained, [measured(Dataset(str(tmp_path / "two")), False)])
 
 
 def test_a_backbone_is_trained_once_and_again_when_its_settings_change(tmp_path):

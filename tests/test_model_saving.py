@@ -14,6 +14,7 @@ from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, Prototypi
 from fewshot.artifact import size_of
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.randomness import seeded
+from fewshot.registry import learner_class, list_learners
 from tests.photographs import photos, quick_embedder, write_photos
 
 PREDICT = """
@@ -46,6 +47,19 @@ def test_another_learner_over_the_same_network_is_saved_with_it(tmp_path):
         model.save(tmp_path / "model")
         loaded = FewShotImageClassifier.load(tmp_path / "model")
         np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
+
+
+@pytest.mark.parametrize("name", [n for n in list_learners() if not learner_class(n).transductive])
+def test_every_learner_is_saved_with_a_classifier_of_images(name, tmp_path):
+    (images, labels), (queries, _) = photos(3), photos(2, seed=1)
+    embedder = quick_embedder()
+    learner = learner_class(name)().sized(embedder.transform(images[:1]).shape[1])
+    model = FewShotImageClassifier(embedder, learner).fit(images, labels)
+    model.save(tmp_path / "model")
+    loaded = FewShotImageClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
+    more = [one.partial_fit(queries[:1], labels[:1]).predict_proba(queries) for one in (model, loaded)]
+    np.testing.assert_array_equal(*more)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,7 @@ class LinearProbe(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Keep the support."""
-        kept = statistics.support
-        return Memory.of_keys(kept["x"], kept["labels"], kept["weight"], statistics.n_way)
+        return Memory.of_support(statistics.support, statistics.n_way)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return log-probabilities, fitted episode after episode."""

@@ -18,11 +18,21 @@ from numpy.typing import NDArray
 
 from fewshot.benchmark.executors import Executor, Failure, make_executor
 from fewshot.benchmark.frozen import check_frozen, freeze, write_frozen
-from fewshot.benchmark.grid import OWN, PIXELS, Backbone, Grid, Method
+from fewshot.benchmark.grid import OWN, PIXELS, Backbone, Grid
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, pooled, tidy, to_markdown
-from fewshot.benchmark.tasks import Part, Unit, answer, backbone_key, describe, describe_method, embed_part, key_of
+from fewshot.benchmark.tasks import (
+    Part,
+    Unit,
+    answer,
+    backbone_key,
+    describe,
+    describe_method,
+    embed_part,
+    key_of,
+    make_learner,
+)
 from fewshot.benchmark.trained import is_external, refuse_seen, train_backbone
 from fewshot.files import replacing, sync, write_text
 from fewshot.manifest import manifest
@@ -41,6 +51,7 @@ def run_benchmark(
     executor: str = "joblib",
     jobs: int | None = None,
     episodes: str | Path | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Compare learners on data sets and backbones, all on the same episodes.
@@ -58,6 +69,8 @@ def run_benchmark(
         Processes; by default one a core.
     episodes : path, optional
         Frozen episodes of another run, which these must be.
+    cache : path, optional
+        A folder of embeddings that other runs, classifiers and `Embedder` share; see there.
     progress : bool, default=True
         Whether to show progress bars.
 
@@ -88,14 +101,15 @@ def run_benchmark(
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}; expected at least 1")
     with _folder(out) as folder:
-        return _Run(grid, folder, progress).go(executor, jobs or os.cpu_count() or 1, episodes)
+        return _Run(grid, folder, cache, progress).go(executor, jobs or os.cpu_count() or 1, episodes)
 
 
 class _Run:
     """One run of a grid in a folder."""
 
-    def __init__(self, grid: Grid, folder: Path, progress: bool) -> None:
+    def __init__(self, grid: Grid, folder: Path, cache: str | Path | None, progress: bool) -> None:
         self.grid, self.folder, self.progress = grid, folder, progress
+        self.cache = None if cache is None else str(cache)
         self.failed: dict[str, Failure] = {}  # embeddings that there are not, by their key
         self.external = {backbone.name: is_external(backbone) for backbone in grid.backbones}
 
@@ -110,8 +124,7 @@ class _Run:
             check_frozen(frozen, episodes)
         write_frozen(frozen, own)
         for backbone in self.grid.backbones:
-            for one in data:
-                refuse_seen(backbone, one)
+            refuse_seen(backbone, data)
         backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
         self._check_learners(backbones)
         workers = make_executor(executor, jobs)
@@ -127,7 +140,7 @@ class _Run:
         for method in self.grid.learners:
             for backbone in backbones:
                 if method.learner != OWN or _has_own(backbone):
-                    describe_method(method, backbone)
+                    make_learner(method, backbone, (0.0,))
 
     def _embed(
         self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone]
@@ -145,7 +158,9 @@ class _Run:
                 for key, images in wanted:
                     if not self._embeddings(key).exists():
                         starts = range(0, len(images), PART)
-                        parts += [Part(key, start, backbone, images[start : start + PART]) for start in starts]
+                        parts += [
+                            Part(key, start, backbone, images[start : start + PART], self.cache) for start in starts
+                        ]
                 found.append((one, backbone, keys[0], keys[1]))
         missing = [part for part in parts if not self._part(part).exists()]
         for i, outcome in self._watch(
@@ -207,9 +222,10 @@ class _Run:
                     )
 
     def _row(self, unit: Unit, outcome: Any) -> Row:
-        failed = isinstance(outcome, Failure)
-        error = outcome.error if failed else ""
-        return Row(unit, {} if failed else outcome, error, self.external[unit.backbone.name])
+        external = self.external[unit.backbone.name]
+        if isinstance(outcome, Failure):
+            return Row(unit, {}, outcome.error, external, outcome.trace)
+        return Row(unit, outcome, "", external)
 
     def _done(self, unit: Unit) -> dict[str, Any] | None:
         """Return what was found earlier, if it is there and whole."""
@@ -228,7 +244,8 @@ class _Run:
             "executor": executor,
             "baseline": self.grid.baseline,
             "backbones": {one.name: describe(one) for one in self.grid.backbones},
-            "learners": {one.name: _described(one, backbones) for one in self.grid.learners},
+            "learners": {one.name: describe_method(one, backbones[0]) for one in self.grid.learners},
+            "traces": {row.unit.key: row.trace for row in rows if row.trace},
             "dropped": {one.dataset.name: len(one.dropped) for one in data},
             "results": json.loads(frame.to_json(orient="records")),
         }
@@ -256,10 +273,6 @@ class _Run:
 
 def _has_own(backbone: Backbone) -> bool:
     return backbone.backbone != PIXELS and Path(backbone.backbone).is_file()
-
-
-def _described(method: Method, backbones: Sequence[Backbone]) -> Any:
-    return describe_method(method, replace(backbones[0], backbone=PIXELS) if method.learner == OWN else backbones[0])
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:

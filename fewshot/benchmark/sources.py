@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fewshot.benchmark.grid import Dataset
 from fewshot.data.digits import digits
+from fewshot.data.duplicates import hash_contents
 from fewshot.data.glyphs import glyphs
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
@@ -39,7 +40,7 @@ class Measured:
         Where they come from.
     data : LabeledImages
         Those of its split, each content once.
-    contents : frozenset of bytes
+    contents : frozenset of str
         The SHA-256 of each.
     digest : str
         SHA-256 of contents and labels, in their order.
@@ -51,7 +52,7 @@ class Measured:
 
     dataset: Dataset
     data: LabeledImages
-    contents: frozenset[bytes]
+    contents: frozenset[str]
     digest: str
     dropped: tuple[str, ...]
     base: LabeledImages | None
@@ -70,17 +71,17 @@ def measured(dataset: Dataset, wants_base: bool) -> Measured:
     splits = splits_of(dataset.source)
     split = dataset.split if splits else None
     found = open_images(dataset.source, split)
-    hashes = list(contents_of(found))
-    first: dict[bytes, int] = {}
+    hashes = contents_of(found)
+    first: dict[str, int] = {}
     keep = np.array([first.setdefault(content, i) == i for i, content in enumerate(hashes)])
     data = found if keep.all() else found.select(keep)
     contents, whole = frozenset(first), hashlib.sha256()
     for content, label in zip((h for h, k in zip(hashes, keep, strict=True) if k), data.labels.tolist(), strict=True):
-        whole.update(content + repr(label).encode())
+        whole.update(f"{content} {label!r}\n".encode())
     for other in splits:
         if other != split:
-            where = f"the split {other!r} of {dataset.name}"
-            refuse_shared(dataset.name, data.classes.tolist(), contents, open_images(dataset.source, other), where)
+            seen, where = open_images(dataset.source, other), f"the split {other!r} of {dataset.name}"
+            refuse_shared(dataset.name, data.classes.tolist(), contents, seen, contents_of(seen), where)
     dropped = tuple(_name(found, i) for i in np.flatnonzero(~keep).tolist())
     base = None
     if wants_base:
@@ -94,9 +95,9 @@ def measured(dataset: Dataset, wants_base: bool) -> Measured:
 
 
 def refuse_shared(
-    name: str, classes: Sequence[Any], contents: frozenset[bytes], other: LabeledImages, where: str
+    name: str, classes: Sequence[Any], contents: frozenset[str], other: LabeledImages, hashes: Sequence[str], where: str
 ) -> None:
-    """Refuse to measure on classes or images that are in `other` as well.
+    """Refuse to measure on classes or images that are in `other`, whose contents have these `hashes`, as well.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def refuse_shared(
             f"{len(shared)} classes of {name} are also in {where}, e.g. {_some(shared)}; split by class, so that what "
             "is measured is how new classes are learned"
         )
-    twice = [i for i, content in enumerate(contents_of(other)) if content in contents]
+    twice = [i for i, content in enumerate(hashes) if content in contents]
     if twice:
         raise LeakError(
             f"{len(twice)} images of {name} are also in {where}, e.g. {_some([_name(other, i) for i in twice])}; "
@@ -127,11 +128,9 @@ def open_images(source: str, split: str | None) -> LabeledImages:
     return opened(split)
 
 
-def contents_of(data: LabeledImages) -> Iterator[bytes]:
-    """Yield the SHA-256 of each image: of its pixels where they are there, of its file where not."""
-    for image in data.images:
-        content = image.tobytes() if data.is_decoded else Path(str(image)).read_bytes()
-        yield hashlib.sha256(content).digest()
+def contents_of(data: LabeledImages) -> list[str]:
+    """Return the SHA-256 of each image: of its pixels where they are there, of its file where not."""
+    return hash_contents(image.tobytes() if data.is_decoded else Path(str(image)).read_bytes() for image in data.images)
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:

@@ -41,12 +41,15 @@ class Row:
         Why it failed; empty otherwise.
     external : bool
         Whether the backbone was trained on data from elsewhere.
+    trace : str
+        Where in the code it failed.
     """
 
     unit: Unit
     found: Mapping[str, Any]
     error: str
     external: bool
+    trace: str = ""
 
     @property
     def accuracies(self) -> NDArray[np.float64]:

@@ -12,8 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -55,12 +54,15 @@ class Part:
         Which is loaded once in each process.
     images : array
         Pixels or paths.
+    cache : str or None
+        See `Embedder`.
     """
 
     key: str
     start: int
     backbone: Backbone
     images: NDArray[Any]
+    cache: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ class Unit:
     episodes: int
     center: tuple[float, ...] | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A digest of everything that decides the answers."""
         method: dict[str, Any] = {"learner": self.method.learner, "params": dict(self.method.params)}
@@ -143,13 +145,14 @@ def sampler_of(unit: Unit, labels: NDArray[Any]) -> Sampler:
     return make_sampler(unit.way, unit.shot, unit.query)(labels, seed=unit.seed)
 
 
-def make_embedder(backbone: Backbone) -> Embedder:
+def make_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
     """Return the embedder of a backbone that is no `PIXELS`."""
     return Embedder(
         backbone.backbone,
         weights=backbone.weights,
         pretrained=backbone.pretrained,
         img_size=backbone.img_size,
+        cache=cache,
         progress=False,
     )
 
@@ -159,7 +162,7 @@ def embed_part(part: Part) -> NDArray[np.float32]:
     with one_thread():
         if part.backbone.backbone == PIXELS:
             return as_pixels(part.images)
-        return make_embedder(part.backbone).transform(part.images)
+        return make_embedder(part.backbone, part.cache).transform(part.images)
 
 
 def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, Any]:
@@ -228,8 +231,7 @@ def _plain(value: Any) -> Any:
 
 def describe_method(method: Method, backbone: Backbone) -> dict[str, Any]:
     """Return a learner with all its parameters, as JSON can hold it."""
-    if method.learner == LINEAR_PROBE:
-        return {"name": LINEAR_PROBE, "params": dict(method.params)}
-    if method.learner == OWN and not Path(backbone.backbone).is_file():
-        return {"name": OWN, "params": {}}
-    return describe_learner(make_learner(method, backbone, (0.0,)))
+    if method.learner in (LINEAR_PROBE, OWN):
+        return {"name": method.learner, "params": dict(method.params)}
+    described = describe_learner(make_learner(method, backbone, (0.0,)))
+    return {**described, "params": {**described["params"], **method.params}}  # "base" stays what it is

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fewshot.benchmark.grid import PIXELS, Backbone
-from fewshot.benchmark.sources import Measured, open_images, refuse_shared, splits_of
+from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
 from fewshot.benchmark.tasks import describe, key_of
 from fewshot.data.digest import digest_images
 from fewshot.data.distort import Distortion
@@ -42,7 +43,7 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
     return replace(backbone, backbone=str(place / BEST), train={}, train_on="", name=backbone.name)
 
 
-def refuse_seen(backbone: Backbone, one: Measured) -> None:
+def refuse_seen(backbone: Backbone, data: Sequence[Measured]) -> None:
     """Refuse to measure on classes or images that a backbone was trained on, or chosen by, as far as that is known.
 
     Raises
@@ -54,12 +55,17 @@ def refuse_seen(backbone: Backbone, one: Measured) -> None:
         for split in ("train", "val"):
             where = f"the split {split!r} of {backbone.train_on}, on which {backbone.name} is trained"
             seen = open_images(backbone.train_on, split)
-            classes = one.data.classes.tolist() if backbone.train_on == one.dataset.source else []
-            refuse_shared(one.dataset.name, classes, one.contents, seen, where)
-    if backbone.backbone != PIXELS and Path(backbone.backbone).is_file() and Checkpoint.is_one(backbone.backbone):
+            contents = contents_of(seen)
+            for one in data:
+                classes = one.data.classes.tolist() if backbone.train_on == one.dataset.source else []
+                refuse_shared(one.dataset.name, classes, one.contents, seen, contents, where)
+    if backbone.backbone == PIXELS or not Path(backbone.backbone).is_file():
+        return
+    known = set(Checkpoint.open(backbone.backbone).training.get("classes", ()))
+    for one in data:
         # Numbers name other things in other data; words are taken for what they say.
         words = {label for label in one.data.classes.tolist() if isinstance(label, str)}
-        if shared := sorted(words & set(Checkpoint.open(backbone.backbone).training.get("classes", ()))):
+        if shared := sorted(words & known):
             raise LeakError(
                 f"{len(shared)} classes of {one.dataset.name} were trained on, or chosen by, in {backbone.backbone}, "
                 f"e.g. {', '.join(shared[:3])}; measure on other classes"

@@ -20,6 +20,7 @@ def bench(options: argparse.Namespace) -> int:
         executor=options.executor,
         jobs=options.jobs,
         episodes=options.episodes,
+        cache=options.cache,
         progress=not options.quiet,
     )
     if options.parquet:

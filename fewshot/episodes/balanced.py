@@ -80,8 +80,6 @@ class EpisodeSampler(Sampler):
                 f"{n_single} classes have one row, so an episode of n_way={n_way} may have nothing to ask for; raise "
                 "n_way above that, or pass small_classes='drop'"
             )
-        # Those of every episode of whole classes.
-        self._support_labels, self._query_labels = (np.arange(n_way).repeat(n) for n in (n_shot, n_query))
         self._chances = _chances(self.classes, class_weight, n_way)
 
     @property
@@ -101,11 +99,6 @@ class EpisodeSampler(Sampler):
         wanted = self.n_shot + self.n_query
         groups = [self._groups[c] for c in chosen]
         rows = [group[rng.choice(len(group), min(wanted, len(group)), replace=False)] for group in groups]
-        if all(len(own) == wanted for own in rows):
-            table = np.stack(rows)
-            support, query = table[:, : self.n_shot].ravel(), table[:, self.n_shot :].ravel()
-            labels = self._support_labels.copy(), self._query_labels.copy()
-            return Episode(self.classes[chosen], support, labels[0], query, labels[1])
         shots = [min(self.n_shot, max(len(own) - 1, 1)) for own in rows]
         parts = list(zip(rows, shots, strict=True))
         return Episode.of(self.classes[chosen], [own[:n] for own, n in parts], [own[n:] for own, n in parts])

@@ -10,7 +10,7 @@ from fewshot.parameters import check_number
 from fewshot.registry import register_learner
 from fewshot.similarity import pairwise_similarity
 from fewshot.statistics import Statistics
-from fewshot.transduction import class_means, rectify, support_as_keys
+from fewshot.transduction import class_means, rectify
 
 
 @register_learner("bd-cspn")
@@ -58,7 +58,7 @@ class BDCSPNLearner(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make every support embedding a key."""
-        return support_as_keys(statistics)
+        return Memory.of_support(statistics.support, statistics.n_way)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits of all queries, seen together."""

@@ -63,8 +63,7 @@ class KNearestLearner(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make every support embedding a key, weighted by its sample weight."""
-        kept = statistics.support
-        return Memory.of_keys(kept["x"], kept["labels"], kept["weight"], statistics.n_way)
+        return Memory.of_support(statistics.support, statistics.n_way)
 
     def read(self, similarity: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
         """Read the nearest keys alone."""

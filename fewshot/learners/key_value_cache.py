@@ -71,8 +71,7 @@ class KeyValueCacheLearner(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make every support embedding a key; beside them stands how likely each class is, minus infinity for none."""
-        kept, count = statistics.support, statistics.count
-        memory = Memory.of_keys(kept["x"], kept["labels"], kept["weight"], statistics.n_way)
+        count, memory = statistics.count, Memory.of_support(statistics.support, statistics.n_way)
         share = (count > 0).to(count.dtype) if self.prior == "uniform" else count / count.sum(-1, keepdim=True)
         log_prior = torch.where(share > 0, torch.where(share > 0, share, 1).log(), -torch.inf)
         return replace(memory, extras={"log_prior": log_prior, "most": count.amax(-1, keepdim=True)})

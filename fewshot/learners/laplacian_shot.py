@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -14,12 +11,10 @@ from fewshot.parameters import check_count, check_number
 from fewshot.registry import register_learner
 from fewshot.similarity import normalize, pairwise_similarity
 from fewshot.statistics import Statistics
-from fewshot.transduction import class_means, rectify, support_as_keys
+from fewshot.transduction import class_means, rectify
 
 #: Similarities of queries to each other that are looked at at a time.
 CHUNK = 4_000_000
-#: Up to so many queries a matrix of who is near whom is quicker than looking them up.
-DENSE = 256
 
 
 @register_learner("laplacian-shot")
@@ -86,7 +81,7 @@ class LaplacianShotLearner(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make every support embedding a key."""
-        return support_as_keys(statistics)
+        return Memory.of_support(statistics.support, statistics.n_way)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits of all queries, seen together."""
@@ -95,31 +90,20 @@ class LaplacianShotLearner(Learner):
             prototypes, queries = rectify(memory, queries, self.sharpness)
         unary = pairwise_similarity(queries, prototypes).masked_fill((count == 0).unsqueeze(-2), -torch.inf)
         near, logits = self._neighbours(queries), unary
-        answered = _adjacent(near, unary) if queries.shape[-2] <= DENSE else partial(_gathered, near)
+        index = near.flatten(-2).unsqueeze(-1)
+        index = index.expand(*index.shape[:-1], memory.n_way)
         for _ in range(self.n_iterations):
-            logits = unary + self.smoothness * answered(logits.softmax(-1))
+            answered = logits.softmax(-1).gather(-2, index).unflatten(-2, near.shape[-2:]).sum(-2)
+            logits = unary + self.smoothness * answered
         return logits / self.temperature.to(logits)
 
     def _neighbours(self, queries: Tensor) -> Tensor:
         """Return the places (..., q, k) of the nearest other queries."""
         n, x = queries.shape[-2], queries.detach()
         k, places = max(min(self.n_neighbors, n - 1), 0), torch.arange(n, device=x.device)
-        size = max(1, CHUNK * n // max(x.shape[:-1].numel() * n, 1))
+        size = max(1, CHUNK // max(x.shape[:-1].numel(), 1))
         near = []
         for rows in places.split(size):
             likeness = pairwise_similarity(x[..., rows, :], x)
             near.append(likeness.masked_fill(rows.unsqueeze(-1) == places, -torch.inf).topk(k, -1).indices)
         return torch.cat(near, -2)
-
-
-def _adjacent(near: Tensor, like: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what sums up the shares (..., q, n_way) of the `near` queries (..., q, k), by one product."""
-    n = near.shape[-2]
-    matrix = torch.zeros((*near.shape[:-1], n), dtype=like.dtype, device=like.device).scatter_(-1, near, 1.0)
-    return matrix.__matmul__
-
-
-def _gathered(near: Tensor, shares: Tensor) -> Tensor:
-    """Return the same, of any number of queries, without a matrix."""
-    index = near.flatten(-2).unsqueeze(-1).expand(*near.shape[:-2], near.shape[-2] * near.shape[-1], shares.shape[-1])
-    return shares.gather(-2, index).unflatten(-2, near.shape[-2:]).sum(-2)

@@ -78,8 +78,7 @@ class MatchingLearner(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Make every support embedding a key, weighted by its sample weight."""
-        kept = statistics.support
-        return Memory.of_keys(kept["x"], kept["labels"], kept["weight"], statistics.n_way)
+        return Memory.of_support(statistics.support, statistics.n_way)
 
 
 class MatchingClassifier(BaseFewShotClassifier):
