@@ -34,6 +34,8 @@ D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
 N_WAY, N_SHOT, N_QUERY = 5, 1, 15
 #: Episodes that answering alone takes at a time: as many as `evaluate` does.
 BATCH = 78
+#: Milliseconds that a round may take, about.
+LONGEST = 6000
 #: Episodes of easyfsl's in a round; its slowest takes most of a second.
 FEW = {"pt-map": 3}
 #: Our methods and easyfsl's of the same name, with the parameters under which they are the same up to a monotone map.
@@ -156,10 +158,12 @@ def measure(name: str, X: NDArray[np.float32], y: NDArray[np.int64], options: ar
     times: list[dict[str, list[float]]] = [{"whole": [], "answering": []} for _ in contestants]
     for contestant in contestants:  # what is done once is done
         contestant.whole(2)
+    # The first two are slower than later ones; a round of the slowest still takes seconds.
+    episodes = min(options.episodes, max(BATCH, int(LONGEST / contestants[0].whole(2))))
     for _ in range(options.rounds):
         for found, contestant in zip(times, contestants, strict=True):
             for what, values in found.items():
-                values.append(getattr(contestant, what)(options.episodes if contestant is contestants[0] else 50))
+                values.append(getattr(contestant, what)(episodes if contestant is contestants[0] else 50))
     kind = learner_class(name)
     row: dict[str, Any] = {"learner": name, "transductive": kind.transductive, "trained": not kind.learned}
     for who, found in zip(("fewshot", "easyfsl"), times, strict=False):
@@ -201,7 +205,7 @@ def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="methods.py", description=__doc__)
     parser.add_argument("--out", default="benchmarks/results/methods", metavar="NAME", help="NAME.json and NAME.md")
-    parser.add_argument("--episodes", type=int, default=156, metavar="N", help="of a round (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=600, metavar="N", help="of a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--accuracy", type=int, default=400, metavar="N", help="episodes that both answer")
     parser.add_argument("--methods", nargs="+", default=list_learners(), metavar="NAME", help="default: all")

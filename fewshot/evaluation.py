@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Numbers that the embeddings of one batch of episodes may hold.
 BATCH_ELEMENTS = 4_000_000
+#: Numbers that are transformed at a time: few enough to stay near the processor meanwhile.
+TRANSFORM_ELEMENTS = 200_000
 
 
 def mean_and_ci95(values: NDArray[np.floating]) -> tuple[float, float]:
@@ -239,8 +241,13 @@ def _answer_episodes(
     for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
         x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
     with evaluating(learner), keeping_memory():
+        learner.sized(x.shape[1], like=x)
+        first = sampler[0]
+        once = len(x) <= n_episodes * (len(first.support) + len(first.query))
+        if once and type(learner).transform is not Learner.transform:  # once for each image, not in every episode
+            x = torch.cat([learner.transform(part) for part in x.split(max(1, TRANSFORM_ELEMENTS // x.shape[1]))])
         batches = _batches(sampler, n_episodes, x.shape[1], learner)
-        parts = [_answer_batch(learner, x, batch, sampler.classes) for batch in batches]
+        parts = [_answer_batch(learner, x, batch, sampler.classes, once) for batch in batches]
     accuracies, true, answered = (np.concatenate(part) for part in zip(*parts, strict=True))
     return accuracies, true, answered
 
@@ -249,8 +256,7 @@ def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Ite
     """Yield episodes, as many at a time as memory allows."""
     batch: list[Episode] = []
     rows = way = 0
-    for i in range(n_episodes):
-        episode = sampler[i]
+    for episode in sampler.between(0, n_episodes):
         # The largest of a batch decides: the others are padded to its size.
         rows, way = max(rows, len(episode.support) + len(episode.query)), max(way, episode.n_way)
         # Padded queries are queries for a learner that looks at all of them.
@@ -263,13 +269,16 @@ def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Ite
 
 
 def _answer_batch(
-    learner: Learner, x: torch.Tensor, episodes: list[Episode], classes: NDArray[Any]
+    learner: Learner, x: torch.Tensor, episodes: list[Episode], classes: NDArray[Any], transformed: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     labels, support_labels = (_stack(episodes, name, IGNORE) for name in ("query_labels", "support_labels"))
     weight = (support_labels != IGNORE).to(x) if (support_labels == IGNORE).any() else None
     way = max(e.n_way for e in episodes)
-    support, queries = x[_stack(episodes, "support", 0)], x[_stack(episodes, "query", 0)]
-    answer = learner(support, support_labels.clamp(min=0).to(x.device), queries, way, weight).argmax(-1).cpu()
+    places = (_stack(episodes, name, 0).to(x.device) for name in ("support", "query"))
+    # Twice as quick as x[places].
+    support, queries = (x.index_select(0, part.flatten()).unflatten(0, part.shape) for part in places)
+    logits = learner(support, support_labels.clamp(min=0).to(x.device), queries, way, weight, transformed=transformed)
+    answer = logits.contiguous().argmax(-1).cpu()
     asked = labels != IGNORE
     right = (answer == labels).double().sum(-1) / asked.sum(-1)
     table = np.zeros((len(episodes), way), np.int64)
@@ -283,5 +292,8 @@ def _answer_batch(
 
 def _stack(episodes: list[Episode], name: str, padding: int) -> torch.Tensor:
     """Return a part of all episodes as rows, the shorter ones padded at their end."""
-    rows = [torch.from_numpy(getattr(episode, name)) for episode in episodes]
+    parts = [getattr(episode, name) for episode in episodes]
+    if all(len(part) == len(parts[0]) for part in parts):
+        return torch.from_numpy(np.stack(parts))
+    rows = [torch.from_numpy(part) for part in parts]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)

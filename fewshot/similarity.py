@@ -11,6 +11,8 @@ from torch import Tensor
 from fewshot.errors import UnknownNameError
 
 METRICS = ("sqeuclidean", "cosine", "dot")
+#: Between these a sum of squares has kept its digits.
+TINY, HUGE = 1e-20, 1e20
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class PreparedKeys:
             product = prepared @ self.keys.transpose(-1, -2)
         if self.sqnorm is None:
             return product
-        sqnorm = prepared.square().sum(-1, keepdim=True)
+        sqnorm = sum_of_squares(prepared).unsqueeze(-1)
         # Rounding can leave a tiny positive value where query and key are equal.
         if product.requires_grad:
             return (2 * product - sqnorm - self.sqnorm).clamp(max=0)
@@ -73,8 +75,7 @@ class PreparedKeys:
         """Return the similarities (q, k) of what `rank` has given for some keys."""
         if self.sqnorm is None:
             return ranks
-        x = prepared.numpy()  # without a copy of squares
-        return ranks.sub(torch.from_numpy(np.einsum("ij,ij->i", x, x))[:, None]).clamp_(max=0)
+        return ranks.sub(sum_of_squares(prepared)[:, None]).clamp_(max=0)
 
     def part(self, start: int, stop: int) -> PreparedKeys:
         """Return some of unbatched keys."""
@@ -162,12 +163,25 @@ def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidea
     return prepare_keys(keys, metric).similarity(queries)
 
 
+def sum_of_squares(x: Tensor) -> Tensor:
+    """Return the squared lengths (...) of rows (..., d)."""
+    if x.requires_grad or x.device.type != "cpu":
+        return x.square().sum(-1)
+    rows = x.numpy()  # the same without a copy of squares
+    return torch.from_numpy(np.asarray(np.einsum("...i,...i->...", rows, rows)))
+
+
 def normalize(x: Tensor) -> Tensor:
     """Scale rows (..., d) to unit length; a zero row stays zero, with zero gradient.
 
-    Rows are divided by their largest entry first, so that no square over- or underflows.
+    Rows are divided by their largest entry first where a square could over- or underflow.
     """
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if x.numel() and not x.requires_grad and x.device.type == "cpu":
+        squares = sum_of_squares(x)
+        low, high = squares.aminmax()
+        if low > TINY and high < HUGE:  # as always but for a zero row: without two copies
+            return x * squares.rsqrt().unsqueeze(-1)
     largest = x.detach().abs().amax(-1, keepdim=True)
     scaled = x / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum(-1, keepdim=True)

@@ -102,6 +102,14 @@ class TestContract:
         else:
             torch.testing.assert_close(found, expected)
 
+    def test_what_is_transformed_before_is_answered_alike(self, name):
+        """`evaluate` transforms each image once, not in every episode."""
+        support, labels, queries = episode()
+        learner = make(name)
+        expected = learner(support, labels, queries, 4)
+        support, queries = learner.transform(support), learner.transform(queries)
+        torch.testing.assert_close(learner(support, labels, queries, 4, transformed=True), expected)
+
     def test_asking_twice_gives_the_same_answer(self, name):
         support, labels, queries = episode()
         learner = make(name)

@@ -48,14 +48,18 @@ def answer(learner, support, labels, weight, queries, n_way):
 @pytest.mark.parametrize("seed", range(5))
 def test_it_is_its_formula(seed, sharpness, n_query):
     data = episode(seed, n_query)
-    got = answer(BDCSPNLearner(sharpness, 0.3), *data, 4)
+    got = answer(BDCSPNLearner(sharpness, "UN", 0.3), *data, 4)
     np.testing.assert_allclose(got, oracle(*data, 4, sharpness, 0.3), rtol=1e-9)
+    support, labels, weight, queries = data
+    unit = [x / np.sqrt((x * x).sum(1, keepdims=True)) for x in (support, queries)]
+    got = answer(BDCSPNLearner(sharpness, temperature=0.3), *data, 4)
+    np.testing.assert_allclose(got, oracle(unit[0], labels, weight, unit[1], 4, sharpness, 0.3), rtol=1e-9)
 
 
 def test_moving_all_queries_alike_changes_nothing():
     """What the shift is for: queries of another camera."""
     support, labels, weight, queries = episode(0, 8)
-    learner = BDCSPNLearner()
+    learner = BDCSPNLearner(normalization="UN")
     found = answer(learner, support, labels, weight, queries + np.array([5.0, -3.0, 0.0, 9.0]), 4)
     np.testing.assert_allclose(found, answer(learner, support, labels, weight, queries, 4), rtol=1e-9)
 
@@ -72,7 +76,7 @@ def test_any_sharpness_is_as_good_as_its_limit_where_exponents_would_overflow():
     plain = np.array([support[labels == c][0] for c in range(3)])
     queries = queries - queries.mean(0)
     expected = [[cosine(q + np.average(support, axis=0, weights=weight), p) for p in plain] for q in queries]
-    found = answer(BDCSPNLearner(1e6, 1.0), support, labels, weight, queries, 3)
+    found = answer(BDCSPNLearner(1e6, "UN", 1.0), support, labels, weight, queries, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 

@@ -114,9 +114,9 @@ def test_bd_cspn_of_sharpness_one_where_no_query_needs_a_shift(seed):
     """Theirs compares queries that are not shifted with prototypes made of shifted ones, and has no temperature."""
     support, labels, queries = episode(seed)
     queries = queries - queries.mean(0) + support.mean(0)
-    found = ours(BDCSPNLearner(1.0, 1.0), support, labels, queries)
+    found = ours(BDCSPNLearner(1.0, "UN", 1.0), support, labels, queries)
     torch.testing.assert_close(found, theirs(methods.BDCSPN(), support, labels, queries))
-    torch.testing.assert_close(ours(BDCSPNLearner(1.0, 1.0), support, labels, queries + 3), found)
+    torch.testing.assert_close(ours(BDCSPNLearner(1.0, "UN", 1.0), support, labels, queries + 3), found)
 
 
 class LaplacianShot(methods.LaplacianShot):

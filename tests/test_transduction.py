@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.memory import Memory
-from fewshot.transduction import rectify, transport
+from fewshot.transduction import Compared, Span, compare_means, rectify
+from fewshot.transduction import transport as transport_by_class
 
 
 def log_sum_exp(x, axis):
@@ -28,6 +29,11 @@ def problem(seed, n_query, n_way, scale=1.0):
     rng = np.random.default_rng(seed)
     scores, share = rng.normal(0, scale, (n_query, n_way)), rng.dirichlet(np.full(n_way, 2.0))
     return torch.from_numpy(scores), torch.from_numpy(share)
+
+
+def transport(scores, share, start=None):
+    """Log-probabilities, a row a query."""
+    return transport_by_class(scores.mT, share, start)[0].mT
 
 
 problems = st.builds(
@@ -89,6 +95,15 @@ def test_an_episode_is_answered_as_if_it_were_alone():
         torch.testing.assert_close(together[i], transport(scores[i], share[i]), atol=1e-13, rtol=1e-13)
 
 
+@given(problems, st.integers(0, 10**6), st.sampled_from([1e-3, 1.0, 30.0]))
+def test_where_it_starts_does_not_matter_but_near_the_end_it_ends_sooner(data, seed, far):
+    scores, share = data
+    log_plan, factors = transport_by_class(scores.mT, share)
+    start = factors + torch.from_numpy(np.random.default_rng(seed).normal(0, far, len(share)))
+    torch.testing.assert_close(transport(scores, share, start).exp(), log_plan.mT.exp(), atol=1e-7, rtol=0)
+    torch.testing.assert_close(transport_by_class(scores.mT, share, factors)[1], factors, atol=0, rtol=0)
+
+
 def test_shares_and_scores_may_be_in_single_precision():
     scores, _ = problem(0, 20, 3)
     for share in (torch.full((3,), 1 / 3), torch.tensor([0.1, 0.2, 0.7])):
@@ -105,31 +120,63 @@ def memory(seed=0, n_way=4):
     return Memory.of_keys(keys, labels, torch.from_numpy(rng.uniform(0.5, 2, 6)), n_way)
 
 
+def rectified(known, queries, sharpness):
+    """Prototypes (0 where there is none) and shifted queries, by loops."""
+    keys, labels, weight, queries = (x.numpy() for x in (known.keys, known.labels, known.log_weight.exp(), queries))
+
+    def cosine(a, b):
+        return a @ b / np.sqrt((a @ a) * (b @ b))
+
+    present = sorted(set(labels[weight > 0].tolist()))
+    means = {c: np.average(keys[labels == c], axis=0, weights=weight[labels == c]) for c in present}
+    shifted = queries + np.average(keys, axis=0, weights=weight) - queries.mean(0) if len(queries) else queries
+    taken = np.array([max(present, key=lambda c: cosine(x, means[c])) for x in shifted], int)
+    prototypes = np.zeros((known.n_way, keys.shape[1]))
+    for c in present:
+        rows = np.concatenate([keys[labels == c], shifted[taken == c]])
+        exponents = sharpness * np.array([cosine(x, means[c]) for x in rows])
+        times = np.concatenate([weight[labels == c], np.ones(sum(taken == c))])
+        prototypes[c] = np.average(rows, axis=0, weights=times * np.exp(exponents - exponents.max()))
+    return prototypes, shifted
+
+
+def check(found, prototypes, queries):
+    np.testing.assert_allclose(found.products, prototypes @ queries.T, atol=1e-9)
+    np.testing.assert_allclose(found.prototypes, (prototypes**2).sum(1), atol=1e-9)
+    np.testing.assert_allclose(found.queries, (queries**2).sum(1), atol=1e-9)
+
+
+@pytest.mark.parametrize("n_query", [0, 1, 5])
 @pytest.mark.parametrize("sharpness", [0.0, 10.0, 100.0])
-def test_shifted_queries_have_the_mean_of_the_support_and_an_absent_class_has_no_prototype(sharpness):
-    known, queries = memory(), torch.from_numpy(np.random.default_rng(1).normal(7, 1, (5, 3)))
-    prototypes, shifted = rectify(known, queries, sharpness)
-    weight = known.log_weight.exp()
-    np.testing.assert_allclose(shifted.mean(0), np.average(known.keys, axis=0, weights=weight), rtol=1e-9)
-    np.testing.assert_allclose(shifted - shifted[:1], queries - queries[:1], atol=1e-12)
-    assert torch.isfinite(prototypes).all()
-    assert torch.all(prototypes[1] == 0)
-    assert torch.all(prototypes[[0, 2, 3]].abs().sum(-1) > 0)
+@pytest.mark.parametrize("n_products", [0, 1000])
+def test_prototypes_and_queries_are_moved_as_the_formula_says(n_products, sharpness, n_query):
+    known, queries = memory(), torch.from_numpy(np.random.default_rng(1).normal(7, 1, (n_query, 3)))
+    span = Span.of(known.keys, queries, n_products)
+    assert (span.gram is None) == (n_products == 0)
+    found = rectify(span, known, sharpness)
+    check(found, *rectified(known, queries, sharpness))
+    assert found.absent.flatten().tolist() == [False, True, False, False]
 
 
-def test_without_sharpness_or_queries_prototypes_are_the_means_of_the_support():
-    known = memory()
-    prototypes, queries = rectify(known, torch.empty(0, 3, dtype=torch.float64), 0.0)
-    weight = known.log_weight.exp().numpy()
-    for c in (0, 2, 3):
-        own = known.labels.numpy() == c
-        np.testing.assert_allclose(prototypes[c], np.average(known.keys[own], axis=0, weights=weight[own]))
-    assert queries.shape == (0, 3)
+@pytest.mark.parametrize("n_products", [0, 1000])
+def test_without_rectification_prototypes_are_the_means_and_queries_stay(n_products):
+    known, queries = memory(), torch.from_numpy(np.random.default_rng(2).normal(size=(4, 3)))
+    prototypes, _ = rectified(known, queries[:0], 0.0)
+    check(compare_means(Span.of(known.keys, queries, n_products), known), prototypes, queries.numpy())
 
 
 @pytest.mark.parametrize(("sharpness", "dtype"), [(1e5, torch.float64), (1000.0, torch.float32)])
 def test_the_sharpest_prototype_is_the_row_that_is_most_like_the_mean(sharpness, dtype):
     keys = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0]], dtype=dtype)
     known = Memory.of_keys(keys, torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=dtype), 1)
-    prototypes, _ = rectify(known, keys[:0], sharpness)
-    torch.testing.assert_close(prototypes, keys[2:])
+    found = rectify(Span(keys, keys[2:]), known, sharpness)  # moved onto the mean, which is most like itself
+    mean = keys.mean(0)
+    torch.testing.assert_close(found.products, (mean @ mean).reshape(1, 1))
+    found = rectify(Span(keys, keys[:0]), known, sharpness)
+    torch.testing.assert_close(found.prototypes, keys[2:].square().sum(-1))
+
+
+def test_similarities_of_rows_without_length_are_0():
+    nothing = Compared(*(torch.zeros(shape) for shape in ((2, 3), (2,), (3,))), torch.zeros(2, 1, dtype=torch.bool))
+    assert torch.all(nothing.cosine == 0)
+    assert torch.all(nothing.sqeuclidean == 0)

@@ -74,8 +74,7 @@ def _of_dataset(grid: Grid, one: Measured) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{one.dataset.name}: {error}") from error
         rows = hashlib.sha256()
-        for i in range(grid.episodes):
-            episode = sampler[i]
+        for episode in sampler.between(0, grid.episodes):
             for part in (episode.support, episode.support_labels, episode.query, episode.query_labels):
                 rows.update(part.tobytes())
         cells.append({"protocol": sampler.protocol, "episodes": grid.episodes, "sha256": rows.hexdigest()})

@@ -150,7 +150,7 @@ def score_episodes(
     labels = np.asarray(y)[places]
     sampler = EpisodeSampler(labels, 2 * n_way, n_shot, n_query, seed=seed, small_classes="use")
     x = torch.from_numpy(np.ascontiguousarray(X[places])).double()
-    parts = [_score(learner, x, sampler[i], n_way) for i in range(n_episodes)]
+    parts = [_score(learner, x, episode, n_way) for episode in sampler.between(0, n_episodes)]
     log_proba, true, known, unknown, classes, nearest = zip(*parts, strict=True)
     codes, taken_for = (np.searchsorted(sampler.classes, np.concatenate(labels)) for labels in (classes, nearest))
     protocol = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query, "n_episodes": n_episodes, "seed": seed}

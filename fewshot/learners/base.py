@@ -48,7 +48,7 @@ class Learner(nn.Module):
     transductive : bool
         Whether an answer depends on the other queries.
     learned : bool
-        Whether it has weights of its own, without which it answers nothing sensible: train it with `MetaTrainer`.
+        Whether it has weights of its own, and is to be trained with `MetaTrainer` first.
     ordered : bool
         Whether the order of the support matters.
     d : int or None
@@ -80,7 +80,7 @@ class Learner(nn.Module):
         super().__init__()
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
-        if isinstance(temperature, str) or not 1e-9 <= temperature < float("inf"):
+        if isinstance(temperature, str) or not 1e-9 <= temperature < math.inf:
             raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give at least 1e-9")
         self.metric = metric
         self._fixed_temperature = float(temperature)
@@ -164,8 +164,7 @@ class Learner(nn.Module):
     def build(self, d: int) -> None:
         """Make the weights that depend on the length `d` of an embedding; `sized` calls it once.
 
-        A learner that has such sets ``learned = True`` and takes ``d=None`` in its constructor, which calls
-        ``self.sized(d)`` where it is given: so that a saved one is built with its weights.
+        Such a learner sets ``learned = True`` and calls ``self.sized(d)`` where its constructor is given a `d`.
         """
 
     def transform(self, x: Tensor) -> Tensor:
@@ -203,8 +202,7 @@ class Learner(nn.Module):
 
     def settle(self, statistics: Statistics) -> Statistics:
         """Return what a growing classifier keeps of everything it has learned, without leading dimensions."""
-        rows = self.kept_rows(statistics)
-        return statistics if rows is None else statistics.take(rows)
+        return statistics if (rows := self.kept_rows(statistics)) is None else statistics.take(rows)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits (..., q, n_way) of transformed `queries` (..., q, d)."""
@@ -224,7 +222,9 @@ class Learner(nn.Module):
 
     # ---- what callers use --------------------------------------------------------------------------------------
 
-    def learn(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None = None) -> Statistics:
+    def learn(
+        self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None = None, *, transformed: bool = False
+    ) -> Statistics:
         """Check and transform a support set and summarise it.
 
         Parameters
@@ -237,6 +237,8 @@ class Learner(nn.Module):
             Number of classes; some may have no support.
         weight : Tensor of shape (..., n), optional
             Sample weights, 1 by default; 0 means padding, whose content never matters.
+        transformed : bool, default=False
+            Whether the support is what `transform` has returned: many episodes of one set of images share that work.
 
         Returns
         -------
@@ -246,34 +248,35 @@ class Learner(nn.Module):
         Raises
         ------
         ValueError
-            If shapes disagree, or a label of a row that is not padding is outside 0..n_way-1.
+            If shapes disagree, or a label of a real row is outside 0..n_way-1.
         """
         support, labels, weight = mask_padding(support, labels, n_way, weight)
-        self.sized(support.shape[-1], like=support)
-        # Again after the transform, which may move the zero rows of padding.
-        support = torch.where(weight.unsqueeze(-1) > 0, self.transform(support), 0)
+        if not transformed:
+            self.sized(support.shape[-1], like=support)
+            # Again after the transform, which may move the zero rows of padding.
+            support = torch.where(weight.unsqueeze(-1) > 0, self.transform(support), 0)
         return self.collect(support, labels, n_way, weight)
 
-    def answer(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Transform `queries` (..., q, d) and return their logits (..., q, n_way).
+    def answer(self, memory: Memory, queries: Tensor, *, transformed: bool = False) -> Tensor:
+        """Transform `queries` (..., q, d), unless they are `transformed`, and return their logits (..., q, n_way).
 
         Raises
         ------
         ValueError
             If the queries are not as long as the keys.
         """
-        queries = self.transform(queries)
-        if queries.shape[-1] != memory.keys.shape[-1]:
-            raise ValueError(
-                f"queries have {queries.shape[-1]} dimensions and keys {memory.keys.shape[-1]}; "
-                "embed both with the same backbone"
-            )
+        queries = queries if transformed else self.transform(queries)
+        d, expected = queries.shape[-1], memory.keys.shape[-1]
+        if d != expected:
+            raise ValueError(f"queries have {d} dimensions and keys {expected}; embed both with the same backbone")
         return self.score(memory, queries)
 
     def forward(
-        self, support: Tensor, labels: Tensor, queries: Tensor, n_way: int, weight: Tensor | None = None
+        self, support: Tensor, labels: Tensor, queries: Tensor, n_way: int, weight: Tensor | None = None, **how: bool
     ) -> Tensor:
         """Learn from `support` (..., n, d) and return the logits (..., q, n_way) of `queries` (..., q, d).
+
+        Keywords are those of `learn` and `answer`.
 
         Examples
         --------
@@ -283,7 +286,7 @@ class Learner(nn.Module):
         >>> learner(support, torch.tensor([0, 0, 1]), torch.tensor([[2.0]]), n_way=2)
         tensor([[ -1., -64.]])
         """
-        return self.answer(self.memorize(self.learn(support, labels, n_way, weight)), queries)
+        return self.answer(self.memorize(self.learn(support, labels, n_way, weight, **how)), queries, **how)
 
     def extra_repr(self) -> str:
         """Return metric and temperature, for ``repr``."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory
 from fewshot.parameters import check_number
 from fewshot.registry import register_learner
-from fewshot.similarity import pairwise_similarity
+from fewshot.similarity import normalize
 from fewshot.statistics import Statistics
-from fewshot.transduction import class_means, rectify
+from fewshot.transduction import Span, rectify
+
+NORMALIZATIONS = ("L2N", "UN")
 
 
 @register_learner("bd-cspn")
@@ -26,6 +30,8 @@ class BDCSPNLearner(Learner):
     ----------
     sharpness : float, default=10.0
         How much more a row counts that is near to its prototype; the paper's epsilon.
+    normalization : {"L2N", "UN"}, default="L2N"
+        Whether embeddings are scaled to unit length before the shift, which long ones would decide otherwise, or stay.
     temperature : float, default=0.1
         Logits are cosine / temperature.
     learn_temperature : bool, default=False
@@ -34,7 +40,7 @@ class BDCSPNLearner(Learner):
     References
     ----------
     J. Liu, L. Song, Y. Qin (2020). Prototype Rectification for Few-Shot Learning. ECCV. arXiv:1911.10713. There only
-    the surest queries of each class count, here all, each as its cosine says.
+    the surest queries of each class count, here all, each as its cosine says; and embeddings stay as they are.
 
     Examples
     --------
@@ -48,9 +54,22 @@ class BDCSPNLearner(Learner):
     indexable = False
     transductive = True
 
-    def __init__(self, sharpness: float = 10.0, temperature: float = 0.1, learn_temperature: bool = False) -> None:
+    def __init__(
+        self,
+        sharpness: float = 10.0,
+        normalization: str = "L2N",
+        temperature: float = 0.1,
+        learn_temperature: bool = False,
+    ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
         self.sharpness = check_number("sharpness", sharpness)
+        if normalization not in NORMALIZATIONS:
+            raise UnknownNameError("normalization", normalization, NORMALIZATIONS)
+        self.normalization = normalization
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Scale each embedding to unit length."""
+        return normalize(x) if self.normalization == "L2N" else x
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep the support as it is."""
@@ -62,7 +81,6 @@ class BDCSPNLearner(Learner):
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits of all queries, seen together."""
-        _, count = class_means(memory)
-        prototypes, queries = rectify(memory, queries, self.sharpness)
-        similarity = pairwise_similarity(queries, prototypes, "cosine")
-        return self.read(similarity, Memory.of_prototypes(prototypes, count))
+        found = rectify(Span(memory.keys, queries), memory, self.sharpness)
+        logits = found.cosine / self.temperature.to(queries.dtype)
+        return logits.masked_fill(found.absent, -torch.inf).mT

@@ -9,9 +9,9 @@ from fewshot.learners.base import Learner
 from fewshot.memory import Memory
 from fewshot.parameters import check_count, check_number
 from fewshot.registry import register_learner
-from fewshot.similarity import normalize, pairwise_similarity
+from fewshot.similarity import normalize
 from fewshot.statistics import Statistics
-from fewshot.transduction import class_means, rectify
+from fewshot.transduction import Span, compare_means, rectify
 
 #: Similarities of queries to each other that are looked at at a time.
 CHUNK = 4_000_000
@@ -85,25 +85,29 @@ class LaplacianShotLearner(Learner):
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits of all queries, seen together."""
-        prototypes, count = class_means(memory)
-        if self.sharpness is not None:
-            prototypes, queries = rectify(memory, queries, self.sharpness)
-        unary = pairwise_similarity(queries, prototypes).masked_fill((count == 0).unsqueeze(-2), -torch.inf)
-        near, logits = self._neighbours(queries), unary
-        index = near.flatten(-2).unsqueeze(-1)
-        index = index.expand(*index.shape[:-1], memory.n_way)
+        m, q = memory.keys.shape[-2], queries.shape[-2]
+        few = queries.shape[:-2].numel() * (m + q) ** 2 <= CHUNK
+        span = Span.of(memory.keys, queries, m + q if few else 0)
+        found = compare_means(span, memory) if self.sharpness is None else rectify(span, memory, self.sharpness)
+        unary = found.sqeuclidean.masked_fill(found.absent, -torch.inf)
+        near, logits = self._neighbours(span), unary
+        index = near.flatten(-2).unsqueeze(-2)
+        index = index.expand(*index.shape[:-2], memory.n_way, -1)
         for _ in range(self.n_iterations):
-            answered = logits.softmax(-1).gather(-2, index).unflatten(-2, near.shape[-2:]).sum(-2)
+            answered = logits.softmax(-2).gather(-1, index).unflatten(-1, near.shape[-2:]).sum(-2)
             logits = unary + self.smoothness * answered
-        return logits / self.temperature.to(logits)
+        return (logits / self.temperature.to(logits)).mT
 
-    def _neighbours(self, queries: Tensor) -> Tensor:
-        """Return the places (..., q, k) of the nearest other queries."""
-        n, x = queries.shape[-2], queries.detach()
+    def _neighbours(self, span: Span) -> Tensor:
+        """Return the places (..., k, q) of the nearest other queries."""
+        x = span.queries.detach()
+        n, m = x.shape[-2], span.keys.shape[-2]
         k, places = max(min(self.n_neighbors, n - 1), 0), torch.arange(n, device=x.device)
         size = max(1, CHUNK // max(x.shape[:-1].numel(), 1))
-        near = []
-        for rows in places.split(size):
-            likeness = pairwise_similarity(x[..., rows, :], x)
-            near.append(likeness.masked_fill(rows.unsqueeze(-1) == places, -torch.inf).topk(k, -1).indices)
-        return torch.cat(near, -2)
+        near, squares = [], span.squares().detach()[..., m:]
+        for rows in places.split(size if span.gram is None else max(n, 1)):
+            products = x[..., rows, :] @ x.mT if span.gram is None else span.gram.detach()[..., m:, m:]
+            # Minus the squared distance, but for a term of the row.
+            likeness = 2 * products - squares.unsqueeze(-2)
+            near.append(likeness.masked_fill(rows.unsqueeze(-1) == places, -torch.inf).topk(k, -1).indices.mT)
+        return torch.cat(near, -1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
@@ -14,7 +15,7 @@ from fewshot.parameters import check_count, check_number
 from fewshot.registry import register_learner
 from fewshot.similarity import normalize
 from fewshot.statistics import Statistics
-from fewshot.transduction import transport
+from fewshot.transduction import Span, transport
 
 PRIORS = ("uniform", "support", "none")
 #: Added before the power is taken: no embedding is all zero.
@@ -95,22 +96,25 @@ class PTMAPLearner(Learner):
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the log-probabilities of all queries, seen together."""
-        offset = memory.keys.mean(-2, keepdim=True)
-        queries, means = queries - offset, memory.keys - offset
-        count, prototypes = memory.extras["count"].unsqueeze(-1), means
-        for _ in range(self.n_iterations):
-            plan = self._spread(queries, prototypes, memory).exp().mT
-            target = (count * means + plan @ queries) / (count + plan.sum(-1, keepdim=True)).clamp(min=1e-30)
-            prototypes = prototypes + self.rate * (target - prototypes)
-        return self._spread(queries, prototypes, memory)
-
-    def _spread(self, queries: Tensor, prototypes: Tensor, memory: Memory) -> Tensor:
-        """Return the log-probabilities (..., q, n_way) that transport finds."""
-        count = memory.extras["count"]
-        # Minus the squared distance, but for a term of the query, which is the same for all classes.
-        likeness = queries @ (2 * prototypes).mT - prototypes.square().sum(-1).unsqueeze(-2)
-        scores = self.read(self.regularization * likeness, memory)
-        if self.prior == "none":
-            return scores.log_softmax(-1)
+        m, q, count = memory.n_way, queries.shape[-2], memory.extras["count"]
+        span = Span.of(memory.keys, queries, 2 * self.n_iterations * m)
         share = (count > 0).to(count.dtype) if self.prior == "uniform" else count
-        return transport(scores, share / share.sum(-1, keepdim=True).clamp(min=1e-30))
+        share = share / share.sum(-1, keepdim=True).clamp(min=1e-30)
+        support = torch.diag_embed(count)
+        # What each embedding counts in each prototype; the classes that are not there keep their place.
+        prototypes = F.pad(torch.eye(m).to(queries).expand_as(support), (0, q))
+        absent, factors = (count == 0).unsqueeze(-1), None
+        for i in range(self.n_iterations + 1):
+            products = span.products(prototypes)
+            # Minus the squared distance, but for a term of the query, which is the same for all classes.
+            likeness = 2 * products[..., m:] - (prototypes * products).sum(-1, keepdim=True)
+            scores = (self.regularization * likeness).masked_fill(absent, -torch.inf)
+            if self.prior == "none":
+                log_plan = scores.log_softmax(-2)
+            else:
+                log_plan, factors = transport(scores, share, factors)
+            if i < self.n_iterations:
+                counted = torch.cat([support, log_plan.exp()], -1)
+                target = counted / counted.sum(-1, keepdim=True).clamp(min=1e-30)
+                prototypes = prototypes + self.rate * (target - prototypes)
+        return log_plan.mT
