@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fewshot._version import __version__
 
 if TYPE_CHECKING:  # twice each name: type checkers then take it as public
+    from fewshot.annotation.annotate import annotate as annotate
+    from fewshot.annotation.retrieve import retrieve as retrieve
     from fewshot.backbones import create_backbone as create_backbone
     from fewshot.benchmark.grid import Grid as Grid
     from fewshot.benchmark.run import run_benchmark as run_benchmark
@@ -26,6 +28,7 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.data.photo import Mirror as Mirror
     from fewshot.embedding.embedder import Embedder as Embedder
     from fewshot.embedding.network import embed as embed
+    from fewshot.embedding.own import OwnEmbedder as OwnEmbedder
     from fewshot.episodes.balanced import EpisodeSampler as EpisodeSampler
     from fewshot.episodes.episode import Episode as Episode
     from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
@@ -33,6 +36,7 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.estimator_checks import check_image_estimator as check_image_estimator
     from fewshot.evaluation import EvalResult as EvalResult
     from fewshot.evaluation import evaluate as evaluate
+    from fewshot.exporting.folder import export as export
     from fewshot.index import PrototypeIndex as PrototypeIndex
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
@@ -67,6 +71,12 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.rows import sum_by_class as sum_by_class
     from fewshot.similarity import pairwise_similarity as pairwise_similarity
     from fewshot.statistics import Statistics as Statistics
+    from fewshot.stores.base import Store as Store
+    from fewshot.stores.faiss import FaissStore as FaissStore
+    from fewshot.stores.memory import StoredMemory as StoredMemory
+    from fewshot.stores.pgvector import PgVectorStore as PgVectorStore
+    from fewshot.stores.qdrant import QdrantStore as QdrantStore
+    from fewshot.stores.records import Record as Record
     from fewshot.training.config import TrainConfig as TrainConfig
     from fewshot.training.trainer import MetaTrainer as MetaTrainer
     from fewshot.weights import load_learner as load_learner
@@ -82,6 +92,7 @@ _HOME = {
     "EpisodeSampler": "episodes.balanced",
     "EvalResult": "evaluation",
     "FEATLearner": "learners.feat",
+    "FaissStore": "stores.faiss",
     "FewShotClassifier": "classifier",
     "FewShotImageClassifier": "model.image_classifier",
     "FullContextLearner": "learners.full_context",
@@ -106,10 +117,14 @@ _HOME = {
     "Mirror": "data.photo",
     "MultiPrototypicalClassifier": "learners.multi_prototypical",
     "MultiPrototypicalLearner": "learners.multi_prototypical",
+    "OwnEmbedder": "embedding.own",
     "PTMAPLearner": "learners.pt_map",
+    "PgVectorStore": "stores.pgvector",
     "PrototypeIndex": "index",
     "PrototypicalClassifier": "learners.prototypical",
     "PrototypicalLearner": "learners.prototypical",
+    "QdrantStore": "stores.qdrant",
+    "Record": "stores.records",
     "RelationLearner": "learners.relation",
     "RidgeFewShotClassifier": "learners.ridge",
     "RidgeLearner": "learners.ridge",
@@ -117,14 +132,18 @@ _HOME = {
     "SimpleShotLearner": "learners.simpleshot",
     "SoftKMeansLearner": "learners.soft_k_means",
     "Statistics": "statistics",
+    "Store": "stores.base",
+    "StoredMemory": "stores.memory",
     "TrainConfig": "training.config",
     "TransductiveClassifier": "classifier",
     "VariedEpisodeSampler": "episodes.varied",
+    "annotate": "annotation.annotate",
     "check_image_estimator": "estimator_checks",
     "create_backbone": "backbones",
     "digits": "data.digits",
     "embed": "embedding.network",
     "evaluate": "evaluation",
+    "export": "exporting.folder",
     "glyphs": "data.glyphs",
     "list_learners": "registry",
     "load_learner": "weights",
@@ -132,6 +151,7 @@ _HOME = {
     "mix": "data.mixture",
     "pairwise_similarity": "similarity",
     "register_learner": "registry",
+    "retrieve": "annotation.retrieve",
     "run_benchmark": "benchmark.run",
     "sum_by_class": "rows",
 }

@@ -26,7 +26,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "manifest.json"
-KINDS = ("classifier", "index")
+KINDS = ("classifier", "index", "export")
+#: How else than by save() one comes about.
+_MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot.export()"}
 #: What stands for the content of a file, if that is known, and what writes it.
 Part = tuple[str | None, Callable[[Path], object]]
 #: Raised when older versions could not read what is written.
@@ -34,8 +36,9 @@ FORMAT = 2
 _BEGIN = b'{"format": '
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 #: What an artifact is made of, beside its manifest; the last is safetensors' own.
-_PARTS = "memory|weights|learner|support|keys|changes|lists"
-_DATA_FILE = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.(safetensors|faiss)|\..*\.partial|\.tmp\w+")
+_PARTS = "memory|weights|learner|support|keys|changes|lists|encoder|preprocess"
+_SUFFIXES = "safetensors|faiss|onnx|json|npz"
+_DATA_FILE = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})|\..*\.partial|\.tmp\w+")
 #: A partial file of another process that is younger than this may still be written to.
 _STALE_SECONDS = 3600
 
@@ -49,13 +52,14 @@ def write_artifact(
     ----------
     folder : path
         Made if needed; must be empty or hold an artifact of this kind.
-    kind : {"classifier", "index"}
+    kind : {"classifier", "index", "export"}
         What it is.
     content : mapping
         What the manifest says, as JSON can hold it.
     parts : mapping of str to (key, write)
         Data files by name. ``write(path)`` writes one; it is not asked where the folder has the file of this `key`, a
-        hexadecimal digest that stands for the content; without a key the digest of the bytes serves.
+        hexadecimal digest that stands for the content; without a key the digest of the bytes serves. A name
+        without a suffix is that of a safetensors file.
     caches : mapping of str to (key, write)
         The same for files, in a form of their own, that can be made of the others again; a name ends in ``.faiss``.
 
@@ -146,8 +150,7 @@ def _read_manifest(folder: Path, kind: str) -> bytes:
         else:
             reason = f"there is no {MANIFEST}" if not path.exists() else str(error.strerror)
         raise ArtifactError(
-            f"{folder} is no saved {kind}: {reason}; make one with save()"
-            + (", or fewshot fit" if kind == KINDS[0] else "")
+            f"{folder} is no saved {kind}: {reason}; make one with save(){_MADE_BY.get(kind, '')}"
         ) from None
     manifest = _whole(raw)
     if manifest is None:

@@ -77,6 +77,10 @@ class DownloadError(FewshotError):
     """Weights or data could not be fetched from where they are published."""
 
 
+class StoreError(FewshotError):
+    """A store of embeddings cannot be reached or used, e.g. since it holds another embedder's vectors."""
+
+
 class TooSmallError(FewshotError, ValueError):
     """A data set, or a group of it, has too few classes or rows for the episodes that were asked for."""
 

@@ -15,13 +15,13 @@ FLOORS = [
     | {"approximate", "ranking", "rows"},
     {"registry", "similarity", "memory", "statistics", "data", "backbones", "checks", "report", "distributed"}
     | {"artifact", "support", "stored"},
-    {"learners.base", "snapshot", "replacement", "editing", "transduction"},
+    {"learners.base", "snapshot", "replacement", "editing", "transduction", "executors", "runtime"},
     {"fitted", "embedding", "segments", "calibration"},
     {"estimator", "index"},
     {"classifier", "learners", "weights"},
-    {"evaluation", "model"},
-    {"training", "gallery"},
-    {"demo", "benchmark"},
+    {"evaluation", "model", "stores"},
+    {"training", "gallery", "annotation", "exporting"},
+    {"demo", "benchmark", "integrations"},
     {"cli", ""},
     {"__main__"},
 ]

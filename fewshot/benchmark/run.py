@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fewshot.benchmark.executors import Executor, Failure, make_executor
 from fewshot.benchmark.frozen import check_frozen, freeze, write_frozen
 from fewshot.benchmark.grid import OWN, PIXELS, Backbone, Grid
 from fewshot.benchmark.page import write_report
@@ -34,6 +33,7 @@ from fewshot.benchmark.tasks import (
     make_learner,
 )
 from fewshot.benchmark.trained import is_external, refuse_seen, train_backbone
+from fewshot.executors import Executor, Failure, make_executor
 from fewshot.files import replacing, sync, write_text
 from fewshot.manifest import manifest
 from fewshot.progress import progress_bar

@@ -10,6 +10,7 @@ from fewshot._version import __version__
 from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, positive, seed, tables
 from fewshot.cli.bench_options import bench_options
 from fewshot.cli.model_options import MODEL_COMMANDS
+from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
 from fewshot.training.config import TrainConfig
 
 
@@ -22,7 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fewshot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (*MODEL_COMMANDS, _train, _evaluate, bench_options, _demo):
+    for add in (*MODEL_COMMANDS, *RETRIEVAL_COMMANDS, _train, _evaluate, bench_options, _demo):
         add(commands)
     return parser
 

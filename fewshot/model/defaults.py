@@ -9,6 +9,7 @@ from torch import nn
 
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.own import OwnEmbedder
 from fewshot.learners.base import Learner
 from fewshot.learners.prototypical import PrototypicalLearner
 from fewshot.weights import load_learner
@@ -19,14 +20,14 @@ TEMPERATURE = 0.05
 
 
 def make_embedder(
-    backbone: str | Path | nn.Module | Embedder,
+    backbone: str | Path | nn.Module | Embedder | OwnEmbedder,
     weights: str | Path | None,
     pretrained: bool,
     img_size: int | None,
     device: str,
     cache: str | Path | None,
     progress: bool,
-) -> Embedder:
+) -> Embedder | OwnEmbedder:
     """Return an embedder of one's own: of a backbone, or a clone of the one that is given.
 
     Raises
@@ -34,7 +35,7 @@ def make_embedder(
     ValueError
         If an embedder is given and one of its parameters beside it.
     """
-    if not isinstance(backbone, Embedder):
+    if not isinstance(backbone, (Embedder, OwnEmbedder)):
         return Embedder(
             backbone,
             weights=weights,
@@ -50,9 +51,9 @@ def make_embedder(
     return clone(backbone)
 
 
-def default_learner(embedder: Embedder) -> Learner:
+def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
     """Return the learner that a checkpoint was trained with; for other backbones cosine prototypes."""
     backbone = embedder.backbone
-    if not isinstance(backbone, nn.Module) and Path(backbone).is_file() and Checkpoint.is_one(backbone):
+    if isinstance(backbone, (str, Path)) and Path(backbone).is_file() and Checkpoint.is_one(backbone):
         return load_learner(backbone)
     return PrototypicalLearner("cosine", temperature=TEMPERATURE)

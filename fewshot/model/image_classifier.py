@@ -34,8 +34,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
 
     Parameters
     ----------
-    backbone : str, path, nn.Module or Embedder, default="tf_efficientnet_lite0"
-        A timm name, a checkpoint of `MetaTrainer`, a network, or an `Embedder` with settings of its own.
+    backbone : str, path, nn.Module, Embedder or OwnEmbedder, default="tf_efficientnet_lite0"
+        A timm name, a checkpoint of `MetaTrainer`, a network, or an embedder, also one for other things than images.
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with, and for other
         backbones cosine prototypes: ``PrototypicalLearner("cosine", temperature=0.05)``.
@@ -217,11 +217,11 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         ImageDecodeError
             If an image cannot be read and ``on_error="raise"``.
         """
-        return self._answering().predict(self._embed(X).embeddings)
+        return self.answering().predict(self.embed_queries(X).embeddings)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
-        return self._answering().predict_proba(self._embed(X).embeddings)
+        return self.answering().predict_proba(self.embed_queries(X).embeddings)
 
     def nearest(self, X: Any, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Return labels and similarities (n, k) of the nearest keys: prototypes, or support where it is kept as keys.
@@ -231,18 +231,19 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         ValueError
             If k is not in 1..number of keys.
         """
-        return self._answering().nearest(self._embed(X).embeddings, k)
+        return self.answering().nearest(self.embed_queries(X).embeddings, k)
 
-    def _answering(self) -> FewShotClassifier:
+    def answering(self, on_error: str | None = None) -> FewShotClassifier:
         """Return the classifier with the parameters of this moment; they may have been set since it was fitted."""
         check_is_fitted(self)
         return self.classifier_.set_params(
-            on_invalid=on_invalid(self.on_error), reject=self.reject, unknown_label=self.unknown_label
+            on_invalid=on_invalid(on_error or self.on_error), reject=self.reject, unknown_label=self.unknown_label
         )
 
-    def _embed(self, X: Any, thumbnails: bool = False) -> Embedded:
+    def embed_queries(self, X: Any, on_error: str | None = None, thumbnails: bool = False) -> Embedded:
+        """Return the embeddings of queries, with what becomes of unreadable ones as `on_error`, or the model, says."""
         check_is_fitted(self)
-        self.embedder_.set_params(on_error=on_unread(self.on_error))
+        self.embedder_.set_params(on_error=on_unread(on_error or self.on_error))
         with warnings.catch_warnings():
             # Each unreadable query is answered "unknown"; that is what was asked for.
             warnings.filterwarnings("ignore", message=".*images could not be read.*")

@@ -31,10 +31,10 @@ class InsightMixin:
         support_: Support | None
         on_error: str
 
-        def _answering(self) -> FewShotClassifier:
+        def answering(self, on_error: str | None = None) -> FewShotClassifier:
             """Return the classifier with the parameters of this moment."""
 
-        def _embed(self, X: Any, thumbnails: bool = False) -> Embedded:
+        def embed_queries(self, X: Any, on_error: str | None = None, thumbnails: bool = False) -> Embedded:
             """Embed queries."""
 
     def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3) -> list[Answer]:
@@ -55,8 +55,8 @@ class InsightMixin:
             If an image cannot be read and ``on_error="raise"``.
         """
         items = as_items(X)
-        embedded = self._embed(items, thumbnails=True)
-        return answer_all(self._answering(), self.support_, items, embedded, top, n_neighbours)
+        embedded = self.embed_queries(items, thumbnails=True)
+        return answer_all(self.answering(), self.support_, items, embedded, top, n_neighbours)
 
     def explain(self, item: Any, *, top: int = 3, n_neighbours: int = 3) -> Answer:
         """Return why one image is answered as it is; see `answer`.
@@ -99,7 +99,7 @@ class InsightMixin:
         """
         check_is_fitted(self)
         items, labels = labelled(X, y)
-        embedded = self._embed(items)
+        embedded = self.embed_queries(items)
         if embedded.errors:
             if self.on_error != "skip":
                 raise embedded.errors[0]

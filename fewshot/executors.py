@@ -1,4 +1,4 @@
-"""Where the work of a benchmark is done: here, on the cores of this machine, or on a cluster."""
+"""Where work is done that falls into parts: here, on the cores of this machine, or on a cluster."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from fewshot.benchmark.executors import Failure, Joblib, Serial, Stored, make_executor
+from fewshot.executors import Failure, Joblib, Serial, Stored, make_executor
 
 
 def divide(a, b):

@@ -1,0 +1,100 @@
+"""`retrieve`: the records of a store that are like an image, with what the classifier thinks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fewshot.embedding.items import as_items
+from fewshot.model.image_classifier import FewShotImageClassifier
+from fewshot.stores.base import Store
+from fewshot.stores.records import Match
+
+
+@dataclass(frozen=True)
+class Retrieved(Match):
+    """A record that was found for an image.
+
+    Attributes
+    ----------
+    probability : float or None
+        That the image is of the record's class, as the classifier thinks; None where it does not know that class.
+    """
+
+    probability: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the id by name, as other systems keep it beside a document."""
+        own = {"label": self.label, "similarity": self.similarity, "probability": self.probability}
+        return {**self.payload, **own}
+
+
+def retrieve(
+    model: FewShotImageClassifier,
+    store: Store,
+    items: Any,
+    k: int = 10,
+    *,
+    where: Mapping[str, Any] | None = None,
+    by_label: bool = False,
+) -> list[list[Retrieved]]:
+    """Return the records of a store that are nearest to each image.
+
+    Parameters
+    ----------
+    model : FewShotImageClassifier
+        Whose embedder made the vectors of the store.
+    store : Store
+        What is searched.
+    items : collection of n images
+        Queries.
+    k : int, default=10
+        Records a query.
+    where : mapping, optional
+        Only records with these values; see `Store.search`.
+    by_label : bool, default=False
+        Whether a query is classified first and only records of its class are found: of an unknown one, all.
+
+    Returns
+    -------
+    list of n lists
+        Nearest first; empty for an image that could not be read, unless the classifier has ``on_error="raise"``.
+
+    Raises
+    ------
+    StoreError
+        If the vectors of the store come from another embedder, or it cannot be reached.
+    ImageDecodeError
+        If an image cannot be read and the classifier has ``on_error="raise"``.
+
+    Examples
+    --------
+    >>> from fewshot import Embedder, FaissStore, FewShotImageClassifier, annotate, digits, retrieve
+    >>> data, embedder = digits(), Embedder("conv4", weights="random", img_size=28)
+    >>> model = FewShotImageClassifier(embedder).fit(data.images[:50], data.labels[:50])
+    >>> store = FaissStore("cosine", embedder.fingerprint, d=64)
+    >>> store.add(found.record() for found in annotate(model, data.images[50:80]))
+    30
+    >>> retrieve(model, store, data.images[55:56], k=2)[0][0].id
+    '5'
+    """
+    store.check_embedder(model.embedder_.fingerprint)
+    items = as_items(items)
+    classifier, embedded = model.answering(), model.embed_queries(items)
+    unread = {error.index for error in embedded.errors}
+    read = [i for i in range(len(items)) if i not in unread]
+    found: list[list[Retrieved]] = [[] for _ in items]
+    if not read:
+        return found
+    x, classes = embedded.embeddings[read], classifier.classes_.tolist()
+    labels, shares = classifier.predict(x).tolist(), classifier.predict_proba(x).tolist()
+    filters = [{**(where or {}), **({"label": label} if by_label and label in classes else {})} for label in labels]
+    if by_label:
+        matches = [store.search(x[i : i + 1], k, one or None)[0] for i, one in enumerate(filters)]
+    else:
+        matches = store.search(x, k, where)
+    for i, own, share in zip(read, matches, shares, strict=True):
+        chances = dict(zip(classes, share, strict=True))
+        found[i] = [Retrieved(m.id, m.label, m.similarity, m.payload, chances.get(m.label)) for m in own]
+    return found

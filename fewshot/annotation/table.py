@@ -1,0 +1,161 @@
+"""Annotations and records as Arrow tables, which Parquet, DuckDB, LanceDB and pandas open directly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fewshot.annotation.annotate import Annotation
+from fewshot.errors import MissingExtraError, StoreError
+from fewshot.files import replacing, sync
+from fewshot.stores.base import Store
+from fewshot.stores.records import Record
+
+if TYPE_CHECKING:
+    import pyarrow
+
+#: Records that are written or read at a time.
+BATCH = 1000
+#: Where a table says whose vectors it holds, and in which metric they are compared.
+ABOUT = b"fewshot"
+
+
+def pyarrow_module() -> Any:
+    """Return the module ``pyarrow``.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is missing.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("Arrow and Parquet need pyarrow; run: pip install 'fewshot[parquet]'") from None
+    return pyarrow
+
+
+def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[Any]) -> pyarrow.Schema:
+    """Return the columns of annotations of embeddings of length `d`; labels are of the type of the classes."""
+    pa = pyarrow_module()
+    label = pa.array(list(classes)).type
+    columns = [
+        ("id", pa.string()),
+        ("label", label),
+        ("vector", pa.list_(pa.float32(), d)),
+        ("probability", pa.float32()),
+        ("unknown", pa.bool_()),
+        ("nearest", label),
+        ("similarity", pa.float32()),
+        ("error", pa.string()),
+    ]
+    return pa.schema(columns, {ABOUT: json.dumps({"fingerprint": fingerprint, "metric": metric}).encode()})
+
+
+def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) -> pyarrow.Table:
+    """Return annotations as a table, a row an image."""
+    pa = pyarrow_module()
+    rows = [
+        {
+            **{name: getattr(one, name) for name in schema.names},
+            "vector": None if one.vector is None else one.vector.tolist(),
+            "similarity": None if np.isnan(one.similarity) else one.similarity,
+        }
+        for one in found
+    ]
+    return pa.Table.from_pylist(rows, schema)
+
+
+def write_table(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyarrow.Schema) -> None:
+    """Write tables one after another into one Parquet file, which is there as a whole or not at all."""
+    pa = pyarrow_module()
+    with replacing(path) as partial:
+        with pa.parquet.ParquetWriter(str(partial), schema) as writer:
+            for table in batches:
+                writer.write_table(table)
+        sync(partial)
+
+
+def export_store(store: Store, path: str | Path) -> int:
+    """Write the records of a store to a Parquet file: ``id, label, vector, payload``; return how many.
+
+    Labels and payloads are JSON, so that text, numbers and booleans stay what they are.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyarrow is missing.
+    """
+    pa = pyarrow_module()
+    about = {"fingerprint": store.fingerprint, "metric": store.metric}
+    columns = [("id", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), store.d))]
+    schema = pa.schema([*columns, ("payload", pa.string())], {ABOUT: json.dumps(about).encode()})
+    records = store.snapshot()
+
+    def tables() -> Iterator[pyarrow.Table]:
+        for start in range(0, len(records), BATCH):
+            rows = [
+                {
+                    "id": record.id,
+                    "label": json.dumps(record.label, ensure_ascii=False),
+                    "vector": record.vector.tolist(),
+                    "payload": json.dumps(dict(record.payload), ensure_ascii=False),
+                }
+                for record in records[start : start + BATCH]
+            ]
+            yield pa.Table.from_pylist(rows, schema)
+
+    write_table(path, tables(), schema)
+    return len(records)
+
+
+def import_records(path: str | Path) -> Iterator[Record]:
+    """Yield the records of a file that `export_store` or ``fewshot annotate`` has written, a batch in memory at a time.
+
+    Images that could not be read are left out.
+
+    Raises
+    ------
+    StoreError
+        If it is no such file.
+    """
+    file = _opened(path)
+    payload_columns = [c for c in file.schema_arrow.names if c not in ("id", "label", "vector", "payload", "error")]
+    exported = "payload" in file.schema_arrow.names
+    for batch in file.iter_batches(BATCH):
+        vectors = batch.column("vector")
+        for row, vector in zip(batch.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
+            if vector.is_valid:
+                x = vector.values.to_numpy(zero_copy_only=False)
+                label = json.loads(row["label"]) if exported else row["label"]
+                payload = json.loads(row["payload"]) if exported else {c: row[c] for c in payload_columns}
+                yield Record(row["id"], x, label, payload)
+
+
+def table_facts(path: str | Path) -> dict[str, Any]:
+    """Return ``fingerprint``, ``metric`` and ``d`` of the vectors of such a file.
+
+    Raises
+    ------
+    StoreError
+        If it is no such file.
+    """
+    schema = _opened(path).schema_arrow
+    return {**json.loads(schema.metadata[ABOUT]), "d": schema.field("vector").type.list_size}
+
+
+def _opened(path: str | Path) -> Any:
+    pa = pyarrow_module()
+    try:
+        file = pa.parquet.ParquetFile(str(path))
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = "there is no such file" if not Path(path).exists() else str(error).partition("\n")[0]
+        raise StoreError(f"{path} cannot be read as Parquet: {reason}") from None
+    if ABOUT not in (file.schema_arrow.metadata or {}):
+        raise StoreError(f"{path} holds no vectors of fewshot; make such a file with fewshot annotate")
+    return file

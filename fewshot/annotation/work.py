@@ -1,0 +1,181 @@
+"""Annotating a folder of any size: shard after shard, each written whole, so that a run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewshot.annotation.annotate import annotate
+from fewshot.annotation.table import annotation_schema, annotations_to_arrow, pyarrow_module, write_table
+from fewshot.artifact import MANIFEST
+from fewshot.data.scan import list_images
+from fewshot.errors import StoreError
+from fewshot.executors import Executor, Failure, make_executor
+from fewshot.files import sync, write_text
+from fewshot.model.image_classifier import FewShotImageClassifier
+from fewshot.progress import progress_bar
+
+if TYPE_CHECKING:
+    import pyarrow
+
+#: Images of a shard.
+SHARD = 1024
+PLAN = "plan.json"
+
+
+def annotate_folder(
+    folder: str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    shard: int = SHARD,
+    executor: str = "serial",
+    jobs: int | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Annotate all images below a folder into one Parquet file.
+
+    Shards lie beside it in ``OUT.shards`` until all are there; a run that was interrupted, killed or lost machines goes
+    on with those that are missing. Ids are paths below `folder`.
+
+    Parameters
+    ----------
+    folder : path
+        Images, in folders of any depth.
+    model : path
+        A saved classifier; workers load it once each.
+    out : path
+        The file.
+    shard : int, default=1024
+        Images of a shard.
+    executor : {"serial", "joblib", "ray"}, default="serial"
+        This process, processes of this machine, or a cluster, which sees `folder` and `model` under the same paths.
+    jobs : int, optional
+        Processes; one a core by default.
+    device : str, default="auto"
+        Where to embed.
+    progress : bool, default=True
+        Whether a bar over images is shown.
+
+    Returns
+    -------
+    dict
+        ``images``, ``unreadable``, ``resumed`` (shards that were there).
+
+    Raises
+    ------
+    StoreError
+        If shards of other work lie beside `out`, or a shard failed; those that are done are kept.
+    ArtifactError
+        If `model` is no saved classifier.
+    """
+    pa, out = pyarrow_module(), Path(out)
+    paths = list_images(folder)
+    if not paths:
+        raise ValueError(f"there is no image in {folder}")
+    digest = _digest(model)
+    schema = _schema(_model(str(model), digest, device))
+    parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
+    shards = out.with_name(f"{out.name}.shards")
+    _begin(shards, paths, shard, digest)
+    missing = [i for i in range(len(parts)) if not _file(shards, i).exists()]
+    runner = make_executor(executor, jobs or os.cpu_count() or 1)
+    try:
+        tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
+        with progress_bar(len(paths), "image", show=progress, desc="annotating") as bar:
+            bar.update(len(paths) - sum(len(task[3]) for task in tasks))
+            for i, table in _done(runner, tasks, missing):
+                write_table(_file(shards, i), [table], schema)
+                bar.update(table.num_rows)
+    finally:
+        runner.close()
+    unreadable = 0
+
+    def tables() -> Iterator[pyarrow.Table]:
+        nonlocal unreadable
+        for i in range(len(parts)):
+            table = pa.parquet.read_table(_file(shards, i), schema=schema)
+            unreadable += table.column("vector").null_count
+            yield table
+
+    write_table(out, tables(), schema)
+    sync(out.absolute().parent)
+    shutil.rmtree(shards)
+    return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
+
+
+def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:
+    """Return the annotations of some images below a folder; on a worker, which loads a classifier once."""
+    opened = _model(model, digest, device)
+    schema = _schema(opened)
+    table = annotations_to_arrow(annotate(opened, paths), schema)
+    return table.set_column(0, schema.field("id"), pyarrow_module().array([_below(folder, path) for path in paths]))
+
+
+def _schema(model: FewShotImageClassifier) -> pyarrow.Schema:
+    fitted = model.classifier_.model_
+    d, fingerprint = model.classifier_.n_features_in_, model.embedder_.fingerprint
+    return annotation_schema(d, fingerprint, fitted.learner.metric, model.classes_.tolist())
+
+
+def _below(folder: str, path: str) -> str:
+    """Return the path below the folder, as text: a name that is no UTF-8 with its bytes written out."""
+    name = Path(os.path.relpath(path, folder)).as_posix()
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _done(runner: Executor, tasks: list[tuple[Any, ...]], numbers: list[int]) -> Iterator[tuple[int, Any]]:
+    """Yield the number and table of each shard as they come; one that failed is told when the others are there."""
+    failures = []
+    for place, outcome in runner.map(annotate_shard, tasks):
+        if isinstance(outcome, Failure):
+            failures.append(f"shard {numbers[place]}: {outcome.error}")
+        else:
+            yield numbers[place], outcome
+    if failures:
+        raise StoreError(
+            f"{len(failures)} of {len(tasks)} shards failed, first {failures[0]}; the others are kept: run it again"
+        )
+
+
+def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
+    """Make the folder of shards, or take the one that is there if it is of the same work."""
+    listed = hashlib.sha256()
+    for path in paths:
+        status = os.stat(path)
+        listed.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    facts = {"images": len(paths), "sha256": listed.hexdigest(), "shard": shard, "model": model}
+    plan = json.dumps(facts, indent=1) + "\n"
+    there = shards / PLAN
+    if there.exists() and there.read_text(encoding="utf-8") != plan:
+        raise StoreError(
+            f"{shards} holds shards of other work (other images, classifier or size of a shard); remove it, or choose "
+            "another place with --out"
+        )
+    shards.mkdir(parents=True, exist_ok=True)
+    if not there.exists():
+        write_text(there, plan)
+
+
+def _file(shards: Path, i: int) -> Path:
+    return shards / f"{i:06d}.parquet"
+
+
+def _digest(model: str | Path) -> str:
+    """Return what changes when a saved classifier does."""
+    manifest = Path(model) / MANIFEST
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""
+
+
+@lru_cache(maxsize=1)
+def _model(path: str, digest: str, device: str) -> FewShotImageClassifier:
+    model = FewShotImageClassifier.load(path, device=device)
+    model.embedder_.set_params(progress=False)
+    return model

@@ -1,0 +1,180 @@
+"""The export of a classifier: what of it goes into the folder, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fewshot.errors import UnknownNameError
+from fewshot.embedding.embedder import Embedder
+from fewshot.exporting import quantized
+from fewshot.exporting.methods import memory_of, method_of
+from fewshot.exporting.network import OPSET, TOLERANCE, check_extra, write_onnx
+from fewshot.model.inputs import labelled
+from fewshot.runtime import saving
+from fewshot.runtime.encoder import Encoder
+from fewshot.runtime.labels import check_labels, is_writable
+from fewshot.runtime.memory import Memory
+from fewshot.runtime.method import Method
+
+if TYPE_CHECKING:
+    from fewshot.model.image_classifier import FewShotImageClassifier
+
+QUANTIZE = ("int8",)
+
+
+def export(
+    model: FewShotImageClassifier,
+    folder: str | Path,
+    quantize: str | None = None,
+    *,
+    support: tuple[Any, Any] | None = None,
+    calibration: Any = None,
+    gate: tuple[Any, Any] | None = None,
+    max_loss: float = 0.01,
+) -> None:
+    """Write a classifier to a folder that `fewshot.runtime.load` reads without torch, or replace the one there.
+
+    The folder holds the network as ONNX (opset 17), from pixels of any number of images to embeddings; the
+    preprocessing; class sums and counts, or kept support; and a manifest with the SHA-256 of each. What onnxruntime
+    computes is held against torch on random images first. A failure leaves what was there.
+
+    Parameters
+    ----------
+    model : FewShotImageClassifier
+        Fitted, with a learner that answers by a metric alone: prototypical, simpleshot, matching or k-nearest.
+    folder : path
+        New, empty, or one that holds an export.
+    quantize : {"int8"}, optional
+        Weights and activations of 8 bits: about a third of the size. Embeddings are then others, so the encoder has a
+        fingerprint of its own and embeds the support anew.
+    support : (images, labels), optional
+        For ``quantize``: all images that the classifier has learned; it keeps their embeddings alone.
+    calibration : collection of images, optional
+        For ``quantize``: what the ranges of activations are measured on; by default the support. A hundred images like
+        those that it will see are enough.
+    gate : (images, labels), optional
+        For ``quantize``: images of five classes or more, 20 of each, that the classifier has not learned. The accuracy
+        of both encoders is measured on the same 5-way episodes of them, of one shot and of five.
+    max_loss : float, default=0.01
+        The largest loss of accuracy there, in parts of 1.
+
+    Raises
+    ------
+    MissingExtraError
+        If onnx or onnxruntime is missing.
+    TypeError
+        If the learner or its labels are none that a device can hold.
+    ValueError
+        If a parameter is missing, or the support is not what was learned.
+    ArtifactError
+        If the folder holds something else, onnxruntime does not compute the same, or int8 loses too much accuracy.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fewshot import Embedder, FewShotImageClassifier, digits
+    >>> from fewshot.runtime import load
+    >>> data, folder = digits(), tempfile.mkdtemp()
+    >>> model = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=28))
+    >>> export(model.fit(data.images[:50], data.labels[:50]), folder)
+    >>> bool((load(folder).predict(data.images[50:90]) == model.predict(data.images[50:90])).all())
+    True
+    """
+    check_is_fitted(model)
+    check_extra()
+    classifier, embedder = model.classifier_, model.embedder_
+    if not isinstance(embedder, Embedder):
+        raise TypeError(f"{embedder.name} is an embedder of one's own; only networks on images can be exported")
+    method, memory = method_of(classifier.model_.learner), memory_of(classifier.model_)
+    if not is_writable(memory.classes):
+        raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot hold; fit with text or integers")
+    asked = _checked(quantize, support, gate, memory)
+    facts: dict[str, Any] = {
+        "fingerprint": embedder.fingerprint,
+        "embedder": embedder.fingerprint,
+        "method": method.to_dict(),
+        "temperature": classifier._temperature(),
+        "threshold": classifier.set_params(reject=model.reject)._threshold(),
+        "unknown_label": _plain(model.unknown_label),
+        "on_error": model.on_error,
+        "opset": OPSET,
+        "tolerance": TOLERANCE,
+        "quantize": quantize,
+        "gate": None,
+    }
+    with tempfile.TemporaryDirectory(prefix="fewshot-export-") as work:
+        path = Path(work) / "float.onnx"
+        facts["difference"] = write_onnx(embedder.network, embedder.preprocessing, path)
+        if asked is not None:
+            exact = Encoder(path, embedder.preprocessing)
+            coarse = _coarse(exact, asked, calibration)
+            facts["gate"] = quantized.measure(classifier.model_.learner, exact, coarse, *asked[1])
+            quantized.refuse_loss(facts["gate"], max_loss)
+            path, memory = coarse.path, _relearned(coarse, asked[0], method, memory)
+        facts["encoder"] = saving.digest_of(path)
+        if asked is not None:
+            described = saving.preprocessing_bytes(embedder.preprocessing) + facts["encoder"].encode()
+            facts["fingerprint"] = hashlib.sha256(described).hexdigest()
+        saving.write(folder, path, embedder.preprocessing, memory, facts)
+
+
+#: Support and gate: images and labels of each.
+_Asked = tuple[tuple[Any, Any], tuple[Any, Any]]
+
+
+def _checked(quantize: str | None, support: Any, gate: Any, memory: Memory) -> _Asked | None:
+    """Return support and gate where something is to be quantised, and refuse what cannot be."""
+    if quantize is None:
+        return None
+    if quantize not in QUANTIZE:
+        raise UnknownNameError("quantize", quantize, QUANTIZE)
+    if support is None:
+        raise ValueError(
+            "support is missing: int8 embeds it anew, and the classifier has kept no images; pass "
+            "support=(images, labels), all that was learned"
+        )
+    if gate is None:
+        raise ValueError(
+            "gate is missing: int8 is only as good as what it was measured on; pass gate=(images, labels), five "
+            "classes or more that were not learned, 20 images of each"
+        )
+    images, labels = labelled(*support)
+    y = check_labels(labels, len(images), memory.classes)
+    found, expected = (
+        dict(zip(*(part.tolist() for part in pair), strict=True))
+        for pair in (np.unique(y, return_counts=True), (memory.classes, memory.n_support))
+    )
+    for label in [*expected, *found]:
+        if found.get(label, 0) != expected.get(label, 0):
+            raise ValueError(
+                f"support has {found.get(label, 0)} images of {label!r} and the classifier has learned "
+                f"{expected.get(label, 0)}; give all that was learned, and nothing else"
+            )
+    return (images, y), labelled(*gate)
+
+
+def _coarse(exact: Encoder, asked: _Asked, calibration: Any) -> Encoder:
+    """Return the encoder in 8 bits, beside the exact one."""
+    images = asked[0][0] if calibration is None else calibration
+    pixels = np.stack([exact.preprocessing(image) for image in images])
+    path = exact.path.with_name("int8.onnx")
+    quantized.quantize(exact.path, path, pixels)
+    return Encoder(path, exact.preprocessing)
+
+
+def _relearned(encoder: Encoder, support: tuple[Any, Any], method: Method, memory: Memory) -> Memory:
+    """Return the memory of the same support as another encoder sees it."""
+    images, y = support
+    made = Memory.of(method.transform(quantized.read(encoder, images)), y, method.is_summed)
+    # Beside nothing of each known class: those without support are known, too.
+    return memory.emptied() + made
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,233 @@
+"""The classifier of a device: it answers, learns, forgets, is merged with others and saved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.runtime import saving
+from fewshot.runtime.encoder import Encoder, as_items
+from fewshot.runtime.labels import check_labels
+from fewshot.runtime.memory import Memory
+from fewshot.runtime.method import Method
+from fewshot.runtime.model import Model
+from fewshot.runtime.similarity import Array
+from fewshot.unknown import unknown_mark
+
+
+class RuntimeClassifier:
+    """A classifier that `fewshot.export` has written and `load` has read.
+
+    It answers as the classifier that it was exported from, but in float64: given equal embeddings, probabilities are
+    equal up to the float32 rounding of that one. Learning changes the memory alone, by addition; the encoder and the
+    calibration stay.
+
+    Attributes
+    ----------
+    encoder : Encoder
+        From images to embeddings.
+    model : Model
+        From embeddings to answers; it is replaced as a whole, so one thread may answer while another learns.
+    facts : dict
+        What the manifest says beside the memory: ``fingerprint`` of the encoder and ``embedder``, that of the embedder
+        it was exported from; ``method``, ``temperature``, ``threshold``, ``unknown_label``, ``on_error``, ``quantize``,
+        and what was measured when it was exported.
+    """
+
+    def __init__(self, encoder: Encoder, model: Model, facts: dict[str, Any]) -> None:
+        self.encoder, self.model, self.facts = encoder, model, facts
+
+    def __repr__(self) -> str:
+        return f"RuntimeClassifier({self.model.method.name}, {len(self.classes_)} classes)"
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Sorted labels, (n_classes,)."""
+        return self.model.memory.classes
+
+    @property
+    def n_support_(self) -> NDArray[np.int64]:
+        """Support images of each class, (n_classes,)."""
+        return self.model.memory.n_support
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that stands for the encoder: embeddings of equal fingerprints can be compared."""
+        return str(self.facts["fingerprint"])
+
+    def predict(self, images: Any) -> NDArray[Any]:
+        """Return the class of each image; the unknown label where even the nearest key is too far.
+
+        Parameters
+        ----------
+        images : collection of n images
+            Paths, bytes, PIL images or arrays in a list or an array.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels as they were given.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read, unless the exported classifier had another ``on_error`` than "raise".
+        """
+        return self.model.predict(self._queries(images))
+
+    def predict_proba(self, images: Any) -> Array:
+        """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
+        return self.model.predict_proba(self._queries(images))
+
+    def nearest(self, images: Any, k: int = 1) -> tuple[NDArray[Any], Array]:
+        """Return labels and similarities (n, k) of the nearest keys: prototypes, or support where it is kept as keys.
+
+        Raises
+        ------
+        ValueError
+            If k is not in 1..number of keys.
+        """
+        return self.model.nearest(self._queries(images), k)
+
+    def learn(self, images: Any, labels: Any) -> Self:
+        """Learn images of known or of new classes beside what is known: no gradient, sums that grow.
+
+        Parameters
+        ----------
+        images : collection of n images
+            As for `predict`.
+        labels : sequence of length n
+            Their classes, of the kind of those that are known.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read, unless ``on_error`` was "skip": then the others are learned.
+        ValueError, TypeError
+            If labels do not fit. What was learned before then still stands.
+        """
+        y = check_labels(labels, len(as_items(images)), self.classes_)
+        embeddings, errors = self.encoder.embed(images)
+        read = np.isfinite(embeddings).all(1)
+        if errors and (self.facts["on_error"] != "skip" or not read.any()):
+            raise errors[0]
+        if not len(y):
+            raise ValueError("there are no images to learn from; give at least one")
+        model = self.model
+        return self._publish(model.memory + model.learned(embeddings[read], y[read]))
+
+    def forget(self, label: Any) -> Self:
+        """Forget a class, as if it had never been learned.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class, or no other one.
+        """
+        return self._publish(self.model.memory.without(label))
+
+    def merge(self, other: RuntimeClassifier, base: RuntimeClassifier | None = None) -> Self:
+        """Learn all that another device has learned, by addition: as if its images had been shown to this one.
+
+        Parameters
+        ----------
+        other : RuntimeClassifier
+            Of the same encoder and learner; it is not changed.
+        base : RuntimeClassifier, optional
+            The export that both began with. Without it, images that both have learned count twice.
+
+        Raises
+        ------
+        ValueError
+            If encoder, learner or kind of labels are not the same, or the other has not begun with `base`.
+        """
+        for one in (other, *([] if base is None else [base])):
+            self._refuse_other(one)
+        news = other.model.memory if base is None else other.model.memory.since(base.model.memory)
+        return self._publish(self.model.memory + news)
+
+    def save(self, folder: str | Path) -> None:
+        """Write everything to a folder that `load` reads, or replace the one that is there, as a whole.
+
+        A crash leaves the old or the new. Where the folder is the one it was loaded from, only the memory is written.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder holds something else, or the encoder that this was loaded with has gone.
+        OSError
+            If it cannot be written; what was there is untouched.
+        """
+        saving.write(folder, self.encoder.path, self.encoder.preprocessing, self.model.memory, self.facts)
+
+    def _queries(self, images: Any) -> NDArray[np.float32]:
+        embeddings, errors = self.encoder.embed(images)
+        if errors and self.facts["on_error"] == "raise":
+            raise errors[0]
+        return embeddings
+
+    def _refuse_other(self, other: RuntimeClassifier) -> None:
+        if other.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"the other classifier has the encoder {other.fingerprint[:12]} and this one {self.fingerprint[:12]}, "
+                "so their embeddings do not add; merge what was exported with one encoder"
+            )
+        if other.model.method != self.model.method:
+            raise ValueError(
+                f"what was learned by {other.model.method.name} cannot join {self.model.method.name} with other "
+                "parameters; both must be the same"
+            )
+        check_labels(other.classes_, len(other.classes_), self.classes_)
+
+    def _publish(self, memory: Memory) -> Self:
+        """Answer with this memory from now on."""
+        if self.facts["on_error"] != "raise" or self.facts["threshold"] is not None:
+            unknown_mark(self.facts["unknown_label"], memory.classes)  # an error now, not at the first unknown query
+        self.model = replace(self.model, memory=memory)
+        return self
+
+
+def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
+    """Return the classifier of a folder that `fewshot.export` or `RuntimeClassifier.save` has written.
+
+    Every byte is verified before it is used.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    n_threads : int, default=1
+        Threads of onnxruntime.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder is none of these, is damaged, or was written by a newer version.
+    MissingExtraError
+        If onnxruntime is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fewshot import Embedder, FewShotImageClassifier, digits
+    >>> from fewshot import export
+    >>> data, folder = digits(), tempfile.mkdtemp()
+    >>> model = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=28))
+    >>> export(model.fit(data.images[:10], data.labels[:10]), folder)
+    >>> device = load(folder).forget(9).learn(data.images[9:12], [10, 10, 11])
+    >>> device.classes_.tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
+    """
+    while True:
+        path, preprocessing, memory, facts = saving.read(folder)
+        try:
+            encoder = Encoder(path, preprocessing, n_threads)
+        except Exception:  # onnxruntime's own errors share no other class
+            if path.exists():
+                raise
+            continue  # replaced between verifying and reading; where a file is really missing, verifying says so
+        return RuntimeClassifier(encoder, Model(memory, Method.from_dict(facts["method"]), facts), facts)

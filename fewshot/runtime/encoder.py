@@ -1,0 +1,118 @@
+"""From images to embeddings with onnxruntime: the preprocessing of the library, the network as ONNX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewshot.data.preprocess import Preprocessing
+from fewshot.errors import ImageDecodeError, MissingExtraError
+
+#: Names of what goes into an encoder, uint8 pixels (n, h, w[, c]), and what comes out, embeddings (n, d).
+INPUT, OUTPUT = "pixels", "embeddings"
+#: Pixels that the network sees at a time: one image of the usual size, so that little memory is taken.
+BATCH_PIXELS = 224 * 224
+
+
+class Encoder:
+    """An exported network in place.
+
+    Parameters
+    ----------
+    path : path
+        The ONNX file.
+    preprocessing : Preprocessing
+        How images are prepared for it.
+    n_threads : int, default=1
+        Threads of onnxruntime.
+
+    Raises
+    ------
+    MissingExtraError
+        If onnxruntime is missing.
+    ValueError
+        If there are no threads.
+    """
+
+    def __init__(self, path: str | Path, preprocessing: Preprocessing, n_threads: int = 1) -> None:
+        if not isinstance(n_threads, int) or n_threads < 1:
+            raise ValueError(f"n_threads is {n_threads!r}; expected a whole number from 1")
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("onnxruntime is missing; run: pip install 'fewshot[runtime]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
+        options.log_severity_level = 3  # it warns of what its own optimiser has left over
+        self.path, self.preprocessing = Path(path), preprocessing
+        self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+
+    def embed(self, images: Any) -> tuple[NDArray[np.float32], list[ImageDecodeError]]:
+        """Return the embeddings (n, d) of images, NaN where one cannot be read, and why.
+
+        Parameters
+        ----------
+        images : collection of n images
+            Paths, bytes, PIL images or arrays in a list or an array.
+
+        Raises
+        ------
+        TypeError
+            If it is one image, or nothing that holds images.
+        """
+        items = as_items(images)
+        size = max(1, BATCH_PIXELS // (self.preprocessing.height * self.preprocessing.width))
+        parts: list[NDArray[np.float32]] = []
+        errors: list[ImageDecodeError] = []
+        for start in range(0, len(items), size):
+            pixels = [self._prepare(items[i], i, errors) for i in range(start, min(start + size, len(items)))]
+            parts.append(self._embed_read(pixels))
+        return np.concatenate(parts) if parts else self.embed_pixels(self._blank()[None])[:0], errors
+
+    def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the embeddings (n, d) of prepared images (n, h, w) or (n, h, w, 3)."""
+        found: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: pixels})[0]
+        return found
+
+    def _prepare(self, item: Any, i: int, errors: list[ImageDecodeError]) -> NDArray[np.uint8] | None:
+        try:
+            return self.preprocessing(item)
+        except ImageDecodeError as error:
+            errors.append(ImageDecodeError(error.source, error.reason, i))
+            return None
+
+    def _embed_read(self, pixels: list[NDArray[np.uint8] | None]) -> NDArray[np.float32]:
+        found = self.embed_pixels(np.stack([self._blank() if image is None else image for image in pixels]))
+        found[[image is None for image in pixels]] = np.nan
+        return found
+
+    def _blank(self) -> NDArray[np.uint8]:
+        p = self.preprocessing
+        return np.zeros((p.height, p.width, 3)[: 2 + (p.channels == 3)], np.uint8)
+
+
+def as_items(images: Any) -> Sequence[Any] | NDArray[Any]:
+    """Return a collection of images, and refuse what is one image.
+
+    Raises
+    ------
+    TypeError
+        If it is one image, or nothing that holds images.
+    """
+    if isinstance(images, (str, bytes, bytearray, os.PathLike, Image.Image)):
+        raise TypeError(f"images are one image ({type(images).__name__}); pass a list of images, e.g. [image]")
+    if isinstance(images, np.ndarray):
+        if images.ndim in (1, 3, 4) and not (images.ndim == 3 and images.shape[-1] in (3, 4)):
+            return images
+        raise TypeError(
+            f"images have shape {images.shape}; expected (n, h, w) or (n, h, w, c); for a single image pass [image]"
+        )
+    if not isinstance(images, Sequence):
+        raise TypeError(f"images are a {type(images).__name__}; expected a list or an array of images")
+    return images

@@ -1,0 +1,195 @@
+"""What a device remembers: class sums and counts, or the support itself; two memories add."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.runtime.similarity import Array
+
+#: Names of the arrays in a file, of either kind of memory.
+_SUMMED, _KEPT = ("sums", "counts"), ("support", "labels", "weights")
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Labelled rows: one a class, the sum of its support, or one a support image. It never changes; it is replaced.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Sorted labels.
+    n_support : ndarray of shape (n_classes,)
+        Support images of each class.
+    is_summed : bool
+        Whether row ``i`` is the sum of class ``i``.
+    x : ndarray of shape (m, d)
+        Sums in float64, or support embeddings.
+    labels : ndarray of shape (m,)
+        The class of each row, as its place in `classes`.
+    weights : ndarray of shape (m,)
+        The sum of the weights of a class, or the weight of a support image.
+    """
+
+    classes: NDArray[Any]
+    n_support: NDArray[np.int64]
+    is_summed: bool
+    x: Array
+    labels: NDArray[np.int64]
+    weights: Array
+
+    @classmethod
+    def of(cls, x: Array, y: NDArray[Any], is_summed: bool) -> Self:
+        """Return the memory of support `x` (n, d) with labels `y` (n,).
+
+        Examples
+        --------
+        >>> memory = Memory.of(np.array([[1.0], [3.0], [5.0]]), np.array(["a", "a", "b"]), True)
+        >>> memory.keys.tolist(), (memory + memory).weights.tolist()
+        ([[2.0], [5.0]], [4.0, 2.0])
+        """
+        classes, codes = np.unique(y, return_inverse=True)
+        made = cls(classes, np.bincount(codes, minlength=len(classes)), False, x, codes, np.ones(len(x)))
+        return made._summed() if is_summed else made
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], classes: NDArray[Any], n_support: list[int]) -> Self:
+        """Return what `to_arrays` described, of classes with so many support images."""
+        is_summed = _SUMMED[0] in arrays
+        labels = np.arange(len(classes)) if is_summed else arrays["labels"]
+        x, weights = arrays["sums" if is_summed else "support"], arrays["counts" if is_summed else "weights"]
+        return cls(classes, np.array(n_support, dtype=np.int64), is_summed, x, labels, weights)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the rows by their names in a file."""
+        if self.is_summed:
+            return dict(zip(_SUMMED, (self.x, self.weights), strict=True))
+        return dict(zip(_KEPT, (self.x, self.labels, self.weights), strict=True))
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """Which rows are there: all but those of classes without support."""
+        return self.weights > 0
+
+    @property
+    def keys(self) -> Array:
+        """What queries are compared with: the means of classes, or the support."""
+        x, weights = self.x[self.present], self.weights[self.present]
+        return x / weights[:, None] if self.is_summed else x
+
+    @property
+    def key_labels(self) -> NDArray[np.int64]:
+        """The class of each key."""
+        return self.labels[self.present]
+
+    @property
+    def log_weight(self) -> Array:
+        """What is added to the score of each key."""
+        weights = self.weights[self.present]
+        return np.zeros(len(weights)) if self.is_summed else np.log(weights)
+
+    def __add__(self, other: Memory) -> Self:
+        """Return the memory of all that both have seen."""
+        classes = np.union1d(self.classes, other.classes)
+        places = [np.searchsorted(classes, known) for known in (self.classes, other.classes)]
+        n_support = np.zeros(len(classes), np.int64)
+        n_support[places[0]] += self.n_support
+        n_support[places[1]] += other.n_support
+        joined = replace(
+            self,
+            classes=classes,
+            n_support=n_support,
+            x=np.concatenate([self.x, other.x]),
+            labels=np.concatenate([places[0][self.labels], places[1][other.labels]]),
+            weights=np.concatenate([self.weights, other.weights]),
+        )
+        return joined._summed() if self.is_summed else joined
+
+    def emptied(self) -> Self:
+        """Return the memory of the same classes before any was shown."""
+        none = np.zeros_like(self.n_support)
+        if self.is_summed:
+            return replace(self, n_support=none, x=np.zeros_like(self.x), weights=np.zeros_like(self.weights))
+        return replace(self, n_support=none, x=self.x[:0], labels=self.labels[:0], weights=self.weights[:0])
+
+    def without(self, label: Any) -> Self:
+        """Return the memory that has never seen the class `label`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class, or no other one.
+        """
+        known = self.classes.tolist()
+        if label not in known:
+            shown = ", ".join(map(repr, known[:10])) + (", ..." if len(known) > 10 else "")
+            raise ValueError(f"there is no class {label!r}; the classes are {shown}")
+        if len(known) == 1:
+            raise ValueError(f"{label!r} is the only class; a classifier needs one")
+        return self._of_classes(self.classes != label, self.labels != known.index(label))
+
+    def since(self, before: Memory) -> Self:
+        """Return what was learned after `before`, an earlier state of this memory.
+
+        Raises
+        ------
+        ValueError
+            If it is none: a class has less support now and has not gone, or kept support is missing.
+        """
+        if self.is_summed:
+            return self._sums_since(before)
+        rows = Counter(before._rows())
+        new = np.ones(len(self.x), np.bool_)
+        for i, row in enumerate(self._rows()):
+            if rows[row] > 0:
+                rows[row] -= 1
+                new[i] = False
+        if any(n > 0 and label in self.classes.tolist() for (label, *_), n in rows.items()):
+            raise _no_earlier_state()
+        counts = np.bincount(self.labels[new], minlength=len(self.classes))
+        return replace(self, n_support=counts)._of_classes(counts > 0, new)
+
+    def _sums_since(self, before: Memory) -> Self:
+        n_support, x, weights = self.n_support.copy(), self.x.copy(), self.weights.copy()
+        mine = {label: place for place, label in enumerate(self.classes.tolist())}
+        for theirs, label in enumerate(before.classes.tolist()):
+            if (place := mine.get(label)) is not None:
+                n_support[place] -= before.n_support[theirs]
+                x[place] -= before.x[theirs]
+                weights[place] -= before.weights[theirs]
+        if (n_support < 0).any():
+            raise _no_earlier_state()
+        return replace(self, n_support=n_support, x=x, weights=weights)._of_classes(n_support > 0, n_support > 0)
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        names = self.classes[self.labels].tolist()
+        return list(zip(names, map(bytes, self.x + 0.0), self.weights.tolist(), strict=True))  # + 0.0: -0 equals 0
+
+    def _of_classes(self, classes: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Self:
+        """Return some rows, those of some classes."""
+        places = np.cumsum(classes) - 1
+        return replace(
+            self,
+            classes=self.classes[classes],
+            n_support=self.n_support[classes],
+            x=self.x[rows],
+            labels=places[self.labels[rows]],
+            weights=self.weights[rows],
+        )
+
+    def _summed(self) -> Self:
+        """Return one row a class."""
+        x, weights = np.zeros((len(self.classes), self.x.shape[1])), np.zeros(len(self.classes))
+        np.add.at(x, self.labels, self.x)
+        np.add.at(weights, self.labels, self.weights)
+        return replace(self, is_summed=True, x=x, labels=np.arange(len(self.classes)), weights=weights)
+
+
+def _no_earlier_state() -> ValueError:
+    return ValueError("base is no earlier state of the other classifier; give the export that both began with")

@@ -1,0 +1,1 @@
+"""Stores of embeddings: where the memory lives when it is not in this process."""

@@ -1,0 +1,130 @@
+"""Records that go into a store, matches that come out of it, and what is checked of records and queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewshot.stores.values import check_plain, check_text
+
+#: Beyond this magnitude of a vector, databases, which compare in float32, would see infinity.
+LARGEST = 1e15
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """An embedding with a name, a label and what else is to be kept with it.
+
+    Attributes
+    ----------
+    id : str
+        Its name in the store, such as a path; no two are alike.
+    vector : ndarray of shape (d,), float32
+        The embedding.
+    label : str, int, float, bool or None
+        Its class.
+    payload : mapping
+        More values by name, of the types of a label, or lists of them.
+    """
+
+    id: str
+    vector: NDArray[np.float32]
+    label: Any = None
+    payload: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True)
+class Match:
+    """A record that was found.
+
+    Attributes
+    ----------
+    id : str
+        Its name.
+    label : object
+        Its class.
+    similarity : float
+        To the query, in the metric of the store; higher is closer.
+    payload : mapping
+        What is kept with it.
+    """
+
+    id: str
+    label: Any
+    similarity: float
+    payload: Mapping[str, Any]
+
+
+def check_records(records: Iterable[Record], d: int) -> list[Record]:
+    """Return records with vectors of their own in float32, ids that differ, and plain values.
+
+    Raises
+    ------
+    ValueError
+        Naming the record.
+    """
+    checked, seen = [], set()
+    for record in records:
+        if not isinstance(record.id, str) or not record.id:
+            raise ValueError(f"the id {record.id!r} is no text; give each record a name")
+        if record.id in seen:
+            raise ValueError(f"the id {record.id!r} is there twice; ids must differ")
+        seen.add(check_text(record.id, f"the id {record.id!r}"))
+        vector = np.array(record.vector, np.float32)
+        if vector.shape != (d,):
+            raise ValueError(f"the vector of {record.id!r} has shape {vector.shape}; this store holds ({d},)")
+        _check_magnitude(vector, f"the vector of {record.id!r}")
+        payload = {}
+        for name, value in record.payload.items():
+            what = f"{name!r} in the payload of {record.id!r}"
+            if not isinstance(name, str):
+                raise ValueError(f"{what} is named by a {type(name).__name__}; give it a name in text")
+            check_text(name, f"the name of {what}")
+            payload[name] = (
+                [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
+            )
+        label = check_plain(record.label, f"the label of {record.id!r}")
+        checked.append(Record(record.id, vector, label, payload))
+    return checked
+
+
+def check_queries(vectors: ArrayLike, d: int, k: int) -> NDArray[np.float32]:
+    """Return queries (n, d) in float32.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, are not finite, or k is below 1.
+    """
+    queries = np.asarray(vectors, np.float32)
+    if queries.ndim != 2 or queries.shape[1] != d:
+        raise ValueError(f"queries have shape {queries.shape}; this store is searched with (n, {d})")
+    _check_magnitude(queries, "a query")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k is {k!r}; expected a whole number from 1")
+    return queries
+
+
+def check_ids(ids: Sequence[str]) -> list[str]:
+    """Return ids, each once.
+
+    Raises
+    ------
+    ValueError
+        If there is one text instead of several.
+    """
+    if isinstance(ids, str):
+        raise ValueError(f"ids is the text {ids!r}; give a list of ids")
+    return list(dict.fromkeys(ids))
+
+
+def _check_magnitude(vector: NDArray[np.float32], what: str) -> None:
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{what} holds NaN or infinity; leave it out")
+    if vector.size and np.abs(vector).max() > LARGEST:
+        raise ValueError(f"{what} holds a number above {LARGEST:g}, whose square is too large to compare; scale it")

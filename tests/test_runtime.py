@@ -1,0 +1,407 @@
+"""The runtime answers, learns and is saved as the library, without torch."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from timm.data import create_transform
+
+from fewshot import (
+    Embedder,
+    FewShotImageClassifier,
+    KNearestLearner,
+    MatchingLearner,
+    PrototypicalLearner,
+    SimpleShotLearner,
+    digits,
+    export,
+)
+from fewshot.errors import ArtifactError, ImageDecodeError
+from fewshot.runtime import load
+from fewshot.runtime.labels import check_labels
+from fewshot.runtime.memory import Memory
+from fewshot.runtime.similarity import Keys
+from fewshot.similarity import METRICS, pairwise_similarity
+from tests.photographs import photos
+
+ROOT = Path(__file__).parents[1]
+#: What a device does without.
+FORBIDDEN = ("torch", "torchvision", "sklearn", "timm", "faiss", "pandas", "safetensors", "scipy", "tqdm", "matplotlib")
+DATA = digits()
+NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])[DATA.labels]
+LEARNERS = {
+    **{
+        f"prototypical {metric}": PrototypicalLearner(metric, 0.05 if metric == "cosine" else 2.0) for metric in METRICS
+    },
+    "UN": SimpleShotLearner("UN"),
+    "L2N": SimpleShotLearner("L2N"),
+    "CL2N": SimpleShotLearner("CL2N", center=np.linspace(0, 0.1, 64).tolist()),
+    "matching": MatchingLearner(),
+    "matching sqeuclidean": MatchingLearner("sqeuclidean", 2.0),
+    "k-nearest": KNearestLearner(3),
+    "k-nearest 1": KNearestLearner(1, "sqeuclidean", 1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return Embedder("conv4", weights="random", img_size=28, progress=False)
+
+
+def fitted(embedder, learner="prototypical", n=40, **kwargs):
+    model = FewShotImageClassifier(embedder, learner, progress=False, keep_support=False, **kwargs)
+    return model.fit(DATA.images[:n], NAMES[:n])
+
+
+def exported(model, folder):
+    export(model, folder)
+    return load(folder)
+
+
+@pytest.fixture
+def device(embedder, tmp_path):
+    return exported(fitted(embedder), tmp_path / "device")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_similarities_are_those_of_the_library(metric):
+    import torch
+
+    rng = np.random.default_rng(0)
+    queries, keys = (np.vstack([rng.normal(size=(n, 8)) + 100, np.zeros((1, 8))]) for n in (9, 5))
+    expected = pairwise_similarity(torch.from_numpy(queries), torch.from_numpy(keys), metric).numpy()
+    np.testing.assert_allclose(Keys.of(keys, metric).similarity(queries), expected, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_answers_are_those_of_the_estimator(embedder, name, tmp_path):
+    model = fitted(embedder, LEARNERS[name])
+    device = exported(model, tmp_path / "d")
+    single = embedder.transform(DATA.images[40:140])
+    for x, near in ((single.astype(np.float64), 1e-12), (single, 1e-6)):
+        expected = model.classifier_.predict_proba(x)
+        np.testing.assert_allclose(device.model.predict_proba(x), expected, rtol=0, atol=near)
+        np.testing.assert_array_equal(device.model.predict(x), model.classifier_.predict(x))
+    labels, similarities = device.model.nearest(single.astype(np.float64), 4)
+    expected_labels, expected = model.classifier_.nearest(single.astype(np.float64), 4)
+    np.testing.assert_array_equal(labels, expected_labels)
+    np.testing.assert_allclose(similarities, expected, rtol=1e-12, atol=1e-12)
+    # From images, so far as float32 of onnxruntime and torch agree.
+    embeddings, _ = device.encoder.embed(DATA.images[40:140])
+    lengths = np.linalg.norm(single, axis=1)
+    assert (np.linalg.norm(embeddings - single, axis=1) / lengths).max() < 1e-5
+    np.testing.assert_array_equal(device.predict(DATA.images[40:140]), model.predict(DATA.images[40:140]))
+    assert device.predict_proba(DATA.images[40:43]).shape == device.nearest(DATA.images[40:43], 10)[1].shape == (3, 10)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_learned_on_the_device_is_what_the_library_learns(embedder, name, tmp_path):
+    model = fitted(embedder, LEARNERS[name])
+    device = exported(model, tmp_path / "d")
+    device.learn(DATA.images[40:60], [f"new {i % 3}" for i in range(20)]).learn(DATA.images[60:65], NAMES[60:65])
+    model.partial_fit(DATA.images[40:60], [f"new {i % 3}" for i in range(20)]).partial_fit(
+        DATA.images[60:65], NAMES[60:65]
+    )
+    device.forget("seven")
+    model.remove_class("seven")
+    assert device.classes_.tolist() == model.classes_.tolist()
+    assert device.n_support_.tolist() == model.n_support_.tolist()
+    x = embedder.transform(DATA.images[100:160]).astype(np.float64)
+    np.testing.assert_allclose(device.model.predict_proba(x), model.classifier_.predict_proba(x), rtol=0, atol=2e-5)
+
+
+def test_given_equal_embeddings_the_sums_are_equal(embedder, device):
+    model = fitted(embedder)
+    x, y = embedder.transform(DATA.images[40:90]), NAMES[40:90]
+    memory = device.model.memory + device.model.learned(x, y)
+    expected = model.classifier_.partial_fit(x, y).model_.statistics
+    scale = np.abs(embedder.transform(DATA.images[:90])).sum()
+    assert np.abs(memory.x - expected.sums["x"].numpy()).max() <= 1e-12 * scale
+    np.testing.assert_array_equal(memory.weights, expected.count.numpy())
+
+
+@pytest.mark.parametrize("is_summed", [True, False])
+def test_two_merged_memories_are_one_that_saw_everything(is_summed):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 16)) * 1e3, rng.permutation(np.repeat(["a", "b", "longer", "d"], 75))
+    parts = [Memory.of(x[rows], y[rows], is_summed) for rows in (slice(100), slice(100, 300), slice(None))]
+    merged, whole = parts[0] + parts[1], parts[2]
+    assert merged.classes.tolist() == whole.classes.tolist()
+    assert merged.n_support.tolist() == whole.n_support.tolist()
+    for i in range(4) if is_summed else []:
+        scale = np.abs(x[y == whole.classes[i]]).sum(0)
+        assert (np.abs(merged.x[i] - whole.x[i]) <= 1e-12 * scale).all()
+    if not is_summed:
+        np.testing.assert_array_equal(merged.x, whole.x)
+
+
+@pytest.mark.parametrize("name", ["prototypical cosine", "matching"])
+def test_two_devices_that_began_with_one_export_count_it_once(embedder, name, tmp_path):
+    export(fitted(embedder, LEARNERS[name]), tmp_path / "d")
+    base, one, two, both = (load(tmp_path / "d") for _ in range(4))
+    one.learn(DATA.images[40:50], NAMES[40:50])
+    two.learn(DATA.images[50:60], ["new"] * 10).forget("four")
+    both.learn(DATA.images[40:50], NAMES[40:50]).learn(DATA.images[50:60], ["new"] * 10)
+    one.merge(two, base)
+    assert one.classes_.tolist() == both.classes_.tolist()
+    assert one.n_support_.tolist() == both.n_support_.tolist()
+    scale = np.abs(both.model.memory.x).sum()
+    assert np.abs(one.model.memory.x - both.model.memory.x).max() <= 1e-12 * scale
+    with pytest.raises(ValueError, match="no earlier state"):
+        base.merge(load(tmp_path / "d"), both)
+
+
+def test_merging_refuses_another_encoder_or_learner(embedder, device, tmp_path):
+    other = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=32, progress=False), progress=False)
+    other = exported(other.fit(DATA.images[:20], NAMES[:20]), tmp_path / "other")
+    before = device.model
+    with pytest.raises(ValueError, match="has the encoder"):
+        device.merge(other)
+    with pytest.raises(ValueError, match="cannot join"):
+        device.merge(exported(fitted(embedder, LEARNERS["L2N"]), tmp_path / "l2n"))
+    assert device.model is before
+
+
+def test_the_unknown_is_as_it_was(embedder, tmp_path):
+    model = fitted(embedder, LEARNERS["prototypical cosine"], reject="auto", unknown_label="?", on_error="unknown")
+    model.calibrate(DATA.images[:400], NAMES[:400], n_episodes=20)
+    device = exported(model, tmp_path / "d")
+    queries = [*DATA.images[200:260], np.zeros((28, 28), np.uint8), b"no image"]
+    expected = model.predict(queries)
+    assert (expected[:60] == "?").any()
+    assert (expected[:60] != "?").any()
+    np.testing.assert_array_equal(device.predict(queries), expected)
+    np.testing.assert_allclose(device.predict_proba(queries), model.predict_proba(queries), rtol=0, atol=1e-4)
+    assert device.nearest([b"no image"])[0].tolist() == [["?"]]
+    with pytest.raises(ValueError, match="is a class"):
+        device.learn(DATA.images[:1], ["?"])
+
+
+def test_an_image_that_cannot_be_read(embedder, device, tmp_path):
+    with pytest.raises(ImageDecodeError, match="image 1"):
+        device.predict([DATA.images[0], b"no image"])
+    with pytest.raises(ImageDecodeError, match="image 0"):
+        device.learn([b"no image"], ["one"])
+    skipping = exported(fitted(embedder, on_error="skip"), tmp_path / "skip")
+    skipping.learn([b"no image", DATA.images[0]], ["new", "newer"])
+    assert "newer" in skipping.classes_
+    assert "new" not in skipping.classes_
+    with pytest.raises(ImageDecodeError):
+        skipping.learn([b"no image"], ["new"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"), [([1], "integers"), ([True], "truth values"), ([None], "NoneType"), (["a", "b"], "2 labels")]
+)
+def test_labels_that_do_not_fit(device, labels, error):
+    before = device.model
+    with pytest.raises((TypeError, ValueError), match=error):
+        device.learn(DATA.images[:1], labels)
+    assert device.model is before
+
+
+def test_other_mistakes(device, tmp_path):
+    for bad in ("a.png", DATA.images[0].repeat(3).reshape(28, 28, 3), {}, np.zeros((2, 2))):
+        with pytest.raises(TypeError, match="images"):
+            device.predict(bad)
+    with pytest.raises(ValueError, match="k is 11"):
+        device.nearest(DATA.images[:1], 11)
+    with pytest.raises(ValueError, match="no class"):
+        device.forget("ten")
+    with pytest.raises(ValueError, match="no images"):
+        device.learn([], [])
+    with pytest.raises(ValueError, match="n_threads"):
+        load(tmp_path / "device", n_threads=0)
+    with pytest.raises(ArtifactError, match="no such folder"):
+        load(tmp_path / "nowhere")
+    for label in device.classes_[1:].tolist():
+        device.forget(label)
+    with pytest.raises(ValueError, match="only class"):
+        device.forget(device.classes_[0])
+    assert device.predict([]).shape == (0,)
+    assert load(tmp_path / "device", n_threads=2).predict(DATA.images[:2]).shape == (2,)
+
+
+def test_labels_keep_their_type():
+    assert check_labels(np.array([3, 4]), 2, np.array([1])).dtype == np.int64
+    assert check_labels([True], 1, np.array([False])).tolist() == [True]
+    assert check_labels(["a\0"], 1, np.array(["b"], dtype=object)).tolist() == ["a\0"]
+
+
+# ---- on disk -------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_is_saved_with_what_it_has_learned(device, tmp_path):
+    device.learn(DATA.images[40:45], ["new"] * 5)
+    device.save(tmp_path / "device")
+    device.save(tmp_path / "elsewhere")
+    expected = device.predict_proba(DATA.images[50:60])
+    for folder in ("device", "elsewhere"):
+        again = load(tmp_path / folder)
+        assert again.classes_.tolist() == device.classes_.tolist()
+        assert again.facts == device.facts
+        np.testing.assert_array_equal(again.predict_proba(DATA.images[50:60]), expected)
+        assert sorted(path.suffix for path in (tmp_path / folder).iterdir()) == [".json", ".json", ".npz", ".onnx"]
+
+
+def test_saving_where_it_came_from_writes_the_memory_alone(device, tmp_path):
+    (encoder,) = (tmp_path / "device").glob("*.onnx")
+    stamp = encoder.stat().st_mtime_ns
+    device.learn(DATA.images[40:45], ["new"] * 5).save(tmp_path / "device")
+    assert encoder.stat().st_mtime_ns == stamp
+
+
+def test_a_flipped_byte_in_any_file_is_refused(device, tmp_path):
+    files = sorted((tmp_path / "device").iterdir())
+    assert len(files) == 4
+    for path in files:
+        whole = path.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 3):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1
+            path.write_bytes(bytes(damaged))
+            with pytest.raises(ArtifactError, match="damaged"):
+                load(tmp_path / "device")
+        path.write_bytes(whole)
+        path.rename(tmp_path / "away")
+        with pytest.raises(ArtifactError):
+            load(tmp_path / "device")
+        (tmp_path / "away").rename(path)
+    assert len(load(tmp_path / "device").classes_) == 10
+
+
+@pytest.mark.parametrize("n", range(3))
+@pytest.mark.parametrize("what", ["replace", "fsync"])
+def test_an_interrupted_save_leaves_the_old_one_whole(device, tmp_path, monkeypatch, what, n):
+    device.learn(DATA.images[40:45], ["new"] * 5)
+    calls, real = [], getattr(os, what)
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) > n:
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, what, failing)
+    with pytest.raises(OSError, match="No space left"):
+        device.save(tmp_path / "device")
+    monkeypatch.setattr(os, what, real)
+    assert "new" not in load(tmp_path / "device").classes_
+    device.save(tmp_path / "device")
+    assert "new" in load(tmp_path / "device").classes_
+
+
+def test_an_encoder_that_has_gone_or_changed_is_not_saved(device, tmp_path):
+    whole = device.encoder.path.read_bytes()
+    device.encoder.path.write_bytes(whole + b"x")
+    with pytest.raises(ArtifactError, match="has changed"):
+        device.save(tmp_path / "other")
+    device.encoder.path.unlink()
+    with pytest.raises(ArtifactError, match="has gone"):
+        device.save(tmp_path / "third")
+
+
+# ---- the real network ----------------------------------------------------------------------------------------------
+
+
+def test_the_offline_network_at_its_own_size(tmp_path):
+    images, labels = photos(4, side=150)
+    model = FewShotImageClassifier(progress=False).fit(images[:6], labels[:6])
+    device = exported(model, tmp_path / "d")
+    expected = model.embedder_.transform(images)
+    found, _ = device.encoder.embed(images)
+    assert found.shape == (8, 1280)
+    assert (np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max() < 1e-5
+    np.testing.assert_allclose(device.predict_proba(images), model.predict_proba(images), rtol=0, atol=1e-4)
+    preprocessing = model.embedder_.preprocessing
+    assert device.encoder.preprocessing == preprocessing
+    config = model.embedder_.network.pretrained_cfg
+    used = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+    transform = create_transform(**{name: config[name] for name in used}, is_training=False)
+    for image in images:
+        pixels = device.encoder.preprocessing(image)
+        np.testing.assert_array_equal(pixels, preprocessing(image))
+        theirs = transform(image).numpy().transpose(1, 2, 0) * config["std"] + np.array(config["mean"])
+        assert np.abs(pixels - 255 * theirs).max() <= 3.01
+
+
+# ---- without torch -------------------------------------------------------------------------------------------------
+
+USE = """
+import sys
+from pathlib import Path
+from fewshot.runtime import load
+from PIL import Image
+folder, out = sys.argv[1:3]
+model = load(folder)
+images = [Image.radial_gradient("L").rotate(angle) for angle in (0, 45)]
+before = model.predict(images).tolist()
+model.learn(images, ["disc", "disc"]).forget(model.classes_[1]).merge(load(folder)).save(out)
+again = load(out)
+assert again.predict(images).tolist() == ["disc", "disc"], again.predict(images)
+assert again.predict_proba(images).shape == (2, len(again.classes_))
+assert again.nearest(images)[0].tolist() == [["disc"], ["disc"]]
+loaded = {name.split(".")[0] for name in sys.modules}
+assert not loaded & set(FORBIDDEN), loaded & set(FORBIDDEN)
+print("done")
+"""
+
+HOOK = """
+import sys
+FORBIDDEN = %r
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in FORBIDDEN:
+            raise ImportError(name + " is forbidden")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run(python, code, *arguments, **kwargs):
+    command = [str(python), "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **kwargs)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_but_numpy_pillow_and_onnxruntime_is_imported(device, tmp_path):
+    code = HOOK % (FORBIDDEN,) + USE
+    assert run(sys.executable, code, tmp_path / "device", tmp_path / "out", cwd=ROOT) == "done\n"
+
+
+def test_without_onnxruntime_the_line_that_installs_it_is_printed(device, tmp_path):
+    code = HOOK % (("onnxruntime",),) + (
+        "from fewshot.runtime import load\nfrom fewshot.errors import MissingExtraError\n"
+        "try:\n    load(sys.argv[1])\nexcept MissingExtraError as error:\n    print(error)\n"
+    )
+    found = run(sys.executable, code, tmp_path / "device", cwd=ROOT)
+    assert found == "onnxruntime is missing; run: pip install 'fewshot[runtime]'\n"
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_without_torch(device, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # From a copy: building leaves a folder behind, out of which a later build would take modules that have gone since.
+    shutil.copytree(ROOT / "fewshot", tmp_path / "source" / "fewshot", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "source")
+    subprocess.run([*pip, "--no-deps", str(tmp_path / "source")], check=True, timeout=600)
+    subprocess.run([*pip, "numpy", "Pillow", "onnxruntime"], check=True, timeout=600)
+    there = run(python, "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))")
+    assert {"fewshot", "numpy", "pillow", "onnxruntime"} <= set(there.split())
+    assert not {"torch", "timm", "scikit-learn", "faiss-cpu", "pandas", "safetensors", "scipy"} & set(there.split())
+    code = f"FORBIDDEN = {FORBIDDEN!r}\n" + USE
+    assert run(python, code, tmp_path / "device", tmp_path / "out", cwd=tmp_path) == "done\n"
+
+
+def test_a_picture_file_is_answered_by_its_path(device, tmp_path):
+    Image.fromarray(DATA.images[3]).save(tmp_path / "three.png")
+    assert device.predict([tmp_path / "three.png"]).tolist() == device.predict(DATA.images[3:4]).tolist()
