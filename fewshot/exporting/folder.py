@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.errors import UnknownNameError
 from fewshot.embedding.embedder import Embedder
+from fewshot.errors import UnknownNameError
 from fewshot.exporting import quantized
 from fewshot.exporting.methods import memory_of, method_of
 from fewshot.exporting.network import OPSET, TOLERANCE, check_extra, write_onnx
