@@ -1,5 +1,6 @@
 """A PostgreSQL server with pgvector for the tests that need one, from a package: nothing has to be installed."""
 
+import fcntl
 import shutil
 import signal
 import tempfile
@@ -25,7 +26,9 @@ def postgres():
     pytest.importorskip("psycopg", reason="psycopg is missing; run: pip install 'fewshot[pgvector]'")
     folder = tempfile.mkdtemp(prefix="fewshot-pg-")
     Path(folder).chmod(0o755)
-    server = server_package.get_server(Path(folder) / "data", cleanup_mode="stop")
+    with open(Path(tempfile.gettempdir()) / "fewshot-pg.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes of tests would make the user at a time
+        server = server_package.get_server(Path(folder) / "data", cleanup_mode="stop")
     yield server.get_uri()
     process = server.get_postmaster_info().process
     process.send_signal(signal.SIGQUIT)  # at once: what is in it is thrown away
