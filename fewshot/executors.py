@@ -138,7 +138,9 @@ class Ray(Executor):
         self._is_own = not ray.is_initialized()
         if self._is_own:
             address = os.environ.get("RAY_ADDRESS")
-            more: dict[str, Any] = {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
+            # Not some cluster that happens to run here: it may have other cores, and other versions of packages.
+            own: dict[str, Any] = {"address": "local", "num_cpus": jobs, "include_dashboard": False}
+            more = {"address": address} if address else own
             if plugins := os.environ.get(PLUGINS):
                 more["runtime_env"] = {"env_vars": {PLUGINS: plugins}}
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **more)
