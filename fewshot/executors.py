@@ -140,7 +140,7 @@ class Ray(Executor):
             address = os.environ.get("RAY_ADDRESS")
             # Not some cluster that happens to run here: it may have other cores, and other versions of packages.
             own: dict[str, Any] = {"address": "local", "num_cpus": jobs, "include_dashboard": False}
-            more = {"address": address} if address else own
+            more: dict[str, Any] = {"address": address} if address else own
             if plugins := os.environ.get(PLUGINS):
                 more["runtime_env"] = {"env_vars": {PLUGINS: plugins}}
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **more)
