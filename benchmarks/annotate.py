@@ -67,12 +67,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 seconds[name].append(time.perf_counter() - start)
     rates = {name: [options.images / s for s in took] for name, took in seconds.items()}
     return [
-        {
-            "what": name,
-            "images per second": round(median(r), 2),
-            "lowest": round(min(r), 2),
-            "highest": round(max(r), 2),
-        }
+        {"what": name, "images a second": round(median(r), 2), "lowest": round(min(r), 2), "highest": round(max(r), 2)}
         for name, r in rates.items()
     ]
 
