@@ -19,9 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fewshot.data.archive import obtain
-from fewshot.data.digest import digest
 from fewshot.data.preparation import arguments, finish, run, told
 from fewshot.data.splits import check_count, read_splits
+from fewshot.files import digest
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 SHA256 = "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fewshot.data.digest import digest
 from fewshot.data.duplicates import describe_duplicates, find_duplicates
 from fewshot.data.images import LabeledImages
 from fewshot.data.preparation import run
 from fewshot.episodes.stream import SPLIT, episode_rng
-from fewshot.files import write_text
+from fewshot.files import digest, write_text
 from fewshot.progress import progress_bar
 
 

@@ -19,10 +19,10 @@ from PIL import Image, ImageOps
 
 from fewshot.data.archive import obtain
 from fewshot.data.decode import decode
-from fewshot.data.digest import digest
 from fewshot.data.preparation import arguments, finish, run, told
 from fewshot.data.splits import check_count, read_splits
 from fewshot.errors import ImageDecodeError
+from fewshot.files import digest
 from fewshot.progress import progress_bar
 
 BASE = "https://github.com/brendenlake/omniglot/raw/master/python/"

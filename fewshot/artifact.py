@@ -18,7 +18,7 @@ from typing import Any
 
 from fewshot._version import __version__
 from fewshot.errors import ArtifactError
-from fewshot.files import partial_beside, replacing, sync
+from fewshot.files import digest, partial_beside, replacing, sync
 
 try:
     import fcntl
@@ -179,17 +179,12 @@ def _refuse_newer(folder: Path, manifest: Mapping[str, Any]) -> None:
 def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
     path = folder / entry["name"]
     try:
-        digest = _digest(path)
+        found = digest(path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}; restore it from a copy, or save again") from None
-    if digest != entry["sha256"]:
+    if found != entry["sha256"]:
         raise ArtifactError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or save again")
     return path
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
@@ -225,10 +220,10 @@ def _write_part(
     with partial_beside(folder / f"{stem}{suffix}") as partial:
         write(partial)
         sync(partial)
-        digest, size = _digest(partial), partial.stat().st_size
-        path = folder / f"{stem}-{(key or digest)[:16]}{suffix}"
+        sha256, size = digest(partial), partial.stat().st_size
+        path = folder / f"{stem}-{(key or sha256)[:16]}{suffix}"
         os.replace(partial, path)
-    return {"name": path.name, "sha256": digest, "bytes": size}
+    return {"name": path.name, "sha256": sha256, "bytes": size}
 
 
 def _sweep(folder: Path, keep: set[str]) -> None:

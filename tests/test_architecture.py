@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
     {"_version", "errors", "estimator_checks", "parameters"},
-    {"randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "locks"}
+    {"randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "locks", "labels"}
     | {"approximate", "ranking", "rows"},
     {"registry", "similarity", "memory", "statistics", "data", "backbones", "checks", "report", "distributed"}
     | {"artifact", "support", "stored"},

@@ -1,15 +1,8 @@
-import hashlib
-
 import numpy as np
 
 from fewshot import LabeledImages
-from fewshot.data.digest import digest, digest_images
+from fewshot.data.digest import digest_images
 from tests.training_data import TRAIN
-
-
-def test_the_digest_of_a_file_is_its_sha256(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc" * 100_000)
-    assert digest(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
 def test_the_digest_is_of_pixels_and_labels():

@@ -1,8 +1,9 @@
+import hashlib
 import os
 
 import pytest
 
-from fewshot.files import replacing
+from fewshot.files import digest, replacing
 
 
 def test_a_file_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path):
@@ -30,3 +31,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, when):
         fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_digest_of_a_file_is_its_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert digest(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

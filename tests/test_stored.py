@@ -1,12 +1,11 @@
 import os
 import stat
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fewshot.stored import labels_from_json, labels_to_json, write_tensors
+from fewshot.stored import write_tensors
 
 
 def test_tensors_come_back_whatever_their_layout(tmp_path):
@@ -29,16 +28,3 @@ def test_others_may_read_it_as_they_may_any_file(tmp_path):
 def test_a_place_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
     with pytest.raises(OSError, match="gone"):
         write_tensors(tmp_path / "gone" / "x", {"x": torch.ones(2)})
-
-
-@pytest.mark.parametrize("labels", [[3, 1], [True, False], ["ü", "b\0"], [2**62, 1]])
-def test_labels_keep_their_type(labels):
-    array = np.array(labels, dtype=object if isinstance(labels[0], str) else None)
-    back = labels_from_json(labels_to_json(array))
-    assert back.tolist() == labels
-    assert back.dtype == array.dtype
-
-
-def test_labels_that_json_cannot_hold_are_refused():
-    with pytest.raises(ValueError, match=r"labels are datetime64\[D\], which JSON cannot hold; use text or integers"):
-        labels_to_json(np.array(["2020-01-01"], dtype="datetime64[D]"))

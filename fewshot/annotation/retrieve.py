@@ -89,12 +89,14 @@ def retrieve(
         return found
     x, classes = embedded.embeddings[read], classifier.classes_.tolist()
     labels, shares = classifier.predict(x).tolist(), classifier.predict_proba(x).tolist()
-    filters = [{**(where or {}), **({"label": label} if by_label and label in classes else {})} for label in labels]
-    if by_label:
-        matches = [store.search(x[i : i + 1], k, one or None)[0] for i, one in enumerate(filters)]
-    else:
-        matches = store.search(x, k, where)
-    for i, own, share in zip(read, matches, shares, strict=True):
-        chances = dict(zip(classes, share, strict=True))
-        found[i] = [Retrieved(m.id, m.label, m.similarity, m.payload, chances.get(m.label)) for m in own]
+    asked: dict[Any, list[int]] = {}
+    for place, label in enumerate(labels):
+        asked.setdefault(label if by_label and label in classes else None, []).append(place)
+    for label, places in asked.items():  # one search a class, not one a query
+        only = where if label is None else {**(where or {}), "label": label}
+        for place, matches in zip(places, store.search(x[places], k, only), strict=True):
+            chances = dict(zip(classes, shares[place], strict=True))
+            found[read[place]] = [
+                Retrieved(m.id, m.label, m.similarity, m.payload, chances.get(m.label)) for m in matches
+            ]
     return found

@@ -12,14 +12,12 @@ import numpy as np
 from fewshot.annotation.annotate import Annotation
 from fewshot.errors import MissingExtraError, StoreError
 from fewshot.files import replacing, sync
-from fewshot.stores.base import Store
+from fewshot.stores.base import BATCH, Store
 from fewshot.stores.records import Record
 
 if TYPE_CHECKING:
     import pyarrow
 
-#: Records that are written or read at a time.
-BATCH = 1000
 #: Where a table says whose vectors it holds, and in which metric they are compared.
 ABOUT = b"fewshot"
 

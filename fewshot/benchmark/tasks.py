@@ -24,12 +24,12 @@ from fewshot.benchmark.grid import LINEAR_PROBE, OWN, PIXELS, Backbone, Method
 from fewshot.benchmark.reference import LinearProbe
 from fewshot.benchmark.sources import as_pixels
 from fewshot.classifier import ready_learner
-from fewshot.data.digest import digest
 from fewshot.embedding.embedder import Embedder
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.varied import VariedEpisodeSampler
 from fewshot.evaluation import evaluate
+from fewshot.files import digest
 from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
 from fewshot.weights import describe_learner, load_learner

@@ -9,9 +9,8 @@ from urllib.request import urlopen
 
 from tqdm.utils import CallbackIOWrapper
 
-from fewshot.data.digest import digest
 from fewshot.errors import DownloadError
-from fewshot.files import replacing
+from fewshot.files import digest, replacing
 from fewshot.progress import progress_bar
 
 #: Seconds without an answer after which a download fails.

@@ -1,17 +1,10 @@
-"""What tells data apart: the SHA-256 of a file, and of images with their labels."""
+"""What tells data apart: the SHA-256 of images with their labels."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from fewshot.data.images import LabeledImages
-
-
-def digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_images(data: LabeledImages) -> str:

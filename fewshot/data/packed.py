@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.digest import digest
 from fewshot.data.images import LabeledImages
 from fewshot.data.scan import read_csv, take_split
-from fewshot.files import replacing, write_text
+from fewshot.files import digest, replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd

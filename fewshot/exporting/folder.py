@@ -15,7 +15,9 @@ from fewshot.errors import UnknownNameError
 from fewshot.exporting import quantized
 from fewshot.exporting.methods import memory_of, method_of
 from fewshot.exporting.network import OPSET, TOLERANCE, check_extra, write_onnx
+from fewshot.files import digest
 from fewshot.model.inputs import labelled
+from fewshot.model.saving import plain
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.labels import check_labels, is_writable
@@ -101,7 +103,7 @@ def export(
         "method": method.to_dict(),
         "temperature": classifier._temperature(),
         "threshold": classifier.set_params(reject=model.reject)._threshold(),
-        "unknown_label": _plain(model.unknown_label),
+        "unknown_label": plain(model.unknown_label),
         "on_error": model.on_error,
         "opset": OPSET,
         "tolerance": TOLERANCE,
@@ -117,7 +119,7 @@ def export(
             facts["gate"] = quantized.measure(classifier.model_.learner, exact, coarse, *asked[1])
             quantized.refuse_loss(facts["gate"], max_loss)
             path, memory = coarse.path, _relearned(coarse, asked[0], method, memory)
-        facts["encoder"] = saving.digest_of(path)
+        facts["encoder"] = digest(path)
         if asked is not None:
             described = saving.preprocessing_bytes(embedder.preprocessing) + facts["encoder"].encode()
             facts["fingerprint"] = hashlib.sha256(described).hexdigest()
@@ -174,7 +176,3 @@ def _relearned(encoder: Encoder, support: tuple[Any, Any], method: Method, memor
     made = Memory.of(method.transform(quantized.read(encoder, images)), y, method.is_summed)
     # Beside nothing of each known class: those without support are known, too.
     return memory.emptied() + made
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

@@ -21,10 +21,11 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
+from fewshot.labels import labels_from_json, labels_to_json
 from fewshot.learners.base import Learner
 from fewshot.model.inputs import on_invalid, on_unread
 from fewshot.statistics import Statistics
-from fewshot.stored import labels_from_json, labels_to_json, write_tensors
+from fewshot.stored import write_tensors
 from fewshot.support import Support
 from fewshot.weights import build_learner, describe_learner, write_weights
 
@@ -56,7 +57,7 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
     content: dict[str, Any] = {
         "backbone": spec_of(network),
         "fingerprint": fingerprint,
-        "params": {name: _plain(getattr(model, name)) for name in _PARAMS},
+        "params": {name: plain(getattr(model, name)) for name in _PARAMS},
         "classes": labels_to_json(fitted.classes),
         "n_support": fitted.n_support.tolist(),
         "calibration": None if calibration is None else calibration.to_dict(),
@@ -144,7 +145,8 @@ def _source(embedder: Embedder) -> dict[str, Any]:
     return parameters
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a scalar of numpy as Python's own."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _KINDS = {"b": "truth values", "i": "integers", "u": "integers", "U": "text", "O": "text"}
-
-
-def labels_to_json(labels: NDArray[Any]) -> dict[str, Any]:
-    """Return labels as JSON can hold them, with their type.
-
-    Examples
-    --------
-    >>> labels_from_json(labels_to_json(np.array(["ant", "bee"])))
-    array(['ant', 'bee'], dtype='<U3')
-    """
-    return {"dtype": labels.dtype.str, "values": labels.tolist()}
-
-
-def labels_from_json(saved: Mapping[str, Any]) -> NDArray[Any]:
-    """Return the labels that `labels_to_json` wrote."""
-    return np.array(saved["values"], dtype=np.dtype(saved["dtype"]))
 
 
 def is_writable(labels: NDArray[Any]) -> bool:

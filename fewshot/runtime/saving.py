@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from functools import partial
@@ -14,7 +13,8 @@ import numpy as np
 from fewshot.artifact import Part, read_artifact, write_artifact
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ArtifactError
-from fewshot.runtime.labels import labels_from_json, labels_to_json
+from fewshot.files import digest
+from fewshot.labels import labels_from_json, labels_to_json
 from fewshot.runtime.memory import Memory
 
 #: Names of the data files; a part of each one's digest is put into its name on disk.
@@ -75,17 +75,11 @@ def preprocessing_bytes(preprocessing: Preprocessing) -> bytes:
     return json.dumps(preprocessing.to_dict(), sort_keys=True).encode()
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _copy(encoder: Path, digest: str, path: Path) -> None:
+def _copy(encoder: Path, expected: str, path: Path) -> None:
     if not encoder.exists():
         raise ArtifactError(f"{encoder}, which this classifier was loaded with, has gone; load it again, then save")
     shutil.copyfile(encoder, path)
-    if digest_of(path) != digest:
+    if digest(path) != expected:
         raise ArtifactError(f"{encoder} has changed since it was loaded; restore it from a copy, or export again")
 
 

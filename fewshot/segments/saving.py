@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from fewshot.approximate import Approximate, Choice, faiss_module
 from fewshot.artifact import Part, read_artifact, write_artifact
+from fewshot.labels import labels_from_json, labels_to_json
 from fewshot.segments.state import Base, State
 from fewshot.segments.writer import Segments
 from fewshot.snapshot import KeySnapshot
-from fewshot.stored import labels_from_json, labels_to_json, write_tensors
+from fewshot.stored import write_tensors
 
 KEYS, CHANGES, LISTS = "keys", "changes", "lists.faiss"
 #: What takes long to build.
