@@ -11,6 +11,7 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
+import sklearn.preprocessing  # noqa: F401 - where the package rich is there, it draws random numbers when imported
 import torch
 from hypothesis import settings
 
