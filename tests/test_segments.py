@@ -209,8 +209,11 @@ def test_row_78_readers_see_one_moment_while_a_writer_adds_updates_and_removes(s
         while not stop.is_set():
             labels, similarities = index.search(np.concatenate([here, there]), 3)
             answered[0] += 1
-            near = (similarities[:, 0] > -1e-6).sum()
-            if near != 1 or (labels == 1000).sum() != 1 or not np.isfinite(similarities).all():
+            # At one of the two places, and once there. Far from it the label may come in as a third neighbour, too:
+            # beyond `EXACT_LIMIT` an index proposes, which may have looked into lists of fewer keys.
+            near = (similarities[:, 0] > -1e-6) & (labels[:, 0] == 1000)
+            twice = (labels == 1000).sum(1).max() > 1
+            if near.sum() != 1 or twice or not np.isfinite(similarities).all():
                 failures.append((labels, similarities))
 
     def write():
