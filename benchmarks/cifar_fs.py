@@ -34,7 +34,7 @@ from fewshot import (
     mix,
 )
 from fewshot.data.digest import digest_images
-from fewshot.evaluation import EvalResult
+from fewshot.evaluation.result import EvalResult
 from fewshot.files import write_text
 from fewshot.training.step import Augment
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot import EpisodeSampler, Learner, evaluate
-from fewshot.evaluation import EvalResult
+from fewshot.evaluation.result import EvalResult
 from fewshot.files import write_text
 from fewshot.manifest import manifest
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
     from fewshot.episodes.varied import VariedEpisodeSampler as VariedEpisodeSampler
     from fewshot.estimator_checks import check_image_estimator as check_image_estimator
-    from fewshot.evaluation import EvalResult as EvalResult
-    from fewshot.evaluation import evaluate as evaluate
+    from fewshot.evaluation.evaluate import evaluate as evaluate
+    from fewshot.evaluation.result import EvalResult as EvalResult
     from fewshot.exporting.folder import export as export
     from fewshot.index import PrototypeIndex as PrototypeIndex
     from fewshot.learners.base import Learner as Learner
@@ -90,7 +90,7 @@ _HOME = {
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced",
-    "EvalResult": "evaluation",
+    "EvalResult": "evaluation.result",
     "FEATLearner": "learners.feat",
     "FaissStore": "stores.faiss",
     "FewShotClassifier": "classifier",
@@ -142,7 +142,7 @@ _HOME = {
     "create_backbone": "backbones",
     "digits": "data.digits",
     "embed": "embedding.network",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.evaluate",
     "export": "exporting.folder",
     "glyphs": "data.glyphs",
     "list_learners": "registry",

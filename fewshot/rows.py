@@ -20,17 +20,22 @@ def mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | N
             "expected (..., n, d) and (..., n)"
         )
     if weight is None:
-        weight = support.new_ones(labels.shape)
-    elif weight.shape != labels.shape:
+        _check_range(labels, n_way)
+        return support, labels.clone(), support.new_ones(labels.shape)
+    if weight.shape != labels.shape:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; expected that of labels, {tuple(labels.shape)}")
-    elif not (weight >= 0).all():
+    if not (weight >= 0).all():
         raise ValueError("a weight is negative or NaN; expected numbers of at least 0, 0 for padding")
     real = weight > 0
     labels = torch.where(real, labels, 0)
-    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+    _check_range(labels, n_way)
+    return torch.where(real.unsqueeze(-1), support, 0), labels, torch.where(real, weight, 0).to(support.dtype)
+
+
+def _check_range(labels: Tensor, n_way: int) -> None:
+    low, high = (int(bound) for bound in labels.aminmax()) if labels.numel() else (0, 0)
     if low < 0 or high >= n_way:
         raise ValueError(f"labels run from {low} to {high}; expected integers in 0..{n_way - 1}")
-    return torch.where(real.unsqueeze(-1), support, 0), labels, torch.where(real, weight, 0).to(support.dtype)
 
 
 def sum_by_class(values: Tensor, labels: Tensor, n_way: int) -> Tensor:

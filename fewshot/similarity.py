@@ -13,6 +13,10 @@ from fewshot.errors import UnknownNameError
 METRICS = ("sqeuclidean", "cosine", "dot")
 #: Between these a sum of squares has kept its digits.
 TINY, HUGE = 1e-20, 1e20
+#: Multiplications up to which numpy's product of two matrices is quicker than torch's, and stays in one thread.
+FEW = 2**18
+#: Where the mean key is at most so many times as long as keys are far from it, distances are as good from the origin.
+NEAR = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +31,7 @@ class PreparedKeys:
         For ``sqeuclidean`` the keys minus `offset`, for ``cosine`` unit vectors, for ``dot`` the keys.
     offset : Tensor of shape (..., 1, d) or None
         What is subtracted from both sides for ``sqeuclidean``. The expansion |x|^2 + |y|^2 - 2xy loses
-        all digits when the points share a large offset; distances do not depend on it.
+        all digits when the points share a large offset; distances do not depend on it. None for nothing.
     sqnorm : Tensor of shape (..., 1, m) or None
         Squared norms of the shifted keys, for ``sqeuclidean``.
     """
@@ -38,13 +42,19 @@ class PreparedKeys:
     sqnorm: Tensor | None = None
 
     def prepare_queries(self, queries: Tensor) -> Tensor:
-        """Bring `queries` (..., q, d) into the frame and precision of the keys."""
+        """Bring `queries` (..., q, d) into the frame and precision of the keys.
+
+        For ``cosine`` they keep their length where its square keeps its digits: `compare` and `finish` divide by it.
+        """
         if self.offset is None:
-            return (normalize(queries) if self.metric == "cosine" else queries).to(self.keys.dtype)
+            unfit = self.metric == "cosine" and not _squares_fit(queries)
+            return (normalize(queries) if unfit else queries).to(self.keys.dtype)
         if queries.dtype == self.keys.dtype == torch.float32 and self.offset.dtype == torch.float64:
             # In two steps, each rounded once: as good as copies in double precision to the last digit, and quicker.
             high = self.offset.float()
             shifted, low = queries - high, (self.offset - high).float()
+            if not low.any():
+                return shifted
             return shifted - low if shifted.requires_grad else shifted.sub_(low)
         return (queries.to(torch.promote_types(queries.dtype, self.offset.dtype)) - self.offset).to(self.keys.dtype)
 
@@ -52,7 +62,9 @@ class PreparedKeys:
         """Return the similarities (..., q, m) of queries that `prepare_queries` has made ready."""
         # Mixed precision would round the product but not the norms it is set against.
         with torch.autocast(prepared.device.type, enabled=False):
-            product = prepared @ self.keys.transpose(-1, -2)
+            product = inner_products(prepared, self.keys)
+        if self.metric == "cosine":
+            return product * _inverse_norm(prepared).unsqueeze(-1)
         if self.sqnorm is None:
             return product
         sqnorm = sum_of_squares(prepared).unsqueeze(-1)
@@ -64,15 +76,19 @@ class PreparedKeys:
     def rank(self, prepared: Tensor) -> Tensor:
         """Return for prepared queries (q, d) what is the larger the nearer a key is, (q, m), in a single product.
 
-        It is the similarity, but for a term that all keys of a query share; `finish` puts that in.
+        It is the similarity, but for a term or a factor that all keys of a query share; `finish` puts that in.
         """
         with torch.autocast(prepared.device.type, enabled=False):  # as in `compare`
             if self.sqnorm is None:
-                return prepared @ self.keys.T
+                return inner_products(prepared, self.keys)
+            if len(prepared) == 1:
+                return inner_products(prepared, self.keys).mul_(2).sub_(self.sqnorm)
             return torch.addmm(self.sqnorm, prepared, self.keys.T, beta=-1, alpha=2)
 
     def finish(self, prepared: Tensor, ranks: Tensor) -> Tensor:
         """Return the similarities (q, k) of what `rank` has given for some keys."""
+        if self.metric == "cosine":
+            return ranks * _inverse_norm(prepared)[:, None]
         if self.sqnorm is None:
             return ranks
         return ranks.sub(sum_of_squares(prepared)[:, None]).clamp_(max=0)
@@ -97,7 +113,7 @@ def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> Pre
     metric : {"sqeuclidean", "cosine", "dot"}
         ``sqeuclidean`` is *minus* the squared Euclidean distance.
     offset : Tensor of shape (..., 1, d), optional
-        What to subtract for ``sqeuclidean``; the mean key by default.
+        What to subtract for ``sqeuclidean``; by default the mean key, and nothing where that would save no digits.
 
     Raises
     ------
@@ -120,8 +136,11 @@ def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> Pre
         raise UnknownNameError("metric", metric, METRICS)
     if offset is None:
         offset = keys.detach().sum(-2, keepdim=True) / max(keys.shape[-2], 1)
+        spread = sum_of_squares(keys.detach() - offset).mean(-1, keepdim=True)
+        if (sum_of_squares(offset) <= NEAR**2 * spread).all():  # a copy of all queries less
+            return PreparedKeys(metric, keys, None, sum_of_squares(keys).unsqueeze(-2))
     shifted = keys - offset
-    return PreparedKeys(metric, shifted, offset, shifted.square().sum(-1).unsqueeze(-2))
+    return PreparedKeys(metric, shifted, offset, sum_of_squares(shifted).unsqueeze(-2))
 
 
 def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidean") -> Tensor:
@@ -163,12 +182,44 @@ def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidea
     return prepare_keys(keys, metric).similarity(queries)
 
 
+def inner_products(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the inner products (..., q, m) of `rows` (..., q, d) with `others` (..., m, d).
+
+    Those of one row, and of few rows in each of many episodes, come from numpy on a CPU. Torch's products are made for
+    large matrices, and there take two to five times as long.
+    """
+    if rows.requires_grad or others.requires_grad or rows.device.type != "cpu" or rows.dtype != others.dtype:
+        return rows @ others.mT
+    q, (m, d) = rows.shape[-2], others.shape[-2:]
+    with np.errstate(all="ignore"):  # what is too large is infinite, as with torch
+        if q == 1:
+            return torch.from_numpy(np.vecdot(others.numpy(), rows.numpy())).unsqueeze(-2)
+        if rows.dim() > 2 and q * m * d <= FEW:
+            return torch.from_numpy(np.matmul(rows.numpy(), others.mT.numpy()))
+    return rows @ others.mT
+
+
 def sum_of_squares(x: Tensor) -> Tensor:
     """Return the squared lengths (...) of rows (..., d)."""
     if x.requires_grad or x.device.type != "cpu":
         return x.square().sum(-1)
     rows = x.numpy()  # the same without a copy of squares
-    return torch.from_numpy(np.asarray(np.einsum("...i,...i->...", rows, rows)))
+    with np.errstate(all="ignore"):  # what is too large is infinite
+        return torch.from_numpy(np.asarray(np.vecdot(rows, rows)))
+
+
+def _squares_fit(x: Tensor) -> bool:
+    """Whether the squares of all rows (..., d) keep their digits; on a CPU only, others would wait for the answer."""
+    if not x.numel() or x.device.type != "cpu" or x.dtype in (torch.float16, torch.bfloat16):
+        return False
+    low, high = sum_of_squares(x.detach()).aminmax()
+    return bool(low > TINY and high < HUGE)
+
+
+def _inverse_norm(x: Tensor) -> Tensor:
+    """Return what scales rows (..., d) to unit length, 1 for a zero row."""
+    squares = sum_of_squares(x)
+    return torch.where(squares > 0, squares, 1).rsqrt()
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -177,11 +228,8 @@ def normalize(x: Tensor) -> Tensor:
     Rows are divided by their largest entry first where a square could over- or underflow.
     """
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if x.numel() and not x.requires_grad and x.device.type == "cpu":
-        squares = sum_of_squares(x)
-        low, high = squares.aminmax()
-        if low > TINY and high < HUGE:  # as always but for a zero row: without two copies
-            return x * squares.rsqrt().unsqueeze(-1)
+    if not x.requires_grad and _squares_fit(x):  # as always but for a zero row: without two copies
+        return x * _inverse_norm(x).unsqueeze(-1)
     largest = x.detach().abs().amax(-1, keepdim=True)
     scaled = x / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum(-1, keepdim=True)

@@ -16,7 +16,7 @@ from fewshot.approximate import CANDIDATES, Approximate, Choice, use_one_thread
 from fewshot.checks import NEEDS_FLOAT64
 from fewshot.locks import new_lock
 from fewshot.ranking import top
-from fewshot.similarity import PreparedKeys, pairwise_similarity, prepare_keys
+from fewshot.similarity import PreparedKeys, normalize, pairwise_similarity, prepare_keys
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product beats an index on a CPU.
@@ -75,7 +75,9 @@ class KeySnapshot:
         """What is subtracted from both sides for ``sqeuclidean``: the mean key, (1, d), in float64."""
         if self.metric != "sqeuclidean":
             return None
-        return self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys.double()[:1]
+        mean = self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys
+        # With no more digits than the keys: then one subtraction brings queries of their precision into the frame.
+        return mean.to(self.keys.dtype).double()
 
     def prepare(self, keys: Tensor) -> PreparedKeys:
         """Return some keys (..., d) in the frame of all, in float64."""
@@ -155,6 +157,11 @@ class KeySnapshot:
         shifted = ((prepared - self._centre) / self._scale).clamp(-NEEDS_FLOAT64, NEEDS_FLOAT64)
         return np.ascontiguousarray(shifted.float().numpy())
 
+    def _in_frame(self, queries: Tensor) -> Tensor:
+        """Bring queries into the frame of the keys, in float64, for ``cosine`` of unit length as they are."""
+        queries = queries.double()
+        return normalize(queries) if self.metric == "cosine" else self.prepare(self.keys[:0]).prepare_queries(queries)
+
     @property
     def approximate(self) -> Approximate:
         """The FAISS index, built by the first who asks while others wait."""
@@ -178,8 +185,7 @@ class KeySnapshot:
         keys = self.keys[torch.from_numpy(np.sort(some))].double()
         neighbours = self.exact_top(keys, min(2, len(self.keys)))[0][:, -1]
         queries = torch.lerp(keys, self.keys[neighbours].double(), WAY_OUT)
-        shifted = self.prepare(self.keys[:0]).prepare_queries(queries)
-        return self._to_faiss(shifted), self.exact_top(queries, 1)[0][:, 0].numpy()
+        return self._to_faiss(self._in_frame(queries)), self.exact_top(queries, 1)[0][:, 0].numpy()
 
     def report(self) -> Choice:
         """Return what was chosen, and how good it is; builds the index if that was not done yet."""
@@ -201,7 +207,7 @@ class KeySnapshot:
         if not self.uses_faiss:
             prepared = self._double if double else self._single
             return None, prepared.similarity(queries.double() if double else queries)
-        shifted = self.prepare(self.keys[:0]).prepare_queries(queries.double())
+        shifted = self._in_frame(queries)
         n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
         ids = torch.from_numpy(self.approximate.search(self._to_faiss(shifted), n_candidates))
         # Scored from the keys themselves, in float64: a few hundred a query.
@@ -224,7 +230,9 @@ class KeySnapshot:
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""
         ids, ranks = torch.empty((len(queries), 0), dtype=torch.long), queries.new_empty((len(queries), 0))
-        start, part, x = 0, self.prepare(self.keys[:0]), queries
+        if not len(self.keys):
+            return ids, ranks
+        start, x = 0, queries
         for part in self._parts(queries, k):
             x = part.prepare_queries(queries.to(part.keys.dtype)) if not start else x
             found, m = part.rank(x), len(part.keys)

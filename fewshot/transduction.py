@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewshot.memory import Memory
-from fewshot.similarity import sum_of_squares
+from fewshot.similarity import inner_products, sum_of_squares
 
 #: Rounds of optimal transport at most, and how far shares may be off at its end.
 MAX_ROUNDS, TOLERANCE = 500, 1e-10
@@ -45,17 +45,19 @@ class Span:
         """Make one, of which products with so many combinations are asked for."""
         if keys.shape[-2] + queries.shape[-2] > n_products:
             return cls(keys, queries)
-        across = keys @ queries.mT
-        blocks = [torch.cat([keys @ keys.mT, across], -1), torch.cat([across.mT, queries @ queries.mT], -1)]
-        return cls(keys, queries, torch.cat(blocks, -2))
+        across = inner_products(keys, queries)
+        first = torch.cat([inner_products(keys, keys), across], -1)
+        second = torch.cat([across.mT, inner_products(queries, queries)], -1)
+        return cls(keys, queries, torch.cat([first, second], -2))
 
     def products(self, combinations: Tensor) -> Tensor:
         """Return the inner products (..., c, m + q) of each row with combinations (..., c, m + q) of the rows."""
         if self.gram is not None:
-            return combinations @ self.gram
+            return inner_products(combinations, self.gram)
         m = self.keys.shape[-2]
-        formed = combinations[..., :m] @ self.keys + combinations[..., m:] @ self.queries
-        return torch.cat([formed @ self.keys.mT, formed @ self.queries.mT], -1)
+        formed = inner_products(combinations[..., :m], self.keys.mT)
+        formed = formed + inner_products(combinations[..., m:], self.queries.mT)
+        return torch.cat([inner_products(formed, rows) for rows in (self.keys, self.queries)], -1)
 
     def squares(self) -> Tensor:
         """Return the squared lengths (..., m + q) of the rows."""

@@ -6,7 +6,7 @@ import pytest
 from fewshot.benchmark.grid import Backbone, Method
 from fewshot.benchmark.table import Row, mean_ranks, pooled, tidy, to_markdown
 from fewshot.benchmark.tasks import Unit
-from fewshot.evaluation import mean_and_ci95
+from fewshot.evaluation.result import mean_and_ci95
 
 RNG = np.random.default_rng(0)
 

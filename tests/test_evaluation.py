@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fewshot import EpisodeSampler, FewShotClassifier, MatchingLearner, create_backbone, digits, evaluate
-from fewshot.evaluation import mean_and_ci95
+from fewshot.evaluation.result import mean_and_ci95
 
 RNG = np.random.default_rng(0)
 NAMES = np.array([f"class {i}" for i in range(12)])
@@ -29,7 +29,7 @@ def test_it_agrees_with_a_classifier_fitted_anew_for_each_episode(learner):
 
 def test_batches_of_episodes_do_not_change_the_answers(monkeypatch):
     whole = evaluate("matching", X, Y, **SIZES)
-    monkeypatch.setattr("fewshot.evaluation.BATCH_ELEMENTS", 1)
+    monkeypatch.setattr("fewshot.evaluation.evaluate.BATCH_ELEMENTS", 1)
     np.testing.assert_array_equal(evaluate("matching", X, Y, **SIZES).accuracies, whole.accuracies)
 
 

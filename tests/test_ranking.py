@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.ranking import argmax, top
+from fewshot.ranking import argmax, largest, top
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -26,3 +26,9 @@ def test_candidates_come_in_any_order_and_equals_by_their_ids():
         found, _ = top(ids, scores, k)
         for row, own, mine in zip(found.tolist(), ids.tolist(), scores.tolist(), strict=True):
             assert row == [i for _, i in sorted(zip((-s for s in mine), own, strict=True))][:k]
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 4, 9])
+def test_the_largest_come_in_order(k):
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 30, 12)))
+    assert torch.equal(largest(x.clone(), k), x.topk(k, -1).indices)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fewshot import pairwise_similarity
-from fewshot.similarity import METRICS, normalize
+from fewshot.similarity import METRICS, inner_products, normalize, prepare_keys
 
 ROWS = arrays(np.float64, (3, 4), elements=st.floats(-100, 100).map(lambda v: round(v, 3)))
 
@@ -119,3 +119,33 @@ def test_mixed_precision_does_not_round_the_product():
     with torch.autocast("cpu", torch.bfloat16):
         got = pairwise_similarity(q, k)
     torch.testing.assert_close(got, pairwise_similarity(q, k))
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [((1, 7), (5, 7)), ((4, 7), (5, 7)), ((3, 4, 7), (3, 5, 7)), ((2, 3, 1, 7), (3, 5, 7)), ((2, 600, 7), (2, 90, 7))],
+)
+@pytest.mark.parametrize("learned", [False, True])
+def test_inner_products_are_those_of_matrices_whoever_makes_them(rows, others, learned):
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(rng.normal(size=shape)) for shape in (rows, others))
+    y.requires_grad_(learned)
+    found = inner_products(x, y)
+    assert found.requires_grad == learned
+    torch.testing.assert_close(found, torch.einsum("...qd,...md->...qm", x, y), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("far", [0.0, 1.0, 1e4])
+def test_queries_are_moved_only_where_that_saves_digits(far):
+    keys = torch.from_numpy(np.random.default_rng(0).normal(far, size=(20, 8)).astype(np.float32))
+    prepared = prepare_keys(keys, "sqeuclidean")
+    assert (prepared.offset is None) == (far < 100)
+    torch.testing.assert_close(prepared.similarity(keys).diagonal(), torch.zeros(20), atol=1e-4, rtol=0)
+
+
+def test_cosines_of_rows_that_squares_would_blur_keep_their_digits():
+    x = torch.tensor([[3e-30, 4e-30], [3e30, 4e30], [0, 0], [3, 4]])
+    for rows in (x, x[:1], x[3:], x[2:3]):
+        found = prepare_keys(torch.eye(2), "cosine").similarity(rows)
+        expected = torch.where((rows != 0).any(-1, keepdim=True), torch.tensor([[0.6, 0.8]]), 0)
+        torch.testing.assert_close(found, expected)

@@ -28,7 +28,7 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.varied import VariedEpisodeSampler
-from fewshot.evaluation import evaluate
+from fewshot.evaluation.evaluate import evaluate
 from fewshot.files import digest
 from fewshot.learners.base import Learner
 from fewshot.registry import learner_class

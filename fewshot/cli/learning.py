@@ -11,7 +11,7 @@ from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import give, is_piped
 from fewshot.data.images import LabeledImages
 from fewshot.data.splits import list_splits
-from fewshot.evaluation import evaluate as measure
+from fewshot.evaluation.evaluate import evaluate as measure
 from fewshot.manifest import manifest
 from fewshot.model.defaults import default_learner
 

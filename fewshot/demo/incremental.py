@@ -15,7 +15,7 @@ from torch import nn
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.network import embed
 from fewshot.episodes.balanced import EpisodeSampler
-from fewshot.evaluation import mean_and_ci95
+from fewshot.evaluation.result import mean_and_ci95
 from fewshot.index import PrototypeIndex
 from fewshot.learners.prototypical import PrototypicalClassifier
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
-from fewshot.evaluation import EvalResult
+from fewshot.evaluation.result import EvalResult
 from fewshot.training.result import TrainResult
 
 #: The contestants, in the order in which they are shown.

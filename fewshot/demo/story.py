@@ -22,7 +22,7 @@ from fewshot.demo.incremental import add_a_class, look_up
 from fewshot.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, Outcome, accuracy_frame
 from fewshot.demo.page import write_page
 from fewshot.embedding.network import embed
-from fewshot.evaluation import evaluate
+from fewshot.evaluation.evaluate import evaluate
 from fewshot.files import write_text
 from fewshot.manifest import manifest
 from fewshot.training.config import TrainConfig

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.errors import ArtifactError
-from fewshot.evaluation import evaluate
+from fewshot.evaluation.evaluate import evaluate
 from fewshot.learners.base import Learner
 from fewshot.runtime.encoder import INPUT, Encoder
 

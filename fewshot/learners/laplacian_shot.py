@@ -8,6 +8,7 @@ from torch import Tensor
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory
 from fewshot.parameters import check_count, check_number
+from fewshot.ranking import largest
 from fewshot.registry import register_learner
 from fewshot.similarity import normalize
 from fewshot.statistics import Statistics
@@ -102,12 +103,14 @@ class LaplacianShotLearner(Learner):
         """Return the places (..., k, q) of the nearest other queries."""
         x = span.queries.detach()
         n, m = x.shape[-2], span.keys.shape[-2]
-        k, places = max(min(self.n_neighbors, n - 1), 0), torch.arange(n, device=x.device)
-        size = max(1, CHUNK // max(x.shape[:-1].numel(), 1))
+        k = max(min(self.n_neighbors, n - 1), 0)
+        size = max(1, CHUNK // max(x.shape[:-1].numel(), 1)) if span.gram is None else max(n, 1)
         near, squares = [], span.squares().detach()[..., m:]
-        for rows in places.split(size if span.gram is None else max(n, 1)):
-            products = x[..., rows, :] @ x.mT if span.gram is None else span.gram.detach()[..., m:, m:]
+        for start in range(0, max(n, 1), size):
+            rows = x[..., start : start + size, :]
+            products = rows @ x.mT if span.gram is None else span.gram.detach()[..., m:, m:]
             # Minus the squared distance, but for a term of the row.
             likeness = 2 * products - squares.unsqueeze(-2)
-            near.append(likeness.masked_fill(rows.unsqueeze(-1) == places, -torch.inf).topk(k, -1).indices.mT)
+            likeness.diagonal(start, -2, -1).fill_(-torch.inf)
+            near.append(largest(likeness, k).mT)
         return torch.cat(near, -1)

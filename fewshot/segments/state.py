@@ -130,6 +130,9 @@ class State:
     def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
         """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
         n_delta = len(self.labels)
+        if not n_delta and not self.n_dead:
+            ids, similarity = self.base.keys.search(queries, k)
+            return self._labels(ids), similarity
         ids, similarity = self._with_delta(queries, *self._base_candidates(queries, k + SPARE if n_delta else k))
         ids, similarity = top(ids, similarity, min(k + SPARE if n_delta else k, similarity.shape[-1]))
         if n_delta:

@@ -16,7 +16,7 @@ from fewshot.distributed import rank, take_from_first
 from fewshot.embedding.network import embed
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.errors import TrainingError
-from fewshot.evaluation import evaluate
+from fewshot.evaluation.evaluate import evaluate
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig
 from fewshot.training.result import TrainResult

@@ -1,12 +1,10 @@
-"""Measuring a learner on episodes: accuracy with its interval, per episode, per class, paired."""
+"""Measuring a learner on episodes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,130 +16,16 @@ from fewshot.classifier import ready_learner
 from fewshot.embedding.network import embed, evaluating
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler
+from fewshot.evaluation.result import EvalResult
 from fewshot.heap import keeping_memory
 from fewshot.learners.base import IGNORE, Learner
+from fewshot.ranking import argmax
 from fewshot.snapshot import to_tensor
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 #: Numbers that the embeddings of one batch of episodes may hold.
-BATCH_ELEMENTS = 4_000_000
+BATCH_ELEMENTS = 2_000_000
 #: Numbers that are transformed at a time: few enough to stay near the processor meanwhile.
 TRANSFORM_ELEMENTS = 200_000
-
-
-def mean_and_ci95(values: NDArray[np.floating]) -> tuple[float, float]:
-    """Return the mean of `values` (n,) and the half-width 1.96 sigma / sqrt(n) of its 95 % interval.
-
-    Examples
-    --------
-    >>> mean_and_ci95(np.array([0.5, 0.5, 0.5]))
-    (0.5, 0.0)
-    """
-    if len(values) < 2:
-        return float(np.mean(values)), math.nan
-    return float(np.mean(values)), float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
-@dataclass(frozen=True, eq=False)
-class EvalResult:
-    """What `evaluate` measured.
-
-    Attributes
-    ----------
-    accuracies : ndarray of shape (n_episodes,)
-        Share of right answers in each episode, in the order of their numbers.
-    classes : ndarray of shape (n_classes,)
-        The labels as the user gave them.
-    true, answered : ndarray of shape (n_queries,)
-        For every query of every episode its class and the answer, as places in `classes`.
-    protocol : dict
-        Learner, number of episodes, whether the learner is transductive, and what decides the episodes: by default
-        n_way, n_shot, n_query and seed.
-    """
-
-    accuracies: NDArray[np.float64]
-    classes: NDArray[Any]
-    true: NDArray[np.int64]
-    answered: NDArray[np.int64]
-    protocol: dict[str, Any]
-
-    @cached_property
-    def _interval(self) -> tuple[float, float]:
-        return mean_and_ci95(self.accuracies)
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy over episodes, in 0..1."""
-        return self._interval[0]
-
-    @property
-    def ci95(self) -> float:
-        """Half-width of its 95 % interval, 1.96 sigma / sqrt(n_episodes)."""
-        return self._interval[1]
-
-    @cached_property
-    def counts(self) -> NDArray[np.int64]:
-        """Queries of each class (row) that were answered with each class (column), (n_classes, n_classes)."""
-        n = len(self.classes)
-        return np.bincount(self.true * n + self.answered, minlength=n * n).reshape(n, n)
-
-    @property
-    def confusion(self) -> pd.DataFrame:
-        """Counts of answers (columns) for each true class (rows), with the user's labels."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            self.counts,
-            pd.Index(self.classes, name="class"),
-            pd.Index(self.classes, name="answer"),
-        )
-
-    def per_class(self) -> pd.Series:
-        """Return the share of right answers of each class; NaN for a class that was never asked for."""
-        import pandas as pd
-
-        n = len(self.classes)
-        right = np.bincount(self.true[self.true == self.answered], minlength=n)
-        with np.errstate(invalid="ignore"):
-            recall = right / np.bincount(self.true, minlength=n)
-        return pd.Series(recall, pd.Index(self.classes, name="class"), name="accuracy")
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row an episode: its number, its accuracy and the protocol."""
-        import pandas as pd
-
-        return pd.DataFrame({"episode": np.arange(len(self.accuracies)), "accuracy": self.accuracies, **self.protocol})
-
-    def difference(self, other: EvalResult) -> tuple[float, float]:
-        """Return the mean paired difference to `other` and the half-width of its 95 % interval.
-
-        Raises
-        ------
-        ValueError
-            If the two were not measured on the same episodes.
-        """
-        for key in (self.protocol.keys() | other.protocol.keys()) - {"learner", "transductive"}:
-            mine, theirs = self.protocol.get(key), other.protocol.get(key)
-            if mine != theirs:
-                raise ValueError(
-                    f"the results have {key} {mine} and {theirs}; a paired difference needs the same episodes"
-                )
-        if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.true, other.true)):
-            raise ValueError(
-                "the results are on different classes or rows; a paired difference needs the same episodes"
-            )
-        return mean_and_ci95(self.accuracies - other.accuracies)
-
-    def __repr__(self) -> str:
-        p = self.protocol
-        note = ", transductive" if p["transductive"] else ""
-        sizes = p["sampler"] if "sampler" in p else f"{p['n_way']}-way {p['n_shot']}-shot"
-        return (
-            f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % ({p['learner']}, {sizes}, "
-            f"{p['n_episodes']} episodes{note})"
-        )
 
 
 def evaluate(
@@ -246,10 +130,9 @@ def _answer_episodes(
         once = len(x) <= n_episodes * (len(first.support) + len(first.query))
         if once and type(learner).transform is not Learner.transform:  # once for each image, not in every episode
             x = torch.cat([learner.transform(part) for part in x.split(max(1, TRANSFORM_ELEMENTS // x.shape[1]))])
-        batches = _batches(sampler, n_episodes, x.shape[1], learner)
-        parts = [_answer_batch(learner, x, batch, sampler.classes, once) for batch in batches]
-    accuracies, true, answered = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return accuracies, true, answered
+        batches = list(_batches(sampler, n_episodes, x.shape[1], learner))
+        answers = np.concatenate([_answer_batch(learner, x, batch, once) for batch in batches])
+    return _compare([episode for batch in batches for episode in batch], answers, sampler.classes)
 
 
 def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Iterator[list[Episode]]:
@@ -268,26 +151,31 @@ def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Ite
     yield batch
 
 
-def _answer_batch(
-    learner: Learner, x: torch.Tensor, episodes: list[Episode], classes: NDArray[Any], transformed: bool
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    labels, support_labels = (_stack(episodes, name, IGNORE) for name in ("query_labels", "support_labels"))
-    weight = (support_labels != IGNORE).to(x) if (support_labels == IGNORE).any() else None
-    way = max(e.n_way for e in episodes)
+def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], transformed: bool) -> NDArray[np.int64]:
+    """Return the answers to all queries of some episodes, one after another."""
+    labels = _stack(episodes, "support_labels", IGNORE).to(x.device)
+    weight = (labels != IGNORE).to(x) if (labels == IGNORE).any() else None
     places = (_stack(episodes, name, 0).to(x.device) for name in ("support", "query"))
     # Twice as quick as x[places].
     support, queries = (x.index_select(0, part.flatten()).unflatten(0, part.shape) for part in places)
-    logits = learner(support, support_labels.clamp(min=0).to(x.device), queries, way, weight, transformed=transformed)
-    answer = logits.contiguous().argmax(-1).cpu()
-    asked = labels != IGNORE
-    right = (answer == labels).double().sum(-1) / asked.sum(-1)
-    table = np.zeros((len(episodes), way), np.int64)
-    for row, episode in zip(table, episodes, strict=True):
-        row[: episode.n_way] = np.searchsorted(classes, episode.classes)
-    true, answered = (
-        np.take_along_axis(table, part.clamp(min=0).numpy(), 1)[asked.numpy()] for part in (labels, answer)
-    )
-    return right.numpy(), true, answered
+    way = max(e.n_way for e in episodes)
+    logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed)
+    sizes = np.array([len(e.query) for e in episodes])
+    return argmax(logits.cpu())[np.arange(logits.shape[-2]) < sizes[:, None]]
+
+
+def _compare(
+    episodes: list[Episode], answers: NDArray[np.int64], classes: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the accuracy of each episode, and the true and the answered class of every query, among `classes`."""
+    expected = np.concatenate([e.query_labels for e in episodes])
+    sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
+    numbers = np.arange(len(episodes)).repeat(sizes)
+    accuracies = np.bincount(numbers[answers == expected], minlength=len(episodes)) / sizes
+    table = np.searchsorted(classes, np.concatenate([e.classes for e in episodes]))
+    first, last = (ways.cumsum() - ways)[numbers], (ways - 1)[numbers]
+    # An episode of fewer classes than others of its batch could be answered with one that it does not have.
+    return accuracies, table[first + expected], table[first + np.minimum(answers, last)]
 
 
 def _stack(episodes: list[Episode], name: str, padding: int) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""How well a learner does on episodes, and how sure that is."""
