@@ -4,13 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from fewshot import FaissStore, FewShotImageClassifier, OwnEmbedder, PrototypicalClassifier, annotate, retrieve
+from fewshot import (
+    Embedder,
+    FaissStore,
+    FewShotImageClassifier,
+    OwnEmbedder,
+    PrototypicalClassifier,
+    annotate,
+    digits,
+    retrieve,
+)
+from fewshot.errors import ArtifactError
 
 TEXTS = ["banana", "papaya", "kiwi", "pippin", "plum", "currant"]
 
@@ -55,8 +66,34 @@ def test_what_it_cannot_use_is_said_in_a_sentence():
     with pytest.raises(ValueError, match="name is empty"):
         _ = OwnEmbedder(vowels, "").fingerprint
     model = FewShotImageClassifier(OwnEmbedder(vowels, "v")).fit(TEXTS, list("aaiiuu"))
-    with pytest.raises(ValueError, match="no file can say how to build it"):
-        model.save("nowhere")
+    with pytest.raises(ValueError, match="no file can say how to build it; save with weights='reference'"):
+        model.save("nowhere", weights="embed")
+
+
+def test_a_saved_classifier_is_given_the_embedder_it_was_fitted_with(tmp_path):
+    model = FewShotImageClassifier(OwnEmbedder(vowels, "vowels 1"), on_error="unknown").fit(TEXTS, list("aaiiuu"))
+    model.save(tmp_path / "m")
+    with pytest.raises(ArtifactError, match=r"an embedder of one's own, 'vowels 1'; give it: .*load\(folder, embedder="):
+        FewShotImageClassifier.load(tmp_path / "m")
+    with pytest.raises(ArtifactError, match="was given; give the one of the same name"):
+        FewShotImageClassifier.load(tmp_path / "m", embedder=OwnEmbedder(vowels, "vowels 2"))
+    loaded = FewShotImageClassifier.load(tmp_path / "m", embedder=OwnEmbedder(vowels, "vowels 1"))
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS))
+    loaded.partial_fit(["oho"], ["o"]).save(tmp_path / "m")
+    again = FewShotImageClassifier.load(tmp_path / "m", embedder=OwnEmbedder(vowels, "vowels 1"))
+    assert again.predict(["rococo", "aha"]).tolist() == ["o", "a"]
+
+
+def test_so_is_one_of_a_network_made_by_hand(tmp_path):
+    data = digits()
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+    embedder = Embedder(network, img_size=28)
+    model = FewShotImageClassifier(embedder).fit(data.images[:40], data.labels[:40])
+    model.save(tmp_path / "m", weights="reference")
+    with pytest.raises(ArtifactError, match=r"an embedder of one's own, 'Sequential'"):
+        FewShotImageClassifier.load(tmp_path / "m")
+    loaded = FewShotImageClassifier.load(tmp_path / "m", embedder=embedder)
+    np.testing.assert_array_equal(loaded.predict_proba(data.images[:60]), model.predict_proba(data.images[:60]))
 
 
 @pytest.mark.slow

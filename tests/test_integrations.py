@@ -42,7 +42,7 @@ def test_langchain(pipeline):
     assert {d.metadata["label"] for d in only.invoke(queries[0])} == {"flower"}
 
 
-def test_haystack(pipeline):
+def test_haystack(pipeline, monkeypatch):
     pytest.importorskip("haystack")
     from haystack import Pipeline
     from haystack.components.joiners import DocumentJoiner
@@ -54,7 +54,10 @@ def test_haystack(pipeline):
     flow.add_component("retriever", FewShotRetriever(model, store, k=3))
     flow.add_component("joiner", DocumentJoiner())
     flow.connect("retriever.documents", "joiner.documents")
+    embedded, embed = [], FewShotImageClassifier.embed_queries
+    monkeypatch.setattr(FewShotImageClassifier, "embed_queries", lambda m, x, *o: embedded.append(x) or embed(m, x, *o))
     found = flow.run({"retriever": {"queries": queries}}, include_outputs_from={"retriever"})
+    assert embedded == [queries]  # once
     labels = model.predict(queries).tolist()
     assert found["retriever"]["labels"] == labels
     documents = found["retriever"]["documents"]

@@ -79,19 +79,33 @@ def retrieve(
     >>> retrieve(model, store, data.images[55:56], k=2)[0][0].id
     '5'
     """
+    return classify_and_retrieve(model, store, items, k, where=where, by_label=by_label)[1]
+
+
+def classify_and_retrieve(
+    model: FewShotImageClassifier,
+    store: Store,
+    items: Any,
+    k: int = 10,
+    *,
+    where: Mapping[str, Any] | None = None,
+    by_label: bool = False,
+) -> tuple[list[Any], list[list[Retrieved]]]:
+    """Return what `predict` and what `retrieve` answer, of images that are embedded once."""
     store.check_embedder(model.embedder_.fingerprint)
     items = as_items(items)
     classifier, embedded = model.answering(), model.embed_queries(items)
     unread = {error.index for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in unread]
     found: list[list[Retrieved]] = [[] for _ in items]
+    labels = classifier.predict(embedded.embeddings).tolist() if len(items) else []
     if not read:
-        return found
+        return labels, found
     x, classes = embedded.embeddings[read], classifier.classes_.tolist()
-    labels, shares = classifier.predict(x).tolist(), classifier.predict_proba(x).tolist()
+    shares = classifier.predict_proba(x).tolist()
     asked: dict[Any, list[int]] = {}
-    for place, label in enumerate(labels):
-        asked.setdefault(label if by_label and label in classes else None, []).append(place)
+    for place, i in enumerate(read):
+        asked.setdefault(labels[i] if by_label and labels[i] in classes else None, []).append(place)
     for label, places in asked.items():  # one search a class, not one a query
         only = where if label is None else {**(where or {}), "label": label}
         for place, matches in zip(places, store.search(x[places], k, only), strict=True):
@@ -99,4 +113,4 @@ def retrieve(
             found[read[place]] = [
                 Retrieved(m.id, m.label, m.similarity, m.payload, chances.get(m.label)) for m in matches
             ]
-    return found
+    return labels, found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.annotation.retrieve import retrieve
+from fewshot.annotation.retrieve import classify_and_retrieve
 from fewshot.errors import MissingExtraError
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.base import Store
@@ -57,10 +57,12 @@ class FewShotRetriever:
         where : dict, optional
             Only records with these values; see `Store.search`.
         """
-        found = retrieve(self.model, self.store, queries, self.k, where=where, by_label=self.by_label)
+        labels, found = classify_and_retrieve(
+            self.model, self.store, queries, self.k, where=where, by_label=self.by_label
+        )
         documents = [
             Document(id=f"{i}/{match.id}", content=match.id, score=match.similarity, meta=match.facts())
             for i, own in enumerate(found)
             for match in own
         ]
-        return {"documents": documents, "labels": self.model.predict(queries).tolist()}
+        return {"documents": documents, "labels": labels}

@@ -16,6 +16,7 @@ from torch import nn
 from fewshot.classifier import FewShotClassifier
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.own import OwnEmbedder
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.model import saving
@@ -261,7 +262,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             New, empty, or one that `save` has written.
         weights : {"embed", "reference"}, optional
             Whether the network's weights are written, or only the name of the pretrained backbone and the hash of its
-            weights, which must then be found where the folder is loaded. By default as it was loaded, else ``embed``.
+            weights, which must then be found where the folder is loaded; an embedder of one's own is given to `load`.
+            By default as it was loaded, else ``embed``, and of an `OwnEmbedder`, which has none, ``reference``.
 
         Raises
         ------
@@ -272,12 +274,12 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             by a name that they have not.
         """
         check_is_fitted(self)
-        stored = weights or self._stored
+        stored = weights or ("reference" if isinstance(self.embedder_, OwnEmbedder) else self._stored)
         saving.save(self, folder, stored)
         self._stored = stored
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto") -> Self:
+    def load(cls, folder: str | Path, *, device: str = "auto", embedder: Any = None) -> Self:
         """Return a classifier that `save` has written; it answers as it did, up to float32 rounding on other machines.
 
         Parameters
@@ -286,10 +288,12 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             The folder.
         device : str, default="auto"
             Where to embed.
+        embedder : Embedder or OwnEmbedder, optional
+            The one that it was fitted with, where no file can say how to make that.
 
         Raises
         ------
         ArtifactError
-            If the folder is none of these, is damaged, or was written by a newer version.
+            If the folder is none of these, damaged, or written by a newer version, or the embedder is another.
         """
-        return saving.load(cls, folder, device)
+        return saving.load(cls, folder, device, embedder)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: What of the network is written: its weights, or the name by which they are found and their hash.
 WEIGHTS = ("embed", "reference")
+#: Names in the manifest an embedder that only its user can make.
+GIVEN = "given"
 M = TypeVar("M", bound="FewShotImageClassifier")
 #: Parameters of the classifier that are saved; the others follow from the data files.
 _PARAMS = ("on_error", "reject", "unknown_label", "index", "keep_support", "progress")
@@ -48,10 +50,10 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
     embedder, fitted = model.embedder_, model.classifier_.model_
     network, learner = embedder.network, fitted.learner
     calibration = getattr(model.classifier_, "calibration_", None)
-    if spec_of(network) is None:
+    if weights == "embed" and spec_of(network) is None:
         raise ValueError(
-            "the network was made by hand, so no file can say how to build it; save its embeddings' classifier "
-            "(model.classifier_), or make the network with create_backbone"
+            "the network was made by hand, so no file can say how to build it; save with weights='reference', and "
+            "give the embedder to load, or make the network with create_backbone"
         )
     fingerprint = embedder.fingerprint
     content: dict[str, Any] = {
@@ -75,19 +77,21 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
     write_artifact(folder, "classifier", content, parts, caches={})
 
 
-def load(cls: type[M], folder: str | Path, device: str) -> M:
+def load(cls: type[M], folder: str | Path, device: str, embedder: Any = None) -> M:
     """Return the classifier that `save` wrote; see `FewShotImageClassifier.load`."""
     while True:
         manifest, paths = read_artifact(folder, "classifier")
         try:
-            return _rebuild(cls, folder, device, manifest, paths)
+            return _rebuild(cls, folder, device, embedder, manifest, paths)
         except (FileNotFoundError, ValueError):
             if all(path.exists() for path in paths.values()):
                 raise
             # Replaced between verifying and reading; where a file is really missing, verifying says so.
 
 
-def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, Any], paths: dict[str, Path]) -> M:
+def _rebuild(
+    cls: type[M], folder: str | Path, device: str, given: Any, manifest: dict[str, Any], paths: dict[str, Path]
+) -> M:
     if "weights" in paths:
         checkpoint = Checkpoint.open(paths["weights"])
         source: dict[str, Any] = {"backbone": checkpoint.path}
@@ -95,17 +99,18 @@ def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, 
     else:
         source = manifest["source"]
         learner = build_learner(manifest["learner"], load_file(paths["learner"]))
-    embedder = Embedder(**source, device=device)
-    if embedder.fingerprint != manifest["fingerprint"]:
-        where = f"in {folder}" if "weights" in paths else "found here"
-        raise ArtifactError(
-            f"the weights {where} do not make the network that this classifier was fitted with; the "
-            f"backbone {manifest['backbone']['name']!r} may have changed in the installed timm, or its weights where "
-            "they come from"
-        )
     params = {"reject": None, **manifest["params"]}  # format 1 had none
+    if given is not None:
+        source = {"backbone": given}
+    elif GIVEN in source:
+        raise ArtifactError(
+            f"the classifier in {folder} was fitted with an embedder of one's own, {source[GIVEN]!r}; give it: "
+            "FewShotImageClassifier.load(folder, embedder=...)"
+        )
     model = cls(**source, learner=learner, device=device, **params)
-    embedder.set_params(on_error=on_unread(params["on_error"]), progress=params["progress"])
+    embedder = model._make_embedder()
+    if embedder.fingerprint != manifest["fingerprint"]:
+        raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
     classifier = FewShotClassifier(
         learner,
         index=params["index"],
@@ -124,6 +129,20 @@ def _rebuild(cls: type[M], folder: str | Path, device: str, manifest: dict[str, 
     return model.publish(embedder, classifier, support)
 
 
+def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, given: bool) -> str:
+    """Return in a sentence that the embedder is not that of the classifier."""
+    if given or GIVEN in manifest.get("source", {}):
+        return (
+            f"the classifier in {folder} was fitted with the embedder {manifest['fingerprint'][:12]}, and {found[:12]} "
+            "was given; give the one of the same name, or of the same network and preprocessing"
+        )
+    where = "found here" if "source" in manifest else f"in {folder}"
+    return (
+        f"the weights {where} do not make the network that this classifier was fitted with; the backbone "
+        f"{manifest['backbone']['name']!r} may have changed in the installed timm, or its weights where they come from"
+    )
+
+
 def _digest(content: dict[str, Any], learner: Learner) -> str:
     """Return what stands for the weights of a network, and for the learner that is kept with them."""
     described = [content["fingerprint"], content["backbone"], describe_learner(learner)]
@@ -133,8 +152,13 @@ def _digest(content: dict[str, Any], learner: Learner) -> str:
     return found.hexdigest()
 
 
-def _source(embedder: Embedder) -> dict[str, Any]:
-    """Return the parameters that find the weights of a named backbone again, wherever its package or the hub is."""
+def _source(embedder: Any) -> dict[str, Any]:
+    """Return the parameters that find the weights of a named backbone again, wherever its package or the hub is.
+
+    For an embedder that the user has made it is what that is called: `load` is given it.
+    """
+    if spec_of(embedder.network) is None:
+        return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__)}
     parameters = {name: getattr(embedder, name) for name in ("backbone", "weights", "pretrained", "img_size")}
     by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
     if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
