@@ -2,13 +2,16 @@
 
 The images are JPEG files of 320 x 240, pieces of the two photographs that scikit-learn brings, made in a temporary
 folder. The classifier stands on the offline tf_efficientnet_lite0 at 224 px. Contestants take turns; figures are
-medians. A worker is a process with one torch thread; the embedder alone has as many threads as it takes by itself.
-Starting of workers and loading of the network count, as they do for whoever waits.
+medians. Each annotation is the command in a process of its own: its start, that of workers or of Ray, and loading of
+the network count, as they do for whoever waits. The embedder alone is ready, and only embeds. It and the command
+without workers take as many threads as torch does; where there are several workers, each takes its share.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +26,6 @@ from protocol import facts, write
 from sklearn.datasets import load_sample_images
 
 from fewshot import Embedder, FewShotImageClassifier
-from fewshot.annotation.work import annotate_folder
 
 WIDTH, HEIGHT = 320, 240
 
@@ -50,16 +52,17 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         runs: dict[str, Callable[[], object]] = {"embedder alone": lambda: embedder.transform(paths)}
 
         def annotating(executor: str, jobs: int) -> Callable[[], object]:
-            out = Path(place) / "out.parquet"
-            return lambda: annotate_folder(
-                photos, model, out, shard=options.shard, executor=executor, jobs=jobs, progress=False
-            )
+            out = str(Path(place) / "out.parquet")
+            command = [sys.executable, "-m", "fewshot", "annotate", str(photos), "--model", str(model), "--out", out]
+            how = ["--shard", str(options.shard), "--executor", executor, "--jobs", str(jobs)]
+            return lambda: subprocess.run([*command, *how], check=True, capture_output=True)
 
         runs["annotate, serial"] = annotating("serial", 1)
         runs["annotate, 2 processes"] = annotating("joblib", 2)
         if find_spec("ray") is not None:
             runs |= {f"annotate, ray, {jobs} workers": annotating("ray", jobs) for jobs in (1, 2)}
         seconds: dict[str, list[float]] = {name: [] for name in runs}
+        embedder.transform(paths[:8])  # the network is there
         for _ in range(options.rounds):
             for name, run in runs.items():
                 start = time.perf_counter()
@@ -88,7 +91,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
     options = parser.parse_args()
     rows = measure(options)
-    write(options.out, {**facts("annotate.py", 0), "images": options.images, "rows": rows}, table(rows, options.images))
+    write(
+        options.out,
+        {**facts("annotate.py", 0, packages=("pyarrow", "joblib", "ray")), "images": options.images, "rows": rows},
+        table(rows, options.images),
+    )
 
 
 if __name__ == "__main__":

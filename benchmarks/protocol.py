@@ -73,10 +73,11 @@ def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]], sign: str = 
     return [f"| {name}, mean of {len(rows)} seeds (range) | {shown} |"]
 
 
-def facts(script: str, seed: int, device: str = "cpu") -> dict[str, Any]:
-    """Return what a result file begins with: the manifest of this run, with the name of a GPU."""
+def facts(script: str, seed: int, device: str = "cpu", packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a result file begins with: the manifest of this run, with the name of a GPU and of more packages."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    return {"manifest": {**manifest(" ".join([f"python benchmarks/{script}", *sys.argv[1:]]), seed), "device": name}}
+    found = manifest(" ".join([f"python benchmarks/{script}", *sys.argv[1:]]), seed, packages)
+    return {"manifest": {**found, "device": name}}
 
 
 def write(out: str, results: dict[str, Any], table: str) -> None:

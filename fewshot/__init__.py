@@ -13,6 +13,8 @@ from fewshot._version import __version__
 if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.annotation.annotate import annotate as annotate
     from fewshot.annotation.retrieve import retrieve as retrieve
+    from fewshot.annotation.table import export_store as export_store
+    from fewshot.annotation.table import import_records as import_records
     from fewshot.backbones import create_backbone as create_backbone
     from fewshot.benchmark.grid import Grid as Grid
     from fewshot.benchmark.run import run_benchmark as run_benchmark
@@ -144,7 +146,9 @@ _HOME = {
     "embed": "embedding.network",
     "evaluate": "evaluation.evaluate",
     "export": "exporting.folder",
+    "export_store": "annotation.table",
     "glyphs": "data.glyphs",
+    "import_records": "annotation.table",
     "list_learners": "registry",
     "load_learner": "weights",
     "load_weights": "weights",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from fewshot._version import __version__
@@ -20,7 +23,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def manifest(command: str, seed: int) -> dict[str, Any]:
+def _processor() -> str:
+    """Return the name of the processor, empty where the system does not tell it."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
+    return platform.processor()
+
+
+def manifest(command: str, seed: int, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Return what a run needs to be repeated, as values that JSON can hold.
 
     Parameters
@@ -29,6 +40,8 @@ def manifest(command: str, seed: int) -> dict[str, Any]:
         The command that repeats the run.
     seed : int
         Its seed.
+    packages : sequence of str, optional
+        More packages whose versions can change a figure.
 
     Examples
     --------
@@ -43,7 +56,8 @@ def manifest(command: str, seed: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
+        "processor": _processor(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {"fewshot": __version__, **{name: _version(name) for name in PACKAGES}},
+        "versions": {"fewshot": __version__, **{name: _version(name) for name in (*PACKAGES, *packages)}},
     }

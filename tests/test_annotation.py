@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -111,6 +112,61 @@ def test_another_embedders_store_is_refused_and_an_unreadable_query_finds_nothin
     assert retrieve(model, stored(model, paths), [str(folder / "bad.png")], 2) == [[]]
 
 
+def test_a_label_that_is_asked_for_and_that_of_the_query_must_both_fit(folder, model):
+    paths = paths_of(folder)
+    store, labels = stored(model, paths), model.predict(paths).tolist()
+    for where in ({"label": "flower"}, {"label": ["flower", "moss"]}):
+        for label, own in zip(labels, retrieve(model, store, paths, 3, where=where, by_label=True), strict=True):
+            assert {m.label for m in own} == ({"flower"} if label == "flower" else set())
+
+
+def test_ids_can_be_given(model):
+    images = [np.zeros((8, 8, 3), np.uint8)] * 3
+    assert [one.id for one in annotate(model, images, ids=["a", "b", "c"], chunk=2)] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="not as many ids as images"):
+        list(annotate(model, images, ids=["a", "b"]))
+
+
+def test_an_annotated_record_belongs_to_its_embedder(folder, model, tmp_path):
+    other = FaissStore("cosine", "f00d", 256)
+    with pytest.raises(StoreError, match="this store holds vectors of the embedder f00d"):
+        other.add(one.record() for one in annotate(model, paths_of(folder)))
+    export_store(stored(model, paths_of(folder)), tmp_path / "s.parquet")
+    with pytest.raises(StoreError, match="this store holds vectors of the embedder f00d"):
+        other.add(import_records(tmp_path / "s.parquet"))
+    assert len(other) == 0
+
+
+def test_shards_that_a_killed_run_has_left_behind_are_not_taken_for_its_own(folder, model, tmp_path):
+    model.save(tmp_path / "model")
+    left = tmp_path / "all.parquet.shards"
+    left.mkdir()
+    (left / "000000.parquet").write_bytes(b"of another classifier")  # its plan was removed first
+    found = annotate_folder(folder, tmp_path / "model", tmp_path / "all.parquet", progress=False)
+    assert found["resumed"] == 0
+    assert pq.read_table(tmp_path / "all.parquet").num_rows == len(paths_of(folder))
+
+
+def test_a_classifier_that_was_replaced_meanwhile_is_not_used(model, tmp_path):
+    model.save(tmp_path / "model")
+    with pytest.raises(StoreError, match="was changed while its shards were made; run it again"):
+        work.annotate_shard(str(tmp_path / "model"), "of another", "", [], "cpu")
+
+
+def test_names_that_are_no_unicode_and_unknown_labels_of_another_type_have_their_rows(folder, tmp_path):
+    paths = paths_of(folder)
+    model = FewShotImageClassifier(quick_embedder(), progress=False, reject=2.0, unknown_label="none of these")
+    model.fit(paths, [len(path) % 2 for path in paths]).save(tmp_path / "model")
+    os.rename(paths[0], os.fsencode(folder) + b"/\xe9.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    annotate_folder(folder, tmp_path / "model", tmp_path / "all.parquet", progress=False)
+    table = pq.read_table(tmp_path / "all.parquet")
+    assert "\\xe9.png" in table["id"].to_pylist()
+    assert table["label"].type == pa.int64()
+    assert table["label"].null_count == len(table)
+    assert table["unknown"].to_pylist().count(True) == len(table) - 1
+
+
 def test_records_travel_as_parquet(tmp_path):
     rng = np.random.default_rng(0)
     labels = ["a", 1, 2.5, True, None, "';--"]
@@ -122,6 +178,8 @@ def test_records_travel_as_parquet(tmp_path):
     store.add(records)
     assert export_store(store, tmp_path / "s.parquet") == 6
     assert table_facts(tmp_path / "s.parquet") == {"fingerprint": "abc", "metric": "dot", "d": 4}
+    there = duckdb.sql(f"select id, label, len(vector) from '{tmp_path / 's.parquet'}' order by id limit 1").fetchall()
+    assert there == [("id 0", '"a"', 4)]
     for record, expected in zip(import_records(tmp_path / "s.parquet"), records, strict=True):
         assert (record.id, record.label, dict(record.payload)) == (expected.id, expected.label, dict(expected.payload))
         assert type(record.label) is type(expected.label)
@@ -129,8 +187,6 @@ def test_records_travel_as_parquet(tmp_path):
 
 
 def test_a_database_opens_the_table_as_it_is(folder, model, tmp_path):
-    import duckdb
-
     model.save(tmp_path / "model")
     annotate_folder(folder, tmp_path / "model", tmp_path / "all.parquet", progress=False)
     query = "select label, count(*), max(list_dot_product(vector, vector)) from '{}' where not unknown group by label"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -73,7 +73,7 @@ def test_what_it_cannot_use_is_said_in_a_sentence():
 def test_a_saved_classifier_is_given_the_embedder_it_was_fitted_with(tmp_path):
     model = FewShotImageClassifier(OwnEmbedder(vowels, "vowels 1"), on_error="unknown").fit(TEXTS, list("aaiiuu"))
     model.save(tmp_path / "m")
-    with pytest.raises(ArtifactError, match=r"an embedder of one's own, 'vowels 1'; give it: .*load\(folder, embedder="):
+    with pytest.raises(ArtifactError, match=r"an embedder of one's own, 'vowels 1'; give it: .*load"):
         FewShotImageClassifier.load(tmp_path / "m")
     with pytest.raises(ArtifactError, match="was given; give the one of the same name"):
         FewShotImageClassifier.load(tmp_path / "m", embedder=OwnEmbedder(vowels, "vowels 2"))
@@ -113,3 +113,33 @@ def test_sentences_are_classified_and_retrieved(monkeypatch):
     store.add(found.record() for found in annotate(model, known))
     (found,) = retrieve(model, store, ["give me my money back for this"], k=1, by_label=True)
     assert (found[0].id, found[0].label) == ("please refund the payment", "billing")
+
+
+def test_what_has_no_vector_is_passed_over():
+    embedder = OwnEmbedder(lambda texts: [[len(text) or np.nan, 1.0] for text in texts], "length")
+    model = FewShotImageClassifier(embedder, on_error="unknown").fit(["a", "aaaa"], ["short", "long"])
+    empty, long = annotate(model, ["", "bbbb"], ids=["empty", "long"])
+    assert (empty.vector, empty.label) == (None, None)
+    assert "length gave NaN or infinity" in empty.error
+    store = FaissStore("cosine", embedder.fingerprint, 2)
+    store.add([long.record()])
+    assert [[m.id for m in own] for own in retrieve(model, store, ["", "ccc"], 1)] == [[], ["long"]]
+
+
+def test_sparse_vectors_of_texts_are_taken():
+    vectorizer = TfidfVectorizer(analyzer="char").fit(TEXTS)
+    model = FewShotImageClassifier(OwnEmbedder(vectorizer, "tf-idf")).fit(TEXTS[:4], ["a", "a", "i", "i"])
+    assert model.predict(["anagram", "pipit"]).tolist() == ["a", "i"]
+
+
+def test_recordings_are_told_apart_by_their_spectrum():
+    rng, t = np.random.default_rng(0), np.arange(800) / 8000
+
+    def recordings(pitch, n):
+        return [np.sin(2 * np.pi * pitch * t + phase) + rng.normal(0, 0.5, 800) for phase in rng.uniform(0, 6, n)]
+
+    embedder = OwnEmbedder(lambda sounds: np.abs(np.fft.rfft(np.stack(sounds))), "spectrum of 0.1 s at 8 kHz")
+    model = FewShotImageClassifier(embedder).fit(recordings(440, 2) + recordings(660, 2), ["a", "a", "e", "e"])
+    assert model.predict(recordings(440, 5) + recordings(660, 5)).tolist() == ["a"] * 5 + ["e"] * 5
+    found = list(annotate(model, recordings(660, 3)))
+    assert [(one.id, one.label) for one in found] == [("0", "e"), ("1", "e"), ("2", "e")]

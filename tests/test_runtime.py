@@ -157,6 +157,21 @@ def test_two_devices_that_began_with_one_export_count_it_once(embedder, name, tm
         base.merge(load(tmp_path / "d"), both)
 
 
+@pytest.mark.parametrize("name", ["prototypical cosine", "matching"])
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_what_a_device_learns_of_a_class_it_has_forgotten_is_merged(embedder, name, n, tmp_path):
+    """Be they fewer images than before, as many, or more."""
+    export(fitted(embedder, LEARNERS[name]), tmp_path / "d")
+    base, one, two, both = (load(tmp_path / "d") for _ in range(4))
+    assert base.n_support_[base.classes_.tolist().index("four")] == 3
+    new, labels = DATA.images[60 : 60 + n], ["four"] * n
+    two.forget("four").learn(new, labels).save(tmp_path / "two")
+    one.merge(load(tmp_path / "two"), base)
+    both.learn(new, labels)
+    assert one.n_support_.tolist() == both.n_support_.tolist()
+    np.testing.assert_allclose(one.model.memory.x, both.model.memory.x, rtol=1e-12, atol=1e-9)
+
+
 def test_merging_refuses_another_encoder_or_learner(embedder, device, tmp_path):
     other = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=32, progress=False), progress=False)
     other = exported(other.fit(DATA.images[:20], NAMES[:20]), tmp_path / "other")

@@ -76,6 +76,16 @@ def expected(kept, query, k, metric, where=None):
     return [(some[i].id, some[i].label, values[i], dict(some[i].payload)) for i in order]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_records_of_another_embedder_are_refused(make, kind):
+    store = make(kind)
+    with pytest.raises(StoreError, match="this store holds vectors of the embedder ffffffffffff, and these come from"):
+        store.add([records(1)[0], Record("other", [1, 2, 3], embedder="e" * 64)])
+    assert len(store) == 0
+    store.add([Record("own", [1, 2, 3], embedder="f" * 64), *records(1)])
+    assert {record.embedder for record in store.snapshot()} == {"f" * 64}
+
+
 def plain(matches):
     return [(m.id, m.label, m.similarity, m.payload) for m in matches]
 
@@ -359,6 +369,6 @@ def test_a_missing_package_is_named(monkeypatch, kind, module):
 
 
 def test_checks_return_what_a_store_keeps():
-    (record,) = check_records([Record("a", [1, 2], np.int64(3), {"n": [np.float32(0.5)]})], 2)
+    (record,) = check_records([Record("a", [1, 2], np.int64(3), {"n": [np.float32(0.5)]})], 2, "abc")
     assert (record.vector.dtype, type(record.label), record.payload) == (np.float32, int, {"n": [0.5]})
     assert check_queries([[1, 2]], 2, np.int64(3)).dtype == np.float32

@@ -58,6 +58,12 @@ def test_answers_through_all_stores_are_those_of_the_estimator(postgres, metric,
     assert (answers[0] == answers[2]).all()
 
 
+def test_as_many_records_are_asked_for_as_the_learner_counts():
+    store = FaissStore("cosine", "f", 2)
+    with pytest.raises(ValueError, match="k is 2, and KNearestLearner counts 3 neighbours; give k=3 or more"):
+        StoredMemory(store, KNearestLearner(3), k=2)
+
+
 def test_only_the_nearest_are_read():
     X, y = np.float32([[0, 0], [1, 0], [9, 0]]), np.array([2, 2, 5])
     memory = StoredMemory(fill(FaissStore("sqeuclidean", "f", 2), X, y), MatchingLearner("sqeuclidean", 1.0), k=2)

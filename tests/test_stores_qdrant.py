@@ -103,6 +103,24 @@ def test_where_nothing_can_be_deleted_any_more_the_error_says_what_may_be_left()
             ][("count", "scroll", "query_batch_points", "query_points_groups", "retrieve").index(name)](broken)
 
 
+def test_what_another_has_added_meanwhile_is_not_deleted():
+    client = client_module.QdrantClient(":memory:")
+    other, own = QdrantStore(client, "c", "dot", "f", 2), QdrantStore(client, "c", "dot", "f", 2)
+    own._client = Failing(client, "upsert", 1)
+    present = own._present
+    own._present = lambda ids: present(ids) or (other.add(records(1, 1500)) and [])  # between the check and the writing
+    with pytest.raises(StoreError, match="gone"):
+        own.add(records(1600))
+    assert [record.id for record in other.snapshot()] == ["01500"]
+
+
+def test_an_address_without_a_scheme_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="for a server give 'http://localhost:6333'"):
+        QdrantStore("localhost:6333", "c", "dot", "f", 2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nearest_per_class_is_one_call_a_query():
     client = client_module.QdrantClient(":memory:")
     QdrantStore(client, "c", "dot", "f", 2).add(records(50))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Annotation:
     Attributes
     ----------
     id : str
-        Its path, or its number in the stream.
+        As it was given; else its path or text, or its number in the stream.
     vector : ndarray of shape (d,), float32, or None
         Its embedding; None where it could not be read.
     label : object
@@ -40,6 +40,8 @@ class Annotation:
         To that key; NaN where there is none.
     error : str
         Why it could not be read; empty where it could.
+    embedder : str
+        Fingerprint of the embedder.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Annotation:
     nearest: Any
     similarity: float
     error: str = ""
+    embedder: str = ""
 
     def record(self) -> Record:
         """Return what a `Store` keeps of it.
@@ -62,10 +65,12 @@ class Annotation:
         if self.vector is None:
             raise ValueError(f"{self.id} could not be read ({self.error}), so there is nothing to store; leave it out")
         payload = {"probability": self.probability, "unknown": self.unknown, "nearest": self.nearest}
-        return Record(self.id, self.vector, self.label, payload)
+        return Record(self.id, self.vector, self.label, payload, self.embedder)
 
 
-def annotate(model: FewShotImageClassifier, items: Iterable[Any], *, chunk: int = CHUNK) -> Iterator[Annotation]:
+def annotate(
+    model: FewShotImageClassifier, items: Iterable[Any], *, ids: Iterable[str] | None = None, chunk: int = CHUNK
+) -> Iterator[Annotation]:
     """Yield vector and label of each image, in their order; an image that cannot be read is told and passed over.
 
     Images are taken from the stream `chunk` at a time, so memory does not grow with their number.
@@ -76,13 +81,15 @@ def annotate(model: FewShotImageClassifier, items: Iterable[Any], *, chunk: int 
         A fitted classifier.
     items : iterable of images
         Paths, bytes, PIL images or arrays, as `Embedder.transform` takes them; a generator will do.
+    ids : iterable of str, optional
+        What each is called; by default its path, or its number in the stream.
     chunk : int, default=256
         Images at a time.
 
     Raises
     ------
     ValueError
-        If `chunk` is below 1.
+        If `chunk` is below 1, or there is not one id for each image.
 
     Examples
     --------
@@ -95,14 +102,25 @@ def annotate(model: FewShotImageClassifier, items: Iterable[Any], *, chunk: int 
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected at least 1")
-    stream, first = iter(items), 0
+    stream = map(_named, count(), items) if ids is None else _paired(ids, items)
     while some := list(islice(stream, chunk)):
-        yield from _annotate(model, some, first)
-        first += len(some)
+        yield from _annotate(model, [id for id, _ in some], [item for _, item in some])
 
 
-def _annotate(model: FewShotImageClassifier, items: list[Any], first: int) -> Iterator[Annotation]:
-    names = [os.fspath(x) if isinstance(x, (str, os.PathLike)) else str(first + i) for i, x in enumerate(items)]
+def _paired(ids: Iterable[str], items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    missing: Any = object()
+    for id, item in zip_longest(ids, items, fillvalue=missing):
+        if id is missing or item is missing:
+            raise ValueError("there are not as many ids as images; give one for each, or none")
+        yield id, item
+
+
+def _named(number: int, item: Any) -> tuple[str, Any]:
+    return os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(number), item
+
+
+def _annotate(model: FewShotImageClassifier, names: list[str], items: list[Any]) -> Iterator[Annotation]:
+    fingerprint = model.embedder_.fingerprint
     classifier, embedded = model.answering("unknown"), model.embed_queries(items, "unknown")
     reasons = {error.index: error.reason for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in reasons]
@@ -119,7 +137,8 @@ def _annotate(model: FewShotImageClassifier, items: list[Any], first: int) -> It
         found = dict(zip(read, zip(labels, shares, nearest, similarity, strict=True), strict=True))
     for i, name in enumerate(names):
         if i in reasons:
-            yield Annotation(name, None, None, 0.0, False, None, np.nan, reasons[i])
+            yield Annotation(name, None, None, 0.0, False, None, np.nan, reasons[i], fingerprint)
         else:
             label, share, key, close = found[i]
-            yield Annotation(name, embedded.embeddings[i], label, share, label not in known, key, close)
+            vector = embedded.embeddings[i]
+            yield Annotation(name, vector, label, share, label not in known, key, close, "", fingerprint)

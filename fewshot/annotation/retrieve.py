@@ -10,6 +10,7 @@ from fewshot.embedding.items import as_items
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.base import Store
 from fewshot.stores.records import Match
+from fewshot.stores.values import check_where, token
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def retrieve(
     where : mapping, optional
         Only records with these values; see `Store.search`.
     by_label : bool, default=False
-        Whether a query is classified first and only records of its class are found: of an unknown one, all.
+        Whether a query is classified first and only records of its class are found: of an unknown one, all. A label
+        in `where` has to fit as well.
 
     Returns
     -------
@@ -106,8 +108,12 @@ def classify_and_retrieve(
     asked: dict[Any, list[int]] = {}
     for place, i in enumerate(read):
         asked.setdefault(labels[i] if by_label and labels[i] in classes else None, []).append(place)
+    conditions = check_where(where)
+    wanted = {token("label", label) for label in conditions.get("label", [])}
     for label, places in asked.items():  # one search a class, not one a query
-        only = where if label is None else {**(where or {}), "label": label}
+        if label is not None and "label" in conditions and token("label", label) not in wanted:
+            continue
+        only = conditions if label is None else {**conditions, "label": [label]}
         for place, matches in zip(places, store.search(x[places], k, only), strict=True):
             chances = dict(zip(classes, shares[place], strict=True))
             found[read[place]] = [

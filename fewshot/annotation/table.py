@@ -56,17 +56,37 @@ def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[A
 
 
 def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) -> pyarrow.Table:
-    """Return annotations as a table, a row an image."""
+    """Return annotations as a table, a row an image.
+
+    The label of an unknown image is null where it is of another type than the classes; bytes of a path that are no
+    UTF-8 are written out.
+    """
     pa = pyarrow_module()
+    kind = schema.field("label").type
     rows = [
         {
             **{name: getattr(one, name) for name in schema.names},
+            "id": _as_unicode(Path(one.id).as_posix()),
+            "error": _as_unicode(one.error),
+            "label": _of_type(one.label, kind) if one.unknown else one.label,
             "vector": None if one.vector is None else one.vector.tolist(),
             "similarity": None if np.isnan(one.similarity) else one.similarity,
         }
         for one in found
     ]
     return pa.Table.from_pylist(rows, schema)
+
+
+def _as_unicode(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _of_type(label: Any, kind: pyarrow.DataType) -> Any:
+    pa = pyarrow_module()
+    try:
+        return pa.scalar(label, kind).as_py()
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
 
 
 def write_table(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyarrow.Schema) -> None:
@@ -123,6 +143,7 @@ def import_records(path: str | Path) -> Iterator[Record]:
         If it is no such file.
     """
     file = _opened(path)
+    fingerprint = table_facts(path)["fingerprint"]
     payload_columns = [c for c in file.schema_arrow.names if c not in ("id", "label", "vector", "payload", "error")]
     exported = "payload" in file.schema_arrow.names
     for batch in file.iter_batches(BATCH):
@@ -132,7 +153,7 @@ def import_records(path: str | Path) -> Iterator[Record]:
                 x = vector.values.to_numpy(zero_copy_only=False)
                 label = json.loads(row["label"]) if exported else row["label"]
                 payload = json.loads(row["payload"]) if exported else {c: row[c] for c in payload_columns}
-                yield Record(row["id"], x, label, payload)
+                yield Record(row["id"], x, label, payload, fingerprint)
 
 
 def table_facts(path: str | Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,21 +115,14 @@ def annotate_folder(
 def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:
     """Return the annotations of some images below a folder; on a worker, which loads a classifier once."""
     opened = _model(model, digest, device)
-    schema = _schema(opened)
-    table = annotations_to_arrow(annotate(opened, paths), schema)
-    return table.set_column(0, schema.field("id"), pyarrow_module().array([_below(folder, path) for path in paths]))
+    found = (replace(one, id=os.path.relpath(one.id, folder)) for one in annotate(opened, paths))
+    return annotations_to_arrow(found, _schema(opened))
 
 
 def _schema(model: FewShotImageClassifier) -> pyarrow.Schema:
     fitted = model.classifier_.model_
     d, fingerprint = model.classifier_.n_features_in_, model.embedder_.fingerprint
     return annotation_schema(d, fingerprint, fitted.learner.metric, model.classes_.tolist())
-
-
-def _below(folder: str, path: str) -> str:
-    """Return the path below the folder, as text: a name that is no UTF-8 with its bytes written out."""
-    name = Path(os.path.relpath(path, folder)).as_posix()
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _done(runner: Executor, tasks: list[tuple[Any, ...]], numbers: list[int]) -> Iterator[tuple[int, Any]]:
@@ -161,6 +155,9 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
         )
     shards.mkdir(parents=True, exist_ok=True)
     if not there.exists():
+        # Killed while it removed the shards of a table that is done, a run may have left some of those.
+        for stale in shards.glob("*.parquet"):
+            stale.unlink()
         write_text(there, plan)
 
 
@@ -177,5 +174,7 @@ def _digest(model: str | Path) -> str:
 @lru_cache(maxsize=1)
 def _model(path: str, digest: str, device: str) -> FewShotImageClassifier:
     model = FewShotImageClassifier.load(path, device=device)
+    if _digest(path) != digest:
+        raise StoreError(f"the classifier in {path} was changed while its shards were made; run it again")
     model.embedder_.set_params(progress=False)
     return model

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from fewshot.data.decode import describe
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import as_items
+from fewshot.errors import ImageDecodeError
 
 
 class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -71,15 +73,18 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         call, items = self._call(), list(as_items(X))
         if not items:
             return Embedded(np.empty((0, self._n_features_out), np.float32), [])
-        vectors = np.asarray(call(items), np.float32)
+        made = call(items)
+        vectors = np.array(made.toarray() if hasattr(made, "toarray") else made, np.float32)  # sparse ones, of text
         if vectors.ndim != 2 or len(vectors) != len(items):
             shape, n = vectors.shape, len(items)
             raise ValueError(f"{self.name} gave an array of shape {shape} for {n} items; expected ({n}, d)")
         self._n_out = vectors.shape[1]
-        if self.on_error == "raise" and not np.isfinite(vectors).all():
-            bad = int(np.argwhere(~np.isfinite(vectors).all(1))[0, 0])
-            raise ValueError(f"{self.name} gave NaN or infinity for item {bad}; leave that one out")
-        return Embedded(vectors, [], [b""] * len(items) if thumbnails else [])
+        bad = np.flatnonzero(~np.isfinite(vectors).all(1)).tolist()
+        if self.on_error == "raise" and bad:
+            raise ValueError(f"{self.name} gave NaN or infinity for item {bad[0]}; leave that one out")
+        vectors[bad] = np.nan
+        errors = [ImageDecodeError(describe(items[i]), f"{self.name} gave NaN or infinity", i) for i in bad]
+        return Embedded(vectors, errors, [b""] * len(items) if thumbnails else [])
 
     @property
     def fingerprint(self) -> str:

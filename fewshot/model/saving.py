@@ -17,13 +17,12 @@ from fewshot.backbones import spec_of
 from fewshot.calibration.choice import Calibration
 from fewshot.classifier import FewShotClassifier
 from fewshot.embedding.checkpoint import Checkpoint
-from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.labels import labels_from_json, labels_to_json
 from fewshot.learners.base import Learner
-from fewshot.model.inputs import on_invalid, on_unread
+from fewshot.model.inputs import on_invalid
 from fewshot.statistics import Statistics
 from fewshot.stored import write_tensors
 from fewshot.support import Support

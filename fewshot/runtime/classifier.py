@@ -138,7 +138,8 @@ class RuntimeClassifier:
         other : RuntimeClassifier
             Of the same encoder and learner; it is not changed.
         base : RuntimeClassifier, optional
-            The export that both began with. Without it, images that both have learned count twice.
+            The export that both began with. Without it, images that both have learned count twice. A class that the
+            other has forgotten since stays, and what it has learned of it after that is added.
 
         Raises
         ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -35,6 +35,8 @@ class Memory:
         The class of each row, as its place in `classes`.
     weights : ndarray of shape (m,)
         The sum of the weights of a class, or the weight of a support image.
+    forgotten : mapping
+        How often each class was forgotten: what is there of it after that is new to whoever has an earlier state.
     """
 
     classes: NDArray[Any]
@@ -43,6 +45,7 @@ class Memory:
     x: Array
     labels: NDArray[np.int64]
     weights: Array
+    forgotten: Mapping[Any, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, x: Array, y: NDArray[Any], is_summed: bool) -> Self:
@@ -59,12 +62,18 @@ class Memory:
         return made._summed() if is_summed else made
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], classes: NDArray[Any], n_support: list[int]) -> Self:
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        classes: NDArray[Any],
+        n_support: list[int],
+        forgotten: Mapping[Any, int],
+    ) -> Self:
         """Return what `to_arrays` described, of classes with so many support images."""
         is_summed = _SUMMED[0] in arrays
         labels = np.arange(len(classes)) if is_summed else arrays["labels"]
         x, weights = arrays["sums" if is_summed else "support"], arrays["counts" if is_summed else "weights"]
-        return cls(classes, np.array(n_support, dtype=np.int64), is_summed, x, labels, weights)
+        return cls(classes, np.array(n_support, dtype=np.int64), is_summed, x, labels, weights, forgotten)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the rows by their names in a file."""
@@ -132,7 +141,9 @@ class Memory:
             raise ValueError(f"there is no class {label!r}; the classes are {shown}")
         if len(known) == 1:
             raise ValueError(f"{label!r} is the only class; a classifier needs one")
-        return self._of_classes(self.classes != label, self.labels != known.index(label))
+        label = known[known.index(label)]  # as JSON can hold it
+        left = self._of_classes(self.classes != label, self.labels != known.index(label))
+        return replace(left, forgotten={**self.forgotten, label: self.forgotten.get(label, 0) + 1})
 
     def since(self, before: Memory) -> Self:
         """Return what was learned after `before`, an earlier state of this memory.
@@ -142,6 +153,8 @@ class Memory:
         ValueError
             If it is none: a class has less support now and has not gone, or kept support is missing.
         """
+        kept = np.array([not self._has_forgotten(label, before) for label in before.classes.tolist()], np.bool_)
+        before = before._of_classes(kept, kept[before.labels])
         if self.is_summed:
             return self._sums_since(before)
         rows = Counter(before._rows())
@@ -166,6 +179,9 @@ class Memory:
         if (n_support < 0).any():
             raise _no_earlier_state()
         return replace(self, n_support=n_support, x=x, weights=weights)._of_classes(n_support > 0, n_support > 0)
+
+    def _has_forgotten(self, label: Any, before: Memory) -> bool:
+        return self.forgotten.get(label, 0) > before.forgotten.get(label, 0)
 
     def _rows(self) -> list[tuple[Any, ...]]:
         names = self.classes[self.labels].tolist()

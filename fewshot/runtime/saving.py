@@ -20,7 +20,7 @@ from fewshot.runtime.memory import Memory
 #: Names of the data files; a part of each one's digest is put into its name on disk.
 ENCODER, PREPROCESS, MEMORY = "encoder.onnx", "preprocess.json", "memory.npz"
 #: What `write_artifact` says in a manifest by itself, and what describes the memory.
-_NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "classes", "n_support")
+_NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "classes", "n_support", "forgotten")
 
 
 def write(
@@ -41,7 +41,12 @@ def write(
     facts : dict
         What else the manifest says.
     """
-    content = {**facts, "classes": labels_to_json(memory.classes), "n_support": memory.n_support.tolist()}
+    content = {
+        **facts,
+        "classes": labels_to_json(memory.classes),
+        "n_support": memory.n_support.tolist(),
+        "forgotten": list(map(list, memory.forgotten.items())),
+    }
     parts: dict[str, Part] = {
         ENCODER: (facts["encoder"], partial(_copy, encoder, facts["encoder"])),
         PREPROCESS: (None, lambda path: path.write_bytes(preprocessing_bytes(preprocessing))),
@@ -63,7 +68,8 @@ def read(folder: str | Path) -> tuple[Path, Preprocessing, Memory, dict[str, Any
         try:
             preprocessing = Preprocessing.from_dict(json.loads(paths[PREPROCESS].read_bytes()))
             with np.load(paths[MEMORY], allow_pickle=False) as arrays:
-                memory = Memory.from_arrays(dict(arrays), labels_from_json(manifest["classes"]), manifest["n_support"])
+                classes, forgotten = labels_from_json(manifest["classes"]), dict(manifest.get("forgotten", []))
+                memory = Memory.from_arrays(dict(arrays), classes, manifest["n_support"], forgotten)
         except FileNotFoundError:  # replaced between verifying and reading
             continue
         facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}

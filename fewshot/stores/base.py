@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import StoreError, UnknownNameError
 from fewshot.similarity import METRICS
-from fewshot.stores.records import Match, Record, check_queries, check_records
+from fewshot.stores.records import Match, Record, check_embedder, check_queries, check_records
 from fewshot.stores.values import check_where, similarities, token
 
 #: The contract as one import: records and matches stand in a file of their own for its length.
@@ -69,7 +69,7 @@ class Store(ABC):
             If a vector has another length or is not finite, an id is there already or twice, or a label or payload is
             of a type that a store cannot keep.
         StoreError
-            If the store cannot be reached or written.
+            If the store cannot be reached or written, or a record names another embedder.
         """
 
     @abstractmethod
@@ -171,11 +171,7 @@ class Store(ABC):
         StoreError
             If the fingerprint is another's.
         """
-        if fingerprint != self.fingerprint:
-            raise StoreError(
-                f"this store holds vectors of the embedder {self.fingerprint[:12]}, and these come from "
-                f"{fingerprint[:12]}; embed with the same network and preprocessing, or make another store"
-            )
+        check_embedder(fingerprint, self.fingerprint)
 
     def _check_facts(self, facts: Mapping[str, Any], where: str) -> None:
         """Refuse to open a store that was made with another metric, length or embedder."""

@@ -1,11 +1,13 @@
-"""A connection to PostgreSQL that is opened when it is needed, and anew after it was lost."""
+"""Connections to databases: to PostgreSQL one that is opened when it is needed, and anew after it was lost."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fewshot.errors import MissingExtraError, StoreError
@@ -70,8 +72,8 @@ class PostgresConnection:
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 self.close()
                 raise StoreError(
-                    f"the connection to PostgreSQL, {self._what}, failed ({_line(error)}) and nothing was written; see "
-                    "that the server runs and call again, which connects anew"
+                    f"the connection to PostgreSQL, {self._what}, failed ({_line(error)}) and nothing was written, but "
+                    "for what it may just have committed; see that the server runs and call again, which connects anew"
                 ) from error
             except psycopg.Error as error:
                 raise StoreError(
@@ -87,3 +89,19 @@ def _loads(text: str | bytes) -> Any:
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def connect_qdrant(client: Any, location: str | Path) -> Any:
+    """Return a client of Qdrant on a server, in a folder, or in this process."""
+    if str(location) == ":memory:":
+        return client(":memory:")
+    if str(location).startswith(("http://", "https://")):
+        return client(url=str(location))
+    if re.fullmatch(r"[\w.-]+:\d+", str(location)):
+        raise ValueError(f"{str(location)!r} is neither a URL nor a folder; for a server give 'http://{location}'")
+    try:
+        return client(path=str(location))
+    except RuntimeError as error:
+        raise StoreError(
+            f"the folder {location} is used by another Qdrant client ({error}); close that one, or run a server"
+        ) from None

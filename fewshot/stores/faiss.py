@@ -62,7 +62,7 @@ class FaissStore(Store):
 
     def add(self, records: Iterable[Record]) -> int:
         """Add records; see `Store.add`."""
-        new = check_records(records, self.d)
+        new = check_records(records, self.d, self.fingerprint)
         if not new:
             return 0
         with self._lock:
@@ -98,7 +98,7 @@ class FaissStore(Store):
         with self._lock:
             records = [held.record for held in self._held.values()]
         # Copies: what is in the store must not change from outside.
-        copies = (Record(r.id, r.vector.copy(), r.label, dict(r.payload)) for r in records)
+        copies = (Record(r.id, r.vector.copy(), r.label, dict(r.payload), r.embedder) for r in records)
         return sorted(copies, key=lambda record: record.id)
 
     def labels(self) -> list[Any]:

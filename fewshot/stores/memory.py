@@ -40,7 +40,7 @@ class StoredMemory:
     ------
     ValueError
         If the learner makes other keys of a support set than its rows or their means, was trained, depends on other
-        queries or the order of its support, or has another metric.
+        queries or the order of its support, has another metric, or counts more than `k` neighbours.
 
     Examples
     --------
@@ -63,6 +63,8 @@ class StoredMemory:
                 f"{name} compares by {learner.metric!r}, the store by {store.metric!r}; give the same metric"
             )
         check_queries(np.empty((0, store.d)), store.d, k)
+        if k < (counted := getattr(learner, "n_neighbors", 1)):
+            raise ValueError(f"k is {k}, and {name} counts {counted} neighbours; give k={counted} or more")
         self.store, self.learner, self.k = store, copy.deepcopy(learner).cpu().double().eval(), int(k)
         self._refuse_other_keys()
 

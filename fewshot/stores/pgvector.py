@@ -144,11 +144,14 @@ class PgVectorStore(Store):
     # ---- records --------------------------------------------------------------------------------------------------
 
     def add(self, records: Iterable[Record]) -> int:
-        """Add records, sent as they come, 1000 at a time, in one transaction; see `Store.add`."""
+        """Add records, sent as they come, 1000 at a time, in one transaction; see `Store.add`.
+
+        Other threads that use this store wait meanwhile: of a long stream add a part at a time.
+        """
         jsonb, total, batch, waiting = self._server.jsonb, 0, list[Record](), iter(records)
         try:
             with self._server.transaction() as connection, connection.cursor() as cursor:
-                while batch := check_records(islice(waiting, BATCH), self.d):
+                while batch := check_records(islice(waiting, BATCH), self.d, self.fingerprint):
                     into = self._sql("COPY {table} (key, id, label, payload, vector) FROM STDIN (FORMAT BINARY)")
                     with cursor.copy(into) as copy:
                         copy.set_types(["uuid", "text", "jsonb", "jsonb", "vector"])
@@ -177,7 +180,7 @@ class PgVectorStore(Store):
         """Return all records, sorted by their ids."""
         with self._server.transaction() as connection:
             rows = connection.execute(self._sql(f"SELECT {_RECORD} FROM {{table}}"), binary=True).fetchall()
-        return sorted(map(_to_record, rows), key=lambda record: record.id)
+        return sorted(map(self._to_record, rows), key=lambda record: record.id)
 
     def labels(self) -> list[Any]:
         """Return the labels that are there, each once."""
@@ -202,7 +205,7 @@ class PgVectorStore(Store):
                 order = f"vector {OPERATORS[self.metric][0]} %s" if walk else f'{self._distance}, id COLLATE "C"'
                 statement = self._sql(f"SELECT {_RECORD} FROM {{table}} WHERE {passing} ORDER BY {order} LIMIT %s")
                 found.append(connection.execute(statement, [*values, query, n], binary=True).fetchall())
-        return [[_to_record(row) for row in rows] for rows in found]
+        return [[self._to_record(row) for row in rows] for rows in found]
 
     def _nearest_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
@@ -214,7 +217,12 @@ class PgVectorStore(Store):
         statement = self._sql(f'SELECT {_RECORD} FROM ({inner}) best ORDER BY distance, id COLLATE "C" LIMIT %s')
         with self._server.transaction() as connection:
             rows = connection.execute(statement, [query, *values, k + SPARE], binary=True).fetchall()
-        return best_of_labels(self._compare(query, [_to_record(row) for row in rows]))[:k]
+        return best_of_labels(self._compare(query, [self._to_record(row) for row in rows]))[:k]
+
+    def _to_record(self, row: tuple[Any, ...]) -> Record:
+        id, label, payload, vector = row
+        vector = vector.to_numpy() if hasattr(vector, "to_numpy") else vector  # an array before pgvector 0.5
+        return Record(id, np.array(vector, np.float32), label, payload, self.fingerprint)
 
     @property
     def _distance(self) -> str:
@@ -246,12 +254,6 @@ _TABLE = (
 )
 _HAS_HNSW = """SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam
 WHERE indrelid = to_regclass(quote_ident(%s)) AND amname = 'hnsw'"""
-
-
-def _to_record(row: tuple[Any, ...]) -> Record:
-    id, label, payload, vector = row
-    vector = vector.to_numpy() if hasattr(vector, "to_numpy") else vector  # an array before pgvector 0.5
-    return Record(id, np.array(vector, np.float32), label, payload)
 
 
 def _facts_in(comment: str | None, table: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from fewshot.errors import MissingExtraError, StoreError
 from fewshot.similarity import normalize
 from fewshot.stores.base import BATCH, SPARE, Match, Record, Store, best_of_labels, check_records
+from fewshot.stores.connection import connect_qdrant
 from fewshot.stores.records import check_ids
 from fewshot.stores.values import key_of, token, tokens
 
@@ -37,8 +39,9 @@ class QdrantStore(Store):
 
     Metric, embedder and length of the vectors stand in the metadata of the collection, which Qdrant has had since 1.16.
     Qdrant knows no transactions: `add` checks everything first, and what it has written when something fails it deletes
-    again; where the server is gone by then, the error says how many records may be left. `snapshot` reads part after
-    part, and what others write meanwhile may be in it or not.
+    again, and nothing that others have; where the server is gone by then, the error says how many records may be left.
+    Of two who add one id at the same moment the later wins. `snapshot` reads part after part, and what others write
+    meanwhile may be in it or not.
 
     Parameters
     ----------
@@ -93,7 +96,7 @@ class QdrantStore(Store):
         self._owned, self._params = isinstance(location, (str, Path)), None
         self._client: Any
         with self._calls():
-            self._client = _connect(qdrant_client.QdrantClient, location) if self._owned else location
+            self._client = connect_qdrant(qdrant_client.QdrantClient, location) if self._owned else location
             try:
                 self._open(create)
             except BaseException:
@@ -142,20 +145,20 @@ class QdrantStore(Store):
 
     def add(self, records: Iterable[Record]) -> int:
         """Add records, all of them checked before the first is sent; see `Store.add`."""
-        new = check_records(records, self.d)
+        new = check_records(records, self.d, self.fingerprint)
         with self._calls():
             for id in self._present([record.id for record in new])[:1]:
                 raise ValueError(f"the id {id!r} is there already; remove that record first")
-        sent = 0
+        sent, batch = 0, uuid.uuid4().hex
         try:
             with self._calls():
                 for start in range(0, len(new), BATCH):
-                    points = [self._point(record) for record in new[start : start + BATCH]]
+                    points = [self._point(record, batch) for record in new[start : start + BATCH]]
                     sent += len(points)
                     self._client.upsert(self.collection, points, wait=True)
         except BaseException as error:  # an interrupt, too, must not leave a part
             try:
-                self._delete([record.id for record in new[:sent]])
+                self._delete([record.id for record in new[:sent]], batch)
             except self._lost:
                 raise StoreError(
                     f"Qdrant, collection {self.collection!r}, was lost while records were added, so that up to {sent} "
@@ -189,9 +192,13 @@ class QdrantStore(Store):
         with self._calls():
             return int(self._client.count(self.collection, exact=True).count)
 
-    def _point(self, record: Record) -> Any:
+    def _point(self, record: Record, batch: str) -> Any:
         vector, payload = record.vector, {"id": record.id, "label": record.label, "payload": dict(record.payload)}
-        payload |= {"tokens": tokens(record.label, record.payload), "group": token("label", record.label)}
+        payload |= {
+            "batch": batch,
+            "tokens": tokens(record.label, record.payload),
+            "group": token("label", record.label),
+        }
         if self.metric == "cosine":
             payload["raw"] = base64.b64encode(vector.astype("<f4").tobytes()).decode()
             vector = _unit(vector)
@@ -200,7 +207,7 @@ class QdrantStore(Store):
     def _record(self, point: Any) -> Record:
         held = point.payload
         raw = point.vector if self.metric != "cosine" else np.frombuffer(base64.b64decode(held["raw"]), "<f4")
-        return Record(held["id"], np.array(raw, np.float32), held["label"], held["payload"])
+        return Record(held["id"], np.array(raw, np.float32), held["label"], held["payload"], self.fingerprint)
 
     def _present(self, ids: Sequence[str]) -> list[str]:
         """Return those of some ids that are there."""
@@ -209,10 +216,16 @@ class QdrantStore(Store):
         found = (self._client.retrieve(self.collection, part, with_payload=["id"]) for part in parts)
         return [point.payload["id"] for points in found for point in points]
 
-    def _delete(self, ids: Sequence[str]) -> None:
-        if ids:
-            keys = self._models.PointIdsList(points=[str(key_of(id)) for id in ids])
-            self._client.delete(self.collection, keys, wait=True)
+    def _delete(self, ids: Sequence[str], batch: str | None = None) -> None:
+        """Delete records, if a batch is named only those that came with it."""
+        if not ids:
+            return
+        models, keys = self._models, [str(key_of(id)) for id in ids]
+        chosen = models.PointIdsList(points=keys)
+        if batch is not None:
+            own = models.FieldCondition(key="batch", match=models.MatchValue(value=batch))
+            chosen = models.FilterSelector(filter=models.Filter(must=[models.HasIdCondition(has_id=keys), own]))
+        self._client.delete(self.collection, chosen, wait=True)
 
     def _scroll(self, payload: bool | list[str], vectors: bool) -> Iterator[Any]:
         after = None
@@ -277,20 +290,6 @@ class QdrantStore(Store):
             for name, values in conditions.items()
         ]
         return models.Filter(must=must) if must else None
-
-
-def _connect(client: Any, location: str | Path) -> Any:
-    """Return a client of a server, of a folder, or of this process."""
-    if str(location) == ":memory:":
-        return client(":memory:")
-    if str(location).startswith(("http://", "https://")):
-        return client(url=str(location))
-    try:
-        return client(path=str(location))
-    except RuntimeError as error:
-        raise StoreError(
-            f"the folder {location} is used by another Qdrant client ({error}); close that one, or run a server"
-        ) from None
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

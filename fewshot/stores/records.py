@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.errors import StoreError
 from fewshot.stores.values import check_plain, check_text
 
 #: Beyond this magnitude of a vector, databases, which compare in float32, would see infinity.
@@ -30,12 +31,15 @@ class Record:
         Its class.
     payload : mapping
         More values by name, of the types of a label, or lists of them.
+    embedder : str
+        The fingerprint of the embedder that made the vector, where it is known: a store refuses another's.
     """
 
     id: str
     vector: NDArray[np.float32]
     label: Any = None
     payload: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    embedder: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,30 @@ class Match:
     payload: Mapping[str, Any]
 
 
-def check_records(records: Iterable[Record], d: int) -> list[Record]:
+def check_embedder(found: str, fingerprint: str) -> None:
+    """Refuse the vectors of another embedder than that of a store.
+
+    Raises
+    ------
+    StoreError
+        If the fingerprint `found` is another's.
+    """
+    if found != fingerprint:
+        raise StoreError(
+            f"this store holds vectors of the embedder {fingerprint[:12]}, and these come from {found[:12]}; embed "
+            "with the same network and preprocessing, or make another store"
+        )
+
+
+def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[Record]:
     """Return records with vectors of their own in float32, ids that differ, and plain values.
 
     Raises
     ------
     ValueError
         Naming the record.
+    StoreError
+        If a vector is known to come from another embedder than that of the `fingerprint`.
     """
     checked, seen = [], set()
     for record in records:
@@ -75,6 +96,7 @@ def check_records(records: Iterable[Record], d: int) -> list[Record]:
         if record.id in seen:
             raise ValueError(f"the id {record.id!r} is there twice; ids must differ")
         seen.add(check_text(record.id, f"the id {record.id!r}"))
+        check_embedder(record.embedder or fingerprint, fingerprint)
         vector = np.array(record.vector, np.float32)
         if vector.shape != (d,):
             raise ValueError(f"the vector of {record.id!r} has shape {vector.shape}; this store holds ({d},)")
@@ -89,7 +111,7 @@ def check_records(records: Iterable[Record], d: int) -> list[Record]:
                 [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
             )
         label = check_plain(record.label, f"the label of {record.id!r}")
-        checked.append(Record(record.id, vector, label, payload))
+        checked.append(Record(record.id, vector, label, payload, fingerprint))
     return checked
 
 
