@@ -157,12 +157,8 @@ def main() -> None:
         found = measure(LabeledImages.open(options.data, options.split), options.max_loss)
     except ArtifactError as error:
         raise SystemExit(str(error)) from None
-    results = {
     about = facts("edge.py", 0, packages=("onnx", "onnxruntime"))
     results = {**about, "data": f"{Path(options.data).name}, {options.split}", **found}
-        "data": f"{Path(options.data).name}, {options.split}",
-        **found,
-    }
     write(options.out, results, table(results))
 
 

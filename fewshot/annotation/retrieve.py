@@ -26,7 +26,10 @@ class Retrieved(Match):
     probability: float | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the id by name, as other systems keep it beside a document."""
+        """Return all but the id by name, as other systems keep it beside a document.
+
+        Label, similarity and probability are those of the query, whatever the payload calls so.
+        """
         own = {"label": self.label, "similarity": self.similarity, "probability": self.probability}
         return {**self.payload, **own}
 
