@@ -334,6 +334,9 @@ def test_the_offline_network_at_its_own_size(tmp_path):
     assert found.shape == (8, 1280)
     assert (np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max() < 1e-5
     np.testing.assert_allclose(device.predict_proba(images), model.predict_proba(images), rtol=0, atol=1e-4)
+    (labels, near), (expected, close) = device.nearest(images, 2), model.nearest(images, 2)
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_allclose(near, close, rtol=0, atol=1e-6)
     preprocessing = model.embedder_.preprocessing
     assert device.encoder.preprocessing == preprocessing
     config = model.embedder_.network.pretrained_cfg
