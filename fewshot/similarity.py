@@ -15,7 +15,7 @@ METRICS = ("sqeuclidean", "cosine", "dot")
 TINY, HUGE = 1e-20, 1e20
 #: Multiplications up to which numpy's product of two matrices is quicker than torch's, and stays in one thread.
 FEW = 2**18
-#: Where the mean key is at most so many times as long as keys are far from it, distances are as good from the origin.
+#: Where the mean key is at most so many times as long as each key is far from it, the origin costs three bits at most.
 NEAR = 2.0
 
 
@@ -113,7 +113,7 @@ def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> Pre
     metric : {"sqeuclidean", "cosine", "dot"}
         ``sqeuclidean`` is *minus* the squared Euclidean distance.
     offset : Tensor of shape (..., 1, d), optional
-        What to subtract for ``sqeuclidean``; by default the mean key, and nothing where that would save no digits.
+        What to subtract for ``sqeuclidean``; by default the mean key, and nothing where that would save few digits.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> Pre
     >>> prepare_keys(keys, "sqeuclidean").similarity(torch.tensor([[0.0, 0.0]]))
     tensor([[  0., -25.]])
     """
-    if keys.dtype in (torch.float16, torch.bfloat16):
+    if keys.dtype in (torch.float16, torch.bfloat16) or not keys.is_floating_point():
         keys = keys.float()  # before any square: half precision ends at 65504
     if metric == "dot":
         return PreparedKeys(metric, keys)
@@ -136,9 +136,13 @@ def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> Pre
         raise UnknownNameError("metric", metric, METRICS)
     if offset is None:
         offset = keys.detach().sum(-2, keepdim=True) / max(keys.shape[-2], 1)
-        spread = sum_of_squares(keys.detach() - offset).mean(-1, keepdim=True)
-        if (sum_of_squares(offset) <= NEAR**2 * spread).all():  # a copy of all queries less
-            return PreparedKeys(metric, keys, None, sum_of_squares(keys).unsqueeze(-2))
+        if _are_plain(keys) and keys.shape[-2]:
+            nearest = sum_of_squares(keys - offset).amin(-1, keepdim=True)
+            near = sum_of_squares(offset) <= NEAR**2 * nearest
+            if near.all():  # a copy of all queries less
+                return PreparedKeys(metric, keys, None, sum_of_squares(keys).unsqueeze(-2))
+            # Of several episodes each has the answers that it has alone.
+            offset = torch.where(near.unsqueeze(-1), 0, offset)
     shifted = keys - offset
     return PreparedKeys(metric, shifted, offset, sum_of_squares(shifted).unsqueeze(-2))
 
@@ -182,15 +186,21 @@ def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidea
     return prepare_keys(keys, metric).similarity(queries)
 
 
+def _are_plain(*tensors: Tensor) -> bool:
+    """Whether numbers may be looked at, and numpy used: on a CPU, where no gradients are recorded."""
+    return not torch.is_grad_enabled() and all(x.device.type == "cpu" for x in tensors)
+
+
 def inner_products(rows: Tensor, others: Tensor) -> Tensor:
     """Return the inner products (..., q, m) of `rows` (..., q, d) with `others` (..., m, d).
 
-    Those of one row, and of few rows in each of many episodes, come from numpy on a CPU. Torch's products are made for
-    large matrices, and there take two to five times as long.
+    Those of one row, and of few rows in each of many episodes, come from numpy on a CPU where no gradient is recorded.
+    Torch's products are made for large matrices, and there take up to five times as long.
     """
-    if rows.requires_grad or others.requires_grad or rows.device.type != "cpu" or rows.dtype != others.dtype:
+    if rows.dim() < 2 or rows.dtype != others.dtype or not _are_plain(rows, others):
         return rows @ others.mT
     q, (m, d) = rows.shape[-2], others.shape[-2:]
+    rows, others = rows.detach(), others.detach()
     with np.errstate(all="ignore"):  # what is too large is infinite, as with torch
         if q == 1:
             return torch.from_numpy(np.vecdot(others.numpy(), rows.numpy())).unsqueeze(-2)
@@ -201,18 +211,18 @@ def inner_products(rows: Tensor, others: Tensor) -> Tensor:
 
 def sum_of_squares(x: Tensor) -> Tensor:
     """Return the squared lengths (...) of rows (..., d)."""
-    if x.requires_grad or x.device.type != "cpu":
+    if not _are_plain(x):
         return x.square().sum(-1)
-    rows = x.numpy()  # the same without a copy of squares
+    rows = x.detach().numpy()  # the same without a copy of squares
     with np.errstate(all="ignore"):  # what is too large is infinite
         return torch.from_numpy(np.asarray(np.vecdot(rows, rows)))
 
 
 def _squares_fit(x: Tensor) -> bool:
-    """Whether the squares of all rows (..., d) keep their digits; on a CPU only, others would wait for the answer."""
-    if not x.numel() or x.device.type != "cpu" or x.dtype in (torch.float16, torch.bfloat16):
+    """Whether the squares of all rows (..., d) keep their digits; False where nobody may look at them."""
+    if not x.numel() or not _are_plain(x) or x.dtype in (torch.float16, torch.bfloat16):
         return False
-    low, high = sum_of_squares(x.detach()).aminmax()
+    low, high = sum_of_squares(x).aminmax()
     return bool(low > TINY and high < HUGE)
 
 
@@ -228,7 +238,7 @@ def normalize(x: Tensor) -> Tensor:
     Rows are divided by their largest entry first where a square could over- or underflow.
     """
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if not x.requires_grad and _squares_fit(x):  # as always but for a zero row: without two copies
+    if _squares_fit(x):  # as always but for a zero row: without two copies
         return x * _inverse_norm(x).unsqueeze(-1)
     largest = x.detach().abs().amax(-1, keepdim=True)
     scaled = x / torch.where(largest > 0, largest, 1)

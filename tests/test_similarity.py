@@ -130,7 +130,8 @@ def test_inner_products_are_those_of_matrices_whoever_makes_them(rows, others, l
     rng = np.random.default_rng(0)
     x, y = (torch.from_numpy(rng.normal(size=shape)) for shape in (rows, others))
     y.requires_grad_(learned)
-    found = inner_products(x, y)
+    with torch.set_grad_enabled(learned):
+        found = inner_products(x, y)
     assert found.requires_grad == learned
     torch.testing.assert_close(found, torch.einsum("...qd,...md->...qm", x, y), rtol=1e-12, atol=1e-12)
 
@@ -138,7 +139,9 @@ def test_inner_products_are_those_of_matrices_whoever_makes_them(rows, others, l
 @pytest.mark.parametrize("far", [0.0, 1.0, 1e4])
 def test_queries_are_moved_only_where_that_saves_digits(far):
     keys = torch.from_numpy(np.random.default_rng(0).normal(far, size=(20, 8)).astype(np.float32))
-    prepared = prepare_keys(keys, "sqeuclidean")
+    assert prepare_keys(keys, "sqeuclidean").offset is not None  # where gradients may be wanted
+    with torch.inference_mode():
+        prepared = prepare_keys(keys, "sqeuclidean")
     assert (prepared.offset is None) == (far < 100)
     torch.testing.assert_close(prepared.similarity(keys).diagonal(), torch.zeros(20), atol=1e-4, rtol=0)
 
@@ -149,3 +152,51 @@ def test_cosines_of_rows_that_squares_would_blur_keep_their_digits():
         found = prepare_keys(torch.eye(2), "cosine").similarity(rows)
         expected = torch.where((rows != 0).any(-1, keepdim=True), torch.tensor([[0.6, 0.8]]), 0)
         torch.testing.assert_close(found, expected)
+
+
+def outlier_episode(m, d=64):
+    """Keys close together, one far away, such that the mean key is near the many; and queries beside the many."""
+    rng = np.random.default_rng(0)
+    keys = 1000 + 0.1 * rng.normal(size=(m, d))
+    keys[-1] = -600 * m**0.5
+    places = rng.integers(0, m - 1, 300)
+    return places, (keys[places] + 0.02 * rng.normal(size=(300, d))).astype(np.float32), keys.astype(np.float32)
+
+
+@pytest.mark.parametrize("m", [10, 100, 1000])
+@torch.inference_mode()
+def test_one_key_far_away_blurs_the_others_no_more_than_centring_lets_it(m):
+    places, queries, keys = (torch.from_numpy(part) for part in outlier_episode(m))
+    found, centred = pairwise_similarity(queries, keys), prepare_keys(keys, "sqeuclidean", keys.mean(0, keepdim=True))
+    right = (found.argmax(-1) == places).float().mean()
+    assert right >= (centred.similarity(queries).argmax(-1) == places).float().mean() - 0.01
+
+
+@torch.inference_mode()
+def test_an_episode_is_answered_as_it_is_alone():
+    places, queries, keys = (torch.from_numpy(part) for part in outlier_episode(100))
+    others = torch.from_numpy(np.random.default_rng(1).normal(size=(400, 64)).astype(np.float32))
+    both = pairwise_similarity(torch.stack([queries, others[:300]]), torch.stack([keys, others[300:]]))
+    assert (both[0].argmax(-1) == places).all()
+    torch.testing.assert_close(both[1], pairwise_similarity(others[:300], others[300:]), rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_whole_numbers_are_compared_as_what_they_are(metric):
+    queries, keys = torch.tensor([[0.5, 0.9]]), torch.tensor([[1, 0], [3, 4]])
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            found = pairwise_similarity(queries, keys, metric).numpy()
+        np.testing.assert_allclose(found, oracle(queries.numpy(), keys.numpy(), metric), rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("q", [1, 3])
+def test_tangents_go_through(metric, q):
+    rng = np.random.default_rng(0)
+    x, step, keys = (torch.from_numpy(rng.normal(size=shape)) for shape in ((q, 4), (q, 4), (5, 4)))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, step)
+        tangent = torch.autograd.forward_ad.unpack_dual(pairwise_similarity(dual, keys, metric)).tangent
+    ahead, behind = (pairwise_similarity(x + s * step, keys, metric) for s in (1e-6, -1e-6))
+    torch.testing.assert_close(tangent, (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-6)

@@ -66,7 +66,7 @@ def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) ->
     rows = [
         {
             **{name: getattr(one, name) for name in schema.names},
-            "id": _as_unicode(Path(one.id).as_posix()),
+            "id": _as_unicode(one.id),
             "error": _as_unicode(one.error),
             "label": _of_type(one.label, kind) if one.unknown else one.label,
             "vector": None if one.vector is None else one.vector.tolist(),
@@ -84,9 +84,10 @@ def _as_unicode(text: str) -> str:
 def _of_type(label: Any, kind: pyarrow.DataType) -> Any:
     pa = pyarrow_module()
     try:
-        return pa.scalar(label, kind).as_py()
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        found = pa.scalar(label, kind).as_py()
+    except (pa.ArrowException, OverflowError):
         return None
+    return found if type(found) is type(label) else None
 
 
 def write_table(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyarrow.Schema) -> None:

@@ -115,7 +115,7 @@ def annotate_folder(
 def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:
     """Return the annotations of some images below a folder; on a worker, which loads a classifier once."""
     opened = _model(model, digest, device)
-    found = (replace(one, id=os.path.relpath(one.id, folder)) for one in annotate(opened, paths))
+    found = (replace(one, id=Path(os.path.relpath(one.id, folder)).as_posix()) for one in annotate(opened, paths))
     return annotations_to_arrow(found, _schema(opened))
 
 
