@@ -28,12 +28,13 @@ from protocol import facts, write
 from torch.utils.data import DataLoader, Sampler
 
 from fewshot import EpisodeSampler, Learner, evaluate, list_learners
+from fewshot.evaluation.evaluate import BATCH_ELEMENTS
 from fewshot.registry import learner_class
 
 D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
 N_WAY, N_SHOT, N_QUERY = 5, 1, 15
 #: Episodes that answering alone takes at a time: as many as `evaluate` does.
-BATCH = 78
+BATCH = BATCH_ELEMENTS // (N_WAY * (N_SHOT + N_QUERY) * D)
 #: Milliseconds that a round may take, about.
 LONGEST = 6000
 #: Episodes of easyfsl's in a round; its slowest takes most of a second.

@@ -32,7 +32,7 @@ def top(ids: Tensor | None, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]
 def largest(x: Tensor, k: int) -> Tensor:
     """Return the places (..., k) of the k largest of each row of `x` (..., m), largest first; `x` is written over.
 
-    On a CPU a few come one after another, a third of the time that sorting out takes.
+    At least k numbers of a row are finite. On a CPU a few come one after another, in about half the time of ``topk``.
     """
     if k > FEW or x.device.type != "cpu":
         return x.topk(k, -1).indices

@@ -84,21 +84,15 @@ def retrieve(
     >>> retrieve(model, store, data.images[55:56], k=2)[0][0].id
     '5'
     """
-    return classify_and_retrieve(model, store, items, k, where=where, by_label=by_label)[1]
+    return classify_and_retrieve(model, store, items, k, where, by_label)[1]
 
 
 def classify_and_retrieve(
-    model: FewShotImageClassifier,
-    store: Store,
-    items: Any,
-    k: int = 10,
-    *,
-    where: Mapping[str, Any] | None = None,
-    by_label: bool = False,
+    model: FewShotImageClassifier, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
 ) -> tuple[list[Any], list[list[Retrieved]]]:
     """Return what `predict` and what `retrieve` answer, of images that are embedded once."""
     store.check_embedder(model.embedder_.fingerprint)
-    items = as_items(items)
+    items, conditions = as_items(items), check_where(where)
     classifier, embedded = model.answering(), model.embed_queries(items)
     unread = {error.index for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in unread]
@@ -111,7 +105,6 @@ def classify_and_retrieve(
     asked: dict[Any, list[int]] = {}
     for place, i in enumerate(read):
         asked.setdefault(labels[i] if by_label and labels[i] in classes else None, []).append(place)
-    conditions = check_where(where)
     wanted = {token("label", label) for label in conditions.get("label", [])}
     for label, places in asked.items():  # one search a class, not one a query
         if label is not None and "label" in conditions and token("label", label) not in wanted:

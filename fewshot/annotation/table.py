@@ -144,7 +144,7 @@ def import_records(path: str | Path) -> Iterator[Record]:
         If it is no such file.
     """
     file = _opened(path)
-    fingerprint = table_facts(path)["fingerprint"]
+    fingerprint = json.loads(file.schema_arrow.metadata[ABOUT])["fingerprint"]
     payload_columns = [c for c in file.schema_arrow.names if c not in ("id", "label", "vector", "payload", "error")]
     exported = "payload" in file.schema_arrow.names
     for batch in file.iter_batches(BATCH):

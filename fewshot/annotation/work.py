@@ -175,6 +175,6 @@ def _digest(model: str | Path) -> str:
 def _model(path: str, digest: str, device: str) -> FewShotImageClassifier:
     model = FewShotImageClassifier.load(path, device=device)
     if _digest(path) != digest:
-        raise StoreError(f"the classifier in {path} was changed while its shards were made; run it again")
+        raise StoreError(f"the classifier in {path} was changed meanwhile; put the former back, or annotate anew")
     model.embedder_.set_params(progress=False)
     return model

@@ -158,10 +158,12 @@ def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], tr
     places = (_stack(episodes, name, 0).to(x.device) for name in ("support", "query"))
     # Twice as quick as x[places].
     support, queries = (x.index_select(0, part.flatten()).unflatten(0, part.shape) for part in places)
-    way = max(e.n_way for e in episodes)
-    logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed)
-    sizes = np.array([len(e.query) for e in episodes])
-    return argmax(logits.cpu())[np.arange(logits.shape[-2]) < sizes[:, None]]
+    sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
+    way = int(ways.max())
+    logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed).cpu()
+    if (ways < way).any():  # classes that only other episodes of the batch have are no answer
+        logits = logits.masked_fill(torch.arange(way) >= torch.from_numpy(ways)[:, None, None], -torch.inf)
+    return argmax(logits)[np.arange(logits.shape[-2]) < sizes[:, None]]
 
 
 def _compare(
@@ -173,9 +175,8 @@ def _compare(
     numbers = np.arange(len(episodes)).repeat(sizes)
     accuracies = np.bincount(numbers[answers == expected], minlength=len(episodes)) / sizes
     table = np.searchsorted(classes, np.concatenate([e.classes for e in episodes]))
-    first, last = (ways.cumsum() - ways)[numbers], (ways - 1)[numbers]
-    # An episode of fewer classes than others of its batch could be answered with one that it does not have.
-    return accuracies, table[first + expected], table[first + np.minimum(answers, last)]
+    first = (ways.cumsum() - ways)[numbers]
+    return accuracies, table[first + expected], table[first + answers]
 
 
 def _stack(episodes: list[Episode], name: str, padding: int) -> torch.Tensor:

@@ -130,7 +130,7 @@ def _rebuild(
 
 def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, given: bool) -> str:
     """Return in a sentence that the embedder is not that of the classifier."""
-    if given or GIVEN in manifest.get("source", {}):
+    if given:
         return (
             f"the classifier in {folder} was fitted with the embedder {manifest['fingerprint'][:12]}, and {found[:12]} "
             "was given; give the one of the same name, or of the same network and preprocessing"
