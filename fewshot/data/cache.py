@@ -19,7 +19,7 @@ from fewshot.files import replacing, sync
 from fewshot.progress import progress_bar
 
 #: Part of every key: raised when the same file would be decoded to other pixels.
-_VERSION = 1
+_VERSION = 2
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:

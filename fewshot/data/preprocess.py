@@ -15,6 +15,8 @@ from fewshot.data.decode import BACKGROUND, MAX_PIXELS, decode
 #: Interpolations by the names that timm gives them.
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
 CROP_MODES = ("center", "squash", "border")
+#: Pixels up to which an image is scaled as a whole before its middle is cut out. Beyond, only the middle is computed.
+WHOLE_PIXELS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class Preprocessing:
     """How an image becomes the pixels that a network was made for, and its pixels numbers.
 
     The steps are those of timm's evaluation transform: scale so that the image covers ``size / crop_pct``, cut out the
-    middle. Only the part that is cut out is ever computed, so an image of 1 x 20000 pixels costs no more than others.
+    middle. The pixels are timm's to the last bit, unless the scaled image would have more than ``WHOLE_PIXELS`` (at 224
+    pixels: be more than a hundred times as long as wide). Of such an image only the middle is computed, which rounds
+    otherwise by up to three levels, so one of 1 x 20000 pixels costs no more than others.
 
     Parameters
     ----------
@@ -129,11 +133,15 @@ class Preprocessing:
         return np.array(image)
 
     def _cut(self, image: Image.Image) -> Image.Image:
-        """Scale and cut out the middle in one step: with a box, Pillow computes the pixels that stay and no others."""
-        scaled = self._scaled(image.size)
+        """Scale and cut out the middle; in this order, as Pillow rounds a box and with it the weights of pixels."""
+        scaled, filter_ = self._scaled(image.size), INTERPOLATIONS[self.interpolation]
         kept = min(self.width, scaled[0]), min(self.height, scaled[1])
-        (left, right), (top, bottom) = map(_middle, image.size, scaled, kept)
-        return image.resize(kept, INTERPOLATIONS[self.interpolation], box=(left, top, right, bottom))
+        left, top = (round((s - k) / 2) for s, k in zip(scaled, kept, strict=True))  # as torchvision rounds it
+        box = left, top, left + kept[0], top + kept[1]
+        if scaled[0] * scaled[1] <= WHOLE_PIXELS:
+            return image.resize(scaled, filter_).crop(box)
+        part = [min(b * n / s, n) for b, n, s in zip(box, image.size * 2, scaled * 2, strict=True)]
+        return image.resize(kept, filter_, box=(part[0], part[1], part[2], part[3]))
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return width and height of the whole image after scaling, of which the middle is cut out."""
@@ -166,9 +174,3 @@ def _are_numbers(values: object) -> bool:
     return (
         isinstance(values, tuple) and bool(values) and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values)
     )
-
-
-def _middle(length: int, scaled: int, kept: int) -> tuple[float, float]:
-    """Return where, along one axis of an image, that part begins and ends which lies in the middle when scaled."""
-    first = round((scaled - kept) / 2)  # as torchvision's CenterCrop rounds it
-    return first * length / scaled, min((first + kept) * length / scaled, length)

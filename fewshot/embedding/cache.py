@@ -23,7 +23,7 @@ from fewshot.embedding.items import default_jobs
 from fewshot.errors import ImageDecodeError
 
 #: Part of every file's name: raised when the same image would be embedded otherwise.
-_VERSION = 1
+_VERSION = 2
 #: Keys that one question to the database may name, and seconds that one process waits for another to write.
 _CHUNK, _PATIENCE = 500, 60.0
 Row = tuple[NDArray[np.float32], bytes]
