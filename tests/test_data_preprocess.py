@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import timm
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -25,8 +25,9 @@ def timms_pixels(config, image):
     return transform(image).numpy().transpose(1, 2, 0)
 
 
-def check_against_timm(config, size, tolerance=0):
-    image = PHOTOGRAPH.resize(size)
+def check_against_timm(config, size, tolerance=0, noise=False):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels) if noise else PHOTOGRAPH.resize(size)
     ours, theirs = Preprocessing.of(config)(image), timms_pixels(config, image)
     assert ours.shape == theirs.shape
     assert (ours.dtype, theirs.dtype) == (np.uint8, np.uint8)
@@ -52,18 +53,34 @@ def test_so_are_those_of_every_crop_mode(configs, crop_mode, crop_pct, size):
     check_against_timm({**configs["resnet18"], **changes}, size)
 
 
+@pytest.mark.parametrize("size", [(640, 427), (641, 427), (200, 400), (300, 90), (20, 500)])
+@pytest.mark.parametrize("crop_pct", [0.9, 1.0, 1.1])
 @pytest.mark.parametrize("crop_mode", CROP_MODES)
-def test_so_are_those_of_a_network_that_is_not_square(configs, crop_mode):
-    config = {**configs["resnet18"], "input_size": (3, 64, 128), "crop_mode": crop_mode, "crop_pct": 1.0}
-    for size in ((640, 427), (200, 400), (300, 90)):
-        check_against_timm(config, size)
+def test_so_are_those_of_a_network_that_is_not_square(configs, crop_mode, crop_pct, size):
+    changes = {"crop_mode": crop_mode, "crop_pct": crop_pct, "input_size": (3, 64, 128)}
+    check_against_timm({**configs["resnet18"], **changes}, size)
+
+
+@given(
+    st.sampled_from(["bilinear", "bicubic", "lanczos"]),
+    st.sampled_from(CROP_MODES),
+    st.sampled_from([0.5, 0.875, 0.9, 0.95, 1.0, 1.15]),
+    st.sampled_from([(96, 96), (64, 128), (40, 24)]),
+    st.tuples(st.integers(24, 400), st.integers(24, 400)),
+)
+@example("bilinear", "border", 0.875, (96, 96), (952, 476))
+def test_so_are_those_of_any_size_and_crop(configs, interpolation, crop_mode, crop_pct, size, image):
+    changes = {"interpolation": interpolation, "crop_mode": crop_mode, "crop_pct": crop_pct, "input_size": (3, *size)}
+    check_against_timm({**configs["resnet18"], **changes}, image, noise=True)
 
 
 @pytest.mark.parametrize("size", [(3000, 20), (20, 3000)])
 @pytest.mark.parametrize("crop_mode", CROP_MODES)
 def test_those_of_a_thread_of_pixels_are_nearly_timms(configs, crop_mode, size):
     config = {**configs["tf_efficientnet_lite0"], "crop_mode": crop_mode}
-    check_against_timm(config, size, tolerance=3 if crop_mode == "center" else 0)
+    exact = crop_mode != "center"
+    check_against_timm(config, size, tolerance=0 if exact else 3)
+    check_against_timm(config, size, tolerance=0 if exact else 30, noise=True)
 
 
 def test_a_fitting_image_is_not_touched():

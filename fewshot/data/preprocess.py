@@ -25,8 +25,9 @@ class Preprocessing:
 
     The steps are those of timm's evaluation transform: scale so that the image covers ``size / crop_pct``, cut out the
     middle. The pixels are timm's to the last bit, unless the scaled image would have more than ``WHOLE_PIXELS`` (at 224
-    pixels: be more than a hundred times as long as wide). Of such an image only the middle is computed, which rounds
-    otherwise by up to three levels, so one of 1 x 20000 pixels costs no more than others.
+    pixels: be more than a hundred times as long as wide). Of such an image only the middle is computed, so one of
+    1 x 20000 pixels costs no more than others; its pixels differ by few levels, and by twenty where those next to each
+    other have nothing in common.
 
     Parameters
     ----------
@@ -148,10 +149,12 @@ class Preprocessing:
         wanted = max(int(self.width / self.crop_pct), 1), max(int(self.height / self.crop_pct), 1)
         if self.crop_mode == "squash":
             return wanted
-        ratios = [w / s for w, s in zip(wanted, size, strict=True)]
-        if self.crop_mode == "border":
-            return max(round(size[0] * min(ratios)), 1), max(round(size[1] * min(ratios)), 1)
-        return max(wanted[0], int(size[0] * max(ratios) + 1e-6)), max(wanted[1], int(size[1] * max(ratios) + 1e-6))
+        if self.crop_mode == "center" and wanted[0] == wanted[1]:  # torchvision's Resize, which timm takes for squares
+            width, height = (wanted[0] * n // min(size) for n in size)
+            return width, height
+        ratios = [n / w for n, w in zip(size, wanted, strict=True)]  # timm's ResizeKeepRatio
+        ratio = max(ratios) if self.crop_mode == "border" else min(ratios)
+        return max(round(size[0] / ratio), 1), max(round(size[1] / ratio), 1)
 
     def _pad(self, image: Image.Image) -> Image.Image:
         """Put the image in the middle of the square, where it does not fill it."""
