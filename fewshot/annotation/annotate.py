@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice, zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
+from fewshot.classifier import FewShotClassifier
+from fewshot.embedding.batches import Embedded
+from fewshot.embedding.items import as_items
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.records import Record
 
@@ -90,6 +95,8 @@ def annotate(
     ------
     ValueError
         If `chunk` is below 1, or there is not one id for each image.
+    TypeError
+        If `items` is one image, or nothing that holds images.
 
     Examples
     --------
@@ -102,6 +109,10 @@ def annotate(
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected at least 1")
+    check_is_fitted(model)
+    # Of a generator, and whatever else has no length, nothing is known before it is taken.
+    if not isinstance(items, Iterable) or (isinstance(items, Sized) and not isinstance(items, Set)):
+        items = as_items(items)
     stream = map(_named, count(), items) if ids is None else _paired(ids, items)
     while some := list(islice(stream, chunk)):
         yield from _annotate(model, [id for id, _ in some], [item for _, item in some])
@@ -119,11 +130,29 @@ def _named(number: int, item: Any) -> tuple[str, Any]:
     return os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(number), item
 
 
-def _annotate(model: FewShotImageClassifier, names: list[str], items: list[Any]) -> Iterator[Annotation]:
-    fingerprint = model.embedder_.fingerprint
-    classifier, embedded = model.answering("unknown"), model.embed_queries(items, "unknown")
+@contextmanager
+def _unchanged(model: FewShotImageClassifier) -> Iterator[None]:
+    """Put back what answering in another way than the model's own has set in its parts."""
+    embedder, classifier = model.embedder_, model.classifier_
+    on_error, on_invalid = embedder.on_error, classifier.on_invalid
+    try:
+        yield
+    finally:
+        embedder.set_params(on_error=on_error)
+        classifier.set_params(on_invalid=on_invalid)
+
+
+def _annotate(model: FewShotImageClassifier, names: list[str], items: list[Any]) -> list[Annotation]:
+    with _unchanged(model):
+        classifier, embedded = model.answering("unknown"), model.embed_queries(items, "unknown")
+        return list(_annotations(classifier, embedded, model.embedder_.fingerprint, names))
+
+
+def _annotations(
+    classifier: FewShotClassifier, embedded: Embedded, fingerprint: str, names: list[str]
+) -> Iterator[Annotation]:
     reasons = {error.index: error.reason for error in embedded.errors}
-    read = [i for i in range(len(items)) if i not in reasons]
+    read = [i for i in range(len(names)) if i not in reasons]
     x = embedded.embeddings[read]
     known = set(classifier.classes_.tolist())
     found = {}

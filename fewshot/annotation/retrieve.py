@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fewshot.annotation.table import as_unicode
 from fewshot.embedding.items import as_items
+from fewshot.errors import ImageDecodeError
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.base import Store
 from fewshot.stores.records import Match
@@ -91,6 +93,13 @@ def classify_and_retrieve(
     model: FewShotImageClassifier, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
 ) -> tuple[list[Any], list[list[Retrieved]]]:
     """Return what `predict` and what `retrieve` answer, of images that are embedded once."""
+    return find(model, store, items, k, where, by_label)[:2]
+
+
+def find(
+    model: FewShotImageClassifier, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
+) -> tuple[list[Any], list[list[Retrieved]], list[ImageDecodeError]]:
+    """Return what `classify_and_retrieve` does, and why images could not be read."""
     store.check_embedder(model.embedder_.fingerprint)
     items, conditions = as_items(items), check_where(where)
     classifier, embedded = model.answering(), model.embed_queries(items)
@@ -99,12 +108,14 @@ def classify_and_retrieve(
     found: list[list[Retrieved]] = [[] for _ in items]
     labels = classifier.predict(embedded.embeddings).tolist() if len(items) else []
     if not read:
-        return labels, found
-    x, classes = embedded.embeddings[read], classifier.classes_.tolist()
+        return labels, found, embedded.errors
+    # As they are written into tables.
+    x, classes = embedded.embeddings[read], list(map(as_unicode, classifier.classes_.tolist()))
     shares = classifier.predict_proba(x).tolist()
     asked: dict[Any, list[int]] = {}
     for place, i in enumerate(read):
-        asked.setdefault(labels[i] if by_label and labels[i] in classes else None, []).append(place)
+        label = as_unicode(labels[i])
+        asked.setdefault(label if by_label and label in classes else None, []).append(place)
     wanted = {token("label", label) for label in conditions.get("label", [])}
     for label, places in asked.items():  # one search a class, not one a query
         if label is not None and "label" in conditions and token("label", label) not in wanted:
@@ -115,4 +126,4 @@ def classify_and_retrieve(
             found[read[place]] = [
                 Retrieved(m.id, m.label, m.similarity, m.payload, chances.get(m.label)) for m in matches
             ]
-    return labels, found
+    return labels, found, embedded.errors

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot.annotation.annotate import annotate
-from fewshot.annotation.table import annotation_schema, annotations_to_arrow, pyarrow_module, write_table
+from fewshot.annotation.table import annotation_schema, annotations_to_arrow, as_unicode, read_table, write_table
 from fewshot.artifact import MANIFEST
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: Images of a shard.
 SHARD = 1024
 PLAN = "plan.json"
+#: What a run leaves in its folder of shards: the plan, the shards, and parts of either where it was killed.
+_OURS = re.compile(r"(\.)?(plan\.json|\d{6,}\.parquet)(?(1)\.\d+-\d+\.partial)")
 
 
 def annotate_folder(
@@ -73,11 +76,17 @@ def annotate_folder(
     Raises
     ------
     StoreError
-        If shards of other work lie beside `out`, or a shard failed; those that are done are kept.
+        If shards of other work, or files that are none, lie in ``OUT.shards``, or a shard failed; those that are done
+        are kept.
     ArtifactError
         If `model` is no saved classifier.
+    ValueError
+        If there is no image, or `out` is a folder.
     """
-    pa, out = pyarrow_module(), Path(out)
+    if Path(out).is_dir():
+        raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
+    # Workers may be in another folder, or on another machine.
+    out, folder, model = Path(out), Path(folder).absolute(), Path(model).absolute()
     paths = list_images(folder)
     if not paths:
         raise ValueError(f"there is no image in {folder}")
@@ -86,7 +95,7 @@ def annotate_folder(
     parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
     shards = out.with_name(f"{out.name}.shards")
     _begin(shards, paths, shard, digest)
-    missing = [i for i in range(len(parts)) if not _file(shards, i).exists()]
+    missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
     runner = make_executor(executor, jobs or os.cpu_count() or 1)
     try:
         tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
@@ -102,21 +111,40 @@ def annotate_folder(
     def tables() -> Iterator[pyarrow.Table]:
         nonlocal unreadable
         for i in range(len(parts)):
-            table = pa.parquet.read_table(_file(shards, i), schema=schema)
+            table = read_table(_file(shards, i))
             unreadable += table.column("vector").null_count
             yield table
 
     write_table(out, tables(), schema)
     sync(out.absolute().parent)
-    shutil.rmtree(shards)
+    _clear(shards)
+    with suppress(OSError):  # somebody has put something there meanwhile, which is not ours to remove
+        shards.rmdir()
     return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
 
 
 def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:
     """Return the annotations of some images below a folder; on a worker, which loads a classifier once."""
     opened = _model(model, digest, device)
-    found = (replace(one, id=Path(os.path.relpath(one.id, folder)).as_posix()) for one in annotate(opened, paths))
-    return annotations_to_arrow(found, _schema(opened))
+    found = zip(_ids(paths, folder), annotate(opened, paths), strict=True)
+    return annotations_to_arrow((replace(one, id=id) for id, one in found), _schema(opened))
+
+
+def _ids(paths: Sequence[str], folder: str | Path) -> list[str]:
+    return [Path(os.path.relpath(path, folder)).as_posix() for path in paths]
+
+
+def _is_done(file: Path, ids: Sequence[str], schema: pyarrow.Schema) -> bool:
+    """Whether a shard is there, whole and of these images; what else is there under its name is removed."""
+    if not file.exists():
+        return False
+    with suppress(StoreError):
+        table = read_table(file)
+        is_alike = (table.schema, table.schema.metadata) == (schema, schema.metadata)
+        if is_alike and table.column("id").to_pylist() == list(map(as_unicode, ids)):
+            return True
+    file.unlink()
+    return False
 
 
 def _schema(model: FewShotImageClassifier) -> pyarrow.Schema:
@@ -154,11 +182,19 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
             "another place with --out"
         )
     shards.mkdir(parents=True, exist_ok=True)
+    if others := sorted(entry.name for entry in shards.iterdir() if not _OURS.fullmatch(entry.name)):
+        raise StoreError(f"{shards} holds {others[0]!r}, which is no shard; move it away, or choose another --out")
     if not there.exists():
         # Killed while it removed the shards of a table that is done, a run may have left some of those.
-        for stale in shards.glob("*.parquet"):
-            stale.unlink()
+        _clear(shards)
         write_text(there, plan)
+
+
+def _clear(shards: Path) -> None:
+    """Remove what runs leave, the plan first, without which no shard is taken."""
+    ours = [entry for entry in shards.iterdir() if _OURS.fullmatch(entry.name)]
+    for entry in sorted(ours, key=lambda entry: entry.name != PLAN):
+        entry.unlink()
 
 
 def _file(shards: Path, i: int) -> Path:

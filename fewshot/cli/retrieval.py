@@ -6,15 +6,17 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fewshot.annotation.retrieve import retrieve
-from fewshot.annotation.table import import_records, table_facts
+from fewshot.annotation.retrieve import find
+from fewshot.annotation.table import as_unicode, import_records, table_facts
 from fewshot.annotation.work import annotate_folder
 from fewshot.cli.models import as_label, list_paths, n_images
 from fewshot.cli.tables import give
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.faiss import FaissStore
+from fewshot.stores.records import Record
 
 
 def annotate(options: argparse.Namespace) -> int:
@@ -32,26 +34,30 @@ def annotate(options: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - start
     resumed = f", {found['resumed']} shards of an earlier run among them" if found["resumed"] else ""
-    print(f"{n_images(found['images'])} in {seconds:.1f} s{resumed}; written to {options.out}")
+    print(f"{n_images(found['images'])} in {seconds:.1f} s{resumed}; written to {as_unicode(options.out)}")
     if found["unreadable"]:
         print(f"fewshot: {n_images(found['unreadable'])} could not be read; see the column error", file=sys.stderr)
     return 1 if found["unreadable"] else 0
 
 
 def search(options: argparse.Namespace) -> int:
-    """Find the images of a table that are like others; 1 where one could not be read."""
+    """Find the images of a table that are like others; 1 where one could not be read, or nothing is like it."""
     model = FewShotImageClassifier.load(options.model, device=options.device).set_params(on_error="unknown")
     model.embedder_.set_params(progress=not options.quiet)
+    paths, where = list_paths(options.images), _conditions(model, options.where)
     facts = table_facts(options.table)
     store = FaissStore(options.metric or facts["metric"], facts["fingerprint"], facts["d"])
     store.check_embedder(model.embedder_.fingerprint)
-    store.add(import_records(options.table))
-    paths = list_paths(options.images)
-    where = dict(_condition(model, text) for text in options.where)
-    matches = retrieve(model, store, paths, options.k, where=where or None, by_label=options.by_label)
+    columns = {"label"}
+    store.add(_noting(columns, import_records(options.table)))
+    if len(store) and (others := sorted(where.keys() - columns)):
+        raise ValueError(
+            f"--where names {others[0]!r}, which {options.table} has not; expected one of {', '.join(sorted(columns))}"
+        )
+    _, matches, errors = find(model, store, paths, options.k, where, options.by_label)
     rows: list[dict[str, Any]] = [
         {
-            "image": path,
+            "image": as_unicode(path),
             "rank": rank,
             "found": match.id,
             "label": match.label,
@@ -62,10 +68,27 @@ def search(options: argparse.Namespace) -> int:
         for rank, match in enumerate(own, start=1)
     ]
     give(rows, options)
-    nothing = [path for path, own in zip(paths, matches, strict=True) if not own]
-    for path in nothing:
-        print(f"fewshot: {path}: nothing was found, or the image could not be read", file=sys.stderr)
+    reasons = {error.index: error.reason for error in errors}
+    nothing = [i for i, own in enumerate(matches) if not own]
+    for i in nothing:
+        print(f"fewshot: {paths[i]}: {reasons.get(i, 'nothing was found')}", file=sys.stderr)
     return 1 if nothing else 0
+
+
+def _noting(columns: set[str], records: Iterable[Record]) -> Iterator[Record]:
+    """Yield records, and note what is known of them."""
+    for record in records:
+        columns.update(record.payload)
+        yield record
+
+
+def _conditions(model: FewShotImageClassifier, texts: list[str]) -> dict[str, list[Any]]:
+    """Return the values that pass for each name; one that is given again adds to its values."""
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, value = _condition(model, text)
+        found.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    return found
 
 
 def _condition(model: FewShotImageClassifier, text: str) -> tuple[str, Any]:
@@ -73,8 +96,10 @@ def _condition(model: FewShotImageClassifier, text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ValueError(f"--where is {text!r}; expected NAME=VALUE, such as label=cat or unknown=false")
     if name in ("label", "nearest"):
-        return name, as_label(model, value)
+        return name, as_unicode(as_label(model, value))
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:
-        return name, value
+        return name, as_unicode(value)
+    except RecursionError:
+        raise ValueError(f"--where {name} is nested too deep; expected a value or a list of values") from None

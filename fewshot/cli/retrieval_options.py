@@ -42,8 +42,9 @@ def search_options(commands: Any) -> None:
     search.add_argument("--model", required=True, metavar="DIR", help="the classifier that made the table")
     search.add_argument("-k", type=positive, default=5, metavar="K", help="images a query (default: %(default)s)")
     search.add_argument(
-        "--where", action="append", default=[], metavar="NAME=VALUE", help="only images with this in their row"
-    )
+        "--where", action="append", default=[], metavar="NAME=VALUE",
+        help="only images with this in their row; of several values of one name, any",
+    )  # fmt: skip
     search.add_argument("--by-label", action="store_true", help="only images of the class that the query is taken for")
     search.add_argument("--metric", choices=("sqeuclidean", "cosine", "dot"), help="default: the classifier's")
     tables(search)

@@ -1,0 +1,63 @@
+"""``fewshot annotate`` and ``search``: names that are no Unicode, filters, and what is said of nothing found."""
+
+import json
+import os
+
+import pytest
+
+from fewshot.cli import main
+from tests.photographs import write_photos
+
+FIT = ["fit", "--backbone", "conv4", "--weights", "random", "--size", "32", "--out", "model", "--quiet"]
+ANNOTATE = ["annotate", "photos", "--model", "model", "--quiet", "--out"]
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Write images, a classifier and a table."""
+    monkeypatch.chdir(tmp_path)
+    paths = write_photos(tmp_path / "photos", 3)
+    assert main([*FIT, "photos"]) == 0
+    assert main([*ANNOTATE, "all.parquet"]) == 0
+    return paths
+
+
+def search(*arguments):
+    return main(["search", "all.parquet", *arguments, "--model", "model", "--quiet", "--json", "-"])
+
+
+def test_of_several_values_of_one_name_any_passes(made, capsys):
+    capsys.readouterr()
+    for filters, n in ((["flower"], 3), (["flower", "temple"], 6)):
+        assert search(made[0], "-k", "9", *(part for label in filters for part in ("--where", f"label={label}"))) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert len(rows) == n
+        assert {row["label"] for row in rows} == set(filters)
+    assert search(made[0], "-k", "9", "--where", "unknown=[true]", "--where", "unknown=false") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 6
+
+
+def test_what_is_wrong_is_said(made, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    capsys.readouterr()
+    for arguments, status, message in (
+        ([made[0], "--where", "lable=e"], 2, "--where names 'lable', which all.parquet has not; expected one of label, "
+         "nearest, probability, similarity, unknown"),
+        ([made[0], "--where", "x=" + "[" * 100_000], 2, "--where x is nested too deep; expected a value or a list"),
+        ([made[0], "--where", "label=e"], 1, f"{made[0]}: nothing was found"),
+        (["bad.png"], 1, "bad.png: this is not an image that Pillow knows"),
+    ):  # fmt: skip
+        assert search(*arguments) == status
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert sentence.startswith(f"fewshot: {message}")
+
+
+def test_names_that_are_no_unicode(made, tmp_path, capsys):
+    os.rename("photos/temple", b"photos/caf\xe9")
+    out = os.fsdecode(b"\xe9.parquet")
+    assert main([*FIT, "photos", "--force"]) == 0
+    assert main([*ANNOTATE, out]) == 0
+    assert "written to \\xe9.parquet" in capsys.readouterr().out
+    os.rename(out, "all.parquet")
+    for condition in (["--by-label"], ["--where", "label=caf\udce9"], ["--where", "nearest=caf\udce9"]):
+        assert search("photos/caf\udce9/00.png", *condition, "--csv", "found.csv") == 0, condition
