@@ -38,7 +38,8 @@ _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 #: What an artifact is made of, beside its manifest; the last is safetensors' own.
 _PARTS = "memory|weights|learner|support|keys|changes|lists|encoder|preprocess"
 _SUFFIXES = "safetensors|faiss|onnx|json|npz"
-_DATA_FILE = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})|\..*\.partial|\.tmp\w+")
+_NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
+_DATA_FILE = re.compile(rf"{_NAME.pattern}|\..*\.partial|\.tmp\w+")
 #: A partial file of another process that is younger than this may still be written to.
 _STALE_SECONDS = 3600
 
@@ -177,6 +178,8 @@ def _refuse_newer(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
+    if not _NAME.fullmatch(entry["name"]):
+        raise ArtifactError(f"{folder / MANIFEST} names {entry['name']!r}, which is no file of its own; save again")
     path = folder / entry["name"]
     try:
         found = digest(path)

@@ -84,6 +84,19 @@ def test_row_71_a_newer_format_is_refused_with_its_version(folder):
         read_artifact(folder, "classifier")
 
 
+@pytest.mark.parametrize(
+    "name", ["../b/memory-0123456789abcdef.npz", "/etc/hostname", "../.x.partial", "notes.txt", ""]
+)
+def test_a_name_that_is_none_of_its_own_files_is_refused(folder, name):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["memory"]["name"] = name
+    del manifest["digest"]
+    body = json.dumps(manifest)[:-1].encode()
+    (folder / MANIFEST).write_bytes(body + b', "digest": "%s"}\n' % hashlib.sha256(body).hexdigest().encode())
+    with pytest.raises(ArtifactError, match="is no file of its own"):
+        read_artifact(folder, "classifier")
+
+
 def test_a_cache_that_is_gone_or_damaged_is_passed_over(tmp_path):
     def write_with_cache(text):
         caches = {"lists.faiss": ("abc0" * 16, lambda path: path.write_text(text))}

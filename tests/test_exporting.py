@@ -12,7 +12,7 @@ from torch import nn
 from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, OwnEmbedder, digits, export
 from fewshot.artifact import read_artifact
 from fewshot.errors import ArtifactError, MissingExtraError, UnknownNameError
-from fewshot.exporting import network, quantized
+from fewshot.exporting import folder, network, quantized
 from fewshot.exporting.methods import method_of
 from fewshot.randomness import seeded
 from fewshot.registry import learner_class, list_learners
@@ -209,8 +209,10 @@ def test_a_loss_above_the_limit_is_refused_with_the_figures(model, tmp_path, mon
     monkeypatch.setattr(quantized, "quantize", lambda path, out, pixels: out.write_bytes(path.read_bytes()))
     export(model, tmp_path / "same", "int8", support=SUPPORT, gate=GATE, max_loss=0)
     assert [row["loss"][0] for row in load(tmp_path / "same").facts["gate"]] == [0, 0]
-    with pytest.raises(ArtifactError, match=r"a loss of 0.00 ± 0.00 points above the -1 allowed"):
-        export(model, tmp_path / "d", "int8", support=SUPPORT, gate=GATE, max_loss=-0.01)
+    rows = [{"way": 5, "shot": 1, "float": [0.9, 0.01], "int8": [0.875, 0.01], "loss": [0.025, 0.003]}]
+    monkeypatch.setattr(quantized, "measure", lambda *arguments: rows)
+    with pytest.raises(ArtifactError, match=r"a loss of 2.50 ± 0.30 points above the 2 allowed"):
+        export(model, tmp_path / "d", "int8", support=SUPPORT, gate=GATE, max_loss=0.02)
     assert not (tmp_path / "d").exists()
 
 
@@ -221,6 +223,18 @@ def test_a_loss_above_the_limit_is_refused_with_the_figures(model, tmp_path, mon
         ({"gate": None}, "gate is missing"),
         ({"support": (SUPPORT[0][:39], SUPPORT[1][:39])}, "give all that was learned"),
         ({"support": (DATA.images[:40], DATA.labels[:40])}, "give all that was learned"),
+        ({"support": (KNOWN.images[40:80], SUPPORT[1])}, "has other images of 0"),
+        ({"support": (SUPPORT[0], SUPPORT[1][[*range(1, 40), 0]])}, "has other images of"),
+        ({"max_loss": float("nan")}, "max_loss is nan; expected a number of at least 0"),
+        ({"max_loss": "0.01"}, "max_loss is '0.01'; expected a number of at least 0"),
+        ({"max_loss": -0.01}, "max_loss is -0.01; expected a number of at least 0"),
+        ({"calibration": []}, "calibration is empty; give images"),
+        ({"gate": (DATA.images[:400], DATA.labels[:400])}, "gate has classes that were learned, 0, 1, 2, 3; give"),
+        ({"gate": (GATE[0][:60], GATE[1][:60])}, r"gate has 6 classes, of \d \d+ images; give 5 classes or more, 20"),
+        (
+            {"gate": (GATE[0][GATE[1] < 8], GATE[1][GATE[1] < 8])},
+            r"gate has 4 classes, of \d \d+ images; give 5 classes or more, 20",
+        ),
     ],
 )
 def test_int8_needs_its_support_and_its_gate(model, tmp_path, changes, error):
@@ -229,6 +243,41 @@ def test_int8_needs_its_support_and_its_gate(model, tmp_path, changes, error):
     with pytest.raises(UnknownNameError, match="int4"):
         export(model, tmp_path / "d", "int4")
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("calibration", ["photo.png", b"bytes", SUPPORT[0][0].repeat(3).reshape(28, 28, 3), 5])
+def test_what_is_no_collection_to_calibrate_with(model, tmp_path, calibration):
+    with pytest.raises(TypeError, match="calibration: X "):
+        export(model, tmp_path / "d", "int8", support=SUPPORT, gate=GATE, calibration=calibration)
+
+
+@pytest.mark.parametrize("learner", ["prototypical", "matching", "simpleshot"])
+def test_the_support_of_int8_may_come_in_another_order_but_not_be_another(embedder, tmp_path, monkeypatch, learner):
+    monkeypatch.setattr(quantized, "quantize", lambda path, out, pixels: out.write_bytes(path.read_bytes()))
+    monkeypatch.setattr(quantized, "measure", lambda *arguments: [{"loss": [0.0, 0.0]}])
+    model = FewShotImageClassifier(embedder, learner, progress=False).fit(*SUPPORT)
+    export(model, tmp_path / "d", "int8", support=(SUPPORT[0][::-1], SUPPORT[1][::-1]), gate=GATE)
+    np.testing.assert_array_equal(load(tmp_path / "d").n_support_, np.bincount(SUPPORT[1]))
+    one = np.concatenate([SUPPORT[0][:39], KNOWN.images[SUPPORT[1][39] == KNOWN.labels][-1:]])
+    with pytest.raises(ValueError, match=f"has other images of {SUPPORT[1][39]}"):
+        export(model, tmp_path / "d", "int8", support=(one, SUPPORT[1]), gate=GATE)
+
+
+def test_ranges_are_measured_on_a_bounded_part_of_the_support(model, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(folder, "N_CALIBRATION", 4)
+    monkeypatch.setattr(quantized, "measure", lambda *arguments: [{"loss": [0.0, 0.0]}])
+
+    def quantize(path, out, pixels):
+        seen.append(pixels)
+        out.write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(quantized, "quantize", quantize)
+    export(model, tmp_path / "d", "int8", support=SUPPORT, gate=GATE)
+    export(model, tmp_path / "d", "int8", support=SUPPORT, gate=GATE, calibration=OTHERS.images[:9])
+    prepared = [model.embedder_.preprocessing(SUPPORT[0][i]) for i in (0, 13, 26, 39)]
+    np.testing.assert_array_equal(seen[0], prepared)
+    assert len(seen[1]) == 9
 
 
 def test_an_embedder_of_ones_own_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,49 @@ def test_what_a_device_learns_of_a_class_it_has_forgotten_is_merged(embedder, na
     np.testing.assert_allclose(one.model.memory.x, both.model.memory.x, rtol=1e-12, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["prototypical cosine", "L2N", "matching"])
+def test_a_base_that_the_other_has_not_begun_with_is_refused(embedder, name, tmp_path):
+    export(fitted(embedder, LEARNERS[name]), tmp_path / "d")
+    one, two, later, less = (load(tmp_path / "d") for _ in range(4))
+    two.learn(DATA.images[40:42], ["four", "four"])
+    rolled = np.roll(DATA.images[:40], 1, axis=2)  # as many of each class
+    others = exported(
+        FewShotImageClassifier(embedder, LEARNERS[name], progress=False).fit(rolled, NAMES[:40]), tmp_path / "o"
+    )
+    later.forget("four").learn(DATA.images[60:63], ["four"] * 3)
+    less.model = replace(less.model, memory=replace(less.model.memory.without("four"), forgotten={}))
+    before = one.model
+    for other, base in ((two, others), (others, one), (two, later), (less, one)):
+        with pytest.raises(ValueError, match="no earlier state"):
+            one.merge(other, base)
+    assert one.model is before
+
+
+@pytest.mark.parametrize("is_summed", [True, False])
+def test_any_earlier_state_of_a_long_history_is_a_base(is_summed):
+    rng = np.random.default_rng(0)
+    memory = Memory.of(rng.normal(size=(30, 4)) * 1e3, rng.permutation(np.repeat(["a", "b", "c"], 10)), is_summed)
+    history = [memory]
+    for i in range(40):
+        if i % 5 == 4 and len(memory.classes) > 1:
+            memory = memory.without(rng.choice(memory.classes))
+        news = Memory.of(rng.normal(size=(3, 4)), rng.choice(["a", "b", "c", "d"], 3), is_summed)
+        if i % 3 == 0:  # what another device has learned meanwhile
+            news = (memory + news).since(memory)
+        memory = memory + news
+        history.append(memory)
+    for before in history:
+        news = memory.since(before)
+        same = [
+            label for label in before.classes.tolist() if memory.forgotten.get(label) == before.forgotten.get(label)
+        ]
+        for label in same:
+            count = [
+                dict(zip(m.classes.tolist(), m.n_support, strict=True)).get(label, 0) for m in (memory, before, news)
+            ]
+            assert count[0] == count[1] + count[2]
+
+
 def test_merging_refuses_another_encoder_or_learner(embedder, device, tmp_path):
     other = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=32, progress=False), progress=False)
     other = exported(other.fit(DATA.images[:20], NAMES[:20]), tmp_path / "other")
@@ -180,6 +224,14 @@ def test_merging_refuses_another_encoder_or_learner(embedder, device, tmp_path):
         device.merge(other)
     with pytest.raises(ValueError, match="cannot join"):
         device.merge(exported(fitted(embedder, LEARNERS["L2N"]), tmp_path / "l2n"))
+    numbered = FewShotImageClassifier(embedder, "prototypical", progress=False).fit(DATA.images[:40], DATA.labels[:40])
+    with pytest.raises(TypeError, match="label 0 is 0, which is integers; the classes are text"):
+        device.merge(exported(numbered, tmp_path / "numbered"))
+    for nothing in ("x", None):
+        with pytest.raises(TypeError, match=r"cannot merge a \w+; give what load\(\) returns"):
+            device.merge(nothing)
+    with pytest.raises(TypeError, match="cannot merge a str"):
+        device.merge(load(tmp_path / "device"), "x")
     assert device.model is before
 
 
@@ -209,6 +261,28 @@ def test_an_image_that_cannot_be_read(embedder, device, tmp_path):
     assert "new" not in skipping.classes_
     with pytest.raises(ImageDecodeError):
         skipping.learn([b"no image"], ["new"])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "unknown"])
+def test_an_image_of_which_the_encoder_makes_no_embedding_is_named(embedder, tmp_path, monkeypatch, on_error):
+    device = exported(fitted(embedder, on_error=on_error), tmp_path / "d")
+    before, real = device.model, device.encoder.embed_pixels
+
+    def overflowing(pixels):
+        found = real(pixels)
+        found[-1, 3] = np.inf
+        return found
+
+    monkeypatch.setattr(device.encoder, "embed_pixels", overflowing)
+    images = [DATA.images[0], b"no image", DATA.images[1]] if on_error == "skip" else list(DATA.images[:3])
+    with pytest.raises(ValueError, match="no finite embedding of image 2; leave it out"):
+        device.learn(images, ["new"] * 3)
+    assert device.model is before
+    if on_error == "raise":
+        with pytest.raises(ValueError, match="no finite embedding of image 2"):
+            device.predict(images)
+    else:
+        assert device.predict(images)[2] == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -247,6 +321,31 @@ def test_labels_keep_their_type():
     assert check_labels(np.array([3, 4]), 2, np.array([1])).dtype == np.int64
     assert check_labels([True], 1, np.array([False])).tolist() == [True]
     assert check_labels(["a\0"], 1, np.array(["b"], dtype=object)).tolist() == ["a\0"]
+
+
+def test_a_label_that_ends_in_a_nul_is_a_class_of_its_own(device, tmp_path):
+    device.learn(DATA.images[:2], ["one\0", "one\0"]).save(tmp_path / "device")
+    for found in (device, load(tmp_path / "device")):
+        assert found.n_support_[found.classes_.tolist().index("one\0")] == 2
+        assert len(found.classes_) == 11
+    other = load(tmp_path / "device").learn(DATA.images[2:3], ["one"])
+    assert device.merge(other, load(tmp_path / "device")).n_support_.sum() == 43
+
+
+@pytest.mark.parametrize(
+    ("labels", "known", "error"),
+    [
+        ("cat", ["a"], "labels are 'cat'; give a list"),
+        (b"cat", ["a"], "labels are b'cat'; give a list"),
+        (np.array("cat"), ["a"], "labels are 'cat'; give a list"),
+        (None, ["a"], "labels are None; give a list"),
+        ([1, 2, 2**63], [1], "do not fit 64 bits"),
+        ([1, 2, 2**70], [1], "do not fit 64 bits"),
+    ],
+)
+def test_what_are_no_labels_of_three_images(labels, known, error):
+    with pytest.raises(ValueError, match=error):
+        check_labels(labels, 3, np.array(known))
 
 
 # ---- on disk -------------------------------------------------------------------------------------------------------

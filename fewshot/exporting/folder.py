@@ -11,13 +11,15 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.embedding.embedder import Embedder
-from fewshot.errors import UnknownNameError
+from fewshot.embedding.items import as_items
+from fewshot.errors import LeakError, TooSmallError, UnknownNameError
 from fewshot.exporting import quantized
 from fewshot.exporting.methods import memory_of, method_of
 from fewshot.exporting.network import OPSET, TOLERANCE, check_extra, write_onnx
 from fewshot.files import digest
 from fewshot.model.inputs import labelled
 from fewshot.model.saving import plain
+from fewshot.parameters import check_number
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.labels import check_labels, is_writable
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from fewshot.model.image_classifier import FewShotImageClassifier
 
 QUANTIZE = ("int8",)
+#: Images of the support that ranges are measured on, where no others are given.
+N_CALIBRATION = 256
+#: By how much what int8 is given may differ from what was learned, as a part of its length: far above `TOLERANCE`.
+SAME = 1e-3
 
 
 def export(
@@ -58,11 +64,11 @@ def export(
     support : (images, labels), optional
         For ``quantize``: all images that the classifier has learned; it keeps their embeddings alone.
     calibration : collection of images, optional
-        For ``quantize``: what the ranges of activations are measured on; by default the support. A hundred images like
-        those that it will see are enough.
+        For ``quantize``: what the ranges of activations are measured on; by default the support, or 256 images spread
+        over it. A hundred images like those that it will see are enough.
     gate : (images, labels), optional
-        For ``quantize``: images of five classes or more, 20 of each, that the classifier has not learned. The accuracy
-        of both encoders is measured on the same 5-way episodes of them, of one shot and of five.
+        For ``quantize``: images of five classes or more, 20 of each; classes that the classifier has not learned. The
+        accuracy of both encoders is measured on the same 5-way episodes of them, of one shot and of five.
     max_loss : float, default=0.01
         The largest loss of accuracy there, in parts of 1.
 
@@ -71,9 +77,11 @@ def export(
     MissingExtraError
         If onnx or onnxruntime is missing.
     TypeError
-        If the learner or its labels are none that a device can hold.
+        If the learner or its labels are none that a device can hold, or calibration is no collection of images.
     ValueError
-        If a parameter is missing, or the support is not what was learned.
+        If a parameter is missing or out of range, or the support is not what was learned.
+    LeakError, TooSmallError
+        If the gate has classes that were learned, or too few of others.
     ArtifactError
         If the folder holds something else, onnxruntime does not compute the same, or int8 loses too much accuracy.
 
@@ -97,6 +105,9 @@ def export(
     if not is_writable(memory.classes):
         raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot hold; fit with text or integers")
     asked = _checked(quantize, support, gate, memory)
+    if asked is not None:
+        check_number("max_loss", max_loss)
+        calibration = _calibration(asked[0][0], calibration)
     facts: dict[str, Any] = {
         "fingerprint": embedder.fingerprint,
         "embedder": embedder.fingerprint,
@@ -115,7 +126,8 @@ def export(
         facts["difference"] = write_onnx(embedder.network, embedder.preprocessing, path)
         if asked is not None:
             exact = Encoder(path, embedder.preprocessing)
-            coarse = _coarse(exact, asked, calibration)
+            _refuse_other_support(_relearned(exact, asked[0], method, memory), memory)
+            coarse = _coarse(exact, calibration)
             facts["gate"] = quantized.measure(classifier.model_.learner, exact, coarse, *asked[1])
             quantized.refuse_loss(facts["gate"], max_loss)
             path, memory = coarse.path, _relearned(coarse, asked[0], method, memory)
@@ -158,13 +170,55 @@ def _checked(quantize: str | None, support: Any, gate: Any, memory: Memory) -> _
                 f"support has {found.get(label, 0)} images of {label!r} and the classifier has learned "
                 f"{expected.get(label, 0)}; give all that was learned, and nothing else"
             )
-    return (images, y), labelled(*gate)
+    held_out = labelled(*gate)
+    _check_gate(held_out[1], memory)
+    return (images, y), held_out
 
 
-def _coarse(exact: Encoder, asked: _Asked, calibration: Any) -> Encoder:
+def _check_gate(labels: Any, memory: Memory) -> None:
+    """Refuse a gate of which some was learned, or on which no episodes can be drawn."""
+    names, counts = np.unique(np.asarray(labels), return_counts=True)
+    learned = set(memory.classes.tolist())
+    if known := [name for name in names.tolist() if name in learned]:
+        shown = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "")
+        raise LeakError(f"gate has classes that were learned, {shown}; give images of other classes, that you hold out")
+    least = quantized.N_QUERY + max(quantized.SHOTS)
+    if len(names) < quantized.N_WAY or counts.min() < least:
+        raise TooSmallError(
+            f"gate has {len(names)} classes, of {names.tolist()[counts.argmin()]!r} {counts.min()} images; give "
+            f"{quantized.N_WAY} classes or more, {least} images of each"
+        )
+
+
+def _calibration(support: Any, given: Any) -> list[Any]:
+    """Return the images that ranges are measured on."""
+    if given is None:
+        places = np.linspace(0, len(support) - 1, min(len(support), N_CALIBRATION)).astype(int)
+        return [support[place] for place in places.tolist()]
+    try:
+        images = list(as_items(given))
+    except TypeError as error:
+        raise TypeError(f"calibration: {error}") from None
+    if not images:
+        raise ValueError("calibration is empty; give images like those that the device will see, or leave it out")
+    return images
+
+
+def _refuse_other_support(found: Memory, memory: Memory) -> None:
+    """Refuse support of which the same encoder makes another memory."""
+    for place, label in enumerate(memory.classes.tolist()):
+        # Each column sorted by itself: rows are compared without regard to their order.
+        given, learned = (np.sort(one.x[one.labels == place], axis=0) for one in (found, memory))
+        if not np.linalg.norm(given - learned) <= SAME * np.linalg.norm(learned):
+            raise ValueError(
+                f"support has other images of {label!r} than the classifier has learned; give all that was learned, "
+                "each image with its label"
+            )
+
+
+def _coarse(exact: Encoder, calibration: list[Any]) -> Encoder:
     """Return the encoder in 8 bits, beside the exact one."""
-    images = asked[0][0] if calibration is None else calibration
-    pixels = np.stack([exact.preprocessing(image) for image in images])
+    pixels = np.stack([exact.preprocessing(image) for image in calibration])
     path = exact.path.with_name("int8.onnx")
     quantized.quantize(exact.path, path, pixels)
     return Encoder(path, exact.preprocessing)

@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.errors import ArtifactError
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder, as_items
 from fewshot.runtime.labels import check_labels
 from fewshot.runtime.memory import Memory
-from fewshot.runtime.method import Method
 from fewshot.runtime.model import Model
 from fewshot.runtime.similarity import Array
 from fewshot.unknown import unknown_mark
@@ -76,6 +76,8 @@ class RuntimeClassifier:
         ------
         ImageDecodeError
             If an image cannot be read, unless the exported classifier had another ``on_error`` than "raise".
+        ValueError
+            Likewise, if the encoder makes no finite embedding of one.
         """
         return self.model.predict(self._queries(images))
 
@@ -108,13 +110,16 @@ class RuntimeClassifier:
         ImageDecodeError
             If an image cannot be read, unless ``on_error`` was "skip": then the others are learned.
         ValueError, TypeError
-            If labels do not fit. What was learned before then still stands.
+            If labels do not fit, or the encoder makes no finite embedding of an image that was read. What was learned
+            before then still stands.
         """
         y = check_labels(labels, len(as_items(images)), self.classes_)
         embeddings, errors = self.encoder.embed(images)
-        read = np.isfinite(embeddings).all(1)
+        unread = {error.index for error in errors}
+        read = np.array([i not in unread for i in range(len(y))], np.bool_)
         if errors and (self.facts["on_error"] != "skip" or not read.any()):
             raise errors[0]
+        _refuse_not_finite(embeddings, read)
         if not len(y):
             raise ValueError("there are no images to learn from; give at least one")
         model = self.model
@@ -144,7 +149,9 @@ class RuntimeClassifier:
         Raises
         ------
         ValueError
-            If encoder, learner or kind of labels are not the same, or the other has not begun with `base`.
+            If encoder or learner are not the same, or the other has not begun with `base`.
+        TypeError
+            If the other is no such classifier, or its labels are of another kind.
         """
         for one in (other, *([] if base is None else [base])):
             self._refuse_other(one)
@@ -167,11 +174,15 @@ class RuntimeClassifier:
 
     def _queries(self, images: Any) -> NDArray[np.float32]:
         embeddings, errors = self.encoder.embed(images)
-        if errors and self.facts["on_error"] == "raise":
-            raise errors[0]
+        if self.facts["on_error"] == "raise":
+            if errors:
+                raise errors[0]
+            _refuse_not_finite(embeddings, np.ones(len(embeddings), np.bool_))
         return embeddings
 
     def _refuse_other(self, other: RuntimeClassifier) -> None:
+        if not isinstance(other, RuntimeClassifier):
+            raise TypeError(f"cannot merge a {type(other).__name__}; give what load() returns")
         if other.fingerprint != self.fingerprint:
             raise ValueError(
                 f"the other classifier has the encoder {other.fingerprint[:12]} and this one {self.fingerprint[:12]}, "
@@ -192,6 +203,14 @@ class RuntimeClassifier:
         return self
 
 
+def _refuse_not_finite(embeddings: NDArray[np.floating], read: NDArray[np.bool_]) -> None:
+    bad = np.flatnonzero(read & ~np.isfinite(embeddings).all(1))
+    if len(bad):
+        raise ValueError(
+            f"the encoder makes no finite embedding of image {bad[0]}; leave it out, or export another network"
+        )
+
+
 def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     """Return the classifier of a folder that `fewshot.export` or `RuntimeClassifier.save` has written.
 
@@ -207,7 +226,7 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     Raises
     ------
     ArtifactError
-        If the folder is none of these, is damaged, or was written by a newer version.
+        If the folder is none of these, is damaged, holds what does not fit together, or was written by a newer version.
     MissingExtraError
         If onnxruntime is missing.
 
@@ -224,11 +243,15 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
     """
     while True:
-        path, preprocessing, memory, facts = saving.read(folder)
+        path, preprocessing, model, facts = saving.read(folder)
         try:
             encoder = Encoder(path, preprocessing, n_threads)
-        except Exception:  # onnxruntime's own errors share no other class
+        except ArtifactError:
             if path.exists():
                 raise
             continue  # replaced between verifying and reading; where a file is really missing, verifying says so
-        return RuntimeClassifier(encoder, Model(memory, Method.from_dict(facts["method"]), facts), facts)
+        if encoder.width != (width := model.memory.x.shape[1]):
+            raise ArtifactError(
+                f"{path} makes embeddings of {encoder.width} numbers, and the memory has {width}; export it again"
+            )
+        return RuntimeClassifier(encoder, model, facts)

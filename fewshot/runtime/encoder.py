@@ -13,6 +13,7 @@ from PIL import Image
 
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, MissingExtraError
+from fewshot.runtime.content import of_file
 
 #: Names of what goes into an encoder, uint8 pixels (n, h, w[, c]), and what comes out, embeddings (n, d).
 INPUT, OUTPUT = "pixels", "embeddings"
@@ -32,8 +33,15 @@ class Encoder:
     n_threads : int, default=1
         Threads of onnxruntime.
 
+    Attributes
+    ----------
+    width : int
+        Numbers of an embedding.
+
     Raises
     ------
+    ArtifactError
+        If the file is no network, or one for other pixels than those of `preprocessing`.
     MissingExtraError
         If onnxruntime is missing.
     ValueError
@@ -51,7 +59,9 @@ class Encoder:
         options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
         options.log_severity_level = 3  # it warns of what its own optimiser has left over
         self.path, self.preprocessing = Path(path), preprocessing
-        self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        with of_file(self.path):
+            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+            _, self.width = self.embed_pixels(self._blank()[None]).shape
 
     def embed(self, images: Any) -> tuple[NDArray[np.float32], list[ImageDecodeError]]:
         """Return the embeddings (n, d) of images, NaN where one cannot be read, and why.
@@ -73,7 +83,7 @@ class Encoder:
         for start in range(0, len(items), size):
             pixels = [self._prepare(items[i], i, errors) for i in range(start, min(start + size, len(items)))]
             parts.append(self._embed_read(pixels))
-        return np.concatenate(parts) if parts else self.embed_pixels(self._blank()[None])[:0], errors
+        return np.concatenate(parts) if parts else np.empty((0, self.width), np.float32), errors
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embeddings (n, d) of prepared images (n, h, w) or (n, h, w, 3)."""

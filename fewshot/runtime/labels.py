@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _KINDS = {"b": "truth values", "i": "integers", "u": "integers", "U": "text", "O": "text"}
+_DTYPES: dict[str, type] = {"truth values": bool, "integers": np.int64, "text": str}
 
 
 def is_writable(labels: NDArray[Any]) -> bool:
     """Whether a device can hold such labels."""
+    if labels.dtype == np.uint64:  # joined with signed integers it would become float
+        return False
     return labels.dtype.kind in "biuU" or all(isinstance(label, str) for label in labels.tolist())
 
 
@@ -21,7 +25,7 @@ def check_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If there is not one label for each image.
+        If there is not one label for each image, or a number is too large.
     TypeError
         If they are not all of the kind of the known ones.
 
@@ -30,15 +34,25 @@ def check_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
     >>> check_labels(["bee", "ant"], 2, np.array(["ant"]))
     array(['bee', 'ant'], dtype='<U3')
     """
-    labels = list(y.tolist() if hasattr(y, "tolist") else y)
+    given = y.tolist() if hasattr(y, "tolist") else y
+    if isinstance(given, (str, bytes, bytearray)) or not isinstance(given, Iterable):
+        raise ValueError(f"labels are {given!r:.50}; give a list of them, one for each image")
+    labels = list(given)
     if len(labels) != n:
         raise ValueError(f"there are {n} images and {len(labels)} labels; give one label for each image")
     expected = _KINDS[known.dtype.kind]
     for i, label in enumerate(labels):
         if (found := _kind(label)) != expected:
             raise TypeError(f"label {i} is {label!r}, which is {found}; the classes are {expected}: give such labels")
-    # Numpy's own text would lose a NUL at its end, where the known is kept as objects.
-    return np.array(labels, dtype=object if known.dtype == object else {"integers": np.int64}.get(expected))
+    # Numpy's own text would lose a NUL at its end.
+    nul = expected == "text" and any(label.endswith("\0") for label in labels)
+    try:
+        return np.array(labels, dtype=object if nul or known.dtype.kind == "O" else _DTYPES[expected])
+    except OverflowError:
+        raise ValueError(
+            f"labels are integers from {min(labels)} to {max(labels)}, which do not fit 64 bits, signed; give smaller "
+            "ones, or text"
+        ) from None
 
 
 def _kind(label: Any) -> str:

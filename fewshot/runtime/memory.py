@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.runtime.labels import is_writable
 from fewshot.runtime.similarity import Array
 
 #: Names of the arrays in a file, of either kind of memory.
@@ -69,11 +71,22 @@ class Memory:
         n_support: list[int],
         forgotten: Mapping[Any, int],
     ) -> Self:
-        """Return what `to_arrays` described, of classes with so many support images."""
-        is_summed = _SUMMED[0] in arrays
+        """Return what `to_arrays` described, of classes with so many support images.
+
+        Raises
+        ------
+        ValueError
+            If no memory can have been described so.
+        """
+        is_summed = set(arrays) == set(_SUMMED)
+        if not is_summed and set(arrays) != set(_KEPT):
+            raise ValueError(f"its arrays are {sorted(arrays)}; expected {_SUMMED} or {_KEPT}")
         labels = np.arange(len(classes)) if is_summed else arrays["labels"]
-        x, weights = arrays["sums" if is_summed else "support"], arrays["counts" if is_summed else "weights"]
-        return cls(classes, np.array(n_support, dtype=np.int64), is_summed, x, labels, weights, forgotten)
+        x, weights = (arrays[name] for name in (_SUMMED if is_summed else (_KEPT[0], _KEPT[2])))
+        made = cls(classes, np.array(n_support), is_summed, x, labels, weights, forgotten)
+        for fault in made._faults():
+            raise ValueError(fault)
+        return made
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the rows by their names in a file."""
@@ -151,10 +164,14 @@ class Memory:
         Raises
         ------
         ValueError
-            If it is none: a class has less support now and has not gone, or kept support is missing.
+            If it is none: a class has less support now, or as much and another, or has gone without being forgotten.
         """
+        if any(times > self.forgotten.get(label, 0) for label, times in before.forgotten.items()):
+            raise _no_earlier_state()
         kept = np.array([not self._has_forgotten(label, before) for label in before.classes.tolist()], np.bool_)
         before = before._of_classes(kept, kept[before.labels])
+        if not set(before.classes.tolist()) <= set(self.classes.tolist()):
+            raise _no_earlier_state()
         if self.is_summed:
             return self._sums_since(before)
         rows = Counter(before._rows())
@@ -163,20 +180,45 @@ class Memory:
             if rows[row] > 0:
                 rows[row] -= 1
                 new[i] = False
-        if any(n > 0 and label in self.classes.tolist() for (label, *_), n in rows.items()):
+        if any(n > 0 for n in rows.values()):
             raise _no_earlier_state()
         counts = np.bincount(self.labels[new], minlength=len(self.classes))
         return replace(self, n_support=counts)._of_classes(counts > 0, new)
 
+    def _faults(self) -> Iterator[str]:
+        """Yield what is wrong with it, where anyone can have written it."""
+        names, m = self.classes.tolist(), len(self.x)
+        is_held = self.classes.ndim == 1 and len(names) > 0 and is_writable(self.classes)
+        if not is_held or any(a >= b for a, b in pairwise(names)):
+            yield "classes of the manifest must be text, integers or truth values, sorted, each there once"
+        n_support = self.n_support
+        if n_support.dtype.kind != "i" or n_support.shape != (len(names),) or n_support.min() < 0:
+            yield f"n_support of the manifest must have a count for each of {len(names)} classes"
+        if not all(isinstance(times, int) and times > 0 for times in self.forgotten.values()):
+            yield "forgotten of the manifest must count from 1"
+        for array, ndim in ((self.x, 2), (self.weights, 1)):
+            if array.dtype != np.float64 or array.ndim != ndim or not np.isfinite(array).all():
+                yield f"it has {array.dtype} of shape {array.shape}; expected finite float64 of {ndim} dimensions"
+        is_labelled = self.labels.dtype.kind == "i" and self.labels.shape == self.weights.shape == (m,)
+        if not is_labelled or (self.weights < 0).any():
+            yield f"each of its {m} rows must have one label and one weight from 0"
+        if self.is_summed:
+            if m != len(names):
+                yield f"it has {m} sums for {len(names)} classes"
+        elif not ((self.labels >= 0) & (self.labels < len(names))).all():
+            yield f"its labels must be places among {len(names)} classes"
+        elif (np.bincount(self.labels[self.present], minlength=len(names)) != n_support).any():
+            yield "it has not as much support of each class as the manifest says"
+
     def _sums_since(self, before: Memory) -> Self:
+        places = np.searchsorted(self.classes, before.classes)
         n_support, x, weights = self.n_support.copy(), self.x.copy(), self.weights.copy()
-        mine = {label: place for place, label in enumerate(self.classes.tolist())}
-        for theirs, label in enumerate(before.classes.tolist()):
-            if (place := mine.get(label)) is not None:
-                n_support[place] -= before.n_support[theirs]
-                x[place] -= before.x[theirs]
-                weights[place] -= before.weights[theirs]
-        if (n_support < 0).any():
+        n_support[places] -= before.n_support
+        x[places] -= before.x
+        weights[places] -= before.weights
+        rounding = 1e-9 * np.abs(np.column_stack([self.x, self.weights])).max(1)
+        changed = np.abs(np.column_stack([x, weights])).max(1) > rounding
+        if (n_support < 0).any() or (weights < -rounding).any() or changed[n_support == 0].any():
             raise _no_earlier_state()
         return replace(self, n_support=n_support, x=x, weights=weights)._of_classes(n_support > 0, n_support > 0)
 

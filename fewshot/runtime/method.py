@@ -8,10 +8,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.runtime.similarity import Array, normalize
+from fewshot.errors import UnknownNameError
+from fewshot.parameters import check_count, check_number
+from fewshot.runtime.similarity import METRICS, Array, normalize
 
 #: Learners whose memory is class sums and counts, and those that keep their support.
 SUMMED, KEPT = ("prototypical", "simpleshot"), ("matching", "k-nearest")
+NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Method:
         For ``CL2N``.
     n_neighbors : int, optional
         How many of the nearest keys vote, for ``k-nearest``.
+
+    Raises
+    ------
+    ValueError
+        If a value is unknown, out of range, or missing for this learner.
     """
 
     name: str
@@ -40,6 +48,25 @@ class Method:
     normalization: str = "UN"
     center: tuple[float, ...] | None = None
     n_neighbors: int | None = None
+
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("learner", self.name, SUMMED + KEPT),
+            ("metric", self.metric, METRICS),
+            ("normalization", self.normalization, NORMALIZATIONS),
+        ):
+            if name not in known:
+                raise UnknownNameError(what, name, known)
+        check_number("temperature", self.temperature, above=True)
+        for what, needed in (("center", self.normalization == "CL2N"), ("n_neighbors", self.name == "k-nearest")):
+            if (getattr(self, what) is not None) != needed:
+                raise ValueError(
+                    f"{what} is {'missing' if needed else 'there'}: CL2N has a center, k-nearest n_neighbors"
+                )
+        if self.center is not None and not np.isfinite(np.array(self.center, dtype=np.float64)).all():
+            raise ValueError("center is not finite; expected the mean embedding of the base classes")
+        if self.n_neighbors is not None:
+            check_count("n_neighbors", self.n_neighbors)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

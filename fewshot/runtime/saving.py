@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fewshot.artifact import Part, read_artifact, write_artifact
+from fewshot.artifact import MANIFEST, Part, read_artifact, write_artifact
 from fewshot.data.preprocess import Preprocessing
-from fewshot.errors import ArtifactError
+from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.files import digest
 from fewshot.labels import labels_from_json, labels_to_json
+from fewshot.parameters import check_number
+from fewshot.runtime.content import of_file
 from fewshot.runtime.memory import Memory
+from fewshot.runtime.method import Method
+from fewshot.runtime.model import Model
 
 #: Names of the data files; a part of each one's digest is put into its name on disk.
-ENCODER, PREPROCESS, MEMORY = "encoder.onnx", "preprocess.json", "memory.npz"
+ENCODER, PREPROCESS, MEMORY = FILES = "encoder.onnx", "preprocess.json", "memory.npz"
 #: What `write_artifact` says in a manifest by itself, and what describes the memory.
 _NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "classes", "n_support", "forgotten")
+ON_ERROR = ("raise", "skip", "unknown")
 
 
 def write(
@@ -55,25 +63,64 @@ def write(
     write_artifact(folder, "export", content, parts, caches={})
 
 
-def read(folder: str | Path) -> tuple[Path, Preprocessing, Memory, dict[str, Any]]:
-    """Return what `write` was given, verified.
+def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]]:
+    """Return what `write` was given, verified: the encoder, its preprocessing, what answers, and the facts.
 
     Raises
     ------
     ArtifactError
-        If the folder is no export, is damaged, or was written by a newer version.
+        If the folder is no export, is damaged, holds what none does, or was written by a newer version.
     """
     while True:
-        manifest, paths = read_artifact(folder, "export")
+        with of_file(Path(folder) / MANIFEST):
+            manifest, paths = read_artifact(folder, "export")
+            encoder, preprocess, rows = (paths[name] for name in FILES)
+            facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
+            _check_facts(facts)
+            method, classes = Method.from_dict(facts["method"]), labels_from_json(manifest["classes"])
+            if classes.tolist() != manifest["classes"]["values"]:
+                raise ValueError(f"classes are not {classes.dtype}, as it says")
+            n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
         try:
-            preprocessing = Preprocessing.from_dict(json.loads(paths[PREPROCESS].read_bytes()))
-            with np.load(paths[MEMORY], allow_pickle=False) as arrays:
-                classes, forgotten = labels_from_json(manifest["classes"]), dict(manifest.get("forgotten", []))
-                memory = Memory.from_arrays(dict(arrays), classes, manifest["n_support"], forgotten)
+            with of_file(preprocess):
+                preprocessing = Preprocessing.from_dict(json.loads(preprocess.read_bytes()))
+            with of_file(rows):
+                memory = Memory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
+                _check_fit(memory, method)
         except FileNotFoundError:  # replaced between verifying and reading
             continue
-        facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
-        return paths[ENCODER], preprocessing, memory, facts
+        return encoder, preprocessing, Model(memory, method, facts), facts
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with path.open("rb") as file:
+        if not is_zipfile(file):  # numpy would advise to unpickle it
+            raise ValueError("it holds no arrays")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Refuse what no export says, and what is missing."""
+    for name in ("fingerprint", "encoder"):
+        if not isinstance(facts[name], str):
+            raise ValueError(f"{name} is {facts[name]!r}; expected text")
+    check_number("temperature", facts["temperature"], above=True)
+    if facts["threshold"] is not None:
+        check_number("threshold", facts["threshold"], -math.inf)
+    if facts["on_error"] not in ON_ERROR:
+        raise UnknownNameError("on_error", facts["on_error"], ON_ERROR)
+    if isinstance(facts["unknown_label"], (list, dict)):
+        raise ValueError(f"unknown_label is {facts['unknown_label']!r}; expected one label")
+
+
+def _check_fit(memory: Memory, method: Method) -> None:
+    """Refuse a memory that is not of this method."""
+    if memory.is_summed != method.is_summed:
+        raise ValueError(f"{method.name} does not keep {', '.join(memory.to_arrays())}")
+    if method.center is not None and len(method.center) != memory.x.shape[1]:
+        raise ValueError(f"its rows have {memory.x.shape[1]} numbers and the center {len(method.center)}")
 
 
 def preprocessing_bytes(preprocessing: Preprocessing) -> bytes:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+METRICS = ("sqeuclidean", "cosine", "dot")
 
 
 @dataclass(frozen=True, eq=False)
