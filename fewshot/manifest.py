@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +16,23 @@ from fewshot._version import __version__
 
 #: Packages whose versions can change a figure.
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "scikit-learn", "numpy", "pandas", "Pillow", "matplotlib")
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Return the version of each package; None where it is not installed under that name."""
+    return {name: _version(name) for name in packages}
+
+
+def command_line() -> str:
+    """Return the command that runs in this process, as a shell takes it.
+
+    Examples
+    --------
+    >>> isinstance(command_line(), str)
+    True
+    """
+    program = Path(sys.argv[0]).name
+    return shlex.join([*(["fewshot"] if program in ("fewshot", "__main__.py") else ["python", program]), *sys.argv[1:]])
 
 
 def _version(package: str) -> str | None:
@@ -59,5 +78,5 @@ def manifest(command: str, seed: int, packages: Sequence[str] = ()) -> dict[str,
         "processor": _processor(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {"fewshot": __version__, **{name: _version(name) for name in (*PACKAGES, *packages)}},
+        "versions": {"fewshot": __version__, **versions((*PACKAGES, *packages))},
     }

@@ -13,11 +13,21 @@ import pandas as pd
 import pytest
 import torch
 
-from fewshot import Grid, PrototypicalLearner, digits, evaluate, run_benchmark
-from fewshot.benchmark import run
+from fewshot import (
+    Grid,
+    PrototypicalLearner,
+    digits,
+    evaluate,
+    list_learners,
+    register_learner,
+    registry,
+    run_benchmark,
+)
+from fewshot.benchmark import embeddings, run
 from fewshot.benchmark.reference import LinearProbe
 from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
+from fewshot.registry import learner_class
 
 GRID = {
     "shot": [1, 5],
@@ -69,6 +79,8 @@ def test_everything_that_is_promised_is_written(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.count("<img") > 10
     assert "http" not in page.replace("http://www.w3.org", "")
+    ranks = page[page.index("Over data sets") :]
+    assert ranks.index("Mean rank") < ranks.index("pt-map †") < ranks.index("What is taken for what")
     for heading in ("Accuracy", "Shots and ways", "Over data sets", "What is taken for what", "Time", "Run it again"):
         assert f"<h2>{heading}</h2>" in page
 
@@ -124,14 +136,14 @@ def test_a_unit_that_fails_is_reported_while_the_others_finish(tmp_path):
 
 
 def test_a_backbone_that_cannot_embed_is_reported_while_the_others_finish(tmp_path, monkeypatch):
-    embed = run.embed_part
+    embed = embeddings.embed_part
 
     def broken(part):
         if part.backbone.name == "bad":
             raise OSError("the disk is gone")
         return embed(part)
 
-    monkeypatch.setattr(run, "embed_part", broken)
+    monkeypatch.setattr(embeddings, "embed_part", broken)
     both = {**GRID, "backbones": [{"backbone": "pixels"}, {"backbone": "conv4", "weights": "random", "name": "bad"}]}
     frame = bench(tmp_path, both)
     failed = frame[frame["backbone"] == "bad"]
@@ -143,11 +155,72 @@ def test_a_learner_that_cannot_be_is_an_error_before_anything_runs(tmp_path):
     for learner, said in (
         ({"learner": "protypical"}, "no learner is called"),
         ({"learner": "matching", "k": 1}, "'k'"),
-        ({"learner": "relation"}, "'relation' has weights of its own, which are not there yet"),
+        ({"learner": "relation"}, "'relation' has weights of its own, which must be trained first; take 'own'"),
     ):
         with pytest.raises(ValueError, match=said):
             bench(tmp_path / "out", {**GRID, "learners": [learner]})
     assert not list((tmp_path / "out" / "units").iterdir())
+
+
+def test_a_mistake_is_found_before_anything_is_trained_or_written(tmp_path, monkeypatch):
+    bench(tmp_path / "out")
+    frozen = (tmp_path / "out" / "episodes.json").read_bytes()
+    monkeypatch.setattr(registry, "_LEARNERS", {name: learner_class(name) for name in list_learners()})
+
+    @register_learner("forgetful")
+    class Forgetful(PrototypicalLearner):
+        def __init__(self, strength: float = 1.0) -> None:
+            super().__init__()
+
+    def train(*arguments):
+        raise AssertionError("a backbone was trained before the mistake was found")
+
+    monkeypatch.setattr(run, "train_backbone", train)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    trained = {"backbone": "conv4", "train_on": "glyphs"}
+    for changes, options, said in (
+        ({"learners": [{"learner": "protypical"}]}, {}, "no learner is called"),
+        ({"learners": [{"learner": "forgetful"}]}, {}, "no attribute of that name; keep it as self.strength"),
+        ({"learners": [{"learner": "feat", "d": 64}]}, {}, "must be trained first"),
+        ({"backbones": [{"backbone": "conf4", "train_on": "glyphs"}]}, {}, "no backbone is called 'conf4'"),
+        ({"backbones": [trained, {"backbone": "convv"}]}, {}, "no backbone is called 'convv'"),
+        ({"backbones": [{**trained, "learner": "protypical"}]}, {}, "no learner is called 'protypical'"),
+        ({"backbones": [{**trained, "train_on": "digits"}]}, {}, "digits has no split 'train'"),
+        ({}, {"executor": "ray"}, "ray is missing"),
+    ):
+        grid = {**GRID, "datasets": [{"source": "glyphs"}], "backbones": [trained], "query": 2, **changes}
+        with pytest.raises((ValueError, MissingExtraError), match=said):
+            bench(tmp_path / "out", grid, **options)
+    with pytest.raises(ValueError, match="the learner 'own' is that of a checkpoint, and no backbone is one"):
+        bench(tmp_path / "out", {**GRID, "learners": [{"learner": "own"}]})
+    assert (tmp_path / "out" / "episodes.json").read_bytes() == frozen
+
+
+def _written(path, text):
+    path.write_text(text)
+    return path
+
+
+SCRIPT = """
+from fewshot import Grid, PrototypicalLearner, register_learner, run_benchmark
+
+@register_learner("of-this-script")
+class OfThisScript(PrototypicalLearner):
+    pass
+
+if __name__ == "__main__":
+    grid = {
+        "datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}], "shot": [1, 5], "episodes": 10,
+        "learners": [{"learner": "prototypical"}, {"learner": "of-this-script"}],
+    }
+    frame = run_benchmark(Grid.from_dict(grid), executor="joblib", jobs=2, progress=False)
+    print(frame["error"].tolist(), frame["change"].tolist())
+"""
+
+
+def test_a_learner_of_a_script_goes_to_the_processes_with_its_units(tmp_path):
+    ran = subprocess.run([sys.executable, _written(tmp_path / "s.py", SCRIPT)], capture_output=True, text=True)
+    assert ran.stdout == "['', '', '', ''] [0.0, 0.0, 0.0, 0.0]\n", ran.stderr
 
 
 def test_a_base_and_small_classes_of_their_own(tmp_path):

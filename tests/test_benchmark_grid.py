@@ -46,6 +46,10 @@ def test_names_come_from_what_they_name_and_the_first_learner_is_the_baseline():
             r"no field is called 'nway'",
         ),
         ({"backbones": [{"backbone": "conv4", "train_on": "glyphs", "img_size": 5}]}, r"trained from the start"),
+        ({"backbones": [{"backbone": "conv4", "weights": 3}]}, r"weights is 3; expected a text"),
+        ({"backbones": [{"backbone": "pixels", "img_size": 3}]}, r"'pixels' embeds nothing; leave img_size out"),
+        ({"datasets": [{"source": "digits", "name": ["x"]}]}, r"name is \['x'\]; expected a text"),
+        ({"learners": [{"learner": "matching", "name": 3}]}, r"name of the learner 'matching' is 3; expected a text"),
     ],
 )
 def test_a_mistake_is_named(change, said):
@@ -56,6 +60,8 @@ def test_a_mistake_is_named(change, said):
 def test_a_file_that_is_none_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"nothing.toml is not there; expected a grid, a TOML file"):
         Grid.from_toml(tmp_path / "nothing.toml")
+    with pytest.raises(ValueError, match=r"cannot be read \(Is a directory\); expected a grid, a TOML file"):
+        Grid.from_toml(tmp_path)
     (tmp_path / "bad.toml").write_text("way = [")
     with pytest.raises(ValueError, match=r"bad.toml: "):
         Grid.from_toml(tmp_path / "bad.toml")

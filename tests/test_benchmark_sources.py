@@ -11,7 +11,7 @@ from fewshot.benchmark.grid import Backbone, Dataset
 from fewshot.benchmark.sources import measured
 from fewshot.benchmark.trained import is_external, refuse_seen, train_backbone
 from fewshot.data.packed import write_packed
-from fewshot.errors import LeakError
+from fewshot.errors import ImageDecodeError, LeakError
 from tests.photographs import write_photos
 
 RNG = np.random.default_rng(0)
@@ -83,8 +83,38 @@ def test_classes_that_a_checkpoint_was_trained_on_or_chosen_by_refuse_the_run(ch
     one = measured(Dataset(str(tmp_path / "data")), False)
     with pytest.raises(LeakError, match=rf"1 classes of data were trained on, or chosen by, in .*, e.g. {seen}"):
         refuse_seen(Backbone(str(checkpoint)), [one])
+    with pytest.raises(LeakError, match=rf"1 classes of data were trained on, or chosen by, in .*, e.g. {seen}"):
+        refuse_seen(Backbone("conv4", weights=str(checkpoint)), [one])
     prepared(tmp_path / "data", {"test": ["x", "y"]})
     refuse_seen(Backbone(str(checkpoint)), [measured(Dataset(str(tmp_path / "data")), False)])
+
+
+def test_words_name_the_same_class_in_other_data_and_numbers_do_not(tmp_path):
+    prepared(tmp_path / "one", {"train": ["wolf", "1"], "val": ["c", "2"], "test": ["d", "e"]})
+    prepared(tmp_path / "two", {"test": ["wolf", "y"]})
+    prepared(tmp_path / "three", {"test": ["1", "2"]})
+    trained = Backbone("conv4", train_on=str(tmp_path / "one"))
+    with pytest.raises(LeakError, match=r"1 classes of two are also in the split 'train' of .*, e.g. wolf"):
+        refuse_seen(trained, [measured(Dataset(str(tmp_path / "two")), False)])
+    refuse_seen(trained, [measured(Dataset(str(tmp_path / "three")), False)])
+
+
+def test_a_base_is_known_by_its_content(tmp_path):
+    images = prepared(tmp_path, {"train": ["a"], "test": ["b", "c"]})
+    before = measured(Dataset(str(tmp_path)), True)
+    images[0] ^= 255
+    prepared(tmp_path, {"train": ["a"], "test": ["b", "c"]}, images)
+    after = measured(Dataset(str(tmp_path)), True)
+    assert before.digest == after.digest
+    assert before.base_digest != after.base_digest
+
+
+def test_an_image_that_is_gone_is_named(tmp_path):
+    write_photos(tmp_path, 3)
+    table = pd.DataFrame({"path": [*sorted(tmp_path.glob("*/*"))[:4], tmp_path / "gone.png"], "label": list("aabbb")})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(ImageDecodeError, match=r"gone.png: No such file or directory; put it back, or take it out"):
+        measured(Dataset(str(tmp_path / "t.csv")), False)
 
 
 def test_what_was_pretrained_elsewhere_is_marked(checkpoint):
@@ -101,13 +131,15 @@ def test_images_that_a_backbone_of_the_grid_is_trained_on_refuse_the_run(tmp_pat
         refuse_seen(trained, [measured(Dataset(str(tmp_path / "two")), False)])
 
 
-def test_a_backbone_is_trained_once_and_again_when_its_settings_change(tmp_path):
+def test_a_backbone_is_trained_once_and_again_when_its_settings_change(tmp_path, monkeypatch):
     prepared(tmp_path / "data", {"train": list("abcd"), "val": list("ef"), "test": ["x", "y"]})
     settings = {"n_episodes": 2, "n_way": 3, "n_query": 2, "val_n_query": 2, "val_n_episodes": 5}
     one = Backbone("conv4", train_on=str(tmp_path / "data"), train=settings)
     path = train_backbone(one, tmp_path / "out", False).backbone
     weights = Path(path).read_bytes()
-    assert train_backbone(one, tmp_path / "out", False).backbone == path
+    with monkeypatch.context() as patch:
+        patch.setattr(MetaTrainer, "fit", None)  # which would be an error
+        assert train_backbone(one, tmp_path / "out", False).backbone == path
     assert Path(path).read_bytes() == weights
     other = Backbone("conv4", train_on=str(tmp_path / "data"), train={**settings, "lr": 0.001})
     assert train_backbone(other, tmp_path / "out", False).backbone != path

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewshot.benchmark.grid import Backbone, Method
-from fewshot.benchmark.table import Row, mean_ranks, pooled, tidy, to_markdown
+from fewshot.benchmark.table import Row, list_failures, mean_ranks, pooled, tidy, to_markdown
 from fewshot.benchmark.tasks import Unit
 from fewshot.evaluation.result import mean_and_ci95
 
@@ -52,6 +52,9 @@ def test_ranks_are_means_over_what_all_have_answered():
     rows = [row("a", [0.9, 0.9]), row("b", [0.5, 0.5]), row("a", [0.2, 0.2], "two"), row("b", [0.6, 0.6], "two")]
     rows += [row("a", [1.0, 1.0], "three"), row("b", error="no", dataset="three")]
     assert mean_ranks(pooled(rows, "a"))["pixels"].to_dict() == {"a": 1.5, "b": 1.5}
+    assert mean_ranks(pooled([row("a", error="no"), row("b", some())], "a")).loc["b", "pixels"] == 1.0
+    apart = [row("a", some()), row("b", error="no"), row("a", error="no", shot=5), row("b", some(), shot=5)]
+    assert mean_ranks(pooled(apart, "a")).empty
     rows[0] = row("a", [0.1, 0.1])
     assert mean_ranks(pooled(rows, "a"))["pixels"].to_dict() == {"b": 1.0, "a": 2.0}
 
@@ -65,3 +68,9 @@ def test_markdown_has_a_column_for_each_setting_and_marks_what_must_not_be_compa
     assert "§" not in text
     assert f"{100 * rows[0].accuracies.mean():.1f} ± " in text
     assert to_markdown(pooled([row("a", error="no")], "a"), "a") == "no unit has a result\n"
+
+
+def test_what_failed_is_listed():
+    frame = tidy([row("prototypical", some()), row("matching", error="ValueError: no")], "prototypical")
+    assert list_failures(frame) == "\nfailed: matching on data by pixels, 5-way 1-shot, seed 0: ValueError: no  \n"
+    assert not list_failures(frame[:1])

@@ -40,6 +40,19 @@ def test_the_fingerprint_changes_with_any_weight_and_any_preprocessing():
     assert Loaded(network, seen).fingerprint != before
 
 
+def test_two_architectures_of_the_same_weights_have_two_identities():
+    seen = Preprocessing(3, 32, 32)
+    one = Loaded(create_backbone("efficientnet_b0"), seen)
+    two = Loaded(create_backbone("tf_efficientnet_b0"), seen)  # the same layers, padded otherwise
+    two.network.load_state_dict(one.network.state_dict())
+    assert one.fingerprint == two.fingerprint
+    assert one.identity != two.identity
+    again = Loaded(create_backbone("efficientnet_b0"), seen)
+    again.network.load_state_dict(one.network.state_dict())
+    assert again.identity == one.identity
+    assert Loaded(nn.Identity(), seen).identity != Loaded(nn.Flatten(), seen).identity
+
+
 def test_a_device_is_chosen_or_refused():
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert choose_device("auto").type == expected

@@ -35,21 +35,24 @@ def check_frozen(found: dict[str, Any], path: str | Path, *, all_of_them: bool =
         If the file is none, or holds others; the message says where they part.
     """
     try:
-        wanted = json.loads(Path(path).read_text(encoding="utf-8"))["datasets"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _compare(found, json.loads(Path(path).read_text(encoding="utf-8"))["datasets"], path, all_of_them)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} holds no frozen episodes ({error}); expected an episodes.json of another run"
         ) from None
+
+
+def _compare(found: dict[str, Any], wanted: dict[str, Any], path: str | Path, all_of_them: bool) -> None:
     for name, data in found["datasets"].items():
         if name not in wanted:
             if not all_of_them:
                 continue
             raise ValueError(f"{path} has no episodes of {name!r}; its data sets are {', '.join(wanted)}")
         if data["sha256"] != wanted[name]["sha256"]:
+            cure = "prepare the same data" if all_of_them else "prepare the same data, or choose another --out"
             raise ValueError(
                 f"{name} is not the data that {path} was frozen on ({data['images']} images of {data['classes']} "
-                f"classes here, {wanted[name]['images']} of {wanted[name]['classes']} there, or others); prepare the "
-                "same data"
+                f"classes here, {wanted[name]['images']} of {wanted[name]['classes']} there, or others); {cure}"
             )
         there = {_sizes(cell): cell for cell in wanted[name]["cells"]}
         for cell in data["cells"]:
@@ -83,6 +86,7 @@ def _of_dataset(grid: Grid, one: Measured) -> dict[str, Any]:
         "split": one.dataset.split,
         "images": len(one.data),
         "classes": len(one.data.classes),
+        "names": [str(label) for label in one.data.classes.tolist()],
         "dropped": list(one.dropped),
         "sha256": one.digest,
         "cells": cells,

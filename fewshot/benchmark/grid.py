@@ -44,6 +44,7 @@ class Dataset:
     query: int | None = None
 
     def __post_init__(self) -> None:
+        _check_texts(self, "source", "name", "split", "base")
         object.__setattr__(self, "name", self.name or Path(self.source).stem)
         if self.query is not None:
             _check_whole("query", self.query, 1)
@@ -85,10 +86,16 @@ class Backbone:
     distort: bool = False
 
     def __post_init__(self) -> None:
+        _check_texts(
+            self, "backbone", "name", "train_on", "learner", *(["weights"] if self.weights is not None else [])
+        )
         trained = f" trained on {Path(self.train_on).stem}" if self.train_on else ""
         object.__setattr__(self, "name", self.name or Path(self.backbone).name + trained)
         if self.train_on and (self.weights or self.pretrained or self.img_size):
             raise ValueError(f"backbone {self.name!r} is trained from the start; leave weights and img_size out")
+        without = [name for name in ("weights", "pretrained", "img_size", "train_on") if getattr(self, name)]
+        if self.backbone == PIXELS and without:
+            raise ValueError(f"backbone {PIXELS!r} embeds nothing; leave {', '.join(without)} out")
         if self.train and not self.train_on:
             raise ValueError(f"backbone {self.name!r} says how to train, but not on what; give train_on")
         TrainConfig(**TrainConfig.parse(dict(self.train)))
@@ -200,6 +207,8 @@ class Grid:
             return cls.from_dict(values)
         except FileNotFoundError:
             raise ValueError(f"{path} is not there; expected a grid, a TOML file") from None
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror}); expected a grid, a TOML file") from None
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -239,7 +248,15 @@ def _method(values: Any) -> Method:
     if not isinstance(values, Mapping) or not isinstance(values.get("learner"), str):
         raise ValueError(f"learners holds {values!r}; expected a table with the name of a learner, learner = ...")
     own = {key: value for key, value in values.items() if key in ("learner", "name")}
+    if not isinstance(own.get("name", ""), str):
+        raise ValueError(f"name of the learner {own['learner']!r} is {own['name']!r}; expected a text")
     return Method(**own, params={key: value for key, value in values.items() if key not in own})
+
+
+def _check_texts(holder: object, *names: str) -> None:
+    for name in names:
+        if not isinstance(getattr(holder, name), str):
+            raise ValueError(f"{name} is {getattr(holder, name)!r}; expected a text")
 
 
 def _check_whole(what: str, value: Any, least: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fewshot.benchmark.grid import LINEAR_PROBE
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.table import MARKS, MEANING, METHOD, Row, marks, mean_ranks, setting
 from fewshot.benchmark.tasks import sampler_of
@@ -54,7 +55,7 @@ def write_report(
             (str(len(set(frame["learner"]))), "learners"),
             (str(len(data)), "data sets"),
             (str(len(set(frame["backbone"]))), "backbones"),
-            (f"{int(frame['episodes'].sum()):,}", "episodes answered"),
+            (f"{int(frame.loc[frame['error'] == '', 'episodes'].sum()):,}", "episodes answered"),
         ]
     )
     if len(summary):
@@ -112,7 +113,7 @@ def _over_data(page: Page, summary: pd.DataFrame) -> None:
     wide = named.pivot_table(index="row", columns="column", values="accuracy", sort=False)
     page.section("Over data sets", "Accuracy in %, each column coloured from its worst to its best.")
     page.figure(accuracy_map(wide), "Heat map of learners and data sets")
-    ranks = mean_ranks(summary)
+    ranks = mean_ranks(named.assign(learner=named["method"]))
     if len(ranks):
         page.table(
             ranks.map("{:.2f}".format), "Mean rank over data sets, ways and shots, for each backbone; 1 is best."
@@ -129,9 +130,10 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
         sizes = (first.way, first.shot, first.seed)
         own = [row for row in own if (row.unit.way, row.unit.shot, row.unit.seed) == sizes]
         best = max(own, key=lambda row: row.accuracies.mean())
-        name = (
-            f"{dataset}: {best.unit.method.name}, {best.unit.backbone.name}, {setting(best.unit.way, best.unit.shot)}"
-        )
+        line = {**best.found, "gradient": best.unit.method.learner == LINEAR_PROBE, "external": best.external}
+        method = f"{best.unit.method.name} {marks(line, *METHOD)}".strip()
+        backbone = f"{best.unit.backbone.name} {marks(line, 'external')}".strip()
+        name = f"{dataset}: {method}, {backbone}, {setting(best.unit.way, best.unit.shot)}"
         if best.found["confusion"]:
             classes = best.found["classes"]
             page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name,
@@ -171,7 +173,7 @@ def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> No
     }
     columns = ["images", "classes", "copies left out", "digest"]
     page.table(pd.DataFrame.from_dict(shown, orient="index", columns=columns).rename_axis("data set"))
-    page.section("Run it again", "The same episodes and versions give the same table, times aside.")
+    page.section("Run it again", "The same episodes and versions give the same table, times aside; seed is the first.")
     page.code(facts["manifest"]["command"])
     about = {**facts["manifest"], **facts["manifest"]["versions"]}
     about = {key: str(value) for key, value in about.items() if key not in ("versions", "command")}

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from fewshot.benchmark.embeddings import Embedded, Embeddings
 from fewshot.benchmark.frozen import check_frozen, freeze, write_frozen
-from fewshot.benchmark.grid import OWN, PIXELS, Backbone, Grid
+from fewshot.benchmark.grid import OWN, Backbone, Grid
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
-from fewshot.benchmark.table import Row, pooled, tidy, to_markdown
-from fewshot.benchmark.tasks import (
-    Part,
-    Unit,
-    answer,
-    backbone_key,
-    describe,
-    describe_method,
-    embed_part,
-    key_of,
-    make_learner,
-)
-from fewshot.benchmark.trained import is_external, refuse_seen, train_backbone
+from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
+from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe, describe_method, has_own, script_of
+from fewshot.benchmark.trained import check_trainable, is_external, refuse_seen, train_backbone
 from fewshot.executors import Executor, Failure, make_executor
-from fewshot.files import replacing, sync, write_text
-from fewshot.manifest import manifest
+from fewshot.files import write_text
+from fewshot.manifest import command_line, manifest
 from fewshot.progress import progress_bar
 
-#: Images that are embedded at a time: what an interruption costs at most.
-PART = 1024
 #: Files of a folder of results.
 RESULTS, MARKDOWN, REPORT, EPISODES, FACTS = "results.csv", "results.md", "report.html", "episodes.json", "results.json"
 
@@ -109,8 +95,7 @@ class _Run:
 
     def __init__(self, grid: Grid, folder: Path, cache: str | Path | None, progress: bool) -> None:
         self.grid, self.folder, self.progress = grid, folder, progress
-        self.cache = None if cache is None else str(cache)
-        self.failed: dict[str, Failure] = {}  # embeddings that there are not, by their key
+        self.embeddings = Embeddings(folder / "embeddings", cache)
         self.external = {backbone.name: is_external(backbone) for backbone in grid.backbones}
 
     def go(self, executor: str, jobs: int, episodes: str | Path | None) -> pd.DataFrame:
@@ -122,74 +107,48 @@ class _Run:
             check_frozen(frozen, own, all_of_them=False)
         if episodes is not None:
             check_frozen(frozen, episodes)
-        write_frozen(frozen, own)
         for backbone in self.grid.backbones:
             refuse_seen(backbone, data)
-        backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
-        self._check_learners(backbones)
+        self._check()
         workers = make_executor(executor, jobs)
         try:
-            embedded = self._embed(workers, data, backbones)
-            rows = self._answer(workers, data, embedded)
+            backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
+            write_frozen(frozen, own)  # what refuses a run leaves that of the one before
+            embedded = self.embeddings.make(workers, data, backbones, self._watch)
+            rows = self._answer(workers, embedded)
         finally:
             workers.close()
         return self._write(rows, data, backbones, executor)
 
-    def _check_learners(self, backbones: Sequence[Backbone]) -> None:
-        """Build every learner once, so that a mistake is an error now."""
-        for method in self.grid.learners:
-            for backbone in backbones:
-                if method.learner != OWN or _has_own(backbone):
-                    make_learner(method, backbone, (0.0,))
-
-    def _embed(
-        self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone]
-    ) -> list[tuple[Measured, Backbone, str, str]]:
-        """Embed what is not embedded yet; return the keys of the embeddings of data and of their base."""
-        found, parts = [], []
-        for backbone in backbones:
-            own = backbone_key(backbone)
-            for one in data:
-                keys = [key_of("embeddings", own, one.digest), ""]
-                wanted = [(keys[0], one.data.images)]
-                if one.base is not None:
-                    keys[1] = key_of("embeddings", own, one.digest, one.dataset.base)
-                    wanted.append((keys[1], one.base.images))
-                for key, images in wanted:
-                    if not self._embeddings(key).exists():
-                        starts = range(0, len(images), PART)
-                        parts += [
-                            Part(key, start, backbone, images[start : start + PART], self.cache) for start in starts
-                        ]
-                found.append((one, backbone, keys[0], keys[1]))
-        missing = [part for part in parts if not self._part(part).exists()]
-        for i, outcome in self._watch(
-            "embedding", workers.map(embed_part, [(part,) for part in missing]), len(missing)
-        ):
-            if isinstance(outcome, Failure):
-                self.failed[missing[i].key] = replace(outcome, error=f"embedding failed: {outcome.error}")
+    def _check(self) -> None:
+        """Build every learner and every backbone once, so that a mistake is an error before anything is trained."""
+        for backbone in self.grid.backbones:
+            if backbone.train_on:
+                check_trainable(backbone)
             else:
-                _save(self._part(missing[i]), outcome)
-        for key in dict.fromkeys(part.key for part in parts if part.key not in self.failed):
-            own_parts = [self._part(part) for part in parts if part.key == key]
-            _save(self._embeddings(key), np.concatenate([np.load(path) for path in own_parts]))
-            for path in own_parts:
-                path.unlink()
-        return found
+                backbone_key(backbone)
+        if any(m.learner == OWN for m in self.grid.learners) and not any(map(has_own, self.grid.backbones)):
+            raise ValueError(
+                f"the learner {OWN!r} is that of a checkpoint, and no backbone is one; name the file of a checkpoint "
+                "as a backbone, or train one with train_on = ..."
+            )
+        for method in self.grid.learners:
+            for backbone in self.grid.backbones:
+                if method.learner != OWN or (has_own(backbone) and not backbone.train_on):
+                    describe_method(method, backbone)
 
-    def _answer(
-        self, workers: Executor, data: Sequence[Measured], embedded: Sequence[tuple[Measured, Backbone, str, str]]
-    ) -> list[Row]:
-        units = list(self._units(embedded))
-        labels = {one.dataset.name: one.data.labels for one in data}
-        outcomes: dict[int, Any] = {i: found for i, unit in enumerate(units) if (found := self._done(unit))}
-        for i, unit in enumerate(units):
-            if unit.embedded in self.failed:
-                outcomes.setdefault(i, self.failed[unit.embedded])
+    def _answer(self, workers: Executor, embedded: Sequence[Embedded]) -> list[Row]:
+        units: list[Unit] = []
+        outcomes: dict[int, Any] = {}
+        for unit, failure in self._units(embedded):
+            outcome = self._done(unit) or failure
+            if outcome:
+                outcomes[len(units)] = outcome
+            units.append(unit)
+        labels = {one.data.dataset.name: one.data.data.labels for one in embedded}
         missing = [i for i in range(len(units)) if i not in outcomes]
-        shared = {
-            key: workers.share(self._embeddings(key)) for key in dict.fromkeys(units[i].embedded for i in missing)
-        }
+        keys = dict.fromkeys(units[i].embedded for i in missing)
+        shared = {key: workers.share(self.embeddings.path(key)) for key in keys}
         tasks = [(units[i], shared[units[i].embedded], labels[units[i].dataset]) for i in missing]
         for place, outcome in self._watch("answering", workers.map(answer, tasks), len(tasks)):
             i = missing[place]
@@ -199,27 +158,23 @@ class _Run:
                 write_text(self._result(units[i]), text)
         return [self._row(unit, outcomes[i]) for i, unit in enumerate(units)]
 
-    def _units(self, embedded: Sequence[tuple[Measured, Backbone, str, str]]) -> Iterator[Unit]:
-        centers: dict[str, tuple[float, ...] | None] = {"": None}
-        for one, backbone, key, base in embedded:
-            if base not in centers and base not in self.failed:
-                centers[base] = tuple(np.load(self._embeddings(base)).mean(0, dtype=np.float64).tolist())
+    def _units(self, embedded: Sequence[Embedded]) -> Iterator[tuple[Unit, Failure | None]]:
+        """Yield every unit, and why it cannot be answered, if embeddings that it needs are not there."""
+        centers: dict[str, tuple[float, ...]] = {}
+        for one in embedded:
             for method in self.grid.learners:
-                if method.learner == OWN and not _has_own(backbone):
+                if method.learner == OWN and not has_own(one.backbone):
                     continue
+                needed = [one.key, one.base] if method.needs_base else [one.key]
+                failure = next((self.embeddings.failed[key] for key in needed if key in self.embeddings.failed), None)
+                if method.needs_base and not failure and one.base not in centers:
+                    centers[one.base] = self.embeddings.mean(one.base)
+                center = centers.get(one.base) if method.needs_base else None
+                query = one.data.dataset.query or self.grid.query
                 for way, shot, seed in self.grid.cells:
-                    yield Unit(
-                        one.dataset.name,
-                        backbone,
-                        method,
-                        key,
-                        way,
-                        shot,
-                        seed,
-                        one.dataset.query or self.grid.query,
-                        self.grid.episodes,
-                        centers.get(base) if method.needs_base else None,
-                    )
+                    sizes = way, shot, seed, query, self.grid.episodes
+                    name, script = one.data.dataset.name, script_of(method)
+                    yield Unit(name, one.backbone, method, one.key, *sizes, center, script), failure
 
     def _row(self, unit: Unit, outcome: Any) -> Row:
         external = self.external[unit.backbone.name]
@@ -240,7 +195,8 @@ class _Run:
     ) -> pd.DataFrame:
         frame, summary = tidy(rows, self.grid.baseline), pooled(rows, self.grid.baseline)
         facts = {
-            "manifest": manifest(" ".join(["fewshot", *sys.argv[1:]]), self.grid.seeds[0]),
+            "manifest": manifest(command_line(), self.grid.seeds[0]),
+            "grid": asdict(self.grid),
             "executor": executor,
             "baseline": self.grid.baseline,
             "backbones": {one.name: describe(one) for one in self.grid.backbones},
@@ -250,8 +206,8 @@ class _Run:
             "results": json.loads(frame.to_json(orient="records")),
         }
         write_text(self.folder / RESULTS, frame.to_csv(index=False))
-        write_text(self.folder / MARKDOWN, to_markdown(summary, self.grid.baseline))
-        write_text(self.folder / FACTS, json.dumps(facts, indent=1) + "\n")
+        write_text(self.folder / MARKDOWN, to_markdown(summary, self.grid.baseline) + list_failures(frame))
+        write_text(self.folder / FACTS, json.dumps(facts, indent=1, default=dict) + "\n")
         write_report(self.folder / REPORT, rows, frame, summary, data, facts)
         return frame
 
@@ -261,25 +217,8 @@ class _Run:
                 yield outcome
                 bar.update()
 
-    def _embeddings(self, key: str) -> Path:
-        return self.folder / "embeddings" / f"{key}.npy"
-
-    def _part(self, part: Part) -> Path:
-        return self.folder / "embeddings" / f"{part.key}-{part.start}.npy"
-
     def _result(self, unit: Unit) -> Path:
         return self.folder / "units" / f"{unit.key}.json"
-
-
-def _has_own(backbone: Backbone) -> bool:
-    return backbone.backbone != PIXELS and Path(backbone.backbone).is_file()
-
-
-def _save(path: Path, array: NDArray[Any]) -> None:
-    with replacing(path) as partial:
-        with partial.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-        sync(partial)
 
 
 @contextmanager

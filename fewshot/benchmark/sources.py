@@ -19,7 +19,7 @@ from fewshot.data.glyphs import glyphs
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.splits import list_splits
-from fewshot.errors import LeakError
+from fewshot.errors import ImageDecodeError, LeakError
 
 #: Data that are there without any file, and their splits.
 BUILT_IN: dict[str, tuple[Callable[..., LabeledImages], tuple[str, ...]]] = {
@@ -48,6 +48,8 @@ class Measured:
         Images that were left out, as an equal one comes before them.
     base : LabeledImages or None
         Those of the base split.
+    base_digest : str
+        As `digest`, of the base split; empty where there is none.
     """
 
     dataset: Dataset
@@ -56,6 +58,7 @@ class Measured:
     digest: str
     dropped: tuple[str, ...]
     base: LabeledImages | None
+    base_digest: str = ""
 
 
 def measured(dataset: Dataset, wants_base: bool) -> Measured:
@@ -75,15 +78,13 @@ def measured(dataset: Dataset, wants_base: bool) -> Measured:
     first: dict[str, int] = {}
     keep = np.array([first.setdefault(content, i) == i for i, content in enumerate(hashes)])
     data = found if keep.all() else found.select(keep)
-    contents, whole = frozenset(first), hashlib.sha256()
-    for content, label in zip((h for h, k in zip(hashes, keep, strict=True) if k), data.labels.tolist(), strict=True):
-        whole.update(f"{content} {label!r}\n".encode())
+    contents = frozenset(first)
     for other in splits:
         if other != split:
             seen, where = open_images(dataset.source, other), f"the split {other!r} of {dataset.name}"
             refuse_shared(dataset.name, data.classes.tolist(), contents, seen, contents_of(seen), where)
     dropped = tuple(_name(found, i) for i in np.flatnonzero(~keep).tolist())
-    base = None
+    digest, base, base_digest = _digest(list(first), data), None, ""
     if wants_base:
         if dataset.base not in splits or dataset.base == split:
             raise ValueError(
@@ -91,7 +92,8 @@ def measured(dataset: Dataset, wants_base: bool) -> Measured:
                 "base = ..., or leave that learner out"
             )
         base = open_images(dataset.source, dataset.base)
-    return Measured(dataset, data, contents, whole.hexdigest(), dropped, base)
+        base_digest = _digest(contents_of(base), base)
+    return Measured(dataset, data, contents, digest, dropped, base, base_digest)
 
 
 def refuse_shared(
@@ -130,7 +132,7 @@ def open_images(source: str, split: str | None) -> LabeledImages:
 
 def contents_of(data: LabeledImages) -> list[str]:
     """Return the SHA-256 of each image: of its pixels where they are there, of its file where not."""
-    return hash_contents(image.tobytes() if data.is_decoded else Path(str(image)).read_bytes() for image in data.images)
+    return hash_contents(image.tobytes() if data.is_decoded else _read(Path(str(image))) for image in data.images)
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:
@@ -138,6 +140,18 @@ def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:
     grey = Preprocessing(1, 28, 28)
     pixels = np.stack([grey(image).ravel() for image in images])
     return pixels.astype(np.float32) / np.float32(255)
+
+
+def _digest(contents: Sequence[str], data: LabeledImages) -> str:
+    lines = (f"{content} {label!r}\n" for content, label in zip(contents, data.labels.tolist(), strict=True))
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageDecodeError(path, f"{error.strerror or error}; put it back, or take it out of the data") from None
 
 
 def _name(data: LabeledImages, i: int) -> str:

@@ -141,9 +141,10 @@ def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
     """
     ranks = {}
     for backbone, part in frame.groupby("backbone", sort=False):
-        wide = part.pivot_table(index=SETTING, columns="learner", values="accuracy", sort=False)
-        ranks[backbone] = wide.dropna().rank(axis=1, ascending=False).mean()
-    return pd.DataFrame(ranks).rename_axis("learner").sort_values(list(ranks)[:1])
+        wide = part.pivot_table(index=SETTING, columns="learner", values="accuracy", sort=False).dropna()
+        if len(wide):
+            ranks[backbone] = wide.rank(axis=1, ascending=False).mean()
+    return pd.DataFrame(ranks).rename_axis("learner").sort_values(list(ranks)[:1]) if ranks else pd.DataFrame()
 
 
 def marks(line: Mapping[str, Any], *which: str) -> str:
@@ -188,6 +189,16 @@ def to_markdown(frame: pd.DataFrame, baseline: str) -> str:
         lines.append("")
     lines += [f"{mark} {MEANING[what]}  " for what, mark in MARKS.items() if frame[what].any()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def list_failures(frame: pd.DataFrame) -> str:
+    """Return a line for each unit of a tidy table that has no result, in Markdown."""
+    lines = [
+        f"failed: {line['learner']} on {line['dataset']} by {line['backbone']}, {setting(line['way'], line['shot'])}, "
+        f"seed {line['seed']}: {line['error']}  \n"
+        for line in frame[frame["error"] != ""].to_dict("records")
+    ]
+    return "".join(["\n", *lines]) if lines else ""
 
 
 def _place(row: Row) -> tuple[Any, ...]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import marshal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,11 +33,14 @@ from fewshot.episodes.varied import VariedEpisodeSampler
 from fewshot.evaluation.evaluate import evaluate
 from fewshot.files import digest
 from fewshot.learners.base import Learner
+from fewshot.manifest import versions
 from fewshot.registry import learner_class
 from fewshot.weights import describe_learner, load_learner
 
 #: Raised when the same unit would be answered otherwise.
-FORMAT = 1
+FORMAT = 2
+#: Packages whose versions may decide it, too.
+PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "Pillow")
 #: A confusion of more classes than this is not kept.
 CONFUSION = 64
 
@@ -83,6 +88,8 @@ class Unit:
         Of the episodes; way and shot are 0 where they vary.
     center : tuple of float or None
         Mean embedding of the base split, where the learner needs it.
+    script : type or None
+        The class of a learner of a script or a notebook, which other processes cannot import.
     """
 
     dataset: str
@@ -95,12 +102,13 @@ class Unit:
     query: int
     episodes: int
     center: tuple[float, ...] | None = None
+    script: type[Learner] | None = None
 
     @cached_property
     def key(self) -> str:
-        """A digest of everything that decides the answers."""
+        """A digest of what decides the answers: embeddings, episodes, the learner and the files that define it."""
         method: dict[str, Any] = {"learner": self.method.learner, "params": dict(self.method.params)}
-        method["code"] = _code_of(type(self.make_learner()))
+        method["code"] = code_of(self.script or kind_of(self.method, self.backbone))
         if self.method.learner == OWN:
             method["checkpoint"] = digest(self.backbone.backbone)
         sizes = [self.way, self.shot, self.seed, self.query, self.episodes]
@@ -114,10 +122,27 @@ class Unit:
         ValueError
             If its parameters are not those of such a learner.
         """
-        return make_learner(self.method, self.backbone, self.center)
+        return make_learner(self.method, self.backbone, self.center, self.script)
 
 
-def make_learner(method: Method, backbone: Backbone, center: tuple[float, ...] | None) -> Learner:
+def kind_of(method: Method, backbone: Backbone) -> type[Learner]:
+    """Return the class of the learner of a row; see `Method`."""
+    if method.learner == OWN:
+        return type(load_learner(backbone.backbone))
+    return LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
+
+
+def script_of(method: Method) -> type[Learner] | None:
+    """Return the class of a learner that is written in the script or the notebook that runs here."""
+    if method.learner in (OWN, LINEAR_PROBE):
+        return None
+    kind = learner_class(method.learner)
+    return kind if kind.__module__ == "__main__" else None
+
+
+def make_learner(
+    method: Method, backbone: Backbone, center: tuple[float, ...] | None, kind: type[Learner] | None = None
+) -> Learner:
     """Return the learner of a row; see `Method`."""
     params: dict[str, Any] = dict(method.params)
     if method.needs_base:
@@ -126,11 +151,21 @@ def make_learner(method: Method, backbone: Backbone, center: tuple[float, ...] |
         if params:
             raise ValueError(f"the learner of a checkpoint has its parameters; leave {', '.join(params)} out")
         return load_learner(backbone.backbone)
-    kind = LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
+    kind = kind or kind_of(method, backbone)
+    if kind.learned:
+        raise ValueError(
+            f"learner {method.name!r} has weights of its own, which must be trained first; take {OWN!r}, and a "
+            f"backbone that is a checkpoint of it, or is trained with it: train_on = ..., learner = {method.learner!r}"
+        )
     try:
         return ready_learner(kind(**params))
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}".replace("__init__() ", "")) from error
+
+
+def has_own(backbone: Backbone) -> bool:
+    """Whether a backbone carries a learner of its own, or will when it is trained."""
+    return bool(backbone.train_on) or (backbone.backbone != PIXELS and Path(backbone.backbone).is_file())
 
 
 def make_sampler(way: int, shot: int, query: int) -> Any:
@@ -202,14 +237,14 @@ def one_thread() -> Iterator[None]:
 
 
 def key_of(*what: Any) -> str:
-    """Return a digest of values that JSON can hold, and of the version."""
-    text = json.dumps([FORMAT, __version__, *what], sort_keys=True, default=_plain)
+    """Return a digest of values that JSON can hold, and of the versions that may decide what comes of them."""
+    text = json.dumps([FORMAT, __version__, versions(PACKAGES), *what], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def backbone_key(backbone: Backbone) -> str:
     """Return what tells the embeddings of one backbone from those of another."""
-    return PIXELS if backbone.backbone == PIXELS else make_embedder(backbone).fingerprint
+    return PIXELS if backbone.backbone == PIXELS else make_embedder(backbone).identity
 
 
 def describe(backbone: Backbone) -> dict[str, Any]:
@@ -217,12 +252,21 @@ def describe(backbone: Backbone) -> dict[str, Any]:
     return {key: value for key, value in asdict(backbone).items() if value}
 
 
-def _code_of(kind: type[Learner]) -> str:
-    """Return the digest of the file in which a learner is written, so that a change of it counts."""
+def code_of(kind: type[Learner]) -> str:
+    """Return a digest of the files in which a learner and what it inherits from are written, so that a change counts.
+
+    What these import is not seen, but for this package, whose version counts.
+    """
+    return hashlib.sha256(
+        "".join(_file_of(one) for one in kind.__mro__ if issubclass(one, Learner)).encode()
+    ).hexdigest()
+
+
+def _file_of(kind: type[Learner]) -> str:
     try:
         return digest(inspect.getfile(kind))
     except (OSError, TypeError):  # written in a notebook
-        return ""
+        return repr([marshal.dumps(part.__code__) for part in vars(kind).values() if inspect.isfunction(part)])
 
 
 def _plain(value: Any) -> Any:
@@ -230,8 +274,19 @@ def _plain(value: Any) -> Any:
 
 
 def describe_method(method: Method, backbone: Backbone) -> dict[str, Any]:
-    """Return a learner with all its parameters, as JSON can hold it."""
+    """Return a learner with all its parameters, as JSON can hold it.
+
+    Raises
+    ------
+    ValueError
+        If there is none with these parameters, or they cannot be written down.
+    """
+    if method.learner == LINEAR_PROBE:
+        make_learner(method, backbone, None)
     if method.learner in (LINEAR_PROBE, OWN):
         return {"name": method.learner, "params": dict(method.params)}
-    described = describe_learner(make_learner(method, backbone, (0.0,)))
+    try:
+        described = describe_learner(make_learner(method, backbone, (0.0,)))
+    except TypeError as error:
+        raise ValueError(f"learner {method.name!r}: {error}") from error
     return {**described, "params": {**described["params"], **method.params}}  # "base" stays what it is

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fewshot.backbones import check_backbone
 from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
-from fewshot.benchmark.tasks import describe, key_of
+from fewshot.benchmark.tasks import code_of, describe, key_of
 from fewshot.data.digest import digest_images
 from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.errors import LeakError
 from fewshot.files import write_text
+from fewshot.registry import learner_class
 from fewshot.training.config import TrainConfig
 from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
@@ -31,10 +33,12 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
     """
     if not backbone.train_on:
         return backbone
+    check_trainable(backbone)
     train, val = (_pixels(backbone, split) for split in ("train", "val"))
     config = TrainConfig(**TrainConfig.parse(dict(backbone.train)))
     own = {key: value for key, value in describe(backbone).items() if key != "name"}
-    place = folder / "trained" / key_of("trained", own, digest_images(train), digest_images(val))
+    code = code_of(learner_class(backbone.learner))
+    place = folder / "trained" / key_of("trained", own, code, digest_images(train), digest_images(val))
     if not (place / DONE).is_file():
         augment = Distortion() if backbone.distort else None
         trainer = MetaTrainer(backbone.backbone, backbone.learner, config, augment=augment)
@@ -57,17 +61,15 @@ def refuse_seen(backbone: Backbone, data: Sequence[Measured]) -> None:
             seen = open_images(backbone.train_on, split)
             contents = contents_of(seen)
             for one in data:
-                classes = one.data.classes.tolist() if backbone.train_on == one.dataset.source else []
+                classes = one.data.classes.tolist() if backbone.train_on == one.dataset.source else _words(one)
                 refuse_shared(one.dataset.name, classes, one.contents, seen, contents, where)
-    if backbone.backbone == PIXELS or not Path(backbone.backbone).is_file():
+    if (path := _checkpoint(backbone)) is None:
         return
-    known = set(Checkpoint.open(backbone.backbone).training.get("classes", ()))
+    known = set(Checkpoint.open(path).training.get("classes", ()))
     for one in data:
-        # Numbers name other things in other data; words are taken for what they say.
-        words = {label for label in one.data.classes.tolist() if isinstance(label, str)}
-        if shared := sorted(words & known):
+        if shared := sorted(set(_words(one)) & known):
             raise LeakError(
-                f"{len(shared)} classes of {one.dataset.name} were trained on, or chosen by, in {backbone.backbone}, "
+                f"{len(shared)} classes of {one.dataset.name} were trained on, or chosen by, in {path}, "
                 f"e.g. {', '.join(shared[:3])}; measure on other classes"
             )
 
@@ -76,17 +78,44 @@ def is_external(backbone: Backbone) -> bool:
     """Whether a backbone, as the grid has it, brings what was learned from other data than meta-training's."""
     if backbone.backbone == PIXELS or backbone.train_on or backbone.weights == "random":
         return False
-    if Path(backbone.backbone).is_file():
-        return Checkpoint.open(backbone.backbone).training.get("began") != "random"
-    return True
+    path = _checkpoint(backbone)
+    return path is None or Checkpoint.open(path).training.get("began") != "random"
+
+
+def check_trainable(backbone: Backbone) -> None:
+    """Refuse, before anything is trained, what cannot be.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such network or learner.
+    ValueError
+        If the data have no such splits, or are files and no size is given.
+    """
+    check_backbone(backbone.backbone)
+    learner_class(backbone.learner)
+    for split in ("train", "val"):
+        if split not in splits_of(backbone.train_on):
+            raise ValueError(f"{backbone.train_on} has no split {split!r}, which training {backbone.name!r} needs")
+        if not backbone.size and not open_images(backbone.train_on, split).is_decoded:
+            raise ValueError(
+                f"the images of {backbone.train_on} are files of any size; say which to train on, size = ..."
+            )
+
+
+def _checkpoint(backbone: Backbone) -> str | None:
+    """Return the file of the checkpoint that a backbone is, or has its weights from."""
+    for path in (backbone.weights, backbone.backbone):
+        if path and Path(path).is_file() and Checkpoint.is_one(path):
+            return path
+    return None
+
+
+def _words(one: Measured) -> list[str]:
+    """Return classes that may be compared with those of other data: words say what they are, numbers do not."""
+    return [label for label in one.data.classes.tolist() if isinstance(label, str) and not label.isdecimal()]
 
 
 def _pixels(backbone: Backbone, split: str) -> LabeledImages:
-    if split not in splits_of(backbone.train_on):
-        raise ValueError(f"{backbone.train_on} has no split {split!r}, which training {backbone.name!r} needs")
     data = open_images(backbone.train_on, split)
-    if data.is_decoded and not backbone.size:
-        return data
-    if not backbone.size:
-        raise ValueError(f"the images of {backbone.train_on} are files of any size; say which to train on, size = ...")
-    return data.decoded(backbone.size)
+    return data.decoded(backbone.size) if backbone.size else data

@@ -14,6 +14,8 @@ def bench(options: argparse.Namespace) -> int:
     """Run a grid; exit with 1 if a unit has failed."""
     if options.parquet and find_spec("pyarrow") is None:
         raise MissingExtraError("Parquet needs pyarrow; run: pip install 'fewshot[parquet]'")
+    if options.parquet and not Path(options.parquet).absolute().parent.is_dir():
+        raise ValueError(f"--parquet {options.parquet}: there is no such folder; make it, or choose another place")
     frame = run_benchmark(
         options.grid,
         options.out,
@@ -27,7 +29,5 @@ def bench(options: argparse.Namespace) -> int:
         frame.to_parquet(options.parquet, index=False)
     print((Path(options.out) / MARKDOWN).read_text(encoding="utf-8"))
     failed = frame[frame["error"] != ""]
-    for line in failed.to_dict("records"):
-        print(f"failed: {line['learner']} on {line['dataset']} by {line['backbone']}: {line['error']}")
     print(f"written to {options.out}: report.html, results.csv")
     return 1 if len(failed) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from fewshot.classifier import ready_learner
@@ -12,7 +11,7 @@ from fewshot.cli.tables import give, is_piped
 from fewshot.data.images import LabeledImages
 from fewshot.data.splits import list_splits
 from fewshot.evaluation.evaluate import evaluate as measure
-from fewshot.manifest import manifest
+from fewshot.manifest import command_line, manifest
 from fewshot.model.defaults import default_learner
 
 
@@ -45,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> int:
         place = f"the split {split} of {options.data}" if split else options.data
         print(f"{place}: {len(data)} images of {len(data.classes)} classes; {learner}")
     facts = {
-        "manifest": manifest(" ".join(["fewshot", *sys.argv[1:]]), options.seed),
+        "manifest": manifest(command_line(), options.seed),
         "fingerprint": embedder.fingerprint,
         "split": split,
         "results": rows,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from fewshot.episodes.grouped import GroupedEpisodeSampler
 from fewshot.episodes.varied import VariedEpisodeSampler
 from fewshot.files import write_text
 from fewshot.learners.base import Learner
-from fewshot.manifest import manifest
+from fewshot.manifest import command_line, manifest
 from fewshot.model.defaults import default_learner
 from fewshot.registry import learner_class
 from fewshot.training.callbacks import TensorBoard
@@ -65,7 +64,7 @@ def train(options: argparse.Namespace) -> int:
         if rank() > 0:
             return 0
     facts = {
-        "manifest": manifest(" ".join(["fewshot", *sys.argv[1:]]), config.seed),
+        "manifest": manifest(command_line(), config.seed),
         "config": {
             "backbone": options.checkpoint or options.backbone,
             "weights": "hub" if options.pretrained else options.weights or ("own" if options.checkpoint else "random"),

@@ -23,7 +23,7 @@ from fewshot.embedding.items import default_jobs
 from fewshot.errors import ImageDecodeError
 
 #: Part of every file's name: raised when the same image would be embedded otherwise.
-_VERSION = 2
+VERSION = 2
 #: Keys that one question to the database may name, and seconds that one process waits for another to write.
 _CHUNK, _PATIENCE = 500, 60.0
 Row = tuple[NDArray[np.float32], bytes]
@@ -41,7 +41,7 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder: str | Path, fingerprint: str) -> None:
-        self.path = Path(folder) / f"embeddings-{_VERSION}-{fingerprint[:32]}.sqlite"
+        self.path = Path(folder) / f"embeddings-{VERSION}-{fingerprint[:32]}.sqlite"
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Row]:
         """Return embedding and picture (empty if none was made) of each key that is there and whole."""

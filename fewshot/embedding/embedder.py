@@ -170,6 +170,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return self._load().fingerprint
 
     @property
+    def identity(self) -> str:
+        """SHA-256 of architecture, weights and preprocessing."""
+        return self._load().identity
+
+    @property
     def network(self) -> nn.Module:
         """The network, loaded if it was not yet; clones share it, so change a copy and pass that as a backbone."""
         return self._load().network
@@ -262,7 +267,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
         if self.cache is None:
             return embed(items)
-        cache = EmbeddingCache(self.cache, loaded.fingerprint)
+        cache = EmbeddingCache(self.cache, loaded.identity)
         embedded = embed_through(cache, items, embed, thumbnails, self.n_jobs)
         if embedded.errors and self.on_error == "raise":
             raise embedded.errors[0]

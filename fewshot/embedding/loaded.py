@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fewshot.backbones import spec_of
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.network import normalize
@@ -52,6 +53,13 @@ class Loaded:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of architecture, weights and preprocessing: two architectures may have the same weights."""
+        network = self.network
+        own = spec_of(network) or [f"{type(part).__module__}.{type(part).__qualname__}" for part in network.modules()]
+        return hashlib.sha256(json.dumps([own, self.fingerprint], sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def forward(self) -> nn.Module:

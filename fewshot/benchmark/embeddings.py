@@ -1,0 +1,131 @@
+"""The embeddings of a run: of each data set by each backbone once, part by part, kept in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.benchmark.grid import Backbone
+from fewshot.benchmark.sources import Measured
+from fewshot.benchmark.tasks import Part, backbone_key, embed_part, key_of
+from fewshot.embedding.cache import VERSION
+from fewshot.executors import Executor, Failure
+from fewshot.files import replacing, sync
+
+#: Images that are embedded at a time: what an interruption costs at most.
+PART = 1024
+#: What shows the progress of tasks, whose outcomes it passes on.
+Watch = Callable[[str, Iterator[tuple[int, Any]], int], Iterator[tuple[int, Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A data set embedded by a backbone.
+
+    Attributes
+    ----------
+    data : Measured
+        The images.
+    backbone : Backbone
+        What embeds them.
+    key : str
+        Of their embeddings.
+    base : str
+        Of those of the base split; empty where none is wanted.
+    """
+
+    data: Measured
+    backbone: Backbone
+    key: str
+    base: str
+
+
+class Embeddings:
+    """Embeddings in a folder, by the content of their images and what embeds them.
+
+    Parameters
+    ----------
+    folder : path
+        Where they are.
+    cache : path, optional
+        See `Embedder`.
+
+    Attributes
+    ----------
+    failed : dict of str to Failure
+        Why there are none of a key.
+    """
+
+    def __init__(self, folder: Path, cache: str | Path | None) -> None:
+        self.folder, self.cache = folder, None if cache is None else str(cache)
+        self.failed: dict[str, Failure] = {}
+
+    def path(self, key: str) -> Path:
+        """Return the file of a key."""
+        return self.folder / f"{key}.npy"
+
+    def make(
+        self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone], watch: Watch
+    ) -> list[Embedded]:
+        """Embed what is not embedded yet."""
+        found, wanted = [], {}
+        for backbone in backbones:
+            own = backbone_key(backbone)
+            for one in data:
+                key, base = key_of("embeddings", VERSION, own, one.digest), ""
+                wanted[key] = backbone, one.data.images
+                if one.base is not None:
+                    base = key_of("embeddings", VERSION, own, one.base_digest)
+                    wanted[base] = backbone, one.base.images
+                found.append(Embedded(one, backbone, key, base))
+        self._embed(workers, wanted, watch)
+        return found
+
+    def mean(self, key: str) -> tuple[float, ...]:
+        """Return the mean of the embeddings of a key."""
+        return tuple(np.load(self.path(key)).mean(0, dtype=np.float64).tolist())
+
+    def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, NDArray[Any]]], watch: Watch) -> None:
+        parts = {
+            key: [
+                Part(key, start, backbone, images[start : start + PART], self.cache)
+                for start in range(0, len(images), PART)
+            ]
+            for key, (backbone, images) in wanted.items()
+            if not _holds(self.path(key), len(images))
+        }
+        missing = [part for own in parts.values() for part in own if not _holds(self._part(part), len(part.images))]
+        tasks = [(part,) for part in missing]
+        for i, outcome in watch("embedding", workers.map(embed_part, tasks), len(tasks)):
+            if isinstance(outcome, Failure):
+                self.failed[missing[i].key] = replace(outcome, error=f"embedding failed: {outcome.error}")
+            else:
+                _save(self._part(missing[i]), outcome)
+        for key, own in parts.items():
+            if key not in self.failed:
+                _save(self.path(key), np.concatenate([np.load(self._part(part)) for part in own]))
+                for part in own:
+                    self._part(part).unlink()
+
+    def _part(self, part: Part) -> Path:
+        return self.folder / f"{part.key}-{part.start}.npy"
+
+
+def _holds(path: Path, n: int) -> bool:
+    """Whether a file is there, whole, and has so many rows."""
+    try:
+        return len(np.load(path, mmap_mode="r", allow_pickle=False)) == n
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with replacing(path) as partial:
+        with partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        sync(partial)

@@ -1,0 +1,71 @@
+"""Embeddings of a run: each once, whole, and reported where they cannot be."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fewshot import Grid, run_benchmark
+from fewshot.benchmark import embeddings
+from fewshot.data.packed import write_packed
+
+RNG = np.random.default_rng(0)
+GRID = {
+    "backbones": [{"backbone": "pixels"}],
+    "learners": [{"learner": "prototypical"}],
+    "shot": 1,
+    "query": 3,
+    "episodes": 5,
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    labels, split = np.repeat(list("abcdefg"), 8), np.repeat(["train", "train", *["test"] * 5], 8)
+    images = RNG.integers(0, 256, (len(labels), 16, 16), dtype=np.uint8)
+    write_packed(tmp_path / "data", images, pd.DataFrame({"path": "made", "label": labels, "split": split}), {})
+    return str(tmp_path / "data")
+
+
+def bench(out, **changes):
+    return run_benchmark(Grid.from_dict({**GRID, **changes}), out, executor="serial", progress=False)
+
+
+def test_what_stands_in_a_grid_twice_is_embedded_once(tmp_path, data):
+    datasets = [{"source": data, "name": "q2", "query": 2}, {"source": data, "name": "q3"}]
+    backbones = [{"backbone": "pixels", "name": name} for name in ("one", "two")]
+    frame = bench(tmp_path / "out", datasets=datasets, backbones=backbones)
+    assert (frame["error"] == "").all()
+    assert frame["accuracy"][:2].tolist() == frame["accuracy"][2:].tolist()
+    (path,) = (tmp_path / "out" / "embeddings").iterdir()
+    assert np.load(path).shape == (40, 784)
+
+
+def test_damaged_embeddings_are_made_anew(tmp_path, data):
+    datasets = [{"source": data}]
+    frame = bench(tmp_path / "out", datasets=datasets)
+    (path,) = (tmp_path / "out" / "embeddings").iterdir()
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], b"", b"junk"):
+        path.write_bytes(damaged)
+        for unit in (tmp_path / "out" / "units").iterdir():
+            unit.unlink()
+        pd.testing.assert_frame_equal(
+            bench(tmp_path / "out", datasets=datasets).drop(columns="ms_per_episode"),
+            frame.drop(columns="ms_per_episode"),
+        )
+        assert path.read_bytes() == whole
+
+
+def test_a_base_that_cannot_be_embedded_fails_only_what_needs_it(tmp_path, data, monkeypatch):
+    embed = embeddings.embed_part
+
+    def broken(part):
+        if len(part.images) == 16:
+            raise OSError("the disk is gone")
+        return embed(part)
+
+    monkeypatch.setattr(embeddings, "embed_part", broken)
+    centred = {"learner": "simpleshot", "normalization": "CL2N", "center": "base"}
+    frame = bench(tmp_path / "out", datasets=[{"source": data}], learners=[{"learner": "prototypical"}, centred])
+    assert frame["error"].tolist() == ["", "embedding failed: OSError: the disk is gone"]
+    assert "failed: simpleshot" in (tmp_path / "out" / "results.md").read_text()
