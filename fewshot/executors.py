@@ -120,8 +120,8 @@ class Joblib(Executor):
 class Ray(Executor):
     """A cluster: the one that ``RAY_ADDRESS`` names, else processes of this machine.
 
-    Nothing but the arguments is needed on another machine, where ``fewshot`` must be installed: arrays travel with the
-    tasks, and tasks of a machine that is lost are done again on another.
+    On another machine ``fewshot`` must be installed, and files that the arguments name lie where they lie here: arrays
+    travel with the tasks, and tasks of a machine that is lost are done again on another.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fewshot import Grid, run_benchmark
-from fewshot.benchmark import embeddings
+from fewshot.benchmark import embeddings, tasks
 from fewshot.data.packed import write_packed
 
 RNG = np.random.default_rng(0)
@@ -16,6 +16,8 @@ GRID = {
     "query": 3,
     "episodes": 5,
 }
+
+CONV4 = {"backbone": "conv4", "weights": "random", "img_size": 28}
 
 
 @pytest.fixture
@@ -38,6 +40,20 @@ def test_what_stands_in_a_grid_twice_is_embedded_once(tmp_path, data):
     assert frame["accuracy"][:2].tolist() == frame["accuracy"][2:].tolist()
     (path,) = (tmp_path / "out" / "embeddings").iterdir()
     assert np.load(path).shape == (40, 784)
+
+
+def test_a_network_is_loaded_once_however_many_parts_it_embeds(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(embeddings, "PART", 7)
+    make, made = tasks.make_embedder, []
+
+    def counted(*arguments):
+        made.append(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(tasks, "make_embedder", counted)
+    tasks._loaded.clear()
+    bench(tmp_path / "out", datasets=[{"source": data}], backbones=[CONV4])
+    assert len(made) <= 3  # to check it, for its key, and once for six parts
 
 
 def test_damaged_embeddings_are_made_anew(tmp_path, data):

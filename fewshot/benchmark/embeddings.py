@@ -78,10 +78,10 @@ class Embeddings:
             own = backbone_key(backbone)
             for one in data:
                 key, base = key_of("embeddings", VERSION, own, one.digest), ""
-                wanted[key] = backbone, one.data.images
+                wanted[key] = backbone, own, one.data.images
                 if one.base is not None:
                     base = key_of("embeddings", VERSION, own, one.base_digest)
-                    wanted[base] = backbone, one.base.images
+                    wanted[base] = backbone, own, one.base.images
                 found.append(Embedded(one, backbone, key, base))
         self._embed(workers, wanted, watch)
         return found
@@ -90,13 +90,13 @@ class Embeddings:
         """Return the mean of the embeddings of a key."""
         return tuple(np.load(self.path(key)).mean(0, dtype=np.float64).tolist())
 
-    def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, NDArray[Any]]], watch: Watch) -> None:
+    def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, str, NDArray[Any]]], watch: Watch) -> None:
         parts = {
             key: [
-                Part(key, start, backbone, images[start : start + PART], self.cache)
+                Part(key, start, backbone, own, images[start : start + PART], self.cache)
                 for start in range(0, len(images), PART)
             ]
-            for key, (backbone, images) in wanted.items()
+            for key, (backbone, own, images) in wanted.items()
             if not _holds(self.path(key), len(images))
         }
         missing = [part for own in parts.values() for part in own if not _holds(self._part(part), len(part.images))]

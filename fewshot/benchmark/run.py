@@ -16,10 +16,11 @@ import pandas as pd
 from fewshot.benchmark.embeddings import Embedded, Embeddings
 from fewshot.benchmark.frozen import check_frozen, freeze, write_frozen
 from fewshot.benchmark.grid import OWN, Backbone, Grid
+from fewshot.benchmark.methods import describe_method, has_own, script_of
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
-from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe, describe_method, has_own, script_of
+from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe
 from fewshot.benchmark.trained import check_trainable, is_external, refuse_seen, train_backbone
 from fewshot.executors import Executor, Failure, make_executor
 from fewshot.files import write_text

@@ -6,15 +6,12 @@ Each is a function of what it is given and of nothing else, so that it can be do
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import marshal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot._version import __version__
-from fewshot.benchmark.grid import LINEAR_PROBE, OWN, PIXELS, Backbone, Method
-from fewshot.benchmark.reference import LinearProbe
+from fewshot.benchmark.grid import OWN, PIXELS, Backbone, Method
+from fewshot.benchmark.methods import code_of, kind_of, make_learner
 from fewshot.benchmark.sources import as_pixels
-from fewshot.classifier import ready_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
@@ -34,13 +30,13 @@ from fewshot.evaluation.evaluate import evaluate
 from fewshot.files import digest
 from fewshot.learners.base import Learner
 from fewshot.manifest import versions
-from fewshot.registry import learner_class
-from fewshot.weights import describe_learner, load_learner
 
 #: Raised when the same unit would be answered otherwise.
 FORMAT = 2
 #: Packages whose versions may decide it, too.
 PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "Pillow")
+#: The embedder that this process has used last.
+_loaded: dict[tuple[str, str | None], Embedder] = {}
 #: A confusion of more classes than this is not kept.
 CONFUSION = 64
 
@@ -56,7 +52,9 @@ class Part:
     start : int
         The number of the first.
     backbone : Backbone
-        Which is loaded once in each process.
+        What embeds them.
+    network : str
+        Its `backbone_key`; a process loads a network once, however many parts it is given.
     images : array
         Pixels or paths.
     cache : str or None
@@ -66,6 +64,7 @@ class Part:
     key: str
     start: int
     backbone: Backbone
+    network: str
     images: NDArray[Any]
     cache: str | None = None
 
@@ -125,49 +124,6 @@ class Unit:
         return make_learner(self.method, self.backbone, self.center, self.script)
 
 
-def kind_of(method: Method, backbone: Backbone) -> type[Learner]:
-    """Return the class of the learner of a row; see `Method`."""
-    if method.learner == OWN:
-        return type(load_learner(backbone.backbone))
-    return LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
-
-
-def script_of(method: Method) -> type[Learner] | None:
-    """Return the class of a learner that is written in the script or the notebook that runs here."""
-    if method.learner in (OWN, LINEAR_PROBE):
-        return None
-    kind = learner_class(method.learner)
-    return kind if kind.__module__ == "__main__" else None
-
-
-def make_learner(
-    method: Method, backbone: Backbone, center: tuple[float, ...] | None, kind: type[Learner] | None = None
-) -> Learner:
-    """Return the learner of a row; see `Method`."""
-    params: dict[str, Any] = dict(method.params)
-    if method.needs_base:
-        params["center"] = center
-    if method.learner == OWN:
-        if params:
-            raise ValueError(f"the learner of a checkpoint has its parameters; leave {', '.join(params)} out")
-        return load_learner(backbone.backbone)
-    kind = kind or kind_of(method, backbone)
-    if kind.learned:
-        raise ValueError(
-            f"learner {method.name!r} has weights of its own, which must be trained first; take {OWN!r}, and a "
-            f"backbone that is a checkpoint of it, or is trained with it: train_on = ..., learner = {method.learner!r}"
-        )
-    try:
-        return ready_learner(kind(**params))
-    except TypeError as error:
-        raise ValueError(f"learner {method.name!r}: {error}".replace("__init__() ", "")) from error
-
-
-def has_own(backbone: Backbone) -> bool:
-    """Whether a backbone carries a learner of its own, or will when it is trained."""
-    return bool(backbone.train_on) or (backbone.backbone != PIXELS and Path(backbone.backbone).is_file())
-
-
 def make_sampler(way: int, shot: int, query: int) -> Any:
     """Return what makes the sampler of a cell."""
     if not way:
@@ -197,7 +153,15 @@ def embed_part(part: Part) -> NDArray[np.float32]:
     with one_thread():
         if part.backbone.backbone == PIXELS:
             return as_pixels(part.images)
-        return make_embedder(part.backbone, part.cache).transform(part.images)
+        return _embedder_of(part).transform(part.images)
+
+
+def _embedder_of(part: Part) -> Embedder:
+    key = part.network, part.cache
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = make_embedder(part.backbone, part.cache)
+    return _loaded[key]
 
 
 def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, Any]:
@@ -252,41 +216,5 @@ def describe(backbone: Backbone) -> dict[str, Any]:
     return {key: value for key, value in asdict(backbone).items() if value}
 
 
-def code_of(kind: type[Learner]) -> str:
-    """Return a digest of the files in which a learner and what it inherits from are written, so that a change counts.
-
-    What these import is not seen, but for this package, whose version counts.
-    """
-    return hashlib.sha256(
-        "".join(_file_of(one) for one in kind.__mro__ if issubclass(one, Learner)).encode()
-    ).hexdigest()
-
-
-def _file_of(kind: type[Learner]) -> str:
-    try:
-        return digest(inspect.getfile(kind))
-    except (OSError, TypeError):  # written in a notebook
-        return repr([marshal.dumps(part.__code__) for part in vars(kind).values() if inspect.isfunction(part)])
-
-
 def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def describe_method(method: Method, backbone: Backbone) -> dict[str, Any]:
-    """Return a learner with all its parameters, as JSON can hold it.
-
-    Raises
-    ------
-    ValueError
-        If there is none with these parameters, or they cannot be written down.
-    """
-    if method.learner == LINEAR_PROBE:
-        make_learner(method, backbone, None)
-    if method.learner in (LINEAR_PROBE, OWN):
-        return {"name": method.learner, "params": dict(method.params)}
-    try:
-        described = describe_learner(make_learner(method, backbone, (0.0,)))
-    except TypeError as error:
-        raise ValueError(f"learner {method.name!r}: {error}") from error
-    return {**described, "params": {**described["params"], **method.params}}  # "base" stays what it is

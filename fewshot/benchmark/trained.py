@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fewshot.backbones import check_backbone
 from fewshot.benchmark.grid import PIXELS, Backbone
+from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
-from fewshot.benchmark.tasks import code_of, describe, key_of
+from fewshot.benchmark.tasks import describe, key_of
 from fewshot.data.digest import digest_images
 from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages

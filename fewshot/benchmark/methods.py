@@ -1,0 +1,96 @@
+"""The learners of a benchmark: what a row of a grid stands for, and the code that it hangs on."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import marshal
+from pathlib import Path
+from typing import Any
+
+from fewshot.benchmark.grid import LINEAR_PROBE, OWN, PIXELS, Backbone, Method
+from fewshot.benchmark.reference import LinearProbe
+from fewshot.classifier import ready_learner
+from fewshot.files import digest
+from fewshot.learners.base import Learner
+from fewshot.registry import learner_class
+from fewshot.weights import describe_learner, load_learner
+
+
+def kind_of(method: Method, backbone: Backbone) -> type[Learner]:
+    """Return the class of the learner of a row; see `Method`."""
+    if method.learner == OWN:
+        return type(load_learner(backbone.backbone))
+    return LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
+
+
+def script_of(method: Method) -> type[Learner] | None:
+    """Return the class of a learner that is written in the script or the notebook that runs here."""
+    if method.learner in (OWN, LINEAR_PROBE):
+        return None
+    kind = learner_class(method.learner)
+    return kind if kind.__module__ == "__main__" else None
+
+
+def make_learner(
+    method: Method, backbone: Backbone, center: tuple[float, ...] | None, kind: type[Learner] | None = None
+) -> Learner:
+    """Return the learner of a row; see `Method`."""
+    params: dict[str, Any] = dict(method.params)
+    if method.needs_base:
+        params["center"] = center
+    if method.learner == OWN:
+        if params:
+            raise ValueError(f"the learner of a checkpoint has its parameters; leave {', '.join(params)} out")
+        return load_learner(backbone.backbone)
+    kind = kind or kind_of(method, backbone)
+    if kind.learned:
+        raise ValueError(
+            f"learner {method.name!r} has weights of its own, which must be trained first; take {OWN!r}, and a "
+            f"backbone that is a checkpoint of it, or is trained with it: train_on = ..., learner = {method.learner!r}"
+        )
+    try:
+        return ready_learner(kind(**params))
+    except TypeError as error:
+        raise ValueError(f"learner {method.name!r}: {error}".replace("__init__() ", "")) from error
+
+
+def has_own(backbone: Backbone) -> bool:
+    """Whether a backbone carries a learner of its own, or will when it is trained."""
+    return bool(backbone.train_on) or (backbone.backbone != PIXELS and Path(backbone.backbone).is_file())
+
+
+def code_of(kind: type[Learner]) -> str:
+    """Return a digest of the files in which a learner and what it inherits from are written, so that a change counts.
+
+    What these import is not seen, but for this package, whose version counts.
+    """
+    return hashlib.sha256(
+        "".join(_file_of(one) for one in kind.__mro__ if issubclass(one, Learner)).encode()
+    ).hexdigest()
+
+
+def _file_of(kind: type[Learner]) -> str:
+    try:
+        return digest(inspect.getfile(kind))
+    except (OSError, TypeError):  # written in a notebook
+        return repr([marshal.dumps(part.__code__) for part in vars(kind).values() if inspect.isfunction(part)])
+
+
+def describe_method(method: Method, backbone: Backbone) -> dict[str, Any]:
+    """Return a learner with all its parameters, as JSON can hold it.
+
+    Raises
+    ------
+    ValueError
+        If there is none with these parameters, or they cannot be written down.
+    """
+    if method.learner == LINEAR_PROBE:
+        make_learner(method, backbone, None)
+    if method.learner in (LINEAR_PROBE, OWN):
+        return {"name": method.learner, "params": dict(method.params)}
+    try:
+        described = describe_learner(make_learner(method, backbone, (0.0,)))
+    except TypeError as error:
+        raise ValueError(f"learner {method.name!r}: {error}") from error
+    return {**described, "params": {**described["params"], **method.params}}  # "base" stays what it is

@@ -1,0 +1,75 @@
+"""Learners of a grid: their code is known, and those that cannot be are refused."""
+
+import importlib.util
+
+import pytest
+
+from fewshot import PrototypicalLearner
+from fewshot.benchmark.grid import Backbone, Method
+from fewshot.benchmark.methods import code_of, describe_method, make_learner, script_of
+
+PIXELS = Backbone("pixels")
+BASE = """
+from fewshot import PrototypicalLearner
+
+class Base(PrototypicalLearner):
+    strength = 1
+"""
+MINE = """
+from base_of_mine import Base
+
+class Mine(Base):
+    pass
+"""
+
+
+def imported(monkeypatch, path, text):
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(__import__("sys").modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_change_of_a_learner_or_of_what_it_inherits_from_is_noticed(tmp_path, monkeypatch):
+    def code(base=BASE, mine=MINE):
+        imported(monkeypatch, tmp_path / "base_of_mine.py", base)
+        return code_of(imported(monkeypatch, tmp_path / "mine.py", mine).Mine)
+
+    before = code()
+    assert code() == before
+    assert code(mine=MINE + "    other = 2\n") != before
+    assert code(base=BASE + "    other = 2\n") != before
+
+
+def test_a_change_in_a_notebook_is_noticed():
+    def made(body):
+        space = {"PrototypicalLearner": PrototypicalLearner, "__name__": "cell"}
+        exec(compile(f"class Mine(PrototypicalLearner):\n    def some(self):\n        {body}", "cell", "exec"), space)
+        return space["Mine"]
+
+    assert code_of(made("return 1")) == code_of(made("return 1"))
+    assert code_of(made("return 1")) != code_of(made("return 2"))
+
+
+def test_only_a_learner_of_the_script_that_runs_goes_with_its_units(monkeypatch):
+    assert script_of(Method("prototypical")) is script_of(Method("own")) is script_of(Method("linear-probe")) is None
+    monkeypatch.setattr(PrototypicalLearner, "__module__", "__main__")
+    assert script_of(Method("prototypical")) is PrototypicalLearner
+
+
+def test_what_must_be_trained_first_is_refused_also_with_weights_of_some_size():
+    for params in ({}, {"d": 784}):
+        with pytest.raises(
+            ValueError, match=r"'feat.*must be trained first; take 'own'"
+        ):
+            make_learner(Method("feat", params=params), PIXELS, None)
+
+
+def test_a_description_has_every_parameter():
+    found = describe_method(Method("matching", params={"temperature": 0.5}), PIXELS)
+    assert found["params"]["temperature"] == 0.5
+    assert {"metric", "learn_temperature"} <= found["params"].keys()
+    with pytest.raises(ValueError, match="'strength'"):
+        describe_method(Method("linear-probe", params={"strength": 2}), PIXELS)
