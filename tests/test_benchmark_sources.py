@@ -89,6 +89,16 @@ def test_classes_that_a_checkpoint_was_trained_on_or_chosen_by_refuse_the_run(ch
     refuse_seen(Backbone(str(checkpoint)), [measured(Dataset(str(tmp_path / "data")), False)])
 
 
+def test_images_that_a_checkpoint_was_trained_on_are_known_under_other_names_and_numbers(tmp_path):
+    images = prepared(tmp_path / "data", {"test": ["1", "2", "3"]}, n=10)
+    seen = LabeledImages(images[:20], np.repeat([7, 8], 10))
+    config = TrainConfig(n_episodes=1, n_way=2, n_query=2, val_n_episodes=5)
+    MetaTrainer("conv4", "prototypical", config).fit(seen, None, out=tmp_path / "run", progress=False)
+    one = measured(Dataset(str(tmp_path / "data")), False)
+    with pytest.raises(LeakError, match=r"2 classes of data were trained on, or chosen by, in .*, e.g. 1, 2; measure"):
+        refuse_seen(Backbone(str(tmp_path / "run" / "best.safetensors")), [one])
+
+
 def test_words_name_the_same_class_in_other_data_and_numbers_do_not(tmp_path):
     prepared(tmp_path / "one", {"train": ["wolf", "1"], "val": ["c", "2"], "test": ["d", "e"]})
     prepared(tmp_path / "two", {"test": ["wolf", "y"]})

@@ -1,7 +1,7 @@
 import numpy as np
 
 from fewshot import LabeledImages
-from fewshot.data.digest import digest_images
+from fewshot.data.digest import digest_classes, digest_images
 from tests.training_data import TRAIN
 
 
@@ -18,3 +18,15 @@ def test_the_digest_is_of_pixels_and_labels():
     assert len(others) == 3
     assert digest_images(LabeledImages(TRAIN.images, TRAIN.labels.astype(str))) != digest_images(TRAIN)
     assert digest_images(LabeledImages(np.asfortranarray(TRAIN.images), TRAIN.labels)) == digest_images(TRAIN)
+
+
+def test_a_class_is_known_by_its_images_in_any_order_and_under_any_name():
+    before, order = digest_classes(TRAIN), np.random.default_rng(0).permutation(len(TRAIN))
+    assert list(before) == list(dict.fromkeys(TRAIN.labels.tolist()))
+    names = np.array([f"name {label}" for label in TRAIN.labels.tolist()])
+    renamed = digest_classes(LabeledImages(TRAIN.images[order], names[order]))
+    assert {f"name {label}": content for label, content in before.items()} == renamed
+    images = TRAIN.images.copy()
+    images[0, 3, 3] ^= 1
+    after = digest_classes(LabeledImages(images, TRAIN.labels))
+    assert [label for label in before if before[label] != after[label]] == [TRAIN.labels[0]]

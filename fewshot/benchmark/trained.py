@@ -12,7 +12,7 @@ from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
 from fewshot.benchmark.tasks import describe, key_of
-from fewshot.data.digest import digest_images
+from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.checkpoint import Checkpoint
@@ -66,9 +66,12 @@ def refuse_seen(backbone: Backbone, data: Sequence[Measured]) -> None:
                 refuse_shared(one.dataset.name, classes, one.contents, seen, contents, where)
     if (path := _checkpoint(backbone)) is None:
         return
-    known = set(Checkpoint.open(path).training.get("classes", ()))
+    training = Checkpoint.open(path).training
+    known, images = set(training.get("classes", ())), set(training.get("images", ()))
     for one in data:
-        if shared := sorted(set(_words(one)) & known):
+        digests = digest_classes(one.data) if one.data.is_decoded else {}
+        same = [str(label) for label, content in digests.items() if content in images]
+        if shared := sorted((set(_words(one)) & known).union(same)):
             raise LeakError(
                 f"{len(shared)} classes of {one.dataset.name} were trained on, or chosen by, in {path}, "
                 f"e.g. {', '.join(shared[:3])}; measure on other classes"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
+from fewshot.data.duplicates import hash_contents
 from fewshot.data.images import LabeledImages
 
 
@@ -21,3 +23,19 @@ def digest_images(data: LabeledImages) -> str:
         found.update(data.images[start : start + 4096].tobytes())
     found.update("\n".join(map(repr, data.labels.tolist())).encode())
     return found.hexdigest()
+
+
+def digest_classes(data: LabeledImages) -> dict[Any, str]:
+    """Return, for each class, the SHA-256 of its decoded images in any order, whatever the class is called.
+
+    Examples
+    --------
+    >>> from fewshot import digits
+    >>> len(set(digest_classes(digits()).values()))
+    10
+    """
+    contents: dict[Any, set[str]] = {}
+    hashes = hash_contents(image.tobytes() for image in data.images)
+    for label, content in zip(data.labels.tolist(), hashes, strict=True):
+        contents.setdefault(label, set()).add(content)
+    return {label: hashlib.sha256("".join(sorted(own)).encode()).hexdigest() for label, own in contents.items()}

@@ -15,7 +15,7 @@ from torch import nn
 
 from fewshot.backbones import check_backbone, create_backbone, spec_of
 from fewshot.classifier import as_learner
-from fewshot.data.digest import digest_images
+from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.distributed import n_processes, process_group, rank, take_from_first
@@ -199,9 +199,14 @@ class MetaTrainer:
 
     def _training(self, train: LabeledImages, val: LabeledImages | None) -> dict[str, Any]:
         """Return what a checkpoint says of its training: so that nobody measures it on these classes."""
-        classes = [label for data in (train, val) if data is not None for label in data.classes.tolist()]
+        both = [data for data in (train, val) if data is not None]
+        classes = [label for data in both for label in data.classes.tolist()]
         plain = all(isinstance(label, (str, int)) for label in classes)
-        return {"classes": classes if plain else [str(label) for label in classes], "began": self._began}
+        return {
+            "classes": classes if plain else [str(label) for label in classes],
+            "images": sorted({content for data in both for content in digest_classes(data).values()}),
+            "began": self._began,
+        }
 
     def _callbacks(self, folder: Path | None, progress: bool) -> list[Callback]:
         if rank() > 0:
