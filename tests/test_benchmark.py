@@ -28,6 +28,7 @@ from fewshot.benchmark.reference import LinearProbe
 from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
 from fewshot.registry import learner_class
+from tests.test_benchmark_sources import prepared
 
 GRID = {
     "shot": [1, 5],
@@ -177,18 +178,20 @@ def test_a_mistake_is_found_before_anything_is_trained_or_written(tmp_path, monk
 
     monkeypatch.setattr(run, "train_backbone", train)
     monkeypatch.setitem(sys.modules, "ray", None)
-    trained = {"backbone": "conv4", "train_on": "glyphs"}
+    data = str(tmp_path / "data")
+    prepared(data, {"train": list("abcde"), "val": list("fghij"), "test": list("klmno")})
+    trained = {"backbone": "conv4", "train_on": data}
     for changes, options, said in (
         ({"learners": [{"learner": "protypical"}]}, {}, "no learner is called"),
         ({"learners": [{"learner": "forgetful"}]}, {}, "no attribute of that name; keep it as self.strength"),
         ({"learners": [{"learner": "feat", "d": 64}]}, {}, "must be trained first"),
-        ({"backbones": [{"backbone": "conf4", "train_on": "glyphs"}]}, {}, "no backbone is called 'conf4'"),
+        ({"backbones": [{"backbone": "conf4", "train_on": data}]}, {}, "no backbone is called 'conf4'"),
         ({"backbones": [trained, {"backbone": "convv"}]}, {}, "no backbone is called 'convv'"),
         ({"backbones": [{**trained, "learner": "protypical"}]}, {}, "no learner is called 'protypical'"),
         ({"backbones": [{**trained, "train_on": "digits"}]}, {}, "digits has no split 'train'"),
         ({}, {"executor": "ray"}, "ray is missing"),
     ):
-        grid = {**GRID, "datasets": [{"source": "glyphs"}], "backbones": [trained], "query": 2, **changes}
+        grid = {**GRID, "datasets": [{"source": data}], "backbones": [trained], "query": 1, "shot": 1, **changes}
         with pytest.raises((ValueError, MissingExtraError), match=said):
             bench(tmp_path / "out", grid, **options)
     with pytest.raises(ValueError, match="the learner 'own' is that of a checkpoint, and no backbone is one"):

@@ -46,6 +46,7 @@ def test_names_come_from_what_they_name_and_the_first_learner_is_the_baseline():
             r"no field is called 'nway'",
         ),
         ({"backbones": [{"backbone": "conv4", "train_on": "glyphs", "img_size": 5}]}, r"trained from the start"),
+        ({"learners": [{"learner": "own", "metric": "dot"}]}, r"has its parameters; leave metric out"),
         ({"backbones": [{"backbone": "conv4", "weights": 3}]}, r"weights is 3; expected a text"),
         ({"backbones": [{"backbone": "pixels", "img_size": 3}]}, r"'pixels' embeds nothing; leave img_size out"),
         ({"datasets": [{"source": "digits", "name": ["x"]}]}, r"name is \['x'\]; expected a text"),

@@ -120,6 +120,8 @@ class Method:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.learner == OWN and self.params:
+            raise ValueError(f"the learner of a checkpoint has its parameters; leave {', '.join(self.params)} out")
         given = ", ".join(f"{key}={value}" for key, value in self.params.items())
         object.__setattr__(self, "name", self.name or (f"{self.learner} ({given})" if given else self.learner))
 

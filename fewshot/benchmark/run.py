@@ -16,7 +16,7 @@ import pandas as pd
 from fewshot.benchmark.embeddings import Embedded, Embeddings
 from fewshot.benchmark.frozen import check_frozen, freeze, write_frozen
 from fewshot.benchmark.grid import OWN, Backbone, Grid
-from fewshot.benchmark.methods import describe_method, has_own, script_of
+from fewshot.benchmark.methods import describe_method, has_own, make_learner, script_of
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
@@ -134,9 +134,10 @@ class _Run:
                 "as a backbone, or train one with train_on = ..."
             )
         for method in self.grid.learners:
+            describe_method(method, self.grid.backbones[0])
             for backbone in self.grid.backbones:
-                if method.learner != OWN or (has_own(backbone) and not backbone.train_on):
-                    describe_method(method, backbone)
+                if method.learner == OWN and has_own(backbone) and not backbone.train_on:
+                    make_learner(method, backbone, None)
 
     def _answer(self, workers: Executor, embedded: Sequence[Embedded]) -> list[Row]:
         units: list[Unit] = []
