@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
@@ -23,6 +24,7 @@ ENTRY_POINT_GROUP = "fewshot.learners"
 #: Environment variable of files and modules with learners, separated as paths are: so that new processes find them too.
 PLUGINS = "FEWSHOT_PLUGINS"
 _LEARNERS: dict[str, type[Learner]] = {}
+_discovering, _discovered = threading.RLock(), False
 
 
 def register_learner(name: str) -> Callable[[L], L]:
@@ -60,16 +62,24 @@ def register_learner(name: str) -> Callable[[L], L]:
     return register
 
 
-@cache
 def _discover() -> None:
-    """Import every module of ``fewshot.learners`` and every entry point of the group, once."""
-    package = importlib.import_module("fewshot.learners")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"fewshot.learners.{module.name}")
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        point.load()
-    for plugin in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
-        _load(plugin)
+    """Import every module of ``fewshot.learners``, every entry point of the group and every plug-in, once."""
+    global _discovered
+    with _discovering:
+        if _discovered:
+            return
+        _discovered = True  # while it is going on, too: what is imported may ask for the learners that there are
+        try:
+            package = importlib.import_module("fewshot.learners")
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"fewshot.learners.{module.name}")
+            for point in entry_points(group=ENTRY_POINT_GROUP):
+                point.load()
+            for plugin in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+                _load(plugin)
+        except BaseException:
+            _discovered = False
+            raise
 
 
 def add_plugin(plugin: str) -> None:

@@ -120,6 +120,20 @@ def test_embeddings_are_shared_through_a_cache(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(without_times(two), without_times(one))
 
 
+def test_what_a_toml_file_holds_is_a_grid_and_a_folder_of_other_things_no_place_for_results(tmp_path):
+    frame = run_benchmark(GRID, executor="serial", progress=False)
+    assert len(frame) == 6
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"photos holds other files, such as 'a.txt'; choose an empty folder"):
+        bench(tmp_path / "photos")
+    with pytest.raises(ValueError, match=r"a.txt is a file; expected a folder"):
+        bench(tmp_path / "photos" / "a.txt")
+    with pytest.raises(ValueError, match="no learner is called"):
+        bench(tmp_path / "new", {**GRID, "learners": [{"learner": "protypical"}]})
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_grid_may_grow_in_its_folder(tmp_path):
     one = bench(tmp_path)
     more = bench(tmp_path, {**GRID, "shot": [1, 3, 5]})
@@ -160,7 +174,7 @@ def test_a_learner_that_cannot_be_is_an_error_before_anything_runs(tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             bench(tmp_path / "out", {**GRID, "learners": [learner]})
-    assert not list((tmp_path / "out" / "units").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mistake_is_found_before_anything_is_trained_or_written(tmp_path, monkeypatch):

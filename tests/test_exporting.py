@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, OwnEmbedder, digits, export
+from fewshot import Embedder, FewShotImageClassifier, LabeledImages, MatchingLearner, OwnEmbedder, digits, export
 from fewshot.artifact import read_artifact
 from fewshot.errors import ArtifactError, MissingExtraError, UnknownNameError
 from fewshot.exporting import folder, network, quantized
@@ -251,12 +251,20 @@ def test_what_is_no_collection_to_calibrate_with(model, tmp_path, calibration):
         export(model, tmp_path / "d", "int8", support=SUPPORT, gate=GATE, calibration=calibration)
 
 
+@pytest.mark.parametrize("what", ["support", "gate"])
+@pytest.mark.parametrize("given", ["others", DATA.images, 3, (1, 2, 3)])
+def test_what_is_no_images_with_labels(model, tmp_path, what, given):
+    with pytest.raises(TypeError, match=rf"{what} is of type \w+; expected \(images, labels\), or LabeledImages"):
+        export(model, tmp_path / "d", "int8", **{"support": SUPPORT, "gate": GATE, what: given})
+
+
 @pytest.mark.parametrize("learner", ["prototypical", "matching", "simpleshot"])
 def test_the_support_of_int8_may_come_in_another_order_but_not_be_another(embedder, tmp_path, monkeypatch, learner):
     monkeypatch.setattr(quantized, "quantize", lambda path, out, pixels: out.write_bytes(path.read_bytes()))
     monkeypatch.setattr(quantized, "measure", lambda *arguments: [{"loss": [0.0, 0.0]}])
     model = FewShotImageClassifier(embedder, learner, progress=False).fit(*SUPPORT)
-    export(model, tmp_path / "d", "int8", support=(SUPPORT[0][::-1], SUPPORT[1][::-1]), gate=GATE)
+    backwards = LabeledImages(SUPPORT[0][::-1], SUPPORT[1][::-1])
+    export(model, tmp_path / "d", "int8", support=backwards, gate=LabeledImages(*GATE))
     np.testing.assert_array_equal(load(tmp_path / "d").n_support_, np.bincount(SUPPORT[1]))
     one = np.concatenate([SUPPORT[0][:39], KNOWN.images[SUPPORT[1][39] == KNOWN.labels][-1:]])
     with pytest.raises(ValueError, match=f"has other images of {SUPPORT[1][39]}"):

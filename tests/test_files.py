@@ -36,3 +36,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, when):
 def test_the_digest_of_a_file_is_its_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert digest(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_folder_is_no_file_to_write_and_is_named(tmp_path):
+    with pytest.raises(IsADirectoryError, match=f"'{tmp_path}'"), replacing(tmp_path):
+        raise AssertionError("nothing is computed for it")

@@ -9,11 +9,9 @@ from fewshot import Learner, PrototypicalLearner, list_learners, register_learne
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """A registry that may be written to."""
+    """A registry that may be written to, and that looks for learners anew."""
     monkeypatch.setattr(registry, "_LEARNERS", dict(registry._LEARNERS))
-    registry._discover.cache_clear()
-    yield
-    registry._discover.cache_clear()
+    monkeypatch.setattr(registry, "_discovered", False)
 
 
 def test_the_built_in_learners_are_found():
@@ -52,6 +50,29 @@ def test_an_installed_plug_in_is_found_through_its_entry_point(tmp_path):
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert run.stdout.split() == ["a_plug_in", "b"], run.stderr
+
+
+def test_a_plug_in_may_use_its_own_learner_while_it_is_imported(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        PLUG_IN + 'from fewshot import FewShotClassifier\nFewShotClassifier("plugged").fit([[0.0]], ["a"])\n'
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", "from fewshot import list_learners; assert 'plugged' in list_learners()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, registry.PLUGINS: str(path)},
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_plug_in_that_cannot_be_loaded_is_an_error_each_time(tmp_path, monkeypatch, fresh):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.setenv(registry.PLUGINS, str(tmp_path / "broken.py"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"broken.py cannot be loaded \(ZeroDivisionError"):
+            list_learners()
 
 
 def test_a_name_is_held_by_one_class(fresh):

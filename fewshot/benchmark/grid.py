@@ -243,7 +243,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     try:
         return kind(**values)
     except TypeError as error:
-        raise ValueError(f"{where}: {error}".replace("__init__() ", "")) from error
+        raise ValueError(f"{where}: {error}".replace(".__init__()", "")) from error
 
 
 def _method(values: Any) -> Method:

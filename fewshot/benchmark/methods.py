@@ -50,7 +50,7 @@ def make_learner(
     try:
         return ready_learner(kind(**params))
     except TypeError as error:
-        raise ValueError(f"learner {method.name!r}: {error}".replace("__init__() ", "")) from error
+        raise ValueError(f"learner {method.name!r}: {error}".replace(".__init__()", "")) from error
 
 
 def has_own(backbone: Backbone) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,11 +28,12 @@ from fewshot.manifest import command_line, manifest
 from fewshot.progress import progress_bar
 
 #: Files of a folder of results.
+FOLDERS = ("embeddings", "units")
 RESULTS, MARKDOWN, REPORT, EPISODES, FACTS = "results.csv", "results.md", "report.html", "episodes.json", "results.json"
 
 
 def run_benchmark(
-    grid: Grid | str | Path,
+    grid: Grid | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
     *,
     executor: str = "joblib",
@@ -45,8 +46,8 @@ def run_benchmark(
 
     Parameters
     ----------
-    grid : Grid or path
-        What is compared; a TOML file, see ``fewshot bench --help``.
+    grid : Grid, mapping or path
+        What is compared; a TOML file, see ``fewshot bench --help``, or what stands in one.
     out : path, optional
         A folder for ``results.csv``, ``results.md``, ``report.html``, ``results.json`` with the manifest, and the
         frozen ``episodes.json``; what is there already is not done again. By default nothing is kept.
@@ -75,16 +76,16 @@ def run_benchmark(
 
     Examples
     --------
-    >>> from fewshot.benchmark.grid import Grid
-    >>> grid = Grid.from_dict({
+    >>> grid = {
     ...     "datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}],
     ...     "learners": [{"learner": "prototypical"}, {"learner": "matching"}], "shot": [1], "episodes": 20,
-    ... })
+    ... }
     >>> frame = run_benchmark(grid, executor="serial", progress=False)
     >>> frame["learner"].tolist(), bool((frame["accuracy"] > 0.5).all())
     (['prototypical', 'matching'], True)
     """
-    grid = grid if isinstance(grid, Grid) else Grid.from_toml(grid)
+    if not isinstance(grid, Grid):
+        grid = Grid.from_dict(grid) if isinstance(grid, Mapping) else Grid.from_toml(grid)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}; expected at least 1")
     with _folder(out) as folder:
@@ -113,6 +114,8 @@ class _Run:
         self._check()
         workers = make_executor(executor, jobs)
         try:
+            for name in FOLDERS:
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
             backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
             write_frozen(frozen, own)  # what refuses a run leaves that of the one before
             embedded = self.embeddings.make(workers, data, backbones, self._watch)
@@ -228,12 +231,12 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
     make: Callable[[], Any] = tempfile.TemporaryDirectory
     if out is None:
         with make() as name:
-            yield _prepared(Path(name))
-    else:
-        yield _prepared(Path(out))
-
-
-def _prepared(folder: Path) -> Path:
-    for name in ("embeddings", "units"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return folder
+            yield Path(name)
+        return
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; expected a folder for the results")
+    others = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if others and not {EPISODES, *FOLDERS} & set(others):
+        raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+    yield folder

@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainingInterrupted as stopped:
         return _say(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
-        return _say("interrupted", 130)
+        goes_on = options.command in ("annotate", "bench")
+        return _say("interrupted" + ("; the same command goes on where it was" if goes_on else ""), 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         sys.stderr.close()
         return 0

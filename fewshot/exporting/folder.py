@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.items import as_items
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
@@ -41,9 +43,9 @@ def export(
     folder: str | Path,
     quantize: str | None = None,
     *,
-    support: tuple[Any, Any] | None = None,
+    support: tuple[Any, Any] | LabeledImages | None = None,
     calibration: Any = None,
-    gate: tuple[Any, Any] | None = None,
+    gate: tuple[Any, Any] | LabeledImages | None = None,
     max_loss: float = 0.01,
 ) -> None:
     """Write a classifier to a folder that `fewshot.runtime.load` reads without torch, or replace the one there.
@@ -61,12 +63,12 @@ def export(
     quantize : {"int8"}, optional
         Weights and activations of 8 bits: about a third of the size. Embeddings are then others, so the encoder has a
         fingerprint of its own and embeds the support anew.
-    support : (images, labels), optional
+    support : (images, labels) or LabeledImages, optional
         For ``quantize``: all images that the classifier has learned; it keeps their embeddings alone.
     calibration : collection of images, optional
         For ``quantize``: what the ranges of activations are measured on; by default the support, or 256 images spread
         over it. A hundred images like those that it will see are enough.
-    gate : (images, labels), optional
+    gate : (images, labels) or LabeledImages, optional
         For ``quantize``: images of five classes or more, 20 of each; classes that the classifier has not learned. The
         accuracy of both encoders is measured on the same 5-way episodes of them, of one shot and of five.
     max_loss : float, default=0.01
@@ -77,7 +79,8 @@ def export(
     MissingExtraError
         If onnx or onnxruntime is missing.
     TypeError
-        If the learner or its labels are none that a device can hold, or calibration is no collection of images.
+        If the learner or its labels are none that a device can hold, support or gate no images with labels, or
+        calibration no collection of images.
     ValueError
         If a parameter is missing or out of range, or the support is not what was learned.
     LeakError, TooSmallError
@@ -158,7 +161,7 @@ def _checked(quantize: str | None, support: Any, gate: Any, memory: Memory) -> _
             "gate is missing: int8 is only as good as what it was measured on; pass gate=(images, labels), five "
             "classes or more that were not learned, 20 images of each"
         )
-    images, labels = labelled(*support)
+    images, labels = _labelled("support", support)
     y = check_labels(labels, len(images), memory.classes)
     found, expected = (
         dict(zip(*(part.tolist() for part in pair), strict=True))
@@ -170,9 +173,18 @@ def _checked(quantize: str | None, support: Any, gate: Any, memory: Memory) -> _
                 f"support has {found.get(label, 0)} images of {label!r} and the classifier has learned "
                 f"{expected.get(label, 0)}; give all that was learned, and nothing else"
             )
-    held_out = labelled(*gate)
+    held_out = _labelled("gate", gate)
     _check_gate(held_out[1], memory)
     return (images, y), held_out
+
+
+def _labelled(what: str, given: Any) -> tuple[Any, Any]:
+    """Return images and labels, of `LabeledImages` or of a pair."""
+    if isinstance(given, LabeledImages):
+        return labelled(given, None)
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+        raise TypeError(f"{what} is of type {type(given).__name__}; expected (images, labels), or LabeledImages")
+    return labelled(*given)
 
 
 def _check_gate(labels: Any, memory: Memory) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Neighbour:
     id: str
     label: Any
     similarity: float
-    thumbnail: bytes
+    thumbnail: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Answer:
     margin: float
     rejected: bool
     neighbours: list[Neighbour]
-    thumbnail: bytes
+    thumbnail: bytes = field(repr=False)
     error: ImageDecodeError | None = None
 
 
