@@ -133,8 +133,9 @@ def test_an_unreadable_image_is_left_out_of_the_support_on_request(broken):
 @pytest.mark.parametrize("on_error", ["skip", "unknown"])
 def test_an_unreadable_query_is_answered_with_unknown(on_error, broken, recwarn):
     images, labels = photos(2)
-    model = FewShotImageClassifier(quick_embedder(), on_error=on_error).fit(images, labels)
+    model = FewShotImageClassifier(quick_embedder()).fit(images, labels).set_params(on_error=on_error)
     assert model.predict([images[0], broken]).tolist() == [labels[0], "unknown"]
+    assert model.embedder_.on_error == "raise"  # as it was: others may use it
     assert model.predict_proba([broken]).tolist() == [[0.5, 0.5]]
     assert model.set_params(unknown_label="?").predict([broken]).tolist() == ["?"]
     assert not recwarn.list

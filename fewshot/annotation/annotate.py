@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Set, Sized
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice, zip_longest
 from typing import Any
@@ -130,22 +129,12 @@ def _named(number: int, item: Any) -> tuple[str, Any]:
     return os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(number), item
 
 
-@contextmanager
-def _unchanged(model: FewShotImageClassifier) -> Iterator[None]:
-    """Put back what answering in another way than the model's own has set in its parts."""
-    embedder, classifier = model.embedder_, model.classifier_
-    on_error, on_invalid = embedder.on_error, classifier.on_invalid
-    try:
-        yield
-    finally:
-        embedder.set_params(on_error=on_error)
-        classifier.set_params(on_invalid=on_invalid)
-
-
 def _annotate(model: FewShotImageClassifier, names: list[str], items: list[Any]) -> list[Annotation]:
-    with _unchanged(model):
-        classifier, embedded = model.answering("unknown"), model.embed_queries(items, "unknown")
+    embedded, classifier = model.embed_queries(items, "unknown"), model.answering("unknown")
+    try:
         return list(_annotations(classifier, embedded, model.embedder_.fingerprint, names))
+    finally:
+        model.answering()  # as the model says again
 
 
 def _annotations(

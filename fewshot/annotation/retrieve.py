@@ -86,20 +86,14 @@ def retrieve(
     >>> retrieve(model, store, data.images[55:56], k=2)[0][0].id
     '5'
     """
-    return classify_and_retrieve(model, store, items, k, where, by_label)[1]
+    _, found, _ = classify_and_retrieve(model, store, items, k, where, by_label)
+    return found
 
 
 def classify_and_retrieve(
     model: FewShotImageClassifier, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
-) -> tuple[list[Any], list[list[Retrieved]]]:
-    """Return what `predict` and what `retrieve` answer, of images that are embedded once."""
-    return find(model, store, items, k, where, by_label)[:2]
-
-
-def find(
-    model: FewShotImageClassifier, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
 ) -> tuple[list[Any], list[list[Retrieved]], list[ImageDecodeError]]:
-    """Return what `classify_and_retrieve` does, and why images could not be read."""
+    """Return what `predict` and what `retrieve` answer, of images that are embedded once, and why some are not read."""
     store.check_embedder(model.embedder_.fingerprint)
     items, conditions = as_items(items), check_where(where)
     classifier, embedded = model.answering(), model.embed_queries(items)

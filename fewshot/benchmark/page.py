@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fewshot.benchmark.grid import LINEAR_PROBE
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.table import MARKS, MEANING, METHOD, Row, marks, mean_ranks, setting
+from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, names, setting
 from fewshot.benchmark.tasks import sampler_of
 from fewshot.data.preprocess import Preprocessing
 from fewshot.report.comparison import accuracy_dots, accuracy_lines, accuracy_map
@@ -130,10 +129,9 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
         sizes = (first.way, first.shot, first.seed)
         own = [row for row in own if (row.unit.way, row.unit.shot, row.unit.seed) == sizes]
         best = max(own, key=lambda row: row.accuracies.mean())
-        line = {**best.found, "gradient": best.unit.method.learner == LINEAR_PROBE, "external": best.external}
-        method = f"{best.unit.method.name} {marks(line, *METHOD)}".strip()
-        backbone = f"{best.unit.backbone.name} {marks(line, 'external')}".strip()
-        name = f"{dataset}: {method}, {backbone}, {setting(best.unit.way, best.unit.shot)}"
+        unit = best.unit
+        backbone, method = names({"backbone": unit.backbone.name, "learner": unit.method.name, **best.marked})
+        name = f"{dataset}: {method}, {backbone}, {setting(unit.way, unit.shot)}"
         if best.found["confusion"]:
             classes = best.found["classes"]
             page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name,
@@ -185,8 +183,8 @@ def _named(summary: pd.DataFrame) -> pd.DataFrame:
     lines = summary.to_dict("records")
     return summary.assign(
         setting=[setting(line["way"], line["shot"]) for line in lines],
-        method=[f"{line['learner']} {marks(line, *METHOD)}".strip() for line in lines],
-        backbone=[f"{line['backbone']} {marks(line, 'external')}".strip() for line in lines],
+        method=[names(line)[1] for line in lines],
+        backbone=[names(line)[0] for line in lines],
     )
 
 

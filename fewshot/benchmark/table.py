@@ -56,6 +56,15 @@ class Row:
         """Of each episode."""
         return np.array(self.found["accuracies"])
 
+    @property
+    def marked(self) -> dict[str, bool]:
+        """Which of the `MARKS` it has."""
+        return {
+            "transductive": bool(self.found.get("transductive", False)),
+            "external": self.external,
+            "gradient": self.unit.method.learner == LINEAR_PROBE,
+        }
+
 
 def tidy(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
     """Return a row a unit.
@@ -88,9 +97,7 @@ def tidy(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
                 line["change"], line["change_ci95"] = mean_and_ci95(row.accuracies - other.accuracies)
         line |= {
             "episodes": unit.episodes,
-            "transductive": bool(row.found.get("transductive", False)),
-            "external": row.external,
-            "gradient": unit.method.learner == LINEAR_PROBE,
+            **row.marked,
             "batch_statistics": False,  # `Embedder` takes the running ones, of training
             "ms_per_episode": row.found.get("ms_per_episode", np.nan),
             "error": row.error,
@@ -121,9 +128,7 @@ def pooled(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
         change = (np.nan, np.nan) if other is None else mean_and_ci95(accuracies - other)
         line["change"], line["change_ci95"] = change
         line |= {
-            "transductive": bool(first.found["transductive"]),
-            "external": first.external,
-            "gradient": first.unit.method.learner == LINEAR_PROBE,
+            **first.marked,
             "ms_per_episode": float(np.mean([row.found["ms_per_episode"] for row in groups[place]])),
         }
         lines.append(line)
@@ -147,9 +152,13 @@ def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(ranks).rename_axis("learner").sort_values(list(ranks)[:1]) if ranks else pd.DataFrame()
 
 
-def marks(line: Mapping[str, Any], *which: str) -> str:
-    """Return those of some marks that a row has."""
-    return "".join(MARKS[what] for what in which if line[what])
+def names(line: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the backbone and the learner of a row, with their marks."""
+    backbone, learner = (
+        f"{line[name]} {''.join(MARKS[mark] for mark in own if line[mark])}".strip()
+        for name, own in (("backbone", ("external",)), ("learner", METHOD))
+    )
+    return backbone, learner
 
 
 def setting(way: int, shot: int) -> str:
@@ -184,8 +193,7 @@ def to_markdown(frame: pd.DataFrame, baseline: str) -> str:
                 else f"{100 * line[value]:{sign}.1f} ± {100 * line[error]:.1f}"
                 for line in found
             ]  # fmt: skip
-            named = [f"{backbone} {marks(own, 'external')}", f"{learner} {marks(own, *METHOD)}"]
-            lines.append("| " + " | ".join([*(_cell(name.strip()) for name in named), *shown]) + " |")
+            lines.append("| " + " | ".join([*map(_cell, names(own)), *shown]) + " |")
         lines.append("")
     lines += [f"{mark} {MEANING[what]}  " for what, mark in MARKS.items() if frame[what].any()]
     return "\n".join(lines).rstrip() + "\n"

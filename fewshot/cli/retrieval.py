@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fewshot.annotation.retrieve import find
+from fewshot.annotation.retrieve import classify_and_retrieve
 from fewshot.annotation.table import as_unicode, import_records, table_facts
 from fewshot.annotation.work import annotate_folder
 from fewshot.cli.models import as_label, list_paths, n_images
@@ -54,7 +54,7 @@ def search(options: argparse.Namespace) -> int:
         raise ValueError(
             f"--where names {others[0]!r}, which {options.table} has not; expected one of {', '.join(sorted(columns))}"
         )
-    _, matches, errors = find(model, store, paths, options.k, where, options.by_label)
+    _, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
     rows: list[dict[str, Any]] = [
         {
             "image": as_unicode(path),

@@ -57,7 +57,7 @@ class FewShotRetriever:
         where : dict, optional
             Only records with these values; see `Store.search`.
         """
-        labels, found = classify_and_retrieve(self.model, self.store, queries, self.k, where, self.by_label)
+        labels, found, _ = classify_and_retrieve(self.model, self.store, queries, self.k, where, self.by_label)
         documents = [
             Document(id=f"{i}/{match.id}", content=match.id, score=match.similarity, meta=match.facts())
             for i, own in enumerate(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +21,7 @@ from fewshot.learners.base import Learner
 from fewshot.model import saving
 from fewshot.model.defaults import default_learner, make_embedder
 from fewshot.model.editing import ImageEditingMixin, trimmed
-from fewshot.model.inputs import labelled, leave_out_unread, names_of, on_invalid, on_unread
+from fewshot.model.inputs import embed_quietly, labelled, leave_out_unread, names_of, on_invalid, on_unread
 from fewshot.model.insight import InsightMixin
 from fewshot.pickling import VersionedPickle
 from fewshot.support import Support
@@ -244,11 +243,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     def embed_queries(self, X: Any, on_error: str | None = None, thumbnails: bool = False) -> Embedded:
         """Return the embeddings of queries, with what becomes of unreadable ones as `on_error`, or the model, says."""
         check_is_fitted(self)
-        self.embedder_.set_params(on_error=on_unread(on_error or self.on_error))
-        with warnings.catch_warnings():
-            # Each unreadable query is answered "unknown"; that is what was asked for.
-            warnings.filterwarnings("ignore", message=".*images could not be read.*")
-            return self.embedder_.embed(X, thumbnails=thumbnails)
+        return embed_quietly(self.embedder_, X, on_unread(on_error or self.on_error), thumbnails)
 
     def save(self, folder: str | Path, *, weights: str | None = None) -> None:
         """Write the classifier to a folder of JSON and safetensors, or replace the one that is there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from fewshot.data.decode import describe
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.batches import Embedded
+from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.items import as_items
 
 
@@ -74,6 +76,19 @@ def leave_out_unread(names: Sequence[str], labels: Any, embedded: Embedded) -> t
     thumbnails = [embedded.thumbnails[i] for i in rows] if embedded.thumbnails else []
     read = Embedded(embedded.embeddings[rows], [], thumbnails)
     return [names[i] for i in rows], [labels[i] for i in rows], read
+
+
+def embed_quietly(embedder: Embedder, X: Any, on_error: str, thumbnails: bool) -> Embedded:
+    """Return the embeddings of queries by an embedder that has, for this once, another ``on_error``."""
+    before = embedder.on_error
+    embedder.set_params(on_error=on_error)
+    try:
+        with warnings.catch_warnings():
+            # Each unreadable query is answered "unknown"; that is what was asked for.
+            warnings.filterwarnings("ignore", message=".*images could not be read.*")
+            return embedder.embed(X, thumbnails=thumbnails)
+    finally:
+        embedder.set_params(on_error=before)
 
 
 def on_unread(on_error: str) -> str:
