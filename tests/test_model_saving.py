@@ -13,6 +13,7 @@ from torch import nn
 from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, PrototypicalLearner, create_backbone
 from fewshot.artifact import size_of
 from fewshot.errors import ArtifactError, UnknownNameError
+from fewshot.model import saving
 from fewshot.randomness import seeded
 from fewshot.registry import learner_class, list_learners
 from tests.photographs import photos, quick_embedder, write_photos
@@ -175,6 +176,27 @@ def test_a_reader_gets_a_whole_classifier_while_another_saves(model, tmp_path):
         stop.set()
         writer.join()
     assert sizes <= {2, 3}
+
+
+def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_path, monkeypatch):
+    """Between verifying and reading another takes its place, and then the same: all files are there again."""
+    model.save(tmp_path / "model")
+    other = copy.copy(model).partial_fit(photos(1, seed=2)[0], ["new", "new"])
+    read, calls = saving.load_file, []
+
+    def gone_once(path, *rest):
+        calls.append(path)
+        if len(calls) == 1:
+            for one in (other, model):
+                one.save(tmp_path / "model")
+            raise FileNotFoundError(path)
+        return read(path, *rest)
+
+    monkeypatch.setattr(saving, "load_file", gone_once)
+    assert len(FewShotImageClassifier.load(tmp_path / "model").classes_) == 2
+    monkeypatch.setattr(saving, "load_file", lambda path: int("no number"))
+    with pytest.raises(ValueError, match="no number"):  # and not again without end, where nothing was written
+        FewShotImageClassifier.load(tmp_path / "model")
 
 
 def test_what_the_first_format_wrote_still_answers_the_same(tmp_path):
