@@ -18,7 +18,7 @@ from typing import Any
 
 from fewshot._version import __version__
 from fewshot.errors import ArtifactError
-from fewshot.files import digest, partial_beside, replacing, sync
+from fewshot.files import digest, partial_beside, replacing, sync, take_access
 
 try:
     import fcntl
@@ -222,6 +222,8 @@ def _write_part(
                 return entry
     with partial_beside(folder / f"{stem}{suffix}") as partial:
         write(partial)
+        with suppress(FileNotFoundError):  # a folder whose manifest is private stays so with all its files
+            take_access(partial, (folder / MANIFEST).stat())
         sync(partial)
         sha256, size = digest(partial), partial.stat().st_size
         path = folder / f"{stem}-{(key or sha256)[:16]}{suffix}"

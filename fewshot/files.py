@@ -5,17 +5,32 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+#: Links that are followed before they are taken for a loop, as in Linux.
+_LINKS = 40
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a file beside `path` to write to; it takes the place of `path` if the block succeeds.
 
-    A failure leaves what was there, and nothing else.
+    A failure leaves what was there, and nothing else. A file that is replaced keeps its mode and, where the system
+    allows it, its owner. A link stays: the file that it leads to is replaced, or made. What is no regular file (a pipe,
+    a device, ``/dev/stdout``) is never replaced: it is sent the whole content once the block succeeds.
+
+    Raises
+    ------
+    OSError
+        If `path` is a folder, a read-only file or a link that leads to itself, or cannot be written.
 
     Examples
     --------
@@ -26,26 +41,89 @@ def replacing(path: str | Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    if Path(path).is_dir():  # before anything is computed for it
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    with partial_beside(path) as partial:
+    # All of this before anything is computed for the file.
+    if (there := _status(path)) is not None and stat.S_ISDIR(there.st_mode):
+        raise _error(errno.EISDIR, path)
+    if is_special(path):
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder) / "partial"
+            yield partial
+            _send(partial, path)
+        return
+    if there is not None and not os.access(path, os.W_OK):
+        raise _error(errno.EACCES, path)
+    place = Path(os.path.realpath(path))
+    with partial_beside(place) as partial:
+        try:
+            # Until it has the mode of the old file, nobody else may read it.
+            handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if there is None else 0o600)
+        except OSError as error:
+            raise _error(error.errno, path) from None
+        os.close(handle)
         yield partial
-        os.replace(partial, path)
+        if there is not None:
+            take_access(partial, there)
+        os.replace(partial, place)
 
 
 @contextmanager
 def partial_beside(path: str | Path) -> Iterator[Path]:
     """Give a file beside `path` to write to, which no other thread or process has; it is gone after the block."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    # Part of the name only: names end at 255 bytes.
+    partial = path.with_name(f".{path.name[:48]}.{os.getpid()}-{threading.get_ident()}.partial")
+    partial.unlink(missing_ok=True)  # of a process of the same number that was killed
     try:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
 
 
+def take_access(path: str | Path, like: os.stat_result) -> None:
+    """Give a file the mode of another one and, where the system allows it, the owner and group."""
+    if hasattr(os, "chown"):
+        for owner, group in ((like.st_uid, -1), (-1, like.st_gid)):
+            with suppress(OSError):
+                os.chown(path, owner, group)
+    os.chmod(path, stat.S_IMODE(like.st_mode))
+
+
+def is_special(path: str | Path) -> bool:
+    """Whether a path is there and no regular file or folder, or stands for an open file of this process.
+
+    Examples
+    --------
+    >>> is_special(os.devnull)
+    True
+    """
+    there = _status(path)
+    return descriptor_of(path) is not None or not (
+        there is None or stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode)
+    )
+
+
+def descriptor_of(path: str | Path) -> int | None:
+    """Return the number of the open file that a path such as ``/dev/stdout`` stands for; None for any other path.
+
+    Examples
+    --------
+    >>> descriptor_of("table.csv") is None
+    True
+    """
+    own, current = rf"/dev/fd/(\d+)|/proc/{os.getpid()}(?:/task/\d+)?/fd/(\d+)", os.fspath(path)
+    for _ in range(_LINKS):
+        current = os.path.join(os.path.realpath(os.path.dirname(current)), os.path.basename(current))
+        if found := re.fullmatch(own, current):
+            return int(found[1] or found[2])
+        try:
+            current = os.path.join(os.path.dirname(current), os.readlink(current))
+        except (OSError, ValueError):
+            return None
+    return None
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all: a failure leaves what was there."""
+    """Write a UTF-8 file, whole or not at all: a failure leaves what was there; see `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -65,3 +143,32 @@ def digest(path: str | Path) -> str:
     """Return the SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _status(path: str | Path) -> os.stat_result | None:
+    """Return the status of what a path leads to; None where there is nothing."""
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _error(number: int | None, path: str | Path) -> OSError:
+    """Return the system's error about a path; Python makes it the right subclass."""
+    number = number or errno.EIO
+    return OSError(number, os.strerror(number), os.fspath(path))
+
+
+def _send(partial: Path, path: str | Path) -> None:
+    """Write the content of a file to a pipe, a device or an open file of this process."""
+    number = descriptor_of(path)
+    if number in (1, 2):
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # what was printed before comes before
+    try:
+        handle = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
+        with os.fdopen(handle, "wb") as target, partial.open("rb") as source:
+            shutil.copyfileobj(source, target)
+    except OSError as error:
+        raise _error(error.errno, path) from None

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 
 import pyarrow.parquet as pq
 import pytest
@@ -123,3 +124,18 @@ def test_relative_paths_are_those_of_the_caller_and_the_same_work_as_absolute_on
     stop(("photos", "model", places[2]), monkeypatch)
     assert annotate_folder(*places, shard=3, progress=False)["resumed"] == 3
     assert pq.read_table(places[2]).equals(pq.read_table(places[2].with_name("whole.parquet")))
+
+
+def test_a_pipe_is_sent_the_table_and_nothing_is_left_beside_it(places, monkeypatch):
+    pipe, got = places[2].with_name("pipe"), places[2].with_name("got.parquet")
+    monkeypatch.setattr(work.tempfile, "tempdir", str(places[0].parent / "temporary"))
+    os.mkdir(work.tempfile.tempdir)
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.write_bytes(pipe.read_bytes()))
+    reader.start()
+    annotate_folder(places[0], places[1], pipe, shard=3, progress=False)
+    reader.join(30)
+    assert pq.read_table(got).num_rows == 12
+    assert pipe.is_fifo()
+    assert os.listdir(work.tempfile.tempdir) == []
+    assert sorted(os.listdir(pipe.parent)) == ["got.parquet", "model", "photos", "pipe", "temporary"]

@@ -396,3 +396,11 @@ for i in range(10**9):
             assert paths["memory"].read_bytes() == manifest["says"].encode() * 200_000
     write(folder, "two")
     assert read(folder)[0] == "two"
+
+
+def test_files_of_a_private_folder_stay_private(tmp_path):
+    write_artifact(tmp_path / "a", "index", {}, {"keys": (None, lambda path: path.write_text("1"))}, {})
+    for path in (tmp_path / "a").iterdir():
+        path.chmod(0o600)
+    write_artifact(tmp_path / "a", "index", {}, {"keys": (None, lambda path: path.write_text("2"))}, {})
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()} == {0o600}

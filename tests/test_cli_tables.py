@@ -1,3 +1,4 @@
+import argparse
 import csv
 import io
 import json
@@ -5,7 +6,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot.cli.tables import as_csv, as_json, as_table
+from fewshot.cli.tables import as_csv, as_json, as_table, give, is_piped
 
 ROWS = st.lists(
     st.fixed_dictionaries({"label": st.text(), "count": st.integers(), "share": st.floats(0, 1)}), min_size=1
@@ -29,3 +30,10 @@ def test_a_table_has_a_line_a_row_whatever_the_labels(rows):
 def test_numbers_stand_to_the_right_and_nothing_is_nothing():
     assert as_table([{"n": 5, "of": "x"}, {"n": 12, "of": "yy"}]) == " n  of\n 5  x\n12  yy\n"
     assert as_table([]) == ""
+
+
+def test_standard_output_by_another_name_is_standard_output(capfd):
+    options = argparse.Namespace(csv="/dev/stdout", json=None)
+    assert is_piped(options)
+    give([{"label": "a", "n": 1}], options)
+    assert capfd.readouterr().out == "label,n\na,1\n"

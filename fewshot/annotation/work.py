@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from fewshot.artifact import MANIFEST
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
 from fewshot.executors import Executor, Failure, make_executor
-from fewshot.files import sync, write_text
+from fewshot.files import is_special, sync, write_text
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.progress import progress_bar
 
@@ -93,7 +94,8 @@ def annotate_folder(
     digest = _digest(model)
     schema = _schema(_model(str(model), digest, device))
     parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
-    shards = out.with_name(f"{out.name}.shards")
+    # Beside a pipe or a device there is no place for shards, nor any use: its content cannot be read again.
+    shards = Path(tempfile.mkdtemp(prefix="fewshot-")) if is_special(out) else out.with_name(f"{out.name}.shards")
     _begin(shards, paths, shard, digest)
     missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
     runner = make_executor(executor, jobs or os.cpu_count() or 1)

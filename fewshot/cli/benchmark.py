@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewshot.benchmark.run import MARKDOWN, run_benchmark
 from fewshot.errors import MissingExtraError
+from fewshot.files import replacing
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -26,7 +27,9 @@ def bench(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     if options.parquet:
-        frame.to_parquet(options.parquet, index=False)
+        # Opened here: pyarrow takes no path that is not UTF-8.
+        with replacing(options.parquet) as partial, partial.open("wb") as file:
+            frame.to_parquet(file, index=False)
     print((Path(options.out) / MARKDOWN).read_text(encoding="utf-8"))
     failed = frame[frame["error"] != ""]
     print(f"written to {options.out}: report.html, results.csv")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewshot.files import write_text
+from fewshot.files import descriptor_of, write_text
 
 STANDARD_OUTPUT = "-"
 
@@ -29,7 +29,7 @@ def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: 
     """
     taken = False
     for target, text in ((options.csv, as_csv), (options.json, lambda rows: as_json(rows if whole is None else whole))):
-        if target == STANDARD_OUTPUT:
+        if _is_standard_output(target):
             print(text(rows), end="")
             taken = True
         elif target:
@@ -41,7 +41,7 @@ def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: 
 
 def is_piped(options: argparse.Namespace) -> bool:
     """Whether standard output belongs to a program: nothing else may go there."""
-    return STANDARD_OUTPUT in (options.csv, options.json)
+    return any(map(_is_standard_output, (options.csv, options.json)))
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -87,6 +87,10 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for line in cells
     )
     return "\n".join(lines) + "\n"
+
+
+def _is_standard_output(target: str | None) -> bool:
+    return target is not None and (target == STANDARD_OUTPUT or descriptor_of(target) == 1)
 
 
 def _cell(value: Any) -> str:
