@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 #: Links that are followed before they are taken for a loop, as in Linux.
 _LINKS = 40
@@ -172,3 +173,51 @@ def _send(partial: Path, path: str | Path) -> None:
             shutil.copyfileobj(source, target)
     except OSError as error:
         raise _error(error.errno, path) from None
+
+
+def open_regular(path: str | Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading; a pipe, a device or a folder is refused, and does not block.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    follow : bool, default=False
+        Whether it may be a symbolic link.
+
+    Raises
+    ------
+    OSError
+        If it is something else, or cannot be read.
+
+    Examples
+    --------
+    >>> open_regular(os.devnull)
+    Traceback (most recent call last):
+    OSError: [Errno 22] it is not a regular file: '/dev/null'
+    """
+    name = os.fspath(path)
+    if not follow and os.path.islink(name):
+        raise OSError(errno.ELOOP, "it is a link, and only a regular file is read", name)
+    # Without O_NONBLOCK opening a pipe would wait for a writer, before anything can be checked.
+    flags = ("O_RDONLY", "O_BINARY", "O_CLOEXEC", "O_NONBLOCK", *([] if follow else ["O_NOFOLLOW"]))
+    handle = os.open(name, sum(getattr(os, flag, 0) for flag in flags))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file", name)
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: str | Path, most: int, *, follow: bool = False) -> bytes:
+    """Return the content of a regular file of at most `most` bytes; see `open_regular`.
+
+    Raises
+    ------
+    OSError
+        If it is larger, something else, or cannot be read.
+    """
+    with open_regular(path, follow=follow) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, more than the {most} expected", os.fspath(path))
+        return file.read(size)

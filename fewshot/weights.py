@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Tensor, nn
 
+from fewshot.budget import within_budget
+from fewshot.content import MOST_NUMBERS, is_number, is_whole, is_word
 from fewshot.data.preprocess import Preprocessing
-from fewshot.embedding.checkpoint import Checkpoint, describe_training
+from fewshot.embedding.checkpoint import Checkpoint, bytes_of, describe_training
+from fewshot.errors import UnknownNameError
 from fewshot.files import replacing, sync
 from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
-from fewshot.stored import write_tensors
+from fewshot.stored import read_tensors, write_tensors
+
+#: The largest whole number that a file may give to a learner; of what is done or made so often, fewer.
+MOST_WHOLE = 1 << 31
+MOST_ROUNDS = {"n_iterations": 10_000, "n_steps": 1_000, "n_prototypes": 10_000}
 
 
 def save_weights(
@@ -53,13 +60,19 @@ def describe_learner(learner: Learner) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If it cannot be built from them; see `Learner.arguments`.
+        If it cannot be built from them, see `Learner.arguments`, or one is nothing that a file may give to a learner.
     """
-    return {"name": learner.name, "params": learner.arguments()}
+    params = learner.arguments()
+    if fault := _fault_of_params(type(learner), params):
+        raise TypeError(f"{type(learner).__name__} cannot be saved: {fault}")
+    return {"name": learner.name, "params": params}
 
 
 def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learner:
     """Return the learner that `describe_learner` described, with `weights` and in evaluation mode.
+
+    Anyone may have written the description, so it only gives a registered name, and plain arguments of the types that
+    its constructor takes.
 
     Raises
     ------
@@ -69,12 +82,53 @@ def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         If its arguments or its weights are not those of that learner.
     """
     try:
-        learner = learner_class(described["name"])(**described["params"])
+        if set(described) != {"name", "params"}:
+            raise ValueError("expected name and params")
+        kind, params = learner_class(described["name"]), described["params"]
+        if fault := _fault_of_params(kind, params):
+            raise ValueError(fault)
+        for name, value in weights.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise ValueError(f"its weight {name!r:.40} is not finite")
+        with within_budget(bytes_of(weights)):
+            learner = kind(**params)
         learner.load_state_dict(dict(weights))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except UnknownNameError:
+        raise
+    except Exception as error:  # also of the constructor of a plug-in
         reason = " ".join(str(error).split())
         raise ValueError(f"the learner {described!r:.200} cannot be built as it was saved ({reason:.200})") from error
     return learner.eval()
+
+
+def _fault_of_params(kind: type[Learner], params: Any) -> str | None:
+    """Return which argument a file may not give to a learner; None where all are plain, and of the types it takes."""
+    if not isinstance(params, Mapping):
+        return f"its arguments are {params!r:.60}"
+    expected = inspect.signature(kind).parameters
+    for name, value in params.items():
+        if name not in expected:
+            return f"it takes no argument {name!r:.40}"
+        annotation = inspect.formatannotation(expected[name].annotation).replace("'", "")
+        types = {part.partition("[")[0].strip() for part in annotation.split("|")}
+        if not any(check(value) for of, check in _PLAIN.items() if of in types or not types & _PLAIN.keys()):
+            return f"its argument {name}={value!r:.60} is not plain, or not {annotation}"
+        if is_whole(value) and value > MOST_ROUNDS.get(name, MOST_WHOLE):
+            return f"its argument {name} is {value}; expected at most {MOST_ROUNDS.get(name, MOST_WHOLE)}"
+    return None
+
+
+#: Plain values by the annotation of the argument that takes them.
+_PLAIN: dict[str, Any] = {
+    "None": lambda value: value is None,
+    "bool": lambda value: isinstance(value, bool),
+    "int": is_whole,
+    "float": is_number,
+    "str": is_word,
+    "Sequence": lambda value: (
+        isinstance(value, (list, tuple)) and len(value) <= MOST_NUMBERS and all(map(is_number, value))
+    ),
+}
 
 
 def load_learner(path: str | Path) -> Learner:
@@ -113,10 +167,7 @@ def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None 
     ValueError
         If the file is damaged, or the names or shapes of its weights do not fit; nothing is changed then.
     """
-    try:
-        loaded = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole file of weights: {error}") from error
+    loaded, _ = read_tensors(path)
     parts = [("backbone.", backbone)] + ([("learner.", learner)] if learner is not None else [])
     expected = {prefix + name: tuple(value.shape) for prefix, m in parts for name, value in m.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in loaded.items() if learner is not None or k.startswith("backbone.")}

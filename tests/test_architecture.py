@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
     {"_version", "errors", "estimator_checks", "parameters"},
     {"randomness", "episodes", "unknown", "files", "pickling", "manifest", "progress", "heap", "locks", "labels"}
-    | {"approximate", "ranking", "rows"},
+    | {"approximate", "ranking", "rows", "content", "budget"},
     {"registry", "similarity", "memory", "statistics", "data", "backbones", "checks", "report", "distributed"}
     | {"artifact", "support", "stored"},
     {"learners.base", "snapshot", "replacement", "editing", "transduction", "executors", "runtime"},

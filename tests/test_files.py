@@ -7,7 +7,16 @@ import threading
 
 import pytest
 
-from fewshot.files import descriptor_of, digest, is_special, partial_beside, replacing, write_text
+from fewshot.files import (
+    descriptor_of,
+    digest,
+    is_special,
+    open_regular,
+    partial_beside,
+    read_regular,
+    replacing,
+    write_text,
+)
 
 
 def mode(path):
@@ -185,3 +194,22 @@ def test_a_long_name_and_the_leavings_of_a_killed_process_are_no_hindrance(tmp_p
     left.write_text("of another")
     write_text(path, "x")
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_only_regular_files_are_opened_and_none_is_waited_for(tmp_path):
+    (tmp_path / "file").write_bytes(b"whole")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_regular(tmp_path / "file", 5) == b"whole"
+    assert read_regular(tmp_path / "link", 5, follow=True) == b"whole"
+    with pytest.raises(OSError, match="5 bytes, more than the 4 expected"):
+        read_regular(tmp_path / "file", 4)
+    for name in ("link", "device"):
+        with pytest.raises(OSError, match="it is a link"):
+            open_regular(tmp_path / name)
+    for name in ("pipe", "device", ""):
+        with pytest.raises(OSError, match="not a regular file|Is a directory"):
+            open_regular(tmp_path / name, follow=True)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "gone")

