@@ -17,6 +17,8 @@ MAX_ROUNDS, TOLERANCE = 500, 1e-10
 FEW_ROUNDS = 12
 #: What is as good as nothing, as a factor and as a difference.
 TINY, ROUNDING = 1e-300, 1e-9
+#: How much larger than the largest logit a factor may be, so that the sum of both keeps the digits of the logit.
+LARGEST_FACTOR = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +238,9 @@ def _plan(logits: Tensor, wanted: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
     plan = (logits + v.unsqueeze(-1)).softmax(-2)
     missing = wanted - plan.sum(-1)
     fits = missing.abs().amax(-1, keepdim=True) <= TOLERANCE * logits.shape[-1]  # False for NaN, too
+    # Beside factors far larger than the logits these vanish, and the plan is uniform whatever they say.
+    largest = logits.masked_fill(logits.isinf(), 0).abs().amax((-2, -1)).unsqueeze(-1).clamp(min=1)
+    fits &= v.abs().amax(-1, keepdim=True) <= LARGEST_FACTOR * largest
     return plan, missing, ~fits
 
 
@@ -246,7 +251,8 @@ def _newton_step(plan: Tensor, wanted: Tensor, missing: Tensor) -> Tensor:
     curved = there.unsqueeze(-1) * (there / wanted.shape[-1]).unsqueeze(-2)
     hessian = curved - plan @ plan.mT
     hessian.diagonal(dim1=-2, dim2=-1).add_(wanted - missing.detach() + 1 - there)
-    return torch.nan_to_num(torch.linalg.solve_ex(hessian, missing.unsqueeze(-1))[0].squeeze(-1))
+    step = torch.linalg.solve_ex(hessian, missing.unsqueeze(-1))[0].squeeze(-1)
+    return torch.where(step.isfinite(), step, 0)  # where the plan is so sharp that no step can be computed
 
 
 def _bounds(v: Tensor, logits: Tensor, wanted: Tensor) -> Tensor:

@@ -66,6 +66,13 @@ def test_columns_fit_also_where_scores_are_far_apart(n_query, n_way, scale):
         np.testing.assert_allclose(plan.sum(0), n_query * share, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("far", [1e20, -1.7e308])
+def test_factors_beside_which_the_scores_vanish_are_no_solution(far):
+    scores, share = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)).double(), torch.full((4,), 0.25)
+    found = transport(scores, share, torch.full((4,), far, dtype=torch.float64))
+    np.testing.assert_allclose(found, transport(scores, share), atol=1e-6)
+
+
 @given(problems, st.integers(0, 10**6))
 def test_what_all_classes_of_a_query_share_and_the_order_of_the_queries_do_not_matter(data, seed):
     scores, share = data
