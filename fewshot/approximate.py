@@ -6,6 +6,7 @@ import mmap
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -99,14 +100,14 @@ class Approximate:
             Wanted.
         """
         start = time.perf_counter()
-        _set_threads()
         n_lists = max(1, round(n**0.5)) if kind == "ivf" else 0
         index = _empty(kind, is_product, d, n_lists)
-        if kind == "ivf":
-            sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * n_lists]
-            index.train(rows(np.sort(sample)))
-        for part in _parts(n):
-            index.add(rows(part))
+        with _threads():
+            if kind == "ivf":
+                sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * n_lists]
+                index.train(rows(np.sort(sample)))
+            for part in _parts(n):
+                index.add(rows(part))
         built = cls(index, Choice(kind, n_lists, 1))
         effort, found = (1, 1.0) if kind == "flat" else built._tune(*trial(), recall)
         built.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - start, 3))
@@ -145,7 +146,6 @@ class Approximate:
 
     def search(self, x: NDArray[np.float32], k: int, effort: int = 0) -> NDArray[np.int64]:
         """Return the places (q, k) of the nearest rows of `x` (q, d) that were found, -1 where there are fewer."""
-        _set_threads(len(x))
         effort, faiss = effort or self.choice.effort, faiss_module()
         if self.choice.kind == "ivf":
             settings = faiss.SearchParametersIVF(nprobe=effort)
@@ -153,7 +153,8 @@ class Approximate:
             settings = faiss.SearchParametersHNSW(efSearch=max(effort, k))
         else:
             settings = None
-        _, found = self.index.search(x, k, params=settings)
+        with _threads(len(x)):
+            _, found = self.index.search(x, k, params=settings)
         return found
 
     def _tune(self, queries: NDArray[np.float32], nearest: NDArray[np.int64], recall: float) -> tuple[int, float]:
@@ -184,10 +185,19 @@ def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
     return index
 
 
-def _set_threads(n_queries: int = 2) -> None:
-    """Take as many threads as torch does; one for one query, where more would only wait for each other."""
-    # Acts on the calling thread alone, so that threads may search beside each other.
-    faiss_module().omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)
+@contextmanager
+def _threads(n_queries: int = 2) -> Iterator[None]:
+    """Take as many threads as torch does; one for one query, where more would only wait for each other.
+
+    FAISS keeps a number for each calling thread, so threads may search at once, and the caller gets its own back.
+    """
+    faiss = faiss_module()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _parts(n: int, size: int = 65536) -> Iterator[NDArray[np.int64]]:

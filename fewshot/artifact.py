@@ -120,6 +120,18 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
         return manifest, paths
 
 
+def stamp(folder: str | Path) -> tuple[int, int] | None:
+    """Return what changes each time that a folder is written, also to what it held before.
+
+    Whoever reads the files of an artifact after they were verified has to look again: another process may have replaced
+    them.
+    """
+    with suppress(OSError):
+        found = (Path(folder) / MANIFEST).stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
     """Let one writer at a time into a folder: one would sweep away what another has just written.

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.checks import check_embeddings, check_labels, check_same_length, check_sample_weight, warn_if_look_alike
+from fewshot.locks import one_at_a_time
 
 if TYPE_CHECKING:
     from fewshot.fitted import FittedModel
@@ -28,6 +29,7 @@ class EditingMixin:
         def adopt(self, model: FittedModel) -> Self:
             """Answer with `model`."""
 
+    @one_at_a_time
     def remove_class(self, label: Any) -> Self:
         """Forget a class and all of its support; the others answer as if it had never been learned.
 
@@ -44,6 +46,7 @@ class EditingMixin:
         check_is_fitted(self)
         return self.adopt(self.model_.without(label, self.index))
 
+    @one_at_a_time
     def remove(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, drop_empty: bool = True
     ) -> Self:
@@ -84,6 +87,7 @@ class EditingMixin:
         weight = check_sample_weight(sample_weight, X)
         return self.adopt(self.model_.less(X, y, weight, drop_empty, self.index))
 
+    @one_at_a_time
     def rename_class(self, old: Any, new: Any) -> Self:
         """Give a class another label; what it has learned stays.
 
@@ -117,6 +121,7 @@ class EditingMixin:
         warn_if_look_alike(classes)
         return self.adopt(self.model_.renamed(old, label, classes, self.index))
 
+    @one_at_a_time
     def merge(self, other: Self) -> Self:
         """Learn all that another classifier has learned, by addition: as if its support had been shown to this one.
 

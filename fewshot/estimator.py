@@ -25,6 +25,7 @@ from fewshot.editing import EditingMixin
 from fewshot.errors import UnknownNameError
 from fewshot.fitted import FittedModel
 from fewshot.learners.base import Learner
+from fewshot.locks import one_at_a_time
 from fewshot.pickling import VersionedPickle
 from fewshot.ranking import argmax
 from fewshot.snapshot import INDEXES
@@ -71,6 +72,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
 
     # ---- learning ----------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Learn classes from labelled support embeddings, forgetting what was learned before.
 
@@ -97,6 +99,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         """
         return self._learn(X, y, None, sample_weight, old=None)
 
+    @one_at_a_time
     def partial_fit(
         self,
         X: ArrayLike,
@@ -126,9 +129,16 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
 
     def adopt(self, model: FittedModel) -> Self:
         """Answer with a model that is there already: one read from a file, or a part of this one."""
-        self.model_, self.classes_, self.n_support_ = model, model.classes, model.n_support
-        self.n_features_in_ = model.memory.keys.shape[-1]
+        learned = {"model_": model, "classes_": model.classes, "n_support_": model.n_support}
+        learned["n_features_in_"] = model.memory.keys.shape[-1]
+        self.__dict__ = {**self.__dict__, **learned}  # in one step: `view` copies what belongs together
         return self
+
+    def view(self, **params: Any) -> Self:
+        """Return a copy of this moment that answers with other parameters; both share what was learned."""
+        view = object.__new__(type(self))
+        view.__dict__ = {**self.__dict__, **params}
+        return view
 
     def _check_parameters(self) -> None:
         if self.index not in INDEXES:
@@ -157,8 +167,10 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         if old is None:
             learned.__dict__.pop("calibration_", None)
         learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
-        # All at once and at the end: where anything above fails, what was learned before still stands.
-        self.__dict__ = learned.__dict__
+        # All at once and at the end: where anything above fails, what was learned before still stands. Parameters may
+        # have been set while this one learned.
+        params = self.get_params(deep=False)
+        self.__dict__ = {**learned.__dict__, **params}
         return self
 
     def _learner_beside(self, old: FittedModel | None) -> Learner:
@@ -221,20 +233,22 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
             Labels as they were given; the unknown label for rows that are invalid where ``on_invalid="unknown"``, and
             for those whose score lies below the threshold of `reject`.
         """
-        threshold = self._threshold()
-        model, X, unknown = self._check_queries(X)
+        now = self.view()  # the calibration and the model of one moment
+        threshold = now._threshold()
+        model, X, unknown = now._check_queries(X)
         if threshold is None:
             codes = model.map_logits(X, argmax)
         else:
             codes, scores = model.classify(X)
             unknown |= ~(scores >= threshold)
-        return mark_unknown(model.classes[codes], unknown, self.unknown_label, model.classes)
+        return mark_unknown(model.classes[codes], unknown, now.unknown_label, model.classes)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
-        model, X, unknown = self._check_queries(X)
+        now = self.view()
+        model, X, unknown = now._check_queries(X)
         model.check_room(X)
-        temperature = self._temperature()
+        temperature = now._temperature()
         log_proba = model.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
         supported = model.statistics.count.numpy() > 0
         with np.errstate(divide="ignore"):
@@ -288,11 +302,12 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         return mark_unknown(labels, unknown, self.unknown_label, model.classes), similarities
 
     def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
-        check_is_fitted(self)
-        model = self.model_
-        X = check_embeddings(self, X, reset=False, finite=self.on_invalid != "unknown", min_samples=0)
+        now = self.view()
+        check_is_fitted(now)
+        model = now.model_
+        X = check_embeddings(now, X, reset=False, finite=now.on_invalid != "unknown", min_samples=0)
         unknown = np.zeros(len(X), np.bool_)
-        if self.on_invalid == "unknown":
+        if now.on_invalid == "unknown":
             unknown = ~np.isfinite(X).all(1)
             X = np.where(unknown[:, None], X.dtype.type(0), X)
         if model.learner.metric == "cosine":

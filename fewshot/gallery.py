@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def write_classes(path: str | Path, model: FewShotImageClassifier, facts: Mappin
     facts : mapping
         Rows of the table, by name.
     """
+    model = copy.copy(model)  # of this moment, whatever is learned meanwhile
     n_images = int(model.n_support_.sum())
     page = Page(f"{len(model.classes_)} classes", f"Learned from {n_images} images, with no gradient step.")
     counts = model.n_support_.tolist()

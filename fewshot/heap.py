@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,16 @@ KEPT_INSIDE, KEPT_AFTER = -1, 2 * LARGEST_BLOCK
 ALWAYS_FITS = 2**28
 
 _lock, _inside = threading.Lock(), 0
+
+
+def _begin_anew() -> None:
+    """Forget, in a forked child, the threads that were inside."""
+    global _lock, _inside
+    _lock, _inside = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @contextmanager

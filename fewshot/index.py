@@ -13,6 +13,7 @@ from torch import Tensor
 from fewshot.approximate import Choice
 from fewshot.checks import check_k, check_labels, check_values, to_numpy
 from fewshot.errors import UnknownNameError
+from fewshot.locks import one_at_a_time
 from fewshot.segments import saving
 from fewshot.segments.state import Base
 from fewshot.segments.writer import Segments
@@ -29,8 +30,8 @@ class PrototypeIndex:
     keys lie so that float32 could not tell neighbours apart.
 
     New keys go into a small exact part beside the large one, removed ones are marked; both are merged now and then, in
-    the background where that takes long. Any number of threads may search while one adds and removes: each search sees
-    all keys as they were at one moment.
+    the background where that takes long. Any number of threads may search, add and remove at once: one change follows
+    the other, and each search sees all keys as they were at one moment.
 
     Parameters
     ----------
@@ -126,6 +127,7 @@ class PrototypeIndex:
         """
         return self._add(keys, labels, instead=True)
 
+    @one_at_a_time
     def remove(self, labels: ArrayLike) -> PrototypeIndex:
         """Remove all keys of some labels.
 
@@ -252,6 +254,7 @@ class PrototypeIndex:
             return parts[0][0], parts[0][1].numpy()
         return np.concatenate([labels for labels, _ in parts]), torch.cat([values for _, values in parts]).numpy()
 
+    @one_at_a_time
     def _add(self, keys: ArrayLike, labels: ArrayLike | None, instead: bool) -> PrototypeIndex:
         new = self._check(keys, "keys")
         labels = np.arange(self._next, self._next + len(new)) if labels is None else labels

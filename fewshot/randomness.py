@@ -7,12 +7,15 @@ from contextlib import contextmanager
 
 import torch
 
+from fewshot.locks import lock_of
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's own generators inside the block and restore them after it.
 
-    Layers draw initial weights and dropout masks from global generators and take no other, so these are forked.
+    Layers draw initial weights and dropout masks from global generators and take no other, so these are forked. One
+    thread at a time is inside: two would draw from each other's.
 
     Examples
     --------
@@ -24,7 +27,7 @@ def seeded(seed: int) -> Iterator[None]:
     True
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with lock_of(seeded), torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         for device in devices:
             with torch.cuda.device(device):

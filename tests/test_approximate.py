@@ -43,15 +43,24 @@ def test_a_flat_one_is_exact():
     np.testing.assert_array_equal(flat.search(KEYS[:50], 1)[:, 0], np.arange(50))
 
 
-def test_it_takes_as_many_threads_as_torch_and_one_for_one_query():
-    index = build("flat", 0.9)
+def test_it_takes_as_many_threads_as_torch_and_one_for_one_query_and_leaves_the_callers_number():
+    index, faiss, seen = build("flat", 0.9), faiss_module(), []
+    flat = index.index
+
+    class Watched:
+        def search(self, *args, **kwargs):
+            seen.append(faiss.omp_get_max_threads())
+            return flat.search(*args, **kwargs)
+
+    index.index = Watched()
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
+        mine = faiss.omp_get_max_threads()  # the same, where torch and FAISS found one OpenMP
         index.search(KEYS[:5], 1)
-        assert faiss_module().omp_get_max_threads() == 3
         index.search(KEYS[:1], 1)
-        assert faiss_module().omp_get_max_threads() == 1
+        build("ivf", 0.3)
+        assert (seen, torch.get_num_threads(), faiss.omp_get_max_threads()) == ([3, 1], 3, mine)
     finally:
         torch.set_num_threads(before)
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fewshot import create_backbone, embed
-from fewshot.embedding.network import to_input
+from fewshot.embedding.network import evaluating, to_input
+from tests.together import together
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 28, 28)).astype(np.uint8)
 
@@ -61,6 +62,22 @@ def test_no_images_give_no_embeddings():
 def test_other_types_than_uint8_are_refused():
     with pytest.raises(TypeError, match=r"images are of type float64; expected uint8 values in 0\.\.255"):
         embed(create_backbone("conv4", in_chans=1), IMAGES / 255)
+
+
+def test_threads_that_embed_with_one_network_find_it_in_evaluation_mode_until_the_last_is_done():
+    backbone = create_backbone("conv4", in_chans=1).train()
+    backbone.blocks[0].norm.eval()
+    first, second = evaluating(backbone), evaluating(backbone)
+    with first:
+        with second:
+            pass
+        assert not backbone.training
+    assert backbone.training
+    modes = [part.training for part in backbone.modules()]
+    expected = embed(backbone, IMAGES)
+    for found in together(*[lambda: [embed(backbone, IMAGES) for _ in range(5)]] * 3):
+        np.testing.assert_array_equal(found, [expected] * 5)
+    assert [part.training for part in backbone.modules()] == modes
 
 
 def test_each_part_of_a_network_gets_back_the_mode_it_had():

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from sklearn.base import clone
 
 from fewshot import FewShotClassifier, MatchingClassifier, MatchingLearner, PrototypicalClassifier, PrototypicalLearner
 from fewshot.similarity import PreparedKeys
+from tests.together import together
 
 MODELS = [
     PrototypicalClassifier(),
@@ -551,3 +553,48 @@ def test_chunks_of_queries_do_not_change_the_answers(model, monkeypatch):
     monkeypatch.setattr("fewshot.snapshot.CHUNK_BYTES", 1)
     np.testing.assert_allclose(model.decision_function(QUERIES), whole[0], rtol=1e-12)
     np.testing.assert_array_equal(model.nearest(QUERIES, 2)[0], whole[1][0])
+
+
+def test_threads_that_learn_at_once_lose_nothing(model):
+    model.fit(X, Y)
+
+    def learn(name):
+        for i in range(30):
+            model.partial_fit(X[i % 12 : i % 12 + 1] + 3.0, [name])
+
+    together(*(lambda name=name: learn(name) for name in ("one", "two", "three")))
+    known = dict(zip(model.classes_.tolist(), model.n_support_.tolist(), strict=True))
+    assert known == {"ant": 4, "bee": 4, "owl": 4, "one": 30, "three": 30, "two": 30}
+
+
+def test_parameters_that_are_set_while_it_learns_stay_set(model):
+    def learn():
+        for _ in range(20):
+            model.fit(X, Y)
+
+    def set_and_look():
+        for i in range(100):
+            model.set_params(reject=float(-i))
+            assert model.reject == -i
+
+    together(learn, set_and_look)
+    assert model.reject == -99
+
+
+def test_a_calibration_goes_with_the_model_that_it_was_made_for():
+    model = PrototypicalClassifier(reject="auto").fit(X, Y)
+
+    def learn():
+        for _ in range(40):
+            model.fit(X, Y).calibrate(RNG.normal(size=(12, 6)), Y, n_episodes=2)
+
+    def ask():
+        for _ in range(200):
+            with suppress(ValueError):  # between fit and calibrate there is no threshold
+                model.predict(QUERIES)
+
+    together(learn, ask)
+    view = model.view(reject=None)
+    model.fit(QUERIES, ["x"] * 9)
+    assert view.classes_.tolist() == ["ant", "bee", "owl"]
+    assert (view.reject, model.reject, hasattr(view, "calibration_")) == (None, "auto", True)

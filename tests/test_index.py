@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from fewshot import PrototypeIndex
 from fewshot.ranking import top
 from fewshot.snapshot import KeySnapshot
+from tests.together import together
 
 INDEXES, METRICS = ("exact", "faiss"), ("sqeuclidean", "cosine", "dot")
 RNG = np.random.default_rng(0)
@@ -253,3 +255,27 @@ def test_row_79_a_process_started_after_a_search_can_search(method, kind):
     finally:
         process.kill()
         process.join()
+
+
+def test_threads_that_add_and_remove_lose_no_key_and_give_no_number_twice():
+    def number(index, k):
+        return [index.add(np.full((1, 4), 100.0 * k + i)) for i in range(10)]
+
+    for _ in range(20):
+        index = PrototypeIndex()
+        together(partial(number, index, 1), partial(number, index, 2))
+        assert sorted(index.search(np.zeros((1, 4)), 20)[0][0].tolist()) == list(range(20))
+    index = PrototypeIndex().add(KEYS, [f"k{i}" for i in range(len(KEYS))])
+
+    def remove(start):
+        return sum(attempt(lambda i=i: index.remove([f"k{i}"])) for i in range(start, 60))
+
+    def attempt(change):
+        try:
+            change()
+        except ValueError:  # the other thread was quicker
+            return 0
+        return 1
+
+    assert sum(together(lambda: remove(0), lambda: remove(0), lambda: remove(30))) == 60
+    assert len(index) == len(KEYS) - 60

@@ -178,7 +178,8 @@ def test_a_reader_gets_a_whole_classifier_while_another_saves(model, tmp_path):
     assert sizes <= {2, 3}
 
 
-def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [FileNotFoundError, RuntimeError])  # of the system, and of safetensors
+def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_path, monkeypatch, error):
     """Between verifying and reading another takes its place, and then the same: all files are there again."""
     model.save(tmp_path / "model")
     other = copy.copy(model).partial_fit(photos(1, seed=2)[0], ["new", "new"])
@@ -189,7 +190,7 @@ def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_
         if len(calls) == 1:
             for one in (other, model):
                 one.save(tmp_path / "model")
-            raise FileNotFoundError(path)
+            raise error(path)
         return read(path, *rest)
 
     monkeypatch.setattr(saving, "load_file", gone_once)

@@ -30,6 +30,7 @@ from fewshot.runtime.memory import Memory
 from fewshot.runtime.similarity import Keys
 from fewshot.similarity import METRICS, pairwise_similarity
 from tests.photographs import photos
+from tests.together import together
 
 ROOT = Path(__file__).parents[1]
 #: What a device does without.
@@ -248,6 +249,26 @@ def test_the_unknown_is_as_it_was(embedder, tmp_path):
     assert device.nearest([b"no image"])[0].tolist() == [["?"]]
     with pytest.raises(ValueError, match="is a class"):
         device.learn(DATA.images[:1], ["?"])
+
+
+def test_threads_that_learn_forget_and_merge_at_once_lose_nothing(embedder, device, tmp_path):
+    other = exported(fitted(embedder, n=10), tmp_path / "other")
+
+    def learn(label):
+        for i in range(10):
+            device.learn(DATA.images[i : i + 1], [label])
+
+    def merge():
+        for _ in range(10):
+            device.merge(other)
+
+    before = dict(zip(device.classes_.tolist(), device.n_support_.tolist(), strict=True))
+    together(lambda: learn("a"), lambda: learn("b"), merge, lambda: device.forget("nine"))
+    found = dict(zip(device.classes_.tolist(), device.n_support_.tolist(), strict=True))
+    assert found.pop("nine", 0) <= 10
+    gained = dict(zip(other.classes_.tolist(), (10 * other.n_support_).tolist(), strict=True))
+    expected = {label: before[label] + gained[label] for label in before if label != "nine"}
+    assert found == {**expected, "a": 10, "b": 10}
 
 
 def test_an_image_that_cannot_be_read(embedder, device, tmp_path):

@@ -18,6 +18,7 @@ import pytest
 from fewshot import FewShotImageClassifier, PrototypeIndex
 from fewshot.approximate import faiss_module
 from fewshot.errors import ArtifactError
+from fewshot.segments import saving
 
 RNG = np.random.default_rng(0)
 KEYS = RNG.normal(size=(400, 6)).astype(np.float32)
@@ -267,3 +268,22 @@ def test_a_forked_child_searches_an_opened_index(tmp_path):
     assert queue.get(timeout=60) == expected
     process.join()
     assert os.getpid() != process.pid
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, RuntimeError])  # of the system, and of safetensors
+def test_an_index_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path, monkeypatch, error):
+    keys, read, calls = np.eye(4), saving.load_file, []
+    PrototypeIndex().add(keys).save(tmp_path / "index")
+
+    def gone_once(path):
+        calls.append(path)
+        if len(calls) == 1:
+            PrototypeIndex().add(2 * keys).save(tmp_path / "index")
+            raise error(path)
+        return read(path)
+
+    monkeypatch.setattr(saving, "load_file", gone_once)
+    assert PrototypeIndex.load(tmp_path / "index").search([[2.0, 0, 0, 0]])[1].tolist() == [[0.0]]
+    monkeypatch.setattr(saving, "load_file", lambda path: int("no number"))
+    with pytest.raises(ValueError, match="no number"):  # and not again without end, where nothing was written
+        PrototypeIndex.load(tmp_path / "index")

@@ -132,3 +132,23 @@ def test_what_does_not_fit_is_refused():
         memory.predict(np.ones((1, 4)))  # labels of two types
     with pytest.raises(ValueError, match="shape"):
         memory.predict(np.ones((1, 5)))
+
+
+def test_a_class_that_goes_between_search_and_answer_is_asked_for_again():
+    X, y = data()
+
+    class Going(FaissStore):
+        gone = False
+
+        def search(self, *args, **kwargs):
+            found = super().search(*args, **kwargs)
+            if not self.gone:
+                self.gone = True
+                self.remove([f"{i:03d}" for i in np.flatnonzero(y == "owl")])
+            return found
+
+    store = fill(Going("cosine", "f", 4), X, y)
+    memory = StoredMemory(store, MatchingLearner("cosine"), k=1)
+    shares = memory.predict_proba(X[y == "owl"])
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert memory.classes_.tolist() == ["cat", "dog"]

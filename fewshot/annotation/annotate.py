@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Set, Sized
 from dataclasses import dataclass
@@ -130,11 +131,9 @@ def _named(number: int, item: Any) -> tuple[str, Any]:
 
 
 def _annotate(model: FewShotImageClassifier, names: list[str], items: list[Any]) -> list[Annotation]:
-    embedded, classifier = model.embed_queries(items, "unknown"), model.answering("unknown")
-    try:
-        return list(_annotations(classifier, embedded, model.embedder_.fingerprint, names))
-    finally:
-        model.answering()  # as the model says again
+    now = copy.copy(model)  # of this moment, whatever is learned while images are embedded
+    embedded, classifier = now.embed_queries(items, "unknown"), now.answering("unknown")
+    return list(_annotations(classifier, embedded, now.embedder_.fingerprint, names))
 
 
 def _annotations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,7 @@ def classify_and_retrieve(
     model: FewShotImageClassifier, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
 ) -> tuple[list[Any], list[list[Retrieved]], list[ImageDecodeError]]:
     """Return what `predict` and what `retrieve` answer, of images that are embedded once, and why some are not read."""
+    model = copy.copy(model)  # of this moment, whatever is learned while images are embedded
     store.check_embedder(model.embedder_.fingerprint)
     items, conditions = as_items(items), check_where(where)
     classifier, embedded = model.answering(), model.embed_queries(items)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot.calibration.choice import Calibration
 from fewshot.calibration.episodes import score_episodes
 from fewshot.checks import check_embeddings, check_labels, check_same_length
+from fewshot.locks import one_at_a_time
 
 if TYPE_CHECKING:
     from fewshot.fitted import FittedModel
@@ -25,6 +26,7 @@ class CalibrationMixin:
         reject: Any
         calibration_: Calibration
 
+    @one_at_a_time
     def calibrate(
         self,
         X: ArrayLike,

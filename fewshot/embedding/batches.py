@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,14 @@ class Embedded:
     embeddings: NDArray[np.float32]
     errors: list[ImageDecodeError]
     thumbnails: list[bytes] = field(default_factory=list)
+
+    def warn(self, stacklevel: int) -> None:
+        """Warn of what could not be read, if anything; `stacklevel` is that of the caller's own caller, 2, or more."""
+        if self.errors:
+            n, first = len(self.embeddings), self.errors[0]
+            warnings.warn(
+                f"{len(self.errors)} of {n} images could not be read, first {first}", UserWarning, stacklevel + 1
+            )
 
 
 @torch.inference_mode()

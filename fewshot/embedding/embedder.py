@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +17,11 @@ from torch import nn
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.batches import Embedded, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
-from fewshot.embedding.items import as_items, check_paths
+from fewshot.embedding.items import as_items, check_on_error, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
 from fewshot.embedding.sources import Source
-from fewshot.errors import ArtifactError, UnknownNameError
+from fewshot.errors import ArtifactError
 
-ON_ERROR = ("raise", "nan")
 #: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
 #: What clones share, and what scikit-learn would copy for them.
@@ -134,7 +132,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """
         return self.embed(X).embeddings
 
-    def embed(self, X: Any, *, thumbnails: bool = False) -> Embedded:
+    def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
         """Return the embeddings of images, what could not be read, and if wanted small pictures of what was seen.
 
         Parameters
@@ -143,6 +141,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             As for `transform`.
         thumbnails : bool, default=False
             Whether to make them.
+        on_error : {"raise", "nan"}, optional
+            For this call alone, in place of the parameter. Then ``"nan"`` does not warn: look into ``errors``.
 
         Raises
         ------
@@ -150,18 +150,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             As for `transform`.
         """
         self._check_parameters()
-        items = as_items(X)
-        if self.on_error == "raise":
+        items, stop = as_items(X), check_on_error(on_error or self.on_error) == "raise"
+        if stop:
             for error in check_paths(items):
                 raise error
-        embedded = self._embed(items, thumbnails)
-        if embedded.errors:
-            first = embedded.errors[0]
-            warnings.warn(
-                f"{len(embedded.errors)} of {len(items)} images could not be read, first {first}",
-                UserWarning,
-                stacklevel=2,
-            )
+        embedded = self._embed(items, thumbnails, stop)
+        if on_error is None:
+            embedded.warn(stacklevel=2)
         return embedded
 
     @property
@@ -186,7 +181,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     @property
     def _n_features_out(self) -> int:
-        return self._embed([], False).embeddings.shape[1]
+        return self._embed([], False, True).embeddings.shape[1]
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -209,8 +204,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return Source(os.fspath(self.backbone), weights, self.pretrained, self.img_size)  # type: ignore[arg-type]
 
     def _check_parameters(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise UnknownNameError("on_error", self.on_error, ON_ERROR)
+        check_on_error(self.on_error)
         for name in ("batch_size", "n_jobs", "img_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
@@ -251,7 +245,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 f"was saved with ({loaded.fingerprint[:12]}, expected {expected[:12]}); install the same"
             )
 
-    def _embed(self, items: Any, thumbnails: bool) -> Embedded:
+    def _embed(self, items: Any, thumbnails: bool, stop: bool) -> Embedded:
         loaded = self._load()
 
         def embed(some: Any) -> Embedded:
@@ -260,7 +254,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 some,
                 batch_size=self.batch_size,
                 n_jobs=self.n_jobs,
-                stop=self.on_error == "raise" and self.cache is None,  # with one, what can be embedded is kept first
+                stop=stop and self.cache is None,  # with one, what can be embedded is kept first
                 progress=self.progress,
                 thumbnails=thumbnails,
             )
@@ -269,6 +263,6 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return embed(items)
         cache = EmbeddingCache(self.cache, loaded.identity)
         embedded = embed_through(cache, items, embed, thumbnails, self.n_jobs)
-        if embedded.errors and self.on_error == "raise":
+        if embedded.errors and stop:
             raise embedded.errors[0]
         return embedded

@@ -16,12 +16,15 @@ from PIL import Image
 from fewshot.data.decode import check_readable
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
-from fewshot.errors import ImageDecodeError
+from fewshot.errors import ImageDecodeError, UnknownNameError
 
 #: Longer side of a thumbnail in pixels.
 THUMBNAIL = 96
 #: Pixels that are prepared at a time, enough to keep every thread busy, and images that a thread takes at once.
 CHUNK_PIXELS, BLOCK = 96 * 224 * 224, 4
+
+#: What becomes of an item that cannot be embedded.
+ON_ERROR = ("raise", "nan")
 
 Prepared = tuple[NDArray[np.uint8] | None, bytes | None, ImageDecodeError | None]
 
@@ -29,6 +32,13 @@ Prepared = tuple[NDArray[np.uint8] | None, bytes | None, ImageDecodeError | None
 def default_jobs(n_jobs: int | None) -> int:
     """Return how many threads decode: as many as asked for, by default two a core, at most 16."""
     return n_jobs or min(16, 2 * (os.cpu_count() or 1))
+
+
+def check_on_error(on_error: str) -> str:
+    """Return what becomes of an item that cannot be embedded, if it is one of `ON_ERROR`."""
+    if on_error not in ON_ERROR:
+        raise UnknownNameError("on_error", on_error, ON_ERROR)
+    return on_error
 
 
 def as_items(X: Any) -> Sequence[Any]:

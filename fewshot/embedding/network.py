@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewshot.heap import keeping_memory
+from fewshot.locks import new_lock
 
 
 def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
@@ -61,16 +63,49 @@ def views(x: Tensor, shifts: int, mirror: bool) -> Iterator[Tensor]:
             yield view.flip(-1)
 
 
+class _Inside:
+    """Which parts of networks are in evaluation mode for the time of a block, and the mode to give back to them."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock(self)
+        self._modes: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()  # blocks inside, mode before
+
+    def enter(self, module: nn.Module) -> list[nn.Module]:
+        """Put a module into evaluation mode; return the parts to `leave`."""
+        with self._lock:
+            parts = list(module.modules())
+            for part in parts:
+                self._modes.setdefault(part, [0, part.training])[0] += 1
+            if any(part.training for part in parts):
+                module.eval()
+            return parts
+
+    def leave(self, parts: Sequence[nn.Module]) -> None:
+        """Give parts their mode back, unless other threads are still inside."""
+        with self._lock:
+            for part in parts:
+                entry = self._modes[part]
+                entry[0] -= 1
+                if not entry[0]:
+                    del self._modes[part]
+                    if part.training != bool(entry[1]):
+                        part.training = bool(entry[1])
+
+
+_inside = _Inside()
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode inside the block; every part of it then gets back the mode it had."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
+    """Put a module into evaluation mode inside the block; every part of it then gets back the mode it had.
+
+    Threads may be inside together: the last one to leave gives the mode back.
+    """
+    parts = _inside.enter(module)
     try:
         yield
     finally:
-        for part, training in modes.items():
-            part.training = training
+        _inside.leave(parts)
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from fewshot.data.decode import describe
 from fewshot.embedding.batches import Embedded
-from fewshot.embedding.items import as_items
+from fewshot.embedding.items import as_items, check_on_error
 from fewshot.errors import ImageDecodeError
 
 
@@ -68,8 +68,12 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Return the vectors (n, d) of a collection of n items."""
         return self.embed(X).embeddings
 
-    def embed(self, X: Any, *, thumbnails: bool = False) -> Embedded:
-        """Return the vectors of a collection of items; there are no pictures of them."""
+    def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
+        """Return the vectors of a collection of items; there are no pictures of them.
+
+        `on_error` counts for this call alone, in place of the parameter.
+        """
+        stop = check_on_error(on_error or self.on_error) == "raise"
         call, items = self._call(), list(as_items(X))
         if not items:
             return Embedded(np.empty((0, self._n_features_out), np.float32), [])
@@ -80,7 +84,7 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(f"{self.name} gave an array of shape {shape} for {n} items; expected ({n}, d)")
         self._n_out = vectors.shape[1]
         bad = np.flatnonzero(~np.isfinite(vectors).all(1)).tolist()
-        if self.on_error == "raise" and bad:
+        if stop and bad:
             raise ValueError(f"{self.name} gave NaN or infinity for item {bad[0]}; leave that one out")
         vectors[bad] = np.nan
         errors = [ImageDecodeError(describe(items[i]), f"{self.name} gave NaN or infinity", i) for i in bad]

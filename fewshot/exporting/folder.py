@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tempfile
 from collections.abc import Sequence
@@ -101,7 +102,8 @@ def export(
     """
     check_is_fitted(model)
     check_extra()
-    classifier, embedder = model.classifier_, model.embedder_
+    model = copy.copy(model)  # of this moment, whatever is learned meanwhile
+    classifier, embedder = model.answering(), model.embedder_
     if not isinstance(embedder, Embedder):
         raise TypeError(f"{embedder.name} is an embedder of one's own; only networks on images can be exported")
     method, memory = method_of(classifier.model_.learner), memory_of(classifier.model_)
@@ -116,7 +118,7 @@ def export(
         "embedder": embedder.fingerprint,
         "method": method.to_dict(),
         "temperature": classifier._temperature(),
-        "threshold": classifier.set_params(reject=model.reject)._threshold(),
+        "threshold": classifier._threshold(),
         "unknown_label": plain(model.unknown_label),
         "on_error": model.on_error,
         "opset": OPSET,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,27 +12,28 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot.checks import check_labels
 from fewshot.data.decode import is_name
+from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model.audit import SAME_IMAGE
 from fewshot.model.inputs import labelled
+from fewshot.model.learned import Learned, Prepared, trimmed
 from fewshot.support import Support
-
-if TYPE_CHECKING:
-    from fewshot.classifier import FewShotClassifier
-    from fewshot.embedding.embedder import Embedder
 
 
 class ImageEditingMixin:
     """Changes of a fitted classifier of images; each is made at once and whole, a failure leaves what was there."""
 
     if TYPE_CHECKING:
-        embedder_: Embedder
-        classifier_: FewShotClassifier
-        support_: Support | None
-        keep_support: bool
 
-        def publish(self, embedder: Embedder, classifier: FewShotClassifier, support: Support | None) -> Self:
-            """Answer with these from now on."""
+        def _moment(self, prepared: Prepared | None = None) -> Learned:
+            """Return what is known now, to be changed."""
 
+        def _known(self, name: str) -> Learned:
+            """Return what is known now."""
+
+        def _publish(self, learned: Learned) -> Self:
+            """Answer with this from now on."""
+
+    @one_at_a_time
     def remove_class(self, label: Any) -> Self:
         """Forget a class and all of its support; the others answer as if it had never been learned.
 
@@ -41,9 +42,10 @@ class ImageEditingMixin:
         ValueError
             If there is no such class, or it is the only one. The classifier is then unchanged.
         """
-        classifier, support = self._copies()
-        classifier.remove_class(label)
-        return self.publish(self.embedder_, classifier, support and support.without(support.places(label)))
+        now = self._moment()
+        now.classifier.remove_class(label)
+        support = now.support and now.support.without(now.support.places(label))
+        return self._publish(replace(now, support=support))
 
     def remove(self, X: Any, y: ArrayLike | None = None, *, drop_empty: bool = True) -> Self:
         """Forget some of the support images, as if they had never been learned.
@@ -68,17 +70,32 @@ class ImageEditingMixin:
             If an image is not in the kept support of its class, a class is unknown or has fewer images, or nothing
             would be left. The classifier is then unchanged.
         """
-        classifier, support = self._copies()
-        items, labels = labelled(X, y)
-        labels = check_labels(labels, type(self).__name__, classifier.classes_)
-        embedded = self.embedder_.embed(items)
-        if embedded.errors:
-            raise embedded.errors[0]
-        if support is None:
-            classifier.remove(embedded.embeddings, labels, drop_empty=drop_empty)
-            return self.publish(self.embedder_, classifier, None)
-        return self._remove_rows(_find(support, embedded.embeddings, labels), drop_empty)
+        while True:
+            prepared = self.prepare_removal(X, y)
+            with lock_of(self):
+                if self._moment().takes(prepared):  # else another thread has called fit while these were embedded
+                    return self.unlearn(prepared, drop_empty=drop_empty)
 
+    def prepare_removal(self, X: Any, y: ArrayLike | None = None) -> Prepared:
+        """Embed images that are to be removed: all of `remove` that takes long. `unlearn` does the rest."""
+        now = self._moment()
+        items, labels = labelled(X, y)
+        check_labels(labels, type(self).__name__, now.classifier.classes_)
+        embedded = now.embedder.embed(items, on_error="raise")
+        return Prepared((), False, labels, embedded, now.embedder)
+
+    @one_at_a_time
+    def unlearn(self, prepared: Prepared, *, drop_empty: bool = True) -> Self:
+        """Remove what `prepare_removal` has embedded, here or by another classifier of the same network."""
+        now = self._moment(prepared)
+        embeddings = prepared.embedded.embeddings
+        labels = check_labels(prepared.labels, type(self).__name__, now.classifier.classes_)
+        if now.support is None:
+            now.classifier.remove(embeddings, labels, drop_empty=drop_empty)
+            return self._publish(now)
+        return self._remove_rows(now, _find(now.support, embeddings, labels), drop_empty)
+
+    @one_at_a_time
     def remove_support(self, ids: Sequence[str], *, drop_empty: bool = True) -> Self:
         """Forget support images by their names; nothing is embedded again.
 
@@ -100,8 +117,8 @@ class ImageEditingMixin:
         """
         if isinstance(ids, str):
             raise TypeError(f"ids is one name; pass a list of them, e.g. [{ids!r}]")
-        _, support = self._copies()
-        if support is None:
+        now = self._moment()
+        if (support := now.support) is None:
             raise ValueError(
                 "support was not kept, so images have no names; fit with keep_support=True, or remove(X, y)"
             )
@@ -113,8 +130,9 @@ class ImageEditingMixin:
             if len(found) > 1 and not is_name(name):
                 raise ValueError(f"{len(found)} support images are {name}; learn them with ids=, or use remove(X, y)")
             rows += found
-        return self._remove_rows(rows, drop_empty)
+        return self._remove_rows(now, rows, drop_empty)
 
+    @one_at_a_time
     def rename_class(self, old: Any, new: Any) -> Self:
         """Give a class another label; what it has learned stays.
 
@@ -125,11 +143,12 @@ class ImageEditingMixin:
         TypeError
             If `new` is of another type than the other labels.
         """
-        classifier, support = self._copies()
-        classifier.rename_class(old, new)
-        support = support and support.renamed(old, new, classifier.classes_.dtype)
-        return self.publish(self.embedder_, classifier, support)
+        now = self._moment()
+        now.classifier.rename_class(old, new)
+        support = now.support and now.support.renamed(old, new, now.classifier.classes_.dtype)
+        return self._publish(replace(now, support=support))
 
+    @one_at_a_time
     def merge(self, other: Self) -> Self:
         """Learn all that another classifier has learned, by addition: as if its images had been shown to this one.
 
@@ -145,38 +164,29 @@ class ImageEditingMixin:
             classifier is then unchanged.
         """
         check_is_fitted(other)
-        classifier, support = self._copies()
-        mine, theirs = self.embedder_.fingerprint, other.embedder_.fingerprint
+        now, given = self._moment(), other._known("classifier_")
+        mine, theirs = now.embedder.fingerprint, given.embedder.fingerprint
         if mine != theirs:
             raise ValueError(
                 f"the other classifier has another network or preprocessing ({theirs[:12]}, here {mine[:12]}); "
-                "their embeddings cannot be compared, so fit one of them anew with the other's backbone"
+                "their embeddings cannot be compared, so fit one of them again with the other's backbone"
             )
-        if support is not None and other.support_ is None:
+        support, more = now.support, given.support
+        if support is not None and more is None:
             raise ValueError(
                 "the other classifier kept no support; merge this one into it, or set_params(keep_support=False) here"
             )
-        classifier.merge(other.classifier_)
-        if support is not None and other.support_ is not None:
-            support = trimmed(classifier, support + other.support_)
-        return self.publish(self.embedder_, classifier, support)
+        now.classifier.merge(given.classifier)
+        if support is not None and more is not None:
+            support = trimmed(now.classifier, support + more)
+        return self._publish(replace(now, support=support))
 
-    def _copies(self) -> tuple[FewShotClassifier, Support | None]:
-        check_is_fitted(self)
-        return copy.copy(self.classifier_), self.support_ if self.keep_support else None
-
-    def _remove_rows(self, rows: Sequence[int], drop_empty: bool) -> Self:
-        classifier, support = self._copies()
-        if support is None or not rows:
+    def _remove_rows(self, now: Learned, rows: Sequence[int], drop_empty: bool) -> Self:
+        if now.support is None or not rows:
             return self  # type: ignore[return-value, unused-ignore]
-        gone = support.rows(rows)
-        classifier.remove(gone.embeddings, gone.labels, drop_empty=drop_empty)
-        return self.publish(self.embedder_, classifier, support.without(rows))
-
-
-def trimmed(classifier: FewShotClassifier, support: Support) -> Support:
-    """Return the support that a bounded memory still has."""
-    return support.rows(classifier.model_.kept_rows(support.embeddings, support.labels).tolist())
+        gone = now.support.rows(rows)
+        now.classifier.remove(gone.embeddings, gone.labels, drop_empty=drop_empty)
+        return self._publish(replace(now, support=now.support.without(rows)))
 
 
 def _find(support: Support, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,11 +19,13 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
+from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model import saving
 from fewshot.model.defaults import default_learner, make_embedder
-from fewshot.model.editing import ImageEditingMixin, trimmed
-from fewshot.model.inputs import embed_quietly, labelled, leave_out_unread, names_of, on_invalid, on_unread
+from fewshot.model.editing import ImageEditingMixin
+from fewshot.model.inputs import labelled, leave_out_unread, names_of, on_invalid, on_unread
 from fewshot.model.insight import InsightMixin
+from fewshot.model.learned import Learned, Prepared
 from fewshot.pickling import VersionedPickle
 from fewshot.support import Support
 
@@ -83,6 +86,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
 
     #: How its weights are written unless `save` is told.
     _stored = "embed"
+    #: All that was learned, replaced as a whole: whoever reads it once sees one moment.
+    _learned: Learned | None = None
 
     def __init__(
         self,
@@ -142,7 +147,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             reject=self.reject,
             unknown_label=self.unknown_label,
         )
-        return self._learn(X, y, ids, embedder, classifier, Support.none() if self.keep_support else None)
+        nothing = Learned(embedder, classifier, Support.none() if self.keep_support else None)
+        return self._publish(nothing.grown(self._prepare(nothing, X, y, ids)))
 
     def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn more images, of known or of new classes, beside what is known.
@@ -157,39 +163,112 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         ImageDecodeError, ValueError
             As for `fit`. The classifier is then unchanged.
         """
-        if not hasattr(self, "classifier_"):
+        if self._learned is None:
             return self.fit(X, y, ids=ids)
-        return self._learn(X, y, ids, self.embedder_, *self._copies())
+        while True:
+            prepared = self.prepare(X, y, ids=ids)
+            with lock_of(self):
+                if self._moment().takes(prepared):  # else another thread has called fit while these were embedded
+                    return self.learn(prepared)
 
-    def _learn(
-        self,
-        X: Any,
-        y: Any,
-        ids: Sequence[str] | None,
-        embedder: Embedder,
-        classifier: FewShotClassifier,
-        support: Support | None,
-    ) -> Self:
+    def prepare(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Prepared:
+        """Embed labelled images: all of `partial_fit` that takes long. `learn` does the rest.
+
+        Parameters
+        ----------
+        X, y, ids
+            As for `fit`.
+
+        Raises
+        ------
+        ImageDecodeError, ValueError
+            As for `fit`.
+        """
+        return self._prepare(self._moment(), X, y, ids)
+
+    @one_at_a_time
+    def learn(self, prepared: Prepared) -> Self:
+        """Learn what `prepare` has embedded, here or by another classifier of the same network.
+
+        Raises
+        ------
+        ValueError
+            If the network is another, or as for `fit`. The classifier is then unchanged.
+        """
+        return self._publish(self._moment(prepared).grown(prepared))
+
+    def _prepare(self, learned: Learned, X: Any, y: Any, ids: Sequence[str] | None) -> Prepared:
         items, labels = labelled(X, y)
+        support = learned.support
         names = names_of(items, ids, () if support is None else support.ids)
-        embedded = embedder.embed(items, thumbnails=support is not None)
+        embedded = learned.embedder.embed(items, thumbnails=support is not None, on_error=on_unread(self.on_error))
         if embedded.errors:
             if self.on_error != "skip":
                 raise embedded.errors[0]
+            embedded.warn(stacklevel=4)
             names, labels, embedded = leave_out_unread(names, labels, embedded)
-        classifier.partial_fit(embedded.embeddings, labels)
-        if support is not None:
-            known = classifier.classes_[np.searchsorted(classifier.classes_, np.asarray(labels))]
-            support += Support(tuple(names), known, embedded.embeddings, tuple(embedded.thumbnails))
-            support = trimmed(classifier, support)
-        # At the end and all at once: where anything above fails, what was learned before still stands.
-        return self.publish(embedder, classifier, support)
+        return Prepared(names, ids is not None, labels, embedded, learned.embedder)
 
     def publish(self, embedder: Embedder, classifier: FewShotClassifier, support: Support | None) -> Self:
         """Answer with these from now on."""
-        self.embedder_, self.classifier_, self.support_ = embedder, classifier, support
-        self.classes_, self.n_support_ = classifier.classes_, classifier.n_support_
+        return self._publish(Learned(embedder, classifier, support))
+
+    @one_at_a_time
+    def _publish(self, learned: Learned) -> Self:
+        # At the end and all at once: where anything before fails, what was learned earlier still stands.
+        self._learned = learned
         return self
+
+    def _moment(self, prepared: Prepared | None = None) -> Learned:
+        """Return what is known now, with a copy of the classifier that may be changed and has the parameters of now.
+
+        Raises
+        ------
+        ValueError
+            If images were `prepared` with another network.
+        """
+        check_is_fitted(self)
+        now = copy.copy(self)
+        learned = Learned(now.embedder_, now.answering(), now.support_ if now.keep_support else None)
+        if prepared is not None and not learned.takes(prepared):
+            raise ValueError(
+                "the images were embedded with another network than that of this classifier, which was replaced "
+                "meanwhile; give them again"
+            )
+        return learned
+
+    def _known(self, name: str) -> Learned:
+        if self._learned is None:
+            raise AttributeError(f"this {type(self).__name__} has no {name}: it is not fitted; call fit first")
+        return self._learned
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._learned is not None
+
+    @property
+    def embedder_(self) -> Embedder:
+        """From images to embeddings."""
+        return self._known("embedder_").embedder
+
+    @property
+    def classifier_(self) -> FewShotClassifier:
+        """From embeddings to answers."""
+        return self._known("classifier_").classifier
+
+    @property
+    def support_(self) -> Support | None:
+        """The support images, if kept."""
+        return self._known("support_").support
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Sorted labels, (n_classes,)."""
+        return self._known("classes_").classifier.classes_
+
+    @property
+    def n_support_(self) -> NDArray[np.int64]:
+        """Support images of each class, (n_classes,)."""
+        return self._known("n_support_").classifier.n_support_
 
     def _make_embedder(self) -> Embedder:
         if self.on_error not in ON_ERROR:
@@ -217,11 +296,13 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         ImageDecodeError
             If an image cannot be read and ``on_error="raise"``.
         """
-        return self.answering().predict(self.embed_queries(X).embeddings)
+        now = copy.copy(self)  # of this moment, whatever is learned while images are embedded
+        return now.answering().predict(now.embed_queries(X).embeddings)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
-        return self.answering().predict_proba(self.embed_queries(X).embeddings)
+        now = copy.copy(self)
+        return now.answering().predict_proba(now.embed_queries(X).embeddings)
 
     def nearest(self, X: Any, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Return labels and similarities (n, k) of the nearest keys: prototypes, or support where it is kept as keys.
@@ -231,19 +312,21 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         ValueError
             If k is not in 1..number of keys.
         """
-        return self.answering().nearest(self.embed_queries(X).embeddings, k)
+        now = copy.copy(self)
+        return now.answering().nearest(now.embed_queries(X).embeddings, k)
 
     def answering(self, on_error: str | None = None) -> FewShotClassifier:
-        """Return the classifier with the parameters of this moment; they may have been set since it was fitted."""
+        """Return a copy of the classifier with the parameters of now, which may have been set since it was fitted."""
         check_is_fitted(self)
-        return self.classifier_.set_params(
+        return self.classifier_.view(
             on_invalid=on_invalid(on_error or self.on_error), reject=self.reject, unknown_label=self.unknown_label
         )
 
     def embed_queries(self, X: Any, on_error: str | None = None, thumbnails: bool = False) -> Embedded:
-        """Return the embeddings of queries, with what becomes of unreadable ones as `on_error`, or the model, says."""
+        """Return the embeddings of queries; unreadable ones are treated as `on_error`, or the model's own, says."""
         check_is_fitted(self)
-        return embed_quietly(self.embedder_, X, on_unread(on_error or self.on_error), thumbnails)
+        # Without a warning: each unreadable query is answered "unknown", which is what was asked for.
+        return self.embedder_.embed(X, thumbnails=thumbnails, on_error=on_unread(on_error or self.on_error))
 
     def save(self, folder: str | Path, *, weights: str | None = None) -> None:
         """Write the classifier to a folder of JSON and safetensors, or replace the one that is there.
@@ -269,8 +352,9 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             by a name that they have not.
         """
         check_is_fitted(self)
-        stored = weights or ("reference" if isinstance(self.embedder_, OwnEmbedder) else self._stored)
-        saving.save(self, folder, stored)
+        now = copy.copy(self)
+        stored = weights or ("reference" if isinstance(now.embedder_, OwnEmbedder) else now._stored)
+        saving.save(now, folder, stored)
         self._stored = stored
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 from fewshot.data.decode import describe
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.batches import Embedded
-from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.items import as_items
 
 
@@ -49,14 +47,19 @@ def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[
         return list(map(describe, items))
     if len(ids) != len(items):
         raise ValueError(f"there are {len(ids)} ids for {len(items)} images; give one for each, or none")
+    check_new_names(ids, known)
+    return ids
+
+
+def check_new_names(names: Sequence[str], known: Collection[str]) -> None:
+    """Refuse names that are no text, stand there twice, or are known already."""
     seen = set(known)
-    for i, name in enumerate(ids):
+    for i, name in enumerate(names):
         if not isinstance(name, str):
             raise TypeError(f"id {i} is {name!r}; expected text")
         if name in seen:
             raise ValueError(f"the id {name!r} is in use; remove that image first (remove_support), or choose another")
         seen.add(name)
-    return ids
 
 
 def leave_out_unread(names: Sequence[str], labels: Any, embedded: Embedded) -> tuple[list[str], list[Any], Embedded]:
@@ -76,19 +79,6 @@ def leave_out_unread(names: Sequence[str], labels: Any, embedded: Embedded) -> t
     thumbnails = [embedded.thumbnails[i] for i in rows] if embedded.thumbnails else []
     read = Embedded(embedded.embeddings[rows], [], thumbnails)
     return [names[i] for i in rows], [labels[i] for i in rows], read
-
-
-def embed_quietly(embedder: Embedder, X: Any, on_error: str, thumbnails: bool) -> Embedded:
-    """Return the embeddings of queries by an embedder that has, for this once, another ``on_error``."""
-    before = embedder.on_error
-    embedder.set_params(on_error=on_error)
-    try:
-        with warnings.catch_warnings():
-            # Each unreadable query is answered "unknown"; that is what was asked for.
-            warnings.filterwarnings("ignore", message=".*images could not be read.*")
-            return embedder.embed(X, thumbnails=thumbnails)
-    finally:
-        embedder.set_params(on_error=before)
 
 
 def on_unread(on_error: str) -> str:

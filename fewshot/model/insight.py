@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.embedding.items import as_items
+from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model.answer import Answer, answer_all
 from fewshot.model.audit import audit_support
 from fewshot.model.inputs import labelled, leave_out_unread
+from fewshot.model.learned import Learned, Prepared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,16 +29,34 @@ class InsightMixin:
     """Answers with their reasons, calibration, and an audit of the support."""
 
     if TYPE_CHECKING:
-        embedder_: Embedder
-        classifier_: FewShotClassifier
-        support_: Support | None
         on_error: str
 
+        @property
+        def embedder_(self) -> Embedder:
+            """From images to embeddings."""
+
+        @property
+        def classifier_(self) -> FewShotClassifier:
+            """From embeddings to answers."""
+
+        @property
+        def support_(self) -> Support | None:
+            """The support images."""
+
         def answering(self, on_error: str | None = None) -> FewShotClassifier:
-            """Return the classifier with the parameters of this moment."""
+            """Return a copy of the classifier with the parameters of now."""
 
         def embed_queries(self, X: Any, on_error: str | None = None, thumbnails: bool = False) -> Embedded:
             """Embed queries."""
+
+        def _moment(self, prepared: Prepared | None = None) -> Learned:
+            """Return what is known now."""
+
+        def _known(self, name: str) -> Learned:
+            """Return what is known now."""
+
+        def _publish(self, learned: Learned) -> Self:
+            """Answer with this from now on."""
 
     def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3) -> list[Answer]:
         """Return all that is known of each image: likeliest classes, nearest prototypes, nearest support images.
@@ -54,9 +75,9 @@ class InsightMixin:
         ImageDecodeError
             If an image cannot be read and ``on_error="raise"``.
         """
-        items = as_items(X)
-        embedded = self.embed_queries(items, thumbnails=True)
-        return answer_all(self.answering(), self.support_, items, embedded, top, n_neighbours)
+        items, now = as_items(X), copy.copy(self)  # of this moment, whatever is learned meanwhile
+        embedded = now.embed_queries(items, thumbnails=True)
+        return answer_all(now.answering(), now.support_, items, embedded, top, n_neighbours)
 
     def explain(self, item: Any, *, top: int = 3, n_neighbours: int = 3) -> Answer:
         """Return why one image is answered as it is; see `answer`.
@@ -98,21 +119,37 @@ class InsightMixin:
             If there are fewer than two classes of two images, or a number is out of range.
         """
         check_is_fitted(self)
+        while True:
+            held_out = self.prepare_held_out(X, y)
+            with lock_of(self):
+                if self._moment().takes(held_out):  # else another thread has called fit while these were embedded
+                    return self.calibrate_by(held_out, **settings)
+
+    def prepare_held_out(self, X: Any, y: ArrayLike | None = None) -> Prepared:
+        """Embed the images of `calibrate`: all of it that takes long. `calibrate_by` does the rest."""
         items, labels = labelled(X, y)
-        embedded = self.embed_queries(items)
+        now = copy.copy(self)
+        embedded = now.embed_queries(items)
         if embedded.errors:
-            if self.on_error != "skip":
+            if now.on_error != "skip":
                 raise embedded.errors[0]
             _, labels, embedded = leave_out_unread([""] * len(items), labels, embedded)
-        self.classifier_.calibrate(embedded.embeddings, labels, **settings)
-        return self
+        return Prepared((), False, labels, embedded, now.embedder_)
+
+    @one_at_a_time
+    def calibrate_by(self, held_out: Prepared, **settings: Any) -> Self:
+        """Calibrate on what `prepare_held_out` has embedded, here or by another classifier of the same network."""
+        now = self._moment(held_out)
+        now.classifier.calibrate(held_out.embedded.embeddings, held_out.labels, **settings)
+        return self._publish(now)
 
     @property
     def calibration_(self) -> Calibration:
         """What `calibrate` has found."""
-        if not hasattr(self, "classifier_") or not hasattr(self.classifier_, "calibration_"):
+        found: Calibration | None = getattr(self._known("calibration_").classifier, "calibration_", None)
+        if found is None:
             raise AttributeError("the classifier is not calibrated; call calibrate(X, y) with held-out classes")
-        return self.classifier_.calibration_
+        return found
 
     def audit(self) -> pd.DataFrame:
         """Look for support images that may do harm: outliers, duplicates, those nearer to another class.
@@ -128,6 +165,7 @@ class InsightMixin:
             If support was not kept.
         """
         check_is_fitted(self)
-        if self.support_ is None:
+        now = copy.copy(self)
+        if now.support_ is None:
             raise ValueError("support was not kept, so there is nothing to look at; fit with keep_support=True")
-        return audit_support(self.classifier_.model_.learner, self.support_)
+        return audit_support(now.classifier_.model_.learner, now.support_)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +12,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fewshot.artifact import MANIFEST, Part, read_artifact, write_artifact
+from fewshot.artifact import Part, read_artifact, stamp, write_artifact
 from fewshot.backbones import spec_of
 from fewshot.calibration.choice import Calibration
 from fewshot.classifier import FewShotClassifier
@@ -80,22 +79,14 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
 def load(cls: type[M], folder: str | Path, device: str, embedder: Any = None) -> M:
     """Return the classifier that `save` wrote; see `FewShotImageClassifier.load`."""
     while True:
-        before = _stamp(folder)
+        before = stamp(folder)
         manifest, paths = read_artifact(folder, "classifier")
         try:
             return _rebuild(cls, folder, device, embedder, manifest, paths)
-        except (FileNotFoundError, ValueError):
-            if _stamp(folder) == before and all(path.exists() for path in paths.values()):
+        except (OSError, RuntimeError, ValueError):  # safetensors raises RuntimeError for a file gone
+            if stamp(folder) == before and all(path.exists() for path in paths.values()):
                 raise
             # Replaced meanwhile, maybe by what was there before; where a file is really missing, verifying says so.
-
-
-def _stamp(folder: str | Path) -> tuple[int, int] | None:
-    """Return what changes each time that a folder is written, also to what it held before."""
-    with suppress(OSError):
-        found = (Path(folder) / MANIFEST).stat()
-        return found.st_ino, found.st_mtime_ns
-    return None
 
 
 def _rebuild(

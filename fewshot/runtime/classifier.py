@@ -9,7 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.artifact import stamp
 from fewshot.errors import ArtifactError
+from fewshot.locks import lock_of, one_at_a_time
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder, as_items
 from fewshot.runtime.labels import check_labels
@@ -31,7 +33,7 @@ class RuntimeClassifier:
     encoder : Encoder
         From images to embeddings.
     model : Model
-        From embeddings to answers; it is replaced as a whole, so one thread may answer while another learns.
+        From embeddings to answers; it is replaced as a whole, so threads may answer and learn at once.
     facts : dict
         What the manifest says beside the memory: ``fingerprint`` of the encoder and ``embedder``, that of the embedder
         it was exported from; ``method``, ``temperature``, ``threshold``, ``unknown_label``, ``on_error``, ``quantize``,
@@ -122,9 +124,11 @@ class RuntimeClassifier:
         _refuse_not_finite(embeddings, read)
         if not len(y):
             raise ValueError("there are no images to learn from; give at least one")
-        model = self.model
-        return self._publish(model.memory + model.learned(embeddings[read], y[read]))
+        with lock_of(self):
+            model = self.model
+            return self._publish(model.memory + model.learned(embeddings[read], y[read]))
 
+    @one_at_a_time
     def forget(self, label: Any) -> Self:
         """Forget a class, as if it had never been learned.
 
@@ -135,6 +139,7 @@ class RuntimeClassifier:
         """
         return self._publish(self.model.memory.without(label))
 
+    @one_at_a_time
     def merge(self, other: RuntimeClassifier, base: RuntimeClassifier | None = None) -> Self:
         """Learn all that another device has learned, by addition: as if its images had been shown to this one.
 
@@ -243,11 +248,12 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
     """
     while True:
+        before = stamp(folder)
         path, preprocessing, model, facts = saving.read(folder)
         try:
             encoder = Encoder(path, preprocessing, n_threads)
         except ArtifactError:
-            if path.exists():
+            if stamp(folder) == before and path.exists():
                 raise
             continue  # replaced between verifying and reading; where a file is really missing, verifying says so
         if encoder.width != (width := model.memory.x.shape[1]):

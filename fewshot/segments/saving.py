@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from fewshot.approximate import Approximate, Choice, faiss_module
-from fewshot.artifact import Part, read_artifact, write_artifact
+from fewshot.artifact import Part, read_artifact, stamp, write_artifact
 from fewshot.labels import labels_from_json, labels_to_json
 from fewshot.segments.state import Base, State
 from fewshot.segments.writer import Segments
@@ -48,11 +48,14 @@ def save(state: State | None, content: Mapping[str, Any], folder: str | Path) ->
 def load(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | None]:
     """Return what `save` wrote; where `cache` is false, no file of FAISS is opened."""
     while True:
+        before = stamp(folder)
         manifest, paths = read_artifact(folder, "index")
         try:
             return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
-        except FileNotFoundError:
-            continue  # replaced between verifying and opening; where a file is really missing, verifying says so
+        except (OSError, RuntimeError, ValueError):  # safetensors raises RuntimeError for a file gone
+            if stamp(folder) == before and all(path.exists() for path in paths.values()):
+                raise
+            # Replaced between verifying and opening; where a file is really missing, verifying says so.
 
 
 def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> Segments:

@@ -122,12 +122,14 @@ class StoredMemory:
     def _logits(self, X: ArrayLike) -> tuple[NDArray[Any], torch.Tensor]:
         queries = check_queries(X, self.store.d, self.k)
         transformed = self.learner.transform(torch.from_numpy(queries).double()).float().numpy()
-        found = self.store.search(transformed, self.k)
-        # Asked for after the search: of what was added meanwhile nothing was found, and of what was found all is known,
-        # unless the last record of a class has just gone.
-        classes = self.classes_
-        codes = {label: code for code, label in enumerate(classes.tolist())}
-        return classes, self._read([[match for match in row if match.label in codes] for row in found], codes)
+        while True:
+            found = self.store.search(transformed, self.k)
+            # Asked for after the search: of what was added meanwhile nothing was found, and of what was found all is
+            # known, unless the last record of a class has just gone: then both are asked again.
+            classes = self.classes_
+            codes = {label: code for code, label in enumerate(classes.tolist())}
+            if all(match.label in codes for row in found for match in row):
+                return classes, self._read(found, codes)
 
     def _read(self, found: list[list[Match]], codes: dict[Any, int]) -> torch.Tensor:
         """Return the logits (q, n_classes) of queries for which these records were found."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -121,7 +120,8 @@ class QdrantStore(Store):
         """Make the collection, or see that it was made for the same vectors."""
         client, models, name = self._client, self._models, self.collection
         options = getattr(client, "init_options", {})
-        if not options.get("path") and options.get("location") != ":memory:":  # those compare all, and warn
+        has_server = not options.get("path") and options.get("location") != ":memory:"
+        if has_server:  # the others compare all, and warn of settings that mean nothing to them
             self._params = models.SearchParams(exact=self.exact)
         if not client.collection_exists(name):
             if not create:
@@ -129,10 +129,8 @@ class QdrantStore(Store):
             distance = getattr(models.Distance, DISTANCES[self.metric])
             vectors = models.VectorParams(size=self.d, distance=distance)
             client.create_collection(name, vectors_config=vectors, metadata={"fewshot_store": self._facts})
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # without a server an index has no effect, and a warning says so
-                for field in ("tokens", "group"):
-                    client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
+            for field in ("tokens", "group") if has_server else ():
+                client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
         facts = (client.get_collection(name).config.metadata or {}).get("fewshot_store")
         if not isinstance(facts, dict):
             raise StoreError(
