@@ -158,10 +158,16 @@ def _check_clone_and_parameters(estimator: Any) -> None:
     with folder:
         model = copied.fit(made["list of images"], LABELS)
         _require(model is copied, "fit does not return the estimator")
-        learned = [name for name in vars(model) if name.endswith("_") and not name.startswith("_")]
+        learned = _learned(model)
         _require("classes_" in learned, "fit leaves no classes_")
-        kept = [name for name in learned if name in vars(clone(model))]
+        kept = sorted(learned & _learned(clone(model)))
         _require(not kept, f"a clone of a fitted estimator still has {kept}")
+
+
+def _learned(model: Any) -> set[str]:
+    """Return the names of what was learned, attributes and properties."""
+    public = (name for name in dir(model) if name.endswith("_") and not name.startswith("_"))
+    return {name for name in public if hasattr(model, name)}
 
 
 def _check_not_fitted(estimator: Any) -> None:
@@ -200,10 +206,10 @@ def _check_predict_changes_nothing(estimator: Any) -> None:
         for name, X in made.items():
             before = X.copy() if hasattr(X, "copy") else list(X)
             model = _fitted(estimator, X)
-            known = {key: copy.copy(value) for key, value in vars(model).items() if key.endswith("_")}
+            known, classes = _learned(model), model.classes_.tolist()
             model.predict(X), model.predict_proba(X)
-            _require(set(known) == {k for k in vars(model) if k.endswith("_")}, "predict adds or removes attributes")
-            _require(model.classes_.tolist() == known["classes_"].tolist(), "predict changes the classes")
+            _require(_learned(model) == known, "predict adds or removes attributes")
+            _require(model.classes_.tolist() == classes, "predict changes the classes")
             same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(before, X, strict=True))
             _require(same, f"{name} are changed")
 
