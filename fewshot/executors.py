@@ -15,6 +15,7 @@ import numpy as np
 
 from fewshot.errors import MissingExtraError, UnknownNameError
 from fewshot.registry import PLUGINS
+from fewshot.waiting import passive_waiting, wait_passively
 
 EXECUTORS = ("serial", "joblib", "ray")
 #: Times that a worker process may die before what it did is done alone, to see whose fault it is.
@@ -113,7 +114,13 @@ class Joblib(Executor):
     def _run(self, function: Callable[..., Any], tasks: dict[int, Arguments]) -> Iterator[tuple[int, Any]]:
         from joblib import Parallel, delayed
 
-        run = Parallel(n_jobs=max(self.jobs, 2), return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+        run = Parallel(
+            n_jobs=max(self.jobs, 2),
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch="all",
+            initializer=wait_passively,
+        )
         yield from run(delayed(_numbered)(i, function, arguments) for i, arguments in tasks.items())
 
 
@@ -141,13 +148,15 @@ class Ray(Executor):
             # Not some cluster that happens to run here: it may have other cores, and other versions of packages.
             own: dict[str, Any] = {"address": "local", "num_cpus": jobs, "include_dashboard": False}
             more: dict[str, Any] = {"address": address} if address else own
-            if plugins := os.environ.get(PLUGINS):
-                more["runtime_env"] = {"env_vars": {PLUGINS: plugins}}
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **more)
 
     def map(self, function: Callable[..., Any], tasks: Sequence[Arguments]) -> Iterator[tuple[int, Any]]:
         """Yield results as they come; what a lost machine did is done again."""
-        remote = self.ray.remote(num_cpus=1, max_retries=5)(_flat)
+        environment = passive_waiting()
+        if plugins := os.environ.get(PLUGINS):
+            environment[PLUGINS] = plugins
+        runtime = {"env_vars": environment}
+        remote = self.ray.remote(num_cpus=1, max_retries=5, runtime_env=runtime)(_flat)
         waiting = {remote.remote(function, *arguments): i for i, arguments in enumerate(tasks)}
         while waiting:
             (done,), _ = self.ray.wait(list(waiting), num_returns=1)

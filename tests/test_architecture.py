@@ -27,7 +27,10 @@ FLOORS = [
         "randomness",
         "ranking",
         "rows",
+        "sealed",
+        "suffixes",
         "unknown",
+        "waiting",
     },
     {
         "artifact",

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from fewshot.cli.options import make_parser
 from fewshot.errors import FewshotError, TrainingInterrupted
+from fewshot.waiting import wait_passively
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Traceback (most recent call last):
     SystemExit: 2
     """
+    if arguments is None:  # the process is ours
+        wait_passively()
     options = make_parser().parse_args(arguments)
     try:
         if options.plugin:

@@ -1,0 +1,94 @@
+"""Seconds to embed images, alone and with a busy process for each core, by how OpenMP's threads wait.
+
+"asleep" is how the commands and their workers run; "OpenMP's own" is what a program gets that sets nothing.
+Contestants take turns. Each has a process of its own, which embeds once before it is timed; figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+from protocol import facts, write
+
+CHILD = """
+import os, sys, time
+from fewshot.waiting import wait_passively
+if sys.argv[1] == "asleep":
+    wait_passively()
+import numpy as np
+from fewshot import Embedder
+images = np.random.default_rng(0).integers(0, 256, (int(sys.argv[2]), 224, 224, 3), np.uint8)
+embedder = Embedder(progress=False)
+embedder.transform(images[:16])
+start = time.perf_counter()
+embedder.transform(images)
+print(time.perf_counter() - start)
+"""
+WAYS = ("OpenMP's own", "asleep")
+SETTINGS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+@contextmanager
+def busy(n: int) -> Iterator[None]:
+    """Keep `n` processes busy for the length of the block."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def seconds(way: str, images: int) -> float:
+    """Return how long embedding takes in a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    command = [sys.executable, "-c", CHILD, way, str(images)]
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(images: int, rounds: int, others: list[int]) -> list[dict[str, Any]]:
+    """Return a row for each number of other processes."""
+    took: dict[tuple[int, str], list[float]] = {(n, way): [] for n in others for way in WAYS}
+    for _ in range(rounds):
+        for n, way in took:
+            with busy(n):
+                took[n, way].append(round(seconds(way, images), 3))
+    return [{"busy processes": n, **{way: took[n, way] for way in WAYS}} for n in others]
+
+
+def table(rows: list[dict[str, Any]], images: int) -> str:
+    """Return the figures as Markdown."""
+    heads = [f"{images} images, s: busy processes", *WAYS, "times faster"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in rows:
+        own, asleep = (median(row[way]) for way in WAYS)
+        lines.append(f"| {row['busy processes']} | {own:.2f} | {asleep:.2f} | {own / asleep:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print a table and write the results."""
+    parser = argparse.ArgumentParser(prog="waiting.py", description=__doc__)
+    parser.add_argument("--out", default="benchmarks/results/waiting", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_argument("--images", type=int, default=96, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--others", type=int, nargs="+", default=[0, 1, os.cpu_count() or 1], metavar="N")
+    options = parser.parse_args()
+    rows = measure(options.images, options.rounds, sorted(set(options.others)))
+    write(
+        options.out,
+        {**facts("waiting.py", 0), "load average before": os.getloadavg(), "images": options.images, "rows": rows},
+        table(rows, options.images),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Names of files that promise another format than what is written into them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+
+_FORMATS = {
+    "CSV": (".csv",),
+    "JSON": (".json",),
+    "HTML": (".html", ".htm"),
+    "Parquet": (".parquet", ".parq", ".pq"),
+}
+#: Each is the name of some format.
+_KNOWN = (
+    "csv tsv tab psv json jsonl ndjson json5 xml yaml yml toml ini md rst html htm xhtml mhtml pdf tex log "
+    "xls xlsx xlsm xlsb ods doc docx odt rtf ppt pptx parquet parq pq arrow feather ipc avro orc lance "
+    "h5 hdf hdf5 nc zarr mat db sqlite sqlite3 duckdb sql dta sav rds npy npz pkl pickle pt pth safetensors "
+    "onnx faiss py ipynb zip gz tgz bz2 xz zst lz4 7z rar tar png jpg jpeg gif bmp tif tiff webp svg heic avif"
+)
+
+
+def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") -> None:
+    """Refuse a name that ends like one of another format.
+
+    Parameters
+    ----------
+    path : path
+        Where something is to be written; a name without a suffix, or with an unknown one, will do.
+    written : {"CSV", "JSON", "HTML", "Parquet"}
+        What is written.
+    what : str, default="out"
+        How the error calls `path`.
+
+    Raises
+    ------
+    ValueError
+        If the name ends like that of another format.
+
+    Examples
+    --------
+    >>> check_suffix("all.csv", "Parquet")
+    Traceback (most recent call last):
+    ValueError: out is 'all.csv', and Parquet is written there; expected a name that ends in .parquet
+    """
+    suffix, own = PurePath(path).suffix.lower(), _FORMATS[written]
+    if suffix[1:] in _KNOWN.split() and suffix not in own:
+        raise ValueError(
+            f"{what} is {os.fspath(path)!r}, and {written} is written there; expected a name that ends in {own[0]}"
+        )

@@ -1,0 +1,42 @@
+"""A file is not called what it is not: such names are refused before anything is done."""
+
+import pytest
+
+from fewshot import FaissStore, export_store
+from fewshot.annotation.work import annotate_folder
+from fewshot.cli import main
+from fewshot.suffixes import check_suffix
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "annotate photos --model m --out",
+        "bench grid.toml --parquet",
+        "search t.parquet a.png --model m --csv",
+        "search t.parquet a.png --model m --json",
+        "predict m photos --report",
+        "train data --out runs --report",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".xlsx", ".FEATHER", ".npy", ".csv.gz"])
+def test_a_command_refuses_a_name_of_another_format(tmp_path, monkeypatch, capsys, name, suffix):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*name.split(), f"out{suffix}"])
+    assert ended.value.code == 2
+    option = name.rpartition(" ")[2]
+    assert f"argument {option}: the file is 'out{suffix}', and " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_functions_refuse_a_name_of_another_format(tmp_path):
+    with pytest.raises(ValueError, match=r"out is 'a.csv', and Parquet is written there; expected .* ends in .parquet"):
+        annotate_folder("nowhere", "nothing", "a.csv")
+    with pytest.raises(ValueError, match="path is '.*s.json', and Parquet is written there"):
+        export_store(FaissStore("dot", "abc", 4), tmp_path / "s.json")
+
+
+@pytest.mark.parametrize("name", ["-", "out", "/dev/stdout", "out.parquet", "OUT.PQ", "2026.11.28", "v1.2", ".parquet"])
+def test_a_name_that_promises_nothing_else_will_do(name):
+    check_suffix(name, "Parquet")
