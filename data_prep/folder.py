@@ -20,6 +20,7 @@ from fewshot.data.preparation import run
 from fewshot.episodes.stream import SPLIT, episode_rng
 from fewshot.files import digest, write_text
 from fewshot.progress import progress_bar
+from fewshot.suffixes import check_suffix
 
 
 def prepare(
@@ -34,6 +35,7 @@ def prepare(
     say: Callable[[str], object] = lambda line: None,
 ) -> None:
     """Draw the classes of each split, drop images that are in two of them, write the table."""
+    check_suffix(out, "CSV")
     data = LabeledImages.from_folder(folder)
     classes = data.classes[data.counts >= min_images]
     # Rounded: 1 - 0.7 - 0.3 is not 0 in floating point.

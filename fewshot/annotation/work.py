@@ -23,6 +23,7 @@ from fewshot.executors import Executor, Failure, make_executor
 from fewshot.files import is_special, sync, write_text
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.progress import progress_bar
+from fewshot.suffixes import check_suffix
 
 if TYPE_CHECKING:
     import pyarrow
@@ -82,8 +83,9 @@ def annotate_folder(
     ArtifactError
         If `model` is no saved classifier.
     ValueError
-        If there is no image, or `out` is a folder.
+        If there is no image, `out` is a folder, or it ends like a file of another format than Parquet.
     """
+    check_suffix(out, "Parquet")
     if Path(out).is_dir():
         raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
     # Workers may be in another folder, or on another machine.
@@ -114,7 +116,7 @@ def annotate_folder(
         nonlocal unreadable
         for i in range(len(parts)):
             table = read_table(_file(shards, i))
-            unreadable += table.column("vector").null_count
+            unreadable += sum(map(bool, table.column("error").to_pylist()))
             yield table
 
     write_table(out, tables(), schema)

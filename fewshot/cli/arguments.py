@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+from fewshot.suffixes import check_suffix
 
 DATA_HELP = "a folder with a folder for each class, a table path,label,split (.csv), or what data_prep has written"
 
@@ -30,6 +33,19 @@ def percent(text: str) -> float:
     if not 0 <= value < 100:
         raise ValueError
     return value
+
+
+def file_of(written: str) -> Callable[[str], str]:
+    """Return the type of an option that names a file of a format, such as "CSV"."""
+
+    def named(text: str) -> str:
+        try:
+            check_suffix(text, written, "the file")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return named
 
 
 positive.__name__, seed.__name__ = "whole number above 0", "seed (a whole number from 0 to 4294967295)"
@@ -62,8 +78,10 @@ def backbone(
 
 def tables(command: argparse.ArgumentParser) -> None:
     """Add the options that write tables."""
-    command.add_argument("--csv", metavar="FILE", help="write the table as CSV; - for standard output")
-    command.add_argument("--json", metavar="FILE", help="write it as JSON; - for standard output")
+    command.add_argument(
+        "--csv", type=file_of("CSV"), metavar="FILE", help="write the table as CSV; - for standard output"
+    )
+    command.add_argument("--json", type=file_of("JSON"), metavar="FILE", help="write it as JSON; - for standard output")
 
 
 def cache(command: argparse.ArgumentParser) -> None:

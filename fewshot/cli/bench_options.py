@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fewshot.cli.arguments import cache, command, positive
+from fewshot.cli.arguments import cache, command, file_of, positive
 
 #: A grid, explained.
 EXAMPLE = """a grid:
@@ -65,5 +65,7 @@ def bench_options(commands: Any) -> None:
     bench.add_argument("--jobs", type=positive, metavar="N", help="processes (default: one a core)")
     bench.add_argument("--episodes", metavar="FILE", help="frozen episodes of another run, which these must be")
     cache(bench)
-    bench.add_argument("--parquet", metavar="FILE", help="write the table as Parquet too (extra)")
+    bench.add_argument(
+        "--parquet", type=file_of("Parquet"), metavar="FILE", help="write the table as Parquet too (extra)"
+    )
     bench.add_argument("--quiet", action="store_true", help="no progress bar")

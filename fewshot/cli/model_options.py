@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, percent, positive, seed, tables
+from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, file_of, percent, positive, seed, tables
 
 
 def fit_options(commands: Any) -> None:
@@ -98,7 +98,7 @@ def calibrate_options(commands: Any) -> None:
     calibrate.add_argument("--keep-answering", action="store_true", help="only make probabilities fit, reject nothing")
     calibrate.add_argument("--episodes", type=positive, default=200, metavar="N", help="default: %(default)s")
     calibrate.add_argument("--seed", type=seed, default=0, help="of the episodes (default: %(default)s)")
-    calibrate.add_argument("--report", metavar="FILE", help="write a page with figures (.html)")
+    calibrate.add_argument("--report", type=file_of("HTML"), metavar="FILE", help="write a page with figures (.html)")
     common(calibrate)
 
 
@@ -108,7 +108,7 @@ def audit_options(commands: Any) -> None:
         commands, "audit", "trust", "list support images that may do harm: outliers, duplicates, wrong classes"
     )
     audit.add_argument("dir", metavar="DIR", help="a classifier")
-    audit.add_argument("--report", metavar="FILE", help="write a page with pictures (.html)")
+    audit.add_argument("--report", type=file_of("HTML"), metavar="FILE", help="write a page with pictures (.html)")
     tables(audit)
     common(audit)
 
@@ -126,7 +126,7 @@ def predict_options(commands: Any) -> None:
     predict.add_argument("dir", metavar="DIR", help="a classifier")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
     predict.add_argument("--top", type=positive, default=1, metavar="K", help="likeliest classes (default: 1)")
-    predict.add_argument("--report", metavar="FILE", help="write a page with pictures (.html)")
+    predict.add_argument("--report", type=file_of("HTML"), metavar="FILE", help="write a page with pictures (.html)")
     tables(predict)
     common(predict)
 
@@ -135,7 +135,7 @@ def show_options(commands: Any) -> None:
     """Add ``fewshot show``."""
     show = command(commands, "show", "models", "show a classifier: classes, images, backbone, size")
     show.add_argument("dir", metavar="DIR", help="a classifier")
-    show.add_argument("--report", metavar="FILE", help="write a page with pictures (.html)")
+    show.add_argument("--report", type=file_of("HTML"), metavar="FILE", help="write a page with pictures (.html)")
     tables(show)
     common(show)
 

@@ -7,7 +7,7 @@ import textwrap
 from typing import Any
 
 from fewshot._version import __version__
-from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, positive, seed, tables
+from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, file_of, positive, seed, tables
 from fewshot.cli.bench_options import bench_options
 from fewshot.cli.model_options import MODEL_COMMANDS
 from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
@@ -70,7 +70,9 @@ def _train(commands: Any) -> None:
     train.add_argument(
         "--by-group", action="store_true", help="one group an episode: what stands before the first / of a label"
     )
-    train.add_argument("--report", metavar="FILE", help="write a page with the learning curves (.html)")
+    train.add_argument(
+        "--report", type=file_of("HTML"), metavar="FILE", help="write a page with the learning curves (.html)"
+    )
     train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
     train.add_argument("--force", action="store_true", help="begin anew where DIR holds a training")
     for name, field, kind in (

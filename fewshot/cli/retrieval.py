@@ -46,7 +46,8 @@ def search(options: argparse.Namespace) -> int:
     model.embedder_.set_params(progress=not options.quiet)
     paths, where = list_paths(options.images), _conditions(model, options.where)
     facts = table_facts(options.table)
-    store = FaissStore(options.metric or facts["metric"], facts["fingerprint"], facts["d"])
+    metric = options.metric or facts["metric"] or model.classifier_.model_.learner.metric
+    store = FaissStore(metric, facts["fingerprint"], facts["d"])
     store.check_embedder(model.embedder_.fingerprint)
     columns = {"label"}
     store.add(_noting(columns, import_records(options.table)))

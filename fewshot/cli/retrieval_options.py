@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.cli.arguments import command, common, positive, tables
+from fewshot.cli.arguments import command, common, file_of, positive, tables
 
 
 def annotate_options(commands: Any) -> None:
@@ -14,13 +14,13 @@ def annotate_options(commands: Any) -> None:
         "annotate",
         "retrieval",
         "write vectors and labels of a folder of images, of any size, as Parquet",
-        "Write id, label, vector, probability, unknown, nearest, similarity and error of every image below FOLDER. "
-        "Interrupted or killed, the same command goes on where it was. An image that cannot be read has an error and "
-        "no vector, and the exit status is 1. Needs the extra 'parquet'.",
+        "Write id, label, vector, probability, unknown, nearest, similarity, error and embedder of every image below "
+        "FOLDER. Interrupted or killed, the same command goes on where it was. An image that cannot be read has an "
+        "error and a vector of zeros, and the exit status is 1. Needs the extra 'parquet'.",
     )
     annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth")
     annotate.add_argument("--model", required=True, metavar="DIR", help="a classifier")
-    annotate.add_argument("--out", required=True, metavar="FILE", help="the table (.parquet)")
+    annotate.add_argument("--out", type=file_of("Parquet"), required=True, metavar="FILE", help="the table (.parquet)")
     annotate.add_argument(
         "--executor", choices=("serial", "joblib", "ray"), default="serial",
         help="this process, several, or a cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
