@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+#: Characters that a message repeats of what it was given.
+_SHOWN = 400
+
+
+def brief(value: object) -> str:
+    """Return the text of a value for a message: all of it, or its beginning, its length and its end.
+
+    Examples
+    --------
+    >>> brief("cat.jpg")
+    'cat.jpg'
+    >>> len(brief("x" * 100_000)) < 500
+    True
+    """
+    text = str(value)
+    if len(text) <= _SHOWN:
+        return text
+    return f"{text[: _SHOWN * 3 // 4]}... ({len(text)} characters) ...{text[-_SHOWN // 4 :]}"
 
 
 class FewshotError(Exception):
@@ -30,12 +50,12 @@ class UnknownNameError(FewshotError, ValueError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        close = difflib.get_close_matches(str(name)[:_SHOWN], known, n=3, cutoff=0.5)
         if close:
             hint = "did you mean " + " or ".join(map(repr, close)) + "?"
         else:
             hint = "known are " + ", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else "")
-        super().__init__(f"no {kind} is called {name!r}; {hint}")
+        super().__init__(f"no {kind} is called {brief(repr(name))}; {hint}")
         self.kind, self.name, self.known = kind, name, known
 
     def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
@@ -62,11 +82,78 @@ class ImageDecodeError(FewshotError, ValueError):
 
     def __init__(self, source: object, reason: str, index: int | None = None) -> None:
         where = "" if index is None else f"image {index}, "
-        super().__init__(f"{where}{source}: {reason}")
+        super().__init__(f"{where}{brief(source)}: {reason}")
         self.source, self.reason, self.index = source, reason, index
 
     def __reduce__(self) -> tuple[type, tuple[object, str, int | None]]:
         return type(self), (self.source, self.reason, self.index)
+
+
+class ReadError(FewshotError, OSError):
+    """The system failed while an image was read, which says nothing of the image: work stops and can be repeated.
+
+    Parameters
+    ----------
+    source : object
+        The path, or what else the image was given as.
+    reason : str
+        What the system says.
+    number : int, optional
+        Its error number, see `errno`.
+    index : int, optional
+        The place of the image among those of a call.
+
+    Examples
+    --------
+    >>> import errno
+    >>> print(ReadError("cat.jpg", "Too many open files", errno.EMFILE))
+    cat.jpg: Too many open files, which says nothing of the image; close files or raise the limit (ulimit -n), then
+    run it again
+    """
+
+    def __init__(self, source: object, reason: str, number: int | None = None, index: int | None = None) -> None:
+        where = "" if index is None else f"image {index}, "
+        cure = (
+            "close files or raise the limit (ulimit -n)"
+            if number in (errno.EMFILE, errno.ENFILE)
+            else "check the disk or the connection to it"
+        )
+        super().__init__(
+            f"{where}{brief(source)}: {reason}, which says nothing of the image; {cure}, then run it again"
+        )
+        self.source, self.reason, self.errno, self.index = source, reason, number, index
+
+    def __reduce__(self) -> tuple[type, tuple[object, str, int | None, int | None]]:
+        return type(self), (self.source, self.reason, self.errno, self.index)
+
+
+class OutOfMemoryError(FewshotError, MemoryError):
+    """There was too little memory to decode an image, which says nothing of the image: work stops and can be repeated.
+
+    Parameters
+    ----------
+    source : object
+        The path, or what else the image was given as.
+    index : int, optional
+        Its place among the images of a call.
+    reason : str, default="out of memory"
+        What was missing.
+
+    Examples
+    --------
+    >>> print(OutOfMemoryError("cat.jpg"))
+    cat.jpg: out of memory, which says nothing of the image; decode fewer at a time (n_jobs=1) or free memory, then
+    run it again
+    """
+
+    def __init__(self, source: object, index: int | None = None, reason: str = "out of memory") -> None:
+        where = "" if index is None else f"image {index}, "
+        cure = "decode fewer at a time (n_jobs=1) or free memory, then run it again"
+        super().__init__(f"{where}{brief(source)}: {reason}, which says nothing of the image; {cure}")
+        self.source, self.index, self.reason = source, index, reason
+
+    def __reduce__(self) -> tuple[type, tuple[object, int | None, str]]:
+        return type(self), (self.source, self.index, self.reason)
 
 
 class ArtifactError(FewshotError):

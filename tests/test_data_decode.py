@@ -1,9 +1,16 @@
+import errno
 import io
 import os
+import pickle
+import resource
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fewshot.data import decode as module
+from fewshot.data import opening
 from fewshot.data.decode import check_readable, decode, describe
-from fewshot.errors import ImageDecodeError
+from fewshot.data.preprocess import Preprocessing
+from fewshot.errors import ImageDecodeError, OutOfMemoryError, ReadError
 
 COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8))
 ARRAY = np.asarray(COLOURS)
@@ -94,9 +103,21 @@ def test_row_50_32_bits_are_taken_for_16_and_refused_beyond():
 @pytest.mark.parametrize("through", [lambda a: a, Image.fromarray, lambda a: encoded(Image.fromarray(a), "TIFF")])
 def test_row_51_floats_in_0_to_1_are_scaled_and_others_refused(through):
     assert levels(through(np.array([[0, 0.5, 1]], np.float32)))[0, :, 0].tolist() == [0, 128, 255]
-    for wrong in ([[0, 255]], [[-1, 0.5]], [[np.nan, 0.5]], [[0.5, np.nan]], [[0, np.inf]]):
+    for wrong in ([[0, 255]], [[-1, 0.5]], [[-0.2, 0.5]], [[0, 1.2]], [[np.nan, 0.5]], [[0.5, np.nan]], [[0, np.inf]]):
         with pytest.raises(ImageDecodeError, match=r"scale them to 0\.\.1"):
             decode(through(np.array(wrong, np.float32)))
+
+
+def test_row_51_what_scaling_leaves_a_little_outside_is_clipped():
+    step = torch.zeros(1, 3, 16, 16)
+    step[..., 8:] = 1
+    scaled = torch.nn.functional.interpolate(step, 24, mode="bicubic")[0]
+    assert scaled.min() < -0.05
+    assert set(levels(scaled)[0, [0, -1], 0].tolist()) == {0, 255}
+    for dtype in (np.float32, np.float64):
+        beyond = np.array([[np.nextafter(dtype(0), dtype(-1)), np.nextafter(dtype(1), dtype(2))]], dtype)
+        assert levels(beyond)[0, :, 0].tolist() == [0, 255]
+        assert levels(Image.fromarray(beyond.astype(np.float32)))[0, :, 0].tolist() == [0, 255]
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -191,22 +212,47 @@ def test_row_57_what_is_no_image_is_told(tmp_path, content, reason):
         decode(content)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 def test_row_58_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
-    bombs, small = [encoded(Image.new("1", (side, side)), "PNG") for side in (9500, 14000)], encoded(COLOURS, "PNG")
+    bomb, small = encoded(Image.new("1", (16400, 16400)), "PNG"), encoded(COLOURS, "PNG")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("unpacked"))
-    with pytest.raises(ImageDecodeError, match="9500 x 9500 pixels, above the limit of 89478485; shrink it"):
-        decode(bombs[0])
-    with pytest.raises(ImageDecodeError, match="too large to be opened safely"):
-        decode(bombs[1])
+    cure = r"shrink it, or raise the limit \(max_pixels= or --max-pixels\)"
+    with pytest.raises(ImageDecodeError, match=f"16400 x 16400 pixels, above the limit of 268435456; {cure}"):
+        decode(bomb)
     with pytest.raises(ImageDecodeError, match="17 x 13 pixels, above the limit of 220"):
         decode(small, max_pixels=220)
+    monkeypatch.setenv("FEWSHOT_MAX_PIXELS", "220")
+    with pytest.raises(ImageDecodeError, match="above the limit of 220"):
+        decode(small)
+    monkeypatch.setenv("FEWSHOT_MAX_PIXELS", "many")
+    with pytest.raises(ValueError, match="FEWSHOT_MAX_PIXELS is 'many'; expected a whole number from 1"):
+        decode(small)
 
 
 @pytest.mark.filterwarnings("error")
-def test_row_58_a_bomb_is_a_decode_error_also_where_warnings_are_errors():
-    with pytest.raises(ImageDecodeError, match="too large"):
-        decode(encoded(Image.new("1", (9500, 9500)), "PNG"))
+def test_a_photograph_of_108_megapixels_is_taken_without_a_warning(monkeypatch):
+    photograph = encoded(Image.new("L", (12000, 9000), 77), "JPEG", quality=30)
+    assert decode(photograph).getpixel((11999, 8999)) == (77, 77, 77)
+    monkeypatch.setattr(module, "available_memory", lambda: 8e8)
+    with pytest.raises(OutOfMemoryError, match=r"its 12000 x 9000 pixels take 0\.9 GB, and 0\.8 GB of memory are free"):
+        decode(photograph)
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(module, "LARGE", 100)
+    now, most, decoded = [], [], module.decode_pixels
+
+    def watched(image, name):
+        now.append(image)
+        most.append(len(now))
+        time.sleep(0.01)
+        decoded(image, name)
+        now.pop()
+
+    monkeypatch.setattr(module, "decode_pixels", watched)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(decode, [encoded(COLOURS, "PNG")] * 8))) == 8
+    assert set(most) == {1}
 
 
 def test_rows_59_60_one_pixel_is_enough_and_none_is_not():
@@ -283,7 +329,13 @@ def test_row_65_numbers_whose_meaning_would_be_guessed_are_refused(source, reaso
         decode(source)
 
 
-@pytest.mark.parametrize("source", [None, 3, [[0, 1]], {"path": "a.png"}, open])
+@pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT])
+def test_what_tables_have_for_nothing_is_no_image(missing):
+    with pytest.raises(ImageDecodeError, match="there is no image; leave the row out"):
+        decode(missing)
+
+
+@pytest.mark.parametrize("source", [3, [[0, 1]], {"path": "a.png"}, open])
 def test_what_holds_no_image_is_a_type_error(source):
     with pytest.raises(TypeError, match=f"given as {type(source).__name__}; expected a path, bytes"):
         decode(source)
@@ -307,7 +359,7 @@ def test_rows_61_62_paths_that_are_no_readable_file_are_refused_unopened(tmp_pat
         with pytest.raises(ImageDecodeError, match=f"image 7, .*{reason}"):
             check_readable(tmp_path / name, 7)
     assert decode(tmp_path / "real.png").size == (17, 13)
-    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ImageDecodeError, match="real.png: permission denied"):
         decode(tmp_path / "real.png")
 
@@ -356,7 +408,7 @@ def test_random_bytes_are_a_decode_error_and_nothing_else(data, seed, kept):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError, TypeError, KeyError, NotImplementedError, MemoryError, ZeroDivisionError]
+    "error", [RuntimeError, TypeError, KeyError, NotImplementedError, AssertionError, ZeroDivisionError]
 )
 def test_whatever_a_decoder_reports_damage_by_is_a_decode_error(monkeypatch, error):
     def fail(self):
@@ -365,6 +417,77 @@ def test_whatever_a_decoder_reports_damage_by_is_a_decode_error(monkeypatch, err
     monkeypatch.setattr(Image.Image, "load", fail)
     with pytest.raises(ImageDecodeError, match="cannot be decoded: .*broken inside"):
         decode(COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "cure"),
+    [
+        (MemoryError(), OutOfMemoryError, "out of memory, which says nothing of the image"),
+        (OSError("out of memory error when reading image file"), OutOfMemoryError, "free memory, then run it again"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemoryError, "out of memory"),
+        *(
+            (OSError(n, os.strerror(n)), ReadError, "close files or raise the limit")
+            for n in (errno.EMFILE, errno.ENFILE)
+        ),
+        *(
+            (OSError(n, os.strerror(n)), ReadError, "check the disk or the connection to it")
+            for n in (
+                errno.EIO,
+                errno.ESTALE,
+                errno.ENOSPC,
+                errno.EINTR,
+                errno.ETIMEDOUT,
+                errno.EHOSTDOWN,
+                errno.EREMOTEIO,
+            )
+        ),
+        (TimeoutError("timed out"), ReadError, "timed out, which says nothing of the image"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("through", ["file", "stat", "pixels", "upload", "resize"])
+def test_what_says_nothing_of_the_image_is_not_taken_for_damage(tmp_path, monkeypatch, error, kind, cure, through):
+    def fail(*_, **__):
+        raise error
+
+    COLOURS.save(tmp_path / "a.png")
+    source = tmp_path / "a.png"
+    if through == "file":
+        monkeypatch.setattr(Path, "read_bytes", fail)
+    elif through == "stat":
+        monkeypatch.setattr(os, "stat", fail)
+    elif through == "pixels":
+        monkeypatch.setattr(Image.Image, "load", fail)
+    elif through == "resize":
+        monkeypatch.setattr(Image.Image, "resize", fail)
+    else:
+        source = io.BytesIO(source.read_bytes())
+        monkeypatch.setattr(opening, "_read_file", fail)
+    if through == "stat" and getattr(error, "errno", None) is None:
+        pytest.skip("no answer of stat")
+    with pytest.raises(kind, match=cure) as caught:
+        Preprocessing(3, 8, 8)(source)
+    assert not isinstance(caught.value, ImageDecodeError)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again), again.source) == (kind, str(caught.value), caught.value.source)
+
+
+def test_a_decoder_that_takes_a_lack_of_memory_for_damage_is_corrected(monkeypatch):
+    def fail(self):
+        raise OSError("broken data stream when reading image file")
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(ImageDecodeError, match="broken data stream"):
+        decode(COLOURS)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    large = Image.new("L", (6000, 6000))
+    resource.setrlimit(resource.RLIMIT_AS, (used + (80 << 20), limits[1]))
+    try:
+        with pytest.raises(OutOfMemoryError):
+            decode(large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_an_interruption_is_not_taken_for_damage(monkeypatch):

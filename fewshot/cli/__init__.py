@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, TypeError) as error:
         return _say(str(error), 2)
+    except FewshotError as error:
+        return _say(str(error), 1)
     except OSError as error:
         cure = "choose another place with --out" if hasattr(options, "out") else "choose another place"
         return _say(f"{error.filename or 'the results'}: {error.strerror or error}; {cure}", 1)
-    except FewshotError as error:
-        return _say(str(error), 1)
 
 
 def _say(sentence: str, status: int) -> int:

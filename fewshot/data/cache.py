@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from fewshot.data.decode import check_readable
 from fewshot.data.preprocess import Preprocessing
-from fewshot.errors import ImageDecodeError
+from fewshot.errors import ImageDecodeError, ReadError
 from fewshot.files import replacing, sync
 from fewshot.progress import progress_bar
 
 #: Part of every key: raised when the same file would be decoded to other pixels.
-_VERSION = 2
+_VERSION = 3
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
@@ -70,7 +70,7 @@ def decode_all(
             _fill(pixels, images, preprocessing, progress)
             pixels.flush()
             sync(partial)
-    except ImageDecodeError:
+    except (ImageDecodeError, ReadError):
         raise
     except OSError as error:
         raise OSError(
@@ -104,7 +104,7 @@ def _key(paths: NDArray[Any], preprocessing: Preprocessing) -> str:
         check_readable(path, i)
         status = os.stat(path)
         files.append((os.path.abspath(path), status.st_size, status.st_mtime_ns))
-    text = json.dumps([_VERSION, preprocessing.to_dict(), files])
+    text = json.dumps([_VERSION, preprocessing.identity(), files])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

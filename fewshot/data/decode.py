@@ -2,54 +2,111 @@
 
 from __future__ import annotations
 
-import io
 import os
-import stat
+import threading
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from fewshot.errors import ImageDecodeError
+from fewshot.data.depth import (
+    NOTHING,
+    check_bits,
+    correct_transparency,
+    is_deep,
+    is_known_before_decoding,
+    reopen,
+    scale,
+    to_8_bits,
+)
+from fewshot.data.opening import (
+    BYTES_A_PIXEL,
+    check_readable,
+    decode_pixels,
+    describe,
+    held,
+    is_data_url,
+    is_file,
+    is_missing,
+    is_name,
+    open_content,
+    read_content,
+    reading,
+)
+from fewshot.errors import ImageDecodeError, OutOfMemoryError
+from fewshot.heap import available_memory
 
-#: Images of more pixels are refused before they are unpacked; Pillow's own limit for a warning.
-MAX_PIXELS = 89_478_485
+__all__ = ["MAX_PIXELS", "check_readable", "decode", "describe", "is_data_url", "is_missing", "is_name"]
+
+#: Images of more pixels are refused before they are decoded, unless the caller or the environment says another number.
+#: Photographs of 200 million pixels pass.
+MAX_PIXELS, MAX_PIXELS_VARIABLE = 1 << 28, "FEWSHOT_MAX_PIXELS"
+#: Images of more pixels are decoded one at a time: each takes a gigabyte, and there may be a thread for every core.
+LARGE = 1 << 26
 #: The EXIF tag of how an image is turned.
 ORIENTATION = 0x0112
 #: What lies under transparent pixels.
 BACKGROUND = (255, 255, 255)
+#: How far floats may be outside 0..1, as bicubic and Lanczos scaling leave them; they are clipped.
+TOLERANCE = 0.125
 #: Axes that can hold channels: grey, grey and alpha, colour, colour and alpha.
 _CHANNELS = (1, 2, 3, 4)
 
+_large = threading.Lock()
 
-def decode(source: Any, *, background: tuple[int, int, int] = BACKGROUND, max_pixels: int = MAX_PIXELS) -> Image.Image:
+if hasattr(os, "register_at_fork"):
+
+    def _renew_lock() -> None:
+        """Replace a lock that a thread of the parent may hold, which the child has not."""
+        global _large
+        _large = threading.Lock()
+
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def decode(
+    source: Any,
+    *,
+    background: tuple[int, int, int] = BACKGROUND,
+    max_pixels: int | None = None,
+    bits: int | None = None,
+) -> Image.Image:
     """Return an image as an RGB image of 8 bits, upright.
 
     Parameters
     ----------
-    source : path, bytes, PIL image, array or tensor
-        Arrays: uint8 or uint16 (h, w) or (h, w, c), floats in 0..1 likewise. Tensors: (h, w) or (c, h, w), uint8 or
-        floats in 0..1. Colours are red, green, blue; blue first (OpenCV) cannot be told apart, so turn it round.
+    source : path, bytes, data URL, open file, PIL image, array or tensor
+        Arrays: uint8 or uint16 (h, w) or (h, w, c), floats in 0..1 likewise. Tensors: (h, w) or (c, h, w), uint8,
+        uint16 or floats in 0..1. Floats up to 0.125 outside 0..1, as scaling leaves them, are clipped. Colours are
+        red, green, blue; blue first (OpenCV) cannot be told apart, so reverse it. An open file is read from its start
+        and put back where it stood.
     background : tuple of int, default=(255, 255, 255)
         Colour under transparent pixels.
-    max_pixels : int, default=89478485
-        Larger images are refused before they are unpacked.
+    max_pixels : int, optional
+        Larger images are refused before they are decoded; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456.
+    bits : int, optional
+        The range of numbers in 16-bit images, 0..2**bits - 1, where the file does not say it (TIFF's MaxSampleValue,
+        PNG's sBIT, the largest number of PGM). By default the smallest of 8, 10, 12, 14 and 16 that holds the image,
+        with a warning below 16.
 
     Returns
     -------
     PIL.Image.Image
-        Of mode RGB. EXIF orientation is applied; 16-bit greys are scaled to 8 bits, floats in 0..1 to 0..255; of an
-        animation or a file of several pages it is the first frame, with a warning. CMYK is converted without a
-        colour profile.
+        Of mode RGB. EXIF orientation is applied; 16-bit numbers are scaled to 8 bits, floats in 0..1 to 0..255; of an
+        animation or a file of several pages it is the first frame, with a warning, and of a PIL image the frame that it
+        shows. CMYK is converted without a colour profile.
 
     Raises
     ------
     ImageDecodeError
         If it cannot be read: no such file, empty, damaged, truncated, no image, too large, or numbers whose meaning
         would have to be guessed. What cannot be noticed is damage that still decodes, as in most of a JPEG file.
+    OutOfMemoryError, ReadError
+        If memory, open files or the disk fail, which says nothing of the image.
     TypeError
         If `source` is nothing that holds an image.
 
@@ -59,107 +116,114 @@ def decode(source: Any, *, background: tuple[int, int, int] = BACKGROUND, max_pi
     >>> decode(np.zeros((4, 6, 3), np.uint8)).size
     (6, 4)
     """
-    name = describe(source)
+    if is_missing(source):
+        raise ImageDecodeError(f"<{source}>", "there is no image; leave the row out")
     if not _may_hold_an_image(source):
         raise TypeError(
-            f"an image is given as {type(source).__name__}; expected a path, bytes, a PIL image, an array or a tensor"
+            f"an image is given as {type(source).__name__}; expected a path, bytes, an open file, a PIL image, "
+            "an array or a tensor"
         )
-    try:
-        image = _open(source, name)
-        width, height = image.size
-        if not width or not height:
-            raise ImageDecodeError(name, f"it has {width} x {height} pixels, so there is nothing to see")
-        if width * height > max_pixels:
-            raise ImageDecodeError(
-                name,
-                f"it has {width} x {height} pixels, above the limit of {max_pixels}; shrink it, or raise the limit",
-            )
-        # MPO is what phones call a JPEG with a preview behind it: one picture.
-        # Of a PIL image it is the frame that it shows.
-        several = image is not source and image.format != "MPO" and getattr(image, "n_frames", 1) > 1
-        if several:
-            warnings.warn(
-                f"{name} has {getattr(image, 'n_frames', 1)} frames; the first is taken", UserWarning, stacklevel=2
-            )
-        image.load()
-        if image.getexif().get(ORIENTATION, 1) != 1:  # otherwise it would be copied for nothing
-            image = ImageOps.exif_transpose(image)
-        return _to_rgb(image, name, background)
-    except ImageDecodeError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageDecodeError(name, f"this is not an image that Pillow knows{_look_inside(source)}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageDecodeError(name, f"it is too large to be opened safely ({error})") from None
-    except Warning:  # whoever made warnings errors wants to see them
-        raise
-    except Exception as error:
-        # Pillow's decoders report damage by almost anything, RuntimeError, TypeError and struct.error among them.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageDecodeError(name, f"cannot be decoded: {reason}") from error
+    check_bits(bits)
+    name, limit = describe(source), largest_allowed(max_pixels)
+    with reading(name):
+        if isinstance(source, Image.Image):
+            return _decode_given(source, name, background, limit, bits)
+        if hasattr(source, "dtype"):
+            return _decode_opened(_from_array(source, name, bits), name, background, limit, None)
+        image = open_content(read_content(source, name), name)
+        _check_size(image, name, limit)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # what phones call a JPEG with a preview behind it: one picture
+            warnings.warn(f"{name} has {frames} frames; the first is taken", UserWarning, stacklevel=2)
+        return _decode_opened(image, name, background, limit, bits)
 
 
-def describe(source: Any) -> str:
-    """Return a name for an image in messages: its path, or what it is."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    filename = getattr(source, "filename", "")
-    if isinstance(filename, str) and filename:
-        return filename
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"<{len(source)} bytes>"
-    if hasattr(source, "shape"):
-        return f"<{type(source).__name__} of shape {tuple(source.shape)}>"
-    return f"<{type(source).__name__}>"
-
-
-def is_name(described: str) -> bool:
-    """Whether `describe` found a name, which tells an image from others, and not only what it is."""
-    return not (described.startswith("<") and described.endswith(">"))
-
-
-def check_readable(path: str | os.PathLike[str], index: int | None = None) -> None:
-    """Refuse a path that is no readable regular file, without reading it.
+def largest_allowed(max_pixels: int | None) -> int:
+    """Return how many pixels an image may have: as many as the caller says, or the environment, or the default.
 
     Raises
     ------
-    ImageDecodeError
-        If there is no such file, it is a folder or a device, or may not be read.
+    ValueError
+        If the environment says no number.
     """
-    name = os.fspath(path)
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ImageDecodeError(name, (getattr(error, "strerror", None) or str(error)).lower(), index) from None
-    if stat.S_ISDIR(mode):
-        raise ImageDecodeError(name, "this is a folder; name the images in it", index)
-    if not stat.S_ISREG(mode):
-        raise ImageDecodeError(name, "this is not a regular file", index)
-    if not os.access(path, os.R_OK):
-        raise ImageDecodeError(name, "permission denied", index)
+    if max_pixels is not None:
+        return max_pixels
+    said = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if said and not (said.isascii() and said.isdigit() and int(said)):
+        raise ValueError(f"{MAX_PIXELS_VARIABLE} is {said!r}; expected a whole number from 1")
+    return int(said) if said else MAX_PIXELS
 
 
 def _may_hold_an_image(source: Any) -> bool:
     known = (Image.Image, str, os.PathLike, bytes, bytearray, memoryview)
-    return isinstance(source, known) or (hasattr(source, "shape") and hasattr(source, "dtype"))
+    return isinstance(source, known) or is_file(source) or (hasattr(source, "shape") and hasattr(source, "dtype"))
 
 
-def _open(source: Any, name: str) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        check_readable(source)
-        data = Path(source).read_bytes()  # all at once: no open file is left behind
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
-    else:
-        return _from_array(source, name)
-    if not data:
-        raise ImageDecodeError(name, "the file is empty")
-    return Image.open(io.BytesIO(data))
+def _decode_given(given: Any, name: str, background: tuple[int, int, int], limit: int, bits: int | None) -> Image.Image:
+    """Decode a PIL image of the caller's, which may stand in the list again or be decoded by another thread."""
+    with held(given):
+        file = getattr(given, "fp", None)
+        is_open = file is not None and not getattr(file, "closed", False)
+        if is_open and is_known_before_decoding(given):
+            return _decode_opened(reopen(given, name), name, background, limit, bits)
+        try:
+            return _decode_opened(given, name, background, limit, bits)
+        except Exception as error:
+            if not is_open and ("closed" in str(error) or (given.format and isinstance(error, AssertionError))):
+                cure = "call its load() before its file is closed, or pass its path"
+                raise ImageDecodeError(name, f"this PIL image is closed; {cure}") from None
+            raise
 
 
-def _from_array(source: Any, name: str) -> Image.Image:
+def _decode_opened(
+    image: Image.Image, name: str, background: tuple[int, int, int], limit: int, bits: int | None
+) -> Image.Image:
+    """Decode an opened image, scale 16 bits to 8, turn it upright and make it RGB."""
+    _check_size(image, name, limit)
+    with _in_turn(image, name):
+        correct_transparency(image)
+        if is_deep(image):
+            small = to_8_bits(image, bits, name)
+        else:
+            decode_pixels(image, name)
+            small = image
+        turned = image.getexif().get(ORIENTATION, 1)
+        if turned != 1:  # otherwise it would be copied for nothing
+            if small is not image:
+                small.getexif()[ORIENTATION] = turned
+            small = ImageOps.exif_transpose(small)
+        return _to_rgb(small, name, background)
+
+
+def _check_size(image: Image.Image, name: str, limit: int) -> None:
+    width, height = image.size
+    if not width or not height:
+        raise ImageDecodeError(name, f"it has {width} x {height} pixels, so there is nothing to see")
+    if width * height > limit:
+        raise ImageDecodeError(
+            name,
+            f"it has {width} x {height} pixels, above the limit of {limit}; shrink it, or raise the limit "
+            "(max_pixels= or --max-pixels)",
+        )
+
+
+@contextmanager
+def _in_turn(image: Image.Image, name: str) -> Iterator[None]:
+    """Decode large images one at a time, and only where there is memory for one."""
+    pixels = image.width * image.height
+    if pixels <= LARGE:
+        yield
+        return
+    with _large:
+        needed, free = BYTES_A_PIXEL * pixels, available_memory()
+        if needed > free:
+            size = f"{image.width} x {image.height}"
+            what = f"its {size} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+            raise OutOfMemoryError(name, reason=what)
+        yield
+
+
+def _from_array(source: Any, name: str, bits: int | None) -> Image.Image:
     is_tensor = hasattr(source, "detach")
     if is_tensor:
         # numpy has no bfloat16
@@ -167,8 +231,8 @@ def _from_array(source: Any, name: str) -> Image.Image:
     array = _channels_last(np.asarray(source), is_tensor, name)
     if array.dtype.kind == "f":
         array = _unit_to_bytes(array, name)
-    elif array.dtype == np.uint16:
-        array = _shift16(array)
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+        array = scale(array.astype(np.uint16, copy=False), NOTHING, bits, name)
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
@@ -201,11 +265,6 @@ def _channels_last(array: NDArray[Any], is_tensor: bool, name: str) -> NDArray[A
 
 
 def _to_rgb(image: Image.Image, name: str, background: tuple[int, int, int]) -> Image.Image:
-    if image.mode.startswith("I"):  # I, I;16, I;16B, I;16L
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageDecodeError(name, f"its greys reach from {values.min()} to {values.max()}; expected 0..65535")
-        return Image.fromarray(_shift16(values.astype(np.uint16))).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(_unit_to_bytes(np.asarray(image), name)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -215,28 +274,14 @@ def _to_rgb(image: Image.Image, name: str, background: tuple[int, int, int]) -> 
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _shift16(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Scale 0..65535 to 0..255, rounded; ``convert`` would clip at 255."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
 def _unit_to_bytes(values: NDArray[np.floating], name: str) -> NDArray[np.uint8]:
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if not (low >= 0 and high <= 1):  # also where one is NaN
-        raise ImageDecodeError(name, f"its floats reach from {low:.4g} to {high:.4g}; scale them to 0..1")
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also where one is NaN
+        raise ImageDecodeError(
+            name,
+            f"its floats reach from {low:.4g} to {high:.4g}; scale them to 0..1 (what scaling of the image has left a "
+            "little outside can be clipped)",
+        )
+    if low < 0 or high > 1:
+        values = values.clip(0, 1)
     return (values * 255).round().astype(np.uint8)
-
-
-def _look_inside(source: Any) -> str:
-    """Say what a file that is no image begins with, where that helps: error pages are saved as pictures."""
-    try:
-        if isinstance(source, (str, os.PathLike)):
-            with open(source, "rb") as file:
-                head = file.read(64)
-        else:
-            head = bytes(source[:64])
-    except (OSError, TypeError):
-        return ""
-    if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
-        return " but an HTML or XML page"
-    return " but a text" if head.isascii() and head[:16].decode("ascii").isprintable() else ""

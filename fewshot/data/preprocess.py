@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.data.decode import BACKGROUND, MAX_PIXELS, decode
+from fewshot.data.decode import BACKGROUND, decode
+from fewshot.data.depth import check_bits
+from fewshot.data.opening import describe, reading
 
 #: Interpolations by the names that timm gives them.
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
 CROP_MODES = ("center", "squash", "border")
+#: Stands for "no limit of its own" where preprocessing is written down: once, it was the limit of all.
+NO_LIMIT_SAID = 89_478_485
 #: Pixels up to which an image is scaled as a whole before its middle is cut out. Beyond, only the middle is computed.
 WHOLE_PIXELS = 1 << 23
 
@@ -43,8 +47,10 @@ class Preprocessing:
         Whether the scaled image covers the square, is squashed into it, or is fitted into it with borders of the mean.
     background : tuple of int, default=(255, 255, 255)
         Colour under transparent pixels.
-    max_pixels : int, default=89478485
-        Larger images are refused.
+    max_pixels : int, optional
+        Larger images are refused; see `decode`.
+    bits : int, optional
+        The range of numbers in 16-bit images; see `decode`.
 
     Raises
     ------
@@ -67,7 +73,8 @@ class Preprocessing:
     crop_pct: float = 1.0
     crop_mode: str = "center"
     background: tuple[int, int, int] = BACKGROUND
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         for name, expected, ok in (
@@ -84,10 +91,11 @@ class Preprocessing:
                 "a tuple of red, green and blue",
                 _are_numbers(self.background) and len(self.background) == 3,
             ),
-            ("max_pixels", "a whole number from 1", _is_whole(self.max_pixels)),
+            ("max_pixels", "a whole number from 1, or None", self.max_pixels is None or _is_whole(self.max_pixels)),
         ):
             if not ok:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+        check_bits(self.bits)
 
     @classmethod
     def of(cls, config: Mapping[str, Any], size: int | None = None) -> Self:
@@ -115,23 +123,42 @@ class Preprocessing:
             If a value is missing, unknown or out of range.
         """
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        if not known - {"bits"} <= set(values) <= known:
             raise ValueError(f"preprocessing has {sorted(values)}; expected {sorted(known)}")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if given["max_pixels"] == NO_LIMIT_SAID:
+            given["max_pixels"] = None
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values, as JSON can hold them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Return all values, as JSON can hold them and as older versions read them."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values["max_pixels"] = self.max_pixels or NO_LIMIT_SAID
+        if self.bits is None:
+            del values["bits"]
+        return values
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values on which pixels depend: a limit changes none."""
+        return {**self.to_dict(), "max_pixels": NO_LIMIT_SAID}
+
+    def changed(self, *, bits: int | None, max_pixels: int | None) -> Self:
+        """Return it with the values that are not None."""
+        return replace(
+            self,
+            bits=self.bits if bits is None else bits,
+            max_pixels=self.max_pixels if max_pixels is None else max_pixels,
+        )
 
     def __call__(self, source: Any) -> NDArray[np.uint8]:
         """Return the pixels (height, width), or (height, width, 3), of an image that `decode` takes."""
-        image = decode(source, background=self.background, max_pixels=self.max_pixels)
-        if self.channels == 1:
-            image = image.convert("L")
-        if (self.width, self.height) != image.size or self.crop_pct != 1:
-            image = self._pad(self._cut(image))
-        return np.array(image)
+        image = decode(source, background=self.background, max_pixels=self.max_pixels, bits=self.bits)
+        with reading(describe(source)):
+            if self.channels == 1:
+                image = image.convert("L")
+            if (self.width, self.height) != image.size or self.crop_pct != 1:
+                image = self._pad(self._cut(image))
+            return np.array(image)
 
     def _cut(self, image: Image.Image) -> Image.Image:
         """Scale and cut out the middle; in this order, as Pillow rounds a box and with it the weights of pixels."""

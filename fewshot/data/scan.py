@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 import warnings
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Return the suffixes, in lower case, of files that Pillow can read."""
+    """Return the suffixes, in lower case, of files that Pillow decodes itself."""
     from PIL import Image
 
-    return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    from fewshot.data.opening import is_decoded_here
+
+    kinds = Image.registered_extensions()
+    return frozenset(ext for ext, kind in kinds.items() if kind in Image.OPEN and is_decoded_here(kind))
 
 
 def list_images(folder: str | Path) -> list[str]:
@@ -181,7 +185,9 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link that leads to itself
+            raise
         return False
 
 

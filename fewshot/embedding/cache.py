@@ -18,12 +18,14 @@ from PIL import Image
 
 from fewshot.checks import to_numpy
 from fewshot.data.decode import ORIENTATION
+from fewshot.data.depth import file_content, is_known_before_decoding
+from fewshot.data.opening import decode_pixels, describe, held, is_data_url, is_file, read_content
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import default_jobs
-from fewshot.errors import ImageDecodeError
+from fewshot.errors import ImageDecodeError, OutOfMemoryError
 
 #: Part of every file's name: raised when the same image would be embedded otherwise.
-VERSION = 2
+VERSION = 3
 #: Keys that one question to the database may name, and seconds that one process waits for another to write.
 _CHUNK, _PATIENCE = 500, 60.0
 Row = tuple[NDArray[np.float32], bytes]
@@ -132,6 +134,10 @@ def content_key(item: Any) -> bytes | None:
     """
     found = hashlib.sha256()
     try:
+        if isinstance(item, Image.Image):
+            return _key_of_pil(item)
+        if is_data_url(item) or is_file(item):
+            item = read_content(item, "")
         if isinstance(item, (str, os.PathLike)):
             if not Path(item).is_file():
                 return None
@@ -139,18 +145,29 @@ def content_key(item: Any) -> bytes | None:
                 return hashlib.file_digest(file, "sha256").digest()
         if isinstance(item, (bytes, bytearray, memoryview)):
             return hashlib.sha256(item).digest()
-        if isinstance(item, Image.Image):
-            item.load()
-            told = item.mode, item.size, item.info.get("transparency"), item.getexif().get(ORIENTATION)
-            palette = item.palette.tobytes() if item.palette is not None else b""
-            found.update(f"PIL {told!r}\n".encode() + palette + item.tobytes())
-            return found.digest()
         tensor = "tensor" if hasattr(item, "detach") else "array"  # channels come first in one, last in the other
         array = np.asarray(to_numpy(item))
         found.update(f"{tensor} {array.dtype} {array.shape}\n".encode() + array.tobytes())
-    except (OSError, ValueError, TypeError, SyntaxError, EOFError):
-        return None  # whoever decodes it says what is wrong
+    except MemoryError as error:
+        raise OutOfMemoryError(describe(item)) from error
+    except Exception:  # of Pillow's formats and of the caller's files: whoever decodes it says what is wrong
+        return None
     return None if array.dtype.kind not in "biuf" else found.digest()
+
+
+def _key_of_pil(image: Image.Image) -> bytes:
+    found = hashlib.sha256()
+    with held(image):
+        if getattr(image, "fp", None) is not None and is_known_before_decoding(image):
+            opened = image.mode, image.size, image.tell(), getattr(image, "tile", None)
+            found.update(f"file {opened!r}\n".encode())
+            found.update(file_content(image))
+            return found.digest()
+        decode_pixels(image)
+        told = image.mode, image.size, image.info.get("transparency"), image.getexif().get(ORIENTATION)
+        palette = image.palette.tobytes() if image.palette is not None else b""
+        found.update(f"PIL {told!r}\n".encode() + palette + image.tobytes())
+    return found.digest()
 
 
 def _checksum(key: bytes, vector: bytes, picture: bytes) -> bytes:

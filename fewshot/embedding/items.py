@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.data.decode import check_readable
+from fewshot.data import collection
+from fewshot.data.decode import check_readable, is_data_url
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, UnknownNameError
@@ -47,8 +48,7 @@ def as_items(X: Any) -> Sequence[Any]:
     Parameters
     ----------
     X : collection of images
-        A list, tuple, array or Series of paths, bytes, PIL images, arrays or tensors; a uint8 array (n, h, w) or
-        (n, h, w, c); a tensor (n, c, h, w); or `LabeledImages`.
+        As `fewshot.data.collection.as_items` takes them, or `LabeledImages`.
 
     Raises
     ------
@@ -58,30 +58,13 @@ def as_items(X: Any) -> Sequence[Any]:
     if isinstance(X, LabeledImages):
         paths_or_pixels: Any = X.images
         return paths_or_pixels
-    if isinstance(X, (str, bytes, bytearray, os.PathLike, Image.Image)):
-        raise TypeError(f"X is one image ({type(X).__name__}); pass a list of images, e.g. [image]")
-    if hasattr(X, "columns"):
-        raise TypeError("X is a data frame; pass its column of images, e.g. frame['path']")
-    shape = getattr(X, "shape", None)
-    if shape is None or len(shape) == 1:
-        if not hasattr(X, "__len__") or isinstance(X, (Mapping, Set)):
-            raise TypeError(f"X is a {type(X).__name__}; expected a list or an array of images")
-        if hasattr(X, "iloc"):
-            return list(X)
-        return X
-    colour_last = len(shape) == 3 and shape[-1] in (3, 4)
-    colour_first = len(shape) == 3 and hasattr(X, "detach") and shape[0] in (1, 3, 4)
-    if len(shape) not in (3, 4) or colour_last or colour_first:
-        raise TypeError(
-            f"X has shape {tuple(shape)}; expected images (n, h, w) or (n, h, w, c); for a single image pass [image]"
-        )
-    return X
+    return collection.as_items(X)
 
 
 def check_paths(items: Sequence[Any]) -> Iterator[ImageDecodeError]:
     """Yield an error for each path among `items` that is no readable file, before the first image is decoded."""
     for i, item in enumerate(items):
-        if isinstance(item, (str, os.PathLike)):
+        if isinstance(item, (str, os.PathLike)) and not is_data_url(item):
             try:
                 check_readable(item, i)
             except ImageDecodeError as error:
@@ -98,6 +81,8 @@ def prepared_chunks(
             pixels = preprocessing(items[i])
         except ImageDecodeError as error:
             return None, None, ImageDecodeError(error.source, error.reason, i)
+        except TypeError as error:
+            raise TypeError(f"image {i}: {error}") from None
         return pixels, make_thumbnail(pixels) if thumbnails else None, None
 
     def prepare_block(rows: range) -> list[Prepared]:

@@ -48,7 +48,7 @@ class Loaded:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of weights and preprocessing."""
-        digest = hashlib.sha256(json.dumps(self.preprocessing.to_dict(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.preprocessing.identity(), sort_keys=True).encode())
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from fewshot.data import collection
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, MissingExtraError
 from fewshot.runtime.content import of_file
@@ -96,6 +96,8 @@ class Encoder:
         except ImageDecodeError as error:
             errors.append(ImageDecodeError(error.source, error.reason, i))
             return None
+        except TypeError as error:
+            raise TypeError(f"image {i}: {error}") from None
 
     def _embed_read(self, pixels: list[NDArray[np.uint8] | None]) -> NDArray[np.float32]:
         found = self.embed_pixels(np.stack([self._blank() if image is None else image for image in pixels]))
@@ -107,7 +109,7 @@ class Encoder:
         return np.zeros((p.height, p.width, 3)[: 2 + (p.channels == 3)], np.uint8)
 
 
-def as_items(images: Any) -> Sequence[Any] | NDArray[Any]:
+def as_items(images: Any) -> Sequence[Any]:
     """Return a collection of images, and refuse what is one image.
 
     Raises
@@ -115,14 +117,4 @@ def as_items(images: Any) -> Sequence[Any] | NDArray[Any]:
     TypeError
         If it is one image, or nothing that holds images.
     """
-    if isinstance(images, (str, bytes, bytearray, os.PathLike, Image.Image)):
-        raise TypeError(f"images are one image ({type(images).__name__}); pass a list of images, e.g. [image]")
-    if isinstance(images, np.ndarray):
-        if images.ndim in (1, 3, 4) and not (images.ndim == 3 and images.shape[-1] in (3, 4)):
-            return images
-        raise TypeError(
-            f"images have shape {images.shape}; expected (n, h, w) or (n, h, w, c); for a single image pass [image]"
-        )
-    if not isinstance(images, Sequence):
-        raise TypeError(f"images are a {type(images).__name__}; expected a list or an array of images")
-    return images
+    return collection.as_items(images, "images")

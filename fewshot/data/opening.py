@@ -1,0 +1,309 @@
+"""From a path, bytes, a file or a PIL image to one opened image that no other thread touches meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import errno
+import io
+import os
+import stat
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fewshot.errors import ImageDecodeError, OutOfMemoryError, ReadError
+
+#: Formats that Pillow decodes itself. It hands EPS to Ghostscript and metafiles to the system, and opens what lies
+#: inside an IPTC file as any format. Formats of other packages are trusted: somebody has registered them.
+# fmt: off
+RASTER = frozenset((
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "IMT",
+    "JPEG", "JPEG2000", "MCIDAS", "MPO", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SPIDER",
+    "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
+))
+# fmt: on
+#: Who would draw the others.
+_OUTSIDE = {"EPS": "Ghostscript", "WMF": "the operating system"}
+#: Failures of the system for which the path is to blame, or a damaged file whose offsets lead nowhere.
+_OF_THE_FILE = (
+    *(errno.EACCES, errno.EBADF, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EOVERFLOW, errno.EPERM, errno.ESPIPE),
+)
+#: Bytes of a pixel: Pillow's four of it decoded, three of the array, and some of what is made on the way.
+BYTES_A_PIXEL = 8
+#: Bytes that decoders need besides.
+_WORKSPACE = 16 << 20
+_STRIPES = 64
+
+
+def _make_locks() -> list[threading.Lock]:
+    return [threading.Lock() for _ in range(_STRIPES)]
+
+
+#: Two sets, always taken in this order: one lock of an image, one of the file that it, or another image, is read from.
+_IMAGES, _FILES = _make_locks(), _make_locks()
+
+if hasattr(os, "register_at_fork"):
+
+    def _renew_locks() -> None:
+        """Replace locks that a thread of the parent may hold, which the child has not."""
+        _IMAGES[:], _FILES[:] = _make_locks(), _make_locks()
+
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+@contextmanager
+def held(image: Image.Image) -> Iterator[None]:
+    """Keep other threads from decoding the same image, or another one of the same open file.
+
+    Pillow decodes an opened image at its first use, and two threads at once spoil it for both.
+    """
+    with _IMAGES[(id(image) >> 4) % _STRIPES]:
+        file = getattr(image, "fp", None)
+        if file is None:
+            yield
+        else:
+            with _FILES[(id(file) >> 4) % _STRIPES]:
+                yield
+
+
+def decode_pixels(image: Any, name: str = "") -> None:
+    """Decode an opened image, once; where that fails, it fails again the next time.
+
+    Raises
+    ------
+    ImageDecodeError
+        If another program would decode it.
+    MemoryError
+        If there is too little memory, also where a decoder says that the image is damaged.
+    """
+    before = getattr(image, "fp", None), getattr(image, "tile", None)
+    if before[1] and image.format and not is_decoded_here(image.format):
+        raise ImageDecodeError(name, refusal(image.format))
+    try:
+        image.load()
+    except Exception:
+        if before[1]:  # otherwise Pillow takes a damaged image for a decoded one
+            image.fp, image.tile = before
+        # Libraries for JPEG, WebP and others report that they have no memory as if the image were damaged.
+        np.empty(BYTES_A_PIXEL * image.width * image.height + _WORKSPACE, np.uint8)
+        raise
+
+
+@contextmanager
+def reading(name: str, index: int | None = None) -> Iterator[None]:
+    """Turn whatever happens while an image is read into an error of one sentence.
+
+    Raises
+    ------
+    ImageDecodeError
+        If it is the image's fault.
+    OutOfMemoryError, ReadError
+        If it says nothing of the image.
+    """
+    try:
+        yield
+    except (ImageDecodeError, ReadError, OutOfMemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageDecodeError(name, str(error), index) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageDecodeError(name, f"it is too large to be opened safely ({error})", index) from None
+    except Warning:  # whoever made warnings errors wants to see them
+        raise
+    except Exception as error:
+        raise _verdict(error, name, index) from error
+
+
+def _verdict(error: Exception, name: str, index: int | None) -> Exception:
+    """Return whether an image is damaged, or whether that cannot be known."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or "out of memory" in str(error):
+        return OutOfMemoryError(name, index)
+    interrupted = isinstance(error, (TimeoutError, ConnectionError, InterruptedError, BlockingIOError))
+    # Pillow's own OSError has no number.
+    if interrupted or (isinstance(error, OSError) and number is not None and number not in _OF_THE_FILE):
+        return ReadError(name, getattr(error, "strerror", None) or str(error) or type(error).__name__, number, index)
+    # Pillow's decoders report damage by almost anything, RuntimeError, TypeError and struct.error among them.
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return ImageDecodeError(name, f"cannot be decoded: {reason}", index)
+
+
+def describe(source: Any) -> str:
+    """Return a name for an image in messages: its path, or what it is."""
+    if is_data_url(source):
+        return f"<data URL of {len(source)} characters>"
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    for filename in (getattr(source, "filename", ""), getattr(source, "name", "") if is_file(source) else ""):
+        if isinstance(filename, str) and filename:
+            return filename
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"<{len(source)} bytes>"
+    if hasattr(source, "shape"):
+        return f"<{type(source).__name__} of shape {tuple(source.shape)}>"
+    return f"<{type(source).__name__}>"
+
+
+def is_name(described: str) -> bool:
+    """Whether `describe` found a name, which tells an image from others, and not only what it is."""
+    return not (described.startswith("<") and described.endswith(">"))
+
+
+def is_missing(item: Any) -> bool:
+    """Whether an item is what tables have where there is nothing: None, NaN or pandas' NA."""
+    return (
+        item is None
+        or type(item).__name__ in ("NAType", "NaTType")
+        or (isinstance(item, (float, np.floating)) and bool(item != item))
+    )
+
+
+def is_data_url(source: Any) -> bool:
+    """Whether a text holds an image itself, and is no path."""
+    return isinstance(source, str) and source[:5].lower() == "data:" and "," in source
+
+
+def is_file(source: Any) -> bool:
+    """Whether a source is an open file, as `open`, `io.BytesIO` and uploads are."""
+    return callable(getattr(source, "read", None)) and not isinstance(source, os.PathLike)
+
+
+def check_readable(path: str | os.PathLike[str], index: int | None = None) -> None:
+    """Refuse a path that is no readable regular file, without reading it.
+
+    Raises
+    ------
+    ImageDecodeError
+        If there is no such file, it is a folder or a device, or may not be read.
+    ReadError
+        If the system cannot say.
+    """
+    name = os.fspath(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, OSError) and not isinstance(found := _verdict(error, name, index), ImageDecodeError):
+            raise found from error
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        cure = "; text that holds an image is taken as data:image/png;base64,..." if len(name) > 1000 else ""
+        raise ImageDecodeError(name, reason + cure, index) from None
+    if stat.S_ISDIR(mode):
+        raise ImageDecodeError(name, "this is a folder; name the images in it", index)
+    if not stat.S_ISREG(mode):
+        raise ImageDecodeError(name, "this is not a regular file", index)
+    if not os.access(path, os.R_OK):
+        raise ImageDecodeError(name, "permission denied", index)
+
+
+def read_content(source: Any, name: str) -> bytes:
+    """Return the bytes of an image file from its path, a data URL, bytes or an open file.
+
+    An open file is read from its start, wherever it stands, and put back there: so it may stand in a list twice.
+
+    Raises
+    ------
+    ImageDecodeError
+        If there is no such file, or the open one is closed, cannot be rewound, or was opened as text.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if is_data_url(source):
+        return _read_data_url(source, name)
+    if is_file(source):
+        return _read_file(source, name)
+    check_readable(source)
+    return Path(source).read_bytes()  # all at once: no open file is left behind
+
+
+def _read_data_url(url: str, name: str) -> bytes:
+    header, _, body = url.partition(",")
+    content = unquote_to_bytes(body)
+    if not header.lower().endswith(";base64"):
+        return content
+    try:
+        return base64.b64decode(b"".join(content.split()), validate=True)
+    except binascii.Error as error:
+        raise ImageDecodeError(name, f"its base64 text is damaged ({error})") from None
+
+
+def _read_file(file: Any, name: str) -> bytes:
+    if isinstance(file, io.TextIOBase):
+        raise ImageDecodeError(name, "the file is open as text; open it with mode 'rb'")
+    with _FILES[(id(file) >> 4) % _STRIPES]:
+        if getattr(file, "closed", False):
+            raise ImageDecodeError(name, "the file is closed; pass it while it is open, or pass its path or bytes")
+        try:
+            place = file.tell()
+            file.seek(0)
+        except (AttributeError, io.UnsupportedOperation):
+            raise ImageDecodeError(name, "this stream cannot be rewound; pass its bytes (stream.read())") from None
+        try:
+            content = file.read()
+        finally:
+            file.seek(place)
+    if not isinstance(content, (bytes, bytearray)):
+        raise ImageDecodeError(name, f"its read() returns a {type(content).__name__}; pass the bytes themselves")
+    return bytes(content)
+
+
+def open_content(content: bytes, name: str) -> Image.Image:
+    """Return the image of a file's bytes, opened and not decoded yet.
+
+    `Image.open` has a limit of its own, which is one number for the whole process; here the caller's counts.
+
+    Raises
+    ------
+    ImageDecodeError
+        If the file is empty, or of a format that Pillow leaves to another program.
+    PIL.UnidentifiedImageError
+        If it is of none that Pillow knows.
+    """
+    if not content:
+        raise ImageDecodeError(name, "the file is empty")
+    head, tried, hints = content[:16], set(), []
+    for prepare in (Image.preinit, Image.init):  # a few common formats, then all
+        prepare()
+        for kind in [kind for kind in Image.ID if kind not in tried and is_decoded_here(kind)]:
+            tried.add(kind)
+            factory, accepts = Image.OPEN[kind]
+            try:
+                accepted = accepts is None or accepts(head)
+                if isinstance(accepted, str):
+                    hints.append(accepted)
+                elif accepted:
+                    return factory(io.BytesIO(content), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's formats say "none of mine"
+                continue
+    for kind, (_, accepts) in Image.OPEN.items():
+        if kind not in tried and accepts is not None and accepts(head) is True:
+            raise ImageDecodeError(name, refusal(kind))
+    hint = f" ({hints[-1]})" if hints else _look_inside(content[:64])
+    raise UnidentifiedImageError(f"this is not an image that Pillow knows{hint}")
+
+
+def is_decoded_here(kind: str) -> bool:
+    """Whether images of a format are decoded by Pillow, or by a package that was registered, in this process."""
+    factory = Image.OPEN[kind][0] if kind in Image.OPEN else None
+    return kind in RASTER or not getattr(factory, "__module__", "PIL.").startswith("PIL.")
+
+
+def refusal(kind: str) -> str:
+    """Return why images of a format are refused."""
+    drawn = f", which would be drawn by {_OUTSIDE[kind]}" if kind in _OUTSIDE else ", which holds no pixels of its own"
+    return f"this is a file of the format {kind}{drawn}; convert it to PNG"
+
+
+def _look_inside(head: bytes) -> str:
+    """Say what a file that is no image begins with, where that helps: error pages are saved as pictures."""
+    if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
+        return " but an HTML or XML page"
+    return " but a text" if head.isascii() and head[:16].decode("ascii").isprintable() else ""
