@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.validation import validate_data
+
+from fewshot.conversion.labels import as_labels
+from fewshot.conversion.values import as_values
 
 #: Above this magnitude squares leave the range of float32 sums; beyond `TOO_LARGE`, of any use.
 NEEDS_FLOAT64, TOO_LARGE = 1e9, 1e18
-
-
-def to_numpy(x: Any) -> Any:
-    """Detach torch tensors and bring them to the CPU; leave everything else as it is."""
-    if hasattr(x, "detach") and hasattr(x, "numpy"):
-        x = x.detach().cpu()
-        return (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
-    return x
 
 
 def check_embeddings(
@@ -47,12 +44,17 @@ def check_embeddings(
     TypeError
         If X is sparse.
     """
-    X = to_numpy(X)
-    integers = getattr(X, "dtype", None) is not None and getattr(X.dtype, "kind", "") in "iu"
-    if integers and X.dtype.itemsize == 8 and X.size and max(abs(int(X.max())), abs(int(X.min()))) > 2**53:
-        warnings.warn("integers above 2**53 lose digits in float64", UserWarning, stacklevel=3)
-    if getattr(X, "dtype", None) == np.float16:
-        X = X.astype(np.float32)
+    X = as_values(X, keep_table=True)  # scikit-learn reads the names of features off a table
+    if isinstance(X, np.ndarray):
+        if (
+            X.dtype.kind in "iu"
+            and X.dtype.itemsize == 8
+            and X.size
+            and max(abs(int(X.max())), abs(int(X.min()))) > 2**53
+        ):
+            warnings.warn("integers above 2**53 lose digits in float64", UserWarning, stacklevel=3)
+        if X.dtype == np.float16:
+            X = X.astype(np.float32)
     X = validate_data(
         estimator,
         X,
@@ -127,7 +129,7 @@ def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None)
     Parameters
     ----------
     y : array-like of shape (n,)
-        Labels; a column vector is taken with a warning.
+        Labels, as `as_labels` takes them; a column is accepted with a warning.
     estimator_name : str
         For messages.
     known : array, optional
@@ -142,94 +144,7 @@ def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None)
     """
     if y is None:
         raise ValueError(f"This {estimator_name} estimator requires y to be passed, but the target y is None.")
-    y = to_numpy(y)
-    kinds = _kinds_of_elements(y)
-    y = column_or_1d(_to_array(y, kinds), warn=True)
-    if y.dtype.kind == "f":
-        _refuse_continuous(y)
-    if not kinds:
-        kinds = {_kind(y.dtype.type())} if y.dtype.kind in "biufUS" else {y.dtype.type.__name__}
-    if known is not None and known.size and y.size:
-        kinds = kinds | {_kind(known.reshape(-1)[0])}
-    _refuse_kinds(kinds)
-    if known is not None and known.size and known.dtype.kind == "i" and y.dtype.kind == "f":
-        y = y.astype(np.int64)  # joined as floats, large integers would lose digits
-    if y.dtype.kind not in "biufUMm" and kinds != {"string"}:
-        raise ValueError(
-            f"Unknown label type: {' and '.join(sorted(kinds))}. Labels are classes; cast them to integers or strings"
-        )
-    return y
-
-
-def _to_array(y: Any, kinds: set[str]) -> NDArray[Any]:
-    """Make an array of labels of these `kinds` that changes none of them."""
-    (kind,) = kinds if len(kinds) == 1 else ("",)
-    if kind == "string" and any(label.endswith("\0") for label in y):
-        return np.asarray(y, dtype=object)  # numpy's own strings lose a NUL at their end
-    try:
-        array = np.asarray(y, dtype={"boolean": np.bool_, "integer": np.int64, "float": np.float64}.get(kind))
-        if array.dtype != np.uint64:
-            return array
-        # Unsigned and signed 64-bit integers join as floats, which lose digits.
-        return np.asarray(array.tolist(), dtype=np.int64)
-    except OverflowError:
-        raise ValueError("an integer label does not fit 64 bits, signed; cast the labels to strings") from None
-
-
-def _refuse_continuous(y: NDArray[np.floating]) -> None:
-    missing = np.flatnonzero(~np.isfinite(y))
-    if missing.size:
-        raise ValueError(f"Input y contains NaN or infinity at index {missing[0]}; give every row a label")
-    if np.any(y != np.floor(y)):
-        raise ValueError(
-            "Unknown label type: continuous. Labels are classes; cast them to integers or strings "
-            "(y.astype(int) or y.astype(str))"
-        )
-
-
-def _kind(label: Any) -> str:
-    for kind, types in (
-        ("boolean", (bool, np.bool_)),
-        ("integer", (int, np.integer)),
-        ("float", (float, np.floating)),
-        ("string", str),
-        ("bytes", bytes),
-    ):
-        if isinstance(label, types):
-            return kind
-    return type(label).__name__
-
-
-def _kinds_of_elements(y: Any) -> set[str]:
-    """Kinds of the labels of a container that can mix or lack them; none where a numpy type rules that out."""
-    dtype = getattr(y, "dtype", None)
-    if isinstance(dtype, np.dtype) and dtype.kind != "O":
-        return set()
-    try:
-        labels = y if isinstance(y, (list, tuple)) else np.asarray(y, dtype=object).ravel()
-    except ValueError:
-        return set()
-    for i, label in enumerate(labels):
-        if (
-            label is None
-            or type(label).__name__ in ("NAType", "NaTType")
-            or (isinstance(label, (float, np.floating)) and label != label)
-        ):
-            shown = "NaN" if isinstance(label, (float, np.floating)) else repr(label)
-            raise ValueError(f"Input y contains {shown} at index {i}; give every row a label")
-    return {_kind(label) for label in labels}
-
-
-def _refuse_kinds(kinds: set[str]) -> None:
-    if "bytes" in kinds:
-        raise TypeError("labels are bytes; decode them to strings first (label.decode())")
-    # Integral floats and integers name the same classes: 1.0 == 1.
-    merged = {"integer" if kind == "float" else kind for kind in kinds}
-    if len(merged) > 1:
-        raise TypeError(
-            f"labels mix the types {' and '.join(sorted(kinds))}; numpy would turn one silently into the other, "
-            "so convert them all to one type"
-        )
+    return as_labels(y, known=known, warning=DataConversionWarning)
 
 
 def warn_if_look_alike(classes: NDArray[Any]) -> None:
@@ -259,9 +174,9 @@ def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float
     """Return sample weights (n,) as float64, all at least 0 and not all 0; ones if there are none."""
     from sklearn.utils.validation import _check_sample_weight
 
-    weight: NDArray[np.float64] = _check_sample_weight(
-        to_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True
-    )
+    if sample_weight is not None and not isinstance(sample_weight, Real):
+        sample_weight = as_values(sample_weight, name="sample_weight")
+    weight: NDArray[np.float64] = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if weight.size and not weight.any():  # scikit-learn says so itself since 1.9
         raise ValueError("all sample weights are zero, so nothing can be learned; give some row a positive weight")
     extreme = np.flatnonzero((weight > 0) & ((weight < 1e-100) | (weight > 1e100)))

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fewshot.approximate import Choice
-from fewshot.checks import check_k, check_labels, check_values, to_numpy
+from fewshot.checks import check_k, check_labels, check_values
+from fewshot.conversion.values import as_values
 from fewshot.errors import UnknownNameError
 from fewshot.locks import one_at_a_time
 from fewshot.segments import saving
@@ -276,7 +277,7 @@ class PrototypeIndex:
         return self._segments.state.some_labels() if self._segments is not None and len(self) else None
 
     def _check(self, x: ArrayLike, what: str) -> Tensor:
-        array = np.asarray(to_numpy(x))
+        array = as_values(x, name=what)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{what} are of type {array.dtype}; expected numbers")
         if array.ndim != 2:

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
-    {"_version", "errors", "estimator_checks", "locks", "parameters"},
+    {"_version", "conversion", "errors", "estimator_checks", "locks", "parameters"},
     {
         "approximate",
         "budget",

@@ -62,9 +62,9 @@ def test_what_is_no_list_of_images_is_told_in_a_sentence(given, error, match):
     "missing",
     [[None, "a"], ["a", float("nan")], np.array(["2020-01-01", "NaT"], "M8[D]"), np.array([1, "NaT"], "m8[D]")],
 )
-def test_missing_labels_of_any_type_are_counted(missing):
+def test_a_missing_label_of_any_type_is_named(missing):
     labels = np.array(missing, dtype=object) if isinstance(missing, list) else missing
-    with pytest.raises(ValueError, match=r"1 labels are missing, first in row [01]; drop these rows or name them"):
+    with pytest.raises(ValueError, match=r"contains (None|NaN|NaT) at index [01]; give every row a label"):
         check_labels(labels, 2)
 
 

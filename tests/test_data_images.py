@@ -79,10 +79,11 @@ def test_repr_says_what_is_in_it():
         (np.zeros((2, 0, 4), np.uint8), [0, 1], ValueError, r"shape \(2, 0, 4\)"),
         (np.zeros((2, 3, 32, 32), np.uint8), [0, 1], ValueError, r"32 channels.*transpose\(0, 2, 3, 1\)"),
         (np.zeros((2, 4, 4), np.uint8), [0], ValueError, r"labels have shape \(1,\); expected \(2,\)"),
-        (np.zeros((2, 4, 4), np.uint8), [[0], [1]], ValueError, r"shape \(2, 1\)"),
-        (np.zeros((2, 4, 4), np.uint8), [0.0, np.nan], ValueError, "1 labels are missing, first in row 1"),
-        (np.zeros((2, 4, 4), np.uint8), np.array(["a", None]), ValueError, "missing, first in row 1"),
-        (np.zeros((2, 4, 4), np.uint8), np.array(["a", 1], object), TypeError, "cannot be sorted"),
+        (np.zeros((2, 4, 4), np.uint8), [[0, 1], [1, 0]], ValueError, r"shape \(2, 2\)"),
+        (np.zeros((2, 4, 4), np.uint8), [0.0, np.nan], ValueError, "contains NaN at index 1"),
+        (np.zeros((2, 4, 4), np.uint8), np.array(["a", None]), ValueError, "contains None at index 1"),
+        (np.zeros((2, 4, 4), np.uint8), np.array(["a", 1], object), TypeError, "mix the types integer and string"),
+        (np.zeros((2, 4, 4), np.uint8), [object(), object()], TypeError, "cannot be sorted"),
     ],
 )
 def test_bad_data_is_told_in_a_sentence(images, labels, error, match):
@@ -106,5 +107,5 @@ def test_bad_rows_are_told_in_a_sentence(rows, error, match):
 
 
 def test_one_string_is_not_a_list_of_classes():
-    with pytest.raises(ValueError, match="expected a list of labels"):
+    with pytest.raises(ValueError, match="is no list of labels: found 'a'"):
         make(["a", "b"]).with_classes("a")

@@ -76,7 +76,7 @@ def test_row_66_small_classes_can_be_dropped():
 
 
 def test_labels_must_be_one_a_row():
-    with pytest.raises(ValueError, match="expected one label a row"):
+    with pytest.raises(ValueError, match="1d array of one label for each row"):
         EpisodeSampler(np.zeros((3, 2)))
 
 

@@ -1,6 +1,9 @@
 """Images and classes of a classifier of images removed, renamed, merged."""
 
+import enum
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -27,6 +30,63 @@ def assert_alike(one, other):
     if one.support_ is not None:
         assert one.support_.labels.tolist() == other.support_.labels.tolist()
         assert one.support_.thumbnails == other.support_.thumbnails
+
+
+NAMES = ["one", "two", "one", "two"]
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - older than StrEnum, and what numpy cuts
+    """Numpy would call all of them "Kin"."""
+
+    ONE, TWO, NEW = "one", "two", "new"
+
+
+LABELS_IN = {
+    "column of a frame": lambda y: pd.DataFrame({"label": y}),
+    "array of shape (n, 1)": lambda y: np.array(y)[:, None],
+    "lists of one": lambda y: [[label] for label in y],
+    "nullable": lambda y: pd.Series(y, dtype="string[python]", index=range(9, 9 + len(y))),
+    "StringDType": lambda y: np.array(y, dtype=np.dtypes.StringDType()),
+    "generator": iter,
+    "members": lambda y: [Kind(label) for label in y],
+}
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector")
+@pytest.mark.parametrize("given", LABELS_IN.values(), ids=LABELS_IN)
+def test_labels_in_any_container_live_through_all_changes(given, tmp_path):
+    def new():
+        model = FewShotImageClassifier(quick_embedder(), progress=False)
+        return model.fit(IMAGES[:4], given(NAMES), ids=["a", "b", "c", "d"])
+
+    assert len(new().remove_class(Kind.ONE).support_) == 2
+    model = new().partial_fit([IMAGES[4]], given(["new"]), ids=["e"]).remove([IMAGES[0]], given(["one"]))
+    model.merge(FewShotImageClassifier(quick_embedder(), progress=False).fit([IMAGES[5]], given(["new"])))
+    model.rename_class(Kind.NEW, "three").save(tmp_path / "saved")
+    loaded = FewShotImageClassifier.load(tmp_path / "saved")
+    for found in (model, loaded):
+        assert found.support_.labels.tolist() == ["two", "one", "two", "three", "three"]
+        assert found.n_support_.tolist() == [1, 2, 2]
+        assert found.classes_.tolist() == ["one", "three", "two"]
+        assert len(found.audit()) == 5
+
+
+def test_a_nul_at_the_end_of_a_label_lives_through_all_changes(tmp_path):
+    model = FewShotImageClassifier(quick_embedder(), progress=False).fit(IMAGES[:4], ["a\0", "a", "a\0", "a"])
+    model.partial_fit([IMAGES[4]], ["a"]).remove([IMAGES[0]], ["a\0"]).rename_class("a", "\0")
+    model.merge(FewShotImageClassifier(quick_embedder(), progress=False).fit([IMAGES[5]], ["a\0"]))
+    model.save(tmp_path / "saved")
+    for found in (model, FewShotImageClassifier.load(tmp_path / "saved")):
+        assert dict(zip(found.classes_.tolist(), found.n_support_.tolist(), strict=True)) == {"\0": 3, "a\0": 2}
+        assert found.support_.labels.tolist() == ["\0", "a\0", "\0", "\0", "a\0"]
+        assert set(found.predict(IMAGES).tolist()) <= {"\0", "a\0"}
+    assert model.remove_class("a\0").support_.labels.tolist() == ["\0"] * 3
+
+
+def test_labels_are_checked_before_anything_is_embedded():
+    model = fit()
+    with pytest.raises(TypeError, match="mix the types integer and string"):
+        model.partial_fit(["there is no such file"], [3])
 
 
 @KEPT

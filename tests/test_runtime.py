@@ -226,7 +226,7 @@ def test_merging_refuses_another_encoder_or_learner(embedder, device, tmp_path):
     with pytest.raises(ValueError, match="cannot join"):
         device.merge(exported(fitted(embedder, LEARNERS["L2N"]), tmp_path / "l2n"))
     numbered = FewShotImageClassifier(embedder, "prototypical", progress=False).fit(DATA.images[:40], DATA.labels[:40])
-    with pytest.raises(TypeError, match="label 0 is 0, which is integers; the classes are text"):
+    with pytest.raises(TypeError, match="labels mix the types integer and string"):
         device.merge(exported(numbered, tmp_path / "numbered"))
     for nothing in ("x", None):
         with pytest.raises(TypeError, match=r"cannot merge a \w+; give what load\(\) returns"):
@@ -307,7 +307,13 @@ def test_an_image_of_which_the_encoder_makes_no_embedding_is_named(embedder, tmp
 
 
 @pytest.mark.parametrize(
-    ("labels", "error"), [([1], "integers"), ([True], "truth values"), ([None], "NoneType"), (["a", "b"], "2 labels")]
+    ("labels", "error"),
+    [
+        ([1], "integer and string"),
+        ([True], "boolean and string"),
+        ([None], "None at index 0"),
+        (["a", "b"], "2 labels"),
+    ],
 )
 def test_labels_that_do_not_fit(device, labels, error):
     before = device.model
@@ -356,12 +362,12 @@ def test_a_label_that_ends_in_a_nul_is_a_class_of_its_own(device, tmp_path):
 @pytest.mark.parametrize(
     ("labels", "known", "error"),
     [
-        ("cat", ["a"], "labels are 'cat'; give a list"),
-        (b"cat", ["a"], "labels are b'cat'; give a list"),
-        (np.array("cat"), ["a"], "labels are 'cat'; give a list"),
-        (None, ["a"], "labels are None; give a list"),
-        ([1, 2, 2**63], [1], "do not fit 64 bits"),
-        ([1, 2, 2**70], [1], "do not fit 64 bits"),
+        ("cat", ["a"], "no list of labels: found 'cat'"),
+        (b"cat", ["a"], "no list of labels: found b'cat'"),
+        (np.array("cat"), ["a"], "of one label for each row"),
+        (None, ["a"], "no list of labels: found None"),
+        ([1, 2, 2**63], [1], "does not fit 64 bits"),
+        ([1, 2, 2**70], [1], "does not fit 64 bits"),
     ],
 )
 def test_what_are_no_labels_of_three_images(labels, known, error):

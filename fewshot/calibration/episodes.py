@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fewshot.conversion.labels import as_labels
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, check_whole, rows_by_class
 from fewshot.episodes.stream import RESAMPLE, episode_rng
@@ -147,7 +148,7 @@ def score_episodes(
     if not n_way:
         raise ValueError(f"{len(rows)} classes have two rows or more; calibration needs at least two such classes")
     places = np.sort(np.concatenate(list(rows.values())))
-    labels = np.asarray(y)[places]
+    labels = as_labels(y)[places]
     sampler = EpisodeSampler(labels, 2 * n_way, n_shot, n_query, seed=seed, small_classes="use")
     x = torch.from_numpy(np.ascontiguousarray(X[places])).double()
     parts = [_score(learner, x, episode, n_way) for episode in sampler.between(0, n_episodes)]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.conversion.labels import as_labels
+
 
 def check_images(given: Any) -> NDArray[Any]:
     """Return images as a uint8 array (n, H, W) or (n, H, W, C), or as an array of n paths."""
@@ -45,21 +47,12 @@ def _check_paths(given: Any, images: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def check_labels(labels: NDArray[Any], n: int) -> NDArray[Any]:
-    """Return labels (n,), none of them missing, that can be sorted."""
-    if labels.shape != (n,):
-        raise ValueError(f"labels have shape {labels.shape}; expected ({n},), one for each of the {n} images")
-    if labels.dtype.kind not in "OfcmM":  # the others hold no value that differs from itself
-        return labels
-    missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])
-    if len(missing):
-        raise ValueError(f"{len(missing)} labels are missing, first in row {missing[0]}; drop these rows or name them")
-    if labels.dtype.kind == "O":
-        try:
-            sorted(set(labels.tolist()))
-        except TypeError as error:
-            raise TypeError(f"labels cannot be sorted ({error}); make them one type, e.g. all strings") from None
-    return labels
+def check_labels(labels: Any, n: int) -> NDArray[Any]:
+    """Return labels (n,), none of them missing, that can be sorted; see `as_labels`."""
+    found = as_labels(labels, name="the list of labels", any_type=True)
+    if len(found) != n:
+        raise ValueError(f"labels have shape {found.shape}; expected ({n},), one for each of the {n} images")
+    return found
 
 
 def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.conversion.labels import as_labels
 from fewshot.data.arrays import check_images, check_labels, check_rows
 from fewshot.data.cache import decode_all
 from fewshot.data.preprocess import Preprocessing
@@ -30,7 +31,8 @@ class LabeledImages:
     images : uint8 ndarray of shape (n, H, W) or (n, H, W, C), or array-like of n paths
         Grey or colour images, values 0..255, channels (1 to 4) last; or paths, kept as text.
     labels : array-like of shape (n,)
-        The class of each image: integers, strings or anything else that sorts and compares equal to itself.
+        The class of each image: integers, strings or anything else that sorts and compares equal to itself, in any
+        container that keeps an order.
 
     Raises
     ------
@@ -57,7 +59,7 @@ class LabeledImages:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", check_images(self.images))
-        object.__setattr__(self, "labels", check_labels(np.asarray(self.labels), len(self.images)))
+        object.__setattr__(self, "labels", check_labels(self.labels, len(self.images)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -267,9 +269,7 @@ class LabeledImages:
         >>> data.with_classes(["c", "a"]).labels.tolist()
         ['a', 'c']
         """
-        wanted = np.asarray(classes)
-        if wanted.ndim != 1:
-            raise ValueError(f"classes have shape {wanted.shape}; expected a list of labels, e.g. ['a', 'b']")
+        wanted = as_labels(classes, name="the list of classes", any_type=True)
         # Not np.isin: it would turn the integer 1 into the string '1' when the types differ.
         position = {label: i for i, label in enumerate(self._codes[0].tolist())}
         unknown = [label for label in wanted.tolist() if label not in position]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.conversion.labels import as_labels
 from fewshot.data.images import LabeledImages
 
 
@@ -52,7 +53,7 @@ def mix(sources: Mapping[str, LabeledImages]) -> tuple[LabeledImages, NDArray[An
             )
     labels = [f"{name}/{label}" for name, data in sources.items() for label in data.labels.tolist()]
     images = np.concatenate([data.images for data in sources.values()])
-    return LabeledImages(images, np.array(labels)), np.repeat(list(sources), [len(data) for data in sources.values()])
+    return LabeledImages(images, as_labels(labels)), np.repeat(list(sources), [len(data) for data in sources.values()])
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.conversion.labels import as_labels
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -113,7 +115,7 @@ def read_table(
         if len(empty):
             raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
     paths = [_inside(base, str(path), name, allow_outside) for path in frame["path"]]
-    return np.array(paths, dtype=object), np.asarray(frame["label"].tolist())
+    return np.array(paths, dtype=object), as_labels(frame["label"], name=f"the column label of {name}", any_type=True)
 
 
 def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.checks import to_numpy
+from fewshot.conversion.containers import to_numpy
 from fewshot.data.decode import ORIENTATION
 from fewshot.data.depth import file_content, is_known_before_decoding
 from fewshot.data.opening import decode_pixels, describe, held, is_data_url, is_file, read_content

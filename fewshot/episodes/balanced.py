@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.conversion.labels import as_labels
 from fewshot.episodes.choices import can_choose, choose, numbers_taken
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
 from fewshot.episodes.stream import episode_numbers, episode_rng
@@ -71,7 +72,7 @@ class EpisodeSampler(Sampler):
         self.n_way, self.n_shot, self.n_query, self.seed = n_way, n_shot, n_query, seed
         self.small_classes, self.class_weight = small_classes, class_weight
         rows = _large_enough(rows_by_class(labels), n_shot + n_query, small_classes)
-        self.classes, self._groups = np.array(list(rows)), list(rows.values())
+        self.classes, self._groups = as_labels(list(rows), any_type=True), list(rows.values())
         if len(self.classes) < n_way:
             raise TooSmallError(
                 f"{len(self.classes)} classes have the {n_shot + n_query} rows that {n_shot} shots and {n_query} "

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.conversion.labels import as_labels
+
 
 @dataclass(frozen=True, eq=False)
 class Episode:
@@ -95,15 +97,13 @@ def rows_by_class(labels: ArrayLike) -> dict[Any, NDArray[np.int64]]:
 
     Raises
     ------
-    ValueError
-        If there is not one label a row.
+    ValueError, TypeError
+        If there is not one label for each row; see `as_labels`.
     """
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise ValueError(f"labels have shape {labels.shape}; expected one label a row, (n,)")
-    if not len(labels):
+    found = as_labels(labels, name="the list of labels", any_type=True)
+    if not len(found):
         return {}
-    classes, codes = np.unique(labels, return_inverse=True)
+    classes, codes = np.unique(found, return_inverse=True)
     rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     return dict(zip(classes, rows, strict=True))
 

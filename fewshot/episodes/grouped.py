@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.conversion.labels import as_labels
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
 from fewshot.episodes.stream import GROUP, GROUP_SEED, episode_rng
@@ -70,7 +71,8 @@ class GroupedEpisodeSampler(Sampler):
         check_whole(0, seed=seed)
         if small_groups not in ("raise", "drop"):
             raise ValueError(f"small_groups is {small_groups!r}; expected 'raise' or 'drop'")
-        labels, groups = np.asarray(labels), np.asarray(groups)
+        labels = as_labels(labels, name="the list of labels", any_type=True)
+        groups = as_labels(groups, name="the list of groups", any_type=True)
         _check_nested(labels, groups)
         self.seed, self.weight = seed, weight
         self._members: dict[Any, tuple[Sampler, NDArray[np.int64]]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fewshot.conversion.labels import as_labels
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
 from fewshot.episodes.stream import episode_rng
 from fewshot.errors import TooSmallError
@@ -77,7 +78,7 @@ class VariedEpisodeSampler(Sampler):
         groups = {label: rows for label, rows in rows_by_class(labels).items() if len(rows) > 1}
         if len(groups) < min_way:
             raise TooSmallError(f"{len(groups)} classes have two rows or more, fewer than min_way={min_way}; lower it")
-        self.classes, self._groups = np.array(list(groups)), list(groups.values())
+        self.classes, self._groups = as_labels(list(groups), any_type=True), list(groups.values())
 
     @property
     def protocol(self) -> dict[str, Any]:

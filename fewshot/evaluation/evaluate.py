@@ -11,8 +11,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from fewshot.checks import check_same_length, refuse_bad_rows, to_numpy
+from fewshot.checks import check_same_length, refuse_bad_rows
 from fewshot.classifier import ready_learner
+from fewshot.conversion.labels import as_labels
+from fewshot.conversion.values import as_values
 from fewshot.embedding.network import embed, evaluating
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler
@@ -91,11 +93,11 @@ def evaluate(
     if n_episodes < 1:
         raise ValueError(f"n_episodes is {n_episodes}; expected at least 1")
     learner = ready_learner(learner)
-    labels = np.asarray(to_numpy(y))
+    labels = as_labels(y, any_type=True)
     if sampler is None:
         sampler = partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query, small_classes=small_classes)
     episodes = sampler(labels, seed=seed)
-    embeddings = np.asarray(to_numpy(X)) if backbone is None else embed(backbone, np.asarray(X))
+    embeddings = as_values(X) if backbone is None else embed(backbone, np.asarray(X))
     _check(embeddings, labels)
     accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {

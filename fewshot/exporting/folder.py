@@ -191,7 +191,7 @@ def _labelled(what: str, given: Any) -> tuple[Any, Any]:
 
 def _check_gate(labels: Any, memory: Memory) -> None:
     """Refuse a gate of which some was learned, or on which no episodes can be drawn."""
-    names, counts = np.unique(np.asarray(labels), return_counts=True)
+    names, counts = np.unique(labels, return_counts=True)
     learned = set(memory.classes.tolist())
     if known := [name for name in names.tolist() if name in learned]:
         shown = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "")

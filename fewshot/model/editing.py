@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.checks import check_labels
+from fewshot.conversion.labels import as_labels
 from fewshot.data.decode import is_name
 from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model.audit import SAME_IMAGE
@@ -79,8 +79,7 @@ class ImageEditingMixin:
     def prepare_removal(self, X: Any, y: ArrayLike | None = None) -> Prepared:
         """Embed images that are to be removed: all of `remove` that takes long. `unlearn` does the rest."""
         now = self._moment()
-        items, labels = labelled(X, y)
-        check_labels(labels, type(self).__name__, now.classifier.classes_)
+        items, labels = labelled(X, y, now.classifier.classes_)
         embedded = now.embedder.embed(items, on_error="raise")
         return Prepared((), False, labels, embedded, now.embedder)
 
@@ -89,7 +88,7 @@ class ImageEditingMixin:
         """Remove what `prepare_removal` has embedded, here or by another classifier of the same network."""
         now = self._moment(prepared)
         embeddings = prepared.embedded.embeddings
-        labels = check_labels(prepared.labels, type(self).__name__, now.classifier.classes_)
+        labels = as_labels(prepared.labels, known=now.classifier.classes_)  # which may have grown since
         if now.support is None:
             now.classifier.remove(embeddings, labels, drop_empty=drop_empty)
             return self._publish(now)

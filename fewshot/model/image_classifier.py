@@ -198,7 +198,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         return self._publish(self._moment(prepared).grown(prepared))
 
     def _prepare(self, learned: Learned, X: Any, y: Any, ids: Sequence[str] | None) -> Prepared:
-        items, labels = labelled(X, y)
+        items, labels = labelled(X, y, getattr(learned.classifier, "classes_", None))
         support = learned.support
         names = names_of(items, ids, () if support is None else support.ids)
         embedded = learned.embedder.embed(items, thumbnails=support is not None, on_error=on_unread(self.on_error))

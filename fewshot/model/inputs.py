@@ -5,21 +5,32 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
+from fewshot.conversion.containers import to_array
+from fewshot.conversion.labels import as_labels, plain_label
 from fewshot.data.decode import describe
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import as_items
 
 
-def labelled(X: Any, y: Any) -> tuple[Sequence[Any], Any]:
+def labelled(X: Any, y: Any, known: NDArray[Any] | None = None) -> tuple[Sequence[Any], NDArray[Any]]:
     """Return images and their labels, from `LabeledImages` or from the two of them.
+
+    Parameters
+    ----------
+    X : collection of n images, or LabeledImages
+        Images.
+    y : array-like of shape (n,), or None
+        Labels, as `as_labels` takes them.
+    known : ndarray, optional
+        Labels that these must be able to join.
 
     Raises
     ------
-    ValueError
-        If there are no images, or not one label for each.
+    ValueError, TypeError
+        If there are no images, not one label for each, or the labels are none that can be learned.
     """
     if isinstance(X, LabeledImages):
         if y is not None:
@@ -27,12 +38,12 @@ def labelled(X: Any, y: Any) -> tuple[Sequence[Any], Any]:
         X, y = X.images, X.labels
     if y is None:
         raise ValueError("y is missing; give one label for each image, or LabeledImages")
-    items = as_items(X)
+    items, labels = as_items(X), as_labels(y, known=known)
     if not len(items):
         raise ValueError("there are no images to learn from; give at least one of each class")
-    if len(items) != len(y):
-        raise ValueError(f"X has {len(items)} images and y {len(y)} labels; give one label for each image")
-    return items, y
+    if len(items) != len(labels):
+        raise ValueError(f"X has {len(items)} images and y {len(labels)} labels; give one label for each image")
+    return items, labels
 
 
 def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[str]) -> Sequence[str]:
@@ -45,6 +56,7 @@ def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[
     """
     if ids is None:
         return list(map(describe, items))
+    ids = [plain_label(name) for name in to_array(ids, as_list=True)]
     if len(ids) != len(items):
         raise ValueError(f"there are {len(ids)} ids for {len(items)} images; give one for each, or none")
     check_new_names(ids, known)
@@ -62,7 +74,9 @@ def check_new_names(names: Sequence[str], known: Collection[str]) -> None:
         seen.add(name)
 
 
-def leave_out_unread(names: Sequence[str], labels: Any, embedded: Embedded) -> tuple[list[str], list[Any], Embedded]:
+def leave_out_unread(
+    names: Sequence[str], labels: NDArray[Any], embedded: Embedded
+) -> tuple[list[str], NDArray[Any], Embedded]:
     """Return names, labels and embeddings without those of images that could not be read.
 
     Raises
@@ -74,11 +88,9 @@ def leave_out_unread(names: Sequence[str], labels: Any, embedded: Embedded) -> t
     rows = [i for i in range(len(names)) if i not in unread]
     if not rows:
         raise embedded.errors[0]
-    # The array of the labels, not the labels: a Series is not numbered from 0.
-    labels = np.asarray(labels)
     thumbnails = [embedded.thumbnails[i] for i in rows] if embedded.thumbnails else []
     read = Embedded(embedded.embeddings[rows], [], thumbnails)
-    return [names[i] for i in rows], [labels[i] for i in rows], read
+    return [names[i] for i in rows], labels[rows], read
 
 
 def on_unread(on_error: str) -> str:

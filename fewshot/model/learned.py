@@ -26,7 +26,7 @@ class Prepared:
         By which kept support knows them.
     are_given : bool
         Whether the user chose the names; then each must be new.
-    labels : sequence
+    labels : ndarray of shape (n,)
         Their classes.
     embedded : Embedded
         Without what could not be read.
@@ -77,7 +77,7 @@ class Learned:
             check_new_names(prepared.names, () if support is None else support.ids)
         classifier = copy.copy(self.classifier).partial_fit(embedded.embeddings, prepared.labels)
         if support is not None:
-            known = classifier.classes_[np.searchsorted(classifier.classes_, np.asarray(prepared.labels))]
+            known = classifier.classes_[np.searchsorted(classifier.classes_, prepared.labels)]
             support += Support(tuple(prepared.names), known, embedded.embeddings, tuple(embedded.thumbnails))
             support = trimmed(classifier, support)
         return Learned(self.embedder, classifier, support)

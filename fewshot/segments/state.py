@@ -52,6 +52,8 @@ class Base:
             return np.empty(0, np.int64)
         if isinstance(label, str) and label.endswith("\0"):
             return _same(self.labels, label)
+        if isinstance(label, str) and self.labels.dtype.kind == "U" and 4 * len(label) > self.labels.dtype.itemsize:
+            return np.empty(0, np.int64)  # longer than all; numpy would widen every label to compare
         low, high = (np.searchsorted(self.labels, label, side, sorter=self._order) for side in ("left", "right"))
         return self._order[low:high]
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.conversion.labels import check_length
+from fewshot.conversion.values import as_values
 from fewshot.errors import StoreError
 from fewshot.stores.values import check_plain, check_text
 
@@ -97,7 +99,7 @@ def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[R
             raise ValueError(f"the id {record.id!r} is there twice; ids must differ")
         seen.add(check_text(record.id, f"the id {record.id!r}"))
         check_embedder(record.embedder or fingerprint, fingerprint)
-        vector = np.array(record.vector, np.float32)
+        vector = np.array(as_values(record.vector, name=f"the vector of {record.id!r}"), np.float32)
         if vector.shape != (d,):
             raise ValueError(f"the vector of {record.id!r} has shape {vector.shape}; this store holds ({d},)")
         _check_magnitude(vector, f"the vector of {record.id!r}")
@@ -110,7 +112,7 @@ def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[R
             payload[name] = (
                 [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
             )
-        label = check_plain(record.label, f"the label of {record.id!r}")
+        label = check_length(check_plain(record.label, f"the label of {record.id!r}"), f"the label of {record.id!r}")
         checked.append(Record(record.id, vector, label, payload, fingerprint))
     return checked
 
@@ -123,7 +125,7 @@ def check_queries(vectors: ArrayLike, d: int, k: int) -> NDArray[np.float32]:
     ValueError
         If they have another shape, are not finite, or k is below 1.
     """
-    queries = np.asarray(vectors, np.float32)
+    queries = np.asarray(as_values(vectors, name="the array of queries"), np.float32)
     if queries.ndim != 2 or queries.shape[1] != d:
         raise ValueError(f"queries have shape {queries.shape}; this store is searched with (n, {d})")
     _check_magnitude(queries, "a query")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fewshot.conversion.containers import to_array
+from fewshot.conversion.labels import plain_label
 
 #: Types that a label and the values of a payload may have: those that JSON and every database know.
 PLAIN = (str, int, float, bool, type(None))
@@ -43,11 +46,11 @@ def check_plain(value: Any, what: str) -> Any:
     ValueError
         If it is of a type, or a number, that a store cannot keep.
     """
-    value = value.item() if isinstance(value, np.generic) else value
+    value = plain_label(value)
     if not isinstance(value, PLAIN):
         raise ValueError(f"{what} is a {type(value).__name__}; a store keeps text, numbers and booleans")
     if isinstance(value, str):
-        return check_text(str(value), what)
+        return check_text(value, what)
     if isinstance(value, float) and not np.isfinite(value):
         raise ValueError(f"{what} is {value}, which JSON does not know; leave it out")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -67,11 +70,21 @@ def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any]]:
     for name, value in (where or {}).items():
         if not isinstance(name, str):
             raise ValueError(f"the filter names {name!r}; expected 'label' or the name of a value in the payload")
-        values = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
         conditions[check_text(name, "a name in the filter")] = [
-            check_plain(v, f"{name!r} in the filter") for v in values
+            check_plain(v, f"{name!r} in the filter") for v in _several(value)
         ]
     return conditions
+
+
+def _several(value: Any) -> Iterable[Any]:
+    """Return the values of a list, set, array or column; one value as the only one."""
+    if isinstance(value, (set, frozenset)):
+        return value
+    try:
+        found = to_array(value, as_list=True)
+    except TypeError:  # text, a number
+        return [value]
+    return [value] if isinstance(found, np.ndarray) and not found.ndim else found
 
 
 def token(name: str, value: Any) -> str:

@@ -1,0 +1,102 @@
+"""Arrays, tables and series of other libraries as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_numpy(x: Any) -> Any:
+    """Return arrays of other libraries as numpy arrays, with their values unchanged; return anything else unmodified.
+
+    Tensors are detached and moved to the CPU. bfloat16 and 8-bit floats, which numpy lacks, become float32.
+    """
+    if isinstance(x, np.ndarray):
+        return x.astype(np.float32) if x.dtype.kind == "V" and "float" in x.dtype.name else x
+    if hasattr(x, "detach") and hasattr(x, "cpu"):
+        return _of_tensor(x.detach().cpu())
+    if hasattr(x, "__cuda_array_interface__") and hasattr(x, "get"):
+        return x.get()
+    return x.as_py() if hasattr(x, "as_py") else x
+
+
+def to_array(x: Any, as_list: bool = False) -> NDArray[Any] | list[Any]:
+    """Return a container as a numpy array, or as a list if it is one, or an iterable.
+
+    Parameters
+    ----------
+    x : container
+        Of n elements.
+    as_list : bool, default=False
+        Whether series and columns of other libraries are returned as lists: numpy would turn nulls among integers into
+        floats, and cut a NUL at the end of text.
+
+    Raises
+    ------
+    TypeError
+        If it is text, has no order, or holds nothing that can be listed.
+    """
+    x = to_numpy(x)
+    if isinstance(x, np.ndarray):
+        return _without_mask(x)
+    if isinstance(x, (list, tuple)):
+        return list(x)
+    has_no_order = isinstance(x, (Mapping, Set)) and not isinstance(x, KeysView)
+    if has_no_order or isinstance(x, (str, bytes, bytearray)) or not _is_container(x):
+        raise TypeError(f"found {x!r:.50}, of type {type(x).__name__}; give a list or an array")
+    if is_table(x):
+        return np.asarray(x)
+    if as_list and (not isinstance(getattr(x, "dtype", None), np.dtype) or x.dtype.kind == "O"):
+        for listed in ("to_pylist", "to_list"):
+            if hasattr(x, listed):
+                return list(getattr(x, listed)())
+    if _is_array(x):
+        return _without_mask(to_numpy(np.asarray(x)))
+    return list(x)
+
+
+def is_table(x: Any) -> bool:
+    """Whether this is a data frame or table of any library: it has named columns."""
+    return hasattr(x, "__array__") and (hasattr(x, "columns") or hasattr(x, "column_names"))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, NaN, or what pandas, numpy and Arrow have for it."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant"):
+        return True
+    if hasattr(value, "as_py") and getattr(value, "is_valid", True) is False:
+        return True
+    return isinstance(value, (float, np.floating, np.datetime64, np.timedelta64)) and bool(value != value)
+
+
+def _is_array(x: Any) -> bool:
+    return any(hasattr(x, name) for name in ("__array__", "__array_interface__", "__dlpack__")) or (
+        isinstance(x, memoryview) or type(x).__module__ == "array"
+    )
+
+
+def _is_container(x: Any) -> bool:
+    return _is_array(x) or isinstance(x, (Iterable, Sequence)) or hasattr(x, "to_pylist")
+
+
+def _of_tensor(tensor: Any) -> NDArray[Any]:
+    if getattr(tensor, "is_sparse", False):
+        raise TypeError("found a sparse tensor; pass .to_dense()")
+    try:
+        return tensor.numpy()
+    except TypeError:  # a type that numpy lacks
+        return tensor.float().numpy()
+
+
+def _without_mask(x: NDArray[Any]) -> NDArray[Any]:
+    """Return a masked array as one that shows what is missing: NaN among floats, else None."""
+    if not isinstance(x, np.ma.MaskedArray):
+        return np.asarray(x)  # subclasses, such as matrices, have shapes of their own
+    if not np.ma.is_masked(x):
+        return np.asarray(x.data)
+    shown = np.array(x.data) if x.dtype.kind == "f" else x.data.astype(object)
+    shown[np.ma.getmaskarray(x)] = np.nan if x.dtype.kind == "f" else None
+    return shown
