@@ -272,6 +272,12 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         proba = np.exp(self.predict_log_proba(X))
         return proba / proba.sum(-1, keepdims=True)
 
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the share of queries (n, d) that are answered with their labels (n,), in any container."""
+        labels = check_labels(y, type(self).__name__)
+        weight = None if sample_weight is None else check_sample_weight(sample_weight, labels)
+        return super().score(X, labels, weight)
+
     @available_if(_is_indexable)
     def nearest(self, X: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Return the nearest keys: prototypes, or support embeddings where the learner keeps them.

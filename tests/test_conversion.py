@@ -446,3 +446,24 @@ def test_a_device_needs_nothing_but_numpy_for_it():
         "sys.exit(bool({'torch', 'sklearn', 'pandas', 'pyarrow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_answers_are_held_against_labels_in_any_container():
+    model = PrototypicalClassifier().fit(X3, list(StrMember))
+    for y in (list(StrMember), pa.array(["Sp", "El", "S0"]), pl.Series(["Sp", "El", "S0"])):
+        assert model.score(X3, y) == 1
+    assert model.score(X3, ["Sp", "El", "El"], pl.Series([1, 1, 2])) == 0.5
+
+
+def test_ids_come_in_the_same_containers():
+    store = FaissStore("dot", "f", d=1)
+    store.add([Record(name, [1.0]) for name in (*StrMember, np.str_("x"), "y")])
+    assert {type(record.id) for record in store.snapshot()} == {str}
+    assert (
+        store.remove(pa.array(["x", "y"])) + store.remove(pd.Series(["Sp"])) + store.remove([StrMember.ELLIPTIC]) == 4
+    )
+
+
+def test_text_is_no_embedding():
+    with pytest.raises(TypeError, match="X is of type <U6; expected numbers"):
+        evaluate("prototypical", np.array([["[1, 2]"]] * 4), [0, 0, 1, 1], n_way=2, n_query=1)

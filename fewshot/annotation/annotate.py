@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifier import FewShotClassifier
+from fewshot.conversion.labels import plain_label
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import as_items
 from fewshot.model.image_classifier import FewShotImageClassifier
@@ -123,7 +124,9 @@ def _paired(ids: Iterable[str], items: Iterable[Any]) -> Iterator[tuple[str, Any
     for id, item in zip_longest(ids, items, fillvalue=missing):
         if id is missing or item is missing:
             raise ValueError("there are not as many ids as images; give one for each, or none")
-        yield id, item
+        if not isinstance(name := plain_label(id), str):
+            raise TypeError(f"the id {id!r} is a {type(id).__name__}; expected text")
+        yield name, item
 
 
 def _named(number: int, item: Any) -> tuple[str, Any]:

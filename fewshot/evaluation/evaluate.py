@@ -114,6 +114,8 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
         raise ValueError(
             f"X has shape {embeddings.shape}; expected embeddings (n, d), or pass backbone= to embed images"
         )
+    if embeddings.dtype.kind not in "fiub":
+        raise TypeError(f"X is of type {embeddings.dtype}; expected numbers")
     check_same_length(embeddings, labels)
     refuse_bad_rows(embeddings, "X")
 

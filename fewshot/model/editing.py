@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.conversion.labels import as_labels
+from fewshot.conversion.containers import to_array
+from fewshot.conversion.labels import as_labels, plain_label
 from fewshot.data.decode import is_name
 from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model.audit import SAME_IMAGE
@@ -122,7 +123,7 @@ class ImageEditingMixin:
                 "support was not kept, so images have no names; fit with keep_support=True, or remove(X, y)"
             )
         rows: list[int] = []
-        for name in dict.fromkeys(ids):
+        for name in dict.fromkeys(map(plain_label, to_array(ids, as_list=True))):
             found = [i for i, known in enumerate(support.ids) if known == name]
             if not found:
                 raise ValueError(f"there is no support image {name!r}; support_.ids lists them")

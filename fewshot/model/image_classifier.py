@@ -315,6 +315,11 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         now = copy.copy(self)
         return now.answering().nearest(now.embed_queries(X).embeddings, k)
 
+    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
+        """Return the share of images, or of `LabeledImages`, that are answered with their labels."""
+        items, labels = labelled(X, y)
+        return super().score(items, labels, sample_weight)
+
     def answering(self, on_error: str | None = None) -> FewShotClassifier:
         """Return a copy of the classifier with the parameters of now, which may have been set since it was fitted."""
         check_is_fitted(self)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.conversion.labels import check_length
+from fewshot.conversion.containers import to_array
+from fewshot.conversion.labels import check_length, plain_label
 from fewshot.conversion.values import as_values
 from fewshot.errors import StoreError
 from fewshot.stores.values import check_plain, check_text
@@ -93,27 +94,28 @@ def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[R
     """
     checked, seen = [], set()
     for record in records:
-        if not isinstance(record.id, str) or not record.id:
+        id = plain_label(record.id)
+        if not isinstance(id, str) or not id:
             raise ValueError(f"the id {record.id!r} is no text; give each record a name")
-        if record.id in seen:
-            raise ValueError(f"the id {record.id!r} is there twice; ids must differ")
-        seen.add(check_text(record.id, f"the id {record.id!r}"))
+        if id in seen:
+            raise ValueError(f"the id {id!r} is there twice; ids must differ")
+        seen.add(check_text(id, f"the id {id!r}"))
         check_embedder(record.embedder or fingerprint, fingerprint)
-        vector = np.array(as_values(record.vector, name=f"the vector of {record.id!r}"), np.float32)
+        vector = np.array(as_values(record.vector, name=f"the vector of {id!r}"), np.float32)
         if vector.shape != (d,):
-            raise ValueError(f"the vector of {record.id!r} has shape {vector.shape}; this store holds ({d},)")
-        _check_magnitude(vector, f"the vector of {record.id!r}")
+            raise ValueError(f"the vector of {id!r} has shape {vector.shape}; this store holds ({d},)")
+        _check_magnitude(vector, f"the vector of {id!r}")
         payload = {}
         for name, value in record.payload.items():
-            what = f"{name!r} in the payload of {record.id!r}"
+            what = f"{name!r} in the payload of {id!r}"
             if not isinstance(name, str):
                 raise ValueError(f"{what} is named by a {type(name).__name__}; give it a name in text")
             check_text(name, f"the name of {what}")
             payload[name] = (
                 [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
             )
-        label = check_length(check_plain(record.label, f"the label of {record.id!r}"), f"the label of {record.id!r}")
-        checked.append(Record(record.id, vector, label, payload, fingerprint))
+        label = check_length(check_plain(record.label, f"the label of {id!r}"), f"the label of {id!r}")
+        checked.append(Record(id, vector, label, payload, fingerprint))
     return checked
 
 
@@ -144,7 +146,7 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     """
     if isinstance(ids, str):
         raise ValueError(f"ids is the text {ids!r}; give a list of ids")
-    return list(dict.fromkeys(ids))
+    return list(dict.fromkeys(map(plain_label, to_array(ids, as_list=True))))
 
 
 def _check_magnitude(vector: NDArray[np.float32], what: str) -> None:
