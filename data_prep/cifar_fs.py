@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
 from fewshot.data.preparation import arguments, finish, run, told
 from fewshot.data.splits import check_count, read_splits
@@ -89,7 +90,7 @@ def _records(archive: Path) -> tuple[list[str], NDArray[np.uint8], list[str]]:
 def _main(options: argparse.Namespace) -> None:
     splits = read_splits(options.splits)
     archive = obtain(options.archive, URL, SHA256, **told(options))
-    prepare(archive, splits, options.out, say=print)
+    prepare(archive, splits, options.out, say=say)
 
 
 if __name__ == "__main__":

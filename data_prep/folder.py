@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fewshot.cli.terminal import say
 from fewshot.data.duplicates import describe_duplicates, find_duplicates
 from fewshot.data.images import LabeledImages
 from fewshot.data.preparation import run
@@ -73,7 +74,7 @@ def prepare(
 
 def _main(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("val", "test", "seed", "min_images")}
-    prepare(options.folder, options.out, **given, progress=not options.quiet, say=print)
+    prepare(options.folder, options.out, **given, progress=not options.quiet, say=say)
 
 
 if __name__ == "__main__":

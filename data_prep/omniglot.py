@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
 from fewshot.data.decode import decode
 from fewshot.data.preparation import arguments, finish, run, told
@@ -106,7 +107,7 @@ def _main(options: argparse.Namespace) -> None:
         for split, sha256 in SPLIT_FILES.items():
             path = obtain(None, f"{SPLITS_BASE}{split}.txt", sha256, **told(options))
     splits = read_splits(options.splits or path.parent)
-    prepare(archives, splits, options.out, size=options.size, progress=not options.quiet, say=print)
+    prepare(archives, splits, options.out, size=options.size, progress=not options.quiet, say=say)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.report import figures
 from fewshot.report.page import Page, QueryAnswer
 from fewshot.support import Support
+from fewshot.text import as_unicode
 
 #: Support images that a page shows of a class.
 SHOWN = 12
@@ -46,7 +47,7 @@ def write_answers(path: str | Path, model: FewShotImageClassifier, answers: Sequ
         page.task({}, [_query(answer) for answer in read])
     if unread := [answer for answer in answers if answer.error is not None]:
         page.section("Not read", "These files could not be read as images, so they have no answer.")
-        reasons = {answer.id: str(answer.error and answer.error.reason) for answer in unread}
+        reasons = {as_unicode(answer.id): as_unicode(str(answer.error and answer.error.reason)) for answer in unread}
         page.table(pd.DataFrame.from_dict(reasons, orient="index", columns=["reason"]).rename_axis("image"))
     _write(page, path)
 
@@ -74,10 +75,10 @@ def write_classes(path: str | Path, model: FewShotImageClassifier, facts: Mappin
         shown = {label: support.of(label).thumbnails for label in model.classes_.tolist()}
         page.task({_title(label, len(all_)): all_[:SHOWN] for label, all_ in shown.items()}, [])
     else:
-        labels = pd.Index(model.classes_, name="class")
+        labels = pd.Index([as_unicode(label) for label in model.classes_.tolist()], name="class")
         page.table(pd.DataFrame({"images": counts}, labels))
     page.section("What it is made of")
-    rows = {name: str(value) for name, value in facts.items()}
+    rows = {name: as_unicode(str(value)) for name, value in facts.items()}
     page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("part"))
     _write(page, path)
 

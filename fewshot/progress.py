@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -24,8 +25,46 @@ def progress_bar(total: int | None, unit: str, *, show: bool, desc: str | None =
     **options
         For tqdm, such as ``delay``: seconds before it appears.
     """
-    # A log file wants a line now and then, a terminal ten a second.
-    interval = 0.1 if sys.stderr.isatty() else 5.0
+    stream = _Forgiving(sys.stderr)
     return tqdm(
-        total=total, unit=unit, desc=desc, disable=not show, mininterval=interval, dynamic_ncols=True, **options
+        total=total,
+        unit=unit,
+        desc=desc,
+        disable=not show or not stream.is_there,
+        # A log file wants a line now and then, a terminal ten a second.
+        mininterval=0.1 if stream.isatty() else 5.0,
+        dynamic_ncols=True,
+        file=stream,
+        **options,
     )
+
+
+class _Forgiving:
+    """A stream that may be missing (a service, a program with windows), closed or full: no bar is worth a failure."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    @property
+    def is_there(self) -> bool:
+        return self._stream is not None and not getattr(self._stream, "closed", False)
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "ascii"
+
+    def isatty(self) -> bool:
+        with suppress(AttributeError, OSError, ValueError):
+            return bool(self._stream.isatty())
+        return False
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    def write(self, text: str) -> None:
+        with suppress(AttributeError, OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(AttributeError, OSError, ValueError):
+            self._stream.flush()

@@ -29,6 +29,7 @@ FLOORS = [
         "rows",
         "sealed",
         "suffixes",
+        "text",
         "unknown",
         "waiting",
     },

@@ -1,6 +1,8 @@
 import io
 import sys
 
+import pytest
+
 from fewshot.progress import progress_bar
 
 
@@ -23,3 +25,19 @@ def test_hidden_it_writes_nothing(monkeypatch):
 
 def test_it_runs_along_what_it_is_given():
     assert list(progress_bar(3, "image", show=False, iterable="abc")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("stream", [None, "closed", "bare", "full"])
+def test_a_stream_that_is_missing_closed_bare_or_full_is_no_failure(monkeypatch, stream):
+    class Bare:
+        def write(self, text):
+            if stream == "full":
+                raise OSError(28, "No space left on device")
+
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", {None: None, "closed": closed}.get(stream, Bare()))
+    for show in (True, False):
+        with progress_bar(3, "image", show=show) as bar:
+            bar.update(3)
+            bar.set_postfix(loss="x")

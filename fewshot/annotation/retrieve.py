@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot.annotation.table import as_unicode
 from fewshot.embedding.items import as_items
 from fewshot.errors import ImageDecodeError
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.base import Store
 from fewshot.stores.records import Match
 from fewshot.stores.values import check_where, token
+from fewshot.text import as_unicode
 
 
 @dataclass(frozen=True)

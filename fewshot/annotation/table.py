@@ -17,6 +17,7 @@ from fewshot.sealed import is_whole, seal
 from fewshot.stores.base import BATCH, Store
 from fewshot.stores.records import Record
 from fewshot.suffixes import check_suffix
+from fewshot.text import as_unicode
 
 if TYPE_CHECKING:
     import pyarrow
@@ -88,13 +89,6 @@ def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) ->
         for one in found
     ]
     return pa.Table.from_pylist(rows, schema)
-
-
-def as_unicode(value: Any) -> Any:
-    """Return text with the bytes written out that are no UTF-8, and other values as they are."""
-    if not isinstance(value, str):
-        return value
-    return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _of_type(label: Any, kind: pyarrow.DataType) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot.annotation.annotate import annotate
-from fewshot.annotation.table import annotation_schema, annotations_to_arrow, as_unicode, read_table, write_table
+from fewshot.annotation.table import annotation_schema, annotations_to_arrow, read_table, write_table
 from fewshot.artifact import MANIFEST
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
@@ -24,6 +24,7 @@ from fewshot.files import is_special, sync, write_text
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.progress import progress_bar
 from fewshot.suffixes import check_suffix
+from fewshot.text import as_unicode
 
 if TYPE_CHECKING:
     import pyarrow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
+import os
 from collections.abc import Sequence
 from importlib import import_module
 
 from fewshot.cli.options import make_parser
+from fewshot.cli.terminal import complain, ready_streams
 from fewshot.errors import FewshotError, TrainingInterrupted
 from fewshot.waiting import wait_passively
 
@@ -27,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # the process is ours
         wait_passively()
-    options = make_parser().parse_args(arguments)
+    with ready_streams():
+        return _run(make_parser().parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         if options.plugin:
             from fewshot.registry import add_plugin
@@ -42,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         goes_on = options.command in ("annotate", "bench")
         return _say("interrupted" + ("; the same command goes on where it was" if goes_on else ""), 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
         return 0
     except (ValueError, TypeError) as error:
         return _say(str(error), 2)
@@ -50,9 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(str(error), 1)
     except OSError as error:
         cure = "choose another place with --out" if hasattr(options, "out") else "choose another place"
-        return _say(f"{error.filename or 'the results'}: {error.strerror or error}; {cure}", 1)
+        return _say(f"{_name_of(error)}: {error.strerror or error}; {cure}", 1)
+    except MemoryError:
+        return _say("there is not enough memory for this; ask for less at a time", 1)
 
 
 def _say(sentence: str, status: int) -> int:
-    print(f"fewshot: {sentence}", file=sys.stderr)
+    complain(sentence)
     return status
+
+
+def _name_of(error: OSError) -> str:
+    name = error.filename or "the results"
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)

@@ -82,6 +82,12 @@ def tables(command: argparse.ArgumentParser) -> None:
         "--csv", type=file_of("CSV"), metavar="FILE", help="write the table as CSV; - for standard output"
     )
     command.add_argument("--json", type=file_of("JSON"), metavar="FILE", help="write it as JSON; - for standard output")
+    command.add_argument(
+        "--spreadsheet",
+        action="store_true",
+        help="in CSV, put ' before text that begins with = + - @, tab or return, which a spreadsheet would run as a "
+        "formula: labels and names of files may come from strangers",
+    )
 
 
 def cache(command: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fewshot.benchmark.run import MARKDOWN, run_benchmark
+from fewshot.cli.terminal import say
 from fewshot.errors import MissingExtraError
 from fewshot.files import replacing
 
@@ -30,7 +31,7 @@ def bench(options: argparse.Namespace) -> int:
         # Opened here: pyarrow takes no path that is not UTF-8.
         with replacing(options.parquet) as partial, partial.open("wb") as file:
             frame.to_parquet(file, index=False)
-    print((Path(options.out) / MARKDOWN).read_text(encoding="utf-8"))
     failed = frame[frame["error"] != ""]
-    print(f"written to {options.out}: report.html, results.csv")
+    table = (Path(options.out) / MARKDOWN).read_text(encoding="utf-8")
+    say(*table.splitlines(), "", f"written to {options.out}: report.html, results.csv")
     return 1 if len(failed) else 0

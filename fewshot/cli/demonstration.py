@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from fewshot.cli.terminal import say
 from fewshot.demo.story import run_demo
 
 
@@ -15,6 +16,6 @@ def demo(options: argparse.Namespace) -> int:
         test_episodes=options.episodes,
         seed=options.seed,
         progress=not options.quiet,
-        say=print,
+        say=say,
     )
     return 0

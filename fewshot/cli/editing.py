@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from fewshot.artifact import is_artifact
-from fewshot.cli.models import as_label, list_paths, load, n_classes, n_images
+from fewshot.cli.models import as_label, list_paths, load, n_classes, n_images, quoted
+from fewshot.cli.terminal import say
 from fewshot.model.image_classifier import FewShotImageClassifier
 
 
@@ -15,7 +16,7 @@ def remove(options: argparse.Namespace) -> int:
     label = as_label(model, options.label)
     if options.images is None:
         model.remove_class(label).save(options.dir)
-        print(f"{options.label!r} is removed; {n_classes(len(model.classes_))} left")
+        say(f"{quoted(options.label)} is removed; {n_classes(len(model.classes_))} left")
         return 0
     before = int(model.n_support_.sum())
     support = model.support_
@@ -27,7 +28,7 @@ def remove(options: argparse.Namespace) -> int:
         model.remove(paths, [label] * len(paths))
     model.save(options.dir)
     gone = before - int(model.n_support_.sum())
-    print(f"{n_images(gone)} of {options.label!r} removed; {n_classes(len(model.classes_))} left")
+    say(f"{n_images(gone)} of {quoted(options.label)} removed; {n_classes(len(model.classes_))} left")
     return 0
 
 
@@ -35,7 +36,7 @@ def rename(options: argparse.Namespace) -> int:
     """Give a class another label."""
     model = load(options)
     model.rename_class(as_label(model, options.label), as_label(model, options.new)).save(options.dir)
-    print(f"{options.label!r} is called {options.new!r} now")
+    say(f"{quoted(options.label)} is called {quoted(options.new)} now")
     return 0
 
 
@@ -49,5 +50,5 @@ def merge(options: argparse.Namespace) -> int:
     out = options.out or options.dir
     model.save(out)
     n = int(model.n_support_.sum())
-    print(f"{n_classes(len(model.classes_))} from {n_images(n)}; written to {out}")
+    say(f"{n_classes(len(model.classes_))} from {n_images(n)}; written to {out}")
     return 0

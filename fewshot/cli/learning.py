@@ -8,11 +8,13 @@ from typing import Any
 from fewshot.classifier import ready_learner
 from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import give, is_piped
+from fewshot.cli.terminal import put
 from fewshot.data.images import LabeledImages
 from fewshot.data.splits import list_splits
 from fewshot.evaluation.evaluate import evaluate as measure
 from fewshot.manifest import command_line, manifest
 from fewshot.model.defaults import default_learner
+from fewshot.text import printable
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -42,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> int:
         )
     if not is_piped(options):
         place = f"the split {split} of {options.data}" if split else options.data
-        print(f"{place}: {len(data)} images of {len(data.classes)} classes; {learner}")
+        put(printable(f"{place}: {len(data)} images of {len(data.classes)} classes; {learner}") + "\n")
     facts = {
         "manifest": manifest(command_line(), options.seed),
         "fingerprint": embedder.fingerprint,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,14 @@ import numpy as np
 
 from fewshot.artifact import is_artifact, size_of
 from fewshot.cli.tables import give, is_piped
+from fewshot.cli.terminal import complain, put, say
 from fewshot.data.images import LabeledImages
 from fewshot.data.scan import list_images
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.items import check_paths
 from fewshot.gallery import write_answers, write_classes
 from fewshot.model.image_classifier import FewShotImageClassifier
+from fewshot.text import printable
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -32,10 +33,12 @@ def fit(options: argparse.Namespace) -> int:
     model.fit(data)
     model.save(options.out, weights="reference" if options.reference else "embed")
     n = int(model.n_support_.sum())
-    print(f"learned {n_classes(len(model.classes_))} from {n_images(n)} in {time.perf_counter() - start:.1f} s")
-    if len(model.classes_) == 1:
-        print("one class only: every image will be answered with it until another is added (fewshot add)")
-    print(f"written to {options.out}; now: fewshot predict {options.out} IMAGES...")
+    one = "one class only: every image will be answered with it until another is added (fewshot add)"
+    say(
+        f"learned {n_classes(len(model.classes_))} from {n_images(n)} in {time.perf_counter() - start:.1f} s",
+        *([one] if len(model.classes_) == 1 else []),
+        f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
+    )
     return 0
 
 
@@ -50,9 +53,8 @@ def add(options: argparse.Namespace) -> int:
     model.save(options.dir)
     n = int(model.n_support_[model.classes_.tolist().index(label)])
     new = f"has {n_images(n)} now" if known else "is a new class"
-    print(
-        f"{label!r} {new}: learned {n_images(len(paths))} in {1000 * seconds:.0f} ms; {n_classes(len(model.classes_))}"
-    )
+    learned = f"learned {n_images(len(paths))} in {1000 * seconds:.0f} ms"
+    say(f"{quoted(label)} {new}: {learned}; {n_classes(len(model.classes_))}")
     return 0
 
 
@@ -74,10 +76,10 @@ def predict(options: argparse.Namespace) -> int:
     if options.report:
         write_answers(options.report, model, answers)
         if not is_piped(options):
-            print(f"pictures: {options.report}")
+            say(f"pictures: {options.report}")
     unreadable = [answer.error for answer in answers if answer.error is not None]
     for error in unreadable:
-        print(f"fewshot: {error.source}: {error.reason}", file=sys.stderr)
+        complain(f"{error.source}: {error.reason}")
     return 1 if unreadable else 0
 
 
@@ -90,14 +92,12 @@ def show(options: argparse.Namespace) -> int:
         for label, n in zip(model.classes_.tolist(), model.n_support_.tolist(), strict=True)
     ]
     if not is_piped(options):
-        for name, value in facts.items():
-            print(f"{name:12s} {value}")
-        print()
+        put("".join(f"{name:12s} {printable(value)}\n" for name, value in facts.items()) + "\n")
     give(rows, options, {**facts, "class_counts": rows})
     if options.report:
         write_classes(options.report, model, facts)
         if not is_piped(options):
-            print(f"\npictures: {options.report}")
+            say("", f"pictures: {options.report}")
     return 0
 
 
@@ -163,6 +163,11 @@ def as_label(model: FewShotImageClassifier, text: str) -> Any:
             raise ValueError(f"the label {text!r} is neither True nor False, as the classes are here")
         return text == "True"
     return float(text) if kind == "f" else np.str_(text).item()
+
+
+def quoted(label: Any) -> str:
+    """Return a label as it stands in a sentence."""
+    return f"'{printable(label)}'" if isinstance(label, str) else repr(label)
 
 
 def n_classes(n: int) -> str:

@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from fewshot._version import __version__
 from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, file_of, positive, seed, tables
 from fewshot.cli.bench_options import bench_options
 from fewshot.cli.model_options import MODEL_COMMANDS
 from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
+from fewshot.text import printable
 from fewshot.training.config import TrainConfig
+
+STATUS = """exit status:
+  0    done
+  1    a failure; or an image had no answer (predict, annotate, search), or a unit of a grid failed (bench)
+  2    a mistake in what was asked: nothing was changed
+  130  interrupted (Ctrl-C)
+  143  ended by the system (SIGTERM), with the state of the training saved (train)
+
+Each command has --help.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages go to any terminal, whatever was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and a sentence, and end with status 2."""
+        super().error(printable(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        with suppress(ValueError):  # a closed stream; argparse expects only that it is missing or full
+            super()._print_message(message, file)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; each command says which module of `fewshot.cli` runs it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fewshot",
         description="Few-shot classification: learn new classes from one to five examples, with no gradient step.",
-        epilog="Exit status: 0, 1 for a failure, 2 for a mistake in what was asked. Each command has --help.",
+        epilog=STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # for the list of exit statuses
     )
     parser.add_argument("--version", action="version", version=f"fewshot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fewshot.annotation.retrieve import classify_and_retrieve
-from fewshot.annotation.table import as_unicode, import_records, table_facts
+from fewshot.annotation.table import import_records, table_facts
 from fewshot.annotation.work import annotate_folder
 from fewshot.cli.models import as_label, list_paths, n_images
 from fewshot.cli.tables import give
+from fewshot.cli.terminal import complain, say
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.faiss import FaissStore
 from fewshot.stores.records import Record
+from fewshot.text import as_unicode
 
 
 def annotate(options: argparse.Namespace) -> int:
@@ -34,9 +35,9 @@ def annotate(options: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - start
     resumed = f", {found['resumed']} shards of an earlier run among them" if found["resumed"] else ""
-    print(f"{n_images(found['images'])} in {seconds:.1f} s{resumed}; written to {as_unicode(options.out)}")
+    say(f"{n_images(found['images'])} in {seconds:.1f} s{resumed}; written to {options.out}")
     if found["unreadable"]:
-        print(f"fewshot: {n_images(found['unreadable'])} could not be read; see the column error", file=sys.stderr)
+        complain(f"{n_images(found['unreadable'])} could not be read; see the column error")
     return 1 if found["unreadable"] else 0
 
 
@@ -72,7 +73,7 @@ def search(options: argparse.Namespace) -> int:
     reasons = {error.index: error.reason for error in errors}
     nothing = [i for i, own in enumerate(matches) if not own]
     for i in nothing:
-        print(f"fewshot: {paths[i]}: {reasons.get(i, 'nothing was found')}", file=sys.stderr)
+        complain(f"{paths[i]}: {reasons.get(i, 'nothing was found')}")
     return 1 if nothing else 0
 
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewshot.cli.terminal import put
 from fewshot.files import descriptor_of, write_text
+from fewshot.text import as_unicode, printable
 
 STANDARD_OUTPUT = "-"
 
@@ -23,20 +25,24 @@ def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: 
     rows : sequence of mapping
         All of the same columns.
     options : Namespace
-        With ``csv`` and ``json``.
+        With ``csv``, ``json`` and ``spreadsheet``.
     whole : object, optional
         What JSON holds instead of the rows.
     """
     taken = False
-    for target, text in ((options.csv, as_csv), (options.json, lambda rows: as_json(rows if whole is None else whole))):
+    kinds = (
+        (options.csv, lambda rows: as_csv(rows, options.spreadsheet)),
+        (options.json, lambda rows: as_json(rows if whole is None else whole)),
+    )
+    for target, text in kinds:
         if _is_standard_output(target):
-            print(text(rows), end="")
+            put(text(rows))
             taken = True
         elif target:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             write_text(target, text(rows))
     if not taken:
-        print(as_table(rows), end="")
+        put(as_table(rows))
 
 
 def is_piped(options: argparse.Namespace) -> bool:
@@ -44,8 +50,17 @@ def is_piped(options: argparse.Namespace) -> bool:
     return any(map(_is_standard_output, (options.csv, options.json)))
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV with a heading; labels with line ends or quotes are quoted."""
+def as_csv(rows: Sequence[Mapping[str, Any]], spreadsheet: bool = False) -> str:
+    """Return rows as CSV with a heading; labels with line ends or quotes are quoted.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        All of the same columns.
+    spreadsheet : bool, default=False
+        Whether an apostrophe is put before text that a spreadsheet would run as a formula.
+    """
+    rows = [{name: _cell_of_csv(value, spreadsheet) for name, value in row.items()} for row in rows]
     buffer = io.StringIO()
     # Python before 3.13 does not quote a carriage return by itself.
     returns = any("\r" in str(value) for row in rows for value in row.values())
@@ -58,7 +73,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def as_json(value: Any) -> str:
     """Return a value as JSON, readable by people too."""
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(_in_unicode(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -96,4 +111,16 @@ def _is_standard_output(target: str | None) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
+    return printable(value)
+
+
+def _cell_of_csv(value: Any, spreadsheet: bool) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{as_unicode(value)}" if spreadsheet and is_formula else as_unicode(value)
+
+
+def _in_unicode(value: Any) -> Any:
+    """Return what is to be JSON with the bytes written out that are no UTF-8."""
+    if isinstance(value, Mapping):
+        return {as_unicode(name): _in_unicode(one) for name, one in value.items()}
+    return [_in_unicode(one) for one in value] if isinstance(value, (list, tuple)) else as_unicode(value)

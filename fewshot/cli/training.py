@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot.cli.terminal import say
 from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
 from fewshot.data.photo import Chain, Light, Mirror
@@ -58,7 +59,7 @@ def train(options: argparse.Namespace) -> int:
             val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
         out.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
-            print(f"train: {data}\nval:   {val or 'none; the last weights are kept'}", flush=True)
+            say(f"train: {data}", f"val:   {val or 'none; the last weights are kept'}")
         sampler = _sampler(options, data, config)
         result = trainer.fit(data, val, out=out, progress=not options.quiet, resume=options.resume, sampler=sampler)
         if rank() > 0:
@@ -80,9 +81,9 @@ def train(options: argparse.Namespace) -> int:
     if options.report:
         write_training(options.report, result, facts)
     best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
-    print(f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}")
+    kept = f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
     unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
-    print(f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
+    say(kept, f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from fewshot.cli.models import load, n_images
 from fewshot.cli.tables import give, is_piped
+from fewshot.cli.terminal import say
 from fewshot.data.images import LabeledImages
 from fewshot.gallery import write_audit, write_calibration
 from fewshot.model.audit import suspects
@@ -19,18 +20,17 @@ def calibrate(options: argparse.Namespace) -> int:
     found = model.calibration_
     interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
     model.set_params(reject=None if options.keep_answering else "auto").save(options.dir)
-    print(f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} now")
-    print(
-        f"known or unknown   AUROC {found.auroc:.3f}; at 95 % known accepted, {100 * found.fpr_at_95:.0f} % unknown are"
-    )
-    print(
-        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
-        f"({interval} % for classes not seen here), {100 * found.false_reject_rate:.1f} % of known ones rejected"
-    )
-    print(f"{options.dir} " + ("answers always" if options.keep_answering else 'answers "unknown" below the threshold'))
     if options.report:
         write_calibration(options.report, found)
-        print(f"figures: {options.report}")
+    say(
+        f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} now",
+        f"known or unknown   AUROC {found.auroc:.3f}; if 95 % of known images are accepted, "
+        f"{100 * found.fpr_at_95:.0f} % of unknown ones are too",
+        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
+        f"({interval} % for classes not seen here), {100 * found.false_reject_rate:.1f} % of known ones rejected",
+        *([f"figures: {options.report}"] if options.report else []),
+        f"{options.dir} " + ("answers always" if options.keep_answering else 'answers "unknown" below the threshold'),
+    )
     return 0
 
 
@@ -43,9 +43,9 @@ def audit(options: argparse.Namespace) -> int:
     rows = [{"image": frame["id"][place], "class": labels[place], "why": why} for place, why in found]
     give(rows, options)
     if not is_piped(options):
-        print(f"{len(found)} of {n_images(len(frame))} to look at")
+        say(f"{len(found)} of {n_images(len(frame))} to look at")
     if options.report:
         write_audit(options.report, model, frame)
         if not is_piped(options):
-            print(f"pictures: {options.report}")
+            say(f"pictures: {options.report}")
     return 0

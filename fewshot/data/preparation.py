@@ -16,6 +16,7 @@ from fewshot.data.packed import write_packed
 from fewshot.errors import FewshotError
 from fewshot.files import write_text
 from fewshot.manifest import manifest
+from fewshot.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,8 @@ def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace],
     except KeyboardInterrupt:
         return 130
     except (ValueError, FewshotError, OSError) as error:
-        sys.stderr.write(f"{parser.prog}: {error}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"{parser.prog}: {printable(error)}\n")
         return 2 if isinstance(error, ValueError) else 1
     return 0
 

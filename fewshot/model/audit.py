@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from fewshot.rows import sum_by_class
 from fewshot.similarity import prepare_keys
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 from fewshot.support import Support
+from fewshot.text import as_unicode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,15 +56,21 @@ def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
     other, other_similarity = _nearest_other(x, labels, sums / count.unsqueeze(-1), learner.metric)
     twin = _duplicates(to_tensor(support.embeddings).double())
     nearer = other_similarity > own
+
+    def as_column(values: Any) -> pd.Series:
+        # pandas keeps text that is not UTF-8, such as the name of a file, as an object only.
+        not_unicode = any(value != as_unicode(value) for value in values)
+        return pd.Series(values, dtype=object if not_unicode else None)
+
     outlier = _outliers(own, codes, len(classes))
     frame = pd.DataFrame(
         {
-            "id": support.ids,
-            "label": support.labels,
+            "id": as_column(support.ids),
+            "label": as_column(support.labels),
             "similarity": own,
-            "other": [None if i < 0 else classes.tolist()[i] for i in other.tolist()],
+            "other": as_column([None if i < 0 else classes.tolist()[i] for i in other.tolist()]),
             "other_similarity": other_similarity,
-            "duplicate_of": ["" if i < 0 else support.ids[i] for i in twin.tolist()],
+            "duplicate_of": as_column(["" if i < 0 else support.ids[i] for i in twin.tolist()]),
             "nearer_to_other": nearer,
             "outlier": outlier,
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.files import write_text
+from fewshot.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,13 +158,7 @@ class Page:
 
 def _text(value: Any) -> str:
     """Escape for text and for quoted attributes; control and direction characters become visible."""
-    shown = "".join(f"\\x{ord(c):02x}" if _is_hidden(c) else c for c in str(value))
-    return escape(shown, quote=True)
-
-
-def _is_hidden(character: str) -> bool:
-    turns = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-    return unicodedata.category(character) in ("Cc", "Cs") or character in turns
+    return escape(printable(value), quote=True)
 
 
 def _label(label: Any) -> str:

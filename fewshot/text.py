@@ -1,0 +1,60 @@
+"""Text that people see: names of files and labels may hold anything, a terminal or a page must not."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+#: Joiners, which words of Persian and pictures of several people need, and which move nothing.
+_JOINERS = "\u200c\u200d"
+
+
+def as_unicode(value: Any) -> Any:
+    r"""Return text with the bytes written out that are no UTF-8, and other values unchanged.
+
+    Python reads such bytes, in names of files and arguments, as lone surrogates, which can be written nowhere.
+
+    Examples
+    --------
+    >>> as_unicode("caf\udce9"), as_unicode(7)
+    ('caf\\xe9', 7)
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return value.encode(errors="backslashreplace").decode()
+
+
+def printable(value: Any, keep: str = "") -> str:
+    r"""Return text with backslashes for all that a terminal would obey or cannot show.
+
+    These are control characters, escape sequences, line ends, marks that change the direction of writing, and bytes
+    that are no UTF-8.
+
+    Parameters
+    ----------
+    value : object
+        Text, or what is to be shown as text.
+    keep : str, default=""
+        Characters that stay, such as line ends.
+
+    Examples
+    --------
+    >>> printable("a\x1b[2J\n")
+    'a\\x1b[2J\\x0a'
+    """
+    text = as_unicode(str(value))
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or _is_harmless(c) else _written_out(c) for c in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+
+
+def _written_out(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,242 @@
+"""Whatever a label is called and whatever the terminal is, work is done, and said where that is possible."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot import FewShotImageClassifier
+from fewshot.cli import main
+from fewshot.cli.options import make_parser
+from fewshot.cli.terminal import complain, put, say
+from tests.photographs import quick_embedder, write_photos
+
+#: As Linux names a file called in Latin-1.
+CAFE = "caf\udce9"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A classifier of the classes flower and temple, and an image."""
+    folder = tmp_path_factory.mktemp("saved")
+    paths = write_photos(folder / "photos", 2)
+    model = FewShotImageClassifier(quick_embedder(), progress=False)
+    model.fit(paths, [path.split("/")[-2] for path in paths]).save(folder / "model")
+    return folder / "model", paths[0]
+
+
+@pytest.fixture
+def model(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "model")
+    return tmp_path / "model"
+
+
+def classes(folder):
+    return FewShotImageClassifier.load(folder).classes_.tolist()
+
+
+class Failing(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+class Bare:
+    """A stream that can only be written to."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8", "utf-16"])
+@pytest.mark.parametrize("label", ["鷺", CAFE, "\x1b[2Jx\n", "\u202e"])
+def test_a_label_that_the_terminal_has_not_is_learned_and_said(model, saved, monkeypatch, encoding, label):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    assert main(["add", str(model), label, saved[1], "--quiet"]) == 0
+    assert label in classes(model)
+    assert main(["predict", str(model), saved[1], "--top", "3", "--quiet"]) == 0
+    assert main(["show", str(model), "--csv", "-", "--quiet"]) == 0
+    assert main(["rename", str(model), label, label + "2", "--quiet"]) == 0
+    text = written.getvalue().decode(encoding)
+    assert text.count("\n") == 1 + 2 + 4 + ("\n" in label) + 1
+    assert "\x1b" not in text.partition("image")[0]
+
+
+@pytest.mark.parametrize("stream", [Failing, closed, lambda: None])
+def test_work_that_is_done_is_a_success_even_if_nobody_can_be_told(model, saved, monkeypatch, capsys, stream):
+    monkeypatch.setattr(sys, "stdout", stream())
+    assert main(["add", str(model), "heron", saved[1], "--quiet"]) == 0
+    assert "heron" in classes(model)
+    if stream is Failing:
+        told = capsys.readouterr().err
+        assert "'heron' is a new class" in told
+        assert "No space left on device" in told
+        assert told.count("\n") == 1
+
+
+def test_an_answer_that_cannot_be_given_is_a_failure(model, saved, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Failing())
+    for command in (["show", str(model)], ["predict", str(model), saved[1], "--csv", "-"]):
+        assert main([*command, "--quiet"]) == 1
+        assert "standard output: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", [closed, lambda: None, Bare, Failing])
+def test_standard_error_is_not_needed(model, saved, monkeypatch, stream):
+    monkeypatch.setattr(sys, "stderr", stream())
+    assert main(["predict", str(model), saved[1]]) == 0
+    assert main(["predict", str(model), "gone.png"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict"])
+
+
+STREAMS = [">/dev/full", ">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full 2>&1", "| true"]
+
+
+def shell(command, **environment):
+    return subprocess.run(["bash", "-o", "pipefail", "-c", command], env={**os.environ, **environment}, check=False)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("streams", STREAMS)
+def test_streams_that_are_closed_or_full_end_no_process(streams, unbuffered):
+    code = "from fewshot.cli.terminal import *\nwith ready_streams(): say('x'); say('y'); complain('z')"
+    assert shell(f'"{sys.executable}" -c "{code}" {streams}', PYTHONUNBUFFERED=unbuffered).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+@pytest.mark.parametrize("streams", STREAMS)
+def test_a_process_whose_streams_are_closed_or_full_learns_and_succeeds(model, saved, streams):
+    files = len(os.listdir(model))
+    assert shell(f'"{sys.executable}" -m fewshot add "{model}" heron "{saved[1]}" {streams}').returncode == 0
+    assert "heron" in classes(model)
+    assert len(os.listdir(model)) == files
+
+
+def test_names_that_are_not_utf_8_are_written_out_in_every_output(tmp_path, capsys):
+    folder = tmp_path / "photos"
+    for label, name in ((CAFE, "1\udce9.png"), ("tea", "2\udce9.png")):
+        (folder / label).mkdir(parents=True)
+        pixels = np.random.default_rng(len(label)).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        with (folder / label / name).open("wb") as file:
+            Image.fromarray(pixels).save(file, "PNG")
+    (folder / "tea" / "bad\udce9.png").write_bytes(b"")
+    model, out = str(tmp_path / "model"), {kind: tmp_path / f"out.{kind}" for kind in ("csv", "json", "html")}
+    quick = ["--backbone", "conv4", "--weights", "random", "--size", "28", "--quiet"]
+    with warnings.catch_warnings(record=True):
+        assert main(["fit", str(folder), "--out", model, "--skip-unreadable", *quick]) == 0
+    given = ["--quiet", "--report", str(out["html"])]
+    for kind in ("csv", "json"):
+        given += [f"--{kind}", str(out[kind])]
+    for command, status in (["show", model], 0), (["audit", model], 0), (["predict", model, str(folder)], 1):
+        assert main([*command, *given]) == status
+        capsys.readouterr().out.encode()
+        assert main([*command, "--csv", "-", "--quiet"]) == status
+        rows = list(csv.DictReader(io.StringIO(out["csv"].read_text(encoding="utf-8"))))
+        assert list(csv.DictReader(io.StringIO(capsys.readouterr().out))) == rows
+        shown = json.loads(out["json"].read_text(encoding="utf-8"))
+        if command[0] == "predict":
+            assert {row["label"] for row in rows} == {"caf\\xe9", "tea", ""}
+            assert [row["image"] for row in rows] == [row["image"] for row in shown]
+        assert "caf\\xe9" in out["html"].read_text(encoding="utf-8") or command[0] == "audit"
+
+
+def test_names_of_files_reach_the_terminal_written_out(model, tmp_path, capsys):
+    for name in ("a\x1b]0;x\x07\x1b[2J.png", "b\nfewshot: all is fine.png", "\u202egnp.png"):
+        (tmp_path / name).write_text("x")
+        assert main(["predict", str(model), str(tmp_path / name), "--quiet"]) == 1
+        told = capsys.readouterr()
+        assert all(c.isprintable() for text in told for line in text.splitlines() for c in line)
+        assert told.err.count("\n") == 1
+    assert main(["show", str(tmp_path / "a\x1b[2J\nb")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    for mistake in (
+        ["sh\x1b[2J\now"],
+        ["show"],
+        ["show", "x", "--csb\x1b[2J"],
+        ["predict", "x", "y", "--top", "\n\x1b"],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(mistake)
+        assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_terminal_is_spared_what_a_program_gets_unchanged(monkeypatch):
+    for is_terminal, expected in ((False, "a\x1b[2J\tb\n"), (True, "a\\x1b[2J\tb\n")):
+        stream = io.StringIO()
+        stream.isatty = lambda is_terminal=is_terminal: is_terminal
+        monkeypatch.setattr(sys, "stdout", stream)
+        put("a\x1b[2J\tb\n")
+        assert stream.getvalue() == expected
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch, capsys):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    say("x")
+    assert capsys.readouterr().err == ""
+
+
+def test_warnings_are_sentences(saved, monkeypatch, capsys):
+    main(["show", str(saved[0])])
+    assert warnings.formatwarning("x", UserWarning, "file", 3).startswith("file:3")  # as before
+
+    shown = []
+
+    def show(options):
+        shown.append(warnings.formatwarning(UserWarning("a\nb"), UserWarning, "file.py", 3))
+        return 0
+
+    monkeypatch.setattr("fewshot.cli.models.show", show)
+    assert main(["show", str(saved[0])]) == 0
+    assert shown == ["fewshot: a\\x0ab\n"]
+
+
+@pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_formulas_are_defused_on_request(model, saved, capsys, label):
+    assert main(["rename", str(model), "temple", label]) == 0
+    capsys.readouterr()
+    for options, expected in (([], label), (["--spreadsheet"], f"'{label}")):
+        assert main(["show", str(model), "--csv", "-", *options]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+        assert {row["class"]: row["images"] for row in rows} == {"flower": "2", expected: "2"}
+
+
+def test_help_can_be_shown_everywhere(monkeypatch, capsys):
+    commands = make_parser()._subparsers._group_actions[0].choices
+    for command in commands.values():
+        command.format_help().encode("ascii")
+    text = make_parser().format_help()
+    text.encode("ascii")
+    assert all(f"\n  {status} " in text for status in (0, 1, 2, 130, 143))
+
+
+def test_a_sentence_without_a_stream_does_not_go_to_standard_output(monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", None)
+        complain("x")
+    assert capsys.readouterr().out == ""
