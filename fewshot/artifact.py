@@ -18,7 +18,7 @@ from typing import Any
 
 from fewshot._version import __version__
 from fewshot.errors import ArtifactError
-from fewshot.files import digest, partial_beside, replacing, sync, take_access
+from fewshot.files import PARTIAL, digest, partial_beside, replacing, sync, take_access
 
 try:
     import fcntl
@@ -39,7 +39,10 @@ _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 _PARTS = "memory|weights|learner|support|keys|changes|lists|encoder|preprocess"
 _SUFFIXES = "safetensors|faiss|onnx|json|npz"
 _NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
-_DATA_FILE = re.compile(rf"{_NAME.pattern}|\..*\.partial|\.tmp\w+")
+#: Those, and what a writer of them that was killed left; hidden files of others are neither.
+_DATA_FILE = re.compile(
+    rf"{_NAME.pattern}|\.(({_PARTS})(-[0-9a-f]{{16}})?\.({_SUFFIXES})|manifest\.json){PARTIAL}|\.tmp\w{{6}}"
+)
 #: A partial file of another process that is younger than this may still be written to.
 _STALE_SECONDS = 3600
 

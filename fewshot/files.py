@@ -11,13 +11,15 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 #: Links that are followed before they are taken for a loop, as in Linux.
 _LINKS = 40
+#: How the name of a file ends that is not whole yet (process, thread), and how much of its later name it begins with.
+PARTIAL, _SHOWN = r"\.\d+-\d+\.partial", 48
 
 
 @contextmanager
@@ -72,12 +74,28 @@ def partial_beside(path: str | Path) -> Iterator[Path]:
     """Give a file beside `path` to write to, which no other thread or process has; it is gone after the block."""
     path = Path(path)
     # Part of the name only: names end at 255 bytes.
-    partial = path.with_name(f".{path.name[:48]}.{os.getpid()}-{threading.get_ident()}.partial")
+    partial = path.with_name(f".{path.name[:_SHOWN]}.{os.getpid()}-{threading.get_ident()}.partial")
     partial.unlink(missing_ok=True)  # of a process of the same number that was killed
     try:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
+
+
+def leftovers(folder: str | Path, names: Iterable[str]) -> list[Path]:
+    """Return what `partial_beside` left of files of these names, where its process was killed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in (".log.csv.12-34.partial", ".draft.partial"):
+    ...     (folder / name).touch()
+    >>> [path.name for path in leftovers(folder, ["log.csv"])]
+    ['.log.csv.12-34.partial']
+    """
+    ours = re.compile(rf"\.({'|'.join(re.escape(name[:_SHOWN]) for name in names)}){PARTIAL}")
+    return [path for path in Path(folder).iterdir() if ours.fullmatch(path.name) and path.is_file()]
 
 
 def take_access(path: str | Path, like: os.stat_result) -> None:

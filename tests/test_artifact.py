@@ -191,7 +191,7 @@ def test_a_child_forked_while_saving_does_not_keep_the_next_save_waiting(folder)
 
 
 def test_what_cannot_be_swept_away_does_no_harm(folder):
-    old = folder / ".old.partial"
+    old = folder / ".memory.npz.12-34.partial"
     old.mkdir()
     os.utime(old, (time.time() - 7200,) * 2)
     write(folder, "two")
@@ -404,3 +404,12 @@ def test_files_of_a_private_folder_stay_private(tmp_path):
         path.chmod(0o600)
     write_artifact(tmp_path / "a", "index", {}, {"keys": (None, lambda path: path.write_text("2"))}, {})
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()} == {0o600}
+
+
+def test_hidden_files_of_others_are_not_swept_away(folder):
+    mine = [folder / name for name in (".draft.partial", ".tmp-notes.txt", ".tmpnotes")]
+    for path in mine:
+        path.write_text("mine")
+        os.utime(path, (time.time() - 7200,) * 2)
+    write(folder, "two")
+    assert all(path.exists() for path in mine)

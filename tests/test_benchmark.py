@@ -127,6 +127,10 @@ def test_what_a_toml_file_holds_is_a_grid_and_a_folder_of_other_things_no_place_
     (tmp_path / "photos" / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"photos holds other files, such as 'a.txt'; choose an empty folder"):
         bench(tmp_path / "photos")
+    (tmp_path / "project" / "embeddings").mkdir(parents=True)
+    (tmp_path / "project" / "results.csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"project holds other files"):
+        bench(tmp_path / "project")
     with pytest.raises(ValueError, match=r"a.txt is a file; expected a folder"):
         bench(tmp_path / "photos" / "a.txt")
     with pytest.raises(ValueError, match="no learner is called"):

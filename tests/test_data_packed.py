@@ -112,3 +112,28 @@ def test_a_folder_is_packed_if_pixels_and_table_are_there(folder):
     assert not is_packed(folder.parent)
     (folder / "table.csv").unlink()
     assert not is_packed(folder)
+
+
+IMAGES, FRAME = np.zeros((1, 2, 2), np.uint8), pd.DataFrame({"path": ["a"], "label": ["x"], "split": ["test"]})
+
+
+@pytest.mark.parametrize(
+    "files", [["manifest.json"], ["thesis.txt"], ["images.npy"], ["manifest.json", "memory-0123456789abcdef.npz"]]
+)
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"holds other files, such as '{files[0]}'; choose an empty folder"):
+        write_packed(tmp_path, IMAGES, FRAME, {})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(files, "mine")
+
+
+@pytest.mark.parametrize("files", [[], [".DS_Store"], ["images.npy", "table.csv"]])
+def test_prepared_data_are_replaced_and_a_preparation_that_was_interrupted_is_repeated(tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text("half")
+    for _ in range(2):
+        write_packed(tmp_path, IMAGES, FRAME, {})
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".DS_Store") == [
+        "images.npy", "manifest.json", "table.csv"
+    ]  # fmt: skip

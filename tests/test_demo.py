@@ -29,6 +29,18 @@ def check(results, page, n_episodes):
     assert not re.search(r"""(src|href)="(?!data:)""", page)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [["best.safetensors", "log.csv", "manifest.json"], ["report.html"], ["results.json"], ["state.safetensors"]],
+)
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text('{"manifest": {"command": "fewshot train"}}')
+    with pytest.raises(ValueError, match="holds other files, such as"):
+        run_demo(tmp_path, train_episodes=3, test_episodes=20, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+
+
 def test_a_short_run_tells_the_whole_story(tmp_path):
     lines = []
     outcome = run_demo(tmp_path, train_episodes=3, test_episodes=20, progress=False, say=lines.append)

@@ -236,7 +236,7 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected a folder for the results")
-    others = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-    if others and not {EPISODES, *FOLDERS} & set(others):
+    others = sorted(e.name for e in folder.iterdir() if not e.name.startswith(".")) if folder.exists() else []
+    if EPISODES not in others and not set(others) <= {"trained", *FOLDERS}:
         raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
     yield folder

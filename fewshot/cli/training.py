@@ -32,7 +32,8 @@ from fewshot.registry import learner_class
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.page import write_training
-from fewshot.training.state import BEST, STATE
+from fewshot.training.place import MANIFEST, holds_training, refuse_others
+from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
 
 #: Fewer classes than in the trainer's own default: people's data have fewer.
@@ -43,7 +44,8 @@ def train(options: argparse.Namespace) -> int:
     """Meta-train a network and write the checkpoint."""
     config = read_config(options)
     device, out = choose_device(options.device), Path(options.out)
-    if any((out / name).is_file() for name in (STATE, BEST)) and not (options.resume or options.force):
+    refuse_others(out)
+    if holds_training(out) and not (options.resume or options.force):
         raise ValueError(
             f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"
         )
@@ -77,7 +79,7 @@ def train(options: argparse.Namespace) -> int:
         "best_val_accuracy": None if val is None else result.best_accuracy,
         "skipped": result.skipped,
     }
-    write_text(out / "manifest.json", json.dumps(facts, indent=1) + "\n")
+    write_text(out / MANIFEST, json.dumps(facts, indent=1) + "\n")
     if options.report:
         write_training(options.report, result, facts)
     best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"

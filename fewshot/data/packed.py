@@ -37,7 +37,7 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
     Raises
     ------
     ValueError
-        If the table does not fit the images.
+        If the table does not fit the images, or the folder holds something else.
     """
     if len(table) != len(images) or not {"path", "label", "split"} <= set(table.columns):
         raise ValueError(
@@ -45,6 +45,7 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
             f"each of the {len(images)} images"
         )
     folder = Path(folder)
+    refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # while the files change, none is vouched for
     with replacing(folder / PIXELS) as partial, partial.open("wb") as file:
@@ -57,6 +58,23 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
         "files": {name: {"sha256": digest(folder / name)} for name in (PIXELS, TABLE)},
     }
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def refuse_others(folder: str | Path) -> None:
+    """Refuse a folder for a data set that holds other files; hidden ones do not count, as none is touched.
+
+    Raises
+    ------
+    ValueError
+        Naming one.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; expected a folder for the prepared data")
+    if not folder.exists() or is_packed(folder):
+        return
+    if others := sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):
+        raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
 
 
 def is_packed(folder: str | Path) -> bool:

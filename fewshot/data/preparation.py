@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.duplicates import SPLITS, describe_duplicates, find_duplicates, hash_contents
-from fewshot.data.packed import write_packed
+from fewshot.data.packed import refuse_others, write_packed
 from fewshot.errors import FewshotError
 from fewshot.files import write_text
 from fewshot.manifest import manifest
@@ -69,6 +69,8 @@ def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace],
     """
     options = parser.parse_args()
     try:
+        if parser.get_default("makes_folder"):
+            refuse_others(options.out)
         prepare(options)
     except KeyboardInterrupt:
         return 130
@@ -82,7 +84,8 @@ def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace],
 def arguments(prog: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every script has."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the prepared data")
+    parser.set_defaults(makes_folder=True)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the prepared data, new or empty")
     parser.add_argument(
         "--download-to", default="downloads", metavar="DIR", help="where downloads are kept (default: %(default)s)"
     )

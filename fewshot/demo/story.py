@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from fewshot.training.config import TrainConfig
 from fewshot.training.result import TrainResult
 from fewshot.training.trainer import MetaTrainer
 
+RESULTS = "results.json"
 #: Data set, ways and shots of each test; queries per class leave enough images for five shots.
 TESTS: tuple[tuple[str, int, int], ...] = (
     *((CHARACTERS, way, shot) for way in (5, 20) for shot in (1, 5)),
@@ -67,7 +69,11 @@ def run_demo(
         All that was found.
     """
     out, start = Path(out), time.perf_counter()
+    _refuse_others(out)
     out.mkdir(parents=True, exist_ok=True)
+    command = f"fewshot demo --train-episodes {train_episodes} --episodes {test_episodes} --seed {seed}"
+    # From the beginning, so that an interrupted demonstration is known as one, and may be repeated.
+    write_text(out / RESULTS, json.dumps({"manifest": manifest(command, seed)}, indent=1) + "\n")
     data = {split: glyphs(split, seed=seed) for split in ("train", "val", "test")}
     say("1. Characters in the fonts at hand, split by character")
     for split, images in data.items():
@@ -89,10 +95,10 @@ def run_demo(
     added = add_a_class(trainer.backbone, test[DIGITS], seed)
     found = look_up(embeddings[CHARACTERS][TRAINED], test[CHARACTERS].labels, seed)
     _say_serving(added, found, say)
-    results = _results(config, training, contests, added, found, test_episodes)
+    results = _results(command, config, training, contests, added, found)
     results["manifest"]["wall_seconds"] = round(time.perf_counter() - start, 1)
     outcome = Outcome(results, contests, training, test, embeddings)
-    write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     write_page(out / "report.html", outcome)
     say(f"Done in {time.perf_counter() - start:.0f} s. Figures: {out}/results.json, pictures: {out}/report.html")
     return outcome
@@ -161,20 +167,35 @@ def _say_table(contests: list[Contest], say: Callable[[str], object]) -> None:
     say("   (gain: meta-trained minus raw pixels, episode by episode)")
 
 
+def _refuse_others(out: Path) -> None:
+    """Refuse a folder of something else, whose files would be replaced; hidden files do not count.
+
+    Raises
+    ------
+    ValueError
+        Naming one.
+    """
+    others = sorted(e.name for e in out.iterdir() if not e.name.startswith(".")) if out.is_dir() else []
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        if json.loads((out / RESULTS).read_text(encoding="utf-8"))["manifest"]["command"].startswith("fewshot demo"):
+            return
+    if others:
+        raise ValueError(f"{out} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+
+
 def _results(
+    command: str,
     config: TrainConfig,
     training: TrainResult,
     contests: list[Contest],
     added: dict[str, Any],
     found: dict[str, Any],
-    test_episodes: int,
 ) -> dict[str, Any]:
     differences = []
     for contest in contests:
         for other in (UNTRAINED, PIXELS):
             mean, ci95 = contest.results[TRAINED].difference(contest.results[other])
             differences.append({"setting": contest.setting, "minus": other, "difference": mean, "ci95": ci95})
-    command = f"fewshot demo --train-episodes {config.n_episodes} --episodes {test_episodes} --seed {config.seed}"
     return {
         "manifest": manifest(command, config.seed),
         "accuracy": accuracy_frame(contests).to_dict("records"),

@@ -18,8 +18,9 @@ from fewshot.files import sync
 from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.interrupt import Interruption
 from fewshot.training.keeping import BestKeeper
+from fewshot.training.place import clear, sweep
 from fewshot.training.result import TrainResult
-from fewshot.training.state import BEST, LOG, STATE, TrainingState, put_back
+from fewshot.training.state import LOG, TrainingState, put_back
 from fewshot.training.step import Outcome, Stepper, one_cycle, top_rate
 from fewshot.weights import load_state, state
 
@@ -64,12 +65,10 @@ class Run:
             if resume:
                 self._take_up(self.folder)
             elif rank() == 0:
-                for name in (STATE, BEST, LOG):  # of another run, which must not be taken for this one
-                    (self.folder / name).unlink(missing_ok=True)
+                clear(self.folder)
             wait_for_all()  # before the log is written anew, all have read it
             if rank() == 0:
-                for left in (*self.folder.glob(".*.partial"), *self.folder.glob(".tmp*")):  # by one that was killed
-                    left.unlink(missing_ok=True)
+                sweep(self.folder)
         start = time.perf_counter() - self.before
         with Interruption() as interruption:
             for callback in self.callbacks:

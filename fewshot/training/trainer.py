@@ -29,6 +29,7 @@ from fewshot.learners.base import Learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
 from fewshot.training.keeping import BestKeeper
+from fewshot.training.place import refuse_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.state import LOG
@@ -140,7 +141,8 @@ class MetaTrainer:
         Raises
         ------
         ValueError
-            If `train` and `val` share classes or hold too few images, or the state is of another training.
+            If `train` and `val` share classes or hold too few images, the state is of another training, or `out` holds
+            a ``log.csv`` that is not one of a training.
         TrainingError
             If too many steps in a row are not finite, or memory ends; the message names the episode, and the best
             weights are in place.
@@ -155,6 +157,7 @@ class MetaTrainer:
         episodes = drawing(train.labels, seed=config.seed)
         keeper = BestKeeper(self.learner, val, config, folder, self._training(train, val))
         if folder is not None:
+            refuse_log(folder)
             folder.mkdir(parents=True, exist_ok=True)
         with process_group(self.device):
             if config.meta_batch % n_processes():

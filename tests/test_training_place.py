@@ -1,0 +1,89 @@
+"""A training replaces no files of others, and removes none."""
+
+import json
+
+import pytest
+
+from fewshot import MetaTrainer, TrainConfig
+from fewshot.cli import main
+from fewshot.training.place import refuse_others, sweep
+from tests.training_data import TRAIN
+
+HEADER = "episode,loss,accuracy,lr,seconds,val_accuracy,val_ci95\n"
+MANIFEST = json.dumps({"manifest": {"command": "fewshot train"}, "config": {}})
+
+
+def put(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"manifest.json": '{"format": 2, "kind": "classifier"}', "memory-0123456789abcdef.safetensors": "x"},
+        {"manifest.json": '{"name": "a web page"}'},
+        {"manifest.json": "not JSON", "state.safetensors": "x"},
+        {"manifest.json": '{"format": 2}', "best.safetensors": "x", "log.csv": HEADER},
+        {"thesis.txt": "mine"},
+        {"units/a.json": "mine"},
+        {"log.csv": "date,hours\n"},
+    ],
+)
+@pytest.mark.parametrize("option", [(), ("--force",), ("--resume",)])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, capsys, files, option):
+    out = tmp_path / "out"
+    put(out, files)
+    assert main(["train", str(tmp_path), "--out", str(out), *option]) == 2
+    assert f"{out}" in capsys.readouterr().err
+    assert contents(out) == files
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {".DS_Store": "x", ".tmp/notes": "x"},
+        {"log.csv": ""},
+        {"log.csv": HEADER, ".log.csv.1-2.partial": "x"},
+        {"state.safetensors": "x", "notes.txt": "mine"},
+        {"best.safetensors": "x", "log.csv": HEADER, "manifest.json": MANIFEST},
+    ],
+)
+def test_a_folder_of_a_training_is_taken(tmp_path, files):
+    put(tmp_path, files)
+    refuse_others(tmp_path)
+    refuse_others(tmp_path / "new")
+
+
+def test_only_what_a_killed_training_left_is_swept(tmp_path):
+    tensors = (2).to_bytes(8, "little").decode() + "{}"
+    ours = {
+        ".state.safetensors.12-34.partial": "x",
+        ".tmp000000": "",
+        ".log.csv.1-2.partial": "x",
+        ".tmpAb3x9Z": tensors,
+    }
+    others = {
+        ".tmp-notes.txt": "x", ".draft.partial": "x", ".tmp/a": "x", ".tmpfile": "x", ".tmpabcdef": "notes",
+        ".mine.csv.1-2.partial": "x", ".tmpabcdefg": tensors,
+    }  # fmt: skip
+    put(tmp_path, ours | others)
+    (tmp_path / ".best.safetensors.1-2.partial").mkdir()
+    sweep(tmp_path)
+    assert contents(tmp_path) == others
+
+
+def test_a_trainer_replaces_no_log_of_others(tmp_path):
+    put(tmp_path, {"log.csv": "date,hours\n", ".draft.partial": "x"})
+    trainer = MetaTrainer(config=TrainConfig(n_episodes=1, n_way=3, n_query=1))
+    with pytest.raises(ValueError, match=r"log\.csv is no log of a training"):
+        trainer.fit(TRAIN, out=tmp_path, progress=False)
+    (tmp_path / "log.csv").unlink()
+    trainer.fit(TRAIN, out=tmp_path, progress=False)
+    assert (tmp_path / ".draft.partial").exists()
