@@ -45,8 +45,20 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
 
     Embeddings are compared in their own precision, float32 or float64 (integers count as float64); statistics are
     kept in float64, so support learned in any order or chunking equals one fit up to float64 rounding.
+
+    Answers to float32 queries depend in their last digits on how many are asked at once, because matrix products of
+    different sizes are summed up in different orders: similarities by up to 1e-6 of the product of the two lengths, and
+    logits by that over the temperature. Of keys or classes that are closer to each other than that, either may be
+    first. Float64 queries have eight more digits. `FewShotImageClassifier` sets ``steady``.
+
+    Attributes
+    ----------
+    steady : bool
+        Whether answers to float32 queries are the same to the last bit for whatever batch a query comes in, processor
+        and number of threads; the products then take up to twice as long. False unless it is set.
     """
 
+    steady = False
     _is_transductive = False  # whether all queries of a call are answered together
 
     def __init__(
@@ -196,6 +208,10 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
 
     # ---- answering ---------------------------------------------------------------------------------------------
 
+    def served(self, X: NDArray[np.floating]) -> FittedModel:
+        """Return the model that answers queries `X`, with the index that is set now."""
+        return self.model_.served(self.index, self.steady and X.dtype == np.float32)
+
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logits of queries: similarity / temperature, summed up for each class.
 
@@ -212,7 +228,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         """
         model, X, unknown = self._check_queries(X)
         model.check_room(X)
-        logits = model.map_logits(X, Tensor.numpy)
+        logits = self._rounded(model.map_logits(X, Tensor.numpy), X)
         logits[unknown] = -np.inf
         if len(model.classes) != 2:
             return logits
@@ -245,6 +261,11 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
+        log_proba, X = self._log_proba(X)
+        return self._rounded(log_proba, X)
+
+    def _log_proba(self, X: Any) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return log-probabilities in the precision in which they were computed, and the checked queries."""
         now = self.view()
         model, X, unknown = now._check_queries(X)
         model.check_room(X)
@@ -253,7 +274,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         supported = model.statistics.count.numpy() > 0
         with np.errstate(divide="ignore"):
             log_proba[unknown] = np.log(supported / supported.sum())
-        return log_proba
+        return log_proba, X
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the softmax of the logits, divided by the temperature that `calibrate` has found, if it was called.
@@ -269,8 +290,9 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
             Probabilities; 0 for a class without support, uniform for an invalid row. They are those of the known
             classes, also for a query that is rejected.
         """
-        proba = np.exp(self.predict_log_proba(X))
-        return proba / proba.sum(-1, keepdims=True)
+        log_proba, X = self._log_proba(X)
+        proba = np.exp(log_proba)
+        return self._rounded(proba / proba.sum(-1, keepdims=True), X)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the share of queries (n, d) that are answered with their labels (n,), in any container."""
@@ -304,18 +326,26 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         """
         model, X, unknown = self._check_queries(X)
         labels, similarities = model.nearest(X, k)
+        similarities = self._rounded(similarities, X)
         similarities[unknown] = -np.inf
         return mark_unknown(labels, unknown, self.unknown_label, model.classes), similarities
 
     def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
         now = self.view()
         check_is_fitted(now)
-        model = now.model_
+        now._check_parameters()
         X = check_embeddings(now, X, reset=False, finite=now.on_invalid != "unknown", min_samples=0)
-        unknown = np.zeros(len(X), np.bool_)
+        model, unknown = now.served(X), np.zeros(len(X), np.bool_)
         if now.on_invalid == "unknown":
             unknown = ~np.isfinite(X).all(1)
             X = np.where(unknown[:, None], X.dtype.type(0), X)
         if model.learner.metric == "cosine":
             warn_of_zero_rows(X[~unknown])
         return model, X, unknown
+
+    def _rounded(self, values: NDArray[np.floating], X: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return what was computed in float64 in the precision of the queries, where `steady`.
+
+        Not all learners compare by products that are exact: float64 differs in its last bit, which the rounding hides.
+        """
+        return values.astype(X.dtype, copy=False) if self.steady else values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class FittedModel:
         The keys that are there.
     snapshot : KeySnapshot or None
         The keys made ready for search; None where the learner's score is its own.
+    others : dict
+        The same model with its keys made ready in other ways, once somebody has asked for them; see `served`.
     """
 
     learner: Learner
@@ -46,6 +48,13 @@ class FittedModel:
     statistics: Statistics
     memory: Memory
     snapshot: KeySnapshot | None
+    others: dict[tuple[str, bool], FittedModel] = field(default_factory=dict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "others": {}}  # they can be made again
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"others": {}, **state})  # pickles of older versions have none
 
     @classmethod
     @torch.inference_mode()
@@ -92,10 +101,29 @@ class FittedModel:
             n_support = np.bincount(kept["labels"][kept["weight"] > 0].numpy(), minlength=len(classes))
         if learner.indexable:
             memory = memory.compact()
-            # Where a class has several keys, those beyond the candidates would be missing from its sum.
-            several = index == "auto" and not memory.one_key_per_class and len(memory.keys) > len(classes)
-            snapshot = KeySnapshot(memory.keys, learner.metric, "exact" if several else index)
+            snapshot = KeySnapshot(memory.keys, learner.metric, _suitable(index, memory))
         return cls(learner, classes, n_support, statistics, memory, snapshot)
+
+    def served(self, index: str, steady: bool = False) -> FittedModel:
+        """Return the model with its keys found by `index`; this one where it does so already.
+
+        Parameters
+        ----------
+        index : {"auto", "exact", "faiss", "ivf", "hnsw"}
+            What proposes the nearest keys.
+        steady : bool, default=False
+            As for `KeySnapshot`.
+        """
+        if self.snapshot is None:
+            return self
+        kind = _suitable(index, self.memory)
+        if (kind, steady) == (self.snapshot.index, self.snapshot.steady):
+            return self
+        if (found := self.others.get((kind, steady))) is None:
+            snapshot = KeySnapshot(self.memory.keys, self.learner.metric, kind, steady=steady)
+            # In one step: threads that ask at the same time get the same one.
+            found = self.others.setdefault((kind, steady), replace(self, snapshot=snapshot))
+        return found
 
     def without(self, label: Any, index: str) -> FittedModel:
         """Return the model that has never seen the class `label`.
@@ -263,6 +291,13 @@ class FittedModel:
         for part in queries.split(size):
             ids, similarity = self.snapshot.retrieve(part, 1)
             yield learner.read(similarity, self.memory, ids), similarity
+
+
+def _suitable(index: str, memory: Memory) -> str:
+    """Return the index that answers right from this memory."""
+    # Where a class has several keys, those beyond the candidates would be missing from its sum.
+    several = index == "auto" and not memory.one_key_per_class and len(memory.keys) > memory.n_way
+    return "exact" if several else index
 
 
 def _summarise(

@@ -28,7 +28,8 @@ class PrototypeIndex:
     Similarities always come from the exact keys, whatever proposed the candidates: an index may miss a neighbour
     but never gives a wrong score. Under ``sqeuclidean`` a fixed point near the keys is subtracted from both sides
     first, so embeddings far from the origin keep their digits. Queries in float32 are answered in float32, unless the
-    keys lie so that float32 could not tell neighbours apart.
+    keys lie so that float32 could not tell neighbours apart. Their similarities depend in the last digits on how many
+    queries are asked at once, by up to 1e-6 of the product of the two lengths (from the origin or that fixed point).
 
     New keys go into a small exact part beside the large one, removed ones are marked; both are merged now and then, in
     the background where that takes long. Any number of threads may search, add and remove at once: one change follows

@@ -17,6 +17,8 @@ TINY, HUGE = 1e-20, 1e20
 FEW = 2**18
 #: Where the mean key is at most so many times as long as each key is far from it, the origin costs three bits at most.
 NEAR = 2.0
+#: Binary digits of a grid on which products are exact, and the length of a row, below the root of 2, that they allow.
+GRID_DIGITS, GRID_LENGTH = 26, 1.41
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,18 +36,31 @@ class PreparedKeys:
         all digits when the points share a large offset; distances do not depend on it. None for nothing.
     sqnorm : Tensor of shape (..., 1, m) or None
         Squared norms of the shifted keys, for ``sqeuclidean``.
+    steady : bool
+        Whether keys and queries are rounded to a grid on which products are exact; see `to_grid`.
     """
 
     metric: str
     keys: Tensor
     offset: Tensor | None = None
     sqnorm: Tensor | None = None
+    steady: bool = False
+
+    def steadied(self) -> PreparedKeys:
+        """Return float64 keys whose similarities are the same to the last bit for whatever batch a query comes in."""
+        keys = to_grid(self.keys)
+        sqnorm = None if self.sqnorm is None else sum_of_squares(keys).unsqueeze(-2)
+        return PreparedKeys(self.metric, keys, self.offset, sqnorm, steady=True)
 
     def prepare_queries(self, queries: Tensor) -> Tensor:
         """Bring `queries` (..., q, d) into the frame and precision of the keys.
 
         For ``cosine`` they keep their length where its square keeps its digits: `compare` and `finish` divide by it.
         """
+        prepared = self._shifted(queries)
+        return to_grid(prepared) if self.steady else prepared
+
+    def _shifted(self, queries: Tensor) -> Tensor:
         if self.offset is None:
             unfit = self.metric == "cosine" and not _squares_fit(queries)
             return (normalize(queries) if unfit else queries).to(self.keys.dtype)
@@ -81,7 +96,7 @@ class PreparedKeys:
         with torch.autocast(prepared.device.type, enabled=False):  # as in `compare`
             if self.sqnorm is None:
                 return inner_products(prepared, self.keys)
-            if len(prepared) == 1:
+            if len(prepared) == 1 or self.steady:  # a product that begins with the norms is not exact
                 return inner_products(prepared, self.keys).mul_(2).sub_(self.sqnorm)
             return torch.addmm(self.sqnorm, prepared, self.keys.T, beta=-1, alpha=2)
 
@@ -96,7 +111,7 @@ class PreparedKeys:
     def part(self, start: int, stop: int) -> PreparedKeys:
         """Return some of unbatched keys."""
         sqnorm = None if self.sqnorm is None else self.sqnorm[:, start:stop]
-        return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm)
+        return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm, self.steady)
 
     def similarity(self, queries: Tensor) -> Tensor:
         """Return the similarities (..., q, m) of `queries` (..., q, d)."""
@@ -207,6 +222,20 @@ def inner_products(rows: Tensor, others: Tensor) -> Tensor:
         if rows.dim() > 2 and q * m * d <= FEW:
             return torch.from_numpy(np.matmul(rows.numpy(), others.mT.numpy()))
     return rows @ others.mT
+
+
+def to_grid(x: Tensor) -> Tensor:
+    """Round float64 rows (..., d) to 26 binary digits below their length, so that products of two of them are exact.
+
+    The terms of an inner product are then multiples of 2^-52 of at most twice the product of the lengths, and so are
+    their sums, whatever their order: no processor, library, number of threads or of rows rounds them differently. The
+    rounding to the grid is finer than that of float32.
+    """
+    length = sum_of_squares(x).sqrt().unsqueeze(-1)
+    # What is added and subtracted again takes the digits below the grid with it.
+    exponent = torch.frexp(length / GRID_LENGTH).exponent
+    shift = torch.ldexp(torch.full_like(length, 1.5), exponent + (52 - GRID_DIGITS))
+    return (x + shift) - shift
 
 
 def sum_of_squares(x: Tensor) -> Tensor:

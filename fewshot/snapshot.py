@@ -49,10 +49,15 @@ class KeySnapshot:
         What proposes the candidates.
     recall : float, default=0.99
         The share of nearest keys that ``ivf`` and ``hnsw`` must find.
+    steady : bool, default=False
+        Whether similarities to float32 queries are the same to the last bit for whatever batch a query comes in. Exact
+        search then takes up to twice as long.
     """
 
-    def __init__(self, keys: Tensor, metric: str, index: str = "auto", recall: float = 0.99) -> None:
-        self.keys, self.metric, self.index, self.recall = keys, metric, index, recall
+    def __init__(
+        self, keys: Tensor, metric: str, index: str = "auto", recall: float = 0.99, *, steady: bool = False
+    ) -> None:
+        self.keys, self.metric, self.index, self.recall, self.steady = keys, metric, index, recall, steady
         self.kind = choose_kind(index, metric, len(keys))
         self._lock = new_lock(self)
 
@@ -63,10 +68,10 @@ class KeySnapshot:
 
     def __getstate__(self) -> dict[str, Any]:
         # What can be rebuilt from the keys is not stored: a FAISS index in a pickle is a risk, not data.
-        return {name: self.__dict__[name] for name in ("keys", "metric", "index", "recall", "kind")}
+        return {name: self.__dict__[name] for name in ("keys", "metric", "index", "recall", "steady", "kind")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=new_lock(self))
+        self.__dict__.update({"steady": False, **state}, _lock=new_lock(self))
 
     # ---- the frame in which keys and queries are compared ---------------------------------------------------------
 
@@ -96,7 +101,8 @@ class KeySnapshot:
 
     @cached_property
     def _double(self) -> PreparedKeys:
-        return self._prepared(torch.float64)
+        prepared = self._prepared(torch.float64)
+        return prepared.steadied() if self.steady else prepared
 
     @cached_property
     def _single(self) -> PreparedKeys:
@@ -203,10 +209,11 @@ class KeySnapshot:
         similarities : Tensor of shape (q, m) or (q, c)
             Exact similarities, in the precision of the queries or, where float32 cannot tell them apart, better.
         """
-        double = queries.dtype == torch.float64 or self.needs_double
+        # Precision of the answers; what is steady is compared in float64 and rounded.
+        dtype = torch.float64 if self.needs_double else queries.dtype
         if not self.uses_faiss:
-            prepared = self._double if double else self._single
-            return None, prepared.similarity(queries.double() if double else queries)
+            prepared = self._for(queries)
+            return None, prepared.similarity(queries.to(prepared.keys.dtype)).to(dtype)
         shifted = self._in_frame(queries)
         n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
         ids = torch.from_numpy(self.approximate.search(self._to_faiss(shifted), n_candidates))
@@ -214,7 +221,7 @@ class KeySnapshot:
         candidates = self.prepare(self.keys[ids.clamp(min=0)])
         similarity = candidates.compare(shifted.unsqueeze(-2)).squeeze(-2)
         similarity = torch.where(ids >= 0, similarity, -torch.inf)
-        return ids, similarity if double else similarity.float()
+        return ids, similarity.to(dtype)
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys, nearest first; among equals the first key."""
@@ -250,11 +257,17 @@ class KeySnapshot:
         m = len(self.keys)
         if self.uses_faiss:
             size = max(PART, 4 * k)
-            yield from (self.prepare(self.keys[start : start + size]) for start in range(0, m, size))
+            parts = (self.prepare(self.keys[start : start + size]) for start in range(0, m, size))
+            yield from (part.steadied() if self.steady else part for part in parts)
             return
-        prepared = self._double if queries.dtype == torch.float64 or self.needs_double else self._single
+        prepared = self._for(queries)
         size = max(BLOCK, 4 * k, FEW // max(len(queries), 1))
         yield from (prepared.part(start, start + size) for start in range(0, m, size))
+
+    def _for(self, queries: Tensor) -> PreparedKeys:
+        """Return all keys in the precision in which `queries` are compared."""
+        double = queries.dtype == torch.float64 or self.steady or self.needs_double
+        return self._double if double else self._single
 
     def chunk(self, k: int = 1) -> int:
         """Return how many queries to ask at a time, so that the work fits `CHUNK_BYTES`."""

@@ -247,7 +247,8 @@ def test_a_run_goes_on_with_the_shards_that_are_missing_and_takes_no_others(fold
     assert annotate_folder(folder, saved, out, shard=3, progress=False) == {
         "images": 12, "unreadable": 0, "resumed": 2,
     }  # fmt: skip
-    annotate_folder(folder, saved, tmp_path / "whole.parquet", progress=False)
+    # In the same shards: how a network rounds may depend on the number of images.
+    annotate_folder(folder, saved, tmp_path / "whole.parquet", shard=3, progress=False)
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
 
 

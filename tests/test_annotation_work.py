@@ -99,7 +99,7 @@ def damaged(shards):
 
 def test_a_shard_that_is_damaged_or_of_other_images_is_made_again(places, monkeypatch):
     whole, shards = places[2].with_name("whole.parquet"), places[2].with_name("all.parquet.shards")
-    annotate_folder(*places[:2], whole, progress=False)
+    annotate_folder(*places[:2], whole, shard=3, progress=False)
     stop(places, monkeypatch)
     for i, content in enumerate(damaged(shards)):
         out = places[2].with_name(f"{i}.parquet")
@@ -119,7 +119,7 @@ class Elsewhere(Serial):
 
 def test_relative_paths_are_those_of_the_caller_and_the_same_work_as_absolute_ones(places, monkeypatch):
     monkeypatch.chdir(places[0].parent)
-    annotate_folder("photos", "model", "whole.parquet", progress=False)
+    annotate_folder("photos", "model", "whole.parquet", shard=3, progress=False)
     monkeypatch.setattr(work, "make_executor", lambda *_: Elsewhere())
     stop(("photos", "model", places[2]), monkeypatch)
     assert annotate_folder(*places, shard=3, progress=False)["resumed"] == 3

@@ -1,5 +1,7 @@
 """Similarities against float64 loops, and the properties that make them similarities."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fewshot import pairwise_similarity
-from fewshot.similarity import METRICS, inner_products, normalize, prepare_keys
+from fewshot.similarity import METRICS, inner_products, normalize, prepare_keys, to_grid
 
 ROWS = arrays(np.float64, (3, 4), elements=st.floats(-100, 100).map(lambda v: round(v, 3)))
 
@@ -200,3 +202,17 @@ def test_tangents_go_through(metric, q):
         tangent = torch.autograd.forward_ad.unpack_dual(pairwise_similarity(dual, keys, metric)).tangent
     ahead, behind = (pairwise_similarity(x + s * step, keys, metric) for s in (1e-6, -1e-6))
     torch.testing.assert_close(tangent, (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-3, 1.0, 1.4, 1.42, 3e5])
+def test_products_of_rows_on_a_grid_are_exact_in_any_order(length):
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(length * rows / np.linalg.norm(rows)) for rows in rng.normal(size=(2, 1, 1280)))
+    a, b = to_grid(x), to_grid(y)
+    assert float((a - x).abs().max()) <= length * 2.0**-26
+    exact = math.fsum((a * b).flatten().tolist())  # one rounding at the most
+    for _ in range(20):
+        order = rng.permutation(1280)
+        assert float((a[:, order] * b[:, order]).cumsum(-1)[0, -1]) == exact
+    assert exact == pytest.approx(float((x * y).sum()), abs=1e-8 * length**2)
+    assert torch.equal(to_grid(torch.zeros(1, 3).double()), torch.zeros(1, 3).double())

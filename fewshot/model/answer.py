@@ -124,23 +124,23 @@ def answer_all(
 
 def _margins(classifier: FewShotClassifier, x: NDArray[np.float32]) -> list[float]:
     """Return by how much the best class of each embedding is closer than the next."""
-    model = classifier.model_
+    model = classifier.served(x)
 
     def margin(logits: Tensor) -> NDArray[np.floating]:
         if logits.shape[-1] < 2:
             return np.full(len(logits), np.inf)
         best = logits.topk(2, -1).values
-        return ((best[:, 0] - best[:, 1]) * model.learner.temperature).numpy()
+        return ((best[:, 0] - best[:, 1]) * model.learner.temperature).float().numpy()
 
     return model.map_logits(x, margin).tolist()
 
 
 def _nearest_keys(classifier: FewShotClassifier, x: NDArray[np.float32], k: int) -> list[list[tuple[Any, float]]]:
     """Return label and similarity of the nearest keys of each embedding."""
-    model = classifier.model_
+    model = classifier.served(x)
     if model.snapshot is None or k < 1 or not len(x):
         return [[] for _ in x]
-    labels, similarities = model.nearest(x, min(k, len(model.memory.labels)))
+    labels, similarities = classifier.nearest(x, min(k, len(model.memory.labels)))
     return [list(zip(*row, strict=True)) for row in zip(labels.tolist(), similarities.tolist(), strict=True)]
 
 
@@ -153,11 +153,12 @@ def nearest_support(
         return [[] for _ in embeddings]
     learner = classifier.model_.learner
     keys, queries = (learner.transform(to_tensor(x).double()) for x in (support.embeddings, embeddings))
-    rows, similarities = search_in_chunks(KeySnapshot(keys, learner.metric, "exact"), queries, min(k, len(support)))
+    snapshot = KeySnapshot(keys, learner.metric, "exact", steady=True)
+    rows, similarities = search_in_chunks(snapshot, queries, min(k, len(support)))
     labels = support.labels.tolist()
     return [
         [
-            Neighbour(support.ids[row], labels[row], float(s), support.thumbnails[row])
+            Neighbour(support.ids[row], labels[row], float(np.float32(s)), support.thumbnails[row])
             for row, s in zip(near.tolist(), closeness.tolist(), strict=True)
         ]
         for near, closeness in zip(rows, similarities, strict=True)

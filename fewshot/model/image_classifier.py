@@ -35,6 +35,10 @@ ON_ERROR = ("raise", "skip", "unknown")
 class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):
     """Learn classes from a few images each, answer, grow, and be saved with all of it in one folder.
 
+    Equal embeddings get equal answers, to the last bit, whatever other images are asked about in the same call (unless
+    the learner is transductive) and on every processor. The embeddings themselves are those of the network, which on
+    some processors rounds differently for batches of different sizes.
+
     Parameters
     ----------
     backbone : str, path, nn.Module, Embedder or OwnEmbedder, default="tf_efficientnet_lite0"
@@ -216,6 +220,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     @one_at_a_time
     def _publish(self, learned: Learned) -> Self:
         # At the end and all at once: where anything before fails, what was learned earlier still stands.
+        # Beside embedding it costs nothing, and tables made in other batches can be compared.
+        learned.classifier.steady = True
         self._learned = learned
         return self
 
