@@ -153,8 +153,10 @@ class Approximate:
             settings = faiss.SearchParametersHNSW(efSearch=max(effort, k))
         else:
             settings = None
+        # faiss.contrib.torch_utils, once anybody has imported it, replaces search by one that takes no settings.
+        search = getattr(self.index, "search_numpy", self.index.search)
         with _threads(len(x)):
-            _, found = self.index.search(x, k, params=settings)
+            found: NDArray[np.int64] = search(x, k, params=settings)[1]
         return found
 
     def _tune(self, queries: NDArray[np.float32], nearest: NDArray[np.int64], recall: float) -> tuple[int, float]:

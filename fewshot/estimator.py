@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from fewshot.calibration.mixin import CalibrationMixin
 from fewshot.checks import (
@@ -223,17 +222,15 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         Returns
         -------
         ndarray of shape (n, n_classes), or (n,) for two classes
-            Logits; minus infinity for a class without support. For two classes, the logit of the second minus
-            that of the first.
+            Logits, all finite: a class without support lies below all others, for k-nearest one without votes by the
+            logarithm of 100 n_classes below the largest, and for an invalid row all classes have 0. For two classes,
+            the logit of the second minus that of the first.
         """
         model, X, unknown = self._check_queries(X)
         model.check_room(X)
-        logits = self._rounded(model.map_logits(X, Tensor.numpy), X)
-        logits[unknown] = -np.inf
-        if len(model.classes) != 2:
-            return logits
-        with np.errstate(invalid="ignore"):
-            return np.nan_to_num(logits[:, 1] - logits[:, 0], nan=0.0, posinf=np.inf, neginf=-np.inf)
+        logits = self._rounded(model.map_logits(X, lambda logits: model.learner.margins(logits).numpy()), X)
+        logits[unknown] = 0
+        return logits if len(model.classes) != 2 else logits[:, 1] - logits[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the class of each query: the one with the largest logit, among equals the first.

@@ -1,5 +1,8 @@
 """FAISS proposes: tuned to a recall against exact answers, on the threads that torch has."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +76,41 @@ def test_what_was_chosen_is_reported():
     assert report.seconds > 0
     assert PrototypeIndex().report() == PrototypeIndex().add(KEYS).report() == Choice("exact")
     assert PrototypeIndex("dot", "hnsw").add(KEYS).report().kind == "flat"
+
+
+AFTER_TORCH_UTILS = """
+import sys
+import numpy as np
+from fewshot import FaissStore, PrototypeIndex, PrototypicalClassifier, Record
+
+X = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+KINDS = ("exact", "faiss", "ivf", "hnsw")
+
+def begin():
+    indexes = {kind: PrototypeIndex(index=kind).add(X) for kind in KINDS}
+    store = FaissStore("cosine", "f", 8)
+    store.add(Record(str(i), x, "a") for i, x in enumerate(X))
+    return indexes, PrototypicalClassifier(index="faiss").fit(X, np.arange(300) % 20), store
+
+def answers(indexes, model, store, number):
+    for kind, index in indexes.items():
+        yield kind, index.search(X[:5], 3)[0].tolist()
+        index.add(X[:2] + 1, [1000 + number, 2000 + number]).remove([number]).merge()
+        yield kind, index.search(X[:5] + 1, 300)[0][:, :2].tolist()
+        index.save(sys.argv[1] + kind)
+        yield kind, PrototypeIndex.load(sys.argv[1] + kind).search(X[:5] + 1, 2)[0].tolist()
+    yield model.predict(X[:9]).tolist(), [match[0].id for match in store.search(X[:9], 1)]
+
+expected, old = list(answers(*begin(), 7)), begin()
+import faiss.contrib.torch_utils
+for made in (begin(), old):
+    assert list(answers(*made, 7)) == expected
+"""
+
+
+def test_faiss_answers_in_a_process_that_lets_it_take_tensors(tmp_path):
+    """That import replaces the methods of all indexes, also of those that are there already."""
+    ran = subprocess.run(
+        [sys.executable, "-c", AFTER_TORCH_UTILS, str(tmp_path / "saved ")], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]

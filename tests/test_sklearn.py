@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 from sklearn import config_context
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import VotingClassifier
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score, cross_validate
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
@@ -117,3 +121,38 @@ def test_groups_reach_the_splitter_beside_a_classifier_of_images():
         scores = cross_val_score(model, images, labels, cv=GroupKFold(3), params={"groups": groups})
     np.testing.assert_array_equal(scores, cross_val_score(model, images, labels, cv=GroupKFold(3), groups=groups))
     assert len(scores) == 3
+
+
+INDUCTIVE = [
+    (name, "auto") for name in list_learners() if not (learner_class(name).learned or learner_class(name).transductive)
+]
+
+
+@pytest.mark.parametrize(("name", "index"), [*INDUCTIVE, ("prototypical", "faiss"), ("k-nearest", "faiss")])
+def test_what_stands_on_margins_gets_no_nan(name, index):
+    """300 classes are more than FAISS proposes; one class in four has no support in some fold."""
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 300 if index == "faiss" else np.arange(60) % 4
+    x = rng.normal(size=(len(y), 5)) + y[:, None] % 3
+    model = FewShotClassifier(name, index=index)
+    for method in ("sigmoid", "isotonic"):
+        assert np.isfinite(CalibratedClassifierCV(model, method=method, cv=2).fit(x, y).predict_proba(x)).all()
+    assert np.isfinite(cross_val_predict(model, x, y, cv=2, method="decision_function")).all()
+    assert np.isfinite(cross_val_score(model, x, y % 2, cv=2, scoring="roc_auc", error_score="raise")).all()
+    voting = VotingClassifier([("one", model), ("other", DummyClassifier())], voting="soft")
+    assert np.isfinite(voting.fit(x, y).predict_proba(x)).all()
+    assert np.isfinite(OneVsRestClassifier(model).fit(x, y % 3).decision_function(x)).all()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in INDUCTIVE])
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_a_class_without_support_and_an_invalid_row_have_finite_margins(name, scale):
+    rng = np.random.default_rng(0)
+    x, y = scale * rng.normal(size=(20, 5)), np.arange(20) % 2
+    model = FewShotClassifier(name, on_invalid="unknown").partial_fit(x, y, classes=[0, 1, 2])
+    margins = model.decision_function(np.vstack([x, np.full((1, 5), np.nan)]))
+    assert np.isfinite(margins).all()
+    assert (margins[:-1, 2] < margins[:-1, :2].max(1)).all()
+    assert (margins[:-1, 2] <= margins[:-1, :2].min(1)).all()
+    assert (margins[-1] == 0).all()
+    np.testing.assert_array_equal(model.classes_[margins[:-1].argmax(1)], model.predict(x))

@@ -21,6 +21,8 @@ from fewshot.statistics import Statistics
 
 #: Label of a query that is padding; the loss passes over it.
 IGNORE = -100
+#: What is left to chance where a logarithm needs it.
+SMOOTHING = 0.01
 
 
 class Learner(nn.Module):
@@ -212,6 +214,15 @@ class Learner(nn.Module):
         """Turn similarities to keys (..., q, m), or to candidates (q, k), into logits (..., q, n_way)."""
         return read(similarity / self.temperature.to(similarity.dtype), memory, candidates)
 
+    def margins(self, logits: Tensor) -> Tensor:
+        """Return finite logits (..., n_way): where there are none, something below all others of the query."""
+        there = torch.isfinite(logits)
+        least = torch.where(there, logits, torch.inf).amin(-1, keepdim=True)
+        least = torch.where(torch.isfinite(least), least, 0)
+        # Large logits swallow a small gap.
+        below = torch.minimum(least - least_chance(logits), torch.nextafter(least, least - torch.inf))
+        return torch.where(there, logits, below)
+
     def closeness(self, logits: Tensor, similarity: Tensor | None) -> Tensor:
         """Return the similarity (..., q) to the nearest key; where there are none, temperature times the top logit."""
         return logits.amax(-1) * self.temperature.to(logits) if similarity is None else similarity.amax(-1)
@@ -291,6 +302,11 @@ class Learner(nn.Module):
     def extra_repr(self) -> str:
         """Return metric and temperature, for ``repr``."""
         return f"metric={self.metric!r}, temperature={self.temperature.item():.4g}"
+
+
+def least_chance(logits: Tensor) -> float:
+    """Return by how much a logit lies below the largest where its class has 1 % of an even chance."""
+    return math.log(logits.shape[-1] / SMOOTHING)
 
 
 def _is_near(one: Any, other: Any) -> bool:

@@ -6,14 +6,11 @@ import torch
 from torch import Tensor
 
 from fewshot.estimator import BaseFewShotClassifier
-from fewshot.learners.base import IGNORE, Learner
+from fewshot.learners.base import IGNORE, SMOOTHING, Learner, least_chance
 from fewshot.memory import Memory
 from fewshot.parameters import check_count
 from fewshot.registry import register_learner
 from fewshot.statistics import Statistics
-
-#: What the loss leaves to chance: a class that none of the nearest is of has probability 0, without a logarithm.
-SMOOTHING = 0.01
 
 
 @register_learner("k-nearest")
@@ -77,6 +74,10 @@ class KNearestLearner(Learner):
         # In similarities, which are divided by the temperature when they are read.
         extra = torch.where(share > 0, share, 1).log() * self.temperature.to(similarity)
         return super().read(votes + extra, memory, candidates)
+
+    def margins(self, logits: Tensor) -> Tensor:
+        """Return logits (..., n_way) that are bounded below as the loss is: most classes have no vote."""
+        return torch.maximum(logits, logits.amax(-1, keepdim=True) - least_chance(logits))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of probabilities that are mixed with a little chance."""
