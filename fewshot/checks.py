@@ -29,7 +29,7 @@ def check_embeddings(
     estimator : estimator
         Whose ``n_features_in_`` and ``feature_names_in_`` are set or held against X.
     X : array-like of shape (n, d)
-        Embeddings: arrays, data frames or torch tensors.
+        Embeddings: arrays, data frames or torch tensors; or a column of a table with a vector in each row.
     reset : bool
         True where a model starts anew.
     finite : bool, default=True

@@ -31,6 +31,7 @@ FLOORS = [
         "suffixes",
         "text",
         "unknown",
+        "vectors",
         "waiting",
     },
     {

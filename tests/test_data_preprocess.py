@@ -180,3 +180,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(result.stdout) * unit < 64 << 20  # scaled as a whole, it has 1.1 thousand million pixels
+
+
+def test_what_is_written_down_is_read_by_older_versions_and_theirs_is_read(tmp_path):
+    plain = Preprocessing(3, 32, 32)
+    assert plain.to_dict()["max_pixels"] == 89_478_485  # what they require, and once was the limit
+    assert "bits" not in plain.to_dict()
+    assert Preprocessing.from_dict(plain.to_dict()) == plain
+    own = plain.changed(bits=12, max_pixels=1000)
+    assert Preprocessing.from_dict(json.loads(json.dumps(own.to_dict()))) == own
+    assert own.changed(bits=None, max_pixels=None) == own
+    assert plain.changed(bits=None, max_pixels=1000).identity() == plain.identity() == plain.to_dict()
+    assert own.identity() != plain.identity()
+    with pytest.raises(ValueError, match="bits is 99; expected a whole number from 8 to 16, or None"):
+        Preprocessing.from_dict({**plain.to_dict(), "bits": 99})
+    with pytest.raises(ValueError, match="preprocessing has"):
+        Preprocessing.from_dict({**plain.to_dict(), "depth": 12})

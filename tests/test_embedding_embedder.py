@@ -1,8 +1,10 @@
+import errno
 import io
 import multiprocessing
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,7 +20,15 @@ from torch import nn
 
 from fewshot import Embedder, LabeledImages, PrototypicalClassifier, PrototypicalLearner, create_backbone, embed
 from fewshot.embedding.embedder import _LOADED
-from fewshot.errors import ArtifactError, DownloadError, ImageDecodeError, MissingExtraError, UnknownNameError
+from fewshot.errors import (
+    ArtifactError,
+    DownloadError,
+    ImageDecodeError,
+    MissingExtraError,
+    OutOfMemoryError,
+    ReadError,
+    UnknownNameError,
+)
 from fewshot.randomness import seeded
 from fewshot.weights import save_weights
 from tests.photographs import photos, quick_embedder, write_photos
@@ -276,11 +286,11 @@ def test_no_images_have_no_embeddings():
         (Image.new("L", (3, 3)), "X is one image"),
         (np.zeros((30, 30, 3), np.uint8), r"for a single image pass \[image\]"),
         (torch.zeros(3, 30, 30), r"for a single image pass \[image\]"),
-        (pd.DataFrame({"path": ["a"]}), "pass its column"),
+        (pd.DataFrame({"path": ["a"], "label": [0]}), "pass its column"),
         (3, "expected a list or an array"),
         ({"a.jpg": "cat"}, "X is a dict; expected a list or an array"),
         ({"a.jpg"}, "X is a set; expected a list or an array"),
-        ([3], "given as int"),
+        ([np.zeros((9, 9), np.uint8), 3], "image 1: an image is given as int"),
     ],
 )
 def test_what_is_no_collection_of_images_is_a_type_error(X, message):
@@ -345,3 +355,86 @@ def test_long_work_shows_a_bar_and_short_work_none(images, capsys, monkeypatch):
     assert "embedding" in capsys.readouterr().err
     quick_embedder().transform(images)
     assert capsys.readouterr().err == ""
+
+
+def deep(bits, n=4):
+    """Greys of so many bits in 16, dark enough that a guess is another range for some of them."""
+    rng = np.random.default_rng(0)
+    return [(rng.random((40, 40)) * ((1 << bits) - 1) / (1, 3, 5, 9)[i % 4]).astype(np.uint16) for i in range(n)]
+
+
+@pytest.mark.filterwarnings("ignore:16-bit images")
+def test_the_range_of_16_bit_images_is_said_once_and_belongs_to_the_fingerprint(tmp_path):
+    plain, said = quick_embedder(), quick_embedder(bits=12)
+    shifted = [(image.astype(float) / 4095 * 255).round().astype(np.uint8) for image in deep(12)]
+    np.testing.assert_allclose(said.transform(deep(12)), plain.transform(shifted), atol=1e-3)
+    assert said.fingerprint != plain.fingerprint
+    assert clone(said).fingerprint == pickle.loads(pickle.dumps(said)).fingerprint == said.fingerprint
+    # A limit changes no embedding, nor what is saved.
+    assert quick_embedder(max_pixels=10**6).fingerprint == plain.fingerprint
+    cached = quick_embedder(bits=12, cache=tmp_path)
+    for _ in range(2):
+        np.testing.assert_allclose(cached.transform(deep(12)), said.transform(deep(12)), atol=1e-5)
+    with pytest.raises(ValueError, match="bits is 7; expected a whole number from 8 to 16, or None"):
+        quick_embedder(bits=7).fit()
+
+
+def test_the_guess_is_told_to_who_embeds():
+    with pytest.warns(UserWarning, match=r"read as 12 bits, .* give bits=12 \(--bits 12\)"):
+        quick_embedder().transform([np.full((9, 9), 3000, np.uint16)])
+
+
+def test_a_limit_of_pixels_is_of_the_embedder_or_the_environment(monkeypatch):
+    image = np.zeros((30, 40), np.uint8)
+    with pytest.raises(ImageDecodeError, match="image 0, .*30 pixels, above the limit of 1000"):
+        quick_embedder(max_pixels=1000).transform([image])
+    monkeypatch.setenv("FEWSHOT_MAX_PIXELS", "1100")
+    with pytest.raises(ImageDecodeError, match="above the limit of 1100"):
+        quick_embedder().transform([image])
+    assert quick_embedder(max_pixels=1200).transform([image]).shape == (1, 256)
+    with pytest.raises(ValueError, match="max_pixels is 0; expected a whole number from 1"):
+        quick_embedder(max_pixels=0).fit()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_an_opened_image_may_stand_in_a_list_many_times_and_be_asked_by_many_threads(tmp_path, file_format):
+    images = [image.resize((300, 200)) for image in photos(3)[0]]
+    data = []
+    for image in images:
+        file = io.BytesIO()
+        image.save(file, file_format)
+        data.append(file.getvalue())
+    embedder = quick_embedder(n_jobs=8)
+    expected = embedder.transform(data)
+    rows = np.random.default_rng(0).integers(0, 6, 40)
+    for own in (embedder, quick_embedder(n_jobs=8, cache=tmp_path)):
+        opened = [Image.open(io.BytesIO(one)) for one in data]
+        with ThreadPoolExecutor(3) as pool:
+            for found in pool.map(lambda _: own.transform([opened[i] for i in rows]), range(3)):  # noqa: B023
+                np.testing.assert_allclose(found, expected[rows], atol=1e-4)
+
+
+def test_a_missing_image_is_left_out_as_an_unreadable_one():
+    embedder = quick_embedder(on_error="nan")
+    with pytest.warns(UserWarning, match="2 of 4 images could not be read, first image 1, <None>: there is no image"):
+        found = embedder.transform([np.zeros((9, 9), np.uint8), None, np.nan, np.zeros((9, 9), np.uint8)])
+    assert np.isnan(found).all(1).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_lack_of_memory_or_files_stops_also_who_leaves_out_unreadable_images(tmp_path, monkeypatch, cache):
+    paths = write_photos(tmp_path / "photos", 2)
+    embedder = quick_embedder(on_error="nan", cache=tmp_path / "cache" if cache else None)
+    for error, kind in ((MemoryError(), OutOfMemoryError), (OSError(errno.EMFILE, "Too many open files"), ReadError)):
+        read = Path.read_bytes
+
+        def fail(self):
+            if self.name == "01.png":
+                raise error  # noqa: B023
+            return read(self)  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", fail)
+            with pytest.raises(kind, match="01.png: .*says nothing of the image"):
+                embedder.transform(paths)
+    assert np.isfinite(embedder.transform(paths)).all()

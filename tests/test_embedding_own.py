@@ -1,15 +1,20 @@
 """Embedders from elsewhere: functions, transformers, sentence encoders."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import get_tags
 
 from fewshot import (
     Embedder,
@@ -17,11 +22,12 @@ from fewshot import (
     FewShotImageClassifier,
     OwnEmbedder,
     PrototypicalClassifier,
+    PrototypicalLearner,
     annotate,
     digits,
     retrieve,
 )
-from fewshot.errors import ArtifactError
+from fewshot.errors import ArtifactError, ImageDecodeError
 
 TEXTS = ["banana", "papaya", "kiwi", "pippin", "plum", "currant"]
 
@@ -68,6 +74,109 @@ def test_what_it_cannot_use_is_said_in_a_sentence():
     model = FewShotImageClassifier(OwnEmbedder(vowels, "v")).fit(TEXTS, list("aaiiuu"))
     with pytest.raises(ValueError, match="no file can say how to build it; save with weights='reference'"):
         model.save("nowhere", weights="embed")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (
+            "all-MiniLM-L6-v2",
+            r"is the name 'all-MiniLM-L6-v2'; pass the model itself, e\.g\. SentenceTransformer\('all-",
+        ),
+        (b"minilm", "is the name b'minilm'; pass the model itself"),
+        (Path("models/minilm"), "is the name .*models/minilm.*; pass the model itself"),
+        (PCA, "is the class PCA; pass an object of it"),
+        ("x" * 100_000, "pass the model itself"),
+    ],
+)
+def test_a_name_or_a_class_is_not_a_model(backbone, message):
+    with pytest.raises(TypeError, match=message) as caught:
+        FewShotImageClassifier(OwnEmbedder(backbone, "x")).fit(TEXTS, list("aaiiuu"))
+    assert len(str(caught.value)) < 1500
+
+
+TENSORS = {
+    "with gradient": lambda x: torch.tensor(x, dtype=torch.float32, requires_grad=True),
+    "bfloat16": lambda x: torch.tensor(x, dtype=torch.bfloat16),
+    "bfloat16 with gradient": lambda x: torch.tensor(x, dtype=torch.bfloat16, requires_grad=True),
+    "a list with gradient": lambda x: list(torch.tensor(x, dtype=torch.float32, requires_grad=True)),
+    "a tuple of bfloat16": lambda x: tuple(torch.tensor(x, dtype=torch.bfloat16)),
+    "float64": lambda x: torch.tensor(x, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.filterwarnings("error")
+def test_tensors_of_a_network_are_taken_as_they_come(name):
+    found = OwnEmbedder(lambda texts: TENSORS[name](vowels(texts)), "x").transform(TEXTS)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, vowels(TEXTS))
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("container", [list, partial(pd.Series, dtype=object), partial(np.array, dtype=object)])
+def test_a_missing_item_is_named_or_left_out(nothing, container):
+    texts = container([*TEXTS[:2], nothing, *TEXTS[3:]])
+    with pytest.raises(ImageDecodeError, match="image 2, <.*>: there is no item; leave the row out"):
+        OwnEmbedder(vowels, "x").transform(texts)
+    model = FewShotImageClassifier(OwnEmbedder(vowels, "x"), on_error="skip").fit(texts, list("aaiiuu"))
+    assert model.n_support_.tolist() == [2, 1, 2]
+    assert model.predict(texts).tolist() == ["a", "a", "unknown", "i", "u", "u"]
+    found = list(annotate(model, texts))
+    assert [one.error for one in found if one.vector is None] == ["there is no item; leave the row out"]
+    assert OwnEmbedder(vowels, "x", on_error="nan").transform([nothing]).shape == (1, 0)
+
+
+ROWS = np.random.default_rng(0).normal(size=(12, 30)) + np.repeat([0, 3, 6], 4)[:, None]
+ROW_LABELS = np.repeat(["x", "y", "z"], 4)
+
+
+@pytest.mark.parametrize("container", [np.asarray, list, torch.from_numpy, pd.DataFrame, np.ndarray.tolist])
+def test_each_row_of_an_array_is_one_item(container):
+    pca = PCA(2).fit(ROWS)
+    embedder = OwnEmbedder(pca, "pca")
+    np.testing.assert_allclose(embedder.transform(container(ROWS)), pca.transform(ROWS), rtol=1e-4, atol=1e-4)
+    model = FewShotImageClassifier(embedder, PrototypicalLearner("sqeuclidean")).fit(container(ROWS), ROW_LABELS)
+    assert model.predict(container(ROWS)).tolist() == ROW_LABELS.tolist()
+    assert [one.label for one in annotate(model, container(ROWS))] == ROW_LABELS.tolist()
+    assert model.explain(ROWS[0]).label == "x"
+    assert model.remove(container(ROWS[:1]), ["x"]).n_support_.tolist() == [3, 4, 4]
+    store = FaissStore("sqeuclidean", embedder.fingerprint, 2)
+    store.add(one.record() for one in annotate(model, container(ROWS)))
+    assert [found[0].id for found in retrieve(model, store, container(ROWS[:3]), 1)] == ["0", "1", "2"]
+
+
+def test_arrays_of_more_dimensions_are_items_too():
+    recordings = ROWS.reshape(12, 10, 3)
+    embedder = OwnEmbedder(lambda waves: np.asarray(waves).mean(1), "mean")
+    assert embedder.transform(recordings).shape == (12, 3)
+    model = FewShotImageClassifier(embedder, PrototypicalLearner("sqeuclidean")).fit(recordings, ROW_LABELS)
+    assert model.predict(recordings[:1]).tolist() == ["x"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_scikit_learn_asks_of_an_embedder_is_true(own):
+    embedder = OwnEmbedder(vowels, "vowels") if own else Embedder("conv4", weights="random", img_size=28)
+    for estimator in (embedder, FewShotImageClassifier(embedder)):
+        inputs = get_tags(estimator).input_tags
+        assert (inputs.two_d_array, inputs.one_d_array, inputs.string) == (False, True, True)
+    assert not get_tags(embedder).requires_fit
+    assert get_tags(FewShotImageClassifier(embedder)).requires_fit
+    assert not get_tags(embedder).target_tags.required
+    assert get_tags(clone(embedder)) == get_tags(embedder)
+
+
+def test_it_is_a_step_of_scikit_learns_tools():
+    embedder = OwnEmbedder(vowels, "vowels")
+    assert get_tags(OwnEmbedder(PCA(2), "pca")).input_tags.two_d_array  # the rows of what it wraps
+    for column in ("text", ["text"]):
+        frame = pd.DataFrame({"text": TEXTS, "n": range(6)})
+        found = ColumnTransformer([("e", embedder, column)]).fit_transform(frame)
+        np.testing.assert_array_equal(found, vowels(TEXTS))
+    searched = GridSearchCV(
+        make_pipeline(embedder, PrototypicalClassifier()), {"prototypicalclassifier__metric": ["dot"]}, cv=2
+    )
+    assert searched.fit(TEXTS * 2, list("aaiiuu") * 2).predict(["aha"]).tolist() == ["a"]
 
 
 def test_a_saved_classifier_is_given_the_embedder_it_was_fitted_with(tmp_path):

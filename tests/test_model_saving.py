@@ -12,7 +12,7 @@ from torch import nn
 
 from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, PrototypicalLearner, create_backbone
 from fewshot.artifact import size_of
-from fewshot.errors import ArtifactError, UnknownNameError
+from fewshot.errors import ArtifactError, ImageDecodeError, UnknownNameError
 from fewshot.model import saving
 from fewshot.randomness import seeded
 from fewshot.registry import learner_class, list_learners
@@ -244,3 +244,30 @@ def test_weights_without_a_name_are_written(model, tmp_path):
     loaded = FewShotImageClassifier.load(tmp_path / "model")
     with pytest.raises(ValueError, match="have no name by which"):  # a file of weights is no name
         loaded.save(tmp_path / "model", weights="reference")
+
+
+@pytest.mark.parametrize("weights", ["embed", "reference"])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_the_range_of_16_bit_images_is_kept_with_the_classifier(tmp_path, weights, given):
+    """So that queries are read as the support was, however dark they are."""
+    rng = np.random.default_rng(0)
+    support = [(rng.random((60, 60)) * 4095).astype(np.uint16) for _ in range(4)]
+    queries = [image // part for image, part in zip(support, (1, 3, 9, 20), strict=True)]
+    if weights == "reference":
+        backbone, settings = "tf_efficientnet_lite0", {"img_size": 32}
+    else:
+        backbone, settings = "conv4", {"weights": "random", "img_size": 32}
+    if given:
+        model = FewShotImageClassifier(Embedder(backbone, bits=12, max_pixels=4000, progress=False, **settings))
+    else:
+        model = FewShotImageClassifier(backbone, bits=12, max_pixels=4000, progress=False, **settings)
+    model.fit(support, [0, 1, 0, 1]).save(tmp_path / "m", weights=weights)
+    loaded = FewShotImageClassifier.load(tmp_path / "m")
+    seen = loaded.embedder_.preprocessing
+    assert (seen.bits, seen.max_pixels) == (12, 4000)
+    np.testing.assert_allclose(loaded.predict_proba(queries), model.predict_proba(queries), atol=1e-6)
+    with pytest.raises(ImageDecodeError, match="above the limit of 4000"):
+        loaded.predict([np.zeros((70, 70), np.uint8)])
+    loaded.save(tmp_path / "again", weights=weights)
+    assert FewShotImageClassifier.load(tmp_path / "again").embedder_.fingerprint == model.embedder_.fingerprint

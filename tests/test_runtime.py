@@ -23,7 +23,7 @@ from fewshot import (
     digits,
     export,
 )
-from fewshot.errors import ArtifactError, ImageDecodeError
+from fewshot.errors import ArtifactError, ImageDecodeError, OutOfMemoryError
 from fewshot.runtime import load
 from fewshot.runtime.labels import check_labels
 from fewshot.runtime.memory import Memory
@@ -548,3 +548,33 @@ def test_a_fresh_environment_without_torch(device, tmp_path):
 def test_a_picture_file_is_answered_by_its_path(device, tmp_path):
     Image.fromarray(DATA.images[3]).save(tmp_path / "three.png")
     assert device.predict([tmp_path / "three.png"]).tolist() == device.predict(DATA.images[3:4]).tolist()
+
+
+@pytest.mark.parametrize("bits", [None, 12])
+@pytest.mark.filterwarnings("ignore:16-bit images")
+def test_a_device_reads_16_bit_images_as_the_library_does(tmp_path, bits):
+    rng = np.random.default_rng(0)
+    images = [(rng.random((30, 30)) * 4095 / part).astype(np.uint16) for part in (1, 3, 9, 20)]
+    embedder = Embedder("conv4", weights="random", img_size=28, progress=False, bits=bits)
+    model = FewShotImageClassifier(embedder, progress=False).fit(images, ["a", "b", "a", "b"])
+    export(model, tmp_path / "e")
+    device = load(tmp_path / "e")
+    assert device.encoder.preprocessing == embedder.preprocessing
+    np.testing.assert_allclose(device.encoder.embed(images)[0], embedder.transform(images), rtol=1e-3, atol=1e-4)
+    assert device.predict(images).tolist() == model.predict(images).tolist()
+
+
+def test_a_device_stops_where_the_image_is_not_to_blame(embedder, tmp_path, monkeypatch):
+    export(fitted(embedder, on_error="skip"), tmp_path / "e")
+    device = load(tmp_path / "e")
+
+    def fail(self):
+        raise MemoryError
+
+    Image.fromarray(DATA.images[0]).save(tmp_path / "a.png")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    for call in (device.predict, lambda images: device.learn(images, ["one"])):
+        with pytest.raises(OutOfMemoryError, match=r"a\.png: out of memory, which says nothing of the image"):
+            call([tmp_path / "a.png"])
+    with pytest.raises(TypeError, match="image 1: an image is given as int"):
+        device.predict([DATA.images[0], 3])

@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot.classifier import FewShotClassifier
 from fewshot.conversion.labels import plain_label
 from fewshot.embedding.batches import Embedded
-from fewshot.embedding.items import as_items
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.records import Record
 
@@ -113,7 +112,7 @@ def annotate(
     check_is_fitted(model)
     # Of a generator, and whatever else has no length, nothing is known before it is taken.
     if not isinstance(items, Iterable) or (isinstance(items, Sized) and not isinstance(items, Set)):
-        items = as_items(items)
+        items = model.embedder_.as_items(items)
     stream = map(_named, count(), items) if ids is None else _paired(ids, items)
     while some := list(islice(stream, chunk)):
         yield from _annotate(model, [id for id, _ in some], [item for _, item in some])

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot.embedding.items import as_items
 from fewshot.errors import ImageDecodeError
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.base import Store
@@ -97,7 +96,7 @@ def classify_and_retrieve(
     """Return what `predict` and what `retrieve` answer, of images that are embedded once, and why some are not read."""
     model = copy.copy(model)  # of this moment, whatever is learned while images are embedded
     store.check_embedder(model.embedder_.fingerprint)
-    items, conditions = as_items(items), check_where(where)
+    items, conditions = model.embedder_.as_items(items), check_where(where)
     classifier, embedded = model.answering(), model.embed_queries(items)
     unread = {error.index for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in unread]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from fewshot.cli.options import make_parser
 from fewshot.cli.terminal import complain, ready_streams
 from fewshot.errors import FewshotError, TrainingInterrupted
 from fewshot.waiting import wait_passively
+
+#: `fewshot.data.decode` says what it means; it is not imported here, where every command pays for it.
+_LIMIT = "FEWSHOT_MAX_PIXELS"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +45,8 @@ def _run(options: argparse.Namespace) -> int:
             for plugin in options.plugin:
                 add_plugin(plugin)
         module = import_module(f"fewshot.cli.{options.module}")
-        return int(getattr(module, options.command)(options))
+        with _largest_image(getattr(options, "max_pixels", None)):
+            return int(getattr(module, options.command)(options))
     except TrainingInterrupted as stopped:
         return _say(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
@@ -58,6 +63,20 @@ def _run(options: argparse.Namespace) -> int:
         return _say(f"{_name_of(error)}: {error.strerror or error}; {cure}", 1)
     except MemoryError:
         return _say("there is not enough memory for this; ask for less at a time", 1)
+
+
+@contextmanager
+def _largest_image(max_pixels: int | None) -> Iterator[None]:
+    """Set the limit of pixels where processes that a command starts find it, too."""
+    before = os.environ.get(_LIMIT)
+    if max_pixels is not None:
+        os.environ[_LIMIT] = str(max_pixels)
+    try:
+        yield
+    finally:
+        os.environ.pop(_LIMIT, None)
+        if before is not None:
+            os.environ[_LIMIT] = before
 
 
 def _say(sentence: str, status: int) -> int:

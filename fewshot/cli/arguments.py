@@ -27,6 +27,14 @@ def seed(text: str) -> int:
     return value
 
 
+def bits(text: str) -> int:
+    """Return the bits of a range of numbers."""
+    value = int(text)
+    if not 8 <= value <= 16:
+        raise ValueError
+    return value
+
+
 def percent(text: str) -> float:
     """Return a share in percent."""
     value = float(text)
@@ -49,6 +57,7 @@ def file_of(written: str) -> Callable[[str], str]:
 
 
 positive.__name__, seed.__name__ = "whole number above 0", "seed (a whole number from 0 to 4294967295)"
+bits.__name__ = "number of bits (8 to 16)"
 percent.__name__ = "share (in percent, at least 0, below 100)"
 
 
@@ -73,6 +82,9 @@ def backbone(
         "--weights", metavar="FILE", help="weights of the backbone: a local file, 'offline' or 'random'"
     )
     command.add_argument("--pretrained", action="store_true", help="fetch the weights from timm's hub")
+    command.add_argument(
+        "--bits", type=bits, metavar="N", help="range of 16-bit images, 8 to 16 bits, where files do not say it"
+    )
     command.add_argument("--size", type=positive, metavar="PX", help=f"side of the images (default: {size})")
 
 
@@ -98,4 +110,10 @@ def cache(command: argparse.ArgumentParser) -> None:
 def common(command: argparse.ArgumentParser) -> None:
     """Add the options of every command that embeds."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    command.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="refuse larger images (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
+    )
     command.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -110,6 +110,7 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
         weights=options.weights,
         pretrained=options.pretrained,
         img_size=options.size,
+        bits=options.bits,
         device=options.device,
         cache=options.cache,
         progress=not options.quiet,

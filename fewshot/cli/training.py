@@ -161,4 +161,4 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
         return data.decoded(data.images.shape[1], grey=True) if options.grey and coloured else data
     if not options.size:
         raise ValueError("the images are files of any size; say which to train on, e.g. --size 84")
-    return data.decoded(options.size, grey=options.grey, progress=not options.quiet)
+    return data.decoded(options.size, grey=options.grey, bits=options.bits, progress=not options.quiet)

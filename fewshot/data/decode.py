@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from fewshot.conversion.containers import is_missing
 from fewshot.data.depth import (
     NOTHING,
     check_bits,
@@ -31,7 +32,6 @@ from fewshot.data.opening import (
     held,
     is_data_url,
     is_file,
-    is_missing,
     is_name,
     open_content,
     read_content,
@@ -40,7 +40,7 @@ from fewshot.data.opening import (
 from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.heap import available_memory
 
-__all__ = ["MAX_PIXELS", "check_readable", "decode", "describe", "is_data_url", "is_missing", "is_name"]
+__all__ = ["MAX_PIXELS", "check_readable", "decode", "describe", "is_data_url", "is_name"]
 
 #: Images of more pixels are refused before they are decoded, unless the caller or the environment says another number.
 #: Photographs of 200 million pixels pass.
@@ -53,6 +53,8 @@ ORIENTATION = 0x0112
 BACKGROUND = (255, 255, 255)
 #: How far floats may be outside 0..1, as bicubic and Lanczos scaling leave them; they are clipped.
 TOLERANCE = 0.125
+#: What names a file, or holds one; numpy's text has a dtype, too.
+_FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 #: Axes that can hold channels: grey, grey and alpha, colour, colour and alpha.
 _CHANNELS = (1, 2, 3, 4)
 
@@ -128,7 +130,7 @@ def decode(
     with reading(name):
         if isinstance(source, Image.Image):
             return _decode_given(source, name, background, limit, bits)
-        if hasattr(source, "dtype"):
+        if not isinstance(source, _FILES) and not is_file(source):
             return _decode_opened(_from_array(source, name, bits), name, background, limit, None)
         image = open_content(read_content(source, name), name)
         _check_size(image, name, limit)
@@ -155,8 +157,8 @@ def largest_allowed(max_pixels: int | None) -> int:
 
 
 def _may_hold_an_image(source: Any) -> bool:
-    known = (Image.Image, str, os.PathLike, bytes, bytearray, memoryview)
-    return isinstance(source, known) or is_file(source) or (hasattr(source, "shape") and hasattr(source, "dtype"))
+    is_known = isinstance(source, (Image.Image, *_FILES)) or is_file(source)
+    return is_known or (hasattr(source, "shape") and hasattr(source, "dtype"))
 
 
 def _decode_given(given: Any, name: str, background: tuple[int, int, int], limit: int, bits: int | None) -> Image.Image:

@@ -172,6 +172,7 @@ class LabeledImages:
         size: int,
         *,
         grey: bool = False,
+        bits: int | None = None,
         cache: str | Path | None = None,
         progress: bool = True,
     ) -> LabeledImages:
@@ -185,6 +186,8 @@ class LabeledImages:
             Side in pixels.
         grey : bool, default=False
             Whether to return (n, size, size) greys instead of (n, size, size, 3) colours.
+        bits : int, optional
+            The range of numbers in 16-bit images, where the files do not say it; see `fewshot.data.decode`.
         cache : path, optional
             Folder of the decoded pixels; by default ``$FEWSHOT_CACHE`` or ``~/.cache/fewshot``.
         progress : bool, default=True
@@ -200,7 +203,7 @@ class LabeledImages:
         ImageDecodeError
             If an image cannot be read; the message names it.
         """
-        preprocessing = Preprocessing(1 if grey else 3, size, size)
+        preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits)
         return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
 
     @cached_property

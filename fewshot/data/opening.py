@@ -158,15 +158,6 @@ def is_name(described: str) -> bool:
     return not (described.startswith("<") and described.endswith(">"))
 
 
-def is_missing(item: Any) -> bool:
-    """Whether an item is what tables have where there is nothing: None, NaN or pandas' NA."""
-    return (
-        item is None
-        or type(item).__name__ in ("NAType", "NaTType")
-        or (isinstance(item, (float, np.floating)) and bool(item != item))
-    )
-
-
 def is_data_url(source: Any) -> bool:
     """Whether a text holds an image itself, and is no path."""
     return isinstance(source, str) and source[:5].lower() == "data:" and "," in source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -12,11 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import InputTags, Tags
 from torch import nn
 
+from fewshot.data.depth import check_bits
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.batches import Embedded, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
+from fewshot.embedding.given import preprocessing_of
 from fewshot.embedding.items import as_items, check_on_error, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
 from fewshot.embedding.sources import Source
@@ -57,6 +61,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     cache : path, optional
         A folder where embeddings are kept by the content of their images and the fingerprint, so that an image is
         embedded once, also by other processes and under another name.
+    bits : int, optional
+        The range of numbers in 16-bit images, 0..2**bits - 1, where the files do not say it; see `fewshot.data.decode`.
+        By default it is guessed from each image alone, with a warning. It is part of the fingerprint and saved with
+        classifiers.
+    max_pixels : int, optional
+        Larger images are refused; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456, so that photographs of 200
+        megapixels pass.
     progress : bool, default=True
         Whether work of more than two seconds shows a progress bar on standard error.
 
@@ -91,6 +102,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         n_jobs: int | None = None,
         on_error: str = "raise",
         cache: str | Path | None = None,
+        bits: int | None = None,
+        max_pixels: int | None = None,
         progress: bool = True,
     ) -> None:
         self.backbone = backbone
@@ -102,6 +115,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.n_jobs = n_jobs
         self.on_error = on_error
         self.cache = cache
+        self.bits = bits
+        self.max_pixels = max_pixels
         self.progress = progress
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
@@ -115,8 +130,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Parameters
         ----------
         X : collection of n images
-            Paths, bytes, PIL images, arrays and tensors, in a list, an array or a Series; one uint8 array (n, h, w) or
-            (n, h, w, c); or `LabeledImages`.
+            Paths, bytes, data URLs, open files, PIL images, arrays and tensors, in a list, an array or a Series; one
+            uint8 array (n, h, w) or (n, h, w, c); or `LabeledImages`.
 
         Returns
         -------
@@ -159,6 +174,16 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             embedded.warn(stacklevel=2)
         return embedded
 
+    def as_items(self, X: Any) -> Sequence[Any]:
+        """Return a collection of images as a sequence.
+
+        Raises
+        ------
+        TypeError
+            If it is one image, or nothing that holds images.
+        """
+        return as_items(X)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of weights and preprocessing."""
@@ -186,6 +211,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        # Paths, or images of three dimensions, stacked or in a list.
+        tags.input_tags = InputTags(one_d_array=True, two_d_array=False, three_d_array=True, string=True)
+        return tags
+
     def __sklearn_clone__(self) -> Embedder:
         # Parameters as they are: scikit-learn's own way would copy a network given as such.
         clone = type(self)(**self.get_params(deep=False))
@@ -201,11 +233,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _source(self) -> Source:
         weights = None if self.weights is None else os.fspath(self.weights)
-        return Source(os.fspath(self.backbone), weights, self.pretrained, self.img_size)  # type: ignore[arg-type]
+        backbone = os.fspath(self.backbone)  # type: ignore[arg-type]
+        return Source(backbone, weights, self.pretrained, self.img_size, self.bits, self.max_pixels)
 
     def _check_parameters(self) -> None:
         check_on_error(self.on_error)
-        for name in ("batch_size", "n_jobs", "img_size"):
+        check_bits(self.bits)
+        for name in ("batch_size", "n_jobs", "img_size", "max_pixels"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
                 raise ValueError(f"{name} is {value!r}; expected a whole number from 1")
@@ -222,8 +256,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _load(self) -> Loaded:
         self._check_parameters()
         if isinstance(self.backbone, nn.Module):
-            config = getattr(self.backbone, "pretrained_cfg", None) or {}
-            return Loaded(self.backbone, Preprocessing.of(config, self.img_size))
+            seen = preprocessing_of(self.backbone, self.img_size)
+            return Loaded(self.backbone, seen.changed(bits=self.bits, max_pixels=self.max_pixels))
         source, device = self._source(), choose_device(self.device)
         # What is loaded stays until a parameter changes, even if somebody replaces the file meanwhile.
         if self.__dict__.get("_loaded_as") != (source, device):

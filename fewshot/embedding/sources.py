@@ -37,17 +37,21 @@ class Source:
         Whether timm's hub is asked.
     img_size : int, optional
         Side of the images; the network's own by default.
+    bits, max_pixels : int, optional
+        Of the preprocessing, see `Preprocessing`; its own by default.
     """
 
     backbone: str
     weights: str | None = None
     pretrained: bool = False
     img_size: int | None = None
+    bits: int | None = None
+    max_pixels: int | None = None
 
     @property
     def is_checkpoint(self) -> bool:
         """Whether `backbone` is a path and not a name."""
-        return self.backbone.endswith(".safetensors") or os.sep in self.backbone or Path(self.backbone).is_file()
+        return self.backbone.endswith(".safetensors") or os.sep in self.backbone or os.path.isfile(self.backbone)
 
     def stamps(self) -> tuple[tuple[int, int] | None, ...]:
         """Return what changes when the files of backbone and weights do; None for what is no file."""
@@ -88,6 +92,10 @@ class Source:
             If the hub cannot be reached.
         """
         self.check()
+        network, preprocessing = self._load()
+        return network, preprocessing.changed(bits=self.bits, max_pixels=self.max_pixels)
+
+    def _load(self) -> tuple[nn.Module, Preprocessing]:
         if self.is_checkpoint:
             checkpoint = Checkpoint.open(self.backbone)
             if self.img_size not in (None, checkpoint.preprocessing.height):

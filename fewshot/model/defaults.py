@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sklearn.base import clone
@@ -27,6 +28,8 @@ def make_embedder(
     device: str,
     cache: str | Path | None,
     progress: bool,
+    bits: int | None = None,
+    max_pixels: int | None = None,
 ) -> Embedder | OwnEmbedder:
     """Return an embedder of one's own: of a backbone, or a clone of the one that is given.
 
@@ -43,9 +46,12 @@ def make_embedder(
             img_size=img_size,
             device=device,
             cache=cache,
+            bits=bits,
+            max_pixels=max_pixels,
             progress=progress,
         )
-    for name, value in (("weights", weights), ("pretrained", pretrained), ("img_size", img_size), ("cache", cache)):
+    given = {"weights": weights, "pretrained": pretrained, "img_size": img_size, "cache": cache}
+    for name, value in {**given, "bits": bits, "max_pixels": max_pixels}.items():
         if value:
             raise ValueError(f"{name} belongs to the Embedder that is given as backbone; set it there")
     return clone(backbone)
@@ -54,6 +60,6 @@ def make_embedder(
 def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
     """Return the learner that a checkpoint was trained with; for other backbones cosine prototypes."""
     backbone = embedder.backbone
-    if isinstance(backbone, (str, Path)) and Path(backbone).is_file() and Checkpoint.is_one(backbone):
+    if isinstance(backbone, (str, Path)) and os.path.isfile(backbone) and Checkpoint.is_one(backbone):
         return load_learner(backbone)
     return PrototypicalLearner("cosine", temperature=TEMPERATURE)

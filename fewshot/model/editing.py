@@ -80,7 +80,7 @@ class ImageEditingMixin:
     def prepare_removal(self, X: Any, y: ArrayLike | None = None) -> Prepared:
         """Embed images that are to be removed: all of `remove` that takes long. `unlearn` does the rest."""
         now = self._moment()
-        items, labels = labelled(X, y, now.classifier.classes_)
+        items, labels = labelled(X, y, now.embedder.as_items, now.classifier.classes_)
         embedded = now.embedder.embed(items, on_error="raise")
         return Prepared((), False, labels, embedded, now.embedder)
 

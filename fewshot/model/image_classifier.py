@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -46,7 +47,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with, and for other
         backbones cosine prototypes: ``PrototypicalLearner("cosine", temperature=0.05)``.
-    weights, pretrained, img_size, device, cache
+    weights, pretrained, img_size, device, cache, bits, max_pixels
         Of the `Embedder`; left out where `backbone` is one.
     on_error : {"raise", "skip", "unknown"}, default="raise"
         What an image that cannot be read is: an error; left out of the support, with a warning, and as a query
@@ -108,6 +109,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         index: str = "auto",
         keep_support: bool = True,
         cache: str | Path | None = None,
+        bits: int | None = None,
+        max_pixels: int | None = None,
         progress: bool = True,
     ) -> None:
         self.backbone = backbone
@@ -122,6 +125,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         self.index = index
         self.keep_support = keep_support
         self.cache = cache
+        self.bits = bits
+        self.max_pixels = max_pixels
         self.progress = progress
 
     def fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
@@ -202,7 +207,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         return self._publish(self._moment(prepared).grown(prepared))
 
     def _prepare(self, learned: Learned, X: Any, y: Any, ids: Sequence[str] | None) -> Prepared:
-        items, labels = labelled(X, y, getattr(learned.classifier, "classes_", None))
+        items, labels = labelled(X, y, learned.embedder.as_items, getattr(learned.classifier, "classes_", None))
         support = learned.support
         names = names_of(items, ids, () if support is None else support.ids)
         embedded = learned.embedder.embed(items, thumbnails=support is not None, on_error=on_unread(self.on_error))
@@ -280,9 +285,23 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         if self.on_error not in ON_ERROR:
             raise UnknownNameError("on_error", self.on_error, ON_ERROR)
         made = make_embedder(
-            self.backbone, self.weights, self.pretrained, self.img_size, self.device, self.cache, self.progress
+            self.backbone,
+            self.weights,
+            self.pretrained,
+            self.img_size,
+            self.device,
+            self.cache,
+            self.progress,
+            self.bits,
+            self.max_pixels,
         )
         return made.set_params(on_error=on_unread(self.on_error))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        embedder = self.backbone if isinstance(self.backbone, (Embedder, OwnEmbedder)) else Embedder()
+        tags.input_tags = embedder.__sklearn_tags__().input_tags
+        return tags
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class of each image; `unknown_label` for one that cannot be read, unless ``on_error="raise"``.
@@ -323,7 +342,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
 
     def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the share of images, or of `LabeledImages`, that are answered with their labels."""
-        items, labels = labelled(X, y)
+        items, labels = labelled(X, y, self.embedder_.as_items)
         return super().score(items, labels, sample_weight)
 
     def answering(self, on_error: str | None = None) -> FewShotClassifier:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import as_items
 
 
-def labelled(X: Any, y: Any, known: NDArray[Any] | None = None) -> tuple[Sequence[Any], NDArray[Any]]:
+def labelled(
+    X: Any, y: Any, as_items: Callable[[Any], Sequence[Any]] = as_items, known: NDArray[Any] | None = None
+) -> tuple[Sequence[Any], NDArray[Any]]:
     """Return images and their labels, from `LabeledImages` or from the two of them.
 
     Parameters
@@ -24,6 +26,8 @@ def labelled(X: Any, y: Any, known: NDArray[Any] | None = None) -> tuple[Sequenc
         Images.
     y : array-like of shape (n,), or None
         Labels, as `as_labels` takes them.
+    as_items : callable
+        How the embedder makes a sequence of a collection.
     known : ndarray, optional
         Labels that these must be able to join.
 

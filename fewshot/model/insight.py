@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.embedding.items import as_items
 from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model.answer import Answer, answer_all
 from fewshot.model.audit import audit_support
@@ -75,7 +74,9 @@ class InsightMixin:
         ImageDecodeError
             If an image cannot be read and ``on_error="raise"``.
         """
-        items, now = as_items(X), copy.copy(self)  # of this moment, whatever is learned meanwhile
+        check_is_fitted(self)
+        now = copy.copy(self)  # of this moment, whatever is learned meanwhile
+        items = now.embedder_.as_items(X)
         embedded = now.embed_queries(items, thumbnails=True)
         return answer_all(now.answering(), now.support_, items, embedded, top, n_neighbours)
 
@@ -127,8 +128,8 @@ class InsightMixin:
 
     def prepare_held_out(self, X: Any, y: ArrayLike | None = None) -> Prepared:
         """Embed the images of `calibrate`: all of it that takes long. `calibrate_by` does the rest."""
-        items, labels = labelled(X, y)
         now = copy.copy(self)
+        items, labels = labelled(X, y, now.embedder_.as_items)
         embedded = now.embed_queries(items)
         if embedded.errors:
             if now.on_error != "skip":

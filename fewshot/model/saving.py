@@ -166,7 +166,9 @@ def _source(embedder: Any) -> dict[str, Any]:
             "the weights of this network have no name by which they could be found elsewhere; only those of a timm "
             "backbone from the hub or from the extra 'offline' have: save with weights='embed'"
         )
-    return parameters
+    # Only where they were given: so that older versions can read what does not need them.
+    own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}
+    return parameters | {name: int(value) for name, value in own.items() if value is not None}
 
 
 def plain(value: Any) -> Any:
