@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewshot.files import open_regular, read_regular
+
 Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 Trial = Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
 #: Nearest keys that are proposed at the least; they are scored again, and only they are read.
@@ -114,16 +116,34 @@ class Approximate:
         return built
 
     @classmethod
-    def open(cls, path: Path, choice: Choice) -> Approximate:
-        """Open what `write` wrote; the rows stay in the file, from which the system reads what is asked for."""
+    def open(cls, path: Path, choice: Choice, check: Callable[[Any], None], mapped: bool) -> Approximate:
+        """Open what `write` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        choice : Choice
+            What it is.
+        check : callable
+            Is given all bytes, and raises ValueError where FAISS must not read them.
+        mapped : bool
+            Whether the rows stay in the file, from which the system reads what is asked for.
+        """
         faiss = faiss_module()
-        mapped = faiss.IO_FLAG_MMAP if choice.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
-        opened = cls(faiss.read_index(str(path), mapped), choice)
+        if not mapped:
+            data = read_regular(path, sys.maxsize)
+            check(data)
+            return cls(faiss.deserialize_index(np.frombuffer(data, np.uint8)), choice)
+        with open_regular(path) as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        check(whole)
+        flag = faiss.IO_FLAG_MMAP if choice.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
+        opened = cls(faiss.read_index(str(path), flag), choice)
         if choice.kind == "ivf":
             # It would start threads at each search to read ahead, which a forked child has not.
             faiss.downcast_InvertedLists(opened.index.invlists).prefetch_nthread = 0
-        with path.open("rb") as file:
-            opened._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        opened._file = whole
         return opened
 
     def write(self, path: Path) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fewshot._version import __version__
+from fewshot.content import is_whole, of_file, parse_json
 from fewshot.errors import ArtifactError
-from fewshot.files import PARTIAL, digest, partial_beside, replacing, sync, take_access
+from fewshot.files import PARTIAL, digest, open_regular, partial_beside, read_regular, replacing, sync, take_access
 
 try:
     import fcntl
@@ -43,6 +44,9 @@ _NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
 _DATA_FILE = re.compile(
     rf"{_NAME.pattern}|\.(({_PARTS})(-[0-9a-f]{{16}})?\.({_SUFFIXES})|manifest\.json){PARTIAL}|\.tmp\w{{6}}"
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: A manifest is no larger; one of a million labels has some 20 MB.
+MOST_BYTES = 1 << 30
 #: A partial file of another process that is younger than this may still be written to.
 _STALE_SECONDS = 3600
 
@@ -97,7 +101,9 @@ def write_artifact(
 def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return the manifest of an artifact and the paths of its data files, all of them verified.
 
-    A cache is only among the paths if it is there and whole.
+    A cache is only among the paths if it is there and whole. All files are regular files in the folder itself, of the
+    size that the manifest says; links, pipes and devices are refused. The digests show damage. They are no signature:
+    anyone can make a folder whose digests fit, so whoever reads its content has to check that as well.
 
     Raises
     ------
@@ -106,8 +112,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
     """
     folder, damaged = Path(folder), b""
     while True:
-        raw = _read_manifest(folder, kind)
-        manifest = json.loads(raw)
+        raw, manifest = _read_manifest(folder, kind)
         if (found := manifest.get("kind", KINDS[0])) != kind:
             raise ArtifactError(f"{folder} is no saved {kind}: a saved {found} is there; give another folder")
         try:
@@ -156,52 +161,81 @@ def _only_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _read_manifest(folder: Path, kind: str) -> bytes:
+def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
     path = folder / MANIFEST
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, MOST_BYTES)
     except OSError as error:
         if not folder.is_dir():
             reason = "there is no such folder" if not folder.exists() else "this is a file"
         else:
-            reason = f"there is no {MANIFEST}" if not path.exists() else str(error.strerror)
+            reason = f"there is no {MANIFEST}" if not os.path.lexists(path) else f"{MANIFEST}: {error.strerror}"
         raise ArtifactError(
             f"{folder} is no saved {kind}: {reason}; make one with save(){_MADE_BY.get(kind, '')}"
         ) from None
-    manifest = _whole(raw)
+    with of_file(path, "restore it from a copy, or save again"):
+        manifest = _whole(raw)
     if manifest is None:
         raise ArtifactError(f"{path} is damaged: its digest does not fit; restore it from a copy, or save again")
     _refuse_newer(folder, manifest)
-    return raw
+    return raw, manifest
 
 
 def _whole(raw: bytes) -> dict[str, Any] | None:
-    """Return a manifest whose digest fits; None where it does not."""
+    """Return a manifest whose digest fits; None where it does not.
+
+    Raises
+    ------
+    ValueError
+        If the digest fits what no version has written.
+    """
     found = _DIGEST.search(raw)
     if found is None or hashlib.sha256(raw[: found.start()]).hexdigest().encode() != found[1]:
         return None
-    manifest: dict[str, Any] = json.loads(raw)
+    manifest = parse_json(raw)
+    if not is_whole(manifest.get("format"), 1) or not isinstance(manifest.get("version"), str):
+        raise ValueError("it does not say which version wrote it")
+    if manifest["format"] <= FORMAT:
+        if manifest.get("kind", KINDS[0]) not in KINDS:
+            raise ValueError(f"its kind is {manifest['kind']!r:.60}; expected {', '.join(KINDS)}")
+        for part in ("files", "caches"):
+            entries = manifest.get(part, {} if part == "caches" else None)
+            if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
+                raise ValueError(f"its {part} are not all described by name, sha256 and bytes")
     return manifest
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(name), str) for name in ("name", "sha256"))
+        and _SHA256.fullmatch(entry["sha256"]) is not None
+        and is_whole(entry.get("bytes"))
+    )
 
 
 def _refuse_newer(folder: Path, manifest: Mapping[str, Any]) -> None:
     if manifest["format"] > FORMAT:
         raise ArtifactError(
-            f"{folder} was written by fewshot {manifest['version']} in format {manifest['format']}; this is "
+            f"{folder} was written by fewshot {manifest['version']!s:.40} in format {manifest['format']}; this is "
             f"{__version__}, which reads up to format {FORMAT}: upgrade fewshot"
         )
 
 
 def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
     if not _NAME.fullmatch(entry["name"]):
-        raise ArtifactError(f"{folder / MANIFEST} names {entry['name']!r}, which is no file of its own; save again")
+        raise ArtifactError(f"{folder / MANIFEST} names {entry['name']!r:.80}, which is no file of its own; save again")
     path = folder / entry["name"]
     try:
-        found = digest(path)
+        with open_regular(path) as file:
+            # The size first: what is far larger takes long to read.
+            as_said = os.fstat(file.fileno()).st_size == entry["bytes"]
+            found = hashlib.file_digest(file, "sha256").hexdigest() if as_said else ""
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}; restore it from a copy, or save again") from None
     if found != entry["sha256"]:
-        raise ArtifactError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or save again")
+        what = "SHA-256" if found else "size"
+        raise ArtifactError(f"{path} is damaged: its {what} does not fit; restore it from a copy, or save again")
     return path
 
 
@@ -211,7 +245,10 @@ def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
         raise ArtifactError(f"{folder} is a file and no saved {kind}, so nothing is written there; give a new folder")
     path = folder / MANIFEST
     raw = path.read_bytes() if path.is_file() else b""
-    manifest = _whole(raw)
+    try:
+        manifest = _whole(raw)
+    except ValueError:
+        manifest = None
     if manifest is None:
         others = [entry.name for entry in folder.iterdir() if not _DATA_FILE.fullmatch(entry.name)]
         if set(others) <= {MANIFEST} and (not raw or raw.startswith(_BEGIN)):

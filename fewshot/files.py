@@ -13,8 +13,8 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 #: Links that are followed before they are taken for a loop, as in Linux.
 _LINKS = 40
@@ -193,7 +193,7 @@ def _send(partial: Path, path: str | Path) -> None:
         raise _error(error.errno, path) from None
 
 
-def open_regular(path: str | Path, *, follow: bool = False) -> BinaryIO:
+def open_regular(path: str | Path, *, follow: bool = False) -> BufferedReader:
     """Open a regular file for reading; a pipe, a device or a folder is refused, and does not block.
 
     Parameters

@@ -189,21 +189,26 @@ class PrototypeIndex:
     def load(cls, folder: str | Path, cache: bool = True) -> PrototypeIndex:
         """Open an index that `save` wrote, after every byte of it has been verified.
 
-        Keys stay on disk and are mapped: a search reads those it scores, and processes on one machine share them. The
-        folder may be replaced or removed meanwhile; on Windows, where mapped files are locked, not.
+        Up to 8 MB of keys are read into memory. More stay on disk and are mapped: a search reads those it scores, and
+        processes on one machine share them. The folder may be saved to, replaced or removed meanwhile (but not on
+        Windows, which locks mapped files). A mapped file must not be written over in place, as ``cp`` does: the system
+        ends a process whose mapped file becomes shorter.
+
+        The folder may come from a stranger: whatever it holds, loading and searching run none of its code, and reach
+        neither the network nor other files. It can answer wrongly, though: digests show damage, and are no signature.
 
         Parameters
         ----------
         folder : path
             The folder.
         cache : bool, default=True
-            Whether FAISS's file is opened, if it is whole and of the same version. The check is for damage: a stranger
-            can make a file that fits its digest, and FAISS trusts what it reads. False builds it anew.
+            Whether FAISS's file is opened, if it is whole, of the same version, and holds nothing that FAISS would not
+            have written: FAISS itself trusts what it reads. False builds it again.
 
         Raises
         ------
         ArtifactError
-            If there is none, it is damaged or incomplete, or a newer version wrote it.
+            If there is none, it is damaged or incomplete, holds what no index has, or a newer version wrote it.
         """
         content, segments = saving.load(folder, cache)
         index = cls(content["metric"], content["index"], content["recall"])

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.conversion.labels import LONGEST, as_labels
+from fewshot.conversion.labels import as_labels
+
+#: Python's types of the labels of a kind of array.
+_TYPES: dict[str, type | tuple[type, ...]] = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}
+#: The kind of an array, and the width of text.
+_DTYPE = re.compile(r"[<>|=]?(?:(?=b1|[iu][1248]|f[248])([biuf])\d|([UO])(\d{0,9}))")
 
 
 def labels_to_json(labels: NDArray[Any]) -> dict[str, Any]:
@@ -30,27 +35,38 @@ def labels_to_json(labels: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": labels.dtype.str, "values": labels.tolist()}
 
 
-def labels_from_json(saved: Mapping[str, Any]) -> NDArray[Any]:
-    """Return the labels that `labels_to_json` wrote.
+def labels_from_json(saved: Any) -> NDArray[Any]:
+    """Return the labels that `labels_to_json` wrote; anyone may have written them.
 
     Raises
     ------
     ValueError
-        If they are no labels, or not of the type that they are said to be.
+        If they are not of the type that they say they are.
+
+    Examples
+    --------
+    >>> labels_from_json({"dtype": "<U500000000", "values": ["ant"]})
+    array(['ant'], dtype='<U3')
+    >>> labels_from_json({"dtype": "<i8", "values": [0.5]})
+    Traceback (most recent call last):
+    ValueError: labels are not int64, as they say; expected text, integers or truth values
     """
-    dtype, values = saved["dtype"], saved["values"]
-    if not isinstance(dtype, str) or not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248]|U\d+|O8?)", dtype):
-        raise ValueError(f"labels are of the type {dtype!r:.40}; expected text, integers or truth values, or floats")
-    if not isinstance(values, list) or not all(isinstance(value, (str, bool, int, float)) for value in values):
-        raise ValueError("labels are no list; expected text, integers or truth values, or floats")
-    # Text gets the width that it needs, and never memory for what the file says.
-    labels = as_labels(values, name="the list of labels", any_type=True)
-    if "U" not in dtype and "O" not in dtype:
-        found = labels.astype(np.dtype(dtype)) if labels.dtype.kind in "bif" else None
-        if found is None or found.tolist() != values:
-            raise ValueError(f"labels are not {np.dtype(dtype)}, as it says")
-        return found
-    width = int(dtype.partition("U")[2] or LONGEST)
-    if any(not isinstance(value, str) or len(value) > width for value in values):
-        raise ValueError(f"labels are not {dtype}, as it says")
-    return labels.astype(object) if "O" in dtype or not values else labels
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("values"), list):
+        raise ValueError(f"labels are {saved!r:.60}; expected their dtype and values")
+    dtype, values = saved.get("dtype"), saved["values"]
+    found = _DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
+    if found is None:
+        raise ValueError(f"labels are {dtype!r:.60}; expected text, integers or truth values")
+    kind, width = found[1] or found[2], int(found[3] or 0)
+    fits = all(isinstance(v, _TYPES[kind]) and (kind == "b") == isinstance(v, bool) for v in values)
+    if fits and (kind == "O" or (kind == "U" and max(map(len, values), default=0) <= width)):
+        # As wide as it needs to be, whatever width the file says.
+        labels = as_labels(values, name="the list of labels") if values else np.array([], dtype=str)
+        return labels.astype(object) if kind == "O" else labels
+    try:
+        if fits and kind != "U":
+            return np.array(values, dtype=np.dtype(dtype))
+    except OverflowError:
+        pass
+    shown = dtype if kind in "UO" else np.dtype(dtype)
+    raise ValueError(f"labels are not {shown}, as they say; expected text, integers or truth values")

@@ -20,8 +20,8 @@ from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
 from fewshot.stored import read_tensors, write_tensors
 
-#: The largest whole number that a file may give to a learner; of what is done or made so often, fewer.
-MOST_WHOLE = 1 << 31
+#: The largest numbers that a file may give to a learner; of what is done or made so often, fewer.
+MOST_WHOLE, MOST_NUMBER = 1 << 31, 1e12
 MOST_ROUNDS = {"n_iterations": 10_000, "n_steps": 1_000, "n_prototypes": 10_000}
 
 
@@ -123,7 +123,7 @@ _PLAIN: dict[str, Any] = {
     "None": lambda value: value is None,
     "bool": lambda value: isinstance(value, bool),
     "int": is_whole,
-    "float": is_number,
+    "float": lambda value: is_number(value, -MOST_NUMBER, MOST_NUMBER),
     "str": is_word,
     "Sequence": lambda value: (
         isinstance(value, (list, tuple)) and len(value) <= MOST_NUMBERS and all(map(is_number, value))

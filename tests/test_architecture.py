@@ -14,7 +14,6 @@ PACKAGE = Path(__file__).parents[1] / "fewshot"
 FLOORS = [
     {"_version", "conversion", "errors", "estimator_checks", "locks", "parameters"},
     {
-        "approximate",
         "budget",
         "content",
         "episodes",
@@ -35,6 +34,7 @@ FLOORS = [
         "waiting",
     },
     {
+        "approximate",
         "artifact",
         "backbones",
         "checks",

@@ -54,7 +54,7 @@ def forged(exports, tmp_path, kind, part=None, content=b"", **facts):
     if part is not None:
         name = manifest["files"][part]["name"]
         (folder / name).write_bytes(content)
-        manifest["files"][part]["sha256"] = hashlib.sha256(content).hexdigest()
+        manifest["files"][part] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     sealed(folder, manifest)
     return folder
 

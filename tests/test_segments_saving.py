@@ -272,7 +272,7 @@ def test_a_forked_child_searches_an_opened_index(tmp_path):
 
 @pytest.mark.parametrize("error", [FileNotFoundError, RuntimeError])  # of the system, and of safetensors
 def test_an_index_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path, monkeypatch, error):
-    keys, read, calls = np.eye(4), saving.load_file, []
+    keys, read, calls = np.eye(4), saving.read_tensors, []
     PrototypeIndex().add(keys).save(tmp_path / "index")
 
     def gone_once(path):
@@ -282,8 +282,8 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path, 
             raise error(path)
         return read(path)
 
-    monkeypatch.setattr(saving, "load_file", gone_once)
+    monkeypatch.setattr(saving, "read_tensors", gone_once)
     assert PrototypeIndex.load(tmp_path / "index").search([[2.0, 0, 0, 0]])[1].tolist() == [[0.0]]
-    monkeypatch.setattr(saving, "load_file", lambda path: int("no number"))
-    with pytest.raises(ValueError, match="no number"):  # and not again without end, where nothing was written
+    monkeypatch.setattr(saving, "read_tensors", lambda path: int("no number"))
+    with pytest.raises(ArtifactError, match="no number"):  # and not again without end, where nothing was written
         PrototypeIndex.load(tmp_path / "index")

@@ -19,7 +19,7 @@ _RATES = (
 _FACTORS = "mlp_ratio init_values ls_init_value layer_scale_init_value head_init_scale norm_eps"
 _WHOLE = (
     "in_chans width widths depth depths dims embed_dim embed_dims num_heads layers channels num_features patch_size "
-    "window_size stem_width base_width cardinality output_stride block_size reg_tokens"
+    "window_size stem_width base_width cardinality output_stride block_size"
 )
 _SWITCHES = (
     "qkv_bias qk_norm class_token no_embed_class pre_norm final_norm fc_norm dynamic_img_size dynamic_img_pad "
@@ -41,7 +41,8 @@ def _wholes(least: int, most: int) -> Callable[[Any], bool]:
 #: Arguments by name, with a check of type and range.
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "img_size": _wholes(1, MOST_SIDE),
-    **dict.fromkeys(_WHOLE.split(), _wholes(0, 1 << 16)),
+    "reg_tokens": _wholes(0, 1 << 16),
+    **dict.fromkeys(_WHOLE.split(), _wholes(1, 1 << 16)),
     **dict.fromkeys(_RATES.split(), lambda value: is_number(value, 0, 1)),
     **dict.fromkeys(_FACTORS.split(), lambda value: value is None or is_number(value, 0, 1e4)),
     **dict.fromkeys(_SWITCHES.split(), lambda value: isinstance(value, bool)),

@@ -19,6 +19,8 @@ INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Imag
 CROP_MODES = ("center", "squash", "border")
 #: Stands for "no limit of its own" where preprocessing is written down: once, it was the limit of all.
 NO_LIMIT_SAID = 89_478_485
+#: The longest side that a network may see: a file that asks for more would take all memory.
+MOST_SIDE = 4096
 #: Pixels up to which an image is scaled as a whole before its middle is cut out. Beyond, only the middle is computed.
 WHOLE_PIXELS = 1 << 23
 
@@ -78,18 +80,18 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name, expected, ok in (
-            ("channels", "1 or 3", self.channels in (1, 3)),
-            ("height", "a whole number from 1", _is_whole(self.height)),
-            ("width", "a whole number from 1", _is_whole(self.width)),
+            ("channels", "1 or 3", _is_whole(self.channels) and self.channels in (1, 3)),
+            ("height", f"a whole number from 1 to {MOST_SIDE}", _is_whole(self.height, MOST_SIDE)),
+            ("width", f"a whole number from 1 to {MOST_SIDE}", _is_whole(self.width, MOST_SIDE)),
             ("mean", "a tuple of numbers", _are_numbers(self.mean)),
             ("std", "a tuple of numbers above 0", _are_numbers(self.std) and min(self.std) > 0),
             ("interpolation", ", ".join(INTERPOLATIONS), self.interpolation in list(INTERPOLATIONS)),
-            ("crop_pct", "a number above 0", _are_numbers((self.crop_pct,)) and self.crop_pct > 0),
+            ("crop_pct", "a number above 0, from 1e-6", _are_numbers((self.crop_pct,)) and self.crop_pct >= 1e-6),
             ("crop_mode", ", ".join(CROP_MODES), self.crop_mode in CROP_MODES),
             (
                 "background",
-                "a tuple of red, green and blue",
-                _are_numbers(self.background) and len(self.background) == 3,
+                "a tuple of red, green and blue, each from 0 to 255",
+                _are_numbers(self.background) and len(self.background) == 3 and set(self.background) <= set(range(256)),
             ),
             ("max_pixels", "a whole number from 1, or None", self.max_pixels is None or _is_whole(self.max_pixels)),
         ):
@@ -124,7 +126,7 @@ class Preprocessing:
         """
         known = {field.name for field in fields(cls)}
         if not known - {"bits"} <= set(values) <= known:
-            raise ValueError(f"preprocessing has {sorted(values)}; expected {sorted(known)}")
+            raise ValueError(f"preprocessing has {list(values)!s:.200}; expected {sorted(known)}")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if given["max_pixels"] == NO_LIMIT_SAID:
             given["max_pixels"] = None
@@ -196,8 +198,8 @@ class Preprocessing:
         return whole
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and bool(value >= 1)
+def _is_whole(value: object, most: int = 2**53) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(1 <= value <= most)
 
 
 def _are_numbers(values: object) -> bool:

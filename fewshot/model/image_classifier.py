@@ -22,6 +22,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model import saving
+from fewshot.model.content import ON_ERROR
 from fewshot.model.defaults import default_learner, make_embedder
 from fewshot.model.editing import ImageEditingMixin
 from fewshot.model.inputs import labelled, leave_out_unread, names_of, on_invalid, on_unread
@@ -29,8 +30,6 @@ from fewshot.model.insight import InsightMixin
 from fewshot.model.learned import Learned, Prepared
 from fewshot.pickling import VersionedPickle
 from fewshot.support import Support
-
-ON_ERROR = ("raise", "skip", "unknown")
 
 
 class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, ClassifierMixin, BaseEstimator):

@@ -9,23 +9,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from safetensors.torch import load_file
-from torch import Tensor
+import torch
 
 from fewshot.artifact import Part, read_artifact, stamp, write_artifact
-from fewshot.backbones import spec_of
-from fewshot.calibration.choice import Calibration
+from fewshot.backbones import spec_of, why_not_saved
 from fewshot.classifier import FewShotClassifier
+from fewshot.content import of_file
 from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
-from fewshot.labels import labels_from_json, labels_to_json
+from fewshot.labels import labels_to_json
 from fewshot.learners.base import Learner
+from fewshot.model.content import (
+    GIVEN,
+    PARAMS,
+    read_calibration,
+    read_classes,
+    read_params,
+    read_source,
+    read_statistics,
+    read_support,
+    statistics_to_tensors,
+)
 from fewshot.model.inputs import on_invalid
-from fewshot.statistics import Statistics
-from fewshot.stored import write_tensors
-from fewshot.support import Support
+from fewshot.stored import read_tensors, write_tensors
 from fewshot.weights import build_learner, describe_learner, write_weights
 
 if TYPE_CHECKING:
@@ -33,13 +42,7 @@ if TYPE_CHECKING:
 
 #: What of the network is written: its weights, or the name by which they are found and their hash.
 WEIGHTS = ("embed", "reference")
-#: Names in the manifest an embedder that only its user can make.
-GIVEN = "given"
 M = TypeVar("M", bound="FewShotImageClassifier")
-#: Parameters of the classifier that are saved; the others follow from the data files.
-_PARAMS = ("on_error", "reject", "unknown_label", "index", "keep_support", "progress")
-#: Fields of `Statistics` that hold tensors by name.
-_FIELDS = ("sums", "totals", "support")
 
 
 def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> None:
@@ -51,19 +54,19 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
     calibration = getattr(model.classifier_, "calibration_", None)
     if weights == "embed" and spec_of(network) is None:
         raise ValueError(
-            "the network was made by hand, so no file can say how to build it; save with weights='reference', and "
-            "give the embedder to load, or make the network with create_backbone"
+            f"{why_not_saved(network)}; save with weights='reference', and give the embedder to load, or make the "
+            "network with create_backbone and plain arguments"
         )
     fingerprint = embedder.fingerprint
     content: dict[str, Any] = {
         "backbone": spec_of(network),
         "fingerprint": fingerprint,
-        "params": {name: plain(getattr(model, name)) for name in _PARAMS},
+        "params": {name: plain(getattr(model, name)) for name in PARAMS},
         "classes": labels_to_json(fitted.classes),
         "n_support": fitted.n_support.tolist(),
         "calibration": None if calibration is None else calibration.to_dict(),
     }
-    memory = _statistics_to_tensors(fitted.statistics)
+    memory = statistics_to_tensors(fitted.statistics)
     parts: dict[str, Part] = {"memory": (None, partial(write_tensors, tensors=memory))}
     if weights == "embed":
         write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
@@ -82,8 +85,9 @@ def load(cls: type[M], folder: str | Path, device: str, embedder: Any = None) ->
         before = stamp(folder)
         manifest, paths = read_artifact(folder, "classifier")
         try:
-            return _rebuild(cls, folder, device, embedder, manifest, paths)
-        except (OSError, RuntimeError, ValueError):  # safetensors raises RuntimeError for a file gone
+            with of_file(folder, "restore it from a copy, or save again"):
+                return _rebuild(cls, folder, device, embedder, manifest, paths)
+        except (OSError, ArtifactError):
             if stamp(folder) == before and all(path.exists() for path in paths.values()):
                 raise
             # Replaced meanwhile, maybe by what was there before; where a file is really missing, verifying says so.
@@ -95,18 +99,19 @@ def _rebuild(
     if "weights" in paths:
         checkpoint = Checkpoint.open(paths["weights"])
         source: dict[str, Any] = {"backbone": checkpoint.path}
+        if manifest["backbone"] != checkpoint.backbone:
+            raise ValueError("its manifest names another network than its weights")
         learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
     else:
-        source = manifest["source"]
-        learner = build_learner(manifest["learner"], load_file(paths["learner"]))
-    params = {"reject": None, **manifest["params"]}  # format 1 had none
+        source = read_source(manifest["source"], given is not None)
+        learner = build_learner(manifest["learner"], read_tensors(paths["learner"])[0])
+    params = read_params(manifest["params"])
     if given is not None:
         source = {"backbone": given}
-    elif GIVEN in source:
-        raise ArtifactError(
-            f"the classifier in {folder} was fitted with an embedder of one's own, {source[GIVEN]!r}; give it: "
-            "FewShotImageClassifier.load(folder, embedder=...)"
-        )
+    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
+    learner = learner.double()
+    statistics = read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
+    calibration = read_calibration(manifest.get("calibration"))
     model = cls(**source, learner=learner, device=device, **params)
     embedder = model._make_embedder()
     if embedder.fingerprint != manifest["fingerprint"]:
@@ -118,15 +123,25 @@ def _rebuild(
         reject=params["reject"],
         unknown_label=params["unknown_label"],
     )
-    classes = labels_from_json(manifest["classes"])
-    statistics = _statistics_from_tensors(load_file(paths["memory"]), len(classes))
-    n_support = np.array(manifest["n_support"], dtype=np.int64)
-    classifier.adopt(FittedModel.of(learner.double(), classes, n_support, statistics, params["index"]))
-    if calibration := manifest.get("calibration"):
-        classifier.calibration_ = Calibration(**calibration)
-    support = Support.from_tensors(load_file(paths["support"]), classes) if "support" in paths else None
+    fitted = FittedModel.of(learner, classes, n_support, statistics, params["index"])
+    _check_answers(embedder, fitted)
+    classifier.adopt(fitted)
+    if calibration is not None:
+        classifier.calibration_ = calibration
+    d = fitted.memory.keys.shape[-1]
+    support = read_support(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
     model._stored = "embed" if "weights" in paths else "reference"
     return model.publish(embedder, classifier, support)
+
+
+def _check_answers(embedder: Any, fitted: FittedModel) -> None:
+    """Refuse a network that makes no embedding of an image, or another than the memory has, and keys that are none."""
+    if not torch.isfinite(fitted.memory.keys).all():
+        raise ValueError("what was learned makes keys that are not finite")
+    if isinstance(embedder, Embedder):
+        (embedding,) = embedder.transform(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8))
+        if len(embedding) != (d := fitted.memory.keys.shape[-1]) or not np.isfinite(embedding).all():
+            raise ValueError(f"its network does not make embeddings of {d} finite numbers, as its memory has")
 
 
 def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, given: bool) -> str:
@@ -139,7 +154,8 @@ def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, giv
     where = "found here" if "source" in manifest else f"in {folder}"
     return (
         f"the weights {where} do not make the network that this classifier was fitted with; the backbone "
-        f"{manifest['backbone']['name']!r} may have changed in the installed timm, or its weights where they come from"
+        f"{manifest['backbone']['name']!r:.100} may have changed in the installed timm, or its weights where they come "
+        "from"
     )
 
 
@@ -174,17 +190,3 @@ def _source(embedder: Any) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Return a scalar of numpy as Python's own."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
-    tensors = {f"{part}.{name}": value for part in _FIELDS for name, value in getattr(statistics, part).items()}
-    return {"count": statistics.count, **tensors}
-
-
-def _statistics_from_tensors(tensors: dict[str, Tensor], n_way: int) -> Statistics:
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
-    for name, value in tensors.items():
-        if name != "count":
-            part, _, key = name.partition(".")
-            parts[part][key] = value
-    return Statistics(n_way, tensors["count"], **parts)
