@@ -10,19 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.content import of_file
 from fewshot.data import collection
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, MissingExtraError
-from fewshot.runtime.content import of_file
+from fewshot.files import read_regular
+from fewshot.runtime.graph import check_graph
 
 #: Names of what goes into an encoder, uint8 pixels (n, h, w[, c]), and what comes out, embeddings (n, d).
 INPUT, OUTPUT = "pixels", "embeddings"
+#: What to do about an export that cannot be used.
+CURE = "export it again"
+#: An ONNX file is no larger.
+MOST_BYTES = 2**31
 #: Pixels that the network sees at a time: one image of the usual size, so that little memory is taken.
 BATCH_PIXELS = 224 * 224
 
 
 class Encoder:
-    """An exported network in place.
+    """An exported network in place: a plain graph of the operators that an export writes, see `check_graph`.
 
     Parameters
     ----------
@@ -59,9 +65,12 @@ class Encoder:
         options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
         options.log_severity_level = 3  # it warns of what its own optimiser has left over
         self.path, self.preprocessing = Path(path), preprocessing
-        with of_file(self.path):
-            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-            _, self.width = self.embed_pixels(self._blank()[None]).shape
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        with of_file(self.path, CURE):
+            graph = read_regular(self.path, MOST_BYTES)  # the bytes that were checked, whatever becomes of the file
+            check_graph(graph)
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            _, self.width = self._run(np.stack([self._blank()] * 2)).shape
 
     def embed(self, images: Any) -> tuple[NDArray[np.float32], list[ImageDecodeError]]:
         """Return the embeddings (n, d) of images, NaN where one cannot be read, and why.
@@ -87,7 +96,16 @@ class Encoder:
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embeddings (n, d) of prepared images (n, h, w) or (n, h, w, 3)."""
+        with of_file(self.path, CURE):
+            found = self._run(pixels)
+            if found.shape != (len(pixels), self.width):
+                raise ValueError(f"it maps {len(pixels)} images to {found.shape}")
+            return found
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: pixels})[0]
+        if found.dtype != np.float32:
+            raise ValueError(f"its embeddings are {found.dtype}")
         return found
 
     def _prepare(self, item: Any, i: int, errors: list[ImageDecodeError]) -> NDArray[np.uint8] | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.runtime.labels import is_writable
-from fewshot.runtime.similarity import Array
+from fewshot.runtime.similarity import MOST_MAGNITUDE, Array
 
 #: Names of the arrays in a file, of either kind of memory.
 _SUMMED, _KEPT = ("sums", "counts"), ("support", "labels", "weights")
@@ -205,10 +205,16 @@ class Memory:
         if self.is_summed:
             if m != len(names):
                 yield f"it has {m} sums for {len(names)} classes"
+            if not np.allclose(self.weights, n_support, rtol=1e-6, atol=1e-6):
+                yield "its counts are not those that the manifest says"
         elif not ((self.labels >= 0) & (self.labels < len(names))).all():
             yield f"its labels must be places among {len(names)} classes"
         elif (np.bincount(self.labels[self.present], minlength=len(names)) != n_support).any():
             yield "it has not as much support of each class as the manifest says"
+        if not self.present.any():
+            yield "it has no support of any class"
+        if not (np.abs(self.keys) <= MOST_MAGNITUDE).all() or not (self.weights <= MOST_MAGNITUDE).all():
+            yield f"its numbers reach above {MOST_MAGNITUDE:.0e}, which overflows when squared"
 
     def _sums_since(self, before: Memory) -> Self:
         places = np.searchsorted(self.classes, before.classes)

@@ -8,9 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.content import is_number
 from fewshot.errors import UnknownNameError
-from fewshot.parameters import check_count, check_number
-from fewshot.runtime.similarity import METRICS, Array, normalize
+from fewshot.parameters import check_count
+from fewshot.runtime.similarity import METRICS, MOST_MAGNITUDE, Array, normalize
 
 #: Learners whose memory is class sums and counts, and those that keep their support.
 SUMMED, KEPT = ("prototypical", "simpleshot"), ("matching", "k-nearest")
@@ -57,13 +58,13 @@ class Method:
         ):
             if name not in known:
                 raise UnknownNameError(what, name, known)
-        check_number("temperature", self.temperature, above=True)
+        check_temperature(self.temperature)
         for what, needed in (("center", self.normalization == "CL2N"), ("n_neighbors", self.name == "k-nearest")):
             if (getattr(self, what) is not None) != needed:
                 raise ValueError(
                     f"{what} is {'missing' if needed else 'there'}: CL2N has a center, k-nearest n_neighbors"
                 )
-        if self.center is not None and not np.isfinite(np.array(self.center, dtype=np.float64)).all():
+        if self.center is not None and not all(is_number(v, -MOST_MAGNITUDE, MOST_MAGNITUDE) for v in self.center):
             raise ValueError("center is not finite; expected the mean embedding of the base classes")
         if self.n_neighbors is not None:
             check_count("n_neighbors", self.n_neighbors)
@@ -117,6 +118,18 @@ class Method:
         for label in np.unique(labels):
             logits[:, label] = _log_sum_exp(scores[:, labels == label])
         return logits
+
+
+def check_temperature(value: Any) -> None:
+    """Refuse a temperature by which similarities cannot be divided.
+
+    Raises
+    ------
+    ValueError
+        If it is no number from 1e-9 to 1e12.
+    """
+    if not is_number(value, 1e-9, 1e12):
+        raise ValueError(f"temperature is {value!r}; expected a number from 1e-9 to 1e12")
 
 
 def _log_sum_exp(scores: Array) -> Array:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.artifact import MANIFEST, Part, read_artifact, write_artifact
+from fewshot.content import is_number, of_file, parse_json
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ArtifactError, UnknownNameError
-from fewshot.files import digest
+from fewshot.files import digest, read_regular
 from fewshot.labels import labels_from_json, labels_to_json
 from fewshot.parameters import check_number
-from fewshot.runtime.content import of_file
+from fewshot.runtime.encoder import CURE
 from fewshot.runtime.memory import Memory
-from fewshot.runtime.method import Method
+from fewshot.runtime.method import Method, check_temperature
 from fewshot.runtime.model import Model
 
 #: Names of the data files; a part of each one's digest is put into its name on disk.
@@ -72,7 +74,7 @@ def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]
         If the folder is no export, is damaged, holds what none does, or was written by a newer version.
     """
     while True:
-        with of_file(Path(folder) / MANIFEST):
+        with of_file(Path(folder) / MANIFEST, CURE):
             manifest, paths = read_artifact(folder, "export")
             encoder, preprocess, rows = (paths[name] for name in FILES)
             facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
@@ -82,9 +84,9 @@ def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]
                 raise ValueError(f"classes are not {classes.dtype}, as it says")
             n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
         try:
-            with of_file(preprocess):
-                preprocessing = Preprocessing.from_dict(json.loads(preprocess.read_bytes()))
-            with of_file(rows):
+            with of_file(preprocess, CURE):
+                preprocessing = Preprocessing.from_dict(parse_json(read_regular(preprocess, 1 << 20)))
+            with of_file(rows, CURE):
                 memory = Memory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
                 _check_fit(memory, method)
         except FileNotFoundError:  # replaced between verifying and reading
@@ -93,12 +95,16 @@ def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with path.open("rb") as file:
-        if not is_zipfile(file):  # numpy would advise to unpickle it
-            raise ValueError("it holds no arrays")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+    data = read_regular(path, 1 << 40)
+    if not is_zipfile(io.BytesIO(data)):  # numpy would advise to unpickle it
+        raise ValueError("it holds no arrays")
+    with ZipFile(io.BytesIO(data)) as file:
+        members = file.infolist()
+    # As numpy writes them: nothing that grows when it is read.
+    if any(m.compress_type != ZIP_STORED for m in members) or sum(m.file_size for m in members) > len(data):
+        raise ValueError("its arrays are compressed, which no export's are")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
@@ -106,12 +112,13 @@ def _check_facts(facts: dict[str, Any]) -> None:
     for name in ("fingerprint", "encoder"):
         if not isinstance(facts[name], str):
             raise ValueError(f"{name} is {facts[name]!r}; expected text")
-    check_number("temperature", facts["temperature"], above=True)
+    check_temperature(facts["temperature"])
     if facts["threshold"] is not None:
         check_number("threshold", facts["threshold"], -math.inf)
     if facts["on_error"] not in ON_ERROR:
         raise UnknownNameError("on_error", facts["on_error"], ON_ERROR)
-    if isinstance(facts["unknown_label"], (list, dict)):
+    label = facts["unknown_label"]
+    if not (label is None or isinstance(label, (bool, str)) or is_number(label)):
         raise ValueError(f"unknown_label is {facts['unknown_label']!r}; expected one label")
 
 

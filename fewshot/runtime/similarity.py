@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 METRICS = ("sqeuclidean", "cosine", "dot")
+#: Numbers above this overflow where their squares are added up.
+MOST_MAGNITUDE = 1e18
 
 
 @dataclass(frozen=True, eq=False)
