@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from fewshot import Embedder, FewShotImageClassifier, SimpleShotLearner, digits,
 from fewshot.errors import ArtifactError
 from fewshot.runtime import load
 from fewshot.runtime.method import Method
+from tests import forging
 
 DATA = digits()
+KINDS = ("prototypical", "matching", "k-nearest", "simpleshot")
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +205,97 @@ def test_a_file_outside_the_folder_is_not_read(exports, tmp_path, absolute):
     manifest["files"]["memory.npz"]["name"] = str(tmp_path / "elsewhere" / name) if absolute else f"../elsewhere/{name}"
     sealed(folder, manifest)
     refused(folder, "which is no file of its own", exact=False)
+
+
+def wrong_arrays(arrays):
+    """Yield arrays of which one is wrong."""
+    for name, value in arrays.items():
+        made = [
+            None,
+            value[:0],
+            value[:, None],
+            value.astype(complex),
+            -value - 1,
+            value.astype(object),
+            value.ravel()[0],
+        ]
+        made += [np.full_like(value, 1e300 if value.dtype.kind == "f" else 2**60), np.concatenate([value, value])]
+        made += [value * np.nan, value + np.inf] if value.dtype.kind == "f" else []
+        for wrong in made:
+            rest = {key: v for key, v in arrays.items() if key != name}
+            yield rest if wrong is None else {**rest, name: wrong}
+
+
+def refused_or_right(folder, tmp_path):
+    """Return whether it was refused; else it answers."""
+    with forging.confined(tmp_path) as reached:
+        try:
+            device = load(folder)
+            proba = device.predict_proba(DATA.images[:3])
+            assert np.isfinite(proba).all()
+            np.testing.assert_allclose(proba.sum(1), 1)
+            device.predict(DATA.images[:3])
+            refusal = ""
+        except ArtifactError as error:
+            refusal = str(error)
+    assert reached == []
+    assert refusal.isprintable()
+    return bool(refusal)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [("prototypical", 12), *(pytest.param(k, 1, marks=pytest.mark.slow) for k in KINDS)]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_one_thing_is_wrong_it_is_refused_or_answers(kind, step, exports, tmp_path):
+    def forgeries():
+        source, folder = exports / kind, tmp_path / "forged"
+        manifest = forging.manifest_of(source)
+        for way in forging.places({name: value for name, value in manifest.items() if name != "digest"}):
+            for value in (forging.MISSING, *forging.VALUES):
+                forging.seal(forging.copied(source, folder), forging.changed(manifest, way, value))
+                yield folder
+        for wrong in wrong_arrays(arrays_of(exports, kind)):
+            forging.put(forging.copied(source, folder), "memory.npz", packed(wrong))
+            yield folder
+        (path,) = source.glob("preprocess-*.json")
+        says = json.loads(path.read_text())
+        for way in forging.places(says):
+            for value in (forging.MISSING, *forging.VALUES):
+                if way != ("max_pixels",):  # which an image can be above
+                    content = json.dumps(forging.changed(says, way, value)).encode()
+                    forging.put(forging.copied(source, folder), "preprocess.json", content)
+                    yield folder
+
+    refused = [refused_or_right(folder, tmp_path) for i, folder in enumerate(forgeries()) if i % step == 0]
+    assert len(refused) > 700 / step
+    assert sum(refused) > 0.7 * len(refused)
+
+
+def test_arrays_that_would_grow_when_they_are_read_are_refused(exports, tmp_path):
+    file = io.BytesIO()
+    np.savez_compressed(file, sums=np.zeros((10, 10**6)), counts=np.full(10, 4.0))
+    refused(forged(exports, tmp_path, "prototypical", "memory.npz", file.getvalue()), "arrays are compressed")
+
+
+@pytest.mark.parametrize("how", ["pipe", "endless", "elsewhere"])
+@pytest.mark.parametrize("part", ["encoder.onnx", "memory.npz", "preprocess.json"])
+def test_only_whole_regular_files_of_the_folder_are_read(part, how, exports, tmp_path):
+    folder = forged(exports, tmp_path, "prototypical")
+    path = folder / json.loads((folder / "manifest.json").read_text())["files"][part]["name"]
+    path.rename(tmp_path / "elsewhere")
+    if how == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if how == "endless" else tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match=f"{path.name} cannot be read: it is"):
+        load(folder)
+
+
+def test_files_can_be_cut_off_while_it_answers(exports, tmp_path):
+    folder = forged(exports, tmp_path, "matching")
+    device = load(folder)
+    expected = device.predict(DATA.images[:3])
+    for path in folder.iterdir():
+        os.truncate(path, 0)
+    assert (device.predict(DATA.images[:3]) == expected).all()

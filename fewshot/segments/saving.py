@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def load(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | No
         manifest, paths = read_artifact(folder, "index")
         try:
             with of_file(folder, "restore it from a copy, or save again"):
-                _check_settings(manifest)
+                _check_settings(manifest, paths)
                 return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
         except (OSError, ArtifactError):
             if stamp(folder) == before and all(path.exists() for path in paths.values()):
@@ -138,7 +138,9 @@ def _is_finite(x: Tensor, *shapes: tuple[int, ...]) -> bool:
     return x.is_floating_point() and tuple(x.shape) in shapes and bool((x.abs() <= TOO_LARGE).all())
 
 
-def _check_settings(manifest: Mapping[str, Any]) -> None:
+def _check_settings(manifest: Mapping[str, Any], parts: Collection[str]) -> None:
+    if len({"base" in manifest, "delta" in manifest, KEYS in parts, CHANGES in parts}) != 1:
+        raise ValueError("it has keys without labels, or labels without keys")
     for name, ok in (
         ("metric", manifest["metric"] in METRICS),
         ("index", manifest["index"] in INDEXES),
