@@ -220,8 +220,11 @@ def open_regular(path: str | Path, *, follow: bool = False) -> BufferedReader:
     # Without O_NONBLOCK opening a pipe would wait for a writer, before anything can be checked.
     flags = ("O_RDONLY", "O_BINARY", "O_CLOEXEC", "O_NONBLOCK", *([] if follow else ["O_NOFOLLOW"]))
     handle = os.open(name, sum(getattr(os, flag, 0) for flag in flags))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
         os.close(handle)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         raise OSError(errno.EINVAL, "it is not a regular file", name)
     return os.fdopen(handle, "rb")
 

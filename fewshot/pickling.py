@@ -9,7 +9,11 @@ from fewshot._version import __version__
 
 
 class VersionedPickle:
-    """Mixin, first among the bases: a pickle of another version is read with a warning."""
+    """Mixin, first among the bases: a pickle of another version is read with a warning.
+
+    Whoever unpickles a file runs what it says, whatever this class does: never unpickle a stranger's. What ``save``
+    writes holds no pickle.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()

@@ -134,6 +134,8 @@ _PLAIN: dict[str, Any] = {
 def load_learner(path: str | Path) -> Learner:
     """Return the learner of a checkpoint that `MetaTrainer` wrote, as it was trained.
 
+    Of a stranger's file it takes a registered name, plain arguments and finite weights; nothing in it is executed.
+
     Parameters
     ----------
     path : path
@@ -142,7 +144,7 @@ def load_learner(path: str | Path) -> Learner:
     Raises
     ------
     ValueError
-        If the file is no checkpoint.
+        If the file is no checkpoint, is damaged, or gives the learner anything but plain arguments.
     UnknownNameError
         If its learner is not registered here.
 

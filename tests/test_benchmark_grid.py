@@ -1,10 +1,12 @@
 """Grids: what may stand in one, and what is said of a mistake."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from fewshot import Grid
+from fewshot.benchmark.grid import Backbone
 from fewshot.cli.bench_options import EXAMPLE
 
 GRIDS = sorted((Path(__file__).parents[1] / "benchmarks" / "grids").glob("*.toml"))
@@ -78,3 +80,21 @@ def test_the_grid_that_help_shows_can_be_read(tmp_path):
     grid = Grid.from_toml(tmp_path / "grid.toml")
     assert grid.backbones[1].train == {"n_episodes": 500}
     assert grid.learners[1].needs_base
+
+
+@pytest.mark.parametrize("what", ["backbone", "weights"])
+@pytest.mark.parametrize(
+    "address", ["hf-hub:x/y", "hf_hub:x/y", "local-dir:/x", "http://x.org/y", "s3://x/y", "file:///x"]
+)
+def test_a_grid_names_no_address(what, address):
+    with pytest.raises(ValueError, match=f"{what} is '{address}', an address; a grid takes"):
+        Backbone(**{"backbone": "conv4", "weights": "random", what: address})
+
+
+def test_a_grid_that_never_ends_is_refused(tmp_path):
+    (tmp_path / "deep.toml").write_text("x = " + "[" * 100_000)
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Grid.from_toml(tmp_path / "deep.toml")
+    with pytest.raises(ValueError, match=r"cannot be read \(it is not a regular file\)"):
+        Grid.from_toml(tmp_path / "pipe.toml")

@@ -1,14 +1,25 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fewshot import MatchingLearner, PrototypicalLearner, create_backbone, load_learner
+from fewshot import (
+    Embedder,
+    FEATLearner,
+    FewShotImageClassifier,
+    MatchingLearner,
+    PrototypicalLearner,
+    create_backbone,
+    load_learner,
+)
+from fewshot.backbones import spec_of
 from fewshot.embedding.checkpoint import FORMAT, Checkpoint
 from fewshot.randomness import seeded
 from fewshot.weights import save_weights
+from tests.forging import confined
 
 
 @pytest.fixture
@@ -92,3 +103,196 @@ def test_what_is_no_file_of_weights_is_told(make, reason, tmp_path):
     make(tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=reason):
         Checkpoint.open(tmp_path / "w.safetensors")
+
+
+# ---- what a stranger may have written ------------------------------------------------------------------------------
+
+FAR = {"url": "http://127.0.0.1:9/x.pth", "file": "/etc/passwd", "hf_hub_id": "x/y", "source": "hf-hub"}
+NETWORKS = [
+    {"pretrained": True},
+    {"pretrained": True, "pretrained_cfg": FAR, "cache_dir": "@FOLDER@/cache"},
+    {"pretrained": True, "pretrained_cfg_overlay": FAR},
+    {"pretrained_cfg": FAR},
+    {"pretrained_cfg": "x"},
+    {"pretrained_cfg_overlay": {"file": "/etc/passwd"}},
+    {"checkpoint_path": "/etc/passwd"},
+    {"checkpoint_path": ""},
+    {"cache_dir": "@FOLDER@/cache"},
+    {"features_only": True},
+    {"scriptable": True},
+    {"exportable": True},
+    {"no_jit": True},
+    {"pretrained_strict": False},
+    {"num_classes": 10**6},
+    {"hf_hub": "x"},
+    {"kwargs_filter": ["in_chans"]},
+    {"in_chans": -1},
+    {"in_chans": True},
+    {"in_chans": 1.0},
+    {"in_chans": "1"},
+    {"in_chans": 10**9},
+    {"in_chans": None},
+    {"in_chans": [1] * 1000},
+    {"width": 0},
+    {"width": 10**12},
+    {"width": 60_000},
+    {"img_size": 5000},
+    {"img_size": [28, {"x": 1}]},
+    {"img_size": []},
+    {"drop_rate": 2},
+    {"drop_rate": float("nan")},
+    {"act_layer": "../x"},
+    {"act_layer": "http://x.org"},
+    {"global_pool": {"x": 1}},
+    {"norm_layer": "os.system"},
+    {"block_fn": "eval"},
+    {"__class__": "x"},
+]
+NAMES = [
+    "hf-hub:timm/resnet18.a1_in1k",
+    "hf_hub:timm/resnet18.a1_in1k",
+    "local-dir:/tmp",
+    "timm/resnet18.a1_in1k",
+    "/etc/passwd",
+    "../conv4",
+    "./conv4",
+    "http://x.org/conv4",
+    "conv4\n",
+    "",
+    "conv4 ",
+    "a" * 1000,
+    None,
+    7,
+    ["conv4"],
+    {"name": "conv4"},
+]
+FORGED = [{"name": "conv4", "kwargs": kwargs} for kwargs in NETWORKS] + [{"name": n, "kwargs": {}} for n in NAMES]
+FORGED += ["conv4", ["conv4"], {"name": "conv4"}, {"kwargs": {}}, {"name": "conv4", "kwargs": [], "more": 1}, 3]
+
+
+def refused(folder, use):
+    """Return the sentence; nothing is reached, and nothing written outside of the folder."""
+    (folder / "in").mkdir(exist_ok=True)
+    with confined(folder / "in") as reached, pytest.raises(ValueError, match=r".") as caught:
+        use()
+    assert reached == []
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("backbone", FORGED, ids=range(len(FORGED)))
+def test_a_network_is_built_from_a_plain_name_and_plain_arguments_alone(backbone, path, tmp_path):
+    said = json.loads(json.dumps(backbone).replace("@FOLDER@", str(tmp_path / "chosen")))
+    changed(path, backbone=said)
+    assert "does not hold the weights" in refused(tmp_path, lambda: Checkpoint.open(path).network())
+    refused(tmp_path, lambda: Embedder(path, progress=False).transform([np.zeros((28, 28), np.uint8)]))
+    assert not (tmp_path / "chosen").exists()
+
+
+LEARNED = [
+    {"name": "os.system", "params": {}},
+    {"name": "fewshot.learners.matching:MatchingLearner", "params": {}},
+    {"name": "../matching", "params": {}},
+    {"name": "", "params": {}},
+    {"name": None, "params": {}},
+    {"name": ["matching"], "params": {}},
+    {"name": "matching", "params": {"path": "/etc/passwd"}},
+    {"name": "matching", "params": {"metric": "http://x.org"}},
+    {"name": "matching", "params": {"metric": ["cosine"]}},
+    {"name": "matching", "params": {"temperature": True}},
+    {"name": "matching", "params": {"temperature": "0.1"}},
+    {"name": "matching", "params": {"temperature": float("nan")}},
+    {"name": "matching", "params": {"temperature": 1e308}},
+    {"name": "matching", "params": {"max_support": 1.5}},
+    {"name": "matching", "params": {"max_support": 10**30}},
+    {"name": "matching", "params": {"self": 1}},
+    {"name": "matching", "params": []},
+    {"name": "matching", "params": {}, "module": "os"},
+    {"name": "feat", "params": {"d": 10**6}},
+    {"name": "relation", "params": {"d": 64, "hidden": 10**9}},
+    {"name": "soft-k-means", "params": {"n_iterations": 10**9}},
+    {"name": "multi-prototypical", "params": {"n_prototypes": 10**9}},
+    {"name": "simpleshot", "params": {"normalization": "CL2N", "center": "x"}},
+    {"name": "simpleshot", "params": {"normalization": "CL2N", "center": [[1.0]]}},
+    "matching",
+    None,
+]
+
+
+@pytest.mark.parametrize("learner", LEARNED, ids=range(len(LEARNED)))
+def test_a_learner_is_built_from_a_registered_name_and_plain_arguments_alone(learner, path, tmp_path):
+    changed(path, learner=learner)
+    refused(tmp_path, lambda: load_learner(path))
+
+
+PREPARED = [
+    {"height": 10**9},
+    {"width": True},
+    {"channels": 10**6},
+    {"channels": 1.0},
+    {"mean": [float("inf")]},
+    {"std": [0.0]},
+    {"std": ["1"]},
+    {"interpolation": "../x"},
+    {"crop_pct": 1e-300},
+    {"background": [-1, 0, 0]},
+    {"background": [0.5, 0, 0]},
+    {"max_pixels": -1},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize("values", PREPARED, ids=range(len(PREPARED)))
+def test_a_preprocessing_is_in_range(values, path, tmp_path):
+    good = Checkpoint.open(path).preprocessing.to_dict()
+    changed(path, preprocessing={**good, **values})
+    assert "what it says of itself cannot be read" in refused(tmp_path, lambda: Checkpoint.open(path))
+
+
+@pytest.mark.parametrize(
+    "training", [{"classes": [[1]]}, {"classes": "x"}, {"images": [{}]}, {"began": []}, [1], "x", 3]
+)
+def test_what_it_says_of_its_training_is_of_the_types_that_are_written(training, path, tmp_path):
+    changed(path, training=training)
+    assert "what it says of itself cannot be read" in refused(tmp_path, lambda: Checkpoint.open(path))
+
+
+def test_weights_that_are_not_finite_make_no_learner(tmp_path):
+    learner = FEATLearner(d=64)
+    nn.init.constant_(learner.norm.weight, float("nan"))
+    save_weights(tmp_path / "w.safetensors", create_backbone("conv4"), learner)
+    assert "is not finite" in refused(tmp_path, lambda: load_learner(tmp_path / "w.safetensors"))
+
+
+def test_no_flipped_bit_is_used(path):
+    """One of each byte of the header, and of some of the weights."""
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*range(0, header, 7), *rng.integers(header, len(whole), 40)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"best\.safetensors"):
+            Checkpoint.open(path)
+
+
+def test_a_checkpoint_of_before_has_no_digest_and_is_used(path):
+    changed(path)
+    assert b"sha256" not in path.read_bytes()[:2000]
+    assert Checkpoint.open(path).network().num_features == 64
+
+
+def test_a_network_with_arguments_that_no_file_may_give_is_told_so_when_it_is_saved(tmp_path):
+    network = create_backbone("conv4", pretrained_cfg_overlay={"crop_pct": 1.0})
+    assert spec_of(network) is None
+    save_weights(tmp_path / "w.safetensors", network, PrototypicalLearner())
+    with pytest.raises(ValueError, match="was trained with a network made by hand"):
+        Checkpoint.open(tmp_path / "w.safetensors")
+    model = FewShotImageClassifier(network, progress=False).fit(np.zeros((2, 28, 28, 3), np.uint8), ["a", "b"])
+    with pytest.raises(ValueError, match="pretrained_cfg_overlay=.* is not one that a file may give.*'reference'"):
+        model.save(tmp_path / "model")
+
+
+def test_tuples_come_back_as_tuples(tmp_path):
+    save_weights(tmp_path / "w.safetensors", create_backbone("resnet12", widths=(8, 8, 8, 8)), PrototypicalLearner())
+    assert Checkpoint.open(tmp_path / "w.safetensors").network().num_features == 8

@@ -256,3 +256,103 @@ def test_a_manifest_nested_without_end_is_refused(saved, tmp_path):
     body = json.dumps(manifest_of(folder))[:-1] + ', "x": ' + "[" * 200_000 + "]" * 200_000
     seal(folder, {}, body.encode())
     refused(folder, tmp_path, "nested too deeply")
+
+
+# ---- a network that the folder only names --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """Save a classifier that names its network."""
+    model = FewShotImageClassifier("tf_efficientnet_lite0", img_size=32, progress=False)
+    folder = tmp_path_factory.mktemp("named") / "model"
+    model.fit(DATA.images[:40], DATA.labels[:40]).save(folder, weights="reference")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"backbone": "hf-hub:timm/resnet18.a1_in1k"},
+        {"backbone": "hf_hub:x/y", "pretrained": True},
+        {"backbone": "local-dir:/tmp"},
+        {"backbone": "timm/resnet18"},
+        {"backbone": "/etc/passwd"},
+        {"backbone": "../x.safetensors"},
+        {"backbone": "x.safetensors"},
+        {"backbone": "http://x.org/x"},
+        {"backbone": "resnet81"},
+        {"backbone": None},
+        {"backbone": ["conv4"]},
+        {"weights": "/etc/passwd"},
+        {"weights": "http://x.org/x.pth"},
+        {"weights": "random"},
+        {"weights": True},
+        {"pretrained": 1},
+        {"pretrained": "True"},
+        {"img_size": -1},
+        {"img_size": 10**9},
+        {"img_size": [32]},
+        {"img_size": True},
+        {"cache": "/tmp/chosen/by/the/stranger"},
+        {"device": "cuda"},
+        {"pretrained_cfg": {}},
+        {"weights": "offline", "pretrained": True},
+        {"given": "x"},
+    ],
+)
+def test_a_network_is_found_by_a_plain_name_alone(source, named, tmp_path):
+    folder = copied(named, tmp_path / "forged")
+    manifest = manifest_of(folder)
+    seal(folder, {**manifest, "source": {**manifest["source"], **source}})
+    refused(folder, tmp_path)
+
+
+def test_weights_of_the_hub_are_not_fetched_when_a_folder_is_loaded(named, tmp_path, monkeypatch):
+    folder = copied(named, tmp_path / "forged")
+    manifest = manifest_of(folder)
+    source = {"backbone": "resnet18.a1_in1k", "weights": None, "pretrained": True, "img_size": 32}
+    seal(folder, {**manifest, "source": source})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    refused(folder, tmp_path, r"loading a classifier fetches nothing; fetch them once yourself, Embedder\('resnet18")
+
+
+def test_weights_that_were_fetched_before_are_read_without_asking_the_hub(tmp_path, monkeypatch):
+    """A stand-in for a file of the hub, in the place where it would be."""
+    import huggingface_hub
+    from safetensors.torch import save_file
+
+    network = create_backbone("test_resnet", seed=5)
+    path = tmp_path / "model.safetensors"
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda repo, file: str(tmp_path / file) * (path.name == file)
+    )
+    embedder = Embedder("test_resnet.r160_in1k", pretrained=True, progress=False)
+    model = FewShotImageClassifier(embedder, progress=False).fit(DATA.images[:20], DATA.labels[:20])
+    model.save(tmp_path / "model", weights="reference")
+    assert refused_or_right(tmp_path / "model", tmp_path) is None
+
+
+def test_the_folder_may_be_cut_off_or_removed_after_it_was_loaded(saved, tmp_path):
+    for name in ("prototypical", "matching", "feat"):
+        folder = copied(saved(name), tmp_path / name)
+        model = FewShotImageClassifier.load(folder, device="cpu")
+        expected = model.predict_proba(QUERIES)
+        for path in folder.iterdir():
+            os.truncate(path, 0)
+        np.testing.assert_array_equal(model.predict_proba(QUERIES), expected)
+        model.partial_fit(QUERIES[:1], ["new"]).save(tmp_path / f"{name} again")
+        assert "new" in FewShotImageClassifier.load(tmp_path / f"{name} again").classes_
+
+
+@pytest.mark.parametrize(
+    "params", [{"cache": "@FOLDER@"}, {"device": "cuda"}, {"weights": "x"}, {"backbone": "resnet18"}]
+)
+def test_no_parameter_but_those_that_are_saved_is_taken(params, saved, tmp_path):
+    folder = copied(saved("prototypical"), tmp_path / "forged")
+    manifest = manifest_of(folder)
+    chosen = {name: value.replace("@FOLDER@", str(tmp_path / "chosen")) for name, value in params.items()}
+    seal(folder, {**manifest, "params": {**manifest["params"], **chosen}})
+    refused(folder, tmp_path, "its parameters are")
+    assert not (tmp_path / "chosen").exists()

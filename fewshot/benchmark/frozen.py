@@ -12,7 +12,11 @@ from fewshot._version import __version__
 from fewshot.benchmark.grid import Grid
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import make_sampler
-from fewshot.files import write_text
+from fewshot.content import parse_json
+from fewshot.files import read_regular, write_text
+
+#: A file of frozen episodes is no larger.
+MOST_BYTES = 1 << 28
 
 
 def freeze(grid: Grid, data: Sequence[Measured]) -> dict[str, Any]:
@@ -35,11 +39,17 @@ def check_frozen(found: dict[str, Any], path: str | Path, *, all_of_them: bool =
         If the file is none, or holds others; the message says where they part.
     """
     try:
-        _compare(found, json.loads(Path(path).read_text(encoding="utf-8"))["datasets"], path, all_of_them)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} holds no frozen episodes ({error}); expected an episodes.json of another run"
-        ) from None
+        wanted = parse_json(read_regular(path, MOST_BYTES, follow=True))["datasets"]
+    except (OSError, ValueError, KeyError) as error:
+        raise _none(path, error) from None
+    try:
+        _compare(found, wanted, path, all_of_them)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _none(path, error) from None
+
+
+def _none(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} holds no frozen episodes ({error}); expected an episodes.json of another run")
 
 
 def _compare(found: dict[str, Any], wanted: dict[str, Any], path: str | Path, all_of_them: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from fewshot.errors import UnknownNameError
+from fewshot.files import open_regular
 from fewshot.training.config import TrainConfig
 
+#: What would be fetched from where it says.
+_ADDRESS = re.compile(r"[\w-]{2,}:", re.ASCII)
 #: Kinds of episodes.
 SAMPLERS = ("fixed", "varied")
 #: A backbone that embeds nothing: the pixels themselves.
@@ -89,6 +93,9 @@ class Backbone:
         _check_texts(
             self, "backbone", "name", "train_on", "learner", *(["weights"] if self.weights is not None else [])
         )
+        for what in ("backbone", "weights"):
+            if (address := getattr(self, what)) and _ADDRESS.match(address):
+                raise ValueError(f"{what} is {address!r:.60}, an address; a grid takes timm's names and local files")
         trained = f" trained on {Path(self.train_on).stem}" if self.train_on else ""
         object.__setattr__(self, "name", self.name or Path(self.backbone).name + trained)
         if self.train_on and (self.weights or self.pretrained or self.img_size):
@@ -198,15 +205,20 @@ class Grid:
     def from_toml(cls, path: str | Path) -> Self:
         """Read a grid.
 
+        A grid says which files are read, and with ``pretrained = true`` that timm's hub is asked for weights of a
+        network by its name: read a stranger's grid before you run it. It cannot name another address.
+
         Raises
         ------
         ValueError
             If there is no such file, it is no TOML, or something in it cannot be meant; the message says what.
         """
         try:
-            with Path(path).open("rb") as file:
+            with open_regular(path, follow=True) as file:
                 values = tomllib.load(file)
             return cls.from_dict(values)
+        except RecursionError:
+            raise ValueError(f"{path}: its tables are nested too deeply") from None
         except FileNotFoundError:
             raise ValueError(f"{path} is not there; expected a grid, a TOML file") from None
         except OSError as error:

@@ -390,6 +390,10 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     def load(cls, folder: str | Path, *, device: str = "auto", embedder: Any = None) -> Self:
         """Return a classifier that `save` has written; it answers as it did, up to float32 rounding on other machines.
 
+        The folder may come from a stranger: whatever it holds, loading it runs none of its code, fetches nothing, and
+        reads and writes no other files. It can answer wrongly, though, and takes memory and time as its size: digests
+        show damage, and are no signature. All of it is read into memory, so the folder may change afterwards.
+
         Parameters
         ----------
         folder : path
@@ -402,6 +406,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         Raises
         ------
         ArtifactError
-            If the folder is none of these, damaged, or written by a newer version, or the embedder is another.
+            If the folder is none of these, damaged, holds what no classifier has, or was written by a newer version;
+            if the embedder is another, or the weights that it only names are not on this machine.
         """
         return saving.load(cls, folder, device, embedder)

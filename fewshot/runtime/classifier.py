@@ -219,7 +219,9 @@ def _refuse_not_finite(embeddings: NDArray[np.floating], read: NDArray[np.bool_]
 def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     """Return the classifier of a folder that `fewshot.export` or `RuntimeClassifier.save` has written.
 
-    Every byte is verified before it is used.
+    Every byte is verified before it is used. The folder may come from a stranger: its network may have only the
+    operators that an export writes, and nothing in it runs code, or reads or writes other files. It can answer wrongly,
+    though, and takes memory and time: digests show damage, and are no signature.
 
     Parameters
     ----------
