@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,7 @@ from fewshot._version import __version__
 from fewshot.content import is_whole, of_file, parse_json
 from fewshot.errors import ArtifactError
 from fewshot.files import PARTIAL, digest, open_regular, partial_beside, read_regular, replacing, sync, take_access
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from fewshot.writers import LOCK, locked
 
 MANIFEST = "manifest.json"
 KINDS = ("classifier", "index", "export")
@@ -32,6 +28,8 @@ KINDS = ("classifier", "index", "export")
 _MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot.export()"}
 #: What stands for the content of a file, if that is known, and what writes it.
 Part = tuple[str | None, Callable[[Path], object]]
+#: The digest of what a folder, by its full path, was known to hold.
+Versions = Mapping[str, str]
 #: Raised when older versions could not read what is written.
 FORMAT = 2
 _BEGIN = b'{"format": '
@@ -42,7 +40,7 @@ _SUFFIXES = "safetensors|faiss|onnx|json|npz"
 _NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
 #: Those, and what a writer of them that was killed left; hidden files of others are neither.
 _DATA_FILE = re.compile(
-    rf"{_NAME.pattern}|\.(({_PARTS})(-[0-9a-f]{{16}})?\.({_SUFFIXES})|manifest\.json){PARTIAL}|\.tmp\w{{6}}"
+    rf"{_NAME.pattern}|{re.escape(LOCK)}|\.(({_PARTS})(-[0-9a-f]{{16}})?\.({_SUFFIXES})|manifest\.json){PARTIAL}|\.tmp\w{{6}}"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: A manifest is no larger; one of a million labels has some 20 MB.
@@ -51,9 +49,57 @@ MOST_BYTES = 1 << 30
 _STALE_SECONDS = 3600
 
 
+@contextmanager
+def writing(folder: str | Path, kind: str) -> Iterator[None]:
+    """Be the only writer of an artifact for the time of a block: what is read in it is there until it is written.
+
+    Parameters
+    ----------
+    folder : path
+        Made if needed; must be empty or hold an artifact of this kind.
+    kind : {"classifier", "index", "export"}
+        What it is.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder holds something else.
+    InUseError
+        If somebody else holds it for longer than a minute.
+    """
+    folder, made = Path(folder), False
+    with ExitStack() as lock:
+        while True:
+            if folder.exists():
+                _files_of(folder, kind)  # no lock is left among the files of others
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                sync(folder.absolute().parent)
+                made = True
+            try:
+                lock.enter_context(locked(folder))
+                break
+            except FileNotFoundError:
+                if folder.exists():
+                    raise  # else whoever made it has failed and removed it
+        try:
+            yield
+        except BaseException:
+            lock.close()
+            if made:
+                with suppress(OSError):  # somebody else writes there
+                    folder.rmdir()
+            raise
+
+
 def write_artifact(
-    folder: str | Path, kind: str, content: Mapping[str, Any], parts: Mapping[str, Part], caches: Mapping[str, Part]
-) -> None:
+    folder: str | Path,
+    kind: str,
+    content: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    caches: Mapping[str, Part],
+    known: Versions | None = None,
+) -> Versions:
     """Write an artifact, or replace the one that is there.
 
     Parameters
@@ -70,32 +116,41 @@ def write_artifact(
         without a suffix is that of a safetensors file.
     caches : mapping of str to (key, write)
         The same for files, in a form of their own, that can be made of the others again; a name ends in ``.faiss``.
+    known : mapping of folder to digest, optional
+        The versions that the writer has read or written; a folder that holds another one now is not replaced.
+
+    Returns
+    -------
+    dict of folder to digest
+        `known`, and what was written.
 
     Raises
     ------
     ArtifactError
-        If the folder holds something else.
+        If the folder holds something else, or another version than the one that is known.
+    InUseError
+        If somebody else holds it for longer than a minute.
     OSError
         If it cannot be written; what was there is untouched.
     """
     folder = Path(folder)
-    if not folder.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        sync(folder.absolute().parent)
-    with _only_writer(folder):
-        old = _files_of(folder, kind)
+    with writing(folder, kind):
+        old, known = _files_of(folder, kind), known or {}
+        _refuse_changed(folder, kind, known)
         files, cached = (
             {name: _write_part(folder, name, key, write, old) for name, (key, write) in some.items()}
             for some in (parts, caches)
         )
         facts = {"format": FORMAT, "version": __version__, "kind": kind, **content, "files": files, "caches": cached}
         body = json.dumps(facts)[:-1].encode()
+        version = hashlib.sha256(body).hexdigest()
         sync(folder)  # the names of the files, before there is a manifest that names them
         with replacing(folder / MANIFEST) as partial:
-            partial.write_bytes(body + f', "digest": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode())
+            partial.write_bytes(body + f', "digest": "{version}"}}\n'.encode())
             sync(partial)
         sync(folder)
         _sweep(folder, {entry["name"] for entry in (*files.values(), *cached.values())})
+    return {**known, os.path.realpath(folder): version}
 
 
 def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -128,6 +183,24 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
         return manifest, paths
 
 
+def version_of(folder: str | Path) -> str | None:
+    """Return the digest that stands for all that an artifact holds; None where there is no whole manifest."""
+    with suppress(OSError, ValueError):
+        manifest = _whole(read_regular(Path(folder) / MANIFEST, MOST_BYTES))
+        return None if manifest is None else str(manifest["digest"])
+    return None
+
+
+def _refuse_changed(folder: Path, kind: str, known: Versions) -> None:
+    """Refuse to replace what the writer has never seen."""
+    mine, there = known.get(os.path.realpath(folder)), version_of(folder)
+    if mine is not None and there is not None and mine != there:
+        raise ArtifactError(
+            f"{folder} has changed since this {kind} was loaded from it or saved to it, and saving would undo that: "
+            "load it again and repeat what was done since, or call save with overwrite=True"
+        )
+
+
 def stamp(folder: str | Path) -> tuple[int, int] | None:
     """Return what changes each time that a folder is written, also to what it held before.
 
@@ -138,27 +211,6 @@ def stamp(folder: str | Path) -> tuple[int, int] | None:
         found = (Path(folder) / MANIFEST).stat()
         return found.st_ino, found.st_mtime_ns
     return None
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Let one writer at a time into a folder: one would sweep away what another has just written.
-
-    The lock is on the folder itself and ends with its process. Where there is none (Windows, some network drives)
-    writers must not meet.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)  # closing would not do: a child forked meanwhile has it open, too
-        os.close(handle)
 
 
 def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
@@ -289,7 +341,7 @@ def _sweep(folder: Path, keep: set[str]) -> None:
         if not _DATA_FILE.fullmatch(path.name) or path.name in keep:
             continue
         with suppress(OSError):  # the new content stands already
-            if not path.name.startswith(".") or now - path.stat().st_mtime > _STALE_SECONDS:
+            if path.name != LOCK and (not path.name.startswith(".") or now - path.stat().st_mtime > _STALE_SECONDS):
                 path.unlink(missing_ok=True)
 
 

@@ -160,6 +160,30 @@ class ArtifactError(FewshotError):
     """A saved classifier cannot be used: it is damaged, incomplete, newer than this version, or of other weights."""
 
 
+class InUseError(FewshotError):
+    """A folder is being written by somebody else, who did not finish in time; nothing was written.
+
+    Parameters
+    ----------
+    folder : path
+        Which.
+    holder : str
+        Who writes there, as far as it is known.
+
+    Examples
+    --------
+    >>> print(InUseError("model", "process 42 (fewshot add model)"))
+    model is locked by process 42 (fewshot add model); nothing was written: try again when that has ended
+    """
+
+    def __init__(self, folder: object, holder: str) -> None:
+        super().__init__(f"{folder} is locked by {holder}; nothing was written: try again when that has ended")
+        self.folder, self.holder = folder, holder
+
+    def __reduce__(self) -> tuple[type, tuple[object, str]]:
+        return type(self), (self.folder, self.holder)
+
+
 class DownloadError(FewshotError):
     """Weights or data could not be fetched from where they are published."""
 

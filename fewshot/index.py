@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fewshot.approximate import Choice
+from fewshot.artifact import Versions, writing
 from fewshot.checks import check_k, check_labels, check_values
 from fewshot.conversion.values import as_values
 from fewshot.errors import UnknownNameError
@@ -69,6 +71,7 @@ class PrototypeIndex:
         self.metric, self.index, self.recall = metric, index, float(recall)
         self._segments: Segments | None = None
         self._next = 0
+        self._versions: Versions = {}
 
     def __len__(self) -> int:
         return 0 if self._segments is None else self._segments.state.n_alive
@@ -83,7 +86,7 @@ class PrototypeIndex:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         alive = state.pop("_alive")
-        self.__dict__.update(state, _segments=None)
+        self.__dict__.update({"_versions": {}, **state}, _segments=None)
         if alive is not None:
             self._segments = self._begin(*alive)
 
@@ -152,21 +155,27 @@ class PrototypeIndex:
             segments.remove(gone)
         return self
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the index to a folder, or replace the one that is there, as a whole: a crash leaves the old or the new.
 
         Keys are written once: saving again after some were added or removed writes those, unless parts were merged.
-        What FAISS has built for many keys is kept in a file of its own, so that it need not be built again.
+        What FAISS has built for many keys is kept in a file of its own, so that it need not be built again. Writers of
+        one folder, threads and processes, follow each other.
 
         Parameters
         ----------
         folder : path
             Made if needed; must be empty or hold a saved index.
+        overwrite : bool, default=False
+            Whether to replace the folder also where somebody else has written it since this index was loaded from it or
+            last saved to it. An index that has never been there replaces what is there in any case.
 
         Raises
         ------
         ArtifactError
-            If the folder holds something else.
+            If the folder holds something else, or has changed meanwhile.
+        InUseError
+            If somebody else is writing it for longer than a minute.
         ValueError
             If labels are of a type that JSON cannot hold.
         OSError
@@ -180,10 +189,12 @@ class PrototypeIndex:
         >>> PrototypeIndex.load(folder).add([[1.0, 1.0]], ["c"]).search([[0.0, 2.0]], k=3)[0].tolist()
         [['b', 'c', 'a']]
         """
-        state = None if self._segments is None else self._segments.state
         settings = {name: getattr(self, name) for name in ("metric", "index", "recall")}
-        # The next number is read after the state, and only rises: no key that is added later gets one that is taken.
-        saving.save(state, {**settings, "next": self._next}, folder)
+        with writing(folder, "index"):  # so that of two threads the later one writes what both have added
+            state = None if self._segments is None else self._segments.state
+            # The next number is read after the state, and only rises: no key added later gets one that is taken.
+            content, known = {**settings, "next": self._next}, {} if overwrite else self._versions
+            self._versions = {**self._versions, **saving.save(state, content, folder, known)}
 
     @classmethod
     def load(cls, folder: str | Path, cache: bool = True) -> PrototypeIndex:
@@ -213,6 +224,7 @@ class PrototypeIndex:
         content, segments = saving.load(folder, cache)
         index = cls(content["metric"], content["index"], content["recall"])
         index._segments, index._next = segments, content["next"]
+        index._versions = {os.path.realpath(folder): content["digest"]}
         return index
 
     def report(self) -> Choice:

@@ -32,6 +32,7 @@ FLOORS = [
         "unknown",
         "vectors",
         "waiting",
+        "writers",
     },
     {
         "approximate",

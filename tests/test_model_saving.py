@@ -166,7 +166,7 @@ def test_a_reader_gets_a_whole_classifier_while_another_saves(model, tmp_path):
     def keep_saving():
         while not stop.is_set():
             for one in (other, model):
-                one.save(tmp_path / "model")
+                one.save(tmp_path / "model", overwrite=True)
 
     writer = threading.Thread(target=keep_saving)
     writer.start()
@@ -189,7 +189,7 @@ def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_
         calls.append(path)
         if len(calls) == 1:
             for one in (other, model):
-                one.save(tmp_path / "model")
+                one.save(tmp_path / "model", overwrite=True)
             raise error(path)
         return read(path, *rest)
 

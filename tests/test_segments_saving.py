@@ -175,9 +175,9 @@ def test_automatic_labels_stay_apart_when_keys_come_while_it_is_saved(tmp_path, 
     index = PrototypeIndex().add(KEYS[:10])
     from fewshot.segments import saving
 
-    def save_late(state, content, folder):
+    def save_late(state, content, *rest):
         index.add(KEYS[10:11])  # another thread, just then
-        return save(state, content, folder)
+        return save(state, content, *rest)
 
     save = saving.save
     monkeypatch.setattr(saving, "save", save_late)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 
-from fewshot.artifact import is_artifact
-from fewshot.cli.models import as_label, list_paths, load, n_classes, n_images, quoted
+from fewshot.artifact import writing
+from fewshot.cli.models import (
+    as_label,
+    changing,
+    list_paths,
+    load,
+    n_classes,
+    n_images,
+    quoted,
+    refuse_existing,
+)
 from fewshot.cli.terminal import say
 from fewshot.model.image_classifier import FewShotImageClassifier
 
@@ -13,42 +23,60 @@ from fewshot.model.image_classifier import FewShotImageClassifier
 def remove(options: argparse.Namespace) -> int:
     """Remove a class, or some of its images."""
     model = load(options)
-    label = as_label(model, options.label)
     if options.images is None:
-        model.remove_class(label).save(options.dir)
+        with changing(options, model) as model:
+            model.remove_class(as_label(model, options.label))
         say(f"{quoted(options.label)} is removed; {n_classes(len(model.classes_))} left")
         return 0
-    before = int(model.n_support_.sum())
-    support = model.support_
-    known = set() if support is None else {support.ids[place] for place in support.places(label)}
-    if set(options.images) <= known:
-        model.remove_support(options.images)  # by name: the files may be gone
-    else:
+    prepared = None
+    if not _are_known(model, options):
         paths = list_paths(options.images)
-        model.remove(paths, [label] * len(paths))
-    model.save(options.dir)
+        prepared = model.prepare_removal(paths, [as_label(model, options.label)] * len(paths))
+    with changing(options, model) as model:
+        before = int(model.n_support_.sum())
+        if prepared is None:
+            model.remove_support(options.images)  # by name: the files may be gone
+        else:
+            model.unlearn(prepared)
     gone = before - int(model.n_support_.sum())
     say(f"{n_images(gone)} of {quoted(options.label)} removed; {n_classes(len(model.classes_))} left")
     return 0
 
 
+def _are_known(model: FewShotImageClassifier, options: argparse.Namespace) -> bool:
+    """Whether all images are named as they were learned."""
+    support = model.support_
+    if support is None:
+        return False
+    return set(options.images) <= {support.ids[place] for place in support.places(as_label(model, options.label))}
+
+
 def rename(options: argparse.Namespace) -> int:
     """Give a class another label."""
-    model = load(options)
-    model.rename_class(as_label(model, options.label), as_label(model, options.new)).save(options.dir)
+    with changing(options, load(options)) as model:
+        model.rename_class(as_label(model, options.label), as_label(model, options.new))
     say(f"{quoted(options.label)} is called {quoted(options.new)} now")
     return 0
 
 
 def merge(options: argparse.Namespace) -> int:
     """Join what several classifiers know."""
-    if options.out is not None and is_artifact(options.out) and not options.force:
-        raise ValueError(f"{options.out} holds a classifier already; give --force to replace it, or another --out")
+    refuse_existing(options)
     model = load(options)
-    for other in options.others:
-        model.merge(FewShotImageClassifier.load(other, device=options.device))
-    out = options.out or options.dir
-    model.save(out)
+    others = [FewShotImageClassifier.load(other, device=options.device) for other in options.others]
+    if options.out is None or os.path.realpath(options.out) == os.path.realpath(options.dir):
+        with changing(options, model) as model:
+            _merge(model, others)
+    else:
+        _merge(model, others)
+        with writing(options.out, "classifier"):
+            refuse_existing(options)  # somebody else may have been quicker
+            model.save(options.out, overwrite=True)
     n = int(model.n_support_.sum())
-    say(f"{n_classes(len(model.classes_))} from {n_images(n)}; written to {out}")
+    say(f"{n_classes(len(model.classes_))} from {n_images(n)}; written to {options.out or options.dir}")
     return 0
+
+
+def _merge(model: FewShotImageClassifier, others: list[FewShotImageClassifier]) -> None:
+    for other in others:
+        model.merge(other)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fewshot.artifact import is_artifact, size_of
+from fewshot.artifact import is_artifact, size_of, writing
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import complain, put, say
 from fewshot.data.images import LabeledImages
@@ -23,15 +26,16 @@ from fewshot.text import printable
 
 def fit(options: argparse.Namespace) -> int:
     """Learn the classes of a folder and write the classifier."""
-    if is_artifact(options.out) and not options.force:
-        raise ValueError(f"{options.out} holds a classifier already; give --force to replace it, or another --out")
+    refuse_existing(options)
     embedder = make_embedder(options)
     _ = embedder.network  # what is wrong with it is an error before a folder of images is looked through
     on_error = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error)
     data, start = LabeledImages.open(options.folder, options.split), time.perf_counter()
     model.fit(data)
-    model.save(options.out, weights="reference" if options.reference else "embed")
+    with writing(options.out, "classifier"):
+        refuse_existing(options)  # somebody else may have been quicker
+        model.save(options.out, weights="reference" if options.reference else "embed")
     n = int(model.n_support_.sum())
     one = "one class only: every image will be answered with it until another is added (fewshot add)"
     say(
@@ -45,12 +49,14 @@ def fit(options: argparse.Namespace) -> int:
 def add(options: argparse.Namespace) -> int:
     """Add images of a class."""
     model = load(options)
-    label = as_label(model, options.label)
     paths = list_paths(options.images)
-    known, start = label in model.classes_.tolist(), time.perf_counter()
-    model.partial_fit(paths, [label] * len(paths))
-    seconds = time.perf_counter() - start
-    model.save(options.dir)
+    start = time.perf_counter()
+    prepared = model.prepare(paths, [as_label(model, options.label)] * len(paths))
+    with changing(options, model) as model:
+        label = as_label(model, options.label)
+        known = label in model.classes_.tolist()
+        model.learn(replace(prepared, labels=[label] * len(prepared.labels)))
+        seconds = time.perf_counter() - start
     n = int(model.n_support_[model.classes_.tolist().index(label)])
     new = f"has {n_images(n)} now" if known else "is a new class"
     learned = f"learned {n_images(len(paths))} in {1000 * seconds:.0f} ms"
@@ -139,6 +145,24 @@ def load(options: argparse.Namespace) -> FewShotImageClassifier:
     model = FewShotImageClassifier.load(options.dir, device=options.device)
     model.embedder_.set_params(progress=not options.quiet)
     return model
+
+
+@contextmanager
+def changing(options: argparse.Namespace, model: FewShotImageClassifier) -> Iterator[FewShotImageClassifier]:
+    """Give the classifier in DIR as it is now, and save what becomes of it, while nobody else writes there.
+
+    `model` is what was loaded earlier. Where another command has changed the folder meanwhile, it is loaded again.
+    """
+    with writing(options.dir, "classifier"):
+        now = model if model.is_saved_in(options.dir) else load(options)
+        yield now
+        now.save(options.dir)
+
+
+def refuse_existing(options: argparse.Namespace) -> None:
+    """Refuse to replace a classifier in --out without --force."""
+    if options.out is not None and is_artifact(options.out) and not options.force:
+        raise ValueError(f"{options.out} holds a classifier already; give --force to replace it, or another --out")
 
 
 def list_paths(given: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fewshot.cli.models import load, n_images
+from fewshot.cli.models import changing, load, n_images
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
 from fewshot.data.images import LabeledImages
@@ -16,10 +16,12 @@ def calibrate(options: argparse.Namespace) -> int:
     """Calibrate a classifier on held-out classes."""
     model = load(options)
     data = LabeledImages.open(options.data, options.split)
-    model.calibrate(data, false_accept_rate=options.false_accepts / 100, n_episodes=options.episodes, seed=options.seed)
+    held_out = model.prepare_held_out(data)
+    settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
+    with changing(options, model) as model:
+        model.calibrate_by(held_out, **settings).set_params(reject=None if options.keep_answering else "auto")
     found = model.calibration_
     interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
-    model.set_params(reject=None if options.keep_answering else "auto").save(options.dir)
     if options.report:
         write_calibration(options.report, found)
     say(

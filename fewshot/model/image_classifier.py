@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from fewshot.artifact import Versions, version_of, writing
 from fewshot.classifier import FewShotClassifier
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
@@ -92,6 +94,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     _stored = "embed"
     #: All that was learned, replaced as a whole: whoever reads it once sees one moment.
     _learned: Learned | None = None
+    #: Which versions of which folders it was loaded from, or saved to.
+    _versions: Versions = {}  # noqa: RUF012
 
     def __init__(
         self,
@@ -357,11 +361,11 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         # Without a warning: each unreadable query is answered "unknown", which is what was asked for.
         return self.embedder_.embed(X, thumbnails=thumbnails, on_error=on_unread(on_error or self.on_error))
 
-    def save(self, folder: str | Path, *, weights: str | None = None) -> None:
+    def save(self, folder: str | Path, *, weights: str | None = None, overwrite: bool = False) -> None:
         """Write the classifier to a folder of JSON and safetensors, or replace the one that is there.
 
         Weights, preprocessing, statistics, labels and kept support are all in it. The folder is replaced in one step:
-        a failure leaves what was there.
+        a failure leaves what was there. Writers of one folder, threads and processes, follow each other.
 
         Parameters
         ----------
@@ -369,22 +373,46 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             New, empty, or one that `save` has written.
         weights : {"embed", "reference"}, optional
             Whether the network's weights are written, or only the name of the pretrained backbone and the hash of its
-            weights, which must then be found where the folder is loaded; an embedder of one's own is given to `load`.
-            By default as it was loaded, else ``embed``, and of an `OwnEmbedder`, which has none, ``reference``.
+            weights, which must then be found where the folder is loaded; a custom embedder is given to `load`. By
+            default as it was loaded, else ``embed``, and of an `OwnEmbedder`, which has none, ``reference``.
+        overwrite : bool, default=False
+            Whether to replace the folder also where somebody else has written it since this classifier was loaded from
+            it or last saved to it. A classifier that has never been there replaces what is there in any case.
 
         Raises
         ------
         ArtifactError
-            If the folder holds something else.
+            If the folder holds something else, or has changed meanwhile.
+        InUseError
+            If somebody else is writing it for longer than a minute.
         ValueError
             If the network was made by hand, so that no file can say how to build it, or its weights are to be found
             by a name that they have not.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from fewshot import Embedder, FewShotImageClassifier, digits
+        >>> data, folder = digits(), tempfile.mkdtemp()
+        >>> model = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=28))
+        >>> model.fit(data.images[:5], data.labels[:5]).save(folder)
+        >>> FewShotImageClassifier.load(folder).partial_fit(data.images[5:9], data.labels[5:9]).save(folder)
+        >>> model.is_saved_in(folder)
+        False
+        >>> model.save(folder, overwrite=True)
         """
         check_is_fitted(self)
-        now = copy.copy(self)
-        stored = weights or ("reference" if isinstance(now.embedder_, OwnEmbedder) else now._stored)
-        saving.save(now, folder, stored)
-        self._stored = stored
+        with writing(folder, "classifier"):  # so that of two threads the later one writes what both have learned
+            now = copy.copy(self)
+            stored = weights or ("reference" if isinstance(now.embedder_, OwnEmbedder) else now._stored)
+            known = {} if overwrite else now._versions
+            self._versions = {**now._versions, **saving.save(now, folder, stored, known)}
+            self._stored = stored
+
+    def is_saved_in(self, folder: str | Path) -> bool:
+        """Whether a folder still holds what this classifier was loaded from there, or last saved there."""
+        version = self._versions.get(os.path.realpath(folder))
+        return version is not None and version == version_of(folder)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto", embedder: Any = None) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from fewshot.artifact import Part, read_artifact, stamp, write_artifact
+from fewshot.artifact import Part, Versions, read_artifact, stamp, write_artifact
 from fewshot.backbones import spec_of, why_not_saved
 from fewshot.classifier import FewShotClassifier
 from fewshot.content import of_file
@@ -45,8 +46,8 @@ WEIGHTS = ("embed", "reference")
 M = TypeVar("M", bound="FewShotImageClassifier")
 
 
-def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> None:
-    """Write `model` to `folder`; see `FewShotImageClassifier.save`."""
+def save(model: FewShotImageClassifier, folder: str | Path, weights: str, known: Versions | None) -> Versions:
+    """Write `model` to `folder`; see `FewShotImageClassifier.save`, and `write_artifact` for what is known."""
     if weights not in WEIGHTS:
         raise UnknownNameError("weights", weights, WEIGHTS)
     embedder, fitted = model.embedder_, model.classifier_.model_
@@ -76,7 +77,7 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str) -> Non
         parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
     if model.support_ is not None:
         parts["support"] = (None, partial(write_tensors, tensors=model.support_.to_tensors(fitted.classes)))
-    write_artifact(folder, "classifier", content, parts, caches={})
+    return write_artifact(folder, "classifier", content, parts, {}, known)
 
 
 def load(cls: type[M], folder: str | Path, device: str, embedder: Any = None) -> M:
@@ -130,6 +131,7 @@ def _rebuild(
         classifier.calibration_ = calibration
     d = fitted.memory.keys.shape[-1]
     support = read_support(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
+    model._versions = {os.path.realpath(folder): manifest["digest"]}
     model._stored = "embed" if "weights" in paths else "reference"
     return model.publish(embedder, classifier, support)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.artifact import stamp
+from fewshot.artifact import Versions, stamp, version_of, writing
 from fewshot.errors import ArtifactError
 from fewshot.locks import lock_of, one_at_a_time
 from fewshot.runtime import saving
@@ -42,6 +43,7 @@ class RuntimeClassifier:
 
     def __init__(self, encoder: Encoder, model: Model, facts: dict[str, Any]) -> None:
         self.encoder, self.model, self.facts = encoder, model, facts
+        self._versions: Versions = {}
 
     def __repr__(self) -> str:
         return f"RuntimeClassifier({self.model.method.name}, {len(self.classes_)} classes)"
@@ -163,19 +165,37 @@ class RuntimeClassifier:
         news = other.model.memory if base is None else other.model.memory.since(base.model.memory)
         return self._publish(self.model.memory + news)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write everything to a folder that `load` reads, or replace the one that is there, as a whole.
 
         A crash leaves the old or the new. Where the folder is the one it was loaded from, only the memory is written.
+        Writers of one folder, threads and processes, follow each other.
+
+        Parameters
+        ----------
+        folder : path
+            New, empty, or one that holds an export.
+        overwrite : bool, default=False
+            Whether to replace the folder also where somebody else has written it since this classifier was loaded from
+            it or last saved to it. A classifier that has never been there replaces what is there in any case.
 
         Raises
         ------
         ArtifactError
-            If the folder holds something else, or the encoder that this was loaded with has gone.
+            If the folder holds something else or has changed meanwhile, or the encoder that this was loaded with has
+            gone.
+        InUseError
+            If somebody else is writing it for longer than a minute.
+        MissingExtraError
+            If the package filelock is missing.
         OSError
             If it cannot be written; what was there is untouched.
         """
-        saving.write(folder, self.encoder.path, self.encoder.preprocessing, self.model.memory, self.facts)
+        with writing(folder, "export"):  # so that of two threads the later one writes what both have learned
+            encoder, memory = self.encoder, self.model.memory
+            known = {} if overwrite else self._versions
+            written = saving.write(folder, encoder.path, encoder.preprocessing, memory, self.facts, known)
+            self._versions = {**self._versions, **written}
 
     def _queries(self, images: Any) -> NDArray[np.float32]:
         embeddings, errors = self.encoder.embed(images)
@@ -250,7 +270,7 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
     """
     while True:
-        before = stamp(folder)
+        before, version = stamp(folder), version_of(folder)
         path, preprocessing, model, facts = saving.read(folder)
         try:
             encoder = Encoder(path, preprocessing, n_threads)
@@ -262,4 +282,7 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
             raise ArtifactError(
                 f"{path} makes embeddings of {encoder.width} numbers, and the memory has {width}; export it again"
             )
-        return RuntimeClassifier(encoder, model, facts)
+        found = RuntimeClassifier(encoder, model, facts)
+        if version is not None:  # looked up before it was read: at worst older, and then save asks
+            found._versions = {os.path.realpath(folder): version}
+        return found

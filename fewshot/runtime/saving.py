@@ -14,7 +14,7 @@ from zipfile import ZIP_STORED, ZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.artifact import MANIFEST, Part, read_artifact, write_artifact
+from fewshot.artifact import MANIFEST, Part, Versions, read_artifact, write_artifact
 from fewshot.content import is_number, of_file, parse_json
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ArtifactError, UnknownNameError
@@ -34,8 +34,13 @@ ON_ERROR = ("raise", "skip", "unknown")
 
 
 def write(
-    folder: str | Path, encoder: Path, preprocessing: Preprocessing, memory: Memory, facts: dict[str, Any]
-) -> None:
+    folder: str | Path,
+    encoder: Path,
+    preprocessing: Preprocessing,
+    memory: Memory,
+    facts: dict[str, Any],
+    known: Versions | None = None,
+) -> Versions:
     """Write an export, or replace the one that is there; see `RuntimeClassifier.save`.
 
     Parameters
@@ -50,6 +55,8 @@ def write(
         What was learned.
     facts : dict
         What else the manifest says.
+    known : mapping, optional
+        See `write_artifact`, also for what is returned.
     """
     content = {
         **facts,
@@ -62,7 +69,7 @@ def write(
         PREPROCESS: (None, lambda path: path.write_bytes(preprocessing_bytes(preprocessing))),
         MEMORY: (None, partial(_write_memory, memory)),
     }
-    write_artifact(folder, "export", content, parts, caches={})
+    return write_artifact(folder, "export", content, parts, {}, known)
 
 
 def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]]:

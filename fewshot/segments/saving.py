@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fewshot.approximate import Approximate, Choice, faiss_module
-from fewshot.artifact import Part, read_artifact, stamp, write_artifact
+from fewshot.artifact import Part, Versions, read_artifact, stamp, write_artifact
 from fewshot.checks import TOO_LARGE
 from fewshot.content import is_number, is_whole, of_file
 from fewshot.errors import ArtifactError
@@ -34,10 +34,10 @@ MAPPED = 8 * 2**20
 KEPT = ("ivf", "hnsw")
 
 
-def save(state: State | None, content: Mapping[str, Any], folder: str | Path) -> None:
+def save(state: State | None, content: Mapping[str, Any], folder: str | Path, known: Versions) -> Versions:
     """Write what was there at one moment, and `content`; writers and readers may go on meanwhile.
 
-    The keys of the base are only written where the folder has not got them.
+    The keys of the base are only written where the folder has not got them. See `write_artifact` for what is known.
     """
     parts: dict[str, Part] = {}
     caches: dict[str, Part] = {}
@@ -53,7 +53,7 @@ def save(state: State | None, content: Mapping[str, Any], folder: str | Path) ->
             caches[LISTS] = (hashlib.sha256(about.encode()).hexdigest(), built.write)
             changes |= keys.frame
         parts[CHANGES] = (None, partial(write_tensors, tensors=changes))
-    write_artifact(folder, "index", content, parts, caches)
+    return write_artifact(folder, "index", content, parts, caches, known)
 
 
 def load(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | None]:

@@ -1,0 +1,246 @@
+"""One writer at a time in a folder: threads and processes wait for each other, and are told who holds it too long.
+
+Whoever writes holds two locks of the system. That of the file ``.lock`` says who has it; that of the folder itself is
+what older versions take, and other programs. Both end with their process, however that ends, so nothing is left that
+blocks. On network drives they reach as far as the drive passes ``flock`` on: NFS does since version 4, many mounts of
+SMB do not, and where there are none at all, writers must not meet.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fewshot.errors import InUseError, MissingExtraError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+#: Seconds to wait for a writer who holds a folder for moments, and for one who keeps it for a whole run.
+PATIENCE, BRIEF = 60.0, 1.0
+#: Seconds between two attempts.
+_PAUSE = 0.02
+#: Open locks, of all threads.
+_HANDLES: set[int] = set()
+_mine = threading.local()
+
+
+@contextmanager
+def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
+    """Be the only writer in a folder that exists; within the block the same thread may ask again.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    patience : float, optional
+        Seconds to wait, `PATIENCE` by default.
+
+    Raises
+    ------
+    InUseError
+        If another thread or process, or another program, still holds it then; the message says who, as far as the
+        system tells.
+    MissingExtraError
+        If the package filelock is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with locked(folder), locked(folder):
+    ...     os.listdir(folder)
+    ['.lock']
+    >>> os.listdir(folder)
+    []
+    """
+    place, held = os.path.realpath(folder), _mine.__dict__
+    key = f"{os.getpid()} {place}"  # a forked child has what its parent noted, and not its locks
+    if key in held:
+        yield
+        return
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
+    with ExitStack() as locks:
+        locks.enter_context(_file_lock(folder, Path(place, LOCK), deadline))
+        locks.enter_context(_folder_lock(folder, place, deadline))
+        held[key] = True
+        try:
+            yield
+        finally:
+            del held[key]
+
+
+@contextmanager
+def _file_lock(folder: str | Path, path: Path, deadline: float) -> Iterator[None]:
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError:
+        raise MissingExtraError(
+            "filelock is missing, without which nothing is saved; run: pip install filelock"
+        ) from None
+    make: Any = FileLock
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
+        make = partial(FileLock, fallback_to_soft=False)  # a lock that is only a file outlives a killed process
+    pid = os.getpid()
+    while True:
+        with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
+            lock = make(path)
+            try:
+                lock.acquire(timeout=max(deadline - time.monotonic(), 0), poll_interval=_PAUSE)
+            except Timeout:
+                raise InUseError(folder, _holder(handle)) from None
+            except (NotImplementedError, OSError) as error:
+                if isinstance(error, (FileNotFoundError, PermissionError)):
+                    raise
+                yield  # a drive without locks
+                return
+            try:
+                if not _is_at(path, handle):
+                    continue  # its last holder has removed it, and the next is waiting at another
+                _write_holder(handle, path.parent)
+                yield
+                return
+            finally:
+                if os.getpid() == pid:  # not in a child that was forked inside
+                    if _is_at(path, handle):
+                        with suppress(OSError):
+                            path.unlink()
+                    lock.release()
+
+
+@contextmanager
+def _folder_lock(folder: str | Path, place: str, deadline: float) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    pid = os.getpid()
+    with _opened(place, os.O_RDONLY) as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise InUseError(folder, _holder(handle)) from None
+                time.sleep(_PAUSE)
+            except OSError:  # no locks of folders, on many network drives
+                break
+        try:
+            yield
+        finally:
+            if os.getpid() == pid:
+                with suppress(OSError):
+                    fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _opened(path: str | Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    _HANDLES.add(handle)
+    try:
+        yield handle
+    finally:
+        if handle in _HANDLES:  # a forked child has closed it
+            _HANDLES.discard(handle)
+            os.close(handle)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether an open file still has its name; the path is opened, since network drives remember the rest."""
+    try:
+        with path.open("rb") as file:
+            return os.path.samestat(os.fstat(file.fileno()), os.fstat(handle))
+    except OSError:
+        return False
+
+
+# ---- who holds it ---------------------------------------------------------------------------------------------------
+
+
+def _write_holder(handle: int, folder: Path) -> None:
+    facts = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:3]])
+        if sys.argv
+        else "",  # the rest may be secret
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    with suppress(OSError, AttributeError):  # Windows keeps a locked file to itself
+        os.fchmod(handle, os.stat(folder).st_mode & 0o666)  # whoever may write in the folder may lock it
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(facts).encode(), 0)
+
+
+def _holder(handle: int) -> str:
+    """Return in words who holds the lock of an open file, as far as that and the system tell."""
+    facts: dict[str, Any] = {}
+    with suppress(OSError, ValueError, AttributeError):
+        found = json.loads(os.pread(handle, 4096, 0))
+        facts = found if isinstance(found, dict) else {}
+    pids = _pids(os.fstat(handle).st_ino)
+    written, host = facts.get("pid"), facts.get("host")
+    is_here = host in (None, platform.node())
+    if pids and not (is_here and written in pids):
+        pid, command, since = pids[0], "", ""
+    elif isinstance(written, int):
+        pid, command, since = written, facts.get("command", ""), f" since {facts.get('since')}"
+    else:
+        return "another process"
+    if not is_here and pid == written:
+        return f"process {pid} on {_plain(host)} ({_plain(command)}){_plain(since)}"
+    state, running = _look(pid)
+    what = _plain(command or running)
+    stopped = ", which is stopped" if state in ("T", "t") else ""
+    return f"process {pid}{f' ({what})' if what else ''}{stopped}{_plain(since)}"
+
+
+def _pids(inode: int) -> list[int]:
+    """Return the processes that hold a lock of a file, where Linux tells."""
+    found = []
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}") and int(fields[4]) > 0:
+                found.append(int(fields[4]))
+    return found
+
+
+def _look(pid: int) -> tuple[str, str]:
+    """Return the state and the command of a process, where Linux tells."""
+    state = command = ""
+    with suppress(OSError, IndexError):
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return state, command
+
+
+def _plain(text: Any) -> str:
+    """Return text as one short line: anyone could have written it."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return line if len(line) <= 120 else f"{line[:117]}..."
+
+
+def _close_handles() -> None:
+    """Close, in a forked child, the locks of its parent, which would outlive that."""
+    for handle in list(_HANDLES):
+        with suppress(OSError):
+            os.close(handle)
+    _HANDLES.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_handles)
