@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from fewshot.model import saving
 from fewshot.randomness import seeded
 from fewshot.registry import learner_class, list_learners
 from tests.photographs import photos, quick_embedder, write_photos
+from tests.together import together
 
 PREDICT = """
 import sys
@@ -198,6 +200,41 @@ def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_
     monkeypatch.setattr(saving, "read_tensors", lambda path: int("no number"))
     with pytest.raises(ArtifactError, match="no number"):  # and not again without end, where nothing was written
         FewShotImageClassifier.load(tmp_path / "model")
+
+
+def test_what_others_have_written_since_is_not_undone(model, tmp_path):
+    folder, (images, _) = tmp_path / "model", photos(1, seed=2)
+    model.save(folder)
+    one, two = (FewShotImageClassifier.load(folder) for _ in range(2))
+    copied = pickle.loads(pickle.dumps(one))
+    one.partial_fit(images[:1], ["one"]).save(folder)
+    one.partial_fit(images[:1], ["more"]).save(folder)  # its own changes are known to it
+    two.partial_fit(images[:1], ["two"])
+    for other in (two, copied, model, copy.copy(two)):
+        assert not other.is_saved_in(folder)
+        with pytest.raises(
+            ArtifactError, match="changed since this classifier was loaded.*load it again.*overwrite=True"
+        ):
+            other.save(str(folder) + "/.")
+    assert one.is_saved_in(folder)
+    assert FewShotImageClassifier.load(folder).classes_.tolist() == ["flower", "more", "one", "temple"]
+    two.save(tmp_path / "elsewhere")
+    two.save(folder, overwrite=True)
+    assert FewShotImageClassifier.load(folder).classes_.tolist() == ["flower", "temple", "two"]
+    FewShotImageClassifier(quick_embedder()).fit(*photos(2)).save(folder)  # one that has never been there
+    shutil.rmtree(folder)
+    two.save(folder)  # nothing is lost
+
+
+def test_threads_that_save_one_classifier_to_one_folder_follow_each_other(model, tmp_path):
+    images, _ = photos(4, seed=3)
+
+    def learn(label, some):
+        for image in some:
+            model.partial_fit([image], [label]).save(tmp_path / "model")
+
+    together(lambda: learn("x", images[:4]), lambda: learn("y", images[4:]))
+    assert FewShotImageClassifier.load(tmp_path / "model").n_support_.tolist() == [4, 4, 4, 4]
 
 
 def test_what_the_first_format_wrote_still_answers_the_same(tmp_path):

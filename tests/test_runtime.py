@@ -391,6 +391,19 @@ def test_a_device_is_saved_with_what_it_has_learned(device, tmp_path):
         assert sorted(path.suffix for path in (tmp_path / folder).iterdir()) == [".json", ".json", ".npz", ".onnx"]
 
 
+def test_what_another_device_has_saved_since_is_not_undone(device, tmp_path):
+    one, two = load(tmp_path / "device"), load(tmp_path / "device")
+    one.learn(DATA.images[:1], ["cat"]).save(tmp_path / "device")
+    one.forget("nine").save(tmp_path / "device")
+    two.learn(DATA.images[:1], ["dog"])
+    with pytest.raises(ArtifactError, match="changed since this export was loaded.*overwrite=True"):
+        two.save(tmp_path / "device")
+    assert {"cat"} == set(load(tmp_path / "device").classes_.tolist()) - set(NAMES.tolist())
+    two.save(tmp_path / "other")
+    two.save(tmp_path / "device", overwrite=True)
+    assert {"dog"} == set(load(tmp_path / "device").classes_.tolist()) - set(NAMES.tolist())
+
+
 def test_saving_where_it_came_from_writes_the_memory_alone(device, tmp_path):
     (encoder,) = (tmp_path / "device").glob("*.onnx")
     stamp = encoder.stat().st_mtime_ns

@@ -287,3 +287,19 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path, 
     monkeypatch.setattr(saving, "read_tensors", lambda path: int("no number"))
     with pytest.raises(ArtifactError, match="no number"):  # and not again without end, where nothing was written
         PrototypeIndex.load(tmp_path / "index")
+
+
+def test_what_others_have_added_since_is_not_undone(tmp_path):
+    PrototypeIndex().add(KEYS[:2]).save(tmp_path)
+    one, two = PrototypeIndex.load(tmp_path), PrototypeIndex.load(tmp_path)
+    copied = pickle.loads(pickle.dumps(two))
+    one.add(KEYS[2:3]).save(tmp_path)
+    one.add(KEYS[3:4]).save(tmp_path)
+    for other in (two, copied):
+        with pytest.raises(ArtifactError, match="changed since this index was loaded.*overwrite=True"):
+            other.add(KEYS[4:5]).save(tmp_path)
+    assert len(PrototypeIndex.load(tmp_path)) == 4
+    two.save(tmp_path, overwrite=True)
+    assert len(PrototypeIndex.load(tmp_path)) == 3
+    PrototypeIndex().add(KEYS[:1]).save(tmp_path)  # one that has never been there
+    assert len(PrototypeIndex.load(tmp_path)) == 1
