@@ -2,6 +2,9 @@
 
 import sys
 import threading
+from contextlib import contextmanager
+
+from fewshot.writers import locked
 
 
 def together(*functions):
@@ -28,3 +31,23 @@ def together(*functions):
     if errors:
         raise errors[0]
     return results
+
+
+@contextmanager
+def held(folder):
+    """Let another thread be the only writer in a folder for the time of a block."""
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with locked(folder):
+            inside.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.progress import progress_bar
 from fewshot.suffixes import check_suffix
 from fewshot.text import as_unicode
+from fewshot.writers import BRIEF, LOCK, locked
 
 if TYPE_CHECKING:
     import pyarrow
@@ -46,11 +47,12 @@ def annotate_folder(
     jobs: int | None = None,
     device: str = "auto",
     progress: bool = True,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Annotate all images below a folder into one Parquet file.
 
     Shards lie beside it in ``OUT.shards`` until all are there; a run that was interrupted, killed or lost machines goes
-    on with those that are missing. Ids are paths below `folder`.
+    on with those that are missing. Ids are paths below `folder`. One run at a time writes a table.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ def annotate_folder(
         Where to embed.
     progress : bool, default=True
         Whether a bar over images is shown.
+    overwrite : bool, default=False
+        Whether to replace a file that is there. A run that was interrupted may be repeated in any case.
 
     Returns
     -------
@@ -78,13 +82,16 @@ def annotate_folder(
 
     Raises
     ------
+    InUseError
+        If another run is writing the same table.
     StoreError
         If shards of other work, or files that are none, lie in ``OUT.shards``, or a shard failed; those that are done
         are kept.
     ArtifactError
         If `model` is no saved classifier.
     ValueError
-        If there is no image, `out` is a folder, or it ends like a file of another format than Parquet.
+        If there is no image, `out` is a folder or, unless `overwrite`, a file that is there, or it ends like a file of
+        another format than Parquet.
     """
     check_suffix(out, "Parquet")
     if Path(out).is_dir():
@@ -99,33 +106,53 @@ def annotate_folder(
     parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
     # Beside a pipe or a device there is no place for shards, nor any use: its content cannot be read again.
     shards = Path(tempfile.mkdtemp(prefix="fewshot-")) if is_special(out) else out.with_name(f"{out.name}.shards")
-    _begin(shards, paths, shard, digest)
-    missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
-    runner = make_executor(executor, jobs or os.cpu_count() or 1)
+    with _only_run(shards):
+        _refuse_finished(out, shards, overwrite)
+        _begin(shards, paths, shard, digest)
+        missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
+        runner = make_executor(executor, jobs or os.cpu_count() or 1)
+        try:
+            tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
+            with progress_bar(len(paths), "image", show=progress, desc="annotating") as bar:
+                bar.update(len(paths) - sum(len(task[3]) for task in tasks))
+                for i, table in _done(runner, tasks, missing):
+                    write_table(_file(shards, i), [table], schema)
+                    bar.update(table.num_rows)
+        finally:
+            runner.close()
+        unreadable = 0
+
+        def tables() -> Iterator[pyarrow.Table]:
+            nonlocal unreadable
+            for i in range(len(parts)):
+                table = read_table(_file(shards, i))
+                unreadable += sum(map(bool, table.column("error").to_pylist()))
+                yield table
+
+        write_table(out, tables(), schema)
+        sync(out.absolute().parent)
+        _clear(shards)
+        return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
+
+
+@contextmanager
+def _only_run(shards: Path) -> Iterator[None]:
+    """Be the only run that writes into the folder of shards, which goes at the end if nothing is left in it."""
+    shards.mkdir(parents=True, exist_ok=True)
     try:
-        tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
-        with progress_bar(len(paths), "image", show=progress, desc="annotating") as bar:
-            bar.update(len(paths) - sum(len(task[3]) for task in tasks))
-            for i, table in _done(runner, tasks, missing):
-                write_table(_file(shards, i), [table], schema)
-                bar.update(table.num_rows)
+        with locked(shards, BRIEF):
+            yield
     finally:
-        runner.close()
-    unreadable = 0
+        with suppress(OSError):  # shards are left, or somebody has put something there
+            shards.rmdir()
 
-    def tables() -> Iterator[pyarrow.Table]:
-        nonlocal unreadable
-        for i in range(len(parts)):
-            table = read_table(_file(shards, i))
-            unreadable += sum(map(bool, table.column("error").to_pylist()))
-            yield table
 
-    write_table(out, tables(), schema)
-    sync(out.absolute().parent)
-    _clear(shards)
-    with suppress(OSError):  # somebody has put something there meanwhile, which is not ours to remove
-        shards.rmdir()
-    return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
+def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:
+    """Refuse to replace a file that is there, unless it is what an interrupted run was about to finish."""
+    if out.exists() and not (overwrite or is_special(out) or (shards / PLAN).exists()):
+        raise ValueError(
+            f"{out} is there already; give --force to replace it (overwrite=True in Python), or another --out"
+        )
 
 
 def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:
@@ -187,7 +214,9 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
             "another place with --out"
         )
     shards.mkdir(parents=True, exist_ok=True)
-    if others := sorted(entry.name for entry in shards.iterdir() if not _OURS.fullmatch(entry.name)):
+    if others := sorted(
+        entry.name for entry in shards.iterdir() if entry.name != LOCK and not _OURS.fullmatch(entry.name)
+    ):
         raise StoreError(f"{shards} holds {others[0]!r}, which is no shard; move it away, or choose another --out")
     if not there.exists():
         # Killed while it removed the shards of a table that is done, a run may have left some of those.
@@ -196,9 +225,9 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
 
 
 def _clear(shards: Path) -> None:
-    """Remove what runs leave, the plan first, without which no shard is taken."""
+    """Remove what runs leave, the plan last: killed before that, the same command goes on."""
     ours = [entry for entry in shards.iterdir() if _OURS.fullmatch(entry.name)]
-    for entry in sorted(ours, key=lambda entry: entry.name != PLAN):
+    for entry in sorted(ours, key=lambda entry: entry.name == PLAN):
         entry.unlink()
 
 

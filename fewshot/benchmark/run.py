@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from fewshot.executors import Executor, Failure, make_executor
 from fewshot.files import write_text
 from fewshot.manifest import command_line, manifest
 from fewshot.progress import progress_bar
+from fewshot.writers import BRIEF, locked
 
 #: Files of a folder of results.
 FOLDERS = ("embeddings", "units")
@@ -69,6 +70,8 @@ def run_benchmark(
 
     Raises
     ------
+    InUseError
+        If another run is writing to `out`.
     LeakError
         If a class or an image that is measured on was trained on, or chosen by.
     ValueError
@@ -239,4 +242,10 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
     others = sorted(e.name for e in folder.iterdir() if not e.name.startswith(".")) if folder.exists() else []
     if EPISODES not in others and not set(others) <= {"trained", *FOLDERS}:
         raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
-    yield folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder, BRIEF):
+            yield folder
+    finally:
+        with suppress(OSError):  # there are results
+            folder.rmdir()

@@ -32,6 +32,7 @@ def annotate(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         device=options.device,
         progress=not options.quiet,
+        overwrite=options.force,
     )
     seconds = time.perf_counter() - start
     resumed = f", {found['resumed']} shards of an earlier run among them" if found["resumed"] else ""

@@ -29,6 +29,7 @@ def annotate_options(commands: Any) -> None:
     annotate.add_argument(
         "--shard", type=positive, default=1024, metavar="N", help="images that are written at a time (%(default)s)"
     )
+    annotate.add_argument("--force", action="store_true", help="replace a table that is there")
     common(annotate)
 
 

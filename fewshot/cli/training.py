@@ -32,7 +32,8 @@ from fewshot.registry import learner_class
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.page import write_training
-from fewshot.training.place import MANIFEST, holds_training, refuse_others
+from fewshot.training.place import MANIFEST, holds_training, only_training, refuse_others
+from fewshot.training.result import TrainResult
 from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
 
@@ -44,11 +45,7 @@ def train(options: argparse.Namespace) -> int:
     """Meta-train a network and write the checkpoint."""
     config = read_config(options)
     device, out = choose_device(options.device), Path(options.out)
-    refuse_others(out)
-    if holds_training(out) and not (options.resume or options.force):
-        raise ValueError(
-            f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"
-        )
+    _refuse_existing(out, options)
     with process_group(device):
         changes = ((Mirror(), Light()) if options.photo else ()) + ((Distortion(),) if options.distort else ())
         callbacks = [TensorBoard(options.tensorboard)] if options.tensorboard and rank() == 0 else []
@@ -63,10 +60,36 @@ def train(options: argparse.Namespace) -> int:
         if rank() == 0:
             say(f"train: {data}", f"val:   {val or 'none; the last weights are kept'}")
         sampler = _sampler(options, data, config)
-        result = trainer.fit(data, val, out=out, progress=not options.quiet, resume=options.resume, sampler=sampler)
-        if rank() > 0:
-            return 0
-    facts = {
+        with only_training(out):
+            if rank() == 0:
+                _refuse_existing(out, options)  # somebody else may have been quicker
+            result = trainer.fit(data, val, out=out, progress=not options.quiet, resume=options.resume, sampler=sampler)
+            if rank() > 0:
+                return 0
+            facts = _facts(options, trainer, result, has_val=val is not None)
+            write_text(out / MANIFEST, json.dumps(facts, indent=1) + "\n")
+    if options.report:
+        write_training(options.report, result, facts)
+    best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
+    kept = f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
+    unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
+    say(kept, f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
+    return 0
+
+
+def _refuse_existing(out: Path, options: argparse.Namespace) -> None:
+    """Refuse a folder that holds other things, and a training that nobody asked to go on with or replace."""
+    refuse_others(out)
+    if holds_training(out) and not (options.resume or options.force):
+        raise ValueError(
+            f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"
+        )
+
+
+def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResult, has_val: bool) -> dict[str, Any]:
+    """Return what the manifest of a training says."""
+    config = trainer.config
+    return {
         "manifest": manifest(command_line(), config.seed),
         "config": {
             "backbone": options.checkpoint or options.backbone,
@@ -76,17 +99,9 @@ def train(options: argparse.Namespace) -> int:
         },
         "seconds": result.records[-1]["seconds"],
         "best_episode": result.best_episode,
-        "best_val_accuracy": None if val is None else result.best_accuracy,
+        "best_val_accuracy": result.best_accuracy if has_val else None,
         "skipped": result.skipped,
     }
-    write_text(out / MANIFEST, json.dumps(facts, indent=1) + "\n")
-    if options.report:
-        write_training(options.report, result, facts)
-    best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
-    kept = f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
-    unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
-    say(kept, f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
-    return 0
 
 
 def _network(options: argparse.Namespace) -> tuple[str | Embedder, Learner]:

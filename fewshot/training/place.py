@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from fewshot.distributed import rank
 from fewshot.files import leftovers
 from fewshot.training.callbacks import CsvLog
 from fewshot.training.state import BEST, LOG, STATE
+from fewshot.writers import BRIEF, locked
 
 #: What ``fewshot train`` writes at the end.
 MANIFEST = "manifest.json"
@@ -19,6 +23,19 @@ _UNNAMED = re.compile(r"\.tmp\w{6}")
 def holds_training(folder: Path) -> bool:
     """Whether a state or a checkpoint of a training is there."""
     return any((folder / name).is_file() for name in (STATE, BEST))
+
+
+@contextmanager
+def only_training(folder: Path | None) -> Iterator[None]:
+    """Be the only training that writes to a folder; of several processes the first stands for all.
+
+    Raises
+    ------
+    InUseError
+        If another one does.
+    """
+    with nullcontext() if folder is None or rank() else locked(folder, BRIEF):
+        yield
 
 
 def refuse_others(folder: Path) -> None:

@@ -29,7 +29,7 @@ from fewshot.learners.base import Learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
 from fewshot.training.keeping import BestKeeper
-from fewshot.training.place import refuse_log
+from fewshot.training.place import only_training, refuse_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.state import LOG
@@ -140,6 +140,8 @@ class MetaTrainer:
 
         Raises
         ------
+        InUseError
+            If another training is writing to `out`.
         ValueError
             If `train` and `val` share classes or hold too few images, the state is of another training, or `out` holds
             a ``log.csv`` that is not one of a training.
@@ -159,7 +161,7 @@ class MetaTrainer:
         if folder is not None:
             refuse_log(folder)
             folder.mkdir(parents=True, exist_ok=True)
-        with process_group(self.device):
+        with process_group(self.device), only_training(folder):
             if config.meta_batch % n_processes():
                 raise ValueError(
                     f"meta_batch is {config.meta_batch}; expected a multiple of the {n_processes()} processes"
