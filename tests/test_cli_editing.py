@@ -42,6 +42,15 @@ def test_a_copy_of_an_image_is_known_by_what_it_shows(made, tmp_path):
     assert counts(one) == {"flower": 1, "temple": 1}
 
 
+def test_an_image_that_was_learned_as_two_classes_is_removed_from_the_one_that_is_named(made, capsys):
+    one, _, paths = made
+    assert main(["add", str(one), "church", paths[0]]) == 0
+    capsys.readouterr()
+    assert main(["remove", str(one), "temple", "--images", paths[0]]) == 0
+    assert capsys.readouterr().out == "1 image of 'temple' removed; 3 classes left\n"
+    assert counts(one) == {"church": 1, "flower": 1, "temple": 1}
+
+
 def test_a_class_is_renamed(made, capsys):
     assert main(["rename", str(made[0]), "temple", "église"]) == 0
     assert capsys.readouterr().out == "'temple' is called 'église' now\n"

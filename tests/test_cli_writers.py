@@ -108,7 +108,7 @@ def calibrate(root, folder, n):
     adding = [command("add", folder, f"new{i}", image) for i in range(n - n // 2)]
     assert at_once([*calibrating, *adding]) == [0] * n
     found = FewShotImageClassifier.load(folder)
-    assert (found.reject, found.calibration_.protocol["episodes"]) == ("auto", 2)
+    assert (found.reject, found.calibration_.protocol["n_episodes"]) == ("auto", 2)
     assert set(found.classes_.tolist()) >= {f"new{i}" for i in range(n - n // 2)}
 
 

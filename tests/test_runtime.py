@@ -550,7 +550,7 @@ def test_a_fresh_environment_without_torch(device, tmp_path):
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source")
     subprocess.run([*pip, "--no-deps", str(tmp_path / "source")], check=True, timeout=600)
-    subprocess.run([*pip, "numpy", "Pillow", "onnxruntime"], check=True, timeout=600)
+    subprocess.run([*pip, "numpy", "Pillow", "onnxruntime", "filelock"], check=True, timeout=600)
     there = run(python, "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))")
     assert {"fewshot", "numpy", "pillow", "onnxruntime"} <= set(there.split())
     assert not {"torch", "timm", "scikit-learn", "faiss-cpu", "pandas", "safetensors", "scipy"} & set(there.split())

@@ -35,7 +35,8 @@ def remove(options: argparse.Namespace) -> int:
     with changing(options, model) as model:
         before = int(model.n_support_.sum())
         if prepared is None:
-            model.remove_support(options.images)  # by name: the files may be gone
+            # By name: the files may be gone.
+            model.remove_support(options.images, label=as_label(model, options.label))
         else:
             model.unlearn(prepared)
     gone = before - int(model.n_support_.sum())

@@ -96,7 +96,7 @@ class ImageEditingMixin:
         return self._remove_rows(now, _find(now.support, embeddings, labels), drop_empty)
 
     @one_at_a_time
-    def remove_support(self, ids: Sequence[str], *, drop_empty: bool = True) -> Self:
+    def remove_support(self, ids: Sequence[str], *, label: Any = None, drop_empty: bool = True) -> Self:
         """Forget support images by their names; nothing is embedded again.
 
         Parameters
@@ -104,6 +104,8 @@ class ImageEditingMixin:
         ids : sequence of str
             Paths as they were learned, or the names given then; an image that was learned twice under one name goes
             twice.
+        label : object, optional
+            Their class: images of the same name that were learned as another class stay. By default they go too.
         drop_empty : bool, default=True
             Whether a class without support left is forgotten; else it stays in ``classes_`` and is never the answer.
 
@@ -123,8 +125,9 @@ class ImageEditingMixin:
                 "support was not kept, so images have no names; fit with keep_support=True, or remove(X, y)"
             )
         rows: list[int] = []
+        places = range(len(support)) if label is None else support.places(label)
         for name in dict.fromkeys(map(plain_label, to_array(ids, as_list=True))):
-            found = [i for i, known in enumerate(support.ids) if known == name]
+            found = [i for i in places if support.ids[i] == name]
             if not found:
                 raise ValueError(f"there is no support image {name!r}; support_.ids lists them")
             if len(found) > 1 and not is_name(name):

@@ -3,7 +3,7 @@
 `fewshot.export` writes the folder that `load` reads. On the device, without torch::
 
     pip install --no-deps fewshot
-    pip install numpy Pillow onnxruntime
+    pip install numpy Pillow onnxruntime filelock
 """
 
 from __future__ import annotations
