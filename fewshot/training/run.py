@@ -57,6 +57,8 @@ class Run:
         self.identity, self.folder, self.callbacks = identity, folder, callbacks
         self.config, self.backbone, self.learner = stepper.config, stepper.backbone, stepper.learner
         self.schedule = one_cycle(stepper.optimizer, self.config.n_steps)
+        # The first step may be skipped, or lie before an interruption; torch would warn that there was none.
+        stepper.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.result, self.in_a_row, self.before = TrainResult(), 0, 0.0
 
     def go(self, resume: bool) -> TrainResult:
@@ -96,9 +98,7 @@ class Run:
             "accuracy": outcome.accuracy,
             "lr": top_rate(self.stepper.optimizer),
         }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a skipped step is a schedule's step without one of the optimiser
-            self.schedule.step()
+        self.schedule.step()
         last = step + 1 == config.n_steps
         self.in_a_row = self.in_a_row + 1 if outcome.fault else 0
         if outcome.fault:
@@ -162,10 +162,8 @@ class Run:
         self.keeper.put_back({k: v.to(device) for k, v in saved.best.items()} or None, self.backbone)
         if progress["scaler"]:
             self.stepper.scaler.load_state_dict(progress["scaler"])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the steps of the optimiser lie before the interruption
-            for _ in range(progress["steps"]):
-                self.schedule.step()
+        for _ in range(progress["steps"]):
+            self.schedule.step()
         records = CsvLog.read(folder / LOG, progress["steps"])
         if len(records) < progress["steps"]:
             raise ValueError(
