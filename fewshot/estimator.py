@@ -23,6 +23,7 @@ from fewshot.checks import (
 from fewshot.editing import EditingMixin
 from fewshot.errors import UnknownNameError
 from fewshot.fitted import FittedModel
+from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
 from fewshot.locks import one_at_a_time
 from fewshot.pickling import VersionedPickle
@@ -157,6 +158,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         if self.on_invalid not in ON_INVALID:
             raise UnknownNameError("on_invalid", self.on_invalid, ON_INVALID)
 
+    @isolated()
     def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:
         self._check_parameters()
         name, learned = type(self).__name__, copy.copy(self)
@@ -211,6 +213,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         """Return the model that answers queries `X`, with the index that is set now."""
         return self.model_.served(self.index, self.steady and X.dtype == np.float32)
 
+    @isolated()
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logits of queries: similarity / temperature, summed up for each class.
 
@@ -256,6 +259,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
             unknown |= ~(scores >= threshold)
         return mark_unknown(model.classes[codes], unknown, now.unknown_label, model.classes)
 
+    @isolated()
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
         log_proba, X = self._log_proba(X)
@@ -273,6 +277,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
             log_proba[unknown] = np.log(supported / supported.sum())
         return log_proba, X
 
+    @isolated()
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the softmax of the logits, divided by the temperature that `calibrate` has found, if it was called.
 

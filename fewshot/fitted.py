@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewshot.checks import check_k, shorten
 from fewshot.heap import refuse_too_large
+from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory
 from fewshot.ranking import argmax
@@ -57,7 +58,7 @@ class FittedModel:
         self.__dict__.update({"others": {}, **state})  # pickles of older versions have none
 
     @classmethod
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def learn(
         cls,
         learner: Learner,
@@ -86,7 +87,7 @@ class FittedModel:
         return cls.of(learner, classes, n_support, learner.settle(statistics), index)
 
     @classmethod
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def of(
         cls,
         learner: Learner,
@@ -143,12 +144,12 @@ class FittedModel:
         order = {label: place for place, label in enumerate(classes.tolist())}
         renamed = self._place(old)
         names = (new if i == renamed else known for i, known in enumerate(self.classes.tolist()))
-        places = torch.tensor([order[name] for name in names])
+        places = torch.from_numpy(np.array([order[name] for name in names], np.int64))
         n_support = np.zeros_like(self.n_support)
         n_support[places.numpy()] = self.n_support
         return self.of(self.learner, classes, n_support, self.statistics.relabel(places, len(classes)), index)
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def merged(self, other: FittedModel, classes: NDArray[Any], index: str) -> FittedModel:
         """Return the model that has seen what both have seen; `classes` are the sorted labels of both."""
         places = [np.searchsorted(classes, model.classes) for model in (self, other)]
@@ -161,7 +162,7 @@ class FittedModel:
         n_support[places[1]] += other.n_support
         return self.of(self.learner, classes, n_support, self.learner.settle(mine + theirs), index)
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def less(
         self, X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64], drop_empty: bool, index: str
     ) -> FittedModel:
@@ -202,7 +203,7 @@ class FittedModel:
         kept = self.statistics.keep(torch.from_numpy(places))
         return self.of(self.learner, self.classes[places], self.n_support[places], kept, index)
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def kept_rows(self, X: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rows of the support `X` (n, d) with labels `y`, all that came, which a bounded memory keeps."""
         if len(X) == self.n_support.sum():
@@ -212,7 +213,7 @@ class FittedModel:
         rows = self.learner.kept_rows(statistics)
         return np.arange(len(X)) if rows is None else rows.numpy()
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:
         """Apply `function` to the logits (q, n_classes) of one chunk of queries after another, and join."""
         queries = self._transform(X)
@@ -235,7 +236,7 @@ class FittedModel:
             "ask for fewer queries at a time, or for predict or nearest",
         )
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return the place of each query's class, among equals the first, and its score, both (q,).
 
@@ -251,7 +252,7 @@ class FittedModel:
         codes, scores = zip(*parts, strict=True)
         return np.concatenate(codes), np.concatenate(scores)
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Return labels and similarities (n, k) of the nearest keys.
 

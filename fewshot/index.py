@@ -16,6 +16,7 @@ from fewshot.artifact import Versions, writing
 from fewshot.checks import check_k, check_labels, check_values
 from fewshot.conversion.values import as_values
 from fewshot.errors import UnknownNameError
+from fewshot.isolation import isolated
 from fewshot.locks import one_at_a_time
 from fewshot.segments import saving
 from fewshot.segments.state import Base
@@ -238,7 +239,7 @@ class PrototypeIndex:
             self._segments.merge()
         return self
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def search(self, queries: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Find the `k` nearest keys of each query.
 

@@ -36,7 +36,7 @@ def largest(x: Tensor, k: int) -> Tensor:
     """
     if k > FEW or x.device.type != "cpu":
         return x.topk(k, -1).indices
-    found = torch.empty((*x.shape[:-1], k), dtype=torch.long)
+    found = torch.empty((*x.shape[:-1], k), dtype=torch.long, device="cpu")
     for i in range(k):
         found[..., i] = torch.from_numpy(argmax(x))
         x.scatter_(-1, found[..., i : i + 1], -torch.inf)

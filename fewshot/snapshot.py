@@ -90,8 +90,8 @@ class KeySnapshot:
 
     def _prepared(self, dtype: torch.dtype) -> PreparedKeys:
         """Return all keys ready for comparison, made a part at a time."""
-        keys = torch.empty(self.keys.shape, dtype=dtype)
-        sqnorm = torch.empty((1, len(keys)), dtype=dtype) if self.metric == "sqeuclidean" else None
+        keys = self.keys.new_empty(self.keys.shape, dtype=dtype)
+        sqnorm = keys.new_empty((1, len(keys))) if self.metric == "sqeuclidean" else None
         for start in range(0, len(keys), PART):
             part = self.prepare(self.keys[start : start + PART])
             keys[start : start + PART] = part.keys
@@ -113,14 +113,17 @@ class KeySnapshot:
         """The mean of what FAISS sees, where subtracting it keeps the ranking: unit vectors rank by distance."""
         if self.metric != "cosine":
             return 0.0
-        total = sum((self.prepare(part).keys.sum(0) for part in self.keys.split(PART)), torch.zeros(1))
+        total = sum(
+            (self.prepare(part).keys.sum(0) for part in self.keys.split(PART)),
+            self.keys.new_zeros(1, dtype=torch.float32),
+        )
         return total / max(len(self.keys), 1)
 
     @property
     def frame(self) -> dict[str, Tensor]:
         """What had to be read off all keys, for `adopt`."""
         found = {"offset": self.offset, "centre": self._centre, "scale": self._scale}
-        return {name: torch.as_tensor(value) for name, value in found.items() if value is not None}
+        return {name: torch.as_tensor(value, device="cpu") for name, value in found.items() if value is not None}
 
     def adopt(self, index: Approximate, frame: Mapping[str, Tensor]) -> None:
         """Take the index and the `frame` of the same keys instead of making them anew."""
@@ -236,7 +239,7 @@ class KeySnapshot:
 
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""
-        ids, ranks = torch.empty((len(queries), 0), dtype=torch.long), queries.new_empty((len(queries), 0))
+        ids, ranks = queries.new_empty((len(queries), 0), dtype=torch.long), queries.new_empty((len(queries), 0))
         if not len(self.keys):
             return ids, ranks
         start, x = 0, queries

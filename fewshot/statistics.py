@@ -171,7 +171,9 @@ class Statistics:
         TypeError
             If something was summed over all classes, and one that has support would go.
         """
-        place = torch.full((self.n_way,), -1).index_copy(0, classes, torch.arange(len(classes)))
+        place = classes.new_full((self.n_way,), -1).index_copy(
+            0, classes, torch.arange(len(classes), device=classes.device)
+        )
         if self.totals and self.count[..., place < 0].any():
             raise TypeError("what was summed over all classes cannot be parted again; fit without that class")
         support = dict(self.support)
@@ -192,7 +194,7 @@ def _rows_without(support: Mapping[str, Tensor], gone: Mapping[str, Tensor]) -> 
     places: dict[tuple[Any, ...], deque[int]] = defaultdict(deque)
     for place, row in enumerate(_rows(support)):
         places[row].append(place)
-    left = torch.ones(len(support["labels"]), dtype=torch.bool)
+    left = torch.ones(len(support["labels"]), dtype=torch.bool, device="cpu")
     for i, row in enumerate(_rows(gone)):
         if row[2] > 0:  # rows of weight 0 never counted
             if not places[row]:

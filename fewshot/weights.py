@@ -16,6 +16,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.checkpoint import Checkpoint, bytes_of, describe_training
 from fewshot.errors import UnknownNameError
 from fewshot.files import replacing, sync
+from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
 from fewshot.registry import learner_class
 from fewshot.stored import read_tensors, write_tensors
@@ -68,6 +69,7 @@ def describe_learner(learner: Learner) -> dict[str, Any]:
     return {"name": learner.name, "params": params}
 
 
+@isolated(gradients=True)
 def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learner:
     """Return the learner that `describe_learner` described, with `weights` and in evaluation mode.
 

@@ -19,6 +19,7 @@ FLOORS = [
         "episodes",
         "files",
         "heap",
+        "isolation",
         "labels",
         "manifest",
         "pickling",

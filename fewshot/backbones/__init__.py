@@ -14,12 +14,14 @@ from torch import nn
 from fewshot.backbones.arguments import arguments_of, fault_of
 from fewshot.budget import within_budget
 from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError
+from fewshot.isolation import isolated
 from fewshot.randomness import seeded
 
 #: Files in which timm publishes weights on its hub.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
+@isolated(gradients=True)
 def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Create an image network without a classification layer, its output the embedding.
 

@@ -15,6 +15,7 @@ from fewshot.conversion.labels import as_labels
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, check_whole, rows_by_class
 from fewshot.episodes.stream import RESAMPLE, episode_rng
+from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory
 from fewshot.similarity import prepare_keys
@@ -110,7 +111,7 @@ class ScoredQueries:
         return float(low), float(high)
 
 
-@torch.inference_mode()
+@isolated(gradients=False)
 def score_episodes(
     learner: Learner,
     X: NDArray[np.floating],

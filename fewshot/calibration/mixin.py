@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot.calibration.choice import Calibration
 from fewshot.calibration.episodes import score_episodes
 from fewshot.checks import check_embeddings, check_labels, check_same_length
+from fewshot.isolation import isolated
 from fewshot.locks import one_at_a_time
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class CalibrationMixin:
         calibration_: Calibration
 
     @one_at_a_time
+    @isolated()
     def calibrate(
         self,
         X: ArrayLike,

@@ -143,7 +143,7 @@ def _affine(parameters: NDArray[np.float64], aspect: float) -> NDArray[np.float6
 
 def _spline(side: int) -> Tensor:
     """Return the (side, 4) weights of the control points in bicubic interpolation along one axis."""
-    points = torch.eye(_KNOTS)[None, None]
+    points = torch.eye(_KNOTS, dtype=torch.float32, device="cpu")[None, None]
     return F.interpolate(points, size=(side, _KNOTS), mode="bicubic", align_corners=True)[0, 0]
 
 

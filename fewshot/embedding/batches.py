@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fewshot.embedding.items import CHUNK_PIXELS, default_jobs, prepared_chunks
@@ -16,6 +15,7 @@ from fewshot.embedding.loaded import Loaded
 from fewshot.embedding.network import evaluating
 from fewshot.errors import ImageDecodeError
 from fewshot.heap import keeping_memory
+from fewshot.isolation import isolated
 from fewshot.progress import progress_bar
 
 #: Seconds before a progress bar appears.
@@ -49,7 +49,7 @@ class Embedded:
             )
 
 
-@torch.inference_mode()
+@isolated(gradients=False)
 def embed_items(
     loaded: Loaded,
     items: Sequence[Any],

@@ -15,6 +15,7 @@ from fewshot.backbones import rebuild_backbone, spec_of
 from fewshot.content import is_whole, parse_json
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import UnknownNameError
+from fewshot.isolation import isolated
 from fewshot.stored import read_metadata, read_tensors
 
 #: Raised when files of the older kind must be read in another way.
@@ -125,6 +126,7 @@ class Checkpoint:
         """Whether a file is a checkpoint, and not bare weights."""
         return Path(path).suffix == ".safetensors" and _KEY in read_metadata(path)
 
+    @isolated(gradients=True)
     def network(self) -> nn.Module:
         """Build the backbone with its trained weights, in evaluation mode, from a timm name and plain arguments alone.
 

@@ -25,6 +25,7 @@ from fewshot.embedding.items import as_items, check_on_error, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
 from fewshot.embedding.sources import Source
 from fewshot.errors import ArtifactError
+from fewshot.isolation import isolated
 
 #: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
@@ -264,7 +265,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             key = (source, device, source.stamps())
             loaded = _LOADED.get(key)
             if loaded is None:
-                with torch.inference_mode(False):  # otherwise nobody could train or change this network later
+                with isolated(gradients=True):  # else nobody could train or change this network later
                     network, preprocessing = source.load()
                     loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing, True)
             self._refuse_others(source, loaded)
@@ -295,7 +296,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
         if self.cache is None:
             return embed(items)
-        cache = EmbeddingCache(self.cache, loaded.identity)
+        cache = EmbeddingCache(self.cache, loaded.cache_key)
         embedded = embed_through(cache, items, embed, thumbnails, self.n_jobs)
         if embedded.errors and stop:
             raise embedded.errors[0]

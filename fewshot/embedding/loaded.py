@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,13 @@ class Loaded:
         own = spec_of(network) or [f"{type(part).__module__}.{type(part).__qualname__}" for part in network.modules()]
         return hashlib.sha256(json.dumps([own, self.fingerprint], sort_keys=True).encode()).hexdigest()
 
+    @property
+    def cache_key(self) -> str:
+        """What embeddings are kept under: the identity, and how coarsely the host program lets the network compute."""
+        if (precision := _precision(self.parameter.device.type)) is None:
+            return self.identity
+        return hashlib.sha256(f"{self.identity} {precision}".encode()).hexdigest()
+
     @cached_property
     def forward(self) -> nn.Module:
         """The network, or a faster one that computes the same."""
@@ -73,7 +81,7 @@ class Loaded:
     @property
     def parameter(self) -> Tensor:
         """One of the weights: its device and its type are those of the network."""
-        return next(self.network.parameters(), torch.empty(0))
+        return next(self.network.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
 
     @property
     def is_on_cpu(self) -> bool:
@@ -119,6 +127,23 @@ class Loaded:
         return y
 
 
+def _precision(device: str) -> str | None:
+    """Return the precision of float32 products that was set for the whole process; None if nobody has changed it.
+
+    PyTorch has no such setting for one thread, so embeddings depend on it.
+    """
+    backends: Any = torch.backends
+    products, convolutions, usual = backends.mkldnn, backends.mkldnn, ["ieee", "ieee"]
+    if device == "cuda":
+        products, convolutions, usual = backends.cuda, backends.cudnn, ["ieee", "tf32"]
+    try:
+        found = [products.matmul.fp32_precision, convolutions.conv.fp32_precision]
+    except AttributeError:  # torch before 2.9
+        found = [torch.get_float32_matmul_precision().replace("highest", "ieee"), usual[1]]
+    found = ["ieee" if one == "none" else one for one in found]
+    return None if found == usual else " ".join(found)
+
+
 def choose_device(device: str | torch.device) -> torch.device:
     """Return the device itself; for ``auto`` a GPU if there is one, else the CPU.
 
@@ -133,7 +158,7 @@ def choose_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen).cpu()
+        torch.empty(1, dtype=torch.float32, device=chosen).cpu()
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(f"device is {str(device)!r}, which is not here ({reason}); use 'auto' or 'cpu'") from None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewshot.heap import keeping_memory
+from fewshot.isolation import isolated
 from fewshot.locks import new_lock
 
 
@@ -28,7 +29,7 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
     backbone : nn.Module
         A network; its device is used.
     """
-    parameter = next(backbone.parameters(), torch.empty(0))
+    parameter = next(backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
     # Flipped, mapped and read-only arrays are copied, a batch at a time; torch takes none of them as they are.
     array = images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements=["C", "W"]))
     x = array.to(parameter.device)
@@ -108,7 +109,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         _inside.leave(parts)
 
 
-@torch.inference_mode()
+@isolated(gradients=False)
 def embed(
     backbone: nn.Module,
     images: NDArray[np.uint8] | Tensor,

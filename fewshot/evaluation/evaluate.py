@@ -20,6 +20,7 @@ from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler
 from fewshot.evaluation.result import EvalResult
 from fewshot.heap import keeping_memory
+from fewshot.isolation import isolated
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.ranking import argmax
 from fewshot.snapshot import to_tensor
@@ -120,7 +121,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
     refuse_bad_rows(embeddings, "X")
 
 
-@torch.inference_mode()
+@isolated(gradients=False)
 def _answer_episodes(
     learner: Learner, embeddings: NDArray[Any], sampler: Sampler, n_episodes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
@@ -166,7 +167,9 @@ def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], tr
     way = int(ways.max())
     logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed).cpu()
     if (ways < way).any():  # classes that only other episodes of the batch have are no answer
-        logits = logits.masked_fill(torch.arange(way) >= torch.from_numpy(ways)[:, None, None], -torch.inf)
+        logits = logits.masked_fill(
+            torch.arange(way, device="cpu") >= torch.from_numpy(ways)[:, None, None], -torch.inf
+        )
     return argmax(logits)[np.arange(logits.shape[-2]) < sizes[:, None]]
 
 

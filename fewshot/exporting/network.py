@@ -15,6 +15,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.network import normalize
 from fewshot.errors import ArtifactError, MissingExtraError
+from fewshot.isolation import isolated
 from fewshot.locks import lock_of
 from fewshot.runtime.encoder import INPUT, OUTPUT, Encoder
 
@@ -56,6 +57,7 @@ def check_extra() -> None:
             raise MissingExtraError(f"{name} is missing; run: pip install 'fewshot[export]'") from None
 
 
+@isolated(gradients=True)  # inference tensors cannot be traced
 @torch.no_grad()
 def write_onnx(network: nn.Module, preprocessing: Preprocessing, path: Path) -> float:
     """Write a network as ONNX, batch norm folded, and return by how much it differs from torch; see `TOLERANCE`.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
+from fewshot.isolation import isolated
 from fewshot.memory import Memory, read
 from fewshot.randomness import seeded
 from fewshot.rows import mask_padding
@@ -86,15 +87,14 @@ class Learner(nn.Module):
             raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give at least 1e-9")
         self.metric = metric
         self._fixed_temperature = float(temperature)
-        start = torch.tensor(math.log(temperature)) if learn_temperature else None
-        self.register_parameter("log_temperature", None if start is None else nn.Parameter(start))
+        self.register_parameter("log_temperature", log_parameter(temperature) if learn_temperature else None)
 
     @property
     def temperature(self) -> Tensor:
         """The temperature, a scalar tensor; differentiable if it is learned."""
         if self.log_temperature is not None:
             return self.log_temperature.exp()
-        return torch.tensor(self._fixed_temperature, dtype=torch.float64)
+        return torch.tensor(self._fixed_temperature, dtype=torch.float64, device="cpu")
 
     @property
     def learn_temperature(self) -> bool:
@@ -148,7 +148,7 @@ class Learner(nn.Module):
             If they are there, for embeddings of another length.
         """
         if self.learned and self.d is None:
-            with seeded(seed):
+            with isolated(gradients=True), seeded(seed):
                 self.build(d)
             self.d = int(d)
             self.train(self.training)
@@ -282,6 +282,7 @@ class Learner(nn.Module):
             raise ValueError(f"queries have {d} dimensions and keys {expected}; embed both with the same backbone")
         return self.score(memory, queries)
 
+    @isolated()
     def forward(
         self, support: Tensor, labels: Tensor, queries: Tensor, n_way: int, weight: Tensor | None = None, **how: bool
     ) -> Tensor:
@@ -307,6 +308,12 @@ class Learner(nn.Module):
 def least_chance(logits: Tensor) -> float:
     """Return by how much a logit lies below the largest where its class has 1 % of an even chance."""
     return math.log(logits.shape[-1] / SMOOTHING)
+
+
+@isolated(gradients=True)
+def log_parameter(value: float) -> nn.Parameter:
+    """Return the logarithm of a positive number that training adjusts."""
+    return nn.Parameter(torch.tensor(math.log(value), dtype=torch.float32, device="cpu"))
 
 
 def _is_near(one: Any, other: Any) -> bool:

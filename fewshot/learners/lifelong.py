@@ -73,7 +73,7 @@ class LifelongLearner(Learner):
         """Return the keys instead of the support that made them, oldest first."""
         keys, labels, touched = self._remember(statistics)
         places = touched.argsort()[(touched < 0).sum() :]
-        weight = torch.ones(len(places), dtype=keys.dtype)
+        weight = keys.new_ones(len(places))
         return _with_mark(Statistics.of_support(keys[places], labels[places], statistics.n_way, weight), 1.0)
 
     def memorize(self, statistics: Statistics) -> Memory:

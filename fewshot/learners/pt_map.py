@@ -102,7 +102,7 @@ class PTMAPLearner(Learner):
         share = share / share.sum(-1, keepdim=True).clamp(min=1e-30)
         support = torch.diag_embed(count)
         # What each embedding counts in each prototype; the classes that are not there keep their place.
-        prototypes = F.pad(torch.eye(m).to(queries).expand_as(support), (0, q))
+        prototypes = F.pad(torch.eye(m, dtype=queries.dtype, device=queries.device).expand_as(support), (0, q))
         absent, factors = (count == 0).unsqueeze(-1), None
         for i in range(self.n_iterations + 1):
             products = span.products(prototypes)

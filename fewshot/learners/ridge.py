@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from fewshot.estimator import BaseFewShotClassifier
-from fewshot.learners.base import Learner
+from fewshot.learners.base import Learner, log_parameter
 from fewshot.memory import Memory
 from fewshot.parameters import check_number
 from fewshot.registry import register_learner
@@ -60,15 +58,14 @@ class RidgeLearner(Learner):
     ) -> None:
         super().__init__("dot", temperature, learn_temperature)
         self._fixed_regularization = check_number("regularization", regularization, 1e-9)
-        start = nn.Parameter(torch.tensor(math.log(regularization))) if learn_regularization else None
-        self.register_parameter("log_regularization", start)
+        self.register_parameter("log_regularization", log_parameter(regularization) if learn_regularization else None)
 
     @property
     def regularization(self) -> Tensor:
         """What is added to the diagonal, a scalar tensor; differentiable if it is learned."""
         if self.log_regularization is not None:
             return self.log_regularization.exp()
-        return torch.tensor(self._fixed_regularization, dtype=torch.float64)
+        return torch.tensor(self._fixed_regularization, dtype=torch.float64, device="cpu")
 
     @property
     def learn_regularization(self) -> bool:

@@ -73,7 +73,7 @@ class SimpleShotLearner(Learner):
             )
         self.normalization = normalization
         # Not a buffer: episodes are answered in the precision of the embeddings.
-        self.center = None if center is None else torch.as_tensor(center, dtype=torch.float64)
+        self.center = None if center is None else torch.as_tensor(center, dtype=torch.float64, device="cpu")
         if self.center is not None and not (self.center.ndim == 1 and torch.isfinite(self.center).all()):
             raise ValueError(f"center has shape {tuple(self.center.shape)}; expected d finite numbers, (d,)")
 

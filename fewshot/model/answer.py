@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from fewshot.classifier import FewShotClassifier
 from fewshot.data.decode import describe
 from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError
+from fewshot.isolation import isolated
 from fewshot.snapshot import KeySnapshot, search_in_chunks, to_tensor
 from fewshot.support import Support
 
@@ -144,7 +144,7 @@ def _nearest_keys(classifier: FewShotClassifier, x: NDArray[np.float32], k: int)
     return [list(zip(*row, strict=True)) for row in zip(labels.tolist(), similarities.tolist(), strict=True)]
 
 
-@torch.inference_mode()
+@isolated(gradients=False)
 def nearest_support(
     classifier: FewShotClassifier, support: Support | None, embeddings: NDArray[np.float32], k: int
 ) -> list[list[Neighbour]]:

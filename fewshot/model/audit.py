@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
 from fewshot.rows import sum_by_class
 from fewshot.similarity import prepare_keys
@@ -26,7 +27,7 @@ OUTLIER = 3.5
 SAME_IMAGE = 1e-4
 
 
-@torch.inference_mode()
+@isolated(gradients=False)
 def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
     """Look at each support image as a query of all the others.
 

@@ -183,7 +183,7 @@ class State:
         own = own.masked_fill(self.dead_delta, -torch.inf)
         similarity = torch.cat([similarity, own.to(similarity.dtype)], -1)
         if ids is not None:
-            ids = torch.cat([ids, torch.arange(n, n + n_delta).expand(len(queries), -1)], -1)
+            ids = torch.cat([ids, torch.arange(n, n + n_delta, device=ids.device).expand(len(queries), -1)], -1)
         return ids, similarity
 
     def _labels(self, ids: Tensor) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.isolation import isolated
 from fewshot.locks import new_lock
 from fewshot.segments.state import Base, Room, State
 from fewshot.snapshot import EXACT_LIMIT
@@ -42,19 +43,19 @@ class Segments:
         self.state = replace(state, dead_base=dead_base, dead_delta=dead_delta, n_dead=n_dead)
 
     @staticmethod
-    @torch.inference_mode(False)
+    @isolated(gradients=True)
     def _begin(base: Base) -> State:
         """Return the state of a new base with an empty delta."""
         d, n = base.keys.keys.shape[1], len(base)
-        double = torch.empty((0, d), dtype=torch.float64)
-        room = Room(base.keys.keys.new_empty((0, d)), double, torch.empty((0, 1), dtype=torch.float64))
+        double = torch.empty((0, d), dtype=torch.float64, device="cpu")
+        room = Room(base.keys.keys.new_empty((0, d)), double, double.new_empty((0, 1)))
         return State(
             base,
             base.keys.prepare(base.keys.keys[:0]),
             room.raw,
             base.labels[:0],
-            torch.zeros(n, dtype=torch.bool),
-            torch.zeros(0, dtype=torch.bool),
+            torch.zeros(n, dtype=torch.bool, device="cpu"),
+            torch.zeros(0, dtype=torch.bool, device="cpu"),
             room,
         )
 
@@ -86,7 +87,7 @@ class Segments:
         return self._begin(state.base.like(keys, labels))
 
     @staticmethod
-    @torch.inference_mode(False)
+    @isolated(gradients=True)
     def _with(state: State, keys: Tensor, labels: NDArray[Any]) -> State:
         """Return the state with more rows in its delta; readers of older states never look beyond theirs."""
         start, end = len(state.labels), len(state.labels) + len(keys)
@@ -103,7 +104,7 @@ class Segments:
             delta=replace(prepared, keys=room.keys[:end], sqnorm=sqnorm),
             raw=room.raw[:end],
             labels=np.concatenate([state.labels, labels]) if start else labels.copy(),
-            dead_delta=torch.cat([state.dead_delta, torch.zeros(len(keys), dtype=torch.bool)]),
+            dead_delta=torch.cat([state.dead_delta, state.dead_delta.new_zeros(len(keys))]),
             room=room,
         )
 

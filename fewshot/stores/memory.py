@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.checks import check_labels
+from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
 from fewshot.memory import Memory
 from fewshot.ranking import argmax
@@ -68,11 +69,14 @@ class StoredMemory:
         self.store, self.learner, self.k = store, copy.deepcopy(learner).cpu().double().eval(), int(k)
         self._refuse_other_keys()
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def _refuse_other_keys(self) -> None:
         """Try the learner on two classes of one row, whose keys must be those rows."""
-        rows = torch.stack([torch.linspace(1, 2, self.store.d), torch.linspace(3, 1, self.store.d)]).double()
-        memory, own = self.learner.memorize(self.learner.learn(rows, torch.tensor([0, 1]), 2)), True
+        rows = torch.from_numpy(np.linspace([1, 3], [2, 1], self.store.d, axis=1))
+        memory, own = (
+            self.learner.memorize(self.learner.learn(rows, torch.tensor([0, 1], dtype=torch.long, device="cpu"), 2)),
+            True,
+        )
         if memory.keys.shape == rows.shape and not memory.extras:
             own = bool(memory.log_weight.any()) or not torch.allclose(memory.keys, self.learner.transform(rows))
         if own:
@@ -118,7 +122,7 @@ class StoredMemory:
         classes, logits = self._logits(X)
         return classes[argmax(logits)]
 
-    @torch.inference_mode()
+    @isolated(gradients=False)
     def _logits(self, X: ArrayLike) -> tuple[NDArray[Any], torch.Tensor]:
         queries = check_queries(X, self.store.d, self.k)
         transformed = self.learner.transform(torch.from_numpy(queries).double()).float().numpy()
@@ -134,13 +138,14 @@ class StoredMemory:
     def _read(self, found: list[list[Match]], codes: dict[Any, int]) -> torch.Tensor:
         """Return the logits (q, n_classes) of queries for which these records were found."""
         width = max((len(row) for row in found), default=0)
-        similarity = torch.full((len(found), width), -torch.inf, dtype=torch.float64)
-        labels, candidates = torch.zeros(similarity.shape, dtype=torch.long), torch.full(similarity.shape, -1)
+        similarity = torch.full((len(found), width), -torch.inf, dtype=torch.float64, device="cpu")
+        labels = torch.zeros_like(similarity, dtype=torch.long)
+        candidates = torch.full_like(labels, -1)
         for i, row in enumerate(found):
             n = len(row)
-            similarity[i, :n] = torch.tensor([match.similarity for match in row], dtype=torch.float64)
-            labels[i, :n] = torch.tensor([codes[match.label] for match in row], dtype=torch.long)
-            candidates[i, :n] = torch.arange(i * width, i * width + n)
+            similarity[i, :n] = similarity.new_tensor([match.similarity for match in row])
+            labels[i, :n] = labels.new_tensor([codes[match.label] for match in row])
+            candidates[i, :n] = torch.arange(i * width, i * width + n, device=labels.device)
         # Each found record is a key of its own; what it looks like does not matter any more.
         keys = similarity.new_zeros((labels.numel(), 0))
         memory = Memory(keys, labels.flatten(), keys.new_zeros(len(keys)), len(codes))

@@ -66,7 +66,7 @@ class BestKeeper:
                 seed=config.seed,
             )
             # Processes must agree on which weights are the best, to the last bit.
-            agreed = torch.tensor([measured.mean, measured.ci95], dtype=torch.float64)
+            agreed = torch.tensor([measured.mean, measured.ci95], dtype=torch.float64, device="cpu")
             take_from_first([agreed])
             record["val_accuracy"], record["val_ci95"] = agreed.tolist()
             if record["val_accuracy"] <= result.best_accuracy:  # False while there is no best yet: NaN

@@ -158,7 +158,7 @@ class Run:
             warnings.warn(f"training goes on, but not bit for bit: {differing}", UserWarning, stacklevel=4)
         load_state(saved.model, self.backbone, self.learner)
         put_back(saved, self.stepper.optimizer)
-        device = next(self.backbone.parameters(), torch.empty(0)).device
+        device = next(self.backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu")).device
         self.keeper.put_back({k: v.to(device) for k, v in saved.best.items()} or None, self.backbone)
         if progress["scaler"]:
             self.stepper.scaler.load_state_dict(progress["scaler"])

@@ -89,7 +89,7 @@ class Stepper:
         m, buffers = len(episodes), self._buffers()
         before = [buffer.clone() for buffer in buffers]
         after = [_wide_zeros(buffer) for buffer in buffers] if m > 1 else []
-        losses, accuracies = torch.zeros(m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
+        losses, accuracies = torch.zeros((2, m), dtype=torch.float64, device="cpu")
         gradients = _Sum(self._parameters(), m)
         for k in range(rank(), m, n_processes()):
             _copy(before, buffers)  # every episode starts from the same statistics, whichever process has it
@@ -98,7 +98,7 @@ class Stepper:
             gradients.add()
             for total, buffer in zip(after, buffers, strict=False):
                 total += buffer.to(total.device)
-        stops = torch.tensor([float(stop)])
+        stops = torch.tensor([float(stop)], dtype=torch.float32, device="cpu")
         add_up([losses, accuracies, stops, *after, *gradients.totals])
         gradients.put_back()
         if after:
@@ -175,7 +175,8 @@ class Stepper:
 
     def _embed(self, x: Tensor) -> Tensor:
         kind = _TYPES[self.config.precision]
-        with torch.autocast(self.device.type, kind, enabled=kind is not torch.float32):
+        # Without its cache, which autocast around the caller would keep alive, with weights of earlier steps.
+        with torch.autocast(self.device.type, kind, enabled=kind is not torch.float32, cache_enabled=False):
             size = self.config.embed_chunk
             if not size or size >= len(x):
                 return self.backbone(x).float()

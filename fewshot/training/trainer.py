@@ -25,6 +25,7 @@ from fewshot.embedding.sources import sized
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.heap import give_back_memory, keeping_memory
+from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
@@ -90,7 +91,8 @@ class MetaTrainer:
         if isinstance(backbone, str):
             check_backbone(backbone)  # an error now, not after the data are read
         if isinstance(backbone, Embedder):
-            backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share theirs
+            with isolated(gradients=True):
+                backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share theirs
         self._architecture = backbone if isinstance(backbone, str) else ""
         self._network = None if isinstance(backbone, str) else backbone
         self._began = "random" if isinstance(backbone, str) else "given"
@@ -105,6 +107,7 @@ class MetaTrainer:
             raise AttributeError(f"the backbone {self._architecture!r} is created by fit(); call that first")
         return self._network
 
+    @isolated(gradients=True)
     def fit(
         self,
         train: LabeledImages,

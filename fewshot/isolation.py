@@ -1,0 +1,81 @@
+"""Keep the host program's settings out of computations: default types and devices, autocast, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+
+#: Kinds of devices with an autocast of their own.
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+#: What numpy does about floating-point errors unless somebody sets it.
+_NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+#: What makes tensors of the default type.
+_FLOATING = {
+    getattr(torch, name) for name in ("empty", "ones", "zeros", "rand", "randn", "eye", "linspace", "logspace")
+}
+_FLOATING |= {torch.empty_strided, torch.empty_permuted, torch.fft.fftfreq, torch.fft.rfftfreq}
+_FLOATING |= {getattr(torch, f"{name}_window") for name in ("bartlett", "blackman", "hamming", "hann", "kaiser")}
+#: What does so only from Python numbers, one of which is a float.
+_INFERRING = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full, torch.arange, torch.range}
+
+
+@contextmanager
+def isolated(gradients: bool | None = None) -> Iterator[None]:
+    """Compute as in a fresh process; also a decorator.
+
+    Inside the block new tensors are float32 and on the CPU unless the code says otherwise, autocast is off, and numpy
+    handles floating-point errors in its default way. All of this holds for the current thread alone, and costs next to
+    nothing where the host program has left the defaults.
+
+    Parameters
+    ----------
+    gradients : bool, optional
+        True records gradients, so that what is made can be trained; False is ``torch.inference_mode``. By default the
+        caller's mode stays.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16), isolated():
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    with ExitStack() as stack:
+        if gradients is not None:
+            stack.enter_context(torch.inference_mode(not gradients))
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if torch.get_default_dtype() is not torch.float32:
+            stack.enter_context(_Float32ByDefault())
+        if np.geterr() != _NUMPY_ERRORS:
+            stack.enter_context(np.errstate(**_NUMPY_ERRORS))  # type: ignore[arg-type]
+        yield
+
+
+class _Float32ByDefault(TorchFunctionMode):
+    """Makes new tensors float32 where torch would take its default type.
+
+    ``torch.set_default_dtype`` holds for the whole process: setting and restoring it would reach into other threads.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.get("dtype") is None:
+            is_plain = func in _INFERRING and all(map(_is_plain, (*args, *kwargs.values())))
+            if func in _FLOATING or (is_plain and func(*args, **kwargs).is_floating_point()):
+                kwargs["dtype"] = torch.float32
+        return func(*args, **kwargs)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value has no numeric type of its own, as tensors and numpy's numbers have."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str, torch.device)
