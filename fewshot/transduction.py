@@ -239,7 +239,7 @@ def _plan(logits: Tensor, wanted: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
     missing = wanted - plan.sum(-1)
     fits = missing.abs().amax(-1, keepdim=True) <= TOLERANCE * logits.shape[-1]  # False for NaN, too
     # Beside factors far larger than the logits these vanish, and the plan is uniform whatever they say.
-    largest = logits.masked_fill(logits.isinf(), 0).abs().amax((-2, -1)).unsqueeze(-1).clamp(min=1)
+    largest = F.pad(logits.masked_fill(logits.isinf(), 0), (0, 1), value=1).abs().amax((-2, -1)).unsqueeze(-1)
     fits &= v.abs().amax(-1, keepdim=True) <= LARGEST_FACTOR * largest
     return plan, missing, ~fits
 
