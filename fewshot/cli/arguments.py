@@ -76,12 +76,13 @@ def backbone(
 ) -> None:
     """Add the options that say which network embeds."""
     one = command.add_mutually_exclusive_group()
-    one.add_argument("--backbone", default=default, metavar="NAME", help="any timm name (default: %(default)s)")
+    known = "any timm name, hf-hub:OWNER/NAME or local-dir:PATH (default: %(default)s)"
+    one.add_argument("--backbone", default=default, metavar="NAME", help=known)
     one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a network that fewshot train has written")
     command.add_argument(
         "--weights", metavar="FILE", help="weights of the backbone: a local file, 'offline' or 'random'"
     )
-    command.add_argument("--pretrained", action="store_true", help="fetch the weights from timm's hub")
+    command.add_argument("--pretrained", action="store_true", help="fetch the weights from the hub")
     command.add_argument(
         "--bits", type=bits, metavar="N", help="range of 16-bit images, 8 to 16 bits, where files do not say it"
     )

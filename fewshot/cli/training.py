@@ -109,7 +109,10 @@ def _network(options: argparse.Namespace) -> tuple[str | Embedder, Learner]:
     if not (options.checkpoint or options.weights or options.pretrained):
         return options.backbone, _learner(options)
     embedder = Embedder(
-        options.checkpoint or options.backbone, weights=options.weights, pretrained=options.pretrained, device="cpu"
+        Path(options.checkpoint) if options.checkpoint else options.backbone,
+        weights=options.weights,
+        pretrained=options.pretrained,
+        device="cpu",
     )
     own = None if not options.checkpoint or options.learner else default_learner(embedder)
     if own is not None and options.metric is None and options.temperature is None:

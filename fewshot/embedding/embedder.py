@@ -23,7 +23,7 @@ from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.given import preprocessing_of
 from fewshot.embedding.items import as_items, check_on_error, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
-from fewshot.embedding.sources import Source
+from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError
 from fewshot.isolation import isolated
 
@@ -42,12 +42,15 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     Parameters
     ----------
     backbone : str, path or nn.Module, default="tf_efficientnet_lite0"
-        A timm name (or ``conv4``, ``resnet12``), a checkpoint that `MetaTrainer` wrote, or a network.
+        A timm name (or ``conv4``, ``resnet12``); a repository of the Hugging Face hub (``hf-hub:OWNER/NAME``) or a
+        folder in its layout (``local-dir:PATH``, whose weights come with it); a checkpoint that `MetaTrainer` wrote;
+        or a network. Text means a path if it ends in ``.safetensors`` or begins with ``./``, ``../``, ``~/`` or ``/``,
+        whatever files there are. A `Path` is always one.
     weights : path, {"offline", "random"} or None, default=None
         A local file (safetensors, or a state dict of torch); the package of the extra `offline`, which is the default
         for ``tf_efficientnet_lite0``, ``1`` and ``2``; or untrained.
     pretrained : bool, default=False
-        Whether timm fetches the weights from its hub.
+        Whether timm fetches the weights from the hub, unless it did before.
     img_size : int, optional
         Side of the images that the network sees; its own by default.
     device : str, default="auto"
@@ -233,8 +236,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return state
 
     def _source(self) -> Source:
-        weights = None if self.weights is None else os.fspath(self.weights)
-        backbone = os.fspath(self.backbone)  # type: ignore[arg-type]
+        weights = None if self.weights is None else spelled(self.weights)
+        backbone = spelled(self.backbone)  # type: ignore[arg-type]
         return Source(backbone, weights, self.pretrained, self.img_size, self.bits, self.max_pixels)
 
     def _check_parameters(self) -> None:

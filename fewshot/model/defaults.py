@@ -8,9 +8,11 @@ from pathlib import Path
 from sklearn.base import clone
 from torch import nn
 
+from fewshot.backbones.published import is_path
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
+from fewshot.embedding.sources import spelled
 from fewshot.learners.base import Learner
 from fewshot.learners.prototypical import PrototypicalLearner
 from fewshot.weights import load_learner
@@ -60,6 +62,7 @@ def make_embedder(
 def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
     """Return the learner that a checkpoint was trained with; for other backbones cosine prototypes."""
     backbone = embedder.backbone
-    if isinstance(backbone, (str, Path)) and os.path.isfile(backbone) and Checkpoint.is_one(backbone):
-        return load_learner(backbone)
+    path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
+    if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
+        return load_learner(path)
     return PrototypicalLearner("cosine", temperature=TEMPERATURE)
