@@ -44,6 +44,19 @@ def use_one_thread() -> None:
         faiss_module().omp_set_num_threads(1)
 
 
+@contextmanager
+def _threads(n_queries: int = 2) -> Iterator[None]:
+    """Take as many threads as torch does; one for one query, where more would only wait for each other."""
+    # Acts on the calling thread alone, so that threads may search beside each other.
+    faiss = faiss_module()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Choice:
     """What was chosen, and how good it is.
@@ -205,21 +218,6 @@ def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
     index.cp.seed, index.cp.max_points_per_centroid = 0, TRAINING_POINTS
     index.cp.min_points_per_centroid = 1  # it warns on standard error otherwise
     return index
-
-
-@contextmanager
-def _threads(n_queries: int = 2) -> Iterator[None]:
-    """Take as many threads as torch does; one for one query, where more would only wait for each other.
-
-    FAISS keeps a number for each calling thread, so threads may search at once, and the caller gets its own back.
-    """
-    faiss = faiss_module()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _parts(n: int, size: int = 65536) -> Iterator[NDArray[np.int64]]:

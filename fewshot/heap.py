@@ -39,7 +39,9 @@ def keeping_memory() -> Iterator[None]:
     """Keep memory that is freed inside the block for the next that asks; glibc only, elsewhere nothing happens.
 
     A network frees and asks for megabytes at every layer. Where these go back to the system and come again page by
-    page, that takes as long as the convolutions. After the block no more is kept than glibc keeps of its own accord.
+    page, that takes as long as the convolutions. Afterwards glibc's limits are those at which its own rule arrives in
+    a program with large arrays, 32 and 64 MiB. They hold for the process, and stay; there is no way to read what they
+    were. Where variables of the environment tune the allocator (``MALLOC_*``, ``GLIBC_TUNABLES``) nothing is set.
     """
     global _inside
     mallopt = _mallopt()
@@ -94,6 +96,9 @@ def give_back_memory() -> None:
 
 @cache
 def _mallopt() -> Callable[[int, int], int] | None:
+    # Whoever has tuned the allocator wants it so.
+    if any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return None
     try:
         return ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):

@@ -142,7 +142,7 @@ def check_reachable(name: str) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        raise DownloadError(no_weights(name, "HF_HUB_OFFLINE is set, and they were not fetched before"))
+        raise DownloadError(no_weights(name, "the hub cannot be reached, HF_HUB_OFFLINE is set"))
     if getproxies():  # reached in another way
         return
     host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from fewshot.errors import ArtifactError
 from fewshot.evaluation.evaluate import evaluate
 from fewshot.learners.base import Learner
-from fewshot.locks import lock_of
 from fewshot.runtime.encoder import INPUT, Encoder
 
 #: Episodes of the gate: five classes, once of one shot and once of five, 15 queries a class.
@@ -74,14 +74,17 @@ def _signed(graph: Any) -> dict[str, list[dict[str, Any]]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what onnxruntime advises through the root logger, which is the process's: one thread at a time."""
-    with lock_of(_quiet):
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(before)
+    """Keep back what onnxruntime advises through the root logger."""
+    here = threading.get_ident()
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != here or record.levelno > logging.WARNING
+
+    logging.root.addFilter(from_elsewhere)
+    try:
+        yield
+    finally:
+        logging.root.removeFilter(from_elsewhere)
 
 
 def measure(learner: Learner, exact: Encoder, coarse: Encoder, images: Any, labels: Any) -> list[dict[str, Any]]:

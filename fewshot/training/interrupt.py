@@ -25,7 +25,10 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            # What the program ignores stays so; what no Python code has set could not be put back.
+            kept = (None, signal.SIG_IGN)
+            caught = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) not in kept]
+            self._before = {s: signal.signal(s, self._note) for s in caught}
         return self
 
     def __exit__(
