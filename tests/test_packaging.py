@@ -1,0 +1,76 @@
+"""What is built: a wheel of the package alone, and a source distribution whose tests run."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+#: All that is kept in a checkout, but .git and .gitignore.
+KEPT = (
+    "fewshot",
+    "tests",
+    "benchmarks",
+    "data_prep",
+    "setup.cfg",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "Makefile",
+    "LICENSE",
+)
+BUILD = "from setuptools import build_meta as b; b.build_{}('dist')"
+
+
+def kept(root):
+    paths = [path for name in KEPT for path in [root / name, *(root / name).rglob("*")]] + [*root.glob("*.md")]
+    return {path.relative_to(root).as_posix() for path in paths if path.is_file() and "__pycache__" not in path.parts}
+
+
+def build(root, what):
+    run = subprocess.run([sys.executable, "-c", BUILD.format(what)], cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (built,) = (root / "dist").glob("*.whl" if what == "wheel" else "*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The source distribution of this checkout, unpacked."""
+    source, place = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("unpacked")
+    for name in kept(ROOT):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    with tarfile.open(build(source, "sdist")) as archive:
+        archive.extractall(place, filter="data")
+    (folder,) = place.iterdir()
+    return folder
+
+
+def test_the_source_distribution_holds_what_the_checkout_does(unpacked):
+    assert kept(unpacked) == kept(ROOT)
+
+
+def test_the_wheel_holds_the_package_and_no_tests(unpacked):
+    with zipfile.ZipFile(build(unpacked, "wheel")) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == {name for name in kept(ROOT) if name.startswith("fewshot/")}
+    assert {"fewshot/py.typed", "fewshot/report/style.css"} <= names
+
+
+@pytest.mark.slow
+def test_the_tests_run_from_the_source_distribution(unpacked):
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+
+    def pytest_run(*arguments):
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *arguments]
+        run = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True, timeout=900)
+        assert run.returncode == 0, run.stdout + run.stderr
+
+    pytest_run("--collect-only")
+    some = ("architecture", "files", "benchmark_grid", "model_defaults", "model_saving", "data_prep")
+    pytest_run("-m", "not slow", *(f"tests/test_{name}.py" for name in some))
