@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo omniglot cifar-fs test test-slow lint clean
+.PHONY: help demo omniglot cifar-fs test test-slow lowest lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,5 +53,13 @@ test-slow: $(STAMP)  ## The tests that take long: whole runs of the demo, soaks
 	@echo "==> pytest, slow tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m slow
 
+lowest:  ## The fast tests with the lowest versions that setup.cfg allows (installs several GB beside .venv)
+	@test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	@$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
+	@echo "==> installing the lowest versions"
+	@$(VENV)-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c $(VENV)-lowest/constraints.txt -e '.[test]'
+	@echo "==> pytest, lowest versions"
+	@$(TEST_ENV) $(VENV)-lowest/bin/python -m pytest -n auto -m "not slow"
+
 clean:  ## Remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -15,6 +15,7 @@ from fewshot.data.preprocess import CROP_MODES, INTERPOLATIONS, Preprocessing
 
 MODELS = ("tf_efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_050")
 PHOTOGRAPH = Image.fromarray(load_sample_images().images[0])
+OLD = tuple(map(int, timm.__version__.split(".")[:3])) < (1, 0, 31)
 SIZES = [(640, 427), (427, 640), (224, 224), (100, 80), (17, 19), (50, 400), (333, 77), (1000, 301)]
 
 
@@ -28,6 +29,8 @@ def timms_pixels(config, image):
 def check_against_timm(config, size, tolerance=0, noise=False):
     pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     image = Image.fromarray(pixels) if noise else PHOTOGRAPH.resize(size)
+    if OLD and config["crop_mode"] == "center" and len(set(config["input_size"][1:])) == 2:
+        config = {**config, "interpolation": "bilinear"}  # timm took no other there
     ours, theirs = Preprocessing.of(config)(image), timms_pixels(config, image)
     assert ours.shape == theirs.shape
     assert (ours.dtype, theirs.dtype) == (np.uint8, np.uint8)

@@ -30,10 +30,11 @@ class Preprocessing:
     """How an image becomes the pixels that a network was made for, and its pixels numbers.
 
     The steps are those of timm's evaluation transform: scale so that the image covers ``size / crop_pct``, cut out the
-    middle. The pixels are timm's to the last bit, unless the scaled image would have more than ``WHOLE_PIXELS`` (at 224
-    pixels: be more than a hundred times as long as wide). Of such an image only the middle is computed, so one of
-    1 x 20000 pixels costs no more than others; its pixels differ by few levels, and by twenty where those next to each
-    other have nothing in common.
+    middle. The pixels are timm's to the last bit, with two exceptions. Before 1.0.31, timm scaled images for networks
+    that are not square by bilinear interpolation, whatever the network asks for. And where the scaled image would have
+    more than ``WHOLE_PIXELS`` (at 224 pixels: be more than a hundred times as long as wide), only its middle is
+    computed, so one of 1 x 20000 pixels costs no more than others; its pixels differ by few levels, and by twenty where
+    those next to each other have nothing in common.
 
     Parameters
     ----------
