@@ -5,21 +5,26 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import re
 import shutil
 import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import BufferedReader
 from pathlib import Path
 
 #: Links that are followed before they are taken for a loop, as in Linux.
 _LINKS = 40
-#: How the name of a file ends that is not whole yet (process, thread), and how much of its later name it begins with.
-PARTIAL, _SHOWN = r"\.\d+-\d+\.partial", 48
+#: How the name of a file ends that is not whole yet: machine (which older versions left out), process, thread.
+PARTIAL = r"\.(?:[0-9a-f]{8}-)?\d+-\d+\.partial"
+#: How much of its later name such a file begins with, and the seconds after which nobody writes to it any more.
+_SHOWN, _ABANDONED = 48, 24 * 3600
 
 
 @contextmanager
@@ -74,7 +79,8 @@ def partial_beside(path: str | Path) -> Iterator[Path]:
     """Give a file beside `path` to write to, which no other thread or process has; it is gone after the block."""
     path = Path(path)
     # Part of the name only: names end at 255 bytes.
-    partial = path.with_name(f".{path.name[:_SHOWN]}.{os.getpid()}-{threading.get_ident()}.partial")
+    owner = f"{_machine()}-{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f".{path.name[:_SHOWN]}.{owner}.partial")
     partial.unlink(missing_ok=True)  # of a process of the same number that was killed
     try:
         yield partial
@@ -82,20 +88,47 @@ def partial_beside(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def leftovers(folder: str | Path, names: Iterable[str]) -> list[Path]:
-    """Return what `partial_beside` left of files of these names, where its process was killed.
+def leftovers(folder: str | Path, names: Iterable[str] | None = None) -> list[Path]:
+    """Return what `partial_beside` left of files of these names, or of any, where its process was killed.
+
+    A file of a process on another machine counts as left when nothing has written to it for a day.
 
     Examples
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in (".log.csv.12-34.partial", ".draft.partial"):
+    >>> for name in (".log.csv.99999999-34.partial", ".draft.partial"):
     ...     (folder / name).touch()
     >>> [path.name for path in leftovers(folder, ["log.csv"])]
-    ['.log.csv.12-34.partial']
+    ['.log.csv.99999999-34.partial']
     """
-    ours = re.compile(rf"\.({'|'.join(re.escape(name[:_SHOWN]) for name in names)}){PARTIAL}")
-    return [path for path in Path(folder).iterdir() if ours.fullmatch(path.name) and path.is_file()]
+    named = ".+" if names is None else "|".join(re.escape(name[:_SHOWN]) for name in names)
+    ours = re.compile(rf"\.({named}){PARTIAL}", re.DOTALL)
+    found = [path for path in Path(folder).glob(".*.partial") if ours.fullmatch(path.name)]
+    return [path for path in found if path.is_file() and _is_abandoned(path)]
+
+
+def _is_abandoned(partial: Path) -> bool:
+    owner = partial.name.removesuffix(".partial").rpartition(".")[2].split("-")
+    # On Windows os.kill would end the process.
+    if owner[:-2] not in ([], [_machine()]) or os.name == "nt":
+        return time.time() - partial.lstat().st_mtime > _ABANDONED
+    try:
+        os.kill(int(owner[-2]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # of another user
+        return False
+    return False
+
+
+@cache
+def _machine() -> str:
+    """Return eight digits for where the number of a process means something: a machine, or a container on it."""
+    space = platform.node()
+    with suppress(OSError):
+        space += os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(space.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def take_access(path: str | Path, like: os.stat_result) -> None:

@@ -12,6 +12,7 @@ from fewshot.annotation import work
 from fewshot.annotation.work import annotate_folder
 from fewshot.errors import StoreError
 from fewshot.executors import Serial
+from tests.abandoned import leave_partial
 from tests.photographs import quick_embedder, write_photos
 
 
@@ -67,8 +68,12 @@ def test_parts_of_files_that_a_killed_run_has_left_are_removed(places):
     shards.mkdir()
     for name in (".plan.json.12-34.partial", ".000000.parquet.12-34.partial", "000007.parquet"):
         (shards / name).write_bytes(b"part")
+    leave_partial(shards / "000001.parquet")
+    leave_partial(places[2])
+    others = leave_partial(places[2].with_name("other.parquet"))
     annotate_folder(*places, progress=False)
     assert not shards.exists()
+    assert list(places[2].parent.glob(".*")) == [others]
 
 
 @pytest.mark.parametrize("out", ["", ".", "photos", "photos/"])

@@ -100,8 +100,11 @@ def test_what_is_there_is_not_done_again_and_what_is_damaged_is(tmp_path, monkey
     paths = sorted((tmp_path / "units").iterdir())
     paths[0].write_text(paths[0].read_text()[:-9])
     paths[1].unlink()
+    stored = json.loads(paths[2].read_text())
+    changed = stored["found"] | {"trace": "another"}
+    paths[2].write_text(json.dumps({**stored, "found": changed}))
     again = bench(tmp_path)
-    assert len(answered) == 2
+    assert len(answered) == 3
     pd.testing.assert_frame_equal(without_times(again), without_times(frame))
 
 

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,75 @@ def test_what_changes_the_pixels_decodes_again(paths, tmp_path, decoded):
     assert len(decoded) == 12
 
 
-def test_a_change_of_the_time_alone_decodes_again(paths, tmp_path, decoded):
-    decode_all(paths, PREPROCESSING, tmp_path / "c", False)
-    os.utime(paths[1], ns=(1, 1))
-    decode_all(paths, PREPROCESSING, tmp_path / "c", False)
-    assert len(decoded) == 6
+def test_the_content_alone_decides(tmp_path, decoded):
+    place = tmp_path / "1.bmp"
+
+    def put(value, path=place):
+        Image.new("RGB", (8, 8), (value,) * 3).save(path)
+        os.utime(path, ns=(1, 1))
+
+    def pixels(path=place):
+        return int(decode_all(np.array([str(path)], dtype=object), PREPROCESSING, tmp_path / "c", False)[0, 0, 0, 0])
+
+    put(10)
+    assert pixels() == 10
+    put(200)  # of the same name, size and time
+    assert pixels() == 200
+    put(10, tmp_path / "2.bmp")
+    os.utime(tmp_path / "2.bmp")
+    assert pixels(tmp_path / "2.bmp") == 10
+    assert len(decoded) == 2
+
+
+def test_a_flipped_bit_anywhere_is_noticed(paths, tmp_path, decoded):
+    expected = np.array(decode_all(paths, PREPROCESSING, tmp_path / "c", False))
+    (file,) = (tmp_path / "c").iterdir()
+    whole = file.read_bytes()
+    for n, place in enumerate(range(0, len(whole), 37), start=2):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        np.testing.assert_array_equal(decode_all(paths, PREPROCESSING, tmp_path / "c", False), expected)
+        assert len(decoded) == 3 * n
+        assert file.read_bytes() == whole
+
+
+def test_a_file_that_changes_meanwhile_is_decoded_again(paths, tmp_path, monkeypatch):
+    original, times = Preprocessing.__call__, []
+
+    def change(self, source):
+        pixels = original(self, source)
+        if source == paths[0] and len(times) < 1:
+            times.append(Image.new("RGB", (8, 8), (9, 9, 9)).save(source))
+        return pixels
+
+    monkeypatch.setattr(Preprocessing, "__call__", change)
+    assert (decode_all(paths, PREPROCESSING, tmp_path / "c", False)[0] == 9).all()
+    assert len(files(tmp_path / "c")) == 1
+
+
+def test_the_cache_is_bounded_and_keeps_what_was_used_last(paths, tmp_path, monkeypatch, decoded):
+    def make(size):
+        decode_all(paths, Preprocessing(3, size, size), tmp_path / "c", False)
+        for path in (tmp_path / "c").iterdir():  # an hour goes by
+            os.utime(path, ns=(0, path.stat().st_mtime_ns - 3600 * 10**9))
+
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.npy").write_bytes(bytes(10**6))
+    monkeypatch.setenv("FEWSHOT_CACHE_GB", "0.00005")
+    for size in (40, 41, 42, 40, 43):  # 14 to 17 kB each, so three of them fit
+        make(size)
+    assert len(decoded) == 3 * 4
+    make(40)
+    make(42)
+    assert len(decoded) == 3 * 4
+    make(41)
+    assert len(decoded) == 3 * 5
+    assert len(files(tmp_path / "c")) == 1 + 3
+    monkeypatch.setenv("FEWSHOT_CACHE_GB", "0")
+    make(60)
+    assert len(files(tmp_path / "c")) == 1 + 1
+    monkeypatch.setenv("FEWSHOT_CACHE_GB", "much")
+    with pytest.raises(ValueError, match="FEWSHOT_CACHE_GB is 'much'; expected gigabytes, such as 20"):
+        make(60)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ImageDecodeError])
@@ -187,3 +252,28 @@ def test_where_there_is_no_room_it_is_said_before_anything_is_lost(paths, tmp_pa
     with pytest.raises(OSError, match="No space left on device; decoded images are kept there, set FEWSHOT_CACHE"):
         decode_all(paths, PREPROCESSING, tmp_path / "c", False)
     assert files(tmp_path / "c") == []
+
+
+def _decode_slowly(paths, folder):
+    Preprocessing.__call__ = lambda self, source: time.sleep(60)
+    decode_all(paths, PREPROCESSING, folder, False)
+
+
+def test_what_a_kill_has_left_is_swept_by_the_next_run_and_what_others_write_is_not(paths, tmp_path):
+    cache, context = tmp_path / "c", multiprocessing.get_context("fork")
+    workers = [context.Process(target=_decode_slowly, args=(paths, cache)) for _ in range(2)]
+    for i, worker in enumerate(workers):
+        worker.start()
+        while len(list(cache.glob(".*.partial"))) <= i:
+            time.sleep(0.01)
+    (cache / ".mine.partial").write_bytes(b"mine")
+    workers[0].kill()
+    workers[0].join()
+    decode_all(paths[:1], PREPROCESSING, cache, False)
+    left = files(cache)
+    assert [f"-{workers[1].pid}-" in name for name in left if name.endswith("-") or ".npy." in name] == [True]
+    assert ".mine.partial" in left
+    workers[1].kill()
+    workers[1].join()
+    decode_all(paths[:1], PREPROCESSING, cache, False)
+    assert [name for name in files(cache) if name.startswith(".")] == [".mine.partial"]

@@ -11,12 +11,14 @@ from fewshot.files import (
     descriptor_of,
     digest,
     is_special,
+    leftovers,
     open_regular,
     partial_beside,
     read_regular,
     replacing,
     write_text,
 )
+from tests.abandoned import leave_partial
 
 
 def mode(path):
@@ -213,3 +215,18 @@ def test_only_regular_files_are_opened_and_none_is_waited_for(tmp_path):
             open_regular(tmp_path / name, follow=True)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "gone")
+
+
+def test_what_killed_processes_have_left_is_found_and_nothing_else(tmp_path):
+    left, other = leave_partial(tmp_path / "a.npy"), leave_partial(tmp_path / "b.npy")
+    assert left.read_bytes() == b"half"
+    elsewhere = tmp_path / ".a.npy.0123abcd-1-2.partial"
+    for path in (elsewhere, tmp_path / ".mine.partial", tmp_path / "a.npy"):
+        path.touch()
+    with partial_beside(tmp_path / "a.npy") as mine:
+        mine.touch()
+        os.utime(mine, (0, 0))
+        assert leftovers(tmp_path, ["a.npy"]) == [left]
+        assert set(leftovers(tmp_path)) == {left, other}
+        os.utime(elsewhere, (0, 0))
+        assert set(leftovers(tmp_path, ["a.npy"])) == {left, elsewhere}

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fewshot import Distortion, MetaTrainer, PrototypicalLearner, TrainConfig
 from fewshot.errors import TrainingError, TrainingInterrupted
 from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.state import BEST, LOG, STATE
+from tests.abandoned import leave_partial
 from tests.training_data import QUICK, SIZES, TRAIN, VAL
 
 
@@ -111,12 +112,15 @@ def test_without_a_state_resuming_is_starting(whole, tmp_path):
 
 def test_starting_anew_leaves_no_state_to_be_mistaken_for_its_own(tmp_path):
     fit(tmp_path)
-    (tmp_path / ".tmpAbC123").touch()  # of a process that was killed
+    save_file({"x": torch.zeros(9)}, tmp_path / ".tmpAbC123")  # of a process that was killed
+    others = [".tmpNotes1", ".tmpxyz789", ".mine.partial", f".{STATE}.0123abcd-1-2.partial"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
     with pytest.raises(RuntimeError, match="power is gone"):
         fit(tmp_path, [StopAfter(3)])  # before its first state
     _, result = fit(tmp_path, resume=True)
     assert len(result.records) == 12
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([STATE, BEST, LOG])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([STATE, BEST, LOG, *others])
 
 
 def test_an_interruption_can_be_sent_to_another_process():
@@ -219,10 +223,19 @@ def test_a_row_that_was_not_written_whole_is_no_row(whole, tmp_path):
 def test_the_best_weights_are_written_again_and_what_a_kill_left_is_swept(whole, tmp_path):
     fit(tmp_path)
     (tmp_path / BEST).unlink()
-    (tmp_path / ".state.safetensors.1-2.partial").write_bytes(b"half")
+    leave_partial(tmp_path / STATE)
     fit(tmp_path, resume=True)
     assert_same(tmp_path, whole[0])
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_log_that_was_changed_is_refused(tmp_path):
+    fit(tmp_path)
+    lines = (tmp_path / LOG).read_text().splitlines(keepends=True)
+    episode, loss, rest = lines[3].split(",", 2)
+    (tmp_path / LOG).write_text("".join([*lines[:3], f"{episode},{float(loss) + 1},{rest}", *lines[4:]]))
+    with pytest.raises(ValueError, match=r"log.csv is damaged: its rows are not those of the state; restore it"):
+        fit(tmp_path, resume=True)
 
 
 def test_beginning_anew_leaves_nothing_of_the_other_training(tmp_path):

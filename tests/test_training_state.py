@@ -36,6 +36,22 @@ def test_the_optimiser_gets_its_memory_back(tmp_path):
     assert optimizer.state[weight]["step"] == 3
 
 
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
+    saved(tmp_path)
+    content, told = (tmp_path / STATE).read_bytes(), []
+    for i, place in enumerate(range(0, len(content), 5)):
+        (tmp_path / STATE).write_bytes(content[:place] + bytes([content[place] ^ 1 << i % 8]) + content[place + 1 :])
+        try:
+            loaded = TrainingState.load(tmp_path, RUN)
+        except ValueError as error:
+            told.append(str(error))
+        else:
+            assert (loaded.run, loaded.progress) == (RUN, {"steps": 3})
+            assert torch.equal(loaded.model["backbone.w"], torch.arange(3.0))
+    assert len(told) > 0.95 * len(content) / 5
+    assert all(str(tmp_path / STATE) in one and ("without resume" in one or "upgrade" in one) for one in told)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -20,7 +20,7 @@ from fewshot.artifact import MANIFEST
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
 from fewshot.executors import Executor, Failure, make_executor
-from fewshot.files import is_special, sync, write_text
+from fewshot.files import PARTIAL, is_special, leftovers, sync, write_text
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.progress import progress_bar
 from fewshot.suffixes import check_suffix
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 SHARD = 1024
 PLAN = "plan.json"
 #: What a run leaves in its folder of shards: the plan, the shards, and parts of either where it was killed.
-_OURS = re.compile(r"(\.)?(plan\.json|\d{6,}\.parquet)(?(1)\.\d+-\d+\.partial)")
+_FILES = r"plan\.json|\d{6,}\.parquet"
+_OURS = re.compile(rf"{_FILES}|\.({_FILES}){PARTIAL}")
 
 
 def annotate_folder(
@@ -108,6 +109,9 @@ def annotate_folder(
     shards = Path(tempfile.mkdtemp(prefix="fewshot-")) if is_special(out) else out.with_name(f"{out.name}.shards")
     with _only_run(shards):
         _refuse_finished(out, shards, overwrite)
+        target = Path(os.path.realpath(out))
+        for left in leftovers(target.parent, [target.name]):
+            left.unlink(missing_ok=True)
         _begin(shards, paths, shard, digest)
         missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
         runner = make_executor(executor, jobs or os.cpu_count() or 1)
@@ -218,6 +222,7 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
         entry.name for entry in shards.iterdir() if entry.name != LOCK and not _OURS.fullmatch(entry.name)
     ):
         raise StoreError(f"{shards} holds {others[0]!r}, which is no shard; move it away, or choose another --out")
+    _sweep(shards)
     if not there.exists():
         # Killed while it removed the shards of a table that is done, a run may have left some of those.
         _clear(shards)
@@ -226,9 +231,16 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
 
 def _clear(shards: Path) -> None:
     """Remove what runs leave, the plan last: killed before that, the same command goes on."""
-    ours = [entry for entry in shards.iterdir() if _OURS.fullmatch(entry.name)]
+    ours = [entry for entry in shards.iterdir() if re.fullmatch(_FILES, entry.name)]
     for entry in sorted(ours, key=lambda entry: entry.name == PLAN):
         entry.unlink()
+    _sweep(shards)
+
+
+def _sweep(shards: Path) -> None:
+    """Remove what processes that were killed have left half written."""
+    for left in leftovers(shards):
+        left.unlink(missing_ok=True)
 
 
 def _file(shards: Path, i: int) -> Path:

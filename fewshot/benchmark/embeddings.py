@@ -16,6 +16,7 @@ from fewshot.benchmark.tasks import Part, backbone_key, embed_part, key_of
 from fewshot.embedding.cache import VERSION
 from fewshot.executors import Executor, Failure
 from fewshot.files import replacing, sync
+from fewshot.sealed import is_whole, seal
 
 #: Images that are embedded at a time: what an interruption costs at most.
 PART = 1024
@@ -117,8 +118,11 @@ class Embeddings:
 
 
 def _holds(path: Path, n: int) -> bool:
-    """Whether a file is there, whole, and has so many rows."""
+    """Whether a file is there, as it was written, and has so many rows."""
     try:
+        with path.open("rb") as file:
+            if is_whole(file) is False:
+                return False
         return len(np.load(path, mmap_mode="r", allow_pickle=False)) == n
     except (OSError, ValueError, EOFError):
         return False
@@ -128,4 +132,5 @@ def _save(path: Path, array: NDArray[Any]) -> None:
     with replacing(path) as partial:
         with partial.open("wb") as file:
             np.save(file, array, allow_pickle=False)
+        seal(partial)
         sync(partial)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdow
 from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe
 from fewshot.benchmark.trained import check_trainable, is_external, refuse_seen, train_backbone
 from fewshot.executors import Executor, Failure, make_executor
-from fewshot.files import write_text
+from fewshot.files import leftovers, write_text
 from fewshot.manifest import command_line, manifest
 from fewshot.progress import progress_bar
 from fewshot.writers import BRIEF, locked
@@ -31,6 +33,7 @@ from fewshot.writers import BRIEF, locked
 #: Files of a folder of results.
 FOLDERS = ("embeddings", "units")
 RESULTS, MARKDOWN, REPORT, EPISODES, FACTS = "results.csv", "results.md", "report.html", "episodes.json", "results.json"
+WRITTEN = (RESULTS, MARKDOWN, REPORT, EPISODES, FACTS)
 
 
 def run_benchmark(
@@ -119,6 +122,9 @@ class _Run:
         try:
             for name in FOLDERS:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
+            left = [leftovers(self.folder, WRITTEN), *(leftovers(self.folder / name) for name in FOLDERS)]
+            for path in chain.from_iterable(left):  # by processes that were killed
+                path.unlink(missing_ok=True)
             backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
             write_frozen(frozen, own)  # what refuses a run leaves that of the one before
             embedded = self.embeddings.make(workers, data, backbones, self._watch)
@@ -162,8 +168,8 @@ class _Run:
             i = missing[place]
             outcomes[i] = outcome
             if not isinstance(outcome, Failure):
-                text = json.dumps({"key": units[i].key, "found": outcome})
-                write_text(self._result(units[i]), text)
+                found = {"key": units[i].key, "found": outcome}
+                write_text(self._result(units[i]), json.dumps({**found, "sha256": _digest(found)}))
         return [self._row(unit, outcomes[i]) for i, unit in enumerate(units)]
 
     def _units(self, embedded: Sequence[Embedded]) -> Iterator[tuple[Unit, Failure | None]]:
@@ -194,7 +200,10 @@ class _Run:
         """Return what was found earlier, if it is there and whole."""
         try:
             stored = json.loads(self._result(unit).read_text(encoding="utf-8"))
-            return stored["found"] if stored["key"] == unit.key else None
+            found = {"key": unit.key, "found": stored["found"]}
+            # Earlier versions wrote no digest.
+            is_whole = stored["key"] == unit.key and stored.get("sha256", _digest(found)) == _digest(found)
+            return found["found"] if is_whole else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -227,6 +236,10 @@ class _Run:
 
     def _result(self, unit: Unit) -> Path:
         return self.folder / "units" / f"{unit.key}.json"
+
+
+def _digest(found: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 @contextmanager

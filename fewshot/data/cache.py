@@ -1,11 +1,15 @@
-"""Images decoded once: pixels on disk, mapped into memory, made anew when a file changes."""
+"""Images decoded once: pixels on disk by the content of the files, checked and mapped into memory."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,16 @@ from numpy.typing import NDArray
 from fewshot.data.decode import check_readable
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, ReadError
-from fewshot.files import replacing, sync
+from fewshot.files import digest, leftovers, replacing, sync
 from fewshot.progress import progress_bar
+from fewshot.sealed import is_whole, seal
 
 #: Part of every key: raised when the same file would be decoded to other pixels.
 _VERSION = 3
+#: Files of decoded pixels, and how much of them is kept where ``FEWSHOT_CACHE_GB`` does not say.
+_NAME, _GIGABYTES = r"[0-9a-f]{32}\.npy", "20"
+#: Times that images are decoded before it is an error that they change meanwhile.
+_ATTEMPTS = 3
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
@@ -34,6 +43,9 @@ def decode_all(
     images: NDArray[Any], preprocessing: Preprocessing, cache: str | Path | None, progress: bool
 ) -> NDArray[np.uint8]:
     """Return the pixels (n, h, w) or (n, h, w, 3) of images; those of files come from, or go to, the cache.
+
+    The cache holds at most ``$FEWSHOT_CACHE_GB`` gigabytes, 20 by default, beside what was made last: pixels that were
+    not used for longest are removed.
 
     Parameters
     ----------
@@ -58,33 +70,89 @@ def decode_all(
         pixels = np.empty(shape, np.uint8)
         _fill(pixels, images, preprocessing, progress)
         return pixels
-    folder = cache_folder(cache)
-    path = folder / f"{_key(images, preprocessing)}.npy"
-    if (mapped := _mapped(path, shape)) is not None:
-        return mapped
+    folder, most = cache_folder(cache), _limit()
+    _sweep(folder)
+    key = _key(images, preprocessing)
+    for _ in range(_ATTEMPTS):
+        path = folder / f"{key}.npy"
+        if (mapped := _mapped(path, shape)) is not None:
+            return mapped
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _make_room(folder, most - math.prod(shape))
+            with replacing(path) as partial:
+                pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+                _reserve(partial)
+                _fill(pixels, images, preprocessing, progress)
+                pixels.flush()
+                seal(partial)
+                sync(partial)
+                before, key = key, _key(images, preprocessing)
+                if key != before:
+                    raise _ChangedError
+        except _ChangedError:
+            continue
+        except (ImageDecodeError, ReadError):
+            raise
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; decoded images are kept there, set FEWSHOT_CACHE to a folder with room",
+                str(folder),
+            ) from error
+    reason = "files change while they are decoded, or decoded images do not stay as they were written"
+    raise OSError(errno.EIO, reason, str(folder))
+
+
+class _ChangedError(Exception):
+    """A file has changed while it was decoded."""
+
+
+def _limit() -> float:
+    """Return the bytes that decoded images may take."""
+    text = os.environ.get("FEWSHOT_CACHE_GB") or _GIGABYTES
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-            _reserve(partial)
-            _fill(pixels, images, preprocessing, progress)
-            pixels.flush()
-            sync(partial)
-    except (ImageDecodeError, ReadError):
-        raise
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror}; decoded images are kept there, set FEWSHOT_CACHE to a folder with room",
-            str(folder),
-        ) from error
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise ValueError(f"FEWSHOT_CACHE_GB is {text!r}; expected gigabytes, such as {_GIGABYTES}")
+    return limit * 1e9
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left."""
+    with suppress(OSError):
+        for path in leftovers(folder):
+            if re.match(rf"\.{_NAME}\.", path.name):
+                path.unlink(missing_ok=True)
+
+
+def _make_room(folder: Path, most: float) -> None:
+    """Remove what has not been used for longest, until the others take at most so many bytes."""
+    found = []
+    for path in folder.iterdir():
+        if re.fullmatch(_NAME, path.name):
+            with suppress(OSError):
+                found.append((path.stat(), path))
+    taken = sum(status.st_size for status, _ in found)
+    for status, path in sorted(found, key=lambda one: one[0].st_mtime_ns):
+        if taken <= most:
+            break
+        with suppress(OSError):
+            path.unlink()
+            taken -= status.st_size
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the pixels of an earlier time; None where they are not there, or not whole."""
+    """Return the pixels of an earlier time; None where they are not there, or not as they were written."""
     try:
+        with path.open("rb") as file:
+            if not is_whole(file):
+                return None
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        with suppress(OSError):
+            os.utime(path)  # used now
     except (OSError, ValueError, EOFError):
         return None
     return pixels if (pixels.shape, pixels.dtype) == (shape, np.uint8) else None
@@ -98,14 +166,19 @@ def _reserve(path: Path) -> None:
 
 
 def _key(paths: NDArray[Any], preprocessing: Preprocessing) -> str:
-    """Name what is decoded: every file with its size and time, and how it becomes pixels."""
-    files = []
-    for i, path in enumerate(paths.tolist()):
-        check_readable(path, i)
-        status = os.stat(path)
-        files.append((os.path.abspath(path), status.st_size, status.st_mtime_ns))
-    text = json.dumps([_VERSION, preprocessing.identity(), files])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    """Name what is decoded: the content of every file, and how it becomes pixels."""
+
+    def digest_of(i: int) -> str:
+        check_readable(paths[i], i)
+        return digest(paths[i])
+
+    with _pool() as pool:
+        text = json.dumps([_VERSION, preprocessing.identity(), list(pool.map(digest_of, range(len(paths))))])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, os.cpu_count() or 1))
 
 
 def _fill(pixels: NDArray[np.uint8], images: NDArray[Any], preprocessing: Preprocessing, progress: bool) -> None:
@@ -116,7 +189,7 @@ def _fill(pixels: NDArray[np.uint8], images: NDArray[Any], preprocessing: Prepro
             raise ImageDecodeError(error.source, error.reason, i) from error
 
     with (
-        ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool,
+        _pool() as pool,
         progress_bar(len(images), "image", show=progress, desc="decoding", delay=1, leave=False) as bar,
     ):
         try:

@@ -178,7 +178,8 @@ class LabeledImages:
     ) -> LabeledImages:
         """Return these images as pixels of one size: scaled to cover a square, and its middle.
 
-        Files are decoded once: the pixels are kept on disk and mapped into memory, until a file changes.
+        Files are decoded once: the pixels are kept on disk, by the content of the files, and mapped into memory. They
+        are checked before use. At most ``$FEWSHOT_CACHE_GB`` gigabytes (20) are kept.
 
         Parameters
         ----------

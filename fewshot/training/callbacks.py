@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,12 @@ class CsvLog(Callback):
     def end(self, result: TrainResult) -> None:
         """Close the file."""
         self.file.close()
+
+    @staticmethod
+    def digest(records: Sequence[Mapping[str, float]]) -> str:
+        """Return a digest of rows, their times aside."""
+        rows = [{k: float(v) for k, v in sorted(row.items()) if k != "seconds"} for row in records]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     @staticmethod
     def read(path: Path, n: int) -> list[dict[str, float]]:

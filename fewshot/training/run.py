@@ -136,6 +136,7 @@ class Run:
             "in_a_row": self.in_a_row,
             "scaler": scaler.state_dict(),
             "computed with": _arithmetic(),
+            "log": CsvLog.digest(result.records),
         }
         memory = self.stepper.optimizer.state_dict()["state"]
         if (self.folder / LOG).is_file():
@@ -169,6 +170,11 @@ class Run:
             raise ValueError(
                 f"{folder / LOG} has {len(records)} rows, and the state is after {progress['steps']} steps; "
                 "start anew without resume"
+            )
+        if progress.get("log", CsvLog.digest(records)) != CsvLog.digest(records):
+            raise ValueError(
+                f"{folder / LOG} is damaged: its rows are not those of the state; restore it from a copy, or start "
+                "again without resume"
             )
         self.before, self.in_a_row = progress["seconds"], progress["in_a_row"]
         self.result = TrainResult(

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fewshot._version import __version__
 from fewshot.files import replacing, sync
-from fewshot.stored import write_tensors
+from fewshot.stored import read_tensors, write_tensors
 from fewshot.weights import plain
 
 STATE, LOG, BEST = "state.safetensors", "log.csv", "best.safetensors"
@@ -67,12 +65,15 @@ class TrainingState:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                described = json.loads((file.metadata() or {})[_KEY])
-            tensors = load_file(path)
+            tensors, said = read_tensors(path)
+            described = json.loads(said[_KEY])
             newer, version = described["format"] > FORMAT, described["version"]
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no whole state of a training: {error}; start anew without resume") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = str(error).removeprefix(f"{path} ").partition(";")[0]
+            raise ValueError(
+                f"{path} is no whole state of a training ({reason}); restore it from a copy, or start again without "
+                "resume"
+            ) from error
         if newer:
             raise ValueError(f"{path} was written by fewshot {version}, which is newer than {__version__}; upgrade")
         _check_same(described["run"], json.loads(json.dumps(run)), path)
