@@ -15,8 +15,8 @@ from sklearn.utils.validation import validate_data
 from fewshot.conversion.labels import as_labels
 from fewshot.conversion.values import as_values
 
-#: Above this magnitude squares leave the range of float32 sums; beyond `TOO_LARGE`, of any use.
-NEEDS_FLOAT64, TOO_LARGE = 1e9, 1e18
+#: Squares of rows above the one or below the other magnitude leave the range of float32; then those that are refused.
+NEEDS_FLOAT64, TINY, TOO_LARGE, TOO_SMALL = 1e9, 1e-9, 1e18, 1e-161
 
 
 def check_embeddings(
@@ -40,7 +40,8 @@ def check_embeddings(
     Raises
     ------
     ValueError
-        If X has the wrong shape or length, or holds NaN, infinity or a magnitude above 1e18.
+        If X has the wrong shape or length, or holds NaN, infinity, a magnitude above 1e18, or a row that is not zero
+        but below 1e-161.
     TypeError
         If X is sparse.
     """
@@ -70,7 +71,7 @@ def check_embeddings(
 def check_values(
     X: NDArray[Any], name: str, whole: str, cure: str = "drop or repair that row", finite: bool = True
 ) -> NDArray[Any]:
-    """Return X (n, d), in float64 where its squares do not fit float32.
+    """Return X (n, d), in float64 where the squares of a row do not fit float32.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def check_values(
         If a value is not finite, or its square fits no precision.
     """
     if not X.size or max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # without a copy; NaN shows in it
-        return X
+        return X.astype(np.float64, copy=False) if X.size and _has_tiny_rows(X, name) else X
     if finite:
         refuse_bad_rows(X, whole, cure)
     return _with_room_for_squares(X, name)
@@ -105,7 +106,23 @@ def _with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
             f"found {X[row, column]:.3g} in {what} at row {row}, column {column}; values above {TOO_LARGE:.0e} "
             "overflow when squared, so rescale the embeddings"
         )
-    return X.astype(np.float64, copy=False) if largest > NEEDS_FLOAT64 else X
+    return values if largest > NEEDS_FLOAT64 or _has_tiny_rows(magnitude, what) else X
+
+
+def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
+    """Whether a row of X (n, d) is tiny; zero is not, and one whose square vanishes is refused."""
+    if X.dtype not in (np.float32, np.float64):  # others hold no such numbers
+        return False
+    with np.errstate(all="ignore"):
+        short = np.flatnonzero(np.vecdot(X, X) < TINY**2 * X.shape[1])  # without a copy
+    magnitude = np.abs(X[short]).max(1)
+    small = np.flatnonzero((magnitude > 0) & (magnitude < TOO_SMALL))
+    if small.size:
+        raise ValueError(
+            f"row {short[small[0]]} of {what} has no value above {magnitude[small[0]]:.3g}; values below "
+            f"{TOO_SMALL:.0e} vanish when squared, so rescale the embeddings"
+        )
+    return bool(((magnitude > 0) & (magnitude < TINY)).any())
 
 
 def refuse_bad_rows(X: NDArray[Any], what: str, cure: str = "drop or repair that row") -> None:

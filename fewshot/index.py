@@ -110,7 +110,7 @@ class PrototypeIndex:
         Raises
         ------
         ValueError
-            If shapes disagree, or a key is not finite or above 1e18 in magnitude.
+            If shapes disagree, or a key is not finite, above 1e18 in magnitude, or below 1e-161 and not zero.
         TypeError
             If labels mix types, also with those added before.
         """

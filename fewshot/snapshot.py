@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.approximate import CANDIDATES, Approximate, Choice, use_one_thread
-from fewshot.checks import NEEDS_FLOAT64
+from fewshot.checks import NEEDS_FLOAT64, TINY
 from fewshot.locks import new_lock
 from fewshot.ranking import top
 from fewshot.similarity import PreparedKeys, normalize, pairwise_similarity, prepare_keys
@@ -143,18 +143,19 @@ class KeySnapshot:
     @cached_property
     def _scale(self) -> float:
         """What the keys are divided by so that their squares fit float32; a common factor keeps the ranking."""
-        largest = [float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel()]
-        return max(1.0, max(largest, default=0.0) / NEEDS_FLOAT64)
+        found = (float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel())
+        largest = max(found, default=0.0)
+        return largest if 0 < largest < TINY else max(1.0, largest / NEEDS_FLOAT64)
 
     @cached_property
     def needs_double(self) -> bool:
-        """Whether float32 overflows, or would blur neighbours: its rounding reaches 1 % of what parts near keys.
+        """Whether float32 over- or underflows, or would blur neighbours: it rounds by 1 % of what parts near keys.
 
         So it is where clusters lie far apart for their width, or all keys point nearly the same way. Distances are
         measured from 64 keys to 1024 others; equal keys do not count.
         """
-        if self.metric == "dot" or len(self.keys) < 2 or self._scale > 1:
-            return self._scale > 1 and self.metric != "cosine"
+        if self.metric == "dot" or len(self.keys) < 2 or self._scale != 1:
+            return self._scale != 1 and self.metric != "cosine"
         some, others = (self.prepare(self.keys[:: max(1, len(self.keys) // n)]).keys for n in (64, 1024))
         scale = 1.0 if self.metric == "cosine" else max(float(x.square().sum(-1).max()) for x in (some, others))
         apart = -pairwise_similarity(some, others)
@@ -163,7 +164,10 @@ class KeySnapshot:
 
     def _to_faiss(self, prepared: Tensor) -> NDArray[np.float32]:
         """Bring prepared keys or queries into FAISS's frame, out of which none may fall: it would answer -1."""
-        shifted = ((prepared - self._centre) / self._scale).clamp(-NEEDS_FLOAT64, NEEDS_FLOAT64)
+        shifted = (prepared - self._centre) / self._scale
+        if self.metric == "dot":  # queries may be of any length, which changes nothing for them
+            shifted = shifted / shifted.abs().amax(-1, keepdim=True).clamp(min=1)
+        shifted = shifted.clamp(-NEEDS_FLOAT64, NEEDS_FLOAT64)
         return np.ascontiguousarray(shifted.float().numpy())
 
     def _in_frame(self, queries: Tensor) -> Tensor:

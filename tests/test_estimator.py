@@ -661,3 +661,44 @@ def test_the_order_of_a_sum_shows_where_nothing_is_done_about_it(monkeypatch):
     model, queries = make_steady(PrototypicalLearner("cosine"), False)
     whole = model.decision_function(queries)
     assert any((answers(model, queries, size)[3] != whole).any() for size in BATCHES)
+
+
+SCALED = [
+    PrototypicalLearner(),
+    PrototypicalLearner("cosine"),
+    PrototypicalLearner("dot"),
+    *(learner_class(name)() for name in ("simpleshot", "matching", "k-nearest", "lifelong", "ridge", "mahalanobis")),
+]
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"), [(1e-15, "f4"), (1e-22, "f4"), (1e-30, "f4"), (1e-40, "f4"), (1e-100, "f8"), (1e-160, "f8")]
+)
+@pytest.mark.parametrize("learner", SCALED, ids=repr)
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+def test_row_13_tiny_embeddings_are_answered_as_larger_ones_are(learner, index, scale, dtype):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 6
+    x, queries = rng.normal(size=(60, 16)) + y[:, None], rng.normal(size=(100, 16)) + np.arange(100)[:, None] % 6
+    tiny, tiny_queries = ((scale * rows).astype(dtype) for rows in (x, queries))
+    # To that scale the regularisation of some learners hides their support.
+    x, queries = (1e-4 * rows.astype(float) / scale for rows in (tiny, tiny_queries))
+    model = FewShotClassifier(learner, index=index if learner.indexable else "auto")
+    expected = model.fit(x, y).predict(queries)
+    assert (model.fit(tiny, y).predict(tiny_queries) == expected).mean() >= 0.98
+    if learner.metric == "cosine":
+        assert (model.predict(queries) == expected).mean() >= 0.98
+        assert (model.fit(x, y).predict(tiny_queries) == expected).mean() >= 0.98
+
+
+@pytest.mark.parametrize("value", [1e-170, 5e-324])
+def test_row_13_what_vanishes_when_squared_is_refused(model, value):
+    x = np.where(np.arange(12)[:, None] == 3, value, X)
+    with pytest.raises(ValueError, match="row 3 of X has no value above .*; values below 1e-161 vanish when squared"):
+        model.fit(x, Y)
+    model.fit(X, Y)
+    with pytest.raises(ValueError, match="row 0 of X has no value above"):
+        model.predict(np.full((1, 6), value))
+    zeros = np.zeros((1, 6))
+    zeros[0, 0] = 1.0
+    assert len(model.predict(zeros + value)) == 1

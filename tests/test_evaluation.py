@@ -100,3 +100,10 @@ def test_bad_input_is_named(x, y, more, match):
 def test_an_unknown_learner_is_named():
     with pytest.raises(ValueError, match="no learner is called 'protoypical'; did you mean 'prototypical'"):
         evaluate("protoypical", X, Y)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e-35])
+def test_tiny_embeddings_are_measured_as_larger_ones_are(scale):
+    large = evaluate("prototypical", X, Y, **SIZES)
+    tiny = evaluate("prototypical", (scale * X).astype(np.float32), Y, **SIZES)
+    np.testing.assert_allclose(tiny.mean, large.mean, atol=0.01)

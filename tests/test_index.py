@@ -279,3 +279,18 @@ def test_threads_that_add_and_remove_lose_no_key_and_give_no_number_twice():
 
     assert sum(together(lambda: remove(0), lambda: remove(0), lambda: remove(30))) == 60
     assert len(index) == len(KEYS) - 60
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-22, 1e-30, 1e-40])
+@pytest.mark.parametrize("index", ["exact", "faiss", "hnsw"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_tiny_keys_are_told_apart(metric, index, scale):
+    keys, queries = ((scale * x).astype(np.float32) for x in (KEYS, QUERIES))
+    wanted = oracle(queries.astype(float) / scale, keys.astype(float) / scale, metric).argmax(1)
+    assert (PrototypeIndex(metric, index).add(keys).search(queries)[0][:, 0] == wanted).mean() > 0.95
+    grown = PrototypeIndex(metric, index).add(keys[:150]).add(keys[150:])
+    assert (grown.search(queries)[0][:, 0] == wanted).mean() > 0.95
+    if metric != "sqeuclidean":  # queries of another length have the same neighbours
+        assert (grown.search(queries / np.float32(scale))[0][:, 0] == wanted).mean() > 0.95
+        large = PrototypeIndex(metric, index).add(keys.astype(float) / scale)
+        assert (large.search(queries)[0][:, 0] == wanted).mean() > 0.95

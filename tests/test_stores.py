@@ -372,3 +372,20 @@ def test_checks_return_what_a_store_keeps():
     (record,) = check_records([Record("a", [1, 2], np.int64(3), {"n": [np.float32(0.5)]})], 2, "abc")
     assert (record.vector.dtype, type(record.label), record.payload) == (np.float32, int, {"n": [0.5]})
     assert check_queries([[1, 2]], 2, np.int64(3)).dtype == np.float32
+
+
+class Underflowing(FaissStore):
+    """Proposes as a database does whose float32 distances of tiny vectors are all zero."""
+
+    def _candidates(self, queries, n, conditions):
+        return [[held.record for held in self._held.values()][:n] for _ in queries]
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "dot"])
+@pytest.mark.parametrize("store", [FaissStore, Underflowing])
+def test_tiny_vectors_are_told_apart(store, metric):
+    vectors = (1e-25 * np.random.default_rng(0).normal(size=(300, 8))).astype(np.float32)
+    made = store(metric, "f", 8)
+    made.add(Record(str(i), vector) for i, vector in enumerate(vectors))
+    for query, found in zip(vectors[::30], made.search(vectors[::30], 1), strict=True):
+        assert found[0].id == str(similarities(query, list(vectors), metric).argmax())

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from fewshot.checks import check_same_length, refuse_bad_rows
+from fewshot.checks import check_same_length, check_values
 from fewshot.classifier import ready_learner
 from fewshot.conversion.labels import as_labels
 from fewshot.conversion.values import as_values
@@ -99,7 +99,7 @@ def evaluate(
         sampler = partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query, small_classes=small_classes)
     episodes = sampler(labels, seed=seed)
     embeddings = as_values(X) if backbone is None else embed(backbone, np.asarray(X))
-    _check(embeddings, labels)
+    embeddings = _check(embeddings, labels)
     accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {
         "learner": learner.name or type(learner).__name__,
@@ -110,7 +110,7 @@ def evaluate(
     return EvalResult(accuracies, episodes.classes, true, answered, protocol)
 
 
-def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
+def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     if embeddings.ndim != 2:
         raise ValueError(
             f"X has shape {embeddings.shape}; expected embeddings (n, d), or pass backbone= to embed images"
@@ -118,7 +118,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> None:
     if embeddings.dtype.kind not in "fiub":
         raise TypeError(f"X is of type {embeddings.dtype}; expected numbers")
     check_same_length(embeddings, labels)
-    refuse_bad_rows(embeddings, "X")
+    return check_values(embeddings, "X", "X")
 
 
 @isolated(gradients=False)

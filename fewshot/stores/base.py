@@ -23,8 +23,8 @@ BATCH = 1000
 QUERIES = 100
 #: Records beyond those asked for that are compared again, and how many at most where all of them are equally near.
 SPARE, TIES = 16, 4096
-#: What the similarities of a store, in float32, may be wrong by.
-SLACK = 2e-6
+#: What the similarities of a store, in float32, may be wrong by: in proportion, and where they underflow.
+SLACK, UNDERFLOW = 2e-6, 1e-36
 
 
 class Store(ABC):
@@ -219,7 +219,7 @@ class Store(ABC):
             scale = -other.similarity
         elif self.metric == "dot":
             scale = float(np.linalg.norm(query) * max(np.linalg.norm(record.vector) for record in records))
-        return one.similarity - other.similarity <= SLACK * scale
+        return one.similarity - other.similarity <= SLACK * scale + UNDERFLOW
 
     def _nearest_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
