@@ -1,5 +1,7 @@
 """The lifelong memory against a python list of keys, their classes and when they were touched."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -181,3 +183,38 @@ def test_training_improves_it_and_what_is_saved_answers_alike(tmp_path):
 def test_a_bad_size_is_named(bad):
     with pytest.raises(ValueError, match=f"size is {bad!r}; expected a whole number of at least 1"):
         LifelongLearner(bad)
+
+
+def crowd(n, n_way, d, seed=0):
+    """Return support that looks alike within a class, some of it twice, some of weight 0, some of another class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_way, n)
+    x = rng.normal(size=(n_way, d))[labels] + 0.5 * rng.normal(size=(n, d))
+    x[1::7], x[5] = x[0], 0
+    weight = rng.integers(0, 3, n) * 0.7
+    return torch.from_numpy(x), torch.from_numpy(labels), torch.from_numpy(weight)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 1000])
+@pytest.mark.parametrize("settled", [0, 5, 90, 300])
+def test_one_memory_alone_is_made_as_many_together_are(size, settled):
+    support, labels, weight = crowd(300, 9, 12)
+    learner = LifelongLearner(size)
+    statistics = learner.learn(support, labels, 9, weight)
+    statistics.support["settled"][:settled] = 1.0
+    statistics.support["settled"][200::3] = 1.0  # as where two memories are merged
+    for alone, together in zip(
+        learner._remember_alone(statistics), learner._remember_together(statistics), strict=True
+    ):
+        np.testing.assert_allclose(alone.numpy(), together.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_many_rows_are_learned_in_a_fraction_of_the_time():
+    learner = LifelongLearner()
+    statistics = learner.learn(*crowd(2000, 60, 64)[:2], 60)
+    seconds = []
+    for remember_all in (learner._remember_alone, learner._remember_together):
+        begun = time.process_time()
+        remember_all(statistics)
+        seconds.append(time.process_time() - begun)
+    assert seconds[0] < seconds[1] / 3
