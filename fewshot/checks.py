@@ -115,6 +115,8 @@ def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
         return False
     with np.errstate(all="ignore"):
         short = np.flatnonzero(np.vecdot(X, X) < TINY**2 * X.shape[1])  # without a copy
+    if not short.size:
+        return False
     magnitude = np.abs(X[short]).max(1)
     small = np.flatnonzero((magnitude > 0) & (magnitude < TOO_SMALL))
     if small.size:

@@ -22,6 +22,9 @@ class _OfLearner:
 class FewShotClassifier(_OfLearner, BaseFewShotClassifier):
     """Any learner on embeddings, in scikit-learn's manner: a registered name, or a trained learner.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     learner : str or Learner, default="prototypical"
@@ -75,6 +78,9 @@ class TransductiveClassifier(_OfLearner, BaseFewShotClassifier):
 
     The answer to a query depends on what else is asked in the same call, and on nothing that was asked before: for one
     query at a time use an inductive classifier. This is its only departure from what scikit-learn asks of a classifier.
+
+    Of parameters that are set later, ``reject`` and ``unknown_label`` act at once, ``closed_set`` at the next
+    `partial_fit` and `learner` at the next `fit`; until then `partial_fit` refuses it.
 
     Parameters
     ----------

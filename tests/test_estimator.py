@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from fewshot import FewShotClassifier, MatchingClassifier, MatchingLearner, PrototypicalClassifier, PrototypicalLearner
+from fewshot.approximate import Approximate
 from fewshot.registry import learner_class, list_learners
 from fewshot.similarity import PreparedKeys
 from tests.summation import sum_in_other_orders
@@ -702,3 +704,48 @@ def test_row_13_what_vanishes_when_squared_is_refused(model, value):
     zeros = np.zeros((1, 6))
     zeros[0, 0] = 1.0
     assert len(model.predict(zeros + value)) == 1
+
+
+@pytest.mark.parametrize("learner", [PrototypicalLearner("cosine"), MatchingLearner()], ids=repr)
+def test_an_index_that_is_set_later_acts_at_once(learner):
+    rng = np.random.default_rng(0)
+    x, queries = rng.normal(size=(600, 8)), rng.normal(size=(5, 8))
+    model = FewShotClassifier(learner).fit(x, np.arange(600) % 300)
+    exact = model.nearest(queries, 3)
+    assert (model.predict_proba(queries) > 0).all()
+    for index in ("faiss", "ivf", "hnsw"):
+        other = FewShotClassifier(learner, index=index).fit(x, np.arange(600) % 300)
+        model.set_params(index=index)
+        np.testing.assert_array_equal(model.predict_proba(queries), other.predict_proba(queries))
+        np.testing.assert_array_equal(model.nearest(queries, 3)[0], other.nearest(queries, 3)[0])
+        assert ((model.predict_proba(queries) > 0).sum(1) <= 256).all()  # all that FAISS proposes
+        assert model.served(queries) is model.served(queries)  # the index is built once
+    pickled = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(pickled.predict_proba(queries), model.predict_proba(queries))
+    model.set_params(index="auto")
+    np.testing.assert_array_equal(model.nearest(queries, 3)[1], exact[1])
+    with pytest.raises(ValueError, match="no index is called 'flat'"):
+        model.set_params(index="flat").predict(queries)
+
+
+def test_threads_that_ask_after_an_index_is_set_build_it_once(monkeypatch):
+    built, build = [], Approximate.build
+    monkeypatch.setattr(Approximate, "build", lambda *a: built.append(a[0]) or build(*a))
+    x = np.random.default_rng(0).normal(size=(500, 8))
+    model = PrototypicalClassifier().fit(x, np.arange(500))
+    model.predict(x[:3])
+    model.set_params(index="hnsw")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: model.predict(x[:50]).tolist(), range(16)))
+    assert answers == [list(range(50))] * 16
+    assert len(built) == 1
+
+
+def test_parameters_of_the_learner_act_at_the_next_fit_and_are_refused_before():
+    model = PrototypicalClassifier(temperature=1.0).fit(X, Y)
+    before = model.decision_function(QUERIES)
+    model.set_params(temperature=0.5)
+    np.testing.assert_array_equal(model.decision_function(QUERIES), before)
+    with pytest.raises(ValueError, match="cannot go on with"):
+        model.partial_fit(X, Y)
+    np.testing.assert_allclose(model.fit(X, Y).decision_function(QUERIES), 2 * before)

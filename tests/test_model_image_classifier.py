@@ -15,13 +15,16 @@ from fewshot import (
     FewShotClassifier,
     FewShotImageClassifier,
     LabeledImages,
+    OwnEmbedder,
     PrototypicalLearner,
     create_backbone,
 )
+from fewshot.approximate import Approximate
 from fewshot.errors import ImageDecodeError, UnknownNameError
 from fewshot.model.defaults import TEMPERATURE
 from fewshot.weights import save_weights
 from tests.photographs import LABELS, photos, quick_embedder, write_photos
+from tests.summation import sum_in_other_orders
 
 
 @pytest.fixture
@@ -248,3 +251,33 @@ def test_the_real_weights_tell_photographs_apart():
     queries, labels = photos(5, seed=1, side=200)
     assert model.predict(queries).tolist() == labels
     assert model.predict_proba(queries).max(1).min() > 0.8
+
+
+def test_an_index_that_is_set_later_acts_at_once(model, monkeypatch):
+    built, build = [], Approximate.build
+    monkeypatch.setattr(Approximate, "build", lambda *a: built.append(a[0]) or build(*a))
+    queries, _ = photos(2, seed=1)
+    expected = model.predict_proba(queries)
+    np.testing.assert_allclose(model.set_params(index="hnsw").predict_proba(queries), expected, atol=1e-6)
+    assert model.nearest(queries, 2)[0].shape == (4, 2)
+    assert built == ["hnsw"]
+    with pytest.raises(UnknownNameError, match="no index is called 'none'"):
+        model.set_params(index="none").predict(queries)
+
+
+def test_tables_of_other_batches_can_be_compared(monkeypatch):
+    sum_in_other_orders(monkeypatch)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 256)).astype(np.float32)
+    embedder = OwnEmbedder(lambda items: vectors[[int(item) for item in items]], name="rows")
+    items = [str(i) for i in range(40)]
+    model = FewShotImageClassifier(embedder, progress=False).fit(items[:20], ["ab"[i % 2] for i in range(20)])
+    whole = [model.predict_proba(items[20:]), *model.nearest(items[20:], 2)[1:]]
+    answers = model.answer(items[20:])
+    for size in (1, 3, 7):
+        parts = [items[start : start + size] for start in range(20, 40, size)]
+        np.testing.assert_array_equal(np.concatenate([model.predict_proba(part) for part in parts]), whole[0])
+        np.testing.assert_array_equal(np.concatenate([model.nearest(part, 2)[1] for part in parts]), whole[1])
+        for one, other in zip((found for part in parts for found in model.answer(part)), answers, strict=True):
+            assert (one.margin, one.prototypes, one.ranking) == (other.margin, other.prototypes, other.ranking)
+            assert [n.similarity for n in one.neighbours] == [n.similarity for n in other.neighbours]

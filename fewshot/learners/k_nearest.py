@@ -109,6 +109,9 @@ class KNearestClassifier(BaseFewShotClassifier):
 
     Unlike scikit-learn's own it learns new classes as it goes, forgets them, and knows similarities and the unknown.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     n_neighbors : int, default=5

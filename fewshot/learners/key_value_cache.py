@@ -86,6 +86,9 @@ class KeyValueCacheLearner(Learner):
 class KeyValueCacheClassifier(BaseFewShotClassifier):
     """A key-value cache on embeddings, in scikit-learn's manner.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     sharpness : float, default=5.5

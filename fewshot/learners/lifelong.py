@@ -171,6 +171,9 @@ def _with_mark(statistics: Statistics, settled: float) -> Statistics:
 class LifelongClassifier(BaseFewShotClassifier):
     """A bounded memory for life, in scikit-learn's manner.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     size : int, default=1000

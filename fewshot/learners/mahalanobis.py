@@ -152,6 +152,9 @@ class _Shared:
 class MahalanobisClassifier(BaseFewShotClassifier):
     """The Mahalanobis distance to each class, in scikit-learn's manner.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     regularization : float, default=1.0

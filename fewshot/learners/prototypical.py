@@ -53,6 +53,9 @@ class PrototypicalLearner(Learner):
 class PrototypicalClassifier(BaseFewShotClassifier):
     """Prototypical Networks on embeddings, in scikit-learn's manner.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"

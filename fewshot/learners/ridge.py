@@ -99,6 +99,9 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
 class RidgeFewShotClassifier(BaseFewShotClassifier):
     """Ridge regression on embeddings, in scikit-learn's manner; it learns new classes as it goes.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     regularization : float, default=1.0

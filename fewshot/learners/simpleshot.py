@@ -99,6 +99,9 @@ class SimpleShotLearner(Learner):
 class SimpleShotClassifier(BaseFewShotClassifier):
     """SimpleShot on embeddings, in scikit-learn's manner.
 
+    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
+    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
+
     Parameters
     ----------
     normalization : {"L2N", "CL2N", "UN"}, default="L2N"

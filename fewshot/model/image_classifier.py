@@ -41,6 +41,9 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     the learner is transductive) and on every processor. The embeddings themselves are those of the network, which on
     some processors rounds differently for batches of different sizes.
 
+    Of parameters that are set later, ``on_error``, ``reject``, ``unknown_label`` and ``index`` act at once,
+    ``keep_support=False`` when more is learned, and all others at the next `fit`.
+
     Parameters
     ----------
     backbone : str, path, nn.Module, Embedder or OwnEmbedder, default="tf_efficientnet_lite0"
@@ -352,7 +355,10 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         """Return a copy of the classifier with the parameters of now, which may have been set since it was fitted."""
         check_is_fitted(self)
         return self.classifier_.view(
-            on_invalid=on_invalid(on_error or self.on_error), reject=self.reject, unknown_label=self.unknown_label
+            index=self.index,
+            on_invalid=on_invalid(on_error or self.on_error),
+            reject=self.reject,
+            unknown_label=self.unknown_label,
         )
 
     def embed_queries(self, X: Any, on_error: str | None = None, thumbnails: bool = False) -> Embedded:
