@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.conversion.labels import as_labels
+from fewshot.conversion.labels import LONGEST, as_labels
 
 #: Python's types of the labels of a kind of array.
 _TYPES: dict[str, type | tuple[type, ...]] = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}
@@ -32,7 +32,10 @@ def labels_to_json(labels: NDArray[Any]) -> dict[str, Any]:
     """
     if labels.dtype.kind not in "biufUO":
         raise ValueError(f"labels are {labels.dtype}, which JSON cannot hold; use text or integers to save")
-    return {"dtype": labels.dtype.str, "values": labels.tolist()}
+    values, dtype = labels.tolist(), labels.dtype.str
+    if labels.dtype.kind == "U":  # no wider than they are: a long one may have gone
+        dtype = f"{dtype[:2]}{max(map(len, values), default=1) or 1}"
+    return {"dtype": dtype, "values": values}
 
 
 def labels_from_json(saved: Any) -> NDArray[Any]:
@@ -45,7 +48,7 @@ def labels_from_json(saved: Any) -> NDArray[Any]:
 
     Examples
     --------
-    >>> labels_from_json({"dtype": "<U500000000", "values": ["ant"]})
+    >>> labels_from_json({"dtype": "<U10", "values": ["ant"]})
     array(['ant'], dtype='<U3')
     >>> labels_from_json({"dtype": "<i8", "values": [0.5]})
     Traceback (most recent call last):
@@ -59,8 +62,8 @@ def labels_from_json(saved: Any) -> NDArray[Any]:
         raise ValueError(f"labels are {dtype!r:.60}; expected text, integers or truth values")
     kind, width = found[1] or found[2], int(found[3] or 0)
     fits = all(isinstance(v, _TYPES[kind]) and (kind == "b") == isinstance(v, bool) for v in values)
-    if fits and (kind == "O" or (kind == "U" and max(map(len, values), default=0) <= width)):
-        # As wide as it needs to be, whatever width the file says.
+    if fits and (kind == "O" or (kind == "U" and max(map(len, values), default=0) <= width <= LONGEST)):
+        # As wide as it needs to be: older files say a little more.
         labels = as_labels(values, name="the list of labels") if values else np.array([], dtype=str)
         return labels.astype(object) if kind == "O" else labels
     try:

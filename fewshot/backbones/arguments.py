@@ -73,7 +73,7 @@ def fault_of(described: object) -> str | None:
     --------
     >>> fault_of({"name": "conv4", "kwargs": {"in_chans": 1}})
     >>> fault_of({"name": "conv4", "kwargs": {"pretrained": True}})
-    "its argument pretrained=True is not one that a file may give to a network"
+    'its argument pretrained=True is not one that a file may give to a network'
     """
     if not isinstance(described, Mapping) or set(described) != {"name", "kwargs"}:
         return f"{described!r:.60} describes no network by name and kwargs"
