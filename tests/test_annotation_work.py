@@ -1,9 +1,13 @@
 """Annotating a folder removes nothing of others, takes no shard that is not its own, and tells mistakes early."""
 
+import base64
+import errno
 import os
 import shutil
 import threading
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -144,3 +148,29 @@ def test_a_pipe_is_sent_the_table_and_nothing_is_left_beside_it(places, monkeypa
     assert pipe.is_fifo()
     assert os.listdir(work.tempfile.tempdir) == []
     assert sorted(os.listdir(pipe.parent)) == ["got.parquet", "model", "photos", "pipe", "temporary"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O")]
+)
+def test_what_says_nothing_of_an_image_stops_and_the_finished_shards_are_kept(places, monkeypatch, error):
+    read = Path.read_bytes
+
+    def fails(path):
+        if path.name == "07.png":
+            raise error
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fails)
+        with pytest.raises(StoreError, match=r"1 of 4 shards failed, .*07\.png: .*, which says nothing of the image"):
+            annotate_folder(*places, shard=3, progress=False)
+    assert not places[2].exists()
+    assert annotate_folder(*places, shard=3, progress=False) == {"images": 12, "unreadable": 0, "resumed": 3}
+
+
+def test_a_data_url_is_no_name():
+    url = "data:image/png;base64," + base64.b64encode(b"no image").decode()
+    model = FewShotImageClassifier(quick_embedder(), progress=False)
+    model.fit([np.zeros((9, 9), np.uint8), np.full((9, 9), 99, np.uint8)], ["a", "b"])
+    assert [(one.id, one.vector) for one in annotate(model, [url])] == [("0", None)]

@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fewshot import FewShotImageClassifier
 from fewshot.cli import main
 from tests.photographs import photos, write_photos
 
@@ -211,3 +213,35 @@ def test_the_pieces_differ():
     """Otherwise predicting them would be no test."""
     images, _ = photos(2)
     assert len({image.tobytes() for image in images}) == 4
+
+
+def test_the_range_and_the_largest_size_of_images_are_options(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("FEWSHOT_MAX_PIXELS", raising=False)
+    for label, level in (("dark", 300), ("light", 3000)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        Image.fromarray(np.full((30, 40), level, np.uint16)).save(tmp_path / "photos" / label / "a.tif")
+    fit = ["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "m"), *QUICK]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main([*fit, "--bits", "12"]) == 0
+    assert FewShotImageClassifier.load(tmp_path / "m").embedder_.preprocessing.bits == 12
+    with pytest.warns(UserWarning, match=r"--bits 12"):
+        assert main([*fit, "--force"]) == 0
+    capsys.readouterr()
+    assert main([*fit, "--force", "--max-pixels", "1000"]) == 2
+    assert "40 x 30 pixels, above the limit of 1000" in capsys.readouterr().err
+    assert main([*fit, "--force", "--bits", "12"]) == 0  # the limit was of one command
+    assert main(["predict", str(tmp_path / "m"), str(tmp_path / "photos/dark/a.tif"), "--max-pixels", "1000"]) == 1
+    for option in ("--bits", "--max-pixels"):
+        with pytest.raises(SystemExit, match="2"):
+            main([*fit, option, "0"])
+
+
+def test_a_lack_of_memory_is_a_sentence_and_leaves_no_image_out(folder, tmp_path, capsys, monkeypatch):
+    def fail(self):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    assert main(["fit", str(folder), "--out", str(tmp_path / "m"), *QUICK, "--skip-unreadable"]) == 1
+    assert "out of memory, which says nothing of the image" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifier import FewShotClassifier
 from fewshot.conversion.labels import plain_label
+from fewshot.data.decode import is_data_url
 from fewshot.embedding.batches import Embedded
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.stores.records import Record
@@ -129,7 +130,8 @@ def _paired(ids: Iterable[str], items: Iterable[Any]) -> Iterator[tuple[str, Any
 
 
 def _named(number: int, item: Any) -> tuple[str, Any]:
-    return os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(number), item
+    is_named = isinstance(item, (str, os.PathLike)) and not is_data_url(item)
+    return os.fspath(item) if is_named else str(number), item
 
 
 def _annotate(model: FewShotImageClassifier, names: list[str], items: list[Any]) -> list[Annotation]:

@@ -17,6 +17,7 @@ from fewshot.data.digits import digits
 from fewshot.data.duplicates import hash_contents
 from fewshot.data.glyphs import glyphs
 from fewshot.data.images import LabeledImages
+from fewshot.data.opening import reading
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.splits import list_splits
 from fewshot.errors import ImageDecodeError, LeakError
@@ -149,9 +150,11 @@ def _digest(contents: Sequence[str], data: LabeledImages) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageDecodeError(path, f"{error.strerror or error}; put it back, or take it out of the data") from None
+        with reading(str(path)):
+            return path.read_bytes()
+    except ImageDecodeError as error:
+        reason = error.reason.removeprefix("cannot be decoded: ")
+        raise ImageDecodeError(path, f"{reason}; put it back, or take it out of the data") from None
 
 
 def _name(data: LabeledImages, i: int) -> str:

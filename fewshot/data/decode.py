@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -182,19 +180,31 @@ def _decode_opened(
 ) -> Image.Image:
     """Decode an opened image, scale 16 bits to 8, turn it upright and make it RGB."""
     _check_size(image, name, limit)
-    with _in_turn(image, name):
+    if (pixels := image.width * image.height) <= LARGE:
+        return _decode_now(image, name, background, bits)
+    with _large:
+        needed, free = BYTES_A_PIXEL * pixels, available_memory()
+        if needed > free:
+            size = f"{image.width} x {image.height}"
+            what = f"its {size} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+            raise OutOfMemoryError(name, reason=what)
+        return _decode_now(image, name, background, bits)
+
+
+def _decode_now(image: Image.Image, name: str, background: tuple[int, int, int], bits: int | None) -> Image.Image:
+    if "transparency" in image.info:
         correct_transparency(image)
-        if is_deep(image):
-            small = to_8_bits(image, bits, name)
-        else:
-            decode_pixels(image, name)
-            small = image
-        turned = image.getexif().get(ORIENTATION, 1)
-        if turned != 1:  # otherwise it would be copied for nothing
-            if small is not image:
-                small.getexif()[ORIENTATION] = turned
-            small = ImageOps.exif_transpose(small)
-        return _to_rgb(small, name, background)
+    if is_deep(image):
+        small = to_8_bits(image, bits, name)
+    else:
+        decode_pixels(image, name)
+        small = image
+    turned = image.getexif().get(ORIENTATION, 1)
+    if turned != 1:  # otherwise it would be copied for nothing
+        if small is not image:
+            small.getexif()[ORIENTATION] = turned
+        small = ImageOps.exif_transpose(small)
+    return _to_rgb(small, name, background)
 
 
 def _check_size(image: Image.Image, name: str, limit: int) -> None:
@@ -207,22 +217,6 @@ def _check_size(image: Image.Image, name: str, limit: int) -> None:
             f"it has {width} x {height} pixels, above the limit of {limit}; shrink it, or raise the limit "
             "(max_pixels= or --max-pixels)",
         )
-
-
-@contextmanager
-def _in_turn(image: Image.Image, name: str) -> Iterator[None]:
-    """Decode large images one at a time, and only where there is memory for one."""
-    pixels = image.width * image.height
-    if pixels <= LARGE:
-        yield
-        return
-    with _large:
-        needed, free = BYTES_A_PIXEL * pixels, available_memory()
-        if needed > free:
-            size = f"{image.width} x {image.height}"
-            what = f"its {size} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
-            raise OutOfMemoryError(name, reason=what)
-        yield
 
 
 def _from_array(source: Any, name: str, bits: int | None) -> Image.Image:

@@ -67,7 +67,7 @@ NOTHING = Told()
 
 def is_deep(image: Image.Image) -> bool:
     """Whether an image has numbers of 16 bits; of colours, Pillow says so only before it is decoded."""
-    return image.mode.startswith("I") or ";16" in _raw_mode(image)
+    return image.mode[0] == "I" or ";16" in _raw_mode(image)
 
 
 def check_bits(bits: object) -> None:

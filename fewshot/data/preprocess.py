@@ -12,7 +12,8 @@ from PIL import Image
 
 from fewshot.data.decode import BACKGROUND, decode
 from fewshot.data.depth import check_bits
-from fewshot.data.opening import describe, reading
+from fewshot.data.opening import describe
+from fewshot.errors import OutOfMemoryError
 
 #: Interpolations by the names that timm gives them.
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
@@ -156,12 +157,14 @@ class Preprocessing:
     def __call__(self, source: Any) -> NDArray[np.uint8]:
         """Return the pixels (height, width), or (height, width, 3), of an image that `decode` takes."""
         image = decode(source, background=self.background, max_pixels=self.max_pixels, bits=self.bits)
-        with reading(describe(source)):
+        try:
             if self.channels == 1:
                 image = image.convert("L")
             if (self.width, self.height) != image.size or self.crop_pct != 1:
                 image = self._pad(self._cut(image))
             return np.array(image)
+        except MemoryError as error:
+            raise OutOfMemoryError(describe(source)) from error
 
     def _cut(self, image: Image.Image) -> Image.Image:
         """Scale and cut out the middle; in this order, as Pillow rounds a box and with it the weights of pixels."""

@@ -24,7 +24,7 @@ from fewshot.embedding.given import preprocessing_of
 from fewshot.embedding.items import as_items, check_on_error, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
 from fewshot.embedding.sources import Source, spelled
-from fewshot.errors import ArtifactError
+from fewshot.errors import ArtifactError, brief
 from fewshot.isolation import isolated
 
 #: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
@@ -252,7 +252,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 raise ValueError("a network given as such has its weights; leave weights and pretrained out")
         elif not isinstance(self.backbone, (str, os.PathLike)):
             raise TypeError(
-                f"backbone is {self.backbone!r}; expected a timm name, the path of a checkpoint or a network"
+                f"backbone is {brief(repr(self.backbone))}; expected a timm name, the path of a checkpoint or a network"
             )
         else:
             self._source().check()

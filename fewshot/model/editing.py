@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot.conversion.containers import to_array
 from fewshot.conversion.labels import as_labels, plain_label
 from fewshot.data.decode import is_name
+from fewshot.errors import brief
 from fewshot.locks import lock_of, one_at_a_time
 from fewshot.model.audit import SAME_IMAGE
 from fewshot.model.inputs import labelled
@@ -118,7 +119,7 @@ class ImageEditingMixin:
             If `ids` is one name.
         """
         if isinstance(ids, str):
-            raise TypeError(f"ids is one name; pass a list of them, e.g. [{ids!r}]")
+            raise TypeError(f"ids is one name; pass a list of them, e.g. [{brief(repr(ids))}]")
         now = self._moment()
         if (support := now.support) is None:
             raise ValueError(
@@ -129,7 +130,7 @@ class ImageEditingMixin:
         for name in dict.fromkeys(map(plain_label, to_array(ids, as_list=True))):
             found = [i for i in places if support.ids[i] == name]
             if not found:
-                raise ValueError(f"there is no support image {name!r}; support_.ids lists them")
+                raise ValueError(f"there is no support image {brief(repr(name))}; support_.ids lists them")
             if len(found) > 1 and not is_name(name):
                 raise ValueError(f"{len(found)} support images are {name}; learn them with ids=, or use remove(X, y)")
             rows += found

@@ -13,6 +13,7 @@ from fewshot.data.decode import describe
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import as_items
+from fewshot.errors import brief
 
 
 def labelled(
@@ -72,9 +73,11 @@ def check_new_names(names: Sequence[str], known: Collection[str]) -> None:
     seen = set(known)
     for i, name in enumerate(names):
         if not isinstance(name, str):
-            raise TypeError(f"id {i} is {name!r}; expected text")
+            raise TypeError(f"id {i} is {brief(repr(name))}; expected text")
         if name in seen:
-            raise ValueError(f"the id {name!r} is in use; remove that image first (remove_support), or choose another")
+            raise ValueError(
+                f"the id {brief(repr(name))} is in use; remove that image first (remove_support), or choose another"
+            )
         seen.add(name)
 
 
