@@ -14,6 +14,7 @@ from sklearn.utils.validation import validate_data
 
 from fewshot.conversion.labels import as_labels
 from fewshot.conversion.values import as_values
+from fewshot.errors import brief
 
 #: Squares of rows above the one or below the other magnitude leave the range of float32; then those that are refused.
 NEEDS_FLOAT64, TINY, TOO_LARGE, TOO_SMALL = 1e9, 1e-9, 1e18, 1e-161
@@ -226,5 +227,5 @@ def shorten(labels: NDArray[Any], n: int = 10) -> str:
     >>> shorten(np.array(["ant", "bee", "cat"]), 2)
     "'ant', 'bee', ... (3 in all)"
     """
-    shown = ", ".join(repr(label) for label in labels[:n].tolist())
+    shown = ", ".join(brief(repr(label)) for label in labels[:n].tolist())
     return shown if len(labels) <= n else f"{shown}, ... ({len(labels)} in all)"

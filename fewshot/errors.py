@@ -10,8 +10,15 @@ from collections.abc import Iterable
 _SHOWN = 400
 
 
-def brief(value: object) -> str:
+def brief(value: object, most: int = _SHOWN) -> str:
     """Return the text of a value for a message: all of it, or its beginning, its length and its end.
+
+    Parameters
+    ----------
+    value : object
+        What a message repeats; pass ``repr(value)`` where quotes are wanted.
+    most : int, default=400
+        Characters that are repeated at most.
 
     Examples
     --------
@@ -21,9 +28,9 @@ def brief(value: object) -> str:
     True
     """
     text = str(value)
-    if len(text) <= _SHOWN:
+    if len(text) <= most:
         return text
-    return f"{text[: _SHOWN * 3 // 4]}... ({len(text)} characters) ...{text[-_SHOWN // 4 :]}"
+    return f"{text[: most * 3 // 4]}... ({len(text)} characters) ...{text[-(most // 4) :]}"
 
 
 class FewshotError(Exception):

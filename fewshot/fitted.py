@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.checks import check_k, shorten
+from fewshot.errors import brief
 from fewshot.heap import refuse_too_large
 from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
@@ -195,7 +196,7 @@ class FittedModel:
         for i, known in enumerate(self.classes.tolist()):
             if known == label:
                 return i
-        raise ValueError(f"there is no class {label!r}; the classes are {shorten(self.classes)}")
+        raise ValueError(f"there is no class {brief(repr(label))}; the classes are {shorten(self.classes)}")
 
     def _keep(self, places: NDArray[np.int64], index: str) -> FittedModel:
         if len(places) == len(self.classes):

@@ -10,11 +10,13 @@ from importlib import import_module
 
 from fewshot.cli.options import make_parser
 from fewshot.cli.terminal import complain, ready_streams
-from fewshot.errors import FewshotError, TrainingInterrupted
+from fewshot.errors import FewshotError, TrainingInterrupted, brief
 from fewshot.waiting import wait_passively
 
 #: `fewshot.data.decode` says what it means; it is not imported here, where every command pays for it.
 _LIMIT = "FEWSHOT_MAX_PIXELS"
+#: Characters of a message: who passes a hundred thousand as a name need not read them again.
+_LONGEST = 4000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +82,7 @@ def _largest_image(max_pixels: int | None) -> Iterator[None]:
 
 
 def _say(sentence: str, status: int) -> int:
-    complain(sentence)
+    complain(brief(sentence, _LONGEST))
     return status
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewshot.data.opening import open_content
-from fewshot.errors import ImageDecodeError
+from fewshot.errors import ImageDecodeError, brief
 
 #: Ranges that are guessed, in bits. Integers of 8 bits are often kept in arrays of 16.
 USUAL_BITS = (8, 10, 12, 14, 16)
@@ -79,7 +79,7 @@ def check_bits(bits: object) -> None:
         Naming it.
     """
     if bits is not None and (not isinstance(bits, (int, np.integer)) or not 8 <= bits <= 16):
-        raise ValueError(f"bits is {bits!r}; expected a whole number from 8 to 16, or None")
+        raise ValueError(f"bits is {brief(repr(bits))}; expected a whole number from 8 to 16, or None")
 
 
 def is_known_before_decoding(image: Image.Image) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from fewshot.data.arrays import check_images, check_labels, check_rows
 from fewshot.data.cache import decode_all
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_table, scan_folder
+from fewshot.errors import brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,14 +102,14 @@ class LabeledImages:
         from fewshot.data.packed import is_packed, read_packed  # which makes what is defined here
 
         path = Path(source)
-        if path.is_dir() and is_packed(path):
+        if os.path.isdir(path) and is_packed(path):
             return read_packed(path, split)
-        if path.is_dir():
+        if os.path.isdir(path):
             return cls.from_folder(path if split is None else path / split)
         if path.suffix.lower() == ".csv":
             return cls.from_table(path, split=split)
-        what = "not there" if not path.exists() else "a file that is no .csv table"
-        raise ValueError(f"{path} is {what}; expected a folder of class folders, or a table path,label,split")
+        what = "not there" if not os.path.exists(path) else "a file that is no .csv table"
+        raise ValueError(f"{brief(path)} is {what}; expected a folder of class folders, or a table path,label,split")
 
     @classmethod
     def from_folder(cls, root: str | Path) -> Self:
@@ -279,7 +281,7 @@ class LabeledImages:
         unknown = [label for label in wanted.tolist() if label not in position]
         if unknown:
             raise ValueError(
-                f"{len(unknown)} of the {len(wanted)} classes do not occur, e.g. {unknown[0]!r}; "
+                f"{len(unknown)} of the {len(wanted)} classes do not occur, e.g. {brief(repr(unknown[0]))}; "
                 f"expected labels that are in .classes, of the same type"
             )
         keep = np.zeros(len(position), dtype=bool)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.conversion.labels import as_labels
+from fewshot.errors import brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +55,10 @@ def list_images(folder: str | Path) -> list[str]:
     []
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"{root} is {'a file' if root.exists() else 'not there'}; expected a folder of images")
+    if not os.path.isdir(root):
+        raise ValueError(
+            f"{brief(root)} is {'a file' if os.path.exists(root) else 'not there'}; expected a folder of images"
+        )
     return sorted(_walk(root, set()))
 
 
@@ -68,8 +71,10 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
         If there is no such folder, or no class with an image in it.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise ValueError(f"{root} is {'a file' if root.exists() else 'not there'}; expected a folder of class folders")
+    if not os.path.isdir(root):
+        raise ValueError(
+            f"{brief(root)} is {'a file' if os.path.exists(root) else 'not there'}; expected a folder of class folders"
+        )
     entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
     # One set for all: a link to a sibling class would put its images into two classes.
     seen = {_identity(root)}
@@ -147,8 +152,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if not path.is_file():
-        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a CSV file")
+    if not os.path.isfile(path):
+        raise ValueError(f"{brief(path)} is {'a folder' if os.path.isdir(path) else 'not there'}; expected a CSV file")
     try:
         # As text: a class called 007 or NA is a class like any other.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)

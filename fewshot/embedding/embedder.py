@@ -246,7 +246,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         for name in ("batch_size", "n_jobs", "img_size", "max_pixels"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1")
+                raise ValueError(f"{name} is {brief(repr(value))}; expected a whole number from 1")
         if isinstance(self.backbone, nn.Module):
             if self.weights is not None or self.pretrained:
                 raise ValueError("a network given as such has its weights; leave weights and pretrained out")

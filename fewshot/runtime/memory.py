@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.errors import brief
 from fewshot.runtime.labels import is_writable
 from fewshot.runtime.similarity import MOST_MAGNITUDE, Array
 
@@ -151,7 +152,7 @@ class Memory:
         known = self.classes.tolist()
         if label not in known:
             shown = ", ".join(map(repr, known[:10])) + (", ..." if len(known) > 10 else "")
-            raise ValueError(f"there is no class {label!r}; the classes are {shown}")
+            raise ValueError(f"there is no class {brief(repr(label))}; the classes are {shown}")
         if len(known) == 1:
             raise ValueError(f"{label!r} is the only class; a classifier needs one")
         label = known[known.index(label)]  # as JSON can hold it
