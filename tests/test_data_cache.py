@@ -277,3 +277,13 @@ def test_what_a_kill_has_left_is_swept_by_the_next_run_and_what_others_write_is_
     workers[1].join()
     decode_all(paths[:1], PREPROCESSING, cache, False)
     assert [name for name in files(cache) if name.startswith(".")] == [".mine.partial"]
+
+
+def test_the_range_of_16_bit_files_is_part_of_what_is_kept(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(path)
+    data, cache = LabeledImages([path], ["a"]), tmp_path / "cache"
+    for bits, level in ((12, 62), (16, 4), (12, 62)):
+        assert data.decoded(8, bits=bits, grey=True, cache=cache, progress=False).images.mean() == level
+    with pytest.warns(UserWarning, match="read as 10 bits"):
+        assert data.decoded(8, grey=True, cache=cache, progress=False).images.mean() == 249

@@ -1,6 +1,7 @@
 """Images and classes of a classifier of images removed, renamed, merged."""
 
 import enum
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -110,7 +111,7 @@ def test_images_go_by_name(tmp_path):
     paths = write_photos(tmp_path, 3)
     data = LabeledImages.from_folder(tmp_path)
     model = FewShotImageClassifier(quick_embedder()).fit(data)
-    model.remove_support([paths[0], paths[4]])
+    model.remove_support([Path(paths[0]), paths[4]])
     assert set(model.support_.ids) == set(paths) - {paths[0], paths[4]}
     assert model.n_support_.tolist() == [2, 2]
     expected = FewShotImageClassifier(quick_embedder()).fit(

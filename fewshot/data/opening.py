@@ -274,7 +274,7 @@ def open_content(content: bytes, name: str) -> Image.Image:
                     return factory(io.BytesIO(content), "")
             except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's formats say "none of mine"
                 continue
-    for kind, (_, accepts) in Image.OPEN.items():
+    for kind, (_, accepts) in list(Image.OPEN.items()):
         if kind not in tried and accepts is not None and accepts(head) is True:
             raise ImageDecodeError(name, refusal(kind))
     hint = f" ({hints[-1]})" if hints else _look_inside(content[:64])

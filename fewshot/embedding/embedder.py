@@ -146,6 +146,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ------
         ImageDecodeError
             If an image cannot be read, unless ``on_error="nan"``; paths are looked up before the first is decoded.
+        OutOfMemoryError, ReadError
+            If memory, open files or the disk fail, whatever `on_error` is: that says nothing of the image.
         TypeError
             If X is one image, or nothing that holds images.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -102,7 +103,7 @@ class ImageEditingMixin:
 
         Parameters
         ----------
-        ids : sequence of str
+        ids : sequence of str or path
             Paths as they were learned, or the names given then; an image that was learned twice under one name goes
             twice.
         label : object, optional
@@ -118,7 +119,7 @@ class ImageEditingMixin:
         TypeError
             If `ids` is one name.
         """
-        if isinstance(ids, str):
+        if isinstance(ids, (str, os.PathLike)):
             raise TypeError(f"ids is one name; pass a list of them, e.g. [{brief(repr(ids))}]")
         now = self._moment()
         if (support := now.support) is None:
@@ -127,7 +128,10 @@ class ImageEditingMixin:
             )
         rows: list[int] = []
         places = range(len(support)) if label is None else support.places(label)
-        for name in dict.fromkeys(map(plain_label, to_array(ids, as_list=True))):
+        given = (
+            os.fspath(id) if isinstance(id, os.PathLike) else plain_label(id) for id in to_array(ids, as_list=True)
+        )
+        for name in dict.fromkeys(given):
             found = [i for i in places if support.ids[i] == name]
             if not found:
                 raise ValueError(f"there is no support image {brief(repr(name))}; support_.ids lists them")
