@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import validate_data
 
@@ -196,7 +197,8 @@ def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float
 
     if sample_weight is not None and not isinstance(sample_weight, Real):
         sample_weight = as_values(sample_weight, name="sample_weight")
-    weight: NDArray[np.float64] = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with config_context(assume_finite=False):  # whatever the caller has set: NaN would spread to every class
+        weight: NDArray[np.float64] = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if weight.size and not weight.any():  # scikit-learn says so itself since 1.9
         raise ValueError("all sample weights are zero, so nothing can be learned; give some row a positive weight")
     extreme = np.flatnonzero((weight > 0) & ((weight < 1e-100) | (weight > 1e100)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ContextDecorator, ExitStack
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 #: What numpy does about floating-point errors unless somebody sets it.
 _NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+#: How many modes of torch functions are in force; not public, so it may go.
+_n_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 1)
 #: What makes tensors of the default type.
 _FLOATING = {
     getattr(torch, name) for name in ("empty", "ones", "zeros", "rand", "randn", "eye", "linspace", "logspace")
@@ -24,13 +25,12 @@ _FLOATING |= {getattr(torch, f"{name}_window") for name in ("bartlett", "blackma
 _INFERRING = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full, torch.arange, torch.range}
 
 
-@contextmanager
-def isolated(gradients: bool | None = None) -> Iterator[None]:
-    """Compute as in a fresh process; also a decorator.
+class isolated(ContextDecorator):
+    """Compute as in a fresh process inside the block; also a decorator.
 
-    Inside the block new tensors are float32 and on the CPU unless the code says otherwise, autocast is off, and numpy
-    handles floating-point errors in its default way. All of this holds for the current thread alone, and costs next to
-    nothing where the host program has left the defaults.
+    New tensors are float32 and on the CPU unless the code says otherwise, autocast is off, and numpy handles
+    floating-point errors in its default way. All of this holds for the current thread alone, and costs next to nothing
+    where the host program has left the defaults.
 
     Parameters
     ----------
@@ -44,19 +44,29 @@ def isolated(gradients: bool | None = None) -> Iterator[None]:
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
     """
-    with ExitStack() as stack:
-        if gradients is not None:
-            stack.enter_context(torch.inference_mode(not gradients))
+
+    def __init__(self, gradients: bool | None = None) -> None:
+        self.gradients = gradients
+
+    def _recreate_cm(self) -> Self:
+        return type(self)(self.gradients)  # a decorated function may run in several threads, and call itself
+
+    def __enter__(self) -> None:
+        self._stack = ExitStack()
+        if self.gradients is not None:
+            self._stack.enter_context(torch.inference_mode(not self.gradients))
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
+                self._stack.enter_context(torch.autocast(kind, enabled=False))
+        if _n_modes() and torch.get_default_device().type != "cpu":  # the default device is one of torch's modes
+            self._stack.enter_context(torch.device("cpu"))
         if torch.get_default_dtype() is not torch.float32:
-            stack.enter_context(_Float32ByDefault())
+            self._stack.enter_context(_Float32ByDefault())
         if np.geterr() != _NUMPY_ERRORS:
-            stack.enter_context(np.errstate(**_NUMPY_ERRORS))  # type: ignore[arg-type]
-        yield
+            self._stack.enter_context(np.errstate(**_NUMPY_ERRORS))  # type: ignore[arg-type]
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
 
 class _Float32ByDefault(TorchFunctionMode):

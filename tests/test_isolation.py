@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from sklearn.preprocessing import StandardScaler
 
 from fewshot import (
     Embedder,
@@ -249,6 +250,23 @@ def test_what_the_host_program_has_set_changes_no_answer(name, settings):
             stack.enter_context(SETTINGS[setting]())
         found = run(name)
     assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("bad", [{"X": np.nan}, {"y": np.nan}, {"sample_weight": np.nan}], ids=["X", "y", "weight"])
+def test_numbers_are_checked_also_where_scikit_learn_is_told_not_to(bad):
+    given = {"X": X[:4].copy(), "y": np.arange(4.0), "sample_weight": np.ones(4)}
+    ((name, value),) = bad.items()
+    given[name][..., -1] = value
+    with sklearn.config_context(assume_finite=True), pytest.raises(ValueError, match="NaN"):
+        FewShotClassifier().fit(**given)
+
+
+@pytest.mark.parametrize("output", ["pandas", "default"])
+def test_a_transformer_of_scikit_learn_embeds_whatever_it_puts_out(output):
+    rows = list(X)
+    with sklearn.config_context(transform_output=output):
+        scaler = StandardScaler().fit(X)
+        np.testing.assert_allclose(OwnEmbedder(scaler, "scaler").transform(rows), scaler.transform(X), atol=1e-6)
 
 
 def test_a_cache_filled_under_autocast_serves_everyone(tmp_path):
