@@ -27,6 +27,8 @@ from fewshot.errors import ArtifactError, ImageDecodeError, OutOfMemoryError
 from fewshot.runtime import load
 from fewshot.runtime.labels import check_labels
 from fewshot.runtime.memory import Memory
+from fewshot.runtime.method import Method
+from fewshot.runtime.model import Model
 from fewshot.runtime.similarity import Keys
 from fewshot.similarity import METRICS, pairwise_similarity
 from tests.photographs import photos
@@ -591,3 +593,21 @@ def test_a_device_stops_where_the_image_is_not_to_blame(embedder, tmp_path, monk
             call([tmp_path / "a.png"])
     with pytest.raises(TypeError, match="image 1: an image is given as int"):
         device.predict([DATA.images[0], 3])
+
+
+@pytest.mark.parametrize("name", ["prototypical", "matching", "simpleshot", "k-nearest"])
+def test_what_numpy_is_told_of_underflow_changes_no_answer(name):
+    rng = np.random.default_rng(0)
+    x, y, queries = rng.normal(size=(12, 4)), np.repeat(["a", "b", "c"], 4), 1e3 * rng.normal(size=(5, 4))
+    facts = {"temperature": 1.0, "threshold": None, "unknown_label": None}
+    neighbours = {"n_neighbors": 3} if name == "k-nearest" else {}
+    method = Method(name, "sqeuclidean", 1e-3, **neighbours)
+
+    def answers():
+        model = Model(Memory.of(x, y, method.is_summed), method, facts)
+        return [model.predict_proba(queries), *model.nearest(queries, 2), model.learned(x, y).keys]
+
+    expected = answers()
+    with np.errstate(all="raise"):
+        for one, other in zip(answers(), expected, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -15,6 +15,9 @@ from fewshot.runtime.method import Method
 from fewshot.runtime.similarity import Array, Keys
 from fewshot.unknown import mark_unknown
 
+#: Handles floating-point errors as numpy does by default, whatever the host program has set for its own.
+_as_usual = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -50,10 +53,12 @@ class Model:
     def _keys(self) -> Keys:
         return Keys.of(self.memory.keys, self.method.metric)
 
+    @_as_usual
     def learned(self, x: NDArray[np.floating], y: NDArray[Any]) -> Memory:
         """Return the memory of support embeddings (n, d) with labels (n,), which adds to this one's."""
         return Memory.of(self.method.transform(x), y, self.method.is_summed)
 
+    @_as_usual
     def predict(self, x: NDArray[np.floating]) -> NDArray[Any]:
         """Return the class of each embedding (n, d), or the unknown label."""
         similarity, unknown = self._compare(x)
@@ -62,6 +67,7 @@ class Model:
             unknown = unknown | ~(similarity.max(1) >= threshold)
         return self._marked(labels, unknown)
 
+    @_as_usual
     def predict_proba(self, x: NDArray[np.floating]) -> Array:
         """Return the probability of each class, (n, n_classes)."""
         similarity, unknown = self._compare(x)
@@ -72,6 +78,7 @@ class Model:
         proba: Array = shares / shares.sum(1, keepdims=True)
         return proba
 
+    @_as_usual
     def nearest(self, x: NDArray[np.floating], k: int = 1) -> tuple[NDArray[Any], Array]:
         """Return labels and similarities (n, k) of the nearest keys, nearest first; among equals the first key.
 
