@@ -26,6 +26,9 @@ class EditingMixin:
         def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "") -> None:
             """Refuse new classes where the set is closed."""
 
+        def _check_unknown(self, classes: NDArray[Any], old: FittedModel | None) -> None:
+            """Refuse a class that is the answer to unknown queries, too."""
+
         def adopt(self, model: FittedModel) -> Self:
             """Answer with `model`."""
 
@@ -101,7 +104,8 @@ class EditingMixin:
         Raises
         ------
         ValueError
-            If there is no class `old`, or `new` is one already. The classifier is then unchanged.
+            If there is no class `old`, or `new` is one already, or the answer to unknown queries. The classifier is
+            then unchanged.
         TypeError
             If `new` is of another type than the other labels.
 
@@ -118,6 +122,7 @@ class EditingMixin:
             raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
         others = known[[name != old for name in known.tolist()]]
         classes = np.union1d(others, check_labels([new], type(self).__name__, known))
+        self._check_unknown(classes, self.model_)
         warn_if_look_alike(classes)
         return self.adopt(self.model_.renamed(old, label, classes, self.index))
 
@@ -133,8 +138,9 @@ class EditingMixin:
         Raises
         ------
         ValueError
-            If the other's learner or the length of its embeddings differs, or it has new classes where
-            ``closed_set=True``. The classifier is then unchanged.
+            If the other's learner or the length of its embeddings differs, it has new classes where
+            ``closed_set=True``, or a class that is the answer to unknown queries here. The classifier is then
+            unchanged.
         TypeError
             If labels are of different types.
 
@@ -157,5 +163,6 @@ class EditingMixin:
             )
         classes = np.union1d(mine.classes, check_labels(theirs.classes, type(self).__name__, mine.classes))
         self._check_closed(classes, mine, "the other classifier has")
+        self._check_unknown(classes, mine)
         warn_if_look_alike(classes)
         return self.adopt(mine.merged(theirs, classes, self.index))

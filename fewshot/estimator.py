@@ -29,7 +29,7 @@ from fewshot.locks import one_at_a_time
 from fewshot.pickling import VersionedPickle
 from fewshot.ranking import argmax
 from fewshot.snapshot import INDEXES
-from fewshot.unknown import mark_unknown, unknown_mark
+from fewshot.unknown import check_unknown, mark_unknown
 
 ON_INVALID = ("raise", "unknown")
 
@@ -175,8 +175,7 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         all_classes = observed if old is None else np.union1d(old.classes, observed)
         self._check_closed(all_classes, old)
         warn_if_look_alike(all_classes)
-        if self.on_invalid == "unknown" or self.reject is not None:
-            unknown_mark(self.unknown_label, all_classes)  # an error now, not at the first bad query
+        self._check_unknown(all_classes, old)
         if old is None:
             learned.__dict__.pop("calibration_", None)
         learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
@@ -206,6 +205,11 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
                 f"{holder} the new classes {new}, but closed_set=True; announce them in the first call, "
                 "or set closed_set=False"
             )
+
+    def _check_unknown(self, classes: NDArray[Any], old: FittedModel | None) -> None:
+        """Refuse, before anything is changed, classes that could not be told from the answer to unknown queries."""
+        if self.on_invalid == "unknown" or self.reject is not None:
+            check_unknown(self.unknown_label, classes, None if old is None else old.classes)
 
     # ---- answering ---------------------------------------------------------------------------------------------
 

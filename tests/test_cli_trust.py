@@ -99,3 +99,34 @@ def test_a_mistake_is_one_sentence(arguments, message, made, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_class_called_unknown_is_told_from_the_unknown(made, capsys):
+    folder, paths = made
+    model, data = str(folder / "model"), str(folder / "held_out")
+    calibrate = ["calibrate", model, data, "--episodes", "5", "--false-accepts", "1"]
+    assert main(["rename", model, "temple", "unknown"]) == 0  # nothing is rejected yet
+    assert main(calibrate) == 2
+    assert "'unknown' is a class; choose another (on the command line --unknown-label)" in capsys.readouterr().err
+    assert main([*calibrate, "--keep-answering"]) == 0
+    assert main([*calibrate, "--unknown-label", "flower"]) == 2
+    assert main([*calibrate, "--unknown-label", "none of these"]) == 0
+    assert 'answers "none of these" below' in capsys.readouterr().out
+    assert FewShotImageClassifier.load(model).unknown_label == "none of these"
+    assert main(["predict", model, *paths]) == 0
+    assert main(["rename", model, "unknown", "temple", "--unknown-label", "unknown"]) == 2
+    assert main(["rename", model, "unknown", "temple"]) == 0
+    assert main(["add", model, "none of these", paths[0]]) == 2
+    assert main(["rename", model, "flower", "none of these"]) == 2
+    assert "'none of these' is a class" in capsys.readouterr().err
+    assert main(["rename", model, "flower", "none of these", "--unknown-label", "?"]) == 0
+    assert FewShotImageClassifier.load(model).classes_.tolist() == ["none of these", "temple"]
+    assert main(["predict", model, *paths]) == 0
+
+
+def test_what_is_unknown_may_be_text_where_classes_are_numbers(tmp_path):
+    paths = write_photos(tmp_path / "photos", 2)
+    FewShotImageClassifier(quick_embedder()).fit(paths, [1, 1, 2, 2]).save(tmp_path / "model")
+    for old, new, given, kept in (("2", "3", "-1", -1), ("3", "4", "none", "none")):
+        assert main(["rename", str(tmp_path / "model"), old, new, f"--unknown-label={given}"]) == 0
+        assert FewShotImageClassifier.load(tmp_path / "model").unknown_label == kept

@@ -167,3 +167,39 @@ def test_what_does_not_fit_together_is_not_merged():
     assert_alike(
         FewShotClassifier("prototypical").fit(X, Y).merge(PrototypicalClassifier().fit(X, Y)), model.merge(model)
     )
+
+
+REJECTING = {"reject": {"reject": -1e9}, "invalid": {"on_invalid": "unknown"}}
+TAKEN = {"text": (["a", "b"], "unknown"), "integers": ([3, 4], -1)}
+
+
+@pytest.mark.parametrize("params", REJECTING.values(), ids=REJECTING)
+@pytest.mark.parametrize(("y", "taken"), TAKEN.values(), ids=TAKEN)
+def test_no_change_makes_an_answer_mean_a_class_and_the_unknown_alike(params, y, taken):
+    x = np.eye(2)
+    model = PrototypicalClassifier(**params).fit(x, y)
+    before, other = model.model_, PrototypicalClassifier().fit(x, [y[0], taken])
+    for change in (
+        lambda: model.rename_class(y[0], taken),
+        lambda: model.merge(other),
+        lambda: model.partial_fit(x[:1], [taken]),
+        lambda: PrototypicalClassifier(**params).fit(x, [y[0], taken]),
+        lambda: other.set_params(reject="auto").calibrate(x.repeat(4, 0), [0] * 4 + [1] * 4),
+    ):
+        with pytest.raises(ValueError, match=f"unknown_label={taken!r} is a class; choose another"):
+            change()
+    assert model.model_ is before
+    model.set_params(unknown_label="?").rename_class(y[0], taken)
+    assert model.predict(x).tolist() == [taken, y[1]]
+
+
+@pytest.mark.parametrize(("y", "taken"), [*TAKEN.values(), ([True], False), ([2.0], 3.0)])
+def test_a_classifier_that_is_ambiguous_answers_and_can_be_mended(y, taken):
+    """As set_params makes one, or a folder from an earlier version."""
+    x = np.eye(3)[: len(y) + 1]
+    model = PrototypicalClassifier().fit(x, [*y, taken]).set_params(on_invalid="unknown")
+    with pytest.warns(UserWarning, match="unknown queries are answered None"):
+        assert model.predict([*x, [np.nan] * 3]).tolist() == [*y, taken, None]
+    model.partial_fit(x[:1], y[:1])  # is not to blame
+    model.set_params(unknown_label="?")
+    assert model.predict([*x, [np.nan] * 3]).tolist() == [*y, taken, "?"]

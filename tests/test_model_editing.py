@@ -212,3 +212,21 @@ def test_a_bounded_memory_keeps_the_pictures_of_what_it_keeps(replacement):
         assert set(model.support_.ids) == {"turned 2", "turned 3", "turned 6", "turned 7"}
     model.remove_support([model.support_.ids[0]])
     assert len(model.support_) == 3
+
+
+@pytest.mark.parametrize("params", [{"reject": -1.0}, {"on_error": "unknown"}, {"on_error": "skip"}])
+def test_no_change_makes_an_answer_mean_a_class_and_the_unknown_alike(params):
+    model = fit().set_params(**params)  # not known yet to the classifier of embeddings
+    before, other = model.classifier_, FewShotImageClassifier(quick_embedder()).fit(IMAGES[:1], ["unknown"])
+    for change in (
+        lambda: model.rename_class("temple", "unknown"),
+        lambda: model.merge(other),
+        lambda: model.partial_fit(IMAGES[:1], ["unknown"]),
+    ):
+        with pytest.raises(ValueError, match="unknown_label='unknown' is a class; choose another"):
+            change()
+    assert model.classifier_ is before
+    assert model.set_params(unknown_label="?").rename_class("temple", "unknown").classes_.tolist() == [
+        "flower",
+        "unknown",
+    ]

@@ -286,6 +286,19 @@ def test_an_image_that_cannot_be_read(embedder, device, tmp_path):
         skipping.learn([b"no image"], ["new"])
 
 
+def test_a_class_is_told_from_the_unknown(embedder, tmp_path):
+    model = fitted(embedder, LEARNERS["prototypical cosine"], reject=0.5)
+    device = exported(model, tmp_path / "d")
+    with pytest.raises(ValueError, match="unknown_label='unknown' is a class"):
+        device.learn(DATA.images[:1], ["unknown"])
+    assert device.forget(NAMES[0]).classes_.tolist() == sorted(set(NAMES) - {NAMES[0]})
+    ambiguous = fitted(embedder, LEARNERS["prototypical cosine"]).rename_class(NAMES[0], "unknown")
+    with pytest.raises(ValueError, match="unknown_label='unknown' is a class"):
+        exported(ambiguous.set_params(reject=0.5), tmp_path / "d")
+    named = exported(ambiguous.set_params(unknown_label="?", reject=2.0), tmp_path / "d")
+    assert named.predict(DATA.images[:2]).tolist() == ["?", "?"]
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip", "unknown"])
 def test_an_image_of_which_the_encoder_makes_no_embedding_is_named(embedder, tmp_path, monkeypatch, on_error):
     device = exported(fitted(embedder, on_error=on_error), tmp_path / "d")

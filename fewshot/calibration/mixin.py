@@ -14,6 +14,7 @@ from fewshot.calibration.episodes import score_episodes
 from fewshot.checks import check_embeddings, check_labels, check_same_length
 from fewshot.isolation import isolated
 from fewshot.locks import one_at_a_time
+from fewshot.unknown import unknown_mark
 
 if TYPE_CHECKING:
     from fewshot.fitted import FittedModel
@@ -25,6 +26,7 @@ class CalibrationMixin:
     if TYPE_CHECKING:
         model_: FittedModel
         reject: Any
+        unknown_label: Any
         calibration_: Calibration
 
     @one_at_a_time
@@ -68,8 +70,8 @@ class CalibrationMixin:
         Raises
         ------
         ValueError
-            If there are fewer than two classes of two rows, or a number is out of range. The classifier is then
-            unchanged.
+            If there are fewer than two classes of two rows, a number is out of range, or a class could not be told from
+            the answer to unknown queries. The classifier is then unchanged.
 
         Examples
         --------
@@ -83,6 +85,8 @@ class CalibrationMixin:
         True
         """
         check_is_fitted(self)
+        if self.reject is not None:
+            unknown_mark(self.unknown_label, self.model_.classes)
         X = check_embeddings(self, X, reset=False)
         y = check_labels(y, type(self).__name__)
         check_same_length(X, y)

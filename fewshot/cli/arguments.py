@@ -108,6 +108,14 @@ def cache(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cache", metavar="DIR", help="keep embeddings there: no image is embedded twice")
 
 
+def unknown_label(command: argparse.ArgumentParser) -> None:
+    """Add the option that says what unknown images are answered."""
+    command.add_argument(
+        "--unknown-label", metavar="LABEL", help="the answer for unknown images, which is no class (default: unknown, "
+        "or -1 where classes are numbers)",
+    )  # fmt: skip
+
+
 def common(command: argparse.ArgumentParser) -> None:
     """Add the options of every command that embeds."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")

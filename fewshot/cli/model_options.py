@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, file_of, percent, positive, seed, tables
+from fewshot.cli.arguments import (
+    DATA_HELP,
+    backbone,
+    cache,
+    command,
+    common,
+    file_of,
+    percent,
+    positive,
+    seed,
+    tables,
+    unknown_label,
+)
 
 
 def fit_options(commands: Any) -> None:
@@ -28,6 +40,7 @@ def fit_options(commands: Any) -> None:
     )
     fit.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
     fit.add_argument("--force", action="store_true", help="replace a classifier that is in DIR")
+    unknown_label(fit)
     common(fit)
 
 
@@ -37,6 +50,7 @@ def add_options(commands: Any) -> None:
     add.add_argument("dir", metavar="DIR", help="a classifier")
     add.add_argument("label", metavar="LABEL", help="the class")
     add.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    unknown_label(add)
     common(add)
 
 
@@ -57,6 +71,7 @@ def rename_options(commands: Any) -> None:
     rename.add_argument("dir", metavar="DIR", help="a classifier")
     rename.add_argument("label", metavar="LABEL", help="the class")
     rename.add_argument("new", metavar="NEW", help="its new label, which is not in use")
+    unknown_label(rename)
     common(rename)
 
 
@@ -74,6 +89,7 @@ def merge_options(commands: Any) -> None:
     merge.add_argument("others", nargs="+", metavar="OTHERS", help="more classifiers; they stay as they are")
     merge.add_argument("--out", metavar="DIR", help="where the result goes (default: the first classifier)")
     merge.add_argument("--force", action="store_true", help="replace a classifier that is in --out")
+    unknown_label(merge)
     common(merge)
 
 
@@ -99,6 +115,7 @@ def calibrate_options(commands: Any) -> None:
     calibrate.add_argument("--episodes", type=positive, default=200, metavar="N", help="default: %(default)s")
     calibrate.add_argument("--seed", type=seed, default=0, help="of the episodes (default: %(default)s)")
     calibrate.add_argument("--report", type=file_of("HTML"), metavar="FILE", help="write a page with figures (.html)")
+    unknown_label(calibrate)
     common(calibrate)
 
 

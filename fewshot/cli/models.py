@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fewshot.embedding.items import check_paths
 from fewshot.gallery import write_answers, write_classes
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.text import printable
+from fewshot.unknown import unknown_mark
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def fit(options: argparse.Namespace) -> int:
     embedder = make_embedder(options)
     _ = embedder.network  # what is wrong with it is an error before a folder of images is looked through
     on_error = "skip" if options.skip_unreadable else "raise"
-    model = FewShotImageClassifier(embedder, options.learner, on_error=on_error)
+    model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
     data, start = LabeledImages.open(options.folder, options.split), time.perf_counter()
     model.fit(data)
     with writing(options.out, "classifier"):
@@ -144,6 +145,10 @@ def load(options: argparse.Namespace) -> FewShotImageClassifier:
     """Return the classifier that a command is about."""
     model = FewShotImageClassifier.load(options.dir, device=options.device)
     model.embedder_.set_params(progress=not options.quiet)
+    if (chosen := getattr(options, "unknown_label", None)) is not None:
+        with suppress(ValueError):  # text is as good an answer where classes are numbers
+            chosen = as_label(model, chosen)
+        model.set_params(unknown_label=unknown_mark(chosen, model.classes_))
     return model
 
 

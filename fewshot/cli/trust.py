@@ -10,11 +10,14 @@ from fewshot.cli.terminal import say
 from fewshot.data.images import LabeledImages
 from fewshot.gallery import write_audit, write_calibration
 from fewshot.model.audit import suspects
+from fewshot.unknown import unknown_mark
 
 
 def calibrate(options: argparse.Namespace) -> int:
     """Calibrate a classifier on held-out classes."""
-    model = load(options)
+    model, answers = load(options).set_params(reject=None), "always"
+    if not options.keep_answering:  # refused before anything is embedded
+        answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
     data = LabeledImages.open(options.data, options.split)
     held_out = model.prepare_held_out(data)
     settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
@@ -31,7 +34,7 @@ def calibrate(options: argparse.Namespace) -> int:
         f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
         f"({interval} % for classes not seen here), {100 * found.false_reject_rate:.1f} % of known ones rejected",
         *([f"figures: {options.report}"] if options.report else []),
-        f"{options.dir} " + ("answers always" if options.keep_answering else 'answers "unknown" below the threshold'),
+        f"{options.dir} answers {answers}",
     )
     return 0
 

@@ -28,6 +28,7 @@ from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.labels import check_labels, is_writable
 from fewshot.runtime.memory import Memory
 from fewshot.runtime.method import Method
+from fewshot.unknown import unknown_mark
 
 if TYPE_CHECKING:
     from fewshot.model.image_classifier import FewShotImageClassifier
@@ -83,7 +84,8 @@ def export(
         If the learner or its labels are none that a device can hold, support or gate no images with labels, or
         calibration no collection of images.
     ValueError
-        If a parameter is missing or out of range, or the support is not what was learned.
+        If a parameter is missing or out of range, the support is not what was learned, or a class could not be told
+        from the answer to unknown images.
     LeakError, TooSmallError
         If the gate has classes that were learned, or too few of others.
     ArtifactError
@@ -109,6 +111,8 @@ def export(
     method, memory = method_of(classifier.model_.learner), memory_of(classifier.model_)
     if not is_writable(memory.classes):
         raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot hold; fit with text or integers")
+    if model.reject is not None or model.on_error != "raise":
+        unknown_mark(model.unknown_label, memory.classes)
     asked = _checked(quantize, support, gate, memory)
     if asked is not None:
         check_number("max_loss", max_loss)

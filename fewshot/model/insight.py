@@ -13,6 +13,7 @@ from fewshot.model.answer import Answer, answer_all
 from fewshot.model.audit import audit_support
 from fewshot.model.inputs import labelled, leave_out_unread
 from fewshot.model.learned import Learned, Prepared
+from fewshot.unknown import unknown_mark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,8 @@ class InsightMixin:
 
     if TYPE_CHECKING:
         on_error: str
+        reject: float | str | None
+        unknown_label: object
 
         @property
         def embedder_(self) -> Embedder:
@@ -117,7 +120,8 @@ class InsightMixin:
         ImageDecodeError
             If an image cannot be read, unless ``on_error="skip"``.
         ValueError
-            If there are fewer than two classes of two images, or a number is out of range.
+            If there are fewer than two classes of two images, a number is out of range, or a class could not be told
+            from the answer to unknown images.
         """
         check_is_fitted(self)
         while True:
@@ -128,6 +132,8 @@ class InsightMixin:
 
     def prepare_held_out(self, X: Any, y: ArrayLike | None = None) -> Prepared:
         """Embed the images of `calibrate`: all of it that takes long. `calibrate_by` does the rest."""
+        if self.reject is not None:
+            unknown_mark(self.unknown_label, self.classifier_.classes_)
         now = copy.copy(self)
         items, labels = labelled(X, y, now.embedder_.as_items)
         embedded = now.embed_queries(items)

@@ -19,7 +19,7 @@ from fewshot.runtime.labels import check_labels
 from fewshot.runtime.memory import Memory
 from fewshot.runtime.model import Model
 from fewshot.runtime.similarity import Array
-from fewshot.unknown import unknown_mark
+from fewshot.unknown import check_unknown
 
 
 class RuntimeClassifier:
@@ -223,7 +223,7 @@ class RuntimeClassifier:
     def _publish(self, memory: Memory) -> Self:
         """Answer with this memory from now on."""
         if self.facts["on_error"] != "raise" or self.facts["threshold"] is not None:
-            unknown_mark(self.facts["unknown_label"], memory.classes)  # an error now, not at the first unknown query
+            check_unknown(self.facts["unknown_label"], memory.classes, self.classes_)
         self.model = replace(self.model, memory=memory)
         return self
 
