@@ -56,8 +56,10 @@ class EditingMixin:
         """Forget some of the support, as if it had never been learned.
 
         What is left equals what the other support alone would have given, within 1e-12 of the sum of the absolute
-        values that were added up. Where only class sums are kept, nothing can prove that these rows were learned; a
-        method that keeps its support (Matching Networks) refuses others.
+        values that were added up. A method that keeps its support (Matching Networks) refuses rows that it has not
+        learned. Where only class sums are kept (prototypes), single rows cannot be told apart: refused are more rows
+        than a class has, more weight, and, as the last rows of a class, others than those that make up what is left of
+        its sum; other rows of the right number go unnoticed while some of the class stay.
 
         Parameters
         ----------
@@ -73,8 +75,8 @@ class EditingMixin:
         Raises
         ------
         ValueError
-            If a class is unknown or has fewer support rows, X was not learned (where that is known), or nothing
-            would be left. The classifier is then unchanged.
+            If a class is unknown or has fewer support rows, these cannot be the rows that were learned (as far as that
+            is known, see above), or nothing would be left. The classifier is then unchanged.
 
         Examples
         --------

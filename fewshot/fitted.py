@@ -21,6 +21,10 @@ from fewshot.ranking import argmax
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 from fewshot.statistics import Statistics
 
+#: How far rows may differ from those that were learned, by their length: in float32 they come from a network, which
+#: rounds differently in another batch; in float64 they may have been float32 in between.
+SAME_ROWS = {4: 1e-4, 8: 1e-6}
+
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
@@ -172,11 +176,12 @@ class FittedModel:
         Raises
         ------
         ValueError
-            If a class is not there or has less support, kept support has no such row, or none would be left.
+            If a class is not there or has less support, these rows cannot be what it learned, or none would be left.
         """
         for label in sorted(set(y.tolist()) - set(self.classes.tolist()))[:1]:
             self._place(label)  # says so
-        n_gone, gone = _summarise(self.learner, X, np.searchsorted(self.classes, y), weight, len(self.classes))
+        codes = np.searchsorted(self.classes, y)
+        n_gone, gone = _summarise(self.learner, X, codes, weight, len(self.classes))
         n_support = self.n_support - n_gone
         for i in np.flatnonzero(n_support < 0)[:1]:
             raise ValueError(
@@ -186,11 +191,40 @@ class FittedModel:
         empty = n_support == 0
         if empty.all():
             raise ValueError("nothing would be left; a classifier needs support of one class")
-        left = (self.statistics - gone).emptied(torch.from_numpy(empty))
+        left = self.statistics - gone
+        lengths = _lengths(self.learner, X, codes, weight, len(self.classes))
+        self._refuse_residue(left, lengths, empty & (n_gone > 0), SAME_ROWS[X.dtype.itemsize])
+        left = left.emptied(torch.from_numpy(empty))
         if bad := self.classes[~empty & (left.count.numpy() <= 0)].tolist():
             raise ValueError(f"more weight of {bad[0]!r} is to be removed than was learned; give the weights of then")
         model = self.of(self.learner, self.classes, n_support, left, index)
         return model._keep(np.flatnonzero(~empty | (self.n_support == 0)), index) if drop_empty else model
+
+    def _refuse_residue(
+        self, left: Statistics, lengths: NDArray[np.float64], emptied: NDArray[np.bool_], same: float
+    ) -> None:
+        """Refuse rows that leave something of a class of which they should have been all.
+
+        Sums do not tell single rows apart, but all rows of a class together must give its sum.
+
+        Parameters
+        ----------
+        left : Statistics
+            After these rows were taken away.
+        lengths : ndarray of shape (n_classes,)
+            The sum of their lengths, which bounds the rounding of sums.
+        emptied : ndarray of shape (n_classes,)
+            The classes of which nothing should be left.
+        same : float
+            How much of the lengths may be left.
+        """
+        count = left.count.abs().numpy() > same * self.statistics.count.numpy()
+        rest = left.sums["x"].norm(dim=-1).numpy() > same * lengths if "x" in left.sums else np.zeros_like(count)
+        for i in np.flatnonzero(emptied & (count | rest))[:1]:
+            raise ValueError(
+                f"the rows to be removed from {self.classes.tolist()[i]!r} are as many as it learned, but not the same "
+                "ones; give the rows that were learned, with their weights, or remove the class (remove_class)"
+            )
 
     def _place(self, label: Any) -> int:
         for i, known in enumerate(self.classes.tolist()):
@@ -300,6 +334,15 @@ def _suitable(index: str, memory: Memory) -> str:
     # Where a class has several keys, those beyond the candidates would be missing from its sum.
     several = index == "auto" and not memory.one_key_per_class and len(memory.keys) > memory.n_way
     return "exact" if several else index
+
+
+def _lengths(
+    learner: Learner, X: NDArray[np.floating], codes: NDArray[np.int64], weight: NDArray[np.float64], n_way: int
+) -> NDArray[np.float64]:
+    """Return the weighted sum of the lengths of transformed rows (n, d) of each class, (n_way,)."""
+    parts = to_tensor(X).split(max(1, CHUNK_BYTES // (8 * X.shape[1])))
+    lengths = [learner.transform(part.double()).norm(dim=-1).numpy() for part in parts]
+    return np.bincount(codes, np.concatenate(lengths) * weight, n_way) if lengths else np.zeros(n_way)
 
 
 def _summarise(

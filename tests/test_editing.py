@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot import FewShotClassifier, MatchingClassifier, PrototypicalClassifier
+from fewshot import (
+    FewShotClassifier,
+    MatchingClassifier,
+    PrototypicalClassifier,
+    RidgeFewShotClassifier,
+    SimpleShotClassifier,
+)
 
 X = np.random.default_rng(0).normal(size=(24, 5)) * 100 + 1000
 Y = np.array(list("abcd") * 6)
@@ -203,3 +209,37 @@ def test_a_classifier_that_is_ambiguous_answers_and_can_be_mended(y, taken):
     model.partial_fit(x[:1], y[:1])  # is not to blame
     model.set_params(unknown_label="?")
     assert model.predict([*x, [np.nan] * 3]).tolist() == [*y, taken, "?"]
+
+
+@pytest.mark.parametrize(
+    "make", [PrototypicalClassifier, SimpleShotClassifier, MatchingClassifier, RidgeFewShotClassifier]
+)
+@pytest.mark.parametrize("drop_empty", [True, False])
+def test_a_class_goes_only_with_the_rows_that_it_learned(make, drop_empty):
+    x, y = np.random.default_rng(0).normal(size=(6, 4)), np.array(["a", "b", "b", "c", "c", "c"])
+    model = make().fit(x, y)
+    before = model.model_
+    for rows, labels in (([5], ["a"]), ([1, 3], ["b", "b"]), ([2, 2], ["b", "b"])):
+        with pytest.raises(ValueError, match="give (the rows|support) that (were|was) learned"):
+            model.remove(x[rows], labels, drop_empty=drop_empty)
+    assert model.model_ is before
+    assert model.remove(x[[0, 1]], ["a", "b"], drop_empty=drop_empty).n_support_.sum() == 4
+    with pytest.raises(ValueError, match="give (the rows|support) that (were|was) learned"):
+        model.remove(x[[1]], ["b"])
+    assert model.remove(x[[2]], ["b"]).n_support_[-1] == 3
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e8])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_is_no_sign_of_other_rows(scale, dtype):
+    """Also where rows cancel, so that their sum is nothing but rounding."""
+    x = scale * np.array([[0.1, 1.0], [0.2, 1.0], [-0.3, -2.0], [3.0, 3.0]])
+    model = PrototypicalClassifier().fit(x[[2, 0, 1, 3]].astype(dtype), ["a", "a", "a", "b"])
+    assert model.remove(x[:3].astype(np.float32), ["a"] * 3).classes_.tolist() == ["b"]
+
+
+def test_weights_that_were_not_learned_empty_no_class():
+    model = PrototypicalClassifier().fit(np.eye(3), ["a", "a", "b"], sample_weight=[1, 2, 1])
+    with pytest.raises(ValueError, match="not the same ones; give the rows that were learned, with their weights"):
+        model.remove(np.eye(3)[:2], ["a", "a"])
+    assert model.remove(np.eye(3)[:2], ["a", "a"], sample_weight=[1, 2]).classes_.tolist() == ["b"]
