@@ -342,7 +342,9 @@ def _lengths(
     """Return the weighted sum of the lengths of transformed rows (n, d) of each class, (n_way,)."""
     parts = to_tensor(X).split(max(1, CHUNK_BYTES // (8 * X.shape[1])))
     lengths = [learner.transform(part.double()).norm(dim=-1).numpy() for part in parts]
-    return np.bincount(codes, np.concatenate(lengths) * weight, n_way) if lengths else np.zeros(n_way)
+    total = np.zeros(n_way)
+    np.add.at(total, codes, np.concatenate([np.empty(0), *lengths]) * weight)
+    return total
 
 
 def _summarise(

@@ -27,6 +27,7 @@ FLOORS = [
         "randomness",
         "ranking",
         "rows",
+        "twins",
         "sealed",
         "suffixes",
         "text",

@@ -230,3 +230,31 @@ def test_no_change_makes_an_answer_mean_a_class_and_the_unknown_alike(params):
         "flower",
         "unknown",
     ]
+
+
+TWICE = {
+    "fit": lambda a, b: fit().fit([a, RED, a], ["x", "y", "x"], ids=["a", "r", "again"]),
+    "partial_fit": lambda a, b: b.partial_fit([a], ["flower"], ids=["again"]),
+    "as another class": lambda a, b: b.partial_fit([a], ["new"], ids=["again"]),
+    "merge": lambda a, b: b.merge(fit().fit([BLUE, a], ["x", "y"], ids=["b", "again"])),
+}
+
+
+@pytest.mark.parametrize("learn", TWICE.values(), ids=TWICE)
+def test_an_image_that_is_learned_twice_counts_twice_and_is_named(learn):
+    model = FewShotImageClassifier(quick_embedder()).fit(IMAGES[:2], LABELS[:2], ids=["a", "c"])
+    with pytest.warns(UserWarning, match="images are learned already or twice: again is the same as a; each counts"):
+        learned = learn(IMAGES[0], model)
+    assert learned.n_support_.sum() == len(learned.support_)
+
+
+@KEPT
+def test_other_images_are_no_twins(keep, recwarn):
+    model = fit([0, 1, 4], keep_support=keep).partial_fit([IMAGES[5]], ["flower"])
+    model.merge(fit([2, 6], keep_support=keep))
+    assert not [one for one in recwarn if "learned already" in str(one.message)]
+
+
+def test_twins_are_found_among_the_images_of_one_call_where_support_is_not_kept():
+    with pytest.warns(UserWarning, match="learned already or twice"):
+        fit(keep_support=False).partial_fit([RED, RED], ["temple", "temple"])

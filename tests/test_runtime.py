@@ -286,6 +286,20 @@ def test_an_image_that_cannot_be_read(embedder, device, tmp_path):
         skipping.learn([b"no image"], ["new"])
 
 
+@pytest.mark.parametrize(
+    ("learner", "known"), [("prototypical cosine", False), ("matching", True)], ids=["sums", "support"]
+)
+def test_an_image_that_is_learned_twice_is_named(embedder, tmp_path, learner, known, recwarn):
+    device = exported(fitted(embedder, LEARNERS[learner]), tmp_path / "d")
+    device.learn(DATA.images[100:101], ["new"]).learn(DATA.images[100:101], ["new"])
+    told = [str(one.message) for one in recwarn if "learned already" in str(one.message)]
+    assert len(told) == known
+    if known:
+        assert "the same as an image of 'new' learned before" in told[0]
+    with pytest.warns(UserWarning, match="1 of 2 images are learned already or twice"):
+        device.learn(DATA.images[[101, 101]], ["new", "new"])
+
+
 def test_a_class_is_told_from_the_unknown(embedder, tmp_path):
     model = fitted(embedder, LEARNERS["prototypical cosine"], reject=0.5)
     device = exported(model, tmp_path / "d")

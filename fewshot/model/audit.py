@@ -17,14 +17,13 @@ from fewshot.similarity import prepare_keys
 from fewshot.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 from fewshot.support import Support
 from fewshot.text import as_unicode
+from fewshot.twins import SAME_IMAGE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Robust z-score below which a similarity is an outlier, after Iglewicz and Hoaglin (1993).
 OUTLIER = 3.5
-#: How far the embeddings of one image may lie apart, by their length: in another batch it is rounded otherwise.
-SAME_IMAGE = 1e-4
 
 
 @isolated(gradients=False)

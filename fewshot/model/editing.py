@@ -16,10 +16,10 @@ from fewshot.conversion.labels import as_labels, plain_label
 from fewshot.data.decode import is_name
 from fewshot.errors import brief
 from fewshot.locks import lock_of, one_at_a_time
-from fewshot.model.audit import SAME_IMAGE
 from fewshot.model.inputs import labelled
-from fewshot.model.learned import Learned, Prepared, trimmed
+from fewshot.model.learned import Learned, Prepared, trimmed, warn_of_same_images
 from fewshot.support import Support
+from fewshot.twins import SAME_IMAGE
 
 
 class ImageEditingMixin:
@@ -163,7 +163,8 @@ class ImageEditingMixin:
         Parameters
         ----------
         other : classifier
-            Of the same network, preprocessing and learner; it is not changed.
+            Of the same network, preprocessing and learner; it is not changed. Images that both have learned count
+            twice; where both keep their support, a warning names them.
 
         Raises
         ------
@@ -186,6 +187,7 @@ class ImageEditingMixin:
             )
         now.classifier.merge(given.classifier)
         if support is not None and more is not None:
+            warn_of_same_images(support, more.ids, more.embeddings)
             support = trimmed(now.classifier, support + more)
         return self._publish(replace(now, support=support))
 

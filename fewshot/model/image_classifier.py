@@ -138,6 +138,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
     def fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn classes from labelled images, forgetting what was learned before.
 
+        An image that is given twice counts twice, with a warning that names it.
+
         Parameters
         ----------
         X : collection of n images, or LabeledImages
@@ -166,7 +168,9 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         return self._publish(nothing.grown(self._prepare(nothing, X, y, ids)))
 
     def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
-        """Learn more images, of known or of new classes, beside what is known.
+        """Learn more images, of known or of new classes, in addition to what is known.
+
+        An image that is given twice counts twice. A warning names it if both are given now, or the support is kept.
 
         Parameters
         ----------

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewshot.classifier import FewShotClassifier
+from fewshot.data.opening import is_name
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
 from fewshot.model.inputs import check_new_names
 from fewshot.support import Support
+from fewshot.twins import earlier_twins, warn_of_twins
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +79,22 @@ class Learned:
         if prepared.are_given:
             check_new_names(prepared.names, () if support is None else support.ids)
         classifier = copy.copy(self.classifier).partial_fit(embedded.embeddings, prepared.labels)
+        warn_of_same_images(support, prepared.names, embedded.embeddings)
         if support is not None:
             known = classifier.classes_[np.searchsorted(classifier.classes_, prepared.labels)]
             support += Support(tuple(prepared.names), known, embedded.embeddings, tuple(embedded.thumbnails))
             support = trimmed(classifier, support)
         return Learned(self.embedder, classifier, support)
+
+
+def warn_of_same_images(support: Support | None, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
+    """Warn of images that are in the kept support already, or come twice now."""
+    start = 0 if support is None else len(support)
+    names = [name if is_name(name) else f"image {i}" for i, name in enumerate(names)]
+    if support is not None and start:
+        names = [*(id if is_name(id) else f"support image {i}" for i, id in enumerate(support.ids)), *names]
+        embeddings = np.concatenate([support.embeddings, embeddings])
+    warn_of_twins(earlier_twins(embeddings, start), start, names, stacklevel=7)
 
 
 def trimmed(classifier: FewShotClassifier, support: Support) -> Support:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.artifact import Versions, stamp, version_of, writing
+from fewshot.data.opening import describe, is_name
 from fewshot.errors import ArtifactError
 from fewshot.locks import lock_of, one_at_a_time
 from fewshot.runtime import saving
@@ -19,6 +20,7 @@ from fewshot.runtime.labels import check_labels
 from fewshot.runtime.memory import Memory
 from fewshot.runtime.model import Model
 from fewshot.runtime.similarity import Array
+from fewshot.twins import earlier_twins, warn_of_twins
 from fewshot.unknown import check_unknown
 
 
@@ -100,7 +102,9 @@ class RuntimeClassifier:
         return self.model.nearest(self._queries(images), k)
 
     def learn(self, images: Any, labels: Any) -> Self:
-        """Learn images of known or of new classes beside what is known: no gradient, sums that grow.
+        """Learn images of known or of new classes in addition to what is known: no gradient, sums that grow.
+
+        An image that is given twice counts twice. A warning names it if both are given now, or the support is kept.
 
         Parameters
         ----------
@@ -117,7 +121,8 @@ class RuntimeClassifier:
             If labels do not fit, or the encoder makes no finite embedding of an image that was read. What was learned
             before then still stands.
         """
-        y = check_labels(labels, len(as_items(images)), self.classes_)
+        items = as_items(images)
+        y = check_labels(labels, len(items), self.classes_)
         embeddings, errors = self.encoder.embed(images)
         unread = {error.index for error in errors}
         read = np.array([i not in unread for i in range(len(y))], np.bool_)
@@ -128,7 +133,10 @@ class RuntimeClassifier:
             raise ValueError("there are no images to learn from; give at least one")
         with lock_of(self):
             model = self.model
-            return self._publish(model.memory + model.learned(embeddings[read], y[read]))
+            news = model.learned(embeddings[read], y[read])
+            self._publish(model.memory + news)
+        _warn_of_same_images(model, embeddings[read], [_name(i, items[i]) for i in np.flatnonzero(read).tolist()])
+        return self
 
     @one_at_a_time
     def forget(self, label: Any) -> Self:
@@ -226,6 +234,19 @@ class RuntimeClassifier:
             check_unknown(self.facts["unknown_label"], memory.classes, self.classes_)
         self.model = replace(self.model, memory=memory)
         return self
+
+
+def _name(place: int, item: Any) -> str:
+    return name if is_name(name := describe(item)) else f"image {place}"
+
+
+def _warn_of_same_images(model: Model, embeddings: NDArray[np.floating], names: list[str]) -> None:
+    """Warn of images that the memory holds already, if it keeps its support, or that come twice now."""
+    memory, x = model.memory, model.method.transform(embeddings)
+    known = memory.x[:0] if memory.is_summed else memory.x
+    labels = memory.classes[memory.labels[: len(known)]].tolist()
+    names = [*(f"an image of {label!r} learned before" for label in labels), *names]
+    warn_of_twins(earlier_twins(np.concatenate([known, x]), len(known)), len(known), names, stacklevel=4)
 
 
 def _refuse_not_finite(embeddings: NDArray[np.floating], read: NDArray[np.bool_]) -> None:
