@@ -91,9 +91,10 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Support embeddings.
+            Support embeddings: arrays, tensors, data frames of numbers, or a column of vectors, of any library.
         y : array-like of shape (n,)
-            Labels: strings, integers or booleans.
+            Labels: strings, integers or booleans, or members of an enumeration of these, in any container with an
+            order. A string has at most 10,000 characters.
         sample_weight : array-like of shape (n,), optional
             Weights, at least 0.
 

@@ -151,7 +151,7 @@ class PrototypeIndex:
         segments = self._segments
         for label in gone.tolist():
             if segments is None or not segments.state.has(label):
-                raise ValueError(f"there is no key of the label {label!r}; nothing was removed")
+                raise ValueError(f"there is no key of the label {label!r:.100}; nothing was removed")
         if segments is not None:
             segments.remove(gone)
         return self

@@ -225,7 +225,7 @@ def _text(labels: list[str], name: str) -> NDArray[Any]:
     longest = max(lengths, default=0)
     if longest > LONGEST:
         place = lengths.index(longest)
-        check_length(labels[place], f"the label at index {place} of {name}")
+        check_length(labels[place], f"the label at index {place} of {name.removeprefix('Input ')}")
     wasted = longest * len(labels) - sum(lengths)
     if longest > WIDEST or wasted > WASTE or any(label.endswith("\0") for label in labels):
         return np.array(labels, dtype=object)  # numpy's own text loses a NUL at the end of a label

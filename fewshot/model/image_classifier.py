@@ -145,7 +145,8 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
         X : collection of n images, or LabeledImages
             As `Embedder.transform` takes them.
         y : array-like of shape (n,), optional
-            Labels: text, integers or booleans. Left out where X is `LabeledImages`.
+            Labels: text of at most 10,000 characters, integers or booleans, in any container with an order. Left out
+            where X is `LabeledImages`.
         ids : sequence of n str, optional
             Names of the images, no two alike, by which kept support knows them; by default their paths.
 
