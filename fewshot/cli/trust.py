@@ -22,7 +22,7 @@ def calibrate(options: argparse.Namespace) -> int:
     held_out = model.prepare_held_out(data)
     settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
     with changing(options, model) as model:
-        model.calibrate_by(held_out, **settings).set_params(reject=None if options.keep_answering else "auto")
+        model.set_params(reject=None if options.keep_answering else "auto").calibrate_by(held_out, **settings)
     found = model.calibration_
     interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
     if options.report:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifier import FewShotClassifier
+from fewshot.conversion.labels import as_labels
 from fewshot.data.opening import is_name
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
@@ -81,7 +82,7 @@ class Learned:
         classifier = copy.copy(self.classifier).partial_fit(embedded.embeddings, prepared.labels)
         warn_of_same_images(support, prepared.names, embedded.embeddings)
         if support is not None:
-            known = classifier.classes_[np.searchsorted(classifier.classes_, prepared.labels)]
+            known = classifier.classes_[np.searchsorted(classifier.classes_, as_labels(prepared.labels))]
             support += Support(tuple(prepared.names), known, embedded.embeddings, tuple(embedded.thumbnails))
             support = trimmed(classifier, support)
         return Learned(self.embedder, classifier, support)
