@@ -91,8 +91,10 @@ def check_values(
     ValueError
         If a value is not finite, or its square fits no precision.
     """
-    if not X.size or max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # without a copy; NaN shows in it
-        return X.astype(np.float64, copy=False) if X.size and _has_tiny_rows(X, name) else X
+    if not X.size or _are_usual(X):
+        return X
+    if max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # NaN shows in it
+        return X.astype(np.float64, copy=False) if _has_tiny_rows(X, name) else X
     if finite:
         refuse_bad_rows(X, whole, cure)
     return _with_room_for_squares(X, name)
@@ -111,20 +113,25 @@ def _with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
     return values if largest > NEEDS_FLOAT64 or _has_tiny_rows(magnitude, what) else X
 
 
-def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
-    """Whether a row of X (n, d) is tiny; zero is not, and one whose square vanishes is refused."""
-    if X.dtype not in (np.float32, np.float64):  # others hold no such numbers
+def _are_usual(X: NDArray[Any]) -> bool:
+    """Whether the length of each row of X (n, d) shows at once that its squares fit; once through X, without a copy."""
+    if X.dtype.char not in "fd":
         return False
     with np.errstate(all="ignore"):
-        short = np.flatnonzero(np.vecdot(X, X) < TINY**2 * X.shape[1])  # without a copy
-    if not short.size:
+        squares = np.vecdot(X, X)
+    return bool(squares.min() >= TINY**2 * X.shape[1] and squares.max() <= NEEDS_FLOAT64**2)
+
+
+def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
+    """Whether a row of X (n, d) is tiny; zero is not, and one whose square vanishes is refused."""
+    if X.dtype.char not in "fd":  # others hold no such numbers
         return False
-    magnitude = np.abs(X[short]).max(1)
+    magnitude = np.abs(X).max(1)
     small = np.flatnonzero((magnitude > 0) & (magnitude < TOO_SMALL))
     if small.size:
         raise ValueError(
-            f"row {short[small[0]]} of {what} has no value above {magnitude[small[0]]:.3g}; values below "
-            f"{TOO_SMALL:.0e} vanish when squared, so rescale the embeddings"
+            f"row {small[0]} of {what} has no value above {magnitude[small[0]]:.3g}; values below {TOO_SMALL:.0e} "
+            "vanish when squared, so rescale the embeddings"
         )
     return bool(((magnitude > 0) & (magnitude < TINY)).any())
 
