@@ -19,9 +19,10 @@ from fewshot.data.duplicates import describe_duplicates, find_duplicates
 from fewshot.data.images import LabeledImages
 from fewshot.data.preparation import run
 from fewshot.episodes.stream import SPLIT, episode_rng
-from fewshot.files import digest, write_text
+from fewshot.files import digest, replacing
 from fewshot.progress import progress_bar
 from fewshot.suffixes import check_suffix
+from fewshot.text import as_unicode
 
 
 def prepare(
@@ -37,6 +38,9 @@ def prepare(
 ) -> None:
     """Draw the classes of each split, drop images that are in two of them, write the table."""
     check_suffix(out, "CSV")
+    above = os.path.realpath(Path(out).absolute().parent)
+    if Path(folder).is_dir() and os.path.commonpath([above, os.path.realpath(folder)]) != above:
+        raise ValueError(f"{out} lies neither in {folder} nor above it, so its paths would lead outside; move it there")
     data = LabeledImages.from_folder(folder)
     classes = data.classes[data.counts >= min_images]
     # Rounded: 1 - 0.7 - 0.3 is not 0 in floating point.
@@ -57,16 +61,20 @@ def prepare(
     order = episode_rng(seed, 0, SPLIT).permutation(len(classes))
     split_of = dict(zip(classes[order], np.repeat(list(sizes), list(sizes.values())), strict=True))
     rows = [i for i, label in enumerate(data.labels) if label in split_of]
+    for name in (*data.images[rows], *classes):
+        if name != as_unicode(name):
+            raise ValueError(f"the name {as_unicode(name)} is not UTF-8, so no table can hold it; rename it")
     table = pd.DataFrame({"path": data.images[rows], "label": data.labels[rows]})
     table["split"] = table["label"].map(split_of)
-    bar = progress_bar(len(table), "image", show=progress, iterable=table["path"], delay=1)
-    keep, listing = find_duplicates(table, [digest(path) for path in bar])
-    for name in listing[listing["action"] == "dropped"]["path"]:
-        say(f"dropped {name}: a later split has the same image")
-    say(describe_duplicates(listing))
-    kept = table[keep].copy()
-    kept["path"] = [os.path.relpath(path, Path(out).parent) for path in kept["path"]]
-    write_text(out, kept.to_csv(index=False, lineterminator="\n"))
+    with replacing(out) as partial:  # opened before all files are read: a place that is none is an error at once
+        bar = progress_bar(len(table), "image", show=progress, iterable=table["path"], delay=1)
+        keep, listing = find_duplicates(table, [digest(path) for path in bar])
+        for name in listing[listing["action"] == "dropped"]["path"]:
+            say(f"dropped {name}: a later split has the same image")
+        say(describe_duplicates(listing))
+        kept = table[keep].copy()
+        kept["path"] = [os.path.relpath(path, Path(out).parent) for path in kept["path"]]
+        kept.to_csv(partial, index=False, lineterminator="\n")
     for split, group in kept.groupby("split", sort=False):
         say(f"{split:8s}{group['label'].nunique():6d} classes {len(group):8d} images")
     say(f"written to {out}")

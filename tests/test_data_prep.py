@@ -1,5 +1,6 @@
 """The scripts in data_prep: as processes, on tiny archives of the published form."""
 
+import argparse
 import importlib.util
 import io
 import json
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fewshot.data import preparation
 from fewshot.data.images import LabeledImages
 
 SCRIPTS = Path(__file__).parent.parent / "data_prep"
@@ -392,6 +394,25 @@ def test_a_users_mistake_with_a_folder_is_one_sentence(folder, arguments, reason
     assert not (folder.parent / "t.csv").exists()
 
 
-def test_a_table_that_cannot_be_written_is_a_failure(folder):
-    result = run("folder", "photos", "--out", "no/such/t.csv", "--quiet", cwd=folder.parent)
-    check_refused(result, "No such file or directory", "folder", status=1)
+def test_a_table_that_cannot_be_written_is_an_error_before_all_files_are_read(folder, tmp_path, monkeypatch):
+    module = script("folder")
+    monkeypatch.setattr(module, "digest", None)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "taken.csv").mkdir()
+    for out in ("no/such/t.csv", "elsewhere/t.csv", "photos/000/t.csv"):
+        with pytest.raises(ValueError, match="lies neither in .* nor above it"):
+            module.prepare(folder, tmp_path / out, progress=False)
+    with pytest.raises(IsADirectoryError):
+        module.prepare(folder, folder / "taken.csv", progress=False)
+    (folder / "000").rename(folder / "caf\udce9")
+    with pytest.raises(ValueError, match=r"caf\\xe9.* is not UTF-8, so no table can hold it; rename it"):
+        module.prepare(folder, tmp_path / "t.csv", progress=False)
+
+
+def test_a_system_s_error_is_a_sentence(capsys, monkeypatch):
+    def fail(options):
+        raise NotADirectoryError(20, "Not a directory", "a\n/t")
+
+    monkeypatch.setattr("sys.argv", ["x.py"])
+    assert preparation.run(argparse.ArgumentParser("x.py"), fail) == 1
+    assert capsys.readouterr().err == "x.py: a\\x0a/t: Not a directory; choose another place\n"

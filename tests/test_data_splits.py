@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fewshot import LabeledImages
 from fewshot.data.packed import write_packed
 from fewshot.data.splits import check_count, list_splits, read_splits
 
@@ -63,3 +64,55 @@ def test_the_splits_of_every_form_of_data_are_listed(tmp_path):
     assert list_splits(tmp_path / "packed") == list_splits(tmp_path / "t.csv") == ["train", "test"]
     for nothing in ("plain.csv", "none.csv", "none", "folders/train"):
         assert list_splits(tmp_path / nothing) == []
+
+
+def put(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (3, 3)).save(root / name)
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train/cat/1.png", "test/dog/1.png"], ["train", "test"]),
+        (["TEST/cat/1.png", "Train/dog/1.png", "Validation/owl/1.png"], ["train", "val", "test"]),
+        (["training/cat/1.png", "testing/dog/1.png", "valid/owl/1.png"], ["train", "val", "test"]),
+        (["valid/cat/1.png", "validation/owl/1.png"], ["val", "validation"]),
+        (["train/cat/1.png"], ["train"]),
+        (["train/cat/1.png", "test/cat/1.png", "unlabeled/1.png"], ["train", "test"]),
+    ],
+)
+def test_folders_of_splits_are_splits_and_not_classes(tmp_path, names, splits):
+    put(tmp_path, *names)
+    found = list_splits(tmp_path)
+    assert found == splits
+    with pytest.raises(ValueError, match=r"holds the splits .*, not classes; name one, such as split='(train|val)'"):
+        LabeledImages.open(tmp_path)
+    with pytest.raises(ValueError, match="holds the splits"):
+        LabeledImages.from_folder(tmp_path)
+    for split in found:
+        assert set(LabeledImages.open(tmp_path, split).labels) <= {"cat", "dog", "owl"}
+    with pytest.raises(ValueError, match="has no split 'tset'; it has"):
+        LabeledImages.open(tmp_path, "tset")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/1.png", "bus/1.png"],
+        ["train/steam/1.png", "bus/1.png"],
+        ["train/steam/1.png", "bus/double/1.png", "car/1.png"],
+        ["trains/old/1.png", "tests/a/1.png"],
+    ],
+)
+def test_folders_of_classes_are_classes(tmp_path, names):
+    put(tmp_path, *names)
+    assert list_splits(tmp_path) == []
+    assert sorted(LabeledImages.open(tmp_path).classes) == sorted(name.partition("/")[0] for name in names)
+
+
+def test_classes_that_are_called_as_splits_are_learned_with_a_warning(tmp_path):
+    put(tmp_path, "train/1.png", "test/1.png")
+    with pytest.warns(UserWarning, match=r"are called 'test' and 'train'; if these are splits, put a folder for each"):
+        assert len(LabeledImages.open(tmp_path).classes) == 2

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from fewshot.cli.options import make_parser
 from fewshot.cli.terminal import complain, ready_streams
-from fewshot.errors import FewshotError, TrainingInterrupted, brief
+from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
 from fewshot.waiting import wait_passively
 
 #: `fewshot.data.decode` says what it means; it is not imported here, where every command pays for it.
@@ -56,6 +56,9 @@ def _run(options: argparse.Namespace) -> int:
         return _say("interrupted" + ("; the same command goes on where it was" if goes_on else ""), 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         return 0
+    except ImageDecodeError as error:
+        cure = "; --skip-unreadable leaves out such images" if hasattr(options, "skip_unreadable") else ""
+        return _say(f"{error}{cure}", 2)
     except (ValueError, TypeError) as error:
         return _say(str(error), 2)
     except FewshotError as error:

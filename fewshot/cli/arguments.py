@@ -105,7 +105,14 @@ def tables(command: argparse.ArgumentParser) -> None:
 
 def cache(command: argparse.ArgumentParser) -> None:
     """Add the option that keeps embeddings."""
-    command.add_argument("--cache", metavar="DIR", help="keep embeddings there: no image is embedded twice")
+    command.add_argument(
+        "--cache", metavar="DIR", help="keep embeddings there as they are made: no command embeds an image again"
+    )
+
+
+def skip_unreadable(command: argparse.ArgumentParser) -> None:
+    """Add the option that leaves out images that cannot be read."""
+    command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
 
 
 def unknown_label(command: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from fewshot.cli.arguments import (
     percent,
     positive,
     seed,
+    skip_unreadable,
     tables,
     unknown_label,
 )
@@ -31,14 +32,14 @@ def fit_options(commands: Any) -> None:
     )
     fit.add_argument("folder", metavar="FOLDER", help=DATA_HELP)
     fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
-    fit.add_argument("--split", metavar="NAME", help="only this split of the data")
+    fit.add_argument("--split", metavar="NAME", help="only this split of the data, such as train")
     backbone(fit)
     cache(fit)
     fit.add_argument("--learner", metavar="NAME", help="method (default: the checkpoint's, else cosine prototypes)")
     fit.add_argument(
         "--reference", action="store_true", help="store the name and the hash of pretrained weights instead of them"
     )
-    fit.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+    skip_unreadable(fit)
     fit.add_argument("--force", action="store_true", help="replace a classifier that is in DIR")
     unknown_label(fit)
     common(fit)
@@ -51,6 +52,7 @@ def add_options(commands: Any) -> None:
     add.add_argument("label", metavar="LABEL", help="the class")
     add.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
     unknown_label(add)
+    skip_unreadable(add)
     common(add)
 
 
@@ -107,6 +109,7 @@ def calibrate_options(commands: Any) -> None:
     calibrate.add_argument("dir", metavar="DIR", help="a classifier")
     calibrate.add_argument("data", metavar="DATA", help=DATA_HELP)
     calibrate.add_argument("--split", metavar="NAME", help="only this split of the data")
+    skip_unreadable(calibrate)
     calibrate.add_argument(
         "--false-accepts", type=percent, default=5.0, metavar="PERCENT",
         help="unknown images that may be taken for known (default: 5)",

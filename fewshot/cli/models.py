@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from fewshot.artifact import is_artifact, size_of, writing
+from fewshot.cli.inputs import open_data, skipping
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import complain, put, say
-from fewshot.data.images import LabeledImages
 from fewshot.data.scan import list_images
+from fewshot.data.splits import list_splits
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.items import check_paths
+from fewshot.errors import ImageDecodeError
 from fewshot.gallery import write_answers, write_classes
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.text import printable
@@ -32,16 +34,18 @@ def fit(options: argparse.Namespace) -> int:
     _ = embedder.network  # what is wrong with it is an error before a folder of images is looked through
     on_error = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
-    data, start = LabeledImages.open(options.folder, options.split), time.perf_counter()
+    (data, split), start = open_data(options.folder, options), time.perf_counter()
     model.fit(data)
     with writing(options.out, "classifier"):
         refuse_existing(options)  # somebody else may have been quicker
         model.save(options.out, weights="reference" if options.reference else "embed")
     n = int(model.n_support_.sum())
+    splits = [] if split else list_splits(options.folder)
     one = "one class only: every image will be answered with it until another is added (fewshot add)"
     say(
         f"learned {n_classes(len(model.classes_))} from {n_images(n)} in {time.perf_counter() - start:.1f} s",
         *([one] if len(model.classes_) == 1 else []),
+        *([f"all splits were learned ({', '.join(splits)}); --split NAME takes one"] if splits else []),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
     return 0
@@ -50,17 +54,18 @@ def fit(options: argparse.Namespace) -> int:
 def add(options: argparse.Namespace) -> int:
     """Add images of a class."""
     model = load(options)
-    paths = list_paths(options.images)
+    paths = list_paths(options.images, options.skip_unreadable)
     start = time.perf_counter()
-    prepared = model.prepare(paths, [as_label(model, options.label)] * len(paths))
+    with skipping(model, options.skip_unreadable):
+        prepared = model.prepare(paths, [as_label(model, options.label)] * len(paths))
     with changing(options, model) as model:
         label = as_label(model, options.label)
-        known = label in model.classes_.tolist()
+        known, before = label in model.classes_.tolist(), int(model.n_support_.sum())
         model.learn(replace(prepared, labels=[label] * len(prepared.labels)))
         seconds = time.perf_counter() - start
     n = int(model.n_support_[model.classes_.tolist().index(label)])
     new = f"has {n_images(n)} now" if known else "is a new class"
-    learned = f"learned {n_images(len(paths))} in {1000 * seconds:.0f} ms"
+    learned = f"learned {n_images(int(model.n_support_.sum()) - before)} in {1000 * seconds:.0f} ms"
     say(f"{quoted(label)} {new}: {learned}; {n_classes(len(model.classes_))}")
     return 0
 
@@ -170,13 +175,14 @@ def refuse_existing(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.out} holds a classifier already; give --force to replace it, or another --out")
 
 
-def list_paths(given: list[str]) -> list[str]:
+def list_paths(given: list[str], skip_unreadable: bool = False) -> list[str]:
     """Return the images named: files as they are, of folders those in them; a missing one is the user's mistake."""
     paths = [path for name in given for path in (list_images(name) if Path(name).is_dir() else [name])]
     if not paths:
         raise ValueError(f"there is no image in {given[0]}; expected image files, or folders of them")
     for error in check_paths(paths):
-        raise ValueError(f"{error.source}: {error.reason}")
+        if not (skip_unreadable and Path(str(error.source)).exists()):
+            raise ImageDecodeError(error.source, error.reason)
     return paths
 
 

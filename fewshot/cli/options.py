@@ -8,7 +8,18 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from fewshot._version import __version__
-from fewshot.cli.arguments import DATA_HELP, backbone, cache, command, common, file_of, positive, seed, tables
+from fewshot.cli.arguments import (
+    DATA_HELP,
+    backbone,
+    cache,
+    command,
+    common,
+    file_of,
+    positive,
+    seed,
+    skip_unreadable,
+    tables,
+)
 from fewshot.cli.bench_options import bench_options
 from fewshot.cli.model_options import MODEL_COMMANDS
 from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
@@ -99,7 +110,8 @@ def _train(commands: Any) -> None:
         "--report", type=file_of("HTML"), metavar="FILE", help="write a page with the learning curves (.html)"
     )
     train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
-    train.add_argument("--force", action="store_true", help="begin anew where DIR holds a training")
+    skip_unreadable(train)
+    train.add_argument("--force", action="store_true", help="begin again where DIR holds a training")
     for name, field, kind in (
         ("episodes", "n_episodes", positive),
         ("way", "n_way", positive),
@@ -126,6 +138,7 @@ def _evaluate(commands: Any) -> None:
     )
     evaluate.add_argument("data", metavar="DATA", help=DATA_HELP)
     evaluate.add_argument("--split", metavar="NAME", help="default: test, where the data have splits")
+    skip_unreadable(evaluate)
     backbone(evaluate)
     cache(evaluate)
     evaluate.add_argument(

@@ -49,10 +49,15 @@ def put(text: str) -> None:
 
 
 def complain(sentence: object) -> None:
-    """Print a sentence on standard error, if there is one."""
+    """Print what went wrong on standard error, if there is one."""
+    note(f"fewshot: {printable(sentence)}")
+
+
+def note(line: object) -> None:
+    """Print a line on standard error, if there is one."""
     if sys.stderr is not None:  # print would take standard output instead
         try:
-            sys.stderr.write(_encodable(f"fewshot: {printable(sentence)}\n", sys.stderr))
+            sys.stderr.write(_encodable(f"{printable(line)}\n", sys.stderr))
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
             _discard(sys.stderr)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot.cli.inputs import choose_split
 from fewshot.cli.terminal import say
 from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
@@ -54,7 +55,7 @@ def train(options: argparse.Namespace) -> int:
         trainer = MetaTrainer(backbone, learner, config, augment=augment, device=device, callbacks=callbacks)
         splits = list_splits(options.data)
         with first_process_first():  # one decodes the files, the others find them decoded
-            data = _pixels(LabeledImages.open(options.data, "train" if splits else None), options)
+            data = _pixels(LabeledImages.open(options.data, choose_split(options.data, None, "train")), options)
             val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
         out.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
@@ -179,4 +180,6 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
         return data.decoded(data.images.shape[1], grey=True) if options.grey and coloured else data
     if not options.size:
         raise ValueError("the images are files of any size; say which to train on, e.g. --size 84")
-    return data.decoded(options.size, grey=options.grey, bits=options.bits, progress=not options.quiet)
+    on_error = "skip" if options.skip_unreadable else "raise"
+    quiet, bits = options.quiet, options.bits
+    return data.decoded(options.size, grey=options.grey, bits=bits, progress=not quiet, on_error=on_error)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from fewshot.cli.inputs import open_data, skipping
 from fewshot.cli.models import changing, load, n_images
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
-from fewshot.data.images import LabeledImages
 from fewshot.gallery import write_audit, write_calibration
 from fewshot.model.audit import suspects
 from fewshot.unknown import unknown_mark
@@ -18,8 +18,9 @@ def calibrate(options: argparse.Namespace) -> int:
     model, answers = load(options).set_params(reject=None), "always"
     if not options.keep_answering:  # refused before anything is embedded
         answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
-    data = LabeledImages.open(options.data, options.split)
-    held_out = model.prepare_held_out(data)
+    data, _ = open_data(options.data, options)
+    with skipping(model, options.skip_unreadable):
+        held_out = model.prepare_held_out(data)
     settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
     with changing(options, model) as model:
         model.set_params(reject=None if options.keep_answering else "auto").calibrate_by(held_out, **settings)

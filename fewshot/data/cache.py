@@ -144,6 +144,27 @@ def _make_room(folder: Path, most: float) -> None:
             taken -= status.st_size
 
 
+def find_unreadable(images: NDArray[Any], preprocessing: Preprocessing, progress: bool) -> list[ImageDecodeError]:
+    """Return an error for each image that cannot be read; all are decoded, and nothing is kept."""
+
+    def check(i: int) -> ImageDecodeError | None:
+        try:
+            preprocessing(images[i])
+        except ImageDecodeError as error:
+            return ImageDecodeError(error.source, error.reason, i)
+        return None
+
+    with (
+        ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool,
+        progress_bar(len(images), "image", show=progress, desc="checking", delay=1, leave=False) as bar,
+    ):
+        found = []
+        for error in pool.map(check, range(len(images))):
+            bar.update()
+            found += [error] if error else []
+    return found
+
+
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Return the pixels of an earlier time; None where they are not there, or not as they were written."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.conversion.labels import as_labels
 from fewshot.data.arrays import check_images, check_labels, check_rows
-from fewshot.data.cache import decode_all
+from fewshot.data.cache import decode_all, find_unreadable
 from fewshot.data.preprocess import Preprocessing
-from fewshot.data.scan import read_table, scan_folder
-from fewshot.errors import brief
+from fewshot.data.scan import read_table, scan_folder, split_folders
+from fewshot.errors import ImageDecodeError, UnknownNameError, brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,8 @@ class LabeledImages:
             A folder with a folder for each class (see `from_folder`), a file of columns ``path,label,split`` (see
             `from_table`), or a folder of ``images.npy`` and ``table.csv``, which is mapped into memory.
         split : str, optional
-            Only this split of a table, or the folder of this name in a folder of splits.
+            Only this split of a table, or the folder of this name in a folder of splits; ``train``, ``val`` and
+            ``test`` also mean folders called, say, Training, validation and TEST.
 
         Raises
         ------
@@ -105,7 +107,7 @@ class LabeledImages:
         if os.path.isdir(path) and is_packed(path):
             return read_packed(path, split)
         if os.path.isdir(path):
-            return cls.from_folder(path if split is None else path / split)
+            return cls.from_folder(path if split is None else _folder_of_split(path, split))
         if path.suffix.lower() == ".csv":
             return cls.from_table(path, split=split)
         what = "not there" if not os.path.exists(path) else "a file that is no .csv table"
@@ -115,8 +117,9 @@ class LabeledImages:
     def from_folder(cls, root: str | Path) -> Self:
         """Return the images of a folder with a folder for each class, named after it; none is opened.
 
-        Images may lie deeper. Hidden files and folders, what is not a regular file or has no image's suffix are passed
-        over; symbolic links are followed, each folder once.
+        Images may lie deeper. A file is an image if its suffix says so or, without a suffix, if it begins as one.
+        Hidden files and folders, and what is not a regular file, are skipped; symbolic links are followed, each
+        folder once.
 
         Parameters
         ----------
@@ -126,12 +129,13 @@ class LabeledImages:
         Raises
         ------
         ValueError
-            If there is no such folder, or no image in it.
+            If there is no such folder, no image in it, or its folders are splits (train, test) and not classes.
 
         Warns
         -----
         UserWarning
-            Of class folders that are empty, or whose names differ only in case.
+            Of files that are left out (HEIC, RAW, DICOM), of class folders that are empty, and of those whose names
+            differ only in case.
         """
         return cls(*scan_folder(root))
 
@@ -177,6 +181,7 @@ class LabeledImages:
         bits: int | None = None,
         cache: str | Path | None = None,
         progress: bool = True,
+        on_error: str = "raise",
     ) -> LabeledImages:
         """Return these images as pixels of one size: scaled to cover a square, and its middle.
 
@@ -195,19 +200,35 @@ class LabeledImages:
             Folder of the decoded pixels; by default ``$FEWSHOT_CACHE`` or ``~/.cache/fewshot``.
         progress : bool, default=True
             Whether long work shows a progress bar on standard error.
+        on_error : {"raise", "skip"}, default="raise"
+            Whether an image that cannot be read is an error, or is left out with a warning.
 
         Returns
         -------
         LabeledImages
-            With the same labels.
+            With the same labels, without those of images that were left out.
 
         Raises
         ------
         ImageDecodeError
-            If an image cannot be read; the message names it.
+            If an image cannot be read, unless ``on_error="skip"``; the message names it.
         """
+        if on_error not in ("raise", "skip"):
+            raise UnknownNameError("on_error", on_error, ("raise", "skip"))
         preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits)
-        return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
+        try:
+            return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
+        except ImageDecodeError as error:
+            if on_error == "raise":
+                error.add_note('on_error="skip" leaves out such images')
+                raise
+        errors = find_unreadable(self.images, preprocessing, progress)
+        unread = [error.index or 0 for error in errors]
+        if len(unread) == len(self):
+            raise errors[0]
+        warnings.warn(f"{len(unread)} of {len(self)} images could not be read, first {errors[0]}", stacklevel=2)
+        rest = self.select(np.setdiff1d(np.arange(len(self)), unread))
+        return LabeledImages(decode_all(rest.images, preprocessing, cache, progress), rest.labels)
 
     @cached_property
     def _codes(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -287,3 +308,13 @@ class LabeledImages:
         keep = np.zeros(len(position), dtype=bool)
         keep[[position[label] for label in wanted.tolist()]] = True
         return self.select(keep[self._codes[1]])
+
+
+def _folder_of_split(path: Path, split: str) -> Path:
+    if (path / split).is_dir():
+        return path / split
+    splits = split_folders(path)
+    if split in splits:
+        return splits[split]
+    there = f"; it has {', '.join(splits)}" if splits else ": there is no such folder in it"
+    raise ValueError(f"{path} has no split {split!r}{there}")

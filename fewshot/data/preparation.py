@@ -74,11 +74,17 @@ def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace],
         prepare(options)
     except KeyboardInterrupt:
         return 130
-    except (ValueError, FewshotError, OSError) as error:
-        if sys.stderr is not None:
-            sys.stderr.write(f"{parser.prog}: {printable(error)}\n")
-        return 2 if isinstance(error, ValueError) else 1
+    except (ValueError, FewshotError) as error:
+        return _complain(parser.prog, str(error), 2 if isinstance(error, ValueError) else 1)
+    except OSError as error:
+        return _complain(parser.prog, f"{error.filename}: {error.strerror or error}; choose another place", 1)
     return 0
+
+
+def _complain(prog: str, sentence: str, status: int) -> int:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{prog}: {printable(sentence)}\n")
+    return status
 
 
 def arguments(prog: str, description: str) -> argparse.ArgumentParser:

@@ -15,10 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.conversion.labels import as_labels
+from fewshot.data.left_out import LeftOut, is_image_without_suffix
 from fewshot.errors import brief
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: What folders of splits are called, in any case.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 
 
 @cache
@@ -35,8 +43,8 @@ def image_suffixes() -> frozenset[str]:
 def list_images(folder: str | Path) -> list[str]:
     """Return the paths of all images below a folder, sorted.
 
-    Hidden files and folders are passed over, and so is what is not a regular file; symbolic links are followed, each
-    folder once.
+    A file is an image if its suffix says so or, without a suffix, if it begins as one. Hidden files and folders, and
+    what is not a regular file, are skipped; symbolic links are followed, each folder once.
 
     Parameters
     ----------
@@ -47,6 +55,11 @@ def list_images(folder: str | Path) -> list[str]:
     ------
     ValueError
         If there is no such folder.
+
+    Warns
+    -----
+    UserWarning
+        If there are files of other kinds, such as HEIC, RAW or DICOM: how many of which.
 
     Examples
     --------
@@ -59,7 +72,10 @@ def list_images(folder: str | Path) -> list[str]:
         raise ValueError(
             f"{brief(root)} is {'a file' if os.path.exists(root) else 'not there'}; expected a folder of images"
         )
-    return sorted(_walk(root, set()))
+    left = LeftOut()
+    found = sorted(_walk(root, set(), left))
+    _warn_of_left_out(left, root)
+    return found
 
 
 def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -68,27 +84,50 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     Raises
     ------
     ValueError
-        If there is no such folder, or no class with an image in it.
+        If there is no such folder, it has folders of splits instead of classes, or no class has an image in it.
+
+    Warns
+    -----
+    UserWarning
+        Of files and folders that are left out, and of names of classes that look like mistakes.
     """
     root = Path(root)
     if not os.path.isdir(root):
         raise ValueError(
             f"{brief(root)} is {'a file' if os.path.exists(root) else 'not there'}; expected a folder of class folders"
         )
+    if splits := split_folders(root):
+        raise ValueError(
+            f"{root} holds the splits {', '.join(splits)}, not classes; name one, such as split={next(iter(splits))!r}"
+        )
+    left = LeftOut()
     entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
     # One set for all: a link to a sibling class would put its images into two classes.
     seen = {_identity(root)}
     folders = sorted((entry for entry in entries if entry.is_dir()), key=Path.is_symlink)  # links come last
-    by_class = {entry.name: sorted(_walk(entry, seen)) for entry in folders}
+    by_class = {entry.name: sorted(_walk(entry, seen, left)) for entry in folders}
     found = {label: by_class[label] for label in sorted(by_class) if by_class[label]}
+    for entry in entries:
+        if _is_image(entry):
+            left.loose += 1
+        elif entry.is_file():
+            left.note(entry.name)
     if not found:
-        loose = sum(_is_image(entry) for entry in entries)
-        why = f"{loose} images but no class folders" if loose else "no images"
-        raise ValueError(f"{root} holds {why}; expected a folder for each class, named after it, with its images")
+        why = f"{left.loose} images but no class folders" if left.loose else "no images"
+        left.loose = 0
+        told = f" ({told})" if (told := left.sentence()) else ""
+        raise ValueError(f"{root} holds {why}{told}; expected a folder for each class, named after it, with its images")
+    _warn_of_left_out(left, root)
     if empty := [label for label in by_class if label not in found]:
         listed = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
         warnings.warn(f"{len(empty)} folders in {root} hold no image and are passed over: {listed}", stacklevel=3)
     _warn_of_case(list(found), root)
+    if len(found) > 1 and all(_split_of(label) for label in found):
+        named = " and ".join(map(repr, found))
+        warnings.warn(
+            f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them",
+            stacklevel=3,
+        )
     paths = [path for paths in found.values() for path in paths]
     return np.array(paths, dtype=object), np.repeat(list(found), [len(paths) for paths in found.values()])
 
@@ -174,19 +213,64 @@ def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
     return full
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
+def split_folders(root: str | Path) -> dict[str, Path]:
+    """Return the folders of splits, by ``train``, ``val`` and ``test``; none where the folders are classes.
+
+    They are splits if they are called so, in any case (also training, valid, validation, dev, testing), hold folders
+    themselves, and there are two of them or no other folder has an image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("Train/cat", "valid/owl"):
+    ...     (root / name).mkdir(parents=True)
+    >>> [(split, folder.name) for split, folder in split_folders(root).items()]
+    [('train', 'Train'), ('val', 'valid')]
+    """
+    folders = sorted(e for e in Path(root).iterdir() if not e.name.startswith(".") and e.is_dir())
+    named = [e for e in folders if _split_of(e.name) and any(s.is_dir() for s in e.iterdir() if s.name[0] != ".")]
+    if not named:
+        return {}
+    if len(named) == 1:
+        others = (image for e in folders if e not in named for image in _walk(e, set(), LeftOut()))
+        if next(others, None) is not None:
+            return {}
+    found: dict[str, Path] = {}
+    for folder in sorted(named, key=lambda e: list(SPLIT_NAMES).index(_split_of(e.name))):
+        split = _split_of(folder.name)
+        found[folder.name if split in found else split] = folder
+    return found
+
+
+def _split_of(name: str) -> str:
+    """Return the split that a name means; empty if none."""
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), "")
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]], left: LeftOut) -> Iterator[str]:
     """Yield the images below a folder; a folder met before, by a link or a loop, is not entered again."""
-    if (identity := _identity(folder)) in seen:
-        return
-    seen.add(identity)
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                yield from _walk(Path(entry.path), seen)
-            elif _is_image(Path(entry.path)):
+    waiting = [os.fspath(folder)]  # no recursion: folders may lie in folders a thousand times
+    while waiting:
+        current = waiting.pop()
+        if (identity := _identity(current)) in seen:
+            continue
+        seen.add(identity)
+        with os.scandir(current) as entries:
+            visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        waiting += [entry.path for entry in reversed(visible) if _is_folder(entry)]
+        for entry in visible:
+            if _is_image(Path(entry.path)):
                 yield entry.path
+            elif _is_file(entry):
+                left.note(entry.name)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -200,10 +284,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_image(path: Path) -> bool:
     # is_file is False for pipes, devices and broken links: they are never opened.
-    return path.suffix.lower() in image_suffixes() and path.is_file()
+    named = path.suffix.lower() in image_suffixes() or not path.suffix
+    return named and path.is_file() and (path.suffix != "" or is_image_without_suffix(os.fspath(path)))
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _warn_of_left_out(left: LeftOut, root: Path) -> None:
+    if told := left.sentence():
+        warnings.warn(f"{root}: {told}", UserWarning, stacklevel=4)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fewshot.data.duplicates import SPLITS
 from fewshot.data.packed import TABLE, is_packed
-from fewshot.data.scan import read_csv
+from fewshot.data.scan import read_csv, split_folders
 
 
 def read_splits(source: str | Path) -> dict[str, list[str]]:
@@ -78,9 +78,7 @@ def list_splits(source: str | Path) -> list[str]:
     """
     path = Path(source)
     if path.is_dir() and not is_packed(path):
-        return [
-            split for split in SPLITS if (path / split).is_dir() and any(e.is_dir() for e in (path / split).iterdir())
-        ]
+        return list(split_folders(path))
     table = path / TABLE if path.is_dir() else path
     if table.suffix.lower() != ".csv" or not table.is_file():
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,7 @@ def embed_items(
     stop: bool = True,
     progress: bool = False,
     thumbnails: bool = False,
+    keep: Callable[[int, Embedded], object] | None = None,
 ) -> Embedded:
     """Embed images with a network that is in place.
 
@@ -74,6 +75,8 @@ def embed_items(
         Whether an image that cannot be read is raised; else its row is NaN.
     progress, thumbnails : bool, default=False
         Whether to show a bar, and to make small pictures.
+    keep : callable, optional
+        Is given each chunk as soon as it is embedded: where it begins, and what became of its images.
 
     Raises
     ------
@@ -84,17 +87,33 @@ def embed_items(
     n_chunk = CHUNK_PIXELS // (seen.height * seen.width)
     # A network on the CPU has no core to spare for decoding beside it: there the two take turns.
     ahead = 0 if loaded.is_on_cpu else 2
-    parts, errors, pictures = [], [], []
+    parts: list[NDArray[np.float32]] = []
+    errors: list[ImageDecodeError] = []
+    pictures: list[bytes] = []
+    first = 0
     bar = progress_bar(len(items), "image", show=progress, desc="embedding", delay=BAR_AFTER, leave=False)
     with evaluating(loaded.network), keeping_memory(), bar:
         for chunk in prepared_chunks(items, seen, max(n_chunk, size), default_jobs(n_jobs), ahead, thumbnails):
-            errors += [error for _, _, error in chunk if error is not None]
-            if errors and stop:
-                raise errors[0]
-            pictures += [picture or b"" for _, picture, _ in chunk] if thumbnails else []
+            failed = [error for _, _, error in chunk if error is not None]
+            if failed and stop:
+                raise failed[0]
+            drawn, done = [picture or b"" for _, picture, _ in chunk] if thumbnails else [], []
             for start in range(0, len(chunk), size):
-                parts.append(loaded.embed([pixels for pixels, _, _ in chunk[start : start + size]]))
-                bar.update(len(parts[-1]))
+                done.append(loaded.embed([pixels for pixels, _, _ in chunk[start : start + size]]))
+                bar.update(len(done[-1]))
+            if keep is not None:
+                keep(first, Embedded(np.concatenate(done), failed, drawn))
+            parts += done
+            errors += failed
+            pictures += drawn
+            first += len(chunk)
         if not parts:
             parts.append(loaded.embed([None])[:0])
     return Embedded(np.concatenate(parts), errors, pictures)
+
+
+def draw_items(loaded: Loaded, items: Sequence[Any], n_jobs: int | None = None) -> list[bytes]:
+    """Return a small picture of each image, as `embed_items` does, without embedding; empty for one that fails."""
+    seen, jobs = loaded.preprocessing, default_jobs(n_jobs)
+    size = max(1, CHUNK_PIXELS // (seen.height * seen.width))
+    return [picture or b"" for chunk in prepared_chunks(items, seen, size, jobs, 0, True) for _, picture, _ in chunk]

@@ -90,29 +90,53 @@ def _select(base: sqlite3.Connection, keys: Sequence[bytes]) -> Iterable[tuple[b
     return base.execute(f"SELECT key, vector, picture, checksum FROM embeddings WHERE key IN ({marks})", keys)
 
 
+#: Embeds images, and gives each chunk away as soon as it is there; draws images without embedding them.
+Embed = Callable[[Sequence[Any], Callable[[int, Embedded], object]], Embedded]
+Draw = Callable[[Sequence[Any]], list[bytes]]
+
+
 def embed_through(
-    cache: EmbeddingCache,
-    items: Sequence[Any],
-    embed: Callable[[Sequence[Any]], Embedded],
-    thumbnails: bool,
-    n_jobs: int | None,
+    cache: EmbeddingCache, items: Sequence[Any], embed: Embed, draw: Draw | None, n_jobs: int | None
 ) -> Embedded:
-    """Return what `embed` would, which is asked only for images whose embedding is not in the cache, each once."""
+    """Return what `embed` would, which is asked only for images whose embedding is not in the cache, each once.
+
+    Each chunk is kept as soon as it is embedded: whoever interrupts this, or is interrupted, loses one chunk at most.
+
+    Parameters
+    ----------
+    cache : EmbeddingCache
+        Where embeddings are looked up and kept.
+    items : sequence of n images
+        As `as_items` returns them.
+    embed : callable
+        ``embed(items, keep)`` calls ``keep(first, embedded)`` for each chunk.
+    draw : callable or None
+        ``draw(items)`` makes the small pictures of images whose embeddings were kept without one; None if no pictures
+        are wanted.
+    n_jobs : int or None
+        Threads that read files.
+    """
     with ThreadPoolExecutor(default_jobs(n_jobs)) as pool:
         keys = list(pool.map(content_key, items))
     rows = cache.get(key for key in keys if key is not None)
-    if thumbnails:
-        rows = {key: row for key, row in rows.items() if row[1]}
     first: dict[Any, int] = {}  # the place of each image that is to be embedded, by its key
     for i, key in enumerate(keys):
         if key is None or key not in rows:
             first.setdefault(i if key is None else key, i)
-    fresh = embed([items[i] for i in first.values()])
-    pictures = fresh.thumbnails or [b""] * len(first)
-    names = list(first)
-    reasons = {names[error.index or 0]: error for error in fresh.errors}
-    made = dict(zip(first, zip(fresh.embeddings, pictures, strict=True), strict=True))
-    cache.put({key: row for key, row in made.items() if isinstance(key, bytes) and key not in reasons})
+    names, reasons = list(first), {}
+
+    def keep(start: int, part: Embedded) -> None:
+        """Put a chunk into the cache."""
+        own = names[start : start + len(part.embeddings)]
+        unread = {names[error.index or 0]: error for error in part.errors}
+        reasons.update(unread)
+        made = zip(own, part.embeddings, part.thumbnails or [b""] * len(own), strict=True)
+        cache.put({name: (x, picture) for name, x, picture in made if isinstance(name, bytes) and name not in unread})
+
+    fresh = embed([items[i] for i in first.values()], keep)
+    made = dict(zip(first, zip(fresh.embeddings, fresh.thumbnails or [b""] * len(first), strict=True), strict=True))
+    if draw is not None:
+        rows |= _drawn(cache, rows, dict(zip(keys, items, strict=True)), draw)
     embeddings = np.empty((len(items), fresh.embeddings.shape[1]), np.float32)
     errors, shown = [], []
     for i, key in enumerate(keys):
@@ -121,7 +145,18 @@ def embed_through(
         shown.append(picture)
         if name in reasons:
             errors.append(ImageDecodeError(reasons[name].source, reasons[name].reason, i))
-    return Embedded(embeddings, errors, shown if thumbnails else [])
+    return Embedded(embeddings, errors, [] if draw is None else shown)
+
+
+def _drawn(
+    cache: EmbeddingCache, rows: dict[bytes, Row], item_of: dict[bytes | None, Any], draw: Draw
+) -> dict[bytes, Row]:
+    """Return rows with the pictures that they were kept without."""
+    bare = [key for key, (_, picture) in rows.items() if not picture]
+    pictures = draw([item_of[key] for key in bare]) if bare else []
+    drawn = {key: (rows[key][0], picture) for key, picture in zip(bare, pictures, strict=True)}
+    cache.put(drawn)
+    return drawn
 
 
 def content_key(item: Any) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -18,13 +18,13 @@ from torch import nn
 
 from fewshot.data.depth import check_bits
 from fewshot.data.preprocess import Preprocessing
-from fewshot.embedding.batches import Embedded, embed_items
+from fewshot.embedding.batches import Embedded, draw_items, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.given import preprocessing_of
 from fewshot.embedding.items import as_items, check_on_error, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
 from fewshot.embedding.sources import Source, spelled
-from fewshot.errors import ArtifactError, brief
+from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.isolation import isolated
 
 #: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
@@ -174,7 +174,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         items, stop = as_items(X), check_on_error(on_error or self.on_error) == "raise"
         if stop:
             for error in check_paths(items):
-                raise error
+                raise _with_cure(error)
         embedded = self._embed(items, thumbnails, stop)
         if on_error is None:
             embedded.warn(stacklevel=2)
@@ -288,7 +288,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _embed(self, items: Any, thumbnails: bool, stop: bool) -> Embedded:
         loaded = self._load()
 
-        def embed(some: Any) -> Embedded:
+        def embed(some: Any, keep: Callable[[int, Embedded], object] | None = None) -> Embedded:
             return embed_items(
                 loaded,
                 some,
@@ -297,12 +297,25 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 stop=stop and self.cache is None,  # with one, what can be embedded is kept first
                 progress=self.progress,
                 thumbnails=thumbnails,
+                keep=keep,
             )
 
+        def draw(some: Any) -> list[bytes]:
+            return draw_items(loaded, some, self.n_jobs)
+
         if self.cache is None:
-            return embed(items)
+            try:
+                return embed(items)
+            except ImageDecodeError as error:
+                raise _with_cure(error) from None
         cache = EmbeddingCache(self.cache, loaded.cache_key)
-        embedded = embed_through(cache, items, embed, thumbnails, self.n_jobs)
+        embedded = embed_through(cache, items, embed, draw if thumbnails else None, self.n_jobs)
         if embedded.errors and stop:
-            raise embedded.errors[0]
+            raise _with_cure(embedded.errors[0])
         return embedded
+
+
+def _with_cure(error: ImageDecodeError) -> ImageDecodeError:
+    """Note how to go on without an image that cannot be read: of a classifier on_error is "skip"."""
+    error.add_note('on_error="nan" goes on without such images, of a FewShotImageClassifier on_error="skip"')
+    return error

@@ -140,6 +140,7 @@ class InsightMixin:
         if embedded.errors:
             if now.on_error != "skip":
                 raise embedded.errors[0]
+            embedded.warn(stacklevel=3)
             _, labels, embedded = leave_out_unread([""] * len(items), labels, embedded)
         return Prepared((), False, labels, embedded, now.embedder_)
 

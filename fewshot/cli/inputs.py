@@ -1,0 +1,61 @@
+"""What commands read: labelled images, or one split of them, and what becomes of images that cannot be read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fewshot.cli.tables import is_piped
+from fewshot.cli.terminal import note, say
+from fewshot.data.images import LabeledImages
+from fewshot.data.packed import is_packed
+from fewshot.data.splits import list_splits
+from fewshot.model.image_classifier import FewShotImageClassifier
+
+
+def choose_split(source: str, given: str | None, wanted: str | None = None) -> str | None:
+    """Return the split to read: the one given, else the one that the command is for, else all there is.
+
+    Raises
+    ------
+    ValueError
+        If there are splits, but not this one, or the folders are splits and the command is for none.
+    """
+    splits = list_splits(source)
+    if given is not None or not splits:
+        return given
+    if wanted in splits:
+        return wanted
+    is_table = not Path(source).is_dir() or is_packed(source)
+    if wanted is None and is_table:
+        return None
+    which = f"has no split {wanted}; it has {', '.join(splits)}" if wanted else f"has the splits {', '.join(splits)}"
+    raise ValueError(f"{source} {which}: name one, such as --split {splits[0]}")
+
+
+def open_data(
+    source: str, options: argparse.Namespace, wanted: str | None = None, about: str = ""
+) -> tuple[LabeledImages, str | None]:
+    """Return labelled images and their split, and say how many there are, and `about`, before work begins."""
+    split = choose_split(source, options.split, wanted)
+    data = LabeledImages.open(source, split)
+    place = f"the split {split} of {source}" if split else source
+    tell = note if hasattr(options, "csv") and is_piped(options) else say
+    tell(f"{place}: {len(data)} images of {len(data.classes)} classes{about}")
+    return data, split
+
+
+@contextmanager
+def skipping(model: FewShotImageClassifier, wanted: bool) -> Iterator[None]:
+    """Leave out images that cannot be read inside the block; what is saved afterwards is as strict as before."""
+    before = model.on_error, model.embedder_.on_error
+    if wanted:
+        model.set_params(on_error="skip")
+        model.embedder_.set_params(on_error="nan")
+    try:
+        yield
+    finally:
+        model.set_params(on_error=before[0])
+        model.embedder_.set_params(on_error=before[1])

@@ -1,0 +1,178 @@
+"""Splits, files that are left out, images that cannot be read: what commands make of a folder, and say of it."""
+
+import csv
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot import FewShotImageClassifier, LabeledImages
+from fewshot.cli import main
+from fewshot.errors import ImageDecodeError
+from tests.photographs import write_photos
+
+NETWORK = ("--backbone", "conv4", "--weights", "random", "--size", "32")
+FEW = ("--way", "2", "--shot", "1", "--query", "1", "--episodes", "2")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def splits(tmp_path):
+    """photos/Train and photos/TEST, each with the folders flower and temple."""
+    for i, split in enumerate(("Train", "TEST")):
+        write_photos(tmp_path / "photos" / split, 3, seed=i)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Two classes of four images, of which one is cut short, and a classifier of the whole ones."""
+    write_photos(tmp_path / "photos", 4)
+    broken = tmp_path / "photos" / "temple" / "01.png"
+    whole = broken.read_bytes()
+    model = tmp_path / "model"
+    assert main(["fit", str(tmp_path / "photos"), "--out", str(model), *NETWORK, "--quiet"]) == 0
+    broken.write_bytes(whole[: len(whole) // 2])
+    return tmp_path / "photos", model
+
+
+def test_a_folder_of_splits_is_not_learned_as_classes(splits, tmp_path, capsys):
+    args = ["fit", str(splits), "--out", str(tmp_path / "model"), *NETWORK, "--quiet"]
+    assert main(args) == 2
+    assert f"{splits} has the splits train, test: name one, such as --split train" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+    assert main([*args, "--split", "train"]) == 0
+    assert capsys.readouterr().out.startswith(f"the split train of {splits}: 6 images of 2 classes\n")
+    assert main(["calibrate", str(tmp_path / "model"), str(splits), "--quiet"]) == 2
+    assert "--split train" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path / "model"), str(splits), "--split", "test", "--episodes", "2"]) == 0
+    assert f"the split test of {splits}: 6 images" in capsys.readouterr().out
+
+
+def test_each_command_takes_the_split_it_is_for(splits, tmp_path, capsys):
+    assert main(["evaluate", str(splits), *NETWORK, *FEW, "--quiet"]) == 0
+    assert f"the split test of {splits}: 6 images of 2 classes; " in capsys.readouterr().out
+    few = ["--size", "16", "--way", "2", "--query", "1", "--episodes", "1", "--quiet"]
+    assert main(["train", str(splits), "--out", str(tmp_path / "run"), *few]) == 0
+    assert "train: LabeledImages(6 images" in capsys.readouterr().out
+    (splits / "Train").rename(splits / "dev")
+    assert main(["train", str(splits), "--out", str(tmp_path / "run2"), *few]) == 2
+    assert "has no split train; it has val, test" in capsys.readouterr().err
+    (splits / "TEST").rename(splits / "Training")
+    assert main(["evaluate", str(splits), *NETWORK, *FEW]) == 2
+    assert "has no split test; it has train, val: name one, such as --split train" in capsys.readouterr().err
+
+
+def test_all_splits_of_a_table_are_learned_and_that_is_said(tmp_path, capsys):
+    paths = write_photos(tmp_path, 2)
+    rows = "".join(f"{path},{i % 2},{'train' if i < 2 else 'test'}\n" for i, path in enumerate(paths))
+    (tmp_path / "table.csv").write_text("path,label,split\n" + rows)
+    args = ["fit", str(tmp_path / "table.csv"), "--out", str(tmp_path / "model"), *NETWORK, "--quiet"]
+    assert main(args) == 0
+    assert "all splits were learned (train, test); --split NAME takes one" in capsys.readouterr().out
+
+
+def test_how_many_images_there_are_is_said_before_they_are_embedded(tmp_path, monkeypatch, capsys):
+    write_photos(tmp_path / "photos", 2)
+    told = []
+    monkeypatch.setattr("fewshot.embedding.embedder.embed_items", lambda *a, **k: told.append(capsys.readouterr()))
+    place = f"{tmp_path}/photos: 4 images of 2 classes"
+    for command in (["fit", "--out", str(tmp_path / "m")], ["evaluate"], ["evaluate", "--csv", "-"]):
+        with pytest.raises(AttributeError):  # nothing was embedded
+            main([*command, str(tmp_path / "photos"), *NETWORK])
+        piped = "-" in command
+        assert told[-1].err.startswith(place) == piped
+        assert told[-1].out.startswith(place) != piped
+
+
+def test_what_is_left_out_is_said_in_a_line(damaged, tmp_path, capsys):
+    photographs, model = damaged
+    for i in range(3):
+        (photographs / "temple" / f"{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    commands = [
+        ["predict", str(model), str(photographs)],
+        ["fit", str(photographs), "--out", str(tmp_path / "other"), "--skip-unreadable", *NETWORK],
+        ["annotate", str(photographs), "--model", str(model), "--out", str(tmp_path / "all.parquet")],
+    ]
+    for command in commands:
+        with pytest.warns(UserWarning, match=r"left out: 3 \.heic \(convert images to JPEG or PNG\)"):
+            main([*command, "--quiet"])
+
+
+def commands(photographs, model, out):
+    few = ["--size", "16", "--way", "2", "--query", "1", "--episodes", "1"]
+    return {
+        "fit": ["fit", photographs, "--out", out, *NETWORK],
+        "add": ["add", model, "temple", photographs + "/temple"],
+        "evaluate": ["evaluate", photographs, *NETWORK, *FEW],
+        "calibrate": ["calibrate", model, photographs, "--episodes", "2"],
+        "train": ["train", photographs, "--out", out, *few],
+    }
+
+
+@pytest.mark.parametrize("command", ["fit", "add", "evaluate", "calibrate", "train"])
+def test_every_command_can_leave_out_images_that_cannot_be_read(damaged, tmp_path, capsys, command):
+    photographs, model = map(str, damaged)
+    args = [*commands(photographs, model, str(tmp_path / "out"))[command], "--quiet"]
+    capsys.readouterr()
+    assert main(args) == 2
+    told = capsys.readouterr().err
+    assert "temple/01.png: " in told
+    assert told.endswith("; --skip-unreadable leaves out such images\n")
+    assert told.count("\n") == 1
+    with pytest.warns(UserWarning, match=r"1 of \d images could not be read, first .*temple/01\.png"):
+        assert main([*args, "--skip-unreadable"]) == 0
+    said = capsys.readouterr().out
+    assert {"fit": "from 7 images", "add": "learned 3 images", "train": "train: LabeledImages(7 images"}.get(
+        command, ""
+    ) in said
+    if command in ("add", "calibrate"):  # whoever learns with it later is told again
+        assert FewShotImageClassifier.load(model).on_error == "raise"
+
+
+def test_a_file_that_is_not_there_is_a_mistake_and_not_unreadable(damaged, capsys):
+    assert main(["add", str(damaged[1]), "temple", "gone.png", "--skip-unreadable"]) == 2
+    assert "gone.png: no such file" in capsys.readouterr().err
+
+
+def test_in_python_the_error_notes_the_parameter(damaged):
+    photographs = damaged[0]
+    with pytest.raises(ImageDecodeError) as caught:
+        FewShotImageClassifier("conv4", weights="random", img_size=32).fit(LabeledImages.open(photographs))
+    assert 'FewShotImageClassifier on_error="skip"' in caught.value.__notes__[0]
+    with pytest.raises(ImageDecodeError) as caught:
+        LabeledImages.open(photographs).decoded(8)
+    assert 'on_error="skip"' in caught.value.__notes__[0]
+
+
+def test_pixels_without_the_images_that_cannot_be_read(damaged, tmp_path):
+    data = LabeledImages.open(damaged[0])
+    with pytest.warns(UserWarning, match="1 of 8 images could not be read"):
+        read = data.decoded(8, on_error="skip")
+    assert len(read) == 7
+    np.testing.assert_array_equal(read.labels, np.delete(data.labels, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read.images, data.select(np.delete(np.arange(8), 5)).decoded(8).images)
+    with pytest.raises(ValueError, match="on_error"):
+        data.decoded(8, on_error="nan")
+    for path in data.images:
+        with open(path, "wb"):
+            pass
+    with pytest.raises(ImageDecodeError, match="image 0"):
+        data.decoded(8, on_error="skip")
+
+
+def test_an_image_without_a_suffix_is_answered(damaged, tmp_path, capsys):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "noname", "PNG")
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "noname").rename(tmp_path / "queries" / "noname")
+    assert main(["predict", str(damaged[1]), str(tmp_path / "queries"), "--csv", "-", "--quiet"]) == 0
+    out = capsys.readouterr().out.partition("image,")
+    assert [row["image"] for row in csv.DictReader(io.StringIO("image," + out[2]))] == [f"{tmp_path}/queries/noname"]
