@@ -72,12 +72,14 @@ def ready_streams() -> Iterator[None]:
         except OSError:
             with suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    before = warnings.formatwarning
+    before = warnings.formatwarning, sys.stderr
     warnings.formatwarning = _as_sentence
+    if getattr(sys.stderr, "closed", False):
+        sys.stderr = None  # type: ignore[assignment]  # a warning would end the command
     try:
         yield
     finally:
-        warnings.formatwarning = before
+        warnings.formatwarning, sys.stderr = before
 
 
 def _as_sentence(message: Warning | str, *where: Any, **more: Any) -> str:
