@@ -26,7 +26,8 @@ def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") 
     Parameters
     ----------
     path : path
-        Where something is to be written; a name without a suffix, or with an unknown one, will do.
+        Where something is to be written; a name without a suffix, or with an unknown one, will do, and so will any
+        name of a link, a pipe or a device, which says nothing of what is behind it.
     written : {"CSV", "JSON", "HTML", "Parquet"}
         What is written.
     what : str, default="out"
@@ -43,6 +44,8 @@ def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") 
     Traceback (most recent call last):
     ValueError: out is 'all.csv', and Parquet is written there; expected a name that ends in .parquet
     """
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+        return
     suffix, own = PurePath(path).suffix.lower(), _FORMATS[written]
     if suffix[1:] in _KNOWN.split() and suffix not in own:
         raise ValueError(

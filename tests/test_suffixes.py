@@ -1,5 +1,7 @@
 """A file is not called what it is not: such names are refused before anything is done."""
 
+import os
+
 import pytest
 
 from fewshot import FaissStore, export_store
@@ -40,3 +42,10 @@ def test_functions_refuse_a_name_of_another_format(tmp_path):
 @pytest.mark.parametrize("name", ["-", "out", "/dev/stdout", "out.parquet", "OUT.PQ", "2026.11.28", "v1.2", ".parquet"])
 def test_a_name_that_promises_nothing_else_will_do(name):
     check_suffix(name, "Parquet")
+
+
+def test_the_name_of_a_link_or_a_pipe_says_nothing_of_its_content(tmp_path):
+    (tmp_path / "link.csv").symlink_to("target")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("link.csv", "pipe.csv"):
+        check_suffix(tmp_path / name, "JSON")

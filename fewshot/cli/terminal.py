@@ -75,7 +75,7 @@ def ready_streams() -> Iterator[None]:
     before = warnings.formatwarning, sys.stderr
     warnings.formatwarning = _as_sentence
     if getattr(sys.stderr, "closed", False):
-        sys.stderr = None  # type: ignore[assignment]  # a warning would end the command
+        sys.stderr = None  # a warning would end the command
     try:
         yield
     finally:
