@@ -18,6 +18,7 @@ from fewshot.registry import PLUGINS
 from fewshot.waiting import passive_waiting, wait_passively
 
 EXECUTORS = ("serial", "joblib", "ray")
+MAX_JOBS = 1024
 #: Times that a worker process may die before what it did is done alone, to see whose fault it is.
 DEATHS = 2
 #: A task: its function's arguments.
@@ -183,11 +184,15 @@ def make_executor(name: str, jobs: int) -> Executor:
     ------
     UnknownNameError
         If there is none.
+    ValueError
+        If `jobs` is not in 1..1024.
     MissingExtraError
         If its package is missing.
     """
     if name not in EXECUTORS:
         raise UnknownNameError("executor", name, EXECUTORS)
+    if not 1 <= jobs <= MAX_JOBS:
+        raise ValueError(f"jobs is {jobs}; expected a whole number from 1 to {MAX_JOBS}")
     if name == "serial" or (name == "joblib" and jobs == 1):
         return Serial()
     return Joblib(jobs) if name == "joblib" else Ray(jobs)

@@ -51,6 +51,17 @@ def printable(value: Any, keep: str = "") -> str:
     return "".join(c if c in keep or _is_harmless(c) else _written_out(c) for c in text)
 
 
+def shortened(text: str, most: int = 500) -> str:
+    """Return text without its middle where it is longer than `most` characters.
+
+    Examples
+    --------
+    >>> shortened("a" * 9 + "b" * 9, 10)
+    'aaaaa ... bbbbb'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
+
+
 def _is_harmless(character: str) -> bool:
     return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
 

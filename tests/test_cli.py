@@ -24,8 +24,8 @@ def test_help_names_the_commands():
     [
         ((), "required: COMMAND"),
         (("dmeo",), "invalid choice: 'dmeo'"),
-        (("demo", "--episodes", "none"), "invalid whole number above 0 value: 'none'"),
-        (("demo", "--seed", "-1"), "invalid seed (a whole number from 0 to 4294967295) value: '-1'"),
+        (("demo", "--episodes", "none"), "expected a whole number from 1 to 10000000, not 'none'"),
+        (("demo", "--seed", "-1"), "expected a whole number from 0 to 4294967295, not '-1'"),
     ],
 )
 def test_a_users_mistake_is_exit_status_2_and_one_sentence(arguments, message):

@@ -93,7 +93,7 @@ def test_evaluate_prints_a_table(data, capsys):
         (("evaluate", "{data}", "--learner", "matchin"), "did you mean 'matching'"),
         (("train", "{data}", "--out", "{gone}", "--learner", "matchin"), "did you mean 'matching'"),
         (("train", "{data}", "--out", "{gone}", "--backbone", "conv5"), "did you mean 'conv4'"),
-        (("train", "{data}", "--out", "{gone}", "--lr", "-1"), "lr"),
+        (("train", "{data}", "--out", "{gone}", "--set", "lr=-1"), "lr"),
         (("train", "{data}", "--out", "{gone}", "--way", "99"), "99"),
     ],
 )

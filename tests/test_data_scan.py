@@ -196,6 +196,9 @@ def test_row_61_a_missing_file_is_found_before_anything_is_decoded(tmp_path):
 def test_open_says_what_it_takes(tmp_path):
     put(tmp_path, "train/cat/1.png", "1.png")
     assert LabeledImages.open(tmp_path, "train").labels.tolist() == ["cat"]
+    for outside in ("..", ".", "/", "", "train/cat", str(tmp_path)):
+        with pytest.raises(ValueError, match="has no split|holds the splits"):
+            LabeledImages.open(tmp_path, outside)
     with pytest.raises(ValueError, match="has no split 'val'; it has train"):
         LabeledImages.open(tmp_path, "val")
     with pytest.raises(ValueError, match=r"1\.png is a file that is no \.csv table; expected"):

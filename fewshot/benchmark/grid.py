@@ -51,7 +51,7 @@ class Dataset:
         _check_texts(self, "source", "name", "split", "base")
         object.__setattr__(self, "name", self.name or Path(self.source).stem)
         if self.query is not None:
-            _check_whole("query", self.query, 1)
+            _check_whole("query", self.query, 1, 10**6)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ class Backbone:
             raise ValueError(f"backbone {PIXELS!r} embeds nothing; leave {', '.join(without)} out")
         if self.train and not self.train_on:
             raise ValueError(f"backbone {self.name!r} says how to train, but not on what; give train_on")
+        for what in ("img_size", "size"):
+            if getattr(self, what) is not None:
+                _check_whole(what, getattr(self, what), 1, 2**14)
         TrainConfig(**TrainConfig.parse(dict(self.train)))
 
 
@@ -181,11 +184,11 @@ class Grid:
                 raise ValueError(f"the grid has no {what}; give at least one")
             if again := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"two of the {what} are called {again[0]!r}; give one of them another name")
-        for what, least in (("way", 2), ("shot", 1), ("seeds", 0)):
+        for what, least, most in (("way", 2, 10**6), ("shot", 1, 10**6), ("seeds", 0, 2**63 - 1)):
             for value in getattr(self, what):
-                _check_whole(what, value, least)
-        _check_whole("query", self.query, 1)
-        _check_whole("episodes", self.episodes, 2)
+                _check_whole(what, value, least, most)
+        _check_whole("query", self.query, 1, 10**6)
+        _check_whole("episodes", self.episodes, 2, 10**7)
         for sampler in self.sampler:
             if sampler not in SAMPLERS:
                 raise UnknownNameError("sampler", sampler, SAMPLERS)
@@ -225,6 +228,8 @@ class Grid:
             raise ValueError(f"{path} cannot be read ({error.strerror}); expected a grid, a TOML file") from None
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
+        except RecursionError:
+            raise ValueError(f"{path} is nested too deep; expected a grid, see fewshot bench --help") from None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -273,6 +278,6 @@ def _check_texts(holder: object, *names: str) -> None:
             raise ValueError(f"{name} is {getattr(holder, name)!r}; expected a text")
 
 
-def _check_whole(what: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{what} is {value!r}; expected a whole number of at least {least}")
+def _check_whole(what: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{what} is {value!r:.60}; expected a whole number of at least {least}, at most {most}")

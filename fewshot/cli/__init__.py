@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from importlib import import_module
 from fewshot.cli.options import make_parser
 from fewshot.cli.terminal import complain, ready_streams
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
+from fewshot.text import shortened
 from fewshot.waiting import wait_passively
 
 #: `fewshot.data.decode` says what it means; it is not imported here, where every command pays for it.
@@ -65,9 +67,12 @@ def _run(options: argparse.Namespace) -> int:
         return _say(str(error), 1)
     except OSError as error:
         cure = "choose another place with --out" if hasattr(options, "out") else "choose another place"
-        return _say(f"{_name_of(error)}: {error.strerror or error}; {cure}", 1)
-    except MemoryError:
-        return _say("there is not enough memory for this; ask for less at a time", 1)
+        status = 2 if error.errno == errno.ENAMETOOLONG else 1
+        return _say(f"{shortened(_name_of(error), 200)}: {error.strerror or error}; {cure}", status)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's, which has no class of its own
+            raise
+        return _say("there is not enough memory for this; ask for less, or for smaller images", 1)
 
 
 @contextmanager

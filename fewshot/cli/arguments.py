@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fewshot.suffixes import check_suffix
+
+N = TypeVar("N", int, float)
+#: Characters of a value that an error repeats.
+_SHOWN = 60
 
 DATA_HELP = "a folder with a folder for each class, a table path,label,split (.csv), or what data_prep has written"
 
 
-def positive(text: str) -> int:
-    """Return a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads a whole number in a range."""
+    return _reader(int, least, most, f"a whole number from {least} to {most}")
 
 
-def seed(text: str) -> int:
-    """Return a seed."""
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise ValueError
-    return value
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Return what reads a number in a range, which is neither infinite nor NaN."""
+    return _reader(float, least, most, f"a number from {least:g} to {most:g}")
 
 
-def bits(text: str) -> int:
-    """Return the bits of a range of numbers."""
-    value = int(text)
-    if not 8 <= value <= 16:
-        raise ValueError
-    return value
+def _reader(kind: Callable[[str], N], least: float, most: float, expected: str) -> Callable[[str], N]:
+    def read(text: str) -> N:
+        try:
+            value = kind(text)
+        except ValueError:  # also of more digits than Python reads
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected {expected}, not {brief(text)}")
+        return value
+
+    return read
 
 
-def percent(text: str) -> float:
-    """Return a share in percent."""
-    value = float(text)
-    if not 0 <= value < 100:
-        raise ValueError
-    return value
+def brief(text: str) -> str:
+    """Return what somebody has typed as it is repeated in a sentence."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def file_of(written: str) -> Callable[[str], str]:
@@ -56,9 +56,10 @@ def file_of(written: str) -> Callable[[str], str]:
     return named
 
 
-positive.__name__, seed.__name__ = "whole number above 0", "seed (a whole number from 0 to 4294967295)"
-bits.__name__ = "number of bits (8 to 16)"
-percent.__name__ = "share (in percent, at least 0, below 100)"
+count, episodes, steps = whole(1, 10**6), whole(1, 10**7), whole(1, 10**9)
+jobs, seed, size, bits = whole(1, 1024), whole(0, 2**32 - 1), whole(1, 4096), whole(8, 16)
+pixels = whole(1, 10**12)
+percent, rate, temperature = number(0, 100 - 1e-9), number(1e-12, 1e3), number(1e-6, 1e6)
 
 
 def command(commands: Any, name: str, module: str, help: str, description: str = "") -> argparse.ArgumentParser:
@@ -72,7 +73,7 @@ def command(commands: Any, name: str, module: str, help: str, description: str =
 
 
 def backbone(
-    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", size: str = "the network's own"
+    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", own_size: str = "the network's own"
 ) -> None:
     """Add the options that say which network embeds."""
     one = command.add_mutually_exclusive_group()
@@ -86,7 +87,7 @@ def backbone(
     command.add_argument(
         "--bits", type=bits, metavar="N", help="range of 16-bit images, 8 to 16 bits, where files do not say it"
     )
-    command.add_argument("--size", type=positive, metavar="PX", help=f"side of the images (default: {size})")
+    command.add_argument("--size", type=size, metavar="PX", help=f"side of the images (default: {own_size})")
 
 
 def tables(command: argparse.ArgumentParser) -> None:
@@ -128,7 +129,7 @@ def common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     command.add_argument(
         "--max-pixels",
-        type=positive,
+        type=pixels,
         metavar="N",
         help="refuse larger images (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fewshot.cli.arguments import cache, command, file_of, positive
+from fewshot.cli.arguments import cache, command, file_of, jobs
 
 #: A grid, explained.
 EXAMPLE = """a grid:
@@ -62,7 +62,7 @@ def bench_options(commands: Any) -> None:
         "--executor", choices=("joblib", "serial", "ray"), default="joblib",
         help="processes of this machine, none, or a cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
     )  # fmt: skip
-    bench.add_argument("--jobs", type=positive, metavar="N", help="processes (default: one a core)")
+    bench.add_argument("--jobs", type=jobs, metavar="N", help="processes (default: one a core)")
     bench.add_argument("--episodes", metavar="FILE", help="frozen episodes of another run, which these must be")
     cache(bench)
     bench.add_argument(

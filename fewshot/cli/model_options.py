@@ -10,9 +10,10 @@ from fewshot.cli.arguments import (
     cache,
     command,
     common,
+    count,
+    episodes,
     file_of,
     percent,
-    positive,
     seed,
     skip_unreadable,
     tables,
@@ -115,7 +116,7 @@ def calibrate_options(commands: Any) -> None:
         help="unknown images that may be taken for known (default: 5)",
     )  # fmt: skip
     calibrate.add_argument("--keep-answering", action="store_true", help="only make probabilities fit, reject nothing")
-    calibrate.add_argument("--episodes", type=positive, default=200, metavar="N", help="default: %(default)s")
+    calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="default: %(default)s")
     calibrate.add_argument("--seed", type=seed, default=0, help="of the episodes (default: %(default)s)")
     calibrate.add_argument("--report", type=file_of("HTML"), metavar="FILE", help="write a page with figures (.html)")
     unknown_label(calibrate)
@@ -145,7 +146,7 @@ def predict_options(commands: Any) -> None:
     )
     predict.add_argument("dir", metavar="DIR", help="a classifier")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
-    predict.add_argument("--top", type=positive, default=1, metavar="K", help="likeliest classes (default: 1)")
+    predict.add_argument("--top", type=count, default=1, metavar="K", help="likeliest classes (default: 1)")
     predict.add_argument("--report", type=file_of("HTML"), metavar="FILE", help="write a page with pictures (.html)")
     tables(predict)
     common(predict)

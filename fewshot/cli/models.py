@@ -23,7 +23,7 @@ from fewshot.embedding.items import check_paths
 from fewshot.errors import ImageDecodeError
 from fewshot.gallery import write_answers, write_classes
 from fewshot.model.image_classifier import FewShotImageClassifier
-from fewshot.text import printable
+from fewshot.text import printable, shortened
 from fewshot.unknown import unknown_mark
 
 
@@ -203,7 +203,7 @@ def as_label(model: FewShotImageClassifier, text: str) -> Any:
 
 def quoted(label: Any) -> str:
     """Return a label as it stands in a sentence."""
-    return f"'{printable(label)}'" if isinstance(label, str) else repr(label)
+    return f"'{shortened(printable(label), 100)}'" if isinstance(label, str) else repr(label)
 
 
 def n_classes(n: int) -> str:

@@ -14,18 +14,24 @@ from fewshot.cli.arguments import (
     cache,
     command,
     common,
+    count,
+    episodes,
     file_of,
-    positive,
+    rate,
     seed,
     skip_unreadable,
+    steps,
     tables,
+    temperature,
 )
 from fewshot.cli.bench_options import bench_options
 from fewshot.cli.model_options import MODEL_COMMANDS
 from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
-from fewshot.text import printable
+from fewshot.text import printable, shortened
 from fewshot.training.config import TrainConfig
 
+#: What options are called whose values have another name.
+_NAMES = {"checkpoint": "from"}
 STATUS = """exit status:
   0    done
   1    a failure; or an image had no answer (predict, annotate, search), or a unit of a grid failed (bench)
@@ -40,9 +46,17 @@ Each command has --help.
 class Parser(argparse.ArgumentParser):
     """A parser whose messages go to any terminal, whatever was typed."""
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the options; none is empty, as a variable of a shell that is not set would make it."""
+        options = super().parse_args(args, namespace)
+        for name, value in vars(options).items():
+            if value == "" or (isinstance(value, list) and "" in value):
+                self.error(f"{_NAMES.get(name, name)} is empty; give a value, or leave it out")
+        return options
+
     def error(self, message: str) -> NoReturn:
         """Print the usage and a sentence, and end with status 2."""
-        super().error(printable(message))
+        super().error(shortened(printable(message)))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         with suppress(ValueError):  # a closed stream; argparse expects only that it is missing or full
@@ -90,7 +104,7 @@ def _train(commands: Any) -> None:
     backbone(train, "conv4", "that of the data")
     train.add_argument("--learner", metavar="NAME", help="method (default: that of --from, or prototypical)")
     train.add_argument("--metric", metavar="NAME", help="its similarity: sqeuclidean, cosine or dot")
-    train.add_argument("--temperature", type=float, metavar="X", help="its temperature, learned from this on")
+    train.add_argument("--temperature", type=temperature, metavar="X", help="its temperature, learned from this on")
     train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
     train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
     train.add_argument("--photo", action="store_true", help="mirror images and change their light a little")
@@ -113,16 +127,16 @@ def _train(commands: Any) -> None:
     skip_unreadable(train)
     train.add_argument("--force", action="store_true", help="begin again where DIR holds a training")
     for name, field, kind in (
-        ("episodes", "n_episodes", positive),
-        ("way", "n_way", positive),
-        ("shot", "n_shot", positive),
-        ("query", "n_query", positive),
-        ("lr", "lr", float),
-        ("val-way", "val_n_way", positive),
-        ("val-every", "validate_every", positive),
+        ("episodes", "n_episodes", steps),
+        ("way", "n_way", count),
+        ("shot", "n_shot", count),
+        ("query", "n_query", count),
+        ("lr", "lr", rate),
+        ("val-way", "val_n_way", count),
+        ("val-every", "validate_every", steps),
         ("seed", "seed", seed),
     ):
-        metavar = "X" if kind is float else "N"
+        metavar = "X" if kind is rate else "N"
         train.add_argument(f"--{name}", dest=field, type=kind, metavar=metavar, help=f"short for --set {field}=...")
     common(train)
 
@@ -149,9 +163,10 @@ def _evaluate(commands: Any) -> None:
         ("query", 15, "queries a class"),
         ("episodes", 1000, "episodes"),
     ):
-        evaluate.add_argument(f"--{name}", type=positive, default=value, metavar="N", help=f"{what} (default: {value})")
+        kind = episodes if name == "episodes" else count
+        evaluate.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=f"{what} (default: {value})")
     evaluate.add_argument(
-        "--shot", type=positive, nargs="+", default=[1, 5], metavar="N", help="support images a class (default: 1 5)"
+        "--shot", type=count, nargs="+", default=[1, 5], metavar="N", help="support images a class (default: 1 5)"
     )
     evaluate.add_argument(
         "--small-classes",
@@ -177,13 +192,13 @@ def _demo(commands: Any) -> None:
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: %(default)s)")
     demo.add_argument(
         "--train-episodes",
-        type=positive,
+        type=episodes,
         default=500,
         metavar="N",
         help="meta-training episodes (default: %(default)s)",
     )
     demo.add_argument(
-        "--episodes", type=positive, default=600, metavar="N", help="test episodes (default: %(default)s)"
+        "--episodes", type=episodes, default=600, metavar="N", help="test episodes (default: %(default)s)"
     )
     demo.add_argument("--seed", type=seed, default=0, help="of everything that is drawn (default: %(default)s)")
     demo.add_argument("--quiet", action="store_true", help="no progress bar")

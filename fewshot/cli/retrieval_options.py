@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.cli.arguments import command, common, file_of, positive, tables
+from fewshot.cli.arguments import command, common, count, file_of, jobs, tables
 
 
 def annotate_options(commands: Any) -> None:
@@ -25,9 +25,9 @@ def annotate_options(commands: Any) -> None:
         "--executor", choices=("serial", "joblib", "ray"), default="serial",
         help="this process, several, or a cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
     )  # fmt: skip
-    annotate.add_argument("--jobs", type=positive, metavar="N", help="processes (default: one a core)")
+    annotate.add_argument("--jobs", type=jobs, metavar="N", help="processes (default: one a core)")
     annotate.add_argument(
-        "--shard", type=positive, default=1024, metavar="N", help="images that are written at a time (%(default)s)"
+        "--shard", type=count, default=1024, metavar="N", help="images that are written at a time (%(default)s)"
     )
     annotate.add_argument("--force", action="store_true", help="replace a table that is there")
     common(annotate)
@@ -41,7 +41,7 @@ def search_options(commands: Any) -> None:
     search.add_argument("table", metavar="TABLE", help="what fewshot annotate has written")
     search.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
     search.add_argument("--model", required=True, metavar="DIR", help="the classifier that made the table")
-    search.add_argument("-k", type=positive, default=5, metavar="K", help="images a query (default: %(default)s)")
+    search.add_argument("-k", type=count, default=5, metavar="K", help="images a query (default: %(default)s)")
     search.add_argument(
         "--where", action="append", default=[], metavar="NAME=VALUE",
         help="only images with this in their row; of several values of one name, any",

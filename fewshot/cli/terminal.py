@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from fewshot.text import printable
+from fewshot.text import printable, shortened
 
 
 def say(*lines: object) -> None:
@@ -50,7 +50,7 @@ def put(text: str) -> None:
 
 def complain(sentence: object) -> None:
     """Print what went wrong on standard error, if there is one."""
-    note(f"fewshot: {printable(sentence)}")
+    note(f"fewshot: {shortened(printable(sentence))}")
 
 
 def note(line: object) -> None:

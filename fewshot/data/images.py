@@ -311,7 +311,7 @@ class LabeledImages:
 
 
 def _folder_of_split(path: Path, split: str) -> Path:
-    if (path / split).is_dir():
+    if split and Path(split).name == split != ".." and (path / split).is_dir():  # a name, which leads nowhere else
         return path / split
     splits = split_folders(path)
     if split in splits:

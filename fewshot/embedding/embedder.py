@@ -27,6 +27,8 @@ from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.isolation import isolated
 
+#: The largest values of parameters.
+_MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
 #: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
 #: What clones share, and what scikit-learn would copy for them.
@@ -245,10 +247,10 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _check_parameters(self) -> None:
         check_on_error(self.on_error)
         check_bits(self.bits)
-        for name in ("batch_size", "n_jobs", "img_size", "max_pixels"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise ValueError(f"{name} is {brief(repr(value))}; expected a whole number from 1")
+            if value is not None and (not isinstance(value, (int, np.integer)) or not 1 <= value <= most):
+                raise ValueError(f"{name} is {brief(repr(value))}; expected a whole number from 1, at most {most}")
         if isinstance(self.backbone, nn.Module):
             if self.weights is not None or self.pretrained:
                 raise ValueError("a network given as such has its weights; leave weights and pretrained out")

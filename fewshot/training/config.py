@@ -100,7 +100,7 @@ class TrainConfig:
                 if value not in _CHOICES[name]:
                     raise UnknownNameError(name, value, _CHOICES[name])
                 continue
-            ok, expected = _RANGES.get(name, (lambda v: v >= 1, "at least 1"))
+            ok, expected = _RANGES.get(name, (lambda v: 1 <= v <= 10**6, "at least 1, at most 1000000"))
             if isinstance(value, str) or not ok(value):
                 raise ValueError(f"{name} is {value!r}; expected {expected}")
         if self.n_episodes % self.meta_batch:
@@ -129,7 +129,7 @@ class TrainConfig:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"{path} cannot be read ({error.strerror}); expected a TOML file of settings") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from error
         return cls.parse(values)
 
@@ -149,12 +149,12 @@ class TrainConfig:
                 raise UnknownNameError("field", name, known)
             kind = known[name]
             if isinstance(value, str) and kind is not str:
-                with suppress(tomllib.TOMLDecodeError):
+                with suppress(ValueError, RecursionError):  # no TOML, or nested too deep
                     value = tomllib.loads(f"value = {value}")["value"]
             if kind is float and type(value) is int:
                 value = float(value)
             if type(value) is not kind:
-                raise ValueError(f"{name} is {value!r}; expected {_TYPES[kind]}")
+                raise ValueError(f"{name} is {value!r:.60}; expected {_TYPES[kind]}")
             parsed[name] = value
         return parsed
 
@@ -162,12 +162,13 @@ class TrainConfig:
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _CHOICES = {"precision": PRECISIONS, "batch_norm": BATCH_NORMS}
 _AT_LEAST_0 = (lambda v: 0 <= v < math.inf, "at least 0")
+_STEPS = (lambda v: 1 <= v <= 10**9, "at least 1, at most 1000000000")
 _RANGES: dict[str, tuple[Any, str]] = {
     "seed": (lambda v: 0 <= v < 2**63, "from 0, below 2**63"),
-    "n_way": (lambda v: v >= 2, "at least 2"),
-    "val_n_way": (lambda v: v >= 2, "at least 2"),
+    **dict.fromkeys(("n_episodes", "validate_every", "save_every"), _STEPS),
+    **dict.fromkeys(("n_way", "val_n_way"), (lambda v: 2 <= v <= 10**6, "at least 2, at most 1000000")),
     "weight_decay": _AT_LEAST_0,
-    "embed_chunk": _AT_LEAST_0,
+    "embed_chunk": (lambda v: 0 <= v <= 10**6, "at least 0, at most 1000000"),
     "rotate_support": (lambda v: v in (True, False), "True or False"),
     "lr": (lambda v: 0 < v < math.inf, "above 0"),
     "layer_decay": (lambda v: 0 < v <= 1, "above 0, at most 1"),
