@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +17,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from fewshot.files import open_regular, read_regular
+from fewshot.text import as_unicode
 
 #: Key of the metadata that holds the SHA-256 of the tensors and of the other metadata.
 DIGEST = "sha256"
@@ -96,12 +99,23 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """
     try:
         open_regular(path, follow=True).close()  # safetensors would wait for a pipe
-        with safe_open(path, framework="pt") as opened:
+        with named_in_unicode(path) as name, safe_open(name, framework="pt") as opened:
             said: dict[str, str] = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a whole file of weights: {error}") from error
     said.pop(DIGEST, None)
     return said
+
+
+@contextmanager
+def named_in_unicode(path: str | Path) -> Iterator[str]:
+    """Give a name by which safetensors can open a file; it takes no path that is not UTF-8."""
+    name = os.fspath(path)
+    if name == as_unicode(name):
+        yield name
+        return
+    with open(name, "rb") as file:
+        yield f"/dev/fd/{file.fileno()}"
 
 
 def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

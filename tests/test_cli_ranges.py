@@ -140,7 +140,7 @@ def test_a_grid_out_of_range_is_one_sentence(line, places, capsys):
     refused(["bench", "GRID", "--out", "OUT", "--quiet"], places, capsys)
 
 
-@pytest.mark.parametrize("path", ["", ".", "/dev/null", "x" * 300, "gone\n", "/" + "a/" * 3000])
+@pytest.mark.parametrize("path", ["", ".", "/dev/null", "/dev/zero", "x" * 300, "gone\n", "/" + "a/" * 3000])
 @pytest.mark.parametrize(
     "command",
     ["train DATA --out OUT --config PATH", "bench PATH", "fit PATH --out OUT", "fit DATA --out OUT --from PATH"],

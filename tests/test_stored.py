@@ -107,3 +107,11 @@ def test_a_file_that_is_cut_off_after_it_was_read_is_not_missed(tmp_path):
     tensors, _ = read_tensors(tmp_path / "x")
     os.truncate(tmp_path / "x", 0)
     assert tensors["x"].sum() == 99_999 * 50_000
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_written_and_read(tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    write_tensors(folder / "x.safetensors", {"x": torch.ones(2)}, {"made": "here"})
+    assert read_metadata(folder / "x.safetensors") == {"made": "here"}
+    assert read_tensors(folder / "x.safetensors")[1] == {"made": "here"}

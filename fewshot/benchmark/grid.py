@@ -228,8 +228,6 @@ class Grid:
             raise ValueError(f"{path} cannot be read ({error.strerror}); expected a grid, a TOML file") from None
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
-        except RecursionError:
-            raise ValueError(f"{path} is nested too deep; expected a grid, see fewshot bench --help") from None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

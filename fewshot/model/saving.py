@@ -18,6 +18,7 @@ from fewshot.classifier import FewShotClassifier
 from fewshot.content import of_file
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.loaded import choose_device
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
@@ -82,6 +83,7 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str, known:
 
 def load(cls: type[M], folder: str | Path, device: str, embedder: Any = None) -> M:
     """Return the classifier that `save` wrote; see `FewShotImageClassifier.load`."""
+    choose_device(device)  # a device that is not here is no fault of the folder
     while True:
         before = stamp(folder)
         manifest, paths = read_artifact(folder, "classifier")

@@ -25,7 +25,7 @@ from fewshot.segments.state import Base, State
 from fewshot.segments.writer import Segments
 from fewshot.similarity import METRICS
 from fewshot.snapshot import INDEXES, PART, KeySnapshot
-from fewshot.stored import read_tensors, write_tensors
+from fewshot.stored import named_in_unicode, read_tensors, write_tensors
 
 KEYS, CHANGES, LISTS = "keys", "changes", "lists.faiss"
 #: Bytes of keys beyond which the file is mapped; then it must not be cut off or written over while it is searched.
@@ -79,7 +79,11 @@ def load(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | No
 
 def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> Segments:
     is_large = paths[KEYS].stat().st_size > MAPPED
-    held = load_file(paths[KEYS]) if is_large else read_tensors(paths[KEYS])[0]
+    if is_large:
+        with named_in_unicode(paths[KEYS]) as name:
+            held = load_file(name)
+    else:
+        held = read_tensors(paths[KEYS])[0]
     changes, _ = read_tensors(paths[CHANGES])
     if held.keys() != {"keys"} or not changes.keys() >= {"raw", "dead_base", "dead_delta"}:
         raise ValueError(f"its tensors are {', '.join([*held, *changes]):.200}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.errors import UnknownNameError
+from fewshot.files import read_regular
 
 PRECISIONS = ("float32", "bf16", "fp16")
 BATCH_NORMS = ("train", "frozen")
@@ -126,7 +127,7 @@ class TrainConfig:
             If it is no TOML, or names a field that there is not.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(read_regular(path, 1 << 20, follow=True).decode())
         except OSError as error:
             raise ValueError(f"{path} cannot be read ({error.strerror}); expected a TOML file of settings") from error
         except (ValueError, RecursionError) as error:
