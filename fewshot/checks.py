@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 from fewshot.conversion.labels import as_labels
 from fewshot.conversion.values import as_values
 from fewshot.errors import brief
+from fewshot.locks import lock_of_filters
 
 #: Squares of rows above the one or below the other magnitude leave the range of float32; then those that are refused.
 NEEDS_FLOAT64, TINY, TOO_LARGE, TOO_SMALL = 1e9, 1e-9, 1e18, 1e-161
@@ -58,16 +59,32 @@ def check_embeddings(
             warnings.warn("integers above 2**53 lose digits in float64", UserWarning, stacklevel=3)
         if X.dtype == np.float16:
             X = X.astype(np.float32)
-    X = validate_data(
-        estimator,
-        X,
-        reset=reset,
-        dtype=[np.float64, np.float32],
-        ensure_all_finite=False,
-        ensure_min_samples=min_samples,
-    )
+    if _is_plain(X, min_samples):
+        X = validate_data(estimator, X, reset=reset, skip_check_array=True)
+        X = X.astype(np.float64) if X.dtype.kind != "f" else X
+    else:
+        with lock_of_filters():
+            X = validate_data(
+                estimator,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                ensure_all_finite=False,
+                ensure_min_samples=min_samples,
+            )
     cure = "drop or repair that row; queries may be answered with on_invalid='unknown'"
     return check_values(X, "X", "Input X", cure, finite=finite)
+
+
+def _is_plain(X: Any, min_samples: int) -> bool:
+    """Whether scikit-learn would take an array as it is: its check sets warning filters, which all threads share."""
+    return (
+        type(X) is np.ndarray
+        and X.ndim == 2
+        and (X.dtype.kind in "iub" or X.dtype in (np.float32, np.float64))
+        and len(X) >= min_samples
+        and X.shape[1] > 0
+    )
 
 
 def check_values(
@@ -204,7 +221,8 @@ def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float
 
     if sample_weight is not None and not isinstance(sample_weight, Real):
         sample_weight = as_values(sample_weight, name="sample_weight")
-    with config_context(assume_finite=False):  # whatever the caller has set: NaN would spread to every class
+    # NaN would spread to every class, whatever the caller has set.
+    with config_context(assume_finite=False), lock_of_filters():
         weight: NDArray[np.float64] = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if weight.size and not weight.any():  # scikit-learn says so itself since 1.9
         raise ValueError("all sample weights are zero, so nothing can be learned; give some row a positive weight")

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
+from fewshot import PrototypicalClassifier
 from fewshot.checks import check_labels, check_values, warn_if_look_alike
+from tests.together import together
 
 NAME = "SomeClassifier"
 
@@ -146,3 +148,27 @@ def test_the_least_integer_is_too_large_as_the_largest_is():
 @pytest.mark.parametrize("x", [np.array([[True, False]]), np.array([[-3, 2]], np.int8), np.zeros((0, 3))])
 def test_small_values_pass_as_they_are(x):
     assert check_values(x, "keys", "the array of keys") is x
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.int64, np.uint8, bool])
+def test_plain_arrays_are_checked_without_touching_the_warning_filters_of_the_process(monkeypatch, kind):
+    X = (np.arange(12).reshape(6, 2) % 5).astype(kind)
+    model, expected = PrototypicalClassifier(), PrototypicalClassifier().fit(X.tolist(), [0, 1] * 3).predict(X.tolist())
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    found = model.fit(X, [0, 1] * 3).predict(X)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="has 1 features"):
+        model.predict(X[:, :1])
+
+
+def test_threads_that_check_anything_else_leave_the_filters_as_they_were():
+    frame, filters = pd.DataFrame({"a": [0.0, 1.0], "b": [2.0, 3.0]}), list(warnings.filters)
+    model = PrototypicalClassifier().fit(frame, ["x", "y"], sample_weight=[1, 2])
+
+    def ask():
+        for _ in range(30):
+            model.predict(frame)
+            PrototypicalClassifier().fit(frame, ["x", "y"], sample_weight=[1, 2])
+
+    together(*[ask] * 3)
+    assert warnings.filters == filters

@@ -589,7 +589,7 @@ def test_a_calibration_goes_with_the_model_that_it_was_made_for():
     model = PrototypicalClassifier(reject="auto").fit(X, Y)
 
     def learn():
-        for _ in range(40):
+        for _ in range(10):
             model.fit(X, Y).calibrate(RNG.normal(size=(12, 6)), Y, n_episodes=2)
 
     def ask():

@@ -140,11 +140,13 @@ def test_images_that_were_embedded_while_another_thread_called_fit_are_embedded_
         model.learn(prepared)
 
 
-def test_answering_sets_nothing_on_what_threads_share():
+def test_answering_sets_nothing_on_what_threads_share(monkeypatch):
     model = fitted(on_error="raise")
+    model.explain("aa")  # packages that are imported at first use add filters of their own
     before = [copy.copy(vars(shared)) for shared in (model, model.embedder_, model.classifier_)]
     filters = list(warnings.filters)
     model.set_params(on_error="unknown", reject=0.5)
+    monkeypatch.setattr(warnings, "catch_warnings", None)  # filters are the process's: nobody may set and restore them
     list(annotate(model, ["aa", "bb"]))
     model.predict(["aa"]), model.explain("aa"), model.nearest(["aa"])
     store = FaissStore("cosine", model.embedder_.fingerprint, 4)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.calibration.episodes import ScoredQueries
+from fewshot.locks import lock_of_filters
 
 #: Bins of the reliability diagram, and points of the trade-off curve.
 N_BINS, N_POINTS = 15, 101
@@ -155,4 +156,5 @@ def area_under_roc(known: NDArray[np.floating], unknown: NDArray[np.floating]) -
     from sklearn.metrics import roc_auc_score
 
     truth = np.repeat([1, 0], [len(known), len(unknown)])
-    return float(roc_auc_score(truth, np.concatenate([known, unknown])))
+    with lock_of_filters():
+        return float(roc_auc_score(truth, np.concatenate([known, unknown])))

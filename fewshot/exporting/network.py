@@ -16,7 +16,7 @@ from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.network import normalize
 from fewshot.errors import ArtifactError, MissingExtraError
 from fewshot.isolation import isolated
-from fewshot.locks import lock_of
+from fewshot.locks import lock_of_filters
 from fewshot.runtime.encoder import INPUT, OUTPUT, Encoder
 
 #: Version of the operators: the first that onnxruntime 1.20 has for all that timm's networks do.
@@ -80,7 +80,7 @@ def write_onnx(network: nn.Module, preprocessing: Preprocessing, path: Path) -> 
     pixels = random_pixels(preprocessing, N_IMAGES)
     expected = _FromPixels(own, preprocessing)(torch.from_numpy(pixels)).numpy()
     folded = fold_batch_norm(own, _input(preprocessing, pixels[:2]))
-    with lock_of(write_onnx), warnings.catch_warnings():  # filters are the process's: one thread at a time
+    with lock_of_filters(), warnings.catch_warnings():
         # The exporter warns of itself, since torch has a newer one, which needs one package more; and tracing of
         # sizes that are constants here.
         warnings.simplefilter("ignore")
