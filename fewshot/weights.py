@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fewshot.budget import within_budget
@@ -22,7 +21,7 @@ from fewshot.registry import learner_class
 from fewshot.stored import read_tensors, write_tensors
 
 #: The largest numbers that a file may give to a learner; of what is done or made so often, fewer.
-MOST_WHOLE, MOST_NUMBER = 1 << 31, 1e12
+MOST_WHOLE, MOST_NUMBER, MOST_WEIGHT = 1 << 31, 1e12, 1e18
 MOST_ROUNDS = {"n_iterations": 10_000, "n_steps": 1_000, "n_prototypes": 10_000}
 
 
@@ -90,8 +89,8 @@ def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         if fault := _fault_of_params(kind, params):
             raise ValueError(fault)
         for name, value in weights.items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ValueError(f"its weight {name!r:.40} is not finite")
+            if value.is_floating_point() and not (value.abs() <= MOST_WEIGHT).all():
+                raise ValueError(f"its weight {name!r:.40} is not finite, or above {MOST_WEIGHT:.0e}")
         with within_budget(bytes_of(weights)):
             learner = kind(**params)
         learner.load_state_dict(dict(weights))

@@ -257,9 +257,10 @@ def test_what_it_says_of_its_training_is_of_the_types_that_are_written(training,
     assert "what it says of itself cannot be read" in refused(tmp_path, lambda: Checkpoint.open(path))
 
 
-def test_weights_that_are_not_finite_make_no_learner(tmp_path):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_weights_that_are_not_finite_or_overflow_make_no_learner(value, tmp_path):
     learner = FEATLearner(d=64)
-    nn.init.constant_(learner.norm.weight, float("nan"))
+    nn.init.constant_(learner.norm.weight, value)
     save_weights(tmp_path / "w.safetensors", create_backbone("conv4"), learner)
     assert "is not finite" in refused(tmp_path, lambda: load_learner(tmp_path / "w.safetensors"))
 
