@@ -28,6 +28,7 @@ from fewshot.benchmark.reference import LinearProbe
 from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
 from fewshot.registry import learner_class
+from tests.abandoned import leave_partial
 from tests.test_benchmark_sources import prepared
 
 GRID = {
@@ -106,6 +107,22 @@ def test_what_is_there_is_not_done_again_and_what_is_damaged_is(tmp_path, monkey
     again = bench(tmp_path)
     assert len(answered) == 3
     pd.testing.assert_frame_equal(without_times(again), without_times(frame))
+
+
+def test_damaged_embeddings_are_made_again_and_what_a_kill_has_left_is_swept(tmp_path):
+    grid = GRID | {"learners": GRID["learners"][:1], "shot": [1]}
+    frame = bench(tmp_path, grid)
+    (embedded,) = (tmp_path / "embeddings").iterdir()
+    content = embedded.read_bytes()
+    embedded.write_bytes(content[:200] + bytes([content[200] ^ 64]) + content[201:])
+    for unit in (tmp_path / "units").iterdir():
+        unit.unlink()
+    for name in ("results.csv", "units/0.json", "embeddings/0.npy"):
+        leave_partial(tmp_path / name)
+    others = leave_partial(tmp_path / "notes.txt")
+    pd.testing.assert_frame_equal(without_times(bench(tmp_path, grid)), without_times(frame))
+    assert embedded.read_bytes() == content
+    assert list(tmp_path.rglob(".*")) == [others]
 
 
 def test_embeddings_are_shared_through_a_cache(tmp_path, monkeypatch):
