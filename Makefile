@@ -55,9 +55,9 @@ test-slow: $(STAMP)  ## The tests that take long: whole runs of the demo, soaks
 
 lowest:  ## The fast tests with the lowest versions that setup.cfg allows (installs several GB beside .venv)
 	@test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
-	@$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
+	@$(PYTHON) tests/lowest.py > $(VENV)-lowest/requirements.txt
 	@echo "==> installing the lowest versions"
-	@$(VENV)-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c $(VENV)-lowest/constraints.txt -e '.[test]'
+	@$(VENV)-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r $(VENV)-lowest/requirements.txt -e '.[offline]'
 	@echo "==> pytest, lowest versions"
 	@$(TEST_ENV) $(VENV)-lowest/bin/python -m pytest -n auto -m "not slow"
 

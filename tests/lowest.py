@@ -1,4 +1,4 @@
-"""Print the lowest versions that setup.cfg allows, as constraints for pip; see `make lowest`."""
+"""Print the lowest versions that setup.cfg allows, as requirements for pip; see `make lowest`."""
 
 import configparser
 import re
