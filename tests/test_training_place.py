@@ -64,9 +64,9 @@ def test_a_folder_of_a_training_is_taken(tmp_path, files):
 def test_only_what_a_killed_training_left_is_swept(tmp_path):
     tensors = (2).to_bytes(8, "little").decode() + "{}"
     ours = {
-        ".state.safetensors.12-34.partial": "x",
+        ".state.safetensors.99999999-34.partial": "x",
         ".tmp000000": "",
-        ".log.csv.1-2.partial": "x",
+        ".log.csv.99999999-2.partial": "x",
         ".tmpAb3x9Z": tensors,
     }
     others = {
