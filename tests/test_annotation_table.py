@@ -38,7 +38,7 @@ def test_classes_that_are_no_unicode_have_their_rows(tmp_path):
     model.save(tmp_path / "unknowing")
     model.set_params(reject=None).save(tmp_path / "model")
     for name, labels in (("model", ["caf\\xe9", "moss"]), ("unknowing", ["\\xe9"])):
-        annotate_folder(tmp_path / "photos", tmp_path / name, tmp_path / "all.parquet", progress=False)
+        annotate_folder(tmp_path / "photos", tmp_path / name, tmp_path / "all.parquet", overwrite=True, progress=False)
         table = pq.read_table(tmp_path / "all.parquet")
         assert sorted(set(table["label"].to_pylist())) == labels
         assert sorted(set(table["nearest"].to_pylist())) == ["caf\\xe9", "moss"]

@@ -328,7 +328,7 @@ def test_weights_that_were_fetched_before_are_read_without_asking_the_hub(tmp_pa
     path = tmp_path / "model.safetensors"
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
     monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda repo, file: str(tmp_path / file) * (path.name == file)
+        huggingface_hub, "try_to_load_from_cache", lambda repo, file, **_: str(tmp_path / file) * (path.name == file)
     )
     embedder = Embedder("test_resnet.r160_in1k", pretrained=True, progress=False)
     model = FewShotImageClassifier(embedder, progress=False).fit(DATA.images[:20], DATA.labels[:20])

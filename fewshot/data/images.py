@@ -311,10 +311,10 @@ class LabeledImages:
 
 
 def _folder_of_split(path: Path, split: str) -> Path:
-    if split and Path(split).name == split != ".." and (path / split).is_dir():  # a name, which leads nowhere else
+    if split and Path(split).name == split != ".." and os.path.isdir(path / split):  # a name, which leads nowhere else
         return path / split
     splits = split_folders(path)
     if split in splits:
         return splits[split]
     there = f"; it has {', '.join(splits)}" if splits else ": there is no such folder in it"
-    raise ValueError(f"{path} has no split {split!r}{there}")
+    raise ValueError(f"{path} has no split {brief(repr(split))}{there}")

@@ -77,7 +77,8 @@ def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace],
     except (ValueError, FewshotError) as error:
         return _complain(parser.prog, str(error), 2 if isinstance(error, ValueError) else 1)
     except OSError as error:
-        return _complain(parser.prog, f"{error.filename}: {error.strerror or error}; choose another place", 1)
+        where = f"{error.filename}: {error.strerror}; choose another place" if error.filename else str(error)
+        return _complain(parser.prog, where, 1)
     return 0
 
 

@@ -20,6 +20,7 @@ from fewshot.checks import TOO_LARGE
 from fewshot.content import is_number, is_whole
 from fewshot.embedding.sources import OFFLINE_WEIGHTS
 from fewshot.errors import ArtifactError
+from fewshot.isolation import isolated
 from fewshot.labels import labels_from_json
 from fewshot.learners.base import Learner
 from fewshot.snapshot import INDEXES
@@ -189,8 +190,9 @@ def read_statistics(tensors: Mapping[str, Tensor], learner: Learner, n_support: 
 
 def _example(learner: Learner, d: int) -> Statistics:
     """Return what a learner keeps of one embedding of one class."""
-    with torch.inference_mode():
-        return learner.learn(torch.zeros((1, d), dtype=torch.float64), torch.zeros(1, dtype=torch.int64), 1)
+    x, labels = torch.zeros((1, d), dtype=torch.float64, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
+    with isolated(gradients=False):
+        return learner.learn(x, labels, 1)
 
 
 def _check_like(parts: Mapping[str, Mapping[str, Tensor]], count: Tensor, example: Statistics, n_way: int) -> None:
