@@ -121,7 +121,7 @@ def _holds(path: Path, n: int) -> bool:
     """Whether a file is there, as it was written, and has so many rows."""
     try:
         with path.open("rb") as file:
-            if is_whole(file) is False:
+            if not is_whole(file):
                 return False
         return len(np.load(path, mmap_mode="r", allow_pickle=False)) == n
     except (OSError, ValueError, EOFError):

@@ -153,7 +153,7 @@ def embed_part(part: Part) -> NDArray[np.float32]:
     with one_thread():
         if part.backbone.backbone == PIXELS:
             return as_pixels(part.images)
-        return _embedder_of(part).transform(part.images)
+        return _embedder_of(part).embed(part.images).embeddings
 
 
 def _embedder_of(part: Part) -> Embedder:
