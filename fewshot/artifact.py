@@ -296,7 +296,14 @@ def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is a file and no saved {kind}, so nothing is written there; give a new folder")
     path = folder / MANIFEST
-    raw = path.read_bytes() if path.is_file() else b""
+    try:
+        raw = read_regular(path, MOST_BYTES)
+    except FileNotFoundError:
+        raw = b""
+    except OSError as error:  # a link would lead the new manifest out of the folder, a pipe would wait for a reader
+        raise ArtifactError(
+            f"{path} cannot be replaced ({error.strerror}), so nothing is written there; give a new folder"
+        ) from None
     try:
         manifest = _whole(raw)
     except ValueError:

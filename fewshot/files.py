@@ -262,6 +262,30 @@ def open_regular(path: str | Path, *, follow: bool = False) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
+def refuse_irregular(folder: str | Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which a file that is to be written is a link, a pipe or a device.
+
+    `replacing` writes through those, as whoever names one on the command line wants. In a folder that somebody else
+    has made they lead out of it, or wait for a reader.
+
+    Raises
+    ------
+    ValueError
+        Naming the file.
+
+    Examples
+    --------
+    >>> refuse_irregular("/dev", ["null"])
+    Traceback (most recent call last):
+    ValueError: /dev/null is a link, or no regular file, and would be written to; remove it, or choose another folder
+    """
+    for path in (Path(folder) / name for name in names):
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError(
+                f"{path} is a link, or no regular file, and would be written to; remove it, or choose another folder"
+            )
+
+
 def read_regular(path: str | Path, most: int, *, follow: bool = False) -> bytes:
     """Return the content of a regular file of at most `most` bytes; see `open_regular`.
 

@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import platform
+import stat
 import sys
 import threading
 import time
@@ -29,6 +30,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+#: What a lock file that was ever held begins with.
+_BEGIN = b'{"pid": '
 #: Seconds to wait for a writer who holds a folder for moments, and for one who keeps it for a whole run.
 PATIENCE, BRIEF = 60.0, 1.0
 #: Seconds between two attempts.
@@ -56,6 +59,8 @@ def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
         system tells.
     MissingExtraError
         If the package filelock is missing.
+    ValueError
+        If ``.lock`` is there and is something else: a folder, a link, notes of somebody.
 
     Examples
     --------
@@ -96,6 +101,7 @@ def _file_lock(folder: str | Path, path: Path, deadline: float) -> Iterator[None
         make = partial(FileLock, fallback_to_soft=False)  # a lock that is only a file outlives a killed process
     pid = os.getpid()
     while True:
+        _refuse_others(path)
         with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
             lock = make(path)
             try:
@@ -158,13 +164,32 @@ def _opened(path: str | Path, flags: int) -> Iterator[int]:
             os.close(handle)
 
 
+def _refuse_others(path: Path) -> None:
+    """Refuse what is called like a lock and is none: it would be written to, and removed."""
+    try:
+        there = path.lstat()
+        if is_ours := stat.S_ISREG(there.st_mode) and there.st_nlink < 2:
+            with suppress(PermissionError), path.open("rb") as file:
+                beginning = file.read(len(_BEGIN))
+                is_ours = _BEGIN.startswith(beginning)
+    except FileNotFoundError:
+        return
+    if not is_ours:
+        raise ValueError(
+            f"{path} is not a lock file of fewshot's, so nothing is written there; remove it, or choose another folder"
+        )
+
+
 def _is_at(path: Path, handle: int) -> bool:
     """Whether an open file still has its name; the path is opened, since network drives remember the rest."""
     try:
-        with path.open("rb") as file:
-            return os.path.samestat(os.fstat(file.fileno()), os.fstat(handle))
+        now = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place would wait for a writer
     except OSError:
         return False
+    try:
+        return os.path.samestat(os.fstat(now), os.fstat(handle))
+    finally:
+        os.close(now)
 
 
 # ---- who holds it ---------------------------------------------------------------------------------------------------

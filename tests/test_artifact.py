@@ -166,6 +166,27 @@ def test_what_only_looks_like_ours_is_left_alone(tmp_path, folder):
     assert names(folder) == before
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder", "device"])
+def test_nothing_is_written_through_a_manifest_that_is_no_file(tmp_path, folder, kind):
+    trap = tmp_path / "trap"
+    write(trap, "one")
+    (trap / MANIFEST).unlink()
+    make = {
+        "link": lambda path: path.symlink_to(folder / MANIFEST),
+        "dangling link": lambda path: path.symlink_to(tmp_path / "new"),
+        "pipe": os.mkfifo,
+        "folder": os.mkdir,
+        "device": lambda path: path.symlink_to(os.devnull),
+    }
+    make[kind](trap / MANIFEST)
+    before = names(trap)
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be replaced \(.*\).*; give a new folder"):
+        write(trap, "two")
+    assert names(trap) == before
+    assert names(tmp_path) == ["a", "trap"]
+    assert read(folder)[0] == "one"
+
+
 def test_a_child_forked_while_saving_does_not_keep_the_next_save_waiting(folder):
     reader, writer = os.pipe()
     children = []

@@ -158,6 +158,18 @@ def test_what_a_toml_file_holds_is_a_grid_and_a_folder_of_other_things_no_place_
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("name", run.WRITTEN)
+def test_results_are_not_written_through_a_link(tmp_path, name):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "episodes.json").touch()
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "new")
+    with pytest.raises(ValueError, match=rf"{name} is a link, or no regular file, and would be written to"):
+        bench(folder)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_grid_may_grow_in_its_folder(tmp_path):
     one = bench(tmp_path)
     more = bench(tmp_path, {**GRID, "shot": [1, 3, 5]})

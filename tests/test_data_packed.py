@@ -128,6 +128,18 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, files):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(files, "mine")
 
 
+@pytest.mark.parametrize("name", ["images.npy", "table.csv", "manifest.json"])
+def test_prepared_data_are_not_written_through_a_link(tmp_path, name):
+    folder, mine = tmp_path / "data", tmp_path / "mine"
+    write_packed(folder, IMAGES, FRAME, {})
+    (folder / name).rename(mine)
+    (folder / name).symlink_to(mine)
+    before = mine.read_bytes()
+    with pytest.raises(ValueError, match=rf"{name} is a link, or no regular file, and would be written to; remove it"):
+        write_packed(folder, IMAGES + 1, FRAME, {"more": 1})
+    assert mine.read_bytes() == before
+
+
 @pytest.mark.parametrize("files", [[], [".DS_Store"], ["images.npy", "table.csv"]])
 def test_prepared_data_are_replaced_and_a_preparation_that_was_interrupted_is_repeated(tmp_path, files):
     for name in files:

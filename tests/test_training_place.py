@@ -1,6 +1,7 @@
 """A training replaces no files of others, and removes none."""
 
 import json
+import os
 
 import pytest
 
@@ -77,6 +78,24 @@ def test_only_what_a_killed_training_left_is_swept(tmp_path):
     (tmp_path / ".best.safetensors.1-2.partial").mkdir()
     sweep(tmp_path)
     assert contents(tmp_path) == others
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "best.safetensors", "log.csv", "manifest.json"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+def test_a_training_writes_through_no_link_in_its_folder(tmp_path, name, kind):
+    folder, mine = tmp_path / "folder", tmp_path / "mine.txt"
+    put(tmp_path, {"mine.txt": "mine", f"folder/{'log.csv' if name != 'log.csv' else 'best.safetensors'}": HEADER})
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to(mine if kind == "link" else tmp_path / "new")
+    trainer = MetaTrainer(config=TrainConfig(n_episodes=1, n_way=3, n_query=1))
+    reason = rf"{name} is a link, or no regular file, and would be written to; remove it"
+    for call in (lambda: refuse_others(folder), lambda: trainer.fit(TRAIN, out=folder, progress=False)):
+        with pytest.raises(ValueError, match=reason):
+            call()
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_trainer_replaces_no_log_of_others(tmp_path):

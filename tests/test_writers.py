@@ -196,6 +196,47 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "dangling link", "hard link", "notes"])
+def test_what_is_only_called_a_lock_is_refused_and_left_alone(tmp_path, kind):
+    folder, mine = tmp_path / "folder", tmp_path / "mine.txt"
+    folder.mkdir()
+    mine.write_text("mine")
+    lock = folder / LOCK
+    make = {
+        "folder": lock.mkdir,
+        "pipe": lambda: os.mkfifo(lock),
+        "link": lambda: lock.symlink_to(mine),
+        "dangling link": lambda: lock.symlink_to(tmp_path / "new"),
+        "hard link": lambda: lock.hardlink_to(mine),
+        "notes": lambda: lock.write_text("mine"),
+    }
+    make[kind]()
+    before = lock.lstat()
+    with pytest.raises(ValueError, match=r"\.lock is not a lock file of fewshot's.*; remove it"), locked(folder, 1):
+        pass
+    assert (lock.lstat().st_ino, lock.lstat().st_size) == (before.st_ino, before.st_size)
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine.txt"]
+
+
+def test_a_lock_that_is_replaced_while_it_is_held_keeps_nobody_waiting(tmp_path):
+    with locked(tmp_path, 1):
+        (tmp_path / LOCK).unlink()
+        os.mkfifo(tmp_path / LOCK)
+    assert (tmp_path / LOCK).is_fifo()
+    (tmp_path / LOCK).unlink()
+    with locked(tmp_path, 1):
+        pass
+
+
+def test_what_a_killed_holder_left_is_taken(tmp_path):
+    for content in (b"", b'{"pi', b'{"pid": 99999999, "host": "x"}'):
+        (tmp_path / LOCK).write_bytes(content)
+        with locked(tmp_path, 1):
+            pass
+        assert not (tmp_path / LOCK).exists()
+
+
 def test_what_a_lock_file_says_is_only_text(tmp_path):
     for content in (b"", b"[]", b"\xff", b'{"pid": "x"}', b'{"pid": 1, "host": "\\u001b[31m\\n", "command": [1]}'):
         (tmp_path / LOCK).write_bytes(content)

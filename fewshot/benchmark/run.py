@@ -25,7 +25,7 @@ from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdow
 from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe
 from fewshot.benchmark.trained import check_trainable, is_external, refuse_seen, train_backbone
 from fewshot.executors import Executor, Failure, make_executor
-from fewshot.files import leftovers, write_text
+from fewshot.files import leftovers, refuse_irregular, write_text
 from fewshot.manifest import command_line, manifest
 from fewshot.progress import progress_bar
 from fewshot.writers import BRIEF, locked
@@ -255,6 +255,7 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
     others = sorted(e.name for e in folder.iterdir() if not e.name.startswith(".")) if folder.exists() else []
     if EPISODES not in others and not set(others) <= {"trained", *FOLDERS}:
         raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+    refuse_irregular(folder, WRITTEN)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder, BRIEF):

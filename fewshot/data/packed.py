@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
 from fewshot.data.scan import read_csv, take_split
-from fewshot.files import digest, replacing, write_text
+from fewshot.files import digest, refuse_irregular, replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +71,7 @@ def refuse_others(folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected a folder for the prepared data")
+    refuse_irregular(folder, (PIXELS, TABLE, MANIFEST))
     if not folder.exists() or is_packed(folder):
         return
     if others := sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from fewshot.distributed import rank
-from fewshot.files import leftovers
+from fewshot.files import leftovers, refuse_irregular
 from fewshot.training.callbacks import CsvLog
 from fewshot.training.state import BEST, LOG, STATE
 from fewshot.writers import BRIEF, locked
@@ -59,13 +59,14 @@ def refuse_others(folder: Path) -> None:
 
 
 def refuse_log(folder: Path) -> None:
-    """Refuse a folder whose log is none of a training: it would be replaced.
+    """Refuse a folder whose log is none of a training, or which has links in the place of files: both would be written.
 
     Raises
     ------
     ValueError
         If so.
     """
+    refuse_irregular(folder, (STATE, BEST, LOG, MANIFEST))
     log = folder / LOG
     if log.is_file() and not holds_training(folder):
         with log.open("rb") as file:
