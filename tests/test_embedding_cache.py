@@ -129,6 +129,20 @@ def test_a_flipped_bit_costs_one_embedding_and_a_damaged_file_a_warning(tmp_path
         embedder.transform(IMAGES[:1])
 
 
+@pytest.mark.parametrize("value", ["'text'", "CAST(x'ff' AS TEXT)", "7", "1.5"])
+@pytest.mark.parametrize("column", ["vector", "picture", "checksum"])
+def test_a_bit_that_changes_the_type_of_a_value_costs_one_embedding(tmp_path, column, value):
+    cache, rows = (
+        EmbeddingCache(tmp_path, "f" * 64),
+        {b"a": (np.ones(3, np.float32), b""), b"b": (np.ones(3, "f"), b"")},
+    )
+    cache.put(rows)
+    with sqlite3.connect(cache.path) as base:
+        base.execute(f"UPDATE embeddings SET {column} = {value} WHERE key = x'61'")
+    base.close()
+    assert list(cache.get(rows)) == [b"b"]
+
+
 def put(folder, start):
     cache = EmbeddingCache(folder, "f" * 64)
     for i in range(start, start + 50):

@@ -50,11 +50,11 @@ class EmbeddingCache:
         wanted = list(dict.fromkeys(keys))
         parts = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
         rows = self._try("read", lambda base: [row for part in parts for row in _select(base, part)]) or []
-        # Where a bit has flipped the image is embedded again.
+        # Where a bit has flipped the image is embedded again; the type of a value is in such a bit as well.
         return {
             key: (np.frombuffer(vector, np.float32), picture)
             for key, vector, picture, checksum in rows
-            if checksum == _checksum(key, vector, picture)
+            if isinstance(vector, bytes) and isinstance(picture, bytes) and checksum == _checksum(key, vector, picture)
         }
 
     def put(self, rows: dict[bytes, Row]) -> None:
@@ -69,6 +69,7 @@ class EmbeddingCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as base, base:  # the second commits
+                base.text_factory = bytes  # what a flipped bit has made text may not be UTF-8
                 base.execute("PRAGMA journal_mode=WAL")
                 base.execute("PRAGMA synchronous=NORMAL")
                 base.execute(
@@ -76,7 +77,7 @@ class EmbeddingCache:
                     "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, picture BLOB NOT NULL, checksum BLOB NOT NULL)"
                 )
                 return use(base)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last of an error about a damaged name
             warnings.warn(
                 f"the cache {self.path} cannot be {what} ({error}); going on without, delete it to begin a new one",
                 UserWarning,
