@@ -31,14 +31,11 @@ def unknown_mark(unknown_label: Any, classes: NDArray[Any]) -> Any:
         elif isinstance(classes[0], str):
             mark = "unknown"
         else:
-            raise ValueError(
-                f"no default unknown_label for labels of type {classes.dtype}; set one (on the command line "
-                "--unknown-label)"
-            )
+            raise ValueError(f"no default unknown_label for labels of type {classes.dtype}; set one")
     if _is_class(mark, classes):
         raise ValueError(
-            f"unknown_label={mark!r} is a class; choose another (on the command line --unknown-label), or another name "
-            "for the class: an answer must say which of the two it is"
+            f"unknown_label={mark!r} is a class; choose another, or another name for the class: an answer must say "
+            "which of the two it is"
         )
     return mark
 

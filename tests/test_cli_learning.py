@@ -110,6 +110,6 @@ def test_classes_that_are_too_small_are_told_or_dropped(data, capsys):
     args = ["evaluate", str(data), "--backbone", "conv4", "--weights", "random", "--size", "16", "--episodes", "2"]
     args += ["--way", "2", "--shot", "1", "--query", "19", "--csv", "-", "--quiet"]
     assert main(args) == 2
-    assert "small_classes='drop'" in capsys.readouterr().err
+    assert "--small-classes drop" in capsys.readouterr().err
     assert main([*args, "--small-classes", "drop"]) == 0
     assert capsys.readouterr().out.startswith("way,shot,")

@@ -186,5 +186,5 @@ def test_the_best_weights_alone_are_not_overwritten_by_accident(data, tmp_path, 
 def test_small_classes_are_dropped_where_asked(data, tmp_path, capsys):
     command = ["train", str(data), "--out", str(tmp_path / "run"), *FEW, "--query", "9"]
     assert main(command) == 2
-    assert "small_classes='drop'" in capsys.readouterr().err
+    assert "--small-classes drop" in capsys.readouterr().err
     assert main([*command, "--small-classes", "use"]) == 0

@@ -216,7 +216,7 @@ def test_row_57_what_is_no_image_is_told(tmp_path, content, reason):
 def test_row_58_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     bomb, small = encoded(Image.new("1", (16400, 16400)), "PNG"), encoded(COLOURS, "PNG")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("unpacked"))
-    cure = r"shrink it, or raise the limit \(max_pixels= or --max-pixels\)"
+    cure = r"shrink it, or raise max_pixels"
     with pytest.raises(ImageDecodeError, match=f"16400 x 16400 pixels, above the limit of 268435456; {cure}"):
         decode(bomb)
     with pytest.raises(ImageDecodeError, match="17 x 13 pixels, above the limit of 220"):

@@ -302,7 +302,7 @@ def test_what_is_no_collection_of_images_is_a_type_error(X, message):
     ("params", "error", "message"),
     [
         ({"backbone": "resnet81"}, UnknownNameError, "did you mean 'resnet18'"),
-        ({"backbone": "resnet18"}, ValueError, r"Say pretrained=True \(the hub\), a file"),
+        ({"backbone": "resnet18"}, ValueError, r"give pretrained=True \(the hub\), weights=PATH"),
         ({"backbone": "conv4", "pretrained": True}, ValueError, "nobody publishes weights of 'conv4'"),
         ({"weights": "gone.pth"}, ValueError, "gone.pth is not there"),
         ({"weights": "random", "pretrained": True}, ValueError, "two sources of weights"),

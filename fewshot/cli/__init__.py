@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
+from fewshot.cli.flags import speaking
 from fewshot.cli.options import make_parser
 from fewshot.cli.terminal import complain, ready_streams
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:  # the process is ours
         wait_passively()
     with ready_streams():
-        return _run(make_parser().parse_args(arguments))
+        options = make_parser().parse_args(arguments)
+        with speaking(options):
+            return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -59,7 +62,8 @@ def _run(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         return 0
     except ImageDecodeError as error:
-        cure = "; --skip-unreadable leaves out such images" if hasattr(options, "skip_unreadable") else ""
+        can_skip = not getattr(options, "skip_unreadable", True)
+        cure = "; --skip-unreadable leaves out such images" if can_skip else ""
         return _say(f"{error}{cure}", 2)
     except (ValueError, TypeError) as error:
         return _say(str(error), 2)

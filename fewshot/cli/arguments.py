@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
+from fewshot.cli.flags import flags_of
 from fewshot.suffixes import check_suffix
 
 N = TypeVar("N", int, float)
@@ -65,7 +67,7 @@ percent, rate, temperature = number(0, 100 - 1e-9), number(1e-12, 1e3), number(1
 def command(commands: Any, name: str, module: str, help: str, description: str = "") -> argparse.ArgumentParser:
     """Add a command, which the function of its name in a module of `fewshot.cli` runs."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=description or help)
-    command.set_defaults(module=module)
+    command.set_defaults(module=module, flags=partial(flags_of, command))
     command.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="a Python file (or module) with further learners"
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from fewshot.cli.flags import in_flags
 from fewshot.text import printable, shortened
 
 
@@ -50,7 +51,7 @@ def put(text: str) -> None:
 
 def complain(sentence: object) -> None:
     """Print what went wrong on standard error, if there is one."""
-    note(f"fewshot: {shortened(printable(sentence))}")
+    note(f"fewshot: {shortened(printable(in_flags(str(sentence))))}")
 
 
 def note(line: object) -> None:
@@ -83,7 +84,7 @@ def ready_streams() -> Iterator[None]:
 
 
 def _as_sentence(message: Warning | str, *where: Any, **more: Any) -> str:
-    return f"fewshot: {printable(message)}\n"
+    return f"fewshot: {printable(in_flags(str(message)))}\n"
 
 
 def _encodable(text: str, stream: Any) -> str:

@@ -214,8 +214,7 @@ def _check_size(image: Image.Image, name: str, limit: int) -> None:
     if width * height > limit:
         raise ImageDecodeError(
             name,
-            f"it has {width} x {height} pixels, above the limit of {limit}; shrink it, or raise the limit "
-            "(max_pixels= or --max-pixels)",
+            f"it has {width} x {height} pixels, above the limit of {limit}; shrink it, or raise max_pixels",
         )
 
 

@@ -133,7 +133,7 @@ def _range_of(values: NDArray[np.uint16], told: Told, bits: int | None, name: st
         # One text for all images: Python shows it once, and not for each of ten thousand.
         warnings.warn(
             f"16-bit images with no number above {(1 << found) - 1} are read as {found} bits, since they would be "
-            f"nearly black otherwise; give bits={found} (--bits {found}) to confirm, or bits=16 if they are so dark",
+            f"nearly black otherwise; give bits={found} to confirm, or bits=16 if they are so dark",
             UserWarning,
             stacklevel=2,
         )

