@@ -201,6 +201,12 @@ def _refuse_changed(folder: Path, kind: str, known: Versions) -> None:
         )
 
 
+def refuse_others(folder: str | Path, kind: str) -> None:
+    """Refuse what is there and is no artifact of this kind, as `writing` does: before the work, not after it."""
+    if os.path.exists(folder):
+        _files_of(Path(folder), kind)
+
+
 def stamp(folder: str | Path) -> tuple[int, int] | None:
     """Return what changes each time that a folder is written, also to what it held before.
 

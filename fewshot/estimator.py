@@ -153,6 +153,11 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         view.__dict__ = {**self.__dict__, **params}
         return view
 
+    def check_parameters(self) -> None:
+        """Raise for parameters with which nothing can be learned: before the work of embedding, not after it."""
+        self._check_parameters()
+        self._own_learner()
+
     def _check_parameters(self) -> None:
         if self.index not in INDEXES:
             raise UnknownNameError("index", self.index, INDEXES)
@@ -186,12 +191,16 @@ class BaseFewShotClassifier(CalibrationMixin, EditingMixin, VersionedPickle, Cla
         self.__dict__ = {**learned.__dict__, **params}
         return self
 
-    def _learner_beside(self, old: FittedModel | None) -> Learner:
-        """Return a learner of one's own, or the one that has learned already if it is still what is asked for."""
+    def _own_learner(self) -> Learner:
         learner = self._make_learner()
         if learner.transductive != self._is_transductive:
             kind, other = ("", "TransductiveClassifier") if learner.transductive else ("not ", "FewShotClassifier")
             raise TypeError(f"{type(learner).__name__} is {kind}transductive; use {other}")
+        return learner
+
+    def _learner_beside(self, old: FittedModel | None) -> Learner:
+        """Return a learner of one's own, or the one that has learned already if it is still what is asked for."""
+        learner = self._own_learner()
         if old is None:
             # A copy in double precision: the caller's learner may go on to be trained.
             return copy.deepcopy(learner).cpu().double().eval()

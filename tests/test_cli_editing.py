@@ -75,7 +75,7 @@ def test_classifiers_are_merged(made, tmp_path, capsys):
         (("rename", "{one}", "tempel", "x"), "there is no class 'tempel'"),
         (("rename", "{one}", "temple", "flower"), "'flower' is a class already"),
         (("remove", "{one}", "temple", "--images", "gone.png"), "gone.png"),
-        (("remove", "{one}", "flower", "--images", "{photo}"), "is not among the support images of 'flower'"),
+        (("remove", "{one}", "flower", "--images", "{photo}"), ".png, is not among the support images of 'flower'"),
         (("merge", "{one}", "{photo}"), "is no saved classifier"),
     ],
 )

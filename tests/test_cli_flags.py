@@ -29,6 +29,7 @@ FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
         (EVALUATE, "lower n_way, n_shot or n_query", "lower --way, --shot or --query"),
         (EVALUATE, "below n_way=30; pass small_classes='drop'", "below --way 30; pass --small-classes drop"),
         (("train", "DATA", "--out", "OUT"), "n_way is 0, meta_batch is 0", "--way is 0, meta_batch is 0"),
+        (("train", "DATA", "--out", "OUT"), "--set n_way: expected KEY=VALUE, e.g. --set n_way=60", None),
         (("predict", "DIR", "IMAGE"), "give bits=12 to confirm", "give fewshot fit --bits 12 to confirm"),
         (("annotate", "X", "--model", "M", "--out", "T"), "give overwrite=True to", "give --force to"),
         (("bench", "GRID"), "leave weights and img_size out; n_jobs=2", "leave weights and img_size out; --jobs 2"),

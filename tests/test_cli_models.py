@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot import FewShotImageClassifier
+from fewshot import Embedder, FewShotImageClassifier
+from fewshot.artifact import version_of
 from fewshot.cli import main
 from tests.photographs import photos, write_photos
 
@@ -157,6 +158,44 @@ def test_a_folder_of_other_things_is_left_alone(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "{photos}"], "holds other files"),
+        (["--out", "{photos}", "--force"], "holds other files"),
+        (["--out", "{file}"], "is a file and no saved classifier"),
+        (["--out", "{new}", "--learner", "prot"], "did you mean 'prototypical'?"),
+        (["--out", "{new}", "--learner", "relation"], "has weights of its own"),
+        (["--out", "{new}", "--learner", "pt-map"], "is transductive"),
+        (["--out", "{new}", "--unknown-label", "flower"], "--unknown-label flower is a class"),
+        (["--out", "{new}", "--cache", "{file}"], "is a file; expected a folder"),
+    ],
+)
+def test_no_image_is_embedded_where_the_command_must_fail(folder, tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.setattr(Embedder, "embed", lambda *args, **more: pytest.fail("embedded for nothing"))
+    (tmp_path / "file").touch()
+    names = {"photos": folder, "file": tmp_path / "file", "new": tmp_path / "new"}
+    assert main(["fit", str(folder), *(option.format(**names) for option in options), *QUICK]) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_add_refuses_a_class_that_is_the_answer_for_unknown_images(model, folder, capsys):
+    before = version_of(model)
+    add = ["add", str(model), "other", str(folder / "flower"), "--unknown-label", "other"]
+    assert main(add) == 2
+    assert "--unknown-label other is a class" in capsys.readouterr().err
+    assert version_of(model) == before
+
+
+def test_an_image_that_cannot_be_read_names_no_flag_that_was_given(model, folder, capsys):
+    (folder / "bad.png").write_bytes(b"nothing")
+    assert main(["add", str(model), "flower", str(folder / "bad.png")]) == 2
+    assert "--skip-unreadable" in capsys.readouterr().err
+    assert main(["add", str(model), "flower", str(folder / "bad.png"), "--skip-unreadable"]) == 2
+    assert "--skip-unreadable" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (("fit", "{photos}", "--out", "{new}", "--backbone", "resnet81"), 2, "did you mean 'resnet18'"),
@@ -225,7 +264,7 @@ def test_the_range_and_the_largest_size_of_images_are_options(tmp_path, capsys, 
         warnings.simplefilter("error")
         assert main([*fit, "--bits", "12"]) == 0
     assert FewShotImageClassifier.load(tmp_path / "m").embedder_.preprocessing.bits == 12
-    with pytest.warns(UserWarning, match=r"--bits 12"):
+    with pytest.warns(UserWarning, match=r"bits=12"):
         assert main([*fit, "--force"]) == 0
     capsys.readouterr()
     assert main([*fit, "--force", "--max-pixels", "1000"]) == 2

@@ -3,6 +3,8 @@ import csv
 import io
 import json
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,12 @@ def test_csv_and_json_give_back_every_label(rows):
     read = csv.DictReader(io.StringIO(as_csv(rows), newline=""))
     assert [row["label"] for row in read] == labels
     assert json.loads(as_json(rows)) == rows
+
+
+def test_json_has_null_where_a_number_is_not_finite():
+    rows = [{"accuracy": 1.0, "ci95": float("nan")}, {"accuracy": float("inf"), "ci95": np.float64("nan")}]
+    expected = [{"accuracy": 1.0, "ci95": None}, {"accuracy": None, "ci95": None}]
+    assert json.loads(as_json(rows), parse_constant=pytest.fail) == expected
 
 
 @given(ROWS)

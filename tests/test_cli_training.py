@@ -67,7 +67,7 @@ def test_help_documents_every_field(capsys):
         (("--set", "n_wya=3"), "did you mean 'n_way'"),
         (("--set", "precision=bf61"), "did you mean 'bf16'"),
         (("--config", "gone.toml"), "gone.toml cannot be read (No such file or directory); expected a TOML file"),
-        (("--way", "1"), "n_way is 1; expected at least 2"),
+        (("--way", "1"), "--way is 1; expected at least 2"),
         (("--set", "seed=99999999999999999999"), "seed is 99999999999999999999; expected from 0"),
         (("--device", "warp"), "use 'auto' or 'cpu'"),
         (("--by-group", "--way", "7"), "no group is large enough"),
@@ -75,7 +75,7 @@ def test_help_documents_every_field(capsys):
         (("--metric", "cosinus"), "did you mean 'cosine'"),
         (("--learner", "test-fixed", "--temperature", "2"), "learner 'test-fixed' takes no temperature"),
         (("--from", "gone.safetensors"), "gone.safetensors"),
-        (("--from", "gone.safetensors", "--weights", "random"), "leave weights out"),
+        (("--from", "gone.safetensors", "--weights", "random"), "leave --weights random out"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys, monkeypatch):
@@ -120,7 +120,7 @@ def test_a_signal_ends_in_order_and_resume_goes_on(signum, status, data, tmp_pat
     assert "holds a training already; go on with --resume, begin anew with --force" in capsys.readouterr().err
     assert main([*command, "--episodes", "9", "--force"]) == 0
     assert main([*command, "--resume"]) == 2
-    assert "n_episodes is 4000 here and was 9" in capsys.readouterr().err
+    assert "--episodes is 4000 here and was 9" in capsys.readouterr().err
     assert done >= 5
     facts = json.loads((run / "manifest.json").read_text())
     assert facts["config"]["n_episodes"] == 9

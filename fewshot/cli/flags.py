@@ -29,7 +29,7 @@ _PHRASES = {
 }
 #: ``name=value``, and names that are no English; parts of paths, of quotations and of calls are left alone.
 _PARAMETER = re.compile(
-    r"(?<![\w/.'\"=(-])(?:(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w|\.\.\.|)"
+    r"(?<!--set )(?<![\w/.'\"=(-])(?:(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w|\.\.\.|)"
     r"|(?P<alone>[a-z]+(?:_[a-z]+)+))(?![\w/'\"=(]|\.\w)"
 )
 #: What was said once, when the classifier was made, where a command itself has no such flag.

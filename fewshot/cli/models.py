@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.artifact import is_artifact, size_of, writing
+from fewshot.artifact import is_artifact, refuse_others, size_of, writing
 from fewshot.cli.inputs import open_data, skipping
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import complain, put, say
@@ -35,6 +35,8 @@ def fit(options: argparse.Namespace) -> int:
     on_error = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
     (data, split), start = open_data(options.folder, options), time.perf_counter()
+    if options.unknown_label is not None:
+        unknown_mark(options.unknown_label, data.classes)
     model.fit(data)
     with writing(options.out, "classifier"):
         refuse_existing(options)  # somebody else may have been quicker
@@ -62,6 +64,8 @@ def add(options: argparse.Namespace) -> int:
         label = as_label(model, options.label)
         known, before = label in model.classes_.tolist(), int(model.n_support_.sum())
         model.learn(replace(prepared, labels=[label] * len(prepared.labels)))
+        if options.unknown_label is not None:
+            unknown_mark(model.unknown_label, model.classes_)
         seconds = time.perf_counter() - start
     n = int(model.n_support_[model.classes_.tolist().index(label)])
     new = f"has {n_images(n)} now" if known else "is a new class"
@@ -117,6 +121,8 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
     """Return the embedder that the options ask for."""
     if options.checkpoint and not Path(options.checkpoint).is_file():
         raise ValueError(f"{options.checkpoint} is not there; expected a checkpoint, such as RUN/best.safetensors")
+    if options.cache and not Path(options.cache).is_dir() and Path(options.cache).exists():
+        raise ValueError(f"--cache {options.cache} is a file; expected a folder, which is made if needed")
     return Embedder(
         Path(options.checkpoint) if options.checkpoint else options.backbone,
         weights=options.weights,
@@ -170,9 +176,11 @@ def changing(options: argparse.Namespace, model: FewShotImageClassifier) -> Iter
 
 
 def refuse_existing(options: argparse.Namespace) -> None:
-    """Refuse to replace a classifier in --out without --force."""
+    """Refuse to replace a classifier in --out without --force, and anything else in any case."""
     if options.out is not None and is_artifact(options.out) and not options.force:
         raise ValueError(f"{options.out} holds a classifier already; give --force to replace it, or another --out")
+    if options.out is not None:
+        refuse_others(options.out, "classifier")
 
 
 def list_paths(given: list[str], skip_unreadable: bool = False) -> list[str]:

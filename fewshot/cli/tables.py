@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ def _cell_of_csv(value: Any, spreadsheet: bool) -> Any:
 
 
 def _in_unicode(value: Any) -> Any:
-    """Return what is to be JSON with the bytes written out that are no UTF-8."""
+    """Return what is to be JSON with the bytes written out that are no UTF-8, and null for NaN and infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, Mapping):
         return {as_unicode(name): _in_unicode(one) for name, one in value.items()}
     return [_in_unicode(one) for one in value] if isinstance(value, (list, tuple)) else as_unicode(value)

@@ -71,7 +71,8 @@ class Source:
             raise ValueError(f"weights={self.weights!r} and pretrained=True are two sources of weights; give one")
         if self.is_checkpoint:
             if self.weights is not None or self.pretrained:
-                raise ValueError(f"the checkpoint {self.backbone} has weights of its own; leave weights out")
+                given = "pretrained=True" if self.weights is None else f"weights={self.weights!r}"
+                raise ValueError(f"the checkpoint {self.backbone} has weights of its own; leave {given} out")
         elif self.weights is None and not self.pretrained and not self._has_weights:
             check_backbone(self.backbone)
             raise ValueError(

@@ -16,7 +16,7 @@ from fewshot.conversion.labels import as_labels, plain_label
 from fewshot.data.decode import is_name
 from fewshot.errors import brief
 from fewshot.locks import lock_of, one_at_a_time
-from fewshot.model.inputs import labelled
+from fewshot.model.inputs import labelled, names_of
 from fewshot.model.learned import Learned, Prepared, trimmed, warn_of_same_images
 from fewshot.support import Support
 from fewshot.twins import SAME_IMAGE
@@ -84,7 +84,7 @@ class ImageEditingMixin:
         now = self._moment()
         items, labels = labelled(X, y, now.embedder.as_items, now.classifier.classes_)
         embedded = now.embedder.embed(items, on_error="raise")
-        return Prepared((), False, labels, embedded, now.embedder)
+        return Prepared(names_of(items, None, ()), False, labels, embedded, now.embedder)
 
     @one_at_a_time
     def unlearn(self, prepared: Prepared, *, drop_empty: bool = True) -> Self:
@@ -95,7 +95,7 @@ class ImageEditingMixin:
         if now.support is None:
             now.classifier.remove(embeddings, labels, drop_empty=drop_empty)
             return self._publish(now)
-        return self._remove_rows(now, _find(now.support, embeddings, labels), drop_empty)
+        return self._remove_rows(now, _find(now.support, embeddings, labels, prepared.names), drop_empty)
 
     @one_at_a_time
     def remove_support(self, ids: Sequence[str], *, label: Any = None, drop_empty: bool = True) -> Self:
@@ -199,7 +199,7 @@ class ImageEditingMixin:
         return self._publish(replace(now, support=now.support.without(rows)))
 
 
-def _find(support: Support, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> list[int]:
+def _find(support: Support, embeddings: NDArray[np.float32], labels: NDArray[Any], names: Sequence[str]) -> list[int]:
     """Return the row of kept support that is the image of each embedding (n, d), no row twice."""
     rows: list[int] = []
     bounds = SAME_IMAGE * np.linalg.norm(embeddings, axis=1)
@@ -207,6 +207,8 @@ def _find(support: Support, embeddings: NDArray[np.float32], labels: NDArray[Any
         places = [place for place in support.places(label) if place not in rows]
         apart = np.linalg.norm(support.embeddings[places] - embedding, axis=1)
         if not places or apart.min() > bounds[i]:
-            raise ValueError(f"image {i} is not among the support images of {label!r}; give images that were learned")
+            raise ValueError(
+                f"image {i}, {names[i]}, is not among the support images of {label!r}; give images that were learned"
+            )
         rows.append(places[int(apart.argmin())])
     return rows

@@ -165,6 +165,7 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             reject=self.reject,
             unknown_label=self.unknown_label,
         )
+        classifier.check_parameters()
         nothing = Learned(embedder, classifier, Support.none() if self.keep_support else None)
         return self._publish(nothing.grown(self._prepare(nothing, X, y, ids)))
 

@@ -169,12 +169,12 @@ class Run:
         if len(records) < progress["steps"]:
             raise ValueError(
                 f"{folder / LOG} has {len(records)} rows, and the state is after {progress['steps']} steps; "
-                "start anew without resume"
+                "start anew without resume=True"
             )
         if progress.get("log", CsvLog.digest(records)) != CsvLog.digest(records):
             raise ValueError(
                 f"{folder / LOG} is damaged: its rows are not those of the state; restore it from a copy, or start "
-                "again without resume"
+                "again without resume=True"
             )
         self.before, self.in_a_row = progress["seconds"], progress["in_a_row"]
         self.result = TrainResult(

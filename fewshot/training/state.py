@@ -111,5 +111,5 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
         elif a != b:
             raise ValueError(
                 f"{path} is the state of another training: {name} is {b!r:.60} here and was {a!r:.60}; go on with the "
-                "same, or start anew without resume"
+                "same, or start anew without resume=True"
             )
