@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
 from fewshot._version import __version__
+
+
+def with_new_parameters(cls: type, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an estimator, with the defaults of parameters that did not exist when it was pickled."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {**{p.name: p.default for p in parameters if p.default is not p.empty}, **state}
 
 
 class VersionedPickle:
@@ -20,7 +27,7 @@ class VersionedPickle:
         return {**state, "_fewshot_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
+        state = with_new_parameters(type(self), state)
         version = state.pop("_fewshot_version", "unknown")
         if version != __version__:
             warnings.warn(

@@ -26,6 +26,7 @@ from fewshot.embedding.loaded import Loaded, choose_device
 from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.isolation import isolated
+from fewshot.pickling import with_new_parameters
 
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
@@ -238,6 +239,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if "_loaded" in self.__dict__:
             state["_expected"] = self._loaded_as[0], self._loaded.fingerprint
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(with_new_parameters(type(self), state))
 
     def _source(self) -> Source:
         weights = None if self.weights is None else spelled(self.weights)

@@ -260,6 +260,12 @@ class FewShotImageClassifier(InsightMixin, ImageEditingMixin, VersionedPickle, C
             )
         return learned
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        results = ("embedder_", "classifier_", "support_", "classes_", "n_support_")
+        super().__setstate__({name: value for name, value in state.items() if name not in results})
+        if "classifier_" in state:  # of a version whose results were attributes
+            self.publish(*(state[name] for name in results[:3]))
+
     def _known(self, name: str) -> Learned:
         if self._learned is None:
             raise AttributeError(f"this {type(self).__name__} has no {name}: it is not fitted; call fit first")
