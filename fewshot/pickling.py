@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from typing import Any
@@ -11,8 +12,13 @@ from fewshot._version import __version__
 
 def with_new_parameters(cls: type, state: dict[str, Any]) -> dict[str, Any]:
     """Return the state of an estimator, with the defaults of parameters that did not exist when it was pickled."""
+    return {**_defaults(cls), **state}
+
+
+@functools.cache  # copies pass here too, one for each answer
+def _defaults(cls: type) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters.values()
-    return {**{p.name: p.default for p in parameters if p.default is not p.empty}, **state}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 class VersionedPickle:
