@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -142,9 +142,16 @@ def annotate_folder(
 @contextmanager
 def _only_run(shards: Path) -> Iterator[None]:
     """Be the only run that writes into the folder of shards, which goes at the end if nothing is left in it."""
-    shards.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(shards, BRIEF):
+        with ExitStack() as lock:
+            while True:
+                shards.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock.enter_context(locked(shards, BRIEF))
+                    break
+                except FileNotFoundError:
+                    if shards.exists():
+                        raise  # else the run that held it has ended, and removed it
             yield
     finally:
         with suppress(OSError):  # shards are left, or somebody has put something there
