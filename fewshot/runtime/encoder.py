@@ -62,7 +62,7 @@ class Encoder:
             raise MissingExtraError("onnxruntime is missing; run: pip install 'fewshot[runtime]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
-        options.log_severity_level = 3  # it warns of what its own optimiser has left over
+        options.log_severity_level = 4  # its warnings are of its own optimiser, and its errors are raised as well
         self.path, self.preprocessing = Path(path), preprocessing
         options.add_session_config_entry("session.load_model_format", "ONNX")
         with of_file(self.path, CURE):
