@@ -265,6 +265,19 @@ def test_weights_that_are_not_finite_or_overflow_make_no_learner(value, tmp_path
     assert "is not finite" in refused(tmp_path, lambda: load_learner(tmp_path / "w.safetensors"))
 
 
+def test_weights_that_are_not_numbers_make_no_network(path):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = {"fewshot": file.metadata()["fewshot"]}
+    tensors = load_file(path)
+    name = next(name for name, value in tensors.items() if name.startswith("backbone.") and value.is_floating_point())
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=r"its weight '.+' is not a number"):
+        Embedder(path).transform([np.zeros((28, 28), np.uint8)])
+
+
 def test_no_flipped_bit_is_used(path):
     """One of each byte of the header, and of some of the weights."""
     whole, rng = path.read_bytes(), np.random.default_rng(0)

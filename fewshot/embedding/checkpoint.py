@@ -139,6 +139,9 @@ class Checkpoint:
         """
         weights = self.part("backbone.")
         try:
+            # Embeddings that are NaN stand for images that cannot be read, and may be left out without an error.
+            if unfit := [name for name, value in weights.items() if value.isnan().any()]:
+                raise ValueError(f"its weight {unfit[0]!r:.60} is not a number")
             network = rebuild_backbone(self.backbone, bytes_of(weights))
             network.load_state_dict(weights)
         except UnknownNameError:
