@@ -1,6 +1,7 @@
 """What the library says of its parameters, the command line says of its flags."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,6 +40,11 @@ def test_parameters_become_flags_of_the_command_that_has_them(command, said, exp
     with speaking(make_parser().parse_args(command)):
         assert in_flags(said) == (expected or said)
     assert in_flags(said) == said
+
+
+def test_threads_that_a_command_starts_speak_as_it_does():
+    with speaking(make_parser().parse_args(FIT)), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(in_flags, "give bits=12 to confirm").result() == "give --bits 12 to confirm"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 #: Flags whose parameter has another name.
 _CALLED = {
@@ -37,17 +36,19 @@ _OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits"
 _AFTER_FIT = ("models", "editing", "trust", "retrieval")
 #: Names of values, the flags that set them, and whether these take a value.
 Flags = Mapping[str, tuple[str, bool]]
-_flags: ContextVar[Flags | None] = ContextVar("_flags", default=None)
+#: Those of the commands that run, the latest last; not of one thread, as images are decoded, and warned of, in others.
+_running: list[Flags] = []
 
 
 @contextmanager
 def speaking(options: argparse.Namespace) -> Iterator[None]:
     """Let `in_flags` know the flags of the command that runs inside the block."""
-    before = _flags.set((_OF_FIT if options.module in _AFTER_FIT else {}) | options.flags())
+    flags = (_OF_FIT if options.module in _AFTER_FIT else {}) | options.flags()
+    _running.append(flags)
     try:
         yield
     finally:
-        _flags.reset(before)
+        _running.remove(flags)
 
 
 def flags_of(command: argparse.ArgumentParser) -> dict[str, tuple[str, bool]]:
@@ -67,9 +68,9 @@ def in_flags(sentence: str) -> str:
     >>> in_flags("give pretrained=True")  # no command runs
     'give pretrained=True'
     """
-    flags = _flags.get()
-    if flags is None:
+    if not _running:
         return sentence
+    flags = _running[-1]
     for phrase, own in _PHRASES.items():
         sentence = sentence.replace(phrase, own)
 
