@@ -199,3 +199,22 @@ def test_help_says_every_status(capsys, monkeypatch):
 def test_a_variable_of_the_shell_that_is_not_set_is_no_folder_and_no_default(command, places, capsys):
     words = ["" if word == "EMPTY" else word.strip() for word in command.split("|")]
     assert "is empty; give a value, or leave it out" in refused(words, places, capsys)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "span"),
+    [
+        ("predict", "--top K", "[1 to 1000000]"),
+        ("calibrate", "--false-accepts PERCENT", "[0 to 99.9]"),
+        ("fit", "--size PX", "[1 to 4096]"),
+        ("train", "--lr X", "[1e-12 to 1000]"),
+        ("bench", "--jobs N", "[1 to 1024]"),
+        ("search", "-k K", "[1 to 1000000]"),
+        ("demo", "--seed SEED", "[0 to 4294967295]"),
+    ],
+)
+def test_help_says_the_range_of_each_number(capsys, command, option, span):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    about = " ".join(capsys.readouterr().out.split("options:")[1].split()).partition(option)[2]
+    assert span in about[:130]

@@ -19,25 +19,33 @@ DATA_HELP = "a folder with a folder for each class, a table path,label,split (.c
 
 def whole(least: int, most: int) -> Callable[[str], int]:
     """Return what reads a whole number in a range."""
-    return _reader(int, least, most, f"a whole number from {least} to {most}")
+    return _reader(int, least, most, "a whole number", f"{least} to {most}")
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
     """Return what reads a number in a range, which is neither infinite nor NaN."""
-    return _reader(float, least, most, f"a number from {least:g} to {most:g}")
+    return _reader(float, least, most, "a number", f"{least:g} to {most:g}")
 
 
-def _reader(kind: Callable[[str], N], least: float, most: float, expected: str) -> Callable[[str], N]:
+def _reader(kind: Callable[[str], N], least: float, most: float, what: str, span: str) -> Callable[[str], N]:
     def read(text: str) -> N:
         try:
             value = kind(text)
         except ValueError:  # also of more digits than Python reads
             value = None
         if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"expected {expected}, not {brief(text)}")
+            raise argparse.ArgumentTypeError(f"expected {what} from {span}, not {brief(text)}")
         return value
 
+    read.span = span  # type: ignore[attr-defined]  # for --help
     return read
+
+
+def say_ranges(command: argparse.ArgumentParser) -> None:
+    """Let the help of a command say which numbers its options take."""
+    for action in command._actions:
+        if span := getattr(action.type, "span", None):
+            action.help = f"{action.help} [{span}]"
 
 
 def brief(text: str) -> str:
@@ -61,7 +69,7 @@ def file_of(written: str) -> Callable[[str], str]:
 count, episodes, steps = whole(1, 10**6), whole(1, 10**7), whole(1, 10**9)
 jobs, seed, size, bits = whole(1, 1024), whole(0, 2**32 - 1), whole(1, 4096), whole(8, 16)
 pixels = whole(1, 10**12)
-percent, rate, temperature = number(0, 100 - 1e-9), number(1e-12, 1e3), number(1e-6, 1e6)
+percent, rate, temperature = number(0, 99.9), number(1e-12, 1e3), number(1e-6, 1e6)
 
 
 def command(commands: Any, name: str, module: str, help: str, description: str = "") -> argparse.ArgumentParser:

@@ -141,7 +141,7 @@ def predict_options(commands: Any) -> None:
         "predict",
         "models",
         "classify images",
-        "Classify images. One that cannot be read is told on standard error, the others are answered, and the exit "
+        "Classify images. One that cannot be read is reported on standard error, the others are answered, and the exit "
         "status is 1.",
     )
     predict.add_argument("dir", metavar="DIR", help="a classifier")

@@ -18,6 +18,7 @@ from fewshot.cli.arguments import (
     episodes,
     file_of,
     rate,
+    say_ranges,
     seed,
     skip_unreadable,
     steps,
@@ -75,6 +76,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (*MODEL_COMMANDS, *RETRIEVAL_COMMANDS, _train, _evaluate, bench_options, _demo):
         add(commands)
+    for one in commands.choices.values():
+        say_ranges(one)
     return parser
 
 

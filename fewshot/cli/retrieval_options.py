@@ -27,7 +27,11 @@ def annotate_options(commands: Any) -> None:
     )  # fmt: skip
     annotate.add_argument("--jobs", type=jobs, metavar="N", help="processes (default: one a core)")
     annotate.add_argument(
-        "--shard", type=count, default=1024, metavar="N", help="images that are written at a time (%(default)s)"
+        "--shard",
+        type=count,
+        default=1024,
+        metavar="N",
+        help="images written at a time (default: %(default)s)",
     )
     annotate.add_argument("--force", action="store_true", help="replace a table that is there")
     common(annotate)
