@@ -271,6 +271,10 @@ def test_the_range_and_the_largest_size_of_images_are_options(tmp_path, capsys, 
     assert "40 x 30 pixels, above the limit of 1000" in capsys.readouterr().err
     assert main([*fit, "--force", "--bits", "12"]) == 0  # the limit was of one command
     assert main(["predict", str(tmp_path / "m"), str(tmp_path / "photos/dark/a.tif"), "--max-pixels", "1000"]) == 1
+    assert "a.tif: it has 40 x 30 pixels, above the limit of 1000; shrink it" in capsys.readouterr().err
+    limited = FewShotImageClassifier.load(tmp_path / "m").embedder_.set_params(max_pixels=1)
+    FewShotImageClassifier(limited).fit([Image.new("RGB", (1, 1))], ["dot"]).save(tmp_path / "limited")
+    assert FewShotImageClassifier.load(tmp_path / "limited").embedder_.preprocessing.max_pixels == 1
     for option in ("--bits", "--max-pixels"):
         with pytest.raises(SystemExit, match="2"):
             main([*fit, option, "0"])
