@@ -42,6 +42,16 @@ def test_parameters_become_flags_of_the_command_that_has_them(command, said, exp
     assert in_flags(said) == said
 
 
+def test_only_what_concerns_out_is_cured_by_out(tmp_path, capsys):
+    write_photos(tmp_path / "data", 2)
+    (tmp_path / "file").touch()
+    train = "train {0}/data --out {1} --size 28 --way 2 --query 1 --episodes 1 --tensorboard {0}/file"
+    assert main(train.format(tmp_path, tmp_path / "out").split()) == 1
+    assert "file: File exists; choose another place\n" in capsys.readouterr().err
+    assert main(train.format(tmp_path, tmp_path / "file" / "out").split()) == 1
+    assert "choose another place with --out\n" in capsys.readouterr().err
+
+
 def test_threads_that_a_command_starts_speak_as_it_does():
     with speaking(make_parser().parse_args(FIT)), ThreadPoolExecutor(1) as pool:
         assert pool.submit(in_flags, "give bits=12 to confirm").result() == "give --bits 12 to confirm"

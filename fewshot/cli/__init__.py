@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     except FewshotError as error:
         return _say(str(error), 1)
     except OSError as error:
-        cure = "choose another place with --out" if hasattr(options, "out") else "choose another place"
+        cure = f"choose another place{' with --out' if _concerns(getattr(options, 'out', None), error) else ''}"
         status = 2 if error.errno == errno.ENAMETOOLONG else 1
         return _say(f"{shortened(_name_of(error), 200)}: {error.strerror or error}; {cure}", status)
     except (MemoryError, RuntimeError) as error:
@@ -96,6 +96,14 @@ def _largest_image(max_pixels: int | None) -> Iterator[None]:
 def _say(sentence: str, status: int) -> int:
     complain(brief(sentence, _LONGEST))
     return status
+
+
+def _concerns(out: str | None, error: OSError) -> bool:
+    """Whether a file of --out, or a folder above it, is what the system refused."""
+    if out is None or error.filename is None:
+        return out is not None
+    place, refused = os.path.abspath(out), os.path.abspath(_name_of(error))
+    return os.path.commonpath((place, refused)) in (place, refused)
 
 
 def _name_of(error: OSError) -> str:
