@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -79,3 +81,17 @@ def test_what_would_not_be_the_same_is_left_as_it_is(path, options):
     with seeded(0):
         network = trained(Net(path, **options))
     assert fold_batch_norm(network, noise(2, 4)) is network
+
+
+def test_other_threads_may_call_modules_meanwhile():
+    with seeded(0):
+        other = nn.Linear(2, 2)
+    pool = ThreadPoolExecutor(1)
+
+    def path(net, x):
+        assert type(pool.submit(other, torch.ones(1, 2)).result()) is Tensor
+        return net.norm(net.conv(x))
+
+    with seeded(0), pool:
+        folded = fold_batch_norm(trained(Net(path)), noise(1, 4))
+    assert norms(folded) == 0
