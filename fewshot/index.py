@@ -311,6 +311,6 @@ class PrototypeIndex:
 
 def _whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     """Return labels, those in floats as integers: joined with floats, large integers would lose digits."""
-    if labels.dtype.kind == "f" and (np.abs(labels) < 2.0**63).all():
+    if labels.dtype.kind == "f" and (np.abs(labels.astype(np.float64)) < 2.0**63).all():  # float16 ends before that
         return labels.astype(np.int64)
     return labels

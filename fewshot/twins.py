@@ -48,7 +48,8 @@ def earlier_twins(x: NDArray[np.floating], start: int = 0) -> NDArray[np.int64]:
     first = _first_equal(x, start)  # a thousand copies of one image would be half a million pairs
     copies = first < np.arange(start, n)
     twins[copies] = first[copies]
-    lengths = np.linalg.norm(x, axis=1)
+    lengths = np.zeros(n, x.dtype)  # those of known rows are not asked for
+    lengths[start:] = np.linalg.norm(x[start:], axis=1)
     directions = np.random.default_rng(0).standard_normal((d, 2))
     along, across = (x @ (directions / np.linalg.norm(directions, axis=0)).astype(x.dtype)).T
     new = np.arange(start, n)[~copies]

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import numpy as np
@@ -294,3 +295,10 @@ def test_tiny_keys_are_told_apart(metric, index, scale):
         assert (grown.search(queries / np.float32(scale))[0][:, 0] == wanted).mean() > 0.95
         large = PrototypeIndex(metric, index).add(keys.astype(float) / scale)
         assert (large.search(queries)[0][:, 0] == wanted).mean() > 0.95
+
+
+def test_labels_in_float16_are_integers_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        index = PrototypeIndex().add(np.eye(2), np.array([5, 7], np.float16))
+    assert index.search(np.eye(2))[0].ravel().tolist() == [5, 7]
