@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
+import torch
 from torch import nn
 
 from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, PrototypicalLearner, create_backbone
@@ -308,3 +310,15 @@ def test_the_range_of_16_bit_images_is_kept_with_the_classifier(tmp_path, weight
         loaded.predict([np.zeros((70, 70), np.uint8)])
     loaded.save(tmp_path / "again", weights=weights)
     assert FewShotImageClassifier.load(tmp_path / "again").embedder_.fingerprint == model.embedder_.fingerprint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [lambda: torch.device("meta"), lambda: sklearn.config_context(transform_output="pandas")],
+    ids=["default device", "tables wanted of transformers"],
+)
+def test_loading_does_not_depend_on_the_host_programs_settings(model, tmp_path, settings):
+    model.save(tmp_path / "model")
+    with settings():
+        loaded = FewShotImageClassifier.load(tmp_path / "model")
+    assert loaded.classes_.tolist() == model.classes_.tolist()

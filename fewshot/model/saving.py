@@ -22,6 +22,7 @@ from fewshot.embedding.loaded import choose_device
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.fitted import FittedModel
+from fewshot.isolation import isolated
 from fewshot.labels import labels_to_json
 from fewshot.learners.base import Learner
 from fewshot.model.content import (
@@ -81,6 +82,7 @@ def save(model: FewShotImageClassifier, folder: str | Path, weights: str, known:
     return write_artifact(folder, "classifier", content, parts, {}, known)
 
 
+@isolated()
 def load(cls: type[M], folder: str | Path, device: str, embedder: Any = None) -> M:
     """Return the classifier that `save` wrote; see `FewShotImageClassifier.load`."""
     choose_device(device)  # a device that is not here is no fault of the folder
@@ -143,7 +145,7 @@ def _check_answers(embedder: Any, fitted: FittedModel) -> None:
     if not torch.isfinite(fitted.memory.keys).all():
         raise ValueError("what was learned makes keys that are not finite")
     if isinstance(embedder, Embedder):
-        # One pixel, which no limit of the user's refuses.
+        # One pixel, which no limit of the user's refuses; scikit-learn may make tables of what transform returns.
         (embedding,) = embedder.embed(np.array([[[[10, 100, 200]]]], np.uint8)).embeddings
         if len(embedding) != (d := fitted.memory.keys.shape[-1]) or not np.isfinite(embedding).all():
             raise ValueError(f"its network does not make embeddings of {d} finite numbers, as its memory has")
