@@ -6,6 +6,8 @@ import random
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Tests reach nobody: Haystack would report its use.
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 # Read by scipy when it is first imported; one of scikit-learn's checks needs it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 

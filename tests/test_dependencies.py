@@ -4,6 +4,7 @@ import ast
 import configparser
 import re
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -48,10 +49,14 @@ def imported(path):
             yield from [str(node.args[0].value)] if by_name else []
 
 
+#: The packages that are installed, by module; reading them takes a second.
+distributions = cache(packages_distributions)
+
+
 def package_of(module):
     if module in BROUGHT:
         return BROUGHT[module]
-    return canonical(MODULES.get(module) or packages_distributions().get(module, [module])[0])
+    return canonical(MODULES.get(module) or distributions().get(module, [module])[0])
 
 
 @pytest.mark.parametrize(("folder", "least"), [("fewshot", 15), ("benchmarks", 5), ("data_prep", 2)])
