@@ -1,9 +1,13 @@
 """What every learner inherits: its checks of what it is given."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 
-from fewshot import Learner, MatchingLearner, PrototypicalLearner
+from fewshot import FewShotClassifier, Learner, MatchingLearner, PrototypicalLearner, RelationLearner, list_learners
+from fewshot.registry import learner_class
 
 
 @pytest.mark.parametrize("weight", [[1.0, -1.0], [1.0, torch.nan]])
@@ -42,3 +46,37 @@ def test_a_learned_temperature_is_a_positive_parameter():
     assert [name for name, _ in learner.named_parameters()] == ["log_temperature"]
     assert not list(PrototypicalLearner(temperature=0.25).parameters())
     assert "metric='sqeuclidean', temperature=0.25" in repr(learner)
+
+
+@pytest.mark.parametrize("name", list_learners())
+def test_its_arguments_are_those_that_scikit_learn_sees_and_sets(name):
+    learner = learner_class(name)()
+    arguments = learner.get_params()
+    assert learner.arguments() == arguments
+    changed = {"temperature": 0.5} if "temperature" in arguments else {"n_iterations": 3}
+    assert learner.set_params(**changed) is learner
+    assert learner.get_params() == {**arguments, **changed}
+    for wrong in ({"shots": 2}, dict.fromkeys(changed, -1)):
+        with pytest.raises(ValueError, match=f"has no parameter 'shots'|{next(iter(changed))} is -1"):
+            learner.set_params(**wrong)
+        assert learner.get_params() == {**arguments, **changed}
+
+
+def test_a_copy_keeps_trained_weights_which_other_arguments_would_not_fit():
+    learner = RelationLearner().sized(4, seed=3)
+    weights = clone(FewShotClassifier(learner)).learner.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in learner.state_dict().items())
+    with pytest.raises(ValueError, match="the weights of this RelationLearner were trained with its parameters"):
+        learner.set_params(temperature=2.0)
+
+
+def test_a_grid_search_reaches_the_arguments_of_a_learner():
+    X, y = np.tile(np.eye(2), (4, 1)), [0, 1] * 4
+    classifier, learner = FewShotClassifier(PrototypicalLearner("cosine")), PrototypicalLearner("cosine")
+    found = GridSearchCV(classifier, {"learner__temperature": [0.1, 1.0]}, cv=2, scoring="neg_log_loss").fit(X, y)
+    assert found.best_params_ == {"learner__temperature": 0.1}
+    assert found.best_estimator_.model_.learner.temperature.item() == pytest.approx(0.1)
+    assert classifier.learner.is_like(learner)  # the one that was given is left as it was
+    fitted = classifier.fit(X, y).set_params(learner__metric="dot")
+    with pytest.raises(ValueError, match="cannot go on with"):
+        fitted.partial_fit(X, y)

@@ -23,6 +23,7 @@ _CALLED = {
 _PHRASES = {
     "weights='reference'": "--reference",
     "train it with MetaTrainer, or pass load_learner(checkpoint)": "train it with fewshot train, and name it by --from",
+    "move it there, give another root, or allow_outside=True": "move it there, or the table above it",
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
 }

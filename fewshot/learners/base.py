@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
@@ -123,6 +124,40 @@ class Learner(nn.Module):
         except TypeError as error:
             raise TypeError(f"an argument of {type(self).__name__} cannot be saved as JSON: {error}") from None
         return params
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the arguments of the constructor: scikit-learn reaches them as ``learner__temperature``."""
+        values = {n: getattr(self, n) for n in inspect.signature(type(self)).parameters if hasattr(self, n)}
+        return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Become a learner with other arguments, as `GridSearchCV` over ``learner__temperature`` needs it.
+
+        Raises
+        ------
+        ValueError
+            If there is no such argument, a value is out of range, or there are weights that were trained with the
+            present ones. The learner is then unchanged.
+
+        Examples
+        --------
+        >>> from fewshot import FewShotClassifier, PrototypicalLearner
+        >>> FewShotClassifier(PrototypicalLearner("cosine")).set_params(learner__temperature=0.1).learner
+        PrototypicalLearner(metric='cosine', temperature=0.1)
+        """
+        arguments, name = self.get_params(), type(self).__name__
+        if unknown := params.keys() - arguments.keys():
+            raise ValueError(f"{name} has no parameter {min(unknown)!r}; expected one of {', '.join(arguments)}")
+        if self.learned and self.d is not None:
+            raise ValueError(f"the weights of this {name} were trained with its parameters; make another one instead")
+        if params:
+            fresh = type(self)(**{**arguments, **params}).train(self.training)
+            self.__dict__.clear()
+            self.__dict__.update(fresh.__dict__)
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        return copy.deepcopy(self)  # with its weights, which its arguments do not have
 
     def is_like(self, other: Learner) -> bool:
         """Whether the two answer alike from the same statistics: of one class, with the same arguments."""
