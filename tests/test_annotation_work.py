@@ -61,6 +61,15 @@ def test_a_folder_that_holds_what_no_run_made_is_refused_and_left_alone(places, 
     assert mine.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", ["plan.json", "000000.parquet"])
+def test_a_pipe_among_the_shards_keeps_no_run_waiting(places, name):
+    shards = places[2].with_name("all.parquet.shards")
+    shards.mkdir()
+    os.mkfifo(shards / name)
+    with pytest.raises(ValueError, match=f"{name} is a link, or no regular file, and would be written to; remove it"):
+        annotate_folder(*places, shard=3, progress=False)
+
+
 def test_what_is_put_among_the_shards_meanwhile_stays(places, monkeypatch):
     mine = places[2].with_name("all.parquet.shards") / "notes.txt"
     write = work.write_table

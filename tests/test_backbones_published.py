@@ -130,7 +130,7 @@ def test_a_saved_classifier_needs_neither_the_hub_nor_the_folder(where, hub_cach
         (
             "hf-hub:me/net",
             DownloadError,
-            r"weights of 'me/net' could not be fetched .*cannot be reached.*or give a local",
+            r"weights of 'me/net' could not be fetched .*cannot be reached.*or give weights=PATH",
         ),
         ("hf-hub:timm/resnet18.a1_in1k", DownloadError, "cannot be reached"),
         ("timm/resnet18.a1_in1k", DownloadError, "cannot be reached"),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from functools import partial
 
 import numpy as np
@@ -225,9 +226,8 @@ def test_who_waits_too_long_is_told_so_and_nothing_is_lost(made, tmp_path, monke
     if not pid:
         with writers.locked(folder):
             os.write(writer, b".")
-            os.close(writer)
             while True:
-                os.read(reader, 1)
+                signal.pause()
     try:
         os.read(reader, 1)
         for arguments in (("add", folder, "new", image), ("rename", folder, "own1", "new")):

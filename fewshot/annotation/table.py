@@ -12,7 +12,7 @@ import numpy as np
 
 from fewshot.annotation.annotate import Annotation
 from fewshot.errors import MissingExtraError, StoreError
-from fewshot.files import replacing, sync
+from fewshot.files import open_regular, replacing, sync
 from fewshot.sealed import is_whole, seal
 from fewshot.stores.base import BATCH, Store
 from fewshot.stores.records import Record
@@ -213,7 +213,7 @@ def _reading(path: str | Path) -> Iterator[Any]:
     """Open a table; what cannot be read of it is told in a sentence."""
     pa = pyarrow_module()
     try:
-        with Path(path).open("rb") as file:  # pyarrow takes no path that is not UTF-8
+        with open_regular(path, follow=True) as file:  # pyarrow takes no path that is not UTF-8
             if is_whole(file, _footer(file)) is False:
                 raise StoreError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or {_CURE}")
             file.seek(0)

@@ -20,7 +20,7 @@ from fewshot.artifact import MANIFEST
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
 from fewshot.executors import Executor, Failure, make_executor
-from fewshot.files import PARTIAL, is_special, leftovers, sync, write_text
+from fewshot.files import PARTIAL, is_special, leftovers, refuse_irregular, sync, write_text
 from fewshot.model.image_classifier import FewShotImageClassifier
 from fewshot.progress import progress_bar
 from fewshot.suffixes import check_suffix
@@ -217,6 +217,8 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
     facts = {"images": len(paths), "sha256": listed.hexdigest(), "shard": shard, "model": model}
     plan = json.dumps(facts, indent=1) + "\n"
     there = shards / PLAN
+    if shards.is_dir():  # a pipe would keep the run waiting
+        refuse_irregular(shards, [entry.name for entry in shards.iterdir() if _OURS.fullmatch(entry.name)])
     if there.exists() and there.read_text(encoding="utf-8") != plan:
         raise StoreError(
             f"{shards} holds shards of other work (other images, classifier or size of a shard); remove it, or choose "

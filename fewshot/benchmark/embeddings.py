@@ -15,7 +15,7 @@ from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import Part, backbone_key, embed_part, key_of
 from fewshot.embedding.cache import VERSION
 from fewshot.executors import Executor, Failure
-from fewshot.files import replacing, sync
+from fewshot.files import open_regular, replacing, sync
 from fewshot.sealed import is_whole, seal
 
 #: Images that are embedded at a time: what an interruption costs at most.
@@ -120,7 +120,7 @@ class Embeddings:
 def _holds(path: Path, n: int) -> bool:
     """Whether a file is there, as it was written, and has so many rows."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if not is_whole(file):
                 return False
         return len(np.load(path, mmap_mode="r", allow_pickle=False)) == n

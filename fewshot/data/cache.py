@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fewshot.data.decode import check_readable
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, ReadError
-from fewshot.files import digest, leftovers, replacing, sync
+from fewshot.files import digest, leftovers, open_regular, replacing, sync
 from fewshot.progress import progress_bar
 from fewshot.sealed import is_whole, seal
 
@@ -168,7 +168,7 @@ def find_unreadable(images: NDArray[Any], preprocessing: Preprocessing, progress
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Return the pixels of an earlier time; None where they are not there, or not as they were written."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if not is_whole(file):
                 return None
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
