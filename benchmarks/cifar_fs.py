@@ -34,8 +34,8 @@ from fewshot import (
     mix,
 )
 from fewshot.data.digest import digest_images
-from fewshot.evaluation.result import EvalResult
-from fewshot.files import write_text
+from fewshot.episodes.result import EvalResult
+from fewshot.persistence.files import write_text
 from fewshot.training.step import Augment
 
 SPLITS = ("train", "val", "test")

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot import Embedder, EpisodeSampler, LabeledImages, PrototypicalLearner, evaluate
-from fewshot.files import write_text
-from fewshot.manifest import manifest
+from fewshot.persistence.files import write_text
+from fewshot.persistence.provenance import manifest
 
 SHOTS = (1, 5)
 TEMPERATURES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)

@@ -27,8 +27,8 @@ from PIL import Image
 from protocol import facts, write
 
 from fewshot import FewShotImageClassifier, LabeledImages, export
-from fewshot.artifact import size_of
 from fewshot.errors import ArtifactError
+from fewshot.persistence.artifact import size_of
 from fewshot.runtime import load
 
 WAY, SHOTS = 5, 5
@@ -51,7 +51,7 @@ for i in range(int(sys.argv[3]) + 1):
     begin = time.perf_counter()
     model.predict(few[:1])
     answered = time.perf_counter()
-    model.learn(few, [f"new {i}"] * 5)
+    model.partial_fit(few, [f"new {i}"] * 5)
     if i:
         took["answer"].append(answered - begin)
         took["learn"].append(time.perf_counter() - answered)

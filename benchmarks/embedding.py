@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from fewshot import Embedder, PrototypicalLearner, create_backbone
 from fewshot.data.preprocess import Preprocessing
-from fewshot.files import write_text
-from fewshot.manifest import manifest
-from fewshot.weights import save_weights
+from fewshot.embedding.weights import save_weights
+from fewshot.persistence.files import write_text
+from fewshot.persistence.provenance import manifest
 
 #: What the bare loop may choose from.
 BATCHES = (2, 4, 8, 16, 64)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from protocol import facts
 
 from fewshot import PrototypeIndex, PrototypicalClassifier
-from fewshot.files import write_text
+from fewshot.persistence.files import write_text
 
 D, MANIFOLD, SHOTS = 512, 32, 5
 #: Times are medians over so many classes before each of these numbers is reached.

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from protocol import facts
 
 from fewshot import PrototypeIndex
-from fewshot.files import write_text
+from fewshot.persistence.files import write_text
 
 D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
@@ -57,7 +57,7 @@ def build(name: str, keys: NDArray[np.float32]) -> tuple[Search, Any]:
     """Return what searches, and the index itself."""
     if name == "PrototypeIndex":
         index = PrototypeIndex().add(keys)
-        index.report()
+        index.build()
         return lambda x, k: index.search(x, k)[0], index
     if name == "numpy":
         squares = np.einsum("ij,ij->i", keys, keys)
@@ -113,7 +113,7 @@ def work(name: str, n: int, seed: int, threads: int) -> dict[str, Any]:
     }
     row |= recalls(search, keys, queries[: 256 if n <= PEERS_LIMIT else 64])
     if index is not None:
-        row |= {"chosen": vars(index.report()), **changes(index, seed)}
+        row |= {"chosen": vars(index.build()), **changes(index, seed)}
         row["beside the bare product"] = beside_product(index, keys, queries)
     return row
 
@@ -185,7 +185,7 @@ def beside_product(index: PrototypeIndex, keys: NDArray[np.float32], queries: ND
     """Return the speed of exact batch search, k=1, as part of that of the matrix product alone: the median of turns."""
     if len(keys) > PEERS_LIMIT:
         return None
-    index.merge()
+    index.compact()
     x, y = torch.from_numpy(queries), torch.from_numpy(keys).T.contiguous()
     ratios: list[float] = []
     began = time.perf_counter()

@@ -28,8 +28,8 @@ from protocol import facts, write
 from torch.utils.data import DataLoader, Sampler
 
 from fewshot import EpisodeSampler, Learner, evaluate, list_learners
-from fewshot.evaluation.evaluate import BATCH_ELEMENTS
-from fewshot.registry import learner_class
+from fewshot.episodes.evaluate import BATCH_ELEMENTS
+from fewshot.learners.registry import learner_class
 
 D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
 N_WAY, N_SHOT, N_QUERY = 5, 1, 15

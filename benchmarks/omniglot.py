@@ -28,7 +28,7 @@ from fewshot import (
     embed,
 )
 from fewshot.data.digest import digest_images
-from fewshot.files import write_text
+from fewshot.persistence.files import write_text
 
 #: (way, shot) and, for each method, accuracies in % from Vinyals et al. 2016 (table 1) and Snell et al. 2017 (table 1).
 CELLS: Cells = ((5, 1), (5, 5), (20, 1), (20, 5))

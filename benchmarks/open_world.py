@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from protocol import facts, write
 
 from fewshot import Embedder, LabeledImages, PrototypicalLearner
-from fewshot.calibration.choice import Calibration, area_under_roc, expected_calibration_error, reliability
-from fewshot.calibration.episodes import score_episodes
-from fewshot.episodes.stream import SPLIT, episode_rng
-from fewshot.model.defaults import TEMPERATURE
+from fewshot.classifiers.calibration import Calibration, area_under_roc, expected_calibration_error, reliability
+from fewshot.classifiers.scored_queries import score_episodes
+from fewshot.images.defaults import TEMPERATURE
+from fewshot.utils.streams import SPLIT, episode_rng
 
 BACKBONE = "tf_efficientnet_lite0"
 FALSE_ACCEPTS = 0.05

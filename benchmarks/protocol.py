@@ -14,9 +14,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot import EpisodeSampler, Learner, evaluate
-from fewshot.evaluation.result import EvalResult
-from fewshot.files import write_text
-from fewshot.manifest import manifest
+from fewshot.episodes.result import EvalResult
+from fewshot.persistence.files import write_text
+from fewshot.persistence.provenance import manifest
 
 #: 15 queries a class, over 1000 episodes that are the same for every network.
 N_QUERY, N_EPISODES, SEED = 15, 1000, 0

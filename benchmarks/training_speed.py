@@ -32,9 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot import LabeledImages, MetaTrainer, TrainConfig, create_backbone
 from fewshot.embedding.network import to_input
-from fewshot.files import write_text
-from fewshot.heap import keeping_memory
-from fewshot.manifest import manifest
+from fewshot.persistence.files import write_text
+from fewshot.persistence.provenance import manifest
+from fewshot.utils.heap import keeping_memory
 
 N_WAY, N_SHOT, N_QUERY, SIDE = 60, 1, 5, 28
 N_IMAGES = N_SHOT + N_QUERY

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
 from fewshot.data.preparation import arguments, finish, run, told
-from fewshot.data.splits import check_count, read_splits
-from fewshot.files import digest
+from fewshot.data.splits import check_total, read_splits
+from fewshot.persistence.files import digest
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 SHA256 = "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
@@ -42,11 +42,11 @@ def prepare(
 ) -> None:
     """Read the records, check that all are there, and write those of the split's classes."""
     names, records, paths = _records(archive)
-    check_count("classes", len(names), n_classes)
+    check_total("classes", len(names), n_classes)
     if records[:, 1].max(initial=0) >= n_classes:
         raise ValueError(f"{archive} has a record of class {records[:, 1].max()}; expected 0..{n_classes - 1}")
     for name, count in zip(names, np.bincount(records[:, 1], minlength=n_classes), strict=True):
-        check_count(f"images of {name}", int(count), n_images)
+        check_total(f"images of {name}", int(count), n_images)
     labels = np.array(names)[records[:, 1]]
     say(f"{len(names)} classes of {n_images} images in the archive")
     split_of = {name: split for split, classes in splits.items() for name in classes}

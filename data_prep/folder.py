@@ -18,11 +18,11 @@ from fewshot.cli.terminal import say
 from fewshot.data.duplicates import describe_duplicates, find_duplicates
 from fewshot.data.images import LabeledImages
 from fewshot.data.preparation import run
-from fewshot.episodes.stream import SPLIT, episode_rng
-from fewshot.files import digest, replacing
-from fewshot.progress import progress_bar
-from fewshot.suffixes import check_suffix
-from fewshot.text import as_unicode
+from fewshot.persistence.files import digest, replacing
+from fewshot.persistence.suffixes import check_suffix
+from fewshot.utils.progress import progress_bar
+from fewshot.utils.streams import SPLIT, episode_rng
+from fewshot.utils.text import as_unicode
 
 
 def prepare(

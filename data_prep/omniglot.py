@@ -21,10 +21,10 @@ from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
 from fewshot.data.decode import decode
 from fewshot.data.preparation import arguments, finish, run, told
-from fewshot.data.splits import check_count, read_splits
+from fewshot.data.splits import check_total, read_splits
 from fewshot.errors import ImageDecodeError
-from fewshot.files import digest
-from fewshot.progress import progress_bar
+from fewshot.persistence.files import digest
+from fewshot.utils.progress import progress_bar
 
 BASE = "https://github.com/brendenlake/omniglot/raw/master/python/"
 ARCHIVES = {
@@ -55,11 +55,11 @@ def prepare(
     """Read the drawings, check that all are there, turn them, and write them by split."""
     drawings = dict(_drawings(archives))
     characters = {name.rpartition("/")[0] for name in drawings}
-    check_count("characters", len(characters), expected["characters"])
-    check_count("drawings", len(drawings), expected["drawings"])
+    check_total("characters", len(characters), expected["characters"])
+    check_total("drawings", len(drawings), expected["drawings"])
     say(f"{len(characters)} classes and {len(drawings)} images in the archives")
     for split, classes in splits.items():
-        check_count(f"classes in {split}", len(classes), expected[split])
+        check_total(f"classes in {split}", len(classes), expected[split])
     if unknown := {c for classes in splits.values() for c in classes if c.rpartition("/")[0] not in characters}:
         raise ValueError(f"the splits name {min(unknown)!r}, which is not in the archives; give the splits of Omniglot")
     split_of = {name: split for split, classes in splits.items() for name in classes}

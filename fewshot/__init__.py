@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from fewshot._version import __version__
 
 if TYPE_CHECKING:  # twice each name: type checkers then take it as public
-    from fewshot.annotation.annotate import annotate as annotate
-    from fewshot.annotation.retrieve import retrieve as retrieve
-    from fewshot.annotation.table import export_store as export_store
-    from fewshot.annotation.table import import_records as import_records
-    from fewshot.backbones import create_backbone as create_backbone
     from fewshot.benchmark.grid import Grid as Grid
     from fewshot.benchmark.run import run_benchmark as run_benchmark
-    from fewshot.classifier import FewShotClassifier as FewShotClassifier
-    from fewshot.classifier import TransductiveClassifier as TransductiveClassifier
+    from fewshot.classifiers.few_shot import FewShotClassifier as FewShotClassifier
+    from fewshot.classifiers.methods import KeyValueCacheClassifier as KeyValueCacheClassifier
+    from fewshot.classifiers.methods import KNearestClassifier as KNearestClassifier
+    from fewshot.classifiers.methods import LifelongClassifier as LifelongClassifier
+    from fewshot.classifiers.methods import MahalanobisClassifier as MahalanobisClassifier
+    from fewshot.classifiers.methods import MatchingClassifier as MatchingClassifier
+    from fewshot.classifiers.methods import MultiPrototypicalClassifier as MultiPrototypicalClassifier
+    from fewshot.classifiers.methods import PrototypicalClassifier as PrototypicalClassifier
+    from fewshot.classifiers.methods import RidgeFewShotClassifier as RidgeFewShotClassifier
+    from fewshot.classifiers.methods import SimpleShotClassifier as SimpleShotClassifier
+    from fewshot.classifiers.transductive import TransductiveClassifier as TransductiveClassifier
     from fewshot.data.digits import digits as digits
     from fewshot.data.distort import Distortion as Distortion
     from fewshot.data.glyphs import glyphs as glyphs
@@ -28,61 +32,58 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.data.photo import Chain as Chain
     from fewshot.data.photo import Light as Light
     from fewshot.data.photo import Mirror as Mirror
+    from fewshot.embedding.backbones import create_backbone as create_backbone
     from fewshot.embedding.embedder import Embedder as Embedder
     from fewshot.embedding.network import embed as embed
     from fewshot.embedding.own import OwnEmbedder as OwnEmbedder
+    from fewshot.embedding.weights import load_learner as load_learner
+    from fewshot.embedding.weights import load_weights as load_weights
     from fewshot.episodes.balanced import EpisodeSampler as EpisodeSampler
     from fewshot.episodes.episode import Episode as Episode
+    from fewshot.episodes.evaluate import evaluate as evaluate
     from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
+    from fewshot.episodes.result import EvalResult as EvalResult
     from fewshot.episodes.varied import VariedEpisodeSampler as VariedEpisodeSampler
-    from fewshot.estimator_checks import check_image_estimator as check_image_estimator
-    from fewshot.evaluation.evaluate import evaluate as evaluate
-    from fewshot.evaluation.result import EvalResult as EvalResult
-    from fewshot.exporting.folder import export as export
-    from fewshot.index import PrototypeIndex as PrototypeIndex
+    from fewshot.images.estimator_checks import check_image_estimator as check_image_estimator
+    from fewshot.images.exporting.folder import export as export
+    from fewshot.images.image_classifier import FewShotImageClassifier as FewShotImageClassifier
+    from fewshot.images.model import FewShotModel as FewShotModel
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
     from fewshot.learners.feat import FEATLearner as FEATLearner
     from fewshot.learners.full_context import FullContextLearner as FullContextLearner
-    from fewshot.learners.k_nearest import KNearestClassifier as KNearestClassifier
     from fewshot.learners.k_nearest import KNearestLearner as KNearestLearner
-    from fewshot.learners.key_value_cache import KeyValueCacheClassifier as KeyValueCacheClassifier
     from fewshot.learners.key_value_cache import KeyValueCacheLearner as KeyValueCacheLearner
     from fewshot.learners.laplacian_shot import LaplacianShotLearner as LaplacianShotLearner
-    from fewshot.learners.lifelong import LifelongClassifier as LifelongClassifier
     from fewshot.learners.lifelong import LifelongLearner as LifelongLearner
-    from fewshot.learners.mahalanobis import MahalanobisClassifier as MahalanobisClassifier
     from fewshot.learners.mahalanobis import MahalanobisLearner as MahalanobisLearner
-    from fewshot.learners.matching import MatchingClassifier as MatchingClassifier
     from fewshot.learners.matching import MatchingLearner as MatchingLearner
-    from fewshot.learners.multi_prototypical import MultiPrototypicalClassifier as MultiPrototypicalClassifier
+    from fewshot.learners.memory import Memory as Memory
     from fewshot.learners.multi_prototypical import MultiPrototypicalLearner as MultiPrototypicalLearner
-    from fewshot.learners.prototypical import PrototypicalClassifier as PrototypicalClassifier
     from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
     from fewshot.learners.pt_map import PTMAPLearner as PTMAPLearner
+    from fewshot.learners.registry import list_learners as list_learners
+    from fewshot.learners.registry import register_learner as register_learner
     from fewshot.learners.relation import RelationLearner as RelationLearner
-    from fewshot.learners.ridge import RidgeFewShotClassifier as RidgeFewShotClassifier
     from fewshot.learners.ridge import RidgeLearner as RidgeLearner
-    from fewshot.learners.simpleshot import SimpleShotClassifier as SimpleShotClassifier
+    from fewshot.learners.rows import sum_by_class as sum_by_class
     from fewshot.learners.simpleshot import SimpleShotLearner as SimpleShotLearner
     from fewshot.learners.soft_k_means import SoftKMeansLearner as SoftKMeansLearner
-    from fewshot.memory import Memory as Memory
-    from fewshot.model.image_classifier import FewShotImageClassifier as FewShotImageClassifier
-    from fewshot.registry import list_learners as list_learners
-    from fewshot.registry import register_learner as register_learner
-    from fewshot.rows import sum_by_class as sum_by_class
-    from fewshot.similarity import pairwise_similarity as pairwise_similarity
-    from fewshot.statistics import Statistics as Statistics
-    from fewshot.stores.base import Store as Store
-    from fewshot.stores.faiss import FaissStore as FaissStore
-    from fewshot.stores.memory import StoredMemory as StoredMemory
-    from fewshot.stores.pgvector import PgVectorStore as PgVectorStore
-    from fewshot.stores.qdrant import QdrantStore as QdrantStore
-    from fewshot.stores.records import Record as Record
+    from fewshot.learners.statistics import Statistics as Statistics
+    from fewshot.retrieval.annotate import annotate as annotate
+    from fewshot.retrieval.retrieve import retrieve as retrieve
+    from fewshot.retrieval.stores.base import Store as Store
+    from fewshot.retrieval.stores.faiss import FaissStore as FaissStore
+    from fewshot.retrieval.stores.memory import StoredMemory as StoredMemory
+    from fewshot.retrieval.stores.pgvector import PgVectorStore as PgVectorStore
+    from fewshot.retrieval.stores.qdrant import QdrantStore as QdrantStore
+    from fewshot.retrieval.stores.records import Record as Record
+    from fewshot.retrieval.table import export_store as export_store
+    from fewshot.retrieval.table import import_records as import_records
+    from fewshot.search.index import PrototypeIndex as PrototypeIndex
+    from fewshot.search.similarity import pairwise_similarity as pairwise_similarity
     from fewshot.training.config import TrainConfig as TrainConfig
     from fewshot.training.trainer import MetaTrainer as MetaTrainer
-    from fewshot.weights import load_learner as load_learner
-    from fewshot.weights import load_weights as load_weights
 
 
 _HOME = {
@@ -92,72 +93,73 @@ _HOME = {
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced",
-    "EvalResult": "evaluation.result",
+    "EvalResult": "episodes.result",
     "FEATLearner": "learners.feat",
-    "FaissStore": "stores.faiss",
-    "FewShotClassifier": "classifier",
-    "FewShotImageClassifier": "model.image_classifier",
+    "FaissStore": "retrieval.stores.faiss",
+    "FewShotClassifier": "classifiers.few_shot",
+    "FewShotImageClassifier": "images.image_classifier",
+    "FewShotModel": "images.model",
     "FullContextLearner": "learners.full_context",
     "Grid": "benchmark.grid",
     "GroupedEpisodeSampler": "episodes.grouped",
-    "KNearestClassifier": "learners.k_nearest",
+    "KNearestClassifier": "classifiers.methods",
     "KNearestLearner": "learners.k_nearest",
-    "KeyValueCacheClassifier": "learners.key_value_cache",
+    "KeyValueCacheClassifier": "classifiers.methods",
     "KeyValueCacheLearner": "learners.key_value_cache",
     "LabeledImages": "data.images",
     "LaplacianShotLearner": "learners.laplacian_shot",
     "Learner": "learners.base",
-    "LifelongClassifier": "learners.lifelong",
+    "LifelongClassifier": "classifiers.methods",
     "LifelongLearner": "learners.lifelong",
     "Light": "data.photo",
-    "MahalanobisClassifier": "learners.mahalanobis",
+    "MahalanobisClassifier": "classifiers.methods",
     "MahalanobisLearner": "learners.mahalanobis",
-    "MatchingClassifier": "learners.matching",
+    "MatchingClassifier": "classifiers.methods",
     "MatchingLearner": "learners.matching",
-    "Memory": "memory",
+    "Memory": "learners.memory",
     "MetaTrainer": "training.trainer",
     "Mirror": "data.photo",
-    "MultiPrototypicalClassifier": "learners.multi_prototypical",
+    "MultiPrototypicalClassifier": "classifiers.methods",
     "MultiPrototypicalLearner": "learners.multi_prototypical",
     "OwnEmbedder": "embedding.own",
     "PTMAPLearner": "learners.pt_map",
-    "PgVectorStore": "stores.pgvector",
-    "PrototypeIndex": "index",
-    "PrototypicalClassifier": "learners.prototypical",
+    "PgVectorStore": "retrieval.stores.pgvector",
+    "PrototypeIndex": "search.index",
+    "PrototypicalClassifier": "classifiers.methods",
     "PrototypicalLearner": "learners.prototypical",
-    "QdrantStore": "stores.qdrant",
-    "Record": "stores.records",
+    "QdrantStore": "retrieval.stores.qdrant",
+    "Record": "retrieval.stores.records",
     "RelationLearner": "learners.relation",
-    "RidgeFewShotClassifier": "learners.ridge",
+    "RidgeFewShotClassifier": "classifiers.methods",
     "RidgeLearner": "learners.ridge",
-    "SimpleShotClassifier": "learners.simpleshot",
+    "SimpleShotClassifier": "classifiers.methods",
     "SimpleShotLearner": "learners.simpleshot",
     "SoftKMeansLearner": "learners.soft_k_means",
-    "Statistics": "statistics",
-    "Store": "stores.base",
-    "StoredMemory": "stores.memory",
+    "Statistics": "learners.statistics",
+    "Store": "retrieval.stores.base",
+    "StoredMemory": "retrieval.stores.memory",
     "TrainConfig": "training.config",
-    "TransductiveClassifier": "classifier",
+    "TransductiveClassifier": "classifiers.transductive",
     "VariedEpisodeSampler": "episodes.varied",
-    "annotate": "annotation.annotate",
-    "check_image_estimator": "estimator_checks",
-    "create_backbone": "backbones",
+    "annotate": "retrieval.annotate",
+    "check_image_estimator": "images.estimator_checks",
+    "create_backbone": "embedding.backbones",
     "digits": "data.digits",
     "embed": "embedding.network",
-    "evaluate": "evaluation.evaluate",
-    "export": "exporting.folder",
-    "export_store": "annotation.table",
+    "evaluate": "episodes.evaluate",
+    "export": "images.exporting.folder",
+    "export_store": "retrieval.table",
     "glyphs": "data.glyphs",
-    "import_records": "annotation.table",
-    "list_learners": "registry",
-    "load_learner": "weights",
-    "load_weights": "weights",
+    "import_records": "retrieval.table",
+    "list_learners": "learners.registry",
+    "load_learner": "embedding.weights",
+    "load_weights": "embedding.weights",
     "mix": "data.mixture",
-    "pairwise_similarity": "similarity",
-    "register_learner": "registry",
-    "retrieve": "annotation.retrieve",
+    "pairwise_similarity": "search.similarity",
+    "register_learner": "learners.registry",
+    "retrieve": "retrieval.retrieve",
     "run_benchmark": "benchmark.run",
-    "sum_by_class": "rows",
+    "sum_by_class": "learners.rows",
 }
 
 __all__ = ["__version__", *_HOME]

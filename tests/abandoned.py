@@ -6,7 +6,7 @@ from pathlib import Path
 
 CODE = """
 import os, signal, sys
-from fewshot.files import partial_beside
+from fewshot.persistence.files import partial_beside
 with partial_beside(sys.argv[1]) as partial:
     partial.write_bytes(b"half")
     print(partial, flush=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fewshot import similarity
+from fewshot.search import similarity
 
 
 def sum_in_other_orders(monkeypatch):

@@ -1,4 +1,4 @@
-"""The floors: a module imports only from lower floors. CONTRIBUTING.md draws them."""
+"""The house: folder = floor, no circles, short files. CONTRIBUTING.md draws it."""
 
 import ast
 import io
@@ -6,59 +6,26 @@ import re
 import subprocess
 import sys
 import tokenize
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fewshot"
+#: From the lowest floor to the highest: a room imports only from lower floors.
 FLOORS = [
-    {"_version", "conversion", "errors", "estimator_checks", "locks", "parameters"},
-    {
-        "budget",
-        "content",
-        "episodes",
-        "files",
-        "heap",
-        "isolation",
-        "labels",
-        "manifest",
-        "pickling",
-        "progress",
-        "randomness",
-        "ranking",
-        "rows",
-        "twins",
-        "sealed",
-        "suffixes",
-        "text",
-        "unknown",
-        "vectors",
-        "waiting",
-        "writers",
-    },
-    {
-        "approximate",
-        "artifact",
-        "backbones",
-        "checks",
-        "data",
-        "distributed",
-        "memory",
-        "registry",
-        "report",
-        "similarity",
-        "statistics",
-        "stored",
-        "support",
-    },
-    {"editing", "executors", "learners.base", "replacement", "runtime", "snapshot", "transduction"},
-    {"calibration", "embedding", "fitted", "segments"},
-    {"estimator", "index"},
-    {"classifier", "learners", "weights"},
-    {"evaluation", "model", "stores"},
-    {"annotation", "exporting", "gallery", "training"},
-    {"benchmark", "demo", "integrations"},
-    {"", "cli"},
+    {"errors", "_version"},
+    {"utils"},
+    {"persistence"},
+    {"data", "report", "search"},
+    {"learners", "runtime"},
+    {"embedding"},
+    {"episodes"},
+    {"classifiers", "training"},
+    {"images"},
+    {"benchmark", "retrieval"},
+    {"integrations"},
+    {"cli"},
     {"__main__"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -68,33 +35,52 @@ def name_of(path):
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
+NAMES = {name_of(path) for path in MODULES} - {""}
+
+
 def floor_of(name):
-    for number, floor in enumerate(FLOORS):
-        if name in floor:
-            return number
-    return floor_of(name.rpartition(".")[0])
+    return next(number for number, floor in enumerate(FLOORS) if name.partition(".")[0] in floor)
 
 
 def imports(path):
-    """Modules of the package that are imported when `path` is, not those inside functions or for types only."""
-    waiting = list(ast.parse(path.read_text(encoding="utf-8")).body)
-    while waiting:
-        node = waiting.pop()
-        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        if typing_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+    """Modules of the package that `path` imports: at its top, inside functions and for types."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module, names = node.module or "", [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [name if name.removeprefix("fewshot.") in NAMES else module for name in names]
+        else:
             continue
-        waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        yield from (name.removeprefix("fewshot").lstrip(".") for name in names if name.split(".")[0] == "fewshot")
+        yield from {name.removeprefix("fewshot.") for name in found if name.startswith("fewshot.")}
+
+
+def test_every_room_has_a_floor_and_no_file_stands_beside_the_rooms():
+    there = {entry.stem for entry in PACKAGE.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").exists()}
+    assert there - {"__init__"} == set().union(*FLOORS)
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__", "_version", "errors"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p != PACKAGE / "__init__.py"], ids=name_of)
+def test_a_module_imports_only_from_its_own_room_and_lower_floors(path):
+    name = name_of(path)
+    for target in imports(path):
+        same_room = name.partition(".")[0] == target.partition(".")[0]
+        assert same_room or floor_of(target) < floor_of(name), f"{name} imports {target}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Also not inside functions or for types: `prepare` raises CycleError, which names them."""
+    TopologicalSorter({name_of(path): set(imports(path)) - {name_of(path)} for path in MODULES}).prepare()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_imports_only_from_lower_floors(path):
-    name = name_of(path)
-    for target in imports(path):
-        same_room = name.split(".")[0] == target.split(".")[0] and "learners" not in name
-        assert same_room or floor_of(target) < floor_of(name), f"{name} imports {target}"
+def test_no_class_declares_what_another_class_must_have(path):
+    """A mixin that declares its host is a class cut in two."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            tests = [ast.unparse(child.test) for child in node.body if isinstance(child, ast.If)]
+            assert "TYPE_CHECKING" not in tests, f"{node.name} in line {node.lineno}"
 
 
 def code_lines(text):
@@ -131,7 +117,8 @@ def test_each_module_has_a_test_file():
     for path in MODULES:
         name = name_of(path)
         if path.name != "__init__.py" and name not in run_by_others:
-            assert {name.replace(".", "_"), name.split(".")[0]} & tests, f"{name} has no test file"
+            names = [part.replace(".", "_") for part in (name, name.rpartition(".")[0], name.partition(".")[0])]
+            assert tests & set(names), f"{name} has no test file"
 
 
 def seconds(code):

@@ -13,21 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from fewshot import (
-    Grid,
-    PrototypicalLearner,
-    digits,
-    evaluate,
-    list_learners,
-    register_learner,
-    registry,
-    run_benchmark,
-)
+from fewshot import Grid, PrototypicalLearner, digits, evaluate, list_learners, register_learner, run_benchmark
 from fewshot.benchmark import embeddings, run
 from fewshot.benchmark.reference import LinearProbe
 from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
-from fewshot.registry import learner_class
+from fewshot.learners import registry
+from fewshot.learners.registry import learner_class
 from tests.abandoned import leave_partial
 from tests.test_benchmark_sources import prepared
 

@@ -44,13 +44,13 @@ def test_what_stands_in_a_grid_twice_is_embedded_once(tmp_path, data):
 
 def test_a_network_is_loaded_once_however_many_parts_it_embeds(tmp_path, data, monkeypatch):
     monkeypatch.setattr(embeddings, "PART", 7)
-    make, made = tasks.make_embedder, []
+    make, made = tasks.backbone_embedder, []
 
     def counted(*arguments):
         made.append(arguments)
         return make(*arguments)
 
-    monkeypatch.setattr(tasks, "make_embedder", counted)
+    monkeypatch.setattr(tasks, "backbone_embedder", counted)
     tasks._loaded.clear()
     bench(tmp_path / "out", datasets=[{"source": data}], backbones=[CONV4])
     assert len(made) <= 3  # to check it, for its key, and once for six parts

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from fewshot import PrototypicalLearner
-from fewshot.benchmark.grid import Backbone, Method
+from fewshot.benchmark.grid import Backbone, LearnerSpec
 from fewshot.benchmark.methods import code_of, describe_method, make_learner, script_of
 
 PIXELS = Backbone("pixels")
@@ -51,20 +51,25 @@ def test_of_a_notebook_nothing_is_taken_for_what_it_was():
 
 
 def test_only_a_learner_of_the_script_that_runs_goes_with_its_units(monkeypatch):
-    assert script_of(Method("prototypical")) is script_of(Method("own")) is script_of(Method("linear-probe")) is None
+    assert (
+        script_of(LearnerSpec("prototypical"))
+        is script_of(LearnerSpec("own"))
+        is script_of(LearnerSpec("linear-probe"))
+        is None
+    )
     monkeypatch.setattr(PrototypicalLearner, "__module__", "__main__")
-    assert script_of(Method("prototypical")) is PrototypicalLearner
+    assert script_of(LearnerSpec("prototypical")) is PrototypicalLearner
 
 
 def test_what_must_be_trained_first_is_refused_also_with_weights_of_some_size():
     for params in ({}, {"d": 784}):
         with pytest.raises(ValueError, match=r"'feat.*must be trained first; take 'own'"):
-            make_learner(Method("feat", params=params), PIXELS, None)
+            make_learner(LearnerSpec("feat", params=params), PIXELS, None)
 
 
 def test_a_description_has_every_parameter():
-    found = describe_method(Method("matching", params={"temperature": 0.5}), PIXELS)
+    found = describe_method(LearnerSpec("matching", params={"temperature": 0.5}), PIXELS)
     assert found["params"]["temperature"] == 0.5
     assert {"metric", "learn_temperature"} <= found["params"].keys()
     with pytest.raises(ValueError, match="'strength'"):
-        describe_method(Method("linear-probe", params={"strength": 2}), PIXELS)
+        describe_method(LearnerSpec("linear-probe", params={"strength": 2}), PIXELS)

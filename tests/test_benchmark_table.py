@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from fewshot.benchmark.grid import Backbone, Method
+from fewshot.benchmark.grid import Backbone, LearnerSpec
 from fewshot.benchmark.table import Row, list_failures, mean_ranks, pooled, tidy, to_markdown
 from fewshot.benchmark.tasks import Unit
-from fewshot.evaluation.result import mean_and_ci95
+from fewshot.episodes.result import mean_and_ci95
 
 RNG = np.random.default_rng(0)
 
 
 def row(learner, accuracies=None, dataset="data", shot=1, seed=0, backbone="pixels", error=""):
-    unit = Unit(dataset, Backbone(backbone), Method(learner), "key", 5, shot, seed, 15, 4)
+    unit = Unit(dataset, Backbone(backbone), LearnerSpec(learner), "key", 5, shot, seed, 15, 4)
     found = {"accuracies": accuracies, "transductive": learner == "pt-map", "ms_per_episode": 2.0} if not error else {}
     return Row(unit, found, error, backbone != "pixels")
 

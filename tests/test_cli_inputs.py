@@ -161,7 +161,7 @@ def test_pixels_without_the_images_that_cannot_be_read(damaged, tmp_path):
         warnings.simplefilter("error")
         np.testing.assert_array_equal(read.images, data.select(np.delete(np.arange(8), 5)).decoded(8).images)
     with pytest.raises(ValueError, match="on_error"):
-        data.decoded(8, on_error="nan")
+        data.decoded(8, on_error="unknown")
     for path in data.images:
         with open(path, "wb"):
             pass

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from fewshot import Embedder, FewShotImageClassifier
-from fewshot.artifact import version_of
 from fewshot.cli import main
+from fewshot.persistence.artifact import version_of
 from tests.photographs import photos, write_photos
 
 QUICK = ("--backbone", "conv4", "--weights", "random", "--size", "32", "--quiet")

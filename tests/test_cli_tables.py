@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.cli.tables import as_csv, as_json, as_table, give, is_piped
-from fewshot.text import printable
+from fewshot.utils.text import printable
 
 ROWS = st.lists(
     st.fixed_dictionaries({"label": st.text(), "count": st.integers(), "share": st.floats(0, 1)}), min_size=1

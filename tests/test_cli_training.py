@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fewshot import PrototypicalLearner, load_learner, registry
+from fewshot import PrototypicalLearner, load_learner
 from fewshot.cli import main
 from fewshot.cli.options import make_parser
 from fewshot.cli.training import read_config
 from fewshot.data.packed import write_packed
+from fewshot.learners import registry
 from tests.training_data import TRAIN, VAL
 
 FEW = ("--episodes", "6", "--way", "5", "--query", "3", "--val-way", "4", "--set", "val_n_query=3", "--quiet")

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fewshot import FewShotImageClassifier, MetaTrainer, PrototypeIndex, digits, export, writers
+from fewshot import FewShotImageClassifier, MetaTrainer, PrototypeIndex, digits, export
 from fewshot.cli import main
 from fewshot.errors import ArtifactError, InUseError
+from fewshot.persistence import writers
 from fewshot.runtime import load
 from tests.photographs import quick_embedder, write_photos
 from tests.together import held
@@ -147,7 +148,7 @@ def device(root, folder, n):
     images = digits().images[:1]
 
     def change(i):
-        return until_saved(load, lambda found: found.learn(images, [100 + i]), folder)
+        return until_saved(load, lambda found: found.partial_fit(images, [100 + i]), folder)
 
     if not (root / "device").exists():
         data, model = digits(), FewShotImageClassifier(quick_embedder(), progress=False)
@@ -203,7 +204,7 @@ def test_a_command_works_on_what_another_has_made_of_the_folder(made, tmp_path, 
 
 def meanwhile(other):
     """Return `writing` that first lets another command do its work, once."""
-    from fewshot.artifact import writing
+    from fewshot.persistence.artifact import writing
 
     done = []
 
@@ -247,7 +248,7 @@ def test_who_waits_too_long_is_told_so_and_nothing_is_lost(made, tmp_path, monke
 
 
 def test_runs_that_take_long_are_refused_while_another_has_the_folder(made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("fewshot.annotation.work.BRIEF", 0.1)
+    monkeypatch.setattr("fewshot.retrieval.work.BRIEF", 0.1)
     monkeypatch.setattr("fewshot.benchmark.run.BRIEF", 0.1)
     monkeypatch.setattr("fewshot.training.place.BRIEF", 0.1)
     out, shards = tmp_path / "all.parquet", tmp_path / "all.parquet.shards"

@@ -15,8 +15,8 @@ from fewshot import (
     pairwise_similarity,
     register_learner,
 )
-from fewshot.randomness import seeded
-from fewshot.registry import learner_class
+from fewshot.learners.registry import learner_class
+from fewshot.utils.randomness import seeded
 
 
 @register_learner("outsider")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot.data.arrays import check_images, check_labels, check_rows
+from fewshot.data.arrays import check_image_labels, check_images, check_rows
 
 
 @pytest.mark.parametrize("given", [["a.png", Path("b/c.png")], ("a.png", "b/c.png"), np.array(["a.png", "b/c.png"])])
@@ -65,12 +65,12 @@ def test_what_is_no_list_of_images_is_told_in_a_sentence(given, error, match):
 def test_a_missing_label_of_any_type_is_named(missing):
     labels = np.array(missing, dtype=object) if isinstance(missing, list) else missing
     with pytest.raises(ValueError, match=r"contains (None|NaN|NaT) at index [01]; give every row a label"):
-        check_labels(labels, 2)
+        check_image_labels(labels, 2)
 
 
 def test_large_whole_numbers_stay_what_they_are():
     labels = np.array([2**53, 2**53 + 1])
-    assert check_labels(labels, 2) is labels
+    assert check_image_labels(labels, 2) is labels
 
 
 @pytest.mark.parametrize(("rows", "expected"), [([], []), ([-1, 0], [-1, 0]), (np.array([2], np.uint8), [2])])

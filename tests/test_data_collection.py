@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy import sparse
 
-from fewshot.data.collection import as_items, as_rows
+from fewshot.data.collection import as_rows, as_sequence
 
 PATHS = ["a.png", "b.png"]
 FRAME = pd.DataFrame({"path": PATHS, "label": [0, 1]})
@@ -31,7 +31,7 @@ FRAME = pd.DataFrame({"path": PATHS, "label": [0, 1]})
         pd.array(PATHS, "string"),
     ],
 )
-@pytest.mark.parametrize("take", [as_items, as_rows])
+@pytest.mark.parametrize("take", [as_sequence, as_rows])
 def test_paths_are_taken_in_whatever_they_come(given, take):
     if take is as_rows and getattr(given, "ndim", 1) == 2 and isinstance(given, np.ndarray):
         pytest.skip("for other things than images an array of arrays is rows")
@@ -41,10 +41,10 @@ def test_paths_are_taken_in_whatever_they_come(given, take):
 
 def test_those_of_arrow_and_polars_are_taken():
     pyarrow = pytest.importorskip("pyarrow")
-    assert as_items(pyarrow.array(PATHS)) == PATHS
-    assert as_items(pyarrow.chunked_array([PATHS])) == PATHS
+    assert as_sequence(pyarrow.array(PATHS)) == PATHS
+    assert as_sequence(pyarrow.chunked_array([PATHS])) == PATHS
     polars = pytest.importorskip("polars")
-    assert list(as_items(polars.DataFrame({"path": PATHS}))) == PATHS
+    assert list(as_sequence(polars.DataFrame({"path": PATHS}))) == PATHS
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_those_of_arrow_and_polars_are_taken():
 )
 def test_one_image_and_what_has_no_length_are_told_with_the_cure(given, message):
     with pytest.raises(TypeError, match=message):
-        as_items(given)
+        as_sequence(given)
 
 
 def test_a_plural_name_has_its_verb():
     with pytest.raises(TypeError, match="^images are one image"):
-        as_items("a.png", "images")
+        as_sequence("a.png", "images")
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 1), (4, 5, 3), (4, 3, 5, 5)])

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fewshot import LabeledImages
 from fewshot.data.packed import write_packed
-from fewshot.data.splits import check_count, list_splits, read_splits
+from fewshot.data.splits import check_total, list_splits, read_splits
 
 SPLITS = {"train": ["wolf", "red fox"], "val": ["001"], "test": ["NA"]}
 
@@ -46,9 +46,9 @@ def test_what_is_not_there_is_told(tmp_path):
 
 
 def test_counts_are_held_against_the_published_ones():
-    check_count("classes", 3, 3)
+    check_total("classes", 3, 3)
     with pytest.raises(ValueError, match="found 2 classes, expected 3; the archive is not the published one"):
-        check_count("classes", 2, 3)
+        check_total("classes", 2, 3)
 
 
 def test_the_splits_of_every_form_of_data_are_listed(tmp_path):

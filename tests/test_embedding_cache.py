@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_told_at_its_place_and_the_others_are_kept(tmp_pa
         embedder.transform(items)
     before = sum(seen)
     with pytest.warns(UserWarning, match="2 of 4 images could not be read"):
-        embedded = embedder.set_params(on_error="nan").embed(items)
+        embedded = embedder.set_params(on_error="unknown").embed(items)
     assert [error.index for error in embedded.errors] == [1, 3]
     assert np.isnan(embedded.embeddings).all(1).tolist() == [False, True, False, True]
     assert sum(seen) <= before + 1

@@ -15,10 +15,10 @@ from fewshot import (
     create_backbone,
     load_learner,
 )
-from fewshot.backbones import spec_of
+from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.checkpoint import FORMAT, Checkpoint
-from fewshot.randomness import seeded
-from fewshot.weights import save_weights
+from fewshot.embedding.weights import save_weights
+from fewshot.utils.randomness import seeded
 from tests.forging import confined
 
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from fewshot import Embedder, LabeledImages, PrototypicalClassifier, PrototypicalLearner, create_backbone, embed
 from fewshot.embedding.embedder import _LOADED
+from fewshot.embedding.weights import save_weights
 from fewshot.errors import (
     ArtifactError,
     DownloadError,
@@ -29,8 +30,7 @@ from fewshot.errors import (
     ReadError,
     UnknownNameError,
 )
-from fewshot.randomness import seeded
-from fewshot.weights import save_weights
+from fewshot.utils.randomness import seeded
 from tests.photographs import photos, quick_embedder, write_photos
 
 
@@ -259,7 +259,7 @@ def test_an_unreadable_image_is_named_with_its_place(paths, tmp_path):
         quick_embedder().transform(given)
     assert caught.value.index == 6
     with pytest.warns(UserWarning, match=r"2 of 8 images could not be read, first image 6, .*cut\.png"):
-        embedded = quick_embedder(on_error="nan").embed(given, thumbnails=True)
+        embedded = quick_embedder(on_error="unknown").embed(given, thumbnails=True)
     assert np.isnan(embedded.embeddings).all(1).tolist() == [False] * 6 + [True] * 2
     assert [error.index for error in embedded.errors] == [6, 7]
     assert [bool(picture) for picture in embedded.thumbnails] == [True] * 6 + [False] * 2
@@ -275,7 +275,7 @@ def test_row_61_missing_files_are_found_before_the_first_is_decoded(paths, monke
 def test_no_images_have_no_embeddings():
     assert quick_embedder().transform([]).shape == (0, 256)
     with pytest.warns(UserWarning, match="1 of 1"):
-        assert quick_embedder(on_error="nan").transform([b"no image"]).shape == (1, 256)
+        assert quick_embedder(on_error="unknown").transform([b"no image"]).shape == (1, 256)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_what_is_no_collection_of_images_is_a_type_error(X, message):
         ({"backbone": nn.Identity(), "pretrained": True}, ValueError, "has its weights"),
         ({"batch_size": 0}, ValueError, "batch_size is 0; expected a whole number from 1"),
         ({"img_size": 1.5}, ValueError, "img_size is 1.5"),
-        ({"on_error": "nans"}, UnknownNameError, "did you mean 'nan'"),
+        ({"on_error": "skipp"}, UnknownNameError, "did you mean 'skip'"),
         ({"device": "warp"}, ValueError, "use 'auto' or 'cpu'"),
     ],
 )
@@ -332,7 +332,7 @@ def test_without_the_hub_the_cure_is_said_at_once(monkeypatch, images, tmp_path)
     def unreachable(*args, **kwargs):
         raise OSError(-3, "Temporary failure in name resolution")
 
-    monkeypatch.setattr("fewshot.backbones.published.getproxies", dict)
+    monkeypatch.setattr("fewshot.embedding.backbones.published.getproxies", dict)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("socket.getaddrinfo", unreachable)
     with pytest.raises(DownloadError, match="cannot be reached, Temporary failure.*weights=PATH"):
@@ -416,7 +416,7 @@ def test_an_opened_image_may_stand_in_a_list_many_times_and_be_asked_by_many_thr
 
 
 def test_a_missing_image_is_left_out_as_an_unreadable_one():
-    embedder = quick_embedder(on_error="nan")
+    embedder = quick_embedder(on_error="unknown")
     with pytest.warns(UserWarning, match="2 of 4 images could not be read, first image 1, <None>: there is no image"):
         found = embedder.transform([np.zeros((9, 9), np.uint8), None, np.nan, np.zeros((9, 9), np.uint8)])
     assert np.isnan(found).all(1).tolist() == [False, True, True, False]
@@ -425,7 +425,7 @@ def test_a_missing_image_is_left_out_as_an_unreadable_one():
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_lack_of_memory_or_files_stops_also_who_leaves_out_unreadable_images(tmp_path, monkeypatch, cache):
     paths = write_photos(tmp_path / "photos", 2)
-    embedder = quick_embedder(on_error="nan", cache=tmp_path / "cache" if cache else None)
+    embedder = quick_embedder(on_error="unknown", cache=tmp_path / "cache" if cache else None)
     for error, kind in ((MemoryError(), OutOfMemoryError), (OSError(errno.EMFILE, "Too many open files"), ReadError)):
         read = Path.read_bytes
 

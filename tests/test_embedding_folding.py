@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fewshot import create_backbone
 from fewshot.embedding.folding import fold_batch_norm
-from fewshot.randomness import seeded
+from fewshot.utils.randomness import seeded
 
 
 def noise(n, side):

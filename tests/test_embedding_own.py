@@ -124,7 +124,7 @@ def test_a_missing_item_is_named_or_left_out(nothing, container):
     assert model.predict(texts).tolist() == ["a", "a", "unknown", "i", "u", "u"]
     found = list(annotate(model, texts))
     assert [one.error for one in found if one.vector is None] == ["there is no item; leave the row out"]
-    assert OwnEmbedder(vowels, "x", on_error="nan").transform([nothing]).shape == (1, 0)
+    assert OwnEmbedder(vowels, "x", on_error="unknown").transform([nothing]).shape == (1, 0)
 
 
 ROWS = np.random.default_rng(0).normal(size=(12, 30)) + np.repeat([0, 3, 6], 4)[:, None]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.episodes.choices import can_choose, choose, numbers_taken
-from fewshot.episodes.stream import episode_numbers, episode_rng
+from fewshot.utils.streams import episode_numbers, episode_rng
 
 
 @given(

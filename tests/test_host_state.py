@@ -66,7 +66,7 @@ before = state()
 import fewshot
 from fewshot import *
 compare(before, "importing")
-from tests.test_isolation import SCENARIOS
+from tests.test_utils_isolation import SCENARIOS
 from fewshot.benchmark.run import run_benchmark
 from fewshot.cli import main
 compare(before, "importing the parts")
@@ -81,7 +81,7 @@ evaluate("prototypical", np.random.default_rng(0).normal(size=(40, 4)), np.arang
 PrototypeIndex(index="hnsw").add(np.random.default_rng(0).normal(size=(400, 8))).search(np.ones((1, 8)), k=3)
 PrototypeIndex(index="ivf").add(np.random.default_rng(0).normal(size=(400, 8))).search(np.ones((9, 8)), k=3)
 compare(before, "searching")
-from tests.test_isolation import IMAGES, LABELS
+from tests.test_utils_isolation import IMAGES, LABELS
 for i, (pixels, label) in enumerate(zip(IMAGES, LABELS)):
     (folder / "photos" / label).mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(pixels).save(folder / "photos" / label / f"{i}.png")
@@ -105,7 +105,7 @@ def test_nothing_of_the_host_program_is_changed(tmp_path):
 STRICT = """
 import sys
 from pathlib import Path
-from tests.test_isolation import SCENARIOS
+from tests.test_utils_isolation import SCENARIOS
 for name, scenario in SCENARIOS.items():
     (folder := Path(sys.argv[1], name)).mkdir()
     list(scenario(folder))

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from fewshot import FewShotClassifier, Learner, MatchingLearner, PrototypicalLearner, RelationLearner, list_learners
-from fewshot.registry import learner_class
+from fewshot.learners.registry import learner_class
 
 
 @pytest.mark.parametrize("weight", [[1.0, -1.0], [1.0, torch.nan]])

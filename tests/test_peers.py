@@ -14,7 +14,7 @@ from fewshot import (
     PTMAPLearner,
     SimpleShotLearner,
 )
-from fewshot.randomness import seeded
+from fewshot.utils.randomness import seeded
 
 pytest.importorskip("easyfsl")
 from easyfsl import methods

@@ -37,7 +37,7 @@ def test_the_names_for_type_checkers_are_the_names_at_run_time():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_run(name):
-    from fewshot import registry
+    from fewshot.learners import registry
 
     registry.list_learners()  # those of the package stay; what an example registers goes
     learners = dict(registry._LEARNERS)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fewshot.files import write_text
+from fewshot.persistence.files import write_text
 from fewshot.report.figures import accuracy_bars, confusion, embedding_maps, learning_curve
 from fewshot.report.page import Page, QueryAnswer
 

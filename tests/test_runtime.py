@@ -25,12 +25,12 @@ from fewshot import (
 )
 from fewshot.errors import ArtifactError, ImageDecodeError, OutOfMemoryError
 from fewshot.runtime import load
-from fewshot.runtime.labels import check_labels
-from fewshot.runtime.memory import Memory
-from fewshot.runtime.method import Method
+from fewshot.runtime.labels import device_labels
+from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.method import DeviceMethod
 from fewshot.runtime.model import Model
 from fewshot.runtime.similarity import Keys
-from fewshot.similarity import METRICS, pairwise_similarity
+from fewshot.search.similarity import METRICS, pairwise_similarity
 from tests.photographs import photos
 from tests.together import together
 
@@ -108,11 +108,13 @@ def test_answers_are_those_of_the_estimator(embedder, name, tmp_path):
 def test_what_is_learned_on_the_device_is_what_the_library_learns(embedder, name, tmp_path):
     model = fitted(embedder, LEARNERS[name])
     device = exported(model, tmp_path / "d")
-    device.learn(DATA.images[40:60], [f"new {i % 3}" for i in range(20)]).learn(DATA.images[60:65], NAMES[60:65])
+    device.partial_fit(DATA.images[40:60], [f"new {i % 3}" for i in range(20)]).partial_fit(
+        DATA.images[60:65], NAMES[60:65]
+    )
     model.partial_fit(DATA.images[40:60], [f"new {i % 3}" for i in range(20)]).partial_fit(
         DATA.images[60:65], NAMES[60:65]
     )
-    device.forget("seven")
+    device.remove_class("seven")
     model.remove_class("seven")
     assert device.classes_.tolist() == model.classes_.tolist()
     assert device.n_support_.tolist() == model.n_support_.tolist()
@@ -134,7 +136,7 @@ def test_given_equal_embeddings_the_sums_are_equal(embedder, device):
 def test_two_merged_memories_are_one_that_saw_everything(is_summed):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 16)) * 1e3, rng.permutation(np.repeat(["a", "b", "longer", "d"], 75))
-    parts = [Memory.of(x[rows], y[rows], is_summed) for rows in (slice(100), slice(100, 300), slice(None))]
+    parts = [DeviceMemory.of(x[rows], y[rows], is_summed) for rows in (slice(100), slice(100, 300), slice(None))]
     merged, whole = parts[0] + parts[1], parts[2]
     assert merged.classes.tolist() == whole.classes.tolist()
     assert merged.n_support.tolist() == whole.n_support.tolist()
@@ -149,9 +151,9 @@ def test_two_merged_memories_are_one_that_saw_everything(is_summed):
 def test_two_devices_that_began_with_one_export_count_it_once(embedder, name, tmp_path):
     export(fitted(embedder, LEARNERS[name]), tmp_path / "d")
     base, one, two, both = (load(tmp_path / "d") for _ in range(4))
-    one.learn(DATA.images[40:50], NAMES[40:50])
-    two.learn(DATA.images[50:60], ["new"] * 10).forget("four")
-    both.learn(DATA.images[40:50], NAMES[40:50]).learn(DATA.images[50:60], ["new"] * 10)
+    one.partial_fit(DATA.images[40:50], NAMES[40:50])
+    two.partial_fit(DATA.images[50:60], ["new"] * 10).remove_class("four")
+    both.partial_fit(DATA.images[40:50], NAMES[40:50]).partial_fit(DATA.images[50:60], ["new"] * 10)
     one.merge(two, base)
     assert one.classes_.tolist() == both.classes_.tolist()
     assert one.n_support_.tolist() == both.n_support_.tolist()
@@ -169,9 +171,9 @@ def test_what_a_device_learns_of_a_class_it_has_forgotten_is_merged(embedder, na
     base, one, two, both = (load(tmp_path / "d") for _ in range(4))
     assert base.n_support_[base.classes_.tolist().index("four")] == 3
     new, labels = DATA.images[60 : 60 + n], ["four"] * n
-    two.forget("four").learn(new, labels).save(tmp_path / "two")
+    two.remove_class("four").partial_fit(new, labels).save(tmp_path / "two")
     one.merge(load(tmp_path / "two"), base)
-    both.learn(new, labels)
+    both.partial_fit(new, labels)
     assert one.n_support_.tolist() == both.n_support_.tolist()
     np.testing.assert_allclose(one.model.memory.x, both.model.memory.x, rtol=1e-12, atol=1e-9)
 
@@ -180,12 +182,12 @@ def test_what_a_device_learns_of_a_class_it_has_forgotten_is_merged(embedder, na
 def test_a_base_that_the_other_has_not_begun_with_is_refused(embedder, name, tmp_path):
     export(fitted(embedder, LEARNERS[name]), tmp_path / "d")
     one, two, later, less = (load(tmp_path / "d") for _ in range(4))
-    two.learn(DATA.images[40:42], ["four", "four"])
+    two.partial_fit(DATA.images[40:42], ["four", "four"])
     rolled = np.roll(DATA.images[:40], 1, axis=2)  # as many of each class
     others = exported(
         FewShotImageClassifier(embedder, LEARNERS[name], progress=False).fit(rolled, NAMES[:40]), tmp_path / "o"
     )
-    later.forget("four").learn(DATA.images[60:63], ["four"] * 3)
+    later.remove_class("four").partial_fit(DATA.images[60:63], ["four"] * 3)
     less.model = replace(less.model, memory=replace(less.model.memory.without("four"), forgotten={}))
     before = one.model
     for other, base in ((two, others), (others, one), (two, later), (less, one)):
@@ -197,12 +199,12 @@ def test_a_base_that_the_other_has_not_begun_with_is_refused(embedder, name, tmp
 @pytest.mark.parametrize("is_summed", [True, False])
 def test_any_earlier_state_of_a_long_history_is_a_base(is_summed):
     rng = np.random.default_rng(0)
-    memory = Memory.of(rng.normal(size=(30, 4)) * 1e3, rng.permutation(np.repeat(["a", "b", "c"], 10)), is_summed)
+    memory = DeviceMemory.of(rng.normal(size=(30, 4)) * 1e3, rng.permutation(np.repeat(["a", "b", "c"], 10)), is_summed)
     history = [memory]
     for i in range(40):
         if i % 5 == 4 and len(memory.classes) > 1:
             memory = memory.without(rng.choice(memory.classes))
-        news = Memory.of(rng.normal(size=(3, 4)), rng.choice(["a", "b", "c", "d"], 3), is_summed)
+        news = DeviceMemory.of(rng.normal(size=(3, 4)), rng.choice(["a", "b", "c", "d"], 3), is_summed)
         if i % 3 == 0:  # what another device has learned meanwhile
             news = (memory + news).since(memory)
         memory = memory + news
@@ -250,7 +252,7 @@ def test_the_unknown_is_as_it_was(embedder, tmp_path):
     np.testing.assert_allclose(device.predict_proba(queries), model.predict_proba(queries), rtol=0, atol=1e-4)
     assert device.nearest([b"no image"])[0].tolist() == [["?"]]
     with pytest.raises(ValueError, match="is a class"):
-        device.learn(DATA.images[:1], ["?"])
+        device.partial_fit(DATA.images[:1], ["?"])
 
 
 def test_threads_that_learn_forget_and_merge_at_once_lose_nothing(embedder, device, tmp_path):
@@ -258,14 +260,14 @@ def test_threads_that_learn_forget_and_merge_at_once_lose_nothing(embedder, devi
 
     def learn(label):
         for i in range(10):
-            device.learn(DATA.images[i : i + 1], [label])
+            device.partial_fit(DATA.images[i : i + 1], [label])
 
     def merge():
         for _ in range(10):
             device.merge(other)
 
     before = dict(zip(device.classes_.tolist(), device.n_support_.tolist(), strict=True))
-    together(lambda: learn("a"), lambda: learn("b"), merge, lambda: device.forget("nine"))
+    together(lambda: learn("a"), lambda: learn("b"), merge, lambda: device.remove_class("nine"))
     found = dict(zip(device.classes_.tolist(), device.n_support_.tolist(), strict=True))
     assert found.pop("nine", 0) <= 10
     gained = dict(zip(other.classes_.tolist(), (10 * other.n_support_).tolist(), strict=True))
@@ -277,13 +279,13 @@ def test_an_image_that_cannot_be_read(embedder, device, tmp_path):
     with pytest.raises(ImageDecodeError, match="image 1"):
         device.predict([DATA.images[0], b"no image"])
     with pytest.raises(ImageDecodeError, match="image 0"):
-        device.learn([b"no image"], ["one"])
+        device.partial_fit([b"no image"], ["one"])
     skipping = exported(fitted(embedder, on_error="skip"), tmp_path / "skip")
-    skipping.learn([b"no image", DATA.images[0]], ["new", "newer"])
+    skipping.partial_fit([b"no image", DATA.images[0]], ["new", "newer"])
     assert "newer" in skipping.classes_
     assert "new" not in skipping.classes_
     with pytest.raises(ImageDecodeError):
-        skipping.learn([b"no image"], ["new"])
+        skipping.partial_fit([b"no image"], ["new"])
 
 
 @pytest.mark.parametrize(
@@ -291,21 +293,21 @@ def test_an_image_that_cannot_be_read(embedder, device, tmp_path):
 )
 def test_an_image_that_is_learned_twice_is_named(embedder, tmp_path, learner, known, recwarn):
     device = exported(fitted(embedder, LEARNERS[learner]), tmp_path / "d")
-    device.learn(DATA.images[100:101], ["new"]).learn(DATA.images[100:101], ["new"])
+    device.partial_fit(DATA.images[100:101], ["new"]).partial_fit(DATA.images[100:101], ["new"])
     told = [str(one.message) for one in recwarn if "learned already" in str(one.message)]
     assert len(told) == known
     if known:
         assert "the same as an image of 'new' learned before" in told[0]
     with pytest.warns(UserWarning, match="1 of 2 images are learned already or twice"):
-        device.learn(DATA.images[[101, 101]], ["new", "new"])
+        device.partial_fit(DATA.images[[101, 101]], ["new", "new"])
 
 
 def test_a_class_is_told_from_the_unknown(embedder, tmp_path):
     model = fitted(embedder, LEARNERS["prototypical cosine"], reject=0.5)
     device = exported(model, tmp_path / "d")
     with pytest.raises(ValueError, match="unknown_label='unknown' is a class"):
-        device.learn(DATA.images[:1], ["unknown"])
-    assert device.forget(NAMES[0]).classes_.tolist() == sorted(set(NAMES) - {NAMES[0]})
+        device.partial_fit(DATA.images[:1], ["unknown"])
+    assert device.remove_class(NAMES[0]).classes_.tolist() == sorted(set(NAMES) - {NAMES[0]})
     ambiguous = fitted(embedder, LEARNERS["prototypical cosine"]).rename_class(NAMES[0], "unknown")
     with pytest.raises(ValueError, match="unknown_label='unknown' is a class"):
         exported(ambiguous.set_params(reject=0.5), tmp_path / "d")
@@ -326,7 +328,7 @@ def test_an_image_of_which_the_encoder_makes_no_embedding_is_named(embedder, tmp
     monkeypatch.setattr(device.encoder, "embed_pixels", overflowing)
     images = [DATA.images[0], b"no image", DATA.images[1]] if on_error == "skip" else list(DATA.images[:3])
     with pytest.raises(ValueError, match="no finite embedding of image 2; leave it out"):
-        device.learn(images, ["new"] * 3)
+        device.partial_fit(images, ["new"] * 3)
     assert device.model is before
     if on_error == "raise":
         with pytest.raises(ValueError, match="no finite embedding of image 2"):
@@ -347,7 +349,7 @@ def test_an_image_of_which_the_encoder_makes_no_embedding_is_named(embedder, tmp
 def test_labels_that_do_not_fit(device, labels, error):
     before = device.model
     with pytest.raises((TypeError, ValueError), match=error):
-        device.learn(DATA.images[:1], labels)
+        device.partial_fit(DATA.images[:1], labels)
     assert device.model is before
 
 
@@ -358,33 +360,33 @@ def test_other_mistakes(device, tmp_path):
     with pytest.raises(ValueError, match="k is 11"):
         device.nearest(DATA.images[:1], 11)
     with pytest.raises(ValueError, match="no class"):
-        device.forget("ten")
+        device.remove_class("ten")
     with pytest.raises(ValueError, match="no images"):
-        device.learn([], [])
+        device.partial_fit([], [])
     with pytest.raises(ValueError, match="n_threads"):
         load(tmp_path / "device", n_threads=0)
     with pytest.raises(ArtifactError, match="no such folder"):
         load(tmp_path / "nowhere")
     for label in device.classes_[1:].tolist():
-        device.forget(label)
+        device.remove_class(label)
     with pytest.raises(ValueError, match="only class"):
-        device.forget(device.classes_[0])
+        device.remove_class(device.classes_[0])
     assert device.predict([]).shape == (0,)
     assert load(tmp_path / "device", n_threads=2).predict(DATA.images[:2]).shape == (2,)
 
 
 def test_labels_keep_their_type():
-    assert check_labels(np.array([3, 4]), 2, np.array([1])).dtype == np.int64
-    assert check_labels([True], 1, np.array([False])).tolist() == [True]
-    assert check_labels(["a\0"], 1, np.array(["b"], dtype=object)).tolist() == ["a\0"]
+    assert device_labels(np.array([3, 4]), 2, np.array([1])).dtype == np.int64
+    assert device_labels([True], 1, np.array([False])).tolist() == [True]
+    assert device_labels(["a\0"], 1, np.array(["b"], dtype=object)).tolist() == ["a\0"]
 
 
 def test_a_label_that_ends_in_a_nul_is_a_class_of_its_own(device, tmp_path):
-    device.learn(DATA.images[:2], ["one\0", "one\0"]).save(tmp_path / "device")
+    device.partial_fit(DATA.images[:2], ["one\0", "one\0"]).save(tmp_path / "device")
     for found in (device, load(tmp_path / "device")):
         assert found.n_support_[found.classes_.tolist().index("one\0")] == 2
         assert len(found.classes_) == 11
-    other = load(tmp_path / "device").learn(DATA.images[2:3], ["one"])
+    other = load(tmp_path / "device").partial_fit(DATA.images[2:3], ["one"])
     assert device.merge(other, load(tmp_path / "device")).n_support_.sum() == 43
 
 
@@ -401,14 +403,14 @@ def test_a_label_that_ends_in_a_nul_is_a_class_of_its_own(device, tmp_path):
 )
 def test_what_are_no_labels_of_three_images(labels, known, error):
     with pytest.raises(ValueError, match=error):
-        check_labels(labels, 3, np.array(known))
+        device_labels(labels, 3, np.array(known))
 
 
 # ---- on disk -------------------------------------------------------------------------------------------------------
 
 
 def test_a_device_is_saved_with_what_it_has_learned(device, tmp_path):
-    device.learn(DATA.images[40:45], ["new"] * 5)
+    device.partial_fit(DATA.images[40:45], ["new"] * 5)
     device.save(tmp_path / "device")
     device.save(tmp_path / "elsewhere")
     expected = device.predict_proba(DATA.images[50:60])
@@ -422,9 +424,9 @@ def test_a_device_is_saved_with_what_it_has_learned(device, tmp_path):
 
 def test_what_another_device_has_saved_since_is_not_undone(device, tmp_path):
     one, two = load(tmp_path / "device"), load(tmp_path / "device")
-    one.learn(DATA.images[:1], ["cat"]).save(tmp_path / "device")
-    one.forget("nine").save(tmp_path / "device")
-    two.learn(DATA.images[:1], ["dog"])
+    one.partial_fit(DATA.images[:1], ["cat"]).save(tmp_path / "device")
+    one.remove_class("nine").save(tmp_path / "device")
+    two.partial_fit(DATA.images[:1], ["dog"])
     with pytest.raises(ArtifactError, match="changed since this export was loaded.*overwrite=True"):
         two.save(tmp_path / "device")
     assert {"cat"} == set(load(tmp_path / "device").classes_.tolist()) - set(NAMES.tolist())
@@ -436,7 +438,7 @@ def test_what_another_device_has_saved_since_is_not_undone(device, tmp_path):
 def test_saving_where_it_came_from_writes_the_memory_alone(device, tmp_path):
     (encoder,) = (tmp_path / "device").glob("*.onnx")
     stamp = encoder.stat().st_mtime_ns
-    device.learn(DATA.images[40:45], ["new"] * 5).save(tmp_path / "device")
+    device.partial_fit(DATA.images[40:45], ["new"] * 5).save(tmp_path / "device")
     assert encoder.stat().st_mtime_ns == stamp
 
 
@@ -462,7 +464,7 @@ def test_a_flipped_byte_in_any_file_is_refused(device, tmp_path):
 @pytest.mark.parametrize("n", range(3))
 @pytest.mark.parametrize("what", ["replace", "fsync"])
 def test_an_interrupted_save_leaves_the_old_one_whole(device, tmp_path, monkeypatch, what, n):
-    device.learn(DATA.images[40:45], ["new"] * 5)
+    device.partial_fit(DATA.images[40:45], ["new"] * 5)
     calls, real = [], getattr(os, what)
 
     def failing(*arguments):
@@ -527,7 +529,7 @@ folder, out = sys.argv[1:3]
 model = load(folder)
 images = [Image.radial_gradient("L").rotate(angle) for angle in (0, 45)]
 before = model.predict(images).tolist()
-model.learn(images, ["disc", "disc"]).forget(model.classes_[1]).merge(load(folder)).save(out)
+model.partial_fit(images, ["disc", "disc"]).remove_class(model.classes_[1]).merge(load(folder)).save(out)
 again = load(out)
 assert again.predict(images).tolist() == ["disc", "disc"], again.predict(images)
 assert again.predict_proba(images).shape == (2, len(again.classes_))
@@ -615,7 +617,7 @@ def test_a_device_stops_where_the_image_is_not_to_blame(embedder, tmp_path, monk
 
     Image.fromarray(DATA.images[0]).save(tmp_path / "a.png")
     monkeypatch.setattr(Path, "read_bytes", fail)
-    for call in (device.predict, lambda images: device.learn(images, ["one"])):
+    for call in (device.predict, lambda images: device.partial_fit(images, ["one"])):
         with pytest.raises(OutOfMemoryError, match=r"a\.png: out of memory, which says nothing of the image"):
             call([tmp_path / "a.png"])
     with pytest.raises(TypeError, match="image 1: an image is given as int"):
@@ -628,10 +630,10 @@ def test_what_numpy_is_told_of_underflow_changes_no_answer(name):
     x, y, queries = rng.normal(size=(12, 4)), np.repeat(["a", "b", "c"], 4), 1e3 * rng.normal(size=(5, 4))
     facts = {"temperature": 1.0, "threshold": None, "unknown_label": None}
     neighbours = {"n_neighbors": 3} if name == "k-nearest" else {}
-    method = Method(name, "sqeuclidean", 1e-3, **neighbours)
+    method = DeviceMethod(name, "sqeuclidean", 1e-3, **neighbours)
 
     def answers():
-        model = Model(Memory.of(x, y, method.is_summed), method, facts)
+        model = Model(DeviceMemory.of(x, y, method.is_summed), method, facts)
         return [model.predict_proba(queries), *model.nearest(queries, 2), model.learned(x, y).keys]
 
     expected = answers()

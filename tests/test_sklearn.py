@@ -22,8 +22,8 @@ from fewshot import (
     TransductiveClassifier,
     list_learners,
 )
-from fewshot.estimator import BaseFewShotClassifier
-from fewshot.registry import learner_class
+from fewshot.classifiers import methods
+from fewshot.learners.registry import learner_class
 from tests.photographs import LABELS, photos, quick_embedder
 
 
@@ -35,8 +35,7 @@ def _global_generators_are_left_alone():
 def all_estimators():
     """One of each classifier class, one for each inductive learner, and the variants that compute differently."""
     list_learners()
-    general = (FewShotClassifier, TransductiveClassifier)
-    classes = [c for c in BaseFewShotClassifier.__subclasses__() if c not in general]
+    classes = [kind for kind in vars(methods).values() if isinstance(kind, type) and "method" in vars(kind)]
     found = {name: learner_class(name) for name in list_learners()}
     inductive = [name for name, kind in found.items() if not kind.transductive and not kind.learned]
     variants = [
@@ -44,7 +43,7 @@ def all_estimators():
         PrototypicalClassifier("dot"),
         PrototypicalClassifier(index="faiss"),
         MatchingClassifier("sqeuclidean", index="faiss"),
-        PrototypicalClassifier(on_invalid="unknown"),
+        PrototypicalClassifier(on_error="unknown"),
     ]
     transductive = [TransductiveClassifier(name) for name, kind in found.items() if kind.transductive]
     return [c() for c in classes] + [FewShotClassifier(name) for name in inductive] + variants + transductive
@@ -64,7 +63,7 @@ def deviations(estimator):
 
 
 # Where queries with NaN get an answer on purpose, scikit-learn's demand for an error cannot hold.
-STRICT = [e for e in all_estimators() if e.on_invalid == "raise"]
+STRICT = [e for e in all_estimators() if e.on_error == "raise"]
 
 
 @parametrize_with_checks(STRICT, expected_failed_checks=deviations)
@@ -152,7 +151,7 @@ def test_what_stands_on_margins_gets_no_nan(name, index):
 def test_a_class_without_support_and_an_invalid_row_have_finite_margins(name, scale):
     rng = np.random.default_rng(0)
     x, y = scale * rng.normal(size=(20, 5)), np.arange(20) % 2
-    model = FewShotClassifier(name, on_invalid="unknown").partial_fit(x, y, classes=[0, 1, 2])
+    model = FewShotClassifier(name, on_error="unknown").partial_fit(x, y, classes=[0, 1, 2])
     margins = model.decision_function(np.vstack([x, np.full((1, 5), np.nan)]))
     assert np.isfinite(margins).all()
     assert (margins[:-1, 2] < margins[:-1, :2].max(1)).all()

@@ -15,8 +15,8 @@ from fewshot import (
     create_backbone,
 )
 from fewshot.errors import TrainingError
-from fewshot.randomness import seeded
 from fewshot.training.step import Stepper, learning_rates
+from fewshot.utils.randomness import seeded
 from tests.training_data import SIZES, TRAIN
 
 EPISODES = EpisodeSampler(TRAIN.labels, 5, 1, 3)

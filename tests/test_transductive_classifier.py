@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
-import fewshot.fitted
+import fewshot.classifiers.fitted
 from fewshot import (
     BDCSPNLearner,
     FewShotClassifier,
@@ -41,7 +41,7 @@ def test_a_call_is_not_cut_into_parts(name, monkeypatch):
     whole = model.decision_function(QUERIES)
     parts = np.concatenate([model.decision_function(QUERIES[:3]), model.decision_function(QUERIES[3:])])
     assert not np.allclose(parts, whole)
-    monkeypatch.setattr(fewshot.fitted, "CHUNK_BYTES", 8)
+    monkeypatch.setattr(fewshot.classifiers.fitted, "CHUNK_BYTES", 8)
     np.testing.assert_array_equal(model.decision_function(QUERIES), whole)
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from fewshot.benchmark.grid import Backbone
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.tasks import Part, backbone_key, embed_part, key_of
+from fewshot.benchmark.tasks import Part, backbone_key, digest_of, embed_part
 from fewshot.embedding.cache import VERSION
-from fewshot.executors import Executor, Failure
-from fewshot.files import open_regular, replacing, sync
-from fewshot.sealed import is_whole, seal
+from fewshot.persistence.files import open_regular, replacing, sync
+from fewshot.persistence.sealed import seal, seal_fits
+from fewshot.utils.executors import Executor, Failure
 
 #: Images that are embedded at a time: what an interruption costs at most.
 PART = 1024
@@ -25,7 +25,7 @@ Watch = Callable[[str, Iterator[tuple[int, Any]], int], Iterator[tuple[int, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class EmbeddedDataset:
     """A data set embedded by a backbone.
 
     Attributes
@@ -72,18 +72,18 @@ class Embeddings:
 
     def make(
         self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone], watch: Watch
-    ) -> list[Embedded]:
+    ) -> list[EmbeddedDataset]:
         """Embed what is not embedded yet."""
         found, wanted = [], {}
         for backbone in backbones:
             own = backbone_key(backbone)
             for one in data:
-                key, base = key_of("embeddings", VERSION, own, one.digest), ""
+                key, base = digest_of("embeddings", VERSION, own, one.digest), ""
                 wanted[key] = backbone, own, one.data.images
                 if one.base is not None:
-                    base = key_of("embeddings", VERSION, own, one.base_digest)
+                    base = digest_of("embeddings", VERSION, own, one.base_digest)
                     wanted[base] = backbone, own, one.base.images
-                found.append(Embedded(one, backbone, key, base))
+                found.append(EmbeddedDataset(one, backbone, key, base))
         self._embed(workers, wanted, watch)
         return found
 
@@ -121,7 +121,7 @@ def _holds(path: Path, n: int) -> bool:
     """Whether a file is there, as it was written, and has so many rows."""
     try:
         with open_regular(path) as file:
-            if not is_whole(file):
+            if not seal_fits(file):
                 return False
         return len(np.load(path, mmap_mode="r", allow_pickle=False)) == n
     except (OSError, ValueError, EOFError):

@@ -12,8 +12,8 @@ from fewshot._version import __version__
 from fewshot.benchmark.grid import Grid
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import make_sampler
-from fewshot.content import parse_json
-from fewshot.files import read_regular, write_text
+from fewshot.persistence.content import parse_json
+from fewshot.persistence.files import read_regular, write_text
 
 #: A file of frozen episodes is no larger.
 MOST_BYTES = 1 << 28

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fewshot.errors import UnknownNameError
-from fewshot.files import open_regular
+from fewshot.persistence.files import open_regular
 from fewshot.training.config import TrainConfig
 
 #: What would be fetched from where it says.
@@ -112,7 +112,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Method:
+class LearnerSpec:
     """A learner with its parameters.
 
     Attributes
@@ -168,7 +168,7 @@ class Grid:
 
     datasets: tuple[Dataset, ...]
     backbones: tuple[Backbone, ...]
-    learners: tuple[Method, ...]
+    learners: tuple[LearnerSpec, ...]
     way: tuple[int, ...] = (5,)
     shot: tuple[int, ...] = (1, 5)
     seeds: tuple[int, ...] = (0,)
@@ -261,13 +261,13 @@ def _build(kind: Any, values: Any, where: str) -> Any:
         raise ValueError(f"{where}: {error}".replace(".__init__()", "")) from error
 
 
-def _method(values: Any) -> Method:
+def _method(values: Any) -> LearnerSpec:
     if not isinstance(values, Mapping) or not isinstance(values.get("learner"), str):
         raise ValueError(f"learners holds {values!r}; expected a table with the name of a learner, learner = ...")
     own = {key: value for key, value in values.items() if key in ("learner", "name")}
     if not isinstance(own.get("name", ""), str):
         raise ValueError(f"name of the learner {own['learner']!r} is {own['name']!r}; expected a text")
-    return Method(**own, params={key: value for key, value in values.items() if key not in own})
+    return LearnerSpec(**own, params={key: value for key, value in values.items() if key not in own})
 
 
 def _check_texts(holder: object, *names: str) -> None:

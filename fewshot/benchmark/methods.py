@@ -8,24 +8,23 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fewshot.backbones.published import is_path
-from fewshot.benchmark.grid import LINEAR_PROBE, OWN, Backbone, Method
+from fewshot.benchmark.grid import LINEAR_PROBE, OWN, Backbone, LearnerSpec
 from fewshot.benchmark.reference import LinearProbe
-from fewshot.classifier import ready_learner
-from fewshot.files import digest
+from fewshot.embedding.backbones.published import is_path
+from fewshot.embedding.weights import describe_learner, load_learner
 from fewshot.learners.base import Learner
-from fewshot.registry import learner_class
-from fewshot.weights import describe_learner, load_learner
+from fewshot.learners.registry import learner_class, ready_learner
+from fewshot.persistence.files import digest
 
 
-def kind_of(method: Method, backbone: Backbone) -> type[Learner]:
-    """Return the class of the learner of a row; see `Method`."""
+def learner_kind(method: LearnerSpec, backbone: Backbone) -> type[Learner]:
+    """Return the class of the learner of a row; see `LearnerSpec`."""
     if method.learner == OWN:
         return type(load_learner(backbone.backbone))
     return LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
 
 
-def script_of(method: Method) -> type[Learner] | None:
+def script_of(method: LearnerSpec) -> type[Learner] | None:
     """Return the class of a learner that is written in the script or the notebook that runs here."""
     if method.learner in (OWN, LINEAR_PROBE):
         return None
@@ -34,15 +33,15 @@ def script_of(method: Method) -> type[Learner] | None:
 
 
 def make_learner(
-    method: Method, backbone: Backbone, center: tuple[float, ...] | None, kind: type[Learner] | None = None
+    method: LearnerSpec, backbone: Backbone, center: tuple[float, ...] | None, kind: type[Learner] | None = None
 ) -> Learner:
-    """Return the learner of a row; see `Method`."""
+    """Return the learner of a row; see `LearnerSpec`."""
     params: dict[str, Any] = dict(method.params)
     if method.needs_base:
         params["center"] = center
     if method.learner == OWN:
         return load_learner(backbone.backbone)
-    kind = kind or kind_of(method, backbone)
+    kind = kind or learner_kind(method, backbone)
     if kind.learned:
         raise ValueError(
             f"learner {method.name!r} has weights of its own, which must be trained first; take {OWN!r}, and a "
@@ -75,7 +74,7 @@ def _file_of(kind: type[Learner]) -> str:
         return uuid4().hex
 
 
-def describe_method(method: Method, backbone: Backbone) -> dict[str, Any]:
+def describe_method(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
     """Return a learner with all its parameters, as JSON can hold it.
 
     Raises

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.statistics import Statistics
 
 
 class LinearProbe(Learner):

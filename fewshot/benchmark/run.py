@@ -15,20 +15,20 @@ from typing import Any
 
 import pandas as pd
 
-from fewshot.benchmark.embeddings import Embedded, Embeddings
+from fewshot.benchmark.embeddings import EmbeddedDataset, Embeddings
 from fewshot.benchmark.frozen import check_frozen, freeze, write_frozen
 from fewshot.benchmark.grid import OWN, Backbone, Grid
 from fewshot.benchmark.methods import describe_method, has_own, make_learner, script_of
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
-from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe
+from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe_backbone
 from fewshot.benchmark.trained import check_trainable, is_external, refuse_seen, train_backbone
-from fewshot.executors import Executor, Failure, make_executor
-from fewshot.files import leftovers, refuse_irregular, write_text
-from fewshot.manifest import command_line, manifest
-from fewshot.progress import progress_bar
-from fewshot.writers import BRIEF, locked
+from fewshot.persistence.files import leftovers, refuse_irregular, write_text
+from fewshot.persistence.provenance import command_line, manifest
+from fewshot.persistence.writers import BRIEF, locked
+from fewshot.utils.executors import Executor, Failure, make_executor
+from fewshot.utils.progress import progress_bar
 
 #: Files of a folder of results.
 FOLDERS = ("embeddings", "units")
@@ -151,7 +151,7 @@ class _Run:
                 if method.learner == OWN and has_own(backbone) and not backbone.train_on:
                     make_learner(method, backbone, None)
 
-    def _answer(self, workers: Executor, embedded: Sequence[Embedded]) -> list[Row]:
+    def _answer(self, workers: Executor, embedded: Sequence[EmbeddedDataset]) -> list[Row]:
         units: list[Unit] = []
         outcomes: dict[int, Any] = {}
         for unit, failure in self._units(embedded):
@@ -172,7 +172,7 @@ class _Run:
                 write_text(self._result(units[i]), json.dumps({**found, "sha256": _digest(found)}))
         return [self._row(unit, outcomes[i]) for i, unit in enumerate(units)]
 
-    def _units(self, embedded: Sequence[Embedded]) -> Iterator[tuple[Unit, Failure | None]]:
+    def _units(self, embedded: Sequence[EmbeddedDataset]) -> Iterator[tuple[Unit, Failure | None]]:
         """Yield every unit, and why it cannot be answered, if embeddings that it needs are not there."""
         centers: dict[str, tuple[float, ...]] = {}
         for one in embedded:
@@ -216,7 +216,7 @@ class _Run:
             "grid": asdict(self.grid),
             "executor": executor,
             "baseline": self.grid.baseline,
-            "backbones": {one.name: describe(one) for one in self.grid.backbones},
+            "backbones": {one.name: describe_backbone(one) for one in self.grid.backbones},
             "learners": {one.name: describe_method(one, backbones[0]) for one in self.grid.learners},
             "traces": {row.unit.key: row.trace for row in rows if row.trace},
             "dropped": {one.dataset.name: len(one.dropped) for one in data},

@@ -19,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot._version import __version__
-from fewshot.benchmark.grid import OWN, PIXELS, Backbone, Method
-from fewshot.benchmark.methods import code_of, kind_of, make_learner
+from fewshot.benchmark.grid import OWN, PIXELS, Backbone, LearnerSpec
+from fewshot.benchmark.methods import code_of, learner_kind, make_learner
 from fewshot.benchmark.sources import as_pixels
 from fewshot.embedding.embedder import Embedder
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
+from fewshot.episodes.evaluate import evaluate
 from fewshot.episodes.varied import VariedEpisodeSampler
-from fewshot.evaluation.evaluate import evaluate
-from fewshot.files import digest
 from fewshot.learners.base import Learner
-from fewshot.manifest import versions
+from fewshot.persistence.files import digest
+from fewshot.persistence.provenance import versions
 
 #: Raised when the same unit would be answered otherwise.
 FORMAT = 2
@@ -79,7 +79,7 @@ class Unit:
         Its name.
     backbone : Backbone
         What embedded.
-    method : Method
+    method : LearnerSpec
         The learner.
     embedded : str
         Key of the embeddings.
@@ -93,7 +93,7 @@ class Unit:
 
     dataset: str
     backbone: Backbone
-    method: Method
+    method: LearnerSpec
     embedded: str
     way: int
     shot: int
@@ -107,11 +107,11 @@ class Unit:
     def key(self) -> str:
         """A digest of what decides the answers: embeddings, episodes, the learner and the files that define it."""
         method: dict[str, Any] = {"learner": self.method.learner, "params": dict(self.method.params)}
-        method["code"] = code_of(self.script or kind_of(self.method, self.backbone))
+        method["code"] = code_of(self.script or learner_kind(self.method, self.backbone))
         if self.method.learner == OWN:
             method["checkpoint"] = digest(self.backbone.backbone)
         sizes = [self.way, self.shot, self.seed, self.query, self.episodes]
-        return key_of("unit", self.embedded, method, sizes, self.center)
+        return digest_of("unit", self.embedded, method, sizes, self.center)
 
     def make_learner(self) -> Learner:
         """Return the learner.
@@ -136,7 +136,7 @@ def sampler_of(unit: Unit, labels: NDArray[Any]) -> Sampler:
     return make_sampler(unit.way, unit.shot, unit.query)(labels, seed=unit.seed)
 
 
-def make_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
+def backbone_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
     """Return the embedder of a backbone that is no `PIXELS`."""
     return Embedder(
         backbone.backbone,
@@ -160,7 +160,7 @@ def _embedder_of(part: Part) -> Embedder:
     key = part.network, part.cache
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = make_embedder(part.backbone, part.cache)
+        _loaded[key] = backbone_embedder(part.backbone, part.cache)
     return _loaded[key]
 
 
@@ -200,7 +200,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def key_of(*what: Any) -> str:
+def digest_of(*what: Any) -> str:
     """Return a digest of values that JSON can hold, and of the versions that may decide what comes of them."""
     text = json.dumps([FORMAT, __version__, versions(PACKAGES), *what], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -208,10 +208,10 @@ def key_of(*what: Any) -> str:
 
 def backbone_key(backbone: Backbone) -> str:
     """Return what tells the embeddings of one backbone from those of another."""
-    return PIXELS if backbone.backbone == PIXELS else make_embedder(backbone).identity
+    return PIXELS if backbone.backbone == PIXELS else backbone_embedder(backbone).identity
 
 
-def describe(backbone: Backbone) -> dict[str, Any]:
+def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     """Return a backbone as JSON can hold it."""
     return {key: value for key, value in asdict(backbone).items() if value}
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewshot.backbones import check_backbone
-from fewshot.backbones.published import is_path
 from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
-from fewshot.benchmark.tasks import describe, key_of
+from fewshot.benchmark.tasks import describe_backbone, digest_of
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
+from fewshot.embedding.backbones import check_backbone
+from fewshot.embedding.backbones.published import is_path
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.errors import LeakError
-from fewshot.files import write_text
-from fewshot.registry import learner_class
+from fewshot.learners.registry import learner_class
+from fewshot.persistence.files import write_text
 from fewshot.training.config import TrainConfig
 from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
@@ -38,9 +38,9 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
     check_trainable(backbone)
     train, val = (_pixels(backbone, split) for split in ("train", "val"))
     config = TrainConfig(**TrainConfig.parse(dict(backbone.train)))
-    own = {key: value for key, value in describe(backbone).items() if key != "name"}
+    own = {key: value for key, value in describe_backbone(backbone).items() if key != "name"}
     code = code_of(learner_class(backbone.learner))
-    place = folder / "trained" / key_of("trained", own, code, digest_images(train), digest_images(val))
+    place = folder / "trained" / digest_of("trained", own, code, digest_images(train), digest_images(val))
     if not (place / DONE).is_file():
         augment = Distortion() if backbone.distort else None
         trainer = MetaTrainer(backbone.backbone, backbone.learner, config, augment=augment)

@@ -13,8 +13,8 @@ from fewshot.cli.flags import speaking
 from fewshot.cli.options import make_parser
 from fewshot.cli.terminal import complain, ready_streams
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
-from fewshot.text import shortened
-from fewshot.waiting import wait_passively
+from fewshot.utils.text import shortened
+from fewshot.utils.waiting import wait_passively
 
 #: `fewshot.data.decode` says what it means; it is not imported here, where every command pays for it.
 _LIMIT = "FEWSHOT_MAX_PIXELS"
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         if options.plugin:
-            from fewshot.registry import add_plugin
+            from fewshot.learners.registry import add_plugin
 
             for plugin in options.plugin:
                 add_plugin(plugin)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fewshot.cli.flags import flags_of
-from fewshot.suffixes import check_suffix
+from fewshot.persistence.suffixes import check_suffix
 
 N = TypeVar("N", int, float)
 #: Characters of a value that an error repeats.

@@ -9,7 +9,7 @@ from pathlib import Path
 from fewshot.benchmark.run import MARKDOWN, run_benchmark
 from fewshot.cli.terminal import say
 from fewshot.errors import MissingExtraError
-from fewshot.files import replacing
+from fewshot.persistence.files import replacing
 
 
 def bench(options: argparse.Namespace) -> int:

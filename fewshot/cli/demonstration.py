@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from fewshot.cli.demo.story import run_demo
 from fewshot.cli.terminal import say
-from fewshot.demo.story import run_demo
 
 
 def demo(options: argparse.Namespace) -> int:

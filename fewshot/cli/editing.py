@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 
-from fewshot.artifact import writing
 from fewshot.cli.models import (
     as_label,
     changing,
@@ -17,7 +16,8 @@ from fewshot.cli.models import (
     refuse_existing,
 )
 from fewshot.cli.terminal import say
-from fewshot.model.image_classifier import FewShotImageClassifier
+from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.persistence.artifact import writing
 
 
 def remove(options: argparse.Namespace) -> int:

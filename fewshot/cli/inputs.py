@@ -12,7 +12,7 @@ from fewshot.cli.terminal import note, say
 from fewshot.data.images import LabeledImages
 from fewshot.data.packed import is_packed
 from fewshot.data.splits import list_splits
-from fewshot.model.image_classifier import FewShotImageClassifier
+from fewshot.images.image_classifier import FewShotImageClassifier
 
 
 def choose_split(source: str, given: str | None, wanted: str | None = None) -> str | None:
@@ -53,7 +53,7 @@ def skipping(model: FewShotImageClassifier, wanted: bool) -> Iterator[None]:
     before = model.on_error, model.embedder_.on_error
     if wanted:
         model.set_params(on_error="skip")
-        model.embedder_.set_params(on_error="nan")
+        model.embedder_.set_params(on_error="skip")
     try:
         yield
     finally:

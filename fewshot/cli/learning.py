@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.classifier import ready_learner
 from fewshot.cli.inputs import open_data
 from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import give
-from fewshot.evaluation.evaluate import evaluate as measure
-from fewshot.manifest import command_line, manifest
-from fewshot.model.defaults import default_learner
+from fewshot.episodes.evaluate import evaluate as measure
+from fewshot.images.defaults import default_learner
+from fewshot.learners.registry import ready_learner
+from fewshot.persistence.provenance import command_line, manifest
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def evaluate(options: argparse.Namespace) -> int:
     learner = ready_learner(options.learner) if options.learner else default_learner(embedder)
     data, split = open_data(options.data, options, "test", f"; {learner}")
     if options.skip_unreadable:
-        embedder.set_params(on_error="nan")
+        embedder.set_params(on_error="skip")
     embedded = embedder.embed(data)
     read = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
     embeddings, labels = embedded.embeddings[read], data.labels[read]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.artifact import is_artifact, refuse_others, size_of, writing
 from fewshot.cli.inputs import open_data, skipping
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import complain, put, say
@@ -21,10 +20,11 @@ from fewshot.data.splits import list_splits
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.items import check_paths
 from fewshot.errors import ImageDecodeError
-from fewshot.gallery import write_answers, write_classes
-from fewshot.model.image_classifier import FewShotImageClassifier
-from fewshot.text import printable, shortened
-from fewshot.unknown import unknown_mark
+from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.images.pages import write_answers, write_classes
+from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
+from fewshot.utils.text import printable, shortened
+from fewshot.utils.unknown import unknown_mark
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -137,7 +137,7 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
 
 def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
     """Return what there is to say of a classifier, in the order in which to say it."""
-    embedder, learner = model.embedder_, model.classifier_.model_.learner
+    embedder, learner = model.embedder_, model.learner_
     seen = embedder.preprocessing
     spec: Any = embedder.network.fewshot_spec
     return {

@@ -28,8 +28,8 @@ from fewshot.cli.arguments import (
 from fewshot.cli.bench_options import bench_options
 from fewshot.cli.model_options import MODEL_COMMANDS
 from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
-from fewshot.text import printable, shortened
 from fewshot.training.config import TrainConfig
+from fewshot.utils.text import printable, shortened
 
 #: What options are called whose values have another name.
 _NAMES = {"checkpoint": "from"}

@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fewshot.annotation.retrieve import classify_and_retrieve
-from fewshot.annotation.table import import_records, table_facts
-from fewshot.annotation.work import annotate_folder
 from fewshot.cli.models import as_label, list_paths, n_images
 from fewshot.cli.tables import give
 from fewshot.cli.terminal import complain, say
-from fewshot.model.image_classifier import FewShotImageClassifier
-from fewshot.stores.faiss import FaissStore
-from fewshot.stores.records import Record
-from fewshot.text import as_unicode
+from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.retrieval.retrieve import classify_and_retrieve
+from fewshot.retrieval.stores.faiss import FaissStore
+from fewshot.retrieval.stores.records import Record
+from fewshot.retrieval.table import import_records, table_facts
+from fewshot.retrieval.work import annotate_folder
+from fewshot.utils.text import as_unicode
 
 
 def annotate(options: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def search(options: argparse.Namespace) -> int:
     model.embedder_.set_params(progress=not options.quiet)
     paths, where = list_paths(options.images), _conditions(model, options.where)
     facts = table_facts(options.table)
-    metric = options.metric or facts["metric"] or model.classifier_.model_.learner.metric
+    metric = options.metric or facts["metric"] or model.learner_.metric
     store = FaissStore(metric, facts["fingerprint"], facts["d"])
     store.check_embedder(model.embedder_.fingerprint)
     columns = {"label"}

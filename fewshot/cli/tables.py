@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.cli.terminal import put
-from fewshot.files import descriptor_of, write_text
-from fewshot.text import as_unicode, printable
+from fewshot.persistence.files import descriptor_of, write_text
+from fewshot.utils.text import as_unicode, printable
 
 STANDARD_OUTPUT = "-"
 

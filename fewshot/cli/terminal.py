@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from fewshot.cli.flags import in_flags
-from fewshot.text import printable, shortened
+from fewshot.utils.text import printable, shortened
 
 
 def say(*lines: object) -> None:

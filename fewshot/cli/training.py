@@ -18,22 +18,22 @@ from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
 from fewshot.data.photo import Chain, Light, Mirror
 from fewshot.data.splits import list_splits
-from fewshot.distributed import first_process_first, process_group, rank
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.loaded import choose_device
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.grouped import GroupedEpisodeSampler
 from fewshot.episodes.varied import VariedEpisodeSampler
-from fewshot.files import write_text
+from fewshot.images.defaults import default_learner
 from fewshot.learners.base import Learner
-from fewshot.manifest import command_line, manifest
-from fewshot.model.defaults import default_learner
-from fewshot.registry import learner_class
+from fewshot.learners.registry import learner_class
+from fewshot.persistence.files import write_text
+from fewshot.persistence.provenance import command_line, manifest
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
+from fewshot.training.distributed import first_process_first, process_group, rank
 from fewshot.training.page import write_training
-from fewshot.training.place import MANIFEST, holds_training, only_training, refuse_others
+from fewshot.training.place import MANIFEST, holds_training, only_training, refuse_other_training
 from fewshot.training.result import TrainResult
 from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
@@ -80,7 +80,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _refuse_existing(out: Path, options: argparse.Namespace) -> None:
     """Refuse a folder that holds other things, and a training that nobody asked to go on with or replace."""
-    refuse_others(out)
+    refuse_other_training(out)
     if holds_training(out) and not (options.resume or options.force):
         raise ValueError(
             f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"

@@ -8,9 +8,9 @@ from fewshot.cli.inputs import open_data, skipping
 from fewshot.cli.models import changing, load, n_images
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
-from fewshot.gallery import write_audit, write_calibration
-from fewshot.model.audit import suspects
-from fewshot.unknown import unknown_mark
+from fewshot.images.audit import suspects
+from fewshot.images.pages import write_audit, write_calibration
+from fewshot.utils.unknown import unknown_mark
 
 
 def calibrate(options: argparse.Namespace) -> int:

@@ -10,8 +10,8 @@ from urllib.request import urlopen
 from tqdm.utils import CallbackIOWrapper
 
 from fewshot.errors import DownloadError
-from fewshot.files import digest, replacing
-from fewshot.progress import progress_bar
+from fewshot.persistence.files import digest, replacing
+from fewshot.utils.progress import progress_bar
 
 #: Seconds without an answer after which a download fails.
 TIMEOUT = 30

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.conversion.labels import as_labels
+from fewshot.utils.labels import as_labels
 
 
 def check_images(given: Any) -> NDArray[Any]:
@@ -47,7 +47,7 @@ def _check_paths(given: Any, images: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def check_labels(labels: Any, n: int) -> NDArray[Any]:
+def check_image_labels(labels: Any, n: int) -> NDArray[Any]:
     """Return labels (n,), none of them missing, that can be sorted; see `as_labels`."""
     found = as_labels(labels, name="the list of labels", any_type=True)
     if len(found) != n:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from fewshot.data.decode import check_readable
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, ReadError
-from fewshot.files import digest, leftovers, open_regular, replacing, sync
-from fewshot.progress import progress_bar
-from fewshot.sealed import is_whole, seal
+from fewshot.persistence.files import digest, leftovers, open_regular, replacing, sync
+from fewshot.persistence.sealed import seal, seal_fits
+from fewshot.utils.progress import progress_bar
 
 #: Part of every key: raised when the same file would be decoded to other pixels.
 _VERSION = 3
@@ -169,7 +169,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Return the pixels of an earlier time; None where they are not there, or not as they were written."""
     try:
         with open_regular(path) as file:
-            if not is_whole(file):
+            if not seal_fits(file):
                 return None
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         with suppress(OSError):

@@ -12,7 +12,7 @@ from PIL import Image
 from fewshot.data.opening import is_file
 
 
-def as_items(X: Any, name: str = "X") -> Sequence[Any]:
+def as_sequence(X: Any, name: str = "X") -> Sequence[Any]:
     """Return a collection of images as something with a length whose elements `decode` takes.
 
     Parameters

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fewshot.conversion.containers import is_missing
 from fewshot.data.depth import (
     NOTHING,
     check_bits,
@@ -36,7 +34,9 @@ from fewshot.data.opening import (
     reading,
 )
 from fewshot.errors import ImageDecodeError, OutOfMemoryError
-from fewshot.heap import available_memory
+from fewshot.utils.containers import is_missing
+from fewshot.utils.heap import available_memory
+from fewshot.utils.warning import warn
 
 __all__ = ["MAX_PIXELS", "check_readable", "decode", "describe", "is_data_url", "is_name"]
 
@@ -134,7 +134,7 @@ def decode(
         _check_size(image, name, limit)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":  # what phones call a JPEG with a preview behind it: one picture
-            warnings.warn(f"{name} has {frames} frames; the first is taken", UserWarning, stacklevel=2)
+            warn(f"{name} has {frames} frames; the first is taken")
         return _decode_opened(image, name, background, limit, bits)
 
 

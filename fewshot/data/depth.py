@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import sys
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,6 +21,7 @@ from PIL import Image
 
 from fewshot.data.opening import open_content
 from fewshot.errors import ImageDecodeError, brief
+from fewshot.utils.warning import warn
 
 #: Ranges that are guessed, in bits. Integers of 8 bits are often kept in arrays of 16.
 USUAL_BITS = (8, 10, 12, 14, 16)
@@ -131,11 +131,9 @@ def _range_of(values: NDArray[np.uint16], told: Told, bits: int | None, name: st
     found = next(usual for usual in USUAL_BITS if highest < 1 << usual)
     if highest > 0 and found < 16:
         # One text for all images: Python shows it once, and not for each of ten thousand.
-        warnings.warn(
+        warn(
             f"16-bit images with no number above {(1 << found) - 1} are read as {found} bits, since they would be "
-            f"nearly black otherwise; give bits={found} to confirm, or bits=16 if they are so dark",
-            UserWarning,
-            stacklevel=2,
+            f"nearly black otherwise; give bits={found} to confirm, or bits=16 if they are so dark"
         )
     return found
 

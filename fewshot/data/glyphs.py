@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
-from fewshot.episodes.stream import DISTORT, SPLIT, episode_rng
+from fewshot.utils.streams import DISTORT, SPLIT, episode_rng
 
 if TYPE_CHECKING:
     from PIL import Image

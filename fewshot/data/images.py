@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.conversion.labels import as_labels
-from fewshot.data.arrays import check_images, check_labels, check_rows
+from fewshot.data.arrays import check_image_labels, check_images, check_rows
 from fewshot.data.cache import decode_all, find_unreadable
+from fewshot.data.packed import is_packed, read_packed
 from fewshot.data.preprocess import Preprocessing
-from fewshot.data.scan import read_table, scan_folder, split_folders
-from fewshot.errors import ImageDecodeError, UnknownNameError, brief
+from fewshot.data.scan import read_image_table, scan_folder, split_folders
+from fewshot.errors import ImageDecodeError, brief
+from fewshot.utils.labels import as_labels
+from fewshot.utils.unreadable import check_on_error
+from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +64,7 @@ class LabeledImages:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", check_images(self.images))
-        object.__setattr__(self, "labels", check_labels(self.labels, len(self.images)))
+        object.__setattr__(self, "labels", check_image_labels(self.labels, len(self.images)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,11 +103,9 @@ class LabeledImages:
         >>> LabeledImages.open(folder)
         LabeledImages(2 images of any size, as files, 2 classes)
         """
-        from fewshot.data.packed import is_packed, read_packed  # which makes what is defined here
-
         path = Path(source)
         if os.path.isdir(path) and is_packed(path):
-            return read_packed(path, split)
+            return cls(*read_packed(path, split))
         if os.path.isdir(path):
             return cls.from_folder(path if split is None else _folder_of_split(path, split))
         if path.suffix.lower() == ".csv":
@@ -166,7 +166,7 @@ class LabeledImages:
         ValueError
             If a column, a value or the split is missing, or a path leads out of `root`.
         """
-        return cls(*read_table(table, root, split, allow_outside))
+        return cls(*read_image_table(table, root, split, allow_outside))
 
     @property
     def is_decoded(self) -> bool:
@@ -213,8 +213,7 @@ class LabeledImages:
         ImageDecodeError
             If an image cannot be read, unless ``on_error="skip"``; the message names it.
         """
-        if on_error not in ("raise", "skip"):
-            raise UnknownNameError("on_error", on_error, ("raise", "skip"))
+        check_on_error(on_error, ("raise", "skip"))
         preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits)
         try:
             return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
@@ -226,7 +225,7 @@ class LabeledImages:
         unread = [error.index or 0 for error in errors]
         if len(unread) == len(self):
             raise errors[0]
-        warnings.warn(f"{len(unread)} of {len(self)} images could not be read, first {errors[0]}", stacklevel=2)
+        warn(f"{len(unread)} of {len(self)} images could not be read, first {errors[0]}")
         rest = self.select(np.setdiff1d(np.arange(len(self)), unread))
         return LabeledImages(decode_all(rest.images, preprocessing, cache, progress), rest.labels)
 

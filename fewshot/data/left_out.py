@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from fewshot.text import printable
+from fewshot.utils.text import printable
 
 #: What lies beside images everywhere, and nobody misses.
 _DOCUMENTS = (

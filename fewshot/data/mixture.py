@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.conversion.labels import as_labels
 from fewshot.data.images import LabeledImages
+from fewshot.utils.labels import as_labels
 
 
 def mix(sources: Mapping[str, LabeledImages]) -> tuple[LabeledImages, NDArray[Any]]:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.images import LabeledImages
 from fewshot.data.scan import read_csv, take_split
-from fewshot.files import digest, refuse_irregular, replacing, write_text
+from fewshot.persistence.files import digest, refuse_irregular, replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +44,7 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
             f"each of the {len(images)} images"
         )
     folder = Path(folder)
-    refuse_others(folder)
+    refuse_other_data(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # while the files change, none is vouched for
     with replacing(folder / PIXELS) as partial, partial.open("wb") as file:
@@ -60,7 +59,7 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
-def refuse_others(folder: str | Path) -> None:
+def refuse_other_data(folder: str | Path) -> None:
     """Refuse a folder for a data set that holds other files; hidden ones do not count, as none is touched.
 
     Raises
@@ -83,8 +82,10 @@ def is_packed(folder: str | Path) -> bool:
     return all((Path(folder) / name).is_file() for name in (PIXELS, TABLE))
 
 
-def read_packed(folder: str | Path, split: str | None = None) -> LabeledImages:
-    """Return a data set, or one split of it, its pixels mapped into memory where its rows lie together.
+def read_packed(folder: str | Path, split: str | None = None) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Return the pixels and labels of a data set, or of one split of it.
+
+    Pixels are mapped into memory, not read, where their rows lie together.
 
     Parameters
     ----------
@@ -113,4 +114,4 @@ def read_packed(folder: str | Path, split: str | None = None) -> LabeledImages:
     rows = take_split(table, split, str(folder / TABLE)).index.to_numpy()
     together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
     pixels = images[rows[0] : rows[-1] + 1] if together else images[rows]
-    return LabeledImages(pixels, table["label"].to_numpy(dtype=object)[rows])
+    return pixels, table["label"].to_numpy(dtype=object)[rows]

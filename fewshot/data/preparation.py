@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.duplicates import SPLITS, describe_duplicates, find_duplicates, hash_contents
-from fewshot.data.packed import refuse_others, write_packed
+from fewshot.data.packed import refuse_other_data, write_packed
 from fewshot.errors import FewshotError
-from fewshot.files import write_text
-from fewshot.manifest import manifest
-from fewshot.text import printable
+from fewshot.persistence.files import write_text
+from fewshot.persistence.provenance import manifest
+from fewshot.utils.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace],
     options = parser.parse_args()
     try:
         if parser.get_default("makes_folder"):
-            refuse_others(options.out)
+            refuse_other_data(options.out)
         prepare(options)
     except KeyboardInterrupt:
         return 130

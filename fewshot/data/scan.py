@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.conversion.labels import as_labels
 from fewshot.data.left_out import LeftOut, is_image_without_suffix
 from fewshot.errors import brief
+from fewshot.utils.labels import as_labels
+from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,19 +120,16 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     _warn_of_left_out(left, root)
     if empty := [label for label in by_class if label not in found]:
         listed = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        warnings.warn(f"{len(empty)} folders in {root} hold no image and are passed over: {listed}", stacklevel=3)
+        warn(f"{len(empty)} folders in {root} hold no image and are passed over: {listed}")
     _warn_of_case(list(found), root)
     if len(found) > 1 and all(_split_of(label) for label in found):
         named = " and ".join(map(repr, found))
-        warnings.warn(
-            f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them",
-            stacklevel=3,
-        )
+        warn(f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them")
     paths = [path for paths in found.values() for path in paths]
     return np.array(paths, dtype=object), np.repeat(list(found), [len(paths) for paths in found.values()])
 
 
-def read_table(
+def read_image_table(
     table: str | Path | pd.DataFrame, root: str | Path | None, split: str | None, allow_outside: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return paths and labels of a CSV file or data frame with the columns ``path``, ``label`` and maybe ``split``.
@@ -290,7 +287,7 @@ def _is_image(path: Path) -> bool:
 
 def _warn_of_left_out(left: LeftOut, root: Path) -> None:
     if told := left.sentence():
-        warnings.warn(f"{root}: {told}", UserWarning, stacklevel=4)
+        warn(f"{root}: {told}")
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
@@ -303,9 +300,7 @@ def _warn_of_case(labels: list[str], root: Path) -> None:
     for label in labels:
         twin = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
         if twin != label:
-            warnings.warn(
+            warn(
                 f"the class folders {twin!r} and {label!r} in {root} differ only in case or Unicode form; they are "
-                "kept as two classes, which some file systems cannot hold side by side",
-                UserWarning,
-                stacklevel=4,
+                "kept as two classes, which some file systems cannot hold side by side"
             )

@@ -55,7 +55,7 @@ def _names(split: str, given: object) -> list[str]:
     return given
 
 
-def check_count(what: str, found: int, expected: int) -> None:
+def check_total(what: str, found: int, expected: int) -> None:
     """Refuse data that are not all there, or more.
 
     Raises

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +13,10 @@ from fewshot.embedding.items import CHUNK_PIXELS, default_jobs, prepared_chunks
 from fewshot.embedding.loaded import Loaded
 from fewshot.embedding.network import evaluating
 from fewshot.errors import ImageDecodeError
-from fewshot.heap import keeping_memory
-from fewshot.isolation import isolated
-from fewshot.progress import progress_bar
+from fewshot.utils.heap import keeping_memory
+from fewshot.utils.isolation import isolated
+from fewshot.utils.progress import progress_bar
+from fewshot.utils.warning import warn
 
 #: Seconds before a progress bar appears.
 BAR_AFTER = 2
@@ -40,13 +40,11 @@ class Embedded:
     errors: list[ImageDecodeError]
     thumbnails: list[bytes] = field(default_factory=list)
 
-    def warn(self, stacklevel: int) -> None:
-        """Warn of what could not be read, if anything; `stacklevel` is that of the caller's own caller, 2, or more."""
+    def warn(self) -> None:
+        """Warn of what could not be read, if anything."""
         if self.errors:
             n, first = len(self.embeddings), self.errors[0]
-            warnings.warn(
-                f"{len(self.errors)} of {n} images could not be read, first {first}", UserWarning, stacklevel + 1
-            )
+            warn(f"{len(self.errors)} of {n} images could not be read, first {first}")
 
 
 @isolated(gradients=False)

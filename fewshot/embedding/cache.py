@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.conversion.containers import to_numpy
 from fewshot.data.decode import ORIENTATION
 from fewshot.data.depth import file_content, is_known_before_decoding
 from fewshot.data.opening import decode_pixels, describe, held, is_data_url, is_file, read_content
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.items import default_jobs
 from fewshot.errors import ImageDecodeError, OutOfMemoryError
+from fewshot.utils.containers import to_numpy
+from fewshot.utils.warning import warn
 
 #: Part of every file's name: raised when the same image would be embedded otherwise.
 VERSION = 3
@@ -78,11 +78,7 @@ class EmbeddingCache:
                 )
                 return use(base)
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last of an error about a damaged name
-            warnings.warn(
-                f"the cache {self.path} cannot be {what} ({error}); going on without, delete it to begin a new one",
-                UserWarning,
-                stacklevel=5,
-            )
+            warn(f"the cache {self.path} cannot be {what} ({error}); going on without, delete it to begin a new one")
             return None
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewshot._version import __version__
-from fewshot.backbones import rebuild_backbone, spec_of
-from fewshot.content import is_whole, parse_json
 from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.backbones import rebuild_backbone, spec_of
 from fewshot.errors import UnknownNameError
-from fewshot.isolation import isolated
-from fewshot.stored import read_metadata, read_tensors
+from fewshot.persistence.content import is_whole, parse_json
+from fewshot.persistence.tensors import read_metadata, read_tensors
+from fewshot.utils.isolation import isolated
 
 #: Raised when files of the older kind must be read in another way.
 FORMAT = 1

@@ -21,12 +21,13 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.batches import Embedded, draw_items, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.given import preprocessing_of
-from fewshot.embedding.items import as_items, check_on_error, check_paths
+from fewshot.embedding.items import as_items, check_paths
 from fewshot.embedding.loaded import Loaded, choose_device
 from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
-from fewshot.isolation import isolated
-from fewshot.pickling import with_new_parameters
+from fewshot.utils.isolation import isolated
+from fewshot.utils.pickling import with_new_parameters
+from fewshot.utils.unreadable import check_on_error
 
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
@@ -63,8 +64,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         more as they are smaller. The embedding of an image does not depend on it, up to float32 rounding.
     n_jobs : int, optional
         Threads that decode; by default two a core, at most 16.
-    on_error : {"raise", "nan"}, default="raise"
-        Whether an image that cannot be read is an error, or a row of NaN and a warning.
+    on_error : {"raise", "skip", "unknown"}, default="raise"
+        Whether an image that cannot be read raises an error, or (the other two) gives a row of NaN and a warning.
     cache : path, optional
         A folder where embeddings are kept by the content of their images and the fingerprint, so that an image is
         embedded once, also by other processes and under another name.
@@ -148,7 +149,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Raises
         ------
         ImageDecodeError
-            If an image cannot be read, unless ``on_error="nan"``; paths are looked up before the first is decoded.
+            If an image cannot be read, unless `on_error` says otherwise. Paths are looked up before any is decoded.
         OutOfMemoryError, ReadError
             If memory, open files or the disk fail, whatever `on_error` is: that says nothing of the image.
         TypeError
@@ -165,8 +166,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             As for `transform`.
         thumbnails : bool, default=False
             Whether to make them.
-        on_error : {"raise", "nan"}, optional
-            For this call alone, in place of the parameter. Then ``"nan"`` does not warn: look into ``errors``.
+        on_error : {"raise", "skip", "unknown"}, optional
+            For this call alone, in place of the parameter; then there is no warning: look into ``errors``.
 
         Raises
         ------
@@ -180,7 +181,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 raise _with_cure(error)
         embedded = self._embed(items, thumbnails, stop)
         if on_error is None:
-            embedded.warn(stacklevel=2)
+            embedded.warn()
         return embedded
 
     def as_items(self, X: Any) -> Sequence[Any]:
@@ -322,6 +323,6 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
 
 def _with_cure(error: ImageDecodeError) -> ImageDecodeError:
-    """Note how to go on without an image that cannot be read: of a classifier on_error is "skip"."""
-    error.add_note('on_error="nan" goes on without such images, of a FewShotImageClassifier on_error="skip"')
+    """Note how to go on without an image that cannot be read."""
+    error.add_note('on_error="skip" goes on without such images')
     return error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from fewshot.data.preprocess import Preprocessing
+from fewshot.utils.warning import warn
 
 #: Names that torchvision gives its classification layers.
 _HEADS = ("fc", "classifier", "head", "heads")
@@ -44,11 +44,9 @@ def preprocessing_of(network: nn.Module, img_size: int | None = None) -> Preproc
             "in_chans=1 and in_chans=3 of timm make them"
         )
     if (cure := _head(network)) is not None:
-        warnings.warn(
+        warn(
             "the network still has its classification layer, so its embeddings are the scores of classes that it was "
-            f"trained on; take it off: {cure}",
-            UserWarning,
-            stacklevel=2,
+            f"trained on; take it off: {cure}"
         )
     if channels is not None:
         _, height, width = config.get("input_size", (3, 224, 224))

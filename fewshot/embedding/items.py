@@ -17,15 +17,12 @@ from fewshot.data import collection
 from fewshot.data.decode import check_readable, is_data_url
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
-from fewshot.errors import ImageDecodeError, UnknownNameError
+from fewshot.errors import ImageDecodeError
 
 #: Longer side of a thumbnail in pixels.
 THUMBNAIL = 96
 #: Pixels that are prepared at a time, enough to keep every thread busy, and images that a thread takes at once.
 CHUNK_PIXELS, BLOCK = 96 * 224 * 224, 4
-
-#: What becomes of an item that cannot be embedded.
-ON_ERROR = ("raise", "nan")
 
 Prepared = tuple[NDArray[np.uint8] | None, bytes | None, ImageDecodeError | None]
 
@@ -35,20 +32,13 @@ def default_jobs(n_jobs: int | None) -> int:
     return n_jobs or min(16, 2 * (os.cpu_count() or 1))
 
 
-def check_on_error(on_error: str) -> str:
-    """Return what becomes of an item that cannot be embedded, if it is one of `ON_ERROR`."""
-    if on_error not in ON_ERROR:
-        raise UnknownNameError("on_error", on_error, ON_ERROR)
-    return on_error
-
-
 def as_items(X: Any) -> Sequence[Any]:
     """Return a collection of images as something with a length whose elements `decode` takes.
 
     Parameters
     ----------
     X : collection of images
-        As `fewshot.data.collection.as_items` takes them, or `LabeledImages`.
+        As `fewshot.data.collection.as_sequence` takes them, or `LabeledImages`.
 
     Raises
     ------
@@ -58,7 +48,7 @@ def as_items(X: Any) -> Sequence[Any]:
     if isinstance(X, LabeledImages):
         paths_or_pixels: Any = X.images
         return paths_or_pixels
-    return collection.as_items(X)
+    return collection.as_sequence(X)
 
 
 def check_paths(items: Sequence[Any]) -> Iterator[ImageDecodeError]:

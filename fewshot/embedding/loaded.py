@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewshot.backbones import spec_of
 from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
-from fewshot.embedding.network import normalize
+from fewshot.embedding.network import normalize_pixels
 
-#: Pixels in a batch. On a CPU the blocks of a larger one are beyond what is kept, see `fewshot.heap`.
+#: Pixels in a batch. On a CPU the blocks of a larger one are beyond what is kept, see `fewshot.utils.heap`.
 CPU_PIXELS, GPU_PIXELS = 4 * 224 * 224, 64 * 224 * 224
 
 if hasattr(os, "register_at_fork"):
@@ -117,7 +117,7 @@ class Loaded:
         x = torch.from_numpy(stacked).to(self.parameter.device)
         # Channels last in memory, as they come: convolutions are up to twice as fast.
         x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
-        return normalize(x, self.preprocessing.mean, self.preprocessing.std).to(self.parameter.dtype)
+        return normalize_pixels(x, self.preprocessing.mean, self.preprocessing.std).to(self.parameter.dtype)
 
     def _forward(self, stacked: NDArray[np.uint8]) -> Tensor:
         y = self.forward(self._input(stacked))

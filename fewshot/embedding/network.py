@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewshot.heap import keeping_memory
-from fewshot.isolation import isolated
-from fewshot.locks import new_lock
+from fewshot.utils.heap import keeping_memory
+from fewshot.utils.isolation import isolated
+from fewshot.utils.locks import new_lock
 
 
 def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
@@ -37,10 +37,10 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
         raise ValueError(f"images have shape {tuple(x.shape)}; expected (n, h, w) or (n, h, w, c)")
     x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
     config = getattr(backbone, "pretrained_cfg", None) or {}
-    return normalize(x, config.get("mean", (0.0,)), config.get("std", (1.0,))).to(parameter.dtype)
+    return normalize_pixels(x, config.get("mean", (0.0,)), config.get("std", (1.0,))).to(parameter.dtype)
 
 
-def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize_pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Scale uint8 images (n, c, h, w) to 0..1, then by mean and deviation, one a channel or one for all."""
     x = x.to(torch.float32)
     if any(mean) or any(s != 1 for s in std):

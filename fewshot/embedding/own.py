@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import InputTags, Tags
 
-from fewshot.conversion.containers import is_missing, to_numpy
 from fewshot.data.collection import as_rows
 from fewshot.data.decode import describe
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.batches import Embedded
-from fewshot.embedding.items import as_items, check_on_error
+from fewshot.embedding.items import as_items
 from fewshot.errors import ImageDecodeError, brief
+from fewshot.utils.containers import is_missing, to_numpy
+from fewshot.utils.unreadable import check_on_error
 
 
 class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -33,7 +34,7 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ``backbone.encode(items)``, ``backbone.transform(items)`` or ``backbone(items)`` gives vectors (n, d).
     name : str
         What stands for it and its weights: vectors of embedders of one name are taken for comparable. Name the version.
-    on_error : {"raise", "nan"}, default="raise"
+    on_error : {"raise", "skip", "unknown"}, default="raise"
         Whether an item that is missing (None, NaN), or whose vector is not finite, is an error, or answered as an image
         that could not be read.
     progress : bool, default=True

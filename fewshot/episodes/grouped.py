@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.conversion.labels import as_labels
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
-from fewshot.episodes.stream import GROUP, GROUP_SEED, episode_rng
 from fewshot.errors import TooSmallError
+from fewshot.utils.labels import as_labels
+from fewshot.utils.streams import GROUP, GROUP_SEED, episode_rng
 
 
 class GroupedEpisodeSampler(Sampler):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewshot.conversion.labels import as_labels
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
-from fewshot.episodes.stream import episode_rng
 from fewshot.errors import TooSmallError
+from fewshot.utils.labels import as_labels
+from fewshot.utils.streams import episode_rng
 
 
 class VariedEpisodeSampler(Sampler):

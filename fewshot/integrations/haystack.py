@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.annotation.retrieve import classify_and_retrieve
 from fewshot.errors import MissingExtraError
-from fewshot.model.image_classifier import FewShotImageClassifier
-from fewshot.stores.base import Store
+from fewshot.images.model import FewShotModel
+from fewshot.retrieval.retrieve import classify_and_retrieve
+from fewshot.retrieval.stores.base import Store
 
 try:
     from haystack import Document, component
@@ -21,7 +21,7 @@ class FewShotRetriever:
 
     Parameters
     ----------
-    model : FewShotImageClassifier
+    model : FewShotModel
         Whose embedder made the vectors of the store.
     store : Store
         What is searched.
@@ -43,7 +43,7 @@ class FewShotRetriever:
     (['a'], ['papaya'])
     """
 
-    def __init__(self, model: FewShotImageClassifier, store: Store, k: int = 10, by_label: bool = True) -> None:
+    def __init__(self, model: FewShotModel, store: Store, k: int = 10, by_label: bool = True) -> None:
         self.model, self.store, self.k, self.by_label = model, store, k, by_label
 
     @component.output_types(documents=list[Document], labels=list[Any])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.annotation.retrieve import retrieve
 from fewshot.errors import MissingExtraError
-from fewshot.model.image_classifier import FewShotImageClassifier
-from fewshot.stores.base import Store
+from fewshot.images.model import FewShotModel
+from fewshot.retrieval.retrieve import retrieve
+from fewshot.retrieval.stores.base import Store
 
 try:
     from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -23,7 +23,7 @@ class FewShotRetriever(BaseRetriever):
 
     Parameters
     ----------
-    model : FewShotImageClassifier
+    model : FewShotModel
         Whose embedder made the vectors of the store.
     store : Store
         What is searched.
@@ -48,7 +48,7 @@ class FewShotRetriever(BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    model: FewShotImageClassifier
+    model: FewShotModel
     store: Store
     k: int = 4
     by_label: bool = True

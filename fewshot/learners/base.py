@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
-from fewshot.isolation import isolated
-from fewshot.memory import Memory, read
-from fewshot.randomness import seeded
-from fewshot.rows import mask_padding
-from fewshot.similarity import METRICS, prepare_keys
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory, read
+from fewshot.learners.rows import mask_padding
+from fewshot.learners.statistics import Statistics
+from fewshot.search.similarity import METRICS, prepare_keys
+from fewshot.utils.isolation import isolated
+from fewshot.utils.randomness import seeded
 
 #: Label of a query that is padding; the loss passes over it.
 IGNORE = -100

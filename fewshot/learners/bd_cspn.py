@@ -7,12 +7,12 @@ from torch import Tensor
 
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_number
-from fewshot.registry import register_learner
-from fewshot.similarity import normalize
-from fewshot.statistics import Statistics
-from fewshot.transduction import Span, rectify
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.learners.transduction import Span, rectify
+from fewshot.search.similarity import normalize
+from fewshot.utils.parameters import check_number
 
 NORMALIZATIONS = ("L2N", "UN")
 
@@ -24,7 +24,7 @@ class BDCSPNLearner(Learner):
     Queries are shifted onto the mean of the support (so a single one is answered as that mean, whatever it is: ask for
     many at a time), take the class of the prototype of the largest cosine for a start, and count in it as
     ``exp(sharpness cosine)``; ``logit[c] = cosine(shifted query, rectified prototype[c]) / temperature``. See
-    `fewshot.transduction.rectify`. O(n d) kept; O(n_way d) a query.
+    `fewshot.learners.transduction.rectify`. O(n d) kept; O(n_way d) a query.
 
     Parameters
     ----------

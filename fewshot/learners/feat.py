@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.registry import register_learner
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
 
 
 @register_learner("feat")

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_count
-from fewshot.registry import register_learner
-from fewshot.similarity import prepare_keys
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.search.similarity import prepare_keys
+from fewshot.utils.parameters import check_count
 
 
 @register_learner("matching-fce")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import IGNORE, SMOOTHING, Learner, least_chance
-from fewshot.memory import Memory
-from fewshot.parameters import check_count
-from fewshot.registry import register_learner
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.utils.parameters import check_count
 
 
 @register_learner("k-nearest")
@@ -102,62 +101,3 @@ def _voting(similarity: Tensor, weight: Tensor, k: int) -> Tensor:
     share = ((k - above) / torch.where(equal > 0, equal, 1)).clamp(0, 1)
     share = torch.where(level, share, nearer.to(share.dtype))
     return share.masked_fill(weight == 0, 0)
-
-
-class KNearestClassifier(BaseFewShotClassifier):
-    """Votes of the k nearest support embeddings, in scikit-learn's manner.
-
-    Unlike scikit-learn's own it learns new classes as it goes, forgets them, and knows similarities and the unknown.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    n_neighbors : int, default=5
-        How many vote; see `KNearestLearner`.
-    metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
-        What is near.
-    temperature : float, default=0.1
-        How much more a near one counts.
-    index, closed_set, on_invalid, reject, unknown_label
-        As for `MatchingClassifier`.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of support rows of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    Examples
-    --------
-    >>> from fewshot import KNearestClassifier
-    >>> model = KNearestClassifier(1).fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
-    >>> model.predict([[0.2, 3.0]])
-    array(['up'], dtype='<U5')
-    """
-
-    def __init__(
-        self,
-        n_neighbors: int = 5,
-        metric: str = "cosine",
-        temperature: float = 0.1,
-        *,
-        index: str = "auto",
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.n_neighbors = n_neighbors
-        self.metric = metric
-        self.temperature = temperature
-        super().__init__(
-            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
-        )
-
-    def _make_learner(self) -> Learner:
-        return KNearestLearner(self.n_neighbors, self.metric, self.temperature)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory, read
-from fewshot.parameters import check_number
-from fewshot.registry import register_learner
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory, read
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.utils.parameters import check_number
 
 PRIORS = ("uniform", "support")
 
@@ -81,64 +80,3 @@ class KeyValueCacheLearner(Learner):
         activation = read(self.sharpness * (similarity - 1), memory, candidates).exp()
         most, log_prior = (memory.extras[name].to(activation).unsqueeze(-2) for name in ("most", "log_prior"))
         return activation / (torch.where(most > 0, most, 1) * self.temperature.to(activation)) + log_prior
-
-
-class KeyValueCacheClassifier(BaseFewShotClassifier):
-    """A key-value cache on embeddings, in scikit-learn's manner.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    sharpness : float, default=5.5
-        How fast an activation falls with the cosine; see `KeyValueCacheLearner`.
-    temperature : float, default=0.1
-        Logits are the sum of activations / (n temperature).
-    prior : {"uniform", "support"}, default="uniform"
-        Which classes are likelier before anything is seen.
-    index, closed_set, on_invalid, reject, unknown_label
-        As for `MatchingClassifier`.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of support rows of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    References
-    ----------
-    R. Zhang et al. (2022). Tip-Adapter. arXiv:2207.09519.
-
-    Examples
-    --------
-    >>> from fewshot import KeyValueCacheClassifier
-    >>> model = KeyValueCacheClassifier().fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
-    >>> model.predict([[0.2, 3.0]])
-    array(['up'], dtype='<U5')
-    """
-
-    def __init__(
-        self,
-        sharpness: float = 5.5,
-        temperature: float = 0.1,
-        prior: str = "uniform",
-        *,
-        index: str = "auto",
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.sharpness = sharpness
-        self.temperature = temperature
-        self.prior = prior
-        super().__init__(
-            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
-        )
-
-    def _make_learner(self) -> Learner:
-        return KeyValueCacheLearner(self.sharpness, self.temperature, self.prior)

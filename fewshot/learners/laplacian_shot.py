@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_count, check_number
-from fewshot.ranking import largest
-from fewshot.registry import register_learner
-from fewshot.similarity import normalize
-from fewshot.statistics import Statistics
-from fewshot.transduction import Span, compare_means, rectify
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.learners.transduction import Span, compare_means, rectify
+from fewshot.search.ranking import largest
+from fewshot.search.similarity import normalize
+from fewshot.utils.parameters import check_count, check_number
 
 #: Similarities of queries to each other that are looked at at a time.
 CHUNK = 4_000_000

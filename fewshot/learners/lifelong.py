@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import IGNORE, Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_count, check_number
-from fewshot.registry import register_learner
-from fewshot.similarity import normalize
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.search.similarity import normalize
+from fewshot.utils.parameters import check_count, check_number
 
 #: Rows of support whose likeness to all keys is worked out together.
 BLOCK = 128
-#: What rounds numbers up to 1 to a grid on which inner products are exact; see `fewshot.similarity.to_grid`.
+#: What rounds numbers up to 1 to a grid on which inner products are exact; see `fewshot.search.similarity.to_grid`.
 TO_GRID = 1.5 * 2.0**26
 
 
@@ -166,60 +165,3 @@ def _with_mark(statistics: Statistics, settled: float) -> Statistics:
     """Return kept support with a mark at each row: 1 for a key that was made already."""
     mark = torch.full_like(statistics.support["weight"], settled)
     return replace(statistics, support={**statistics.support, "settled": mark})
-
-
-class LifelongClassifier(BaseFewShotClassifier):
-    """A bounded memory for life, in scikit-learn's manner.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    size : int, default=1000
-        Keys at most, of all classes; see `LifelongLearner`.
-    temperature : float, default=0.025
-        Logits are similarity / temperature.
-    index, closed_set, on_invalid, reject, unknown_label
-        As for `MatchingClassifier`.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels; one that had to make room for others stays, and is no longer the answer.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of keys of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    References
-    ----------
-    L. Kaiser et al. (2017). Learning to Remember Rare Events. arXiv:1703.03129.
-
-    Examples
-    --------
-    >>> from fewshot import LifelongClassifier
-    >>> model = LifelongClassifier(size=2).fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
-    >>> model.partial_fit([[-1.0, 0.0]], ["left"]).predict([[1.0, 0.2], [-2.0, 0.0]])
-    array(['up', 'left'], dtype='<U5')
-    """
-
-    def __init__(
-        self,
-        size: int = 1000,
-        temperature: float = 0.025,
-        *,
-        index: str = "auto",
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.size = size
-        self.temperature = temperature
-        super().__init__(
-            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
-        )
-
-    def _make_learner(self) -> Learner:
-        return LifelongLearner(self.size, self.temperature)

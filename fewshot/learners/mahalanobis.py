@@ -8,13 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_number
-from fewshot.registry import register_learner
-from fewshot.similarity import pairwise_similarity
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.search.similarity import pairwise_similarity
+from fewshot.utils.parameters import check_number
 
 
 @register_learner("mahalanobis")
@@ -147,57 +146,3 @@ class _Shared:
         """Return (x - y)' P^-1 (x - y) of every pair of rows."""
         whitened = -pairwise_similarity(self._whitened(x), self._whitened(y))
         return (-pairwise_similarity(x, y) - whitened) / self.regularization if self.wide else whitened
-
-
-class MahalanobisClassifier(BaseFewShotClassifier):
-    """The Mahalanobis distance to each class, in scikit-learn's manner.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    regularization : float, default=1.0
-        What is added to each variance; see `MahalanobisLearner`.
-    temperature : float, default=1.0
-        Logits are minus half the squared distances / temperature.
-    closed_set, on_invalid, reject, unknown_label
-        As for `PrototypicalClassifier`.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of support rows of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    References
-    ----------
-    P. Bateni et al. (2020). Improved Few-Shot Visual Classification. arXiv:1912.03432.
-
-    Examples
-    --------
-    >>> from fewshot import MahalanobisClassifier
-    >>> X, y = [[-9.0, 0.0], [9.0, 0.0], [7.0, 4.0], [7.0, 4.2]], ["long", "long", "round", "round"]
-    >>> MahalanobisClassifier(regularization=0.1).fit(X, y).predict([[8.0, 0.5]])
-    array(['long'], dtype='<U5')
-    """
-
-    def __init__(
-        self,
-        regularization: float = 1.0,
-        temperature: float = 1.0,
-        *,
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.regularization = regularization
-        self.temperature = temperature
-        super().__init__(closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label)
-
-    def _make_learner(self) -> Learner:
-        return MahalanobisLearner(self.regularization, self.temperature)

@@ -6,12 +6,11 @@ import numpy as np
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.registry import register_learner
-from fewshot.replacement import REPLACEMENTS, rows_to_keep
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.replacement import REPLACEMENTS, rows_to_keep
+from fewshot.learners.statistics import Statistics
 
 
 @register_learner("matching")
@@ -34,7 +33,7 @@ class MatchingLearner(Learner):
         Support rows that a growing classifier keeps of each class; by default all.
     replacement : {"reservoir", "oldest"}, default="reservoir"
         Which rows go where there are more: those outside a uniform sample of all that came, whatever their order and
-        portions, or the oldest; see `fewshot.replacement`.
+        portions, or the oldest; see `fewshot.learners.replacement`.
 
     References
     ----------
@@ -79,80 +78,3 @@ class MatchingLearner(Learner):
     def memorize(self, statistics: Statistics) -> Memory:
         """Make every support embedding a key, weighted by its sample weight."""
         return Memory.of_support(statistics.support, statistics.n_way)
-
-
-class MatchingClassifier(BaseFewShotClassifier):
-    """Matching Networks on embeddings, in scikit-learn's manner.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
-        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=0.1
-        Logits are similarity / temperature.
-    max_support : int, optional
-        Support rows kept of each class; by default all.
-    replacement : {"reservoir", "oldest"}, default="reservoir"
-        Which rows go where there are more; see `MatchingLearner`.
-    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
-        How the nearest support embeddings are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a
-        query get attention, so answers can differ from ``exact`` where the support is larger; ``auto`` is exact.
-    closed_set : bool, default=False
-        Whether `partial_fit` refuses classes that the first call did not announce.
-    on_invalid : {"raise", "unknown"}, default="raise"
-        What happens to a query with NaN or infinity: an error, or the answer `unknown_label`.
-    reject : float or "auto", optional
-        Below which similarity to the nearest key a query is answered `unknown_label`; "auto" takes the threshold that
-        `calibrate` has found. By default every query is answered with a class.
-    unknown_label : object, optional
-        The answer for such queries; by default ``"unknown"`` for string labels and -1 for integers.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of support rows of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    References
-    ----------
-    O. Vinyals et al. (2016). Matching Networks for One Shot Learning. NeurIPS. arXiv:1606.04080.
-
-    Examples
-    --------
-    >>> from fewshot import MatchingClassifier
-    >>> model = MatchingClassifier().fit([[1.0, 0.0], [0.0, 1.0]], [True, False])
-    >>> model.predict([[2.0, 0.1]])
-    array([ True])
-    """
-
-    def __init__(
-        self,
-        metric: str = "cosine",
-        temperature: float = 0.1,
-        *,
-        max_support: int | None = None,
-        replacement: str = "reservoir",
-        index: str = "auto",
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.metric = metric
-        self.temperature = temperature
-        self.max_support = max_support
-        self.replacement = replacement
-        super().__init__(
-            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
-        )
-
-    def _make_learner(self) -> Learner:
-        return MatchingLearner(
-            self.metric, self.temperature, max_support=self.max_support, replacement=self.replacement
-        )

@@ -8,14 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_count
-from fewshot.registry import register_learner
-from fewshot.rows import sum_by_class
-from fewshot.similarity import normalize
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.rows import sum_by_class
+from fewshot.learners.statistics import Statistics
+from fewshot.search.similarity import normalize
+from fewshot.utils.parameters import check_count
 
 #: Lloyd's iterations: few-shot classes settle in two or three.
 N_ITERATIONS = 10
@@ -134,70 +133,3 @@ def _first_centres(
         centres.append(choose(apart))
         apart = torch.minimum(apart, distances(centres[-1]))
     return torch.stack(centres, -2)
-
-
-class MultiPrototypicalClassifier(BaseFewShotClassifier):
-    """Several prototypes a class on embeddings, in scikit-learn's manner.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
-        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=1.0
-        Logits are similarity / temperature.
-    n_prototypes : int, default=3
-        Prototypes a class at most, the means of its clusters; see `MultiPrototypicalLearner`.
-    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
-        How the nearest prototypes are found; see `PrototypeIndex`. Through FAISS only the 256 nearest to a query are
-        read; ``auto`` is exact.
-    closed_set : bool, default=False
-        Whether `partial_fit` refuses classes that the first call did not announce.
-    on_invalid : {"raise", "unknown"}, default="raise"
-        What happens to a query with NaN or infinity: an error, or the answer `unknown_label`.
-    reject : float or "auto", optional
-        Below which similarity to the nearest key a query is answered `unknown_label`; "auto" takes the threshold that
-        `calibrate` has found. By default every query is answered with a class.
-    unknown_label : object, optional
-        The answer for such queries; by default ``"unknown"`` for string labels and -1 for integers.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of support rows of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    Examples
-    --------
-    >>> from fewshot import MultiPrototypicalClassifier
-    >>> model = MultiPrototypicalClassifier(n_prototypes=2).fit([[0.0], [10.0], [5.0]], ["ends", "ends", "middle"])
-    >>> model.predict([[1.0], [9.0], [6.0]])
-    array(['ends', 'ends', 'middle'], dtype='<U6')
-    """
-
-    def __init__(
-        self,
-        metric: str = "sqeuclidean",
-        temperature: float = 1.0,
-        *,
-        n_prototypes: int = 3,
-        index: str = "auto",
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.metric = metric
-        self.temperature = temperature
-        self.n_prototypes = n_prototypes
-        super().__init__(
-            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
-        )
-
-    def _make_learner(self) -> Learner:
-        return MultiPrototypicalLearner(self.metric, self.temperature, n_prototypes=self.n_prototypes)

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_count, check_number
-from fewshot.registry import register_learner
-from fewshot.similarity import normalize
-from fewshot.statistics import Statistics
-from fewshot.transduction import Span, transport
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.learners.transduction import Span, transport
+from fewshot.search.similarity import normalize
+from fewshot.utils.parameters import check_count, check_number
 
 PRIORS = ("uniform", "support", "none")
 #: Added before the power is taken: no embedding is all zero.

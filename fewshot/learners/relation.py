@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.learners.base import IGNORE, Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_count
-from fewshot.registry import register_learner
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.utils.parameters import check_count
 
 #: Numbers that the hidden layer of one chunk of queries may hold.
 CHUNK = 4_000_000

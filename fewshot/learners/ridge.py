@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import Learner, log_parameter
-from fewshot.memory import Memory
-from fewshot.parameters import check_number
-from fewshot.registry import register_learner
-from fewshot.rows import sum_by_class
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.rows import sum_by_class
+from fewshot.learners.statistics import Statistics
+from fewshot.utils.parameters import check_number
 
 
 @register_learner("ridge")
@@ -94,60 +93,3 @@ class RidgeLearner(Learner):
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
     """Solve for a positive definite `matrix`."""
     return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
-
-
-class RidgeFewShotClassifier(BaseFewShotClassifier):
-    """Ridge regression on embeddings, in scikit-learn's manner; it learns new classes as it goes.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    regularization : float, default=1.0
-        What is added to the diagonal; see `RidgeLearner`.
-    temperature : float, default=0.1
-        Logits are answers / temperature.
-    index, closed_set, on_invalid, reject, unknown_label
-        As for `PrototypicalClassifier`.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of support rows of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    References
-    ----------
-    L. Bertinetto et al. (2019). Meta-learning with differentiable closed-form solvers. arXiv:1805.08136.
-
-    Examples
-    --------
-    >>> from fewshot import RidgeFewShotClassifier
-    >>> model = RidgeFewShotClassifier().fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
-    >>> model.predict([[0.2, 3.0]])
-    array(['up'], dtype='<U5')
-    """
-
-    def __init__(
-        self,
-        regularization: float = 1.0,
-        temperature: float = 0.1,
-        *,
-        index: str = "auto",
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.regularization = regularization
-        self.temperature = temperature
-        super().__init__(
-            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
-        )
-
-    def _make_learner(self) -> Learner:
-        return RidgeLearner(self.regularization, self.temperature)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.estimator import BaseFewShotClassifier
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.registry import register_learner
-from fewshot.similarity import normalize
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.search.similarity import normalize
 
 NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
@@ -94,68 +93,3 @@ class SimpleShotLearner(Learner):
     def memorize(self, statistics: Statistics) -> Memory:
         """Make one key a class: its mean."""
         return Memory.of_prototypes(statistics.means, statistics.count)
-
-
-class SimpleShotClassifier(BaseFewShotClassifier):
-    """SimpleShot on embeddings, in scikit-learn's manner.
-
-    Of parameters that are set later, ``index``, ``on_invalid``, ``reject`` and ``unknown_label`` act at once,
-    ``closed_set`` at the next `partial_fit` and all others at the next `fit`; until then `partial_fit` refuses them.
-
-    Parameters
-    ----------
-    normalization : {"L2N", "CL2N", "UN"}, default="L2N"
-        What is done to each embedding; see `SimpleShotLearner`.
-    center : array-like of d floats, optional
-        For ``CL2N`` the mean embedding of the base classes.
-    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
-        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=0.1
-        Logits are similarity / temperature.
-    index, closed_set, on_invalid, reject, unknown_label
-        As for `PrototypicalClassifier`.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels.
-    n_support_ : ndarray of shape (n_classes,)
-        Number of support rows of each class.
-    n_features_in_ : int
-        Length of an embedding.
-
-    References
-    ----------
-    Y. Wang et al. (2019). SimpleShot. arXiv:1911.04623.
-
-    Examples
-    --------
-    >>> from fewshot import SimpleShotClassifier
-    >>> model = SimpleShotClassifier("CL2N", center=[1.0, 1.0]).fit([[3.0, 1.0], [1.0, 2.0]], ["right", "up"])
-    >>> model.predict([[1.0, 1.1]])
-    array(['up'], dtype='<U5')
-    """
-
-    def __init__(
-        self,
-        normalization: str = "L2N",
-        center: Sequence[float] | None = None,
-        metric: str = "sqeuclidean",
-        temperature: float = 0.1,
-        *,
-        index: str = "auto",
-        closed_set: bool = False,
-        on_invalid: str = "raise",
-        reject: float | str | None = None,
-        unknown_label: object = None,
-    ) -> None:
-        self.normalization = normalization
-        self.center = center
-        self.metric = metric
-        self.temperature = temperature
-        super().__init__(
-            index=index, closed_set=closed_set, on_invalid=on_invalid, reject=reject, unknown_label=unknown_label
-        )
-
-    def _make_learner(self) -> Learner:
-        return SimpleShotLearner(self.normalization, self.center, self.metric, self.temperature)

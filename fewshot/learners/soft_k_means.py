@@ -7,11 +7,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from fewshot.learners.base import Learner
-from fewshot.memory import Memory
-from fewshot.parameters import check_count
-from fewshot.registry import register_learner
-from fewshot.similarity import pairwise_similarity
-from fewshot.statistics import Statistics
+from fewshot.learners.memory import Memory
+from fewshot.learners.registry import register_learner
+from fewshot.learners.statistics import Statistics
+from fewshot.search.similarity import pairwise_similarity
+from fewshot.utils.parameters import check_count
 
 
 @register_learner("soft-k-means")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.files import write_text
-from fewshot.text import printable
+from fewshot.persistence.files import write_text
+from fewshot.utils.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,18 +10,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.artifact import Versions, stamp, version_of, writing
 from fewshot.data.opening import describe, is_name
 from fewshot.errors import ArtifactError
-from fewshot.locks import lock_of, one_at_a_time
+from fewshot.persistence.artifact import Versions, stamp, version_of, writing
 from fewshot.runtime import saving
-from fewshot.runtime.encoder import Encoder, as_items
-from fewshot.runtime.labels import check_labels
-from fewshot.runtime.memory import Memory
+from fewshot.runtime.encoder import Encoder, image_list
+from fewshot.runtime.labels import device_labels
+from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.model import Model
 from fewshot.runtime.similarity import Array
-from fewshot.twins import earlier_twins, warn_of_twins
-from fewshot.unknown import check_unknown
+from fewshot.utils.locks import lock_of, one_at_a_time
+from fewshot.utils.twins import earlier_twins, warn_of_twins
+from fewshot.utils.unknown import check_unknown
 
 
 class RuntimeClassifier:
@@ -101,7 +101,7 @@ class RuntimeClassifier:
         """
         return self.model.nearest(self._queries(images), k)
 
-    def learn(self, images: Any, labels: Any) -> Self:
+    def partial_fit(self, images: Any, labels: Any) -> Self:
         """Learn images of known or of new classes in addition to what is known: no gradient, sums that grow.
 
         An image that is given twice counts twice. A warning names it if both are given now, or the support is kept.
@@ -121,8 +121,8 @@ class RuntimeClassifier:
             If labels do not fit, or the encoder makes no finite embedding of an image that was read. What was learned
             before then still stands.
         """
-        items = as_items(images)
-        y = check_labels(labels, len(items), self.classes_)
+        items = image_list(images)
+        y = device_labels(labels, len(items), self.classes_)
         embeddings, errors = self.encoder.embed(images)
         unread = {error.index for error in errors}
         read = np.array([i not in unread for i in range(len(y))], np.bool_)
@@ -139,7 +139,7 @@ class RuntimeClassifier:
         return self
 
     @one_at_a_time
-    def forget(self, label: Any) -> Self:
+    def remove_class(self, label: Any) -> Self:
         """Forget a class, as if it had never been learned.
 
         Raises
@@ -202,7 +202,7 @@ class RuntimeClassifier:
         with writing(folder, "export"):  # so that of two threads the later one writes what both have learned
             encoder, memory = self.encoder, self.model.memory
             known = {} if overwrite else self._versions
-            written = saving.write(folder, encoder.path, encoder.preprocessing, memory, self.facts, known)
+            written = saving.write_folder(folder, encoder.path, encoder.preprocessing, memory, self.facts, known)
             self._versions = {**self._versions, **written}
 
     def _queries(self, images: Any) -> NDArray[np.float32]:
@@ -226,9 +226,9 @@ class RuntimeClassifier:
                 f"what was learned by {other.model.method.name} cannot join {self.model.method.name} with other "
                 "parameters; both must be the same"
             )
-        check_labels(other.classes_, len(other.classes_), self.classes_)
+        device_labels(other.classes_, len(other.classes_), self.classes_)
 
-    def _publish(self, memory: Memory) -> Self:
+    def _publish(self, memory: DeviceMemory) -> Self:
         """Answer with this memory from now on."""
         if self.facts["on_error"] != "raise" or self.facts["threshold"] is not None:
             check_unknown(self.facts["unknown_label"], memory.classes, self.classes_)
@@ -246,7 +246,7 @@ def _warn_of_same_images(model: Model, embeddings: NDArray[np.floating], names: 
     known = memory.x[:0] if memory.is_summed else memory.x
     labels = memory.classes[memory.labels[: len(known)]].tolist()
     names = [*(f"an image of {label!r} learned before" for label in labels), *names]
-    warn_of_twins(earlier_twins(np.concatenate([known, x]), len(known)), len(known), names, stacklevel=4)
+    warn_of_twins(earlier_twins(np.concatenate([known, x]), len(known)), len(known), names)
 
 
 def _refuse_not_finite(embeddings: NDArray[np.floating], read: NDArray[np.bool_]) -> None:
@@ -286,13 +286,13 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     >>> data, folder = digits(), tempfile.mkdtemp()
     >>> model = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=28))
     >>> export(model.fit(data.images[:10], data.labels[:10]), folder)
-    >>> device = load(folder).forget(9).learn(data.images[9:12], [10, 10, 11])
+    >>> device = load(folder).remove_class(9).partial_fit(data.images[9:12], [10, 10, 11])
     >>> device.classes_.tolist()
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
     """
     while True:
         before, version = stamp(folder), version_of(folder)
-        path, preprocessing, model, facts = saving.read(folder)
+        path, preprocessing, model, facts = saving.read_folder(folder)
         try:
             encoder = Encoder(path, preprocessing, n_threads)
         except ArtifactError:

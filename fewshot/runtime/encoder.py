@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.content import of_file
 from fewshot.data import collection
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, MissingExtraError
-from fewshot.files import read_regular
+from fewshot.persistence.content import of_file
+from fewshot.persistence.files import read_regular
 from fewshot.runtime.graph import check_graph
 
 #: Names of what goes into an encoder, uint8 pixels (n, h, w[, c]), and what comes out, embeddings (n, d).
@@ -84,7 +84,7 @@ class Encoder:
         TypeError
             If it is one image, or nothing that holds images.
         """
-        items = as_items(images)
+        items = image_list(images)
         size = max(1, BATCH_PIXELS // (self.preprocessing.height * self.preprocessing.width))
         parts: list[NDArray[np.float32]] = []
         errors: list[ImageDecodeError] = []
@@ -126,7 +126,7 @@ class Encoder:
         return np.zeros((p.height, p.width, 3)[: 2 + (p.channels == 3)], np.uint8)
 
 
-def as_items(images: Any) -> Sequence[Any]:
+def image_list(images: Any) -> Sequence[Any]:
     """Return a collection of images, and refuse what is one image.
 
     Raises
@@ -134,4 +134,4 @@ def as_items(images: Any) -> Sequence[Any]:
     TypeError
         If it is one image, or nothing that holds images.
     """
-    return collection.as_items(images, "images")
+    return collection.as_sequence(images, "images")

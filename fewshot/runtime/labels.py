@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.conversion.labels import as_labels
+from fewshot.utils.labels import as_labels
 
 
 def is_writable(labels: NDArray[Any]) -> bool:
@@ -17,7 +17,7 @@ def is_writable(labels: NDArray[Any]) -> bool:
     return labels.dtype.kind in "biuU" or all(isinstance(label, str) for label in labels.tolist())
 
 
-def check_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
+def device_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
     """Return the labels of `n` images as an array that can join those that are `known`.
 
     Raises
@@ -29,7 +29,7 @@ def check_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
 
     Examples
     --------
-    >>> check_labels(["bee", "ant"], 2, np.array(["ant"]))
+    >>> device_labels(["bee", "ant"], 2, np.array(["ant"]))
     array(['bee', 'ant'], dtype='<U3')
     """
     labels = as_labels(y, name="the list of labels", known=known)

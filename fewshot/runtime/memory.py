@@ -21,7 +21,7 @@ _SUMMED, _KEPT = ("sums", "counts"), ("support", "labels", "weights")
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class DeviceMemory:
     """Labelled rows: one a class, the sum of its support, or one a support image. It never changes; it is replaced.
 
     Attributes
@@ -56,7 +56,7 @@ class Memory:
 
         Examples
         --------
-        >>> memory = Memory.of(np.array([[1.0], [3.0], [5.0]]), np.array(["a", "a", "b"]), True)
+        >>> memory = DeviceMemory.of(np.array([[1.0], [3.0], [5.0]]), np.array(["a", "a", "b"]), True)
         >>> memory.keys.tolist(), (memory + memory).weights.tolist()
         ([[2.0], [5.0]], [4.0, 2.0])
         """
@@ -117,7 +117,7 @@ class Memory:
         weights = self.weights[self.present]
         return np.zeros(len(weights)) if self.is_summed else np.log(weights)
 
-    def __add__(self, other: Memory) -> Self:
+    def __add__(self, other: DeviceMemory) -> Self:
         """Return the memory of all that both have seen."""
         classes = np.union1d(self.classes, other.classes)
         places = [np.searchsorted(classes, known) for known in (self.classes, other.classes)]
@@ -159,7 +159,7 @@ class Memory:
         left = self._of_classes(self.classes != label, self.labels != known.index(label))
         return replace(left, forgotten={**self.forgotten, label: self.forgotten.get(label, 0) + 1})
 
-    def since(self, before: Memory) -> Self:
+    def since(self, before: DeviceMemory) -> Self:
         """Return what was learned after `before`, an earlier state of this memory.
 
         Raises
@@ -217,7 +217,7 @@ class Memory:
         if not (np.abs(self.keys) <= MOST_MAGNITUDE).all() or not (self.weights <= MOST_MAGNITUDE).all():
             yield f"its numbers reach above {MOST_MAGNITUDE:.0e}, which overflows when squared"
 
-    def _sums_since(self, before: Memory) -> Self:
+    def _sums_since(self, before: DeviceMemory) -> Self:
         places = np.searchsorted(self.classes, before.classes)
         n_support, x, weights = self.n_support.copy(), self.x.copy(), self.weights.copy()
         n_support[places] -= before.n_support
@@ -229,7 +229,7 @@ class Memory:
             raise _no_earlier_state()
         return replace(self, n_support=n_support, x=x, weights=weights)._of_classes(n_support > 0, n_support > 0)
 
-    def _has_forgotten(self, label: Any, before: Memory) -> bool:
+    def _has_forgotten(self, label: Any, before: DeviceMemory) -> bool:
         return self.forgotten.get(label, 0) > before.forgotten.get(label, 0)
 
     def _rows(self) -> list[tuple[Any, ...]]:

@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.content import is_number
 from fewshot.errors import UnknownNameError
-from fewshot.parameters import check_count
-from fewshot.runtime.similarity import METRICS, MOST_MAGNITUDE, Array, normalize
+from fewshot.persistence.content import is_number
+from fewshot.runtime.similarity import METRICS, MOST_MAGNITUDE, Array, unit_length
+from fewshot.utils.parameters import check_count
 
 #: Learners whose memory is class sums and counts, and those that keep their support.
 SUMMED, KEPT = ("prototypical", "simpleshot"), ("matching", "k-nearest")
@@ -19,7 +19,7 @@ NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
 
 @dataclass(frozen=True)
-class Method:
+class DeviceMethod:
     """A learner of the library, as far as a device needs it.
 
     Attributes
@@ -89,7 +89,7 @@ class Method:
         x = embeddings.astype(np.float64)
         if self.normalization == "UN":
             return x
-        return normalize(x if self.center is None else x - np.array(self.center))
+        return unit_length(x if self.center is None else x - np.array(self.center))
 
     def read(
         self, similarity: Array, log_weight: Array, labels: NDArray[np.int64], n_classes: int, eps: float

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.runtime.memory import Memory
-from fewshot.runtime.method import Method
+from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.method import DeviceMethod
 from fewshot.runtime.similarity import Array, Keys
-from fewshot.unknown import mark_unknown
+from fewshot.utils.unknown import mark_unknown
 
 #: Handles floating-point errors as numpy does by default, whatever the host program has set for its own.
 _as_usual = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
@@ -28,9 +28,9 @@ class Model:
 
     Attributes
     ----------
-    memory : Memory
+    memory : DeviceMemory
         What was learned.
-    method : Method
+    method : DeviceMethod
         How it is read.
     facts : mapping
         ``temperature`` of the probabilities, ``threshold`` of similarity below which a query is unknown or None, and
@@ -38,15 +38,15 @@ class Model:
 
     Examples
     --------
-    >>> memory = Memory.of(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array(["right", "up"]), True)
+    >>> memory = DeviceMemory.of(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array(["right", "up"]), True)
     >>> facts = {"temperature": 1.0, "threshold": 0.5, "unknown_label": None}
-    >>> model = Model(memory, Method("prototypical", "cosine", 0.05), facts)
+    >>> model = Model(memory, DeviceMethod("prototypical", "cosine", 0.05), facts)
     >>> model.predict(np.array([[2.0, 0.1], [-1.0, -1.0]])).tolist()
     ['right', 'unknown']
     """
 
-    memory: Memory
-    method: Method
+    memory: DeviceMemory
+    method: DeviceMethod
     facts: Mapping[str, Any]
 
     @cached_property
@@ -54,9 +54,9 @@ class Model:
         return Keys.of(self.memory.keys, self.method.metric)
 
     @_as_usual
-    def learned(self, x: NDArray[np.floating], y: NDArray[Any]) -> Memory:
+    def learned(self, x: NDArray[np.floating], y: NDArray[Any]) -> DeviceMemory:
         """Return the memory of support embeddings (n, d) with labels (n,), which adds to this one's."""
-        return Memory.of(self.method.transform(x), y, self.method.is_summed)
+        return DeviceMemory.of(self.method.transform(x), y, self.method.is_summed)
 
     @_as_usual
     def predict(self, x: NDArray[np.floating]) -> NDArray[Any]:

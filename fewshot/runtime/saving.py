@@ -14,30 +14,30 @@ from zipfile import ZIP_STORED, ZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.artifact import MANIFEST, Part, Versions, read_artifact, write_artifact
-from fewshot.content import is_number, of_file, parse_json
 from fewshot.data.preprocess import Preprocessing
-from fewshot.errors import ArtifactError, UnknownNameError
-from fewshot.files import digest, read_regular
-from fewshot.labels import labels_from_json, labels_to_json
-from fewshot.parameters import check_number
+from fewshot.errors import ArtifactError
+from fewshot.persistence.artifact import MANIFEST, Part, Versions, read_artifact, write_artifact
+from fewshot.persistence.content import is_number, of_file, parse_json
+from fewshot.persistence.files import digest, read_regular
+from fewshot.persistence.label_json import labels_from_json, labels_to_json
 from fewshot.runtime.encoder import CURE
-from fewshot.runtime.memory import Memory
-from fewshot.runtime.method import Method, check_temperature
+from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.method import DeviceMethod, check_temperature
 from fewshot.runtime.model import Model
+from fewshot.utils.parameters import check_number
+from fewshot.utils.unreadable import check_on_error
 
 #: Names of the data files; a part of each one's digest is put into its name on disk.
 ENCODER, PREPROCESS, MEMORY = FILES = "encoder.onnx", "preprocess.json", "memory.npz"
 #: What `write_artifact` says in a manifest by itself, and what describes the memory.
 _NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "classes", "n_support", "forgotten")
-ON_ERROR = ("raise", "skip", "unknown")
 
 
-def write(
+def write_folder(
     folder: str | Path,
     encoder: Path,
     preprocessing: Preprocessing,
-    memory: Memory,
+    memory: DeviceMemory,
     facts: dict[str, Any],
     known: Versions | None = None,
 ) -> Versions:
@@ -51,7 +51,7 @@ def write(
         The ONNX file.
     preprocessing : Preprocessing
         How images are prepared for it.
-    memory : Memory
+    memory : DeviceMemory
         What was learned.
     facts : dict
         What else the manifest says.
@@ -72,8 +72,8 @@ def write(
     return write_artifact(folder, "export", content, parts, {}, known)
 
 
-def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]]:
-    """Return what `write` was given, verified: the encoder, its preprocessing, what answers, and the facts.
+def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]]:
+    """Return what `write_folder` was given, verified: the encoder, its preprocessing, what answers, and the facts.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]
             encoder, preprocess, rows = (paths[name] for name in FILES)
             facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
             _check_facts(facts)
-            method, classes = Method.from_dict(facts["method"]), labels_from_json(manifest["classes"])
+            method, classes = DeviceMethod.from_dict(facts["method"]), labels_from_json(manifest["classes"])
             if classes.tolist() != manifest["classes"]["values"]:
                 raise ValueError(f"classes are not {classes.dtype}, as it says")
             n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
@@ -94,7 +94,7 @@ def read(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]
             with of_file(preprocess, CURE):
                 preprocessing = Preprocessing.from_dict(parse_json(read_regular(preprocess, 1 << 20)))
             with of_file(rows, CURE):
-                memory = Memory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
+                memory = DeviceMemory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
                 _check_fit(memory, method)
         except FileNotFoundError:  # replaced between verifying and reading
             continue
@@ -122,14 +122,13 @@ def _check_facts(facts: dict[str, Any]) -> None:
     check_temperature(facts["temperature"])
     if facts["threshold"] is not None:
         check_number("threshold", facts["threshold"], -math.inf)
-    if facts["on_error"] not in ON_ERROR:
-        raise UnknownNameError("on_error", facts["on_error"], ON_ERROR)
+    check_on_error(facts["on_error"])
     label = facts["unknown_label"]
     if not (label is None or isinstance(label, (bool, str)) or is_number(label)):
         raise ValueError(f"unknown_label is {facts['unknown_label']!r}; expected one label")
 
 
-def _check_fit(memory: Memory, method: Method) -> None:
+def _check_fit(memory: DeviceMemory, method: DeviceMethod) -> None:
     """Refuse a memory that is not of this method."""
     if memory.is_summed != method.is_summed:
         raise ValueError(f"{method.name} does not keep {', '.join(memory.to_arrays())}")
@@ -150,6 +149,6 @@ def _copy(encoder: Path, expected: str, path: Path) -> None:
         raise ArtifactError(f"{encoder} has changed since it was loaded; restore it from a copy, or export again")
 
 
-def _write_memory(memory: Memory, path: Path) -> None:
+def _write_memory(memory: DeviceMemory, path: Path) -> None:
     with path.open("wb") as file:  # given a path, numpy would put its own suffix behind
         np.savez(file, **memory.to_arrays())  # type: ignore[arg-type]

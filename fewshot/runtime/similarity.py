@@ -1,4 +1,4 @@
-"""Similarities between queries and keys in numpy: those of `fewshot.similarity`, in float64."""
+"""Similarities between queries and keys in numpy: those of `fewshot.search.similarity`, in float64."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Keys:
         array([[  0., -25.]])
         """
         offset = keys.mean(0) if metric == "sqeuclidean" else np.zeros(keys.shape[1])
-        return cls(metric, normalize(keys) if metric == "cosine" else keys - offset, offset)
+        return cls(metric, unit_length(keys) if metric == "cosine" else keys - offset, offset)
 
     def similarity(self, queries: Array) -> Array:
         """Return the similarities (q, m) of queries (q, d); higher is closer."""
-        x = normalize(queries) if self.metric == "cosine" else queries - self.offset
+        x = unit_length(queries) if self.metric == "cosine" else queries - self.offset
         product = x @ self.keys.T
         if self.metric != "sqeuclidean":
             return product
@@ -53,7 +53,7 @@ class Keys:
         return np.minimum(2 * product - squares, 0)  # rounding can leave a tiny positive value between equals
 
 
-def normalize(x: Array) -> Array:
+def unit_length(x: Array) -> Array:
     """Scale rows (n, d) to unit length; a zero row stays zero."""
     largest = np.abs(x).max(-1, keepdims=True, initial=0)
     scaled = x / np.where(largest > 0, largest, 1)  # first: squares could over- or underflow

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.errors import MissingExtraError
-from fewshot.files import replacing, sync
-from fewshot.progress import progress_bar
+from fewshot.persistence.files import replacing, sync
 from fewshot.training.result import TrainResult
+from fewshot.utils.progress import progress_bar
 
 
 class Callback:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.errors import UnknownNameError
-from fewshot.files import read_regular
+from fewshot.persistence.files import read_regular
 
 PRECISIONS = ("float32", "bf16", "fp16")
 BATCH_NORMS = ("train", "frozen")

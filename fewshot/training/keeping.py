@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.data.images import LabeledImages
-from fewshot.distributed import rank, take_from_first
 from fewshot.embedding.network import embed
+from fewshot.embedding.weights import load_state, save_weights, state
 from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.evaluate import evaluate
 from fewshot.errors import TrainingError
-from fewshot.evaluation.evaluate import evaluate
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig
+from fewshot.training.distributed import rank, take_from_first
 from fewshot.training.result import TrainResult
 from fewshot.training.state import BEST
-from fewshot.weights import load_state, save_weights, state
 
 
 class BestKeeper:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from fewshot.distributed import rank
-from fewshot.files import leftovers, refuse_irregular
+from fewshot.persistence.files import leftovers, refuse_irregular
+from fewshot.persistence.writers import BRIEF, locked
 from fewshot.training.callbacks import CsvLog
+from fewshot.training.distributed import rank
 from fewshot.training.state import BEST, LOG, STATE
-from fewshot.writers import BRIEF, locked
 
 #: What ``fewshot train`` writes at the end.
 MANIFEST = "manifest.json"
@@ -38,7 +38,7 @@ def only_training(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def refuse_others(folder: Path) -> None:
+def refuse_other_training(folder: Path) -> None:
     """Refuse a folder that holds anything but a training; hidden files do not count, as none is touched.
 
     Raises

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,18 +10,19 @@ from typing import Any
 
 import torch
 
-from fewshot.distributed import n_processes, rank, wait_for_all
+from fewshot.embedding.weights import load_state, state
 from fewshot.episodes.episode import Sampler
 from fewshot.errors import TrainingError, TrainingInterrupted
-from fewshot.files import sync
+from fewshot.persistence.files import sync
 from fewshot.training.callbacks import Callback, CsvLog
+from fewshot.training.distributed import n_processes, rank, wait_for_all
 from fewshot.training.interrupt import Interruption
 from fewshot.training.keeping import BestKeeper
 from fewshot.training.place import clear, sweep
 from fewshot.training.result import TrainResult
 from fewshot.training.state import LOG, TrainingState, put_back
 from fewshot.training.step import Outcome, Stepper, one_cycle, top_rate
-from fewshot.weights import load_state, state
+from fewshot.utils.warning import warn
 
 
 class Run:
@@ -107,7 +107,7 @@ class Run:
                 raise TrainingError(
                     f"{self.in_a_row} steps in a row were not finite, the last: {outcome.fault}; lower lr={config.lr:g}"
                 )
-            warnings.warn(f"{outcome.fault} is not finite; the step is skipped", UserWarning, stacklevel=4)
+            warn(f"{outcome.fault} is not finite; the step is skipped")
         if (step + 1) % config.validate_every == 0 or last:
             self.keeper.validate(record, result, self.backbone)
         record["seconds"] = time.perf_counter() - start
@@ -156,7 +156,7 @@ class Run:
             differing = ", ".join(
                 f"{name} {then[name]} then and {now[name]} now" for name in now if then[name] != now[name]
             )
-            warnings.warn(f"training goes on, but not bit for bit: {differing}", UserWarning, stacklevel=4)
+            warn(f"training goes on, but not bit for bit: {differing}")
         load_state(saved.model, self.backbone, self.learner)
         put_back(saved, self.stepper.optimizer)
         device = next(self.backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu")).device

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fewshot._version import __version__
-from fewshot.files import replacing, sync
-from fewshot.stored import read_tensors, write_tensors
-from fewshot.weights import plain
+from fewshot.embedding.weights import plain
+from fewshot.persistence.files import replacing, sync
+from fewshot.persistence.tensors import read_tensors, write_tensors
 
 STATE, LOG, BEST = "state.safetensors", "log.csv", "best.safetensors"
 FORMAT = 1

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from fewshot.distributed import add_up, n_processes, rank
 from fewshot.embedding.network import to_input
 from fewshot.episodes.episode import Episode
-from fewshot.episodes.stream import AUGMENT, MODEL, episode_rng
 from fewshot.errors import TrainingError
 from fewshot.learners.base import Learner
-from fewshot.randomness import seeded
 from fewshot.training.config import TrainConfig
+from fewshot.training.distributed import add_up, n_processes, rank
 from fewshot.training.tasks import Tasks
+from fewshot.utils.randomness import seeded
+from fewshot.utils.streams import AUGMENT, MODEL, episode_rng
 
 Augment = Callable[[Tensor, np.random.Generator], Tensor]
 _TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -13,29 +13,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewshot.backbones import check_backbone, create_backbone, spec_of
-from fewshot.classifier import as_learner
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
-from fewshot.distributed import n_processes, process_group, rank, take_from_first
+from fewshot.embedding.backbones import check_backbone, create_backbone, spec_of
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import embed
 from fewshot.embedding.sources import sized
+from fewshot.embedding.weights import describe_learner
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
-from fewshot.heap import give_back_memory, keeping_memory
-from fewshot.isolation import isolated
 from fewshot.learners.base import Learner
+from fewshot.learners.registry import as_learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
+from fewshot.training.distributed import n_processes, process_group, rank, take_from_first
 from fewshot.training.keeping import BestKeeper
 from fewshot.training.place import only_training, refuse_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.state import LOG
 from fewshot.training.step import Augment, Stepper, learning_rates
-from fewshot.weights import describe_learner
+from fewshot.utils.heap import give_back_memory, keeping_memory
+from fewshot.utils.isolation import isolated
 
 
 class MetaTrainer:

@@ -1,0 +1,617 @@
+"""The base class of the scikit-learn estimators: fit, partial_fit, predict, nearest, editing and calibration."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from fewshot.classifiers.calibration import Calibration
+from fewshot.classifiers.checks import (
+    check_embeddings,
+    check_labels,
+    check_sample_weight,
+    skip_bad_rows,
+    warn_if_look_alike,
+    warn_of_zero_rows,
+)
+from fewshot.classifiers.documentation import SHARED
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.scored_queries import score_episodes
+from fewshot.errors import UnknownNameError
+from fewshot.learners.base import Learner
+from fewshot.search.ranking import argmax
+from fewshot.search.snapshot import INDEXES
+from fewshot.utils.checks import check_same_length
+from fewshot.utils.isolation import isolated
+from fewshot.utils.locks import one_at_a_time
+from fewshot.utils.pickling import VersionedPickle
+from fewshot.utils.unknown import check_unknown, mark_unknown, unknown_mark
+from fewshot.utils.unreadable import check_on_error
+
+
+def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
+    if not estimator._learner_type().indexable:
+        raise AttributeError(f"{estimator._learner_type().__name__} has no nearest keys: its score is its own")
+    return True
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
+    """The base class of all few-shot classifiers of embeddings.
+
+    An estimator is made from its learner: name it as ``method``, and list its parameters as dataclass fields. In its
+    docstring ``{shared}`` stands for the parameters that all have.
+
+    Embeddings are compared in their own precision, float32 or float64 (integers count as float64). Statistics are kept
+    in float64, so support learned in any order or chunking equals one fit up to float64 rounding.
+
+    Answers to float32 queries depend in their last digits on how many are asked at once, because matrix products of
+    different sizes are summed up in different orders: similarities by up to 1e-6 of the product of the two lengths, and
+    logits by that over the temperature. Of keys or classes that are closer to each other than that, either may be
+    first. Float64 queries have eight more digits. `FewShotImageClassifier` sets ``steady``.
+
+    Attributes
+    ----------
+    method : type of Learner
+        The learner that the estimator is made from.
+    steady : bool
+        Whether answers to float32 queries are the same to the last bit for whatever batch a query comes in, processor
+        and number of threads; the products then take up to twice as long. False unless it is set.
+    """
+
+    method: ClassVar[type[Learner]]
+    steady = False
+    _is_transductive = False  # whether all queries of a call are answered together
+    # Not every learner can use these two: estimators that offer them make them parameters.
+    index = "auto"
+    on_error = "raise"
+
+    closed_set: bool = False
+    reject: float | str | None = None
+    unknown_label: object = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = (cls.__doc__ or "").replace("    {shared}\n", SHARED)
+
+    def _make_learner(self) -> Learner:
+        names = inspect.signature(self.method).parameters
+        return self.method(**{name: getattr(self, name) for name in names if hasattr(self, name)})
+
+    def _learner_type(self) -> type[Learner]:
+        return self.method
+
+    # ---- learning ----------------------------------------------------------------------------------------------
+
+    @one_at_a_time
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn classes from labelled support embeddings, forgetting what was learned before.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Support embeddings: arrays, tensors, data frames of numbers, or a column of vectors, of any library.
+        y : array-like of shape (n,)
+            Labels: strings, integers or booleans, or members of an enumeration of these, in any container with an
+            order. A string has at most 10,000 characters.
+        sample_weight : array-like of shape (n,), optional
+            Weights, at least 0.
+
+        Returns
+        -------
+        self
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If X, y or the weights cannot be learned from; the message says where.
+        TypeError
+            If labels mix types, or X is sparse.
+        """
+        return self._learn(X, y, None, sample_weight, old=None)
+
+    @one_at_a_time
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Learn more support, of known or of new classes, beside what is known.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Support embeddings.
+        y : array-like of shape (n,)
+            Labels; new ones are welcome unless ``closed_set=True``.
+        classes : array-like of shape (n_classes,), optional
+            Classes to register, also without support; one without support is never the answer.
+        sample_weight : array-like of shape (n,), optional
+            Weights, at least 0.
+
+        Raises
+        ------
+        ValueError
+            As for `fit`; also for a new class where ``closed_set=True``. The classifier is then unchanged.
+        """
+        return self._learn(X, y, classes, sample_weight, getattr(self, "model_", None))
+
+    def adopt(self, model: FittedModel) -> Self:
+        """Answer with a model that is there already: one read from a file, or a part of this one."""
+        learned = {"model_": model, "classes_": model.classes, "n_support_": model.n_support}
+        learned["n_features_in_"] = model.memory.keys.shape[-1]
+        self.__dict__ = {**self.__dict__, **learned}  # in one step: `view` copies what belongs together
+        return self
+
+    def view(self, **params: Any) -> Self:
+        """Return a copy of this moment that answers with other parameters; both share what was learned."""
+        view = object.__new__(type(self))
+        view.__dict__ = {**self.__dict__, **params}
+        return view
+
+    def check_parameters(self) -> None:
+        """Raise for parameters with which nothing can be learned: before the work of embedding, not after it."""
+        self._check_parameters()
+        self._own_learner()
+
+    def _check_parameters(self) -> None:
+        if self.index not in INDEXES:
+            raise UnknownNameError("index", self.index, INDEXES)
+        check_on_error(self.on_error)
+
+    @isolated()
+    def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:
+        self._check_parameters()
+        name, learned = type(self).__name__, copy.copy(self)
+        X = check_embeddings(learned, X, reset=old is None, finite=self.on_error != "skip")
+        y = check_labels(y, name, None if old is None else old.classes)
+        check_same_length(X, y)
+        weight = check_sample_weight(sample_weight, X)
+        if self.on_error == "skip":
+            X, y, weight = skip_bad_rows(X, y, weight)
+        learner = self._learner_beside(old)
+        if learner.metric == "cosine":
+            warn_of_zero_rows(X)
+        observed = np.unique(y)
+        if classes is not None:
+            observed = np.union1d(observed, check_labels(classes, name, observed))
+        all_classes = observed if old is None else np.union1d(old.classes, observed)
+        self._check_closed(all_classes, old)
+        warn_if_look_alike(all_classes)
+        self._check_unknown(all_classes, old)
+        if old is None:
+            learned.__dict__.pop("calibration_", None)
+        learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
+        # All at once and at the end: where anything above fails, what was learned before still stands. Parameters may
+        # have been set while this one learned.
+        params = self.get_params(deep=False)
+        self.__dict__ = {**learned.__dict__, **params}
+        return self
+
+    def _own_learner(self) -> Learner:
+        learner = self._make_learner()
+        if learner.transductive != self._is_transductive:
+            kind, other = ("", "TransductiveClassifier") if learner.transductive else ("not ", "FewShotClassifier")
+            raise TypeError(f"{type(learner).__name__} is {kind}transductive; use {other}")
+        return learner
+
+    def _learner_beside(self, old: FittedModel | None) -> Learner:
+        """Return a learner of one's own, or the one that has learned already if it is still what is asked for."""
+        learner = self._own_learner()
+        if old is None:
+            # A copy in double precision: the caller's learner may go on to be trained.
+            return copy.deepcopy(learner).cpu().double().eval()
+        if not old.learner.is_like(learner):
+            raise ValueError(f"what was learned by {old.learner} cannot go on with {learner}; call fit to begin anew")
+        return old.learner
+
+    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y holds") -> None:
+        if self.closed_set and old is not None and len(classes) > len(old.classes):
+            new = np.setdiff1d(classes, old.classes).tolist()
+            raise ValueError(
+                f"{holder} the new classes {new}, but closed_set=True; announce them in the first call, "
+                "or set closed_set=False"
+            )
+
+    def _check_unknown(self, classes: NDArray[Any], old: FittedModel | None) -> None:
+        """Refuse, before anything is changed, classes that could not be told from the answer to unknown queries."""
+        if self.on_error != "raise" or self.reject is not None:
+            check_unknown(self.unknown_label, classes, None if old is None else old.classes)
+
+    # ---- editing -----------------------------------------------------------------------------------------------
+
+    @one_at_a_time
+    def remove_class(self, label: Any) -> Self:
+        """Forget a class and all of its support; the others answer as if it had never been learned.
+
+        Parameters
+        ----------
+        label : object
+            One of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class, or it is the only one. The classifier is then unchanged.
+        """
+        check_is_fitted(self)
+        return self.adopt(self.model_.without(label, self.index))
+
+    @one_at_a_time
+    def remove(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, drop_empty: bool = True
+    ) -> Self:
+        """Forget some of the support, as if it had never been learned.
+
+        What is left equals what the other support alone would have given, within 1e-12 of the sum of the absolute
+        values that were added up. A method that keeps its support (Matching Networks) refuses rows that it has not
+        learned. Where only class sums are kept (prototypes), single rows cannot be told apart: refused are more rows
+        than a class has, more weight, and, as the last rows of a class, others than those that make up what is left of
+        its sum; other rows of the right number go unnoticed while some of the class stay.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Support embeddings that were learned.
+        y : array-like of shape (n,)
+            Their labels.
+        sample_weight : array-like of shape (n,), optional
+            Their weights, as they were learned.
+        drop_empty : bool, default=True
+            Whether a class without support left is forgotten; else it stays in ``classes_`` and is never the answer.
+
+        Raises
+        ------
+        ValueError
+            If a class is unknown or has fewer support rows, these cannot be the rows that were learned (as far as that
+            is known, see above), or nothing would be left. The classifier is then unchanged.
+
+        Examples
+        --------
+        >>> from fewshot import PrototypicalClassifier
+        >>> model = PrototypicalClassifier().fit([[0.0], [4.0], [1.0]], ["a", "a", "b"])
+        >>> model.remove([[4.0]], ["a"]).nearest([[0.0]])[1]
+        array([[0.]])
+        """
+        check_is_fitted(self)
+        X = check_embeddings(self, X, reset=False)
+        y = check_labels(y, type(self).__name__, self.model_.classes)
+        check_same_length(X, y)
+        weight = check_sample_weight(sample_weight, X)
+        return self.adopt(self.model_.less(X, y, weight, drop_empty, self.index))
+
+    @one_at_a_time
+    def rename_class(self, old: Any, new: Any) -> Self:
+        """Give a class another label; what it has learned stays.
+
+        Parameters
+        ----------
+        old : object
+            One of ``classes_``.
+        new : object
+            A label of the same type that is not in use.
+
+        Raises
+        ------
+        ValueError
+            If there is no class `old`, or `new` is one already, or the answer to unknown queries. The classifier is
+            then unchanged.
+        TypeError
+            If `new` is of another type than the other labels.
+
+        Examples
+        --------
+        >>> from fewshot import PrototypicalClassifier
+        >>> PrototypicalClassifier().fit([[0.0], [1.0]], ["a", "b"]).rename_class("a", "cat").classes_
+        array(['b', 'cat'], dtype='<U3')
+        """
+        check_is_fitted(self)
+        known = self.model_.classes
+        (label,) = check_labels([new], type(self).__name__, known).tolist()
+        if old != new and label in known.tolist():
+            raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
+        others = known[[name != old for name in known.tolist()]]
+        classes = np.union1d(others, check_labels([new], type(self).__name__, known))
+        self._check_unknown(classes, self.model_)
+        warn_if_look_alike(classes)
+        return self.adopt(self.model_.renamed(old, label, classes, self.index))
+
+    @one_at_a_time
+    def merge(self, other: Self) -> Self:
+        """Learn all that another classifier has learned, by addition: as if its support had been shown to this one.
+
+        Parameters
+        ----------
+        other : classifier
+            Of the same learner and embeddings; it is not changed.
+
+        Raises
+        ------
+        ValueError
+            If the other's learner or the length of its embeddings differs, it has new classes where
+            ``closed_set=True``, or a class that is the answer to unknown queries here. The classifier is then
+            unchanged.
+        TypeError
+            If labels are of different types.
+
+        Examples
+        --------
+        >>> from fewshot import PrototypicalClassifier
+        >>> one, two = PrototypicalClassifier(), PrototypicalClassifier()
+        >>> one.fit([[0.0]], ["a"]).merge(two.fit([[1.0], [5.0]], ["a", "b"])).nearest([[5.0]], 2)[1]
+        array([[  0.  , -20.25]])
+        """
+        check_is_fitted(self)
+        check_is_fitted(other)
+        mine, theirs = self.model_, other.model_
+        if not mine.learner.is_like(theirs.learner):
+            raise ValueError(f"what was learned by {theirs.learner} cannot join {mine.learner}; both must be the same")
+        if mine.memory.keys.shape[-1] != theirs.memory.keys.shape[-1]:
+            raise ValueError(
+                f"the other classifier has {theirs.memory.keys.shape[-1]} features, this one "
+                f"{mine.memory.keys.shape[-1]}; embed both with the same backbone"
+            )
+        classes = np.union1d(mine.classes, check_labels(theirs.classes, type(self).__name__, mine.classes))
+        self._check_closed(classes, mine, "the other classifier has")
+        self._check_unknown(classes, mine)
+        warn_if_look_alike(classes)
+        return self.adopt(mine.merged(theirs, classes, self.index))
+
+    # ---- answering ---------------------------------------------------------------------------------------------
+
+    @property
+    def learner_(self) -> Learner:
+        """The learner that answers, on the CPU and in double precision."""
+        return self.model_.learner
+
+    def served(self, X: NDArray[np.floating]) -> FittedModel:
+        """Return the model that answers queries `X`, with the index that is set now."""
+        return self.model_.served(self.index, self.steady and X.dtype == np.float32)
+
+    @isolated()
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the logits of queries: similarity / temperature, summed up for each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes
+            Logits, all finite: a class without support lies below all others, for k-nearest one without votes by the
+            logarithm of 100 n_classes below the largest, and for an invalid row all classes have 0. For two classes,
+            the logit of the second minus that of the first.
+        """
+        model, X, unknown = self._check_queries(X)
+        model.check_room(X)
+        logits = self._rounded(model.map_logits(X, lambda logits: model.learner.margins(logits).numpy()), X)
+        logits[unknown] = 0
+        return logits if len(model.classes) != 2 else logits[:, 1] - logits[:, 0]
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the class of each query: the one with the largest logit, among equals the first.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels as they were given; the unknown label for invalid rows, unless ``on_error="raise"``, and
+            for those whose score lies below the threshold of `reject`.
+        """
+        now = self.view()  # the calibration and the model of one moment
+        threshold = now.reject_threshold()
+        model, X, unknown = now._check_queries(X)
+        if threshold is None:
+            codes = model.map_logits(X, argmax)
+        else:
+            codes, scores = model.classify(X)
+            unknown |= ~(scores >= threshold)
+        return mark_unknown(model.classes[codes], unknown, now.unknown_label, model.classes)
+
+    @isolated()
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
+        log_proba, X = self._log_proba(X)
+        return self._rounded(log_proba, X)
+
+    def _log_proba(self, X: Any) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return log-probabilities in the precision in which they were computed, and the checked queries."""
+        now = self.view()
+        model, X, unknown = now._check_queries(X)
+        model.check_room(X)
+        temperature = now.proba_temperature()
+        log_proba = model.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
+        supported = model.statistics.count.numpy() > 0
+        with np.errstate(divide="ignore"):
+            log_proba[unknown] = np.log(supported / supported.sum())
+        return log_proba, X
+
+    @isolated()
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the softmax of the logits, divided by the temperature that `calibrate` has found, if it was called.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Probabilities; 0 for a class without support, uniform for an invalid row. They are those of the known
+            classes, also for a query that is rejected.
+        """
+        log_proba, X = self._log_proba(X)
+        proba = np.exp(log_proba)
+        return self._rounded(proba / proba.sum(-1, keepdims=True), X)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the share of queries (n, d) that are answered with their labels (n,), in any container."""
+        labels = check_labels(y, type(self).__name__)
+        weight = None if sample_weight is None else check_sample_weight(sample_weight, labels)
+        return super().score(X, labels, weight)
+
+    @available_if(_is_indexable)
+    def nearest(self, X: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        """Return the nearest keys: prototypes, or support embeddings where the learner keeps them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+        k : int, default=1
+            How many.
+
+        Returns
+        -------
+        labels : ndarray of shape (n, k)
+            Classes of the keys, nearest first; among equals the key that comes first (prototypes in the order of
+            their classes, support as it was learned).
+        similarities : ndarray of shape (n, k)
+            Their similarities; higher is closer.
+
+        Raises
+        ------
+        ValueError
+            If k is not in 1..number of keys.
+        """
+        model, X, unknown = self._check_queries(X)
+        labels, similarities = model.nearest(X, k)
+        similarities = self._rounded(similarities, X)
+        similarities[unknown] = -np.inf
+        return mark_unknown(labels, unknown, self.unknown_label, model.classes), similarities
+
+    def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
+        now = self.view()
+        check_is_fitted(now)
+        now._check_parameters()
+        X = check_embeddings(now, X, reset=False, finite=now.on_error == "raise", min_samples=0)
+        model, unknown = now.served(X), np.zeros(len(X), np.bool_)
+        if now.on_error != "raise":
+            unknown = ~np.isfinite(X).all(1)
+            X = np.where(unknown[:, None], X.dtype.type(0), X)
+        if model.learner.metric == "cosine":
+            warn_of_zero_rows(X[~unknown])
+        return model, X, unknown
+
+    def _rounded(self, values: NDArray[np.floating], X: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return what was computed in float64 in the precision of the queries, where `steady`.
+
+        Not all learners compare by products that are exact: float64 differs in its last bit, which the rounding hides.
+        """
+        return values.astype(X.dtype, copy=False) if self.steady else values
+
+    # ---- calibration -------------------------------------------------------------------------------------------
+
+    @one_at_a_time
+    @isolated()
+    def calibrate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        false_accept_rate: float = 0.05,
+        n_shot: int | None = None,
+        n_query: int = 15,
+        n_episodes: int = 200,
+        seed: int = 0,
+    ) -> Self:
+        """Make probabilities fit how often answers are right, and find the score below which a query is unknown.
+
+        In each of many episodes half of the held-out classes drawn are learned, and queries of all are answered: the
+        known ones choose the temperature of `predict_proba`, the unknown ones the threshold of ``reject="auto"``. What
+        was found is in ``calibration_``. It stays when support is added or removed and goes with the next `fit`; it
+        fits best where the number of classes and of shots stays about what it was.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings of classes that the embedding was not trained on; they need not be those of the classifier.
+        y : array-like of shape (n,)
+            Their labels.
+        false_accept_rate : float, default=0.05
+            The share of unknown queries that may be taken for known.
+        n_shot : int, optional
+            Support of a class in the episodes; by default the median of this classifier's.
+        n_query, n_episodes, seed : int, default=15, 200, 0
+            Queries a class; episodes; their seed.
+
+        Returns
+        -------
+        self
+            The calibrated classifier.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes of two rows, a number is out of range, or a class could not be told from
+            the answer to unknown queries. The classifier is then unchanged.
+
+        Examples
+        --------
+        >>> from fewshot import PrototypicalClassifier, digits
+        >>> data = digits()
+        >>> X = data.images.reshape(len(data), -1) / 255
+        >>> known = data.labels < 4
+        >>> model = PrototypicalClassifier(reject="auto").fit(X[known][:40], data.labels[known][:40])
+        >>> model = model.calibrate(X[~known], data.labels[~known], n_episodes=20)
+        >>> model.calibration_.ece_after < model.calibration_.ece_before
+        True
+        """
+        check_is_fitted(self)
+        if self.reject is not None:
+            unknown_mark(self.unknown_label, self.model_.classes)
+        X = check_embeddings(self, X, reset=False)
+        y = check_labels(y, type(self).__name__)
+        check_same_length(X, y)
+        n_support = self.model_.n_support
+        shots = int(np.median(n_support[n_support > 0])) if n_shot is None else n_shot
+        scored = score_episodes(
+            self.model_.learner,
+            X,
+            y,
+            n_way=len(n_support),
+            n_shot=shots,
+            n_query=n_query,
+            n_episodes=n_episodes,
+            seed=seed,
+        )
+        self.calibration_ = Calibration.of(scored, false_accept_rate)
+        return self
+
+    def proba_temperature(self) -> float:
+        """Return what logits are divided by for probabilities."""
+        calibration = getattr(self, "calibration_", None)
+        return 1.0 if calibration is None else calibration.temperature
+
+    def reject_threshold(self) -> float | None:
+        """Return the score below which a query is unknown; None where none is."""
+        reject = self.reject
+        if reject is None:
+            return None
+        if isinstance(reject, Real) and not isinstance(reject, bool) and reject == reject:  # not NaN
+            return float(reject)
+        if not isinstance(reject, str) or reject != "auto":
+            raise ValueError(f"reject is {reject!r}; expected None, 'auto' or a similarity")
+        calibration = getattr(self, "calibration_", None)
+        if calibration is None:
+            raise ValueError("reject='auto' needs a threshold; call calibrate(X, y) with held-out classes first")
+        return calibration.threshold

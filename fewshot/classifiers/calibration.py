@@ -1,0 +1,160 @@
+"""The temperature and the threshold that fit scored queries, and how good they are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.classifiers.scored_queries import ScoredQueries
+from fewshot.utils.locks import lock_of_filters
+
+#: Bins of the reliability diagram, and points of the trade-off curve.
+N_BINS, N_POINTS = 15, 101
+#: Temperatures are sought between these factors.
+RANGE = (1e-3, 1e3)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What `calibrate` found on held-out classes.
+
+    Attributes
+    ----------
+    temperature : float
+        What logits are divided by for probabilities; above 1 where the classifier was too sure.
+    threshold : float
+        A query whose score lies below it is unknown where ``reject="auto"``.
+    false_accept_rate : float
+        The share of unknown queries that it accepts, as asked for.
+    false_accept_interval : [low, high]
+        Where that share will lie, about 95 %, for other classes than those it was chosen on: a bootstrap over classes.
+    false_reject_rate : float
+        The share of known queries that it rejects.
+    ece_before, ece_after : float
+        Expected calibration error: the mean over 15 bins, by their size, of |accuracy - confidence|.
+    nll_before, nll_after : float
+        Negative log-likelihood of the true class.
+    auroc : float
+        The chance that a known query scores above an unknown one.
+    fpr_at_95 : float
+        Unknown queries accepted where 95 % of the known ones are.
+    reliability : dict
+        Of each bin ``upper`` end; ``before`` and ``after``: ``n``, ``confidence`` and ``accuracy``.
+    curve : dict
+        ``threshold``, ``false_accept`` and ``false_reject``, 101 points of the trade-off.
+    protocol : dict
+        Sizes and seed of the episodes.
+
+    References
+    ----------
+    C. Guo, G. Pleiss, Y. Sun, K. Weinberger (2017). On Calibration of Modern Neural Networks. ICML. arXiv:1706.04599.
+    """
+
+    temperature: float
+    threshold: float
+    false_accept_rate: float
+    false_accept_interval: list[float]
+    false_reject_rate: float
+    ece_before: float
+    ece_after: float
+    nll_before: float
+    nll_after: float
+    auroc: float
+    fpr_at_95: float
+    reliability: dict[str, Any]
+    curve: dict[str, list[float]]
+    protocol: dict[str, Any]
+
+    @classmethod
+    def of(cls, scored: ScoredQueries, false_accept_rate: float = 0.05) -> Self:
+        """Choose temperature and threshold on scored queries."""
+        temperature = choose_temperature(scored)
+        threshold = choose_threshold(scored.unknown, false_accept_rate)
+        before, after = (reliability(*scored.confidence(t)) for t in (1.0, temperature))
+        points = np.quantile(np.concatenate([scored.known, scored.unknown]), np.linspace(0, 1, N_POINTS))
+        return cls(
+            temperature,
+            threshold,
+            false_accept_rate,
+            list(scored.expected_false_accepts(false_accept_rate)),
+            float((scored.known < threshold).mean()),
+            expected_calibration_error(before),
+            expected_calibration_error(after),
+            scored.negative_log_likelihood(),
+            scored.negative_log_likelihood(temperature),
+            area_under_roc(scored.known, scored.unknown),
+            float((scored.unknown >= np.quantile(scored.known, 0.05)).mean()),
+            {"upper": [(i + 1) / N_BINS for i in range(N_BINS)], "before": before, "after": after},
+            {
+                "threshold": points.tolist(),
+                "false_accept": [float((scored.unknown >= t).mean()) for t in points],
+                "false_reject": [float((scored.known < t).mean()) for t in points],
+            },
+            scored.protocol,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it; ``Calibration(**...)`` makes it again."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        low, high = self.false_accept_interval
+        return (
+            f"Calibration(temperature={self.temperature:.3g}, threshold={self.threshold:.4g}: "
+            f"{100 * self.false_accept_rate:g} % false accepts, {100 * low:.1f} to {100 * high:.1f} elsewhere, "
+            f"{100 * self.false_reject_rate:.1f} % false rejects; "
+            f"calibration error {self.ece_before:.3f} -> {self.ece_after:.3f}, AUROC {self.auroc:.3f})"
+        )
+
+
+def choose_temperature(scored: ScoredQueries) -> float:
+    """Return the factor on logits under which the true classes are likeliest."""
+    from scipy.optimize import minimize_scalar
+
+    low, high = np.log(RANGE)
+    found = minimize_scalar(
+        lambda log_t: scored.negative_log_likelihood(float(np.exp(log_t))), bounds=(low, high), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def choose_threshold(unknown: NDArray[np.floating], false_accept_rate: float) -> float:
+    """Return the lowest threshold that accepts at most that share of the scores of unknown queries.
+
+    Examples
+    --------
+    >>> choose_threshold(np.arange(100.0), 0.05) <= 95.0
+    True
+    """
+    if not 0 <= false_accept_rate < 1:
+        raise ValueError(f"false_accept_rate is {false_accept_rate!r}; expected at least 0, below 1")
+    falling = -np.sort(-unknown)
+    # Equal scores are accepted or rejected together, so just above the first that is one too many.
+    return float(np.nextafter(falling[int(false_accept_rate * len(falling))], np.inf))
+
+
+def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> dict[str, list[Any]]:
+    """Return number, mean confidence and accuracy of the answers in each of 15 bins of confidence; None if empty."""
+    place = np.clip(np.ceil(confidence * N_BINS).astype(int) - 1, 0, N_BINS - 1)
+    n = np.bincount(place, minlength=N_BINS)
+    sums = (np.bincount(place, values, N_BINS) for values in (confidence, right))
+    means = ([s / k if k else None for s, k in zip(total.tolist(), n.tolist(), strict=True)] for total in sums)
+    return {"n": n.tolist(), "confidence": next(means), "accuracy": next(means)}
+
+
+def expected_calibration_error(bins: dict[str, list[Any]]) -> float:
+    """Return the mean of |accuracy - confidence| over bins, by their size."""
+    columns = zip(bins["n"], bins["confidence"], bins["accuracy"], strict=True)
+    return sum(n * abs(a - c) for n, c, a in columns if n) / sum(bins["n"])
+
+
+def area_under_roc(known: NDArray[np.floating], unknown: NDArray[np.floating]) -> float:
+    """Return the chance that a known query scores above an unknown one; equals count half."""
+    from sklearn.metrics import roc_auc_score
+
+    truth = np.repeat([1, 0], [len(known), len(unknown)])
+    with lock_of_filters():
+        return float(roc_auc_score(truth, np.concatenate([known, unknown])))

@@ -1,0 +1,306 @@
+"""The scikit-learn estimators of single methods, each made from its learner.
+
+`FewShotClassifier` is the estimator of any other learner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fewshot.classifiers.base import BaseFewShotClassifier
+from fewshot.learners.k_nearest import KNearestLearner
+from fewshot.learners.key_value_cache import KeyValueCacheLearner
+from fewshot.learners.lifelong import LifelongLearner
+from fewshot.learners.mahalanobis import MahalanobisLearner
+from fewshot.learners.matching import MatchingLearner
+from fewshot.learners.multi_prototypical import MultiPrototypicalLearner
+from fewshot.learners.prototypical import PrototypicalLearner
+from fewshot.learners.ridge import RidgeLearner
+from fewshot.learners.simpleshot import SimpleShotLearner
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class IndexedClassifier(BaseFewShotClassifier):
+    """A classifier whose nearest keys decide, so that an index can find them."""
+
+    index: str = "auto"
+    on_error: str = "raise"
+
+
+@dataclass(eq=False, repr=False)
+class PrototypicalClassifier(IndexedClassifier):
+    """Prototypical Networks on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
+    temperature : float, default=1.0
+        Logits are similarity / temperature.
+    {shared}
+
+    References
+    ----------
+    J. Snell, K. Swersky, R. Zemel (2017). Prototypical Networks for Few-shot Learning. NeurIPS. arXiv:1703.05175.
+
+    Examples
+    --------
+    >>> from fewshot import PrototypicalClassifier
+    >>> model = PrototypicalClassifier().fit([[0.0, 0.0], [1.0, 1.0]], ["cat", "dog"])
+    >>> model.partial_fit([[5.0, 5.0]], ["owl"]).predict([[4.0, 5.0]])
+    array(['owl'], dtype='<U3')
+    """
+
+    method = PrototypicalLearner
+    metric: str = "sqeuclidean"
+    temperature: float = 1.0
+
+
+@dataclass(eq=False, repr=False)
+class SimpleShotClassifier(IndexedClassifier):
+    """SimpleShot on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    normalization : {"L2N", "CL2N", "UN"}, default="L2N"
+        What is done to each embedding; see `SimpleShotLearner`.
+    center : array-like of d floats, optional
+        For ``CL2N`` the mean embedding of the base classes.
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
+    temperature : float, default=0.1
+        Logits are similarity / temperature.
+    {shared}
+
+    References
+    ----------
+    Y. Wang et al. (2019). SimpleShot. arXiv:1911.04623.
+
+    Examples
+    --------
+    >>> from fewshot import SimpleShotClassifier
+    >>> model = SimpleShotClassifier("CL2N", center=[1.0, 1.0]).fit([[3.0, 1.0], [1.0, 2.0]], ["right", "up"])
+    >>> model.predict([[1.0, 1.1]])
+    array(['up'], dtype='<U5')
+    """
+
+    method = SimpleShotLearner
+    normalization: str = "L2N"
+    center: Sequence[float] | None = None
+    metric: str = "sqeuclidean"
+    temperature: float = 0.1
+
+
+@dataclass(eq=False, repr=False)
+class MultiPrototypicalClassifier(IndexedClassifier):
+    """Several prototypes a class on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
+    temperature : float, default=1.0
+        Logits are similarity / temperature.
+    n_prototypes : int, default=3
+        Prototypes a class at most, the means of its clusters; see `MultiPrototypicalLearner`.
+    {shared}
+
+    Examples
+    --------
+    >>> from fewshot import MultiPrototypicalClassifier
+    >>> model = MultiPrototypicalClassifier(n_prototypes=2).fit([[0.0], [10.0], [5.0]], ["ends", "ends", "middle"])
+    >>> model.predict([[1.0], [9.0], [6.0]])
+    array(['ends', 'ends', 'middle'], dtype='<U6')
+    """
+
+    method = MultiPrototypicalLearner
+    metric: str = "sqeuclidean"
+    temperature: float = 1.0
+    n_prototypes: int = field(default=3, kw_only=True)
+
+
+@dataclass(eq=False, repr=False)
+class MatchingClassifier(IndexedClassifier):
+    """Matching Networks on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
+    temperature : float, default=0.1
+        Logits are similarity / temperature.
+    max_support : int, optional
+        Support rows kept of each class; by default all.
+    replacement : {"reservoir", "oldest"}, default="reservoir"
+        Which rows go where there are more; see `MatchingLearner`.
+    {shared}
+
+    References
+    ----------
+    O. Vinyals et al. (2016). Matching Networks for One Shot Learning. NeurIPS. arXiv:1606.04080.
+
+    Examples
+    --------
+    >>> from fewshot import MatchingClassifier
+    >>> model = MatchingClassifier().fit([[1.0, 0.0], [0.0, 1.0]], [True, False])
+    >>> model.predict([[2.0, 0.1]])
+    array([ True])
+    """
+
+    method = MatchingLearner
+    metric: str = "cosine"
+    temperature: float = 0.1
+    max_support: int | None = field(default=None, kw_only=True)
+    replacement: str = field(default="reservoir", kw_only=True)
+
+
+@dataclass(eq=False, repr=False)
+class KNearestClassifier(IndexedClassifier):
+    """Votes of the k nearest support embeddings, in scikit-learn's manner.
+
+    Unlike scikit-learn's own it learns new classes as it goes, forgets them, and knows similarities and the unknown.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=5
+        How many vote; see `KNearestLearner`.
+    metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
+        What is near.
+    temperature : float, default=0.1
+        How much more a near one counts.
+    {shared}
+
+    Examples
+    --------
+    >>> from fewshot import KNearestClassifier
+    >>> model = KNearestClassifier(1).fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    >>> model.predict([[0.2, 3.0]])
+    array(['up'], dtype='<U5')
+    """
+
+    method = KNearestLearner
+    n_neighbors: int = 5
+    metric: str = "cosine"
+    temperature: float = 0.1
+
+
+@dataclass(eq=False, repr=False)
+class KeyValueCacheClassifier(IndexedClassifier):
+    """A key-value cache on embeddings, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    sharpness : float, default=5.5
+        How fast an activation falls with the cosine; see `KeyValueCacheLearner`.
+    temperature : float, default=0.1
+        Logits are the sum of activations / (n temperature).
+    prior : {"uniform", "support"}, default="uniform"
+        Which classes are likelier before anything is seen.
+    {shared}
+
+    References
+    ----------
+    R. Zhang et al. (2022). Tip-Adapter. arXiv:2207.09519.
+
+    Examples
+    --------
+    >>> from fewshot import KeyValueCacheClassifier
+    >>> model = KeyValueCacheClassifier().fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    >>> model.predict([[0.2, 3.0]])
+    array(['up'], dtype='<U5')
+    """
+
+    method = KeyValueCacheLearner
+    sharpness: float = 5.5
+    temperature: float = 0.1
+    prior: str = "uniform"
+
+
+@dataclass(eq=False, repr=False)
+class RidgeFewShotClassifier(IndexedClassifier):
+    """Ridge regression on embeddings, in scikit-learn's manner; it learns new classes as it goes.
+
+    Parameters
+    ----------
+    regularization : float, default=1.0
+        What is added to the diagonal; see `RidgeLearner`.
+    temperature : float, default=0.1
+        Logits are answers / temperature.
+    {shared}
+
+    References
+    ----------
+    L. Bertinetto et al. (2019). Meta-learning with differentiable closed-form solvers. arXiv:1805.08136.
+
+    Examples
+    --------
+    >>> from fewshot import RidgeFewShotClassifier
+    >>> model = RidgeFewShotClassifier().fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    >>> model.predict([[0.2, 3.0]])
+    array(['up'], dtype='<U5')
+    """
+
+    method = RidgeLearner
+    regularization: float = 1.0
+    temperature: float = 0.1
+
+
+@dataclass(eq=False, repr=False)
+class MahalanobisClassifier(BaseFewShotClassifier):
+    """The Mahalanobis distance to each class, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    regularization : float, default=1.0
+        What is added to each variance; see `MahalanobisLearner`.
+    temperature : float, default=1.0
+        Logits are minus half the squared distances / temperature.
+    closed_set, on_error, reject, unknown_label
+        As for `PrototypicalClassifier`; there is no ``index``, since the learner has no nearest keys.
+
+    References
+    ----------
+    P. Bateni et al. (2020). Improved Few-Shot Visual Classification. arXiv:1912.03432.
+
+    Examples
+    --------
+    >>> from fewshot import MahalanobisClassifier
+    >>> X, y = [[-9.0, 0.0], [9.0, 0.0], [7.0, 4.0], [7.0, 4.2]], ["long", "long", "round", "round"]
+    >>> MahalanobisClassifier(regularization=0.1).fit(X, y).predict([[8.0, 0.5]])
+    array(['long'], dtype='<U5')
+    """
+
+    method = MahalanobisLearner
+    regularization: float = 1.0
+    temperature: float = 1.0
+    on_error: str = field(default="raise", kw_only=True)
+
+
+@dataclass(eq=False, repr=False)
+class LifelongClassifier(IndexedClassifier):
+    """A bounded memory for life, in scikit-learn's manner.
+
+    Parameters
+    ----------
+    size : int, default=1000
+        Keys at most, of all classes; see `LifelongLearner`.
+    temperature : float, default=0.025
+        Logits are similarity / temperature.
+    {shared}
+
+    References
+    ----------
+    L. Kaiser et al. (2017). Learning to Remember Rare Events. arXiv:1703.03129.
+
+    Examples
+    --------
+    >>> from fewshot import LifelongClassifier
+    >>> model = LifelongClassifier(size=2).fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    >>> model.partial_fit([[-1.0, 0.0]], ["left"]).predict([[1.0, 0.2], [-2.0, 0.0]])
+    array(['up', 'left'], dtype='<U5')
+    """
+
+    method = LifelongLearner
+    size: int = 1000
+    temperature: float = 0.025

@@ -1,0 +1,53 @@
+"""The scikit-learn estimator of any transductive learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fewshot.classifiers.base import BaseFewShotClassifier
+from fewshot.classifiers.few_shot import TakesLearner
+from fewshot.learners.base import Learner
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
+    """A transductive learner on embeddings, in scikit-learn's manner: the queries of a call are answered together.
+
+    The answer to a query depends on what else is asked in the same call, and on nothing that was asked before: for one
+    query at a time use an inductive classifier. This is its only departure from what scikit-learn asks of a classifier.
+
+    Of parameters that are set later, ``reject`` and ``unknown_label`` act at once, ``closed_set`` at the next
+    `partial_fit` and `learner` at the next `fit`; until then `partial_fit` refuses it.
+
+    Parameters
+    ----------
+    learner : str or Learner, default="bd-cspn"
+        A registered name of a transductive learner, built with its defaults, or such a learner, which is copied.
+    closed_set : bool, default=False
+        Whether `partial_fit` refuses classes that the first call did not announce.
+    reject : float or "auto", optional
+        Below which closeness, temperature times the largest logit, a query is answered `unknown_label`; see
+        `PrototypicalClassifier`.
+    unknown_label : object, optional
+        The answer for such queries; by default ``"unknown"`` for string labels and -1 for integers.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class.
+
+    Examples
+    --------
+    >>> from fewshot import TransductiveClassifier
+    >>> model = TransductiveClassifier("soft-k-means").fit([[0.0], [4.0]], ["low", "high"])
+    >>> model.predict([[1.0], [2.1], [6.0], [7.0]])
+    array(['low', 'low', 'high', 'high'], dtype='<U4')
+    >>> model.predict([[2.1]])
+    array(['high'], dtype='<U4')
+    """
+
+    _is_transductive = True
+
+    learner: str | Learner = field(default="bd-cspn", kw_only=False)

@@ -1,0 +1,216 @@
+"""The story of the demonstration: what is trained, learned, measured and timed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from fewshot.cli.demo.incremental import add_a_class, look_up
+from fewshot.cli.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, Outcome, accuracy_frame
+from fewshot.cli.demo.page import write_page
+from fewshot.data.digits import digits
+from fewshot.data.distort import Distortion
+from fewshot.data.glyphs import glyphs
+from fewshot.data.images import LabeledImages
+from fewshot.embedding.backbones import create_backbone
+from fewshot.embedding.network import embed
+from fewshot.episodes.evaluate import evaluate
+from fewshot.persistence.files import write_text
+from fewshot.persistence.provenance import manifest
+from fewshot.training.config import TrainConfig
+from fewshot.training.result import TrainResult
+from fewshot.training.trainer import MetaTrainer
+
+RESULTS = "results.json"
+#: Data set, ways and shots of each test; queries per class leave enough images for five shots.
+TESTS: tuple[tuple[str, int, int], ...] = (
+    *((CHARACTERS, way, shot) for way in (5, 20) for shot in (1, 5)),
+    *((DIGITS, 10, shot) for shot in (1, 5)),
+)
+N_QUERY = {CHARACTERS: 3, DIGITS: 15}
+
+
+def run_demo(
+    out: str | Path = "demo",
+    *,
+    train_episodes: int = 500,
+    test_episodes: int = 600,
+    seed: int = 0,
+    progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> Outcome:
+    """Train, test, cross the domain, add a class, look up; write ``results.json`` and ``report.html``.
+
+    Parameters
+    ----------
+    out : path, default="demo"
+        Folder for the results, made if needed; also ``log.csv`` and ``best.safetensors``.
+    train_episodes, test_episodes : int
+        Length of meta-training and of each test.
+    seed : int, default=0
+        Of data, weights and episodes.
+    progress : bool, default=True
+        Whether to show a progress bar.
+    say : callable, optional
+        Is told each line of the story.
+
+    Returns
+    -------
+    Outcome
+        All that was found.
+    """
+    out, start = Path(out), time.perf_counter()
+    _refuse_others(out)
+    out.mkdir(parents=True, exist_ok=True)
+    command = f"fewshot demo --train-episodes {train_episodes} --episodes {test_episodes} --seed {seed}"
+    # From the beginning, so that an interrupted demonstration is known as one, and may be repeated.
+    write_text(out / RESULTS, json.dumps({"manifest": manifest(command, seed)}, indent=1) + "\n")
+    data = {split: glyphs(split, seed=seed) for split in ("train", "val", "test")}
+    say("1. Characters in the fonts at hand, split by character")
+    for split, images in data.items():
+        say(f"   {split:5s} {len(images.classes):4d} characters, {len(images):5d} images")
+    config = TrainConfig(n_episodes=train_episodes, n_way=40, n_query=5, val_n_query=3, seed=seed)
+    say(f"2. Meta-training Conv4 on {train_episodes} learning tasks of {config.n_way} training characters each")
+    trainer = MetaTrainer("conv4", "prototypical", config, augment=Distortion())
+    training = trainer.fit(data["train"], data["val"], out=out, progress=progress)
+    _say_training(training, say)
+    test = {CHARACTERS: data["test"], DIGITS: digits()}
+    networks = {TRAINED: trainer.backbone, UNTRAINED: create_backbone("conv4", seed=seed, in_chans=1)}
+    embeddings = {name: _embeddings(images, networks) for name, images in test.items()}
+    say("3. Classes never seen, learned from 1 and 5 images each, with no gradient step")
+    contests = [
+        _contest(test[name], embeddings[name], name, n_way, n_shot, test_episodes, seed)
+        for name, n_way, n_shot in TESTS
+    ]
+    _say_table(contests, say)
+    added = add_a_class(trainer.backbone, test[DIGITS], seed)
+    found = look_up(embeddings[CHARACTERS][TRAINED], test[CHARACTERS].labels, seed)
+    _say_serving(added, found, say)
+    results = _results(command, config, training, contests, added, found)
+    results["manifest"]["wall_seconds"] = round(time.perf_counter() - start, 1)
+    outcome = Outcome(results, contests, training, test, embeddings)
+    write_text(out / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_page(out / "report.html", outcome)
+    say(f"Done in {time.perf_counter() - start:.0f} s. Figures: {out}/results.json, pictures: {out}/report.html")
+    return outcome
+
+
+def _say_training(training: TrainResult, say: Callable[[str], object]) -> None:
+    say(
+        f"   {training.records[-1]['seconds']:.0f} s; best on the validation characters after episode "
+        f"{training.best_episode}: {100 * training.best_accuracy:.1f} %"
+    )
+
+
+def _say_serving(added: dict[str, Any], found: dict[str, Any], say: Callable[[str], object]) -> None:
+    say(f"4. One more class: {added['n_classes_before']} digits are known, the next is added to the running classifier")
+    say(f"   embedding its {added['n_shot']} images {added['embed_ms']:.1f} ms, learning {added['learn_ms']:.2f} ms")
+    say(
+        f"   right then: {100 * added['accuracy_new_class']:.0f} % of the new digit, "
+        f"{100 * added['accuracy_other_classes']:.0f} % of the others "
+        f"({100 * added['accuracy_other_classes_before']:.0f} % before)"
+    )
+    say(f"5. Looking up {found['n_queries']} images among {found['n_keys']} prototypes of one image, through FAISS")
+    say(
+        f"   the right character is first for {100 * found['recall_at_1']:.0f} %, among five for "
+        f"{100 * found['recall_at_5']:.0f} %; FAISS and exact search agree on {100 * found['agreement']:.2f} %"
+    )
+
+
+def _embeddings(images: LabeledImages, networks: dict[str, nn.Module]) -> dict[str, NDArray[np.float32]]:
+    pixels = (images.images.reshape(len(images), -1) / 255).astype(np.float32)
+    return {**{name: embed(network, images.images) for name, network in networks.items()}, PIXELS: pixels}
+
+
+def _contest(
+    images: LabeledImages,
+    embeddings: dict[str, NDArray[np.float32]],
+    name: str,
+    n_way: int,
+    n_shot: int,
+    n_episodes: int,
+    seed: int,
+) -> Contest:
+    results = {
+        method: evaluate(
+            "prototypical",
+            x,
+            images.labels,
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=N_QUERY[name],
+            n_episodes=n_episodes,
+            seed=seed,
+        )
+        for method, x in embeddings.items()
+    }
+    return Contest(name, n_way, n_shot, results)
+
+
+def _say_table(contests: list[Contest], say: Callable[[str], object]) -> None:
+    methods = [TRAINED, UNTRAINED, PIXELS]
+    say(f"   {'accuracy, % (95 % interval)':36s}" + "".join(f"{m:>15s}" for m in methods) + f"{'gain':>15s}")
+    for contest in contests:
+        cells = [f"{100 * contest.results[m].mean:6.1f} ±{100 * contest.results[m].ci95:4.1f}" for m in methods]
+        gain, ci95 = contest.results[TRAINED].difference(contest.results[PIXELS])
+        cells.append(f"{100 * gain:+6.1f} ±{100 * ci95:4.1f}")
+        say(f"   {contest.setting:36s}" + "".join(f"{cell:>15s}" for cell in cells))
+    say("   (gain: meta-trained minus raw pixels, episode by episode)")
+
+
+def _refuse_others(out: Path) -> None:
+    """Refuse a folder of something else, whose files would be replaced; hidden files do not count.
+
+    Raises
+    ------
+    ValueError
+        Naming one.
+    """
+    others = sorted(e.name for e in out.iterdir() if not e.name.startswith(".")) if out.is_dir() else []
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        if json.loads((out / RESULTS).read_text(encoding="utf-8"))["manifest"]["command"].startswith("fewshot demo"):
+            return
+    if others:
+        raise ValueError(f"{out} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+
+
+def _results(
+    command: str,
+    config: TrainConfig,
+    training: TrainResult,
+    contests: list[Contest],
+    added: dict[str, Any],
+    found: dict[str, Any],
+) -> dict[str, Any]:
+    differences = []
+    for contest in contests:
+        for other in (UNTRAINED, PIXELS):
+            mean, ci95 = contest.results[TRAINED].difference(contest.results[other])
+            differences.append({"setting": contest.setting, "minus": other, "difference": mean, "ci95": ci95})
+    return {
+        "manifest": manifest(command, config.seed),
+        "accuracy": accuracy_frame(contests).to_dict("records"),
+        "paired_differences": differences,
+        "add_a_class": added,
+        "look_up": found,
+        "training": {
+            "config": asdict(config),
+            "seconds": training.records[-1]["seconds"],
+            "best_episode": training.best_episode,
+            "best_val_accuracy": training.best_accuracy,
+            "validation": [
+                {key: record[key] for key in ("episode", "val_accuracy", "val_ci95")}
+                for record in training.records
+                if "val_accuracy" in record
+            ],
+        },
+    }

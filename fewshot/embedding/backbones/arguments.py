@@ -1,0 +1,101 @@
+"""What a file may say of a network: a plain name, and plain arguments that cannot fetch, read or write anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fewshot.persistence.content import is_number, is_whole, is_word
+
+#: timm's own names, with a tag or without: no address, no path, no repository.
+_NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?")
+#: The longest side of an image that a network from a file may ask for, and the most parts of a tuple.
+MOST_SIDE, MOST_PARTS = 4096, 64
+
+_RATES = (
+    "drop_rate drop_path_rate drop_block drop_block_rate proj_drop_rate attn_drop_rate pos_drop_rate patch_drop_rate"
+)
+_FACTORS = "mlp_ratio init_values ls_init_value layer_scale_init_value head_init_scale norm_eps"
+_WHOLE = (
+    "in_chans width widths depth depths dims embed_dim embed_dims num_heads layers channels num_features patch_size "
+    "window_size stem_width base_width cardinality output_stride block_size"
+)
+_SWITCHES = (
+    "qkv_bias qk_norm class_token no_embed_class pre_norm final_norm fc_norm dynamic_img_size dynamic_img_pad "
+    "strict_img_size fix_init fix_stem zero_init_last avg_down always_partition head_norm_first conv_bias"
+)
+_WORDS = "global_pool act_layer pos_embed"
+
+
+def _wholes(least: int, most: int) -> Callable[[Any], bool]:
+    """Return a check of one whole number, or of a few."""
+
+    def check(value: Any) -> bool:
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        return 1 <= len(parts) <= MOST_PARTS and all(is_whole(part, least, most) for part in parts)
+
+    return check
+
+
+#: Arguments by name, with a check of type and range.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "img_size": _wholes(1, MOST_SIDE),
+    "reg_tokens": _wholes(0, 1 << 16),
+    **dict.fromkeys(_WHOLE.split(), _wholes(1, 1 << 16)),
+    **dict.fromkeys(_RATES.split(), lambda value: is_number(value, 0, 1)),
+    **dict.fromkeys(_FACTORS.split(), lambda value: value is None or is_number(value, 0, 1e4)),
+    **dict.fromkeys(_SWITCHES.split(), lambda value: isinstance(value, bool)),
+    **dict.fromkeys(_WORDS.split(), lambda value: value == "" or is_word(value)),
+}
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name can only mean a network that is registered with timm.
+
+    Examples
+    --------
+    >>> is_plain_name("resnet18.a1_in1k"), is_plain_name("hf-hub:timm/resnet18"), is_plain_name("./conv4")
+    (True, False, False)
+    """
+    return isinstance(name, str) and bool(_NAME.fullmatch(name))
+
+
+def fault_of(described: object) -> str | None:
+    """Return why a network may not be built as a file describes it; None where it may.
+
+    Parameters
+    ----------
+    described : object
+        What should be a mapping of ``name`` and ``kwargs``.
+
+    Examples
+    --------
+    >>> fault_of({"name": "conv4", "kwargs": {"in_chans": 1}})
+    >>> fault_of({"name": "conv4", "kwargs": {"pretrained": True}})
+    'its argument pretrained=True is not one that a file may give to a network'
+    """
+    if not isinstance(described, Mapping) or set(described) != {"name", "kwargs"}:
+        return f"{described!r:.60} describes no network by name and kwargs"
+    name, kwargs = described["name"], described["kwargs"]
+    if not is_plain_name(name):
+        return f"{name!r:.60} is not the name of a network in timm"
+    if not isinstance(kwargs, Mapping):
+        return f"its arguments are {kwargs!r:.60} instead of a mapping"
+    for key, value in kwargs.items():
+        if key not in _CHECKS or not _CHECKS[key](value):
+            return f"its argument {key!s:.40}={value!r:.60} is not one that a file may give to a network"
+    return None
+
+
+def arguments_of(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a described network as timm takes them: what JSON holds as lists are tuples.
+
+    Raises
+    ------
+    ValueError
+        If it may not be built so; see `fault_of`.
+    """
+    if fault := fault_of(described):
+        raise ValueError(fault)
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in described["kwargs"].items()}

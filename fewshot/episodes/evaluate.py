@@ -1,0 +1,195 @@
+"""Measuring a learner on episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from fewshot.embedding.network import embed, evaluating
+from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.episode import Episode, Sampler
+from fewshot.episodes.result import EvalResult
+from fewshot.learners.base import IGNORE, Learner
+from fewshot.learners.registry import ready_learner
+from fewshot.search.ranking import argmax
+from fewshot.search.snapshot import to_tensor
+from fewshot.utils.checks import check_same_length, check_values
+from fewshot.utils.heap import keeping_memory
+from fewshot.utils.isolation import isolated
+from fewshot.utils.labels import as_labels
+from fewshot.utils.values import as_values
+
+#: Numbers that the embeddings of one batch of episodes may hold.
+BATCH_ELEMENTS = 2_000_000
+#: Numbers that are transformed at a time: few enough to stay near the processor meanwhile.
+TRANSFORM_ELEMENTS = 200_000
+
+
+def evaluate(
+    learner: str | Learner,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    backbone: nn.Module | None = None,
+    n_way: int = 5,
+    n_shot: int = 1,
+    n_query: int = 15,
+    n_episodes: int = 600,
+    seed: int = 0,
+    small_classes: str = "raise",
+    sampler: Callable[..., Sampler] | None = None,
+) -> EvalResult:
+    """Measure a learner on episodes over classes that it should not have been trained on.
+
+    Everything is embedded once; episodes are then answered many at a time. The same labels, sizes and seed give
+    the same episodes whatever the learner or the backbone, so results can be compared pair by pair.
+
+    Parameters
+    ----------
+    learner : str or Learner
+        A registered name or a learner; it is not changed.
+    X : array-like of shape (n, d), or uint8 images where `backbone` is given
+        Embeddings.
+    y : array-like of shape (n,)
+        Labels.
+    backbone : nn.Module, optional
+        Embeds the images first, in evaluation mode.
+    n_way, n_shot, n_query : int
+        Classes an episode; support and queries *per class*.
+    n_episodes : int, default=600
+        Episodes.
+    seed : int, default=0
+        Episode ``i`` is a pure function of this and ``i``.
+    small_classes : {"raise", "drop", "use"}, default="raise"
+        What happens to classes with fewer than n_shot + n_query rows; see `EpisodeSampler`.
+    sampler : callable, optional
+        ``sampler(y, seed=seed)`` draws episodes of another kind, such as `VariedEpisodeSampler`; the sizes above are
+        not used then.
+
+    Returns
+    -------
+    EvalResult
+        Mean, interval, values per episode, confusion.
+
+    Raises
+    ------
+    ValueError
+        If sizes do not fit the labels, an embedding is not finite, or the learner has yet to be trained.
+
+    Examples
+    --------
+    >>> from fewshot import digits, evaluate
+    >>> data = digits()
+    >>> pixels = data.images.reshape(len(data), -1) / 255
+    >>> result = evaluate("prototypical", pixels, data.labels, n_shot=5, n_episodes=50)
+    >>> 0.5 < result.mean < 1.0
+    True
+    """
+    if n_episodes < 1:
+        raise ValueError(f"n_episodes is {n_episodes}; expected at least 1")
+    learner = ready_learner(learner)
+    labels = as_labels(y, any_type=True)
+    if sampler is None:
+        sampler = partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query, small_classes=small_classes)
+    episodes = sampler(labels, seed=seed)
+    embeddings = as_values(X) if backbone is None else embed(backbone, np.asarray(X))
+    embeddings = _check(embeddings, labels)
+    accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
+    protocol = {
+        "learner": learner.name or type(learner).__name__,
+        **episodes.protocol,
+        "n_episodes": n_episodes,
+        "transductive": learner.transductive,
+    }
+    return EvalResult(accuracies, episodes.classes, true, answered, protocol)
+
+
+def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    if embeddings.ndim != 2:
+        raise ValueError(
+            f"X has shape {embeddings.shape}; expected embeddings (n, d), or pass backbone= to embed images"
+        )
+    if embeddings.dtype.kind not in "fiub":
+        raise TypeError(f"X is of type {embeddings.dtype}; expected numbers")
+    check_same_length(embeddings, labels)
+    return check_values(embeddings, "X", "X")
+
+
+@isolated(gradients=False)
+def _answer_episodes(
+    learner: Learner, embeddings: NDArray[Any], sampler: Sampler, n_episodes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the accuracy of each episode, and the true and the answered class of every query, among the sampler's."""
+    x = to_tensor(embeddings)
+    for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
+        x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
+    with evaluating(learner), keeping_memory():
+        learner.sized(x.shape[1], like=x)
+        first = sampler[0]
+        once = len(x) <= n_episodes * (len(first.support) + len(first.query))
+        if once and type(learner).transform is not Learner.transform:  # once for each image, not in every episode
+            x = torch.cat([learner.transform(part) for part in x.split(max(1, TRANSFORM_ELEMENTS // x.shape[1]))])
+        batches = list(_batches(sampler, n_episodes, x.shape[1], learner))
+        answers = np.concatenate([_answer_batch(learner, x, batch, once) for batch in batches])
+    return _compare([episode for batch in batches for episode in batch], answers, sampler.classes)
+
+
+def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Iterator[list[Episode]]:
+    """Yield episodes, as many at a time as memory allows."""
+    batch: list[Episode] = []
+    rows = way = 0
+    for episode in sampler.between(0, n_episodes):
+        # The largest of a batch decides: the others are padded to its size.
+        rows, way = max(rows, len(episode.support) + len(episode.query)), max(way, episode.n_way)
+        # Padded queries are queries for a learner that looks at all of them.
+        alone = learner.transductive and batch and len(episode.query) != len(batch[0].query)
+        if batch and (alone or (len(batch) + 1) * rows * max(d, way) > BATCH_ELEMENTS):
+            yield batch
+            batch, rows, way = [], len(episode.support) + len(episode.query), episode.n_way
+        batch.append(episode)
+    yield batch
+
+
+def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], transformed: bool) -> NDArray[np.int64]:
+    """Return the answers to all queries of some episodes, one after another."""
+    labels = _stack(episodes, "support_labels", IGNORE).to(x.device)
+    weight = (labels != IGNORE).to(x) if (labels == IGNORE).any() else None
+    places = (_stack(episodes, name, 0).to(x.device) for name in ("support", "query"))
+    # Twice as quick as x[places].
+    support, queries = (x.index_select(0, part.flatten()).unflatten(0, part.shape) for part in places)
+    sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
+    way = int(ways.max())
+    logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed).cpu()
+    if (ways < way).any():  # classes that only other episodes of the batch have are no answer
+        logits = logits.masked_fill(
+            torch.arange(way, device="cpu") >= torch.from_numpy(ways)[:, None, None], -torch.inf
+        )
+    return argmax(logits)[np.arange(logits.shape[-2]) < sizes[:, None]]
+
+
+def _compare(
+    episodes: list[Episode], answers: NDArray[np.int64], classes: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the accuracy of each episode, and the true and the answered class of every query, among `classes`."""
+    expected = np.concatenate([e.query_labels for e in episodes])
+    sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
+    numbers = np.arange(len(episodes)).repeat(sizes)
+    accuracies = np.bincount(numbers[answers == expected], minlength=len(episodes)) / sizes
+    table = np.searchsorted(classes, np.concatenate([e.classes for e in episodes]))
+    first = (ways.cumsum() - ways)[numbers]
+    return accuracies, table[first + expected], table[first + answers]
+
+
+def _stack(episodes: list[Episode], name: str, padding: int) -> torch.Tensor:
+    """Return a part of all episodes as rows, the shorter ones padded at their end."""
+    parts = [getattr(episode, name) for episode in episodes]
+    if all(len(part) == len(parts[0]) for part in parts):
+        return torch.from_numpy(np.stack(parts))
+    rows = [torch.from_numpy(part) for part in parts]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)

@@ -1,1 +1,0 @@
-"""How well a learner does on episodes, and how sure that is."""

@@ -1,0 +1,284 @@
+"""What the folder of a classifier may say: anyone can have written it, so it is checked before it is used."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.classifiers.calibration import Calibration
+from fewshot.embedding.backbones import cached_file
+from fewshot.embedding.backbones.arguments import MOST_SIDE, is_plain_name
+from fewshot.embedding.sources import OFFLINE_WEIGHTS
+from fewshot.errors import ArtifactError
+from fewshot.images.support import Support
+from fewshot.learners.base import Learner
+from fewshot.learners.statistics import Statistics
+from fewshot.persistence.content import is_number, is_whole
+from fewshot.persistence.label_json import labels_from_json
+from fewshot.search.snapshot import INDEXES
+from fewshot.utils.checks import TOO_LARGE
+from fewshot.utils.isolation import isolated
+from fewshot.utils.unreadable import ON_ERROR
+
+#: Names in the manifest an embedder that only its user can make.
+GIVEN = "given"
+#: Fields of `Statistics` that hold tensors by name.
+_FIELDS = ("sums", "totals", "support")
+#: Pictures that browsers show without running anything.
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+#: A sum of weights beyond this is of no use.
+_MOST_WEIGHT = 1e120
+
+
+def _is_label(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str)) or is_number(value)
+
+
+def _is_threshold(value: Any) -> bool:
+    return value is None or value == "auto" or _is_score(value)
+
+
+def _is_score(value: Any) -> bool:
+    """Whether a value is a similarity, which may be infinite, in the range of float32."""
+    return (isinstance(value, float) and abs(value) == math.inf) or is_number(value, -3e38, 3e38)
+
+
+def _is_rate(value: Any) -> bool:
+    return is_number(value, 0, 1 + 1e-9)
+
+
+#: Parameters of the classifier that are saved, each with a check; the others follow from the data files.
+PARAMS = {
+    "on_error": lambda value: value in ON_ERROR,
+    "reject": _is_threshold,
+    "unknown_label": _is_label,
+    "index": lambda value: value in INDEXES,
+    "keep_support": lambda value: isinstance(value, bool),
+    "progress": lambda value: isinstance(value, bool),
+}
+
+
+def read_params(said: Any) -> dict[str, Any]:
+    """Return the parameters of the classifier, and no other.
+
+    Raises
+    ------
+    ValueError
+        If there is another, one is missing, or one is of another type.
+    """
+    params = {"reject": None, **said}  # format 1 had none
+    if params.keys() != PARAMS.keys():
+        raise ValueError(f"its parameters are {list(params)!s:.200}; expected {', '.join(PARAMS)}")
+    for name, check in PARAMS.items():
+        if not check(params[name]):
+            raise ValueError(f"its parameter {name} is {params[name]!r:.60}")
+    return params
+
+
+def read_source(said: Any, given: bool) -> dict[str, Any]:
+    """Return the parameters by which a network is found that is not in the folder.
+
+    Parameters
+    ----------
+    said : dict
+        As the manifest says it.
+    given : bool
+        Whether the embedder is given, so that nothing has to be found.
+
+    Raises
+    ------
+    ValueError
+        If it is anything but the name of a network of timm's, and whether its weights are timm's or of an extra.
+    ArtifactError
+        If the weights are not on this machine, or only the user has the embedder: loading fetches nothing.
+    """
+    if isinstance(said, dict) and said.keys() == {GIVEN}:
+        if not given:
+            raise ArtifactError(
+                f"the classifier was fitted with an embedder of one's own, {said[GIVEN]!r:.60}; give it: "
+                "FewShotImageClassifier.load(folder, embedder=...)"
+            )
+        return {}
+    always, own = {"backbone", "weights", "pretrained", "img_size"}, {"bits", "max_pixels"}
+    if not isinstance(said, dict) or said.keys() - own != always:
+        raise ValueError(f"its source is {said!r:.100}; expected backbone, weights, pretrained and img_size")
+    name, size = said["backbone"], said["img_size"]
+    if (
+        not is_plain_name(name)
+        or said["weights"] not in (None, OFFLINE_WEIGHTS)
+        or not isinstance(said["pretrained"], bool)
+        or not (size is None or is_whole(size, 1, MOST_SIDE))
+        or not is_whole(said.get("bits", 8), 8, 16)
+        or not is_whole(said.get("max_pixels", 1), 1, 1 << 40)
+    ):
+        raise ValueError(f"its source is {said!r:.200}, which does not name a network of timm's and where it is from")
+    if said["pretrained"] and not given and cached_file(name) is None:
+        raise ArtifactError(
+            f"the weights of {name!r} are not on this machine, and loading a classifier fetches nothing; fetch them "
+            f"once yourself, Embedder({name!r}, pretrained=True).network, then load it again"
+        )
+    return said
+
+
+def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted labels of the classes, and how many support images each has.
+
+    Raises
+    ------
+    ValueError
+        If they are none: not sorted, twice, without a count, or with a negative one.
+    """
+    classes = labels_from_json(said)
+    names = classes.tolist()
+    is_nan = classes.dtype.kind == "f" and bool(np.isnan(classes).any())
+    if not names or is_nan or any(one >= other for one, other in pairwise(names)):
+        raise ValueError("its classes must be sorted labels, each there once")
+    if not isinstance(n_support, list) or len(n_support) != len(names) or not all(map(is_whole, n_support)):
+        raise ValueError(f"its n_support must be a count for each of {len(names)} classes")
+    return classes, np.array(n_support, dtype=np.int64)
+
+
+def statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
+    """Return statistics as tensors by name."""
+    tensors = {f"{part}.{name}": value for part in _FIELDS for name, value in getattr(statistics, part).items()}
+    return {"count": statistics.count, **tensors}
+
+
+def read_statistics(tensors: Mapping[str, Tensor], learner: Learner, n_support: NDArray[np.int64]) -> Statistics:
+    """Return the statistics that `statistics_to_tensors` described, which must be such as the learner keeps.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, too many, of another type or shape, not finite, or out of range.
+    """
+    n_way = len(n_support)
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
+    for name, value in tensors.items():
+        if name != "count":
+            part, _, key = name.partition(".")
+            parts[part][key] = value
+    x = parts["support"].get("x", parts["sums"].get("x"))
+    if x is None or x.ndim != 2 or not x.shape[1]:
+        raise ValueError("its memory holds neither class sums nor support of two dimensions")
+    _check_like(parts, tensors["count"], _example(learner, x.shape[1]), n_way)
+    statistics = Statistics(n_way, tensors["count"], **parts)
+    if not ((statistics.count >= 0) & (statistics.count <= _MOST_WEIGHT)).all() or not (statistics.count > 0).any():
+        raise ValueError("its counts must be at least 0, and above 0 for some class")
+    if not np.allclose(statistics.count.numpy(), n_support, rtol=1e-6, atol=1e-6):
+        raise ValueError("its counts must be those of n_support")
+    if support := statistics.support:
+        labels, weight = support["labels"], support["weight"]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_way:
+            raise ValueError(f"its support must be of the {n_way} classes")
+        sums = torch.zeros_like(statistics.count).index_add(0, labels, weight)
+        if (weight < 0).any() or not torch.allclose(sums, statistics.count, rtol=1e-6, atol=1e-6):
+            raise ValueError("its counts must be the sums of the weights of its support")
+    largest = max(float(value.abs().max()) for value in (statistics.means, *parts["support"].values()) if value.numel())
+    if largest > max(TOO_LARGE, _MOST_WEIGHT if parts["support"] else 0):
+        raise ValueError(f"its numbers reach {largest:.3g}, which overflows when squared")
+    return statistics
+
+
+def _example(learner: Learner, d: int) -> Statistics:
+    """Return what a learner keeps of one embedding of one class."""
+    x, labels = torch.zeros((1, d), dtype=torch.float64, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
+    with isolated(gradients=False):
+        return learner.learn(x, labels, 1)
+
+
+def _check_like(parts: Mapping[str, Mapping[str, Tensor]], count: Tensor, example: Statistics, n_way: int) -> None:
+    """Refuse tensors that are not as those of one class and one row, but for the number of either."""
+    rows = len(parts["support"]["labels"]) if "labels" in parts["support"] and parts["support"]["labels"].ndim else 0
+    expected: dict[tuple[str, str], tuple[int | None, Tensor]] = {("", "count"): (n_way, example.count)}
+    for part, n in (("sums", n_way), ("totals", None), ("support", rows)):
+        expected |= {(part, name): (n, value) for name, value in getattr(example, part).items()}
+    found = {("", "count"): count, **{(part, name): v for part in parts for name, v in parts[part].items()}}
+    if found.keys() != expected.keys():
+        names = sorted(".".join(key).lstrip(".") for key in found.keys() ^ expected.keys())
+        raise ValueError(f"its memory is not that of its learner: {', '.join(names):.200}")
+    for key, (n, value) in expected.items():
+        shape = value.shape if n is None else (n, *value.shape[1:])
+        if found[key].shape != shape or found[key].dtype != value.dtype:
+            raise ValueError(
+                f"{'.'.join(key).lstrip('.')} in its memory is {found[key].dtype} {tuple(found[key].shape)}; expected "
+                f"{value.dtype} {tuple(shape)}"
+            )
+        if not torch.isfinite(found[key]).all():
+            raise ValueError(f"{'.'.join(key).lstrip('.')} in its memory is not finite")
+
+
+def read_support(tensors: Mapping[str, Tensor], classes: NDArray[Any], d: int) -> Support:
+    """Return the kept support images that `Support.to_tensors` described.
+
+    Raises
+    ------
+    ValueError
+        If names, labels, embeddings (n, d) and pictures do not agree, or are of other types.
+    """
+    embeddings, labels, ends = (tensors[name] for name in ("embeddings", "labels", "thumbnail_ends"))
+    n = len(labels)
+    for name, dtype, shape in (
+        ("embeddings", torch.float32, (n, d)),
+        ("labels", torch.int64, (n,)),
+        ("thumbnails", torch.uint8, (tensors["thumbnails"].numel(),)),
+        ("thumbnail_ends", torch.int64, (n,)),
+        ("ids", torch.uint8, (tensors["ids"].numel(),)),
+    ):
+        if tensors[name].dtype != dtype or tensors[name].shape != shape:
+            raise ValueError(f"{name} of its support are {tensors[name].dtype} {tuple(tensors[name].shape)}")
+    if not (embeddings.abs() <= TOO_LARGE).all() or not ((labels >= 0) & (labels < len(classes))).all():
+        raise ValueError("its support must have finite embeddings, and labels among its classes")
+    borders = [0, *ends.tolist()]
+    if borders != sorted(borders) or borders[-1] != len(tensors["thumbnails"]):
+        raise ValueError("its pictures do not fit the places where they end")
+    ids = json.loads(tensors["ids"].numpy().tobytes())
+    if not isinstance(ids, list) or len(ids) != n or not all(isinstance(name, str) for name in ids):
+        raise ValueError(f"its support must have {n} names")
+    support = Support.from_tensors(tensors, classes)
+    if not all(not picture or picture.startswith(_PICTURES) for picture in support.thumbnails):
+        raise ValueError("its pictures must be PNG or JPEG")
+    return support
+
+
+def read_calibration(said: Any) -> Calibration | None:
+    """Return what `Calibration.to_dict` described.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a figure is missing, too many, not finite, or out of range.
+    """
+    if said is None:
+        return None
+    found = Calibration(**said)
+    bins, curve, n_points = found.reliability, found.curve, len(found.curve["threshold"])
+    rates = [found.false_accept_rate, found.false_reject_rate, found.ece_before, found.ece_after, found.auroc]
+    of_bins = [bins[when] for when in ("before", "after")]
+    checks = [
+        is_number(found.temperature, 1e-9, 1e9) and is_number(found.threshold, -3e38, 3e38),
+        all(map(_is_rate, [*rates, found.fpr_at_95, *bins["upper"], *curve["false_accept"], *curve["false_reject"]])),
+        # Of few classes an interval may be unknown, NaN.
+        len(found.false_accept_interval) == 2
+        and all(_is_rate(v) or (isinstance(v, float) and v != v) for v in found.false_accept_interval),
+        all(v == math.inf or is_number(v, 0) for v in (found.nll_before, found.nll_after)),
+        all(one.keys() == {"n", "confidence", "accuracy"} for one in of_bins),
+        all(len(column) == len(bins["upper"]) for one in of_bins for column in one.values()),
+        all(map(is_whole, (v for one in of_bins for v in one["n"]))),
+        # An empty bin has neither.
+        all(v is None or _is_rate(v) for one in of_bins for v in (*one["confidence"], *one["accuracy"])),
+        curve.keys() == {"threshold", "false_accept", "false_reject"} and all(map(_is_score, curve["threshold"])),
+        all(len(column) == n_points for column in curve.values()),
+        all(map(is_whole, found.protocol.values())),
+    ]
+    if not all(checks):
+        raise ValueError("its calibration has figures that are none, or out of range")
+    return found

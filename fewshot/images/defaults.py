@@ -1,0 +1,69 @@
+"""What a backbone is given where nothing else is asked for: an embedder and a learner."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sklearn.base import clone
+from torch import nn
+
+from fewshot.embedding.backbones.published import is_path
+from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.own import OwnEmbedder
+from fewshot.embedding.sources import spelled
+from fewshot.embedding.weights import load_learner
+from fewshot.learners.base import Learner
+from fewshot.learners.prototypical import PrototypicalLearner
+
+#: Of the cosine prototypes that a backbone without a learner of its own is given; `benchmarks/defaults.py`
+#: chooses it on validation classes.
+TEMPERATURE = 0.05
+
+
+def make_embedder(
+    backbone: str | Path | nn.Module | Embedder | OwnEmbedder,
+    *,
+    weights: str | Path | None = None,
+    pretrained: bool = False,
+    img_size: int | None = None,
+    device: str = "auto",
+    cache: str | Path | None = None,
+    progress: bool = True,
+    bits: int | None = None,
+    max_pixels: int | None = None,
+) -> Embedder | OwnEmbedder:
+    """Return an embedder: of a backbone, or a clone of the one that is given.
+
+    Raises
+    ------
+    ValueError
+        If an embedder is given together with one of its parameters.
+    """
+    if not isinstance(backbone, (Embedder, OwnEmbedder)):
+        return Embedder(
+            backbone,
+            weights=weights,
+            pretrained=pretrained,
+            img_size=img_size,
+            device=device,
+            cache=cache,
+            bits=bits,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+    given = {"weights": weights, "pretrained": pretrained, "img_size": img_size, "cache": cache}
+    for name, value in {**given, "bits": bits, "max_pixels": max_pixels}.items():
+        if value:
+            raise ValueError(f"{name} belongs to the Embedder that is given as backbone; set it there")
+    return clone(backbone)
+
+
+def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
+    """Return the learner that a checkpoint was trained with; for other backbones cosine prototypes."""
+    backbone = embedder.backbone
+    path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
+    if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
+        return load_learner(path)
+    return PrototypicalLearner("cosine", temperature=TEMPERATURE)

@@ -1,0 +1,58 @@
+"""Of a learner of the library what a device needs to answer as it does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.learners.base import Learner
+from fewshot.learners.k_nearest import KNearestLearner
+from fewshot.learners.matching import MatchingLearner
+from fewshot.learners.prototypical import PrototypicalLearner
+from fewshot.learners.simpleshot import SimpleShotLearner
+from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
+
+
+def method_of(learner: Learner) -> DeviceMethod:
+    """Return what a device knows of a learner.
+
+    Raises
+    ------
+    TypeError
+        If it is one that needs torch to answer or to learn, or forgets support.
+
+    Examples
+    --------
+    >>> method_of(PrototypicalLearner("cosine", temperature=0.05)).to_dict()["temperature"]
+    0.05
+    """
+    # Not isinstance: a subclass may answer in another way.
+    kind, basic = type(learner), (learner.name, learner.metric, learner.temperature.item())
+    if kind is PrototypicalLearner:
+        return DeviceMethod(*basic)
+    if isinstance(learner, SimpleShotLearner) and kind is SimpleShotLearner:
+        center = None if learner.center is None else tuple(learner.center.tolist())
+        return DeviceMethod(*basic, learner.normalization, center)
+    if isinstance(learner, KNearestLearner) and kind is KNearestLearner:
+        return DeviceMethod(*basic, n_neighbors=learner.n_neighbors)
+    if isinstance(learner, MatchingLearner) and kind is MatchingLearner:
+        if learner.max_support is not None:
+            raise TypeError(
+                f"the learner keeps max_support={learner.max_support} images a class, which a device cannot choose; "
+                "fit one that keeps all, max_support=None"
+            )
+        return DeviceMethod(*basic)
+    raise TypeError(
+        f"{kind.__name__} cannot be exported; expected one that answers by a metric alone: {', '.join(SUMMED + KEPT)}"
+    )
+
+
+def memory_of(fitted: FittedModel) -> DeviceMemory:
+    """Return what a fitted model has learned, in numpy."""
+    statistics = fitted.statistics
+    if statistics.sums:
+        x, labels, weights = statistics.sums["x"].numpy(), np.arange(len(fitted.classes)), statistics.count.numpy()
+    else:
+        x, labels, weights = (statistics.support[name].numpy() for name in ("x", "labels", "weight"))
+    return DeviceMemory(fitted.classes, fitted.n_support, bool(statistics.sums), x, labels, weights)

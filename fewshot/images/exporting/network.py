@@ -1,0 +1,118 @@
+"""A network as ONNX, from uint8 pixels to embeddings, and the check that it computes the same."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.folding import fold_batch_norm
+from fewshot.embedding.network import normalize_pixels
+from fewshot.errors import ArtifactError, MissingExtraError
+from fewshot.runtime.encoder import INPUT, OUTPUT, Encoder
+from fewshot.utils.isolation import isolated
+from fewshot.utils.locks import lock_of_filters
+
+#: Version of the operators: the first that onnxruntime 1.20 has for all that timm's networks do.
+OPSET = 17
+#: By how much an embedding may differ from that of torch, as a part of its length. Rounding in float32 makes 1e-6 to
+#: 1e-5 of it, by depth; a step that was exported wrongly, hundredths.
+TOLERANCE = 1e-4
+#: Random images that both are asked, in batches of two sizes.
+N_IMAGES = 5
+
+
+class _FromPixels(nn.Module):
+    """A network with the scaling of pixels in front of it, so that a device need not do it in numpy."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, preprocessing.mean, preprocessing.std
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the embeddings (n, d) of pixels (n, h, w) or (n, h, w, 3)."""
+        x = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+        embeddings: Tensor = self.network(normalize_pixels(x, self.mean, self.std))
+        return embeddings
+
+
+def check_extra() -> None:
+    """Refuse to go on where the packages of the extra ``export`` are missing.
+
+    Raises
+    ------
+    MissingExtraError
+        With the line that installs them.
+    """
+    for name in ("onnx", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            raise MissingExtraError(f"{name} is missing; run: pip install 'fewshot[export]'") from None
+
+
+@isolated(gradients=True)  # inference tensors cannot be traced
+@torch.no_grad()
+def write_onnx(network: nn.Module, preprocessing: Preprocessing, path: Path) -> float:
+    """Write a network as ONNX, batch norm folded, and return by how much it differs from torch; see `TOLERANCE`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        It is not changed.
+    preprocessing : Preprocessing
+        Of the network.
+    path : path
+        The file.
+
+    Raises
+    ------
+    ArtifactError
+        If what was written does not compute the same.
+    """
+    own = copy.deepcopy(network).cpu().float().eval()
+    pixels = random_pixels(preprocessing, N_IMAGES)
+    expected = _FromPixels(own, preprocessing)(torch.from_numpy(pixels)).numpy()
+    folded = fold_batch_norm(own, _input(preprocessing, pixels[:2]))
+    with lock_of_filters(), warnings.catch_warnings():
+        # The exporter warns of itself, since torch has a newer one, which needs one package more; and tracing of
+        # sizes that are constants here.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _FromPixels(folded, preprocessing).eval(),
+            (torch.from_numpy(pixels[:2]),),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "n"}, OUTPUT: {0: "n"}},
+        )
+    encoder = Encoder(path, preprocessing)
+    given = np.concatenate([encoder.embed_pixels(pixels[:1]), encoder.embed_pixels(pixels[1:])])
+    length = np.maximum(np.linalg.norm(expected, axis=1), np.finfo(np.float32).tiny)
+    difference = float((np.linalg.norm(given - expected, axis=1) / length).max())
+    if not difference <= TOLERANCE:
+        raise ArtifactError(
+            f"the exported network differs from torch by {difference:.2g} of an embedding's length, above {TOLERANCE}; "
+            "it does something that ONNX does not, so take another backbone"
+        )
+    return difference
+
+
+def random_pixels(preprocessing: Preprocessing, n: int) -> NDArray[np.uint8]:
+    """Return `n` images of random pixels, as a network of this preprocessing sees images."""
+    shape = (n, preprocessing.height, preprocessing.width, 3)[: 3 + (preprocessing.channels == 3)]
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def _input(preprocessing: Preprocessing, pixels: NDArray[np.uint8]) -> Tensor:
+    x = torch.from_numpy(pixels)
+    x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
+    return normalize_pixels(x, preprocessing.mean, preprocessing.std)

@@ -1,0 +1,101 @@
+"""The few-shot model of images: a backbone by its name, and all that belongs to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from sklearn.utils import Tags
+from torch import nn
+
+from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.own import OwnEmbedder
+from fewshot.images.defaults import make_embedder
+from fewshot.images.model import FewShotModel
+from fewshot.images.saving import Saved
+from fewshot.learners.base import Learner
+
+
+class FewShotImageClassifier(FewShotModel):
+    """Learn classes from a few images each, answer, grow, and be saved with all of it in one folder.
+
+    Everything but the way to the embedder is `FewShotModel`'s.
+
+    Parameters
+    ----------
+    backbone : str, path, nn.Module, Embedder or OwnEmbedder, default="tf_efficientnet_lite0"
+        A timm name, a checkpoint of `MetaTrainer`, a network, or an embedder.
+    learner : str, Learner or None, default=None
+        A registered name or a learner. By default the learner that a checkpoint was trained with, and for other
+        backbones cosine prototypes: ``PrototypicalLearner("cosine", temperature=0.05)``.
+    weights, pretrained, img_size, device, cache, bits, max_pixels
+        Those of the `Embedder`; left out where `backbone` is one.
+    on_error, reject, unknown_label, index, keep_support
+        As for `FewShotModel`.
+    progress : bool, default=True
+        Whether long work shows a progress bar on standard error.
+
+    Attributes
+    ----------
+    classes_, n_support_, embedder_, classifier_, support_, calibration_
+        As for `FewShotModel`.
+
+    Examples
+    --------
+    >>> from fewshot import FewShotImageClassifier, digits
+    >>> data = digits()
+    >>> model = FewShotImageClassifier("conv4", weights="random", img_size=28, progress=False)
+    >>> model = model.fit(data.images[:50], data.labels[:50])
+    >>> model.predict(data.images[50:53]).shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | nn.Module | Embedder | OwnEmbedder = "tf_efficientnet_lite0",
+        learner: str | Learner | None = None,
+        *,
+        weights: str | Path | None = None,
+        pretrained: bool = False,
+        img_size: int | None = None,
+        device: str = "auto",
+        on_error: str = "raise",
+        reject: float | str | None = None,
+        unknown_label: object = None,
+        index: str = "auto",
+        keep_support: bool = True,
+        cache: str | Path | None = None,
+        bits: int | None = None,
+        max_pixels: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.backbone = backbone
+        self.learner = learner
+        self.weights = weights
+        self.pretrained = pretrained
+        self.img_size = img_size
+        self.device = device
+        self.on_error = on_error
+        self.reject = reject
+        self.unknown_label = unknown_label
+        self.index = index
+        self.keep_support = keep_support
+        self.cache = cache
+        self.bits = bits
+        self.max_pixels = max_pixels
+        self.progress = progress
+
+    def _make_embedder(self) -> Embedder | OwnEmbedder:
+        names = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels", "progress")
+        return make_embedder(self.backbone, **{name: getattr(self, name) for name in names})
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super(FewShotModel, self).__sklearn_tags__()
+        embedder = self.backbone if isinstance(self.backbone, (Embedder, OwnEmbedder)) else Embedder()
+        tags.input_tags = embedder.__sklearn_tags__().input_tags
+        return tags
+
+    @classmethod
+    def _with_parameters(cls, found: Saved, device: str) -> Self:
+        learner, progress = found.learned.classifier.learner, found.learned.embedder.progress
+        return cls(**found.source, learner=learner, device=device, progress=progress, **found.params)

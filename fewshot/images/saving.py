@@ -1,0 +1,218 @@
+"""The folder of a few-shot model: what goes into the manifest, and what into which data file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewshot.classifiers.few_shot import FewShotClassifier
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.embedding.backbones import spec_of, why_not_saved
+from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.loaded import choose_device
+from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
+from fewshot.embedding.weights import build_learner, describe_learner, write_weights
+from fewshot.errors import ArtifactError, UnknownNameError
+from fewshot.images.content import (
+    GIVEN,
+    read_calibration,
+    read_classes,
+    read_params,
+    read_source,
+    read_statistics,
+    read_support,
+    statistics_to_tensors,
+)
+from fewshot.images.defaults import make_embedder
+from fewshot.images.learned import Learned
+from fewshot.learners.base import Learner
+from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
+from fewshot.persistence.content import of_file
+from fewshot.persistence.label_json import labels_to_json
+from fewshot.persistence.tensors import read_tensors, write_tensors
+from fewshot.utils.isolation import isolated
+from fewshot.utils.labels import plain_label
+
+#: What of the network is written: its weights, or the name by which they are found and their hash.
+WEIGHTS = ("embed", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    learned : Learned
+        Everything that answers.
+    params : dict
+        The parameters of the model.
+    source : dict
+        The parameters that its embedder was made with.
+    stored : {"embed", "reference"}
+        How its weights were written.
+    versions : dict
+        The version of the folder, by its path.
+    """
+
+    learned: Learned
+    params: dict[str, Any]
+    source: dict[str, Any]
+    stored: str
+    versions: Versions
+
+
+def save(
+    folder: str | Path, learned: Learned, params: Mapping[str, Any], weights: str, known: Versions | None
+) -> Versions:
+    """Write what a model has learned to `folder`; see `FewShotModel.save`, and `write_artifact` for `known`."""
+    if weights not in WEIGHTS:
+        raise UnknownNameError("weights", weights, WEIGHTS)
+    embedder, fitted = learned.embedder, learned.classifier.model_
+    network, learner = embedder.network, fitted.learner
+    calibration = getattr(learned.classifier, "calibration_", None)
+    if weights == "embed" and spec_of(network) is None:
+        raise ValueError(
+            f"{why_not_saved(network)}; save with weights='reference', and give the embedder to load, or make the "
+            "network with create_backbone and plain arguments"
+        )
+    fingerprint = embedder.fingerprint
+    content: dict[str, Any] = {
+        "backbone": spec_of(network),
+        "fingerprint": fingerprint,
+        "params": {name: plain_label(value) for name, value in {**params, "progress": embedder.progress}.items()},
+        "classes": labels_to_json(fitted.classes),
+        "n_support": fitted.n_support.tolist(),
+        "calibration": None if calibration is None else calibration.to_dict(),
+    }
+    memory = statistics_to_tensors(fitted.statistics)
+    parts: dict[str, Part] = {"memory": (None, partial(write_tensors, tensors=memory))}
+    if weights == "embed":
+        write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
+        parts["weights"] = (_digest(content, learner), write)
+    else:
+        content |= {"source": _source(embedder), "learner": describe_learner(learner)}
+        parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
+    if learned.support is not None:
+        parts["support"] = (None, partial(write_tensors, tensors=learned.support.to_tensors(fitted.classes)))
+    return write_artifact(folder, "classifier", content, parts, {}, known)
+
+
+@isolated()
+def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
+    """Return what `save` wrote; see `FewShotModel.load`."""
+    choose_device(device)  # a missing device is no fault of the folder
+    while True:
+        before = stamp(folder)
+        manifest, paths = read_artifact(folder, "classifier")
+        try:
+            with of_file(folder, "restore it from a copy, or save again"):
+                return _rebuild(folder, device, embedder, manifest, paths)
+        except (OSError, ArtifactError):
+            if stamp(folder) == before and all(path.exists() for path in paths.values()):
+                raise
+            # Replaced meanwhile, maybe by what was there before; where a file is really missing, verifying says so.
+
+
+def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, Any], paths: dict[str, Path]) -> Saved:
+    if "weights" in paths:
+        checkpoint = Checkpoint.open(paths["weights"])
+        source: dict[str, Any] = {"backbone": checkpoint.path}
+        if manifest["backbone"] != checkpoint.backbone:
+            raise ValueError("its manifest names another network than its weights")
+        learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
+    else:
+        source = read_source(manifest["source"], given is not None)
+        learner = build_learner(manifest["learner"], read_tensors(paths["learner"])[0])
+    params = read_params(manifest["params"])
+    if given is not None:
+        source = {"backbone": given}
+    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
+    learner = learner.double()
+    statistics = read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
+    calibration = read_calibration(manifest.get("calibration"))
+    embedder = make_embedder(**source, device=device, progress=params.pop("progress"))
+    embedder.set_params(on_error=params["on_error"])
+    if embedder.fingerprint != manifest["fingerprint"]:
+        raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
+    classifier = FewShotClassifier(
+        learner,
+        index=params["index"],
+        on_error=params["on_error"],
+        reject=params["reject"],
+        unknown_label=params["unknown_label"],
+    )
+    fitted = FittedModel.of(learner, classes, n_support, statistics, params["index"])
+    _check_answers(embedder, fitted)
+    classifier.adopt(fitted)
+    if calibration is not None:
+        classifier.calibration_ = calibration
+    d = fitted.memory.keys.shape[-1]
+    support = read_support(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
+    versions = {os.path.realpath(folder): manifest["digest"]}
+    stored = "embed" if "weights" in paths else "reference"
+    return Saved(Learned(embedder, classifier, support), params, source, stored, versions)
+
+
+def _check_answers(embedder: Any, fitted: FittedModel) -> None:
+    """Refuse a network that makes no embedding of an image, or another than the memory has, and keys that are none."""
+    if not torch.isfinite(fitted.memory.keys).all():
+        raise ValueError("what was learned makes keys that are not finite")
+    if isinstance(embedder, Embedder):
+        # One pixel, which no limit of the user's refuses; scikit-learn may make tables of what transform returns.
+        (embedding,) = embedder.embed(np.array([[[[10, 100, 200]]]], np.uint8)).embeddings
+        if len(embedding) != (d := fitted.memory.keys.shape[-1]) or not np.isfinite(embedding).all():
+            raise ValueError(f"its network does not make embeddings of {d} finite numbers, as its memory has")
+
+
+def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, given: bool) -> str:
+    """Return in a sentence that the embedder is not that of the classifier."""
+    if given:
+        return (
+            f"the classifier in {folder} was fitted with the embedder {manifest['fingerprint'][:12]}, and {found[:12]} "
+            "was given; give the one of the same name, or of the same network and preprocessing"
+        )
+    where = "found here" if "source" in manifest else f"in {folder}"
+    return (
+        f"the weights {where} do not make the network that this classifier was fitted with; the backbone "
+        f"{manifest['backbone']['name']!r:.100} may have changed in the installed timm, or its weights where they come "
+        "from"
+    )
+
+
+def _digest(content: dict[str, Any], learner: Learner) -> str:
+    """Return what stands for the weights of a network, and for the learner that is kept with them."""
+    described = [content["fingerprint"], content["backbone"], describe_learner(learner)]
+    found = hashlib.sha256(json.dumps(described).encode())
+    for name, value in sorted(learner.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode() + value.cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _source(embedder: Any) -> dict[str, Any]:
+    """Return the parameters that find the weights of a named backbone again, wherever its package or the hub is.
+
+    For an embedder that the user has made it is what that is called: `load` is given it.
+    """
+    if spec_of(embedder.network) is None:
+        return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__)}
+    parameters = {name: getattr(embedder, name) for name in ("backbone", "weights", "pretrained", "img_size")}
+    by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
+    if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
+        raise ValueError(
+            "the weights of this network have no name by which they could be found elsewhere; only those of a timm "
+            "backbone from the hub or from the extra 'offline' have: leave out weights='reference'"
+        )
+    # Only where they were given: so that older versions can read what does not need them.
+    own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}
+    return parameters | {name: int(value) for name, value in own.items() if value is not None}

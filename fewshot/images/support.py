@@ -1,0 +1,165 @@
+"""The support images that a classifier was shown: names, embeddings and small pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.data.opening import is_name
+from fewshot.errors import brief
+from fewshot.utils.containers import to_array
+from fewshot.utils.labels import plain_label
+from fewshot.utils.twins import SAME_IMAGE
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """Support images in the order they were learned.
+
+    Attributes
+    ----------
+    ids : tuple of str
+        Where each came from: its path, or what it was given as.
+    labels : ndarray of shape (n,)
+        Their classes.
+    embeddings : ndarray of shape (n, d), float32
+        Their embeddings.
+    thumbnails : tuple of bytes
+        A small picture of each, PNG or JPEG.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[Any]
+    embeddings: NDArray[np.float32]
+    thumbnails: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __add__(self, other: Support) -> Support:
+        if not len(self):
+            return other  # nothing has no width yet
+        # Labels of two lengths of text are widened, never cut.
+        labels = np.concatenate([self.labels, other.labels])
+        embeddings = np.concatenate([self.embeddings, other.embeddings])
+        return Support(self.ids + other.ids, labels, embeddings, self.thumbnails + other.thumbnails)
+
+    @classmethod
+    def none(cls) -> Support:
+        """Return the support of a classifier that has learned nothing."""
+        return cls((), np.empty(0, dtype=object), np.empty((0, 0), np.float32), ())
+
+    def renamed(self, old: Any, new: Any, dtype: np.dtype[Any]) -> Support:
+        """Return it with another label for one class; `dtype` is that of the labels then."""
+        labels = np.array([new if known == old else known for known in self.labels.tolist()], dtype=dtype)
+        return replace(self, labels=labels)
+
+    def without(self, rows: Sequence[int]) -> Support:
+        """Return it without some rows."""
+        return self.rows(np.delete(np.arange(len(self)), rows).tolist())
+
+    def of(self, label: Any) -> Support:
+        """Return the support of one class."""
+        return self.rows(self.places(label))
+
+    def places(self, label: Any) -> list[int]:
+        """Return the rows of one class."""
+        return [i for i, known in enumerate(self.labels.tolist()) if known == label]
+
+    def find(self, embeddings: NDArray[np.float32], labels: NDArray[Any], names: Sequence[str]) -> list[int]:
+        """Return the row of the item that each embedding (n, d) was made of, no row twice.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n, d)
+            Equal to those of the support, but for the rounding of the network.
+        labels : ndarray of shape (n,)
+            Their classes.
+        names : sequence of n str
+            What messages call them.
+
+        Raises
+        ------
+        ValueError
+            If one is not there.
+        """
+        rows: list[int] = []
+        bounds = SAME_IMAGE * np.linalg.norm(embeddings, axis=1)
+        for i, (embedding, label) in enumerate(zip(embeddings, labels.tolist(), strict=True)):
+            places = [place for place in self.places(label) if place not in rows]
+            apart = np.linalg.norm(self.embeddings[places] - embedding, axis=1)
+            if not places or apart.min() > bounds[i]:
+                raise ValueError(
+                    f"image {i}, {names[i]}, is not among the support images of {label!r}; give images that were "
+                    "learned"
+                )
+            rows.append(places[int(apart.argmin())])
+        return rows
+
+    def named(self, ids: Sequence[str], label: Any = None) -> list[int]:
+        """Return the rows of some names, of one class or of all.
+
+        Raises
+        ------
+        ValueError
+            If no item has a name, or the name tells no item from another (arrays learned without ``ids=``).
+        TypeError
+            If `ids` is one name.
+        """
+        if isinstance(ids, (str, os.PathLike)):
+            raise TypeError(f"ids is one name; pass a list of them, e.g. [{brief(repr(ids))}]")
+        rows: list[int] = []
+        places = range(len(self)) if label is None else self.places(label)
+        given = (
+            os.fspath(name) if isinstance(name, os.PathLike) else plain_label(name)
+            for name in to_array(ids, as_list=True)
+        )
+        for name in dict.fromkeys(given):
+            found = [i for i in places if self.ids[i] == name]
+            if not found:
+                raise ValueError(f"there is no support image {brief(repr(name))}; support_.ids lists them")
+            if len(found) > 1 and not is_name(name):
+                raise ValueError(f"{len(found)} support images are {name}; learn them with ids=, or use remove(X, y)")
+            rows += found
+        return rows
+
+    def rows(self, rows: Sequence[int]) -> Support:
+        """Return some of it, in that order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return Support(
+            tuple(self.ids[i] for i in rows),
+            self.labels[index],
+            self.embeddings[index],
+            tuple(self.thumbnails[i] for i in rows),
+        )
+
+    def to_tensors(self, classes: NDArray[Any]) -> dict[str, Tensor]:
+        """Return it as tensors that a safetensors file holds; labels as places in `classes`."""
+        pictures = [np.frombuffer(picture, np.uint8) for picture in self.thumbnails]
+        names = json.dumps(self.ids).encode("ascii")
+        return {
+            "embeddings": torch.from_numpy(np.ascontiguousarray(self.embeddings)),
+            "labels": torch.from_numpy(np.searchsorted(classes, self.labels)),
+            "thumbnails": torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *pictures])),
+            "thumbnail_ends": torch.from_numpy(np.cumsum([len(picture) for picture in pictures], dtype=np.int64)),
+            "ids": torch.from_numpy(np.frombuffer(names, np.uint8).copy()),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], classes: NDArray[Any]) -> Support:
+        """Return what `to_tensors` described."""
+        pictures, ends = tensors["thumbnails"].numpy().tobytes(), tensors["thumbnail_ends"].tolist()
+        return cls(
+            tuple(json.loads(tensors["ids"].numpy().tobytes())),
+            classes[tensors["labels"].numpy()],
+            tensors["embeddings"].numpy(),
+            tuple(pictures[start:end] for start, end in zip([0, *ends], ends, strict=False)),
+        )

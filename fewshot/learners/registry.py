@@ -1,0 +1,187 @@
+"""The registry of learners: one file in ``fewshot/learners``, or one entry point, and everyone finds it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from fewshot.errors import UnknownNameError
+from fewshot.learners.base import Learner
+
+L = TypeVar("L", bound="type[Learner]")
+
+ENTRY_POINT_GROUP = "fewshot.learners"
+#: Environment variable of files and modules with learners, separated as paths are: so that new processes find them too.
+PLUGINS = "FEWSHOT_PLUGINS"
+_LEARNERS: dict[str, type[Learner]] = {}
+_discovering, _discovered = threading.RLock(), False
+
+
+def register_learner(name: str) -> Callable[[L], L]:
+    """Class decorator that makes a `Learner` known under `name`.
+
+    Parameters
+    ----------
+    name : str
+        The name by which trainer, estimators, contract tests and command line find it.
+
+    Raises
+    ------
+    ValueError
+        If another class holds the name already.
+
+    Examples
+    --------
+    >>> from fewshot import Learner, register_learner
+    >>> @register_learner("my-method")
+    ... class MyLearner(Learner):
+    ...     ...
+    """
+
+    def register(cls: L) -> L:
+        held = _LEARNERS.get(name)
+        # The same class seen twice is a reloaded module (notebooks do that), not a clash.
+        if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"the learner name {name!r} is taken by {held.__module__}.{held.__qualname__}; choose another"
+            )
+        _LEARNERS[name] = cls
+        cls.name = name
+        return cls
+
+    return register
+
+
+def _discover() -> None:
+    """Import every module of ``fewshot.learners``, every entry point of the group and every plug-in, once."""
+    global _discovered
+    with _discovering:
+        if _discovered:
+            return
+        _discovered = True  # while it is going on, too: what is imported may ask for the learners that there are
+        try:
+            package = importlib.import_module("fewshot.learners")
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"fewshot.learners.{module.name}")
+            for point in entry_points(group=ENTRY_POINT_GROUP):
+                point.load()
+            for plugin in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+                _load(plugin)
+        except BaseException:
+            _discovered = False
+            raise
+
+
+def add_plugin(plugin: str) -> None:
+    """Load learners from a Python file or a module, here and in every process that is started from here.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file or module, or it cannot be imported.
+    """
+    path = os.path.abspath(plugin) if plugin.endswith(".py") else plugin
+    _load(path)
+    known = [name for name in os.environ.get(PLUGINS, "").split(os.pathsep) if name]
+    os.environ[PLUGINS] = os.pathsep.join([*known, *([path] if path not in known else [])])
+
+
+@cache
+def _load(plugin: str) -> None:
+    name = f"fewshot_plugin_{os.path.basename(plugin)[:-3]}" if plugin.endswith(".py") else plugin
+    try:
+        if name == plugin:
+            importlib.import_module(plugin)
+            return
+        spec = importlib.util.spec_from_file_location(name, plugin)
+        if spec is None or spec.loader is None:
+            raise ImportError("it is no Python file")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever its code does
+        sys.modules.pop(name, None)
+        raise ValueError(f"the plugin {plugin} cannot be loaded ({type(error).__name__}: {error})") from error
+
+
+def list_learners() -> list[str]:
+    """Return the names of all learners: built in, from installed plug-ins, and registered by hand.
+
+    Returns
+    -------
+    list of str
+        Sorted names.
+
+    Examples
+    --------
+    >>> from fewshot import list_learners
+    >>> {"matching", "prototypical"} <= set(list_learners())
+    True
+    """
+    _discover()
+    return sorted(_LEARNERS)
+
+
+def learner_class(name: str) -> type[Learner]:
+    """Return the learner class registered as `name`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; the message proposes the nearest names.
+
+    Examples
+    --------
+    >>> learner_class("prototypical").__name__
+    'PrototypicalLearner'
+    """
+    _discover()
+    try:
+        return _LEARNERS[name]
+    except KeyError:
+        raise UnknownNameError("learner", name, _LEARNERS) from None
+
+
+def as_learner(learner: str | Learner) -> Learner:
+    """Return the learner itself, or one built by its registered name with its defaults.
+
+    Raises
+    ------
+    UnknownNameError
+        If nothing is registered by that name.
+    TypeError
+        If it is neither, for example a class.
+    """
+    if isinstance(learner, str):
+        return learner_class(learner)()
+    if not isinstance(learner, Learner):
+        raise TypeError(
+            f"learner is {learner!r}; expected a registered name or a Learner, such as PrototypicalLearner()"
+        )
+    return learner
+
+
+def ready_learner(learner: str | Learner) -> Learner:
+    """Return a learner as `as_learner` does, one that can answer without being trained first.
+
+    Raises
+    ------
+    UnknownNameError, TypeError
+        As for `as_learner`.
+    ValueError
+        If its weights are not there yet.
+    """
+    found = as_learner(learner)
+    if found.learned and found.d is None:
+        raise ValueError(
+            f"{found.name or type(found).__name__!r} has weights of its own, which are not there yet; train it with "
+            "MetaTrainer, or pass load_learner(checkpoint)"
+        )
+    return found

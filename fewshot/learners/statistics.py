@@ -1,0 +1,212 @@
+"""What a learner keeps of a support set: `Statistics`, which add."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewshot.learners.rows import sum_by_class
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """A summary of a support set that adds: the summary of two sets together is the sum of theirs.
+
+    Whatever is per class or shared is summed; kept support is concatenated. One class serves every learner, so
+    merging and growing exist once.
+
+    Attributes
+    ----------
+    n_way : int
+        Number of classes.
+    count : Tensor of shape (..., n_way)
+        Sum of the sample weights of each class. A class with count 0 is absent.
+    sums : dict of str to Tensor of shape (..., n_way, k)
+        Sums over the support of each class.
+    totals : dict of str to Tensor
+        Sums over the whole support.
+    support : dict of str to Tensor
+        Kept support: ``x`` (..., n, d), ``labels`` (..., n) and ``weight`` (..., n); empty if nothing is kept.
+
+    Examples
+    --------
+    >>> one = Statistics(2, torch.tensor([1.0, 0.0]), {"x": torch.tensor([[3.0], [0.0]])})
+    >>> (one + one).count
+    tensor([2., 0.])
+    """
+
+    n_way: int
+    count: Tensor
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+    support: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_sums(cls, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Sum up the support (..., n, d) of each class: its size does not depend on the number of shots."""
+        sums = sum_by_class(support * weight.unsqueeze(-1), labels, n_way)
+        return cls(n_way, _count(labels, n_way, weight), {"x": sums})
+
+    @classmethod
+    def of_support(cls, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support (..., n, d) itself, in the order in which it came."""
+        kept = {"x": support, "labels": labels, "weight": weight}
+        return cls(n_way, _count(labels, n_way, weight), support=kept)
+
+    @property
+    def means(self) -> Tensor:
+        """The mean (..., n_way, d) of the support of each class, of sums or of what is kept; 0 where there is none."""
+        if self.sums:
+            sums = self.sums["x"]
+        else:
+            x, labels, weight = (self.support[name] for name in ("x", "labels", "weight"))
+            sums = sum_by_class(x * weight.unsqueeze(-1), labels, self.n_way)
+        return sums / torch.where(self.count > 0, self.count, 1).unsqueeze(-1)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if self.n_way != other.n_way:
+            raise ValueError(
+                f"statistics of {self.n_way} and {other.n_way} classes do not add; relabel both to one set of classes"
+            )
+        return Statistics(
+            self.n_way,
+            self.count + other.count,
+            {name: value + other.sums[name] for name, value in self.sums.items()},
+            {name: value + other.totals[name] for name, value in self.totals.items()},
+            _concatenated(self.support, other.support),
+        )
+
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Take a part of the support away again; the inverse of ``+`` up to rounding.
+
+        Kept support loses one row for each row of `other`, the oldest of those that are equal to it.
+
+        Raises
+        ------
+        ValueError
+            If kept support has no such row, or the classes are not as many.
+        """
+        if self.n_way != other.n_way:
+            raise ValueError(
+                f"statistics of {self.n_way} and {other.n_way} classes do not subtract; relabel both to one set"
+            )
+        rows = _rows_without(self.support, other.support) if self.support else None
+        return Statistics(
+            self.n_way,
+            self.count - other.count,
+            {name: value - other.sums[name] for name, value in self.sums.items()},
+            {name: value - other.totals[name] for name, value in self.totals.items()},
+            {name: value[rows] for name, value in self.support.items()},
+        )
+
+    def emptied(self, empty: Tensor) -> Statistics:
+        """Return it without what subtraction has left, by rounding, of the classes where `empty` (n_way,)."""
+        sums = {name: value.masked_fill(empty.unsqueeze(-1), 0) for name, value in self.sums.items()}
+        return replace(self, count=self.count.masked_fill(empty, 0), sums=sums)
+
+    def take(self, rows: Tensor) -> Statistics:
+        """Return the summary of some rows of the kept support, in that order; of that only, nothing is summed here.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (k,)
+            Places in the kept support.
+        """
+        support = {name: value[rows] for name, value in self.support.items()}
+        count = torch.zeros_like(self.count).index_add(-1, support["labels"], support["weight"])
+        return replace(self, count=count, support=support)
+
+    def relabel(self, new_labels: Tensor, n_way: int) -> Statistics:
+        """Rename class ``i`` to ``new_labels[i]`` among `n_way` classes; new ones start empty.
+
+        Parameters
+        ----------
+        new_labels : Tensor of shape (old n_way,)
+            Distinct integers below `n_way`.
+        n_way : int
+            The new number of classes.
+        """
+        # In place, into zeros that nobody else has: the sums of many classes are long.
+        count = self.count.new_zeros((*self.count.shape[:-1], n_way)).index_copy_(-1, new_labels, self.count)
+        sums = {
+            name: value.new_zeros((*value.shape[:-2], n_way, value.shape[-1])).index_copy_(-2, new_labels, value)
+            for name, value in self.sums.items()
+        }
+        return replace(self, n_way=n_way, count=count, sums=sums, support=self.relabel_support(new_labels))
+
+    def joined(self, new_labels: Tensor, other: Statistics, other_labels: Tensor, n_way: int) -> Statistics:
+        """Return the sum of both after `relabel` to `n_way` classes, quickly if `other` is small."""
+        joined, added = self.relabel(new_labels, n_way), other.relabel_support(other_labels)
+        joined.count.index_add_(-1, other_labels, other.count)
+        for name, value in joined.sums.items():
+            value.index_add_(-2, other_labels, other.sums[name])
+        return replace(
+            joined,
+            totals={name: value + other.totals[name] for name, value in self.totals.items()},
+            support=_concatenated(joined.support, added),
+        )
+
+    def relabel_support(self, new_labels: Tensor) -> dict[str, Tensor]:
+        """Return the kept support with class ``i`` renamed to ``new_labels[i]``."""
+        support = dict(self.support)
+        if support:
+            support["labels"] = new_labels[support["labels"]]
+        return support
+
+    def keep(self, classes: Tensor) -> Statistics:
+        """Return the summary of the support of some classes, renumbered 0, 1, ... in the order given.
+
+        Parameters
+        ----------
+        classes : Tensor of shape (n,)
+            Distinct integers below `n_way`.
+
+        Raises
+        ------
+        TypeError
+            If something was summed over all classes, and one that has support would go.
+        """
+        place = classes.new_full((self.n_way,), -1).index_copy(
+            0, classes, torch.arange(len(classes), device=classes.device)
+        )
+        if self.totals and self.count[..., place < 0].any():
+            raise TypeError("what was summed over all classes cannot be parted again; fit without that class")
+        support = dict(self.support)
+        if support:
+            rows = torch.nonzero(place[support["labels"]] >= 0).squeeze(-1)
+            support = {name: value[rows] for name, value in support.items()}
+            support["labels"] = place[support["labels"]]
+        sums = {name: value[..., classes, :] for name, value in self.sums.items()}
+        return replace(self, n_way=len(classes), count=self.count[..., classes], sums=sums, support=support)
+
+
+def _concatenated(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.cat([value, other[name]], -2 if name == "x" else -1) for name, value in one.items()}
+
+
+def _rows_without(support: Mapping[str, Tensor], gone: Mapping[str, Tensor]) -> Tensor:
+    """Return the places of the kept support that are left when each row of `gone` takes one that is equal to it."""
+    places: dict[tuple[Any, ...], deque[int]] = defaultdict(deque)
+    for place, row in enumerate(_rows(support)):
+        places[row].append(place)
+    left = torch.ones(len(support["labels"]), dtype=torch.bool, device="cpu")
+    for i, row in enumerate(_rows(gone)):
+        if row[2] > 0:  # rows of weight 0 never counted
+            if not places[row]:
+                raise ValueError(f"row {i} is not in the memory; give support that was learned, with its weight")
+            left[places[row].popleft()] = False
+    return left.nonzero().flatten()
+
+
+def _rows(support: Mapping[str, Tensor]) -> Iterator[tuple[Any, ...]]:
+    x = (support["x"] + 0.0).cpu().numpy()  # + 0.0: minus zero equals zero
+    yield from zip(map(bytes, x), support["labels"].tolist(), support["weight"].tolist(), strict=True)
+
+
+def _count(labels: Tensor, n_way: int, weight: Tensor) -> Tensor:
+    return sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)

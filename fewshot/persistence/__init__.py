@@ -1,0 +1,1 @@
+"""What is written to disk: whole files, artifact folders, tensors, labels, and where they came from."""

@@ -1,0 +1,1 @@
+"""Many images: annotated, and found again among stored embeddings."""

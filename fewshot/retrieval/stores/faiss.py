@@ -1,0 +1,145 @@
+"""A store in this process, on `PrototypeIndex`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.retrieval.stores.base import Record, Store, check_records
+from fewshot.retrieval.stores.records import check_ids
+from fewshot.retrieval.stores.values import similarities, token, tokens
+from fewshot.search.index import PrototypeIndex
+from fewshot.utils.locks import new_lock
+
+#: Records whose similarities are worked out at a time where a filter leaves some.
+PART = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    record: Record
+    tokens: frozenset[str]
+
+
+class FaissStore(Store):
+    """A store in this process: a matrix product up to 1e5 records, FAISS's inverted lists beyond.
+
+    Searches with a filter, and all up to 1e5 records, are exact; see `PrototypeIndex` for those beyond. Any number of
+    threads may search while one adds or removes. What is in it goes with the process: keep the records elsewhere, such
+    as in a table of annotations.
+
+    Parameters
+    ----------
+    metric, fingerprint, d
+        As for `Store`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> store = FaissStore("cosine", "3f2a", d=2)
+    >>> store.add([Record("a.jpg", np.float32([1, 0]), "cat"), Record("b.jpg", np.float32([0, 1]), "dog", {"n": 3})])
+    2
+    >>> [match.id for match in store.search([[1.0, 0.1]], k=2)[0]]
+    ['a.jpg', 'b.jpg']
+    >>> store.search([[1.0, 0.1]], where={"n": [3, 4]})[0][0].label
+    'dog'
+    """
+
+    kind: ClassVar[str] = "faiss"
+
+    def __init__(self, metric: str, fingerprint: str, d: int) -> None:
+        super().__init__(metric, fingerprint, d)
+        # Numbers stand for ids: an array of texts is as wide as the longest.
+        self._index = PrototypeIndex(metric)
+        self._held: dict[int, _Held] = {}
+        self._numbers: dict[str, int] = {}
+        self._next = 0
+        self._lock = new_lock(self)
+
+    def add(self, records: Iterable[Record]) -> int:
+        """Add records; see `Store.add`."""
+        new = check_records(records, self.d, self.fingerprint)
+        if not new:
+            return 0
+        with self._lock:
+            for record in new:
+                if record.id in self._numbers:
+                    raise ValueError(f"the id {record.id!r} is there already; remove that record first")
+            numbers = range(self._next, self._next + len(new))
+            self._next += len(new)
+            # First the records, then what finds them: a search never meets a number that it does not know.
+            for number, record in zip(numbers, new, strict=True):
+                self._held[number] = _Held(record, frozenset(tokens(record.label, record.payload)))
+                self._numbers[record.id] = number
+            self._index.add(np.stack([record.vector for record in new]), np.array(numbers))
+        return len(new)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove records; see `Store.remove`."""
+        gone = check_ids(ids)
+        if not gone:
+            return 0
+        with self._lock:
+            for id in gone:
+                if id not in self._numbers:
+                    raise ValueError(f"there is no record {id!r}; nothing was removed")
+            numbers = [self._numbers.pop(id) for id in gone]
+            self._index.remove(np.array(numbers))
+            for number in numbers:
+                del self._held[number]
+        return len(gone)
+
+    def snapshot(self) -> list[Record]:
+        """Return all records, sorted by their ids."""
+        with self._lock:
+            records = [held.record for held in self._held.values()]
+        # Copies: what is in the store must not change from outside.
+        copies = (Record(r.id, r.vector.copy(), r.label, dict(r.payload), r.embedder) for r in records)
+        return sorted(copies, key=lambda record: record.id)
+
+    def labels(self) -> list[Any]:
+        """Return the labels that are there, each once."""
+        with self._lock:
+            found = {token("label", held.record.label): held.record.label for held in self._held.values()}
+        return list(found.values())
+
+    def close(self) -> None:
+        """Do nothing: nothing is held open."""
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def _candidates(
+        self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
+    ) -> list[list[Record]]:
+        if conditions:
+            records = list(self._passing(conditions))
+            return [self._nearest(query, records, n) for query in queries]
+        while some := min(n, len(self._index)):
+            try:
+                numbers = self._index.search(queries, some)[0]
+            except ValueError:  # fewer are left than a moment ago
+                continue
+            found = [[self._held.get(number) for number in row] for row in numbers.tolist()]
+            known = [[held.record for held in row if held is not None] for row in found]
+            if all(len(row) == some for row in known):  # none was removed meanwhile
+                return known
+        return [[] for _ in queries]
+
+    def _passing(self, conditions: Mapping[str, list[Any]]) -> Iterator[Record]:
+        """Yield the records that fit every condition."""
+        wanted = [{token(name, value) for value in values} for name, values in conditions.items()]
+        for held in list(self._held.values()):  # a copy, in one step: others may add
+            if not any(some.isdisjoint(held.tokens) for some in wanted):
+                yield held.record
+
+    def _nearest(self, query: NDArray[np.float32], records: Sequence[Record], n: int) -> list[Record]:
+        if len(records) <= n:
+            return list(records)
+        parts = (records[start : start + PART] for start in range(0, len(records), PART))
+        values = [similarities(query, [record.vector for record in part], self.metric) for part in parts]
+        return [records[i] for i in np.argsort(-np.concatenate(values), kind="stable")[:n].tolist()]

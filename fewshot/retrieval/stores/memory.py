@@ -1,0 +1,152 @@
+"""A classifier whose memory lives in a store: the nearest records of a query, read by a learner."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from fewshot.learners.base import Learner
+from fewshot.learners.memory import Memory
+from fewshot.retrieval.stores.base import Match, Store, check_queries
+from fewshot.search.ranking import argmax
+from fewshot.utils.isolation import isolated
+from fewshot.utils.labels import as_labels
+
+
+class StoredMemory:
+    """Answers of a Matching, k-nearest or prototypical memory whose keys are the records of a store.
+
+    The `k` nearest records of a query are read as the learner reads the candidates of an index; all others count as not
+    there, so that a class with none among them has probability 0. What is added to the store or removed from it counts
+    from the next call on, and so does a class.
+
+    Records are keys: their vectors are those that ``learner.transform`` returns, which for most learners are the
+    embeddings themselves, and each counts once. For Matching and k-nearest they are the support, for a prototypical
+    memory the mean of each class; where a class has several, each is a prototype.
+
+    Parameters
+    ----------
+    store : Store
+        Whose records all have labels, of one type.
+    learner : Learner
+        How they are read; with the metric of the store.
+    k : int, default=256
+        Records a query, at least those that a k-nearest learner counts.
+
+    Raises
+    ------
+    ValueError
+        If the learner makes other keys of a support set than its rows or their means, was trained, depends on other
+        queries or the order of its support, has another metric, or counts more than `k` neighbours.
+
+    Examples
+    --------
+    >>> from fewshot import FaissStore, MatchingLearner, Record
+    >>> store = FaissStore("cosine", "3f2a", d=2)
+    >>> store.add([Record("a.jpg", np.float32([1, 0]), "cat"), Record("b.jpg", np.float32([0, 1]), "dog")])
+    2
+    >>> StoredMemory(store, MatchingLearner()).predict([[1.0, 0.2]])
+    array(['cat'], dtype='<U3')
+    """
+
+    def __init__(self, store: Store, learner: Learner, k: int = 256) -> None:
+        name = type(learner).__name__
+        if not learner.indexable or learner.learned or learner.transductive or learner.ordered:
+            raise ValueError(
+                f"{name} does not answer from the nearest keys alone; give a Matching, k-nearest or prototypical one"
+            )
+        if learner.metric != store.metric:
+            raise ValueError(
+                f"{name} compares by {learner.metric!r}, the store by {store.metric!r}; give the same metric"
+            )
+        check_queries(np.empty((0, store.d)), store.d, k)
+        if k < (counted := getattr(learner, "n_neighbors", 1)):
+            raise ValueError(f"k is {k}, and {name} counts {counted} neighbours; give k={counted} or more")
+        self.store, self.learner, self.k = store, copy.deepcopy(learner).cpu().double().eval(), int(k)
+        self._refuse_other_keys()
+
+    @isolated(gradients=False)
+    def _refuse_other_keys(self) -> None:
+        """Try the learner on two classes of one row, whose keys must be those rows."""
+        rows = torch.from_numpy(np.linspace([1, 3], [2, 1], self.store.d, axis=1))
+        memory, own = (
+            self.learner.memorize(self.learner.learn(rows, torch.tensor([0, 1], dtype=torch.long, device="cpu"), 2)),
+            True,
+        )
+        if memory.keys.shape == rows.shape and not memory.extras:
+            own = bool(memory.log_weight.any()) or not torch.allclose(memory.keys, self.learner.transform(rows))
+        if own:
+            raise ValueError(
+                f"{type(self.learner).__name__} makes keys of its own from all support, which a store of embeddings "
+                "does not hold; give a Matching, k-nearest or prototypical learner"
+            )
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Sorted labels of the store, asked for anew each time.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the store is empty, a record has no label, or labels mix types.
+        """
+        labels = self.store.labels()
+        if not labels:
+            raise ValueError("the store is empty; add records before asking for answers")
+        return np.unique(as_labels(labels, name="labels"))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probabilities (n, n_classes) of the classes for embeddings `X` (n, d), which are not transformed.
+
+        Raises
+        ------
+        ValueError
+            If embeddings have another length or are not finite, or the store is empty.
+        StoreError
+            If the store cannot be reached.
+        """
+        return self._logits(X)[1].softmax(-1).numpy()
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable class (n,) of each of `X` (n, d), among equals the first.
+
+        Raises
+        ------
+        ValueError, StoreError
+            As for `predict_proba`.
+        """
+        classes, logits = self._logits(X)
+        return classes[argmax(logits)]
+
+    @isolated(gradients=False)
+    def _logits(self, X: ArrayLike) -> tuple[NDArray[Any], torch.Tensor]:
+        queries = check_queries(X, self.store.d, self.k)
+        transformed = self.learner.transform(torch.from_numpy(queries).double()).float().numpy()
+        while True:
+            found = self.store.search(transformed, self.k)
+            # Asked for after the search: of what was added meanwhile nothing was found, and of what was found all is
+            # known, unless the last record of a class has just gone: then both are asked again.
+            classes = self.classes_
+            codes = {label: code for code, label in enumerate(classes.tolist())}
+            if all(match.label in codes for row in found for match in row):
+                return classes, self._read(found, codes)
+
+    def _read(self, found: list[list[Match]], codes: dict[Any, int]) -> torch.Tensor:
+        """Return the logits (q, n_classes) of queries for which these records were found."""
+        width = max((len(row) for row in found), default=0)
+        similarity = torch.full((len(found), width), -torch.inf, dtype=torch.float64, device="cpu")
+        labels = torch.zeros_like(similarity, dtype=torch.long)
+        candidates = torch.full_like(labels, -1)
+        for i, row in enumerate(found):
+            n = len(row)
+            similarity[i, :n] = similarity.new_tensor([match.similarity for match in row])
+            labels[i, :n] = labels.new_tensor([codes[match.label] for match in row])
+            candidates[i, :n] = torch.arange(i * width, i * width + n, device=labels.device)
+        # Each found record is a key of its own; what it looks like does not matter any more.
+        keys = similarity.new_zeros((labels.numel(), 0))
+        memory = Memory(keys, labels.flatten(), keys.new_zeros(len(keys)), len(codes))
+        return self.learner.read(similarity, memory, candidates)

@@ -1,0 +1,269 @@
+"""A store in PostgreSQL, with the extension pgvector."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.errors import StoreError
+from fewshot.retrieval.stores.base import BATCH, SPARE, Match, Record, Store, best_of_labels, check_records
+from fewshot.retrieval.stores.connection import PostgresConnection
+from fewshot.retrieval.stores.records import check_ids
+from fewshot.retrieval.stores.values import uuid_of
+
+#: For each metric pgvector's operator, and how HNSW compares.
+OPERATORS = {
+    "sqeuclidean": ("<->", "vector_l2_ops"),
+    "cosine": ("<=>", "vector_cosine_ops"),
+    "dot": ("<#>", "vector_ip_ops"),
+}
+#: Dimensions that pgvector can index, and that it can hold.
+HNSW_LIMIT, VECTOR_LIMIT = 2000, 16000
+#: Bytes of a name in PostgreSQL, which cuts off what is longer; and how many neighbours HNSW can look at.
+NAME_LIMIT, EF_LIMIT = 63, 1000
+#: The lock under which tables are made: of two processes that do so at a time one waits.
+_LOCK = 7239461
+_RECORD = "id, label, payload, vector"
+
+
+class PgVectorStore(Store):
+    """A store in a table of PostgreSQL (extra ``pgvector``).
+
+    Metric, embedder and length of the vectors stand in the table's comment, so they go wherever it goes. Each call is
+    one transaction; a lost connection undoes it, and the next call connects anew. Only where the connection is lost
+    during the commit itself nobody can tell on which side: see whether the records are there.
+
+    By default a search compares all rows, in PostgreSQL, and is exact. With ``exact=False`` an HNSW index, made when
+    the store is opened, proposes: quicker where there are many, and it may miss neighbours, more of them under ``dot``.
+    It holds no vectors of length 0 under ``cosine``, and none beyond 2000 dimensions, where search stays exact. Filters
+    are applied while it is walked through (pgvector 0.8, which gives up after 20000 rows); before, a search with a
+    filter is exact. PostgreSQL compares in float32: under ``cosine`` vectors shorter than 1e-19 are taken for 0.
+
+    Parameters
+    ----------
+    connection_string : str
+        As libpq takes it: ``postgresql://user:password@host/database`` or ``host=... dbname=...``.
+    table : str
+        Name of the table.
+    metric, fingerprint, d
+        As for `Store`; an existing table must have been made with the same.
+    create : bool, default=True
+        Whether to make the table, and the extension, where they are not there.
+    exact : bool, default=True
+        Whether all rows are compared.
+    ef_search : int, default=100
+        Rows that HNSW looks at for one query, up to 1000.
+
+    Raises
+    ------
+    MissingExtraError
+        If psycopg or pgvector is not installed.
+    StoreError
+        If the database cannot be reached, has no pgvector, or the table is missing, no store, or another embedder's.
+
+    Examples
+    --------
+    >>> store = PgVectorStore("postgresql://localhost/images", "flowers", "cosine", "3f2a", d=512)  # doctest: +SKIP
+    >>> store.search(embedder.embed(["new.jpg"]), k=3, where={"label": ["rose", "tulip"]})  # doctest: +SKIP
+    """
+
+    kind: ClassVar[str] = "pgvector"
+
+    def __init__(
+        self,
+        connection_string: str,
+        table: str,
+        metric: str,
+        fingerprint: str,
+        d: int,
+        *,
+        create: bool = True,
+        exact: bool = True,
+        ef_search: int = 100,
+    ) -> None:
+        super().__init__(metric, fingerprint, d)
+        if not table or "\0" in table or len(table.encode()) > NAME_LIMIT:
+            raise ValueError(f"the table is called {table!r}; expected a name of 1 to {NAME_LIMIT} bytes")
+        if d > VECTOR_LIMIT:
+            raise ValueError(f"d is {d}; pgvector holds vectors of up to {VECTOR_LIMIT} dimensions: reduce them first")
+        if not 1 <= ef_search <= EF_LIMIT:
+            raise ValueError(f"ef_search is {ef_search}; expected 1 to {EF_LIMIT}")
+        self.table, self.exact, self.ef_search = table, bool(exact) or d > HNSW_LIMIT, int(ef_search)
+        self._server = PostgresConnection(connection_string, f"table {table!r}")
+        try:
+            with self._server.transaction(vectors=False) as connection:
+                self._open(connection, create)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        self._server.close()
+
+    def _sql(self, text: str, **facts: Any) -> Any:
+        """Return a statement with the name of the table; values are parameters, but in definitions, which take none."""
+        sql = self._server.psycopg.sql
+        name = self.table.replace("%", "%%") if "%s" in text else self.table  # as psycopg reads it beside parameters
+        literals = {key: sql.Literal(value) for key, value in facts.items()}
+        return sql.SQL(text).format(table=sql.Identifier(name), **literals)
+
+    def _open(self, connection: Any, create: bool) -> None:
+        """Make the table, or see that it was made for the same vectors."""
+        if create:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        there, comment = connection.execute(
+            "SELECT to_regclass(quote_ident(%s)), obj_description(to_regclass(quote_ident(%s)), 'pg_class')",
+            [self.table, self.table],
+        ).fetchone()
+        if there is not None:
+            self._check_facts(_facts_in(comment, self.table), f"the table {self.table!r}")
+        elif not create:
+            raise StoreError(f"there is no table {self.table!r} in the database; give its name, or create=True")
+        else:
+            # A key of fixed length: an index of ids would refuse those of more than 2704 bytes.
+            facts = json.dumps({"fewshot_store": self._facts})
+            for statement in _TABLE:
+                connection.execute(self._sql(statement, d=self.d, facts=facts))
+        self._server.register(connection)
+        version = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
+        self._iterative = tuple(map(int, re.findall(r"\d+", version)))[:2] >= (0, 8)
+        if create and not self.exact and not connection.execute(_HAS_HNSW, [self.table]).fetchone():
+            index = f"CREATE INDEX ON {{table}} USING hnsw (vector {OPERATORS[self.metric][1]})"
+            connection.execute(self._sql(index))
+
+    # ---- records --------------------------------------------------------------------------------------------------
+
+    def add(self, records: Iterable[Record]) -> int:
+        """Add records, sent as they come, 1000 at a time, in one transaction; see `Store.add`.
+
+        Other threads that use this store wait meanwhile: of a long stream add a part at a time.
+        """
+        jsonb, total, batch, waiting = self._server.jsonb, 0, list[Record](), iter(records)
+        try:
+            with self._server.transaction() as connection, connection.cursor() as cursor:
+                while batch := check_records(islice(waiting, BATCH), self.d, self.fingerprint):
+                    into = self._sql("COPY {table} (key, id, label, payload, vector) FROM STDIN (FORMAT BINARY)")
+                    with cursor.copy(into) as copy:
+                        copy.set_types(["uuid", "text", "jsonb", "jsonb", "vector"])
+                        for r in batch:
+                            copy.write_row((uuid_of(r.id), r.id, jsonb(r.label), jsonb(dict(r.payload)), r.vector))
+                    total += len(batch)
+        except StoreError as error:
+            if isinstance(error.__cause__, self._server.psycopg.errors.UniqueViolation):
+                id = _taken(str(error.__cause__.diag.message_detail), batch)
+                raise ValueError(f"the id {id!r} is there already or twice; ids must differ") from None
+            raise
+        return total
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove records; see `Store.remove`."""
+        gone = check_ids(ids)
+        with self._server.transaction() as connection:
+            statement = self._sql("DELETE FROM {table} WHERE key = ANY(%s) RETURNING id")
+            found = {id for (id,) in connection.execute(statement, [[uuid_of(id) for id in gone]])}
+            for id in gone:
+                if id not in found:
+                    raise ValueError(f"there is no record {id!r}; nothing was removed")
+        return len(gone)
+
+    def snapshot(self) -> list[Record]:
+        """Return all records, sorted by their ids."""
+        with self._server.transaction() as connection:
+            rows = connection.execute(self._sql(f"SELECT {_RECORD} FROM {{table}}"), binary=True).fetchall()
+        return sorted(map(self._to_record, rows), key=lambda record: record.id)
+
+    def labels(self) -> list[Any]:
+        """Return the labels that are there, each once."""
+        with self._server.transaction() as connection:
+            return [label for (label,) in connection.execute(self._sql("SELECT DISTINCT label FROM {table}"))]
+
+    def __len__(self) -> int:
+        with self._server.transaction() as connection:
+            return int(connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()[0])
+
+    # ---- searching ------------------------------------------------------------------------------------------------
+
+    def _candidates(
+        self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
+    ) -> list[list[Record]]:
+        passing, values = self._where(conditions)
+        found = []
+        with self._server.transaction() as connection:
+            for query in queries:
+                if walk := not self.exact and (self._iterative or not conditions) and bool(query.any()):
+                    self._tune(connection, n)
+                order = f"vector {OPERATORS[self.metric][0]} %s" if walk else f'{self._distance}, id COLLATE "C"'
+                statement = self._sql(f"SELECT {_RECORD} FROM {{table}} WHERE {passing} ORDER BY {order} LIMIT %s")
+                found.append(connection.execute(statement, [*values, query, n], binary=True).fetchall())
+        return [[self._to_record(row) for row in rows] for rows in found]
+
+    def _nearest_per_class(
+        self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
+    ) -> list[Match]:
+        """See `Store.nearest_per_class`; exact, but of one class's records that differ by float32's rounding any."""
+        passing, values = self._where(conditions)
+        inner = f"SELECT DISTINCT ON (label) *, {self._distance} AS distance FROM {{table}} WHERE {passing} "
+        inner += 'ORDER BY label, distance, id COLLATE "C"'
+        statement = self._sql(f'SELECT {_RECORD} FROM ({inner}) best ORDER BY distance, id COLLATE "C" LIMIT %s')
+        with self._server.transaction() as connection:
+            rows = connection.execute(statement, [query, *values, k + SPARE], binary=True).fetchall()
+        return best_of_labels(self._compare(query, [self._to_record(row) for row in rows]))[:k]
+
+    def _to_record(self, row: tuple[Any, ...]) -> Record:
+        id, label, payload, vector = row
+        vector = vector.to_numpy() if hasattr(vector, "to_numpy") else vector  # an array before pgvector 0.5
+        return Record(id, np.array(vector, np.float32), label, payload, self.fingerprint)
+
+    @property
+    def _distance(self) -> str:
+        """The distance as no index knows it, so that all rows are compared; a zero vector's cosine is 0."""
+        distance = f"vector {OPERATORS[self.metric][0]} %s"
+        return f"coalesce(nullif({distance}, 'NaN'), 1)" if self.metric == "cosine" else f"({distance}) + 0"
+
+    def _where(self, conditions: Mapping[str, list[Any]]) -> tuple[str, list[Any]]:
+        """Return conditions and their parameters; ``@>`` compares as JSON does, and looks into lists."""
+        jsonb, parts, values = self._server.jsonb, ["true"], list[Any]()
+        for name, some in conditions.items():
+            parts.append("label = ANY(%s)" if name == "label" else "payload -> %s @> ANY(%s)")
+            values += [*([] if name == "label" else [name]), [jsonb(value) for value in some]]
+        return " AND ".join(parts), values
+
+    def _tune(self, connection: Any, n: int) -> None:
+        """Let HNSW, for this transaction, look at enough rows for `n` answers, and on where a filter leaves too few."""
+        connection.execute(
+            "SELECT set_config('hnsw.ef_search', %s, true)", [str(min(EF_LIMIT, max(self.ef_search, n)))]
+        )
+        if self._iterative:
+            connection.execute("SELECT set_config('hnsw.iterative_scan', 'strict_order', true)")
+
+
+_TABLE = (
+    "CREATE TABLE {table} (key uuid PRIMARY KEY, id text NOT NULL, label jsonb NOT NULL, payload jsonb NOT NULL, "
+    "vector vector({d}) NOT NULL)",
+    "COMMENT ON TABLE {table} IS {facts}",
+)
+_HAS_HNSW = """SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam
+WHERE indrelid = to_regclass(quote_ident(%s)) AND amname = 'hnsw'"""
+
+
+def _facts_in(comment: str | None, table: str) -> dict[str, Any]:
+    with suppress(ValueError, KeyError, TypeError):
+        return dict(json.loads(comment or "")["fewshot_store"])
+    raise StoreError(f"the table {table!r} is no store of embeddings: its comment does not say so; give another name")
+
+
+def _taken(detail: str, batch: Sequence[Record]) -> str:
+    """Return the id whose key PostgreSQL names."""
+    found = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", detail)
+    ids = {uuid_of(record.id): record.id for record in batch}
+    return ids.get(uuid.UUID(found[0]), "?") if found else "?"

@@ -1,0 +1,276 @@
+"""Annotations and records as Parquet, which pandas, DuckDB, polars and LanceDB open, and may write again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from fewshot.errors import MissingExtraError, StoreError
+from fewshot.persistence.files import open_regular, replacing, sync
+from fewshot.persistence.sealed import seal, seal_fits
+from fewshot.persistence.suffixes import check_suffix
+from fewshot.retrieval.annotate import Annotation
+from fewshot.retrieval.stores.base import BATCH, Store
+from fewshot.retrieval.stores.records import Record
+from fewshot.utils.text import as_unicode
+
+if TYPE_CHECKING:
+    import pyarrow
+
+#: Where a table says whose vectors it holds, and in which metric they are compared.
+ABOUT = b"fewshot"
+#: What every such table has.
+COLUMNS = ("id", "label", "vector")
+#: The column with the fingerprint of the embedder: it stays where other software drops what a file says of itself.
+EMBEDDER = "embedder"
+_NOT_PAYLOAD = {*COLUMNS, EMBEDDER, "payload", "error"}
+_CURE = "make it again with fewshot annotate"
+
+
+def pyarrow_module() -> Any:
+    """Return the module ``pyarrow``.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is missing.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("Arrow and Parquet need pyarrow; run: pip install 'fewshot[parquet]'") from None
+    return pyarrow
+
+
+def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[Any]) -> pyarrow.Schema:
+    """Return the columns of annotations of embeddings of length `d`; labels are of the type of the classes.
+
+    Vectors are lists of a fixed size, which LanceDB demands.
+    """
+    pa = pyarrow_module()
+    label = pa.array(list(map(as_unicode, classes))).type
+    columns = [
+        ("id", pa.string()),
+        ("label", label),
+        ("vector", pa.list_(pa.float32(), d)),
+        ("probability", pa.float32()),
+        ("unknown", pa.bool_()),
+        ("nearest", label),
+        ("similarity", pa.float32()),
+        ("error", pa.string()),
+        (EMBEDDER, pa.string()),
+    ]
+    return pa.schema(columns, {ABOUT: json.dumps({"fingerprint": fingerprint, "metric": metric}).encode()})
+
+
+def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) -> pyarrow.Table:
+    """Return annotations as a table, a row an image.
+
+    An image that could not be read has an error and a vector of zeros: LanceDB refuses null and NaN there, and pyarrow
+    before 26 cannot read null. The label of an unknown image is null where it is of another type than the classes;
+    bytes of a path or class that are no UTF-8 are written out.
+    """
+    pa = pyarrow_module()
+    kind = schema.field("label").type
+    zeros = [0.0] * schema.field("vector").type.list_size
+    rows = [
+        {
+            **{name: as_unicode(getattr(one, name)) for name in schema.names},
+            "label": _of_type(as_unicode(one.label), kind) if one.unknown else as_unicode(one.label),
+            "vector": zeros if one.vector is None else one.vector.tolist(),
+            "similarity": None if np.isnan(one.similarity) else one.similarity,
+        }
+        for one in found
+    ]
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _of_type(label: Any, kind: pyarrow.DataType) -> Any:
+    pa = pyarrow_module()
+    try:
+        found = pa.scalar(label, kind).as_py()
+    except (pa.ArrowException, OverflowError):
+        return None
+    return found if type(found) is type(label) else None
+
+
+def write_table(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyarrow.Schema) -> None:
+    """Write tables one after another into one sealed Parquet file, which is there as a whole or not at all."""
+    pa = pyarrow_module()
+    with replacing(path) as partial:
+        # Opened here: pyarrow takes no path that is not UTF-8.
+        with partial.open("wb") as file, pa.parquet.ParquetWriter(file, schema) as writer:
+            for table in batches:
+                writer.write_table(table)
+        with partial.open("rb") as written:
+            tail = _footer(written)
+        seal(partial, tail)
+        sync(partial)
+
+
+def export_store(store: Store, path: str | Path) -> int:
+    """Write the records of a store to a Parquet file: ``id, label, vector, payload, embedder``; return how many.
+
+    Labels and payloads are JSON, so that text, numbers and booleans stay what they are.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyarrow is missing.
+    ValueError
+        If `path` ends like a file of another format than Parquet.
+    """
+    pa = pyarrow_module()
+    check_suffix(path, "Parquet", "path")
+    about = {"fingerprint": store.fingerprint, "metric": store.metric}
+    columns = [("id", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), store.d))]
+    columns += [("payload", pa.string()), (EMBEDDER, pa.string())]
+    schema = pa.schema(columns, {ABOUT: json.dumps(about).encode()})
+    records = store.snapshot()
+
+    def tables() -> Iterator[pyarrow.Table]:
+        for start in range(0, len(records), BATCH):
+            rows = [
+                {
+                    "id": record.id,
+                    "label": json.dumps(record.label, ensure_ascii=False),
+                    "vector": record.vector.tolist(),
+                    "payload": json.dumps(dict(record.payload), ensure_ascii=False),
+                    EMBEDDER: store.fingerprint,
+                }
+                for record in records[start : start + BATCH]
+            ]
+            yield pa.Table.from_pylist(rows, schema)
+
+    write_table(path, tables(), schema)
+    return len(records)
+
+
+def import_records(path: str | Path) -> Iterator[Record]:
+    """Yield the records of a file that `export_store` or ``fewshot annotate`` has written, a batch in memory at a time.
+
+    Other software may have filtered the file or written it again, such as pandas, DuckDB or polars. Images that could
+    not be read are left out.
+
+    Raises
+    ------
+    StoreError
+        If it is no such file, or damaged.
+    """
+    with _reading(path) as file:
+        facts, names = _facts(path, file), file.schema_arrow.names
+        payload_columns = [c for c in names if c not in _NOT_PAYLOAD and not c.startswith("__index_level_")]
+        exported = "payload" in names
+        for batch in file.iter_batches(BATCH):
+            vectors = batch.column("vector")
+            for row, vector in zip(batch.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
+                if not vector.is_valid or row.get("error"):
+                    continue
+                x = vector.values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+                if len(x) != facts["d"]:
+                    raise StoreError(f"the vectors of {path} have {facts['d']} and {len(x)} numbers; {_CURE}")
+                label = json.loads(row["label"]) if exported else row["label"]
+                payload = dict(json.loads(row["payload"])) if exported else {c: row[c] for c in payload_columns}
+                yield Record(row["id"], x, label, payload, row.get(EMBEDDER) or facts["fingerprint"])
+
+
+def table_facts(path: str | Path) -> dict[str, Any]:
+    """Return ``fingerprint``, ``metric`` and ``d`` of the vectors of such a file.
+
+    The metric is None where other software has written the file again without it.
+
+    Raises
+    ------
+    StoreError
+        If it is no such file, or damaged.
+    """
+    with _reading(path) as file:
+        return _facts(path, file)
+
+
+def read_table(path: str | Path) -> pyarrow.Table:
+    """Return what `write_table` has written.
+
+    Raises
+    ------
+    StoreError
+        If it is no such file, or damaged.
+    """
+    with _reading(path) as file:
+        table = file.read()
+        table.validate(full=True)
+        return table
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[Any]:
+    """Open a table; what cannot be read of it is told in a sentence."""
+    pa = pyarrow_module()
+    try:
+        with open_regular(path, follow=True) as file:  # pyarrow takes no path that is not UTF-8
+            if seal_fits(file, _footer(file)) is False:
+                raise StoreError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or {_CURE}")
+            file.seek(0)
+            yield pa.parquet.ParquetFile(file)
+    except FileNotFoundError:
+        raise StoreError(f"{path} cannot be read as Parquet: there is no such file") from None
+    except (OSError, pa.ArrowException, ValueError, TypeError, RecursionError) as error:
+        said = str(error).partition("\n")[0]
+        if "Expected all lists to be of size" in said:  # how pyarrow before 26 fails at null among the vectors
+            raise StoreError(
+                f"{path} was written by an older version, and pyarrow {pa.__version__} cannot read its images without "
+                "vectors; run pip install 'pyarrow>=26', or make it again with fewshot annotate"
+            ) from None
+        damaged = f"it is damaged, or another kind of file ({said}); {_CURE}"
+        reason = getattr(error, "strerror", None) or damaged  # the system's own errors have one
+        raise StoreError(f"{path} cannot be read as Parquet: {reason}") from None
+
+
+def _footer(file: BinaryIO) -> int:
+    """Return the bytes from a Parquet file's footer to its end."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 8))
+    return min(size, int.from_bytes(file.read(4), "little") + 8)
+
+
+def _facts(path: str | Path, file: Any) -> dict[str, Any]:
+    """Return whose vectors a table holds, in which metric they are compared, and how long they are."""
+    pa = pyarrow_module()
+    schema = file.schema_arrow
+    for name in COLUMNS:
+        if (n := schema.names.count(name)) != 1:
+            raise StoreError(f"{path} has {n or 'no'} columns {name!r}; expected one of this name: {_CURE}")
+    kind = schema.field("vector").type
+    if not (_is_list(kind) and pa.types.is_floating(kind.value_type)):
+        raise StoreError(f"the vectors of {path} are {kind}; expected lists of floats: {_CURE}")
+    about = json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
+    about = about if isinstance(about, dict) else {}
+    fingerprint, metric = about.get("fingerprint"), about.get("metric")
+    if fingerprint is None and EMBEDDER in schema.names:
+        fingerprint = _first(file, EMBEDDER)
+    if not isinstance(fingerprint, str) or not isinstance(metric, str | None):
+        raise StoreError(f"{path} does not say which embedder made its vectors; {_CURE}")
+    d = kind.list_size if pa.types.is_fixed_size_list(kind) else len(_first(file, "vector") or ())
+    if not d:
+        raise StoreError(f"{path} has no vectors; {_CURE}")
+    return {"fingerprint": fingerprint, "metric": metric, "d": d}
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    types = pyarrow_module().types
+    return bool(types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind))
+
+
+def _first(file: Any, column: str) -> Any:
+    """Return the first value of a column that is not null; None if there is none."""
+    for batch in file.iter_batches(BATCH, columns=[column]):
+        for value in batch.column(0):
+            if value.is_valid:
+                return value.as_py()
+    return None

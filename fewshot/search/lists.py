@@ -1,0 +1,122 @@
+"""What a file of FAISS may hold: its reader trusts what it reads, so all of that is checked before."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.search.approximate import LINKS, faiss_module
+
+_DUMMY = 1 << 20
+
+
+class _Reader:
+    """Read one part of a buffer after another."""
+
+    def __init__(self, data: Any) -> None:
+        self.data, self.at = memoryview(data), 0
+
+    def expect(self, layout: str, *values: Any) -> None:
+        if self.take(layout) != values:
+            raise ValueError("it is not laid out as FAISS writes such an index")
+
+    def take(self, layout: str) -> tuple[Any, ...]:
+        found = struct.unpack_from(f"<{layout}", self.data, self.at)
+        self.at += struct.calcsize(f"<{layout}")
+        return found
+
+    def array(self, dtype: str, n: int) -> NDArray[Any]:
+        found = np.frombuffer(self.data, f"<{dtype}", n, self.at)
+        self.at += found.nbytes
+        return found
+
+    def header(self, name: bytes, d: int, n: int, metric: int) -> None:
+        self.expect("4siqqqBi", name, d, n, _DUMMY, _DUMMY, 1, metric)
+
+    def flat(self, d: int, n: int, is_product: bool) -> None:
+        self.header(b"IxFI" if is_product else b"IxF2", d, n, int(not is_product))
+        self.expect("Q", n * d)
+        self.at += 4 * n * d
+
+
+def check_lists(data: Any, kind: str, is_product: bool, n: int, d: int, n_lists: int) -> None:
+    """Refuse bytes that are not an index of `kind` over `n` rows of `d` numbers, each number of a row in its range.
+
+    Parameters
+    ----------
+    data : buffer
+        The file.
+    kind : {"ivf", "hnsw"}
+        Structure.
+    is_product : bool
+        Whether larger inner products are nearer.
+    n, d, n_lists : int
+        Rows, their length, and lists of ``ivf``.
+
+    Raises
+    ------
+    ValueError
+        If they are not, or another version of FAISS writes them in another way.
+    """
+    reader = _Reader(data)
+    try:
+        (_check_ivf if kind == "ivf" else _check_graph)(reader, is_product, n, d, n_lists)
+    except struct.error as error:
+        raise ValueError("it ends too early") from error
+    if reader.at != len(reader.data):
+        raise ValueError("it is longer or shorter than its parts")
+
+
+def _check_ivf(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
+    reader.header(b"IwFl", d, n, int(not is_product))
+    reader.expect("QQ", n_lists, 1)
+    reader.flat(d, n_lists, is_product)
+    reader.expect("BQ", 0, 0)  # no map from rows to lists
+    reader.expect("4sQQ4sQ", b"ilar", n_lists, 4 * d, b"full", n_lists)
+    sizes = reader.array("u8", n_lists)
+    if (sizes > n).any() or int(sizes.sum()) != n:
+        raise ValueError("its lists do not hold each row once")
+    for size in sizes.tolist():
+        reader.at += 4 * d * size
+        ids = reader.array("i8", size)
+        if size and not 0 <= int(ids.min()) <= int(ids.max()) < n:
+            raise ValueError("it names rows that there are not")
+
+
+def _check_graph(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
+    faiss = faiss_module()
+    reader.header(b"IHNf", d, n, int(not is_product))
+    empty = faiss.IndexHNSWFlat(d, LINKS)
+    slots = faiss.vector_to_array(empty.hnsw.cum_nneighbor_per_level)
+    reader.expect("Q", len(slots) - 1)
+    reader.array("f8", len(slots) - 1)
+    reader.expect(f"Q{len(slots)}i", len(slots), *slots.tolist())
+    reader.expect("Q", n)
+    levels = reader.array("i4", n)
+    if not 1 <= int(levels.min()) <= int(levels.max()) < len(slots):
+        raise ValueError("its rows are on levels that there are not")
+    reader.expect("Q", n + 1)
+    starts = reader.array("u8", n + 1)
+    if starts[0] or (np.diff(starts.astype(np.int64)) != slots[levels]).any():
+        raise ValueError("its rows have other links than those of their levels")
+    reader.expect("Q", int(starts[-1]))
+    links = reader.array("i4", int(starts[-1]))
+    if len(links) and not -1 <= int(links.min()) <= int(links.max()) < n:
+        raise ValueError("it links rows that there are not")
+    high = np.flatnonzero(levels > 1)
+    for level in range(1, int(levels.max())):  # a search would follow links of that level from there
+        rows = high[levels[high] > level]
+        places = starts[rows].astype(np.int64)[:, None] + np.arange(slots[level], slots[level + 1])
+        there = links[places]
+        if (levels[there[there >= 0]] <= level).any():
+            raise ValueError("it links rows on levels on which they are not")
+    entry, top = reader.take("ii")
+    if not 0 <= entry < n or top != levels[entry] - 1:
+        raise ValueError("it has no row to begin with")
+    _, width, _ = reader.take("iii")
+    if width < 1:
+        raise ValueError("its search has no width")
+    reader.flat(d, n, is_product)

@@ -1,0 +1,319 @@
+"""An immutable set of keys, searched by exact matrix products or FAISS, with the same scores either way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.search.approximate import CANDIDATES, Approximate, Choice, use_one_thread
+from fewshot.search.ranking import top
+from fewshot.search.similarity import PreparedKeys, normalize, pairwise_similarity, prepare_keys
+from fewshot.utils.checks import NEEDS_FLOAT64, TINY
+from fewshot.utils.locks import new_lock
+
+INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
+#: Up to this many keys one matrix product beats an index on a CPU.
+EXACT_LIMIT = 100_000
+#: Queries that the tuning asks, and where they lie between a key (0) and its nearest neighbour (1).
+N_TRIALS, WAY_OUT = 200, 0.4
+#: Keys that are brought into the frame at a time.
+PART = 16384
+#: Keys whose similarities to many queries are looked through while they are still near the processor.
+BLOCK = 4096
+#: Similarities that are worked out at a time at least: one query sees all keys at once.
+FEW = 2**20
+#: Bytes that the similarities of one chunk of queries may take.
+CHUNK_BYTES = 64 * 2**20
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=use_one_thread)
+
+
+class KeySnapshot:
+    """An immutable set of keys that can be searched; any number of threads may read it.
+
+    Parameters
+    ----------
+    keys : Tensor of shape (m, d)
+        Float32 or float64 keys.
+    metric : str
+        Similarity.
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}
+        What proposes the candidates.
+    recall : float, default=0.99
+        The share of nearest keys that ``ivf`` and ``hnsw`` must find.
+    steady : bool, default=False
+        Whether similarities to float32 queries are the same to the last bit for whatever batch a query comes in. Exact
+        search then takes up to twice as long.
+    """
+
+    def __init__(
+        self, keys: Tensor, metric: str, index: str = "auto", recall: float = 0.99, *, steady: bool = False
+    ) -> None:
+        self.keys, self.metric, self.index, self.recall, self.steady = keys, metric, index, recall, steady
+        self.kind = choose_kind(index, metric, len(keys))
+        self._lock = new_lock(self)
+
+    @property
+    def uses_faiss(self) -> bool:
+        """Whether FAISS proposes candidates."""
+        return self.kind != "exact"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What can be rebuilt from the keys is not stored: a FAISS index in a pickle is a risk, not data.
+        return {name: self.__dict__[name] for name in ("keys", "metric", "index", "recall", "steady", "kind")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"steady": False, **state}, _lock=new_lock(self))
+
+    # ---- the frame in which keys and queries are compared ---------------------------------------------------------
+
+    @cached_property
+    def offset(self) -> Tensor | None:
+        """What is subtracted from both sides for ``sqeuclidean``: the mean key, (1, d), in float64."""
+        if self.metric != "sqeuclidean":
+            return None
+        mean = self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys
+        # With no more digits than the keys: then one subtraction brings queries of their precision into the frame.
+        return mean.to(self.keys.dtype).double()
+
+    def prepare(self, keys: Tensor) -> PreparedKeys:
+        """Return some keys (..., d) in the frame of all, in float64."""
+        return prepare_keys(keys.double(), self.metric, self.offset)
+
+    def _prepared(self, dtype: torch.dtype) -> PreparedKeys:
+        """Return all keys ready for comparison, made a part at a time."""
+        keys = self.keys.new_empty(self.keys.shape, dtype=dtype)
+        sqnorm = keys.new_empty((1, len(keys))) if self.metric == "sqeuclidean" else None
+        for start in range(0, len(keys), PART):
+            part = self.prepare(self.keys[start : start + PART])
+            keys[start : start + PART] = part.keys
+            if sqnorm is not None and part.sqnorm is not None:
+                sqnorm[:, start : start + PART] = part.sqnorm
+        return PreparedKeys(self.metric, keys, self.offset, sqnorm)
+
+    @cached_property
+    def _double(self) -> PreparedKeys:
+        prepared = self._prepared(torch.float64)
+        return prepared.steadied() if self.steady else prepared
+
+    @cached_property
+    def _single(self) -> PreparedKeys:
+        return self._prepared(torch.float32)
+
+    @cached_property
+    def _centre(self) -> Tensor | float:
+        """The mean of what FAISS sees, where subtracting it keeps the ranking: unit vectors rank by distance."""
+        if self.metric != "cosine":
+            return 0.0
+        total = sum(
+            (self.prepare(part).keys.sum(0) for part in self.keys.split(PART)),
+            self.keys.new_zeros(1, dtype=torch.float32),
+        )
+        return total / max(len(self.keys), 1)
+
+    @property
+    def frame(self) -> dict[str, Tensor]:
+        """What had to be read off all keys, for `adopt`."""
+        found = {"offset": self.offset, "centre": self._centre, "scale": self._scale}
+        return {name: torch.as_tensor(value, device="cpu") for name, value in found.items() if value is not None}
+
+    def adopt(self, index: Approximate, frame: Mapping[str, Tensor]) -> None:
+        """Take the index and the `frame` of the same keys instead of making them anew."""
+        centre = frame["centre"]
+        self.__dict__ |= {
+            "offset": frame.get("offset"),
+            "_centre": centre if centre.ndim else float(centre),
+            "_scale": float(frame["scale"]),
+            "_index": index,
+        }
+
+    @property
+    def built(self) -> Approximate | None:
+        """The FAISS index, if it is there already."""
+        return self.__dict__.get("_index")
+
+    @cached_property
+    def _scale(self) -> float:
+        """What the keys are divided by so that their squares fit float32; a common factor keeps the ranking."""
+        found = (float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel())
+        largest = max(found, default=0.0)
+        return largest if 0 < largest < TINY else max(1.0, largest / NEEDS_FLOAT64)
+
+    @cached_property
+    def needs_double(self) -> bool:
+        """Whether float32 over- or underflows, or would blur neighbours: it rounds by 1 % of what parts near keys.
+
+        So it is where clusters lie far apart for their width, or all keys point nearly the same way. Distances are
+        measured from 64 keys to 1024 others; equal keys do not count.
+        """
+        if self.metric == "dot" or len(self.keys) < 2 or self._scale != 1:
+            return self._scale != 1 and self.metric != "cosine"
+        some, others = (self.prepare(self.keys[:: max(1, len(self.keys) // n)]).keys for n in (64, 1024))
+        scale = 1.0 if self.metric == "cosine" else max(float(x.square().sum(-1).max()) for x in (some, others))
+        apart = -pairwise_similarity(some, others)
+        nearest = torch.where(apart > 1e-12 * scale, apart, torch.inf).amin(-1)
+        return bool(nearest.median() < 100 * torch.finfo(torch.float32).eps * scale)
+
+    def _to_faiss(self, prepared: Tensor) -> NDArray[np.float32]:
+        """Bring prepared keys or queries into FAISS's frame, out of which none may fall: it would answer -1."""
+        shifted = (prepared - self._centre) / self._scale
+        if self.metric == "dot":  # queries may be of any length, which changes nothing for them
+            shifted = shifted / shifted.abs().amax(-1, keepdim=True).clamp(min=1)
+        shifted = shifted.clamp(-NEEDS_FLOAT64, NEEDS_FLOAT64)
+        return np.ascontiguousarray(shifted.float().numpy())
+
+    def _in_frame(self, queries: Tensor) -> Tensor:
+        """Bring queries into the frame of the keys, in float64, for ``cosine`` of unit length as they are."""
+        queries = queries.double()
+        return normalize(queries) if self.metric == "cosine" else self.prepare(self.keys[:0]).prepare_queries(queries)
+
+    @property
+    def approximate(self) -> Approximate:
+        """The FAISS index, built by the first who asks while others wait."""
+        with self._lock:
+            return self._index
+
+    @cached_property
+    def _index(self) -> Approximate:
+        def rows(places: NDArray[np.int64]) -> NDArray[np.float32]:
+            return self._to_faiss(self.prepare(self.keys[torch.from_numpy(places)]).keys)
+
+        m, d = self.keys.shape
+        return Approximate.build(self.kind, self.metric == "dot", m, d, rows, self._trial, self.recall)
+
+    def _trial(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return queries for tuning, in FAISS's frame, and the nearest key of each.
+
+        They lie on the way from some keys to their nearest neighbours: as far out as a query of that key can well be.
+        """
+        some = np.random.default_rng(1).permutation(len(self.keys))[:N_TRIALS]
+        keys = self.keys[torch.from_numpy(np.sort(some))].double()
+        neighbours = self.exact_top(keys, min(2, len(self.keys)))[0][:, -1]
+        queries = torch.lerp(keys, self.keys[neighbours].double(), WAY_OUT)
+        return self._to_faiss(self._in_frame(queries)), self.exact_top(queries, 1)[0][:, 0].numpy()
+
+    def build(self) -> Choice:
+        """Return what was chosen, and how good it is; builds the index if that was not done yet."""
+        return self.approximate.choice if self.uses_faiss else Choice("exact")
+
+    # ---- searching --------------------------------------------------------------------------------------------------
+
+    def retrieve(self, queries: Tensor, k: int) -> tuple[Tensor | None, Tensor]:
+        """Score `queries` (q, d), finite and of the right length, against candidates.
+
+        Returns
+        -------
+        ids : Tensor of shape (q, c) or None
+            Candidate keys, at least `k` of them where there are as many, -1 for none; None means all keys.
+        similarities : Tensor of shape (q, m) or (q, c)
+            Exact similarities, in the precision of the queries or, where float32 cannot tell them apart, better.
+        """
+        # Precision of the answers; what is steady is compared in float64 and rounded.
+        dtype = torch.float64 if self.needs_double else queries.dtype
+        if not self.uses_faiss:
+            prepared = self._for(queries)
+            return None, prepared.similarity(queries.to(prepared.keys.dtype)).to(dtype)
+        shifted = self._in_frame(queries)
+        n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
+        ids = torch.from_numpy(self.approximate.search(self._to_faiss(shifted), n_candidates))
+        # Scored from the keys themselves, in float64: a few hundred a query.
+        candidates = self.prepare(self.keys[ids.clamp(min=0)])
+        similarity = candidates.compare(shifted.unsqueeze(-2)).squeeze(-2)
+        similarity = torch.where(ids >= 0, similarity, -torch.inf)
+        return ids, similarity.to(dtype)
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys, nearest first; among equals the first key."""
+        if not self.uses_faiss:
+            return self.exact_top(queries, k)
+        ids, similarity = top(*self.retrieve(queries, k), k)
+        missed = (ids < 0).any(-1)
+        if missed.any():  # a graph may reach fewer than k keys, and an id of -1 must never become a label
+            exact = self.exact_top(queries[missed], k)
+            ids[missed], similarity[missed] = exact[0], exact[1].to(similarity.dtype)
+        return ids, similarity
+
+    def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""
+        ids, ranks = queries.new_empty((len(queries), 0), dtype=torch.long), queries.new_empty((len(queries), 0))
+        if not len(self.keys):
+            return ids, ranks
+        start, x = 0, queries
+        for part in self._parts(queries, k):
+            x = part.prepare_queries(queries.to(part.keys.dtype)) if not start else x
+            found, m = part.rank(x), len(part.keys)
+            if dead is not None:
+                found = found.masked_fill_(dead[start : start + m], -torch.inf)
+            columns, values = top(None, found, min(k, m))
+            if start:
+                columns, values = torch.cat([ids, columns + start], -1), torch.cat([ranks, values], -1)
+                columns, values = top(columns, values, min(k, columns.shape[1]))
+            ids, ranks, start = columns, values, start + m
+        return ids, part.finish(x, ranks)
+
+    def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
+        """Yield all keys, a part at a time, in the precision in which `queries` (q, d) are answered."""
+        m = len(self.keys)
+        if self.uses_faiss:
+            size = max(PART, 4 * k)
+            parts = (self.prepare(self.keys[start : start + size]) for start in range(0, m, size))
+            yield from (part.steadied() if self.steady else part for part in parts)
+            return
+        prepared = self._for(queries)
+        size = max(BLOCK, 4 * k, FEW // max(len(queries), 1))
+        yield from (prepared.part(start, start + size) for start in range(0, m, size))
+
+    def _for(self, queries: Tensor) -> PreparedKeys:
+        """Return all keys in the precision in which `queries` are compared."""
+        double = queries.dtype == torch.float64 or self.steady or self.needs_double
+        return self._double if double else self._single
+
+    def chunk(self, k: int = 1) -> int:
+        """Return how many queries to ask at a time, so that the work fits `CHUNK_BYTES`."""
+        m, d = self.keys.shape
+        row = (min(m, max(4 * k, CANDIDATES)) * d if self.uses_faiss else m) + d
+        return max(1, CHUNK_BYTES // (8 * max(row, 1)))
+
+    def search_chunk(self, k: int = 1) -> int:
+        """Return how many queries to search for at a time."""
+        m, d = self.keys.shape
+        return self.chunk(k) if self.uses_faiss else max(1, CHUNK_BYTES // (8 * (min(m, max(BLOCK, 4 * k)) + d + 1)))
+
+
+def choose_kind(index: str, metric: str, n: int) -> str:
+    """Return what serves `n` keys: up to 1e5 one matrix product beats any index, beyond inverted lists do.
+
+    A graph finds unnormalised inner products badly, so for ``dot`` there is none.
+    """
+    if not n:
+        return "exact"
+    if index == "hnsw":
+        return "flat" if metric == "dot" else "hnsw"
+    if index in ("exact", "ivf"):
+        return index
+    if n > EXACT_LIMIT:
+        return "ivf"
+    return "exact" if index == "auto" else "flat"
+
+
+def search_in_chunks(snapshot: KeySnapshot, queries: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    """Search any number of `queries` (n, d) in bounded memory -> ids and similarities (n, k)."""
+    if not len(queries):
+        return np.empty((0, k), np.int64), queries.new_empty((0, k)).numpy()
+    parts = [snapshot.search(part, k) for part in queries.split(snapshot.search_chunk(k))]
+    return torch.cat([ids for ids, _ in parts]).numpy(), torch.cat([values for _, values in parts]).numpy()
+
+
+def to_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a float tensor that shares memory where it can: float32 stays, everything else is float64."""
+    single = array.dtype in (np.float32, np.float16)
+    array = np.require(array, np.float32 if single else np.float64, ["C", "W"])
+    return torch.from_numpy(array)

@@ -1,0 +1,278 @@
+"""Labels: text, integers, booleans or whole floats; never mixed, never missing, never changed on the way."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.utils.containers import is_missing, to_array
+from fewshot.utils.warning import warn
+
+#: Longest label, in characters.
+LONGEST = 10_000
+#: Beyond this many characters a label is kept as an object: an array of text is as wide as its longest element.
+WIDEST = 256
+#: Characters that an array of text may waste on the width of its longest element.
+WASTE = 2**24
+
+_EXACT = {bool: "boolean", int: "integer", float: "float", str: "string"}
+_KINDS = {"b": "boolean", "i": "integer", "u": "integer", "f": "float", "U": "string", "S": "bytes"}
+_DTYPES: dict[str, type] = {"boolean": np.bool_, "integer": np.int64, "float": np.float64}
+
+
+def plain_label(label: Any) -> Any:
+    """Return one label as plain Python has it; a label of an unknown type is returned unmodified.
+
+    Members of an enumeration of text or integers become that text or integer, to which they are equal.
+
+    Examples
+    --------
+    >>> import enum
+    >>> plain_label(enum.StrEnum("Kind", {"SPIRAL": "Sp"}).SPIRAL), plain_label(np.int8(3))
+    ('Sp', 3)
+    """
+    if type(label) in _EXACT:
+        return label
+    # By the methods of the base classes: a subclass may show itself as other text than it is.
+    if isinstance(label, str):
+        return str.__str__(label)
+    if isinstance(label, int):
+        return int.__int__(label)
+    if isinstance(label, float):
+        return float.__float__(label)
+    if isinstance(label, np.generic):
+        numbers = {"b": bool, "i": int, "u": int, "f": float}
+        return numbers[label.dtype.kind](label) if label.dtype.kind in numbers else label
+    if getattr(label, "ndim", None) == 0 and hasattr(label, "item"):  # an array or tensor of one element
+        return label.item()
+    return label.as_py() if hasattr(label, "as_py") else label
+
+
+def as_labels(
+    y: Any,
+    *,
+    name: str = "Input y",
+    known: NDArray[Any] | None = None,
+    any_type: bool = False,
+    warning: type[Warning] = UserWarning,
+) -> NDArray[Any]:
+    """Return labels as a 1-D array of booleans, integers, floats or text, never coerced from one to another.
+
+    Text becomes an array of text of fixed width, or an array of objects where that would lose something (a NUL at the
+    end) or waste memory (long labels).
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, 1), or iterable of n labels
+        Labels, in any container with an order: lists, arrays, series and columns of any library, tensors, generators.
+        A column is accepted with a warning.
+    name : str, default="Input y"
+        What the labels are called in messages.
+    known : ndarray, optional
+        Labels that these must be able to join.
+    any_type : bool, default=False
+        Whether fractions, and objects of other types that can be sorted, are accepted as well.
+    warning : type of Warning, default=UserWarning
+        Category of the warning about a column.
+
+    Raises
+    ------
+    TypeError
+        If the types of labels are mixed, or labels are bytes.
+    ValueError
+        If a label is missing, is not categorical, is too long or too large, or there is not one label a row.
+
+    Examples
+    --------
+    >>> as_labels(label for label in ["ant", "bee"])
+    array(['ant', 'bee'], dtype='<U3')
+    """
+    try:
+        found = to_array(y, as_list=True)
+    except TypeError as error:
+        raise ValueError(f"{name} is no list of labels: {error} with one label for each row") from None
+    found = _one_dimensional(found, name, warning)
+    labels = found if isinstance(found, np.ndarray) and found.dtype.kind in "biufUSMmc" else list(found)
+    if isinstance(labels, np.ndarray):
+        kinds = {_KINDS.get(labels.dtype.kind, labels.dtype.type.__name__)}
+        labels = _checked_array(labels, name)
+    else:
+        labels, kinds = _plain(labels, name)
+    if known is not None and known.size and len(labels):
+        kinds = kinds | {kind_of(known.reshape(-1)[0])}
+    _refuse_mixed(kinds)
+    array = labels if isinstance(labels, np.ndarray) else _to_array(labels, kinds, name)
+    if not any_type:
+        _refuse_no_classes(array, kinds)
+    elif array.dtype.kind == "O" and kinds != {"string"}:
+        _refuse_unsorted(array, name)
+    if known is not None and known.dtype.kind in "iu" and array.dtype.kind == "f":
+        return _integers(list(map(int, array.tolist())), name)  # joined as floats, large integers would lose digits
+    return array
+
+
+def kind_of(label: Any) -> str:
+    """Return the kind of one label: "boolean", "integer", "float", "string", "bytes", or the name of its type."""
+    label = plain_label(label)
+    return _EXACT.get(type(label)) or ("bytes" if isinstance(label, bytes) else type(label).__name__)
+
+
+def check_length(label: Any, what: str) -> Any:
+    """Return a label unless it is longer text than any label may be.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+    """
+    if isinstance(label, str) and len(label) > LONGEST:
+        raise ValueError(
+            f"{what} has {len(label)} characters ({label[:20]!r}...); a label may have {LONGEST}, so shorten it"
+        )
+    return label
+
+
+def _one_dimensional(y: NDArray[Any] | list[Any], name: str, warning: type[Warning]) -> NDArray[Any] | list[Any]:
+    """Return the labels of a column, with a warning, or labels as they are."""
+    if isinstance(y, np.ndarray):
+        shape, is_column = y.shape, y.ndim == 2 and y.shape[1] == 1
+        column: Any = y[:, 0] if is_column else y
+    else:
+        # Lists in a list: a column has one label in each.
+        sizes: set[int | None] = set() if set(map(type, y)) <= set(_EXACT) else {_size(row) for row in y}
+        is_column = sizes == {1}
+        widths = sorted(size for size in sizes if size is not None)
+        shape = (len(y), *widths)
+        column = [to_array(row)[0] for row in y] if is_column else y
+    if is_column:
+        warn(
+            "A column-vector y was passed when a 1d array was expected; its only column was taken as the labels, which "
+            "y.ravel(), or the column of a table, makes one-dimensional",
+            warning,
+        )
+    elif len(shape) != 1:
+        raise ValueError(f"{name} should be a 1d array of one label for each row, got an array of shape {shape}")
+    return column
+
+
+def _size(row: Any) -> int | None:
+    """Return how many elements a row of several has; None for one label."""
+    if isinstance(row, (list, tuple)) or getattr(row, "ndim", 0) == 1:
+        return len(row)
+    return None
+
+
+def _checked_array(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return an array of a type of numpy that has no room for other types."""
+    kind = labels.dtype.kind
+    if kind in "Mm" and (missing := np.flatnonzero(np.isnat(labels))).size:
+        _refuse_missing("NaT", missing[0], name)
+    if kind == "f" and (missing := np.flatnonzero(~np.isfinite(labels))).size:
+        _refuse_missing("NaN or infinity", missing[0], name)
+    if kind == "U" and labels.dtype.itemsize > 4 * WIDEST:
+        return _text(labels.tolist(), name)
+    if kind == "f" and labels.dtype.itemsize > 8:
+        return labels.astype(np.float64)
+    if labels.dtype == np.uint64:
+        # Unsigned and signed 64-bit integers join as floats, which lose digits.
+        return _integers(labels.tolist(), name)
+    return labels if labels.dtype.isnative else labels.astype(labels.dtype.newbyteorder("="))
+
+
+def _plain(labels: list[Any], name: str) -> tuple[list[Any], set[str]]:
+    """Return labels as plain Python has them, none of them missing, and their kinds."""
+    if not set(map(type, labels)) <= set(_EXACT):
+        labels = [plain_label(label) for label in labels]
+    types = set(map(type, labels))
+    if types - {bool, int, str}:
+        for i, label in enumerate(labels):
+            if is_missing(label):
+                _refuse_missing("NaN" if isinstance(label, float) else repr(label), i, name)
+            if isinstance(label, enum.Enum):
+                raise ValueError(
+                    f"Unknown label type: {label!r} at index {i} is a member of an enumeration that is neither text "
+                    "nor integer; give its value (label.value)"
+                )
+    kinds = {_EXACT.get(kind) or ("bytes" if issubclass(kind, bytes) else kind.__name__) for kind in types}
+    if float in types and (infinite := [i for i, x in enumerate(labels) if x in (float("inf"), float("-inf"))]):
+        _refuse_missing("infinity", infinite[0], name)
+    if kinds == {"integer", "float"} and all(label == int(label) for label in labels):
+        labels, kinds = list(map(int, labels)), {"integer"}  # 1.0 is 1, and large integers keep their digits
+    return labels, kinds
+
+
+def _to_array(labels: list[Any], kinds: set[str], name: str) -> NDArray[Any]:
+    types = {type(label) for label in labels}
+    if types <= {str} and labels:
+        return _text(labels, name)
+    if types == {int}:
+        return _integers(labels, name)
+    if types and types <= {int, float, bool}:
+        return np.array(labels, dtype=_DTYPES["boolean" if types == {bool} else "float"])
+    if not labels or all(isinstance(label, np.generic) for label in labels):
+        return np.array(labels)
+    array = np.empty(len(labels), dtype=object)
+    array[:] = labels
+    return array
+
+
+def _text(labels: list[str], name: str) -> NDArray[Any]:
+    lengths = list(map(len, labels))
+    longest = max(lengths, default=0)
+    if longest > LONGEST:
+        place = lengths.index(longest)
+        check_length(labels[place], f"the label at index {place} of {name.removeprefix('Input ')}")
+    wasted = longest * len(labels) - sum(lengths)
+    if longest > WIDEST or wasted > WASTE or any(label.endswith("\0") for label in labels):
+        return np.array(labels, dtype=object)  # numpy's own text loses a NUL at the end of a label
+    return np.array(labels, dtype=np.str_)
+
+
+def _integers(labels: list[int], name: str) -> NDArray[np.int64]:
+    try:
+        return np.array(labels, dtype=np.int64)
+    except OverflowError:
+        index = next(i for i, label in enumerate(labels) if not -(2**63) <= label < 2**63)
+        raise ValueError(
+            f"an integer label does not fit 64 bits, signed; cast the labels to strings ({name} holds one at index "
+            f"{index})"
+        ) from None
+
+
+def _refuse_missing(shown: str, index: int, name: str) -> NoReturn:
+    raise ValueError(f"{name} contains {shown} at index {index}; give every row a label")
+
+
+def _refuse_mixed(kinds: set[str]) -> None:
+    if "bytes" in kinds:
+        raise TypeError("labels are bytes; decode them to strings first (label.decode())")
+    # Integral floats and integers name the same classes: 1.0 == 1.
+    merged = {"integer" if kind == "float" else kind for kind in kinds}
+    if len(merged) > 1:
+        raise TypeError(
+            f"labels mix the types {' and '.join(sorted(kinds))}; numpy would turn one silently into the other, "
+            "so convert them all to one type"
+        )
+
+
+def _refuse_no_classes(array: NDArray[Any], kinds: set[str]) -> None:
+    """Refuse fractions, and objects of types that name no classes."""
+    if array.dtype.kind == "f" and np.any(array != np.floor(array)):
+        raise ValueError(
+            "Unknown label type: continuous. Labels are classes; cast them to integers or strings "
+            "(y.astype(int) or y.astype(str))"
+        )
+    if array.dtype.kind not in "biufUMm" and kinds != {"string"}:
+        raise ValueError(
+            f"Unknown label type: {' and '.join(sorted(kinds))}. Labels are classes; cast them to integers or strings"
+        )
+
+
+def _refuse_unsorted(array: NDArray[Any], name: str) -> None:
+    try:
+        sorted(set(array.tolist()))
+    except TypeError as error:
+        raise TypeError(f"{name} cannot be sorted ({error}); make the labels one type, e.g. all strings") from None

@@ -1,0 +1,47 @@
+"""Pickles that say which version wrote them; scikit-learn stamps only its own estimators."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from fewshot._version import __version__
+from fewshot.utils.warning import warn
+
+
+def with_new_parameters(cls: type, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an estimator, with the defaults of parameters that did not exist when it was pickled."""
+    return {**_defaults(cls), **state}
+
+
+@functools.cache  # copies pass here too, one for each answer
+def _defaults(cls: type) -> dict[str, Any]:
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+class VersionedPickle:
+    """Mixin, first among the bases: a pickle of another version is read with a warning.
+
+    Whoever unpickles a file runs what it says, whatever this class does: never unpickle a stranger's. What ``save``
+    writes holds no pickle.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {**state, "_fewshot_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = with_new_parameters(type(self), state)
+        version = state.pop("_fewshot_version", "unknown")
+        if version != __version__:
+            warn(
+                f"this {type(self).__name__} was pickled by fewshot {version} and is read by {__version__}; "
+                "it may not work or answer differently"
+            )
+        parent = super()
+        if hasattr(parent, "__setstate__"):
+            parent.__setstate__(state)
+        else:
+            self.__dict__.update(state)

@@ -1,0 +1,309 @@
+"""Temperature and threshold from held-out classes; what a classifier does with them."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from fewshot import FewShotClassifier, MatchingClassifier, PrototypicalClassifier, PrototypicalLearner
+from fewshot.classifiers.calibration import (
+    Calibration,
+    area_under_roc,
+    choose_temperature,
+    choose_threshold,
+    expected_calibration_error,
+    reliability,
+)
+from fewshot.classifiers.scored_queries import ScoredQueries, score_episodes
+from fewshot.learners.base import Learner
+from fewshot.search.similarity import pairwise_similarity
+
+RNG = np.random.default_rng(0)
+SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40).map(np.array)
+
+
+def clusters(n_classes, n, spread=1.0, seed=0, d=8):
+    """Return embeddings of classes around random centres, and labels."""
+    rng = np.random.default_rng(seed)
+    return (
+        rng.normal(size=(n_classes, d)).repeat(n, 0) + spread * rng.normal(size=(n_classes * n, d)),
+        np.arange(n_classes).repeat(n),
+    )
+
+
+def scored(**values):
+    empty = {
+        "log_proba": [],
+        "true": [],
+        "known": np.zeros(0),
+        "unknown": np.zeros(0),
+        "unknown_class": np.zeros(0, int),
+        "taken_for": np.zeros(0, int),
+    }
+    return ScoredQueries(**{**empty, "protocol": {"seed": 0}, **values})
+
+
+# ---- the choice ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 3.0])
+def test_the_temperature_undoes_a_factor_on_the_logits(factor):
+    logits = torch.from_numpy(2 * RNG.normal(size=(20000, 5)))
+    true = torch.multinomial(logits.softmax(-1), 1, generator=torch.Generator().manual_seed(0)).flatten().numpy()
+    found = scored(log_proba=[(factor * logits).log_softmax(-1).numpy()], true=[true])
+    assert choose_temperature(found) == pytest.approx(factor, rel=0.03)
+    best = found.negative_log_likelihood(choose_temperature(found))
+    assert all(best <= found.negative_log_likelihood(factor * t) + 1e-9 for t in (0.9, 0.97, 1.03, 1.1))
+
+
+@given(SCORES, st.floats(0, 0.99))
+def test_the_threshold_accepts_no_more_than_asked_and_as_many_as_that_allows(unknown, rate):
+    threshold = choose_threshold(unknown, rate)
+    assert (unknown >= threshold).mean() <= rate
+    lower = unknown[unknown < threshold]
+    if len(lower):
+        assert (unknown >= lower.max()).mean() > rate
+
+
+def test_bad_rates_are_named():
+    with pytest.raises(ValueError, match="false_accept_rate is 1.0; expected at least 0, below 1"):
+        choose_threshold(np.zeros(3), 1.0)
+
+
+def test_reliability_is_counted_bin_by_bin():
+    confidence, right = RNG.uniform(0, 1, 500), RNG.uniform(size=500) < 0.6
+    confidence[:3] = 0.0, 1.0, 1 / 15
+    bins, error = reliability(confidence, right), 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15) | (confidence == 0) & (i == 0)
+        assert bins["n"][i] == inside.sum()
+        if inside.any():
+            assert bins["confidence"][i] == pytest.approx(confidence[inside].mean())
+            assert bins["accuracy"][i] == pytest.approx(right[inside].mean())
+            error += inside.sum() / 500 * abs(right[inside].mean() - confidence[inside].mean())
+    assert expected_calibration_error(bins) == pytest.approx(error)
+
+
+@given(SCORES, SCORES)
+@settings(deadline=None)  # scikit-learn is imported at the first
+def test_auroc_is_the_share_of_pairs_in_order(known, unknown):
+    pairs = (known[:, None] > unknown) + 0.5 * (known[:, None] == unknown)
+    assert area_under_roc(known, unknown) == pytest.approx(pairs.mean())
+
+
+def test_the_interval_is_that_of_classes_and_not_of_queries():
+    """Of 20 classes 10 are always accepted: 50 %, and the interval is that of 20 throws, not of 20,000."""
+    classes = np.arange(20).repeat(1000)
+    others = np.tile(np.arange(20), 1000)
+    unknown = (classes % 2).astype(float)
+    for found in (
+        scored(unknown=unknown, unknown_class=classes, taken_for=others),
+        scored(unknown=unknown, unknown_class=others, taken_for=classes),
+    ):
+        rate, low, high = found.false_accepts(0.5)
+        assert rate == 0.5
+        assert 0.2 < low < 0.35 < 0.65 < high < 0.8
+
+
+def pairs(rng, n_classes, n):
+    """Return scores of unknown queries that both classes of a pair decide, and these two, all pairs being there."""
+    one, other = np.nonzero(~np.eye(n_classes, dtype=bool))
+    one, other = one.repeat(n), other.repeat(n)
+    both = rng.normal(size=(2, n_classes))
+    return both[0][one] + both[1][other] + rng.normal(size=len(one)), one, other
+
+
+def test_the_expected_interval_is_that_of_a_plain_bootstrap_of_both_classes():
+    rng = np.random.default_rng(1)
+    unknown, one, other = pairs(rng, 9, 5)
+    unknown = np.round(unknown, 1)  # with equals
+    found = scored(unknown=unknown, unknown_class=one + 3, taken_for=other + 3)
+    rates = []
+
+    def drawn():
+        classes = rng.choice(9, 9)
+        return np.concatenate([unknown[(one == a) & (other == b)] for a in classes for b in classes])
+
+    for _ in range(400):
+        choosing, asked = drawn(), drawn()
+        rates.append((asked >= choose_threshold(choosing, 0.1)).mean())
+    np.testing.assert_allclose(found.expected_false_accepts(0.1), np.quantile(rates, [0.025, 0.975]), atol=0.06)
+
+
+def test_the_expected_interval_holds_for_other_classes_as_often_as_it_says():
+    """Thresholds chosen on 20 classes, measured on 20 others: 95 % of the rates should lie in the interval."""
+    rng, inside = np.random.default_rng(2), []
+    for _ in range(25):
+        drawn = (pairs(rng, 20, 3) for _ in range(2))
+        chosen, others = (scored(unknown=x, unknown_class=one, taken_for=other) for x, one, other in drawn)
+        low, high = chosen.expected_false_accepts(0.05)
+        inside.append(low <= (others.unknown >= choose_threshold(chosen.unknown, 0.05)).mean() <= high)
+    assert np.mean(inside) >= 0.8
+
+
+# ---- the episodes --------------------------------------------------------------------------------------------------
+
+
+class Distance(Learner):
+    """A learner whose score is its own."""
+
+    indexable = False
+
+    collect, memorize = PrototypicalLearner.collect, PrototypicalLearner.memorize
+
+    def score(self, memory, queries):
+        return -torch.cdist(queries, memory.keys) / self.temperature
+
+
+@pytest.mark.parametrize("learner", [PrototypicalLearner("cosine", 0.1), Distance(temperature=2.0)])
+def test_queries_are_scored_as_a_classifier_scores_them(learner):
+    X, y = clusters(8, 12)
+    found = score_episodes(learner.double(), X, y, n_way=3, n_shot=2, n_query=4, n_episodes=5, seed=7)
+    from fewshot import EpisodeSampler
+
+    sampler = EpisodeSampler(y, 6, 2, 4, seed=7)
+    known, unknown = [], []
+    for i in range(5):
+        episode = sampler[i]
+        learned = episode.support_labels < 3
+        model = FewShotClassifier(learner).fit(X[episode.support[learned]], episode.support_labels[learned])
+        asked = episode.query_labels < 3
+        np.testing.assert_allclose(found.log_proba[i], model.predict_log_proba(X[episode.query[asked]]), rtol=1e-9)
+        assert found.true[i].tolist() == episode.query_labels[asked].tolist()
+        _, scores = model.model_.classify(X[episode.query])
+        known.append(scores[asked]), unknown.append(scores[~asked])
+        assert not set(episode.classes[:3]) & set(episode.classes[episode.query_labels[~asked]])
+    np.testing.assert_allclose(found.known, np.concatenate(known), rtol=1e-9)
+    np.testing.assert_allclose(found.unknown, np.concatenate(unknown), rtol=1e-9)
+    assert found.protocol == {"n_way": 3, "n_shot": 2, "n_query": 4, "n_episodes": 5, "seed": 7}
+
+
+def test_the_score_is_the_similarity_to_the_nearest_key():
+    X, y = clusters(4, 6)
+    for model in (PrototypicalClassifier(), MatchingClassifier(), PrototypicalClassifier(index="faiss")):
+        model.fit(X, y)
+        keys = model.model_.memory.keys
+        expected = pairwise_similarity(torch.from_numpy(X), keys, model.model_.learner.metric).amax(-1)
+        np.testing.assert_allclose(model.model_.classify(X)[1], expected, rtol=1e-9)
+
+
+def test_small_classes_give_what_they_have_and_half_of_the_classes_are_learned_at_most():
+    X, y = clusters(5, 3)
+    found = score_episodes(PrototypicalLearner().double(), X, y, n_way=100, n_shot=5, n_episodes=3)
+    assert found.protocol["n_way"] == 2
+    assert [rows.shape for rows in found.log_proba] == [(2, 2)] * 3
+    with pytest.raises(ValueError, match="1 classes have two rows or more; calibration needs at least two"):
+        score_episodes(PrototypicalLearner().double(), X[:4], y[:4], n_way=2, n_shot=1)
+
+
+# ---- the classifier ------------------------------------------------------------------------------------------------
+
+HELD_OUT = clusters(20, 15, seed=3)
+
+
+def fitted(**params):
+    X, y = clusters(6, 5, seed=1)
+    return PrototypicalClassifier(**params).fit(X, y)
+
+
+def test_calibration_helps_on_yet_other_classes():
+    model = fitted().calibrate(*clusters(100, 15, seed=3))
+    found = model.calibration_
+    assert found.nll_after <= found.nll_before
+    others = score_episodes(model.model_.learner, *clusters(100, 15, seed=9), n_way=6, n_shot=5)
+    before, after = (expected_calibration_error(reliability(*others.confidence(t))) for t in (1.0, found.temperature))
+    assert after < 0.7 * before
+    _, low, high = others.false_accepts(found.threshold)
+    assert low <= 0.05 <= high
+
+
+def test_probabilities_are_tempered_and_answers_are_not():
+    model, raw = fitted().calibrate(*HELD_OUT), fitted()
+    X, _ = clusters(6, 9, seed=2)
+    np.testing.assert_array_equal(model.predict(X), raw.predict(X))
+    np.testing.assert_array_equal(model.decision_function(X), raw.decision_function(X))
+    powers = raw.predict_proba(X) ** (1 / model.calibration_.temperature)
+    np.testing.assert_allclose(model.predict_proba(X), powers / powers.sum(1, keepdims=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize("reject", ["auto", -3.0, np.float32(-3), 0])
+def test_queries_far_from_every_class_are_unknown(reject):
+    model = fitted(reject=reject).calibrate(*HELD_OUT)
+    X, _ = clusters(6, 9, seed=2)
+    threshold = model.calibration_.threshold if reject == "auto" else reject
+    _, similarity = model.nearest(X)
+    answers = model.predict(X)
+    assert ((answers == -1) == (similarity[:, 0] < threshold)).all()
+    assert 0 < (answers == -1).sum() <= len(X)
+    known = answers != -1
+    np.testing.assert_array_equal(answers[known], fitted().predict(X)[known])
+    assert model.predict_proba(X).sum(1) == pytest.approx(1)
+    assert model.predict(X[:0]).shape == (0,)
+
+
+def test_far_queries_and_invalid_ones_are_unknown_alike():
+    model = fitted(reject=-50.0, on_error="unknown", unknown_label=99)
+    X, _ = clusters(6, 1, seed=1, spread=0.1)
+    X[2], X[4, 0] = 1e6, np.nan
+    assert (model.predict(X) == 99).tolist() == [False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("reject", "message"),
+    [
+        ("auto", r"reject='auto' needs a threshold; call calibrate\(X, y\) with held-out classes first"),
+        ("always", "reject is 'always'; expected None, 'auto' or a similarity"),
+        (True, "reject is True"),
+        (np.nan, "reject is nan"),
+    ],
+)
+def test_what_is_no_threshold_is_told(reject, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(reject=reject).predict(np.zeros((1, 8)))
+
+
+def test_an_unknown_label_that_is_a_class_is_told_when_fitting():
+    with pytest.raises(ValueError, match="unknown_label=3 is a class"):
+        fitted(reject="auto", unknown_label=3)
+
+
+def test_a_calibration_stays_while_support_changes_and_goes_with_the_next_fit():
+    X, y = clusters(6, 5, seed=1)
+    model = fitted().calibrate(*HELD_OUT)
+    found = model.calibration_
+    model.partial_fit(X[:3], [7, 7, 7]).remove(X[:1], [7]).rename_class(7, 8).remove_class(8)
+    assert model.calibration_ is found
+    assert pickle.loads(pickle.dumps(model)).calibration_.temperature == found.temperature
+    assert not hasattr(clone(model), "calibration_")
+    assert not hasattr(model.fit(X, y), "calibration_")
+
+
+def test_what_cannot_be_calibrated_with_is_told_and_nothing_changes():
+    model = fitted()
+    X, y = HELD_OUT
+    for arguments, message in (
+        ((X, y[:-1]), "X has 300 rows and y 299 labels"),
+        ((X[:, :3], y), "X has 3 features, but"),
+        ((X[:5], y[:5]), "at least two such classes"),
+        ((np.full_like(X, np.nan), y), "NaN at row 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.calibrate(*arguments)
+    with pytest.raises(ValueError, match="n_episodes is 0; expected at least 1"):
+        model.calibrate(X, y, n_episodes=0)
+    with pytest.raises(ValueError, match="n_shot is 0; expected at least 1"):
+        model.calibrate(X, y, n_shot=0)
+    assert not hasattr(model, "calibration_")
+
+
+def test_it_is_the_same_after_a_journey_through_json():
+    found = fitted().calibrate(*HELD_OUT).calibration_
+    again = Calibration(**json.loads(json.dumps(found.to_dict())))
+    assert again.to_dict() == found.to_dict()
+    assert "5 % false accepts" in repr(found)
+    assert found.curve["false_accept"][0] == found.curve["false_reject"][0] + 1 == 1

@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fewshot import Embedder, MatchingLearner, PrototypicalLearner, create_backbone
+from fewshot.embedding.weights import save_weights
+from fewshot.images.defaults import TEMPERATURE, default_learner, make_embedder
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "defaults.json"
+
+
+def test_the_temperature_is_the_one_that_the_benchmark_chose():
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    total = {
+        t: sum(row["negative log-likelihood"][t] for row in rows if row["pixels"] >= 96)
+        for t in map(str, (0.03, 0.04, 0.05, 0.06, 0.08))
+    }
+    assert min(total, key=total.get) == str(TEMPERATURE)
+
+
+def test_a_backbone_without_a_learner_gets_cosine_prototypes_and_a_checkpoint_its_own(tmp_path):
+    for backbone in ("resnet18", create_backbone("conv4")):
+        learner = default_learner(Embedder(backbone))
+        assert (type(learner), learner.metric) == (PrototypicalLearner, "cosine")
+        assert learner.temperature.item() == pytest.approx(TEMPERATURE)
+    save_weights(tmp_path / "best.safetensors", create_backbone("conv4"), MatchingLearner(temperature=0.3))
+    learner = default_learner(Embedder(tmp_path / "best.safetensors"))
+    assert (type(learner), learner.temperature.item()) == (MatchingLearner, pytest.approx(0.3))
+
+
+def test_an_embedder_is_cloned_and_takes_no_second_settings():
+    given = Embedder("resnet18", weights="random", batch_size=3)
+    made = make_embedder(given)
+    assert made is not given
+    assert made.get_params() == given.get_params()
+    for name, value in {"weights": "w.pth", "pretrained": True, "img_size": 64, "cache": "folder", "bits": 12}.items():
+        with pytest.raises(ValueError, match=f"{name} belongs to the Embedder"):
+            make_embedder(given, **{name: value})

@@ -1,0 +1,55 @@
+"""The form for images makes its own embedder; everything else is the base's, and each loads what the other saved."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder, digits
+from tests.photographs import quick_embedder
+
+DATA = digits()
+SUPPORT, QUERIES = DATA.images[:40], DATA.images[40:60]
+
+
+def test_both_forms_answer_the_same_and_load_each_others_folders(tmp_path):
+    embedder = Embedder("conv4", weights="random", img_size=28, progress=False)
+    images = FewShotImageClassifier("conv4", weights="random", img_size=28, progress=False, reject=0.5)
+    model = FewShotModel(embedder, reject=0.5)
+    for one, other in ((images, FewShotModel), (model, FewShotImageClassifier)):
+        one.fit(SUPPORT, DATA.labels[:40]).save(tmp_path / other.__name__)
+        loaded = other.load(tmp_path / other.__name__)
+        assert type(loaded) is other
+        np.testing.assert_array_equal(loaded.predict_proba(QUERIES), images.predict_proba(QUERIES))
+        assert (loaded.reject, loaded.classes_.tolist()) == (0.5, list(range(10)))
+        assert not loaded.embedder_.progress
+        assert clone(loaded).fit(SUPPORT, DATA.labels[:40]).classes_.tolist() == list(range(10))
+
+
+def test_the_base_takes_anything_that_an_embedder_takes(tmp_path):
+    embedder = OwnEmbedder(lambda texts: [[len(text), text.count("a")] for text in texts], "length 1")
+    model = FewShotModel(embedder).fit(["a", "aa", "bbbb"], ["short", "short", "long"])
+    model.save(tmp_path / "model")
+    assert FewShotModel.load(tmp_path / "model", embedder=embedder).predict(["ab", "bcde"]).tolist() == [
+        "short",
+        "long",
+    ]
+    assert model.get_params(deep=False)["embedder"] is embedder
+
+
+def test_the_embedder_that_is_given_is_not_changed():
+    embedder = quick_embedder()
+    before = embedder.get_params()
+    model = FewShotModel(embedder, on_error="skip").fit(SUPPORT, DATA.labels[:40])
+    assert embedder.get_params() == before
+    assert model.embedder_ is not embedder
+
+
+@pytest.mark.parametrize("given", ["resnet18", None, Embedder])
+def test_what_is_no_embedder_is_refused_in_a_sentence(given):
+    with pytest.raises(TypeError, match=r"^embedder is .*; expected an Embedder, such as Embedder\('resnet18'\)"):
+        FewShotModel(given).fit(SUPPORT, DATA.labels[:40])
+
+
+def test_an_embedder_and_its_parameters_cannot_both_be_given():
+    with pytest.raises(ValueError, match="img_size belongs to the Embedder that is given as backbone"):
+        FewShotImageClassifier(quick_embedder(), img_size=32).fit(SUPPORT, DATA.labels[:40])

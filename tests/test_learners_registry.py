@@ -1,0 +1,91 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fewshot import Learner, PrototypicalLearner, list_learners, register_learner
+from fewshot.learners import registry
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A registry that may be written to, and that looks for learners anew."""
+    monkeypatch.setattr(registry, "_LEARNERS", dict(registry._LEARNERS))
+    monkeypatch.setattr(registry, "_discovered", False)
+
+
+def test_the_built_in_learners_are_found():
+    assert {"matching", "prototypical"} <= set(list_learners())
+    assert registry.learner_class("prototypical") is PrototypicalLearner
+    assert PrototypicalLearner.name == "prototypical"
+
+
+PLUG_IN = """
+from fewshot import PrototypicalLearner, register_learner
+
+@register_learner("plugged")
+class Plugged(PrototypicalLearner):
+    pass
+"""
+USE = """
+from fewshot import FewShotClassifier, MetaTrainer, list_learners
+assert "plugged" in list_learners(), list_learners()
+print(type(MetaTrainer("conv4", "plugged").learner).__module__)
+print(*FewShotClassifier("plugged").fit([[0.0], [5.0]], ["a", "b"]).predict([[4.0]]))
+"""
+
+
+def test_an_installed_plug_in_is_found_through_its_entry_point(tmp_path):
+    """A package as pip leaves it behind: a module, and metadata with an entry point."""
+    (tmp_path / "a_plug_in.py").write_text(PLUG_IN)
+    metadata = tmp_path / "a_plug_in-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: a-plug-in\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[fewshot.learners]\nplugged = a_plug_in\n")
+    run = subprocess.run(
+        [sys.executable, "-c", USE],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert run.stdout.split() == ["a_plug_in", "b"], run.stderr
+
+
+def test_a_plug_in_may_use_its_own_learner_while_it_is_imported(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        PLUG_IN + 'from fewshot import FewShotClassifier\nFewShotClassifier("plugged").fit([[0.0]], ["a"])\n'
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", "from fewshot import list_learners; assert 'plugged' in list_learners()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, registry.PLUGINS: str(path)},
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_plug_in_that_cannot_be_loaded_is_an_error_each_time(tmp_path, monkeypatch, fresh):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.setenv(registry.PLUGINS, str(tmp_path / "broken.py"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"broken.py cannot be loaded \(ZeroDivisionError"):
+            list_learners()
+
+
+def test_a_name_is_held_by_one_class(fresh):
+    with pytest.raises(ValueError, match=r"name 'prototypical' is taken by .*PrototypicalLearner; choose another"):
+        register_learner("prototypical")(type("Other", (Learner,), {}))
+
+
+def test_a_reloaded_module_may_register_again(fresh):
+    twin = type("PrototypicalLearner", (Learner,), {"__module__": PrototypicalLearner.__module__})
+    assert register_learner("prototypical")(twin) is twin
+
+
+def test_an_unknown_name_is_answered_with_near_ones():
+    with pytest.raises(ValueError, match="no learner is called 'protypical'; did you mean 'prototypical'"):
+        registry.learner_class("protypical")

@@ -1,0 +1,51 @@
+"""A file is not called what it is not: such names are refused before anything is done."""
+
+import os
+
+import pytest
+
+from fewshot import FaissStore, export_store
+from fewshot.cli import main
+from fewshot.persistence.suffixes import check_suffix
+from fewshot.retrieval.work import annotate_folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "annotate photos --model m --out",
+        "bench grid.toml --parquet",
+        "search t.parquet a.png --model m --csv",
+        "search t.parquet a.png --model m --json",
+        "predict m photos --report",
+        "train data --out runs --report",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".xlsx", ".FEATHER", ".npy", ".csv.gz"])
+def test_a_command_refuses_a_name_of_another_format(tmp_path, monkeypatch, capsys, name, suffix):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*name.split(), f"out{suffix}"])
+    assert ended.value.code == 2
+    option = name.rpartition(" ")[2]
+    assert f"argument {option}: the file is 'out{suffix}', and " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_functions_refuse_a_name_of_another_format(tmp_path):
+    with pytest.raises(ValueError, match=r"out is 'a.csv', and Parquet is written there; expected .* ends in .parquet"):
+        annotate_folder("nowhere", "nothing", "a.csv")
+    with pytest.raises(ValueError, match="path is '.*s.json', and Parquet is written there"):
+        export_store(FaissStore("dot", "abc", 4), tmp_path / "s.json")
+
+
+@pytest.mark.parametrize("name", ["-", "out", "/dev/stdout", "out.parquet", "OUT.PQ", "2026.11.28", "v1.2", ".parquet"])
+def test_a_name_that_promises_nothing_else_will_do(name):
+    check_suffix(name, "Parquet")
+
+
+def test_the_name_of_a_link_or_a_pipe_says_nothing_of_its_content(tmp_path):
+    (tmp_path / "link.csv").symlink_to("target")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("link.csv", "pipe.csv"):
+        check_suffix(tmp_path / name, "JSON")

@@ -1,0 +1,391 @@
+"""The same operations and queries through all three stores: the same answers, and those of a dict and numpy."""
+
+import sys
+import threading
+import uuid
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fewshot.errors import StoreError, UnknownNameError
+from fewshot.retrieval.stores.base import Record, check_queries, check_records
+from fewshot.retrieval.stores.faiss import FaissStore
+from fewshot.retrieval.stores.pgvector import PgVectorStore
+from fewshot.retrieval.stores.qdrant import QdrantStore
+from fewshot.retrieval.stores.values import similarities, token, uuid_of
+from fewshot.search.similarity import METRICS, pairwise_similarity
+from tests.postgres import postgres, table  # noqa: F401
+
+KINDS = ("faiss", "pgvector", "qdrant")
+LONG = "".join(map(chr, np.random.default_rng(0).integers(0x4E00, 0x9FFF, 5000)))
+HOSTILE = ["x'; DROP TABLE x; --", '"; --', "%s %% %(a)s", "{table} {}", "ü\U0001f600", "\\", " ", 'a"b.c[0]', LONG]
+
+
+@pytest.fixture
+def make(postgres):  # noqa: F811
+    """Return what makes an empty store; all are closed after the test."""
+    made = []
+
+    def make(kind, metric="cosine", d=3, fingerprint="f" * 64):
+        if kind == "faiss":
+            store = FaissStore(metric, fingerprint, d)
+        elif kind == "pgvector":
+            store = PgVectorStore(postgres, f"t{uuid.uuid4().hex}", metric, fingerprint, d)
+        else:
+            store = QdrantStore(":memory:", "c", metric, fingerprint, d)
+        made.append(store)
+        return store
+
+    yield make
+    for store in made:
+        store.close()
+
+
+def records(n, d=3, seed=0, distinct=True):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)) if distinct else rng.integers(-1, 2, (n, d))
+    labels = ["cat", "dog", 1, "1", True, None, 1.5]
+    return [
+        Record(f"{i:03d}", np.float32(v), labels[i % 7], {"n": i % 3, "list": [i % 2, str(i % 2)], "f": i / 4})
+        for i, v in enumerate(x)
+    ]
+
+
+def same(one, other):
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def passes(record, where):
+    values = {**record.payload, "label": record.label}
+    for name, wanted in (where or {}).items():
+        mine = values.get(name, [])
+        mine = mine if isinstance(mine, list) else [mine]
+        wanted = wanted if isinstance(wanted, list) else [wanted]
+        if not any(same(one, other) for one in mine for other in wanted):
+            return False
+    return True
+
+
+def expected(kept, query, k, metric, where=None):
+    some = [record for record in kept if passes(record, where)]
+    values = similarities(np.float32(query), [r.vector for r in some], metric)
+    order = sorted(range(len(some)), key=lambda i: (-values[i], some[i].id))[:k]
+    return [(some[i].id, some[i].label, values[i], dict(some[i].payload)) for i in order]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_records_of_another_embedder_are_refused(make, kind):
+    store = make(kind)
+    with pytest.raises(StoreError, match="this store holds vectors of the embedder ffffffffffff, and these come from"):
+        store.add([records(1)[0], Record("other", [1, 2, 3], embedder="e" * 64)])
+    assert len(store) == 0
+    store.add([Record("own", [1, 2, 3], embedder="f" * 64), *records(1)])
+    assert {record.embedder for record in store.snapshot()} == {"f" * 64}
+
+
+def plain(matches):
+    return [(m.id, m.label, m.similarity, m.payload) for m in matches]
+
+
+def state(store):
+    return [(r.id, r.vector.tolist(), r.label, type(r.label), dict(r.payload)) for r in store.snapshot()]
+
+
+WHERES = [
+    None,
+    {},
+    {"label": "cat"},
+    {"label": ["cat", "dog"]},
+    {"label": 1},
+    {"label": "1"},
+    {"label": True},
+    {"label": None},
+    {"label": 1.5},
+    {"n": 1},
+    {"n": [0, 2.0]},
+    {"n": True},
+    {"f": 2.25},
+    {"f": 2},
+    {"list": 1},
+    {"list": "1"},
+    {"label": ["cat", 1], "n": 2},
+    {"missing": 1},
+    {"missing": None},
+    {"label": []},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("distinct", [True, False])
+def test_search_is_what_numpy_finds(make, kind, metric, distinct):
+    store, kept = make(kind, metric), records(80, distinct=distinct)
+    assert store.add(iter(kept)) == len(store) == 80
+    queries = np.float32([[1, 0, 0], [0.5, -2, 3], [0, 0, 0]])
+    for where in WHERES:
+        for k in (1, 7, 200):
+            found = store.search(queries, k, where)
+            assert [plain(row) for row in found] == [expected(kept, q, k, metric, where) for q in queries], where
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_nearest_per_class_is_the_best_record_of_each_near_label(make, kind, metric):
+    store, kept = make(kind, metric), records(80)
+    store.add(kept)
+    for where in (None, {"n": 1}, {"label": []}):
+        for k in (1, 3, 50):
+            every = expected(kept, [0.5, -2, 3], 80, metric, where)
+            best = {token("label", match[1]): match for match in reversed(every)}
+            best = sorted(best.values(), key=lambda match: -match[2])[:k]
+            assert plain(store.nearest_per_class([[0.5, -2, 3]], k, where)[0]) == best
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_snapshot_is_what_was_added_to_the_last_bit(make, kind, metric):
+    store, kept = make(kind, metric), records(30)
+    kept += [Record("zero", np.zeros(3, np.float32)), Record("tiny", np.float32([1e-30, 0, 3e-38]), 10**18)]
+    kept += [Record("large", np.float32([1e15, -1e15, 0]), 1e300, {"f": [5e-324, -0.0, 1e22, 2.0**70], "e": []})]
+    store.add(reversed(kept))
+    wanted = sorted(kept, key=lambda record: record.id)
+    assert [(r.id, r.vector.tolist(), r.label, dict(r.payload)) for r in store.snapshot()] == [
+        (r.id, r.vector.tolist(), r.label, dict(r.payload)) for r in wanted
+    ]
+    labels = {token("label", label) for label in store.labels()}
+    assert labels == {token("label", record.label) for record in kept}
+    assert len(store.labels()) == len(labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_text_comes_back_and_can_be_found(make, kind):
+    store = make(kind)
+    kept = [Record(text, np.float32([i, 1, 0]), text, {text: text}) for i, text in enumerate(HOSTILE)]
+    store.add(kept)
+    assert [r.id for r in store.snapshot()] == sorted(HOSTILE)
+    for text in HOSTILE:
+        for where in ({"label": text}, {text: text}, {text: [text, "other"], "label": text}):
+            (match,) = store.search([[0, 0, 1]], 5, where)[0]
+            assert (match.id, match.label, match.payload) == (text, text, {text: text})
+    assert store.remove(HOSTILE) == len(HOSTILE)
+    assert len(store) == 0 == len(store.snapshot())
+    assert store.search([[0, 0, 1]]) == [[]]
+
+
+VECTOR = np.ones(3, np.float32)
+BAD = [
+    (Record("", VECTOR), "no text"),
+    (Record(3, VECTOR), "no text"),
+    (Record("a\0", VECTOR), "zero byte"),
+    (Record("a", VECTOR, "b\0"), "zero byte"),
+    (Record("a", VECTOR, None, {"n\0": 1}), "zero byte"),
+    (Record("a", VECTOR, None, {"n": ["\0"]}), "zero byte"),
+    (Record("\ud800", VECTOR), "Unicode"),
+    (Record("a", VECTOR, None, {1: 1}), "name in text"),
+    (Record("a", VECTOR, {"a": 1}), "keeps text"),
+    (Record("a", VECTOR, None, {"n": (1,)}), "keeps text"),
+    (Record("a", VECTOR, float("nan")), "JSON does not know"),
+    (Record("a", VECTOR, 2**63), "64 bits"),
+    (Record("a", np.ones(2)), "shape"),
+    (Record("a", np.float32([1, np.nan, 1])), "NaN"),
+    (Record("a", np.float32([1, 1e16, 1])), "too large"),
+    (Record("000", VECTOR), "there already"),
+    (Record("004", VECTOR), "there twice|there already or twice"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_record_is_refused_and_nothing_is_written(make, kind):
+    store = make(kind)
+    first, more = records(3), records(8)[3:]
+    store.add(first)
+    before = state(store)
+    for bad, message in BAD:
+        with pytest.raises(ValueError, match=message):
+            store.add([*more, bad])
+        assert state(store) == before, bad.id
+    assert store.add([]) == 0
+    with pytest.raises(ValueError, match="'zz'; nothing was removed"):
+        store.remove(["001", "zz"])
+    with pytest.raises(ValueError, match="give a list"):
+        store.remove("001")
+    assert state(store) == before
+    assert store.remove([]) == 0
+    assert store.remove(["001", "001"]) == 1
+    assert [r.id for r in store.snapshot()] == ["000", "002"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_queries_and_filters_are_refused(make, kind):
+    store = make(kind)
+    assert store.search([[1, 0, 0]]) == store.nearest_per_class([[1, 0, 0]]) == [[]]
+    assert store.search(np.empty((0, 3))) == []
+    for vectors, k, where, message in [
+        ([1, 0, 0], 1, None, "shape"),
+        ([[1, 0]], 1, None, "shape"),
+        ([[1, 0, np.inf]], 1, None, "NaN or infinity"),
+        ([[1, 0, 0]], 0, None, "k is 0"),
+        ([[1, 0, 0]], True, None, "k is True"),
+        ([[1, 0, 0]], 1, {1: 2}, "filter names 1"),
+        ([[1, 0, 0]], 1, {"a": {}}, "keeps text"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            store.search(vectors, k, where)
+        with pytest.raises(ValueError, match=message):
+            store.nearest_per_class(vectors, k, where)
+    with pytest.raises(StoreError, match="another store"):
+        store.check_embedder("other")
+    store.check_embedder("f" * 64)
+    with store as same_store:
+        assert same_store is store
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_equal_records_than_are_asked_for_come_in_the_order_of_their_ids(make, kind):
+    store = make(kind, "sqeuclidean")
+    ids = [f"{i:04d}" for i in np.random.default_rng(0).permutation(300)]
+    store.add(Record(id, np.float32([1, 2, 3])) for id in ids)
+    assert [m.id for m in store.search([[1, 2, 3.5]], 5)[0]] == sorted(ids)[:5]
+
+
+VALUES = st.sampled_from(["a", "1", 1, 1.0, True, False, 0, None, 0.5])
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "add", "remove"]),
+        st.lists(st.integers(0, 11), min_size=1, max_size=4),
+        VALUES,
+        VALUES,
+    ),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(metric=st.sampled_from(METRICS), operations=OPERATIONS, seed=st.integers(0, 99), where=VALUES)
+def test_any_order_of_additions_and_removals_is_as_in_a_dict(make, kind, metric, operations, seed, where):
+    store, oracle, rng = make(kind, metric), {}, np.random.default_rng(seed)
+    for what, numbers, label, value in operations:
+        ids = [f"r{i}" for i in numbers]
+        if what == "add":
+            new = [Record(id, np.float32(rng.integers(-2, 3, 3)), label, {"v": value, "w": [value, 7]}) for id in ids]
+            if len(set(ids)) < len(ids) or oracle.keys() & set(ids):
+                with pytest.raises(ValueError, match="there"):
+                    store.add(new)
+            else:
+                assert store.add(new) == len(new)
+                oracle |= {record.id: record for record in new}
+        elif not set(ids) <= oracle.keys():
+            with pytest.raises(ValueError, match="nothing was removed"):
+                store.remove(ids)
+        else:
+            assert store.remove(ids) == len(set(ids))
+            oracle = {id: record for id, record in oracle.items() if id not in ids}
+    kept = list(oracle.values())
+    assert [r.id for r in store.snapshot()] == sorted(oracle)
+    assert len(store) == len(kept)
+    for query in np.float32([[1, 0, 2], [0, 0, 0]]):
+        for condition in (None, {"label": where}, {"v": [where, "a"]}, {"w": where}):
+            assert plain(store.search([query], 4, condition)[0]) == expected(kept, query, 4, metric, condition)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_similarities_are_those_of_the_package(metric):
+    rng = np.random.default_rng(0)
+    keys, query = rng.normal(size=(9, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
+    keys[3] = 0
+    wanted = pairwise_similarity(torch.from_numpy(query[None]).double(), torch.from_numpy(keys).double(), metric)[0]
+    assert similarities(query, list(keys), metric) == pytest.approx(wanted.numpy(), abs=1e-12)
+    one_by_one = [similarities(query, [key], metric)[0] for key in keys]
+    assert similarities(query, list(keys), metric).tolist() == one_by_one
+    assert similarities(query, [], metric).shape == (0,)
+
+
+def test_tokens_know_types():
+    values = ["1", 1, True, None, "true", "null", 0, False, 0.1, "0.1", 2**62, float(2**62)]
+    assert len({token("a", value) for value in values}) == len(values)
+    assert token("a", 1) == token("a", 1.0) != token("b", 1)
+    assert token("a", 0) == token("a", -0.0) == token("a", 0.0)
+    assert token("a", 1e22) == token("a", 10**22)
+    assert uuid_of("a") != uuid_of("b")
+
+
+def test_a_store_is_made_for_one_metric_embedder_and_length():
+    for arguments, error in [
+        (("cosin", "f", 3), UnknownNameError),
+        (("cosine", "", 3), ValueError),
+        (("cosine", "f", 0), ValueError),
+    ]:
+        with pytest.raises(error):
+            FaissStore(*arguments)
+
+
+def test_what_goes_in_and_comes_out_of_memory_is_a_copy():
+    vector, store = np.float32([1, 0]), FaissStore("cosine", "f", 2)
+    store.add([Record("a", vector, "x", {"n": 1})])
+    vector[:] = 9
+    (record,) = store.snapshot()
+    record.vector[:] = 7
+    store.search([[1, 0]])[0][0].payload["n"] = 2
+    assert store.search([[1, 0]])[0][0].payload == {"n": 1}
+    assert store.snapshot()[0].vector.tolist() == [1, 0]
+
+
+def test_threads_may_search_while_one_adds_and_removes():
+    store, wrong, done = FaissStore("sqeuclidean", "f", 3), [], threading.Event()
+    store.add(records(40))
+
+    def search():
+        while not done.is_set():
+            for where in (None, {"label": "cat"}):
+                found = store.search([[1, 0, 0]], 5, where)[0]
+                if len(found) < 5 or found != sorted(found, key=lambda m: (-m.similarity, m.id)):
+                    wrong.append(found)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(60):
+        extra = [Record(f"x{i}-{j}", np.float32([1, j, 0]), "cat") for j in range(5)]
+        store.add(extra)
+        store.remove([record.id for record in extra])
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(store) == 40
+
+
+@pytest.mark.parametrize(("kind", "module"), [("pgvector", "psycopg"), ("qdrant", "qdrant_client")])
+def test_a_missing_package_is_named(monkeypatch, kind, module):
+    from fewshot.errors import MissingExtraError
+
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'fewshot\[{kind}\]'"):
+        _ = PgVectorStore("", "t", "dot", "f", 2) if kind == "pgvector" else QdrantStore(":memory:", "t", "dot", "f", 2)
+
+
+def test_checks_return_what_a_store_keeps():
+    (record,) = check_records([Record("a", [1, 2], np.int64(3), {"n": [np.float32(0.5)]})], 2, "abc")
+    assert (record.vector.dtype, type(record.label), record.payload) == (np.float32, int, {"n": [0.5]})
+    assert check_queries([[1, 2]], 2, np.int64(3)).dtype == np.float32
+
+
+class Underflowing(FaissStore):
+    """Proposes as a database does whose float32 distances of tiny vectors are all zero."""
+
+    def _candidates(self, queries, n, conditions):
+        return [[held.record for held in self._held.values()][:n] for _ in queries]
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "dot"])
+@pytest.mark.parametrize("store", [FaissStore, Underflowing])
+def test_tiny_vectors_are_told_apart(store, metric):
+    vectors = (1e-25 * np.random.default_rng(0).normal(size=(300, 8))).astype(np.float32)
+    made = store(metric, "f", 8)
+    made.add(Record(str(i), vector) for i, vector in enumerate(vectors))
+    for query, found in zip(vectors[::30], made.search(vectors[::30], 1), strict=True):
+        assert found[0].id == str(similarities(query, list(vectors), metric).argmax())

@@ -1,0 +1,95 @@
+"""Sets of keys where float32 or an approximate index alone would answer wrongly."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot import FewShotClassifier, PrototypeIndex
+from fewshot.search.snapshot import KeySnapshot, search_in_chunks
+
+RNG = np.random.default_rng(0)
+
+
+def oracle(queries, keys):
+    return -((queries.astype(float)[:, None] - keys.astype(float)) ** 2).sum(-1)
+
+
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+@pytest.mark.parametrize("case", ["two far clusters", "an outlier", "far and huge"])
+def test_float32_queries_are_answered_rightly_wherever_the_keys_lie(index, case):
+    keys = RNG.normal(size=(100, 16))
+    if case == "two far clusters":
+        keys += np.where(np.arange(100) % 2, 1e4, -1e4)[:, None]
+    elif case == "an outlier":
+        keys[7] = 1e6
+    else:
+        keys = keys * 1e12 + 1e17
+    scale = 1e12 if case == "far and huge" else 1
+    keys = keys.astype(np.float32)
+    queries = (keys + 0.3 * scale * RNG.normal(size=keys.shape)).astype(np.float32)
+    expected = oracle(queries, keys)
+    labels, similarities = PrototypeIndex(index=index).add(keys).search(queries)
+    assert np.mean(labels[:, 0] == expected.argmax(1)) == 1.0
+    np.testing.assert_allclose(similarities[:, 0], expected.max(1), rtol=1e-3, atol=1e-2)
+
+
+def test_ordinary_keys_stay_in_float32():
+    snapshot = KeySnapshot(torch.from_numpy(RNG.normal(size=(500, 64))), "sqeuclidean")
+    assert snapshot.retrieve(torch.ones(1, 64), 1)[1].dtype == torch.float32
+
+
+def test_a_graph_that_reaches_too_few_keys_is_helped_out_exactly(monkeypatch):
+    """Many equal keys: the graph's neighbours are all the same, and it returns -1 for what it cannot reach."""
+    monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 500)
+    keys = np.repeat(RNG.normal(size=(20, 8)), 110, 0)
+    queries = keys[:200:20] + 1e-3
+    labels, similarities = PrototypeIndex().add(keys).search(queries, k=300)
+    assert np.isfinite(similarities).all()
+    exact_labels, exact = PrototypeIndex(index="exact").add(keys).search(queries, k=300)
+    np.testing.assert_allclose(similarities[:, :110], exact[:, :110])
+    assert all(set(row) <= set(range(2200)) for row in labels)
+    assert np.mean([set(a[:110]) == set(b[:110]) for a, b in zip(labels, exact_labels, strict=True)]) == 1.0
+
+
+def test_search_never_returns_an_id_of_minus_one(monkeypatch):
+    snapshot = KeySnapshot(torch.from_numpy(RNG.normal(size=(30, 4))), "sqeuclidean", "faiss")
+
+    class Lame:
+        def search(self, queries, k, effort=0):
+            return np.full((len(queries), k), -1)
+
+    monkeypatch.setitem(snapshot.__dict__, "_index", Lame())
+    queries = torch.from_numpy(RNG.normal(size=(5, 4)))
+    ids, similarities = search_in_chunks(snapshot, queries, 3)
+    expected = KeySnapshot(snapshot.keys, "sqeuclidean", "exact").search(queries, 3)
+    np.testing.assert_array_equal(ids, expected[0])
+    np.testing.assert_array_equal(similarities, expected[1])
+
+
+@pytest.mark.parametrize("name", ["prototypical", "matching"])
+def test_beyond_the_candidates_faiss_reads_only_the_nearest_keys(name):
+    """More classes than candidates: the answers stay, and what was not proposed has probability 0."""
+    x, y = RNG.normal(size=(900, 12)), np.arange(900) % 450
+    queries = x[:50] + RNG.normal(0, 0.1, (50, 12))
+    exact, faiss = (FewShotClassifier(name, index=i).fit(x, y) for i in ("exact", "faiss"))
+    np.testing.assert_array_equal(faiss.predict(queries), exact.predict(queries))
+    np.testing.assert_array_equal(faiss.nearest(queries, 5)[0], exact.nearest(queries, 5)[0])
+    proba = faiss.predict_proba(queries)
+    assert np.all((proba == 0).sum(1) >= 450 - 256)
+    np.testing.assert_allclose(proba.sum(1), 1)
+
+
+def test_the_chunk_is_bounded_by_classes_as_well_as_keys():
+    model = FewShotClassifier("matching").partial_fit([[0.0, 1.0]], [0], classes=np.arange(3000))
+    sizes = []
+    model.model_.map_logits(
+        RNG.normal(size=(20_000, 2)), lambda logits: sizes.append(logits.numel()) or logits.numpy()[:, 0]
+    )
+    assert max(sizes) * 8 <= 64 * 2**20
+
+
+def test_auto_stays_exact_where_a_class_has_several_keys(monkeypatch):
+    monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 100)
+    x, y = RNG.normal(size=(300, 4)), np.arange(300) % 150
+    assert not FewShotClassifier("matching").fit(x, y).model_.snapshot.uses_faiss
+    assert FewShotClassifier("prototypical").fit(x, y).model_.snapshot.uses_faiss

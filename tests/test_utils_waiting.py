@@ -1,0 +1,88 @@
+"""OpenMP's threads sleep while they wait, in every process of our own, and as the user says where they say it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from fewshot.utils.waiting import passive_waiting
+
+COMMAND = ["-m", "fewshot", "show", "no-such-folder"]  # fails, having loaded torch
+# A program that is not ours, and does not load torch itself.
+HOST = """
+import time, timeit
+from fewshot.utils.executors import make_executor
+print(dict(make_executor("joblib", 2).map(timeit.timeit, [("import torch", "pass", time.time, 1)])))
+"""
+
+
+def policies(arguments, **settings):
+    """The policy of each OpenMP library that was loaded, as the library itself tells it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return re.findall(r"(OMP_WAIT_POLICY|GOMP_SPINCOUNT) *= *'(\w+)'", done.stdout + done.stderr)
+
+
+def test_threads_of_a_command_sleep():
+    found = policies(COMMAND)
+    assert ("OMP_WAIT_POLICY", "PASSIVE") in found
+    assert {value for name, value in found if name == "GOMP_SPINCOUNT"} <= {"1000"}
+
+
+def test_threads_of_a_worker_sleep_though_its_host_is_not_ours():
+    workers = policies(["-c", HOST])
+    assert ("OMP_WAIT_POLICY", "PASSIVE") in workers
+    assert {value for name, value in workers if name == "GOMP_SPINCOUNT"} <= {"1000"}
+
+
+@pytest.mark.slow
+def test_threads_of_a_cluster_sleep():
+    pytest.importorskip("ray")
+    code = (
+        "import os\nfrom fewshot.utils.executors import make_executor\nwork = make_executor('ray', 1)\n"
+        "print(dict(work.map(os.getenv, [('OMP_WAIT_POLICY',)])))\nwork.close()"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["{0:", "'PASSIVE'}"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}),
+        ({"OMP_WAIT_POLICY": "active"}, {}),
+        (
+            {"OMP_WAIT_POLICY": "passive"},
+            {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"},
+        ),
+        ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7", "KMP_BLOCKTIME": "0"}),
+        ({"KMP_BLOCKTIME": "9"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "9"}),
+    ],
+)
+def test_what_the_user_has_set_stays(monkeypatch, settings, expected):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert passive_waiting() == expected
+
+
+def test_the_environment_of_a_host_is_left_alone(monkeypatch, capsys):
+    from fewshot.cli import main
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["show", "no-such-folder"]) != 0
+    assert "OMP_WAIT_POLICY" not in os.environ
