@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from fewshot import Embedder, PrototypicalLearner, create_backbone
 from fewshot.data.preprocess import Preprocessing
-from fewshot.embedding.weights import save_weights
+from fewshot.embedding.checkpoint import save_weights
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import manifest
 

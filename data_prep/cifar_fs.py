@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
-from fewshot.data.preparation import arguments, finish, run, told
-from fewshot.data.splits import check_total, read_splits
+from fewshot.data.preparation import arguments, check_total, finish, read_splits, run, told
 from fewshot.persistence.files import digest
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from fewshot.cli.terminal import say
-from fewshot.data.duplicates import describe_duplicates, find_duplicates
 from fewshot.data.images import LabeledImages
-from fewshot.data.preparation import run
+from fewshot.data.preparation import describe_duplicates, find_duplicates, run
 from fewshot.persistence.files import digest, replacing
 from fewshot.persistence.suffixes import check_suffix
 from fewshot.utils.progress import progress_bar

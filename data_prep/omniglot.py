@@ -20,8 +20,7 @@ from PIL import Image, ImageOps
 from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
 from fewshot.data.decode import decode
-from fewshot.data.preparation import arguments, finish, run, told
-from fewshot.data.splits import check_total, read_splits
+from fewshot.data.preparation import arguments, check_total, finish, read_splits, run, told
 from fewshot.errors import ImageDecodeError
 from fewshot.persistence.files import digest
 from fewshot.utils.progress import progress_bar

@@ -24,20 +24,20 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.classifiers.methods import RidgeFewShotClassifier as RidgeFewShotClassifier
     from fewshot.classifiers.methods import SimpleShotClassifier as SimpleShotClassifier
     from fewshot.classifiers.transductive import TransductiveClassifier as TransductiveClassifier
+    from fewshot.data.augment import Chain as Chain
+    from fewshot.data.augment import Distortion as Distortion
+    from fewshot.data.augment import Light as Light
+    from fewshot.data.augment import Mirror as Mirror
     from fewshot.data.digits import digits as digits
-    from fewshot.data.distort import Distortion as Distortion
     from fewshot.data.glyphs import glyphs as glyphs
     from fewshot.data.images import LabeledImages as LabeledImages
     from fewshot.data.mixture import mix as mix
-    from fewshot.data.photo import Chain as Chain
-    from fewshot.data.photo import Light as Light
-    from fewshot.data.photo import Mirror as Mirror
     from fewshot.embedding.backbones import create_backbone as create_backbone
+    from fewshot.embedding.checkpoint import load_learner as load_learner
+    from fewshot.embedding.checkpoint import load_weights as load_weights
     from fewshot.embedding.embedder import Embedder as Embedder
     from fewshot.embedding.network import embed as embed
     from fewshot.embedding.own import OwnEmbedder as OwnEmbedder
-    from fewshot.embedding.weights import load_learner as load_learner
-    from fewshot.embedding.weights import load_weights as load_weights
     from fewshot.episodes.balanced import EpisodeSampler as EpisodeSampler
     from fewshot.episodes.episode import Episode as Episode
     from fewshot.episodes.evaluate import evaluate as evaluate
@@ -88,8 +88,8 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
 
 _HOME = {
     "BDCSPNLearner": "learners.bd_cspn",
-    "Chain": "data.photo",
-    "Distortion": "data.distort",
+    "Chain": "data.augment",
+    "Distortion": "data.augment",
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced",
@@ -111,14 +111,14 @@ _HOME = {
     "Learner": "learners.base",
     "LifelongClassifier": "classifiers.methods",
     "LifelongLearner": "learners.lifelong",
-    "Light": "data.photo",
+    "Light": "data.augment",
     "MahalanobisClassifier": "classifiers.methods",
     "MahalanobisLearner": "learners.mahalanobis",
     "MatchingClassifier": "classifiers.methods",
     "MatchingLearner": "learners.matching",
     "Memory": "learners.memory",
     "MetaTrainer": "training.trainer",
-    "Mirror": "data.photo",
+    "Mirror": "data.augment",
     "MultiPrototypicalClassifier": "classifiers.methods",
     "MultiPrototypicalLearner": "learners.multi_prototypical",
     "OwnEmbedder": "embedding.own",
@@ -152,8 +152,8 @@ _HOME = {
     "glyphs": "data.glyphs",
     "import_records": "retrieval.table",
     "list_learners": "learners.registry",
-    "load_learner": "embedding.weights",
-    "load_weights": "embedding.weights",
+    "load_learner": "embedding.checkpoint",
+    "load_weights": "embedding.checkpoint",
     "mix": "data.mixture",
     "pairwise_similarity": "search.similarity",
     "register_learner": "learners.registry",

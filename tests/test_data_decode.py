@@ -19,7 +19,8 @@ from PIL import Image
 
 from fewshot.data import decode as module
 from fewshot.data import opening
-from fewshot.data.decode import check_readable, decode, describe
+from fewshot.data.decode import decode
+from fewshot.data.opening import check_readable, describe
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, OutOfMemoryError, ReadError
 

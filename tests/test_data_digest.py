@@ -1,7 +1,9 @@
+import hashlib
+
 import numpy as np
 
 from fewshot import LabeledImages
-from fewshot.data.digest import digest_classes, digest_images
+from fewshot.data.digest import digest_classes, digest_images, hash_contents
 from tests.training_data import TRAIN
 
 
@@ -30,3 +32,7 @@ def test_a_class_is_known_by_its_images_in_any_order_and_under_any_name():
     images[0, 3, 3] ^= 1
     after = digest_classes(LabeledImages(images, TRAIN.labels))
     assert [label for label in before if before[label] != after[label]] == [TRAIN.labels[0]]
+
+
+def test_contents_are_hashed_one_by_one():
+    assert hash_contents(iter([b"a", b"", b"a"])) == [hashlib.sha256(c).hexdigest() for c in (b"a", b"", b"a")]

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from fewshot.data import opening
-from fewshot.data.decode import decode, describe, is_name
+from fewshot.data.decode import decode
+from fewshot.data.opening import describe, is_name
 from fewshot.data.scan import image_suffixes
 from fewshot.embedding.cache import content_key
 from fewshot.errors import ImageDecodeError, brief

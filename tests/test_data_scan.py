@@ -1,3 +1,4 @@
+import io
 import os
 import unicodedata
 import warnings
@@ -7,7 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fewshot.data.images import LabeledImages
+from fewshot import LabeledImages
+from fewshot.data.images import list_splits
+from fewshot.data.packed import write_packed
 from fewshot.data.scan import list_images, read_csv, scan_folder
 from fewshot.errors import ImageDecodeError
 
@@ -214,3 +217,156 @@ def test_a_link_does_not_take_the_images_of_the_class_it_leads_to(tmp_path):
     (tmp_path / "aardvark").symlink_to(tmp_path / "zebra")
     with pytest.warns(UserWarning, match="'aardvark'"):
         assert scan_folder(tmp_path)[1].tolist() == ["lynx", "zebra"]
+
+
+#: More than Python's functions may call themselves, while the path is not too long.
+DEEP = 1100
+
+
+def encoded(kind):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("cat/1.jpg", "dog/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(encoded("JPEG"))
+    return tmp_path
+
+
+KINDS = ["heic", "HEIF", "CR2", "nef", "dng", "arw", "dcm", "svg", "pdf", "jxl", "mov", "unheard", "exr"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["cat", "cat/deep/er", "."])
+def test_files_of_other_kinds_are_told(folder, kind, place):
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    for i in range(3):
+        (folder / place / f"{i}.{kind}").write_bytes(b"\0" * 500)
+    expected = rf"left out: 3 \.{kind.lower()} \(convert images to JPEG or PNG\)"
+    with pytest.warns(UserWarning, match=expected):
+        assert len(LabeledImages.from_folder(folder)) == 2
+    with pytest.warns(UserWarning, match=expected):
+        assert len(list_images(folder)) == 2
+
+
+def test_many_kinds_are_one_sentence(folder):
+    for i in range(12):
+        (folder / "cat" / f"{i}.kind{i % 9}").write_bytes(b"x")
+    with pytest.warns(UserWarning, match="left out") as told:
+        list_images(folder)
+    assert len(told) == 1
+    assert "2 .kind0, 2 .kind1, 2 .kind2, 1 .kind3, 1 .kind4, 1 .kind5, 3 of other kinds" in str(told[0].message)
+
+
+def test_what_lies_beside_images_everywhere_is_not_told(folder):
+    for name in ("Thumbs.db", "desktop.ini", "notes.txt", "1.json", "1.XML", "README", ".hidden.heic", "labels.csv"):
+        for place in (folder, folder / "cat"):
+            (place / name).write_text("x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(LabeledImages.from_folder(folder)) == len(list_images(folder)) == 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
+def test_an_image_without_a_suffix_is_an_image(folder, kind):
+    (folder / "cat" / "noname").write_bytes(encoded(kind))
+    (folder / "cat" / "nothing").write_bytes(b"")
+    data = LabeledImages.from_folder(folder)
+    assert [path.rpartition("/")[2] for path in data.images.tolist()] == ["1.jpg", "noname", "1.jpg"]
+    assert len(list_images(folder)) == 3
+
+
+def test_images_in_no_class_folder_are_told(folder):
+    for i in range(2):
+        (folder / f"{i}.png").write_bytes(encoded("PNG"))
+    with pytest.warns(UserWarning, match="left out: 2 images in no class folder"):
+        assert len(LabeledImages.from_folder(folder)) == 2
+
+
+def test_a_folder_of_nothing_else_says_so(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"holds no images \(left out: 1 \.heic \(convert"):
+        LabeledImages.from_folder(tmp_path)
+
+
+def test_folders_may_lie_in_folders_a_thousand_times(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(DEEP):
+        os.mkdir("d")
+        os.chdir("d")
+    with open("1.png", "wb") as file:
+        file.write(encoded("PNG"))
+    try:
+        assert len(list_images(tmp_path)) == 1
+        assert LabeledImages.from_folder(tmp_path).labels.tolist() == ["d"]
+    finally:  # what removes temporary folders calls itself for each
+        os.remove("1.png")
+        for _ in range(DEEP):
+            os.chdir("..")
+            os.rmdir("d")
+
+
+def test_the_splits_of_every_form_of_data_are_listed(tmp_path):
+    for split in ("val", "train"):
+        (tmp_path / "folders" / split / "cat").mkdir(parents=True)
+        Image.new("L", (3, 3)).save(tmp_path / "folders" / split / "cat" / "1.png")
+    (tmp_path / "folders" / "test").mkdir()
+    assert list_splits(tmp_path / "folders") == ["train", "val"]
+    table = pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"], "split": ["train", "test"]})
+    write_packed(tmp_path / "packed", np.zeros((2, 3, 3), np.uint8), table, {})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table[["path", "label"]].to_csv(tmp_path / "plain.csv", index=False)
+    assert list_splits(tmp_path / "packed") == list_splits(tmp_path / "t.csv") == ["train", "test"]
+    for nothing in ("plain.csv", "none.csv", "none", "folders/train"):
+        assert list_splits(tmp_path / nothing) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train/cat/1.png", "test/dog/1.png"], ["train", "test"]),
+        (["TEST/cat/1.png", "Train/dog/1.png", "Validation/owl/1.png"], ["train", "val", "test"]),
+        (["training/cat/1.png", "testing/dog/1.png", "valid/owl/1.png"], ["train", "val", "test"]),
+        (["valid/cat/1.png", "validation/owl/1.png"], ["val", "validation"]),
+        (["train/cat/1.png"], ["train"]),
+        (["train/cat/1.png", "test/cat/1.png", "unlabeled/1.png"], ["train", "test"]),
+    ],
+)
+def test_folders_of_splits_are_splits_and_not_classes(tmp_path, names, splits):
+    put(tmp_path, *names)
+    found = list_splits(tmp_path)
+    assert found == splits
+    with pytest.raises(ValueError, match=r"holds the splits .*, not classes; name one, such as split='(train|val)'"):
+        LabeledImages.open(tmp_path)
+    with pytest.raises(ValueError, match="holds the splits"):
+        LabeledImages.from_folder(tmp_path)
+    for split in found:
+        assert set(LabeledImages.open(tmp_path, split).labels) <= {"cat", "dog", "owl"}
+    with pytest.raises(ValueError, match="has no split 'tset'; it has"):
+        LabeledImages.open(tmp_path, "tset")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/1.png", "bus/1.png"],
+        ["train/steam/1.png", "bus/1.png"],
+        ["train/steam/1.png", "bus/double/1.png", "car/1.png"],
+        ["trains/old/1.png", "tests/a/1.png"],
+    ],
+)
+def test_folders_of_classes_are_classes(tmp_path, names):
+    put(tmp_path, *names)
+    assert list_splits(tmp_path) == []
+    assert sorted(LabeledImages.open(tmp_path).classes) == sorted(name.partition("/")[0] for name in names)
+
+
+def test_classes_that_are_called_as_splits_are_learned_with_a_warning(tmp_path):
+    put(tmp_path, "train/1.png", "test/1.png")
+    with pytest.warns(UserWarning, match=r"are called 'test' and 'train'; if these are splits, put a folder for each"):
+        assert len(LabeledImages.open(tmp_path).classes) == 2

@@ -15,8 +15,8 @@ from timm.models import save_for_hf
 from fewshot import Embedder, FewShotImageClassifier, PrototypicalLearner, create_backbone
 from fewshot.cli import main
 from fewshot.embedding.backbones import spec_of
+from fewshot.embedding.checkpoint import save_weights
 from fewshot.embedding.sources import Source
-from fewshot.embedding.weights import save_weights
 from fewshot.errors import DownloadError, UnknownNameError
 from fewshot.images.defaults import default_learner
 from tests.photographs import write_photos

@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from fewshot import Embedder, LabeledImages, PrototypicalClassifier, PrototypicalLearner, create_backbone, embed
+from fewshot.embedding.checkpoint import save_weights
 from fewshot.embedding.embedder import _LOADED
-from fewshot.embedding.weights import save_weights
 from fewshot.errors import (
     ArtifactError,
     DownloadError,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fewshot import Embedder, MatchingLearner, PrototypicalLearner, create_backbone
-from fewshot.embedding.weights import save_weights
+from fewshot.embedding.checkpoint import save_weights
 from fewshot.images.defaults import TEMPERATURE, default_learner, make_embedder
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "defaults.json"

@@ -19,7 +19,7 @@ from fewshot import (
     PrototypicalLearner,
     create_backbone,
 )
-from fewshot.embedding.weights import save_weights
+from fewshot.embedding.checkpoint import save_weights
 from fewshot.errors import ImageDecodeError, UnknownNameError
 from fewshot.images.defaults import TEMPERATURE
 from fewshot.search.approximate import Approximate

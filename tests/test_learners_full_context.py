@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot import FewShotClassifier, FullContextLearner, MetaTrainer, TrainConfig, create_backbone, evaluate
-from fewshot.embedding.weights import load_learner, save_weights
+from fewshot.embedding.checkpoint import load_learner, save_weights
 from tests.test_contract import episode
 from tests.training_data import SIZES, TRAIN, VAL
 

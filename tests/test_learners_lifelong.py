@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewshot import FewShotImageClassifier, LifelongClassifier, LifelongLearner, MetaTrainer, TrainConfig
-from fewshot.embedding.weights import load_learner
+from fewshot.embedding.checkpoint import load_learner
 from tests.photographs import photos, quick_embedder
 from tests.test_contract import episode
 from tests.training_data import SIZES, TRAIN, VAL

@@ -6,7 +6,7 @@ import torch
 
 import fewshot.learners.relation as module
 from fewshot import FewShotClassifier, MetaTrainer, RelationLearner, TrainConfig, create_backbone, evaluate
-from fewshot.embedding.weights import load_learner, save_weights
+from fewshot.embedding.checkpoint import load_learner, save_weights
 from tests.test_contract import episode
 from tests.training_data import SIZES, TRAIN, VAL
 

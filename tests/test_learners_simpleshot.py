@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot import FewShotClassifier, SimpleShotClassifier, SimpleShotLearner, create_backbone
-from fewshot.embedding.weights import load_learner, save_weights
+from fewshot.embedding.checkpoint import load_learner, save_weights
 from tests.test_contract import episode
 
 CENTER = np.linspace(-1.0, 2.0, 8)

@@ -16,7 +16,7 @@ from PIL import Image
 from fewshot import PrototypicalLearner, create_backbone, glyphs
 from fewshot.cli.options import make_parser
 from fewshot.data.packed import write_packed
-from fewshot.embedding.weights import save_weights
+from fewshot.embedding.checkpoint import save_weights
 from tests.photographs import write_photos
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

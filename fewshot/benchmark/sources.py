@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.benchmark.grid import Dataset
+from fewshot.data.digest import hash_contents
 from fewshot.data.digits import digits
-from fewshot.data.duplicates import hash_contents
 from fewshot.data.glyphs import glyphs
-from fewshot.data.images import LabeledImages
+from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.opening import reading
 from fewshot.data.preprocess import Preprocessing
-from fewshot.data.splits import list_splits
 from fewshot.errors import ImageDecodeError, LeakError
 
 #: Data that are there without any file, and their splits.

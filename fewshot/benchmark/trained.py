@@ -11,8 +11,8 @@ from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
 from fewshot.benchmark.tasks import describe_backbone, digest_of
+from fewshot.data.augment import Distortion
 from fewshot.data.digest import digest_classes, digest_images
-from fewshot.data.distort import Distortion
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.backbones import check_backbone
 from fewshot.embedding.backbones.published import is_path

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from fewshot.cli.tables import is_piped
 from fewshot.cli.terminal import note, say
-from fewshot.data.images import LabeledImages
+from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
-from fewshot.data.splits import list_splits
 from fewshot.images.image_classifier import FewShotImageClassifier
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from fewshot.cli.inputs import open_data, skipping
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import complain, put, say
+from fewshot.data.images import list_splits
+from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images
-from fewshot.data.splits import list_splits
 from fewshot.embedding.embedder import Embedder
-from fewshot.embedding.items import check_paths
 from fewshot.errors import ImageDecodeError
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers, write_classes

@@ -14,10 +14,8 @@ import numpy as np
 
 from fewshot.cli.inputs import choose_split
 from fewshot.cli.terminal import say
-from fewshot.data.distort import Distortion
-from fewshot.data.images import LabeledImages
-from fewshot.data.photo import Chain, Light, Mirror
-from fewshot.data.splits import list_splits
+from fewshot.data.augment import Chain, Distortion, Light, Mirror
+from fewshot.data.images import LabeledImages, list_splits
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.loaded import choose_device
 from fewshot.episodes.balanced import EpisodeSampler

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.decode import check_readable
+from fewshot.data.opening import check_readable
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, ReadError
 from fewshot.persistence.files import digest, leftovers, open_regular, replacing, sync

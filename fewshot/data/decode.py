@@ -22,13 +22,10 @@ from fewshot.data.depth import (
 )
 from fewshot.data.opening import (
     BYTES_A_PIXEL,
-    check_readable,
     decode_pixels,
     describe,
     held,
-    is_data_url,
     is_file,
-    is_name,
     open_content,
     read_content,
     reading,
@@ -37,8 +34,6 @@ from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.utils.containers import is_missing
 from fewshot.utils.heap import available_memory
 from fewshot.utils.warning import warn
-
-__all__ = ["MAX_PIXELS", "check_readable", "decode", "describe", "is_data_url", "is_name"]
 
 #: Images of more pixels are refused before they are decoded, unless the caller or the environment says another number.
 #: Photographs of 200 million pixels pass.

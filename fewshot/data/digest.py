@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
-from fewshot.data.duplicates import hash_contents
 from fewshot.data.images import LabeledImages
 
 
@@ -39,3 +39,8 @@ def digest_classes(data: LabeledImages) -> dict[Any, str]:
     for label, content in zip(data.labels.tolist(), hashes, strict=True):
         contents.setdefault(label, set()).add(content)
     return {label: hashlib.sha256("".join(sorted(own)).encode()).hexdigest() for label, own in contents.items()}
+
+
+def hash_contents(contents: Iterable[bytes]) -> list[str]:
+    """Return the SHA-256 of each content."""
+    return [hashlib.sha256(content).hexdigest() for content in contents]

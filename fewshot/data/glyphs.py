@@ -268,7 +268,7 @@ def _distorted(seed: int, size: int) -> NDArray[np.uint8]:
     import torch
     import torch.nn.functional as F
 
-    from fewshot.data.distort import Distortion
+    from fewshot.data.augment import Distortion
 
     distortion = Distortion(rotate=18, scale=0.18, shear=0.22, translate=0.08, elastic=0.045)
     rng = episode_rng(seed, 0, DISTORT)

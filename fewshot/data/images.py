@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.data.arrays import check_image_labels, check_images, check_rows
 from fewshot.data.cache import decode_all, find_unreadable
-from fewshot.data.packed import is_packed, read_packed
+from fewshot.data.collection import as_sequence
+from fewshot.data.packed import TABLE, is_packed, read_packed
 from fewshot.data.preprocess import Preprocessing
-from fewshot.data.scan import read_image_table, scan_folder, split_folders
+from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.labels import as_labels
 from fewshot.utils.unreadable import check_on_error
@@ -317,3 +318,101 @@ def _folder_of_split(path: Path, split: str) -> Path:
         return splits[split]
     there = f"; it has {', '.join(splits)}" if splits else ": there is no such folder in it"
     raise ValueError(f"{path} has no split {brief(repr(split))}{there}")
+
+
+def check_images(given: Any) -> NDArray[Any]:
+    """Return images as a uint8 array (n, H, W) or (n, H, W, C), or as an array of n paths."""
+    try:
+        images = np.asarray(given)
+    except ValueError:
+        raise ValueError(
+            "images are arrays of different shapes; scale them to one size and stack them in one array, or pass paths"
+        ) from None
+    if images.dtype.kind in "UO" or images.shape == (0,):
+        return _check_paths(given, images)
+    if images.dtype != np.uint8:
+        raise TypeError(
+            f"images are {images.dtype}; expected uint8, values 0..255 (for floats in 0..1: "
+            "(255 * images).round().astype('uint8')), or paths"
+        )
+    if images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        raise ValueError(
+            f"images have shape {images.shape}; expected (n, H, W) or (n, H, W, C); stack them in one array"
+        )
+    if images.ndim == 4 and images.shape[-1] > 4:
+        raise ValueError(
+            f"images have shape {images.shape}, so {images.shape[-1]} channels; expected 1 to 4 in the last axis; "
+            "for channels-first arrays pass images.transpose(0, 2, 3, 1)"
+        )
+    return images
+
+
+def _check_paths(given: Any, images: NDArray[Any]) -> NDArray[Any]:
+    if images.ndim == 1 and all(isinstance(item, (str, Path)) for item in images.tolist()):
+        return np.array([str(item) for item in images.tolist()], dtype=object)
+    raise TypeError(
+        f"images are a {type(given).__name__} of {images.dtype}; expected one uint8 array (n, H, W) or (n, H, W, C), "
+        "or a list of paths"
+    )
+
+
+def check_image_labels(labels: Any, n: int) -> NDArray[Any]:
+    """Return labels (n,), none of them missing, that can be sorted; see `as_labels`."""
+    found = as_labels(labels, name="the list of labels", any_type=True)
+    if len(found) != n:
+        raise ValueError(f"labels have shape {found.shape}; expected ({n},), one for each of the {n} images")
+    return found
+
+
+def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:
+    """Return row numbers in -n..n-1, or a mask of n booleans, as an array."""
+    index = np.asarray(rows)
+    if index.ndim != 1:
+        raise ValueError(f"rows have shape {index.shape}; expected a list of row numbers or a mask of {n} booleans")
+    if index.size == 0 and index.dtype.kind == "f":  # np.asarray([]) is float
+        index = index.astype(np.int64)
+    if index.dtype.kind not in "biu":
+        raise TypeError(f"rows are {index.dtype}; expected integers (row numbers) or {n} booleans (a mask)")
+    if index.dtype.kind == "b" and len(index) != n:
+        raise ValueError(f"the mask has {len(index)} entries; expected {n}, one for each image")
+    if index.dtype.kind != "b" and index.size and not -n <= index.min() <= index.max() < n:
+        raise ValueError(f"rows reach from {index.min()} to {index.max()}; expected row numbers in 0..{n - 1}")
+    return index
+
+
+def list_splits(source: str | Path) -> list[str]:
+    """Return the splits of what `LabeledImages.open` takes; none where there is no such thing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> list_splits(tempfile.mkdtemp())
+    []
+    """
+    path = Path(source)
+    if path.is_dir() and not is_packed(path):
+        return list(split_folders(path))
+    table = path / TABLE if path.is_dir() else path
+    if table.suffix.lower() != ".csv" or not table.is_file():
+        return []
+    frame = read_csv(table)
+    return list(frame["split"].unique()) if "split" in frame.columns else []
+
+
+def as_items(X: Any) -> Sequence[Any]:
+    """Return a collection of images as something with a length whose elements `decode` takes.
+
+    Parameters
+    ----------
+    X : collection of images
+        As `fewshot.data.collection.as_sequence` takes them, or `LabeledImages`.
+
+    Raises
+    ------
+    TypeError
+        If it is one image and not a collection, or nothing that holds images.
+    """
+    if isinstance(X, LabeledImages):
+        paths_or_pixels: Any = X.images
+        return paths_or_pixels
+    return as_sequence(X)

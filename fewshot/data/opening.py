@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -298,3 +298,13 @@ def _look_inside(head: bytes) -> str:
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
         return " but an HTML or XML page"
     return " but a text" if head.isascii() and head[:16].decode("ascii").isprintable() else ""
+
+
+def check_paths(items: Sequence[Any]) -> Iterator[ImageDecodeError]:
+    """Yield an error for each path among `items` that is no readable file, before the first image is decoded."""
+    for i, item in enumerate(items):
+        if isinstance(item, (str, os.PathLike)) and not is_data_url(item):
+            try:
+                check_readable(item, i)
+            except ImageDecodeError as error:
+                yield error

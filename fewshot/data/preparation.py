@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.duplicates import SPLITS, describe_duplicates, find_duplicates, hash_contents
+from fewshot.data.digest import hash_contents
 from fewshot.data.packed import refuse_other_data, write_packed
 from fewshot.errors import FewshotError
 from fewshot.persistence.files import write_text
@@ -103,3 +104,115 @@ def arguments(prog: str, description: str) -> argparse.ArgumentParser:
 def told(options: argparse.Namespace) -> dict[str, Any]:
     """Return how downloads are to be made."""
     return {"folder": options.download_to, "progress": not options.quiet}
+
+
+#: The order in which splits are held to be dear: a copy in a later one stays.
+SPLITS = ("train", "val", "test")
+
+
+def find_duplicates(table: pd.DataFrame, hashes: Sequence[str]) -> tuple[NDArray[np.bool_], pd.DataFrame]:
+    """Find images of equal content, and those to drop so that no content is in two splits.
+
+    Parameters
+    ----------
+    table : DataFrame of n rows
+        With the columns ``path``, ``label`` and ``split`` (one of train, val, test).
+    hashes : sequence of n str
+        Of the content of each image.
+
+    Returns
+    -------
+    keep : ndarray of shape (n,), bool
+        False for a copy whose content is also in a later split; copies within one split are kept.
+    listing : DataFrame
+        One row for each image that has a copy: ``content`` (the beginning of its hash), path, label, split, and
+        ``action``, which is kept or dropped.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"path": list("abc"), "label": list("xyz"), "split": ["train", "test", "test"]})
+    >>> find_duplicates(table, ["1", "1", "2"])[0].tolist()
+    [False, True, True]
+    """
+    ranks = table["split"].map({split: rank for rank, split in enumerate(SPLITS)}).to_numpy()
+    _, codes, counts = np.unique(np.asarray(hashes), return_inverse=True, return_counts=True)
+    last = np.full(len(counts), -1)
+    np.maximum.at(last, codes, ranks)
+    keep = ranks == last[codes]
+    again = np.flatnonzero(counts[codes] > 1)
+    listing = table.iloc[again][["path", "label", "split"]].copy()
+    listing.insert(0, "content", [hashes[i][:16] for i in again.tolist()])
+    listing["action"] = np.where(keep[again], "kept", "dropped")
+    return keep, listing.sort_values(["content", "path"], kind="stable")
+
+
+def describe_duplicates(listing: pd.DataFrame) -> str:
+    """Return a sentence about what `find_duplicates` found."""
+    if not len(listing):
+        return "no image occurs twice"
+    groups = listing.groupby("content")
+    crossing = int((groups["split"].nunique() > 1).sum())
+    mixed = int((groups["label"].nunique() > 1).sum())
+    dropped = int((listing["action"] == "dropped").sum())
+    return (
+        f"{len(groups)} images occur more than once ({mixed} of them in two classes); {crossing} across splits, "
+        f"of which {dropped} copies are dropped"
+    )
+
+
+def read_splits(source: str | Path) -> dict[str, list[str]]:
+    """Return the classes of train, val and test.
+
+    Parameters
+    ----------
+    source : path
+        A JSON file of three lists, or a folder of ``train.txt``, ``val.txt`` and ``test.txt`` with a class a line.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or a class is in two splits.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir():
+            splits = {s: _lines(path / f"{s}.txt") for s in SPLITS}
+        else:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+            splits = {s: _names(s, loaded[s]) for s in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as splits ({error}); expected a JSON file with the lists train, val and test, or a "
+            "folder of train.txt, val.txt and test.txt"
+        ) from None
+    seen: dict[str, str] = {}
+    for split, classes in splits.items():
+        for name in classes:
+            if name in seen:
+                raise ValueError(f"{path} has the class {name!r} in {seen[name]} and in {split}; give each class once")
+            seen[name] = split
+    return splits
+
+
+def _lines(path: Path) -> list[str]:
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def _names(split: str, given: object) -> list[str]:
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"{split} is no list of class names")
+    return given
+
+
+def check_total(what: str, found: int, expected: int) -> None:
+    """Refuse data that are not all there, or more.
+
+    Raises
+    ------
+    ValueError
+        If the numbers differ.
+    """
+    if found != expected:
+        raise ValueError(f"found {found} {what}, expected {expected}; the archive is not the published one")

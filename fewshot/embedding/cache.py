@@ -18,8 +18,7 @@ from PIL import Image
 from fewshot.data.decode import ORIENTATION
 from fewshot.data.depth import file_content, is_known_before_decoding
 from fewshot.data.opening import decode_pixels, describe, held, is_data_url, is_file, read_content
-from fewshot.embedding.batches import Embedded
-from fewshot.embedding.items import default_jobs
+from fewshot.embedding.batches import Embedded, default_jobs
 from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.utils.containers import to_numpy
 from fewshot.utils.warning import warn

@@ -17,12 +17,12 @@ from sklearn.utils import InputTags, Tags
 from torch import nn
 
 from fewshot.data.depth import check_bits
+from fewshot.data.images import as_items
+from fewshot.data.opening import check_paths
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.batches import Embedded, draw_items, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
-from fewshot.embedding.given import preprocessing_of
-from fewshot.embedding.items import as_items, check_paths
-from fewshot.embedding.loaded import Loaded, choose_device
+from fewshot.embedding.loaded import Loaded, choose_device, preprocessing_of
 from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated

@@ -13,10 +13,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import InputTags, Tags
 
 from fewshot.data.collection import as_rows
-from fewshot.data.decode import describe
-from fewshot.data.images import LabeledImages
+from fewshot.data.images import LabeledImages, as_items
+from fewshot.data.opening import describe
 from fewshot.embedding.batches import Embedded
-from fewshot.embedding.items import as_items
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.containers import is_missing, to_numpy
 from fewshot.utils.unreadable import check_on_error

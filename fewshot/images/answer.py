@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.classifiers.few_shot import FewShotClassifier
-from fewshot.data.decode import describe
+from fewshot.data.opening import describe
 from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.images.support import Support

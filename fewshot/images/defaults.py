@@ -9,11 +9,10 @@ from sklearn.base import clone
 from torch import nn
 
 from fewshot.embedding.backbones.published import is_path
-from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.checkpoint import Checkpoint, load_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import spelled
-from fewshot.embedding.weights import load_learner
 from fewshot.learners.base import Learner
 from fewshot.learners.prototypical import PrototypicalLearner
 

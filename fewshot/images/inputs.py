@@ -7,9 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fewshot.data.decode import describe
-from fewshot.data.images import LabeledImages
-from fewshot.embedding.items import as_items
+from fewshot.data.images import LabeledImages, as_items
+from fewshot.data.opening import describe
 from fewshot.errors import brief
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import as_labels, plain_label

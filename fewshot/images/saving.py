@@ -17,11 +17,10 @@ import torch
 from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.embedding.backbones import spec_of, why_not_saved
-from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.loaded import choose_device
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
-from fewshot.embedding.weights import build_learner, describe_learner, write_weights
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.images.content import (
     GIVEN,

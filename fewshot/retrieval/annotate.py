@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifiers.few_shot import FewShotClassifier
-from fewshot.data.decode import is_data_url
+from fewshot.data.opening import is_data_url
 from fewshot.embedding.batches import Embedded
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.stores.records import Record

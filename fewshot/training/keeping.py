@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.data.images import LabeledImages
+from fewshot.embedding.checkpoint import load_state, save_weights, state
 from fewshot.embedding.network import embed
-from fewshot.embedding.weights import load_state, save_weights, state
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.evaluate import evaluate
 from fewshot.errors import TrainingError

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fewshot.embedding.weights import load_state, state
+from fewshot.embedding.checkpoint import load_state, state
 from fewshot.episodes.episode import Sampler
 from fewshot.errors import TrainingError, TrainingInterrupted
 from fewshot.persistence.files import sync

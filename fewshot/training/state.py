@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewshot._version import __version__
-from fewshot.embedding.weights import plain
+from fewshot.embedding.checkpoint import plain
 from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_tensors, write_tensors
 

@@ -17,8 +17,8 @@ from torch import nn
 from fewshot.cli.demo.incremental import add_a_class, look_up
 from fewshot.cli.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, Outcome, accuracy_frame
 from fewshot.cli.demo.page import write_page
+from fewshot.data.augment import Distortion
 from fewshot.data.digits import digits
-from fewshot.data.distort import Distortion
 from fewshot.data.glyphs import glyphs
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.backbones import create_backbone

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.data.images import LabeledImages
+from fewshot.data.images import LabeledImages, as_items
 from fewshot.embedding.embedder import Embedder
-from fewshot.embedding.items import as_items
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
 from fewshot.images.exporting import quantized
 from fewshot.images.exporting.methods import memory_of, method_of
