@@ -19,7 +19,7 @@ FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
         (FIT, "give pretrained=True (the hub)", "give --pretrained (the hub)"),
         (FIT, "weights='random' and pretrained=True", "--weights random and --pretrained"),
         (FIT, "backbone=..., weights='my weights.pth'", "--backbone ..., --weights 'my weights.pth'"),
-        (FIT, "img_size is 8; four poolings", "--size is 8; four poolings"),
+        (FIT, "img_size is 8; expected at least 16", "--size is 8; expected at least 16"),
         (FIT, "leave out weights='reference'", "leave out --reference"),
         (FIT, "give bits=12 to confirm, or bits=16 if", "give --bits 12 to confirm, or --bits 16 if"),
         (FIT, "unknown_label='a b' is a class", "--unknown-label 'a b' is a class"),
@@ -63,7 +63,7 @@ def test_threads_that_a_command_starts_speak_as_it_does():
     [
         ("fit {data} --out {out} --backbone resnet18", "give --pretrained (the hub), --weights PATH (a file) or"),
         ("fit {data} --out {out} --weights random --pretrained", "--weights random and --pretrained are"),
-        ("fit {data} --out {out} --backbone conv4 --weights random --size 8", "--size is 8; four poolings"),
+        ("fit {data} --out {out} --backbone conv4 --weights random --size 8", "--size is 8; expected at least 16"),
         ("fit {data} --out {out} --backbone conv4 --weights random --reference", "leave out --reference"),
         ("fit {data} --out {out} --backbone conv4 --weights random --learner relation", "by --from"),
         ("evaluate {data} --backbone conv4 --weights random --size 28 --way 2", "or pass --small-classes drop"),

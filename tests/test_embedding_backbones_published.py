@@ -130,7 +130,7 @@ def test_a_saved_classifier_needs_neither_the_hub_nor_the_folder(where, hub_cach
         (
             "hf-hub:me/net",
             DownloadError,
-            r"weights of 'me/net' could not be fetched .*cannot be reached.*or give weights=PATH",
+            r"weights of 'me/net' could not be downloaded .*cannot be reached.*or give weights=PATH",
         ),
         ("hf-hub:timm/resnet18.a1_in1k", DownloadError, "cannot be reached"),
         ("timm/resnet18.a1_in1k", DownloadError, "cannot be reached"),
@@ -138,11 +138,11 @@ def test_a_saved_classifier_needs_neither_the_hub_nor_the_folder(where, hub_cach
         ("timm/resnet18.a1_in2k", DownloadError, "cannot be reached"),
         ("resnet18.a1_in2k", UnknownNameError, "did you mean 'resnet18.a1_in1k'"),
         ("hf-hup:me/net", UnknownNameError, "no source of backbones is called 'hf-hup'; did you mean 'hf-hub'"),
-        ("hf-hub:net", ValueError, "names no repository of the hub; write hf-hub:OWNER/NAME"),
-        ("hf-hub:../../etc/passwd", ValueError, "names no repository of the hub"),
+        ("hf-hub:net", ValueError, "is not a repository of the hub; write hf-hub:OWNER/NAME"),
+        ("hf-hub:../../etc/passwd", ValueError, "is not a repository of the hub"),
         ("me/net", ValueError, "write 'hf-hub:me/net' or './me/net'"),
-        ("local-dir:", ValueError, "names no folder"),
-        ("local-dir:gone", ValueError, "gone holds no config.json"),
+        ("local-dir:", ValueError, "has no path"),
+        ("local-dir:gone", ValueError, "gone has no config.json"),
         ("./resnet18", ValueError, "is not there; expected a file of weights"),
     ],
 )
@@ -158,8 +158,8 @@ def test_what_cannot_be_had_is_one_sentence(name, error, message, no_network, tm
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", "describes no network of timm"),
-        ("[]", "describes no network of timm"),
+        ("{", "does not describe a timm network"),
+        ("[]", "does not describe a timm network"),
         ({"architecture": "os.system", "pretrained_cfg": {}}, "no backbone is called 'os.system'"),
         (
             {"architecture": "test_vit", "pretrained_cfg": {}, "model_args": {"checkpoint_path": "/etc/passwd"}},

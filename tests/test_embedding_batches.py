@@ -29,7 +29,7 @@ def test_an_unreadable_image_is_raised_or_keeps_its_place():
     items = [IMAGES[0], b"no image", IMAGES[1]]
     with pytest.raises(ImageDecodeError, match="image 1"):
         embed_items(LOADED, items)
-    found = embed_items(LOADED, items, stop=False, thumbnails=True)
+    found = embed_items(LOADED, items, on_error="skip", thumbnails=True)
     assert np.isnan(found.embeddings).all(1).tolist() == [False, True, False]
     assert [error.index for error in found.errors] == [1]
     assert found.thumbnails[1] == b""

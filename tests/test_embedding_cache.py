@@ -121,7 +121,7 @@ def test_a_flipped_bit_costs_one_embedding_and_a_damaged_file_a_warning(tmp_path
     for other in tmp_path.glob("*.sqlite-*"):
         other.unlink()
     path.write_bytes(b"no database at all" * 100)
-    with pytest.warns(UserWarning, match=r"the cache .* cannot be read .*; going on without, delete it"):
+    with pytest.warns(UserWarning, match=r"the cache .* cannot be read .*; continuing without it; delete it"):
         np.testing.assert_allclose(embedder.transform(IMAGES[:3]), expected, atol=1e-5)
     path.unlink()
     path.mkdir()

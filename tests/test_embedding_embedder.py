@@ -208,7 +208,7 @@ def test_a_pickle_is_small_answers_the_same_elsewhere_and_refuses_other_weights(
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     np.testing.assert_allclose(np.array(eval(run.stdout)), expected, atol=1e-6)
     save_weights(checkpoint, create_backbone("conv4", img_size=32, seed=1), PrototypicalLearner())
-    with pytest.raises(ArtifactError, match="not those that this embedder was saved with"):
+    with pytest.raises(ArtifactError, match="differ from those that this embedder was saved with"):
         pickle.loads(data).transform(paths)
 
 
@@ -303,13 +303,13 @@ def test_what_is_no_collection_of_images_is_a_type_error(X, message):
     [
         ({"backbone": "resnet81"}, UnknownNameError, "did you mean 'resnet18'"),
         ({"backbone": "resnet18"}, ValueError, r"give pretrained=True \(the hub\), weights=PATH"),
-        ({"backbone": "conv4", "pretrained": True}, ValueError, "nobody publishes weights of 'conv4'"),
+        ({"backbone": "conv4", "pretrained": True}, ValueError, "there are no published weights of 'conv4'"),
         ({"weights": "gone.pth"}, ValueError, "gone.pth is not there"),
         ({"weights": "random", "pretrained": True}, ValueError, "two sources of weights"),
-        ({"backbone": "conv4", "weights": "offline"}, ValueError, "no package carries weights of 'conv4'"),
+        ({"backbone": "conv4", "weights": "offline"}, ValueError, "no package has weights of 'conv4'"),
         ({"backbone": "gone.safetensors"}, ValueError, "gone.safetensors is not there"),
         ({"backbone": 3}, TypeError, "expected a timm name, the path of a checkpoint or a network"),
-        ({"backbone": nn.Identity(), "pretrained": True}, ValueError, "has its weights"),
+        ({"backbone": nn.Identity(), "pretrained": True}, ValueError, "already has weights"),
         ({"batch_size": 0}, ValueError, "batch_size is 0; expected a whole number from 1"),
         ({"img_size": 1.5}, ValueError, "img_size is 1.5"),
         ({"on_error": "skipp"}, UnknownNameError, "did you mean 'skip'"),

@@ -62,7 +62,7 @@ def test_a_device_is_chosen_or_refused():
     assert choose_device("auto").type == expected
     assert choose_device("cpu").type == "cpu"
     for wrong in ("warp", "cuda:99", "meta"):
-        with pytest.raises(ValueError, match=f"device is '{wrong}', which is not here"):
+        with pytest.raises(ValueError, match=f"device '{wrong}' is not available"):
             choose_device(wrong)
 
 
@@ -124,7 +124,7 @@ def test_a_network_by_hand_may_be_grey_or_have_no_convolution():
 )
 def test_a_classification_layer_is_told_with_the_line_that_takes_it_off(make, cure):
     network = make()
-    with pytest.warns(UserWarning, match=f"still has its classification layer, .*; take it off: {cure}"):
+    with pytest.warns(UserWarning, match=f"still has its classification layer, .*; remove the layer: {cure}"):
         Embedder(network, img_size=224, progress=False).transform(COLOURS[:1])
     exec(cure.replace("\\", ""), {"network": network, "torch": torch})
     with warnings.catch_warnings():

@@ -63,16 +63,16 @@ def test_it_is_a_step_of_a_pipeline():
 
 def test_what_it_cannot_use_is_said_in_a_sentence():
     for backbone, name, error, message in (
-        (3, "x", TypeError, "backbone is a int; expected something with encode or transform"),
-        (lambda texts: [1.0], "x", ValueError, r"x gave an array of shape \(1,\) for 6 items; expected \(6, d\)"),
-        (lambda texts: [[np.nan]] * len(texts), "x", ValueError, "x gave NaN or infinity for item 0"),
+        (3, "x", TypeError, "backbone is a int; expected an object with encode or transform"),
+        (lambda texts: [1.0], "x", ValueError, r"x returned an array of shape \(1,\) for 6 items; expected \(6, d\)"),
+        (lambda texts: [[np.nan]] * len(texts), "x", ValueError, "x returned NaN or infinity for item 0"),
     ):
         with pytest.raises(error, match=message):
             OwnEmbedder(backbone, name).transform(TEXTS)
     with pytest.raises(ValueError, match="name is empty"):
         _ = OwnEmbedder(vowels, "").fingerprint
     model = FewShotImageClassifier(OwnEmbedder(vowels, "v")).fit(TEXTS, list("aaiiuu"))
-    with pytest.raises(ValueError, match="no file can say how to build it; save with weights='reference'"):
+    with pytest.raises(ValueError, match="no file can rebuild it; save with weights='reference'"):
         model.save("nowhere", weights="embed")
 
 
@@ -85,7 +85,7 @@ def test_what_it_cannot_use_is_said_in_a_sentence():
         ),
         (b"minilm", "is the name b'minilm'; pass the model itself"),
         (Path("models/minilm"), "is the name .*models/minilm.*; pass the model itself"),
-        (PCA, "is the class PCA; pass an object of it"),
+        (PCA, "is the class PCA; pass an instance"),
         ("x" * 100_000, "pass the model itself"),
     ],
 )
@@ -117,13 +117,13 @@ def test_tensors_of_a_network_are_taken_as_they_come(name):
 @pytest.mark.parametrize("container", [list, partial(pd.Series, dtype=object), partial(np.array, dtype=object)])
 def test_a_missing_item_is_named_or_left_out(nothing, container):
     texts = container([*TEXTS[:2], nothing, *TEXTS[3:]])
-    with pytest.raises(ImageDecodeError, match="image 2, <.*>: there is no item; leave the row out"):
+    with pytest.raises(ImageDecodeError, match="image 2, <.*>: the item is missing; omit the row"):
         OwnEmbedder(vowels, "x").transform(texts)
     model = FewShotImageClassifier(OwnEmbedder(vowels, "x"), on_error="skip").fit(texts, list("aaiiuu"))
     assert model.n_support_.tolist() == [2, 1, 2]
     assert model.predict(texts).tolist() == ["a", "a", "unknown", "i", "u", "u"]
     found = list(annotate(model, texts))
-    assert [one.error for one in found if one.vector is None] == ["there is no item; leave the row out"]
+    assert [one.error for one in found if one.vector is None] == ["the item is missing; omit the row"]
     assert OwnEmbedder(vowels, "x", on_error="unknown").transform([nothing]).shape == (1, 0)
 
 
@@ -229,7 +229,7 @@ def test_what_has_no_vector_is_passed_over():
     model = FewShotImageClassifier(embedder, on_error="unknown").fit(["a", "aaaa"], ["short", "long"])
     empty, long = annotate(model, ["", "bbbb"], ids=["empty", "long"])
     assert (empty.vector, empty.label) == (None, None)
-    assert "length gave NaN or infinity" in empty.error
+    assert "length returned NaN or infinity" in empty.error
     store = FaissStore("cosine", embedder.fingerprint, 2)
     store.add([long.record()])
     assert [[m.id for m in own] for own in retrieve(model, store, ["", "ccc"], 1)] == [[], ["long"]]

@@ -123,6 +123,15 @@ def reading(name: str, index: int | None = None) -> Iterator[None]:
         raise _verdict(error, name, index) from error
 
 
+@contextmanager
+def at_index(index: int) -> Iterator[None]:
+    """Add the index of an image to the `ImageDecodeError` raised inside the block."""
+    try:
+        yield
+    except ImageDecodeError as error:
+        raise ImageDecodeError(error.source, error.reason, index) from error.__cause__
+
+
 def _verdict(error: Exception, name: str, index: int | None) -> Exception:
     """Return whether an image is damaged, or whether that cannot be known."""
     number = getattr(error, "errno", None)

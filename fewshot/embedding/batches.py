@@ -1,4 +1,4 @@
-"""From images to their embeddings, one chunk after another: decoding on threads, then the network."""
+"""Embed a collection of images chunk by chunk: decode on threads, then run the network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fewshot.data.opening import at_index
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.loaded import Loaded
 from fewshot.embedding.network import evaluating
@@ -25,20 +26,26 @@ from fewshot.utils.warning import warn
 
 #: Seconds before a progress bar appears.
 BAR_AFTER = 2
+#: Longer side of a thumbnail in pixels.
+THUMBNAIL = 96
+#: Pixels in a chunk, enough to keep every thread busy, and images that a thread takes at once.
+CHUNK_PIXELS, BLOCK = 96 * 224 * 224, 4
+
+Prepared = tuple[NDArray[np.uint8] | None, bytes, ImageDecodeError | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """What became of a collection of images.
+    """The embeddings of a collection of images, and the images that could not be read.
 
     Attributes
     ----------
     embeddings : ndarray of shape (n, d), float32
-        NaN in the rows of images that could not be read.
+        NaN in the rows of unreadable images.
     errors : list of ImageDecodeError
-        Why, one for each such image.
+        One per unreadable image.
     thumbnails : list of bytes
-        Small pictures of what the network saw, if they were asked for; empty where an image could not be read.
+        Thumbnails of the network's input, if requested; empty bytes for unreadable images.
     """
 
     embeddings: NDArray[np.float32]
@@ -46,7 +53,7 @@ class Embedded:
     thumbnails: list[bytes] = field(default_factory=list)
 
     def warn(self) -> None:
-        """Warn of what could not be read, if anything."""
+        """Warn if images could not be read."""
         if self.errors:
             n, first = len(self.embeddings), self.errors[0]
             warn(f"{len(self.errors)} of {n} images could not be read, first {first}")
@@ -59,95 +66,92 @@ def embed_items(
     *,
     batch_size: int | None = None,
     n_jobs: int | None = None,
-    stop: bool = True,
+    on_error: str = "raise",
     progress: bool = False,
     thumbnails: bool = False,
     keep: Callable[[int, Embedded], object] | None = None,
 ) -> Embedded:
-    """Embed images with a network that is in place.
+    """Embed images with a loaded network.
 
     Parameters
     ----------
     loaded : Loaded
         The network.
     items : sequence of n images
-        As `as_items` returns them.
+        As returned by `as_items`.
     batch_size, n_jobs : int, optional
         See `Embedder`.
-    stop : bool, default=True
-        Whether an image that cannot be read is raised; else its row is NaN.
+    on_error : {"raise", "skip", "unknown"}, default="raise"
+        "raise" raises the first error of a chunk; the other two leave a row of NaN.
     progress, thumbnails : bool, default=False
-        Whether to show a bar, and to make small pictures.
+        Whether to show a progress bar, and to make thumbnails.
     keep : callable, optional
-        Is given each chunk as soon as it is embedded: where it begins, and what became of its images.
+        ``keep(start, embedded)`` is called with each chunk as soon as it is embedded.
 
     Raises
     ------
     ImageDecodeError
-        If `stop`, for the first image that cannot be read.
+        If an image cannot be read and `on_error` is "raise".
     """
-    size, seen = batch_size or loaded.batch_size, loaded.preprocessing
-    n_chunk = CHUNK_PIXELS // (seen.height * seen.width)
-    # A network on the CPU has no core to spare for decoding beside it: there the two take turns.
+    size = batch_size or loaded.batch_size
+    n_chunk = max(_n_chunk(loaded.preprocessing), size)
+    # On the CPU decoding would compete with the network for cores, so they take turns.
     ahead = 0 if loaded.is_on_cpu else 2
     parts: list[NDArray[np.float32]] = []
     errors: list[ImageDecodeError] = []
     pictures: list[bytes] = []
-    first = 0
+    start = 0
     bar = progress_bar(len(items), "image", show=progress, desc="embedding", delay=BAR_AFTER, leave=False)
     with evaluating(loaded.network), keeping_memory(), bar:
-        for chunk in prepared_chunks(items, seen, max(n_chunk, size), default_jobs(n_jobs), ahead, thumbnails):
+        for chunk in prepared_chunks(items, loaded.preprocessing, n_chunk, default_jobs(n_jobs), ahead, thumbnails):
             failed = [error for _, _, error in chunk if error is not None]
-            if failed and stop:
+            if failed and on_error == "raise":
                 raise failed[0]
-            drawn, done = [picture or b"" for _, picture, _ in chunk] if thumbnails else [], []
-            for start in range(0, len(chunk), size):
-                done.append(loaded.embed([pixels for pixels, _, _ in chunk[start : start + size]]))
+            drawn, done = [picture for _, picture, _ in chunk] if thumbnails else [], []
+            for i in range(0, len(chunk), size):
+                done.append(loaded.embed([pixels for pixels, _, _ in chunk[i : i + size]]))
                 bar.update(len(done[-1]))
             if keep is not None:
-                keep(first, Embedded(np.concatenate(done), failed, drawn))
+                keep(start, Embedded(np.concatenate(done), failed, drawn))
             parts += done
             errors += failed
             pictures += drawn
-            first += len(chunk)
+            start += len(chunk)
         if not parts:
             parts.append(loaded.embed([None])[:0])
     return Embedded(np.concatenate(parts), errors, pictures)
 
 
 def draw_items(loaded: Loaded, items: Sequence[Any], n_jobs: int | None = None) -> list[bytes]:
-    """Return a small picture of each image, as `embed_items` does, without embedding; empty for one that fails."""
-    seen, jobs = loaded.preprocessing, default_jobs(n_jobs)
-    size = max(1, CHUNK_PIXELS // (seen.height * seen.width))
-    return [picture or b"" for chunk in prepared_chunks(items, seen, size, jobs, 0, True) for _, picture, _ in chunk]
+    """Return the thumbnails that `embed_items` would make, without embedding; empty bytes for unreadable images."""
+    seen = loaded.preprocessing
+    chunks = prepared_chunks(items, seen, _n_chunk(seen), default_jobs(n_jobs), 0, True)
+    return [picture for chunk in chunks for _, picture, _ in chunk]
 
 
-#: Longer side of a thumbnail in pixels.
-THUMBNAIL = 96
-#: Pixels that are prepared at a time, enough to keep every thread busy, and images that a thread takes at once.
-CHUNK_PIXELS, BLOCK = 96 * 224 * 224, 4
-
-Prepared = tuple[NDArray[np.uint8] | None, bytes | None, ImageDecodeError | None]
+def _n_chunk(preprocessing: Preprocessing) -> int:
+    return max(CHUNK_PIXELS // (preprocessing.height * preprocessing.width), 1)
 
 
 def default_jobs(n_jobs: int | None) -> int:
-    """Return how many threads decode: as many as asked for, by default two a core, at most 16."""
+    """Return the number of decoding threads: `n_jobs`, or two per core but at most 16."""
     return n_jobs or min(16, 2 * (os.cpu_count() or 1))
 
 
 def prepared_chunks(
     items: Sequence[Any], preprocessing: Preprocessing, size: int, n_jobs: int, ahead: int, thumbnails: bool
 ) -> Iterator[list[Prepared]]:
-    """Yield `size` images at a time, (pixels, thumbnail, error), from `n_jobs` threads, `ahead` chunks early."""
+    """Yield chunks of `size` (pixels, thumbnail, error), prepared on `n_jobs` threads, `ahead` chunks in advance."""
 
     def prepare(i: int) -> Prepared:
         try:
-            pixels = preprocessing(items[i])
+            with at_index(i):
+                pixels = preprocessing(items[i])
         except ImageDecodeError as error:
-            return None, None, ImageDecodeError(error.source, error.reason, i)
+            return None, b"", error
         except TypeError as error:
             raise TypeError(f"image {i}: {error}") from None
-        return pixels, make_thumbnail(pixels) if thumbnails else None, None
+        return pixels, make_thumbnail(pixels) if thumbnails else b"", None
 
     def prepare_block(rows: range) -> list[Prepared]:
         return [prepare(i) for i in rows]
@@ -171,7 +175,7 @@ def prepared_chunks(
 
 
 def make_thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """Return a small picture of an image's pixels: PNG where they are small already, else JPEG."""
+    """Return a thumbnail of an image's pixels: PNG for small images, else JPEG."""
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     if max(image.size) <= THUMBNAIL:
         image.save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""A limit on what is allocated while something is built as a file says."""
+"""A limit on the memory that is allocated while a network or learner from a file is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Bytes that building may take beside those of the weights: masks, tables of positions, what initialisation needs.
+#: Bytes allowed in addition to the weights, for masks, position tables and initialisation.
 ALLOWANCE = 256 * 2**20
 
 
@@ -21,27 +21,27 @@ class _Counting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if args and isinstance(args[0], (list, tuple)) and all(isinstance(n, int) for n in args[0]):
-            self._refuse_beyond(math.prod(args[0]))  # torch.empty and its like: before the memory is asked for
+            self._check(math.prod(args[0]))  # torch.empty and the like: check before allocating
         made = func(*args, **(kwargs or {}))
-        # New tensors alone: a view or a change in place takes no memory.
+        # Views and in-place operations allocate nothing.
         if isinstance(made, Tensor) and not func.is_view and not func._schema.is_mutable:
             self.left -= made.numel() * made.element_size()
-            self._refuse_beyond(0)
+            self._check(0)
         return made
 
-    def _refuse_beyond(self, n_bytes: int) -> None:
+    def _check(self, n_bytes: int) -> None:
         if n_bytes > self.left:
             raise ValueError("it is far larger than its weights")
 
 
 @contextmanager
 def within_budget(n_bytes: int) -> Iterator[None]:
-    """Stop what allocates far more than `n_bytes`, in all: a network or learner larger than the weights in its file.
+    """Raise as soon as far more than `n_bytes` are allocated in total: the weights in the file are of another size.
 
     Raises
     ------
     ValueError
-        As soon as it does.
+        When the budget is exceeded.
 
     Examples
     --------

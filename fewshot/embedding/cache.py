@@ -1,4 +1,4 @@
-"""Embeddings kept on disk by the content of their images, so that no image is embedded twice."""
+"""Cache embeddings on disk by image content, so that no image is embedded twice."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.utils.containers import to_numpy
 from fewshot.utils.warning import warn
 
-#: Part of every file's name: raised when the same image would be embedded otherwise.
+#: Part of the file name; bump when the embedding of an image changes.
 VERSION = 3
-#: Keys that one question to the database may name, and seconds that one process waits for another to write.
+#: Keys per query, and seconds to wait for another process that is writing.
 _CHUNK, _PATIENCE = 500, 60.0
 Row = tuple[NDArray[np.float32], bytes]
 
 
 class EmbeddingCache:
-    """Embeddings and small pictures in one SQLite file for each network; any number of processes may share it.
+    """Embeddings and thumbnails in one SQLite file per network, which any number of processes may share.
 
     Parameters
     ----------
     folder : path
-        Made if needed.
+        Created if needed.
     fingerprint : str
-        Of network and preprocessing, see `Embedder`.
+        SHA-256 of network and preprocessing; see `Embedder`.
     """
 
     def __init__(self, folder: str | Path, fingerprint: str) -> None:
         self.path = Path(folder) / f"embeddings-{VERSION}-{fingerprint[:32]}.sqlite"
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Row]:
-        """Return embedding and picture (empty if none was made) of each key that is there and whole."""
+        """Return the embedding and thumbnail (empty if none was made) of each key with an intact entry."""
         wanted = list(dict.fromkeys(keys))
         parts = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
         rows = self._try("read", lambda base: [row for part in parts for row in _select(base, part)]) or []
-        # Where a bit has flipped the image is embedded again; the type of a value is in such a bit as well.
+        # An image whose entry is damaged is embedded again; a flipped bit can also change the type of a value.
         return {
             key: (np.frombuffer(vector, np.float32), picture)
             for key, vector, picture, checksum in rows
@@ -57,18 +57,18 @@ class EmbeddingCache:
         }
 
     def put(self, rows: dict[bytes, Row]) -> None:
-        """Keep embeddings, all of them or none; those that are there are replaced."""
+        """Store embeddings in one transaction, replacing existing ones."""
         values = [(key, vector.tobytes(), picture) for key, (vector, picture) in rows.items()]
         if values:
             insert = "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?)"
             self._try("written", lambda base: base.executemany(insert, [(*row, _checksum(*row)) for row in values]))
 
     def _try(self, what: str, use: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Use the database; where it cannot be used, say so and go on without: a cache holds nothing of value."""
+        """Use the database; if that fails, warn and continue, since a cache holds nothing of value."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as base, base:  # the second commits
-                base.text_factory = bytes  # what a flipped bit has made text may not be UTF-8
+            with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as base, base:  # the second one commits
+                base.text_factory = bytes  # damaged text may not be UTF-8
                 base.execute("PRAGMA journal_mode=WAL")
                 base.execute("PRAGMA synchronous=NORMAL")
                 base.execute(
@@ -76,8 +76,8 @@ class EmbeddingCache:
                     "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, picture BLOB NOT NULL, checksum BLOB NOT NULL)"
                 )
                 return use(base)
-        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last of an error about a damaged name
-            warn(f"the cache {self.path} cannot be {what} ({error}); going on without, delete it to begin a new one")
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # sqlite3 may fail to decode a damaged name
+            warn(f"the cache {self.path} cannot be {what} ({error}); continuing without it; delete it to start afresh")
             return None
 
 
@@ -86,7 +86,7 @@ def _select(base: sqlite3.Connection, keys: Sequence[bytes]) -> Iterable[tuple[b
     return base.execute(f"SELECT key, vector, picture, checksum FROM embeddings WHERE key IN ({marks})", keys)
 
 
-#: Embeds images, and gives each chunk away as soon as it is there; draws images without embedding them.
+#: ``embed(items, keep)`` calls ``keep(start, embedded)`` for each chunk; ``draw(items)`` makes thumbnails only.
 Embed = Callable[[Sequence[Any], Callable[[int, Embedded], object]], Embedded]
 Draw = Callable[[Sequence[Any]], list[bytes]]
 
@@ -94,35 +94,33 @@ Draw = Callable[[Sequence[Any]], list[bytes]]
 def embed_through(
     cache: EmbeddingCache, items: Sequence[Any], embed: Embed, draw: Draw | None, n_jobs: int | None
 ) -> Embedded:
-    """Return what `embed` would, which is asked only for images whose embedding is not in the cache, each once.
+    """Return the result of ``embed(items)``, but call it only for images that are not in the cache, once each.
 
-    Each chunk is kept as soon as it is embedded: whoever interrupts this, or is interrupted, loses one chunk at most.
+    Each chunk is stored as soon as it is embedded, so an interruption loses at most one chunk.
 
     Parameters
     ----------
     cache : EmbeddingCache
-        Where embeddings are looked up and kept.
+        The cache.
     items : sequence of n images
-        As `as_items` returns them.
+        As returned by `as_items`.
     embed : callable
-        ``embed(items, keep)`` calls ``keep(first, embedded)`` for each chunk.
+        ``embed(items, keep)`` calls ``keep(start, embedded)`` for each chunk.
     draw : callable or None
-        ``draw(items)`` makes the small pictures of images whose embeddings were kept without one; None if no pictures
-        are wanted.
+        ``draw(items)`` makes thumbnails of images that were cached without one; None if none are wanted.
     n_jobs : int or None
-        Threads that read files.
+        Threads for reading files.
     """
     with ThreadPoolExecutor(default_jobs(n_jobs)) as pool:
         keys = list(pool.map(content_key, items))
     rows = cache.get(key for key in keys if key is not None)
-    first: dict[Any, int] = {}  # the place of each image that is to be embedded, by its key
+    first: dict[Any, int] = {}  # row of each image to embed, by its key
     for i, key in enumerate(keys):
         if key is None or key not in rows:
             first.setdefault(i if key is None else key, i)
     names, reasons = list(first), {}
 
     def keep(start: int, part: Embedded) -> None:
-        """Put a chunk into the cache."""
         own = names[start : start + len(part.embeddings)]
         unread = {names[error.index or 0]: error for error in part.errors}
         reasons.update(unread)
@@ -132,7 +130,7 @@ def embed_through(
     fresh = embed([items[i] for i in first.values()], keep)
     made = dict(zip(first, zip(fresh.embeddings, fresh.thumbnails or [b""] * len(first), strict=True), strict=True))
     if draw is not None:
-        rows |= _drawn(cache, rows, dict(zip(keys, items, strict=True)), draw)
+        rows |= _draw_missing(cache, rows, dict(zip(keys, items, strict=True)), draw)
     embeddings = np.empty((len(items), fresh.embeddings.shape[1]), np.float32)
     errors, shown = [], []
     for i, key in enumerate(keys):
@@ -144,10 +142,10 @@ def embed_through(
     return Embedded(embeddings, errors, [] if draw is None else shown)
 
 
-def _drawn(
+def _draw_missing(
     cache: EmbeddingCache, rows: dict[bytes, Row], item_of: dict[bytes | None, Any], draw: Draw
 ) -> dict[bytes, Row]:
-    """Return rows with the pictures that they were kept without."""
+    """Return the cached rows without a thumbnail, with one."""
     bare = [key for key, (_, picture) in rows.items() if not picture]
     pictures = draw([item_of[key] for key in bare]) if bare else []
     drawn = {key: (rows[key][0], picture) for key, picture in zip(bare, pictures, strict=True)}
@@ -156,7 +154,7 @@ def _drawn(
 
 
 def content_key(item: Any) -> bytes | None:
-    """Return the SHA-256 of what an image holds, whatever it is called; None where that cannot be read.
+    """Return the SHA-256 of an image's content, whatever its name; None if it cannot be read.
 
     Examples
     --------
@@ -176,12 +174,12 @@ def content_key(item: Any) -> bytes | None:
                 return hashlib.file_digest(file, "sha256").digest()
         if isinstance(item, (bytes, bytearray, memoryview)):
             return hashlib.sha256(item).digest()
-        tensor = "tensor" if hasattr(item, "detach") else "array"  # channels come first in one, last in the other
+        tensor = "tensor" if hasattr(item, "detach") else "array"  # channels first or last
         array = np.asarray(to_numpy(item))
         found.update(f"{tensor} {array.dtype} {array.shape}\n".encode() + array.tobytes())
     except MemoryError as error:
         raise OutOfMemoryError(describe(item)) from error
-    except Exception:  # of Pillow's formats and of the caller's files: whoever decodes it says what is wrong
+    except Exception:  # Pillow's formats and the caller's files may raise anything; decoding reports what is wrong
         return None
     return None if array.dtype.kind not in "biuf" else found.digest()
 
@@ -195,9 +193,9 @@ def _key_of_pil(image: Image.Image) -> bytes:
             found.update(file_content(image))
             return found.digest()
         decode_pixels(image)
-        told = image.mode, image.size, image.info.get("transparency"), image.getexif().get(ORIENTATION)
+        described = image.mode, image.size, image.info.get("transparency"), image.getexif().get(ORIENTATION)
         palette = image.palette.tobytes() if image.palette is not None else b""
-        found.update(f"PIL {told!r}\n".encode() + palette + image.tobytes())
+        found.update(f"PIL {described!r}\n".encode() + palette + image.tobytes())
     return found.digest()
 
 

@@ -1,9 +1,10 @@
-"""A meta-trained network on disk: one safetensors file that says how to build what it holds."""
+"""Checkpoints: the weights of a backbone and its learner, and how to build both, in one safetensors file."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,50 +24,77 @@ from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_metadata, read_tensors, write_tensors
 from fewshot.utils.isolation import isolated
 
-#: Raised when files of the older kind must be read in another way.
+#: Bump when the format changes.
 FORMAT = 1
 _KEY = "fewshot"
+#: Limits of a learner's arguments and weights in a file, and lower limits of numbers of rounds and of prototypes.
+MOST_WHOLE, MOST_NUMBER, MOST_WEIGHT = 1 << 31, 1e12, 1e18
+MOST_ROUNDS = {"n_iterations": 10_000, "n_steps": 1_000, "n_prototypes": 10_000}
 
 
-def describe_training(
+def save_weights(
+    path: str | Path,
     backbone: nn.Module,
-    learner: Mapping[str, Any],
-    preprocessing: Preprocessing | None = None,
+    learner: Learner,
+    weights: Mapping[str, Tensor] | None = None,
     training: Mapping[str, Any] | None = None,
-) -> dict[str, str]:
-    """Return the metadata of a checkpoint: how to build backbone and learner, and how images are prepared.
+) -> None:
+    """Write a checkpoint atomically.
 
     Parameters
     ----------
+    path : path
+        The file.
     backbone : nn.Module
-        The network; one that `create_backbone` has not made can be saved, but not built from the file alone.
-    learner : mapping
-        Its registered ``name`` and its ``params``.
-    preprocessing : Preprocessing, optional
-        By default that of the network's own configuration.
+        A network from `create_backbone`. Any other can be saved, but the file alone cannot rebuild it.
+    learner : Learner
+        The learner.
+    weights : mapping of str to Tensor, optional
+        Weights as `state` returns them; by default the present ones.
     training : mapping, optional
-        ``classes`` that it was trained on or chosen by, and whether it began from weights that it had: ``began``.
+        See `Checkpoint`.
     """
+    with replacing(path) as partial:
+        write_weights(partial, backbone, learner, weights=weights, training=training)
+        sync(partial)
+
+
+def write_weights(
+    path: str | Path,
+    backbone: nn.Module,
+    learner: Learner,
+    preprocessing: Preprocessing | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint in place; the preprocessing is by default that of the network's configuration."""
     preprocessing = preprocessing or Preprocessing.of(getattr(backbone, "pretrained_cfg", None) or {})
     described = {
         "format": FORMAT,
         "version": __version__,
         "backbone": spec_of(backbone),
         "preprocessing": preprocessing.to_dict(),
-        "learner": dict(learner),
+        "learner": describe_learner(learner),
         "training": dict(training or {}),
     }
-    return {_KEY: json.dumps(described)}
+    write_tensors(path, savable(weights or state(backbone, learner)), {_KEY: json.dumps(described)})
+
+
+def savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of tensors on the CPU, since safetensors does not accept tensors that share memory."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of meta-trained weights says of itself.
+    """The content of a checkpoint.
 
     Attributes
     ----------
     path : Path
         The file.
+    stamp : tuple of int or None
+        Size and modification time of the file when it was opened.
     backbone : dict
         ``name`` and ``kwargs`` for `create_backbone`.
     preprocessing : Preprocessing
@@ -74,13 +102,14 @@ class Checkpoint:
     learner : dict
         Registered ``name`` and ``params``.
     training : dict
-        What it was trained on, where that is known: ``classes``, and ``began``, how its weights began: "random" or
-        "given".
+        As far as it is known, ``classes`` and hashes of ``images`` used in training or validation, and ``began``, the
+        initial weights: "random" or "given".
     tensors : dict of str to Tensor
-        The weights of both, as they were when the file was opened.
+        The weights of backbone and learner.
     """
 
     path: Path
+    stamp: tuple[int, int] | None
     backbone: dict[str, Any]
     preprocessing: Preprocessing
     learner: dict[str, Any]
@@ -89,64 +118,67 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
-        """Read a checkpoint, and check its digest.
+        """Read a checkpoint and verify its digest.
 
-        Nothing in the file is executed, and building what it describes fetches, reads and writes nothing else. The
-        digest is for damage: it is no signature. Files of versions that wrote no digest are not checked.
+        Nothing in the file is executed, and building what it describes accesses neither other files nor the network.
+        The digest detects damage; it is not a signature. Files of old versions have no digest.
 
         Raises
         ------
         ValueError
-            If there is no such file, or it is damaged, of a newer version, or holds only weights.
+            If the file does not exist, is damaged, was written by a newer version, or holds only weights.
         """
         path = Path(path)
-        tensors, metadata = _content(path)
+        if not path.is_file():
+            raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a file of weights")
+        stamp = stamp_of(path)
+        tensors, metadata = read_tensors(path)
         if _KEY not in metadata:
             raise ValueError(
-                f"{path} holds weights but not the network they belong to; name it: backbone=..., weights={str(path)!r}"
+                f"{path} holds weights but does not name their network; name it: backbone=..., weights={str(path)!r}"
             )
         try:
+            if unknown := set(metadata) - {_KEY, "format"}:
+                raise ValueError(f"unknown key {min(unknown)!r:.40}")
             described = parse_json(metadata[_KEY])
             if is_newer := described["format"] > FORMAT:
                 version = f"{described['version']!s:.40}"
             else:
                 preprocessing = Preprocessing.from_dict(described["preprocessing"])
                 backbone, learner = described["backbone"], described["learner"]
-                training = _checked_training(described.get("training", {}))  # older files do not say
+                training = _checked_training(described.get("training", {}))  # missing in old files
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: what it says of itself cannot be read ({error!r:.200})") from error
+            raise ValueError(f"{path} is damaged: its description cannot be read ({error!r:.200})") from error
         if is_newer:
-            raise ValueError(
-                f"{path} was written by fewshot {version}, which is newer than this {__version__}; upgrade"
-            )
+            raise ValueError(f"{path} was written by fewshot {version}, which is newer than {__version__}; upgrade")
         if backbone is None:
             raise ValueError(
-                f"{path} was trained with a network made by hand, which its file cannot rebuild; build the network, "
+                f"{path} was trained with a network that create_backbone did not build; build the network, call "
                 "load_weights(path, network), and pass it as the backbone"
             )
-        return cls(path, backbone, preprocessing, learner, training, tensors)
+        return cls(path, stamp, backbone, preprocessing, learner, training, tensors)
 
     @classmethod
     def is_one(cls, path: str | Path) -> bool:
-        """Whether a file is a checkpoint, and not bare weights."""
+        """Whether a file is a checkpoint rather than bare weights."""
         return Path(path).suffix == ".safetensors" and _KEY in read_metadata(path)
 
     @isolated(gradients=True)
     def network(self) -> nn.Module:
-        """Build the backbone with its trained weights, in evaluation mode, from a timm name and plain arguments alone.
+        """Build the backbone with its trained weights, in evaluation mode.
 
         Raises
         ------
         UnknownNameError
-            If there is no such backbone here.
+            If timm has no such network.
         ValueError
-            If the weights are not those of the network that it names, or that has an argument that a file may not give.
+            If the weights do not fit the network, or it has an argument that a file may not give.
         """
         weights = self.part("backbone.")
         try:
-            # Embeddings that are NaN stand for images that cannot be read, and may be left out without an error.
+            # NaN embeddings would pass for unreadable images, which may be skipped silently.
             if unfit := [name for name, value in weights.items() if value.isnan().any()]:
-                raise ValueError(f"its weight {unfit[0]!r:.60} is not a number")
+                raise ValueError(f"its weight {unfit[0]!r:.60} is NaN")
             network = rebuild_backbone(self.backbone, bytes_of(weights))
             network.load_state_dict(weights)
         except UnknownNameError:
@@ -160,77 +192,42 @@ class Checkpoint:
         return network
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the weights whose names begin with ``backbone.`` or ``learner.``, without that beginning."""
+        """Return the weights whose names start with ``backbone.`` or ``learner.``, without the prefix."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
+def stamp_of(path: str | Path) -> tuple[int, int] | None:
+    """Return size and modification time of a file; None if it does not exist."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:
-    """Return the bytes that tensors take."""
+    """Return the size of tensors in bytes."""
     return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
-def _checked_training(said: Any) -> dict[str, Any]:
-    """Return what a file says of its training, where it is of the types that are written."""
-    training = dict(said)
+def _checked_training(described: Any) -> dict[str, Any]:
+    training = dict(described)
     for name in ("classes", "images"):
         values = training.get(name, [])
         if not isinstance(values, list) or not all(isinstance(v, str) or is_whole(v, -(2**63)) for v in values):
-            raise ValueError(f"{name} must be a list of texts and numbers")
+            raise ValueError(f"{name} must be a list of strings and integers")
     if not isinstance(training.get("began", ""), str):
-        raise ValueError("began must be a text")
+        raise ValueError("began must be a string")
     return training
 
 
-def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a file of weights")
-    tensors, metadata = read_tensors(path)
-    if unknown := set(metadata) - {_KEY, "format"} if _KEY in metadata else set():
-        raise ValueError(f"{path} is damaged: it says {min(unknown)!r:.40} of itself, which no checkpoint does")
-    return tensors, metadata
-
-
-#: The largest numbers that a file may give to a learner; of what is done or made so often, fewer.
-MOST_WHOLE, MOST_NUMBER, MOST_WEIGHT = 1 << 31, 1e12, 1e18
-MOST_ROUNDS = {"n_iterations": 10_000, "n_steps": 1_000, "n_prototypes": 10_000}
-
-
-def save_weights(
-    path: str | Path,
-    backbone: nn.Module,
-    learner: Learner,
-    weights: Mapping[str, Tensor] | None = None,
-    training: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a checkpoint, whole or not at all: the weights of backbone and learner, and how to build both.
-
-    `weights`, by default those that both have now, are as `state` returns them; `training` says what they come from,
-    see `Checkpoint`.
-    """
-    metadata = describe_training(backbone, describe_learner(learner), training=training)
-    with replacing(path) as partial:
-        write_tensors(partial, plain(state(backbone, learner) if weights is None else weights), metadata)
-        sync(partial)
-
-
-def write_weights(path: str | Path, backbone: nn.Module, learner: Learner, preprocessing: Preprocessing) -> None:
-    """Write a checkpoint whose images are prepared by `preprocessing`; `path` may hold a part of it for a while."""
-    metadata = describe_training(backbone, describe_learner(learner), preprocessing)
-    write_tensors(path, plain(state(backbone, learner)), metadata)
-
-
-def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as safetensors takes them: on the CPU, whole, none of them sharing memory as tied weights do."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-
-
 def describe_learner(learner: Learner) -> dict[str, Any]:
-    """Return the registered name and the arguments of a learner, as JSON can hold them.
+    """Return the registered name and the arguments of a learner, ready for JSON.
 
     Raises
     ------
     TypeError
-        If it cannot be built from them, see `Learner.arguments`, or one is nothing that a file may give to a learner.
+        If the learner cannot be built from its arguments (see `Learner.arguments`), or a file may not hold one of them.
     """
     params = learner.arguments()
     if fault := _fault_of_params(type(learner), params):
@@ -240,17 +237,17 @@ def describe_learner(learner: Learner) -> dict[str, Any]:
 
 @isolated(gradients=True)
 def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learner:
-    """Return the learner that `describe_learner` described, with `weights` and in evaluation mode.
+    """Build the learner that `describe_learner` described, in evaluation mode.
 
-    Anyone may have written the description, so it only gives a registered name, and plain arguments of the types that
-    its constructor takes.
+    The description is not trusted: it can only give a registered name, and plain arguments of the types that the
+    constructor declares.
 
     Raises
     ------
     UnknownNameError
-        If no learner is registered by that name here.
+        If no learner is registered by that name.
     ValueError
-        If its arguments or its weights are not those of that learner.
+        If the arguments or weights do not fit the learner.
     """
     try:
         if set(described) != {"name", "params"}:
@@ -266,14 +263,14 @@ def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         learner.load_state_dict(dict(weights))
     except UnknownNameError:
         raise
-    except Exception as error:  # also of the constructor of a plug-in
+    except Exception as error:  # the constructor of a plug-in may raise anything
         reason = " ".join(str(error).split())
         raise ValueError(f"the learner {described!r:.200} cannot be built as it was saved ({reason:.200})") from error
     return learner.eval()
 
 
 def _fault_of_params(kind: type[Learner], params: Any) -> str | None:
-    """Return which argument a file may not give to a learner; None where all are plain, and of the types it takes."""
+    """Return which argument a file may not give to a learner; None if all are plain and of the declared types."""
     if not isinstance(params, Mapping):
         return f"its arguments are {params!r:.60}"
     expected = inspect.signature(kind).parameters
@@ -289,7 +286,7 @@ def _fault_of_params(kind: type[Learner], params: Any) -> str | None:
     return None
 
 
-#: Plain values by the annotation of the argument that takes them.
+#: Checks of plain values, by the annotation of the argument.
 _PLAIN: dict[str, Any] = {
     "None": lambda value: value is None,
     "bool": lambda value: isinstance(value, bool),
@@ -303,9 +300,10 @@ _PLAIN: dict[str, Any] = {
 
 
 def load_learner(path: str | Path) -> Learner:
-    """Return the learner of a checkpoint that `MetaTrainer` wrote, as it was trained.
+    """Return the trained learner of a checkpoint that `MetaTrainer` wrote.
 
-    Of a stranger's file it takes a registered name, plain arguments and finite weights; nothing in it is executed.
+    The file need not be trusted: only a registered name, plain arguments and finite weights are read from it, and
+    nothing in it is executed.
 
     Parameters
     ----------
@@ -315,9 +313,9 @@ def load_learner(path: str | Path) -> Learner:
     Raises
     ------
     ValueError
-        If the file is no checkpoint, is damaged, or gives the learner anything but plain arguments.
+        If the file is not a checkpoint, is damaged, or gives the learner anything but plain arguments.
     UnknownNameError
-        If its learner is not registered here.
+        If the learner is not registered.
 
     Examples
     --------
@@ -333,29 +331,29 @@ def load_learner(path: str | Path) -> Learner:
 
 
 def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None = None) -> None:
-    """Load weights that `save_weights` wrote into a backbone of the same kind, and into a learner if given.
+    """Load the weights of a checkpoint into a backbone of the same architecture, and into a learner if given.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or the names or shapes of its weights do not fit; nothing is changed then.
+        If the file is damaged, or names or shapes of weights do not fit; then nothing is changed.
     """
     loaded, _ = read_tensors(path)
     parts = [("backbone.", backbone)] + ([("learner.", learner)] if learner is not None else [])
     expected = {prefix + name: tuple(value.shape) for prefix, m in parts for name, value in m.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in loaded.items() if learner is not None or k.startswith("backbone.")}
-    # All of it is compared before any of it is copied: a refused file leaves the network as it was.
+    # Compare everything before copying anything, so that a refused file leaves the network unchanged.
     if different := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
         name = different[0]
         raise ValueError(
-            f"{path} holds weights of another network or learner: {name} is {found.get(name, 'missing')} there and "
-            f"{expected.get(name, 'missing')} here"
+            f"{path} holds weights of another network or learner: {name} is {found.get(name, 'missing')} in the file, "
+            f"expected {expected.get(name, 'no such weight')}"
         )
     load_state(loaded, backbone, learner)
 
 
 def state(backbone: nn.Module, learner: Learner) -> dict[str, Tensor]:
-    """Return the weights and buffers of both, their names prefixed with ``backbone.`` and ``learner.``."""
+    """Return the weights and buffers of both, with the prefixes ``backbone.`` and ``learner.``."""
     return {
         f"{part}.{name}": value
         for part, module in (("backbone", backbone), ("learner", learner))
@@ -364,8 +362,7 @@ def state(backbone: nn.Module, learner: Learner) -> dict[str, Tensor]:
 
 
 def load_state(state: dict[str, Tensor], backbone: nn.Module, learner: Learner | None) -> None:
-    """Put what `state` returned back into a backbone, and into a learner if given."""
-    for part, module in (("backbone", backbone), ("learner", learner)):
+    """Load the result of `state` into a backbone, and into a learner if given."""
+    for prefix, module in (("backbone.", backbone), ("learner.", learner)):
         if module is not None:
-            prefix = part + "."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

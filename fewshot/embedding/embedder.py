@@ -1,4 +1,4 @@
-"""The `Embedder`: images in, embeddings out, in scikit-learn's manner."""
+"""The `Embedder`: a scikit-learn transformer from images to embeddings."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from fewshot.data.opening import check_paths
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.batches import Embedded, draw_items, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
+from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.loaded import Loaded, choose_device, preprocessing_of
 from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
@@ -31,63 +32,64 @@ from fewshot.utils.unreadable import check_on_error
 
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
-#: Networks in place, by source and device: clones and copies of an embedder share one while any of them lives.
+#: Loaded networks by source and device. Clones and copies of an embedder share one while any of them is alive.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
-#: What clones share, and what scikit-learn would copy for them.
+#: Attributes that clones share, and those of scikit-learn that they copy.
 _SHARED, _COPIED = ("_loaded", "_loaded_as", "_expected"), ("_sklearn_output_config", "_metadata_request")
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Embed images of any kind with any timm backbone, each with its own preprocessing.
+    """Embed images of any kind with any timm backbone and its own preprocessing.
 
-    Nothing is loaded before the first image; what is loaded is shared by clones and never pickled: a copy in another
-    process loads the same weights again and refuses others. A network given as such is pickled with its weights.
+    The network is loaded when the first image is embedded. Clones share it. It is not pickled: a copy in another
+    process loads the weights again and raises if they differ. Only a network passed as `backbone` is pickled with its
+    weights.
 
     Parameters
     ----------
     backbone : str, path or nn.Module, default="tf_efficientnet_lite0"
         A timm name (or ``conv4``, ``resnet12``); a repository of the Hugging Face hub (``hf-hub:OWNER/NAME``) or a
-        folder in its layout (``local-dir:PATH``, whose weights come with it); a checkpoint that `MetaTrainer` wrote;
-        or a network. Text means a path if it ends in ``.safetensors`` or begins with ``./``, ``../``, ``~/`` or ``/``,
-        whatever files there are. A `Path` is always one.
+        folder in its layout (``local-dir:PATH``, which includes the weights); a checkpoint that `MetaTrainer` wrote;
+        or a network. A string is a path if it ends in ``.safetensors`` or starts with ``./``, ``../``, ``~/`` or ``/``,
+        whatever files exist.
     weights : path, {"offline", "random"} or None, default=None
-        A local file (safetensors, or a state dict of torch); the package of the extra `offline`, which is the default
-        for ``tf_efficientnet_lite0``, ``1`` and ``2``; or untrained.
+        A local file (safetensors, or a torch state dict); "offline" for the package of the extra `offline`, the default
+        of ``tf_efficientnet_lite0``, ``1`` and ``2``; or "random" for an untrained network.
     pretrained : bool, default=False
-        Whether timm fetches the weights from the hub, unless it did before.
+        Whether timm loads the weights from the hub, or from its local cache.
     img_size : int, optional
-        Side of the images that the network sees; its own by default.
+        Side of the network's input images; by default the network's own.
     device : str, default="auto"
-        ``auto`` takes a GPU if there is one; a network given as such stays where it is.
+        ``auto`` uses a GPU if there is one. A network passed as `backbone` stays on its device.
     batch_size : int, optional
-        Images that the network sees at a time; by default 4 of 224 x 224 pixels on a CPU, 64 elsewhere, and as many
-        more as they are smaller. The embedding of an image does not depend on it, up to float32 rounding.
+        Images per forward pass; by default 4 of 224 x 224 pixels on a CPU, 64 elsewhere, and proportionally more
+        smaller ones. Embeddings do not depend on it, up to float32 rounding.
     n_jobs : int, optional
-        Threads that decode; by default two a core, at most 16.
+        Decoding threads; by default two per core, at most 16.
     on_error : {"raise", "skip", "unknown"}, default="raise"
-        Whether an image that cannot be read raises an error, or (the other two) gives a row of NaN and a warning.
+        "raise" raises if an image cannot be read; the other two return a row of NaN, with a warning.
     cache : path, optional
-        A folder where embeddings are kept by the content of their images and the fingerprint, so that an image is
-        embedded once, also by other processes and under another name.
+        A folder of embeddings by image content and fingerprint, which several processes may share. An image is embedded
+        once, whatever its name.
     bits : int, optional
-        The range of numbers in 16-bit images, 0..2**bits - 1, where the files do not say it; see `fewshot.data.decode`.
-        By default it is guessed from each image alone, with a warning. It is part of the fingerprint and saved with
+        The range of 16-bit images, 0..2**bits - 1, if the files do not specify it; see `fewshot.data.decode`. The
+        default guesses it for each image separately, with a warning. It is part of the fingerprint and saved with
         classifiers.
     max_pixels : int, optional
-        Larger images are refused; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456, so that photographs of 200
-        megapixels pass.
+        Larger images are refused; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456, enough for photographs of 200
+        megapixels.
     progress : bool, default=True
-        Whether work of more than two seconds shows a progress bar on standard error.
+        Whether work that takes more than two seconds shows a progress bar on standard error.
 
     Attributes
     ----------
     fingerprint : str
-        SHA-256 of weights and preprocessing; embeddings of equal fingerprints can be compared.
+        SHA-256 of weights and preprocessing. Embeddings with equal fingerprints are comparable.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range or the weights are not said; at the first use, as scikit-learn does.
+        At first use, as in scikit-learn, if a parameter is out of range or the source of the weights is missing.
 
     Examples
     --------
@@ -138,8 +140,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Parameters
         ----------
         X : collection of n images
-            Paths, bytes, data URLs, open files, PIL images, arrays and tensors, in a list, an array or a Series; one
-            uint8 array (n, h, w) or (n, h, w, c); or `LabeledImages`.
+            A list, array or Series of paths, bytes, data URLs, open files, PIL images, arrays and tensors; one uint8
+            array (n, h, w) or (n, h, w, c); or `LabeledImages`.
 
         Returns
         -------
@@ -149,25 +151,25 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Raises
         ------
         ImageDecodeError
-            If an image cannot be read, unless `on_error` says otherwise. Paths are looked up before any is decoded.
+            If an image cannot be read and `on_error` is "raise". All paths are checked before any image is decoded.
         OutOfMemoryError, ReadError
-            If memory, open files or the disk fail, whatever `on_error` is: that says nothing of the image.
+            If memory, file handles or the disk fail, whatever `on_error` is, because the image may be good.
         TypeError
-            If X is one image, or nothing that holds images.
+            If X is a single image, or not a collection of images.
         """
         return self.embed(X).embeddings
 
     def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
-        """Return the embeddings of images, what could not be read, and if wanted small pictures of what was seen.
+        """Return the embeddings of images, the errors of unreadable ones, and thumbnails on request.
 
         Parameters
         ----------
         X : collection of n images
             As for `transform`.
         thumbnails : bool, default=False
-            Whether to make them.
+            Whether to make thumbnails of the network's input.
         on_error : {"raise", "skip", "unknown"}, optional
-            For this call alone, in place of the parameter; then there is no warning: look into ``errors``.
+            Overrides the parameter for this call. Then no warning is issued; check ``errors``.
 
         Raises
         ------
@@ -175,11 +177,15 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             As for `transform`.
         """
         self._check_parameters()
-        items, stop = as_items(X), check_on_error(on_error or self.on_error) == "raise"
-        if stop:
-            for error in check_paths(items):
-                raise _with_cure(error)
-        embedded = self._embed(items, thumbnails, stop)
+        items, action = as_items(X), check_on_error(on_error or self.on_error)
+        try:
+            if action == "raise":
+                for error in check_paths(items):
+                    raise error
+            embedded = self._embed(items, thumbnails, action)
+        except ImageDecodeError as error:
+            error.add_note('on_error="skip" continues without such images')
+            raise
         if on_error is None:
             embedded.warn()
         return embedded
@@ -190,9 +196,14 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Raises
         ------
         TypeError
-            If it is one image, or nothing that holds images.
+            If it is a single image, or not a collection of images.
         """
         return as_items(X)
+
+    def load(self, checkpoint: Checkpoint | None = None) -> Self:
+        """Load the network now; `checkpoint` is the backbone's checkpoint if it is already open."""
+        self._load(checkpoint)
+        return self
 
     @property
     def fingerprint(self) -> str:
@@ -206,7 +217,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     @property
     def network(self) -> nn.Module:
-        """The network, loaded if it was not yet; clones share it, so change a copy and pass that as a backbone."""
+        """The network, which is loaded if necessary. Clones share it: to change it, pass a changed copy as backbone."""
         return self._load().network
 
     @property
@@ -216,7 +227,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     @property
     def _n_features_out(self) -> int:
-        return self._embed([], False, True).embeddings.shape[1]
+        return self._embed([], False, "raise").embeddings.shape[1]
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -224,12 +235,12 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
-        # Paths, or images of three dimensions, stacked or in a list.
+        # Paths, or stacked or listed images of three dimensions.
         tags.input_tags = InputTags(one_d_array=True, two_d_array=False, three_d_array=True, string=True)
         return tags
 
     def __sklearn_clone__(self) -> Embedder:
-        # Parameters as they are: scikit-learn's own way would copy a network given as such.
+        # scikit-learn's clone would copy a network passed as backbone.
         clone = type(self)(**self.get_params(deep=False))
         clone.__dict__.update({k: v for k, v in self.__dict__.items() if k in _SHARED})
         clone.__dict__.update({k: deepcopy(v) for k, v in self.__dict__.items() if k in _COPIED})
@@ -258,7 +269,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 raise ValueError(f"{name} is {brief(repr(value))}; expected a whole number from 1, at most {most}")
         if isinstance(self.backbone, nn.Module):
             if self.weights is not None or self.pretrained:
-                raise ValueError("a network given as such has its weights; leave weights and pretrained out")
+                raise ValueError("a network passed as backbone already has weights; omit weights and pretrained")
         elif not isinstance(self.backbone, (str, os.PathLike)):
             raise TypeError(
                 f"backbone is {brief(repr(self.backbone))}; expected a timm name, the path of a checkpoint or a network"
@@ -266,33 +277,33 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         else:
             self._source().check()
 
-    def _load(self) -> Loaded:
+    def _load(self, checkpoint: Checkpoint | None = None) -> Loaded:
         self._check_parameters()
         if isinstance(self.backbone, nn.Module):
             seen = preprocessing_of(self.backbone, self.img_size)
             return Loaded(self.backbone, seen.changed(bits=self.bits, max_pixels=self.max_pixels))
         source, device = self._source(), choose_device(self.device)
-        # What is loaded stays until a parameter changes, even if somebody replaces the file meanwhile.
+        # The network stays until a parameter changes, even if the file is replaced.
         if self.__dict__.get("_loaded_as") != (source, device):
-            key = (source, device, source.stamps())
+            key = (source, device, source.stamps() if checkpoint is None else (checkpoint.stamp, None))
             loaded = _LOADED.get(key)
             if loaded is None:
-                with isolated(gradients=True):  # else nobody could train or change this network later
-                    network, preprocessing = source.load()
+                with isolated(gradients=True):  # inference tensors could never be trained
+                    network, preprocessing = source.load(checkpoint)
                     loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing, True)
-            self._refuse_others(source, loaded)
+            self._check_same(source, loaded)
             self._loaded, self._loaded_as = loaded, (source, device)
         return self._loaded
 
-    def _refuse_others(self, source: Source, loaded: Loaded) -> None:
+    def _check_same(self, source: Source, loaded: Loaded) -> None:
         saved_source, expected = self.__dict__.get("_expected", (None, ""))
         if saved_source == source and loaded.fingerprint != expected:
             raise ArtifactError(
-                f"the weights or preprocessing of {self.backbone!r} found here are not those that this embedder "
-                f"was saved with ({loaded.fingerprint[:12]}, expected {expected[:12]}); install the same"
+                f"the weights or preprocessing of {self.backbone!r} differ from those that this embedder was saved "
+                f"with ({loaded.fingerprint[:12]}, expected {expected[:12]}); install the same weights"
             )
 
-    def _embed(self, items: Any, thumbnails: bool, stop: bool) -> Embedded:
+    def _embed(self, items: Any, thumbnails: bool, on_error: str) -> Embedded:
         loaded = self._load()
 
         def embed(some: Any, keep: Callable[[int, Embedded], object] | None = None) -> Embedded:
@@ -301,7 +312,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 some,
                 batch_size=self.batch_size,
                 n_jobs=self.n_jobs,
-                stop=stop and self.cache is None,  # with one, what can be embedded is kept first
+                on_error=on_error if self.cache is None else "skip",  # embed and cache the readable images first
                 progress=self.progress,
                 thumbnails=thumbnails,
                 keep=keep,
@@ -311,18 +322,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return draw_items(loaded, some, self.n_jobs)
 
         if self.cache is None:
-            try:
-                return embed(items)
-            except ImageDecodeError as error:
-                raise _with_cure(error) from None
+            return embed(items)
         cache = EmbeddingCache(self.cache, loaded.cache_key)
         embedded = embed_through(cache, items, embed, draw if thumbnails else None, self.n_jobs)
-        if embedded.errors and stop:
-            raise _with_cure(embedded.errors[0])
+        if embedded.errors and on_error == "raise":
+            raise embedded.errors[0]
         return embedded
-
-
-def _with_cure(error: ImageDecodeError) -> ImageDecodeError:
-    """Note how to go on without an image that cannot be read."""
-    error.add_note('on_error="skip" goes on without such images')
-    return error

@@ -1,4 +1,4 @@
-"""From images to embeddings: a backbone in evaluation mode, one batch after another."""
+"""Embed arrays of images with a backbone in evaluation mode."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fewshot.utils.locks import new_lock
 
 
 def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
-    """Return uint8 images as the float tensor (n, c, h, w) that `backbone` was made for.
+    """Return uint8 images as the float tensor (n, c, h, w) that `backbone` expects, on its device.
 
-    Values are scaled to 0..1, then by the mean and deviation of the network's own configuration.
+    Values are scaled to 0..1, then normalised by the mean and standard deviation of the network's configuration.
 
     Parameters
     ----------
     images : uint8 array of shape (n, h, w) or (n, h, w, c)
-        Images.
+        Grey or colour images.
     backbone : nn.Module
-        A network; its device is used.
+        A network.
     """
     parameter = next(backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
-    # Flipped, mapped and read-only arrays are copied, a batch at a time; torch takes none of them as they are.
+    # torch does not accept flipped, memory-mapped or read-only arrays, so they are copied, one batch at a time.
     array = images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements=["C", "W"]))
     x = array.to(parameter.device)
     if x.dim() not in (3, 4):
@@ -41,20 +41,20 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
 
 
 def normalize_pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Scale uint8 images (n, c, h, w) to 0..1, then by mean and deviation, one a channel or one for all."""
+    """Scale uint8 images (n, c, h, w) to 0..1, then normalise by mean and deviation (one value, or one per channel)."""
     x = x.to(torch.float32)
     if any(mean) or any(s != 1 for s in std):
-        # A grey image for a network of colour statistics takes their average.
+        # Grey images use the average of colour statistics.
         means, stds = (
             x.new_tensor(v if len(v) == x.shape[1] else [sum(v) / len(v)] * x.shape[1]).view(1, -1, 1, 1)
             for v in (mean, std)
         )
-        return torch.addcmul(-means / stds, x, 1 / (255 * stds))  # one pass over the pixels instead of three
+        return torch.addcmul(-means / stds, x, 1 / (255 * stds))  # one pass over the pixels, not three
     return x.div_(255)
 
 
 def views(x: Tensor, shifts: int, mirror: bool) -> Iterator[Tensor]:
-    """Yield images (b, c, h, w) shifted by up to so many pixels along each axis, their edges repeated; mirrored too."""
+    """Yield images (b, c, h, w) shifted by up to `shifts` pixels along each axis, edges repeated, and mirrored."""
     height, width = x.shape[-2:]
     wide = nn.functional.pad(x, (shifts,) * 4, mode="replicate") if shifts else x
     for top, left in product(range(2 * shifts + 1), repeat=2):
@@ -64,15 +64,15 @@ def views(x: Tensor, shifts: int, mirror: bool) -> Iterator[Tensor]:
             yield view.flip(-1)
 
 
-class _Inside:
-    """Which parts of networks are in evaluation mode for the time of a block, and the mode to give back to them."""
+class _EvaluationModes:
+    """Modules that blocks have put into evaluation mode, and the mode to restore."""
 
     def __init__(self) -> None:
         self._lock = new_lock(self)
-        self._modes: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()  # blocks inside, mode before
+        self._modes: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()  # number of blocks, mode before
 
     def enter(self, module: nn.Module) -> list[nn.Module]:
-        """Put a module into evaluation mode; return the parts to `leave`."""
+        """Put a module into evaluation mode and return its submodules."""
         with self._lock:
             parts = list(module.modules())
             for part in parts:
@@ -82,7 +82,7 @@ class _Inside:
             return parts
 
     def leave(self, parts: Sequence[nn.Module]) -> None:
-        """Give parts their mode back, unless other threads are still inside."""
+        """Restore the mode of submodules, unless other threads are still inside."""
         with self._lock:
             for part in parts:
                 entry = self._modes[part]
@@ -93,20 +93,20 @@ class _Inside:
                         part.training = bool(entry[1])
 
 
-_inside = _Inside()
+_modes = _EvaluationModes()
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode inside the block; every part of it then gets back the mode it had.
+    """Put a module into evaluation mode inside the block, then restore the mode of each submodule.
 
-    Threads may be inside together: the last one to leave gives the mode back.
+    Several threads may be inside; the last one to leave restores the mode.
     """
-    parts = _inside.enter(module)
+    parts = _modes.enter(module)
     try:
         yield
     finally:
-        _inside.leave(parts)
+        _modes.leave(parts)
 
 
 @isolated(gradients=False)
@@ -118,21 +118,21 @@ def embed(
     shifts: int = 0,
     mirror: bool = False,
 ) -> NDArray[np.float32]:
-    """Embed images with a backbone in evaluation mode; the mode it was in is restored.
+    """Embed images with a backbone in evaluation mode, then restore its mode.
 
     Parameters
     ----------
     backbone : nn.Module
-        A network that maps (n, c, h, w) to (n, d), see `create_backbone`.
+        A network that maps (n, c, h, w) to (n, d); see `create_backbone`.
     images : uint8 array of shape (n, h, w) or (n, h, w, c)
-        Images, grey or with channels last.
+        Grey images, or colour images with channels last.
     batch_size : int, default=256
-        Images at a time.
+        Images per forward pass.
     shifts : int, default=0
-        The embedding is the mean over the image shifted by up to so many pixels along each axis, its edge repeated:
-        ``(2 * shifts + 1) ** 2`` passes for an embedding that depends less on where in the image a thing is.
+        Average the embeddings of the image shifted by up to this many pixels along each axis, edges repeated. This
+        takes ``(2 * shifts + 1) ** 2`` passes and makes the embedding less sensitive to the position of the object.
     mirror : bool, default=False
-        Whether the mean is taken over the mirror images too, which doubles the passes.
+        Whether to average over mirror images too, which doubles the passes.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def embed(
     TypeError
         If the images are not a uint8 array.
     ValueError
-        If their shape, the batch size or the shifts are none of these.
+        If the shape, `batch_size` or `shifts` is out of range.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A custom embedder: whatever turns a list of things into vectors, for text, sound or other images."""
+"""Custom embedders: any object or function that maps a list of items to vectors, for text, sound or images."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from fewshot.utils.unreadable import check_on_error
 
 
 class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Let anything embed that has ``encode`` or ``transform``, or is called with a list.
+    """Embed items with any object that has ``encode`` or ``transform``, or with a function of a list.
 
-    Classifiers, `annotate` and `retrieve` then work on what it takes: sentences, recordings, images of other kinds. Of
-    an array, each row is one item, and the array goes to the backbone as it is.
+    Classifiers, `annotate` and `retrieve` then accept its input: sentences, recordings, other kinds of images. Each row
+    of an array is one item, and arrays are passed to the backbone unchanged.
 
     Parameters
     ----------
     backbone : object
-        ``backbone.encode(items)``, ``backbone.transform(items)`` or ``backbone(items)`` gives vectors (n, d).
+        ``backbone.encode(items)``, ``backbone.transform(items)`` or ``backbone(items)`` returns vectors (n, d).
     name : str
-        What stands for it and its weights: vectors of embedders of one name are taken for comparable. Name the version.
+        Identifies the backbone and its weights; vectors of embedders with equal names are considered comparable.
+        Include a version.
     on_error : {"raise", "skip", "unknown"}, default="raise"
-        Whether an item that is missing (None, NaN), or whose vector is not finite, is an error, or answered as an image
-        that could not be read.
+        "raise" raises if an item is missing (None, NaN) or its vector is not finite; the other two treat it like an
+        unreadable image.
     progress : bool, default=True
-        Taken for the sake of `Embedder`; there is no bar here.
+        Ignored; for compatibility with `Embedder`.
 
     Attributes
     ----------
@@ -47,9 +48,9 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Raises
     ------
     TypeError
-        At the first use, if `backbone` has nothing to call, or is a name or a class instead of an object.
+        At first use, if `backbone` is a name, a class, or an object without a method to call.
     ValueError
-        If the name is empty, or what comes back is not one vector for each item.
+        If the name is empty, or the backbone does not return one vector per item.
 
     Examples
     --------
@@ -77,45 +78,42 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self.embed(X).embeddings
 
     def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
-        """Return the vectors of a collection of items; there are no pictures of them.
-
-        `on_error` counts for this call alone, in place of the parameter.
-        """
+        """Return the vectors of a collection of items, with empty thumbnails; see `Embedder.embed`."""
         stop = check_on_error(on_error or self.on_error) == "raise"
         call, items = self._call(), self.as_items(X)
         missing = [i for i in range(len(items)) if is_missing(items[i])]
-        errors = dict.fromkeys(missing, "there is no item; leave the row out")
+        errors = dict.fromkeys(missing, "the item is missing; omit the row")
         if missing and stop:
             raise ImageDecodeError(f"<{items[missing[0]]}>", errors[missing[0]], missing[0])
         there = [i for i in range(len(items)) if i not in errors]
         vectors = self._vectors(call, items, there)
         bad = np.flatnonzero(~np.isfinite(vectors).all(1)).tolist()
         if stop and bad:
-            raise ValueError(f"{brief(self.name)} gave NaN or infinity for item {bad[0]}; leave that one out")
+            raise ValueError(f"{brief(self.name)} returned NaN or infinity for item {bad[0]}; omit the item")
         vectors[bad] = np.nan
-        errors = {i: f"{brief(self.name)} gave NaN or infinity" for i in bad} | errors
-        told = [ImageDecodeError(describe(items[i]), reason, i) for i, reason in sorted(errors.items())]
-        return Embedded(vectors, told, [b""] * len(items) if thumbnails else [])
+        errors = {i: f"{brief(self.name)} returned NaN or infinity" for i in bad} | errors
+        failed = [ImageDecodeError(describe(items[i]), reason, i) for i, reason in sorted(errors.items())]
+        return Embedded(vectors, failed, [b""] * len(items) if thumbnails else [])
 
     def as_items(self, X: Any) -> Sequence[Any]:
-        """Return a collection as a sequence of items: of an array, each row is one.
+        """Return a collection as a sequence of items, one per row of an array.
 
         Raises
         ------
         TypeError
-            If it is one item, or has no length.
+            If it is a single item, or has no length.
         """
         return as_items(X) if isinstance(X, LabeledImages) else as_rows(X)
 
     def _vectors(self, call: Any, items: Sequence[Any], there: list[int]) -> NDArray[np.float32]:
-        """Return a vector for each item, NaN for those that are not there."""
+        """Return a vector for each item; NaN for missing ones."""
         if not there:
             return np.full((len(items), self._n_features_out), np.nan, np.float32)
         is_rows = len(getattr(items, "shape", ())) > 1
         made = _to_array(call(items if is_rows else [items[i] for i in there]))
         if made.ndim != 2 or len(made) != len(there):
             name, n = brief(self.name), len(there)
-            raise ValueError(f"{name} gave an array of shape {made.shape} for {n} items; expected ({n}, d)")
+            raise ValueError(f"{name} returned an array of shape {made.shape} for {n} items; expected ({n}, d)")
         self._n_out = made.shape[1]
         vectors = np.full((len(items), self._n_out), np.nan, np.float32)
         vectors[there] = made
@@ -125,12 +123,12 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def fingerprint(self) -> str:
         """SHA-256 of the name."""
         if not self.name:
-            raise ValueError("name is empty; give one that tells this embedder and its weights from others")
+            raise ValueError("name is empty; choose one that identifies this embedder and its weights")
         return hashlib.sha256(f"own embedder {self.name}".encode()).hexdigest()
 
     @property
     def network(self) -> Any:
-        """What embeds."""
+        """The backbone."""
         return self.backbone
 
     @property
@@ -141,14 +139,14 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return True
 
     def __sklearn_clone__(self) -> OwnEmbedder:
-        # What embeds is shared: it may be large, and clones do not change it.
+        # Clones share the backbone: it may be large, and they do not change it.
         return type(self)(**self.get_params(deep=False))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         inner = self.backbone.__sklearn_tags__().input_tags if hasattr(self.backbone, "__sklearn_tags__") else None
-        # What a function takes is not known: text, recordings, rows of numbers.
+        # A function may take anything: text, recordings, rows of numbers.
         tags.input_tags = InputTags(two_d_array=False, one_d_array=True, string=True) if inner is None else inner
         return tags
 
@@ -160,18 +158,18 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 f"SentenceTransformer({brief(repr(backbone))})"
             )
         if isinstance(backbone, type):
-            raise TypeError(f"backbone is the class {backbone.__name__}; pass an object of it")
+            raise TypeError(f"backbone is the class {backbone.__name__}; pass an instance")
         for method in ("encode", "transform"):
             if callable(found := getattr(backbone, method, None)):
                 return found
         if not callable(backbone):
             kind = type(backbone).__name__
-            raise TypeError(f"backbone is a {kind}; expected something with encode or transform, or a function")
+            raise TypeError(f"backbone is a {kind}; expected an object with encode or transform, or a function")
         return backbone
 
 
 def _to_array(made: Any) -> NDArray[Any]:
-    """Return the vectors that were given as an array: also sparse ones, and tensors with gradients or of bfloat16."""
+    """Return vectors as an array; sparse matrices and tensors with gradients or in bfloat16 are converted."""
     if hasattr(made, "toarray"):
         made = made.toarray()
     elif isinstance(made, (list, tuple)):

@@ -656,7 +656,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         InUseError
             If somebody else is writing it for longer than a minute.
         ValueError
-            If the network was made by hand, so that no file can say how to build it, or no name leads to its weights.
+            If the network was not built by `create_backbone`, or no name leads to its weights.
 
         Examples
         --------

@@ -124,8 +124,8 @@ def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
 
 
 def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, Any], paths: dict[str, Path]) -> Saved:
-    if "weights" in paths:
-        checkpoint = Checkpoint.open(paths["weights"])
+    checkpoint = Checkpoint.open(paths["weights"]) if "weights" in paths else None
+    if checkpoint is not None:
         source: dict[str, Any] = {"backbone": checkpoint.path}
         if manifest["backbone"] != checkpoint.backbone:
             raise ValueError("its manifest names another network than its weights")
@@ -142,6 +142,8 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     calibration = read_calibration(manifest.get("calibration"))
     embedder = make_embedder(**source, device=device, progress=params.pop("progress"))
     embedder.set_params(on_error=params["on_error"])
+    if checkpoint is not None and given is None:
+        embedder.load(checkpoint)
     if embedder.fingerprint != manifest["fingerprint"]:
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
     classifier = FewShotClassifier(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewshot._version import __version__
-from fewshot.embedding.checkpoint import plain
+from fewshot.embedding.checkpoint import savable
 from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_tensors, write_tensors
 
@@ -48,7 +48,7 @@ class TrainingState:
         tensors |= {f"optimizer.{i}.{k}": v for i, values in self.optimizer.items() for k, v in values.items()}
         described = {"format": FORMAT, "version": __version__, "run": self.run, "progress": self.progress}
         with replacing(folder / STATE) as partial:
-            write_tensors(partial, plain(tensors), {_KEY: json.dumps(described)})
+            write_tensors(partial, savable(tensors), {_KEY: json.dumps(described)})
             sync(partial)
         sync(folder)
 

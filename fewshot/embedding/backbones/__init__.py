@@ -1,4 +1,4 @@
-"""Image networks that timm does not carry, registered with timm; `create_backbone` makes any of them."""
+"""Create backbones: timm networks, published ones, and two of our own that are registered with timm."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ from fewshot.utils.randomness import seeded
 
 @isolated(gradients=True)
 def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Create an image network without a classification layer, its output the embedding.
+    """Create an image network without a classification layer; its output is the embedding.
 
     Parameters
     ----------
     name : str
-        ``"conv4"``, ``"resnet12"`` or any name that timm knows; a repository of the Hugging Face hub
+        ``"conv4"``, ``"resnet12"`` or any timm name; a repository of the Hugging Face hub
         (``hf-hub:OWNER/NAME``, or ``timm/NAME``), or a folder in its layout (``local-dir:PATH``).
     seed : int, default=0
-        Seed of the initial weights; the caller's random state is left alone.
+        Seed of the initial weights; the caller's random state does not change.
     pretrained : bool, default=False
-        Whether weights are loaded, from the hub unless they were fetched before.
+        Whether to load weights, from the hub or its local cache.
     **kwargs
-        For the network, e.g. ``in_chans=1``, ``img_size=28``.
+        Arguments of the network, e.g. ``in_chans=1``, ``img_size=28``.
 
     Returns
     -------
     nn.Module
-        In *evaluation* mode (timm returns networks in training mode).
+        In *evaluation* mode, whereas timm returns networks in training mode.
 
     Raises
     ------
     UnknownNameError
-        If there is no such network; the message proposes the nearest names.
+        If there is no such network; the message suggests similar names.
     ValueError
-        If a repository or folder holds no network of timm, or one with arguments that no file may give.
+        If a repository or folder holds no timm network, or one with arguments that a file may not give.
     DownloadError
-        If the hub cannot be reached and has not been asked for these weights before.
+        If the hub cannot be reached and the weights are not in its local cache.
     MissingExtraError
-        If torch and torchvision are not of one build.
+        If the builds of torch and torchvision do not match.
 
     Examples
     --------
@@ -71,25 +71,25 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     torch.Size([2, 64])
     """
     timm = check_backbone(name)
-    asked, name, arguments = _asked(timm, name, pretrained)
+    requested, name, arguments = _resolve(timm, name, pretrained)
     kwargs = {**arguments, **kwargs}
     overlay = {}
-    # A file that is here already is read as it is: the hub is not asked whether there is a newer one.
-    if asked == name and pretrained and (path := cached_file(name)) and "pretrained_cfg_overlay" not in kwargs:
+    # Use a cached file without asking the hub for a newer one.
+    if requested == name and pretrained and (path := cached_file(name)) and "pretrained_cfg_overlay" not in kwargs:
         overlay = {"pretrained_cfg_overlay": {"file": path}}
     try:
         with seeded(seed):
-            model: nn.Module = timm.create_model(asked, pretrained=pretrained, num_classes=0, **kwargs, **overlay)
+            model: nn.Module = timm.create_model(requested, pretrained=pretrained, num_classes=0, **kwargs, **overlay)
     except OSError as error:
-        raise DownloadError(no_weights(asked, str(error).partition("\n")[0])) from error
+        raise DownloadError(no_weights(requested, str(error).partition("\n")[0])) from error
     except RuntimeError as error:
-        if asked == name:
+        if requested == name:
             raise
         reason = " ".join(str(error).split())
-        raise ValueError(f"{asked} does not hold the weights of {name!r}, as it says ({reason:.200})") from error
-    # Whatever it was asked by: from a plain name and these arguments a file can tell how to build it.
+        raise ValueError(f"{requested} does not hold the weights of {name!r} ({reason:.200})") from error
+    # A plain name and these arguments are enough to rebuild the network from a file.
     model.fewshot_spec = {"name": name, "kwargs": kwargs}  # type: ignore[assignment]
-    # timm leaves here what its own weights were trained on, whatever it was asked for.
+    # timm reports the input size of its own weights, not the requested one.
     config: Any = model.pretrained_cfg
     size = kwargs.get("img_size") or config["input_size"][1:]
     seen = (kwargs.get("in_chans", config["input_size"][0]), *((size, size) if isinstance(size, int) else size))
@@ -98,18 +98,18 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
 
 
 def check_backbone(name: str) -> Any:
-    """Refuse a name that means no network, without asking the hub, and return timm.
+    """Check that a name denotes a network, without asking the hub, and return timm.
 
     Raises
     ------
     UnknownNameError
-        If there is no such network; the message proposes the nearest names.
+        If there is no such network; the message suggests similar names.
     ValueError
-        If it is a path, names no repository of the hub, or a folder that is not there.
+        If the name is a path, an invalid repository, or a folder that does not exist.
     """
     timm = _import_timm()
     if is_path(name):
-        raise ValueError(f"{name} is a path, and the name of a network is expected; a checkpoint goes to Embedder")
+        raise ValueError(f"{name} is a path; expected the name of a network; pass checkpoints to Embedder")
     kind, rest = _parse(timm, name)
     if kind == FOLDER:
         folder_of(kind, rest)
@@ -124,13 +124,13 @@ def check_backbone(name: str) -> Any:
 
 
 def files_of(name: str) -> list[Path]:
-    """Return the files that a name stands for, whether they are there or not: those of a folder on disk."""
+    """Return the files behind a ``local-dir:`` name, whether or not they exist; none for other names."""
     kind, rest = parse_name(name)
     return [Path(rest).expanduser() / file for file in (CONFIG, *WEIGHTS)] if kind == FOLDER else []
 
 
 def is_sized(name: str) -> bool:
-    """Whether a network must know the size of its images."""
+    """Whether a network must be created for a fixed image size."""
     timm = check_backbone(name)
     kind, rest = _parse(timm, name)
     if kind:
@@ -140,21 +140,21 @@ def is_sized(name: str) -> bool:
 
 
 def rebuild_backbone(described: Any, n_bytes: int) -> nn.Module:
-    """Create the network that a file describes, from names and plain arguments alone: nothing is fetched or read.
+    """Create the network that an untrusted file describes; nothing else is read or downloaded.
 
     Parameters
     ----------
     described : mapping
-        As `spec_of` returns it; anyone may have written it.
+        The description, as returned by `spec_of`.
     n_bytes : int
-        Size of its weights; a network that is far larger is refused before it takes the memory.
+        Size of the weights in the file. A network that is far larger is refused before its memory is allocated.
 
     Raises
     ------
     UnknownNameError
         If there is no such network.
     ValueError
-        If it has an argument that a file may not give, or is too large.
+        If the network has an argument that a file may not give, or is too large.
     """
     kwargs = arguments_of(described)
     with within_budget(n_bytes):
@@ -162,25 +162,24 @@ def rebuild_backbone(described: Any, n_bytes: int) -> nn.Module:
 
 
 def spec_of(backbone: nn.Module) -> dict[str, Any] | None:
-    """Return the name and the arguments that `create_backbone` made a network with; None where it did not.
+    """Return the name and arguments of a network from `create_backbone`, ready for JSON.
 
-    Also None where an argument is none that a file may give: from the file alone it could not be built again.
+    None if a file cannot describe the network; see `why_not_saved`.
     """
-    spec = getattr(backbone, "fewshot_spec", None)
-    if spec is None or fault_of(spec):
+    if why_not_saved(backbone) is not None:
         return None
-    found: dict[str, Any] = json.loads(json.dumps(spec))
-    return found
+    spec: dict[str, Any] = json.loads(json.dumps(backbone.fewshot_spec))
+    return spec
 
 
 def why_not_saved(backbone: nn.Module) -> str | None:
-    """Return why no file can say how to build a network; None where one can."""
+    """Return why a file cannot describe how to build a network; None if it can."""
     spec = getattr(backbone, "fewshot_spec", None)
-    return "the network was made by hand, so no file can say how to build it" if spec is None else fault_of(spec)
+    return "create_backbone did not build the network, so no file can rebuild it" if spec is None else fault_of(spec)
 
 
 def cached_file(name: str) -> str | None:
-    """Return the file of a network's pretrained weights, where the hub was asked for it before; else None.
+    """Return the file of pretrained weights in the hub's local cache; None if it is not there.
 
     Raises
     ------
@@ -196,13 +195,13 @@ def cached_file(name: str) -> str | None:
 
 def _parse(timm: Any, name: str) -> tuple[str, str]:
     kind, rest = parse_name(name)
-    # timm publishes networks under other names, too, and weights that are newer than what is installed.
+    # timm also publishes networks under other names, and weights that the installed version does not know.
     is_known = rest == name or rest in timm.list_models() or rest in timm.list_pretrained()
     return (kind, rest) if kind or is_known else (HUB, f"timm/{rest}")
 
 
-def _asked(timm: Any, name: str, pretrained: bool) -> tuple[str, str, dict[str, Any]]:
-    """Return what timm is asked for, and the plain name and the arguments of that network."""
+def _resolve(timm: Any, name: str, pretrained: bool) -> tuple[str, str, dict[str, Any]]:
+    """Return the name to request from timm, and the plain name and the arguments of that network."""
     kind, rest = _parse(timm, name)
     if not kind:
         if pretrained:
@@ -219,18 +218,18 @@ def _asked(timm: Any, name: str, pretrained: bool) -> tuple[str, str, dict[str, 
         raise UnknownNameError("backbone", network, timm.list_models())
     if fault := fault_of({"name": network, "kwargs": arguments}):
         raise ValueError(f"{name} cannot be built: {fault}")
-    if kind == FOLDER or not pretrained or has_weights(folder):  # all that is wanted is here: nobody is asked
+    if kind == FOLDER or not pretrained or has_weights(folder):  # everything is on disk, so do not ask the hub
         return f"{FOLDER}:{folder}", network, arguments
     check_reachable(rest)
     return f"{kind}:{rest}", network, arguments
 
 
 def _check_hub(timm: Any, name: str) -> None:
-    """Refuse weights that nobody publishes, and at once those that cannot be reached."""
+    """Fail fast if weights are not published, or the hub cannot be reached."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise ValueError(f"nobody publishes weights of {name!r}; train it with MetaTrainer, or give a file of weights")
-    if config.hf_hub_id and not cached_file(name):  # else published elsewhere, or here already
+        raise ValueError(f"there are no published weights of {name!r}; train it with MetaTrainer, or give weights=PATH")
+    if config.hf_hub_id and not cached_file(name):  # otherwise published elsewhere, or cached
         check_reachable(name)
 
 
@@ -238,13 +237,13 @@ def _import_timm() -> Any:
     try:
         import timm
 
-        for module in pkgutil.iter_modules(__path__):  # they register themselves
+        for module in pkgutil.iter_modules(__path__):  # registers the networks with timm
             importlib.import_module(f"{__name__}.{module.name}")
     except RuntimeError as error:
         if "torchvision" not in str(error):
             raise
         raise MissingExtraError(
-            "torch and torchvision are of different builds; install both together in a fresh environment: "
+            "the builds of torch and torchvision do not match; reinstall both together: "
             "pip install --force-reinstall torch torchvision"
         ) from error
     return timm

@@ -1,4 +1,4 @@
-"""What a file may say of a network: a plain name, and plain arguments that cannot fetch, read or write anything."""
+"""Names and arguments of networks that an untrusted file may give: none can fetch, read or write anything."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from fewshot.persistence.content import is_number, is_whole, is_word
 
-#: timm's own names, with a tag or without: no address, no path, no repository.
+#: timm names with or without a tag; no URLs, paths or repositories.
 _NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?")
-#: The longest side of an image that a network from a file may ask for, and the most parts of a tuple.
+#: Longest side of the images of a network from a file, and the most elements of a tuple.
 MOST_SIDE, MOST_PARTS = 4096, 64
 
 _RATES = (
@@ -29,7 +29,7 @@ _WORDS = "global_pool act_layer pos_embed"
 
 
 def _wholes(least: int, most: int) -> Callable[[Any], bool]:
-    """Return a check of one whole number, or of a few."""
+    """Return a check for an integer, or for a sequence of integers."""
 
     def check(value: Any) -> bool:
         parts = value if isinstance(value, (list, tuple)) else [value]
@@ -38,7 +38,7 @@ def _wholes(least: int, most: int) -> Callable[[Any], bool]:
     return check
 
 
-#: Arguments by name, with a check of type and range.
+#: Checks of type and range by argument name.
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "img_size": _wholes(1, MOST_SIDE),
     "reg_tokens": _wholes(0, 1 << 16),
@@ -51,7 +51,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether a name can only mean a network that is registered with timm.
+    """Whether a name can only denote a network that is registered with timm.
 
     Examples
     --------
@@ -62,12 +62,12 @@ def is_plain_name(name: object) -> bool:
 
 
 def fault_of(described: object) -> str | None:
-    """Return why a network may not be built as a file describes it; None where it may.
+    """Return why a description of a network is refused; None if it is accepted.
 
     Parameters
     ----------
     described : object
-        What should be a mapping of ``name`` and ``kwargs``.
+        Expected to be a mapping of ``name`` and ``kwargs``.
 
     Examples
     --------
@@ -89,12 +89,12 @@ def fault_of(described: object) -> str | None:
 
 
 def arguments_of(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a described network as timm takes them: what JSON holds as lists are tuples.
+    """Return the arguments of a described network, with tuples for the lists of JSON.
 
     Raises
     ------
     ValueError
-        If it may not be built so; see `fault_of`.
+        If the description is refused; see `fault_of`.
     """
     if fault := fault_of(described):
         raise ValueError(fault)

@@ -1,4 +1,4 @@
-"""What the networks here share: timm's interface around a stack of blocks."""
+"""The timm interface that our networks share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 class BlockNet(nn.Module):
-    """Blocks, something that makes a vector of the feature map, and an optional linear layer, as timm expects them.
+    """Blocks, a pooling step and an optional linear layer, with the interface of timm.
 
     Parameters
     ----------
     blocks : nn.Sequential
-        From images (n, c, s, s) to a feature map.
+        Map images (n, c, s, s) to a feature map.
     num_features : int
         Length of an embedding.
     num_classes : int
-        Classes of the linear layer; 0 for none, so that the output is the embedding.
+        Outputs of the linear layer; 0 for no layer, so that the output is the embedding.
     """
 
     def __init__(self, blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
@@ -24,12 +24,12 @@ class BlockNet(nn.Module):
         self.blocks = blocks
         self.num_features = self.head_hidden_size = num_features
         self.reset_classifier(num_classes)
-        # One layout for weights and data: the kernels then need no copies between blocks.
+        # With one memory layout for weights and data, kernels do not copy between blocks.
         self.to(memory_format=torch.channels_last)
 
     def pool(self, x: Tensor) -> Tensor:
         """Turn a feature map (n, width, h, w) into embeddings (n, num_features)."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it pools; define pool()")
+        raise NotImplementedError(f"{type(self).__name__} must define pool()")
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the feature map of images."""
@@ -41,7 +41,7 @@ class BlockNet(nn.Module):
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images to embeddings, or to logits where there is a linear layer."""
+        """Map images to embeddings, or to logits if there is a linear layer."""
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
@@ -49,6 +49,6 @@ class BlockNet(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the linear layer by one for `num_classes`; 0 removes it."""
+        """Replace the linear layer by one with `num_classes` outputs; 0 removes it."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()

