@@ -57,7 +57,7 @@ lowest:  ## The fast tests with the lowest versions that setup.cfg allows (insta
 	@test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	@$(PYTHON) tests/lowest.py > $(VENV)-lowest/requirements.txt
 	@echo "==> installing the lowest versions"
-	@$(VENV)-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r $(VENV)-lowest/requirements.txt -e '.[offline]'
+	@$(VENV)-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r $(VENV)-lowest/requirements.txt -e .
 	@echo "==> pytest, lowest versions"
 	@$(TEST_ENV) $(VENV)-lowest/bin/python -m pytest -n auto -m "not slow"
 

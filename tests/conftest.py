@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import suppress
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -13,9 +14,11 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
-import sklearn.preprocessing  # noqa: F401 - where the package rich is there, it draws random numbers when imported
 import torch
 from hypothesis import settings
+
+with suppress(ImportError):  # drawn in by others; it takes random numbers when it is imported
+    import rich.style  # noqa: F401
 
 torch.set_num_threads(1)
 # How long an example takes says nothing where several tests run beside each other.

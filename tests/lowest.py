@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def requirements(extra):
-    """Yield what an extra needs, with what it takes of other extras; None for the package itself."""
+    """Yield the requirements of an extra, with those of the extras it includes; of the package itself for None."""
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
     listed = setup["options"]["install_requires"] if extra is None else setup["options.extras_require"][extra]
@@ -19,9 +19,9 @@ def requirements(extra):
 
 
 def constraints():
-    """Return each lower bound as the one version that is allowed."""
+    """Return each requirement, pinned to its lower bound if it has one."""
     every = [*requirements(None), *requirements("test")]
-    return sorted({re.sub(r"\[.*\]", "", line).replace(">=", "==") for line in every if ">=" in line})
+    return sorted({line.replace(">=", "==") for line in every})
 
 
 if __name__ == "__main__":

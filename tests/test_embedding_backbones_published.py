@@ -52,6 +52,8 @@ def no_network(monkeypatch):
 def hub_cache(no_network, tmp_path, monkeypatch):
     """A function that puts a network into the cache of the hub, as a download leaves it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    # Before 0.25 the hub's client copied the constant on import.
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
 
     def fill(repository, revision="main", **how):
         folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
@@ -149,6 +151,8 @@ def test_a_saved_classifier_needs_neither_the_hub_nor_the_folder(where, hub_cach
 def test_what_cannot_be_had_is_one_sentence(name, error, message, no_network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    # Before 0.25 the hub's client copied the constant on import.
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     is_path = name.startswith("./")
     with pytest.raises(error, match=message) as caught:
         Embedder(name, pretrained=not is_path, progress=False).transform(IMAGES)
@@ -206,6 +210,8 @@ def test_a_path_means_a_checkpoint(how, tmp_path, monkeypatch):
 def test_the_command_line_takes_the_same_names(no_network, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    # Before 0.25 the hub's client copied the constant on import.
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     published(tmp_path / "net")
     write_photos(tmp_path / "photos", 3)
     fit = ["fit", "photos", "--quiet", "--out", "model", "--backbone"]

@@ -46,7 +46,7 @@ def files(tmp_path):
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
 def test_a_block_runs_and_prints_what_its_comments_say(code, files):
     run = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning", "-c", code],
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code],
         capture_output=True,
         text=True,
         check=False,

@@ -166,6 +166,23 @@ def strict_warnings():
         yield
 
 
+@contextmanager
+def sklearn_settings():
+    """Change every setting of scikit-learn; array API dispatch only if the installed packages support it."""
+    settings = {"transform_output": "pandas", "assume_finite": True, "enable_metadata_routing": True}
+    with sklearn.config_context(**settings):
+        try:
+            dispatch = sklearn.config_context(array_api_dispatch=True)
+            dispatch.__enter__()
+        except ImportError:  # scikit-learn 1.6 wants array_api_compat and SciPy 1.14
+            yield
+            return
+        try:
+            yield
+        finally:
+            dispatch.__exit__(None, None, None)
+
+
 SETTINGS = {
     "float64": lambda: hosted(torch.set_default_dtype, torch.float64, torch.float32),
     "float16": lambda: hosted(torch.set_default_dtype, torch.float16, torch.float32),
@@ -183,9 +200,7 @@ SETTINGS = {
     "denormal": lambda: hosted(torch.set_flush_denormal, True, False),
     "printing": lambda: np.printoptions(legacy="1.13", precision=2),
     "pandas": lambda: pd.option_context("mode.string_storage", "python"),
-    "sklearn": lambda: sklearn.config_context(
-        transform_output="pandas", assume_finite=True, array_api_dispatch=True, enable_metadata_routing=True
-    ),
+    "sklearn": sklearn_settings,
 }
 
 

@@ -8,7 +8,6 @@ SMB do not, and where there are none at all, writers must not meet.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import platform
@@ -18,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +94,11 @@ def _file_lock(folder: str | Path, path: Path, deadline: float) -> Iterator[None
         raise MissingExtraError(
             "filelock is missing, without which nothing is saved; run: pip install filelock"
         ) from None
-    make: Any = FileLock
-    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
-        make = partial(FileLock, fallback_to_soft=False)  # a lock that is only a file outlives a killed process
     pid = os.getpid()
     while True:
         _refuse_others(path)
         with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
-            lock = make(path)
+            lock = FileLock(path, fallback_to_soft=False)  # a lock that is only a file outlives a killed process
             try:
                 lock.acquire(timeout=max(deadline - time.monotonic(), 0), poll_interval=_PAUSE)
             except Timeout:

@@ -58,7 +58,7 @@ class isolated(ContextDecorator):
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
                 self._stack.enter_context(torch.autocast(kind, enabled=False))
-        if _n_modes() and torch.get_default_device().type != "cpu":  # the default device is one of torch's modes
+        if _n_modes():  # one of them may set the default device; torch 2.6 does not report that of a `with` block
             self._stack.enter_context(torch.device("cpu"))
         if torch.get_default_dtype() is not torch.float32:
             self._stack.enter_context(_Float32ByDefault())
