@@ -24,18 +24,18 @@ from tests.abandoned import leave_partial
 from tests.test_benchmark_sources import prepared
 
 GRID = {
-    "shot": [1, 5],
-    "episodes": 12,
-    "query": 5,
+    "n_shot": [1, 5],
+    "n_episodes": 12,
+    "n_query": 5,
     "datasets": [{"source": "digits"}],
     "backbones": [{"backbone": "pixels"}],
     "learners": [{"learner": "prototypical"}, {"learner": "pt-map"}, {"learner": "linear-probe"}],
 }
 TOML = """
-shot = [1, 5]
+n_shot = [1, 5]
 seeds = {seeds}
-episodes = {episodes}
-query = 5
+n_episodes = {episodes}
+n_query = 5
 datasets = [{{source = "digits"}}]
 backbones = [{{backbone = "pixels"}}]
 learners = [{{learner = "prototypical"}}, {{learner = "{one}"}}, {{learner = "{other}"}}]
@@ -57,7 +57,7 @@ def test_a_row_is_what_evaluate_finds_on_the_pixels(tmp_path):
     keep = [first.setdefault(image.tobytes(), i) == i for i, image in enumerate(data.images)]
     X, y = data.images[keep].reshape(sum(keep), -1).astype(np.float32) / np.float32(255), data.labels[keep]
     expected = evaluate(PrototypicalLearner(), X, y, n_shot=5, n_query=5, n_episodes=12)
-    found = frame[(frame["learner"] == "prototypical") & (frame["shot"] == 5)].iloc[0]
+    found = frame[(frame["learner"] == "prototypical") & (frame["n_shot"] == 5)].iloc[0]
     assert (found["accuracy"], found["ci95"]) == pytest.approx((expected.mean, expected.ci95))
     assert frame["gradient"].tolist() == [False] * 4 + [True] * 2
     assert not frame["external"].any()
@@ -74,8 +74,8 @@ def test_everything_that_is_promised_is_written(tmp_path):
     assert page.count("<img") > 10
     assert "http" not in page.replace("http://www.w3.org", "")
     ranks = page[page.index("Over data sets") :]
-    assert ranks.index("Mean rank") < ranks.index("pt-map †") < ranks.index("What is taken for what")
-    for heading in ("Accuracy", "Shots and ways", "Over data sets", "What is taken for what", "Time", "Run it again"):
+    assert ranks.index("Mean rank") < ranks.index("pt-map †") < ranks.index("Confusions")
+    for heading in ("Accuracy", "Shots and ways", "Over data sets", "Confusions", "Time", "Run it again"):
         assert f"<h2>{heading}</h2>" in page
 
 
@@ -102,7 +102,7 @@ def test_what_is_there_is_not_done_again_and_what_is_damaged_is(tmp_path, monkey
 
 
 def test_damaged_embeddings_are_made_again_and_what_a_kill_has_left_is_swept(tmp_path):
-    grid = GRID | {"learners": GRID["learners"][:1], "shot": [1]}
+    grid = GRID | {"learners": GRID["learners"][:1], "n_shot": [1]}
     frame = bench(tmp_path, grid)
     (embedded,) = (tmp_path / "embeddings").iterdir()
     content = embedded.read_bytes()
@@ -118,7 +118,7 @@ def test_damaged_embeddings_are_made_again_and_what_a_kill_has_left_is_swept(tmp
 
 
 def test_embeddings_are_shared_through_a_cache(tmp_path, monkeypatch):
-    grid = {**GRID, "backbones": [{"backbone": "conv4", "weights": "random", "img_size": 28}], "shot": 1}
+    grid = {**GRID, "backbones": [{"backbone": "conv4", "weights": "random", "img_size": 28}], "n_shot": 1}
     one = bench(tmp_path / "one", grid, cache=tmp_path / "cache")
 
     embed_items = embedder.embed_items
@@ -164,8 +164,8 @@ def test_results_are_not_written_through_a_link(tmp_path, name):
 
 def test_a_grid_may_grow_in_its_folder(tmp_path):
     one = bench(tmp_path)
-    more = bench(tmp_path, {**GRID, "shot": [1, 3, 5]})
-    both = without_times(more[more["shot"] != 3]).reset_index(drop=True)
+    more = bench(tmp_path, {**GRID, "n_shot": [1, 3, 5]})
+    both = without_times(more[more["n_shot"] != 3]).reset_index(drop=True)
     pd.testing.assert_frame_equal(both, without_times(one))
 
 
@@ -198,7 +198,7 @@ def test_a_learner_that_cannot_be_is_an_error_before_anything_runs(tmp_path):
     for learner, said in (
         ({"learner": "protypical"}, "no learner is called"),
         ({"learner": "matching", "k": 1}, "'k'"),
-        ({"learner": "relation"}, "'relation' has weights of its own, which must be trained first; take 'own'"),
+        ({"learner": "relation"}, "'relation' has learned parameters and must be trained first; take 'own'"),
     ):
         with pytest.raises(ValueError, match=said):
             bench(tmp_path / "out", {**GRID, "learners": [learner]})
@@ -233,10 +233,10 @@ def test_a_mistake_is_found_before_anything_is_trained_or_written(tmp_path, monk
         ({"backbones": [{**trained, "train_on": "digits"}]}, {}, "digits has no split 'train'"),
         ({}, {"executor": "ray"}, "ray is missing"),
     ):
-        grid = {**GRID, "datasets": [{"source": data}], "backbones": [trained], "query": 1, "shot": 1, **changes}
+        grid = {**GRID, "datasets": [{"source": data}], "backbones": [trained], "n_query": 1, "n_shot": 1, **changes}
         with pytest.raises((ValueError, MissingExtraError), match=said):
             bench(tmp_path / "out", grid, **options)
-    with pytest.raises(ValueError, match="the learner 'own' is that of a checkpoint, and no backbone is one"):
+    with pytest.raises(ValueError, match="the learner 'own' needs a checkpoint, and no backbone is one"):
         bench(tmp_path / "out", {**GRID, "learners": [{"learner": "own"}]})
     assert (tmp_path / "out" / "episodes.json").read_bytes() == frozen
 
@@ -255,7 +255,7 @@ class OfThisScript(PrototypicalLearner):
 
 if __name__ == "__main__":
     grid = {
-        "datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}], "shot": [1, 5], "episodes": 10,
+        "datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}], "n_shot": [1, 5], "n_episodes": 10,
         "learners": [{"learner": "prototypical"}, {"learner": "of-this-script"}],
     }
     frame = run_benchmark(Grid.from_dict(grid), executor="joblib", jobs=2, progress=False)
@@ -272,12 +272,12 @@ def test_a_base_and_small_classes_of_their_own(tmp_path):
     learners = [{"learner": "simpleshot", "normalization": "CL2N", "center": "base"}, {"learner": "prototypical"}]
     grid = {
         **GRID,
-        "datasets": [{"source": "glyphs", "query": 3}],
+        "datasets": [{"source": "glyphs", "n_query": 3}],
         "learners": learners,
         "sampler": ["fixed", "varied"],
     }
-    frame = bench(tmp_path, {**grid, "shot": 1})
-    assert frame["way"].tolist() == [5, 0, 5, 0]
+    frame = bench(tmp_path, {**grid, "n_shot": 1})
+    assert frame["n_way"].tolist() == [5, 0, 5, 0]
     described = json.loads((tmp_path / "results.json").read_text())["learners"]
     assert next(iter(described.values()))["params"]["center"] == "base"
     assert (frame["accuracy"] > 0.3).all()
@@ -289,10 +289,10 @@ def test_frozen_episodes_are_the_same_or_refused(tmp_path):
     bench(tmp_path / "two", episodes=frozen)
     assert (tmp_path / "two" / "episodes.json").read_bytes() == frozen.read_bytes()
     with pytest.raises(ValueError, match=r"has no .*'n_shot': 3.* of 'digits'"):
-        bench(tmp_path / "three", {**GRID, "shot": 3}, episodes=frozen)
+        bench(tmp_path / "three", {**GRID, "n_shot": 3}, episodes=frozen)
     text = json.loads(frozen.read_text())
     for place, value, said in (
-        (("cells", 0, "sha256"), "0", "are not the episodes of"),
+        (("cells", 0, "sha256"), "0", "differs from the episodes of"),
         (("sha256",), "0", "digits is not the data that"),
     ):
         changed = json.loads(json.dumps(text))
@@ -445,4 +445,4 @@ def test_the_command_line_prints_the_table_and_a_mistake_in_a_sentence(tmp_path)
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 6
     wrong = subprocess.run(command(tmp_path / "no.toml", tmp_path / "out"), capture_output=True, text=True)
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith(f"fewshot: {Path(tmp_path) / 'no.toml'} is not there; expected a grid")
+    assert wrong.stderr.startswith(f"fewshot: {Path(tmp_path) / 'no.toml'} does not exist; expected a grid")

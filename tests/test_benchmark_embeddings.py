@@ -12,9 +12,9 @@ RNG = np.random.default_rng(0)
 GRID = {
     "backbones": [{"backbone": "pixels"}],
     "learners": [{"learner": "prototypical"}],
-    "shot": 1,
-    "query": 3,
-    "episodes": 5,
+    "n_shot": 1,
+    "n_query": 3,
+    "n_episodes": 5,
 }
 
 CONV4 = {"backbone": "conv4", "weights": "random", "img_size": 28}
@@ -33,7 +33,7 @@ def bench(out, **changes):
 
 
 def test_what_stands_in_a_grid_twice_is_embedded_once(tmp_path, data):
-    datasets = [{"source": data, "name": "q2", "query": 2}, {"source": data, "name": "q3"}]
+    datasets = [{"source": data, "name": "q2", "n_query": 2}, {"source": data, "name": "q3"}]
     backbones = [{"backbone": "pixels", "name": name} for name in ("one", "two")]
     frame = bench(tmp_path / "out", datasets=datasets, backbones=backbones)
     assert (frame["error"] == "").all()

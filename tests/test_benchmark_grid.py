@@ -7,7 +7,7 @@ import pytest
 
 from fewshot import Grid
 from fewshot.benchmark.grid import Backbone
-from fewshot.cli.bench_options import EXAMPLE
+from fewshot.cli.bench import EXAMPLE
 
 GRIDS = sorted((Path(__file__).parents[1] / "benchmarks" / "grids").glob("*.toml"))
 SMALL = {
@@ -18,11 +18,11 @@ SMALL = {
 
 
 def test_names_come_from_what_they_name_and_the_first_learner_is_the_baseline():
-    grid = Grid.from_dict({**SMALL, "way": 5, "seeds": [0, 1]})
+    grid = Grid.from_dict({**SMALL, "n_way": 5, "seeds": [0, 1]})
     assert [method.name for method in grid.learners] == ["prototypical", "prototypical (metric=cosine)"]
     assert (grid.datasets[0].name, grid.backbones[0].name, grid.baseline) == ("digits", "pixels", "prototypical")
     assert grid.cells == [(5, 1, 0), (5, 1, 1), (5, 5, 0), (5, 5, 1)]
-    assert Grid.from_dict({**SMALL, "sampler": ["fixed", "varied"], "shot": 1}).cells == [(5, 1, 0), (0, 0, 0)]
+    assert Grid.from_dict({**SMALL, "sampler": ["fixed", "varied"], "n_shot": 1}).cells == [(5, 1, 0), (0, 0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -30,29 +30,35 @@ def test_names_come_from_what_they_name_and_the_first_learner_is_the_baseline():
     [
         ({"datasets": []}, r"the grid has no datasets; give at least one"),
         ({"learners": 3}, r"the grid has no \[\[learners\]\]; give at least one"),
-        ({"episods": 3}, r"no setting of the grid is called 'episods'; did you mean 'episodes'"),
-        ({"way": [1]}, r"way is 1; expected a whole number of at least 2"),
-        ({"shot": ["1"]}, r"shot is '1'; expected a whole number of at least 1"),
-        ({"episodes": 1}, r"episodes is 1; expected a whole number of at least 2"),
-        ({"shot": [1, 1]}, r"two of the shot are called 1"),
+        ({"episods": 3}, r"no setting of the grid is called 'episods'; did you mean 'n_episodes'"),
+        ({"n_way": [1]}, r"n_way is 1; expected an integer from 2 to 1000000"),
+        ({"n_shot": ["1"]}, r"n_shot is '1'; expected an integer from 1"),
+        ({"n_episodes": 1}, r"n_episodes is 1; expected an integer from 2"),
+        ({"n_shot": [1, 1]}, r"n_shot has 1 twice; give one of the two another"),
         ({"sampler": "vared"}, r"no sampler is called 'vared'; did you mean 'varied'"),
-        ({"baseline": "matching"}, r"the baseline 'matching' is none of the learners: prototypical, "),
+        ({"baseline": "matching"}, r"the baseline 'matching' is not among the learners: prototypical, "),
         ({"datasets": [{"sorce": "digits"}]}, r"no setting of datasets is called 'sorce'; did you mean 'source'"),
         ({"datasets": [{"name": "digits"}]}, r"datasets: .*missing 1 required positional argument: 'source'"),
-        ({"datasets": [{"source": "digits", "query": 0}]}, r"query is 0; expected a whole number of at least 1"),
-        ({"datasets": [{"source": "digits"}] * 2}, r"two of the datasets are called 'digits'"),
-        ({"learners": [{"name": "a"}]}, r"expected a table with the name of a learner"),
-        ({"backbones": [{"backbone": "conv4", "train": {"n_way": 5}}]}, r"says how to train, but not on what"),
+        ({"datasets": [{"source": "digits", "n_query": 0}]}, r"n_query is 0; expected an integer from 1"),
+        ({"datasets": [{"source": "digits"}] * 2}, r"datasets has 'digits' twice"),
+        ({"learners": [{"name": "a"}]}, r"expected a table that names a learner"),
+        (
+            {"backbones": [{"backbone": "conv4", "train": {"n_way": 5}}]},
+            r"has training settings but no training data",
+        ),
         (
             {"backbones": [{"backbone": "conv4", "train_on": "glyphs", "train": {"nway": 5}}]},
             r"no field is called 'nway'",
         ),
-        ({"backbones": [{"backbone": "conv4", "train_on": "glyphs", "img_size": 5}]}, r"trained from the start"),
-        ({"learners": [{"learner": "own", "metric": "dot"}]}, r"has its parameters; leave metric out"),
-        ({"backbones": [{"backbone": "conv4", "weights": 3}]}, r"weights is 3; expected a text"),
-        ({"backbones": [{"backbone": "pixels", "img_size": 3}]}, r"'pixels' embeds nothing; leave img_size out"),
-        ({"datasets": [{"source": "digits", "name": ["x"]}]}, r"name is \['x'\]; expected a text"),
-        ({"learners": [{"learner": "matching", "name": 3}]}, r"name of the learner 'matching' is 3; expected a text"),
+        ({"backbones": [{"backbone": "conv4", "train_on": "glyphs", "img_size": 5}]}, r"trained from scratch"),
+        (
+            {"learners": [{"learner": "own", "metric": "dot"}]},
+            r"from the checkpoint; leave metric out",
+        ),
+        ({"backbones": [{"backbone": "conv4", "weights": 3}]}, r"weights is 3; expected a string"),
+        ({"backbones": [{"backbone": "pixels", "img_size": 3}]}, r"'pixels' has no network; leave img_size out"),
+        ({"datasets": [{"source": "digits", "name": ["x"]}]}, r"name is \['x'\]; expected a string"),
+        ({"learners": [{"learner": "matching", "name": 3}]}, r"name of the learner 'matching' is 3; expected a string"),
     ],
 )
 def test_a_mistake_is_named(change, said):
@@ -61,13 +67,19 @@ def test_a_mistake_is_named(change, said):
 
 
 def test_a_file_that_is_none_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nothing.toml is not there; expected a grid, a TOML file"):
+    with pytest.raises(ValueError, match=r"nothing.toml does not exist; expected a grid, a TOML file"):
         Grid.from_toml(tmp_path / "nothing.toml")
     with pytest.raises(ValueError, match=r"cannot be read \(Is a directory\); expected a grid, a TOML file"):
         Grid.from_toml(tmp_path)
-    (tmp_path / "bad.toml").write_text("way = [")
+    (tmp_path / "bad.toml").write_text("n_way = [")
     with pytest.raises(ValueError, match=r"bad.toml: "):
         Grid.from_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("old", ["way", "shot", "query", "episodes"])
+def test_a_key_of_an_old_grid_is_answered_with_its_new_name(old):
+    with pytest.raises(ValueError, match=f"no setting of the grid is called '{old}'; did you mean 'n_{old}'"):
+        Grid.from_dict({**SMALL, old: 5})
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
@@ -87,7 +99,7 @@ def test_the_grid_that_help_shows_can_be_read(tmp_path):
     "address", ["hf-hub:x/y", "hf_hub:x/y", "local-dir:/x", "http://x.org/y", "s3://x/y", "file:///x"]
 )
 def test_a_grid_names_no_address(what, address):
-    with pytest.raises(ValueError, match=f"{what} is '{address}', an address; a grid takes"):
+    with pytest.raises(ValueError, match=f"{what} is '{address}', an address; a grid takes only"):
         Backbone(**{"backbone": "conv4", "weights": "random", what: address})
 
 

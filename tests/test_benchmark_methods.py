@@ -6,7 +6,7 @@ import pytest
 
 from fewshot import PrototypicalLearner
 from fewshot.benchmark.grid import Backbone, LearnerSpec
-from fewshot.benchmark.methods import code_of, describe_method, make_learner, script_of
+from fewshot.benchmark.methods import code_of, describe_method, make_learner, script_class
 
 PIXELS = Backbone("pixels")
 BASE = """
@@ -52,13 +52,13 @@ def test_of_a_notebook_nothing_is_taken_for_what_it_was():
 
 def test_only_a_learner_of_the_script_that_runs_goes_with_its_units(monkeypatch):
     assert (
-        script_of(LearnerSpec("prototypical"))
-        is script_of(LearnerSpec("own"))
-        is script_of(LearnerSpec("linear-probe"))
+        script_class(LearnerSpec("prototypical"))
+        is script_class(LearnerSpec("own"))
+        is script_class(LearnerSpec("linear-probe"))
         is None
     )
     monkeypatch.setattr(PrototypicalLearner, "__module__", "__main__")
-    assert script_of(LearnerSpec("prototypical")) is PrototypicalLearner
+    assert script_class(LearnerSpec("prototypical")) is PrototypicalLearner
 
 
 def test_what_must_be_trained_first_is_refused_also_with_weights_of_some_size():

@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def row(learner, accuracies=None, dataset="data", shot=1, seed=0, backbone="pixels", error=""):
-    unit = Unit(dataset, Backbone(backbone), LearnerSpec(learner), "key", 5, shot, seed, 15, 4)
+    unit = Unit(dataset, Backbone(backbone), LearnerSpec(learner), "key", 5, shot, seed, 15, 4, {"learner": learner})
     found = {"accuracies": accuracies, "transductive": learner == "pt-map", "ms_per_episode": 2.0} if not error else {}
     return Row(unit, found, error, backbone != "pixels")
 

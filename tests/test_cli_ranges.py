@@ -102,7 +102,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
     """A new option with a number cannot be forgotten here."""
     free = (
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
-        "json", "config", "set", "metric", "tensorboard", "model", "where", "episodes", "parquet", "images",
+        "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
         "unknown_label",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
@@ -131,8 +131,8 @@ GRID = '[[datasets]]\nsource = "digits"\n[[backbones]]\nbackbone = "pixels"\n[[l
 @pytest.mark.parametrize(
     "line",
     [
-        "way = 99999999999999999999", "shot = [0]", "query = -1", "episodes = 1000000000000", "seeds = [1e400]",
-        "seeds = [18446744073709551616]", "episodes = nan", "way = " + "[" * 3000, "episodes = " + "9" * 5000,
+        "n_way = 99999999999999999999", "n_shot = [0]", "n_query = -1", "n_episodes = 1000000000000", "seeds = [1e400]",
+        "seeds = [18446744073709551616]", "n_episodes = nan", "n_way = " + "[" * 3000, "n_episodes = " + "9" * 5000,
         'sampler = "\\u001b"', "x = 1",
     ],
 )  # fmt: skip

@@ -250,11 +250,11 @@ def test_who_waits_too_long_is_told_so_and_nothing_is_lost(made, tmp_path, monke
 def test_runs_that_take_long_are_refused_while_another_has_the_folder(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fewshot.retrieval.work.BRIEF", 0.1)
     monkeypatch.setattr("fewshot.benchmark.run.BRIEF", 0.1)
-    monkeypatch.setattr("fewshot.training.place.BRIEF", 0.1)
+    monkeypatch.setattr("fewshot.training.folder.BRIEF", 0.1)
     out, shards = tmp_path / "all.parquet", tmp_path / "all.parquet.shards"
     grid = tmp_path / "grid.toml"
     grid.write_text(
-        'shot = [1]\nepisodes = 5\n[[datasets]]\nsource = "digits"\n[[backbones]]\nbackbone = "pixels"\n'
+        'n_shot = [1]\nn_episodes = 5\n[[datasets]]\nsource = "digits"\n[[backbones]]\nbackbone = "pixels"\n'
         '[[learners]]\nlearner = "prototypical"\n'
     )
     for folder, arguments in (

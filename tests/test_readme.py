@@ -97,9 +97,9 @@ def test_a_newcomers_method_is_one_short_file_that_everything_finds(tmp_path):
     table["split"] = table["label"].map(split_of)
     write_packed(tmp_path / "data", characters.images, table, {})
     grid = """
-        shot = [1]
-        query = 2
-        episodes = 5
+        n_shot = [1]
+        n_query = 2
+        n_episodes = 5
         datasets = [{source = "data"}]
         backbones = [{backbone = "runs/best.safetensors"}]
         learners = [{learner = "shrunken"}, {learner = "shrunken", shrinkage = 0.5}, {learner = "own"}]

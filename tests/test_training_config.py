@@ -26,7 +26,7 @@ def test_text_is_read_as_in_toml():
         ({"n_way": 2.5}, "n_way is 2.5; expected a whole number"),
         ({"lr": "true"}, "lr is True; expected a number"),
         ({"rotate_support": 1}, "rotate_support is 1; expected true or false"),
-        ({"precision": 16}, "precision is 16; expected a text"),
+        ({"precision": 16}, "precision is 16; expected a string"),
     ],
 )
 def test_what_cannot_be_meant_is_named(values, message):
@@ -60,6 +60,6 @@ def test_a_value_out_of_range_is_named(values, message):
 def test_every_field_is_described_with_its_default():
     described = TrainConfig.describe(n_way=20)
     assert list(described) == [f.name for f in fields(TrainConfig)]
-    assert described["n_way"] == "classes an episode (default: 20)"
+    assert described["n_way"] == "classes per episode (default: 20)"
     assert all("(default: " in text for text in described.values())
     assert TrainConfig(n_episodes=12, meta_batch=4).n_steps == 3

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from fewshot import MetaTrainer, PrototypicalLearner, TrainConfig, embed
-from fewshot.training.distributed import add_up, n_processes, process_group, rank, take_from_first
+from fewshot.training.distributed import all_reduce, broadcast, n_processes, process_group, rank
 from fewshot.training.state import BEST, STATE
 from tests.training_data import SIZES, TRAIN, VAL
 
@@ -52,8 +52,8 @@ def torchrun(path, code, *arguments):
 def test_one_process_is_an_identity():
     x = torch.arange(3.0)
     with process_group():
-        add_up([x])
-        take_from_first([x])
+        all_reduce([x])
+        broadcast([x])
         assert (n_processes(), rank()) == (1, 0)
     assert x.tolist() == [0, 1, 2]
 
@@ -103,11 +103,11 @@ from fewshot.training.trainer import Run
 from tests.training_data import TRAIN, VAL
 import os, signal, time, torch
 torch.set_num_threads(1)
-take_up = Run._take_up
+resume = Run._resume
 def late(self, folder):
     time.sleep(2 * rank())  # the others have begun to write by then, unless they wait
-    take_up(self, folder)
-Run._take_up = late
+    resume(self, folder)
+Run._resume = late
 class Stop(Callback):
     def step(self, record, result):
         if len(result.records) == 6 and sys.argv[2] == "stop":

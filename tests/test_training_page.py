@@ -10,7 +10,7 @@ def test_the_page_has_the_curves_the_command_and_the_settings(tmp_path):
     page = (tmp_path / "pages" / "a.html").read_text(encoding="utf-8")
     assert "fewshot train &lt;data&gt;" in page
     assert "&lt;b&gt;" in page
-    assert "right on the validation classes" in page
+    assert "accuracy on the validation classes" in page
     assert "<svg" in page or "data:image" in page
     assert "skipped" not in page
     result.skipped.append(3)
@@ -21,4 +21,4 @@ def test_the_page_has_the_curves_the_command_and_the_settings(tmp_path):
 def test_without_validation_the_page_says_nothing_of_it(tmp_path):
     result = MetaTrainer(config=QUICK).fit(TRAIN, progress=False)
     write_training(tmp_path / "a.html", result, {"manifest": {"command": "c"}, "config": {}})
-    assert "right on the validation classes" not in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "accuracy on the validation classes" not in (tmp_path / "a.html").read_text(encoding="utf-8")

@@ -87,7 +87,9 @@ def test_other_threads_are_told_when_it_goes_on(tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_row_77_a_signal_finishes_the_episode_and_saves(signum, whole, tmp_path):
     before = signal.getsignal(signum)
-    with pytest.raises(TrainingInterrupted, match="stopped after episode 7; the state is in .* go on with resume") as e:
+    with pytest.raises(
+        TrainingInterrupted, match="stopped after episode 7; the state is in .* continue with resume=True"
+    ) as e:
         fit(tmp_path, [StopAfter(7, signum)])
     assert e.value.signum == signum
     assert signal.getsignal(signum) is before
@@ -143,7 +145,7 @@ def test_another_training_is_refused_and_what_is_not_decisive_may_change(tmp_pat
     with pytest.raises(ValueError, match="val is None here and was"):
         fit(tmp_path, val=None, resume=True)
     fit(tmp_path, config=replace(QUICK, save_every=2, max_skipped=9), resume=True)
-    with pytest.raises(ValueError, match="resume needs the folder"):
+    with pytest.raises(ValueError, match="resume=True needs the folder"):
         fit(resume=True)
 
 
@@ -151,7 +153,7 @@ def test_a_log_that_lost_rows_is_told(tmp_path):
     fit(tmp_path)
     rows = (tmp_path / LOG).read_text().splitlines()
     (tmp_path / LOG).write_text("\n".join(rows[:4]) + "\n")
-    with pytest.raises(ValueError, match=r"log\.csv has 3 rows, and the state is after 12 steps"):
+    with pytest.raises(ValueError, match=r"log\.csv has 3 rows and the state 12 steps"):
         fit(tmp_path, resume=True)
 
 
@@ -258,5 +260,5 @@ def test_weights_that_have_run_away_are_not_measured(tmp_path):
 
 
 def test_one_validation_class_tells_nothing():
-    with pytest.raises(ValueError, match="val has one class, among which every answer is right"):
+    with pytest.raises(ValueError, match="val has one class, for which every answer is right"):
         fit(val=VAL.with_classes([12]))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fewshot.training.state import STATE, TrainingState, put_back
+from fewshot.training.state import STATE, TrainingState, restore_optimizer
 
 RUN = {"config": {"lr": 0.003, "n_way": 5}, "train": "abc", "val": None}
 
@@ -31,7 +31,7 @@ def test_the_optimiser_gets_its_memory_back(tmp_path):
     optimizer = torch.optim.AdamW([weight], 0.1)
     state = saved(tmp_path)
     state.optimizer[0]["exp_avg_sq"] = torch.ones(3)
-    put_back(state, optimizer)
+    restore_optimizer(state, optimizer)
     assert torch.equal(optimizer.state[weight]["exp_avg"], state.optimizer[0]["exp_avg"])
     assert optimizer.state[weight]["step"] == 3
 
@@ -63,7 +63,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
 )
 def test_the_state_of_another_run_is_refused_by_what_differs(change, message, tmp_path):
     saved(tmp_path)
-    with pytest.raises(ValueError, match=f"{message}; go on with the same, or start anew"):
+    with pytest.raises(ValueError, match=f"{message}; use the same settings, or start again"):
         TrainingState.load(tmp_path, {**RUN, **change})
 
 
@@ -76,7 +76,7 @@ def test_damage_and_newer_formats_are_told(tmp_path, monkeypatch):
     whole = (tmp_path / STATE).read_bytes()
     for data in (whole[:-3], b"", b"x" * 100):
         (tmp_path / STATE).write_bytes(data)
-        with pytest.raises(ValueError, match="is no whole state of a training"):
+        with pytest.raises(ValueError, match="is not a complete training state"):
             TrainingState.load(tmp_path, RUN)
 
 

@@ -184,7 +184,7 @@ def test_rates_fall_from_layer_to_layer():
     assert next(g["lr"] for g in groups if any(p is first for p in g["params"])) == pytest.approx(rates[0])
     count = sum(len(group["params"]) for group in groups)
     assert count == len(list(network.parameters())) + 1
-    with pytest.raises(ValueError, match="Conv4 does not say what its layers are"):
+    with pytest.raises(ValueError, match="Conv4 does not define its layers"):
         learning_rates(conv4(), PrototypicalLearner(), config)
 
 

@@ -1,4 +1,4 @@
-"""The embeddings of a run: of each data set by each backbone once, part by part, kept in its folder."""
+"""The embeddings of a run: each data set is embedded once by each backbone, in chunks, and stored in the folder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fewshot.persistence.files import open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.utils.executors import Executor, Failure
 
-#: Images that are embedded at a time: what an interruption costs at most.
+#: Images per chunk, which is the most that an interruption loses.
 PART = 1024
-#: What shows the progress of tasks, whose outcomes it passes on.
+#: Shows the progress of tasks and passes their outcomes on.
 Watch = Callable[[str, Iterator[tuple[int, Any]], int], Iterator[tuple[int, Any]]]
 
 
@@ -33,11 +33,11 @@ class EmbeddedDataset:
     data : Measured
         The images.
     backbone : Backbone
-        What embeds them.
+        The network.
     key : str
-        Of their embeddings.
+        Key of the embeddings.
     base : str
-        Of those of the base split; empty where none is wanted.
+        Key of the base split's embeddings; empty if no learner needs them.
     """
 
     data: Measured
@@ -47,19 +47,19 @@ class EmbeddedDataset:
 
 
 class Embeddings:
-    """Embeddings in a folder, by the content of their images and what embeds them.
+    """A folder of embeddings, keyed by the content of the images and the identity of the network.
 
     Parameters
     ----------
     folder : path
-        Where they are.
+        The folder.
     cache : path, optional
         See `Embedder`.
 
     Attributes
     ----------
     failed : dict of str to Failure
-        Why there are none of a key.
+        Why embedding failed, by key.
     """
 
     def __init__(self, folder: Path, cache: str | Path | None) -> None:
@@ -73,36 +73,36 @@ class Embeddings:
     def make(
         self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone], watch: Watch
     ) -> list[EmbeddedDataset]:
-        """Embed what is not embedded yet."""
+        """Embed each data set with each backbone, unless its embeddings are stored already."""
         found, wanted = [], {}
         for backbone in backbones:
-            own = backbone_key(backbone)
+            network = backbone_key(backbone)
             for one in data:
-                key, base = digest_of("embeddings", VERSION, own, one.digest), ""
-                wanted[key] = backbone, own, one.data.images
+                key, base = digest_of("embeddings", VERSION, network, one.digest), ""
+                wanted[key] = backbone, network, one.data.images
                 if one.base is not None:
-                    base = digest_of("embeddings", VERSION, own, one.base_digest)
-                    wanted[base] = backbone, own, one.base.images
+                    base = digest_of("embeddings", VERSION, network, one.base_digest)
+                    wanted[base] = backbone, network, one.base.images
                 found.append(EmbeddedDataset(one, backbone, key, base))
         self._embed(workers, wanted, watch)
         return found
 
     def mean(self, key: str) -> tuple[float, ...]:
-        """Return the mean of the embeddings of a key."""
+        """Return the mean embedding of a key."""
         return tuple(np.load(self.path(key)).mean(0, dtype=np.float64).tolist())
 
     def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, str, NDArray[Any]]], watch: Watch) -> None:
         parts = {
             key: [
-                Part(key, start, backbone, own, images[start : start + PART], self.cache)
+                Part(key, start, backbone, network, images[start : start + PART], self.cache)
                 for start in range(0, len(images), PART)
             ]
-            for key, (backbone, own, images) in wanted.items()
-            if not _holds(self.path(key), len(images))
+            for key, (backbone, network, images) in wanted.items()
+            if not _is_stored(self.path(key), len(images))
         }
-        missing = [part for own in parts.values() for part in own if not _holds(self._part(part), len(part.images))]
-        tasks = [(part,) for part in missing]
-        for i, outcome in watch("embedding", workers.map(embed_part, tasks), len(tasks)):
+        missing = [part for own in parts.values() for part in own if not _is_stored(self._part(part), len(part.images))]
+        outcomes = workers.map(embed_part, [(part,) for part in missing])
+        for i, outcome in watch("embedding", outcomes, len(missing)):
             if isinstance(outcome, Failure):
                 self.failed[missing[i].key] = replace(outcome, error=f"embedding failed: {outcome.error}")
             else:
@@ -117,8 +117,8 @@ class Embeddings:
         return self.folder / f"{part.key}-{part.start}.npy"
 
 
-def _holds(path: Path, n: int) -> bool:
-    """Whether a file is there, as it was written, and has so many rows."""
+def _is_stored(path: Path, n: int) -> bool:
+    """Whether a file holds `n` rows, undamaged."""
     try:
         with open_regular(path) as file:
             if not seal_fits(file):

@@ -1,4 +1,4 @@
-"""Frozen episodes: a file that pins which images every learner saw, so that another run sees the same."""
+"""Frozen episodes: a file that pins which images every learner saw, so that another run can be checked against it."""
 
 from __future__ import annotations
 
@@ -13,84 +13,88 @@ from fewshot.benchmark.grid import Grid
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import make_sampler
 from fewshot.persistence.content import parse_json
-from fewshot.persistence.files import read_regular, write_text
+from fewshot.persistence.files import read_regular
 
-#: A file of frozen episodes is no larger.
+#: Larger files are refused unread.
 MOST_BYTES = 1 << 28
 
 
 def freeze(grid: Grid, data: Sequence[Measured]) -> dict[str, Any]:
-    """Return, for each data set, its content, its classes and the digest of all rows of all episodes of each kind.
+    """Return, for each data set, its content, its classes and a digest of all rows of each set of episodes.
 
     Raises
     ------
     ValueError
-        If the classes are too few or too small for an episode; the message names the data set.
+        If there are too few classes or images for an episode; the message names the data set.
     """
-    return {"fewshot": __version__, "datasets": {one.dataset.name: _of_dataset(grid, one) for one in data}}
+    return {"fewshot": __version__, "datasets": {one.dataset.name: _freeze_dataset(grid, one) for one in data}}
 
 
-def check_frozen(found: dict[str, Any], path: str | Path, *, all_of_them: bool = True) -> None:
-    """Compare episodes with those of a file, in which all of them must be unless that is said.
+def check_frozen(found: dict[str, Any], path: str | Path, *, complete: bool = True) -> None:
+    """Compare episodes with a frozen file.
+
+    Parameters
+    ----------
+    found : dict
+        As `freeze` returns it.
+    path : path
+        The file.
+    complete : bool, default=True
+        Whether the file must list every data set and every set of episodes.
 
     Raises
     ------
     ValueError
-        If the file is none, or holds others; the message says where they part.
+        If the file holds no frozen episodes, or different ones; the message names the first difference.
     """
     try:
-        wanted = parse_json(read_regular(path, MOST_BYTES, follow=True))["datasets"]
-    except (OSError, ValueError, KeyError) as error:
-        raise _none(path, error) from None
-    try:
-        _compare(found, wanted, path, all_of_them)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _none(path, error) from None
+        _compare(found["datasets"], parse_json(read_regular(path, MOST_BYTES, follow=True))["datasets"], path, complete)
+    except _Different as error:
+        raise ValueError(str(error)) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds no frozen episodes ({error}); expected an episodes.json of another run"
+        ) from None
 
 
-def _none(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} holds no frozen episodes ({error}); expected an episodes.json of another run")
+class _Different(Exception):
+    """The episodes differ from those of the file."""
 
 
-def _compare(found: dict[str, Any], wanted: dict[str, Any], path: str | Path, all_of_them: bool) -> None:
-    for name, data in found["datasets"].items():
-        if name not in wanted:
-            if not all_of_them:
-                continue
-            raise ValueError(f"{path} has no episodes of {name!r}; its data sets are {', '.join(wanted)}")
-        if data["sha256"] != wanted[name]["sha256"]:
-            cure = "prepare the same data" if all_of_them else "prepare the same data, or choose another --out"
-            raise ValueError(
+def _compare(found: dict[str, Any], frozen: dict[str, Any], path: str | Path, complete: bool) -> None:
+    for name, data in found.items():
+        if name not in frozen:
+            if complete:
+                raise _Different(f"{path} has no episodes of {name!r}; its data sets are {', '.join(frozen)}")
+            continue
+        other = frozen[name]
+        if data["sha256"] != other["sha256"]:
+            cure = "prepare the same data" if complete else "prepare the same data, or choose another --out"
+            raise _Different(
                 f"{name} is not the data that {path} was frozen on ({data['images']} images of {data['classes']} "
-                f"classes here, {wanted[name]['images']} of {wanted[name]['classes']} there, or others); {cure}"
+                f"classes here, {other['images']} of {other['classes']} there, or different ones); {cure}"
             )
-        there = {_sizes(cell): cell for cell in wanted[name]["cells"]}
+        digests = {_sizes(cell): cell["sha256"] for cell in other["cells"]}
         for cell in data["cells"]:
-            if _sizes(cell) not in there:
-                if not all_of_them:
-                    continue
-                raise ValueError(f"{path} has no {cell['protocol']} of {name!r}; add it there, or leave it out here")
-            if cell["sha256"] != there[_sizes(cell)]["sha256"]:
-                raise ValueError(f"{cell['protocol']} of {name!r} are not the episodes of {path}: their digests differ")
+            expected = digests.get(_sizes(cell))
+            if expected is None and complete:
+                raise _Different(f"{path} has no {cell['protocol']} of {name!r}; add it there, or leave it out here")
+            if expected is not None and cell["sha256"] != expected:
+                raise _Different(f"{cell['protocol']} of {name!r} differs from the episodes of {path}")
 
 
-def write_frozen(found: dict[str, Any], path: str | Path) -> None:
-    """Write the file."""
-    write_text(path, json.dumps(found, indent=1) + "\n")
-
-
-def _of_dataset(grid: Grid, one: Measured) -> dict[str, Any]:
+def _freeze_dataset(grid: Grid, one: Measured) -> dict[str, Any]:
     cells = []
-    for way, shot, seed in grid.cells:
+    for n_way, n_shot, seed in grid.cells:
         try:
-            sampler = make_sampler(way, shot, one.dataset.query or grid.query)(one.data.labels, seed=seed)
+            sampler = make_sampler(n_way, n_shot, one.dataset.n_query or grid.n_query)(one.data.labels, seed=seed)
         except ValueError as error:
             raise ValueError(f"{one.dataset.name}: {error}") from error
         rows = hashlib.sha256()
-        for episode in sampler.between(0, grid.episodes):
+        for episode in sampler.between(0, grid.n_episodes):
             for part in (episode.support, episode.support_labels, episode.query, episode.query_labels):
                 rows.update(part.tobytes())
-        cells.append({"protocol": sampler.protocol, "episodes": grid.episodes, "sha256": rows.hexdigest()})
+        cells.append({"protocol": sampler.protocol, "episodes": grid.n_episodes, "sha256": rows.hexdigest()})
     return {
         "source": one.dataset.source if one.dataset.source != one.dataset.name else "",
         "split": one.dataset.split,

@@ -1,4 +1,4 @@
-"""The learners of a benchmark: what a row of a grid stands for, and the code that it hangs on."""
+"""The learners of a benchmark: how a row of the grid becomes a learner, and which code defines it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,8 @@ from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import digest
 
 
-def learner_kind(method: LearnerSpec, backbone: Backbone) -> type[Learner]:
-    """Return the class of the learner of a row; see `LearnerSpec`."""
-    if method.learner == OWN:
-        return type(load_learner(backbone.backbone))
-    return LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
-
-
-def script_of(method: LearnerSpec) -> type[Learner] | None:
-    """Return the class of a learner that is written in the script or the notebook that runs here."""
+def script_class(method: LearnerSpec) -> type[Learner] | None:
+    """Return the class of a learner that the running script or notebook defines, which no other process can import."""
     if method.learner in (OWN, LINEAR_PROBE):
         return None
     kind = learner_class(method.learner)
@@ -35,18 +28,22 @@ def script_of(method: LearnerSpec) -> type[Learner] | None:
 def make_learner(
     method: LearnerSpec, backbone: Backbone, center: tuple[float, ...] | None, kind: type[Learner] | None = None
 ) -> Learner:
-    """Return the learner of a row; see `LearnerSpec`."""
-    params: dict[str, Any] = dict(method.params)
-    if method.needs_base:
-        params["center"] = center
+    """Build the learner of a row.
+
+    Raises
+    ------
+    ValueError
+        If the learner does not take these parameters, or must be trained first.
+    """
     if method.learner == OWN:
         return load_learner(backbone.backbone)
-    kind = kind or learner_kind(method, backbone)
+    kind = kind or (LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner))
     if kind.learned:
         raise ValueError(
-            f"learner {method.name!r} has weights of its own, which must be trained first; take {OWN!r}, and a "
-            f"backbone that is a checkpoint of it, or is trained with it: train_on = ..., learner = {method.learner!r}"
+            f"learner {method.name!r} has learned parameters and must be trained first; take {OWN!r} with a backbone "
+            f"that is a checkpoint of it, or that is trained with it: train_on = ..., learner = {method.learner!r}"
         )
+    params: dict[str, Any] = {**method.params, "center": center} if method.needs_base else dict(method.params)
     try:
         return ready_learner(kind(**params))
     except TypeError as error:
@@ -54,33 +51,45 @@ def make_learner(
 
 
 def has_own(backbone: Backbone) -> bool:
-    """Whether a backbone carries a learner of its own, or will when it is trained."""
+    """Whether a backbone carries its own learner, or will once it is trained."""
     return bool(backbone.train_on) or (is_path(backbone.backbone) and Path(backbone.backbone).is_file())
 
 
-def code_of(kind: type[Learner]) -> str:
-    """Return a digest of the files in which a learner and what it inherits from are written, so that a change counts.
+def identify(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
+    """Return what distinguishes the answers of a learner: name, parameters, code and, for ``own``, the checkpoint."""
+    identity: dict[str, Any] = {"learner": method.learner, "params": dict(method.params)}
+    if method.learner == OWN:
+        kind = type(load_learner(backbone.backbone))
+        identity["checkpoint"] = digest(backbone.backbone)
+    else:
+        kind = LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
+    return {**identity, "code": code_of(kind)}
 
-    What these import is not seen, but for this package, whose version counts. Of a notebook it is never the same.
+
+def code_of(kind: type[Learner]) -> str:
+    """Return a digest of the files that define a learner and its base classes.
+
+    Other imports of these files do not count, except for this package, whose version is part of every key. The digest
+    of a class that a notebook defines is new each time.
     """
-    files = [_file_of(one) for one in kind.__mro__ if issubclass(one, Learner)]
+    files = [_file_digest(one) for one in kind.__mro__ if issubclass(one, Learner)]
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
-def _file_of(kind: type[Learner]) -> str:
+def _file_digest(kind: type[Learner]) -> str:
     try:
         return digest(inspect.getfile(kind))
-    except (OSError, TypeError):  # of a notebook: nobody can say whether it is what it was
+    except (OSError, TypeError):  # defined in a notebook: there is no file to compare
         return uuid4().hex
 
 
 def describe_method(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
-    """Return a learner with all its parameters, as JSON can hold it.
+    """Return a learner with all its parameters, ready for JSON.
 
     Raises
     ------
     ValueError
-        If there is none with these parameters, or they cannot be written down.
+        If the learner does not take these parameters, or they cannot be written as JSON.
     """
     if method.learner == LINEAR_PROBE:
         make_learner(method, backbone, None)
@@ -90,4 +99,4 @@ def describe_method(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
         described = describe_learner(make_learner(method, backbone, (0.0,)))
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}") from error
-    return {**described, "params": {**described["params"], **method.params}}  # "base" stays what it is
+    return {**described, "params": {**described["params"], **method.params}}  # keeps center = "base"

@@ -1,4 +1,4 @@
-"""The report of a benchmark: one page that needs nothing else."""
+"""The report of a benchmark, a self-contained page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pandas as pd
 
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, names, setting
-from fewshot.benchmark.tasks import sampler_of
+from fewshot.benchmark.tasks import make_sampler
 from fewshot.data.preprocess import Preprocessing
 from fewshot.report.comparison import accuracy_dots, accuracy_lines, accuracy_map
 from fewshot.report.figures import confusion
 from fewshot.report.page import Page
 
-#: Side of a picture, and how many hard episodes are shown with how many pictures of each class.
+#: Side of a picture in pixels, hard episodes to show, and pictures of each class.
 SIDE, N_HARD, N_PICTURES = 64, 3, 3
 
 
@@ -29,7 +29,7 @@ def write_report(
     data: Sequence[Measured],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the page.
+    """Write the report.
 
     Parameters
     ----------
@@ -40,21 +40,21 @@ def write_report(
     frame, summary : DataFrame
         As `tidy` and `pooled` return them.
     data : sequence of Measured
-        What was measured on.
+        The data sets.
     facts : mapping
         With ``manifest`` and ``baseline``.
     """
     page = Page(
         "Benchmark",
-        "Learners compared on the same episodes: in each, a few classes that nothing was trained on are learned from a "
-        "few images each, and queries of these classes answered. Intervals are 95 %, over episodes.",
+        "Learners compared on the same episodes. In each episode they learn a few unseen classes from a few images "
+        "each, then answer queries of these classes. Intervals are 95 %, over episodes.",
     )
     page.cards(
         [
             (str(len(set(frame["learner"]))), "learners"),
             (str(len(data)), "data sets"),
             (str(len(set(frame["backbone"]))), "backbones"),
-            (f"{int(frame.loc[frame['error'] == '', 'episodes'].sum()):,}", "episodes answered"),
+            (f"{int(frame.loc[frame['error'] == '', 'n_episodes'].sum()):,}", "episodes answered"),
         ]
     )
     if len(summary):
@@ -65,7 +65,7 @@ def write_report(
         _times(page, summary)
     _failures(page, frame)
     _about(page, data, facts)
-    page.write(path, "Every unit is in results.csv, the episodes in episodes.json.")
+    page.write(path, "results.csv lists every unit; episodes.json pins the episodes.")
 
 
 def _accuracies(page: Page, summary: pd.DataFrame, baseline: str) -> None:
@@ -90,17 +90,17 @@ def _accuracies(page: Page, summary: pd.DataFrame, baseline: str) -> None:
 
 
 def _sizes(page: Page, summary: pd.DataFrame) -> None:
-    named = _named(summary[summary["way"] > 0])
+    named = _named(summary[summary["n_way"] > 0])
     figures = []
-    for column, fixed in (("shot", "way"), ("way", "shot")):
+    for column, fixed in (("n_shot", "n_way"), ("n_way", "n_shot")):
         if named[column].nunique() < 2:
             continue
         value = named[fixed].min()
         for (dataset, backbone), part in named[named[fixed] == value].groupby(["dataset", "backbone"], sort=False):
-            title = f"{dataset}, {backbone}, {value}-{fixed}"
+            title = f"{dataset}, {backbone}, {value}-{fixed.removeprefix('n_')}"
             figures.append((accuracy_lines(part, column, title), f"Accuracy against {column}, {title}"))
     if figures:
-        page.section("Shots and ways", "How accuracy grows with the images of each class, and falls with more classes.")
+        page.section("Shots and ways", "Accuracy rises with more images per class, and falls with more classes.")
         for figure, alt in figures:
             page.figure(figure, alt)
 
@@ -110,7 +110,7 @@ def _over_data(page: Page, summary: pd.DataFrame) -> None:
     named["column"] = [f"{d}, {s}" for d, s in zip(named["dataset"], named["setting"], strict=True)]
     named["row"] = [f"{m}, {b}" for m, b in zip(named["method"], named["backbone"], strict=True)]
     wide = named.pivot_table(index="row", columns="column", values="accuracy", sort=False)
-    page.section("Over data sets", "Accuracy in %, each column coloured from its worst to its best.")
+    page.section("Over data sets", "Accuracy in %. Each column is coloured from its worst to its best.")
     page.figure(accuracy_map(wide), "Heat map of learners and data sets")
     ranks = mean_ranks(named.assign(learner=named["method"]))
     if len(ranks):
@@ -121,17 +121,17 @@ def _over_data(page: Page, summary: pd.DataFrame) -> None:
 
 def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
     whole = [row for row in rows if not row.error]
-    page.section("What is taken for what", "The best learner of each data set, on its first set of episodes.")
+    page.section("Confusions", "The best learner of each data set, on its first set of episodes.")
     opened = {one.dataset.name: one for one in data}
     for dataset in dict.fromkeys(row.unit.dataset for row in whole):
         own = [row for row in whole if row.unit.dataset == dataset]
         first = own[0].unit
-        sizes = (first.way, first.shot, first.seed)
-        own = [row for row in own if (row.unit.way, row.unit.shot, row.unit.seed) == sizes]
+        sizes = (first.n_way, first.n_shot, first.seed)
+        own = [row for row in own if (row.unit.n_way, row.unit.n_shot, row.unit.seed) == sizes]
         best = max(own, key=lambda row: row.accuracies.mean())
         unit = best.unit
         backbone, method = names({"backbone": unit.backbone.name, "learner": unit.method.name, **best.marked})
-        name = f"{dataset}: {method}, {backbone}, {setting(unit.way, unit.shot)}"
+        name = f"{dataset}: {method}, {backbone}, {setting(unit.n_way, unit.n_shot)}"
         if best.found["confusion"]:
             classes = best.found["classes"]
             page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name,
@@ -140,12 +140,13 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
 
 
 def _hardest(page: Page, row: Row, one: Measured, name: str) -> None:
-    """Show the support of the episodes in which most queries were answered wrongly."""
-    sampler, seen = sampler_of(row.unit, one.data.labels), Preprocessing(3, SIDE, SIDE)
+    """Show the support of the episodes with the lowest accuracy."""
+    unit, picture = row.unit, Preprocessing(3, SIDE, SIDE)
+    sampler = make_sampler(unit.n_way, unit.n_shot, unit.n_query)(one.data.labels, seed=unit.seed)
     for i in np.argsort(row.accuracies, kind="stable")[:N_HARD].tolist():
         episode = sampler[i]
         support = {
-            label: [seen(one.data.images[j]) for j in episode.support[episode.support_labels == c][:N_PICTURES]]
+            label: [picture(one.data.images[j]) for j in episode.support[episode.support_labels == c][:N_PICTURES]]
             for c, label in enumerate(episode.classes[:10].tolist())
         }
         page.task(support, [], f"{name}: support of episode {i}, {100 * row.accuracies[i]:.0f} % right")
@@ -153,15 +154,15 @@ def _hardest(page: Page, row: Row, one: Measured, name: str) -> None:
 
 def _times(page: Page, summary: pd.DataFrame) -> None:
     times = _named(summary).pivot_table(index="method", columns="setting", values="ms_per_episode", sort=False)
-    page.section("Time", "Milliseconds an episode on one thread: drawing, gathering embeddings and answering.")
+    page.section("Time", "Milliseconds per episode on one thread, for drawing it, gathering embeddings and answering.")
     page.table(times.map("{:.2f}".format))
 
 
 def _failures(page: Page, frame: pd.DataFrame) -> None:
     failed = frame[frame["error"] != ""]
     if len(failed):
-        page.section("What failed", "These units have no result; run the same command again for them alone.")
-        page.table(failed.set_index("learner")[["dataset", "backbone", "way", "shot", "seed", "error"]])
+        page.section("Failures", "These units have no result. Run the same command again to retry only them.")
+        page.table(failed.set_index("learner")[["dataset", "backbone", "n_way", "n_shot", "seed", "error"]])
 
 
 def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> None:
@@ -169,9 +170,12 @@ def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> No
     shown = {
         one.dataset.name: [len(one.data), len(one.data.classes), len(one.dropped), one.digest[:16]] for one in data
     }
-    columns = ["images", "classes", "copies left out", "digest"]
+    columns = ["images", "classes", "duplicates left out", "digest"]
     page.table(pd.DataFrame.from_dict(shown, orient="index", columns=columns).rename_axis("data set"))
-    page.section("Run it again", "The same episodes and versions give the same table, times aside; seed is the first.")
+    page.section(
+        "Run it again",
+        "The same episodes and versions give the same table, except for times.",
+    )
     page.code(facts["manifest"]["command"])
     about = {**facts["manifest"], **facts["manifest"]["versions"]}
     about = {key: str(value) for key, value in about.items() if key not in ("versions", "command")}
@@ -179,10 +183,10 @@ def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> No
 
 
 def _named(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the names that people read."""
+    """Return the rows with names for people."""
     lines = summary.to_dict("records")
     return summary.assign(
-        setting=[setting(line["way"], line["shot"]) for line in lines],
+        setting=[setting(line["n_way"], line["n_shot"]) for line in lines],
         method=[names(line)[1] for line in lines],
         backbone=[names(line)[0] for line in lines],
     )

@@ -1,4 +1,4 @@
-"""Reference rows of a benchmark, so that a reader sees what the methods buy."""
+"""A reference row for benchmarks: a linear probe, which shows what the few-shot methods gain."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fewshot.learners.statistics import Statistics
 
 
 class LinearProbe(Learner):
-    """scikit-learn's logistic regression, fitted to each support set by gradient descent: what the others do without.
+    """scikit-learn's logistic regression, fitted to each support set by gradient descent.
 
-    It is measured as any learner, but is none: not in the registry, and it cannot be trained.
+    A benchmark measures it like any learner, but it is not registered and cannot be meta-trained.
 
     Parameters
     ----------
     C : float, default=1.0
-        Inverse strength of regularisation, on embeddings scaled to unit length.
+        Inverse regularisation strength, for embeddings scaled to unit length.
     """
 
     indexable = False
@@ -39,7 +39,7 @@ class LinearProbe(Learner):
         return Memory.of_support(statistics.support, statistics.n_way)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return log-probabilities, fitted episode after episode."""
+        """Return log-probabilities, with one fit per episode."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import normalize
 
@@ -56,7 +56,7 @@ class LinearProbe(Learner):
                 continue
             model = LogisticRegression(C=self.C, max_iter=1000)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of convergence, and of many classes of one image
+                warnings.simplefilter("ignore", UserWarning)  # convergence, and many classes of one image
                 model.fit(normalize(x[real]), classes, sample_weight=weight[real])
             logits[i][:, model.classes_] = model.predict_log_proba(normalize(asked))
         return torch.from_numpy(logits).reshape(*queries.shape[:-1], memory.n_way)

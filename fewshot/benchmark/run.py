@@ -1,4 +1,4 @@
-"""Run a grid: embed once, answer every cell on the same episodes, go on where it was interrupted."""
+"""Run a grid: embed once, answer every cell on the same episodes, and resume after an interruption."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fewshot.benchmark.embeddings import EmbeddedDataset, Embeddings
-from fewshot.benchmark.frozen import check_frozen, freeze, write_frozen
-from fewshot.benchmark.grid import OWN, Backbone, Grid
-from fewshot.benchmark.methods import describe_method, has_own, make_learner, script_of
+from fewshot.benchmark.frozen import check_frozen, freeze
+from fewshot.benchmark.grid import OWN, Grid
+from fewshot.benchmark.methods import describe_method, has_own, identify, make_learner, script_class
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
@@ -30,7 +30,7 @@ from fewshot.persistence.writers import BRIEF, locked
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
 
-#: Files of a folder of results.
+#: What a results folder holds.
 FOLDERS = ("embeddings", "units")
 RESULTS, MARKDOWN, REPORT, EPISODES, FACTS = "results.csv", "results.md", "report.html", "episodes.json", "results.json"
 WRITTEN = (RESULTS, MARKDOWN, REPORT, EPISODES, FACTS)
@@ -51,40 +51,40 @@ def run_benchmark(
     Parameters
     ----------
     grid : Grid, mapping or path
-        What is compared; a TOML file, see ``fewshot bench --help``, or what stands in one.
+        What to compare: a TOML file, see ``fewshot bench --help``, or its content.
     out : path, optional
         A folder for ``results.csv``, ``results.md``, ``report.html``, ``results.json`` with the manifest, and the
-        frozen ``episodes.json``; what is there already is not done again. By default nothing is kept.
+        frozen ``episodes.json``. Units that it holds already are not answered again. By default nothing is kept.
     executor : {"joblib", "serial", "ray"}, default="joblib"
-        Where the work is done; the table is the same, times aside.
+        Where the work runs; the results do not depend on it, except for times.
     jobs : int, optional
-        Processes; by default one a core.
+        Number of processes; by default one per core.
     episodes : path, optional
-        Frozen episodes of another run, which these must be.
+        Frozen episodes of another run; raise unless the episodes are the same.
     cache : path, optional
-        A folder of embeddings that other runs, classifiers and `Embedder` share; see there.
+        A folder of embeddings to share with other runs, classifiers and `Embedder`.
     progress : bool, default=True
         Whether to show progress bars.
 
     Returns
     -------
     DataFrame
-        A row for each data set, backbone, learner, way, shot and seed; see `fewshot.benchmark.table.tidy`.
+        A row for each data set, backbone, learner, n_way, n_shot and seed; see `fewshot.benchmark.table.tidy`.
 
     Raises
     ------
     InUseError
         If another run is writing to `out`.
     LeakError
-        If a class or an image that is measured on was trained on, or chosen by.
+        If a backbone was trained or selected on a class or an image to measure on.
     ValueError
-        If something in the grid cannot be meant, or the episodes are others.
+        If a setting of the grid is invalid, or the episodes differ from the frozen ones.
 
     Examples
     --------
     >>> grid = {
     ...     "datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}],
-    ...     "learners": [{"learner": "prototypical"}, {"learner": "matching"}], "shot": [1], "episodes": 20,
+    ...     "learners": [{"learner": "prototypical"}, {"learner": "matching"}], "n_shot": [1], "n_episodes": 20,
     ... }
     >>> frame = run_benchmark(grid, executor="serial", progress=False)
     >>> frame["learner"].tolist(), bool((frame["accuracy"] > 0.5).all())
@@ -94,7 +94,7 @@ def run_benchmark(
         grid = Grid.from_dict(grid) if isinstance(grid, Mapping) else Grid.from_toml(grid)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}; expected at least 1")
-    with _folder(out) as folder:
+    with _results_folder(out) as folder:
         return _Run(grid, folder, cache, progress).go(executor, jobs or os.cpu_count() or 1, episodes)
 
 
@@ -109,54 +109,55 @@ class _Run:
     def go(self, executor: str, jobs: int, episodes: str | Path | None) -> pd.DataFrame:
         wants_base = any(method.needs_base for method in self.grid.learners)
         data = [measured(dataset, wants_base) for dataset in self.grid.datasets]
-        frozen = freeze(self.grid, data)
-        own = self.folder / EPISODES
-        if own.exists():  # of a grid that may have grown since
-            check_frozen(frozen, own, all_of_them=False)
+        frozen, own = freeze(self.grid, data), self.folder / EPISODES
+        if own.exists():  # the grid may have grown since
+            check_frozen(frozen, own, complete=False)
         if episodes is not None:
             check_frozen(frozen, episodes)
-        for backbone in self.grid.backbones:
-            refuse_seen(backbone, data)
-        self._check()
+        learners = self._check(data)
         workers = make_executor(executor, jobs)
         try:
-            for name in FOLDERS:
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-            left = [leftovers(self.folder, WRITTEN), *(leftovers(self.folder / name) for name in FOLDERS)]
-            for path in chain.from_iterable(left):  # by processes that were killed
-                path.unlink(missing_ok=True)
+            self._prepare_folder()
             backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
-            write_frozen(frozen, own)  # what refuses a run leaves that of the one before
-            embedded = self.embeddings.make(workers, data, backbones, self._watch)
-            rows = self._answer(workers, embedded)
+            # Only now: a run that is refused keeps the file of the run before.
+            write_text(own, json.dumps(frozen, indent=1) + "\n")
+            rows = self._answer(workers, self.embeddings.make(workers, data, backbones, self._watch))
         finally:
             workers.close()
-        return self._write(rows, data, backbones, executor)
+        return self._write(rows, data, {"executor": executor, "learners": learners})
 
-    def _check(self) -> None:
-        """Build every learner and every backbone once, so that a mistake is an error before anything is trained."""
+    def _check(self, data: Sequence[Measured]) -> dict[str, Any]:
+        """Build every learner and backbone once, so that mistakes surface before training; describe the learners."""
         for backbone in self.grid.backbones:
+            refuse_seen(backbone, data)
             if backbone.train_on:
                 check_trainable(backbone)
             else:
                 backbone_key(backbone)
-        if any(m.learner == OWN for m in self.grid.learners) and not any(map(has_own, self.grid.backbones)):
-            raise ValueError(
-                f"the learner {OWN!r} is that of a checkpoint, and no backbone is one; name the file of a checkpoint "
-                "as a backbone, or train one with train_on = ..."
-            )
+        carriers = [backbone for backbone in self.grid.backbones if has_own(backbone)]
         for method in self.grid.learners:
-            describe_method(method, self.grid.backbones[0])
-            for backbone in self.grid.backbones:
-                if method.learner == OWN and has_own(backbone) and not backbone.train_on:
+            if method.learner == OWN and not carriers:
+                raise ValueError(
+                    f"the learner {OWN!r} needs a checkpoint, and no backbone is one; name a checkpoint file as a "
+                    "backbone, or train one with train_on = ..."
+                )
+            for backbone in carriers:
+                if method.learner == OWN and not backbone.train_on:
                     make_learner(method, backbone, None)
+        return {method.name: describe_method(method, self.grid.backbones[0]) for method in self.grid.learners}
+
+    def _prepare_folder(self) -> None:
+        """Make the folders, and remove files that killed processes left half-written."""
+        for name in FOLDERS:
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for path in chain(leftovers(self.folder, WRITTEN), *(leftovers(self.folder / name) for name in FOLDERS)):
+            path.unlink(missing_ok=True)
 
     def _answer(self, workers: Executor, embedded: Sequence[EmbeddedDataset]) -> list[Row]:
         units: list[Unit] = []
         outcomes: dict[int, Any] = {}
         for unit, failure in self._units(embedded):
-            outcome = self._done(unit) or failure
-            if outcome:
+            if outcome := self._load_result(unit) or failure:
                 outcomes[len(units)] = outcome
             units.append(unit)
         labels = {one.data.dataset.name: one.data.data.labels for one in embedded}
@@ -170,34 +171,32 @@ class _Run:
             if not isinstance(outcome, Failure):
                 found = {"key": units[i].key, "found": outcome}
                 write_text(self._result(units[i]), json.dumps({**found, "sha256": _digest(found)}))
-        return [self._row(unit, outcomes[i]) for i, unit in enumerate(units)]
+        return [
+            Row(unit, {}, outcome.error, self.external[unit.backbone.name], outcome.trace)
+            if isinstance(outcome := outcomes[i], Failure)
+            else Row(unit, outcome, "", self.external[unit.backbone.name])
+            for i, unit in enumerate(units)
+        ]
 
     def _units(self, embedded: Sequence[EmbeddedDataset]) -> Iterator[tuple[Unit, Failure | None]]:
-        """Yield every unit, and why it cannot be answered, if embeddings that it needs are not there."""
+        """Yield every unit, with the reason if embeddings that it needs are missing."""
         centers: dict[str, tuple[float, ...]] = {}
-        for one in embedded:
-            for method in self.grid.learners:
-                if method.learner == OWN and not has_own(one.backbone):
-                    continue
-                needed = [one.key, one.base] if method.needs_base else [one.key]
-                failure = next((self.embeddings.failed[key] for key in needed if key in self.embeddings.failed), None)
-                if method.needs_base and not failure and one.base not in centers:
-                    centers[one.base] = self.embeddings.mean(one.base)
-                center = centers.get(one.base) if method.needs_base else None
-                query = one.data.dataset.query or self.grid.query
-                for way, shot, seed in self.grid.cells:
-                    sizes = way, shot, seed, query, self.grid.episodes
-                    name, script = one.data.dataset.name, script_of(method)
-                    yield Unit(name, one.backbone, method, one.key, *sizes, center, script), failure
+        for one, method in product(embedded, self.grid.learners):
+            if method.learner == OWN and not has_own(one.backbone):
+                continue
+            needed = [one.key, one.base] if method.needs_base else [one.key]
+            failure = next((self.embeddings.failed[key] for key in needed if key in self.embeddings.failed), None)
+            if method.needs_base and not failure and one.base not in centers:
+                centers[one.base] = self.embeddings.mean(one.base)
+            center = centers.get(one.base) if method.needs_base else None
+            identity, script = identify(method, one.backbone), script_class(method)
+            dataset = one.data.dataset
+            for n_way, n_shot, seed in self.grid.cells:
+                sizes = n_way, n_shot, seed, dataset.n_query or self.grid.n_query, self.grid.n_episodes
+                yield Unit(dataset.name, one.backbone, method, one.key, *sizes, identity, center, script), failure
 
-    def _row(self, unit: Unit, outcome: Any) -> Row:
-        external = self.external[unit.backbone.name]
-        if isinstance(outcome, Failure):
-            return Row(unit, {}, outcome.error, external, outcome.trace)
-        return Row(unit, outcome, "", external)
-
-    def _done(self, unit: Unit) -> dict[str, Any] | None:
-        """Return what was found earlier, if it is there and whole."""
+    def _load_result(self, unit: Unit) -> dict[str, Any] | None:
+        """Return the stored result of a unit, unless it is missing or damaged."""
         try:
             stored = json.loads(self._result(unit).read_text(encoding="utf-8"))
             found = {"key": unit.key, "found": stored["found"]}
@@ -207,23 +206,21 @@ class _Run:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _write(
-        self, rows: list[Row], data: Sequence[Measured], backbones: Sequence[Backbone], executor: str
-    ) -> pd.DataFrame:
-        frame, summary = tidy(rows, self.grid.baseline), pooled(rows, self.grid.baseline)
+    def _write(self, rows: list[Row], data: Sequence[Measured], facts: dict[str, Any]) -> pd.DataFrame:
+        baseline = self.grid.baseline
+        frame, summary = tidy(rows, baseline), pooled(rows, baseline)
         facts = {
             "manifest": manifest(command_line(), self.grid.seeds[0]),
             "grid": asdict(self.grid),
-            "executor": executor,
-            "baseline": self.grid.baseline,
+            **facts,
+            "baseline": baseline,
             "backbones": {one.name: describe_backbone(one) for one in self.grid.backbones},
-            "learners": {one.name: describe_method(one, backbones[0]) for one in self.grid.learners},
             "traces": {row.unit.key: row.trace for row in rows if row.trace},
             "dropped": {one.dataset.name: len(one.dropped) for one in data},
             "results": json.loads(frame.to_json(orient="records")),
         }
         write_text(self.folder / RESULTS, frame.to_csv(index=False))
-        write_text(self.folder / MARKDOWN, to_markdown(summary, self.grid.baseline) + list_failures(frame))
+        write_text(self.folder / MARKDOWN, to_markdown(summary, baseline) + list_failures(frame))
         write_text(self.folder / FACTS, json.dumps(facts, indent=1, default=dict) + "\n")
         write_report(self.folder / REPORT, rows, frame, summary, data, facts)
         return frame
@@ -243,10 +240,10 @@ def _digest(found: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _folder(out: str | Path | None) -> Iterator[Path]:
-    make: Callable[[], Any] = tempfile.TemporaryDirectory
+def _results_folder(out: str | Path | None) -> Iterator[Path]:
+    """Yield the folder of the results, locked against other runs; a temporary one by default."""
     if out is None:
-        with make() as name:
+        with tempfile.TemporaryDirectory() as name:
             yield Path(name)
         return
     folder = Path(out)
@@ -261,5 +258,5 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
         with locked(folder, BRIEF):
             yield folder
     finally:
-        with suppress(OSError):  # there are results
+        with suppress(OSError):  # unless the folder holds results
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""The images that are measured on, guarded: nothing occurs twice, and nothing was trained on or chosen by."""
+"""The images to measure on, free of duplicates and of leaks from other splits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fewshot.data.opening import reading
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, LeakError
 
-#: Data that are there without any file, and their splits.
+#: Data sets that need no file, and their splits.
 BUILT_IN: dict[str, tuple[Callable[..., LabeledImages], tuple[str, ...]]] = {
     "digits": (lambda split: digits(), ()),
     "glyphs": (glyphs, ("train", "val", "test")),
 }
-#: What may be said of a leak, in a sentence.
+#: How many leaked classes or images a message names.
 EXAMPLES = 3
 
 
@@ -37,19 +37,19 @@ class Measured:
     Attributes
     ----------
     dataset : Dataset
-        Where they come from.
+        Their source.
     data : LabeledImages
-        Those of its split, each content once.
+        The images of its split, without duplicates.
     contents : frozenset of str
-        The SHA-256 of each.
+        The SHA-256 of each image.
     digest : str
-        SHA-256 of contents and labels, in their order.
+        SHA-256 of all contents and labels, in order.
     dropped : tuple of str
-        Images that were left out, as an equal one comes before them.
+        Images left out because an equal one comes earlier.
     base : LabeledImages or None
-        Those of the base split.
+        The images of the base split.
     base_digest : str
-        As `digest`, of the base split; empty where there is none.
+        The `digest` of the base split; empty without one.
     """
 
     dataset: Dataset
@@ -62,14 +62,14 @@ class Measured:
 
 
 def measured(dataset: Dataset, wants_base: bool) -> Measured:
-    """Open the images of a data set, drop those that occur twice, and compare them with its other splits.
+    """Open the images of a data set, drop duplicates, and compare the rest with its other splits.
 
     Raises
     ------
     LeakError
-        If a class or an image of the split is also in another one.
+        If a class or an image of the split is also in another split.
     ValueError
-        If there are no such images, or no base split where it is wanted.
+        If the split does not exist, or a base split is wanted and there is none.
     """
     splits = splits_of(dataset.source)
     split = dataset.split if splits else None
@@ -88,7 +88,7 @@ def measured(dataset: Dataset, wants_base: bool) -> Measured:
     if wants_base:
         if dataset.base not in splits or dataset.base == split:
             raise ValueError(
-                f"center = 'base' needs a split {dataset.base!r} of {dataset.name} beside {split!r}; name one with "
+                f"center = 'base' needs a split {dataset.base!r} of {dataset.name} apart from {split!r}; name one with "
                 "base = ..., or leave that learner out"
             )
         base = open_images(dataset.source, dataset.base)
@@ -99,28 +99,28 @@ def measured(dataset: Dataset, wants_base: bool) -> Measured:
 def refuse_shared(
     name: str, classes: Sequence[Any], contents: frozenset[str], other: LabeledImages, hashes: Sequence[str], where: str
 ) -> None:
-    """Refuse to measure on classes or images that are in `other`, whose contents have these `hashes`, as well.
+    """Raise if `other`, whose images have these `hashes`, shares a class or an image with the data to measure on.
 
     Raises
     ------
     LeakError
-        Naming some.
+        The message names examples.
     """
     if shared := sorted(set(classes) & set(other.classes.tolist()), key=str):
         raise LeakError(
-            f"{len(shared)} classes of {name} are also in {where}, e.g. {_some(shared)}; split by class, so that what "
-            "is measured is how new classes are learned"
+            f"{len(shared)} classes of {name} are also in {where}, e.g. {_some(shared)}; split by class, so that "
+            "the benchmark measures how new classes are learned"
         )
     twice = [i for i, content in enumerate(hashes) if content in contents]
     if twice:
         raise LeakError(
             f"{len(twice)} images of {name} are also in {where}, e.g. {_some([_name(other, i) for i in twice])}; "
-            "leave them out of one of the two (the scripts in data_prep do)"
+            "remove them from one of the two, as the scripts in data_prep do"
         )
 
 
 def splits_of(source: str) -> list[str]:
-    """Return the splits of a source of data; none where it is measured as a whole."""
+    """Return the splits of a source; none if it is measured as a whole."""
     return list(BUILT_IN[source][1]) if source in BUILT_IN else list_splits(source)
 
 
@@ -131,12 +131,12 @@ def open_images(source: str, split: str | None) -> LabeledImages:
 
 
 def contents_of(data: LabeledImages) -> list[str]:
-    """Return the SHA-256 of each image: of its pixels where they are there, of its file where not."""
+    """Return the SHA-256 of each image: of its pixels if decoded, else of its file."""
     return hash_contents(image.tobytes() if data.is_decoded else _read(Path(str(image))) for image in data.images)
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the pixels of images as embeddings: greys of 28 x 28, in 0..1."""
+    """Return pixels as embeddings: greys of 28 x 28, in 0..1."""
     grey = Preprocessing(1, 28, 28)
     pixels = np.stack([grey(image).ravel() for image in images])
     return pixels.astype(np.float32) / np.float32(255)
@@ -153,7 +153,7 @@ def _read(path: Path) -> bytes:
             return path.read_bytes()
     except ImageDecodeError as error:
         reason = error.reason.removeprefix("cannot be decoded: ")
-        raise ImageDecodeError(path, f"{reason}; put it back, or take it out of the data") from None
+        raise ImageDecodeError(path, f"{reason}; restore the file, or remove it from the data") from None
 
 
 def _name(data: LabeledImages, i: int) -> str:

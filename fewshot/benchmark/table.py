@@ -1,4 +1,4 @@
-"""What a benchmark found, as tables: tidy for programs, in Markdown for people."""
+"""Result tables of a benchmark: tidy for programs, Markdown for people."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from fewshot.benchmark.grid import LINEAR_PROBE
 from fewshot.benchmark.tasks import Unit
 from fewshot.episodes.result import mean_and_ci95
 
-#: Marks of what must not be compared with the rest.
+#: Marks of results that must not be compared with the rest.
 MARKS = {"transductive": "†", "external": "‡", "gradient": "§"}
 MEANING = {
     "transductive": "transductive: all queries of an episode are answered together",
-    "external": "external pretraining: the network has seen other data, maybe of such classes",
+    "external": "external pretraining: the network has seen other data, perhaps of these classes",
     "gradient": "fitted by gradient descent to each support set",
 }
-#: Marks of learners; the others are of backbones.
-METHOD = ("transductive", "gradient")
-#: What tells the sets of episodes apart.
-SETTING = ["dataset", "way", "shot"]
+#: The columns that identify a set of episodes, and those that identify a unit.
+SETTING = ["dataset", "n_way", "n_shot"]
+UNIT = ["dataset", "backbone", "learner", "n_way", "n_shot", "seed"]
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A unit with what was found, or why nothing was.
+    """A unit with its result, or the reason why it has none.
 
     Attributes
     ----------
@@ -38,11 +37,11 @@ class Row:
     found : mapping
         As `answer` returns it; empty for a failure.
     error : str
-        Why it failed; empty otherwise.
+        Why the unit failed; empty otherwise.
     external : bool
-        Whether the backbone was trained on data from elsewhere.
+        Whether the backbone was pretrained on other data.
     trace : str
-        Where in the code it failed.
+        The traceback of the failure.
     """
 
     unit: Unit
@@ -53,92 +52,88 @@ class Row:
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
-        """Of each episode."""
+        """The accuracy of each episode."""
         return np.array(self.found["accuracies"])
 
     @property
     def marked(self) -> dict[str, bool]:
-        """Which of the `MARKS` it has."""
+        """Which of the `MARKS` apply."""
         return {
             "transductive": bool(self.found.get("transductive", False)),
             "external": self.external,
             "gradient": self.unit.method.learner == LINEAR_PROBE,
         }
 
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """The values of the `UNIT` columns."""
+        unit = self.unit
+        return unit.dataset, unit.backbone.name, unit.method.name, unit.n_way, unit.n_shot, unit.seed
+
 
 def tidy(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
-    """Return a row a unit.
+    """Return one row per unit.
 
     Returns
     -------
     DataFrame
-        ``dataset``, ``backbone``, ``learner``, ``way``, ``shot`` (0 where they vary) and ``seed``; ``accuracy`` (0..1)
-        with ``ci95``; ``change`` and ``change_ci95``, the paired difference to the baseline on the same episodes;
-        ``episodes``; ``transductive``, ``external``, ``gradient`` and ``batch_statistics``, which mark what must not be
-        compared with the rest; ``ms_per_episode``; ``error``, empty unless the unit failed; ``key``.
+        ``dataset``, ``backbone``, ``learner``, ``n_way``, ``n_shot`` (0 if they vary) and ``seed``; ``accuracy`` (0..1)
+        with ``ci95``; ``change`` and ``change_ci95``, the paired difference from the baseline on the same episodes;
+        ``n_episodes``; ``transductive``, ``external``, ``gradient`` and ``batch_statistics``, which mark results that
+        must not be compared with the rest; ``ms_per_episode``; ``error``, empty unless the unit failed; ``key``.
     """
-    found = {_place(row): row for row in rows}
-    lines = []
-    for row in rows:
-        unit = row.unit
-        other = found.get((*_place(row)[:2], baseline, *_place(row)[3:]))
-        line: dict[str, Any] = {
-            "dataset": unit.dataset,
-            "backbone": unit.backbone.name,
-            "learner": unit.method.name,
-            "way": unit.way,
-            "shot": unit.shot,
-            "seed": unit.seed,
-        }
-        line |= dict.fromkeys(["accuracy", "ci95", "change", "change_ci95"], np.nan)
-        if not row.error:
-            line["accuracy"], line["ci95"] = mean_and_ci95(row.accuracies)
-            if other is not None and not other.error:
-                line["change"], line["change_ci95"] = mean_and_ci95(row.accuracies - other.accuracies)
-        line |= {
-            "episodes": unit.episodes,
+    accuracies = {row.place: row.accuracies for row in rows if not row.error}
+    lines = [
+        {
+            **_measures(row.place, accuracies, baseline),
+            "n_episodes": row.unit.n_episodes,
             **row.marked,
-            "batch_statistics": False,  # `Embedder` takes the running ones, of training
+            "batch_statistics": False,  # `Embedder` uses the running statistics of training
             "ms_per_episode": row.found.get("ms_per_episode", np.nan),
             "error": row.error,
-            "key": unit.key,
+            "key": row.unit.key,
         }
-        lines.append(line)
+        for row in rows
+    ]
     return pd.DataFrame(lines)
 
 
 def pooled(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
-    """Return a row for each data set, backbone, learner, way and shot: the episodes of all seeds together.
+    """Return one row per data set, backbone, learner, n_way and n_shot, with the episodes of all seeds pooled.
 
-    Units of which one failed are left out.
+    A row is left out if one of its units failed.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(_place(row)[:5], []).append(row)
-    values = {
-        place: np.concatenate([row.accuracies for row in group])
-        for place, group in groups.items()
-        if not any(row.error for row in group)
-    }
-    lines = []
-    for place, accuracies in values.items():
-        first, other = groups[place][0], values.get((*place[:2], baseline, *place[3:]))
-        line: dict[str, Any] = dict(zip(["dataset", "backbone", "learner", "way", "shot"], place, strict=True))
-        line["accuracy"], line["ci95"] = mean_and_ci95(accuracies)
-        change = (np.nan, np.nan) if other is None else mean_and_ci95(accuracies - other)
-        line["change"], line["change_ci95"] = change
-        line |= {
-            **first.marked,
-            "ms_per_episode": float(np.mean([row.found["ms_per_episode"] for row in groups[place]])),
+        groups.setdefault(row.place[:5], []).append(row)
+    whole = {place: group for place, group in groups.items() if not any(row.error for row in group)}
+    accuracies = {place: np.concatenate([row.accuracies for row in group]) for place, group in whole.items()}
+    lines = [
+        {
+            **_measures(place, accuracies, baseline),
+            **group[0].marked,
+            "ms_per_episode": float(np.mean([row.found["ms_per_episode"] for row in group])),
         }
-        lines.append(line)
+        for place, group in whole.items()
+    ]
     return pd.DataFrame(lines)
 
 
-def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean rank of each learner over data sets, ways and shots, 1 being the best, for each backbone.
+def _measures(
+    place: tuple[Any, ...], accuracies: Mapping[tuple[Any, ...], NDArray[np.float64]], baseline: str
+) -> dict[str, Any]:
+    """Return the columns of `place` with accuracy and change, NaN where unknown."""
+    own, other = accuracies.get(place), accuracies.get((*place[:2], baseline, *place[3:]))
+    accuracy = (np.nan, np.nan) if own is None else mean_and_ci95(own)
+    change = (np.nan, np.nan) if own is None or other is None else mean_and_ci95(own - other)
+    columns = [*UNIT[: len(place)], "accuracy", "ci95", "change", "change_ci95"]
+    return dict(zip(columns, (*place, *accuracy, *change), strict=True))
 
-    Only sets of episodes that every learner has answered count.
+
+def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return each learner's mean rank over data sets, ways and shots (1 is best), for each backbone.
+
+    Only sets of episodes that every learner answered count.
 
     References
     ----------
@@ -156,22 +151,22 @@ def names(line: Mapping[str, Any]) -> tuple[str, str]:
     """Return the backbone and the learner of a row, with their marks."""
     backbone, learner = (
         f"{line[name]} {''.join(MARKS[mark] for mark in own if line[mark])}".strip()
-        for name, own in (("backbone", ("external",)), ("learner", METHOD))
+        for name, own in (("backbone", ("external",)), ("learner", ("transductive", "gradient")))
     )
     return backbone, learner
 
 
-def setting(way: int, shot: int) -> str:
-    """Return what episodes are like, for people."""
-    return f"{way}-way {shot}-shot" if way else "varied way and shot"
+def setting(n_way: int, n_shot: int) -> str:
+    """Return the kind of episodes, for people."""
+    return f"{n_way}-way {n_shot}-shot" if n_way else "varied way and shot"
 
 
 def to_markdown(frame: pd.DataFrame, baseline: str) -> str:
-    """Return the accuracies in %, a column for each set of episodes, and the changes from the baseline below."""
+    """Return accuracies in %, with a column per set of episodes, followed by the changes from the baseline."""
     if frame.empty:
         return "no unit has a result\n"
     columns = list(dict.fromkeys(zip(*(frame[name] for name in SETTING), strict=True)))
-    heads = [f"{dataset}, {setting(way, shot)}" for dataset, way, shot in columns]
+    heads = [f"{dataset}, {setting(n_way, n_shot)}" for dataset, n_way, n_shot in columns]
     cells = {
         (line["backbone"], line["learner"], *(line[name] for name in SETTING)): line
         for line in frame.to_dict("records")
@@ -200,18 +195,13 @@ def to_markdown(frame: pd.DataFrame, baseline: str) -> str:
 
 
 def list_failures(frame: pd.DataFrame) -> str:
-    """Return a line for each unit of a tidy table that has no result, in Markdown."""
+    """Return a Markdown line for each unit of a tidy table that failed."""
     lines = [
-        f"failed: {line['learner']} on {line['dataset']} by {line['backbone']}, {setting(line['way'], line['shot'])}, "
-        f"seed {line['seed']}: {line['error']}  \n"
+        f"failed: {line['learner']} on {line['dataset']} by {line['backbone']}, "
+        f"{setting(line['n_way'], line['n_shot'])}, seed {line['seed']}: {line['error']}  \n"
         for line in frame[frame["error"] != ""].to_dict("records")
     ]
     return "".join(["\n", *lines]) if lines else ""
-
-
-def _place(row: Row) -> tuple[Any, ...]:
-    unit = row.unit
-    return unit.dataset, unit.backbone.name, unit.method.name, unit.way, unit.shot, unit.seed
 
 
 def _cell(text: str) -> str:

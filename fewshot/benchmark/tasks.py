@@ -1,6 +1,6 @@
-"""The work of a benchmark: embedding a part of the images, and answering the episodes of one cell.
+"""The work of a benchmark: embedding a chunk of images, and answering the episodes of a unit.
 
-Each is a function of what it is given and of nothing else, so that it can be done anywhere, and again.
+Both depend on nothing but their arguments, so any process can do them, and do them again.
 """
 
 from __future__ import annotations
@@ -19,42 +19,40 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot._version import __version__
-from fewshot.benchmark.grid import OWN, PIXELS, Backbone, LearnerSpec
-from fewshot.benchmark.methods import code_of, learner_kind, make_learner
+from fewshot.benchmark.grid import PIXELS, Backbone, LearnerSpec
+from fewshot.benchmark.methods import make_learner
 from fewshot.benchmark.sources import as_pixels
 from fewshot.embedding.embedder import Embedder
 from fewshot.episodes.balanced import EpisodeSampler
-from fewshot.episodes.episode import Sampler
 from fewshot.episodes.evaluate import evaluate
 from fewshot.episodes.varied import VariedEpisodeSampler
 from fewshot.learners.base import Learner
-from fewshot.persistence.files import digest
 from fewshot.persistence.provenance import versions
 
-#: Raised when the same unit would be answered otherwise.
+#: Bump when the same unit would get other answers.
 FORMAT = 2
-#: Packages whose versions may decide it, too.
+#: Packages whose versions can change the answers, too.
 PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "Pillow")
-#: The embedder that this process has used last.
+#: The embedder that this process used last.
 _loaded: dict[tuple[str, str | None], Embedder] = {}
-#: A confusion of more classes than this is not kept.
+#: Confusion matrices of more classes are not stored.
 CONFUSION = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some images to embed.
+    """A chunk of images to embed.
 
     Attributes
     ----------
     key : str
-        What is embedded, by content.
+        Key of all embeddings that the chunk belongs to.
     start : int
-        The number of the first.
+        Index of the first image.
     backbone : Backbone
-        What embeds them.
+        The network.
     network : str
-        Its `backbone_key`; a process loads a network once, however many parts it is given.
+        Its `backbone_key`; a process loads a network once for any number of chunks.
     images : array
         Pixels or paths.
     cache : str or None
@@ -71,73 +69,57 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """One cell of a grid: a learner on the embeddings of a data set by a backbone, in episodes of one kind and seed.
+    """One cell of a grid: a learner on the embeddings of a data set, with episodes of one kind and seed.
 
     Attributes
     ----------
     dataset : str
-        Its name.
+        Name of the data set.
     backbone : Backbone
-        What embedded.
+        The network that embedded it.
     method : LearnerSpec
         The learner.
     embedded : str
         Key of the embeddings.
-    way, shot, seed, query, episodes : int
-        Of the episodes; way and shot are 0 where they vary.
+    n_way, n_shot, seed, n_query, n_episodes : int
+        Sizes of the episodes; n_way and n_shot are 0 if they vary.
+    identity : mapping
+        What distinguishes the learner's answers; see `identify`.
     center : tuple of float or None
-        Mean embedding of the base split, where the learner needs it.
+        Mean embedding of the base split, if the learner needs it.
     script : type or None
-        The class of a learner of a script or a notebook, which other processes cannot import.
+        The class of a learner that a script or notebook defines, which other processes cannot import.
     """
 
     dataset: str
     backbone: Backbone
     method: LearnerSpec
     embedded: str
-    way: int
-    shot: int
+    n_way: int
+    n_shot: int
     seed: int
-    query: int
-    episodes: int
+    n_query: int
+    n_episodes: int
+    identity: Mapping[str, Any]
     center: tuple[float, ...] | None = None
     script: type[Learner] | None = None
 
     @cached_property
     def key(self) -> str:
-        """A digest of what decides the answers: embeddings, episodes, the learner and the files that define it."""
-        method: dict[str, Any] = {"learner": self.method.learner, "params": dict(self.method.params)}
-        method["code"] = code_of(self.script or learner_kind(self.method, self.backbone))
-        if self.method.learner == OWN:
-            method["checkpoint"] = digest(self.backbone.backbone)
-        sizes = [self.way, self.shot, self.seed, self.query, self.episodes]
-        return digest_of("unit", self.embedded, method, sizes, self.center)
-
-    def make_learner(self) -> Learner:
-        """Return the learner.
-
-        Raises
-        ------
-        ValueError
-            If its parameters are not those of such a learner.
-        """
-        return make_learner(self.method, self.backbone, self.center, self.script)
+        """A digest of all that determines the answers: embeddings, episodes, the learner and its code."""
+        sizes = [self.n_way, self.n_shot, self.seed, self.n_query, self.n_episodes]
+        return digest_of("unit", self.embedded, self.identity, sizes, self.center)
 
 
-def make_sampler(way: int, shot: int, query: int) -> Any:
-    """Return what makes the sampler of a cell."""
-    if not way:
+def make_sampler(n_way: int, n_shot: int, n_query: int) -> Any:
+    """Return a function ``(labels, seed=...)`` that makes the sampler of a cell."""
+    if not n_way:
         return VariedEpisodeSampler
-    return partial(EpisodeSampler, n_way=way, n_shot=shot, n_query=query)
-
-
-def sampler_of(unit: Unit, labels: NDArray[Any]) -> Sampler:
-    """Return the episodes of a unit."""
-    return make_sampler(unit.way, unit.shot, unit.query)(labels, seed=unit.seed)
+    return partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query)
 
 
 def backbone_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
-    """Return the embedder of a backbone that is no `PIXELS`."""
+    """Return the embedder of any backbone but `PIXELS`."""
     return Embedder(
         backbone.backbone,
         weights=backbone.weights,
@@ -149,35 +131,24 @@ def backbone_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
 
 
 def embed_part(part: Part) -> NDArray[np.float32]:
-    """Return the embeddings of some images."""
+    """Return the embeddings of a chunk of images."""
     with one_thread():
         if part.backbone.backbone == PIXELS:
             return as_pixels(part.images)
-        return _embedder_of(part).embed(part.images).embeddings
-
-
-def _embedder_of(part: Part) -> Embedder:
-    key = part.network, part.cache
-    if key not in _loaded:
-        _loaded.clear()
-        _loaded[key] = backbone_embedder(part.backbone, part.cache)
-    return _loaded[key]
+        key = part.network, part.cache
+        if key not in _loaded:
+            _loaded.clear()
+            _loaded[key] = backbone_embedder(part.backbone, part.cache)
+        return _loaded[key].embed(part.images).embeddings
 
 
 def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, Any]:
-    """Answer the episodes of a unit; return what was found, as JSON can hold it."""
-    learner = unit.make_learner()
-    began = time.perf_counter()
+    """Answer the episodes of a unit and return the results, ready for JSON."""
+    learner = make_learner(unit.method, unit.backbone, unit.center, unit.script)
+    sampler, start = make_sampler(unit.n_way, unit.n_shot, unit.n_query), time.perf_counter()
     with one_thread():
-        found = evaluate(
-            learner,
-            embeddings,
-            labels,
-            n_episodes=unit.episodes,
-            seed=unit.seed,
-            sampler=make_sampler(unit.way, unit.shot, unit.query),
-        )
-    seconds = time.perf_counter() - began
+        found = evaluate(learner, embeddings, labels, n_episodes=unit.n_episodes, seed=unit.seed, sampler=sampler)
+    seconds = time.perf_counter() - start
     few = len(found.classes) <= CONFUSION
     return {
         "accuracies": found.accuracies.tolist(),
@@ -185,13 +156,13 @@ def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) ->
         "classes": found.classes.tolist() if few else None,
         "protocol": found.protocol,
         "transductive": learner.transductive,
-        "ms_per_episode": 1000 * seconds / unit.episodes,
+        "ms_per_episode": 1000 * seconds / unit.n_episodes,
     }
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread: sums come in one order, whoever does it."""
+    """Compute on one thread, so that sums are taken in the same order everywhere."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -201,18 +172,18 @@ def one_thread() -> Iterator[None]:
 
 
 def digest_of(*what: Any) -> str:
-    """Return a digest of values that JSON can hold, and of the versions that may decide what comes of them."""
+    """Return a digest of values that JSON can hold and of the package versions that can change their outcome."""
     text = json.dumps([FORMAT, __version__, versions(PACKAGES), *what], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def backbone_key(backbone: Backbone) -> str:
-    """Return what tells the embeddings of one backbone from those of another."""
+    """Return a key that distinguishes the embeddings of one backbone from those of another."""
     return PIXELS if backbone.backbone == PIXELS else backbone_embedder(backbone).identity
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
-    """Return a backbone as JSON can hold it."""
+    """Return the settings of a backbone, ready for JSON."""
     return {key: value for key, value in asdict(backbone).items() if value}
 
 

@@ -1,4 +1,4 @@
-"""Backbones that a benchmark trains first, and what they were trained on."""
+"""Backbones that a benchmark trains itself, and checks against measuring on training data."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fewshot.training.config import TrainConfig
 from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
 
-#: Written when a training is over.
+#: Marks a finished training.
 DONE = "done.json"
 
 
 def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone:
-    """Meta-train a backbone that is to be trained, unless that was done; return it as its checkpoint.
+    """Meta-train a backbone that has `train_on`, unless this was done before, and return it with its checkpoint.
 
-    An interrupted training goes on where its last state was saved.
+    An interrupted training resumes from its last saved state.
     """
     if not backbone.train_on:
         return backbone
@@ -46,16 +46,16 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
         trainer = MetaTrainer(backbone.backbone, backbone.learner, config, augment=augment)
         result = trainer.fit(train, val, out=place, progress=progress, resume=True)
         write_text(place / DONE, json.dumps({"best_accuracy": result.best_accuracy, **own}, default=dict) + "\n")
-    return replace(backbone, backbone=str(place / BEST), train={}, train_on="", name=backbone.name)
+    return replace(backbone, backbone=str(place / BEST), train={}, train_on="")
 
 
 def refuse_seen(backbone: Backbone, data: Sequence[Measured]) -> None:
-    """Refuse to measure on classes or images that a backbone was trained on, or chosen by, as far as that is known.
+    """Raise if a backbone is known to have been trained or selected on a class or an image to measure on.
 
     Raises
     ------
     LeakError
-        Naming some.
+        The message names examples.
     """
     if backbone.train_on:
         for split in ("train", "val"):
@@ -74,13 +74,13 @@ def refuse_seen(backbone: Backbone, data: Sequence[Measured]) -> None:
         same = [str(label) for label, content in digests.items() if content in images]
         if shared := sorted((set(_words(one)) & known).union(same)):
             raise LeakError(
-                f"{len(shared)} classes of {one.dataset.name} were trained on, or chosen by, in {path}, "
+                f"{path} was trained or selected on {len(shared)} classes of {one.dataset.name}, "
                 f"e.g. {', '.join(shared[:3])}; measure on other classes"
             )
 
 
 def is_external(backbone: Backbone) -> bool:
-    """Whether a backbone, as the grid has it, brings what was learned from other data than meta-training's."""
+    """Whether a backbone of the grid was pretrained on data other than those of meta-training."""
     if backbone.backbone == PIXELS or backbone.train_on or backbone.weights == "random":
         return False
     path = _checkpoint(backbone)
@@ -88,14 +88,14 @@ def is_external(backbone: Backbone) -> bool:
 
 
 def check_trainable(backbone: Backbone) -> None:
-    """Refuse, before anything is trained, what cannot be.
+    """Raise, before any training starts, if a backbone cannot be trained.
 
     Raises
     ------
     UnknownNameError
-        If there is no such network or learner.
+        If the network or the learner is unknown.
     ValueError
-        If the data have no such splits, or are files and no size is given.
+        If the data lack a split, or are files and no size is given.
     """
     check_backbone(backbone.backbone)
     learner_class(backbone.learner)
@@ -104,12 +104,12 @@ def check_trainable(backbone: Backbone) -> None:
             raise ValueError(f"{backbone.train_on} has no split {split!r}, which training {backbone.name!r} needs")
         if not backbone.size and not open_images(backbone.train_on, split).is_decoded:
             raise ValueError(
-                f"the images of {backbone.train_on} are files of any size; say which to train on, size = ..."
+                f"the images of {backbone.train_on} are files of any size; give the size to train on, size = ..."
             )
 
 
 def _checkpoint(backbone: Backbone) -> str | None:
-    """Return the file of the checkpoint that a backbone is, or has its weights from."""
+    """Return the checkpoint that a backbone loads, if any."""
     for path in (backbone.weights, backbone.backbone if is_path(backbone.backbone) else None):
         if path and Path(path).is_file() and Checkpoint.is_one(path):
             return path
@@ -117,7 +117,7 @@ def _checkpoint(backbone: Backbone) -> str | None:
 
 
 def _words(one: Measured) -> list[str]:
-    """Return classes that may be compared with those of other data: words say what they are, numbers do not."""
+    """Return the classes whose names mean the same in other data: words do, numbers do not."""
     return [label for label in one.data.classes.tolist() if isinstance(label, str) and not label.isdecimal()]
 
 

@@ -25,7 +25,7 @@ from fewshot.cli.arguments import (
     tables,
     temperature,
 )
-from fewshot.cli.bench_options import bench_options
+from fewshot.cli.bench import bench_options
 from fewshot.cli.model_options import MODEL_COMMANDS
 from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
 from fewshot.training.config import TrainConfig

@@ -30,8 +30,8 @@ from fewshot.persistence.provenance import command_line, manifest
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import first_process_first, process_group, rank
+from fewshot.training.folder import MANIFEST, holds_training, lock_training, refuse_foreign_files
 from fewshot.training.page import write_training
-from fewshot.training.place import MANIFEST, holds_training, only_training, refuse_other_training
 from fewshot.training.result import TrainResult
 from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
@@ -59,7 +59,7 @@ def train(options: argparse.Namespace) -> int:
         if rank() == 0:
             say(f"train: {data}", f"val:   {val or 'none; the last weights are kept'}")
         sampler = _sampler(options, data, config)
-        with only_training(out):
+        with lock_training(out):
             if rank() == 0:
                 _refuse_existing(out, options)  # somebody else may have been quicker
             result = trainer.fit(data, val, out=out, progress=not options.quiet, resume=options.resume, sampler=sampler)
@@ -78,7 +78,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _refuse_existing(out: Path, options: argparse.Namespace) -> None:
     """Refuse a folder that holds other things, and a training that nobody asked to go on with or replace."""
-    refuse_other_training(out)
+    refuse_foreign_files(out)
     if holds_training(out) and not (options.resume or options.force):
         raise ValueError(
             f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"

@@ -76,7 +76,7 @@ def accuracy_lines(frame: pd.DataFrame, column: str, title: str) -> Figure:
                     color=COLOURS[m % len(COLOURS)], linestyle=DASHES[m // len(COLOURS) % len(DASHES)],
                     label=drawable(method, 34))  # fmt: skip
     ax.set_xticks(sorted(set(frame[column])))
-    ax.set(xlabel=f"{column}s" if column == "shot" else f"{column} (classes)", ylabel="accuracy, %")
+    ax.set(xlabel={"n_shot": "shots", "n_way": "way (classes)"}.get(column, column), ylabel="accuracy, %")
     ax.set_title(drawable(title, 70), fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

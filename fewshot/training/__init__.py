@@ -1,1 +1,1 @@
-"""The meta-learner: sees many learning tasks and improves the embedding that the learner stands on."""
+"""The meta-learner: it sees many small learning tasks and improves the embedding that learners rely on."""

@@ -1,4 +1,4 @@
-"""Who is told how training goes: the log, the progress bar, TensorBoard, anyone else."""
+"""Observers of training: the log, the progress bar, TensorBoard, and your own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fewshot.utils.progress import progress_bar
 
 
 class Callback:
-    """Is told how training goes; override what is of interest.
+    """An observer of training; override the methods you need.
 
     Examples
     --------
@@ -27,17 +28,17 @@ class Callback:
     """
 
     def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
-        """Prepare; training starts, or goes on after what `result` holds."""
+        """Prepare for training, which starts, or resumes after the steps in `result`."""
 
     def step(self, record: Mapping[str, float], result: TrainResult) -> None:
-        """Take note of a step; `record` is its line of the log."""
+        """Process a step; `record` is its row in the log."""
 
     def end(self, result: TrainResult) -> None:
-        """Finish, however training ended."""
+        """Finish; called even if training fails."""
 
 
 class CsvLog(Callback):
-    """The training log, one row a step, written at once: a run that is killed keeps it."""
+    """The training log, one row per step, flushed after each row so that a killed run keeps it."""
 
     columns = ("episode", "loss", "accuracy", "lr", "seconds", "val_accuracy", "val_ci95")
 
@@ -45,8 +46,8 @@ class CsvLog(Callback):
         self.path = path
 
     def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
-        """Write what is known already: rows after the state that training goes on from are gone."""
-        # Whole or not at all: a process killed here must not lose the rows that its state counts.
+        """Write the rows known so far; rows after the resumed state are dropped."""
+        # Written as a whole: a process killed here must not lose rows that its state counts.
         with replacing(self.path) as partial:
             with partial.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self.columns)
@@ -67,17 +68,17 @@ class CsvLog(Callback):
 
     @staticmethod
     def digest(records: Sequence[Mapping[str, float]]) -> str:
-        """Return a digest of rows, their times aside."""
+        """Return a digest of rows, without their times."""
         rows = [{k: float(v) for k, v in sorted(row.items()) if k != "seconds"} for row in records]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     @staticmethod
     def read(path: Path, n: int) -> list[dict[str, float]]:
-        """Return the first `n` rows of a log; a last one that was not written whole is no row."""
+        """Return the first `n` rows of a log, without an incomplete last row."""
         if not path.is_file():
             return []
-        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-        rows = [row for row, _ in zip(csv.DictReader(whole.splitlines()), range(n), strict=False)]
+        complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        rows = islice(csv.DictReader(complete.splitlines()), n)
         return [
             {k: int(v) if k == "episode" else float(v) for k, v in row.items() if k in CsvLog.columns and v}
             for row in rows
@@ -85,17 +86,17 @@ class CsvLog(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar on standard error with loss, accuracy and the best validation so far."""
+    """A progress bar on standard error with loss, accuracy and the best validation accuracy."""
 
     def __init__(self, n_steps: int, unit: str) -> None:
         self.n_steps, self.unit = n_steps, unit
 
     def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
-        """Show it, from where training goes on."""
+        """Show the bar, starting at the steps already taken."""
         self.bar = progress_bar(self.n_steps, self.unit, show=True, initial=len(result.records))
 
     def step(self, record: Mapping[str, float], result: TrainResult) -> None:
-        """Move on."""
+        """Advance the bar."""
         shown = {"loss": f"{record['loss']:.3f}", "accuracy": f"{100 * record['accuracy']:.1f}%"}
         if math.isfinite(result.best_accuracy):
             shown["best val"] = f"{100 * result.best_accuracy:.1f}%"
@@ -105,7 +106,7 @@ class ProgressBar(Callback):
         self.bar.update()
 
     def end(self, result: TrainResult) -> None:
-        """Leave it as it is."""
+        """Close the bar."""
         self.bar.close()
 
 
@@ -115,7 +116,7 @@ class TensorBoard(Callback):
     Parameters
     ----------
     folder : path
-        Where ``tensorboard --logdir`` will look.
+        The folder to pass to ``tensorboard --logdir``.
 
     Raises
     ------
@@ -128,19 +129,19 @@ class TensorBoard(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtraError("TensorBoard is missing; run: pip install 'fewshot[tensorboard]'") from None
-        self._writer_of, self.folder = SummaryWriter, str(folder)
+        self._writer_class, self.folder = SummaryWriter, str(folder)
 
     def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
-        """Begin, or go on: what was written after the state that training goes on from is passed over."""
+        """Open the folder; points after the resumed state are purged."""
         last = int(result.records[-1]["episode"]) if result.records else 0
-        self.writer = self._writer_of(self.folder, purge_step=last + 1 if last else None)
+        self.writer = self._writer_class(self.folder, purge_step=last + 1 if last else None)
 
     def step(self, record: Mapping[str, float], result: TrainResult) -> None:
-        """Write every number of the record, under its name."""
+        """Write every number of the record under its name."""
         for name, value in record.items():
             if name != "episode":
                 self.writer.add_scalar(name, value, int(record["episode"]))
 
     def end(self, result: TrainResult) -> None:
-        """Write what is left."""
+        """Flush and close."""
         self.writer.close()

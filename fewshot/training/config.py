@@ -1,4 +1,4 @@
-"""How to meta-train."""
+"""The settings of meta-training."""
 
 from __future__ import annotations
 
@@ -23,45 +23,44 @@ def _help(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to meta-train; `describe` says the same of each field in a line.
+    """The settings of meta-training; `describe` returns a line about each.
 
     Parameters
     ----------
     n_episodes : int, default=500
-        Episodes in all.
+        Total number of episodes.
     n_way, n_shot, n_query : int, default=40, 1, 5
-        Classes an episode; support and queries per class.
+        Classes per episode; support images and queries per class.
     rotate_support : bool, default=True
-        Whether each image of a class serves as support in turn: from one embedding of an episode's images come
-        n_shot + n_query tasks instead of one. Episodes of uneven classes are one task each.
+        Whether each image of a class serves as support in turn, so that one embedding of an episode's images gives
+        n_shot + n_query tasks instead of one. Episodes of uneven classes are always one task.
     meta_batch : int, default=1
-        Episodes a step of the optimiser, whose mean loss it descends; divides `n_episodes`. Several processes share
-        them.
+        Episodes per optimiser step, whose mean loss is descended; must divide `n_episodes`. Processes share them.
     lr : float, default=3e-3
         Peak learning rate of Adam under a one-cycle schedule.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     layer_decay : float, default=1.0
-        Each layer learns at this part of the rate of the layer after it, for timm networks.
+        Ratio of each layer's learning rate to that of the next layer, for timm networks.
     batch_norm : {"train", "frozen"}, default="train"
-        Whether batch norm normalises an episode's images together, support with queries, as the papers do, and keeps
-        running statistics; or uses those it has. Whatever is embedded after training uses running statistics, so that
-        no answer depends on other queries.
+        "train" normalises all images of an episode together, as the papers do, and updates the running statistics;
+        "frozen" uses the running statistics. Embedding after training always uses running statistics, so that no
+        answer depends on other queries.
     precision : {"float32", "bf16", "fp16"}, default="float32"
-        Of the network's arithmetic; weights, similarities and loss stay in float32.
+        Precision of the network's arithmetic; weights, similarities and loss stay in float32.
     embed_chunk : int, default=0
-        Images that are embedded at a time, with activations computed again in the backward pass, so that memory does
-        not grow with the episode; 0 embeds all at once. Where batch norm trains, each chunk is normalised by itself.
+        Images embedded at a time; the backward pass recomputes activations, so memory does not grow with the episode.
+        0 embeds all at once. With ``batch_norm="train"`` each chunk is normalised separately.
     seed : int, default=0
-        Of initial weights, episodes, augmentation and the network's own noise.
+        Seed of initial weights, episodes, augmentation and dropout.
     validate_every : int, default=100
-        Steps between validations (and after the last one).
+        Steps between validations; the last step is always validated.
     val_n_way, val_n_shot, val_n_query, val_n_episodes : int, default=20, 1, 5, 200
-        Validation episodes; `val_n_way` is lowered to the number of validation classes.
+        Sizes of validation episodes; `val_n_way` is at most the number of validation classes.
     save_every : int, default=100
-        Steps between saved states, from which an interrupted training goes on.
+        Steps between saved states, from which an interrupted training resumes.
     max_skipped : int, default=5
-        Steps in a row with a loss or gradient that is not finite, before training stops.
+        Consecutive steps with a non-finite loss or gradient before training stops.
 
     Raises
     ------
@@ -74,26 +73,26 @@ class TrainConfig:
     5
     """
 
-    n_episodes: int = _help(500, "episodes in all")
-    n_way: int = _help(40, "classes an episode")
-    n_shot: int = _help(1, "support images a class")
-    n_query: int = _help(5, "queries a class")
-    rotate_support: bool = _help(True, "let each image of a class be support in turn")
-    meta_batch: int = _help(1, "episodes a step of the optimiser")
-    lr: float = _help(3e-3, "peak learning rate of Adam, under a one-cycle schedule")
+    n_episodes: int = _help(500, "total number of episodes")
+    n_way: int = _help(40, "classes per episode")
+    n_shot: int = _help(1, "support images per class")
+    n_query: int = _help(5, "queries per class")
+    rotate_support: bool = _help(True, "use each image of a class as support in turn")
+    meta_batch: int = _help(1, "episodes per optimiser step")
+    lr: float = _help(3e-3, "peak learning rate of Adam with a one-cycle schedule")
     weight_decay: float = _help(0.0, "decoupled weight decay")
-    layer_decay: float = _help(1.0, "rate of a layer as part of that of the layer after it (timm networks)")
-    batch_norm: str = _help("train", "'train', or 'frozen': use the statistics that the network has")
+    layer_decay: float = _help(1.0, "ratio of a layer's rate to that of the next layer (timm networks)")
+    batch_norm: str = _help("train", "'train', or 'frozen': use the running statistics of the network")
     precision: str = _help("float32", "'float32', 'bf16' or 'fp16'")
-    embed_chunk: int = _help(0, "images embedded at a time, recomputed in the backward pass; 0: all")
-    seed: int = _help(0, "of everything that is drawn")
+    embed_chunk: int = _help(0, "images embedded at a time, to save memory; 0: all")
+    seed: int = _help(0, "seed of weights, episodes and augmentation")
     validate_every: int = _help(100, "steps between validations")
-    val_n_way: int = _help(20, "classes of a validation episode")
-    val_n_shot: int = _help(1, "its support images a class")
-    val_n_query: int = _help(5, "its queries a class")
-    val_n_episodes: int = _help(200, "validation episodes")
+    val_n_way: int = _help(20, "classes per validation episode")
+    val_n_shot: int = _help(1, "support images per class in validation")
+    val_n_query: int = _help(5, "queries per class in validation")
+    val_n_episodes: int = _help(200, "number of validation episodes")
     save_every: int = _help(100, "steps between saved states")
-    max_skipped: int = _help(5, "steps in a row that may have no finite loss")
+    max_skipped: int = _help(5, "consecutive steps with a non-finite loss before training stops")
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -109,12 +108,12 @@ class TrainConfig:
 
     @property
     def n_steps(self) -> int:
-        """Steps of the optimiser."""
+        """Number of optimiser steps."""
         return self.n_episodes // self.meta_batch
 
     @classmethod
     def describe(cls, **defaults: Any) -> dict[str, str]:
-        """Return what each field is, in a line; `defaults` are those of the caller."""
+        """Return a line about each field; `defaults` replace those of the class."""
         return {f.name: f"{f.metadata['help']} (default: {defaults.get(f.name, f.default)})" for f in fields(cls)}
 
     @classmethod
@@ -124,7 +123,7 @@ class TrainConfig:
         Raises
         ------
         ValueError
-            If it is no TOML, or names a field that there is not.
+            If the file is not TOML, or sets an unknown field.
         """
         try:
             values = tomllib.loads(read_regular(path, 1 << 20, follow=True).decode())
@@ -136,12 +135,12 @@ class TrainConfig:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return fields with values of their own type; text is read as one would write it in TOML.
+        """Return fields with values of the right type; a string is parsed as a TOML value.
 
         Raises
         ------
         ValueError
-            If there is no such field, or the value is of another type.
+            If a field is unknown, or its value has the wrong type.
         """
         known = {f.name: type(f.default) for f in fields(cls)}
         parsed = {}
@@ -150,7 +149,7 @@ class TrainConfig:
                 raise UnknownNameError("field", name, known)
             kind = known[name]
             if isinstance(value, str) and kind is not str:
-                with suppress(ValueError, RecursionError):  # no TOML, or nested too deep
+                with suppress(ValueError, RecursionError):  # not TOML, or nested too deeply
                     value = tomllib.loads(f"value = {value}")["value"]
             if kind is float and type(value) is int:
                 value = float(value)
@@ -160,7 +159,7 @@ class TrainConfig:
         return parsed
 
 
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 _CHOICES = {"precision": PRECISIONS, "batch_norm": BATCH_NORMS}
 _AT_LEAST_0 = (lambda v: 0 <= v < math.inf, "at least 0")
 _STEPS = (lambda v: 1 <= v <= 10**9, "at least 1, at most 1000000000")

@@ -1,4 +1,4 @@
-"""Several processes that train one network; with a single process everything here is an identity."""
+"""Training one network with several processes; with a single process every function here does nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def n_processes() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -24,20 +24,20 @@ def rank() -> int:
 
 @contextmanager
 def process_group(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Join the processes that ``torchrun`` has started, for the length of the block; alone, do nothing.
+    """Join the processes that ``torchrun`` started, inside the block; do nothing if there is only one.
 
     Parameters
     ----------
     device : torch.device or str, default="cpu"
-        Where they train: NCCL serves CUDA, gloo everything else.
+        The training device: NCCL serves CUDA, gloo everything else.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # Its functions take the group that there is when it is imported as a default, and optimisers import it: imported
-    # inside the block, it would keep our group and its threads until Python has ended, which can abort the process.
+    # Functions of this module take the process group at import time as a default argument, and optimisers import it.
+    # If imported inside the block, it would keep our group and its threads alive, which can abort Python at exit.
     importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
@@ -46,42 +46,42 @@ def process_group(device: torch.device | str = "cpu") -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def all_reduce(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its sum over all processes, in one message."""
     if n_processes() == 1 or not tensors:
         return
-    place = _place()
-    flat = torch.cat([tensor.detach().reshape(-1).to(place, torch.float64) for tensor in tensors])
+    device = _message_device()
+    flat = torch.cat([tensor.detach().reshape(-1).to(device, torch.float64) for tensor in tensors])
     dist.all_reduce(flat)
     for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(total.view(tensor.shape))
 
 
-def take_from_first(tensors: Sequence[Tensor]) -> None:
+def broadcast(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by that of process 0."""
     if n_processes() > 1:
         for tensor in tensors:
-            message = tensor.detach().to(_place()).contiguous()
+            message = tensor.detach().to(_message_device()).contiguous()
             dist.broadcast(message, 0)
             tensor.copy_(message)
 
 
-def wait_for_all() -> None:
-    """Go on when every process has come here."""
+def barrier() -> None:
+    """Wait until every process has reached this point."""
     if n_processes() > 1:
         dist.barrier()
 
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Let process 0 through the block before the others: they find done what one has to do."""
+    """Let process 0 run the block before the others, which then find its work done."""
     if rank() > 0:
-        wait_for_all()
+        barrier()
     yield
     if rank() == 0:
-        wait_for_all()
+        barrier()
 
 
-def _place() -> torch.device:
-    """Return where messages must lie."""
+def _message_device() -> torch.device:
+    """Return the device that messages must be on."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

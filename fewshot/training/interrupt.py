@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noted until the episode is over."""
+"""Ctrl-C and SIGTERM, deferred until the episode is over."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Self
 
 
 class Interruption:
-    """Note the first SIGINT or SIGTERM inside the block instead of stopping at once; the second has its usual effect.
+    """Record the first SIGINT or SIGTERM inside the block instead of stopping; the second has its usual effect.
 
-    Only the main thread can do so; elsewhere signals keep their usual effect.
+    Signals can be caught only in the main thread; in other threads this does nothing.
 
     Attributes
     ----------
     signum : int
-        The signal that came, or 0.
+        The signal received, or 0.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # What the program ignores stays so; what no Python code has set could not be put back.
+            # Ignored signals stay ignored; a handler not set from Python (None) could not be restored.
             kept = (None, signal.SIG_IGN)
             caught = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) not in kept]
-            self._before = {s: signal.signal(s, self._note) for s in caught}
+            self._before = {s: signal.signal(s, self._record) for s in caught}
         return self
 
     def __exit__(
@@ -36,7 +36,7 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         self._restore()
 

@@ -1,4 +1,4 @@
-"""The page of a training run: its curves, and what it takes to repeat it."""
+"""The page of a training run: its learning curves, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ def write_training(path: str | Path, result: TrainResult, facts: Mapping[str, An
     Parameters
     ----------
     path : path
-        The page, an HTML file that needs no other.
+        A self-contained HTML file.
     result : TrainResult
-        What training did.
+        The result of `MetaTrainer.fit`.
     facts : mapping
         ``manifest`` and ``config``, as ``fewshot train`` stores them.
     """
     last = result.records[-1]
     page = Page(
         "Meta-training",
-        f"A network learned to embed images from {int(last['episode'])} small learning tasks. The query loss is the "
-        "meta-objective; the weights that were best on the validation classes were kept.",
+        f"A network learned to embed images from {int(last['episode'])} small learning tasks by descending their "
+        "query loss, the meta-objective.",
     )
-    cards = [(f"{last['seconds']:.0f} s", "of training"), (str(result.best_episode), "episodes until the weights kept")]
+    cards = [
+        (f"{last['seconds']:.0f} s", "of training"),
+        (str(result.best_episode), "episodes to the weights kept"),
+    ]
     if result.best_accuracy == result.best_accuracy:  # not NaN
-        cards.insert(0, (f"{100 * result.best_accuracy:.1f} %", "right on the validation classes"))
+        cards.insert(0, (f"{100 * result.best_accuracy:.1f} %", "accuracy on the validation classes"))
     if result.skipped:
-        cards.append((str(len(result.skipped)), "steps skipped, as they were not finite"))
+        cards.append((str(len(result.skipped)), "steps skipped because they were not finite"))
     page.cards(cards)
     page.section("Learning curves")
     page.figure(learning_curve(result.to_frame()), "Loss, accuracy and validation accuracy over the episodes")
-    page.section("Run it again", "The same seed, versions and thread count give the same figures.")
+    page.section("Run it again", "The same seed, versions and thread count give the same results.")
     page.code(facts["manifest"]["command"])
     shown = {name: str(value) for name, value in facts["config"].items()}
     page.table(pd.DataFrame.from_dict(shown, orient="index", columns=["value"]).rename_axis("setting"))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    page.write(path, "Every step is in log.csv.")
+    page.write(path, "log.csv lists every step.")

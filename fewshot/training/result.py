@@ -1,4 +1,4 @@
-"""What came of meta-training."""
+"""The result of meta-training."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainResult:
-    """What meta-training did.
+    """The result of meta-training.
 
     Attributes
     ----------
     records : list of dict
-        One a step: ``episode``, ``loss``, ``accuracy``, ``lr``, ``seconds``; where the embedding was validated also
+        One per step: ``episode``, ``loss``, ``accuracy``, ``lr``, ``seconds``, and after a validation also
         ``val_accuracy`` and ``val_ci95``.
     best_episode : int
-        The episode whose weights were kept: the best on the validation classes, or the last.
+        The episode whose weights were kept: the best in validation, or the last.
     best_accuracy : float
         Its validation accuracy; NaN without validation classes.
     skipped : list of int
-        Episodes, counted from 0, whose step was not taken because its loss or its gradient was not finite.
+        Episodes, counted from 0, whose step was skipped because its loss or gradient was not finite.
     """
 
     records: list[dict[str, float]] = field(default_factory=list)
@@ -33,7 +33,7 @@ class TrainResult:
     skipped: list[int] = field(default_factory=list)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a step."""
+        """Return one row per step."""
         import pandas as pd
 
         return pd.DataFrame(self.records)

@@ -1,4 +1,4 @@
-"""The state of a training run on disk, from which it goes on as if it had never stopped."""
+"""The saved state of a training run, from which it resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from fewshot.embedding.checkpoint import savable
 from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_tensors, write_tensors
 
+#: Files in the folder of a training.
 STATE, LOG, BEST = "state.safetensors", "log.csv", "best.safetensors"
+#: Bump when older versions cannot read a new state.
 FORMAT = 1
 _KEY = "fewshot-training"
 
 
 @dataclass
 class TrainingState:
-    """All that decides how a run goes on.
+    """Everything that determines how a run continues.
 
     Attributes
     ----------
     run : dict
-        What must be the same when it goes on: configuration, network, learner, data, episodes.
+        What must be the same to resume: configuration, network, learner, data, episodes.
     progress : dict
-        Steps done, the best validation so far, seconds, episodes skipped.
+        Steps taken, best validation accuracy, seconds, skipped episodes.
     model, best : dict of Tensor
-        Weights as they are, and the best so far.
+        The current weights, and the best so far.
     optimizer : dict of int to dict of str to Tensor
-        The optimiser's memory of each parameter.
+        The optimiser's state for each parameter.
     """
 
     run: dict[str, Any]
@@ -43,7 +45,7 @@ class TrainingState:
     optimizer: dict[int, dict[str, Tensor]]
 
     def save(self, folder: Path) -> None:
-        """Write the state, whole or not at all; power may fail at any time."""
+        """Write the state as a whole; a power failure at any time leaves the old or the new one."""
         tensors = {f"model.{k}": v for k, v in self.model.items()} | {f"best.{k}": v for k, v in self.best.items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, values in self.optimizer.items() for k, v in values.items()}
         described = {"format": FORMAT, "version": __version__, "run": self.run, "progress": self.progress}
@@ -54,25 +56,25 @@ class TrainingState:
 
     @classmethod
     def load(cls, folder: Path, run: dict[str, Any]) -> TrainingState | None:
-        """Return the state in a folder, which must be one of `run`; None if there is none.
+        """Return the state in a folder, or None; it must be a state of `run`.
 
         Raises
         ------
         ValueError
-            If it is damaged, or of another run, naming what differs.
+            If the state is damaged, or of another run; the message names the first difference.
         """
         path = folder / STATE
         if not path.is_file():
             return None
         try:
-            tensors, said = read_tensors(path)
-            described = json.loads(said[_KEY])
+            tensors, metadata = read_tensors(path)
+            described = json.loads(metadata[_KEY])
             newer, version = described["format"] > FORMAT, described["version"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = str(error).removeprefix(f"{path} ").partition(";")[0]
             raise ValueError(
-                f"{path} is no whole state of a training ({reason}); restore it from a copy, or start again without "
-                "resume"
+                f"{path} is not a complete training state ({reason}); restore it from a copy, or start again without "
+                "resume=True"
             ) from error
         if newer:
             raise ValueError(f"{path} was written by fewshot {version}, which is newer than {__version__}; upgrade")
@@ -89,10 +91,10 @@ class TrainingState:
         return cls(described["run"], described["progress"], model, best, optimizer)
 
 
-def put_back(state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimiser the memory that it had."""
+def restore_optimizer(state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
+    """Load the saved state of an optimiser."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    # In the layout of the parameter, or the optimiser's kernels would copy at every step.
+    # In the memory layout of the parameter, or the optimiser's kernels would copy at every step.
     memory = {
         i: {
             k: torch.empty_like(parameters[i], dtype=v.dtype).copy_(v) if v.shape == parameters[i].shape else v
@@ -110,6 +112,6 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
             _check_same(a, b, path)
         elif a != b:
             raise ValueError(
-                f"{path} is the state of another training: {name} is {b!r:.60} here and was {a!r:.60}; go on with the "
-                "same, or start anew without resume=True"
+                f"{path} is the state of another training: {name} is {b!r:.60} here and was {a!r:.60}; use the same "
+                "settings, or start again without resume=True"
             )

@@ -1,4 +1,4 @@
-"""One step of the optimiser: the gradient of a few episodes, guarded, shared by processes."""
+"""One optimiser step: the gradient of a few episodes, shared by processes and guarded against NaN."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fewshot.episodes.episode import Episode
 from fewshot.errors import TrainingError
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig
-from fewshot.training.distributed import add_up, n_processes, rank
+from fewshot.training.distributed import all_reduce, n_processes, rank
 from fewshot.training.tasks import Tasks
 from fewshot.utils.randomness import seeded
 from fewshot.utils.streams import AUGMENT, MODEL, episode_rng
@@ -28,19 +28,19 @@ _TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float1
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one step found.
+class StepResult:
+    """The result of one step.
 
     Attributes
     ----------
     loss, accuracy : float
-        Means over its episodes.
+        Means over the episodes of the step.
     fault : str
-        What was not finite, and in which episode; empty if the step was taken.
+        What was not finite, and in which episode; empty if nothing.
     episode : int
         That episode, or the first of the step.
     stop : bool
-        Whether some process wants to stop after this step.
+        Whether any process wants to stop after this step.
     """
 
     loss: float
@@ -56,17 +56,17 @@ class Stepper:
     Parameters
     ----------
     backbone, learner : nn.Module, Learner
-        What is trained.
+        The modules to train.
     optimizer : torch.optim.Optimizer
-        Over the parameters of both.
+        Optimiser of the parameters of both.
     images : uint8 ndarray of shape (n, h, w) or (n, h, w, c)
-        Of all classes; mapped files stay where they are.
+        All training images; memory-mapped files are not loaded.
     config : TrainConfig
-        How to train.
+        The settings.
     augment : callable or None
         See `MetaTrainer`.
     device : torch.device
-        Where to train.
+        The training device.
     """
 
     def __init__(
@@ -83,24 +83,24 @@ class Stepper:
         self.images, self.config, self.augment, self.device = images, config, augment, device
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
-    def __call__(self, first: int, episodes: Sequence[Episode], *, stop: bool = False) -> Outcome:
-        """Take the step of `episodes`, numbers ``first``, ``first + 1``, ...; none, if something is not finite."""
+    def __call__(self, first: int, episodes: Sequence[Episode], *, stop: bool = False) -> StepResult:
+        """Take a step on `episodes`, numbered ``first``, ``first + 1``, ...; skip it if something is not finite."""
         self._train_mode()
         m, buffers = len(episodes), self._buffers()
         before = [buffer.clone() for buffer in buffers]
         after = [_wide_zeros(buffer) for buffer in buffers] if m > 1 else []
         losses, accuracies = torch.zeros((2, m), dtype=torch.float64, device="cpu")
-        gradients = _Sum(self._parameters(), m)
+        gradients = _GradientSum(self._parameters(), m)
         for k in range(rank(), m, n_processes()):
-            _copy(before, buffers)  # every episode starts from the same statistics, whichever process has it
+            _copy(before, buffers)  # every episode starts from the same statistics, in any process
             self.optimizer.zero_grad(set_to_none=True)
             losses[k], accuracies[k] = self._episode(first + k, episodes[k], m)
             gradients.add()
             for total, buffer in zip(after, buffers, strict=False):
                 total += buffer.to(total.device)
         stops = torch.tensor([float(stop)], dtype=torch.float32, device="cpu")
-        add_up([losses, accuracies, stops, *after, *gradients.totals])
-        gradients.put_back()
+        all_reduce([losses, accuracies, stops, *after, *gradients.totals])
+        gradients.write_back()
         if after:
             _copy([total / m for total in after], buffers)
         fault, k, taken = self._descend(losses)
@@ -108,7 +108,7 @@ class Stepper:
             _copy(before, buffers)
         mean = losses.mean().item(), accuracies.mean().item()
         where = f"{fault} of episode {first + k} (seed {self.config.seed})" if fault else ""
-        return Outcome(*mean, where, first + k, stops.item() > 0)
+        return StepResult(*mean, where, first + k, stops.item() > 0)
 
     def _train_mode(self) -> None:
         self.backbone.train()
@@ -128,9 +128,17 @@ class Stepper:
         return [p.grad for p in self._parameters() if p.grad is not None]
 
     def _descend(self, losses: Tensor) -> tuple[str, int, bool]:
-        """Take the step, if all is finite; say what is not, in which episode of the step, and whether it was taken.
+        """Take the step if everything is finite.
 
-        A step that half precision could not hold is passed over, and the scale of the losses lowered: no fault.
+        Returns
+        -------
+        fault : str
+            What is not finite; empty if nothing. An overflow of half precision is no fault: the step is skipped, and
+            the loss scale lowered.
+        k : int
+            Index of the faulty episode in the step.
+        taken : bool
+            Whether the step was taken.
         """
         bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         if bad:
@@ -139,15 +147,15 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm(self._gradients())
         scale = self.scaler.get_scale()
-        if torch.isfinite(norm) or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # itself passes over what half precision could not hold
-        self.scaler.update()
         finite = bool(torch.isfinite(norm))
+        if finite or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # skips the step itself if half precision overflowed
+        self.scaler.update()
         harmless = finite or (self.scaler.is_enabled() and scale > 1)
         return "" if harmless else "the gradient", 0, finite
 
     def _episode(self, i: int, episode: Episode, n_episodes: int) -> tuple[float, float]:
-        """Add the gradient of one episode to the others'; return its loss and accuracy."""
+        """Compute the gradient of one episode; return its loss and accuracy."""
         tasks = Tasks.of(episode)
         try:
             with seeded(int(episode_rng(self.config.seed, i, MODEL).integers(2**63))):
@@ -158,7 +166,7 @@ class Stepper:
                 support, labels, queries, expected = tasks.split(embeddings, self.config.rotate_support)
                 logits = self.learner(support, labels, queries, tasks.n_way)
                 loss = self.learner.loss(logits, expected)
-                # Chunks are computed again in the backward pass, which moves the statistics again.
+                # The backward pass recomputes chunks, which would update the batch-norm statistics a second time.
                 buffers = self._buffers() if self.config.embed_chunk else []
                 once = [buffer.clone() for buffer in buffers]
                 self.scaler.scale(loss / n_episodes).backward()
@@ -167,15 +175,15 @@ class Stepper:
             if not _is_out_of_memory(error):
                 raise
             raise TrainingError(
-                f"out of memory in episode {i}: {len(tasks.rows)} images of {tasks.n_way} classes; embed them in "
-                f"parts (embed_chunk={max(len(tasks.rows) // 4, 1)}), or lower n_way or n_query"
+                f"out of memory in episode {i}: {len(tasks.rows)} images of {tasks.n_way} classes; embed fewer at a "
+                f"time (embed_chunk={max(len(tasks.rows) // 4, 1)}), or lower n_way or n_query"
             ) from error
         accuracy = (logits.detach().argmax(-1) == expected).float().mean()
         return loss.item(), accuracy.item()
 
     def _embed(self, x: Tensor) -> Tensor:
         kind = _TYPES[self.config.precision]
-        # Without its cache, which autocast around the caller would keep alive, with weights of earlier steps.
+        # No cache: autocast around the caller would keep it alive, with the weights of earlier steps.
         with torch.autocast(self.device.type, kind, enabled=kind is not torch.float32, cache_enabled=False):
             size = self.config.embed_chunk
             if not size or size >= len(x):
@@ -183,11 +191,11 @@ class Stepper:
             return torch.cat([checkpoint(self.backbone, part, use_reentrant=False).float() for part in x.split(size)])
 
 
-class _Sum:
-    """The sum of the gradients of several episodes, the same to the last bit however processes share them.
+class _GradientSum:
+    """The sum of the gradients of several episodes, bit for bit the same for any number of processes.
 
-    It is taken in float64, where the order of a few float32 numbers does not matter. Where a parameter has no influence
-    on the loss, as a bias before batch norm, its gradient is rounding alone, and Adam would blow up any difference.
+    The sum is taken in float64, where the order of a few float32 numbers does not matter. Order matters because some
+    parameters, such as a bias before batch norm, have gradients of pure rounding error, which Adam would amplify.
     """
 
     def __init__(self, parameters: Sequence[Tensor], n: int) -> None:
@@ -199,13 +207,13 @@ class _Sum:
             if parameter.grad is not None:
                 total += parameter.grad.to(total.device)
 
-    def put_back(self) -> None:
+    def write_back(self) -> None:
         for total, parameter in zip(self.totals, self.parameters, strict=False):
             parameter.grad = total.to(parameter)
 
 
 def _wide_zeros(like: Tensor) -> Tensor:
-    """Return zeros in float64, which Apple's GPUs do not have: there on the CPU."""
+    """Return zeros in float64; on the CPU for Apple's GPUs, which have no float64."""
     device = torch.device("cpu") if like.device.type == "mps" else like.device
     return torch.zeros_like(like, dtype=torch.float64, device=device)
 
@@ -221,19 +229,19 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def learning_rates(backbone: nn.Module, learner: Learner, config: TrainConfig) -> list[dict[str, object]]:
-    """Return the groups of parameters with their peak rates, as optimisers take them.
+    """Return the parameter groups with their peak learning rates, for an optimiser.
 
     Raises
     ------
     ValueError
-        If rates by layer are wanted of a network that does not say what its layers are.
+        If `layer_decay` is set and the network does not define its layers.
     """
     own = [p for p in learner.parameters() if p.requires_grad]
     if config.layer_decay == 1:
-        # One group: the order of the parameters is that of the networks.
+        # One group, so that saved states keep the order of the parameters.
         return [{"params": [p for p in backbone.parameters() if p.requires_grad] + own, "lr": config.lr}]
     if not hasattr(backbone, "group_matcher"):
-        raise ValueError(f"{type(backbone).__name__} does not say what its layers are; leave layer_decay at 1")
+        raise ValueError(f"{type(backbone).__name__} does not define its layers; leave layer_decay at 1")
     from timm.optim import param_groups_layer_decay
 
     groups = param_groups_layer_decay(backbone, config.weight_decay, layer_decay=config.layer_decay)
@@ -244,12 +252,12 @@ def learning_rates(backbone: nn.Module, learner: Learner, config: TrainConfig) -
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return the schedule from a 25th of each group's rate up to it and down to nearly nothing."""
+    """Return a schedule that rises from 1/25 of each group's peak rate to the peak, then falls to almost 0."""
     peaks = [group["lr"] for group in optimizer.param_groups]
-    # One step more than there are: the last rate is asked for after the last step.
+    # One more step than are taken: the scheduler computes a rate after the last step, too.
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=n_steps + 1, pct_start=0.3)
 
 
 def top_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Return the largest learning rate of any group, which is that of the last layer."""
+    """Return the largest learning rate of any group: that of the last layer."""
     return max((float(group["lr"]) for group in optimizer.param_groups), default=math.nan)

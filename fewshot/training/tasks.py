@@ -1,4 +1,4 @@
-"""The learning tasks of one episode: once, or with each image as support in turn."""
+"""The learning tasks of one episode: one task, or one for each rotation of the support."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fewshot.episodes.episode import Episode
 
 @dataclass(frozen=True)
 class Tasks:
-    """How an episode's images become tasks.
+    """How the images of an episode become tasks.
 
     Attributes
     ----------
     rows : ndarray of shape (n,)
         The images to embed, in this order.
     n_way : int
-        Classes.
+        Number of classes.
     n_images, n_shot : int
-        Images and shots of each class; 0 where classes are uneven.
+        Images and shots per class; 0 if classes are uneven.
     episode : Episode
-        Where they come from.
+        The episode.
     """
 
     rows: NDArray[np.int64]
@@ -36,7 +36,7 @@ class Tasks:
 
     @classmethod
     def of(cls, episode: Episode) -> Tasks:
-        """Plan the tasks of an episode; images of even classes lie class by class."""
+        """Plan the tasks of an episode; if classes are even, their images are ordered by class."""
         shots, queries = (
             np.bincount(codes, minlength=episode.n_way) for codes in (episode.support_labels, episode.query_labels)
         )
@@ -47,14 +47,14 @@ class Tasks:
         return cls(rows.ravel(), episode.n_way, rows.shape[1], int(shots[0]), episode)
 
     def split(self, embeddings: Tensor, rotate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return support and its labels, queries and theirs, (n_tasks, n, d) and (n_tasks, n).
+        """Return support, support labels, queries and query labels: (n_tasks, n, d) or (n_tasks, n).
 
         Parameters
         ----------
         embeddings : Tensor of shape (n, d)
-            Of `rows`.
+            The embeddings of `rows`.
         rotate : bool
-            Whether each image of a class is support in turn, where classes are even.
+            Whether each image of a class is support in turn; ignored for uneven classes.
         """
         device = embeddings.device
         if not self.n_images:
@@ -78,18 +78,18 @@ def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, 
     Parameters
     ----------
     embeddings : Tensor of shape (n_way, n, d)
-        All images of an episode, class by class.
+        All images of an episode, ordered by class.
     n_shot : int
-        Support images a class.
+        Support images per class.
     rotate : bool
         If True, task ``r`` takes images ``r, ..., r + n_shot - 1`` (modulo n) of every class as its support.
 
     Returns
     -------
     support : Tensor of shape (n_tasks, n_way * n_shot, d)
-        With n tasks if `rotate`, else 1.
+        With n_tasks = n if `rotate`, else 1.
     queries : Tensor of shape (n_tasks, n_way * (n - n_shot), d)
-        The others.
+        The remaining images.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, 
     [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     """
     n_way, n, d = embeddings.shape
-    # Rolled copies, not an index: on several threads the gradient of an index sums in an order that varies.
+    # Rolled copies, not an index: with several threads the gradient of an index is summed in a varying order.
     tasks = torch.stack([embeddings.roll(-first, 1) for first in range(n if rotate else 1)])
     return (
         tasks[:, :, :n_shot].reshape(-1, n_way * n_shot, d),

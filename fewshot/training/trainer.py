@@ -1,4 +1,4 @@
-"""The meta-trainer: one step down the query loss after another."""
+"""The meta-trainer: it descends the query loss, step by step."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from fewshot.learners.base import Learner
 from fewshot.learners.registry import as_learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
-from fewshot.training.distributed import n_processes, process_group, rank, take_from_first
-from fewshot.training.keeping import BestKeeper
-from fewshot.training.place import only_training, refuse_log
+from fewshot.training.distributed import broadcast, n_processes, process_group, rank
+from fewshot.training.folder import lock_training, refuse_foreign_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.state import LOG
 from fewshot.training.step import Augment, Stepper, learning_rates
+from fewshot.training.validation import Validator
 from fewshot.utils.heap import give_back_memory, keeping_memory
 from fewshot.utils.isolation import isolated
 
@@ -41,26 +41,26 @@ from fewshot.utils.isolation import isolated
 class MetaTrainer:
     """Improve a backbone, and a learner's own parameters, on many small learning tasks.
 
-    Each episode is embedded, its support learned by the learner, and the query loss, the meta-objective,
-    descended by one step of Adam. Afterwards the best weights on the validation classes are in place.
+    For each episode, the backbone embeds the images, the learner learns the support, and one step of Adam descends the
+    query loss, the meta-objective. At the end the weights with the best validation accuracy are restored.
 
     Parameters
     ----------
     backbone : str, nn.Module or Embedder, default="conv4"
-        A name for `create_backbone`, trained from the start; a network, trained in place; or an embedder, a copy of
-        whose network is trained on from the weights that it has. With a name, channels are taken from the images and,
-        for networks that want one size, the size; a second `fit` trains the same network on.
+        A name for `create_backbone`, trained from scratch; a network, trained in place; or an embedder, whose network
+        is copied and trained further. A named network takes its channels from the images and, if it needs a fixed
+        size, also the size; a second `fit` trains the same network further.
     learner : str or Learner, default="prototypical"
-        A registered name or a learner, trained in place.
+        A registered name, or a learner to train in place.
     config : TrainConfig, optional
-        How to train.
+        The settings.
     augment : callable, optional
-        ``augment(images, rng)`` maps a float tensor (n, c, h, w) and a numpy generator, which is the episode's
-        own, to a tensor of the same shape; see `Distortion`.
+        ``augment(images, rng)`` takes a float tensor (n, c, h, w) and the episode's own numpy generator, and returns a
+        tensor of the same shape; see `Distortion`.
     device : str or torch.device, default="cpu"
-        Where to train.
+        The training device.
     callbacks : sequence of Callback, default=()
-        Who is told of each step, beside the log and the progress bar; see `fewshot.training.callbacks`.
+        Observers of each step, in addition to the log and the progress bar; see `fewshot.training.callbacks`.
 
     References
     ----------
@@ -89,10 +89,10 @@ class MetaTrainer:
         self.config = config or TrainConfig()
         self.learner = as_learner(learner)
         if isinstance(backbone, str):
-            check_backbone(backbone)  # an error now, not after the data are read
+            check_backbone(backbone)  # fail now, not after reading the data
         if isinstance(backbone, Embedder):
             with isolated(gradients=True):
-                backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share theirs
+                backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share it
         self._architecture = backbone if isinstance(backbone, str) else ""
         self._network = None if isinstance(backbone, str) else backbone
         self._began = "random" if isinstance(backbone, str) else "given"
@@ -102,9 +102,9 @@ class MetaTrainer:
 
     @property
     def backbone(self) -> nn.Module:
-        """The network; one asked for by name is created by `fit`, which knows the size of the images."""
+        """The network; `fit` creates a named one, because it needs the size of the images."""
         if self._network is None:
-            raise AttributeError(f"the backbone {self._architecture!r} is created by fit(); call that first")
+            raise AttributeError(f"the backbone {self._architecture!r} is created by fit(); call fit() first")
         return self._network
 
     @isolated(gradients=True)
@@ -118,53 +118,53 @@ class MetaTrainer:
         resume: bool = False,
         sampler: Callable[..., Sampler] | None = None,
     ) -> TrainResult:
-        """Meta-train on the classes of `train`, choosing the best weights on those of `val`.
+        """Meta-train on the classes of `train`, and select the best weights on those of `val`.
 
         Parameters
         ----------
         train, val : LabeledImages
             Images; the two must not share a class. Without `val` the last weights are kept.
         out : path, optional
-            A folder for ``log.csv``, written as training goes, the checkpoint ``best.safetensors``, which `Embedder`
-            and `FewShotImageClassifier` take as a backbone, and ``state.safetensors``, to go on from.
+            A folder for ``log.csv``, the checkpoint ``best.safetensors``, which `Embedder` and
+            `FewShotImageClassifier` take as a backbone, and ``state.safetensors``, from which to resume.
         progress : bool, default=True
             Whether to show a progress bar on standard error.
         resume : bool, default=False
-            Whether to go on from the state in `out`, bit for bit as if nothing had happened at an equal number of
-            threads; without a state training begins.
+            Whether to resume from the state in `out`, if there is one. With the same number of threads the result is
+            bit for bit that of an uninterrupted run.
         sampler : callable, optional
-            ``sampler(labels, seed=seed)`` draws episodes of another kind than n_way, n_shot and n_query say, such as
-            `VariedEpisodeSampler`.
+            ``sampler(labels, seed=seed)`` returns a sampler to use instead of `EpisodeSampler` with n_way, n_shot and
+            n_query, such as a `VariedEpisodeSampler`.
 
         Returns
         -------
         TrainResult
-            Loss, accuracy and validation, step by step.
+            Loss, accuracy and validation accuracy of each step.
 
         Raises
         ------
         InUseError
             If another training is writing to `out`.
         ValueError
-            If `train` and `val` share classes or hold too few images, the state is of another training, or `out` holds
-            a ``log.csv`` that is not one of a training.
+            If `train` and `val` share classes or hold too few images, the state is of another training, or
+            ``log.csv`` in `out` is not the log of a training.
         TrainingError
-            If too many steps in a row are not finite, or memory ends; the message names the episode, and the best
-            weights are in place.
+            If too many consecutive steps are not finite, or memory runs out; the message names the episode, and the
+            best weights are restored.
         TrainingInterrupted
-            After Ctrl-C or SIGTERM: the episode is finished, the state saved, the best weights are in place.
+            After Ctrl-C or SIGTERM: the episode is finished, the state saved, and the best weights restored.
         """
         _check_data(train, val)
         if resume and out is None:
-            raise ValueError("resume needs the folder of the training; pass out=")
+            raise ValueError("resume=True needs the folder of the training; pass out=")
         config, folder = self.config, None if out is None else Path(out)
-        drawing = sampler or partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
-        episodes = drawing(train.labels, seed=config.seed)
-        keeper = BestKeeper(self.learner, val, config, folder, self._training(train, val))
+        sampler = sampler or partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
+        episodes = sampler(train.labels, seed=config.seed)
+        validator = Validator(self.learner, val, config, folder, self._describe_data(train, val))
         if folder is not None:
-            refuse_log(folder)
+            refuse_foreign_log(folder)
             folder.mkdir(parents=True, exist_ok=True)
-        with process_group(self.device), only_training(folder):
+        with process_group(self.device), lock_training(folder):
             if config.meta_batch % n_processes():
                 raise ValueError(
                     f"meta_batch is {config.meta_batch}; expected a multiple of the {n_processes()} processes"
@@ -174,10 +174,10 @@ class MetaTrainer:
             groups = learning_rates(backbone, self.learner, config)
             optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
             stepper = Stepper(backbone, self.learner, optimizer, train.images, config, self.augment, self.device)
-            run = Run(stepper, episodes, keeper, identity, folder, self._callbacks(folder, progress))
+            run = Run(stepper, episodes, validator, identity, folder, self._callbacks(folder, progress))
             try:
-                with keeper.restoring(backbone), keeping_memory():
-                    return run.go(resume)
+                with validator.restoring_best(backbone), keeping_memory():
+                    return run.train(resume)
             finally:
                 give_back_memory()
 
@@ -186,32 +186,32 @@ class MetaTrainer:
             channels = 1 if train.images.ndim == 3 else train.images.shape[-1]
             own = sized(self._architecture, int(train.images.shape[1]))
             self._network = create_backbone(self._architecture, seed=self.config.seed, in_chans=channels, **own)
-        # The network owns its preprocessing: from now on, that of the images it is trained on.
+        # The network owns its preprocessing, which from now on is that of its training images.
         height, width, channels = (*train.images.shape[1:], 1)[:3]
         config = getattr(self._network, "pretrained_cfg", None) or {}
         if spec_of(self._network) and config["input_size"][0] != channels:
             raise ValueError(
-                f"the images have {channels} channel(s) and the network takes {config['input_size'][0]}; give images "
-                "of as many, e.g. LabeledImages(np.repeat(images[..., None], 3, -1), labels), or another network"
+                f"the images have {channels} channel(s) and the network takes {config['input_size'][0]}; convert the "
+                "images, e.g. LabeledImages(np.repeat(images[..., None], 3, -1), labels), or use another network"
             )
         seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": "center"}
         seen["interpolation"] = Preprocessing.interpolation  # as LabeledImages.decoded scales
         self._network.pretrained_cfg = {**config, **seen}
         self.learner.to(self.device)
         self._network.to(self.device)
-        if self.learner.learned:  # its weights are as wide as what the network gives
+        if self.learner.learned:  # the shapes of its parameters depend on the embedding dimension
             one = embed(self._network, train.images[:1])
             self.learner.sized(one.shape[-1], self.config.seed, torch.from_numpy(one).to(self.device))
-        take_from_first([*self._network.state_dict().values(), *self.learner.state_dict().values()])
+        broadcast([*self._network.state_dict().values(), *self.learner.state_dict().values()])
         return self._network
 
-    def _training(self, train: LabeledImages, val: LabeledImages | None) -> dict[str, Any]:
-        """Return what a checkpoint says of its training: so that nobody measures it on these classes."""
+    def _describe_data(self, train: LabeledImages, val: LabeledImages | None) -> dict[str, Any]:
+        """Return what a checkpoint records about its data, so that nobody measures it on the same classes."""
         both = [data for data in (train, val) if data is not None]
         classes = [label for data in both for label in data.classes.tolist()]
-        plain = all(isinstance(label, (str, int)) for label in classes)
+        as_json = all(isinstance(label, (str, int)) for label in classes)
         return {
-            "classes": classes if plain else [str(label) for label in classes],
+            "classes": classes if as_json else [str(label) for label in classes],
             "images": sorted({content for data in both for content in digest_classes(data).values()}),
             "began": self._began,
         }
@@ -225,11 +225,11 @@ class MetaTrainer:
         return own + list(self.callbacks)
 
     def _identity(self, train: LabeledImages, val: LabeledImages | None, episodes: Sampler) -> dict[str, Any]:
-        """Return what must be the same for a run to go on."""
+        """Return what must be the same to resume a run."""
         config = {k: v for k, v in asdict(self.config).items() if k not in ("save_every", "max_skipped")}
         learner = describe_learner(self.learner)
         for name in [name for name in learner["params"] if getattr(self.learner, f"learn_{name}", False)]:
-            del learner["params"][name]  # training moves it
+            del learner["params"][name]  # training changes it
         augment = self.augment
         return {
             "config": config,
@@ -250,5 +250,5 @@ def _check_data(train: LabeledImages, val: LabeledImages | None) -> None:
     if len(shared):
         raise ValueError(
             f"train and val share {len(shared)} classes, such as {shared[0]!r}; split by class, "
-            "or the best weights are chosen on classes that were trained on"
+            "so that validation measures unseen classes"
         )

@@ -7,7 +7,7 @@ import pytest
 
 from fewshot import MetaTrainer, TrainConfig
 from fewshot.cli import main
-from fewshot.training.place import refuse_other_training, sweep
+from fewshot.training.folder import refuse_foreign_files, remove_leftovers
 from tests.training_data import TRAIN
 
 HEADER = "episode,loss,accuracy,lr,seconds,val_accuracy,val_ci95\n"
@@ -58,8 +58,8 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, capsys, 
 )
 def test_a_folder_of_a_training_is_taken(tmp_path, files):
     put(tmp_path, files)
-    refuse_other_training(tmp_path)
-    refuse_other_training(tmp_path / "new")
+    refuse_foreign_files(tmp_path)
+    refuse_foreign_files(tmp_path / "new")
 
 
 def test_only_what_a_killed_training_left_is_swept(tmp_path):
@@ -76,7 +76,7 @@ def test_only_what_a_killed_training_left_is_swept(tmp_path):
     }  # fmt: skip
     put(tmp_path, ours | others)
     (tmp_path / ".best.safetensors.1-2.partial").mkdir()
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert contents(tmp_path) == others
 
 
@@ -91,7 +91,7 @@ def test_a_training_writes_through_no_link_in_its_folder(tmp_path, name, kind):
         (folder / name).symlink_to(mine if kind == "link" else tmp_path / "new")
     trainer = MetaTrainer(config=TrainConfig(n_episodes=1, n_way=3, n_query=1))
     reason = rf"{name} is a link, or no regular file, and would be written to; remove it"
-    for call in (lambda: refuse_other_training(folder), lambda: trainer.fit(TRAIN, out=folder, progress=False)):
+    for call in (lambda: refuse_foreign_files(folder), lambda: trainer.fit(TRAIN, out=folder, progress=False)):
         with pytest.raises(ValueError, match=reason):
             call()
     assert mine.read_text() == "mine"
@@ -101,7 +101,7 @@ def test_a_training_writes_through_no_link_in_its_folder(tmp_path, name, kind):
 def test_a_trainer_replaces_no_log_of_others(tmp_path):
     put(tmp_path, {"log.csv": "date,hours\n", ".draft.partial": "x"})
     trainer = MetaTrainer(config=TrainConfig(n_episodes=1, n_way=3, n_query=1))
-    with pytest.raises(ValueError, match=r"log\.csv is no log of a training"):
+    with pytest.raises(ValueError, match=r"log\.csv is not the log of a training"):
         trainer.fit(TRAIN, out=tmp_path, progress=False)
     (tmp_path / "log.csv").unlink()
     trainer.fit(TRAIN, out=tmp_path, progress=False)

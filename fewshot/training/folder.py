@@ -1,4 +1,4 @@
-"""The folder of a training: what in it was made by one, and what belongs to others and stays."""
+"""The folder of a training: which files belong to it, and which must not be touched."""
 
 from __future__ import annotations
 
@@ -14,77 +14,78 @@ from fewshot.training.callbacks import CsvLog
 from fewshot.training.distributed import rank
 from fewshot.training.state import BEST, LOG, STATE
 
-#: What ``fewshot train`` writes at the end.
+#: Written by ``fewshot train`` at the end.
 MANIFEST = "manifest.json"
-#: What safetensors writes to before the file has its name: eight bytes that say how long the description is, then that.
-_UNNAMED = re.compile(r"\.tmp\w{6}")
+FILES = (STATE, BEST, LOG, MANIFEST)
+#: Temporary files of safetensors. They begin with eight bytes, the length of the JSON header, and then the header.
+_TEMPORARY = re.compile(r"\.tmp\w{6}")
 
 
 def holds_training(folder: Path) -> bool:
-    """Whether a state or a checkpoint of a training is there."""
+    """Whether the folder holds a state or a checkpoint of a training."""
     return any((folder / name).is_file() for name in (STATE, BEST))
 
 
 @contextmanager
-def only_training(folder: Path | None) -> Iterator[None]:
-    """Be the only training that writes to a folder; of several processes the first stands for all.
+def lock_training(folder: Path | None) -> Iterator[None]:
+    """Lock a folder against other trainings; of several processes only the first takes the lock.
 
     Raises
     ------
     InUseError
-        If another one does.
+        If another training holds the lock.
     """
     with nullcontext() if folder is None or rank() else locked(folder, BRIEF):
         yield
 
 
-def refuse_other_training(folder: Path) -> None:
-    """Refuse a folder that holds anything but a training; hidden files do not count, as none is touched.
+def refuse_foreign_files(folder: Path) -> None:
+    """Raise if a folder holds anything but a training; hidden files do not count, because none is touched.
 
     Raises
     ------
     ValueError
-        Naming what is there.
+        The message names a foreign file.
     """
-    refuse_log(folder)
+    refuse_foreign_log(folder)
     manifest = folder / MANIFEST
     if manifest.is_file() and not _is_of_training(manifest):
         raise ValueError(
             f"{folder} holds a {MANIFEST} of something else, such as a classifier; choose another folder with --out"
         )
     others = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    others = [name for name in others if not name.startswith(".") and name not in (STATE, BEST, LOG, MANIFEST)]
+    others = [name for name in others if not name.startswith(".") and name not in FILES]
     if others and not holds_training(folder):
         raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
 
 
-def refuse_log(folder: Path) -> None:
-    """Refuse a folder whose log is none of a training, or which has links in the place of files: both would be written.
+def refuse_foreign_log(folder: Path) -> None:
+    """Raise if the log is not one of a training, or a file to be written is a link.
 
     Raises
     ------
     ValueError
-        If so.
+        The message names the file.
     """
-    refuse_irregular(folder, (STATE, BEST, LOG, MANIFEST))
+    refuse_irregular(folder, FILES)
     log = folder / LOG
     if log.is_file() and not holds_training(folder):
         with log.open("rb") as file:
             beginning = file.read(100)
         if beginning and not beginning.startswith(",".join(CsvLog.columns[:3]).encode()):
-            raise ValueError(f"{log} is no log of a training, and would be replaced; choose another folder")
+            raise ValueError(f"{log} is not the log of a training and would be replaced; choose another folder")
 
 
-def clear(folder: Path) -> None:
-    """Remove a training, so that it is not taken for the one that begins; what belongs to others stays."""
+def remove_training(folder: Path) -> None:
+    """Remove the files of an earlier training, and no others."""
     for name in (STATE, BEST, LOG):
         (folder / name).unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a training that was killed left half written."""
-    unnamed = [path for path in folder.glob(".tmp*") if _UNNAMED.fullmatch(path.name) and _is_tensors(path)]
-    for path in (*leftovers(folder, (STATE, BEST, LOG, MANIFEST)), *unnamed):
+def remove_leftovers(folder: Path) -> None:
+    """Remove files that a killed training left half-written."""
+    temporary = [path for path in folder.glob(".tmp*") if _TEMPORARY.fullmatch(path.name) and _is_tensors(path)]
+    for path in (*leftovers(folder, FILES), *temporary):
         path.unlink(missing_ok=True)
 
 

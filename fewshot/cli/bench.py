@@ -1,0 +1,104 @@
+"""``fewshot bench`` and its options."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fewshot.cli.arguments import cache, command, file_of, jobs
+from fewshot.cli.terminal import say
+from fewshot.errors import MissingExtraError
+
+#: A commented grid.
+EXAMPLE = """a grid:
+
+  n_way = [5]                    # classes per episode
+  n_shot = [1, 5]                # support images per class
+  n_query = 15                   # queries per class
+  n_episodes = 600
+  seeds = [0]
+  sampler = ["fixed"]            # and "varied": sizes vary as in the Meta-Dataset
+  baseline = "prototypical"      # compared with all others; default: the first learner
+
+  [[datasets]]
+  source = "data/cifar_fs"       # as for evaluate, or built in: "digits", "glyphs"
+  split = "test"                 # also name, base (a split), n_query (instead of the grid's)
+
+  [[backbones]]
+  backbone = "tf_efficientnet_lite0"   # a timm name, a checkpoint, or "pixels"
+  img_size = 96                        # also name; weights and pretrained as for evaluate
+
+  [[backbones]]
+  backbone = "conv4"
+  train_on = "glyphs"            # first meta-train on its training classes
+  train = {n_episodes = 500}     # fields as for train; also learner, size, distort
+
+  [[learners]]
+  learner = "prototypical"       # and its parameters: metric = "cosine", temperature = 0.1, ...
+  [[learners]]
+  learner = "simpleshot"
+  normalization = "CL2N"
+  center = "base"                # the mean embedding of the split "train"
+  [[learners]]
+  learner = "linear-probe"       # a reference: logistic regression
+  [[learners]]
+  learner = "own"                # the learner in the checkpoint
+"""
+
+
+def bench_options(commands: Any) -> None:
+    """Add ``fewshot bench``."""
+    bench = command(
+        commands,
+        "bench",
+        "bench",
+        "compare learners on data sets and backbones, on the same episodes",
+        "Run a grid: every data set with every backbone and every learner, on the same episodes.\nWrites results.csv, "
+        "results.md, report.html, results.json and episodes.json.\nIf interrupted, run the same command to resume.",
+    )
+    bench.formatter_class = argparse.RawDescriptionHelpFormatter
+    bench.epilog = EXAMPLE
+    bench.add_argument("grid", metavar="GRID", help="a TOML file that lists what to compare")
+    bench.add_argument("--out", default="bench", metavar="DIR", help="results folder (default: %(default)s)")
+    bench.add_argument(
+        "--executor", choices=("joblib", "serial", "ray"), default="joblib",
+        help="several processes, this process, or a Ray cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
+    )  # fmt: skip
+    bench.add_argument("--jobs", type=jobs, metavar="N", help="number of processes (default: one per core)")
+    bench.add_argument(
+        "--episodes", dest="frozen", metavar="FILE", help="episodes.json of another run; fail if the episodes differ"
+    )
+    cache(bench)
+    bench.add_argument(
+        "--parquet", type=file_of("Parquet"), metavar="FILE", help="also write the table as Parquet (extra)"
+    )
+    bench.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Run a grid; exit with 1 if a unit failed."""
+    from fewshot.benchmark.run import MARKDOWN, run_benchmark
+    from fewshot.persistence.files import replacing
+
+    if options.parquet and find_spec("pyarrow") is None:
+        raise MissingExtraError("Parquet needs pyarrow; run: pip install 'fewshot[parquet]'")
+    if options.parquet and not Path(options.parquet).absolute().parent.is_dir():
+        raise ValueError(f"--parquet {options.parquet}: the folder does not exist; create it, or choose another one")
+    frame = run_benchmark(
+        options.grid,
+        options.out,
+        executor=options.executor,
+        jobs=options.jobs,
+        episodes=options.frozen,
+        cache=options.cache,
+        progress=not options.quiet,
+    )
+    if options.parquet:
+        # Opened here, because pyarrow accepts only UTF-8 paths.
+        with replacing(options.parquet) as partial, partial.open("wb") as file:
+            frame.to_parquet(file, index=False)
+    table = (Path(options.out) / MARKDOWN).read_text(encoding="utf-8")
+    say(*table.splitlines(), "", f"written to {options.out}: report.html, results.csv")
+    return int((frame["error"] != "").any())
