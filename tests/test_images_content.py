@@ -157,7 +157,7 @@ def test_what_was_saved_is_loaded(name, saved, tmp_path):
         ({"n_support": [4.0] * 10}, "n_support must be a count"),
         ({"n_support": [True] * 10}, "n_support must be a count"),
         ({"n_support": [400] * 10}, "counts must be those of n_support"),
-        ({"fingerprint": "0" * 64}, "do not make the network"),
+        ({"fingerprint": "0" * 64}, "do not give the network"),
         ({"backbone": {"name": "resnet18", "kwargs": {}}}, "names another network than its weights"),
         ({"format": 99, "version": "9.9"}, "written by fewshot 9.9 in format 99"),
         ({"format": 10**30, "version": "9.9"}, "which version wrote it"),
@@ -318,7 +318,7 @@ def test_weights_of_the_hub_are_not_fetched_when_a_folder_is_loaded(named, tmp_p
     source = {"backbone": "resnet18.a1_in1k", "weights": None, "pretrained": True, "img_size": 32}
     seal(folder, {**manifest, "source": source})
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    refused(folder, tmp_path, r"loading a classifier fetches nothing; fetch them once yourself, Embedder\('resnet18")
+    refused(folder, tmp_path, r"loading a model downloads nothing; download them once with Embedder\('resnet18")
 
 
 def test_weights_that_were_fetched_before_are_read_without_asking_the_hub(tmp_path, monkeypatch):

@@ -12,11 +12,11 @@ from torch import nn
 from fewshot import Embedder, FewShotImageClassifier, LabeledImages, MatchingLearner, OwnEmbedder, digits, export
 from fewshot.errors import ArtifactError, MissingExtraError, UnknownNameError
 from fewshot.images.exporting import folder, network, quantized
-from fewshot.images.exporting.methods import method_of
+from fewshot.images.exporting.translate import translate_learner
 from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import read_artifact
 from fewshot.runtime import load
-from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
+from fewshot.runtime.learner import KEPT, SUMMED, DeviceLearner
 from fewshot.utils.randomness import seeded
 
 DATA = digits()
@@ -123,16 +123,16 @@ def test_a_network_that_does_not_compute_the_same_is_refused(tmp_path):
 @pytest.mark.parametrize("name", list_learners())
 def test_a_learner_is_exported_or_refused_in_one_sentence(name):
     if name in SUMMED + KEPT:
-        method = method_of(learner_class(name)())
-        assert (method.name, DeviceMethod.from_dict(json.loads(json.dumps(method.to_dict())))) == (name, method)
+        method = translate_learner(learner_class(name)())
+        assert (method.name, DeviceLearner.from_dict(json.loads(json.dumps(method.to_dict())))) == (name, method)
     else:
         with pytest.raises(TypeError, match="cannot be exported; expected"):
-            method_of(learner_class(name)())
+            translate_learner(learner_class(name)())
 
 
 def test_what_a_device_could_not_do_is_refused(embedder, model, tmp_path):
     with pytest.raises(TypeError, match="max_support=3"):
-        method_of(MatchingLearner(max_support=3))
+        translate_learner(MatchingLearner(max_support=3))
     floats = FewShotImageClassifier(embedder, progress=False).fit(SUPPORT[0], SUPPORT[1].astype(float))
     with pytest.raises(TypeError, match="labels are float64"):
         export(floats, tmp_path / "d")
@@ -290,5 +290,5 @@ def test_ranges_are_measured_on_a_bounded_part_of_the_support(model, tmp_path, m
 
 def test_an_embedder_of_ones_own_is_refused(tmp_path):
     model = FewShotImageClassifier(OwnEmbedder(lambda texts: [[len(text)] for text in texts], "length"))
-    with pytest.raises(TypeError, match="length is an embedder of one's own; only networks on images"):
+    with pytest.raises(TypeError, match="length is a custom embedder; only networks on images"):
         export(model.fit(["a", "bb"], ["x", "y"]), tmp_path / "out")

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from fewshot import Embedder, FewShotImageClassifier, OwnEmbedder, annotate, retrieve
 from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError
-from fewshot.images.learned import Prepared
+from fewshot.images.inputs import Prepared
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.search.approximate import faiss_module
 from tests.together import together
@@ -139,7 +139,7 @@ def test_images_that_were_embedded_while_another_thread_called_fit_are_embedded_
     np.testing.assert_array_equal(model.support_.embeddings, 2 * letters(["a", "bb"]))
     prepared = fitted().prepare(["bb"], ["b"])
     with pytest.raises(ValueError, match="embedded with another network"):
-        model.learn(prepared)
+        model.partial_fit(prepared)
 
 
 def test_answering_sets_nothing_on_what_threads_share(monkeypatch):
@@ -249,14 +249,14 @@ def unread(names, labels, embeddings, *errors):
 def test_items_that_could_not_be_read_are_left_out_by_place_and_not_by_index():
     prepared = unread(["a", "b", "c"], [7, 8, 9], [[1.0], [np.nan], [3.0]], ImageDecodeError("b", "damaged", 1))
     with pytest.warns(UserWarning, match="damaged"):
-        read = prepared.read("skip")
+        read = prepared.without_unreadable("skip")
     assert (read.names, read.labels.tolist(), read.embedded.errors) == (["a", "c"], [7, 9], [])
     assert (read.embedded.embeddings.tolist(), read.embedded.thumbnails) == ([[1.0], [3.0]], [b"a", b"c"])
     for on_error in ("raise", "unknown"):
         with pytest.raises(ImageDecodeError, match="image 1, b: damaged"):
-            prepared.read(on_error)
+            prepared.without_unreadable(on_error)
 
 
 def test_where_nothing_could_be_read_the_first_reason_is_raised():
     with pytest.raises(ImageDecodeError, match="image 0, b: damaged"), pytest.warns(UserWarning, match="1 of 1"):
-        unread(["b"], ["x"], [[np.nan]], ImageDecodeError("b", "damaged", 0)).read("skip")
+        unread(["b"], ["x"], [[np.nan]], ImageDecodeError("b", "damaged", 0)).without_unreadable("skip")

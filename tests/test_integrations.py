@@ -7,6 +7,7 @@ import pytest
 
 from fewshot import FaissStore, FewShotImageClassifier, annotate
 from fewshot.errors import MissingExtraError, StoreError
+from fewshot.images.learned import Learned
 from tests.photographs import LABELS, quick_embedder, write_photos
 
 
@@ -54,8 +55,8 @@ def test_haystack(pipeline, monkeypatch):
     flow.add_component("retriever", FewShotRetriever(model, store, k=3))
     flow.add_component("joiner", DocumentJoiner())
     flow.connect("retriever.documents", "joiner.documents")
-    embedded, embed = [], FewShotImageClassifier.embed_queries
-    monkeypatch.setattr(FewShotImageClassifier, "embed_queries", lambda m, x, *o: embedded.append(x) or embed(m, x, *o))
+    embedded, embed = [], Learned.embed
+    monkeypatch.setattr(Learned, "embed", lambda m, x, *o: embedded.append(x) or embed(m, x, *o))
     found = flow.run({"retriever": {"queries": queries}}, include_outputs_from={"retriever"})
     assert embedded == [queries]  # once
     labels = model.predict(queries).tolist()

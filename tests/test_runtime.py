@@ -26,9 +26,9 @@ from fewshot import (
 from fewshot.errors import ArtifactError, ImageDecodeError, OutOfMemoryError
 from fewshot.runtime import load
 from fewshot.runtime.labels import device_labels
+from fewshot.runtime.learner import DeviceLearner
 from fewshot.runtime.memory import DeviceMemory
-from fewshot.runtime.method import DeviceMethod
-from fewshot.runtime.model import Model
+from fewshot.runtime.model import DeviceModel
 from fewshot.runtime.similarity import Keys
 from fewshot.search.similarity import METRICS, pairwise_similarity
 from tests.photographs import photos
@@ -488,7 +488,7 @@ def test_an_encoder_that_has_gone_or_changed_is_not_saved(device, tmp_path):
     with pytest.raises(ArtifactError, match="has changed"):
         device.save(tmp_path / "other")
     device.encoder.path.unlink()
-    with pytest.raises(ArtifactError, match="has gone"):
+    with pytest.raises(ArtifactError, match="is missing; load"):
         device.save(tmp_path / "third")
 
 
@@ -630,10 +630,10 @@ def test_what_numpy_is_told_of_underflow_changes_no_answer(name):
     x, y, queries = rng.normal(size=(12, 4)), np.repeat(["a", "b", "c"], 4), 1e3 * rng.normal(size=(5, 4))
     facts = {"temperature": 1.0, "threshold": None, "unknown_label": None}
     neighbours = {"n_neighbors": 3} if name == "k-nearest" else {}
-    method = DeviceMethod(name, "sqeuclidean", 1e-3, **neighbours)
+    method = DeviceLearner(name, "sqeuclidean", 1e-3, **neighbours)
 
     def answers():
-        model = Model(DeviceMemory.of(x, y, method.is_summed), method, facts)
+        model = DeviceModel(DeviceMemory.of(x, y, method.is_summed), method, facts)
         return [model.predict_proba(queries), *model.nearest(queries, 2), model.learned(x, y).keys]
 
     expected = answers()

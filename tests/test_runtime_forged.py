@@ -11,7 +11,7 @@ import pytest
 from fewshot import Embedder, FewShotImageClassifier, SimpleShotLearner, digits, export
 from fewshot.errors import ArtifactError
 from fewshot.runtime import load
-from fewshot.runtime.method import DeviceMethod
+from fewshot.runtime.learner import DeviceLearner
 from tests import forging
 
 DATA = digits()
@@ -89,13 +89,13 @@ def test_what_was_copied_as_it_is_is_loaded(exports, tmp_path):
         ("prototypical", "sums", lambda a: a.astype(complex), "complex128"),
         ("prototypical", "sums", lambda a: a[:-1], "label and one weight"),
         ("prototypical", "sums", lambda a: a[0], "2 dimensions"),
-        ("prototypical", "sums", lambda a: a[:, :-1], "embeddings of 64 numbers, and the memory has 63"),
+        ("prototypical", "sums", lambda a: a[:, :-1], "embeddings of 64 numbers, and its memory holds 63"),
         ("prototypical", "sums", lambda a: a.astype(object), "pickle|Object"),
         ("prototypical", "counts", None, "its arrays are"),
-        ("matching", "labels", lambda a: a - 1, "places among 10 classes"),
-        ("matching", "labels", lambda a: a + 1, "places among 10 classes"),
+        ("matching", "labels", lambda a: a - 1, "positions among 10 classes"),
+        ("matching", "labels", lambda a: a + 1, "positions among 10 classes"),
         ("matching", "labels", lambda a: a.astype(float), "one label"),
-        ("matching", "labels", lambda a: a[::-1].copy() * 0, "not as much support"),
+        ("matching", "labels", lambda a: a[::-1].copy() * 0, "support of each class is not"),
         ("matching", "weights", lambda a: a[:-1], "one weight"),
         ("matching", "support", lambda a: a[:0], "one weight"),
     ],
@@ -140,14 +140,17 @@ def test_a_preprocessing_that_is_not_of_the_network(exports, tmp_path, change):
         ({"unknown_label": ["a"]}, "unknown_label is"),
         ({"method": {}}, "'center' is missing"),
         ({"method": {"center": None}}, "missing"),
-        ({"classes": {"dtype": "<f8", "values": [float(i) for i in range(10)]}}, "text, integers or truth values"),
+        (
+            {"classes": {"dtype": "<f8", "values": [float(i) for i in range(10)]}},
+            "text, integers or ",
+        ),
         ({"classes": {"dtype": "<i8", "values": [i + 0.5 for i in range(10)]}}, "are not int64"),
-        ({"classes": {"dtype": "<i8", "values": [0, *range(9)]}}, "sorted, each there once"),
-        ({"classes": {"dtype": "<i8", "values": [*range(9, -1, -1)]}}, "sorted, each there once"),
+        ({"classes": {"dtype": "<i8", "values": [0, *range(9)]}}, "sorted and distinct"),
+        ({"classes": {"dtype": "<i8", "values": [*range(9, -1, -1)]}}, "sorted and distinct"),
         ({"classes": {"dtype": "<U1", "values": [f"{i} long" for i in range(10)]}}, "are not <U1"),
-        ({"classes": {"dtype": "|O", "values": [[i] for i in range(10)]}}, "text, integers or truth values"),
-        ({"classes": {"dtype": "<u8", "values": [*range(10)]}}, "text, integers or truth values"),
-        ({"classes": {"dtype": "<i8", "values": []}}, "text, integers or truth values"),
+        ({"classes": {"dtype": "|O", "values": [[i] for i in range(10)]}}, "text, integers or "),
+        ({"classes": {"dtype": "<u8", "values": [*range(10)]}}, "text, integers or "),
+        ({"classes": {"dtype": "<i8", "values": []}}, "text, integers or "),
         ({"n_support": [-1] * 10}, "n_support"),
         ({"n_support": [1.5] * 10}, "n_support"),
         ({"n_support": [4] * 9}, "n_support"),
@@ -191,7 +194,7 @@ def test_a_manifest_that_leaves_something_out(exports, tmp_path, name):
 )
 def test_a_method_that_there_is_not(exports, tmp_path, kind, changes, match):
     method = json.loads((exports / kind / "manifest.json").read_text())["method"]
-    assert DeviceMethod.from_dict(method).to_dict() | {"center": method["center"]} == method
+    assert DeviceLearner.from_dict(method).to_dict() | {"center": method["center"]} == method
     refused(forged(exports, tmp_path, kind, method={**method, **changes}), match)
 
 

@@ -31,14 +31,14 @@ def remove(options: argparse.Namespace) -> int:
     prepared = None
     if not _are_known(model, options):
         paths = list_paths(options.images)
-        prepared = model.prepare_removal(paths, [as_label(model, options.label)] * len(paths))
+        prepared = model.prepare(paths, [as_label(model, options.label)] * len(paths), then="remove")
     with changing(options, model) as model:
         before = int(model.n_support_.sum())
         if prepared is None:
             # By name: the files may be gone.
             model.remove_support(options.images, label=as_label(model, options.label))
         else:
-            model.unlearn(prepared)
+            model.remove(prepared)
     gone = before - int(model.n_support_.sum())
     say(f"{n_images(gone)} of {quoted(options.label)} removed; {n_classes(len(model.classes_))} left")
     return 0

@@ -63,7 +63,7 @@ def add(options: argparse.Namespace) -> int:
     with changing(options, model) as model:
         label = as_label(model, options.label)
         known, before = label in model.classes_.tolist(), int(model.n_support_.sum())
-        model.learn(replace(prepared, labels=[label] * len(prepared.labels)))
+        model.partial_fit(replace(prepared, labels=[label] * len(prepared.labels)))
         if options.unknown_label is not None:
             unknown_mark(model.unknown_label, model.classes_)
         seconds = time.perf_counter() - start

@@ -20,10 +20,10 @@ def calibrate(options: argparse.Namespace) -> int:
         answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
     data, _ = open_data(options.data, options)
     with skipping(model, options.skip_unreadable):
-        held_out = model.prepare_held_out(data)
+        held_out = model.prepare(data, then="calibrate")
     settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
     with changing(options, model) as model:
-        model.set_params(reject=None if options.keep_answering else "auto").calibrate_by(held_out, **settings)
+        model.set_params(reject=None if options.keep_answering else "auto").calibrate(held_out, **settings)
     found = model.calibration_
     interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
     if options.report:

@@ -1,4 +1,4 @@
-"""What is known of a query: the likeliest classes and the nearest support images."""
+"""The full answer to a query: the likeliest classes, the nearest keys and the nearest support items."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fewshot.utils.isolation import isolated
 
 @dataclass(frozen=True, eq=False)
 class Neighbour:
-    """A support image near to a query.
+    """A support item near a query.
 
     Attributes
     ----------
     id : str
-        Its path, or what it was given as.
+        Its path, or the name it was given.
     label : object
         Its class.
     similarity : float
-        To the query, in the learner's metric; higher is closer.
+        Similarity to the query in the learner's metric; higher is closer.
     thumbnail : bytes
-        A small picture, PNG or JPEG.
+        A small PNG or JPEG.
     """
 
     id: str
@@ -43,30 +43,30 @@ class Neighbour:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What is known of a query.
+    """The answer to a query, with its reasons.
 
     Attributes
     ----------
     id : str
-        Its path, or what it was given as.
+        Its path, or the name it was given.
     label : object
-        The answer, which is the unknown label where it was rejected; None where the image could not be read.
+        The class; the unknown label if the query is rejected, None if it could not be read.
     probability : float
-        Of the likeliest class; 0 where the image could not be read.
+        Probability of the likeliest class; 0 if the query could not be read.
     ranking : list of (label, probability)
-        The likeliest classes, that of the answer first.
+        The likeliest classes, best first.
     prototypes : list of (label, similarity)
-        The nearest keys, such as prototypes; none for learners without.
+        The nearest keys, such as prototypes; empty for learners without keys.
     margin : float
-        By how much its class is closer than the next, in the unit of the similarity; infinite where there is no other.
+        Similarity of the best class minus that of the second best; infinite if there is only one class.
     rejected : bool
         Whether even the nearest class is too far.
     neighbours : list of Neighbour
-        The nearest support images, if support is kept.
+        The nearest support items, if support is kept.
     thumbnail : bytes
         A small picture of what the network saw.
     error : ImageDecodeError or None
-        Why the image could not be read.
+        Why the query could not be read.
     """
 
     id: str
@@ -89,7 +89,7 @@ def answer_all(
     top: int,
     n_neighbours: int,
 ) -> list[Answer]:
-    """Return the answer to each of `items`, whose embeddings are there, with its reasons."""
+    """Return the answers to `items`, given their embeddings."""
     errors = {error.index: error for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in errors]
     answers = [
@@ -102,7 +102,7 @@ def answer_all(
         classifier.predict_proba(x),
         _margins(classifier, x),
         _nearest_keys(classifier, x, top),
-        nearest_support(classifier, support, x, n_neighbours),
+        _nearest_support(classifier, support, x, n_neighbours),
     )
     known, classes = set(classifier.classes_.tolist()), classifier.classes_.tolist()
     for i, label, share, margin, keys, near in zip(*columns, strict=True):
@@ -123,7 +123,7 @@ def answer_all(
 
 
 def _margins(classifier: FewShotClassifier, x: NDArray[np.float32]) -> list[float]:
-    """Return by how much the best class of each embedding is closer than the next."""
+    """Return how much closer the best class of each embedding is than the second best."""
     model = classifier.served(x)
 
     def margin(logits: Tensor) -> NDArray[np.floating]:
@@ -136,7 +136,7 @@ def _margins(classifier: FewShotClassifier, x: NDArray[np.float32]) -> list[floa
 
 
 def _nearest_keys(classifier: FewShotClassifier, x: NDArray[np.float32], k: int) -> list[list[tuple[Any, float]]]:
-    """Return label and similarity of the nearest keys of each embedding."""
+    """Return labels and similarities of the nearest keys of each embedding."""
     model = classifier.served(x)
     if model.snapshot is None or k < 1 or not len(x):
         return [[] for _ in x]
@@ -145,10 +145,10 @@ def _nearest_keys(classifier: FewShotClassifier, x: NDArray[np.float32], k: int)
 
 
 @isolated(gradients=False)
-def nearest_support(
+def _nearest_support(
     classifier: FewShotClassifier, support: Support | None, embeddings: NDArray[np.float32], k: int
 ) -> list[list[Neighbour]]:
-    """Return the `k` nearest support images of each embedding (n, d); none where support is not kept."""
+    """Return the `k` nearest support items of each embedding (n, d); none if support is not kept."""
     if support is None or k < 1 or not len(embeddings):
         return [[] for _ in embeddings]
     learner = classifier.learner_

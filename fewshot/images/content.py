@@ -1,4 +1,4 @@
-"""What the folder of a classifier may say: anyone can have written it, so it is checked before it is used."""
+"""Validation of a saved model: the folder is untrusted, so everything in it is checked before use."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from fewshot.utils.checks import TOO_LARGE
 from fewshot.utils.isolation import isolated
 from fewshot.utils.unreadable import ON_ERROR
 
-#: Names in the manifest an embedder that only its user can make.
+#: Key in the manifest for an embedder that only the user can build.
 GIVEN = "given"
 #: Fields of `Statistics` that hold tensors by name.
 _FIELDS = ("sums", "totals", "support")
-#: Pictures that browsers show without running anything.
+#: First bytes of PNG and JPEG, which browsers display without running anything.
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-#: A sum of weights beyond this is of no use.
+#: The largest sum of weights.
 _MOST_WEIGHT = 1e120
 
 
@@ -47,7 +47,7 @@ def _is_threshold(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
-    """Whether a value is a similarity, which may be infinite, in the range of float32."""
+    """Whether a value is a similarity: infinite, or in the range of float32."""
     return (isinstance(value, float) and abs(value) == math.inf) or is_number(value, -3e38, 3e38)
 
 
@@ -55,7 +55,7 @@ def _is_rate(value: Any) -> bool:
     return is_number(value, 0, 1 + 1e-9)
 
 
-#: Parameters of the classifier that are saved, each with a check; the others follow from the data files.
+#: The saved parameters, each with its check; the others follow from the data files.
 PARAMS = {
     "on_error": lambda value: value in ON_ERROR,
     "reject": _is_threshold,
@@ -67,14 +67,14 @@ PARAMS = {
 
 
 def read_params(said: Any) -> dict[str, Any]:
-    """Return the parameters of the classifier, and no other.
+    """Check the saved parameters of a model.
 
     Raises
     ------
     ValueError
-        If there is another, one is missing, or one is of another type.
+        If one is unknown, missing or invalid.
     """
-    params = {"reject": None, **said}  # format 1 had none
+    params = {"reject": None, **said}  # format 1 did not have it
     if params.keys() != PARAMS.keys():
         raise ValueError(f"its parameters are {list(params)!s:.200}; expected {', '.join(PARAMS)}")
     for name, check in PARAMS.items():
@@ -84,27 +84,26 @@ def read_params(said: Any) -> dict[str, Any]:
 
 
 def read_source(said: Any, given: bool) -> dict[str, Any]:
-    """Return the parameters by which a network is found that is not in the folder.
+    """Check the parameters that locate a network outside the folder.
 
     Parameters
     ----------
     said : dict
-        As the manifest says it.
+        From the manifest.
     given : bool
-        Whether the embedder is given, so that nothing has to be found.
+        Whether the user has passed the embedder, so that nothing has to be located.
 
     Raises
     ------
     ValueError
-        If it is anything but the name of a network of timm's, and whether its weights are timm's or of an extra.
+        If it is anything but the name of a timm network and where its weights come from.
     ArtifactError
-        If the weights are not on this machine, or only the user has the embedder: loading fetches nothing.
+        If the weights are not on this machine, since loading downloads nothing, or the user must pass the embedder.
     """
     if isinstance(said, dict) and said.keys() == {GIVEN}:
         if not given:
             raise ArtifactError(
-                f"the classifier was fitted with an embedder of one's own, {said[GIVEN]!r:.60}; give it: "
-                "FewShotImageClassifier.load(folder, embedder=...)"
+                f"the model was fitted with a custom embedder, {said[GIVEN]!r:.60}; pass it to load with embedder="
             )
         return {}
     always, own = {"backbone", "weights", "pretrained", "img_size"}, {"bits", "max_pixels"}
@@ -119,22 +118,22 @@ def read_source(said: Any, given: bool) -> dict[str, Any]:
         or not is_whole(said.get("bits", 8), 8, 16)
         or not is_whole(said.get("max_pixels", 1), 1, 1 << 40)
     ):
-        raise ValueError(f"its source is {said!r:.200}, which does not name a network of timm's and where it is from")
+        raise ValueError(f"its source is {said!r:.200}; expected a timm network and the source of its weights")
     if said["pretrained"] and not given and cached_file(name) is None:
         raise ArtifactError(
-            f"the weights of {name!r} are not on this machine, and loading a classifier fetches nothing; fetch them "
-            f"once yourself, Embedder({name!r}, pretrained=True).network, then load it again"
+            f"the weights of {name!r} are not on this machine, and loading a model downloads nothing; download them "
+            f"once with Embedder({name!r}, pretrained=True).network, then load it again"
         )
     return said
 
 
 def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the sorted labels of the classes, and how many support images each has.
+    """Return the sorted labels and the number of support items of each class.
 
     Raises
     ------
     ValueError
-        If they are none: not sorted, twice, without a count, or with a negative one.
+        If labels are unsorted or repeated, or a count is missing or negative.
     """
     classes = labels_from_json(said)
     names = classes.tolist()
@@ -147,18 +146,18 @@ def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.in
 
 
 def statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
-    """Return statistics as tensors by name."""
+    """Convert statistics to named tensors."""
     tensors = {f"{part}.{name}": value for part in _FIELDS for name, value in getattr(statistics, part).items()}
     return {"count": statistics.count, **tensors}
 
 
 def read_statistics(tensors: Mapping[str, Tensor], learner: Learner, n_support: NDArray[np.int64]) -> Statistics:
-    """Return the statistics that `statistics_to_tensors` described, which must be such as the learner keeps.
+    """Convert back from `statistics_to_tensors`, checking that the learner could have produced them.
 
     Raises
     ------
     ValueError
-        If a tensor is missing, too many, of another type or shape, not finite, or out of range.
+        If a tensor is missing, unexpected, of the wrong type or shape, not finite, or out of range.
     """
     n_way = len(n_support)
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
@@ -189,14 +188,14 @@ def read_statistics(tensors: Mapping[str, Tensor], learner: Learner, n_support: 
 
 
 def _example(learner: Learner, d: int) -> Statistics:
-    """Return what a learner keeps of one embedding of one class."""
+    """Return what a learner keeps of a single embedding, as a template."""
     x, labels = torch.zeros((1, d), dtype=torch.float64, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
     with isolated(gradients=False):
         return learner.learn(x, labels, 1)
 
 
 def _check_like(parts: Mapping[str, Mapping[str, Tensor]], count: Tensor, example: Statistics, n_way: int) -> None:
-    """Refuse tensors that are not as those of one class and one row, but for the number of either."""
+    """Raise unless tensors match the template up to the numbers of classes and rows."""
     rows = len(parts["support"]["labels"]) if "labels" in parts["support"] and parts["support"]["labels"].ndim else 0
     expected: dict[tuple[str, str], tuple[int | None, Tensor]] = {("", "count"): (n_way, example.count)}
     for part, n in (("sums", n_way), ("totals", None), ("support", rows)):
@@ -217,12 +216,12 @@ def _check_like(parts: Mapping[str, Mapping[str, Tensor]], count: Tensor, exampl
 
 
 def read_support(tensors: Mapping[str, Tensor], classes: NDArray[Any], d: int) -> Support:
-    """Return the kept support images that `Support.to_tensors` described.
+    """Convert back from `Support.to_tensors`, with checks.
 
     Raises
     ------
     ValueError
-        If names, labels, embeddings (n, d) and pictures do not agree, or are of other types.
+        If names, labels, embeddings (n, d) and thumbnails are inconsistent or of the wrong types.
     """
     embeddings, labels, ends = (tensors[name] for name in ("embeddings", "labels", "thumbnail_ends"))
     n = len(labels)
@@ -250,12 +249,12 @@ def read_support(tensors: Mapping[str, Tensor], classes: NDArray[Any], d: int) -
 
 
 def read_calibration(said: Any) -> Calibration | None:
-    """Return what `Calibration.to_dict` described.
+    """Convert back from `Calibration.to_dict`, with checks.
 
     Raises
     ------
     ValueError, TypeError
-        If a figure is missing, too many, not finite, or out of range.
+        If a value is missing, unexpected, not finite, or out of range.
     """
     if said is None:
         return None
@@ -266,19 +265,19 @@ def read_calibration(said: Any) -> Calibration | None:
     checks = [
         is_number(found.temperature, 1e-9, 1e9) and is_number(found.threshold, -3e38, 3e38),
         all(map(_is_rate, [*rates, found.fpr_at_95, *bins["upper"], *curve["false_accept"], *curve["false_reject"]])),
-        # Of few classes an interval may be unknown, NaN.
+        # With few classes the interval may be unknown, hence NaN.
         len(found.false_accept_interval) == 2
         and all(_is_rate(v) or (isinstance(v, float) and v != v) for v in found.false_accept_interval),
         all(v == math.inf or is_number(v, 0) for v in (found.nll_before, found.nll_after)),
         all(one.keys() == {"n", "confidence", "accuracy"} for one in of_bins),
         all(len(column) == len(bins["upper"]) for one in of_bins for column in one.values()),
         all(map(is_whole, (v for one in of_bins for v in one["n"]))),
-        # An empty bin has neither.
+        # An empty bin has None for both.
         all(v is None or _is_rate(v) for one in of_bins for v in (*one["confidence"], *one["accuracy"])),
         curve.keys() == {"threshold", "false_accept", "false_reject"} and all(map(_is_score, curve["threshold"])),
         all(len(column) == n_points for column in curve.values()),
         all(map(is_whole, found.protocol.values())),
     ]
     if not all(checks):
-        raise ValueError("its calibration has figures that are none, or out of range")
+        raise ValueError("its calibration has values that are not numbers or out of range")
     return found

@@ -1,4 +1,4 @@
-"""What a backbone is given where nothing else is asked for: an embedder and a learner."""
+"""The default embedder and the default learner of a backbone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from fewshot.embedding.sources import spelled
 from fewshot.learners.base import Learner
 from fewshot.learners.prototypical import PrototypicalLearner
 
-#: Of the cosine prototypes that a backbone without a learner of its own is given; `benchmarks/defaults.py`
-#: chooses it on validation classes.
+#: Temperature of the default cosine prototypes, chosen on validation classes by `benchmarks/defaults.py`.
 TEMPERATURE = 0.05
 
 
@@ -33,12 +32,12 @@ def make_embedder(
     bits: int | None = None,
     max_pixels: int | None = None,
 ) -> Embedder | OwnEmbedder:
-    """Return an embedder: of a backbone, or a clone of the one that is given.
+    """Return an embedder for a backbone, or a clone of a given embedder.
 
     Raises
     ------
     ValueError
-        If an embedder is given together with one of its parameters.
+        If `backbone` is an embedder and one of its parameters is given too.
     """
     if not isinstance(backbone, (Embedder, OwnEmbedder)):
         return Embedder(
@@ -60,7 +59,7 @@ def make_embedder(
 
 
 def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
-    """Return the learner that a checkpoint was trained with; for other backbones cosine prototypes."""
+    """Return the learner that a checkpoint was trained with; for other backbones, cosine prototypes."""
     backbone = embedder.backbone
     path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
     if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):

@@ -1,4 +1,4 @@
-"""The few-shot model of images: a backbone by its name, and all that belongs to it."""
+"""The few-shot model for images: it creates its embedder from the name of a backbone."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fewshot.learners.base import Learner
 
 
 class FewShotImageClassifier(FewShotModel):
-    """Learn classes from a few images each, answer, grow, and be saved with all of it in one folder.
+    """Learn classes from a few images each, classify, keep learning, and save everything in one folder.
 
-    Everything but the way to the embedder is `FewShotModel`'s.
+    A `FewShotModel` that takes the parameters of an `Embedder` instead of an embedder.
 
     Parameters
     ----------
     backbone : str, path, nn.Module, Embedder or OwnEmbedder, default="tf_efficientnet_lite0"
         A timm name, a checkpoint of `MetaTrainer`, a network, or an embedder.
     learner : str, Learner or None, default=None
-        A registered name or a learner. By default the learner that a checkpoint was trained with, and for other
-        backbones cosine prototypes: ``PrototypicalLearner("cosine", temperature=0.05)``.
+        A registered name or a learner. By default the learner that a checkpoint was trained with; for other backbones
+        cosine prototypes, ``PrototypicalLearner("cosine", temperature=0.05)``.
     weights, pretrained, img_size, device, cache, bits, max_pixels
-        Those of the `Embedder`; left out where `backbone` is one.
+        As for `Embedder`; omit if `backbone` is one.
     on_error, reject, unknown_label, index, keep_support
         As for `FewShotModel`.
     progress : bool, default=True
-        Whether long work shows a progress bar on standard error.
+        Whether to show a progress bar on standard error.
 
     Attributes
     ----------

@@ -1,43 +1,92 @@
-"""What a classifier of images is given: labelled images, and what to do where one cannot be read."""
+"""The labelled items that a model is given, before and after they are embedded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages, as_items
 from fewshot.data.opening import describe
+from fewshot.embedding.batches import Embedded
+from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.own import OwnEmbedder
 from fewshot.errors import brief
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import as_labels, plain_label
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Labelled items that are already embedded; see `FewShotModel.prepare`.
+
+    Attributes
+    ----------
+    names : sequence of str
+        Names under which kept support stores the items.
+    named : bool
+        Whether the user chose the names, which must then be new.
+    labels : ndarray of shape (n,)
+        Labels.
+    embedded : Embedded
+        Embeddings of the items.
+    embedder : Embedder or OwnEmbedder
+        What computed them.
+    """
+
+    names: Sequence[str]
+    named: bool
+    labels: Any
+    embedded: Embedded
+    embedder: Embedder | OwnEmbedder
+
+    def without_unreadable(self, on_error: str) -> Prepared:
+        """Drop the items that could not be read.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an item could not be read, unless `on_error` is "skip" and others could; then a warning names it.
+        """
+        if not self.embedded.errors:
+            return self
+        unreadable = {error.index for error in self.embedded.errors}
+        rows = [i for i in range(len(self.names)) if i not in unreadable]
+        if on_error == "skip":
+            self.embedded.warn()
+        if on_error != "skip" or not rows:
+            raise self.embedded.errors[0]
+        thumbnails = [self.embedded.thumbnails[i] for i in rows] if self.embedded.thumbnails else []
+        embedded = Embedded(self.embedded.embeddings[rows], [], thumbnails)
+        return replace(self, names=[self.names[i] for i in rows], labels=self.labels[rows], embedded=embedded)
+
+
 def labelled(
     X: Any, y: Any, as_items: Callable[[Any], Sequence[Any]] = as_items, known: NDArray[Any] | None = None
 ) -> tuple[Sequence[Any], NDArray[Any]]:
-    """Return images and their labels, from `LabeledImages` or from the two of them.
+    """Return items and labels, from `LabeledImages` or from two collections.
 
     Parameters
     ----------
-    X : collection of n images, or LabeledImages
-        Images.
+    X : collection of n items, or LabeledImages
+        Items.
     y : array-like of shape (n,), or None
         Labels, as `as_labels` takes them.
     as_items : callable
-        How the embedder makes a sequence of a collection.
+        How the embedder turns a collection into a sequence.
     known : ndarray, optional
-        Labels that these must be able to join.
+        Labels whose type `y` must share.
 
     Raises
     ------
     ValueError, TypeError
-        If there are no images, not one label for each, or the labels are none that can be learned.
+        If there are no items, the number of labels differs, or a label has an unsupported type.
     """
     if isinstance(X, LabeledImages):
         if y is not None:
-            raise ValueError("X has labels of its own; leave y out, or pass X.images")
+            raise ValueError("X has labels already; leave y out, or pass X.images")
         X, y = X.images, X.labels
     if y is None:
         raise ValueError("y is missing; give one label for each image, or LabeledImages")
@@ -50,12 +99,12 @@ def labelled(
 
 
 def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[str]) -> Sequence[str]:
-    """Return the names of images: those given, which must be new, or what they are called by themselves.
+    """Return the names of items: `ids`, which must be new, or by default a description such as the path.
 
     Raises
     ------
     ValueError
-        If there is not one name for each, or one is in use.
+        If the number of names differs from the number of items, or a name is in use.
     """
     if ids is None:
         return list(map(describe, items))
@@ -67,7 +116,7 @@ def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[
 
 
 def check_new_names(names: Sequence[str], known: Collection[str]) -> None:
-    """Refuse names that are no text, stand there twice, or are known already."""
+    """Raise if a name is not text, occurs twice, or is known already."""
     seen = set(known)
     for i, name in enumerate(names):
         if not isinstance(name, str):

@@ -1,9 +1,8 @@
-"""What a classifier of images has learned, as one object that never changes."""
+"""What a few-shot model has learned: an immutable value; each change returns another one."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,102 +13,139 @@ from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.data.opening import is_name
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
-from fewshot.images.inputs import check_new_names
+from fewshot.embedding.own import OwnEmbedder
+from fewshot.images.inputs import Prepared, check_new_names, labelled, names_of
 from fewshot.images.support import Support
 from fewshot.utils.labels import as_labels
 from fewshot.utils.twins import earlier_twins, warn_of_twins
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Labelled images that are embedded, so that learning them takes a moment.
-
-    Attributes
-    ----------
-    names : sequence of str
-        By which kept support knows them.
-    are_given : bool
-        Whether the user chose the names; then each must be new.
-    labels : ndarray of shape (n,)
-        Their classes.
-    embedded : Embedded
-        Their embeddings; see `read` for items that could not be read.
-    embedder : Embedder
-        The one that made them.
-    """
-
-    names: Sequence[str]
-    are_given: bool
-    labels: Any
-    embedded: Embedded
-    embedder: Embedder
-
-    def read(self, on_error: str) -> Prepared:
-        """Return it without the items that could not be read.
-
-        Raises
-        ------
-        ImageDecodeError
-            If there are such items, unless `on_error` is "skip" and some could be read; then a warning names them.
-        """
-        if not self.embedded.errors:
-            return self
-        unread = {error.index for error in self.embedded.errors}
-        rows = [i for i in range(len(self.names)) if i not in unread]
-        if on_error == "skip":
-            self.embedded.warn()
-        if on_error != "skip" or not rows:
-            raise self.embedded.errors[0]
-        thumbnails = [self.embedded.thumbnails[i] for i in rows] if self.embedded.thumbnails else []
-        embedded = Embedded(self.embedded.embeddings[rows], [], thumbnails)
-        return replace(self, names=[self.names[i] for i in rows], labels=self.labels[rows], embedded=embedded)
+from fewshot.utils.unknown import unknown_mark
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a classifier of images knows at one moment; to learn is to put another in its place.
+    """All that a model has learned at one moment.
 
     Attributes
     ----------
-    embedder : Embedder
-        From images to embeddings.
+    embedder : Embedder or OwnEmbedder
+        From items to embeddings.
     classifier : FewShotClassifier
-        From embeddings to answers, with its calibration; nobody changes it.
+        From embeddings to answers, with its calibration. It is never modified; changes work on a copy.
     support : Support or None
-        The support images, if kept.
+        The support, if kept.
     """
 
-    embedder: Embedder
+    embedder: Embedder | OwnEmbedder
     classifier: FewShotClassifier
     support: Support | None
 
-    def takes(self, prepared: Prepared) -> bool:
-        """Whether these embeddings can be compared with what was learned."""
-        made_by = prepared.embedder
-        return made_by is self.embedder or made_by.fingerprint == self.embedder.fingerprint
+    def embed(self, X: Any, thumbnails: bool = False) -> Embedded:
+        """Embed queries; unreadable ones raise, or become NaN without a warning, as the classifier's ``on_error`` says.
+
+        There is no warning because the answer to an unreadable query says so.
+        """
+        return self.embedder.embed(X, thumbnails=thumbnails, on_error=self.classifier.on_error)
+
+    def prepare(self, X: Any, y: Any, ids: Sequence[str] | None, then: str) -> Prepared:
+        """Embed labelled items; see `FewShotModel.prepare`."""
+        on_error = "raise" if then == "remove" else self.classifier.on_error
+        known = None if then == "calibrate" else getattr(self.classifier, "classes_", None)
+        if then == "calibrate" and self.classifier.reject is not None:
+            unknown_mark(self.classifier.unknown_label, self.classifier.classes_)
+        items, labels = labelled(X, y, self.embedder.as_items, known)
+        keep = then == "partial_fit" and self.support is not None
+        names = names_of(items, ids, self.support.ids if keep and self.support is not None else ())
+        embedded = self.embedder.embed(items, thumbnails=keep, on_error=on_error)
+        return Prepared(names, ids is not None, labels, embedded, self.embedder).without_unreadable(on_error)
+
+    def is_comparable(self, prepared: Prepared) -> bool:
+        """Whether the same network computed these embeddings."""
+        other = prepared.embedder
+        return other is self.embedder or other.fingerprint == self.embedder.fingerprint
+
+    # ---- changes ---------------------------------------------------------------------------------------------------
 
     def grown(self, prepared: Prepared) -> Learned:
-        """Return it with more images learned.
+        """Learn more items.
 
         Raises
         ------
         ValueError
-            If they come from another network, a name is in use, or labels do not fit.
+            If a name is in use, or labels do not fit.
         """
-        embedded, support = prepared.embedded, self.support
-        if prepared.are_given:
+        embeddings, support = prepared.embedded.embeddings, self.support
+        if prepared.named:
             check_new_names(prepared.names, () if support is None else support.ids)
-        classifier = copy.copy(self.classifier).partial_fit(embedded.embeddings, prepared.labels)
-        warn_of_same_images(support, prepared.names, embedded.embeddings)
+        classifier = self.classifier.view().partial_fit(embeddings, prepared.labels)
+        warn_of_duplicates(support, prepared.names, embeddings)
         if support is not None:
-            known = classifier.classes_[np.searchsorted(classifier.classes_, as_labels(prepared.labels))]
-            support += Support(tuple(prepared.names), known, embedded.embeddings, tuple(embedded.thumbnails))
-            support = trimmed(classifier, support)
-        return Learned(self.embedder, classifier, support)
+            labels = classifier.classes_[np.searchsorted(classifier.classes_, as_labels(prepared.labels))]
+            support += Support(tuple(prepared.names), labels, embeddings, tuple(prepared.embedded.thumbnails))
+            support = _remembered(classifier, support)
+        return replace(self, classifier=classifier, support=support)
+
+    def without(self, prepared: Prepared, drop_empty: bool) -> Learned:
+        """Remove items: from kept support by their embeddings, else by subtracting them."""
+        embeddings, labels = prepared.embedded.embeddings, prepared.labels
+        labels = as_labels(labels, known=self.classifier.classes_)  # the classes may have changed since prepare
+        if self.support is not None:
+            return self.without_rows(self.support.find(embeddings, labels, prepared.names), drop_empty)
+        return replace(self, classifier=self.classifier.view().remove(embeddings, labels, drop_empty=drop_empty))
+
+    def without_rows(self, rows: Sequence[int], drop_empty: bool) -> Learned:
+        """Remove rows of the kept support."""
+        if self.support is None or not rows:
+            return self
+        gone = self.support.rows(rows)
+        classifier = self.classifier.view().remove(gone.embeddings, gone.labels, drop_empty=drop_empty)
+        return replace(self, classifier=classifier, support=self.support.without(rows))
+
+    def without_class(self, label: Any) -> Learned:
+        """Remove a class with its support."""
+        classifier = self.classifier.view().remove_class(label)
+        return replace(
+            self, classifier=classifier, support=self.support and self.support.without(self.support.places(label))
+        )
+
+    def renamed(self, old: Any, new: Any) -> Learned:
+        """Give a class another label."""
+        classifier = self.classifier.view().rename_class(old, new)
+        support = self.support and self.support.renamed(old, new, classifier.classes_.dtype)
+        return replace(self, classifier=classifier, support=support)
+
+    def calibrated(self, held_out: Prepared, settings: Mapping[str, Any]) -> Learned:
+        """Calibrate on held-out classes."""
+        classifier = self.classifier.view()
+        return replace(self, classifier=classifier.calibrate(held_out.embedded.embeddings, held_out.labels, **settings))
+
+    def merged(self, other: Learned) -> Learned:
+        """Add what another model has learned.
+
+        Raises
+        ------
+        ValueError
+            If the networks differ, or only this one has kept its support.
+        """
+        mine, theirs = self.embedder.fingerprint, other.embedder.fingerprint
+        if mine != theirs:
+            raise ValueError(
+                f"the other model has another network or preprocessing ({theirs[:12]}, here {mine[:12]}), so their "
+                "embeddings cannot be compared; fit one of them again with the embedder of the other"
+            )
+        support, more = self.support, other.support
+        if support is not None and more is None:
+            raise ValueError(
+                "the other model kept no support; merge this one into it, or set_params(keep_support=False) here"
+            )
+        classifier = self.classifier.view().merge(other.classifier)
+        if support is not None and more is not None:
+            warn_of_duplicates(support, more.ids, more.embeddings)
+            support = _remembered(classifier, support + more)
+        return replace(self, classifier=classifier, support=support)
 
 
-def warn_of_same_images(support: Support | None, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
-    """Warn of images that are in the kept support already, or come twice now."""
+def warn_of_duplicates(support: Support | None, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
+    """Warn of new items that are in the kept support already, or occur twice among themselves."""
     start = 0 if support is None else len(support)
     names = [name if is_name(name) else f"image {i}" for i, name in enumerate(names)]
     if support is not None and start:
@@ -118,6 +154,6 @@ def warn_of_same_images(support: Support | None, names: Sequence[str], embedding
     warn_of_twins(earlier_twins(embeddings, start), start, names)
 
 
-def trimmed(classifier: FewShotClassifier, support: Support) -> Support:
-    """Return the support that a bounded memory still has."""
+def _remembered(classifier: FewShotClassifier, support: Support) -> Support:
+    """Return the support that the memory of the classifier still holds: a bounded memory forgets some."""
     return support.rows(classifier.model_.kept_rows(support.embeddings, support.labels).tolist())

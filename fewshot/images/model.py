@@ -1,8 +1,7 @@
-"""The few-shot model: an embedder and a classifier in one, which learns, answers, and is saved as one folder."""
+"""The few-shot model: an embedder and a classifier in one estimator, saved as one folder."""
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,27 +11,24 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifiers.few_shot import FewShotClassifier
-from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
-from fewshot.errors import brief
+from fewshot.errors import UnknownNameError, brief
 from fewshot.images import saving
 from fewshot.images.answer import Answer, answer_all
 from fewshot.images.audit import audit_support
 from fewshot.images.defaults import default_learner
-from fewshot.images.inputs import labelled, names_of
-from fewshot.images.learned import Learned, Prepared, trimmed, warn_of_same_images
+from fewshot.images.inputs import Prepared, labelled
+from fewshot.images.learned import Learned
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.persistence.artifact import Versions, version_of, writing
-from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
-from fewshot.utils.unknown import unknown_mark
 from fewshot.utils.unreadable import check_on_error
 
 if TYPE_CHECKING:
@@ -40,44 +36,48 @@ if TYPE_CHECKING:
 
     from fewshot.classifiers.calibration import Calibration
 
-#: Parameters that a folder keeps; the others follow from the embedder and the learner in it.
+#: Parameters that are saved; the others follow from the embedder and the learner in the folder.
 SAVED = ("on_error", "reject", "unknown_label", "index", "keep_support")
+#: The methods that `FewShotModel.prepare` can prepare for.
+PREPARABLE = ("partial_fit", "remove", "calibrate")
 
 
 class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
-    """Learn classes from a few items each, answer, grow, and be saved with all of it in one folder.
+    """Learn classes from a few items each, classify, keep learning, and save everything in one folder.
 
     Items are whatever the embedder takes: images, sentences, recordings. `FewShotImageClassifier` is the form for
-    images, which makes its own embedder.
+    images, which creates its own embedder.
 
-    Equal embeddings get equal answers, to the last bit, whatever other items are in the same call (unless the learner
-    is transductive) and on every processor. The embeddings themselves come from a network, which on some processors
-    rounds differently in batches of different sizes.
+    Equal embeddings get bit-identical answers, on every processor and whatever else is in the call, unless the learner
+    is transductive. The embeddings themselves come from a network, which some processors round differently in batches
+    of different sizes.
 
-    Of the parameters that are set later, ``on_error``, ``reject``, ``unknown_label`` and ``index`` act at once,
-    ``keep_support=False`` when more is learned, and all others at the next `fit`.
+    After `fit`, changes to ``on_error``, ``reject``, ``unknown_label`` and ``index`` act at once,
+    ``keep_support=False`` acts at the next change to what was learned, and all others act at the next `fit`.
+
+    Several threads may use one model. Each call works on one consistent state, and no change is lost.
 
     Parameters
     ----------
     embedder : Embedder or OwnEmbedder
-        Turns items into embeddings. `fit` works with a copy.
+        Turns items into embeddings. `fit` uses a copy.
     learner : str, Learner or None, default=None
-        A registered name or a learner. By default the learner that the embedder's checkpoint was trained with, and for
-        other embedders cosine prototypes: ``PrototypicalLearner("cosine", temperature=0.05)``.
+        A registered name or a learner. By default the learner that the embedder's checkpoint was trained with; for
+        other embedders cosine prototypes, ``PrototypicalLearner("cosine", temperature=0.05)``.
     on_error : {"raise", "skip", "unknown"}, default="raise"
-        What happens to an item that cannot be read. ``raise`` raises an error. ``skip`` leaves it out of the support,
-        with a warning, and answers it with `unknown_label`. ``unknown`` raises for support and answers a query with
-        `unknown_label`.
+        What to do with an item that cannot be read. ``raise`` raises an error. ``skip`` leaves it out of the support,
+        with a warning, and answers `unknown_label` for a query. ``unknown`` raises for support and answers
+        `unknown_label` for a query.
     reject : float or "auto", optional
-        The similarity to the nearest key below which an item is answered `unknown_label`; "auto" takes the threshold
-        that `calibrate` has found. By default every item is answered with a class.
+        Answer `unknown_label` if the similarity to the nearest key is below this; "auto" takes the threshold that
+        `calibrate` found. By default every item gets a class.
     unknown_label : object, optional
-        The answer for such items; by default ``"unknown"`` for text labels and -1 for integers.
+        The answer for unknown items; by default ``"unknown"`` if labels are text and -1 if they are integers.
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
         How the nearest keys are found; see `PrototypeIndex`.
     keep_support : bool, default=True
-        Whether names, embeddings and small pictures of the support are kept, and saved, for `nearest_support` and for
-        reports. About 8 KB an image.
+        Whether to keep, and save, names, embeddings and thumbnails of the support, for `answer` and for reports. Takes
+        about 8 KB an image.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
     support_ : Support or None
         The support, if kept.
     calibration_ : Calibration
-        What `calibrate` has found.
+        The result of `calibrate`.
 
     Examples
     --------
@@ -104,11 +104,11 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
     ['a', 'i']
     """
 
-    #: How weights are written unless `save` says otherwise.
+    #: How `save` writes weights by default.
     _stored = "embed"
-    #: All that was learned, replaced as a whole: whoever reads it once sees one moment.
+    #: All that was learned. Always replaced as a whole, so that one read gives a consistent state.
     _learned: Learned | None = None
-    #: The versions of the folders that it was loaded from or saved to.
+    #: The versions of the folders it was loaded from or saved to.
     _versions: Versions = {}  # noqa: RUF012
 
     def __init__(
@@ -142,10 +142,10 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         X : collection of n items, or LabeledImages
             What the embedder takes.
         y : array-like of shape (n,), optional
-            Labels: text of at most 10,000 characters, integers or booleans, in any ordered container. Left out where X
-            is `LabeledImages`.
+            Labels: text of at most 10,000 characters, integers or booleans, in any ordered container. Omit if X is
+            `LabeledImages`.
         ids : sequence of n str, optional
-            Names by which kept support knows the items, no two alike; by default their paths.
+            Unique names under which kept support stores the items; by default their paths.
 
         Raises
         ------
@@ -163,94 +163,74 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             unknown_label=self.unknown_label,
         )
         classifier.check_parameters()
-        nothing = Learned(embedder, classifier, Support.none() if self.keep_support else None)
-        return self._publish(nothing.grown(self._embed_support(nothing, X, y, ids)))
+        empty = Learned(embedder, classifier, Support.none() if self.keep_support else None)
+        return self._publish(empty.grown(empty.prepare(X, y, ids, "partial_fit")))
 
     def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn more items, of known or of new classes, in addition to what is known.
 
-        An item that is given twice counts twice. A warning names it if both are given now, or the support is kept.
+        An item that is given twice counts twice. A warning names it if both are in this call, or support is kept.
 
         Parameters
         ----------
         X, y, ids
-            As for `fit`.
+            As for `fit`; or X is the result of `prepare`.
 
         Raises
         ------
         ImageDecodeError, ValueError
             As for `fit`. The model is then unchanged.
         """
-        if self._learned is None:
+        if self._learned is None and not isinstance(X, Prepared):
             return self.fit(X, y, ids=ids)
-        return self._embed_then(lambda: self.prepare(X, y, ids=ids), self.learn)
+        return self._embed_and_change(Learned.grown, "partial_fit", X, y, ids)
 
-    def prepare(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Prepared:
-        """Embed labelled items, the slow part of `partial_fit`; `learn` does the rest.
+    def prepare(
+        self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None, then: str = "partial_fit"
+    ) -> Prepared:
+        """Embed labelled items ahead of a change, so that the change itself takes milliseconds.
+
+        The result takes the place of X in the method `then`, of this model or of another one with the same network.
 
         Parameters
         ----------
         X, y, ids
-            As for `fit`.
+            As for that method.
+        then : {"partial_fit", "remove", "calibrate"}, default="partial_fit"
+            The method to prepare for.
 
         Raises
         ------
         ImageDecodeError, ValueError
-            As for `fit`.
+            As for that method.
         """
-        return self._embed_support(self._moment(), X, y, ids)
+        if then not in PREPARABLE:
+            raise UnknownNameError("then", then, PREPARABLE)
+        return self._editable().prepare(X, y, ids, then)
 
-    @one_at_a_time
-    def learn(self, prepared: Prepared) -> Self:
-        """Learn what `prepare` has embedded, here or in another model with the same network.
-
-        Raises
-        ------
-        ValueError
-            If the network is another, or as for `fit`. The model is then unchanged.
-        """
-        return self._publish(self._moment(prepared).grown(prepared))
-
-    def _embed_support(self, learned: Learned, X: Any, y: Any, ids: Sequence[str] | None) -> Prepared:
-        items, labels = labelled(X, y, learned.embedder.as_items, getattr(learned.classifier, "classes_", None))
-        support = learned.support
-        names = names_of(items, ids, () if support is None else support.ids)
-        embedded = learned.embedder.embed(items, thumbnails=support is not None, on_error=self.on_error)
-        return Prepared(names, ids is not None, labels, embedded, learned.embedder).read(self.on_error)
-
-    def _embed_then(self, embed: Callable[[], Prepared], change: Callable[[Prepared], Self]) -> Self:
-        """Embed, which takes long, and then change the model; embed again if another thread called fit meanwhile."""
+    def _embed_and_change(
+        self, change: Callable[[Learned, Prepared], Learned], then: str, X: Any, y: Any, ids: Any = None
+    ) -> Self:
+        """Embed without holding the lock, then change; embed again if another thread has called fit in between."""
         while True:
-            prepared = embed()
+            prepared = X if isinstance(X, Prepared) else self.prepare(X, y, ids=ids, then=then)
             with lock_of(self):
-                if self._moment().takes(prepared):
-                    return change(prepared)
+                now = self._editable()
+                if now.is_comparable(prepared):
+                    return self._publish(change(now, prepared))
+            if prepared is X:
+                raise ValueError(
+                    "X was embedded with another network than the one of this model, which may have been fitted again "
+                    "meanwhile; prepare it again"
+                )
 
     @one_at_a_time
     def _publish(self, learned: Learned) -> Self:
-        # At the end and all at once: where anything before fails, what was learned earlier still stands.
+        # The last step of every change: if anything fails before, the model is unchanged.
         # Steady answers cost nothing compared with embedding, and make tables of different batches comparable.
         learned.classifier.steady = True
         self._learned = learned
         return self
-
-    def _moment(self, prepared: Prepared | None = None) -> Learned:
-        """Return what is known now; its classifier is a copy, with the current parameters, that may be changed.
-
-        Raises
-        ------
-        ValueError
-            If items were `prepared` with another network.
-        """
-        check_is_fitted(self)
-        now = copy.copy(self)
-        learned = Learned(now.embedder_, now.answering(), now.support_ if now.keep_support else None)
-        if prepared is not None and not learned.takes(prepared):
-            raise ValueError(
-                "the images were embedded with another network than that of this classifier, which was replaced "
-                "meanwhile; give them again"
-            )
-        return learned
 
     def _make_embedder(self) -> Embedder | OwnEmbedder:
         if not isinstance(self.embedder, (Embedder, OwnEmbedder)):
@@ -262,9 +242,36 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     # ---- what was learned --------------------------------------------------------------------------------------
 
-    def _known(self, name: str) -> Learned:
+    def snapshot(self, on_error: str | None = None) -> Learned:
+        """Return what is known now, with the current parameters; later changes do not affect it.
+
+        Parameters
+        ----------
+        on_error : str, optional
+            Replaces that of the model.
+
+        Raises
+        ------
+        NotFittedError
+            If nothing was learned yet.
+        """
+        learned = self._fitted()
+        classifier = learned.classifier.view(
+            index=self.index,
+            on_error=on_error or self.on_error,
+            reject=self.reject,
+            unknown_label=self.unknown_label,
+        )
+        return replace(learned, classifier=classifier)
+
+    def _editable(self) -> Learned:
+        """Return what is known now, without the support if it is no longer to be kept."""
+        now = self.snapshot()
+        return now if self.keep_support else replace(now, support=None)
+
+    def _fitted(self) -> Learned:
         if self._learned is None:
-            raise AttributeError(f"this {type(self).__name__} has no {name}: it is not fitted; call fit first")
+            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first")
         return self._learned
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -276,47 +283,47 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return tags
 
     @property
-    def embedder_(self) -> Embedder:
+    def embedder_(self) -> Embedder | OwnEmbedder:
         """From items to embeddings."""
-        return self._known("embedder_").embedder
+        return self._fitted().embedder
 
     @property
     def classifier_(self) -> FewShotClassifier:
         """From embeddings to answers."""
-        return self._known("classifier_").classifier
+        return self._fitted().classifier
 
     @property
     def learner_(self) -> Learner:
-        """The learner that answers, on the CPU and in double precision."""
-        return self._known("learner_").classifier.learner_
+        """The fitted learner, on the CPU and in double precision."""
+        return self.classifier_.learner_
 
     @property
     def support_(self) -> Support | None:
         """The support, if kept."""
-        return self._known("support_").support
+        return self._fitted().support
 
     @property
     def classes_(self) -> NDArray[Any]:
         """Sorted labels, (n_classes,)."""
-        return self._known("classes_").classifier.classes_
+        return self.classifier_.classes_
 
     @property
     def n_support_(self) -> NDArray[np.int64]:
         """Support items of each class, (n_classes,)."""
-        return self._known("n_support_").classifier.n_support_
+        return self.classifier_.n_support_
 
     @property
     def calibration_(self) -> Calibration:
-        """What `calibrate` has found."""
-        found: Calibration | None = getattr(self._known("calibration_").classifier, "calibration_", None)
+        """The result of `calibrate`."""
+        found: Calibration | None = getattr(self.classifier_, "calibration_", None)
         if found is None:
-            raise AttributeError("the classifier is not calibrated; call calibrate(X, y) with held-out classes")
+            raise AttributeError("the model is not calibrated; call calibrate(X, y) with held-out classes")
         return found
 
     # ---- answering ---------------------------------------------------------------------------------------------
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class of each item; `unknown_label` for one that cannot be read, unless ``on_error="raise"``.
+        """Return the class of each item; `unknown_label` if it cannot be read, unless ``on_error="raise"``.
 
         Parameters
         ----------
@@ -326,62 +333,61 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Labels as they were given.
+            Labels, of the type given to `fit`.
 
         Raises
         ------
         ImageDecodeError
             If an item cannot be read and ``on_error="raise"``.
         """
-        classifier, embedded = self._answering(X)
-        return classifier.predict(embedded.embeddings)
+        now = self.snapshot()
+        return now.classifier.predict(now.embed(X).embeddings)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
-        classifier, embedded = self._answering(X)
-        return classifier.predict_proba(embedded.embeddings)
+        now = self.snapshot()
+        return now.classifier.predict_proba(now.embed(X).embeddings)
 
     def nearest(self, X: Any, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
-        """Return labels and similarities (n, k) of the nearest keys: prototypes, or support where it is kept as keys.
+        """Return labels and similarities (n, k) of the nearest keys: prototypes, or support items, by learner.
 
         Raises
         ------
         ValueError
             If k is not in 1..number of keys.
         """
-        classifier, embedded = self._answering(X)
-        return classifier.nearest(embedded.embeddings, k)
+        now = self.snapshot()
+        return now.classifier.nearest(now.embed(X).embeddings, k)
 
     def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
-        """Return the share of items, or of `LabeledImages`, that are answered with their labels."""
+        """Return the accuracy on labelled items, or on `LabeledImages`."""
         items, labels = labelled(X, y, self.embedder_.as_items)
         return super().score(items, labels, sample_weight)
 
     def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3) -> list[Answer]:
-        """Return all that is known of each item: likeliest classes, nearest prototypes, nearest support items.
+        """Classify each item with the reasons: likeliest classes, nearest prototypes, nearest support items.
 
         Parameters
         ----------
         X : collection of n items
             Queries.
         top : int, default=3
-            Classes in the ranking and prototypes, at most all.
+            Classes in the ranking, and prototypes.
         n_neighbours : int, default=3
-            Support items; none where support is not kept.
+            Support items; none if support is not kept.
 
         Raises
         ------
         ImageDecodeError
             If an item cannot be read and ``on_error="raise"``.
         """
-        check_is_fitted(self)
-        now = copy.copy(self)  # of this moment, whatever is learned meanwhile
-        items = now.embedder_.as_items(X)
-        embedded = now.embed_queries(items, thumbnails=True)
-        return answer_all(now.answering(), now.support_, items, embedded, top, n_neighbours)
+        now = self.snapshot()
+        items = now.embedder.as_items(X)
+        embedded = now.embed(items, thumbnails=True)
+        return answer_all(now.classifier, now.support, items, embedded, top, n_neighbours)
 
     def explain(self, item: Any, *, top: int = 3, n_neighbours: int = 3) -> Answer:
-        """Return why one item is answered as it is; see `answer`.
+        """Classify one item with the reasons; see `answer`.
 
         Examples
         --------
@@ -394,92 +400,53 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         """
         return self.answer([item], top=top, n_neighbours=n_neighbours)[0]
 
-    def answering(self, on_error: str | None = None) -> FewShotClassifier:
-        """Return a copy of the classifier with the current parameters, which may have been set since it was fitted."""
-        check_is_fitted(self)
-        return self.classifier_.view(
-            index=self.index,
-            on_error=on_error or self.on_error,
-            reject=self.reject,
-            unknown_label=self.unknown_label,
-        )
-
-    def embed_queries(self, X: Any, on_error: str | None = None, thumbnails: bool = False) -> Embedded:
-        """Return the embeddings of queries; `on_error`, by default the model's, says what unreadable ones are."""
-        check_is_fitted(self)
-        # Without a warning: each unreadable query is answered "unknown", which is what was asked for.
-        return self.embedder_.embed(X, thumbnails=thumbnails, on_error=on_error or self.on_error)
-
-    def _answering(self, X: Any) -> tuple[FewShotClassifier, Embedded]:
-        """Return the classifier of this moment, whatever is learned while items are embedded, and their embeddings."""
-        now = copy.copy(self)
-        return now.answering(), now.embed_queries(X)
-
     # ---- trust -------------------------------------------------------------------------------------------------
 
     def calibrate(self, X: Any, y: ArrayLike | None = None, **settings: Any) -> Self:
-        """Make probabilities fit how often answers are right, and find the score below which an item is unknown.
+        """Make probabilities match accuracy, and find the similarity below which an item is unknown.
 
         Parameters
         ----------
         X : collection of n items, or LabeledImages
-            Items of classes that the network was not trained on; they need not be those of the model.
+            Items of classes that the network was not trained on; they need not be classes of the model. Or the result
+            of `prepare`.
         y : array-like of shape (n,), optional
-            Their labels. Left out where X is `LabeledImages`.
+            Their labels. Omit if X is `LabeledImages`.
         **settings
-            ``false_accept_rate``, ``n_shot``, ``n_query``, ``n_episodes`` and ``seed``, as those of
+            ``false_accept_rate``, ``n_shot``, ``n_query``, ``n_episodes`` and ``seed``, as for
             `PrototypicalClassifier.calibrate`.
 
         Returns
         -------
         self
-            The calibrated model; what was found is in ``calibration_``, and ``reject="auto"`` uses it.
+            The calibrated model; ``calibration_`` holds the result, and ``reject="auto"`` uses it.
 
         Raises
         ------
         ImageDecodeError
             If an item cannot be read, unless ``on_error="skip"``.
         ValueError
-            If there are fewer than two classes of two items, a number is out of range, or a class could not be told
-            from the answer to unknown items.
+            If there are fewer than two classes of two items, a number is out of range, or `unknown_label` is a class.
         """
-        check_is_fitted(self)
-        return self._embed_then(lambda: self.prepare_held_out(X, y), lambda p: self.calibrate_by(p, **settings))
-
-    def prepare_held_out(self, X: Any, y: ArrayLike | None = None) -> Prepared:
-        """Embed the items of `calibrate`, its slow part; `calibrate_by` does the rest."""
-        now = copy.copy(self)
-        if now.reject is not None:
-            unknown_mark(now.unknown_label, now.classes_)
-        items, labels = labelled(X, y, now.embedder_.as_items)
-        held_out = Prepared([""] * len(items), False, labels, now.embed_queries(items), now.embedder_)
-        return held_out.read(now.on_error)
-
-    @one_at_a_time
-    def calibrate_by(self, held_out: Prepared, **settings: Any) -> Self:
-        """Calibrate on what `prepare_held_out` has embedded, here or in another model with the same network."""
-        now = self._moment(held_out)
-        now.classifier.calibrate(held_out.embedded.embeddings, held_out.labels, **settings)
-        return self._publish(now)
+        return self._embed_and_change(lambda now, given: now.calibrated(given, settings), "calibrate", X, y)
 
     def audit(self) -> pd.DataFrame:
-        """Look for support that may do harm: outliers, duplicates, items nearer to another class.
+        """Find support that may do harm: outliers, duplicates, items nearer to another class.
 
         Returns
         -------
         DataFrame
-            A row an item, in the order of ``support_``; see `fewshot.images.audit.audit_support`.
+            One row an item, in the order of ``support_``; see `fewshot.images.audit.audit_support`.
 
         Raises
         ------
         ValueError
             If support was not kept.
         """
-        check_is_fitted(self)
-        now = copy.copy(self)
-        if now.support_ is None:
-            raise ValueError("support was not kept, so there is nothing to look at; fit with keep_support=True")
-        return audit_support(now.learner_, now.support_)
+        learned = self._fitted()
+        if learned.support is None:
+            raise ValueError("support was not kept, so there is nothing to audit; fit with keep_support=True")
+        return audit_support(learned.classifier.learner_, learned.support)
 
     # ---- editing -----------------------------------------------------------------------------------------------
 
@@ -492,25 +459,22 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If there is no such class, or it is the only one. The model is then unchanged.
         """
-        now = self._moment()
-        now.classifier.remove_class(label)
-        support = now.support and now.support.without(now.support.places(label))
-        return self._publish(replace(now, support=support))
+        return self._publish(self._editable().without_class(label))
 
     def remove(self, X: Any, y: ArrayLike | None = None, *, drop_empty: bool = True) -> Self:
         """Forget some of the support items, as if they had never been learned.
 
-        Where support is kept, an item is found there by its embedding, and what was added then is taken away.
-        Elsewhere the item is embedded again and its embedding taken away: exact up to the rounding of the network.
+        If support is kept, an item is looked up there by its embedding, and exactly what it added is subtracted.
+        Otherwise its new embedding is subtracted, which is exact up to the rounding of the network.
 
         Parameters
         ----------
         X : collection of n items, or LabeledImages
-            Items that were learned.
+            Items that were learned; or the result of `prepare`.
         y : array-like of shape (n,), optional
-            Their labels. Left out where X is `LabeledImages`.
+            Their labels. Omit if X is `LabeledImages`.
         drop_empty : bool, default=True
-            Whether a class without support left is forgotten; else it stays in ``classes_`` and is never the answer.
+            Whether to forget a class without support left; else it stays in ``classes_`` and is never the answer.
 
         Raises
         ------
@@ -520,63 +484,35 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             If an item is not in the kept support of its class, a class is unknown or has fewer items, or nothing would
             be left. The model is then unchanged.
         """
-        return self._embed_then(
-            lambda: self.prepare_removal(X, y), lambda prepared: self.unlearn(prepared, drop_empty=drop_empty)
-        )
-
-    def prepare_removal(self, X: Any, y: ArrayLike | None = None) -> Prepared:
-        """Embed items that are to be removed, the slow part of `remove`; `unlearn` does the rest."""
-        now = self._moment()
-        items, labels = labelled(X, y, now.embedder.as_items, now.classifier.classes_)
-        embedded = now.embedder.embed(items, on_error="raise")
-        return Prepared(names_of(items, None, ()), False, labels, embedded, now.embedder)
-
-    @one_at_a_time
-    def unlearn(self, prepared: Prepared, *, drop_empty: bool = True) -> Self:
-        """Remove what `prepare_removal` has embedded, here or in another model with the same network."""
-        now = self._moment(prepared)
-        embeddings = prepared.embedded.embeddings
-        labels = as_labels(prepared.labels, known=now.classifier.classes_)  # which may have grown since
-        if now.support is None:
-            now.classifier.remove(embeddings, labels, drop_empty=drop_empty)
-            return self._publish(now)
-        return self._remove_rows(now, now.support.find(embeddings, labels, prepared.names), drop_empty)
+        return self._embed_and_change(lambda now, given: now.without(given, drop_empty), "remove", X, y)
 
     @one_at_a_time
     def remove_support(self, ids: Sequence[str], *, label: Any = None, drop_empty: bool = True) -> Self:
-        """Forget support items by their names; nothing is embedded again.
+        """Forget support items by their names, without embedding them again.
 
         Parameters
         ----------
         ids : sequence of str or path
-            Paths as they were learned, or the names given then; an item that was learned twice under one name goes
-            twice.
+            Paths as they were learned, or the names given then. All items of a name are removed.
         label : object, optional
-            Their class: items of the same name that were learned as another class stay. By default they go too.
+            Remove only items of this class; by default of all classes.
         drop_empty : bool, default=True
-            Whether a class without support left is forgotten; else it stays in ``classes_`` and is never the answer.
+            Whether to forget a class without support left; else it stays in ``classes_`` and is never the answer.
 
         Raises
         ------
         ValueError
-            If support is not kept, no item has that name, the name tells no item from another (arrays learned without
-            ``ids=``), or nothing would be left. The model is then unchanged.
+            If support is not kept, no item has that name, the name is ambiguous (arrays learned without ``ids=``), or
+            nothing would be left. The model is then unchanged.
         TypeError
-            If `ids` is one name.
+            If `ids` is a single name.
         """
-        now = self._moment()
+        now = self._editable()
         if now.support is None:
             raise ValueError(
                 "support was not kept, so images have no names; fit with keep_support=True, or remove(X, y)"
             )
-        return self._remove_rows(now, now.support.named(ids, label), drop_empty)
-
-    def _remove_rows(self, now: Learned, rows: Sequence[int], drop_empty: bool) -> Self:
-        if now.support is None or not rows:
-            return self
-        gone = now.support.rows(rows)
-        now.classifier.remove(gone.embeddings, gone.labels, drop_empty=drop_empty)
-        return self._publish(replace(now, support=now.support.without(rows)))
+        return self._publish(now.without_rows(now.support.named(ids, label), drop_empty))
 
     @one_at_a_time
     def rename_class(self, old: Any, new: Any) -> Self:
@@ -585,69 +521,49 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no class `old`, or `new` is one already. The model is then unchanged.
+            If there is no class `old`, or `new` is a class already. The model is then unchanged.
         TypeError
             If `new` is of another type than the other labels.
         """
-        now = self._moment()
-        now.classifier.rename_class(old, new)
-        support = now.support and now.support.renamed(old, new, now.classifier.classes_.dtype)
-        return self._publish(replace(now, support=support))
+        return self._publish(self._editable().renamed(old, new))
 
     @one_at_a_time
     def merge(self, other: Self) -> Self:
-        """Learn all that another model has learned, by addition: as if its items had been shown to this one.
+        """Add what another model has learned, as if its items had been shown to this one.
 
         Parameters
         ----------
         other : FewShotModel
-            Of the same network, preprocessing and learner; it is not changed. Items that both have learned count twice;
-            where both keep their support, a warning names them.
+            Has the same network, preprocessing and learner; it is not changed. Items that both have learned count
+            twice; if both keep their support, a warning names them.
 
         Raises
         ------
         ValueError
-            If network, preprocessing or learner differ, or this one keeps its support and the other did not. The model
-            is then unchanged.
+            If network, preprocessing or learner differ, or only this one keeps its support. The model is then
+            unchanged.
         """
-        check_is_fitted(other)
-        now, given = self._moment(), other._known("classifier_")
-        mine, theirs = now.embedder.fingerprint, given.embedder.fingerprint
-        if mine != theirs:
-            raise ValueError(
-                f"the other classifier has another network or preprocessing ({theirs[:12]}, here {mine[:12]}); "
-                "their embeddings cannot be compared, so fit one of them again with the other's backbone"
-            )
-        support, more = now.support, given.support
-        if support is not None and more is None:
-            raise ValueError(
-                "the other classifier kept no support; merge this one into it, or set_params(keep_support=False) here"
-            )
-        now.classifier.merge(given.classifier)
-        if support is not None and more is not None:
-            warn_of_same_images(support, more.ids, more.embeddings)
-            support = trimmed(now.classifier, support + more)
-        return self._publish(replace(now, support=support))
+        return self._publish(self._editable().merged(other.snapshot()))
 
     # ---- saving ------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, weights: str | None = None, overwrite: bool = False) -> None:
         """Write the model to a folder of JSON and safetensors, or replace the one that is there.
 
-        Weights, preprocessing, statistics, labels and kept support are all in it. The folder is replaced in one step: a
-        failure leaves what was there. Writers of one folder, threads and processes, follow each other.
+        The folder holds weights, preprocessing, statistics, labels and kept support. It is replaced in one step: a
+        failure leaves the old one intact. Threads and processes that write the same folder take turns.
 
         Parameters
         ----------
         folder : path
-            New, empty, or one that `save` has written.
+            New, empty, or written by `save`.
         weights : {"embed", "reference"}, optional
-            Whether the network's weights are written, or only the name of the pretrained backbone and the hash of its
-            weights, which must then be found where the folder is loaded; a custom embedder is given to `load`. By
-            default as it was loaded, else ``embed``, and of an `OwnEmbedder`, which has none, ``reference``.
+            Whether to write the network's weights, or only the name of the pretrained backbone and the hash of its
+            weights, which must then be found where the folder is loaded; a custom embedder is then passed to `load`.
+            By default as it was loaded, else ``embed``; for an `OwnEmbedder`, which has no weights, ``reference``.
         overwrite : bool, default=False
-            Whether to replace the folder also where somebody else has written it since this model was loaded from it or
-            last saved to it. A model that has never been there replaces what is there in any case.
+            Whether to replace the folder even if somebody else has written it since this model was loaded from it or
+            last saved to it. A model that was never saved there replaces it in any case.
 
         Raises
         ------
@@ -656,7 +572,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         InUseError
             If somebody else is writing it for longer than a minute.
         ValueError
-            If the network was not built by `create_backbone`, or no name leads to its weights.
+            If the network was not built by `create_backbone`, or ``weights="reference"`` and
+            its weights have no name.
 
         Examples
         --------
@@ -670,14 +587,13 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         False
         >>> model.save(folder, overwrite=True)
         """
-        check_is_fitted(self)
-        with writing(folder, "classifier"):  # so that of two threads the later one writes what both have learned
-            now = copy.copy(self)
-            stored = weights or ("reference" if isinstance(now.embedder_, OwnEmbedder) else now._stored)
-            params = {name: getattr(now, name) for name in SAVED}
-            known = {} if overwrite else now._versions
-            written = saving.save(folder, now._known("classifier_"), params, stored, known)
-            self._versions = {**now._versions, **written}
+        self._fitted()
+        with writing(folder, "classifier"):  # read the state inside: the later of two threads writes what both learned
+            learned, known = self._fitted(), {} if overwrite else self._versions
+            stored = weights or ("reference" if isinstance(learned.embedder, OwnEmbedder) else self._stored)
+            params = {name: getattr(self, name) for name in SAVED}
+            written = saving.save(folder, learned, params, stored, known)
+            self._versions = {**self._versions, **written}
             self._stored = stored
 
     def is_saved_in(self, folder: str | Path) -> bool:
@@ -687,12 +603,11 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto", embedder: Any = None) -> Self:
-        """Return a model that `save` has written; it answers as it did, up to float32 rounding on other machines.
+        """Load a model that `save` has written; on other machines, answers differ by float32 rounding at most.
 
-        The folder may come from a stranger: whatever it holds, loading it runs none of its code, fetches nothing, and
-        reads and writes no other files. It can answer wrongly, though, and takes memory and time in proportion to its
-        size: digests show damage, and are no signature. All of it is read into memory, so the folder may change
-        afterwards.
+        The folder may come from a stranger: loading it runs no code, downloads nothing, and reads and writes no other
+        files. Its answers can still be wrong, and it takes memory and time in proportion to its size: digests detect
+        damage, and are not signatures. Everything is read into memory, so the folder may change afterwards.
 
         Parameters
         ----------
@@ -701,13 +616,13 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         device : str, default="auto"
             Where to embed.
         embedder : Embedder or OwnEmbedder, optional
-            The one that it was fitted with, where no file can say how to make that.
+            The one that the model was fitted with, if the folder cannot say how to build it.
 
         Raises
         ------
         ArtifactError
-            If the folder is none of these, damaged, holds what no model has, or was written by a newer version; if the
-            embedder is another, or the weights that it only names are not on this machine.
+            If the folder is not a saved model, is damaged or inconsistent, or was written by a newer version; if the
+            embedder is another; or if the weights that it refers to are not on this machine.
         """
         found = saving.load(folder, device, embedder)
         model = cls._with_parameters(found, device)
@@ -716,5 +631,5 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @classmethod
     def _with_parameters(cls, found: saving.Saved, device: str) -> Self:
-        """Return a model that is not fitted, with the parameters of a saved one."""
+        """Return an unfitted model with the parameters of a saved one."""
         return cls(found.learned.embedder, found.learned.classifier.learner, **found.params)

@@ -1,4 +1,4 @@
-"""The folder of a few-shot model: what goes into the manifest, and what into which data file."""
+"""The folder of a saved model: what goes into the manifest, and what into each data file."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import plain_label
 
-#: What of the network is written: its weights, or the name by which they are found and their hash.
+#: How the network is saved: with its weights, or as the name under which they are found and their hash.
 WEIGHTS = ("embed", "reference")
 
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes
     ----------
     learned : Learned
-        Everything that answers.
+        Everything that was learned.
     params : dict
         The parameters of the model.
     source : dict
-        The parameters that its embedder was made with.
+        The parameters of its embedder.
     stored : {"embed", "reference"}
-        How its weights were written.
+        How its weights are saved.
     versions : dict
-        The version of the folder, by its path.
+        The version of the folder, keyed by its path.
     """
 
     learned: Learned
@@ -74,7 +74,7 @@ class Saved:
 def save(
     folder: str | Path, learned: Learned, params: Mapping[str, Any], weights: str, known: Versions | None
 ) -> Versions:
-    """Write what a model has learned to `folder`; see `FewShotModel.save`, and `write_artifact` for `known`."""
+    """Write a model to `folder`; see `FewShotModel.save`, and `write_artifact` for `known`."""
     if weights not in WEIGHTS:
         raise UnknownNameError("weights", weights, WEIGHTS)
     embedder, fitted = learned.embedder, learned.classifier.model_
@@ -109,8 +109,8 @@ def save(
 
 @isolated()
 def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
-    """Return what `save` wrote; see `FewShotModel.load`."""
-    choose_device(device)  # a missing device is no fault of the folder
+    """Read what `save` wrote; see `FewShotModel.load`."""
+    choose_device(device)  # first: a missing device is not an error of the folder
     while True:
         before = stamp(folder)
         manifest, paths = read_artifact(folder, "classifier")
@@ -120,7 +120,7 @@ def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
         except (OSError, ArtifactError):
             if stamp(folder) == before and all(path.exists() for path in paths.values()):
                 raise
-            # Replaced meanwhile, maybe by what was there before; where a file is really missing, verifying says so.
+            # Replaced while it was read, maybe by identical content; if a file is really missing, verification says so.
 
 
 def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, Any], paths: dict[str, Path]) -> Saved:
@@ -166,33 +166,32 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
 
 
 def _check_answers(embedder: Any, fitted: FittedModel) -> None:
-    """Refuse a network that makes no embedding of an image, or another than the memory has, and keys that are none."""
+    """Raise unless keys are finite and the network computes embeddings of their length."""
     if not torch.isfinite(fitted.memory.keys).all():
-        raise ValueError("what was learned makes keys that are not finite")
+        raise ValueError("its memory gives keys that are not finite")
     if isinstance(embedder, Embedder):
-        # One pixel, which no limit of the user's refuses; scikit-learn may make tables of what transform returns.
+        # One pixel, below any limit on pixels; not transform, whose output scikit-learn may turn into a data frame.
         (embedding,) = embedder.embed(np.array([[[[10, 100, 200]]]], np.uint8)).embeddings
         if len(embedding) != (d := fitted.memory.keys.shape[-1]) or not np.isfinite(embedding).all():
-            raise ValueError(f"its network does not make embeddings of {d} finite numbers, as its memory has")
+            raise ValueError(f"its network does not compute embeddings of {d} finite numbers, as its memory has")
 
 
 def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, given: bool) -> str:
-    """Return in a sentence that the embedder is not that of the classifier."""
+    """Return the error message for an embedder that is not the model's."""
     if given:
         return (
-            f"the classifier in {folder} was fitted with the embedder {manifest['fingerprint'][:12]}, and {found[:12]} "
-            "was given; give the one of the same name, or of the same network and preprocessing"
+            f"the model in {folder} was fitted with the embedder {manifest['fingerprint'][:12]}, and {found[:12]} was "
+            "given; pass the one of the same name, or with the same network and preprocessing"
         )
     where = "found here" if "source" in manifest else f"in {folder}"
     return (
-        f"the weights {where} do not make the network that this classifier was fitted with; the backbone "
-        f"{manifest['backbone']['name']!r:.100} may have changed in the installed timm, or its weights where they come "
-        "from"
+        f"the weights {where} do not give the network that this model was fitted with; the backbone "
+        f"{manifest['backbone']['name']!r:.100} may have changed in the installed timm, or its weights at their source"
     )
 
 
 def _digest(content: dict[str, Any], learner: Learner) -> str:
-    """Return what stands for the weights of a network, and for the learner that is kept with them."""
+    """Return a digest of the weights of a network and of the learner saved with them."""
     described = [content["fingerprint"], content["backbone"], describe_learner(learner)]
     found = hashlib.sha256(json.dumps(described).encode())
     for name, value in sorted(learner.state_dict().items()):
@@ -201,9 +200,9 @@ def _digest(content: dict[str, Any], learner: Learner) -> str:
 
 
 def _source(embedder: Any) -> dict[str, Any]:
-    """Return the parameters that find the weights of a named backbone again, wherever its package or the hub is.
+    """Return the parameters that locate the weights of a named backbone on any machine.
 
-    For an embedder that the user has made it is what that is called: `load` is given it.
+    For a custom embedder, which the user passes to `load`, return its name.
     """
     if spec_of(embedder.network) is None:
         return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__)}
@@ -211,9 +210,9 @@ def _source(embedder: Any) -> dict[str, Any]:
     by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
     if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
         raise ValueError(
-            "the weights of this network have no name by which they could be found elsewhere; only those of a timm "
+            "the weights of this network have no name under which they could be found elsewhere; only those of a timm "
             "backbone from the hub or from the extra 'offline' have: leave out weights='reference'"
         )
-    # Only where they were given: so that older versions can read what does not need them.
+    # Only if set, so that older versions can read the folder otherwise.
     own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}
     return parameters | {name: int(value) for name, value in own.items() if value is not None}

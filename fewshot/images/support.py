@@ -1,4 +1,4 @@
-"""The support images that a classifier was shown: names, embeddings and small pictures."""
+"""The kept support of a model: names, labels, embeddings and thumbnails."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from fewshot.utils.twins import SAME_IMAGE
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """Support images in the order they were learned.
+    """Support items in the order in which they were learned.
 
     Attributes
     ----------
     ids : tuple of str
-        Where each came from: its path, or what it was given as.
+        The path of each item, or the name it was given.
     labels : ndarray of shape (n,)
-        Their classes.
+        Labels.
     embeddings : ndarray of shape (n, d), float32
-        Their embeddings.
+        Embeddings.
     thumbnails : tuple of bytes
-        A small picture of each, PNG or JPEG.
+        A small PNG or JPEG of each item.
     """
 
     ids: tuple[str, ...]
@@ -46,24 +46,24 @@ class Support:
 
     def __add__(self, other: Support) -> Support:
         if not len(self):
-            return other  # nothing has no width yet
-        # Labels of two lengths of text are widened, never cut.
+            return other  # empty support has no embedding width yet
+        # Concatenation widens text labels and never truncates them.
         labels = np.concatenate([self.labels, other.labels])
         embeddings = np.concatenate([self.embeddings, other.embeddings])
         return Support(self.ids + other.ids, labels, embeddings, self.thumbnails + other.thumbnails)
 
     @classmethod
     def none(cls) -> Support:
-        """Return the support of a classifier that has learned nothing."""
+        """Return empty support."""
         return cls((), np.empty(0, dtype=object), np.empty((0, 0), np.float32), ())
 
     def renamed(self, old: Any, new: Any, dtype: np.dtype[Any]) -> Support:
-        """Return it with another label for one class; `dtype` is that of the labels then."""
+        """Replace the label of one class; `dtype` is that of all labels afterwards."""
         labels = np.array([new if known == old else known for known in self.labels.tolist()], dtype=dtype)
         return replace(self, labels=labels)
 
     def without(self, rows: Sequence[int]) -> Support:
-        """Return it without some rows."""
+        """Drop some rows."""
         return self.rows(np.delete(np.arange(len(self)), rows).tolist())
 
     def of(self, label: Any) -> Support:
@@ -71,25 +71,25 @@ class Support:
         return self.rows(self.places(label))
 
     def places(self, label: Any) -> list[int]:
-        """Return the rows of one class."""
+        """Return the row numbers of one class."""
         return [i for i, known in enumerate(self.labels.tolist()) if known == label]
 
     def find(self, embeddings: NDArray[np.float32], labels: NDArray[Any], names: Sequence[str]) -> list[int]:
-        """Return the row of the item that each embedding (n, d) was made of, no row twice.
+        """Return the row number of each item, found by class and embedding; no row is returned twice.
 
         Parameters
         ----------
         embeddings : ndarray of shape (n, d)
-            Equal to those of the support, but for the rounding of the network.
+            Equal to those of the support up to the rounding of the network.
         labels : ndarray of shape (n,)
-            Their classes.
+            Labels.
         names : sequence of n str
-            What messages call them.
+            Names for error messages.
 
         Raises
         ------
         ValueError
-            If one is not there.
+            If an item is not in the support.
         """
         rows: list[int] = []
         bounds = SAME_IMAGE * np.linalg.norm(embeddings, axis=1)
@@ -105,14 +105,14 @@ class Support:
         return rows
 
     def named(self, ids: Sequence[str], label: Any = None) -> list[int]:
-        """Return the rows of some names, of one class or of all.
+        """Return the row numbers of all items with these names, in one class or in all.
 
         Raises
         ------
         ValueError
-            If no item has a name, or the name tells no item from another (arrays learned without ``ids=``).
+            If no item has a name, or the name is ambiguous (arrays learned without ``ids=``).
         TypeError
-            If `ids` is one name.
+            If `ids` is a single name.
         """
         if isinstance(ids, (str, os.PathLike)):
             raise TypeError(f"ids is one name; pass a list of them, e.g. [{brief(repr(ids))}]")
@@ -132,7 +132,7 @@ class Support:
         return rows
 
     def rows(self, rows: Sequence[int]) -> Support:
-        """Return some of it, in that order."""
+        """Return these rows, in this order."""
         index = np.asarray(rows, dtype=np.int64)
         return Support(
             tuple(self.ids[i] for i in rows),
@@ -142,7 +142,7 @@ class Support:
         )
 
     def to_tensors(self, classes: NDArray[Any]) -> dict[str, Tensor]:
-        """Return it as tensors that a safetensors file holds; labels as places in `classes`."""
+        """Convert to tensors for a safetensors file; labels become positions in `classes`."""
         pictures = [np.frombuffer(picture, np.uint8) for picture in self.thumbnails]
         names = json.dumps(self.ids).encode("ascii")
         return {
@@ -155,7 +155,7 @@ class Support:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], classes: NDArray[Any]) -> Support:
-        """Return what `to_tensors` described."""
+        """Convert back from `to_tensors`."""
         pictures, ends = tensors["thumbnails"].numpy().tobytes(), tensors["thumbnail_ends"].tolist()
         return cls(
             tuple(json.loads(tensors["ids"].numpy().tobytes())),

@@ -1,8 +1,7 @@
-"""`annotate`: from a stream of images to their vectors and labels."""
+"""`annotate`: turn a stream of images into embeddings and labels."""
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable, Iterator, Set, Sized
 from dataclasses import dataclass
@@ -11,41 +10,38 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
-from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.data.opening import is_data_url
-from fewshot.embedding.batches import Embedded
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.stores.records import Record
 from fewshot.utils.labels import plain_label
 
-#: Images that are embedded at a time: as many as keep decoders and network busy.
+#: Images embedded at a time: enough to keep decoders and network busy.
 CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """What is known of an image.
+    """Embedding and label of an image.
 
     Attributes
     ----------
     id : str
-        As it was given; else its path or text, or its number in the stream.
+        As given; by default its path or text, or its number in the stream.
     vector : ndarray of shape (d,), float32, or None
-        Its embedding; None where it could not be read.
+        Its embedding; None if it could not be read.
     label : object
-        Its class; the unknown label where it is too far from all, None where it could not be read.
+        Its class; the unknown label if it is too far from all, None if it could not be read.
     probability : float
-        Of the likeliest class; 0 where it could not be read.
+        Of the likeliest class; 0 if it could not be read.
     unknown : bool
         Whether it is too far from every class; see `FewShotModel.calibrate`.
     nearest : object
-        The class of the nearest key, such as a prototype; None for learners without.
+        The class of the nearest key, such as a prototype; None for learners without keys.
     similarity : float
-        To that key; NaN where there is none.
+        To that key; NaN if there is none.
     error : str
-        Why it could not be read; empty where it could.
+        Why it could not be read; else empty.
     embedder : str
         Fingerprint of the embedder.
     """
@@ -61,7 +57,7 @@ class Annotation:
     embedder: str = ""
 
     def record(self) -> Record:
-        """Return what a `Store` keeps of it.
+        """Return the record that a `Store` keeps.
 
         Raises
         ------
@@ -77,27 +73,27 @@ class Annotation:
 def annotate(
     model: FewShotModel, items: Iterable[Any], *, ids: Iterable[str] | None = None, chunk: int = CHUNK
 ) -> Iterator[Annotation]:
-    """Yield vector and label of each image, in their order; an image that cannot be read is told and passed over.
+    """Yield embedding and label of each image, in order; an image that cannot be read gets an error instead.
 
-    Images are taken from the stream `chunk` at a time, so memory does not grow with their number.
+    The stream is consumed `chunk` images at a time, so memory does not grow with its length.
 
     Parameters
     ----------
     model : FewShotModel
-        A fitted classifier.
+        A fitted model.
     items : iterable of images
-        Paths, bytes, PIL images or arrays, as `Embedder.transform` takes them; a generator will do.
+        Paths, bytes, PIL images or arrays, as `Embedder.transform` takes them; may be a generator.
     ids : iterable of str, optional
-        What each is called; by default its path, or its number in the stream.
+        Names of the images; by default paths, or numbers in the stream.
     chunk : int, default=256
         Images at a time.
 
     Raises
     ------
     ValueError
-        If `chunk` is below 1, or there is not one id for each image.
+        If `chunk` is below 1, or the numbers of ids and images differ.
     TypeError
-        If `items` is one image, or nothing that holds images.
+        If `items` is a single image, or not a collection of images.
 
     Examples
     --------
@@ -110,13 +106,13 @@ def annotate(
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected at least 1")
-    check_is_fitted(model)
-    # Of a generator, and whatever else has no length, nothing is known before it is taken.
+    embedder = model.embedder_
+    # A generator, or anything else without a length, cannot be checked before it is consumed.
     if not isinstance(items, Iterable) or (isinstance(items, Sized) and not isinstance(items, Set)):
-        items = model.embedder_.as_items(items)
-    stream = map(_named, count(), items) if ids is None else _paired(ids, items)
-    while some := list(islice(stream, chunk)):
-        yield from _annotate(model, [id for id, _ in some], [item for _, item in some])
+        items = embedder.as_items(items)
+    stream = map(_numbered, count(), items) if ids is None else _paired(ids, items)
+    while part := list(islice(stream, chunk)):
+        yield from _annotate(model, [id for id, _ in part], [item for _, item in part])
 
 
 def _paired(ids: Iterable[str], items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
@@ -129,37 +125,29 @@ def _paired(ids: Iterable[str], items: Iterable[Any]) -> Iterator[tuple[str, Any
         yield name, item
 
 
-def _named(number: int, item: Any) -> tuple[str, Any]:
+def _numbered(number: int, item: Any) -> tuple[str, Any]:
     is_named = isinstance(item, (str, os.PathLike)) and not is_data_url(item)
     return os.fspath(item) if is_named else str(number), item
 
 
-def _annotate(model: FewShotModel, names: list[str], items: list[Any]) -> list[Annotation]:
-    now = copy.copy(model)  # of this moment, whatever is learned while images are embedded
-    embedded, classifier = now.embed_queries(items, "unknown"), now.answering("unknown")
-    return list(_annotations(classifier, embedded, now.embedder_.fingerprint, names))
-
-
-def _annotations(
-    classifier: FewShotClassifier, embedded: Embedded, fingerprint: str, names: list[str]
-) -> Iterator[Annotation]:
+def _annotate(model: FewShotModel, names: list[str], items: list[Any]) -> Iterator[Annotation]:
+    now = model.snapshot("unknown")
+    classifier, embedded, fingerprint = now.classifier, now.embed(items), now.embedder.fingerprint
     reasons = {error.index: error.reason for error in embedded.errors}
     read = [i for i in range(len(names)) if i not in reasons]
-    x = embedded.embeddings[read]
-    known = set(classifier.classes_.tolist())
-    found = {}
+    x, known = embedded.embeddings[read], set(classifier.classes_.tolist())
+    answers: Iterator[tuple[Any, ...]] = iter(())
     if read:
         labels, shares = classifier.predict(x).tolist(), classifier.predict_proba(x).max(1).tolist()
-        nearest: list[Any] = [None] * len(read)
-        similarity = [np.nan] * len(read)
+        nearest, similarity = [None] * len(read), [np.nan] * len(read)
         if classifier.model_.snapshot is not None:
-            near, close = classifier.nearest(x, 1)
-            nearest, similarity = near[:, 0].tolist(), close[:, 0].tolist()
-        found = dict(zip(read, zip(labels, shares, nearest, similarity, strict=True), strict=True))
+            nearest, similarity = (column[:, 0].tolist() for column in classifier.nearest(x, 1))
+        answers = zip(labels, shares, nearest, similarity, strict=True)
     for i, name in enumerate(names):
         if i in reasons:
             yield Annotation(name, None, None, 0.0, False, None, np.nan, reasons[i], fingerprint)
         else:
-            label, share, key, close = found[i]
-            vector = embedded.embeddings[i]
-            yield Annotation(name, vector, label, share, label not in known, key, close, "", fingerprint)
+            label, share, key, close = next(answers)
+            yield Annotation(
+                name, embedded.embeddings[i], label, share, label not in known, key, close, "", fingerprint
+            )

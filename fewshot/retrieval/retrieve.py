@@ -1,8 +1,7 @@
-"""`retrieve`: the records of a store that are like an image, with what the classifier thinks of them."""
+"""`retrieve`: find the records of a store that are similar to an image."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +16,20 @@ from fewshot.utils.text import as_unicode
 
 @dataclass(frozen=True)
 class Retrieved(Match):
-    """A record that was found for an image.
+    """A record that was retrieved for an image.
 
     Attributes
     ----------
     probability : float or None
-        That the image is of the record's class, as the classifier thinks; None where it does not know that class.
+        The model's probability that the image has the record's label; None if the model does not know the label.
     """
 
     probability: float | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the id by name, as other systems keep it beside a document.
+        """Return everything but the id as the metadata of a document.
 
-        Label, similarity and probability are those of the query, whatever the payload calls so.
+        ``label``, ``similarity`` and ``probability`` take precedence over values of the same names in the payload.
         """
         own = {"label": self.label, "similarity": self.similarity, "probability": self.probability}
         return {**self.payload, **own}
@@ -45,14 +44,14 @@ def retrieve(
     where: Mapping[str, Any] | None = None,
     by_label: bool = False,
 ) -> list[list[Retrieved]]:
-    """Return the records of a store that are nearest to each image.
+    """Return the nearest records of each image.
 
     Parameters
     ----------
     model : FewShotModel
-        Whose embedder made the vectors of the store.
+        Its embedder must have computed the vectors of the store.
     store : Store
-        What is searched.
+        Where to search.
     items : collection of n images
         Queries.
     k : int, default=10
@@ -60,20 +59,20 @@ def retrieve(
     where : mapping, optional
         Only records with these values; see `Store.search`.
     by_label : bool, default=False
-        Whether a query is classified first and only records of its class are found: of an unknown one, all. A label
-        in `where` has to fit as well.
+        Whether to classify each query first and search only its class; an unknown query searches all. A label in
+        `where` must match as well.
 
     Returns
     -------
     list of n lists
-        Nearest first; empty for an image that could not be read, unless the classifier has ``on_error="raise"``.
+        Nearest first; empty for an image that could not be read, unless the model has ``on_error="raise"``.
 
     Raises
     ------
     StoreError
-        If the vectors of the store come from another embedder, or it cannot be reached.
+        If another embedder computed the vectors of the store, or the store cannot be reached.
     ImageDecodeError
-        If an image cannot be read and the classifier has ``on_error="raise"``.
+        If an image cannot be read and the model has ``on_error="raise"``.
 
     Examples
     --------
@@ -93,19 +92,19 @@ def retrieve(
 def classify_and_retrieve(
     model: FewShotModel, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
 ) -> tuple[list[Any], list[list[Retrieved]], list[ImageDecodeError]]:
-    """Return what `predict` and what `retrieve` answer, of images that are embedded once, and why some are not read."""
-    model = copy.copy(model)  # of this moment, whatever is learned while images are embedded
-    store.check_embedder(model.embedder_.fingerprint)
-    items, conditions = model.embedder_.as_items(items), check_where(where)
-    classifier, embedded = model.answering(), model.embed_queries(items)
+    """Return the answers of `predict` and `retrieve`, embedding each image once, and the errors of unreadable ones."""
+    now = model.snapshot()
+    classifier, embedder = now.classifier, now.embedder
+    store.check_embedder(embedder.fingerprint)
+    items, conditions = embedder.as_items(items), check_where(where)
+    embedded = now.embed(items)
     unread = {error.index for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in unread]
     found: list[list[Retrieved]] = [[] for _ in items]
     labels = classifier.predict(embedded.embeddings).tolist() if len(items) else []
     if not read:
         return labels, found, embedded.errors
-    # As they are written into tables.
-    x, classes = embedded.embeddings[read], list(map(as_unicode, classifier.classes_.tolist()))
+    x, classes = embedded.embeddings[read], list(map(as_unicode, classifier.classes_.tolist()))  # as tables have them
     shares = classifier.predict_proba(x).tolist()
     asked: dict[Any, list[int]] = {}
     for place, i in enumerate(read):
@@ -117,8 +116,8 @@ def classify_and_retrieve(
             continue
         only = conditions if label is None else {**conditions, "label": [label]}
         for place, matches in zip(places, store.search(x[places], k, only), strict=True):
-            chances = dict(zip(classes, shares[place], strict=True))
+            known = dict(zip(classes, shares[place], strict=True))
             found[read[place]] = [
-                Retrieved(m.id, m.label, m.similarity, m.payload, chances.get(m.label)) for m in matches
+                Retrieved(m.id, m.label, m.similarity, m.payload, known.get(m.label)) for m in matches
             ]
     return labels, found, embedded.errors

@@ -1,6 +1,6 @@
-"""A classifier on a device: it answers and learns from images with numpy, Pillow and onnxruntime alone.
+"""Classify and learn images on a device, with numpy, Pillow and onnxruntime only.
 
-`fewshot.export` writes the folder that `load` reads. On the device, without torch::
+`fewshot.export` writes the folder that `load` reads. On the device, install without torch::
 
     pip install --no-deps fewshot
     pip install numpy Pillow onnxruntime filelock

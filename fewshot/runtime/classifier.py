@@ -1,4 +1,4 @@
-"""The classifier of a device: it answers, learns, forgets, is merged with others and saved."""
+"""The classifier on a device: predict, learn, forget, merge, save and load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder, image_list
 from fewshot.runtime.labels import device_labels
 from fewshot.runtime.memory import DeviceMemory
-from fewshot.runtime.model import Model
+from fewshot.runtime.model import DeviceModel
 from fewshot.runtime.similarity import Array
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.twins import earlier_twins, warn_of_twins
@@ -25,30 +25,29 @@ from fewshot.utils.unknown import check_unknown
 
 
 class RuntimeClassifier:
-    """A classifier that `fewshot.export` has written and `load` has read.
+    """A classifier written by `fewshot.export` and read by `load`.
 
-    It answers as the classifier that it was exported from, but in float64: given equal embeddings, probabilities are
-    equal up to the float32 rounding of that one. Learning changes the memory alone, by addition; the encoder and the
-    calibration stay.
+    It gives the answers of the exported model, computed in float64: for equal embeddings, probabilities are equal up to
+    the float32 rounding of that model. Learning adds to the memory; the encoder and the calibration stay the same.
 
     Attributes
     ----------
     encoder : Encoder
         From images to embeddings.
-    model : Model
-        From embeddings to answers; it is replaced as a whole, so threads may answer and learn at once.
+    model : DeviceModel
+        From embeddings to answers. Always replaced as a whole, so threads may predict and learn at the same time.
     facts : dict
-        What the manifest says beside the memory: ``fingerprint`` of the encoder and ``embedder``, that of the embedder
-        it was exported from; ``method``, ``temperature``, ``threshold``, ``unknown_label``, ``on_error``, ``quantize``,
-        and what was measured when it was exported.
+        The rest of the manifest: ``fingerprint`` of the encoder and ``embedder``, the fingerprint of the embedder it
+        was exported from; ``method`` (the learner), ``temperature``, ``threshold``, ``unknown_label``, ``on_error``,
+        ``quantize``, and measurements made during the export.
     """
 
-    def __init__(self, encoder: Encoder, model: Model, facts: dict[str, Any]) -> None:
+    def __init__(self, encoder: Encoder, model: DeviceModel, facts: dict[str, Any]) -> None:
         self.encoder, self.model, self.facts = encoder, model, facts
         self._versions: Versions = {}
 
     def __repr__(self) -> str:
-        return f"RuntimeClassifier({self.model.method.name}, {len(self.classes_)} classes)"
+        return f"RuntimeClassifier({self.model.learner.name}, {len(self.classes_)} classes)"
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -62,11 +61,11 @@ class RuntimeClassifier:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 that stands for the encoder: embeddings of equal fingerprints can be compared."""
+        """SHA-256 of the encoder: embeddings are comparable if their fingerprints are equal."""
         return str(self.facts["fingerprint"])
 
     def predict(self, images: Any) -> NDArray[Any]:
-        """Return the class of each image; the unknown label where even the nearest key is too far.
+        """Return the class of each image, or the unknown label if even the nearest key is too far.
 
         Parameters
         ----------
@@ -76,14 +75,14 @@ class RuntimeClassifier:
         Returns
         -------
         ndarray of shape (n,)
-            Labels as they were given.
+            Labels, of the type they were learned with.
 
         Raises
         ------
         ImageDecodeError
-            If an image cannot be read, unless the exported classifier had another ``on_error`` than "raise".
+            If an image cannot be read and ``on_error`` was "raise" at export.
         ValueError
-            Likewise, if the encoder makes no finite embedding of one.
+            If the embedding of an image is not finite and ``on_error`` was "raise".
         """
         return self.model.predict(self._queries(images))
 
@@ -92,7 +91,7 @@ class RuntimeClassifier:
         return self.model.predict_proba(self._queries(images))
 
     def nearest(self, images: Any, k: int = 1) -> tuple[NDArray[Any], Array]:
-        """Return labels and similarities (n, k) of the nearest keys: prototypes, or support where it is kept as keys.
+        """Return labels and similarities (n, k) of the nearest keys: prototypes, or support images, by learner.
 
         Raises
         ------
@@ -102,24 +101,23 @@ class RuntimeClassifier:
         return self.model.nearest(self._queries(images), k)
 
     def partial_fit(self, images: Any, labels: Any) -> Self:
-        """Learn images of known or of new classes in addition to what is known: no gradient, sums that grow.
+        """Learn images of known or new classes in addition to what is known.
 
-        An image that is given twice counts twice. A warning names it if both are given now, or the support is kept.
+        An image that is given twice counts twice. A warning names it if both are in this call, or support is kept.
 
         Parameters
         ----------
         images : collection of n images
             As for `predict`.
         labels : sequence of length n
-            Their classes, of the kind of those that are known.
+            Labels, of the type of the known ones.
 
         Raises
         ------
         ImageDecodeError
-            If an image cannot be read, unless ``on_error`` was "skip": then the others are learned.
+            If an image cannot be read; with ``on_error="skip"`` only if none can.
         ValueError, TypeError
-            If labels do not fit, or the encoder makes no finite embedding of an image that was read. What was learned
-            before then still stands.
+            If labels do not fit, or the embedding of a readable image is not finite. The memory is then unchanged.
         """
         items = image_list(images)
         y = device_labels(labels, len(items), self.classes_)
@@ -135,7 +133,7 @@ class RuntimeClassifier:
             model = self.model
             news = model.learned(embeddings[read], y[read])
             self._publish(model.memory + news)
-        _warn_of_same_images(model, embeddings[read], [_name(i, items[i]) for i in np.flatnonzero(read).tolist()])
+        _warn_of_duplicates(model, embeddings[read], [_name(i, items[i]) for i in np.flatnonzero(read).tolist()])
         return self
 
     @one_at_a_time
@@ -151,22 +149,22 @@ class RuntimeClassifier:
 
     @one_at_a_time
     def merge(self, other: RuntimeClassifier, base: RuntimeClassifier | None = None) -> Self:
-        """Learn all that another device has learned, by addition: as if its images had been shown to this one.
+        """Add what another device has learned, as if its images had been shown to this one.
 
         Parameters
         ----------
         other : RuntimeClassifier
-            Of the same encoder and learner; it is not changed.
+            Has the same encoder and learner; it is not changed.
         base : RuntimeClassifier, optional
-            The export that both began with. Without it, images that both have learned count twice. A class that the
-            other has forgotten since stays, and what it has learned of it after that is added.
+            The common starting point of both. Its images count once; without it, images that both have learned count
+            twice. A class that the other has removed since then stays here, and what it has relearned of it is added.
 
         Raises
         ------
         ValueError
-            If encoder or learner are not the same, or the other has not begun with `base`.
+            If encoder or learner differ, or the other did not start from `base`.
         TypeError
-            If the other is no such classifier, or its labels are of another kind.
+            If the other is not a RuntimeClassifier, or its labels have another type.
         """
         for one in (other, *([] if base is None else [base])):
             self._refuse_other(one)
@@ -174,24 +172,24 @@ class RuntimeClassifier:
         return self._publish(self.model.memory + news)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write everything to a folder that `load` reads, or replace the one that is there, as a whole.
+        """Write everything to a folder that `load` reads, or replace the one that is there, in one step.
 
-        A crash leaves the old or the new. Where the folder is the one it was loaded from, only the memory is written.
-        Writers of one folder, threads and processes, follow each other.
+        A crash leaves the old or the new version. Saving to where it was loaded from writes only the memory. Threads
+        and processes that write the same folder take turns.
 
         Parameters
         ----------
         folder : path
             New, empty, or one that holds an export.
         overwrite : bool, default=False
-            Whether to replace the folder also where somebody else has written it since this classifier was loaded from
-            it or last saved to it. A classifier that has never been there replaces what is there in any case.
+            Whether to replace the folder even if somebody else has written it since this classifier was loaded from it
+            or last saved to it. A classifier that was never saved there replaces it in any case.
 
         Raises
         ------
         ArtifactError
-            If the folder holds something else or has changed meanwhile, or the encoder that this was loaded with has
-            gone.
+            If the folder holds something else or has changed meanwhile, or the encoder file of this classifier is
+            missing.
         InUseError
             If somebody else is writing it for longer than a minute.
         MissingExtraError
@@ -199,7 +197,7 @@ class RuntimeClassifier:
         OSError
             If it cannot be written; what was there is untouched.
         """
-        with writing(folder, "export"):  # so that of two threads the later one writes what both have learned
+        with writing(folder, "export"):  # read the state inside: the later of two threads writes what both learned
             encoder, memory = self.encoder, self.model.memory
             known = {} if overwrite else self._versions
             written = saving.write_folder(folder, encoder.path, encoder.preprocessing, memory, self.facts, known)
@@ -219,17 +217,17 @@ class RuntimeClassifier:
         if other.fingerprint != self.fingerprint:
             raise ValueError(
                 f"the other classifier has the encoder {other.fingerprint[:12]} and this one {self.fingerprint[:12]}, "
-                "so their embeddings do not add; merge what was exported with one encoder"
+                "so their embeddings cannot be combined; merge classifiers exported with the same encoder"
             )
-        if other.model.method != self.model.method:
+        if other.model.learner != self.model.learner:
             raise ValueError(
-                f"what was learned by {other.model.method.name} cannot join {self.model.method.name} with other "
-                "parameters; both must be the same"
+                f"what {other.model.learner.name} has learned cannot join what {self.model.learner.name} has; merge "
+                "classifiers that have the same learner with the same parameters"
             )
         device_labels(other.classes_, len(other.classes_), self.classes_)
 
     def _publish(self, memory: DeviceMemory) -> Self:
-        """Answer with this memory from now on."""
+        """Use this memory from now on."""
         if self.facts["on_error"] != "raise" or self.facts["threshold"] is not None:
             check_unknown(self.facts["unknown_label"], memory.classes, self.classes_)
         self.model = replace(self.model, memory=memory)
@@ -240,9 +238,9 @@ def _name(place: int, item: Any) -> str:
     return name if is_name(name := describe(item)) else f"image {place}"
 
 
-def _warn_of_same_images(model: Model, embeddings: NDArray[np.floating], names: list[str]) -> None:
-    """Warn of images that the memory holds already, if it keeps its support, or that come twice now."""
-    memory, x = model.memory, model.method.transform(embeddings)
+def _warn_of_duplicates(model: DeviceModel, embeddings: NDArray[np.floating], names: list[str]) -> None:
+    """Warn of images that kept support holds already, or that occur twice in this call."""
+    memory, x = model.memory, model.learner.transform(embeddings)
     known = memory.x[:0] if memory.is_summed else memory.x
     labels = memory.classes[memory.labels[: len(known)]].tolist()
     names = [*(f"an image of {label!r} learned before" for label in labels), *names]
@@ -253,16 +251,16 @@ def _refuse_not_finite(embeddings: NDArray[np.floating], read: NDArray[np.bool_]
     bad = np.flatnonzero(read & ~np.isfinite(embeddings).all(1))
     if len(bad):
         raise ValueError(
-            f"the encoder makes no finite embedding of image {bad[0]}; leave it out, or export another network"
+            f"the encoder gives no finite embedding of image {bad[0]}; leave it out, or export another network"
         )
 
 
 def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
-    """Return the classifier of a folder that `fewshot.export` or `RuntimeClassifier.save` has written.
+    """Load a classifier written by `fewshot.export` or `RuntimeClassifier.save`.
 
-    Every byte is verified before it is used. The folder may come from a stranger: its network may have only the
-    operators that an export writes, and nothing in it runs code, or reads or writes other files. It can answer wrongly,
-    though, and takes memory and time: digests show damage, and are no signature.
+    Every byte is verified before use. The folder may come from a stranger: only operators that an export writes are
+    allowed in its network, and nothing in it runs code, or reads or writes other files. Its answers can still be wrong,
+    and it takes memory and time: digests detect damage, and are not signatures.
 
     Parameters
     ----------
@@ -274,7 +272,7 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     Raises
     ------
     ArtifactError
-        If the folder is none of these, is damaged, holds what does not fit together, or was written by a newer version.
+        If the folder is not an export, is damaged or inconsistent, or was written by a newer version.
     MissingExtraError
         If onnxruntime is missing.
 
@@ -298,12 +296,12 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
         except ArtifactError:
             if stamp(folder) == before and path.exists():
                 raise
-            continue  # replaced between verifying and reading; where a file is really missing, verifying says so
+            continue  # replaced while it was read; if a file is really missing, verification says so
         if encoder.width != (width := model.memory.x.shape[1]):
             raise ArtifactError(
-                f"{path} makes embeddings of {encoder.width} numbers, and the memory has {width}; export it again"
+                f"{path} computes embeddings of {encoder.width} numbers, and its memory holds {width}; export it again"
             )
         found = RuntimeClassifier(encoder, model, facts)
-        if version is not None:  # looked up before it was read: at worst older, and then save asks
+        if version is not None:  # looked up before reading: at worst it is older, and save refuses
             found._versions = {os.path.realpath(folder): version}
         return found

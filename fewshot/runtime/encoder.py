@@ -1,4 +1,4 @@
-"""From images to embeddings with onnxruntime: the preprocessing of the library, the network as ONNX."""
+"""The encoder on a device: the preprocessing of the library, and the network as ONNX."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from fewshot.persistence.content import of_file
 from fewshot.persistence.files import read_regular
 from fewshot.runtime.graph import check_graph
 
-#: Names of what goes into an encoder, uint8 pixels (n, h, w[, c]), and what comes out, embeddings (n, d).
+#: Names of the input, uint8 pixels (n, h, w[, c]), and of the output, embeddings (n, d).
 INPUT, OUTPUT = "pixels", "embeddings"
-#: What to do about an export that cannot be used.
+#: The cure in error messages about a damaged export.
 CURE = "export it again"
-#: An ONNX file is no larger.
+#: The largest ONNX file.
 MOST_BYTES = 2**31
-#: Pixels that the network sees at a time: one image of the usual size, so that little memory is taken.
+#: Pixels in a batch: one image of the usual size, to save memory.
 BATCH_PIXELS = 224 * 224
 
 
 class Encoder:
-    """An exported network in place: a plain graph of the operators that an export writes, see `check_graph`.
+    """An exported network, ready to run; only graphs that pass `check_graph` are loaded.
 
     Parameters
     ----------
     path : path
         The ONNX file.
     preprocessing : Preprocessing
-        How images are prepared for it.
+        How images become its input.
     n_threads : int, default=1
         Threads of onnxruntime.
 
     Attributes
     ----------
     width : int
-        Numbers of an embedding.
+        Length of an embedding.
 
     Raises
     ------
     ArtifactError
-        If the file is no network, or one for other pixels than those of `preprocessing`.
+        If the file is not a network, or does not take the output of `preprocessing`.
     MissingExtraError
         If onnxruntime is missing.
     ValueError
-        If there are no threads.
+        If `n_threads` is below 1.
     """
 
     def __init__(self, path: str | Path, preprocessing: Preprocessing, n_threads: int = 1) -> None:
@@ -62,17 +62,17 @@ class Encoder:
             raise MissingExtraError("onnxruntime is missing; run: pip install 'fewshot[runtime]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
-        options.log_severity_level = 4  # its warnings are of its own optimiser, and its errors are raised as well
+        options.log_severity_level = 4  # only fatal ones: warnings concern its optimiser, and errors are raised anyway
         self.path, self.preprocessing = Path(path), preprocessing
         options.add_session_config_entry("session.load_model_format", "ONNX")
         with of_file(self.path, CURE):
-            graph = read_regular(self.path, MOST_BYTES)  # the bytes that were checked, whatever becomes of the file
+            graph = read_regular(self.path, MOST_BYTES)  # run the checked bytes, even if the file changes
             check_graph(graph)
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
             _, self.width = self._run(np.stack([self._blank()] * 2)).shape
 
     def embed(self, images: Any) -> tuple[NDArray[np.float32], list[ImageDecodeError]]:
-        """Return the embeddings (n, d) of images, NaN where one cannot be read, and why.
+        """Return the embeddings (n, d) of images, NaN for those that cannot be read, and the errors of those.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Encoder:
         Raises
         ------
         TypeError
-            If it is one image, or nothing that holds images.
+            If it is a single image, or not a collection of images.
         """
         items = image_list(images)
         size = max(1, BATCH_PIXELS // (self.preprocessing.height * self.preprocessing.width))
@@ -94,7 +94,7 @@ class Encoder:
         return np.concatenate(parts) if parts else np.empty((0, self.width), np.float32), errors
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the embeddings (n, d) of prepared images (n, h, w) or (n, h, w, 3)."""
+        """Return the embeddings (n, d) of preprocessed pixels (n, h, w) or (n, h, w, 3)."""
         with of_file(self.path, CURE):
             found = self._run(pixels)
             if found.shape != (len(pixels), self.width):
@@ -127,11 +127,11 @@ class Encoder:
 
 
 def image_list(images: Any) -> Sequence[Any]:
-    """Return a collection of images, and refuse what is one image.
+    """Return a collection of images as a sequence.
 
     Raises
     ------
     TypeError
-        If it is one image, or nothing that holds images.
+        If it is a single image, or not a collection of images.
     """
     return collection.as_sequence(images, "images")

@@ -1,14 +1,14 @@
-"""What an ONNX file may do on a device: the operators that an export writes, on what is in the file.
+"""Validation of ONNX files: only the operators that an export writes, and only data inside the file.
 
-Loops, branches, functions, other libraries' operators and data in other files are refused before onnxruntime sees them.
-Of the file only its structure is read, as protobuf lays it out; the numbers below are those of ``onnx.proto``.
+Loops, branches, functions, custom operators and external data are refused before onnxruntime sees them. The check
+parses the protobuf structure only; field numbers are those of ``onnx.proto``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-#: Each answers in a time that its input bounds; none of them runs a part of the graph, or draws at random.
+#: Each runs in time bounded by its input; none runs a subgraph or draws random numbers.
 _NAMES = (
     "Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum "
     "DepthToSpace DequantizeLinear Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND "
@@ -24,17 +24,17 @@ _VARINT, _EIGHT_BYTES, _MESSAGE, _FOUR_BYTES = 0, 1, 2, 5
 
 
 def check_graph(data: bytes) -> None:
-    """Refuse an ONNX file that is not a plain graph of `OPERATORS`.
+    """Raise unless an ONNX file is a plain graph of `OPERATORS`.
 
     Parameters
     ----------
     data : bytes
-        Content of the file.
+        The content of the file.
 
     Raises
     ------
     ValueError
-        If it is no ONNX file, or has anything else in it.
+        If it is not an ONNX file, or contains anything else.
 
     Examples
     --------
@@ -42,8 +42,8 @@ def check_graph(data: bytes) -> None:
     Traceback (most recent call last):
     ValueError: it is not an ONNX file: it has no graph
     """
-    if data[4:8] == b"ORTM":  # onnxruntime's own format, which it would recognise
-        raise ValueError("it is not an ONNX file, but in a format of onnxruntime's own")
+    if data[4:8] == b"ORTM":  # onnxruntime would detect its own format
+        raise ValueError("it is not an ONNX file but has onnxruntime's own format")
     n_graphs = 0
     for number, part in _fields(memoryview(data)):
         if number in (20, 25):
@@ -88,7 +88,7 @@ def _check_tensor(tensor: memoryview) -> None:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each field: a whole number, or the bytes of it."""
+    """Yield number and value of each field: an integer, or its bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -104,7 +104,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         else:
             raise ValueError("it is not an ONNX file: a field has no type")
         if size > len(message) - at:
-            raise ValueError("it is not an ONNX file: it ends too early")
+            raise ValueError("it is not an ONNX file: it is truncated")
         yield key >> 3, message[at : at + size]
         at += size
 

@@ -1,4 +1,4 @@
-"""Labels on a device: whole numbers, truth values or text, never turned from one into another."""
+"""Labels on a device: integers, booleans or text, never converted into each other."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fewshot.utils.labels import as_labels
 
 
 def is_writable(labels: NDArray[Any]) -> bool:
-    """Whether a device can hold such labels."""
-    if labels.dtype == np.uint64:  # joined with signed integers it would become float
+    """Whether a device can store these labels."""
+    if labels.dtype == np.uint64:  # numpy would join it with signed integers as float
         return False
     return labels.dtype.kind in "biuU" or all(isinstance(label, str) for label in labels.tolist())
 
 
 def device_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
-    """Return the labels of `n` images as an array that can join those that are `known`.
+    """Return the labels of `n` images as an array of the type of the `known` labels.
 
     Raises
     ------
     ValueError
-        If there is not one label for each image, or a number is too large.
+        If the number of labels is not `n`, or an integer is too large.
     TypeError
-        If they are not all of the kind of the known ones.
+        If their type differs from that of the known labels.
 
     Examples
     --------
@@ -36,5 +36,5 @@ def device_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
     if len(labels) != n:
         raise ValueError(f"there are {n} images and {len(labels)} labels; give one label for each image")
     if not is_writable(labels):
-        raise TypeError(f"labels are {labels.dtype}; a device keeps text, integers and truth values: give such labels")
+        raise TypeError(f"labels are {labels.dtype}; a device stores text, integers and booleans: use one of these")
     return labels

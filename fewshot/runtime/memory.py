@@ -1,4 +1,4 @@
-"""What a device remembers: class sums and counts, or the support itself; two memories add."""
+"""The memory on a device: class sums and counts, or the support itself; memories add."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fewshot.errors import brief
 from fewshot.runtime.labels import is_writable
 from fewshot.runtime.similarity import MOST_MAGNITUDE, Array
 
-#: Names of the arrays in a file, of either kind of memory.
+#: Names of the arrays in a file, for either kind of memory.
 _SUMMED, _KEPT = ("sums", "counts"), ("support", "labels", "weights")
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceMemory:
-    """Labelled rows: one a class, the sum of its support, or one a support image. It never changes; it is replaced.
+    """Labelled rows: either one sum a class, or one row a support image. Immutable.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class DeviceMemory:
     x : ndarray of shape (m, d)
         Sums in float64, or support embeddings.
     labels : ndarray of shape (m,)
-        The class of each row, as its place in `classes`.
+        The class of each row, as a position in `classes`.
     weights : ndarray of shape (m,)
-        The sum of the weights of a class, or the weight of a support image.
+        Total weight of a class, or weight of a support image.
     forgotten : mapping
-        How often each class was forgotten: what is there of it after that is new to whoever has an earlier state.
+        How often each class was removed. If it was removed since an earlier state, all of it is new; see `since`.
     """
 
     classes: NDArray[Any]
@@ -52,7 +52,7 @@ class DeviceMemory:
 
     @classmethod
     def of(cls, x: Array, y: NDArray[Any], is_summed: bool) -> Self:
-        """Return the memory of support `x` (n, d) with labels `y` (n,).
+        """Build the memory of support `x` (n, d) with labels `y` (n,).
 
         Examples
         --------
@@ -72,12 +72,12 @@ class DeviceMemory:
         n_support: list[int],
         forgotten: Mapping[Any, int],
     ) -> Self:
-        """Return what `to_arrays` described, of classes with so many support images.
+        """Convert back from `to_arrays`, with checks.
 
         Raises
         ------
         ValueError
-            If no memory can have been described so.
+            If the parts are inconsistent.
         """
         is_summed = set(arrays) == set(_SUMMED)
         if not is_summed and set(arrays) != set(_KEPT):
@@ -90,19 +90,19 @@ class DeviceMemory:
         return made
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the rows by their names in a file."""
+        """Return the rows, keyed by their names in a file."""
         if self.is_summed:
             return dict(zip(_SUMMED, (self.x, self.weights), strict=True))
         return dict(zip(_KEPT, (self.x, self.labels, self.weights), strict=True))
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
-        """Which rows are there: all but those of classes without support."""
+        """Which rows have support."""
         return self.weights > 0
 
     @property
     def keys(self) -> Array:
-        """What queries are compared with: the means of classes, or the support."""
+        """The keys: class means, or the support."""
         x, weights = self.x[self.present], self.weights[self.present]
         return x / weights[:, None] if self.is_summed else x
 
@@ -113,12 +113,12 @@ class DeviceMemory:
 
     @property
     def log_weight(self) -> Array:
-        """What is added to the score of each key."""
+        """The log weight of each key."""
         weights = self.weights[self.present]
         return np.zeros(len(weights)) if self.is_summed else np.log(weights)
 
     def __add__(self, other: DeviceMemory) -> Self:
-        """Return the memory of all that both have seen."""
+        """Return the memory of everything that both have seen."""
         classes = np.union1d(self.classes, other.classes)
         places = [np.searchsorted(classes, known) for known in (self.classes, other.classes)]
         n_support = np.zeros(len(classes), np.int64)
@@ -135,19 +135,19 @@ class DeviceMemory:
         return joined._summed() if self.is_summed else joined
 
     def emptied(self) -> Self:
-        """Return the memory of the same classes before any was shown."""
+        """Return the memory of the same classes without support."""
         none = np.zeros_like(self.n_support)
         if self.is_summed:
             return replace(self, n_support=none, x=np.zeros_like(self.x), weights=np.zeros_like(self.weights))
         return replace(self, n_support=none, x=self.x[:0], labels=self.labels[:0], weights=self.weights[:0])
 
     def without(self, label: Any) -> Self:
-        """Return the memory that has never seen the class `label`.
+        """Return the memory as if it had never seen the class `label`.
 
         Raises
         ------
         ValueError
-            If there is no such class, or no other one.
+            If there is no such class, or it is the only one.
         """
         known = self.classes.tolist()
         if label not in known:
@@ -155,8 +155,8 @@ class DeviceMemory:
             raise ValueError(f"there is no class {brief(repr(label))}; the classes are {shown}")
         if len(known) == 1:
             raise ValueError(f"{label!r} is the only class; a classifier needs one")
-        label = known[known.index(label)]  # as JSON can hold it
-        left = self._of_classes(self.classes != label, self.labels != known.index(label))
+        label = known[known.index(label)]  # a plain value that JSON can hold
+        left = self._select(self.classes != label, self.labels != known.index(label))
         return replace(left, forgotten={**self.forgotten, label: self.forgotten.get(label, 0) + 1})
 
     def since(self, before: DeviceMemory) -> Self:
@@ -165,33 +165,22 @@ class DeviceMemory:
         Raises
         ------
         ValueError
-            If it is none: a class has less support now, or as much and another, or has gone without being forgotten.
+            If it is not: a class has lost support without being removed, or has other support.
         """
-        if any(times > self.forgotten.get(label, 0) for label, times in before.forgotten.items()):
-            raise _no_earlier_state()
-        kept = np.array([not self._has_forgotten(label, before) for label in before.classes.tolist()], np.bool_)
-        before = before._of_classes(kept, kept[before.labels])
-        if not set(before.classes.tolist()) <= set(self.classes.tolist()):
-            raise _no_earlier_state()
-        if self.is_summed:
-            return self._sums_since(before)
-        rows = Counter(before._rows())
-        new = np.ones(len(self.x), np.bool_)
-        for i, row in enumerate(self._rows()):
-            if rows[row] > 0:
-                rows[row] -= 1
-                new[i] = False
-        if any(n > 0 for n in rows.values()):
-            raise _no_earlier_state()
-        counts = np.bincount(self.labels[new], minlength=len(self.classes))
-        return replace(self, n_support=counts)._of_classes(counts > 0, new)
+        removals = {label: self.forgotten.get(label, 0) - n for label, n in before.forgotten.items()}
+        removals = {**self.forgotten, **removals}
+        kept = np.array([not removals.get(label) for label in before.classes.tolist()], np.bool_)
+        before = before._select(kept, kept[before.labels])
+        if min(removals.values(), default=0) < 0 or not set(before.classes.tolist()) <= set(self.classes.tolist()):
+            raise _not_a_base()
+        return self._sums_since(before) if self.is_summed else self._rows_since(before)
 
     def _faults(self) -> Iterator[str]:
-        """Yield what is wrong with it, where anyone can have written it."""
+        """Yield every inconsistency of an untrusted memory."""
         names, m = self.classes.tolist(), len(self.x)
         is_held = self.classes.ndim == 1 and len(names) > 0 and is_writable(self.classes)
         if not is_held or any(a >= b for a, b in pairwise(names)):
-            yield "classes of the manifest must be text, integers or truth values, sorted, each there once"
+            yield "classes of the manifest must be text, integers or booleans, sorted and distinct"
         n_support = self.n_support
         if n_support.dtype.kind != "i" or n_support.shape != (len(names),) or n_support.min() < 0:
             yield f"n_support of the manifest must have a count for each of {len(names)} classes"
@@ -207,11 +196,11 @@ class DeviceMemory:
             if m != len(names):
                 yield f"it has {m} sums for {len(names)} classes"
             if not np.allclose(self.weights, n_support, rtol=1e-6, atol=1e-6):
-                yield "its counts are not those that the manifest says"
+                yield "its counts are not those of the manifest"
         elif not ((self.labels >= 0) & (self.labels < len(names))).all():
-            yield f"its labels must be places among {len(names)} classes"
+            yield f"its labels must be positions among {len(names)} classes"
         elif (np.bincount(self.labels[self.present], minlength=len(names)) != n_support).any():
-            yield "it has not as much support of each class as the manifest says"
+            yield "its support of each class is not that of the manifest"
         if not self.present.any():
             yield "it has no support of any class"
         if not (np.abs(self.keys) <= MOST_MAGNITUDE).all() or not (self.weights <= MOST_MAGNITUDE).all():
@@ -226,18 +215,26 @@ class DeviceMemory:
         rounding = 1e-9 * np.abs(np.column_stack([self.x, self.weights])).max(1)
         changed = np.abs(np.column_stack([x, weights])).max(1) > rounding
         if (n_support < 0).any() or (weights < -rounding).any() or changed[n_support == 0].any():
-            raise _no_earlier_state()
-        return replace(self, n_support=n_support, x=x, weights=weights)._of_classes(n_support > 0, n_support > 0)
+            raise _not_a_base()
+        return replace(self, n_support=n_support, x=x, weights=weights)._select(n_support > 0, n_support > 0)
 
-    def _has_forgotten(self, label: Any, before: DeviceMemory) -> bool:
-        return self.forgotten.get(label, 0) > before.forgotten.get(label, 0)
+    def _rows_since(self, before: DeviceMemory) -> Self:
+        old, new = Counter(before._rows()), np.ones(len(self.x), np.bool_)
+        for i, row in enumerate(self._rows()):
+            if old[row] > 0:
+                old[row] -= 1
+                new[i] = False
+        if old.total():
+            raise _not_a_base()
+        counts = np.bincount(self.labels[new], minlength=len(self.classes))
+        return replace(self, n_support=counts)._select(counts > 0, new)
 
     def _rows(self) -> list[tuple[Any, ...]]:
         names = self.classes[self.labels].tolist()
         return list(zip(names, map(bytes, self.x + 0.0), self.weights.tolist(), strict=True))  # + 0.0: -0 equals 0
 
-    def _of_classes(self, classes: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Self:
-        """Return some rows, those of some classes."""
+    def _select(self, classes: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Self:
+        """Return the memory of some classes and rows."""
         places = np.cumsum(classes) - 1
         return replace(
             self,
@@ -249,12 +246,12 @@ class DeviceMemory:
         )
 
     def _summed(self) -> Self:
-        """Return one row a class."""
+        """Sum the rows of each class."""
         x, weights = np.zeros((len(self.classes), self.x.shape[1])), np.zeros(len(self.classes))
         np.add.at(x, self.labels, self.x)
         np.add.at(weights, self.labels, self.weights)
         return replace(self, is_summed=True, x=x, labels=np.arange(len(self.classes)), weights=weights)
 
 
-def _no_earlier_state() -> ValueError:
+def _not_a_base() -> ValueError:
     return ValueError("base is no earlier state of the other classifier; give the export that both began with")

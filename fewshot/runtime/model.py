@@ -1,4 +1,4 @@
-"""From embeddings to answers: a memory, read by a method."""
+"""From embeddings to answers on a device: a memory read by a learner."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.runtime.learner import DeviceLearner
 from fewshot.runtime.memory import DeviceMemory
-from fewshot.runtime.method import DeviceMethod
 from fewshot.runtime.similarity import Array, Keys
 from fewshot.utils.unknown import mark_unknown
 
-#: Handles floating-point errors as numpy does by default, whatever the host program has set for its own.
-_as_usual = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+#: numpy's default handling of floating-point errors, whatever the host program has set.
+_default_errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """Everything an answer to an embedding needs; it is replaced as a whole, so a reader sees the old or the new one.
+class DeviceModel:
+    """A fitted model on embeddings. It is immutable; learning replaces it.
 
-    All is reckoned in float64. A row that holds NaN is an image that could not be read: it is answered with the unknown
-    label, and all classes are as likely.
+    All computation is in float64. A row with NaN stands for an image that could not be read: its answer is the unknown
+    label, and all classes are equally likely.
 
     Attributes
     ----------
     memory : DeviceMemory
         What was learned.
-    method : DeviceMethod
-        How it is read.
+    learner : DeviceLearner
+        How the memory is read.
     facts : mapping
-        ``temperature`` of the probabilities, ``threshold`` of similarity below which a query is unknown or None, and
+        ``temperature`` of the probabilities, ``threshold`` (the similarity below which a query is unknown, or None) and
         ``unknown_label``.
 
     Examples
     --------
     >>> memory = DeviceMemory.of(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array(["right", "up"]), True)
     >>> facts = {"temperature": 1.0, "threshold": 0.5, "unknown_label": None}
-    >>> model = Model(memory, DeviceMethod("prototypical", "cosine", 0.05), facts)
+    >>> model = DeviceModel(memory, DeviceLearner("prototypical", "cosine", 0.05), facts)
     >>> model.predict(np.array([[2.0, 0.1], [-1.0, -1.0]])).tolist()
     ['right', 'unknown']
     """
 
     memory: DeviceMemory
-    method: DeviceMethod
+    learner: DeviceLearner
     facts: Mapping[str, Any]
 
     @cached_property
     def _keys(self) -> Keys:
-        return Keys.of(self.memory.keys, self.method.metric)
+        return Keys.of(self.memory.keys, self.learner.metric)
 
-    @_as_usual
+    @_default_errors
     def learned(self, x: NDArray[np.floating], y: NDArray[Any]) -> DeviceMemory:
-        """Return the memory of support embeddings (n, d) with labels (n,), which adds to this one's."""
-        return DeviceMemory.of(self.method.transform(x), y, self.method.is_summed)
+        """Return the memory of support embeddings (n, d) with labels (n,), to be added to that of the model."""
+        return DeviceMemory.of(self.learner.transform(x), y, self.learner.is_summed)
 
-    @_as_usual
+    @_default_errors
     def predict(self, x: NDArray[np.floating]) -> NDArray[Any]:
         """Return the class of each embedding (n, d), or the unknown label."""
         similarity, unknown = self._compare(x)
@@ -67,7 +67,7 @@ class Model:
             unknown = unknown | ~(similarity.max(1) >= threshold)
         return self._marked(labels, unknown)
 
-    @_as_usual
+    @_default_errors
     def predict_proba(self, x: NDArray[np.floating]) -> Array:
         """Return the probability of each class, (n, n_classes)."""
         similarity, unknown = self._compare(x)
@@ -78,9 +78,9 @@ class Model:
         proba: Array = shares / shares.sum(1, keepdims=True)
         return proba
 
-    @_as_usual
+    @_default_errors
     def nearest(self, x: NDArray[np.floating], k: int = 1) -> tuple[NDArray[Any], Array]:
-        """Return labels and similarities (n, k) of the nearest keys, nearest first; among equals the first key.
+        """Return labels and similarities (n, k) of the nearest keys, nearest first; ties in key order.
 
         Raises
         ------
@@ -97,13 +97,13 @@ class Model:
         return self._marked(self.memory.classes[self.memory.key_labels[order]], unknown), near
 
     def _compare(self, x: NDArray[np.floating]) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the similarities (n, n_keys) of embeddings, and which of them are none."""
+        """Return the similarities (n, n_keys) of embeddings, and which embeddings are not finite."""
         unknown = ~np.isfinite(x).all(1)
-        return self._keys.similarity(self.method.transform(np.where(unknown[:, None], 0, x))), unknown
+        return self._keys.similarity(self.learner.transform(np.where(unknown[:, None], 0, x))), unknown
 
     def _logits(self, x: NDArray[np.floating], similarity: Array) -> Array:
         memory, eps = self.memory, float(np.finfo(x.dtype).eps)
-        return self.method.read(similarity, memory.log_weight, memory.key_labels, len(memory.classes), eps)
+        return self.learner.read(similarity, memory.log_weight, memory.key_labels, len(memory.classes), eps)
 
     def _marked(self, labels: NDArray[Any], unknown: NDArray[np.bool_]) -> NDArray[Any]:
         return mark_unknown(labels, unknown, self.facts["unknown_label"], self.memory.classes)

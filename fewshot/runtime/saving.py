@@ -1,4 +1,4 @@
-"""An export as a folder: encoder, preprocessing, memory, and a manifest that is written last."""
+"""The folder of an export: encoder, preprocessing, memory, and a manifest that is written last."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from fewshot.persistence.content import is_number, of_file, parse_json
 from fewshot.persistence.files import digest, read_regular
 from fewshot.persistence.label_json import labels_from_json, labels_to_json
 from fewshot.runtime.encoder import CURE
+from fewshot.runtime.learner import DeviceLearner, check_temperature
 from fewshot.runtime.memory import DeviceMemory
-from fewshot.runtime.method import DeviceMethod, check_temperature
-from fewshot.runtime.model import Model
+from fewshot.runtime.model import DeviceModel
 from fewshot.utils.parameters import check_number
 from fewshot.utils.unreadable import check_on_error
 
-#: Names of the data files; a part of each one's digest is put into its name on disk.
+#: Names of the data files; on disk, part of the digest is added to each name.
 ENCODER, PREPROCESS, MEMORY = FILES = "encoder.onnx", "preprocess.json", "memory.npz"
-#: What `write_artifact` says in a manifest by itself, and what describes the memory.
+#: Entries of the manifest that `write_artifact` adds or that describe the memory.
 _NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "classes", "n_support", "forgotten")
 
 
@@ -41,22 +41,22 @@ def write_folder(
     facts: dict[str, Any],
     known: Versions | None = None,
 ) -> Versions:
-    """Write an export, or replace the one that is there; see `RuntimeClassifier.save`.
+    """Write an export, or replace an existing one; see `RuntimeClassifier.save`.
 
     Parameters
     ----------
     folder : path
-        Where to.
+        The folder.
     encoder : path
         The ONNX file.
     preprocessing : Preprocessing
-        How images are prepared for it.
+        How images become its input.
     memory : DeviceMemory
         What was learned.
     facts : dict
-        What else the manifest says.
+        The other entries of the manifest.
     known : mapping, optional
-        See `write_artifact`, also for what is returned.
+        As for `write_artifact`, which also explains the result.
     """
     content = {
         **facts,
@@ -72,13 +72,13 @@ def write_folder(
     return write_artifact(folder, "export", content, parts, {}, known)
 
 
-def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[str, Any]]:
-    """Return what `write_folder` was given, verified: the encoder, its preprocessing, what answers, and the facts.
+def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, DeviceModel, dict[str, Any]]:
+    """Read and verify an export: the path of the encoder, its preprocessing, the model, and the facts.
 
     Raises
     ------
     ArtifactError
-        If the folder is no export, is damaged, holds what none does, or was written by a newer version.
+        If the folder is not an export, is damaged or inconsistent, or was written by a newer version.
     """
     while True:
         with of_file(Path(folder) / MANIFEST, CURE):
@@ -86,7 +86,7 @@ def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[st
             encoder, preprocess, rows = (paths[name] for name in FILES)
             facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
             _check_facts(facts)
-            method, classes = DeviceMethod.from_dict(facts["method"]), labels_from_json(manifest["classes"])
+            learner, classes = DeviceLearner.from_dict(facts["method"]), labels_from_json(manifest["classes"])
             if classes.tolist() != manifest["classes"]["values"]:
                 raise ValueError(f"classes are not {classes.dtype}, as it says")
             n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
@@ -95,27 +95,27 @@ def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, Model, dict[st
                 preprocessing = Preprocessing.from_dict(parse_json(read_regular(preprocess, 1 << 20)))
             with of_file(rows, CURE):
                 memory = DeviceMemory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
-                _check_fit(memory, method)
-        except FileNotFoundError:  # replaced between verifying and reading
+                _check_fit(memory, learner)
+        except FileNotFoundError:  # replaced while it was read
             continue
-        return encoder, preprocessing, Model(memory, method, facts), facts
+        return encoder, preprocessing, DeviceModel(memory, learner, facts), facts
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     data = read_regular(path, 1 << 40)
-    if not is_zipfile(io.BytesIO(data)):  # numpy would advise to unpickle it
+    if not is_zipfile(io.BytesIO(data)):  # or numpy would advise to unpickle it
         raise ValueError("it holds no arrays")
     with ZipFile(io.BytesIO(data)) as file:
         members = file.infolist()
-    # As numpy writes them: nothing that grows when it is read.
+    # numpy does not compress, so nothing here may grow when it is read.
     if any(m.compress_type != ZIP_STORED for m in members) or sum(m.file_size for m in members) > len(data):
-        raise ValueError("its arrays are compressed, which no export's are")
+        raise ValueError("its arrays are compressed, unlike those of any export")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return dict(arrays)
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
-    """Refuse what no export says, and what is missing."""
+    """Raise if a fact is missing or invalid."""
     for name in ("fingerprint", "encoder"):
         if not isinstance(facts[name], str):
             raise ValueError(f"{name} is {facts[name]!r}; expected text")
@@ -128,27 +128,27 @@ def _check_facts(facts: dict[str, Any]) -> None:
         raise ValueError(f"unknown_label is {facts['unknown_label']!r}; expected one label")
 
 
-def _check_fit(memory: DeviceMemory, method: DeviceMethod) -> None:
-    """Refuse a memory that is not of this method."""
-    if memory.is_summed != method.is_summed:
-        raise ValueError(f"{method.name} does not keep {', '.join(memory.to_arrays())}")
-    if method.center is not None and len(method.center) != memory.x.shape[1]:
-        raise ValueError(f"its rows have {memory.x.shape[1]} numbers and the center {len(method.center)}")
+def _check_fit(memory: DeviceMemory, learner: DeviceLearner) -> None:
+    """Raise unless the learner could have made the memory."""
+    if memory.is_summed != learner.is_summed:
+        raise ValueError(f"{learner.name} does not keep {', '.join(memory.to_arrays())}")
+    if learner.center is not None and len(learner.center) != memory.x.shape[1]:
+        raise ValueError(f"its rows have {memory.x.shape[1]} numbers and the center {len(learner.center)}")
 
 
 def preprocessing_bytes(preprocessing: Preprocessing) -> bytes:
-    """Return what is written of the preprocessing, which a fingerprint can be made of."""
+    """Return the content of the preprocessing file, also part of the fingerprint."""
     return json.dumps(preprocessing.to_dict(), sort_keys=True).encode()
 
 
 def _copy(encoder: Path, expected: str, path: Path) -> None:
     if not encoder.exists():
-        raise ArtifactError(f"{encoder}, which this classifier was loaded with, has gone; load it again, then save")
+        raise ArtifactError(f"{encoder}, which this classifier was loaded with, is missing; load it again, then save")
     shutil.copyfile(encoder, path)
     if digest(path) != expected:
         raise ArtifactError(f"{encoder} has changed since it was loaded; restore it from a copy, or export again")
 
 
 def _write_memory(memory: DeviceMemory, path: Path) -> None:
-    with path.open("wb") as file:  # given a path, numpy would put its own suffix behind
+    with path.open("wb") as file:  # given a path, numpy would append a suffix
         np.savez(file, **memory.to_arrays())  # type: ignore[arg-type]

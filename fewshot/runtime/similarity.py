@@ -1,4 +1,4 @@
-"""Similarities between queries and keys in numpy: those of `fewshot.search.similarity`, in float64."""
+"""Similarities between queries and keys in numpy: `fewshot.search.similarity` in float64."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 METRICS = ("sqeuclidean", "cosine", "dot")
-#: Numbers above this overflow where their squares are added up.
+#: Larger numbers overflow when their squares are summed.
 MOST_MAGNITUDE = 1e18
 
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Keys made ready for one metric, so that many queries share the work.
+    """Keys prepared for one metric, so that many queries share the work.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Keys:
     keys : ndarray of shape (m, d)
         For ``sqeuclidean`` the keys minus `offset`, for ``cosine`` unit vectors, for ``dot`` the keys.
     offset : ndarray of shape (d,)
-        What is subtracted from both sides for ``sqeuclidean``: far from the origin its expansion loses digits.
+        Subtracted from both sides for ``sqeuclidean``, whose expansion loses digits far from the origin.
     """
 
     metric: str
@@ -33,7 +33,7 @@ class Keys:
 
     @classmethod
     def of(cls, keys: Array, metric: str) -> Keys:
-        """Make keys (m, d) ready.
+        """Prepare keys (m, d).
 
         Examples
         --------
@@ -50,13 +50,13 @@ class Keys:
         if self.metric != "sqeuclidean":
             return product
         squares = _squares(x)[:, None] + _squares(self.keys)
-        return np.minimum(2 * product - squares, 0)  # rounding can leave a tiny positive value between equals
+        return np.minimum(2 * product - squares, 0)  # rounding can give equal rows a tiny positive value
 
 
 def unit_length(x: Array) -> Array:
     """Scale rows (n, d) to unit length; a zero row stays zero."""
     largest = np.abs(x).max(-1, keepdims=True, initial=0)
-    scaled = x / np.where(largest > 0, largest, 1)  # first: squares could over- or underflow
+    scaled = x / np.where(largest > 0, largest, 1)  # avoids overflow and underflow of squares
     norm = np.sqrt(_squares(scaled))[:, None]
     return scaled / np.where(norm > 0, norm, 1)
 

@@ -16,15 +16,15 @@ from fewshot.data.images import LabeledImages, as_items
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
 from fewshot.images.exporting import quantized
-from fewshot.images.exporting.methods import memory_of, method_of
 from fewshot.images.exporting.network import OPSET, TOLERANCE, check_extra, write_onnx
+from fewshot.images.exporting.translate import translate_learner, translate_memory
 from fewshot.images.inputs import labelled
 from fewshot.persistence.files import digest
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.labels import device_labels, is_writable
+from fewshot.runtime.learner import DeviceLearner
 from fewshot.runtime.memory import DeviceMemory
-from fewshot.runtime.method import DeviceMethod
 from fewshot.utils.labels import plain_label
 from fewshot.utils.parameters import check_number
 from fewshot.utils.unknown import unknown_mark
@@ -104,10 +104,11 @@ def export(
     check_is_fitted(model)
     check_extra()
     model = copy.copy(model)  # of this moment, whatever is learned meanwhile
-    classifier, embedder = model.answering(), model.embedder_
+    now = model.snapshot()
+    classifier, embedder = now.classifier, now.embedder
     if not isinstance(embedder, Embedder):
-        raise TypeError(f"{embedder.name} is an embedder of one's own; only networks on images can be exported")
-    method, memory = method_of(classifier.learner_), memory_of(classifier.model_)
+        raise TypeError(f"{embedder.name} is a custom embedder; only networks on images can be exported")
+    method, memory = translate_learner(classifier.learner_), translate_memory(classifier.model_)
     if not is_writable(memory.classes):
         raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot hold; fit with text or integers")
     if model.reject is not None or model.on_error != "raise":
@@ -241,7 +242,7 @@ def _coarse(exact: Encoder, calibration: list[Any]) -> Encoder:
     return Encoder(path, exact.preprocessing)
 
 
-def _relearned(encoder: Encoder, support: tuple[Any, Any], method: DeviceMethod, memory: DeviceMemory) -> DeviceMemory:
+def _relearned(encoder: Encoder, support: tuple[Any, Any], method: DeviceLearner, memory: DeviceMemory) -> DeviceMemory:
     """Return the memory of the same support as another encoder sees it."""
     images, y = support
     made = DeviceMemory.of(method.transform(quantized.embed_with(encoder, images)), y, method.is_summed)

@@ -10,11 +10,11 @@ from fewshot.learners.k_nearest import KNearestLearner
 from fewshot.learners.matching import MatchingLearner
 from fewshot.learners.prototypical import PrototypicalLearner
 from fewshot.learners.simpleshot import SimpleShotLearner
+from fewshot.runtime.learner import KEPT, SUMMED, DeviceLearner
 from fewshot.runtime.memory import DeviceMemory
-from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
 
 
-def method_of(learner: Learner) -> DeviceMethod:
+def translate_learner(learner: Learner) -> DeviceLearner:
     """Return what a device knows of a learner.
 
     Raises
@@ -24,31 +24,31 @@ def method_of(learner: Learner) -> DeviceMethod:
 
     Examples
     --------
-    >>> method_of(PrototypicalLearner("cosine", temperature=0.05)).to_dict()["temperature"]
+    >>> translate_learner(PrototypicalLearner("cosine", temperature=0.05)).to_dict()["temperature"]
     0.05
     """
     # Not isinstance: a subclass may answer in another way.
     kind, basic = type(learner), (learner.name, learner.metric, learner.temperature.item())
     if kind is PrototypicalLearner:
-        return DeviceMethod(*basic)
+        return DeviceLearner(*basic)
     if isinstance(learner, SimpleShotLearner) and kind is SimpleShotLearner:
         center = None if learner.center is None else tuple(learner.center.tolist())
-        return DeviceMethod(*basic, learner.normalization, center)
+        return DeviceLearner(*basic, learner.normalization, center)
     if isinstance(learner, KNearestLearner) and kind is KNearestLearner:
-        return DeviceMethod(*basic, n_neighbors=learner.n_neighbors)
+        return DeviceLearner(*basic, n_neighbors=learner.n_neighbors)
     if isinstance(learner, MatchingLearner) and kind is MatchingLearner:
         if learner.max_support is not None:
             raise TypeError(
                 f"the learner keeps max_support={learner.max_support} images a class, which a device cannot choose; "
                 "fit one that keeps all, max_support=None"
             )
-        return DeviceMethod(*basic)
+        return DeviceLearner(*basic)
     raise TypeError(
         f"{kind.__name__} cannot be exported; expected one that answers by a metric alone: {', '.join(SUMMED + KEPT)}"
     )
 
 
-def memory_of(fitted: FittedModel) -> DeviceMemory:
+def translate_memory(fitted: FittedModel) -> DeviceMemory:
     """Return what a fitted model has learned, in numpy."""
     statistics = fitted.statistics
     if statistics.sums:

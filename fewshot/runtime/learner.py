@@ -1,4 +1,4 @@
-"""How a memory is read: the learners of the library that need no torch to answer."""
+"""Learners on a device: those of the library that can predict without torch."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from fewshot.persistence.content import is_number
 from fewshot.runtime.similarity import METRICS, MOST_MAGNITUDE, Array, unit_length
 from fewshot.utils.parameters import check_count
 
-#: Learners whose memory is class sums and counts, and those that keep their support.
+#: Learners whose memory is class sums and counts, and learners that keep their support.
 SUMMED, KEPT = ("prototypical", "simpleshot"), ("matching", "k-nearest")
 NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
 
 @dataclass(frozen=True)
-class DeviceMethod:
-    """A learner of the library, as far as a device needs it.
+class DeviceLearner:
+    """The part of a learner that a device needs.
 
     Attributes
     ----------
     name : str
         One of `SUMMED` or `KEPT`.
     metric : str
-        Similarity; higher is closer.
+        Name of the similarity; higher is closer.
     temperature : float
         Logits are similarity / temperature.
     normalization : {"UN", "L2N", "CL2N"}, default="UN"
-        What is done to each embedding: nothing, unit length, or unit length after `center` was subtracted.
+        Transform of each embedding: none, unit length, or unit length after subtracting `center`.
     center : tuple of d floats, optional
-        For ``CL2N``.
+        For ``CL2N`` only.
     n_neighbors : int, optional
-        How many of the nearest keys vote, for ``k-nearest``.
+        Number of nearest keys that vote, for ``k-nearest`` only.
 
     Raises
     ------
     ValueError
-        If a value is unknown, out of range, or missing for this learner.
+        If a value is unknown, out of range, or does not belong to this learner.
     """
 
     name: str
@@ -71,12 +71,12 @@ class DeviceMethod:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return what `to_dict` described."""
+        """Convert back from `to_dict`."""
         center = values["center"]
         return cls(**{**values, "center": None if center is None else tuple(center)})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Convert to values that JSON can hold."""
         return asdict(self)
 
     @property
@@ -85,7 +85,7 @@ class DeviceMethod:
         return self.name in SUMMED
 
     def transform(self, embeddings: NDArray[np.floating]) -> Array:
-        """Return embeddings (n, d) as they are learned and compared, in float64."""
+        """Normalize embeddings (n, d), in float64."""
         x = embeddings.astype(np.float64)
         if self.normalization == "UN":
             return x
@@ -96,19 +96,19 @@ class DeviceMethod:
     ) -> Array:
         """Turn similarities to keys (q, m) into logits of classes (q, n_classes).
 
-        ``logit[c] = log of the sum over the keys of c of weight exp(similarity / temperature)``, for ``k-nearest`` over
-        those that vote; minus infinity where there is none.
+        ``logit[c] = log of the sum over the keys of c of weight * exp(similarity / temperature)``; for ``k-nearest``
+        over the keys that vote. Minus infinity if a class has no such key.
 
         Parameters
         ----------
         similarity : ndarray of shape (q, m)
-            Of each query to each key.
+            Similarity of each query to each key.
         log_weight, labels : ndarray of shape (m,)
-            Of each key its weight, and its class as a number below `n_classes`.
+            Log weight of each key, and its class as a number below `n_classes`.
         n_classes : int
-            How many there are.
+            Number of classes.
         eps : float
-            Rounding of the embeddings: keys that are equally far up to it share a vote.
+            Rounding error of the embeddings: keys that are equally far up to it share a vote.
         """
         scores = similarity / self.temperature + log_weight
         if self.n_neighbors is not None:
@@ -121,12 +121,12 @@ class DeviceMethod:
 
 
 def check_temperature(value: Any) -> None:
-    """Refuse a temperature by which similarities cannot be divided.
+    """Raise unless similarities can be divided by a temperature.
 
     Raises
     ------
     ValueError
-        If it is no number from 1e-9 to 1e12.
+        If it is not a number from 1e-9 to 1e12.
     """
     if not is_number(value, 1e-9, 1e12):
         raise ValueError(f"temperature is {value!r}; expected a number from 1e-9 to 1e12")
@@ -140,9 +140,9 @@ def _log_sum_exp(scores: Array) -> Array:
 
 
 def _voting(similarity: Array, weight: Array, k: int, eps: float) -> Array:
-    """Return the part (q, m), in 0..1, of each key's weight that is among the nearest of total weight `k`.
+    """Return the fraction (q, m), in 0..1, of each key's weight that belongs to the nearest keys of total weight `k`.
 
-    Keys that are equally far, and of which only some fit, share what is left.
+    Keys tied at the boundary share the remaining weight.
     """
     order = np.argsort(-similarity, axis=1, kind="stable")
     reached = weight[order].cumsum(1) >= k * (1 - 1e-5)
