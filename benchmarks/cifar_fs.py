@@ -257,13 +257,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     external = [row for row in rows if row["network"] == PRETRAINED]
     if external:
         lines += head(f"CIFAR-FS, {PRETRAINED}, external pretraining", CELLS)
-        lines += [line(f"as it is, at {r['frozen at']}", r["cells"]) for r in external if "frozen at" in r]
+        lines += [line(f"frozen, at {r['frozen at']}", r["cells"]) for r in external if "frozen at" in r]
         mine = [row for row in external if "seed" in row]
         trained = f"meta-trained at {RECIPES[PRETRAINED].size} px"
         lines += [line(f"{trained}, seed {r['seed']}, {r['minutes']} min", r["cells"]) for r in mine]
         lines += over_seeds(trained, [r["cells"] for r in mine])
         for name in (name for name in mine[0] if name.startswith("change from")):
-            what = f"paired {name.replace('from', 'from as it is, at')}"
+            what = f"paired {name.replace('from', 'from frozen, at')}"
             lines += [line(f"{what}, seed {r['seed']}", r[name], "+") for r in mine]
             lines += over_seeds(what, [r[name] for r in mine], "+")
         lines.append("")

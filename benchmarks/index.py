@@ -114,7 +114,7 @@ def work(name: str, n: int, seed: int, threads: int) -> dict[str, Any]:
     row |= recalls(search, keys, queries[: 256 if n <= PEERS_LIMIT else 64])
     if index is not None:
         row |= {"chosen": vars(index.build()), **changes(index, seed)}
-        row["beside the bare product"] = beside_product(index, keys, queries)
+        row["product / ours"] = beside_product(index, keys, queries)
     return row
 
 
@@ -223,14 +223,14 @@ def measure(name: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| keys | | build, s | one query, ms (p50, p99) | queries a second | beside the product | recall@1 | recall@10 "
+        "| keys | | build, s | one query, ms (p50, p99) | queries a second | product / ours | recall@1 | recall@10 "
         "| add, remove, ms | MiB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         p50, p99 = row["one query, ms (p50, p99)"]
         change = f"{row['add, ms']:.2f}, {row['remove, ms']:.2f}" if "add, ms" in row else ""
-        product = f"{row['beside the bare product']:.2f}" if row.get("beside the bare product") else ""
+        product = f"{row['product / ours']:.2f}" if row.get("product / ours") else ""
         chosen = f" ({row['chosen']['kind']})" if "chosen" in row else ""
         lines.append(
             f"| {row['keys']} | {row['what']}{chosen} | {row['build, s']:.2f} | {p50:.3f}, {p99:.3f} | "

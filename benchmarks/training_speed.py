@@ -253,7 +253,7 @@ def measure(n: int, rounds: int, seed: int) -> dict[str, Any]:
                 "what": name,
                 "ms an episode": round(1000 * median(seconds), 1),
                 "GFLOP/s": round(flops / median(seconds) / 1e9, 1),
-                "time beside the trainer's": [round(float(r), 3) for r in ratios],
+                "time relative to the trainer's": [round(float(r), 3) for r in ratios],
                 "MiB": round(answers[name]["MiB"]),
             }
         )
@@ -269,9 +269,12 @@ def measure(n: int, rounds: int, seed: int) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    lines = ["| | ms an episode | GFLOP/s | time beside the trainer's (quartiles) | MiB |", "|---|---|---|---|---|"]
+    lines = [
+        "| | ms an episode | GFLOP/s | time relative to the trainer's (quartiles) | MiB |",
+        "|---|---|---|---|---|",
+    ]
     for row in results["rows"]:
-        low, middle, high = row["time beside the trainer's"]
+        low, middle, high = row["time relative to the trainer's"]
         lines.append(
             f"| {row['what']} | {row['ms an episode']} | {row['GFLOP/s']} | {middle:.2f} ({low:.2f} to {high:.2f}) "
             f"| {row['MiB']} |"
