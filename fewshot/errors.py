@@ -1,4 +1,4 @@
-"""The exceptions of the package: one sentence each, naming what, where, what was expected and the cure."""
+"""Exceptions. Each message is one sentence: what is wrong, where, what was expected, the cure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-#: Characters that a message repeats of what it was given.
+#: Longest text that a message repeats in full, in characters.
 _SHOWN = 400
 
 
 def brief(value: object, most: int = _SHOWN) -> str:
-    """Return the text of a value for a message: all of it, or its beginning, its length and its end.
+    """Return the text of a value for a message; of long text only the beginning, the length and the end.
 
     Parameters
     ----------
     value : object
-        What a message repeats; pass ``repr(value)`` where quotes are wanted.
+        The value; pass ``repr(value)`` for quotes.
     most : int, default=400
-        Characters that are repeated at most.
+        Longest text that is returned in full, in characters.
 
     Examples
     --------
@@ -33,21 +33,25 @@ def brief(value: object, most: int = _SHOWN) -> str:
     return f"{text[: most * 3 // 4]}... ({len(text)} characters) ...{text[-(most // 4) :]}"
 
 
+def _name(image: object, index: int | None) -> str:
+    return brief(image) if index is None else f"image {index}, {brief(image)}"
+
+
 class FewshotError(Exception):
-    """Base class of every error that is raised by this package alone."""
+    """Base class of all exceptions of this package."""
 
 
 class UnknownNameError(FewshotError, ValueError):
-    """A learner, backbone or other registered thing was asked for by a name nobody registered.
+    """No learner, backbone or other option has this name.
 
     Parameters
     ----------
     kind : str
-        What was looked for, e.g. ``"learner"``.
+        What the name stands for, e.g. ``"learner"``.
     name : str
-        The name that was not found.
+        The unknown name.
     known : iterable of str
-        The names that would have been found.
+        All valid names.
 
     Examples
     --------
@@ -70,16 +74,16 @@ class UnknownNameError(FewshotError, ValueError):
 
 
 class ImageDecodeError(FewshotError, ValueError):
-    """An image cannot be read, or not without guessing.
+    """An image cannot be decoded, or only by guessing.
 
     Parameters
     ----------
     source : object
-        The path, or what else the image was given as.
+        The path of the image, or a description.
     reason : str
         What is wrong with it.
     index : int, optional
-        Its place among the images of a call.
+        Its position among the images of the call.
 
     Examples
     --------
@@ -88,8 +92,7 @@ class ImageDecodeError(FewshotError, ValueError):
     """
 
     def __init__(self, source: object, reason: str, index: int | None = None) -> None:
-        where = "" if index is None else f"image {index}, "
-        super().__init__(f"{where}{brief(source)}: {reason}")
+        super().__init__(f"{_name(source, index)}: {reason}")
         self.source, self.reason, self.index = source, reason, index
 
     def __reduce__(self) -> tuple[type, tuple[object, str, int | None]]:
@@ -97,37 +100,33 @@ class ImageDecodeError(FewshotError, ValueError):
 
 
 class ReadError(FewshotError, OSError):
-    """The system failed while an image was read, which says nothing of the image: work stops and can be repeated.
+    """The system failed to read an image, which may be intact: work stops and can be repeated.
 
     Parameters
     ----------
     source : object
-        The path, or what else the image was given as.
+        The path of the image, or a description.
     reason : str
-        What the system says.
+        The error message of the system.
     number : int, optional
-        Its error number, see `errno`.
+        The error number of the system, see `errno`.
     index : int, optional
-        The place of the image among those of a call.
+        The position of the image among those of the call.
 
     Examples
     --------
     >>> import errno
     >>> print(ReadError("cat.jpg", "Too many open files", errno.EMFILE))
-    cat.jpg: Too many open files, which says nothing of the image; close files or raise the limit (ulimit -n), then
-    run it again
+    cat.jpg: Too many open files (the image may be intact); close files or raise the limit (ulimit -n), then try again
     """
 
     def __init__(self, source: object, reason: str, number: int | None = None, index: int | None = None) -> None:
-        where = "" if index is None else f"image {index}, "
         cure = (
             "close files or raise the limit (ulimit -n)"
             if number in (errno.EMFILE, errno.ENFILE)
             else "check the disk or the connection to it"
         )
-        super().__init__(
-            f"{where}{brief(source)}: {reason}, which says nothing of the image; {cure}, then run it again"
-        )
+        super().__init__(f"{_name(source, index)}: {reason} (the image may be intact); {cure}, then try again")
         self.source, self.reason, self.errno, self.index = source, reason, number, index
 
     def __reduce__(self) -> tuple[type, tuple[object, str, int | None, int | None]]:
@@ -135,28 +134,26 @@ class ReadError(FewshotError, OSError):
 
 
 class OutOfMemoryError(FewshotError, MemoryError):
-    """There was too little memory to decode an image, which says nothing of the image: work stops and can be repeated.
+    """Memory ran out while an image was decoded, which may be intact: work stops and can be repeated.
 
     Parameters
     ----------
     source : object
-        The path, or what else the image was given as.
+        The path of the image, or a description.
     index : int, optional
-        Its place among the images of a call.
+        Its position among the images of the call.
     reason : str, default="out of memory"
-        What was missing.
+        What ran out.
 
     Examples
     --------
     >>> print(OutOfMemoryError("cat.jpg"))
-    cat.jpg: out of memory, which says nothing of the image; decode fewer at a time (n_jobs=1) or free memory, then
-    run it again
+    cat.jpg: out of memory (the image may be intact); decode fewer at a time (n_jobs=1) or free memory, then try again
     """
 
     def __init__(self, source: object, index: int | None = None, reason: str = "out of memory") -> None:
-        where = "" if index is None else f"image {index}, "
-        cure = "decode fewer at a time (n_jobs=1) or free memory, then run it again"
-        super().__init__(f"{where}{brief(source)}: {reason}, which says nothing of the image; {cure}")
+        cure = "decode fewer at a time (n_jobs=1) or free memory, then try again"
+        super().__init__(f"{_name(source, index)}: {reason} (the image may be intact); {cure}")
         self.source, self.index, self.reason = source, index, reason
 
     def __reduce__(self) -> tuple[type, tuple[object, int | None, str]]:
@@ -164,27 +161,27 @@ class OutOfMemoryError(FewshotError, MemoryError):
 
 
 class ArtifactError(FewshotError):
-    """A saved classifier cannot be used: it is damaged, incomplete, newer than this version, or of other weights."""
+    """A saved folder cannot be used: it is damaged, incomplete, newer than this version, or for other weights."""
 
 
 class InUseError(FewshotError):
-    """A folder is being written by somebody else, who did not finish in time; nothing was written.
+    """Another process or thread is writing to a folder and did not finish in time; nothing was written.
 
     Parameters
     ----------
     folder : path
-        Which.
+        The locked folder.
     holder : str
-        Who writes there, as far as it is known.
+        The process that holds the lock, as far as known.
 
     Examples
     --------
     >>> print(InUseError("model", "process 42 (fewshot add model)"))
-    model is locked by process 42 (fewshot add model); nothing was written: try again when that has ended
+    model is locked by process 42 (fewshot add model); nothing was written; try again when it has finished
     """
 
     def __init__(self, folder: object, holder: str) -> None:
-        super().__init__(f"{folder} is locked by {holder}; nothing was written: try again when that has ended")
+        super().__init__(f"{folder} is locked by {holder}; nothing was written; try again when it has finished")
         self.folder, self.holder = folder, holder
 
     def __reduce__(self) -> tuple[type, tuple[object, str]]:
@@ -192,38 +189,38 @@ class InUseError(FewshotError):
 
 
 class DownloadError(FewshotError):
-    """Weights or data could not be fetched from where they are published."""
+    """Weights or data could not be downloaded."""
 
 
 class StoreError(FewshotError):
-    """A store of embeddings cannot be reached or used, e.g. since it holds another embedder's vectors."""
+    """A store of embeddings cannot be reached or used, e.g. because it holds another embedder's vectors."""
 
 
 class TooSmallError(FewshotError, ValueError):
-    """A data set, or a group of it, has too few classes or rows for the episodes that were asked for."""
+    """A data set, or a group in it, has too few classes or rows for the requested episodes."""
 
 
 class LeakError(FewshotError, ValueError):
-    """What is to be measured on was trained on, or chosen by, or is both support and query."""
+    """Test data was used for training or selection, or is both support and query."""
 
 
 class TrainingError(FewshotError, RuntimeError):
-    """Meta-training cannot go on, for example because the loss is no longer finite."""
+    """Meta-training cannot continue, e.g. because the loss is no longer finite."""
 
 
 class MissingExtraError(FewshotError, ImportError):
-    """A package that only an extra installs is missing, or two packages do not fit together."""
+    """An optional package is missing, or two packages are incompatible."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came; the episode was finished and the state saved.
+    """Ctrl-C or SIGTERM arrived; the episode was finished and the state saved.
 
     Parameters
     ----------
     signum : int
-        The signal; a process that ends for it exits with 128 more.
+        The signal number; a process that it ends exits with ``128 + signum``.
     message : str
-        Where training stopped, and how it goes on.
+        Where training stopped, and how to resume it.
     """
 
     def __init__(self, signum: int, message: str) -> None:

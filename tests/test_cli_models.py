@@ -284,7 +284,8 @@ def test_a_lack_of_memory_is_a_sentence_and_leaves_no_image_out(folder, tmp_path
     def fail(self):
         raise MemoryError
 
+    Image.init()  # plugins load images of their own when they are imported
     monkeypatch.setattr(Image.Image, "load", fail)
     assert main(["fit", str(folder), "--out", str(tmp_path / "m"), *QUICK, "--skip-unreadable"]) == 1
-    assert "out of memory, which says nothing of the image" in capsys.readouterr().err
+    assert "out of memory (the image may be intact)" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()

@@ -235,7 +235,7 @@ def test_who_waits_too_long_is_told_so_and_nothing_is_lost(made, tmp_path, monke
             assert command(*arguments)() == 1
             said = capsys.readouterr().err
             assert f"{folder} is locked by process {pid} (" in said
-            assert "nothing was written: try again" in said
+            assert "nothing was written; try again" in said
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)

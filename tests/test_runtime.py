@@ -618,7 +618,7 @@ def test_a_device_stops_where_the_image_is_not_to_blame(embedder, tmp_path, monk
     Image.fromarray(DATA.images[0]).save(tmp_path / "a.png")
     monkeypatch.setattr(Path, "read_bytes", fail)
     for call in (device.predict, lambda images: device.partial_fit(images, ["one"])):
-        with pytest.raises(OutOfMemoryError, match=r"a\.png: out of memory, which says nothing of the image"):
+        with pytest.raises(OutOfMemoryError, match=r"a\.png: out of memory .the image may be intact"):
             call([tmp_path / "a.png"])
     with pytest.raises(TypeError, match="image 1: an image is given as int"):
         device.predict([DATA.images[0], 3])
