@@ -53,7 +53,7 @@ def test_an_image_that_was_learned_as_two_classes_is_removed_from_the_one_that_i
 
 def test_a_class_is_renamed(made, capsys):
     assert main(["rename", str(made[0]), "temple", "église"]) == 0
-    assert capsys.readouterr().out == "'temple' is called 'église' now\n"
+    assert capsys.readouterr().out == "'temple' is now called 'église'\n"
     assert counts(made[0]) == {"flower": 1, "église": 2}
 
 
@@ -66,7 +66,7 @@ def test_classifiers_are_merged(made, tmp_path, capsys):
     assert main(["merge", str(one), str(two)]) == 0
     assert counts(one) == {"flower": 3, "temple": 3}
     assert main(["merge", str(one), str(two), "--out", str(two)]) == 2
-    assert "holds a classifier already; give --force" in capsys.readouterr().err
+    assert "already holds a classifier; replace it with --force" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_threads_that_a_command_starts_speak_as_it_does():
         ("fit {data} --out {out} --weights random --pretrained", "--weights random and --pretrained are"),
         ("fit {data} --out {out} --backbone conv4 --weights random --size 8", "--size is 8; expected at least 16"),
         ("fit {data} --out {out} --backbone conv4 --weights random --reference", "leave out --reference"),
-        ("fit {data} --out {out} --backbone conv4 --weights random --learner relation", "by --from"),
+        ("fit {data} --out {out} --backbone conv4 --weights random --learner relation", "and give --from"),
         ("evaluate {data} --backbone conv4 --weights random --size 28 --way 2", "or pass --small-classes drop"),
         ("train {data} --out {out} --size 28 --way 2 --query 9", "or pass --small-classes drop"),
     ],

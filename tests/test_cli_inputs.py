@@ -45,7 +45,7 @@ def damaged(tmp_path):
 def test_a_folder_of_splits_is_not_learned_as_classes(splits, tmp_path, capsys):
     args = ["fit", str(splits), "--out", str(tmp_path / "model"), *NETWORK, "--quiet"]
     assert main(args) == 2
-    assert f"{splits} has the splits train, test: name one, such as --split train" in capsys.readouterr().err
+    assert f"{splits} has the splits train, test: choose one, such as --split train" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
     assert main([*args, "--split", "train"]) == 0
     assert capsys.readouterr().out.startswith(f"the split train of {splits}: 6 images of 2 classes\n")
@@ -66,7 +66,7 @@ def test_each_command_takes_the_split_it_is_for(splits, tmp_path, capsys):
     assert "has no split train; it has val, test" in capsys.readouterr().err
     (splits / "TEST").rename(splits / "Training")
     assert main(["evaluate", str(splits), *NETWORK, *FEW]) == 2
-    assert "has no split test; it has train, val: name one, such as --split train" in capsys.readouterr().err
+    assert "has no split test; it has train, val: choose one, such as --split train" in capsys.readouterr().err
 
 
 def test_all_splits_of_a_table_are_learned_and_that_is_said(tmp_path, capsys):
@@ -75,7 +75,7 @@ def test_all_splits_of_a_table_are_learned_and_that_is_said(tmp_path, capsys):
     (tmp_path / "table.csv").write_text("path,label,split\n" + rows)
     args = ["fit", str(tmp_path / "table.csv"), "--out", str(tmp_path / "model"), *NETWORK, "--quiet"]
     assert main(args) == 0
-    assert "all splits were learned (train, test); --split NAME takes one" in capsys.readouterr().out
+    assert "learned all splits (train, test); --split NAME selects one" in capsys.readouterr().out
 
 
 def test_how_many_images_there_are_is_said_before_they_are_embedded(tmp_path, monkeypatch, capsys):
@@ -124,7 +124,7 @@ def test_every_command_can_leave_out_images_that_cannot_be_read(damaged, tmp_pat
     assert main(args) == 2
     told = capsys.readouterr().err
     assert "temple/01.png: " in told
-    assert told.endswith("; --skip-unreadable leaves out such images\n")
+    assert told.endswith("; --skip-unreadable skips such images\n")
     assert told.count("\n") == 1
     with pytest.warns(UserWarning, match=r"1 of \d images could not be read, first .*temple/01\.png"):
         assert main([*args, "--skip-unreadable"]) == 0

@@ -60,7 +60,7 @@ def test_a_classifier_lives_through_processes(tmp_path):
     shutil.copytree(tmp_path / "model", tmp_path / "elsewhere" / "copy")
     answer = run("predict", tmp_path / "elsewhere" / "copy", "red1.png", "--json", "-", cwd=tmp_path)
     assert json.loads(answer.stdout)[0]["label"] == "red"
-    assert run("remove", "model", "red", cwd=tmp_path).stdout == "'red' is removed; 2 classes left\n"
+    assert run("remove", "model", "red", cwd=tmp_path).stdout == "'red' removed; 2 classes left\n"
     assert run("predict", "model", "queries", "--csv", "-", cwd=tmp_path).stdout == first.stdout
     show = run("show", "model", cwd=tmp_path).stdout
     assert "tf_efficientnet_lite0, 224 x 224" in show
@@ -110,7 +110,7 @@ def test_one_class_only_is_learned_and_said(tmp_path, capsys):
     write_photos(tmp_path / "photos", 2)
     shutil.rmtree(tmp_path / "photos" / "temple")
     assert main(["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "model"), *QUICK]) == 0
-    assert "one class only: every image will be answered with it until another is added" in capsys.readouterr().out
+    assert "only one class: it is the answer to every image until you add another" in capsys.readouterr().out
     assert main(["remove", str(tmp_path / "model"), "flower"]) == 2
     assert "flower" in capsys.readouterr().err
 
@@ -200,13 +200,13 @@ def test_an_image_that_cannot_be_read_names_no_flag_that_was_given(model, folder
     [
         (("fit", "{photos}", "--out", "{new}", "--backbone", "resnet81"), 2, "did you mean 'resnet18'"),
         (("fit", "{photos}", "--out", "{new}", "--backbone", "resnet18"), 2, "pretrained"),
-        (("fit", "{photos}", "--out", "{new}", "--from", "gone.safetensors"), 2, "gone.safetensors is not there"),
+        (("fit", "{photos}", "--out", "{new}", "--from", "gone.safetensors"), 2, "gone.safetensors does not exist"),
         (("fit", "{photos}", "--out", "{new}", "--learner", "matchin", *QUICK), 2, "did you mean 'matching'"),
-        (("fit", "{empty}", "--out", "{new}", *QUICK), 2, "holds no images; expected one folder of images per class"),
+        (("fit", "{empty}", "--out", "{new}", *QUICK), 2, "holds no images; expected a folder for each class"),
         (("fit", "{gone}", "--out", "{new}", *QUICK), 2, "is not there; expected a folder of class folders"),
         (("fit", "{photos}", "--out", "{new}", "--device", "warp", "--quiet"), 2, "use 'auto' or 'cpu'"),
         (("predict", "{model}", "{gone}"), 2, "gone: no such file"),
-        (("predict", "{model}", "{empty}"), 2, "there is no image in"),
+        (("predict", "{model}", "{empty}"), 2, "holds no image; give image files"),
         (("predict", "{photos}", "x.png"), 1, "is no saved classifier: there is no manifest.json"),
         (("predict", "{gone}", "x.png"), 1, "is no saved classifier: there is no such folder"),
         (("remove", "{model}", "tempel"), 2, "'tempel'"),

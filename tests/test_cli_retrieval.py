@@ -41,9 +41,9 @@ def test_what_is_wrong_is_said(made, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
     capsys.readouterr()
     for arguments, status, message in (
-        ([made[0], "--where", "lable=e"], 2, "--where names 'lable', which all.parquet has not; expected one of label, "
+        ([made[0], "--where", "lable=e"], 2, "all.parquet has no column 'lable' for --where; expected one of label, "
          "nearest, probability, similarity, unknown"),
-        ([made[0], "--where", "x=" + "[" * 100_000], 2, "--where x is nested too deep; expected a value or a list"),
+        ([made[0], "--where", "x=" + "[" * 100_000], 2, "--where x is nested too deeply; expected a value or a list"),
         ([made[0], "--where", "label=e"], 1, f"{made[0]}: nothing was found"),
         (["bad.png"], 1, "bad.png: this is not an image that Pillow knows"),
     ):  # fmt: skip

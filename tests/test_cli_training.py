@@ -76,7 +76,7 @@ def test_help_documents_every_field(capsys):
         (("--metric", "cosinus"), "did you mean 'cosine'"),
         (("--learner", "test-fixed", "--temperature", "2"), "learner 'test-fixed' takes no temperature"),
         (("--from", "gone.safetensors"), "gone.safetensors"),
-        (("--from", "gone.safetensors", "--weights", "random"), "leave --weights random out"),
+        (("--from", "gone.safetensors", "--weights", "random"), "omit --weights random"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys, monkeypatch):
@@ -118,7 +118,7 @@ def test_a_signal_ends_in_order_and_resume_goes_on(signum, status, data, tmp_pat
     assert (run / "state.safetensors").is_file()
     done = (run / "log.csv").read_text().count("\n") - 1
     assert main([*command, "--episodes", "9"]) == 2
-    assert "holds a training already; go on with --resume, begin anew with --force" in capsys.readouterr().err
+    assert "already holds a training; continue with --resume, replace it with --force" in capsys.readouterr().err
     assert main([*command, "--episodes", "9", "--force"]) == 0
     assert main([*command, "--resume"]) == 2
     assert "--episodes is 4000 here and was 9" in capsys.readouterr().err
@@ -181,7 +181,7 @@ def test_the_best_weights_alone_are_not_overwritten_by_accident(data, tmp_path, 
     assert main(command) == 0
     (tmp_path / "run" / "state.safetensors").unlink()
     assert main(command) == 2
-    assert "holds a training already" in capsys.readouterr().err
+    assert "already holds a training" in capsys.readouterr().err
 
 
 def test_small_classes_are_dropped_where_asked(data, tmp_path, capsys):

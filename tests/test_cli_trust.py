@@ -68,7 +68,7 @@ def test_an_audit_lists_a_duplicate_and_shows_it(made, capsys):
     assert main(["audit", str(folder / "model"), "--report", str(page)]) == 0
     shown = capsys.readouterr().out
     assert f"the same as {paths[0]}" in shown
-    assert "of 7 images to look at" in shown
+    assert "of 7 images to check" in shown
     text = page.read_text(encoding="utf-8")
     assert f"the same as {paths[0]}" in text
     assert "data:image/" in text
@@ -81,7 +81,7 @@ def test_nothing_to_look_at_is_said(made, capsys):
     folder, _ = made
     FewShotImageClassifier(quick_embedder()).fit([Image.new("RGB", (9, 9))], ["a"]).save(folder / "one")
     assert main(["audit", str(folder / "one"), "--report", str(folder / "page.html")]) == 0
-    assert "0 of 1 image to look at" in capsys.readouterr().out
+    assert "0 of 1 image to check" in capsys.readouterr().out
     assert "Nothing found" in (folder / "page.html").read_text(encoding="utf-8")
 
 

@@ -199,7 +199,7 @@ def test_a_command_works_on_what_another_has_made_of_the_folder(made, tmp_path, 
     with monkeypatch.context() as patched:
         patched.setattr("fewshot.cli.models.writing", meanwhile(fit))
         assert fit() == 2
-    assert "holds a classifier already; give --force" in capsys.readouterr().err
+    assert "already holds a classifier; replace it with --force" in capsys.readouterr().err
 
 
 def meanwhile(other):

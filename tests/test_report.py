@@ -156,7 +156,7 @@ def test_maps_draw_every_point_and_name_every_class():
         (lambda: accuracy_bars(pd.DataFrame({"setting": ["a"]})), "lacks .*method.*; expected rows with columns"),
         (lambda: learning_curve(pd.DataFrame({"episode": []})), "lacks .*loss"),
         (lambda: confusion(pd.DataFrame([[1, 2]])), r"shape \(1, 2\); expected the same classes"),
-        (lambda: confusion(pd.DataFrame([[1, 2], [3, 4]], ["a", "b"], ["b", "a"])), "in one order"),
+        (lambda: confusion(pd.DataFrame([[1, 2], [3, 4]], ["a", "b"], ["b", "a"])), "expected the same classes"),
         (lambda: accuracy_bars(bars().assign(accuracy=93)), "outside 0..1; divide percentages by 100"),
         (lambda: QueryAnswer(IMAGE, "a", []), "the query of 'a' has no answers"),
         (lambda: embedding_maps([]), "no points to draw"),
@@ -187,7 +187,7 @@ def test_listings_keep_their_lines_and_joined_emoji_their_joiners():
 
 
 def test_a_float_picture_is_refused():
-    with pytest.raises(TypeError, match="the image of 'a' is of type float64; expected uint8"):
+    with pytest.raises(TypeError, match="the image of 'a' has dtype float64; expected uint8"):
         Page("t").task({"a": [IMAGE / 255]}, [])
 
 

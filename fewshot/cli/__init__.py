@@ -16,19 +16,19 @@ from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, 
 from fewshot.utils.text import shortened
 from fewshot.utils.waiting import wait_passively
 
-#: `fewshot.data.decode` says what it means; it is not imported here, where every command pays for it.
+#: Defined in `fewshot.data.decode`, which is too slow to import here.
 _LIMIT = "FEWSHOT_MAX_PIXELS"
-#: Characters of a message: who passes a hundred thousand as a name need not read them again.
+#: Characters of a message; longer ones are shortened.
 _LONGEST = 4000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 for a failure, 2 for a user's mistake.
+    """Run a command and return its exit status: 0, 1 for a failure, 2 for a mistake of the user.
 
     Parameters
     ----------
     arguments : sequence of str, optional
-        What follows ``fewshot``; the process's own arguments by default.
+        Arguments after ``fewshot``; by default those of the process.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Traceback (most recent call last):
     SystemExit: 2
     """
-    if arguments is None:  # the process is ours
+    if arguments is None:  # this process is ours
         wait_passively()
     with ready_streams():
         options = make_parser().parse_args(arguments)
@@ -55,33 +55,33 @@ def _run(options: argparse.Namespace) -> int:
         with _largest_image(getattr(options, "max_pixels", None)):
             return int(getattr(module, options.command)(options))
     except TrainingInterrupted as stopped:
-        return _say(str(stopped), 128 + stopped.signum)
+        return _fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
-        goes_on = options.command in ("annotate", "bench")
-        return _say("interrupted" + ("; the same command goes on where it was" if goes_on else ""), 130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+        resumes = options.command in ("annotate", "bench")
+        return _fail("interrupted" + ("; run the same command to resume" if resumes else ""), 130)
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         return 0
     except ImageDecodeError as error:
         can_skip = not getattr(options, "skip_unreadable", True)
-        cure = "; --skip-unreadable leaves out such images" if can_skip else ""
-        return _say(f"{error}{cure}", 2)
+        cure = "; --skip-unreadable skips such images" if can_skip else ""
+        return _fail(f"{error}{cure}", 2)
     except (ValueError, TypeError) as error:
-        return _say(str(error), 2)
+        return _fail(str(error), 2)
     except FewshotError as error:
-        return _say(str(error), 1)
+        return _fail(str(error), 1)
     except OSError as error:
         cure = f"choose another place{' with --out' if _concerns(getattr(options, 'out', None), error) else ''}"
         status = 2 if error.errno == errno.ENAMETOOLONG else 1
-        return _say(f"{shortened(_name_of(error), 200)}: {error.strerror or error}; {cure}", status)
+        return _fail(f"{shortened(_name_of(error), 200)}: {error.strerror or error}; {cure}", status)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's, which has no class of its own
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch raises a plain RuntimeError
             raise
-        return _say("there is not enough memory for this; ask for less, or for smaller images", 1)
+        return _fail("not enough memory; use fewer or smaller images", 1)
 
 
 @contextmanager
 def _largest_image(max_pixels: int | None) -> Iterator[None]:
-    """Set the limit of pixels where processes that a command starts find it, too."""
+    """Set the pixel limit in the environment, where child processes find it, too."""
     before = os.environ.get(_LIMIT)
     if max_pixels is not None:
         os.environ[_LIMIT] = str(max_pixels)
@@ -93,13 +93,13 @@ def _largest_image(max_pixels: int | None) -> Iterator[None]:
             os.environ[_LIMIT] = before
 
 
-def _say(sentence: str, status: int) -> int:
+def _fail(sentence: str, status: int) -> int:
     complain(brief(sentence, _LONGEST))
     return status
 
 
 def _concerns(out: str | None, error: OSError) -> bool:
-    """Whether a file of --out, or a folder above it, is what the system refused."""
+    """Whether the error is about --out, a file in it, or a folder above it."""
     if out is None or error.filename is None:
         return out is not None
     place, refused = os.path.abspath(out), os.path.abspath(_name_of(error))

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the kinds of values that options take."""
+"""Options that several commands share, and the types of option values."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ N = TypeVar("N", int, float)
 #: Characters of a value that an error repeats.
 _SHOWN = 60
 
-DATA_HELP = "a folder with a folder for each class, a table path,label,split (.csv), or what data_prep has written"
+DATA_HELP = "a folder with a subfolder per class, a table path,label,split (.csv), or output of data_prep"
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """Return what reads a whole number in a range."""
+    """Return an option type: whole numbers in a range."""
     return _reader(int, least, most, "a whole number", f"{least} to {most}")
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
-    """Return what reads a number in a range, which is neither infinite nor NaN."""
+    """Return an option type: finite numbers in a range."""
     return _reader(float, least, most, "a number", f"{least:g} to {most:g}")
 
 
@@ -31,34 +31,30 @@ def _reader(kind: Callable[[str], N], least: float, most: float, what: str, span
     def read(text: str) -> N:
         try:
             value = kind(text)
-        except ValueError:  # also of more digits than Python reads
+        except ValueError:  # also for more digits than Python converts
             value = None
         if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"expected {what} from {span}, not {brief(text)}")
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+            raise argparse.ArgumentTypeError(f"expected {what} from {span}, not {shown!r}")
         return value
 
     read.span = span  # type: ignore[attr-defined]  # for --help
     return read
 
 
-def say_ranges(command: argparse.ArgumentParser) -> None:
-    """Let the help of a command say which numbers its options take."""
+def add_ranges(command: argparse.ArgumentParser) -> None:
+    """Add the range of each number to the help of a command."""
     for action in command._actions:
         if span := getattr(action.type, "span", None):
             action.help = f"{action.help} [{span}]"
 
 
-def brief(text: str) -> str:
-    """Return what somebody has typed as it is repeated in a sentence."""
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
-
-
-def file_of(written: str) -> Callable[[str], str]:
-    """Return the type of an option that names a file of a format, such as "CSV"."""
+def file_of(kind: str) -> Callable[[str], str]:
+    """Return an option type: a file of a format, such as "CSV"."""
 
     def named(text: str) -> str:
         try:
-            check_suffix(text, written, "the file")
+            check_suffix(text, kind, "the file")
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text
@@ -73,31 +69,27 @@ percent, rate, temperature = number(0, 99.9), number(1e-12, 1e3), number(1e-6, 1
 
 
 def command(commands: Any, name: str, module: str, help: str, description: str = "") -> argparse.ArgumentParser:
-    """Add a command, which the function of its name in a module of `fewshot.cli` runs."""
+    """Add a command; the function of the same name in a module of `fewshot.cli` runs it."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=description or help)
     command.set_defaults(module=module, flags=partial(flags_of, command))
     command.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE", help="a Python file (or module) with further learners"
+        "--plugin", action="append", default=[], metavar="FILE", help="load learners from a Python file or module"
     )
     return command
 
 
 def backbone(
-    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", own_size: str = "the network's own"
+    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", default_size: str = "the network's own"
 ) -> None:
-    """Add the options that say which network embeds."""
+    """Add the options that choose the network."""
     one = command.add_mutually_exclusive_group()
     known = "any timm name, hf-hub:OWNER/NAME or local-dir:PATH (default: %(default)s)"
     one.add_argument("--backbone", default=default, metavar="NAME", help=known)
-    one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a network that fewshot train has written")
-    command.add_argument(
-        "--weights", metavar="FILE", help="weights of the backbone: a local file, 'offline' or 'random'"
-    )
-    command.add_argument("--pretrained", action="store_true", help="fetch the weights from the hub")
-    command.add_argument(
-        "--bits", type=bits, metavar="N", help="range of 16-bit images, 8 to 16 bits, where files do not say it"
-    )
-    command.add_argument("--size", type=size, metavar="PX", help=f"side of the images (default: {own_size})")
+    one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a checkpoint from fewshot train")
+    command.add_argument("--weights", metavar="FILE", help="backbone weights: a local file, 'offline' or 'random'")
+    command.add_argument("--pretrained", action="store_true", help="download the weights from the hub")
+    command.add_argument("--bits", type=bits, metavar="N", help="bits of 16-bit images, if files do not tell, 8 to 16")
+    command.add_argument("--size", type=size, metavar="PX", help=f"side of the images (default: {default_size})")
 
 
 def tables(command: argparse.ArgumentParser) -> None:
@@ -109,38 +101,44 @@ def tables(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--spreadsheet",
         action="store_true",
-        help="in CSV, put ' before text that begins with = + - @, tab or return, which a spreadsheet would run as a "
-        "formula: labels and names of files may come from strangers",
+        help="in CSV, put ' before text that begins with = + - @, tab or return, so that no spreadsheet runs it as a "
+        "formula: labels and file names may come from strangers",
     )
 
 
 def cache(command: argparse.ArgumentParser) -> None:
-    """Add the option that keeps embeddings."""
-    command.add_argument(
-        "--cache", metavar="DIR", help="keep embeddings there as they are made: no command embeds an image again"
-    )
+    """Add the option that stores embeddings."""
+    command.add_argument("--cache", metavar="DIR", help="store embeddings there, so that no image is embedded twice")
 
 
 def skip_unreadable(command: argparse.ArgumentParser) -> None:
-    """Add the option that leaves out images that cannot be read."""
-    command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+    """Add the option that skips unreadable images."""
+    command.add_argument("--skip-unreadable", action="store_true", help="skip images that cannot be read")
 
 
 def unknown_label(command: argparse.ArgumentParser) -> None:
-    """Add the option that says what unknown images are answered."""
+    """Add the option that sets the answer for unknown images."""
     command.add_argument(
-        "--unknown-label", metavar="LABEL", help="the answer for unknown images, which is no class (default: unknown, "
-        "or -1 where classes are numbers)",
+        "--unknown-label", metavar="LABEL", help="the answer for unknown images; must not be a class (default: "
+        "unknown, or -1 if classes are numbers)",
     )  # fmt: skip
+
+
+def report(command: argparse.ArgumentParser, what: str) -> None:
+    """Add the option that writes a page."""
+    command.add_argument("--report", type=file_of("HTML"), metavar="FILE", help=f"write a page with {what} (.html)")
 
 
 def common(command: argparse.ArgumentParser) -> None:
     """Add the options of every command that embeds."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     command.add_argument(
-        "--max-pixels",
-        type=pixels,
-        metavar="N",
-        help="refuse larger images (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
-    )
+        "--max-pixels", type=pixels, metavar="N",
+        help="refuse images with more pixels (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
+    )  # fmt: skip
+    quiet(command)
+
+
+def quiet(command: argparse.ArgumentParser) -> None:
+    """Add the option that hides the progress bar."""
     command.add_argument("--quiet", action="store_true", help="no progress bar")

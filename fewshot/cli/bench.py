@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.arguments import cache, command, file_of, jobs
+from fewshot.cli.arguments import cache, command, file_of, jobs, quiet
 from fewshot.cli.terminal import say
 from fewshot.errors import MissingExtraError
 
@@ -74,7 +74,7 @@ def bench_options(commands: Any) -> None:
     bench.add_argument(
         "--parquet", type=file_of("Parquet"), metavar="FILE", help="also write the table as Parquet (extra)"
     )
-    bench.add_argument("--quiet", action="store_true", help="no progress bar")
+    quiet(bench)
 
 
 def bench(options: argparse.Namespace) -> int:

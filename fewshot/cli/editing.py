@@ -1,4 +1,4 @@
-"""``fewshot remove``, ``rename`` and ``merge``: what a classifier knows is changed afterwards."""
+"""``fewshot remove``, ``rename`` and ``merge``: changes to the classes of a classifier."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def remove(options: argparse.Namespace) -> int:
     if options.images is None:
         with changing(options, model) as model:
             model.remove_class(as_label(model, options.label))
-        say(f"{quoted(options.label)} is removed; {n_classes(len(model.classes_))} left")
+        say(f"{quoted(options.label)} removed; {n_classes(len(model.classes_))} left")
         return 0
     prepared = None
     if not _are_known(model, options):
@@ -35,7 +35,7 @@ def remove(options: argparse.Namespace) -> int:
     with changing(options, model) as model:
         before = int(model.n_support_.sum())
         if prepared is None:
-            # By name: the files may be gone.
+            # By name, because the files may be gone.
             model.remove_support(options.images, label=as_label(model, options.label))
         else:
             model.remove(prepared)
@@ -45,7 +45,7 @@ def remove(options: argparse.Namespace) -> int:
 
 
 def _are_known(model: FewShotImageClassifier, options: argparse.Namespace) -> bool:
-    """Whether all images are named as they were learned."""
+    """Whether all images are given by the names under which they were learned."""
     support = model.support_
     if support is None:
         return False
@@ -56,12 +56,12 @@ def rename(options: argparse.Namespace) -> int:
     """Give a class another label."""
     with changing(options, load(options)) as model:
         model.rename_class(as_label(model, options.label), as_label(model, options.new))
-    say(f"{quoted(options.label)} is called {quoted(options.new)} now")
+    say(f"{quoted(options.label)} is now called {quoted(options.new)}")
     return 0
 
 
 def merge(options: argparse.Namespace) -> int:
-    """Join what several classifiers know."""
+    """Join several classifiers."""
     refuse_existing(options)
     model = load(options)
     others = [FewShotImageClassifier.load(other, device=options.device) for other in options.others]
@@ -71,7 +71,7 @@ def merge(options: argparse.Namespace) -> int:
     else:
         _merge(model, others)
         with writing(options.out, "classifier"):
-            refuse_existing(options)  # somebody else may have been quicker
+            refuse_existing(options)  # another process may have been faster
             model.save(options.out, overwrite=True)
     n = int(model.n_support_.sum())
     say(f"{n_classes(len(model.classes_))} from {n_images(n)}; written to {options.out or options.dir}")

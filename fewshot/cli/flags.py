@@ -1,4 +1,4 @@
-"""The words of the command line: what the library says of its parameters is said of the flags that set them."""
+"""Messages in the words of the command line: flags instead of the parameters they set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-#: Flags whose parameter has another name.
+#: Parameters whose flag has another name.
 _CALLED = {
     "img_size": "size",
     "n_episodes": "episodes",
@@ -19,31 +19,31 @@ _CALLED = {
     "on_error": "skip_unreadable",
     "overwrite": "force",
 }
-#: What no flag says by its name alone.
+#: Phrases that cannot be translated word by word.
 _PHRASES = {
     "weights='reference'": "--reference",
-    "train it with MetaTrainer, or pass load_learner(checkpoint)": "train it with fewshot train, and name it by --from",
+    "train it with MetaTrainer, or pass load_learner(checkpoint)": "train it with fewshot train, and give --from",
     "move it there, give another root, or allow_outside=True": "move it there, or the table above it",
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
 }
-#: ``name=value``, and names that are no English; parts of paths, of quotations and of calls are left alone.
+#: ``name=value``, and names with underscores, but not inside paths, quotes and calls.
 _PARAMETER = re.compile(
     r"(?<!--set )(?<![\w/.'\"=(-])(?:(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w|\.\.\.|)"
     r"|(?P<alone>[a-z]+(?:_[a-z]+)+))(?![\w/'\"=(]|\.\w)"
 )
-#: What was said once, when the classifier was made, where a command itself has no such flag.
+#: Settings made once, by ``fewshot fit``, for commands that have no such flag.
 _OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits", "size", "weights")}
 _AFTER_FIT = ("models", "editing", "trust", "retrieval")
-#: Names of values, the flags that set them, and whether these take a value.
+#: Flags by the names of their values, and whether they take one.
 Flags = Mapping[str, tuple[str, bool]]
-#: Those of the commands that run, the latest last; not of one thread, as images are decoded, and warned of, in others.
+#: Flags of the running commands, latest last. Not thread-local, because other threads decode images and warn.
 _running: list[Flags] = []
 
 
 @contextmanager
 def speaking(options: argparse.Namespace) -> Iterator[None]:
-    """Let `in_flags` know the flags of the command that runs inside the block."""
+    """Tell `in_flags` the flags of the command that runs inside the block."""
     flags = (_OF_FIT if options.module in _AFTER_FIT else {}) | options.flags()
     _running.append(flags)
     try:
@@ -53,7 +53,7 @@ def speaking(options: argparse.Namespace) -> Iterator[None]:
 
 
 def flags_of(command: argparse.ArgumentParser) -> dict[str, tuple[str, bool]]:
-    """Return the flags of a command by the names of their values, and whether they take one."""
+    """Return the flags of a command; see `Flags`."""
     return {
         action.dest: (action.option_strings[-1], action.nargs != 0)
         for action in command._actions
@@ -62,18 +62,18 @@ def flags_of(command: argparse.ArgumentParser) -> dict[str, tuple[str, bool]]:
 
 
 def in_flags(sentence: str) -> str:
-    """Return a sentence of the library with flags of the running command in the place of its parameters.
+    """Return a message of the library with parameters replaced by flags of the running command.
 
     Examples
     --------
-    >>> in_flags("give pretrained=True")  # no command runs
+    >>> in_flags("give pretrained=True")  # no command is running
     'give pretrained=True'
     """
     if not _running:
         return sentence
     flags = _running[-1]
-    for phrase, own in _PHRASES.items():
-        sentence = sentence.replace(phrase, own)
+    for phrase, translation in _PHRASES.items():
+        sentence = sentence.replace(phrase, translation)
 
     def flag(match: re.Match[str]) -> str:
         name = match["name"] or match["alone"]

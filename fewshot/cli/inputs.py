@@ -1,4 +1,4 @@
-"""What commands read: labelled images, or one split of them, and what becomes of images that cannot be read."""
+"""Input of commands: labelled images or a split of them, and the handling of unreadable images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fewshot.images.image_classifier import FewShotImageClassifier
 
 
 def choose_split(source: str, given: str | None, wanted: str | None = None) -> str | None:
-    """Return the split to read: the one given, else the one that the command is for, else all there is.
+    """Return the split to read: the one given, else the one that the command wants, else None for all data.
 
     Raises
     ------
     ValueError
-        If there are splits, but not this one, or the folders are splits and the command is for none.
+        If the data have splits but not the wanted one, or the folders are splits and the command wants none.
     """
     splits = list_splits(source)
     if given is not None or not splits:
@@ -31,13 +31,13 @@ def choose_split(source: str, given: str | None, wanted: str | None = None) -> s
     if wanted is None and is_table:
         return None
     which = f"has no split {wanted}; it has {', '.join(splits)}" if wanted else f"has the splits {', '.join(splits)}"
-    raise ValueError(f"{source} {which}: name one, such as --split {splits[0]}")
+    raise ValueError(f"{source} {which}: choose one, such as --split {splits[0]}")
 
 
 def open_data(
     source: str, options: argparse.Namespace, wanted: str | None = None, about: str = ""
 ) -> tuple[LabeledImages, str | None]:
-    """Return labelled images and their split, and say how many there are, and `about`, before work begins."""
+    """Return labelled images and their split, and print their number, followed by `about`."""
     split = choose_split(source, options.split, wanted)
     data = LabeledImages.open(source, split)
     place = f"the split {split} of {source}" if split else source
@@ -48,7 +48,7 @@ def open_data(
 
 @contextmanager
 def skipping(model: FewShotImageClassifier, wanted: bool) -> Iterator[None]:
-    """Leave out images that cannot be read inside the block; what is saved afterwards is as strict as before."""
+    """Skip unreadable images inside the block; a classifier saved afterwards is as strict as before."""
     before = model.on_error, model.embedder_.on_error
     if wanted:
         model.set_params(on_error="skip")

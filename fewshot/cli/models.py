@@ -31,7 +31,7 @@ def fit(options: argparse.Namespace) -> int:
     """Learn the classes of a folder and write the classifier."""
     refuse_existing(options)
     embedder = make_embedder(options)
-    _ = embedder.network  # what is wrong with it is an error before a folder of images is looked through
+    _ = embedder.network  # fail now, not after scanning a folder of images
     on_error = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
     (data, split), start = open_data(options.folder, options), time.perf_counter()
@@ -39,15 +39,15 @@ def fit(options: argparse.Namespace) -> int:
         unknown_mark(options.unknown_label, data.classes)
     model.fit(data)
     with writing(options.out, "classifier"):
-        refuse_existing(options)  # somebody else may have been quicker
+        refuse_existing(options)  # another process may have been faster
         model.save(options.out, weights="reference" if options.reference else "embed")
     n = int(model.n_support_.sum())
     splits = [] if split else list_splits(options.folder)
-    one = "one class only: every image will be answered with it until another is added (fewshot add)"
+    one = "only one class: it is the answer to every image until you add another (fewshot add)"
     say(
         f"learned {n_classes(len(model.classes_))} from {n_images(n)} in {time.perf_counter() - start:.1f} s",
         *([one] if len(model.classes_) == 1 else []),
-        *([f"all splits were learned ({', '.join(splits)}); --split NAME takes one"] if splits else []),
+        *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
     return 0
@@ -75,7 +75,7 @@ def add(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Classify images; 1 where one could not be read."""
+    """Classify images; exit with 1 if one could not be read."""
     model = load(options).set_params(on_error="unknown")
     paths = list_paths(options.images)
     answers = model.answer(paths, top=max(options.top, 3 if options.report else 1))
@@ -100,7 +100,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Show what a classifier knows."""
+    """Show a classifier."""
     model = load(options)
     facts = describe(model, options.dir)
     rows = [
@@ -118,11 +118,11 @@ def show(options: argparse.Namespace) -> int:
 
 
 def make_embedder(options: argparse.Namespace) -> Embedder:
-    """Return the embedder that the options ask for."""
+    """Return the embedder that the options describe."""
     if options.checkpoint and not Path(options.checkpoint).is_file():
-        raise ValueError(f"{options.checkpoint} is not there; expected a checkpoint, such as RUN/best.safetensors")
+        raise ValueError(f"{options.checkpoint} does not exist; expected a checkpoint, such as RUN/best.safetensors")
     if options.cache and not Path(options.cache).is_dir() and Path(options.cache).exists():
-        raise ValueError(f"--cache {options.cache} is a file; expected a folder, which is made if needed")
+        raise ValueError(f"--cache {options.cache} is a file; expected a folder")
     return Embedder(
         Path(options.checkpoint) if options.checkpoint else options.backbone,
         weights=options.weights,
@@ -136,15 +136,15 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
 
 
 def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
-    """Return what there is to say of a classifier, in the order in which to say it."""
+    """Return the facts about a classifier, in display order."""
     embedder, learner = model.embedder_, model.learner_
-    seen = embedder.preprocessing
+    pixels = embedder.preprocessing
     spec: Any = embedder.network.fewshot_spec
     return {
         "classifier": folder,
         "classes": len(model.classes_),
         "images": int(model.n_support_.sum()),
-        "backbone": f"{spec['name']}, {seen.height} x {seen.width}{' grey' if seen.channels == 1 else ''}",
+        "backbone": f"{spec['name']}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}",
         "embedding": f"{model.classifier_.n_features_in_} numbers",
         "learner": f"{learner.name}, {learner.metric}, temperature {learner.temperature.item():.4g}",
         "size": f"{size_of(folder) / 1e6:.1f} MB",
@@ -153,11 +153,11 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
 
 
 def load(options: argparse.Namespace) -> FewShotImageClassifier:
-    """Return the classifier that a command is about."""
+    """Load the classifier in DIR."""
     model = FewShotImageClassifier.load(options.dir, device=options.device)
     model.embedder_.set_params(progress=not options.quiet)
     if (chosen := getattr(options, "unknown_label", None)) is not None:
-        with suppress(ValueError):  # text is as good an answer where classes are numbers
+        with suppress(ValueError):  # a string may stand for unknown images among numbers
             chosen = as_label(model, chosen)
         model.set_params(unknown_label=unknown_mark(chosen, model.classes_))
     return model
@@ -165,9 +165,9 @@ def load(options: argparse.Namespace) -> FewShotImageClassifier:
 
 @contextmanager
 def changing(options: argparse.Namespace, model: FewShotImageClassifier) -> Iterator[FewShotImageClassifier]:
-    """Give the classifier in DIR as it is now, and save what becomes of it, while nobody else writes there.
+    """Lock DIR, yield its classifier for a change, and save it.
 
-    `model` is what was loaded earlier. Where another command has changed the folder meanwhile, it is loaded again.
+    `model` was loaded before the lock was taken; it is loaded again if another process has changed DIR since.
     """
     with writing(options.dir, "classifier"):
         now = model if model.is_saved_in(options.dir) else load(options)
@@ -176,18 +176,18 @@ def changing(options: argparse.Namespace, model: FewShotImageClassifier) -> Iter
 
 
 def refuse_existing(options: argparse.Namespace) -> None:
-    """Refuse to replace a classifier in --out without --force, and anything else in any case."""
+    """Raise if --out holds a classifier and --force is not given, or anything else in any case."""
     if options.out is not None and is_artifact(options.out) and not options.force:
-        raise ValueError(f"{options.out} holds a classifier already; give --force to replace it, or another --out")
+        raise ValueError(f"{options.out} already holds a classifier; replace it with --force, or choose another --out")
     if options.out is not None:
         refuse_others(options.out, "classifier")
 
 
 def list_paths(given: list[str], skip_unreadable: bool = False) -> list[str]:
-    """Return the images named: files as they are, of folders those in them; a missing one is the user's mistake."""
+    """Return the given image files and the images in given folders; raise for missing files."""
     paths = [path for name in given for path in (list_images(name) if Path(name).is_dir() else [name])]
     if not paths:
-        raise ValueError(f"there is no image in {given[0]}; expected image files, or folders of them")
+        raise ValueError(f"{given[0]} holds no image; give image files, or folders of them")
     for error in check_paths(paths):
         if not (skip_unreadable and Path(str(error.source)).exists()):
             raise ImageDecodeError(error.source, error.reason)
@@ -195,30 +195,30 @@ def list_paths(given: list[str], skip_unreadable: bool = False) -> list[str]:
 
 
 def as_label(model: FewShotImageClassifier, text: str) -> Any:
-    """Return a label given on the command line as one of the type that the classifier has."""
+    """Convert a label from the command line to the label type of the classifier."""
     kind = model.classes_.dtype.kind
     if kind in "iu":
         try:
             return int(text)
         except ValueError:
-            raise ValueError(f"the label {text!r} is no whole number; the classes are numbers here") from None
+            raise ValueError(f"the label {text!r} is not a whole number, but the classes are numbers") from None
     if kind == "b":
         if text not in ("True", "False"):
-            raise ValueError(f"the label {text!r} is neither True nor False, as the classes are here")
+            raise ValueError(f"the label {text!r} is neither True nor False, but the classes are")
         return text == "True"
     return float(text) if kind == "f" else np.str_(text).item()
 
 
 def quoted(label: Any) -> str:
-    """Return a label as it stands in a sentence."""
+    """Return a label, quoted for a sentence."""
     return f"'{shortened(printable(label), 100)}'" if isinstance(label, str) else repr(label)
 
 
 def n_classes(n: int) -> str:
-    """Return a number of classes in words."""
+    """Return ``n class(es)`` with the right plural."""
     return f"{n} class" if n == 1 else f"{n} classes"
 
 
 def n_images(n: int) -> str:
-    """Return a number of images in words."""
+    """Return ``n image(s)`` with the right plural."""
     return f"{n} image" if n == 1 else f"{n} images"

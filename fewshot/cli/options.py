@@ -1,4 +1,4 @@
-"""The commands and their options."""
+"""The parser of the command line, with the options of ``train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, NoReturn
 from fewshot._version import __version__
 from fewshot.cli.arguments import (
     DATA_HELP,
+    add_ranges,
     backbone,
     cache,
     command,
     common,
     count,
     episodes,
-    file_of,
     rate,
-    say_ranges,
+    report,
     seed,
     skip_unreadable,
     steps,
@@ -26,29 +26,29 @@ from fewshot.cli.arguments import (
     temperature,
 )
 from fewshot.cli.bench import bench_options
+from fewshot.cli.demonstration import demo_options
 from fewshot.cli.model_options import MODEL_COMMANDS
-from fewshot.cli.retrieval_options import RETRIEVAL_COMMANDS
 from fewshot.training.config import TrainConfig
 from fewshot.utils.text import printable, shortened
 
-#: What options are called whose values have another name.
-_NAMES = {"checkpoint": "from"}
+#: Options whose values are stored under another name.
+_NAMES = {"checkpoint": "from", "frozen": "episodes"}
 STATUS = """exit status:
-  0    done
-  1    a failure; or an image had no answer (predict, annotate, search), or a unit of a grid failed (bench)
-  2    a mistake in what was asked: nothing was changed
+  0    success
+  1    failure; or an image got no answer (predict, annotate, search), or a unit of a grid failed (bench)
+  2    mistake in the command; nothing was changed
   130  interrupted (Ctrl-C)
-  143  ended by the system (SIGTERM), with the state of the training saved (train)
+  143  terminated (SIGTERM); train has saved its state
 
 Each command has --help.
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose messages go to any terminal, whatever was typed."""
+    """A parser that can print its messages on any terminal, whatever the user typed."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Return the options; none is empty, as a variable of a shell that is not set would make it."""
+        """Return the options; refuse empty values, which come from unset shell variables."""
         options = super().parse_args(args, namespace)
         for name, value in vars(options).items():
             if value == "" or (isinstance(value, list) and "" in value):
@@ -56,28 +56,28 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and a sentence, and end with status 2."""
+        """Print the usage and a sentence, and exit with status 2."""
         super().error(shortened(printable(message)))
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        with suppress(ValueError):  # a closed stream; argparse expects only that it is missing or full
+        with suppress(ValueError):  # a closed stream; argparse handles only a missing or full one
             super()._print_message(message, file)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; each command says which module of `fewshot.cli` runs it."""
+    """Return the parser of the command line; each command names the module of `fewshot.cli` that runs it."""
     parser = Parser(
         prog="fewshot",
         description="Few-shot classification: learn new classes from one to five examples, with no gradient step.",
         epilog=STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # for the list of exit statuses
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the list of exit statuses
     )
     parser.add_argument("--version", action="version", version=f"fewshot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (*MODEL_COMMANDS, *RETRIEVAL_COMMANDS, _train, _evaluate, bench_options, _demo):
+    for add in (*MODEL_COMMANDS, _train, _evaluate, bench_options, demo_options):
         add(commands)
     for one in commands.choices.values():
-        say_ranges(one)
+        add_ranges(one)
     return parser
 
 
@@ -87,48 +87,51 @@ def _train(commands: Any) -> None:
         "train",
         "training",
         "meta-train a network on many small learning tasks; writes a checkpoint",
-        "Meta-train a network on the split 'train' of DATA, choosing the best weights on 'val': from the start, or "
-        "from the weights that --weights, --pretrained or --from name. Writes "
-        "best.safetensors, which fit and evaluate take with --from, log.csv, manifest.json, and state.safetensors, "
-        "from which --resume goes on. Ctrl-C finishes the episode and saves the state. Several processes train "
-        "together: torchrun --nproc_per_node 2 -m fewshot train ...",
+        "Meta-train a network on the split 'train' of DATA, and select the best weights on 'val'. Training starts from "
+        "scratch, or from the weights given by --weights, --pretrained or --from. Writes best.safetensors, which fit "
+        "and evaluate take with --from, log.csv, manifest.json, and state.safetensors, from which --resume continues. "
+        "Ctrl-C finishes the episode and saves the state. Several processes train together: "
+        "torchrun --nproc_per_node 2 -m fewshot train ...",
     )
-    train.formatter_class = argparse.RawDescriptionHelpFormatter  # for the list of fields
+    train.formatter_class = argparse.RawDescriptionHelpFormatter  # keeps the list of fields
     train.description = textwrap.fill(str(train.description), 80)
     fields = "\n".join(f"  {name:16s} {text}" for name, text in TrainConfig.describe(n_way=20).items())
     train.epilog = f"fields, for --config FILE.toml and --set KEY=VALUE:\n{fields}"
     train.add_argument("data", metavar="DATA", help=DATA_HELP)
     train.add_argument("--out", required=True, metavar="DIR", help="folder for the checkpoint")
-    train.add_argument("--resume", action="store_true", help="go on from the state in DIR, exactly where it stopped")
-    train.add_argument("--config", metavar="FILE", help="settings, a TOML file of the fields below")
+    train.add_argument("--resume", action="store_true", help="continue from the state in DIR, exactly where it stopped")
+    train.add_argument("--force", action="store_true", help="replace a training in DIR")
+    train.add_argument("--config", metavar="FILE", help="a TOML file of the fields below")
     train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="one of the fields below; may be repeated"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="set one of the fields below; may be repeated"
     )
+    _add_network(train)
+    _add_episodes(train)
+    report(train, "the learning curves")
+    train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
+    common(train)
+
+
+def _add_network(train: argparse.ArgumentParser) -> None:
     backbone(train, "conv4", "that of the data")
     train.add_argument("--learner", metavar="NAME", help="method (default: that of --from, or prototypical)")
-    train.add_argument("--metric", metavar="NAME", help="its similarity: sqeuclidean, cosine or dot")
-    train.add_argument("--temperature", type=temperature, metavar="X", help="its temperature, learned from this on")
+    train.add_argument("--metric", metavar="NAME", help="similarity of the learner: sqeuclidean, cosine or dot")
+    train.add_argument("--temperature", type=temperature, metavar="X", help="initial temperature; training adapts it")
     train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
-    train.add_argument("--distort", action="store_true", help="turn, scale, shear and shift each image a little")
-    train.add_argument("--photo", action="store_true", help="mirror images and change their light a little")
-    train.add_argument(
-        "--varied",
-        action="store_true",
-        help="episodes of varied way, shots and queries, as in the Meta-Dataset; n_way, n_shot, n_query do not count",
-    )
-    train.add_argument(
-        "--small-classes", choices=("raise", "drop", "use"), default="raise",
-        help="what becomes of classes with fewer images than an episode takes (default: %(default)s)",
-    )  # fmt: skip
-    train.add_argument(
-        "--by-group", action="store_true", help="one group an episode: what stands before the first / of a label"
-    )
-    train.add_argument(
-        "--report", type=file_of("HTML"), metavar="FILE", help="write a page with the learning curves (.html)"
-    )
-    train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
+    train.add_argument("--distort", action="store_true", help="slightly rotate, scale, shear and shift each image")
+    train.add_argument("--photo", action="store_true", help="mirror images and slightly change their light")
     skip_unreadable(train)
-    train.add_argument("--force", action="store_true", help="begin again where DIR holds a training")
+
+
+def _add_episodes(train: argparse.ArgumentParser) -> None:
+    train.add_argument(
+        "--varied", action="store_true",
+        help="vary ways, shots and queries as in the Meta-Dataset; n_way, n_shot and n_query are ignored",
+    )  # fmt: skip
+    _small_classes(train, "raise", "drop", "use")
+    train.add_argument(
+        "--by-group", action="store_true", help="draw each episode from one group: the part of labels before the /"
+    )
     for name, field, kind in (
         ("episodes", "n_episodes", steps),
         ("way", "n_way", count),
@@ -141,67 +144,40 @@ def _train(commands: Any) -> None:
     ):
         metavar = "X" if kind is rate else "N"
         train.add_argument(f"--{name}", dest=field, type=kind, metavar=metavar, help=f"short for --set {field}=...")
-    common(train)
 
 
 def _evaluate(commands: Any) -> None:
     evaluate = command(
         commands,
         "evaluate",
-        "learning",
-        "measure accuracy on episodes over classes that were not trained on",
+        "evaluation",
+        "measure accuracy on episodes of classes that were not trained on",
         "Embed the split 'test' of DATA once, then answer many small tasks drawn from its classes. "
         "The interval is 1.96 sigma / sqrt(episodes).",
     )
     evaluate.add_argument("data", metavar="DATA", help=DATA_HELP)
-    evaluate.add_argument("--split", metavar="NAME", help="default: test, where the data have splits")
+    evaluate.add_argument("--split", metavar="NAME", help="split to measure on (default: test, if there are splits)")
     skip_unreadable(evaluate)
     backbone(evaluate)
     cache(evaluate)
-    evaluate.add_argument(
-        "--learner", metavar="NAME", help="method (default: the checkpoint's, else cosine prototypes)"
-    )
-    for name, value, what in (
-        ("way", 5, "classes an episode"),
-        ("query", 15, "queries a class"),
-        ("episodes", 1000, "episodes"),
+    evaluate.add_argument("--learner", metavar="NAME", help="method (default: the checkpoint's, or cosine prototypes)")
+    for name, kind, value, what in (
+        ("way", count, 5, "classes per episode"),
+        ("query", count, 15, "queries per class"),
+        ("episodes", episodes, 1000, "number of episodes"),
     ):
-        kind = episodes if name == "episodes" else count
         evaluate.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=f"{what} (default: {value})")
     evaluate.add_argument(
-        "--shot", type=count, nargs="+", default=[1, 5], metavar="N", help="support images a class (default: 1 5)"
+        "--shot", type=count, nargs="+", default=[1, 5], metavar="N", help="support images per class (default: 1 5)"
     )
-    evaluate.add_argument(
-        "--small-classes",
-        choices=("raise", "drop"),
-        default="raise",
-        help="what becomes of classes with fewer images than an episode takes (default: %(default)s)",
-    )
-    evaluate.add_argument("--seed", type=seed, default=0, help="of the episodes (default: %(default)s)")
+    _small_classes(evaluate, "raise", "drop")
+    evaluate.add_argument("--seed", type=seed, default=0, help="seed of the episodes (default: %(default)s)")
     tables(evaluate)
     common(evaluate)
 
 
-def _demo(commands: Any) -> None:
-    demo = command(
-        commands,
-        "demo",
-        "demonstration",
-        "train, learn new classes, look them up; writes a report with pictures",
-        "Meta-train a small network on characters, then learn classes it has never seen (held-out "
-        "characters, real handwritten digits) from 1 and 5 images each. Needs no download and about two minutes "
-        "on two cores. Prints a table and writes results.json and report.html.",
-    )
-    demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: %(default)s)")
-    demo.add_argument(
-        "--train-episodes",
-        type=episodes,
-        default=500,
-        metavar="N",
-        help="meta-training episodes (default: %(default)s)",
-    )
-    demo.add_argument(
-        "--episodes", type=episodes, default=600, metavar="N", help="test episodes (default: %(default)s)"
-    )
-    demo.add_argument("--seed", type=seed, default=0, help="of everything that is drawn (default: %(default)s)")
-    demo.add_argument("--quiet", action="store_true", help="no progress bar")
+def _small_classes(command: argparse.ArgumentParser, *choices: str) -> None:
+    command.add_argument(
+        "--small-classes", choices=choices, default="raise",
+        help="what to do with classes that have too few images for an episode (default: %(default)s)",
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``fewshot annotate`` and ``search``: vectors and labels of a folder, and what in them is like an image."""
+"""``fewshot annotate`` and ``search``: tables of vectors and labels, and similar images in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fewshot.utils.text import as_unicode
 
 
 def annotate(options: argparse.Namespace) -> int:
-    """Write vectors and labels of all images of a folder; 1 where one could not be read."""
+    """Write vectors and labels of all images of a folder; exit with 1 if one could not be read."""
     start = time.perf_counter()
     found = annotate_folder(
         options.folder,
@@ -35,7 +35,7 @@ def annotate(options: argparse.Namespace) -> int:
         overwrite=options.force,
     )
     seconds = time.perf_counter() - start
-    resumed = f", {found['resumed']} shards of an earlier run among them" if found["resumed"] else ""
+    resumed = f", with {found['resumed']} shards of an earlier run" if found["resumed"] else ""
     say(f"{n_images(found['images'])} in {seconds:.1f} s{resumed}; written to {options.out}")
     if found["unreadable"]:
         complain(f"{n_images(found['unreadable'])} could not be read; see the column error")
@@ -43,7 +43,7 @@ def annotate(options: argparse.Namespace) -> int:
 
 
 def search(options: argparse.Namespace) -> int:
-    """Find the images of a table that are like others; 1 where one could not be read, or nothing is like it."""
+    """Find similar images in a table; exit with 1 if an image could not be read or nothing was found for it."""
     model = FewShotImageClassifier.load(options.model, device=options.device).set_params(on_error="unknown")
     model.embedder_.set_params(progress=not options.quiet)
     paths, where = list_paths(options.images), _conditions(model, options.where)
@@ -55,7 +55,7 @@ def search(options: argparse.Namespace) -> int:
     store.add(_noting(columns, import_records(options.table)))
     if len(store) and (others := sorted(where.keys() - columns)):
         raise ValueError(
-            f"--where names {others[0]!r}, which {options.table} has not; expected one of {', '.join(sorted(columns))}"
+            f"{options.table} has no column {others[0]!r} for --where; expected one of {', '.join(sorted(columns))}"
         )
     _, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
     rows: list[dict[str, Any]] = [
@@ -79,14 +79,14 @@ def search(options: argparse.Namespace) -> int:
 
 
 def _noting(columns: set[str], records: Iterable[Record]) -> Iterator[Record]:
-    """Yield records, and note what is known of them."""
+    """Yield records, and add their column names to `columns`."""
     for record in records:
         columns.update(record.payload)
         yield record
 
 
 def _conditions(model: FewShotImageClassifier, texts: list[str]) -> dict[str, list[Any]]:
-    """Return the values that pass for each name; one that is given again adds to its values."""
+    """Return the allowed values of each name; a repeated name adds to its values."""
     found: dict[str, list[Any]] = {}
     for text in texts:
         name, value = _condition(model, text)
@@ -105,4 +105,4 @@ def _condition(model: FewShotImageClassifier, text: str) -> tuple[str, Any]:
     except json.JSONDecodeError:
         return name, as_unicode(value)
     except RecursionError:
-        raise ValueError(f"--where {name} is nested too deep; expected a value or a list of values") from None
+        raise ValueError(f"--where {name} is nested too deeply; expected a value or a list of values") from None

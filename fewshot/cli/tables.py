@@ -1,4 +1,4 @@
-"""Rows for people and for programs: a table on the terminal, CSV or JSON on request."""
+"""Output of rows: a table on the terminal, CSV or JSON on request."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ STANDARD_OUTPUT = "-"
 
 
 def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: Any = None) -> None:
-    """Write rows as CSV and JSON where asked for, and as a table unless one of them went to standard output.
+    """Write rows as requested to CSV and JSON, and print a table unless one of them went to standard output.
 
     Parameters
     ----------
     rows : sequence of mapping
-        All of the same columns.
+        Rows with the same columns.
     options : Namespace
         With ``csv``, ``json`` and ``spreadsheet``.
     whole : object, optional
-        What JSON holds instead of the rows.
+        Written as JSON instead of the rows.
     """
     taken = False
     kinds = (
@@ -47,23 +47,23 @@ def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: 
 
 
 def is_piped(options: argparse.Namespace) -> bool:
-    """Whether standard output belongs to a program: nothing else may go there."""
+    """Whether standard output carries CSV or JSON for a program, so that nothing else may go there."""
     return any(map(_is_standard_output, (options.csv, options.json)))
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], spreadsheet: bool = False) -> str:
-    """Return rows as CSV with a heading; labels with line ends or quotes are quoted.
+    """Return rows as CSV with a header; text with line breaks or quotes is quoted.
 
     Parameters
     ----------
     rows : sequence of mapping
-        All of the same columns.
+        Rows with the same columns.
     spreadsheet : bool, default=False
-        Whether an apostrophe is put before text that a spreadsheet would run as a formula.
+        Whether to put an apostrophe before text that a spreadsheet would run as a formula.
     """
     rows = [{name: _cell_of_csv(value, spreadsheet) for name, value in row.items()} for row in rows]
     buffer = io.StringIO()
-    # Python before 3.13 does not quote a carriage return by itself.
+    # Python before 3.13 does not quote carriage returns.
     returns = any("\r" in str(value) for row in rows for value in row.values())
     quoting: Any = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n", quoting=quoting)
@@ -73,14 +73,14 @@ def as_csv(rows: Sequence[Mapping[str, Any]], spreadsheet: bool = False) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Return a value as JSON, readable by people too."""
+    """Return a value as indented JSON."""
     return json.dumps(_in_unicode(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as a table: text to the left, numbers to the right, control characters made visible.
+    """Return rows as a table: text left-aligned, numbers right-aligned, control characters escaped.
 
-    A column without anything in it is left out.
+    Empty columns are left out.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def _cell_of_csv(value: Any, spreadsheet: bool) -> Any:
 
 
 def _in_unicode(value: Any) -> Any:
-    """Return what is to be JSON with the bytes written out that are no UTF-8, and null for NaN and infinities."""
+    """Escape bytes that are not UTF-8, and replace NaN and infinities by null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What the commands print: any text on any terminal, and no work that fails because nobody can be told of it."""
+"""Printing: any text on any terminal, and no work that fails because its message cannot be printed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fewshot.utils.text import printable, shortened
 def say(*lines: object) -> None:
     """Print lines about work that is done or under way.
 
-    Where standard output does not take them (its disk is full) the work stands nevertheless: the last line goes to
+    If standard output fails, for example because the disk is full, the work is still done: the last line goes to
     standard error, with the reason.
     """
     try:
         put("".join(f"{printable(line)}\n" for line in lines))
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -29,15 +29,15 @@ def say(*lines: object) -> None:
 
 
 def put(text: str) -> None:
-    """Print what was asked for, such as a table: characters that the terminal has not become backslashes.
+    """Print requested output, such as a table; characters that the terminal lacks become backslash escapes.
 
     Raises
     ------
     OSError
-        If standard output does not take it.
+        If standard output fails.
     """
     stream = sys.stdout
-    if stream is None or getattr(stream, "closed", False):  # a service, or a program with windows
+    if stream is None or getattr(stream, "closed", False):  # e.g. a service without a console
         return
     if _is_terminal(stream):
         text = printable(text, keep="\n\t")
@@ -50,13 +50,13 @@ def put(text: str) -> None:
 
 
 def complain(sentence: object) -> None:
-    """Print what went wrong on standard error, if there is one."""
+    """Print an error message on standard error, if there is one."""
     note(f"fewshot: {shortened(printable(in_flags(str(sentence))))}")
 
 
 def note(line: object) -> None:
     """Print a line on standard error, if there is one."""
-    if sys.stderr is not None:  # print would take standard output instead
+    if sys.stderr is not None:  # print() would use standard output instead
         try:
             sys.stderr.write(_encodable(f"{printable(line)}\n", sys.stderr))
             sys.stderr.flush()
@@ -66,13 +66,13 @@ def note(line: object) -> None:
 
 @contextmanager
 def ready_streams() -> Iterator[None]:
-    """Show warnings as sentences inside the block, and let no file take the number of a closed standard stream."""
+    """Inside the block, show warnings as sentences, and keep the descriptors of closed standard streams occupied."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     before = warnings.formatwarning, sys.stderr
     warnings.formatwarning = _as_sentence
     if getattr(sys.stderr, "closed", False):
@@ -100,6 +100,6 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _discard(stream: Any) -> None:
-    """Let what a stream still holds vanish: at its end Python would try again, and fail."""
+    """Discard what a stream still buffers: Python would try to write it again at exit, and fail."""
     with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), stream.fileno())

@@ -36,7 +36,7 @@ from fewshot.training.result import TrainResult
 from fewshot.training.state import BEST
 from fewshot.training.trainer import MetaTrainer
 
-#: Fewer classes than in the trainer's own default: people's data have fewer.
+#: Fewer classes than the trainer's default, because users' data have fewer.
 DEFAULT = {"n_way": 20}
 
 
@@ -52,7 +52,7 @@ def train(options: argparse.Namespace) -> int:
         augment = Chain(changes) if changes else None
         trainer = MetaTrainer(backbone, learner, config, augment=augment, device=device, callbacks=callbacks)
         splits = list_splits(options.data)
-        with first_process_first():  # one decodes the files, the others find them decoded
+        with first_process_first():  # process 0 decodes the files, the others find them in the cache
             data = _pixels(LabeledImages.open(options.data, choose_split(options.data, None, "train")), options)
             val = _pixels(LabeledImages.open(options.data, "val"), options) if "val" in splits else None
         out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def train(options: argparse.Namespace) -> int:
         sampler = _sampler(options, data, config)
         with lock_training(out):
             if rank() == 0:
-                _refuse_existing(out, options)  # somebody else may have been quicker
+                _refuse_existing(out, options)  # another process may have been faster
             result = trainer.fit(data, val, out=out, progress=not options.quiet, resume=options.resume, sampler=sampler)
             if rank() > 0:
                 return 0
@@ -77,16 +77,16 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _refuse_existing(out: Path, options: argparse.Namespace) -> None:
-    """Refuse a folder that holds other things, and a training that nobody asked to go on with or replace."""
+    """Raise if the folder holds other files, or a training and neither --resume nor --force is given."""
     refuse_foreign_files(out)
     if holds_training(out) and not (options.resume or options.force):
         raise ValueError(
-            f"{out} holds a training already; go on with --resume, begin anew with --force, or give another --out"
+            f"{out} already holds a training; continue with --resume, replace it with --force, or choose another --out"
         )
 
 
 def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResult, has_val: bool) -> dict[str, Any]:
-    """Return what the manifest of a training says."""
+    """Return the manifest of a training."""
     config = trainer.config
     return {
         "manifest": manifest(command_line(), config.seed),
@@ -104,7 +104,7 @@ def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResul
 
 
 def _network(options: argparse.Namespace) -> tuple[str | Embedder, Learner]:
-    """Return the backbone, by name where it is trained from the start, and the learner."""
+    """Return the backbone, as a name if it is trained from scratch, and the learner."""
     if not (options.checkpoint or options.weights or options.pretrained):
         return options.backbone, _learner(options)
     embedder = Embedder(
@@ -126,17 +126,17 @@ def _learner(options: argparse.Namespace, default: str = "prototypical") -> Lear
         own |= {"temperature": options.temperature, "learn_temperature": True}
     for name in own:
         if name not in inspect.signature(kind).parameters:
-            raise ValueError(f"learner {kind.name!r} takes no {name}; leave that option out")
+            raise ValueError(f"learner {kind.name!r} takes no {name}; leave --{name} out")
     return kind(**own)
 
 
 def read_config(options: argparse.Namespace) -> TrainConfig:
-    """Return the configuration: defaults, then the file, then ``--set``, then the options of their own.
+    """Return the configuration: defaults, overridden by --config, --set and the single options, in this order.
 
     Raises
     ------
     ValueError
-        If a field or its value cannot be meant.
+        If a field or its value is invalid.
     """
     values: dict[str, Any] = dict(DEFAULT)
     if options.config:
@@ -151,7 +151,7 @@ def read_config(options: argparse.Namespace) -> TrainConfig:
 
 
 def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConfig) -> Any:
-    """Return what makes the sampler."""
+    """Return a function ``(labels, seed=...)`` that makes the sampler."""
     fixed = partial(
         EpisodeSampler,
         n_way=config.n_way,
@@ -163,7 +163,7 @@ def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConf
     if not options.by_group:
         return inner
     if not any("/" in str(label) for label in data.classes.tolist()):
-        raise ValueError("no label has a / in it, before which its group would stand; leave --by-group out")
+        raise ValueError("no label has a /, which would end the name of its group; leave --by-group out")
     groups = np.array([str(label).partition("/")[0] for label in data.labels.tolist()])
 
     def grouped(labels: Any, seed: int) -> Sampler:
@@ -177,7 +177,7 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
         coloured = data.images.ndim == 4 and data.images.shape[-1] == 3
         return data.decoded(data.images.shape[1], grey=True) if options.grey and coloured else data
     if not options.size:
-        raise ValueError("the images are files of any size; say which to train on, e.g. --size 84")
+        raise ValueError("the images are files of any size; give the size to train on, e.g. --size 84")
     on_error = "skip" if options.skip_unreadable else "raise"
     quiet, bits = options.quiet, options.bits
     return data.decoded(options.size, grey=options.grey, bits=bits, progress=not quiet, on_error=on_error)

@@ -1,4 +1,4 @@
-"""``fewshot calibrate`` and ``audit``: how far a classifier can be trusted."""
+"""``fewshot calibrate`` and ``audit``: how much to trust a classifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewshot.utils.unknown import unknown_mark
 def calibrate(options: argparse.Namespace) -> int:
     """Calibrate a classifier on held-out classes."""
     model, answers = load(options).set_params(reject=None), "always"
-    if not options.keep_answering:  # refused before anything is embedded
+    if not options.keep_answering:  # raises before anything is embedded
         answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
     data, _ = open_data(options.data, options)
     with skipping(model, options.skip_unreadable):
@@ -29,11 +29,11 @@ def calibrate(options: argparse.Namespace) -> int:
     if options.report:
         write_calibration(options.report, found)
     say(
-        f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} now",
+        f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} after",
         f"known or unknown   AUROC {found.auroc:.3f}; if 95 % of known images are accepted, "
         f"{100 * found.fpr_at_95:.0f} % of unknown ones are too",
         f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
-        f"({interval} % for classes not seen here), {100 * found.false_reject_rate:.1f} % of known ones rejected",
+        f"({interval} % for other unknown classes), and {100 * found.false_reject_rate:.1f} % of known ones rejected",
         *([f"figures: {options.report}"] if options.report else []),
         f"{options.dir} answers {answers}",
     )
@@ -49,7 +49,7 @@ def audit(options: argparse.Namespace) -> int:
     rows = [{"image": frame["id"][place], "class": labels[place], "why": why} for place, why in found]
     give(rows, options)
     if not is_piped(options):
-        say(f"{len(found)} of {n_images(len(frame))} to look at")
+        say(f"{len(found)} of {n_images(len(frame))} to check")
     if options.report:
         write_audit(options.report, model, frame)
         if not is_piped(options):

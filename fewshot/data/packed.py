@@ -1,4 +1,4 @@
-"""Packed data sets: one array of pixels, one table of labels and splits, and one manifest."""
+"""The packed form of a data set: one array of pixels, one table of labels and splits, one manifest."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ PIXELS, TABLE, MANIFEST = "images.npy", "table.csv", "manifest.json"
 
 
 def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
-    """Write a packed data set; the manifest is written last.
+    """Write a data set to a folder, the manifest last.
 
     Parameters
     ----------
     folder : path
-        Created if needed.
+        Made if needed.
     images : uint8 array of shape (n, H, W) or (n, H, W, C)
         Pixels.
     table : DataFrame of n rows
-        The columns ``path`` (origin of the image), ``label`` and ``split``.
+        With the columns ``path`` (where an image came from), ``label`` and ``split``.
     facts : mapping
-        Further entries of the manifest, such as sources, command and versions; must be valid JSON.
+        What else the manifest says, as JSON can hold it: sources, command, versions.
 
     Raises
     ------
     ValueError
-        If the table does not fit the images, or the folder contains other files.
+        If the table does not fit the images, or the folder holds something else.
     """
     if len(table) != len(images) or not {"path", "label", "split"} <= set(table.columns):
         raise ValueError(
             f"the table has {len(table)} rows and columns {list(table.columns)}; expected path, label and split for "
-            f"{len(images)} images"
+            f"each of the {len(images)} images"
         )
     folder = Path(folder)
     refuse_other_data(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # the data set is incomplete until the manifest is rewritten
+    (folder / MANIFEST).unlink(missing_ok=True)  # while the files change, none is vouched for
     with replacing(folder / PIXELS) as partial, partial.open("wb") as file:
         np.save(file, images, allow_pickle=False)
     write_text(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
@@ -60,7 +60,13 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
 
 
 def refuse_other_data(folder: str | Path) -> None:
-    """Raise `ValueError` if a folder for a data set contains other files; hidden files do not matter."""
+    """Refuse a folder for a data set that holds other files; hidden ones do not count, as none is touched.
+
+    Raises
+    ------
+    ValueError
+        Naming one.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected a folder for the prepared data")
@@ -72,21 +78,21 @@ def refuse_other_data(folder: str | Path) -> None:
 
 
 def is_packed(folder: str | Path) -> bool:
-    """Whether a folder is a packed data set."""
+    """Whether `write_packed` has written this folder."""
     return all((Path(folder) / name).is_file() for name in (PIXELS, TABLE))
 
 
 def read_packed(folder: str | Path, split: str | None = None) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Return the pixels and labels of a packed data set or of one split.
+    """Return the pixels and labels of a data set, or of one split of it.
 
-    Pixels are memory-mapped if their rows are contiguous, else read.
+    Pixels are mapped into memory, not read, where their rows lie together.
 
     Parameters
     ----------
     folder : path
-        A packed data set.
+        What `write_packed` has written.
     split : str, optional
-        Return only this split.
+        Only its rows.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Figures that compare methods: accuracies with intervals, over shots and ways, and over data sets."""
+"""Figures that compare methods: accuracy with intervals, by shots or ways, and over data sets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-#: Dashes of lines, of which there are more than colours that can be told apart.
+#: Dash patterns, for more lines than distinguishable colours.
 DASHES = ("-", "--", ":", "-.")
 
 
 def accuracy_dots(frame: pd.DataFrame) -> Figure:
-    """Draw accuracy with its interval: a row a method, a panel a setting, a colour a group.
+    """Draw accuracy with its interval: one row per method, panel per setting and colour per group.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def accuracy_dots(frame: pd.DataFrame) -> Figure:
     Returns
     -------
     Figure
-        Methods from the best on average to the worst.
+        Methods are sorted by their mean accuracy.
     """
     require(frame, ["setting", "method", "group", "accuracy", "ci95"])
     settings, groups = list(dict.fromkeys(frame["setting"])), list(dict.fromkeys(frame["group"]))
@@ -52,21 +52,21 @@ def accuracy_dots(frame: pd.DataFrame) -> Figure:
 
 
 def accuracy_lines(frame: pd.DataFrame, column: str, title: str) -> Figure:
-    """Draw how accuracy depends on a size.
+    """Draw accuracy against the number of shots or ways.
 
     Parameters
     ----------
     frame : DataFrame
         Columns `column` (a number), ``method``, ``accuracy`` (0..1) and ``ci95``.
     column : str
-        What stands on the horizontal axis.
+        Column of the horizontal axis.
     title : str
-        What is fixed.
+        Title: the settings held fixed.
 
     Returns
     -------
     Figure
-        A line a method.
+        One line per method.
     """
     require(frame, [column, "method", "accuracy", "ci95"])
     figure, (ax,) = new_figure(7.2, 4.2)
@@ -83,12 +83,12 @@ def accuracy_lines(frame: pd.DataFrame, column: str, title: str) -> Figure:
 
 
 def accuracy_map(frame: pd.DataFrame) -> Figure:
-    """Draw a heat map of accuracies (0..1), a row a method and a column a data set, the figures written in.
+    """Draw a heat map of accuracies (0..1), with numbers: one row per method, one column per data set.
 
-    Each column has its own colours, from its worst to its best.
+    Each column has its own colour scale, from its worst to its best.
     """
     if frame.empty:
-        raise ValueError("the frame is empty; expected a row a method and a column a data set")
+        raise ValueError("the frame is empty; expected one row per method and one column per data set")
     values = 100 * frame.to_numpy(dtype=float)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     figure, (ax,) = new_figure(3 + 1.25 * values.shape[1], 1.6 + 0.32 * values.shape[0])

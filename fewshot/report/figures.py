@@ -1,4 +1,4 @@
-"""Figures for reports, made without touching matplotlib's global state."""
+"""Figures for reports, drawn without matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's palette, which colour-blind readers can tell apart.
+#: The palette of Okabe and Ito, safe for colour-blind readers.
 COLOURS = (
     "#0072B2",
     "#E69F00",
@@ -30,7 +30,7 @@ COLOURS = (
 
 
 def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure of that size in inches, and its panels side by side."""
+    """Return a figure, with its size in inches, and its panels side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -42,7 +42,7 @@ def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, li
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Refuse a frame without rows or without one of the columns."""
+    """Raise if a frame has no rows or lacks a column."""
     missing = [c for c in columns if c not in frame]
     if missing or frame.empty:
         raise ValueError(
@@ -51,7 +51,7 @@ def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def accuracy_bars(frame: pd.DataFrame) -> Figure:
-    """Draw accuracy with its interval, one group a setting, one bar a method.
+    """Draw accuracy with its interval: one group per setting, one bar per method.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def accuracy_bars(frame: pd.DataFrame) -> Figure:
     Returns
     -------
     Figure
-        Settings and methods in the order in which they first appear.
+        Settings and methods appear in the order of the frame.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def accuracy_bars(frame: pd.DataFrame) -> Figure:
 
 
 def learning_curve(frame: pd.DataFrame) -> Figure:
-    """Draw loss and accuracy of meta-training, and accuracy on the validation classes where it was measured.
+    """Draw loss and accuracy of meta-training, and validation accuracy if present.
 
     Parameters
     ----------
@@ -148,27 +148,25 @@ def learning_curve(frame: pd.DataFrame) -> Figure:
 
 
 def confusion(frame: pd.DataFrame) -> Figure:
-    """Draw a confusion matrix, each row as shares of its class.
+    """Draw a confusion matrix, with each row as shares of its class.
 
     Parameters
     ----------
     frame : DataFrame
-        Square counts, true classes as rows, answers as columns.
+        Square matrix of counts, true classes as rows, answers as columns.
 
     Returns
     -------
     Figure
-        A heat map; with at most 12 classes the percentages are written in.
+        A heat map, with percentages for at most 12 classes.
 
     Raises
     ------
     ValueError
-        If rows and columns are not the same classes.
+        If rows and columns differ.
     """
     if frame.empty or list(frame.index) != list(frame.columns):
-        raise ValueError(
-            f"the confusion has shape {frame.shape}; expected the same classes as rows and as columns, in one order"
-        )
+        raise ValueError(f"the confusion matrix has shape {frame.shape}; expected the same classes as rows and columns")
     counts = frame.to_numpy(dtype=float)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n = len(share)
@@ -189,16 +187,16 @@ def confusion(frame: pd.DataFrame) -> Figure:
 
 
 def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[float]], threshold: float) -> Figure:
-    """Draw how often answers are right at each confidence, and what a threshold on the score costs on either side.
+    """Draw accuracy against confidence, and both error rates against the threshold.
 
     Parameters
     ----------
     reliability : mapping
-        ``upper`` ends of bins, and ``before`` and ``after`` with ``confidence`` and ``accuracy`` (0..1, None if empty).
+        ``before`` and ``after``, each with ``confidence`` and ``accuracy`` per bin (0..1, None if empty).
     curve : mapping
         ``threshold``, ``false_accept`` and ``false_reject`` (0..1).
     threshold : float
-        The one that was chosen.
+        The chosen threshold.
 
     Returns
     -------
@@ -206,12 +204,12 @@ def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[flo
         Two panels.
     """
     figure, (left, right) = new_figure(8.4, 3.4, 2)
-    left.plot([0, 100], [0, 100], color=COLOURS[2], linestyle=":", label="as sure as right")
+    left.plot([0, 100], [0, 100], color=COLOURS[2], linestyle=":", label="ideal")
     for i, name in enumerate(("before", "after")):
         points = zip(reliability[name]["confidence"], reliability[name]["accuracy"], strict=True)
         x, y = zip(*((100 * c, 100 * a) for c, a in points if c is not None), strict=True)
         left.plot(x, y, marker="o", markersize=4, color=COLOURS[1 - i], label=name)
-    left.set(xlabel="confidence, %", ylabel="right, %", xlim=(0, 102), ylim=(0, 102))
+    left.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
     for i, (name, what) in enumerate((("false_accept", "unknown accepted"), ("false_reject", "known rejected"))):
         right.plot(curve["threshold"], [100 * share for share in curve[name]], color=COLOURS[5 * i], label=what)
     right.axvline(threshold, color=COLOURS[2], linestyle="--", label="chosen")
@@ -222,17 +220,17 @@ def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[flo
 
 
 def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any]]]) -> Figure:
-    """Draw 2-D maps side by side, a class in the same colour in all of them.
+    """Draw 2-D maps side by side, with the same colour per class in all of them.
 
     Parameters
     ----------
     panels : sequence of (title, points of shape (n, 2), labels of shape (n,))
-        The maps, at most 10 classes for distinct colours.
+        The maps; colours are distinct for at most 10 classes.
 
     Returns
     -------
     Figure
-        One panel a map; every class is named at the median of its points.
+        One panel per map; every class is labelled at the median of its points.
 
     Raises
     ------
@@ -261,14 +259,14 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
 
 
 def drawable(label: Any, longest: int = 14) -> str:
-    """Shorten a label and keep matplotlib from reading mathematics or missing glyphs into it."""
-    text = "".join(c if ord(c) in _known() and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
+    """Shorten a label, and keep matplotlib from parsing it as math or missing glyphs in it."""
+    text = "".join(c if ord(c) in _glyphs() and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     return text.replace("$", r"\$")
 
 
 @cache
-def _known() -> frozenset[int]:
+def _glyphs() -> frozenset[int]:
     from matplotlib import font_manager, ft2font
 
     return frozenset(ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())

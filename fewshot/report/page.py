@@ -1,4 +1,4 @@
-"""A self-contained HTML page: text, tables, figures and pictures of learning tasks, with nothing to fetch."""
+"""A self-contained HTML page of text, tables, figures and pictures of learning tasks."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class QueryAnswer:
-    """A query image beside what was answered.
+    """A query image and its answer.
 
     Attributes
     ----------
     image : uint8 array of shape (h, w) or (h, w, 3), or bytes
-        The query; bytes are those of a PNG or JPEG file.
+        The query; bytes are the content of a PNG or JPEG file.
     label : object
-        Its true class; None where nobody knows it.
+        Its true class, or None if unknown.
     answers : sequence of (label, probability, similarity)
-        The likeliest classes, the answer first; the similarity may be None.
+        The likeliest classes, best first; the similarity may be None.
     name : str, default=""
-        What the query is called.
+        Name of the query.
     neighbours : sequence of (label, similarity, image)
         The nearest support images.
     verdict : object, optional
-        What was answered, where that is not the likeliest class: the label for what is unknown.
+        The answer, if it is not the likeliest class but the label for unknown images.
     """
 
     image: NDArray[np.uint8] | bytes
@@ -55,14 +55,14 @@ class QueryAnswer:
 
 
 class Page:
-    """Build a page part by part; every text and label is escaped.
+    """A page, built part by part; all text is escaped.
 
     Parameters
     ----------
     title : str
-        Heading and title.
+        Title and heading.
     lead : str, default=""
-        A sentence below the heading.
+        A paragraph below the heading.
 
     Examples
     --------
@@ -79,17 +79,17 @@ class Page:
         self._parts.append(f'<p class="lead">{_text(lead)}</p></header>' if lead else "</header>")
 
     def section(self, title: str, text: str = "") -> None:
-        """Begin a section with a heading and, separated by blank lines, paragraphs."""
+        """Begin a section with a heading and paragraphs, which blank lines separate."""
         self._parts.append(f"<h2>{_text(title)}</h2>")
         self._parts += [f"<p>{_text(' '.join(part.splitlines()))}</p>" for part in text.split("\n\n") if part]
 
     def cards(self, items: Sequence[tuple[str, str]]) -> None:
-        """Add headline figures, each (figure, what it is)."""
+        """Add headline numbers, each (number, description)."""
         cards = (f'<div class="card"><b>{_text(value)}</b><span>{_text(what)}</span></div>' for value, what in items)
         self._parts.append(f'<div class="cards">{"".join(cards)}</div>')
 
     def table(self, frame: pd.DataFrame, caption: str = "") -> None:
-        """Add a table, its index as row headings; on a narrow screen it scrolls in its own box."""
+        """Add a table, with its index as row headings; on a narrow screen it scrolls in its own box."""
         head = "".join(f'<th scope="col">{_text(c)}</th>' for c in (frame.index.name or "", *frame.columns))
         rows = "".join(
             f'<tr><th scope="row">{_text(name)}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
@@ -102,7 +102,7 @@ class Page:
         )
 
     def figure(self, figure: Figure, alt: str, caption: str = "", small: bool = False) -> None:
-        """Add a matplotlib figure with a text for those who cannot see it."""
+        """Add a matplotlib figure with an alternative text."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", facecolor="white")
         title = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
@@ -122,7 +122,7 @@ class Page:
         queries: Sequence[QueryAnswer],
         caption: str = "",
     ) -> None:
-        """Add a picture of a learning task: the support images of each class, then queries and their answers."""
+        """Add a learning task: the support images of each class, then queries and their answers."""
         classes = "".join(
             f'<div class="class"><div>{"".join(_tile(image, label) for image in images)}</div>{_label(label)}</div>'
             for label, images in support.items()
@@ -132,11 +132,11 @@ class Page:
         self._parts.append(f'<div class="task">{title}<div>{classes}</div><div class="queries">{answers}</div></div>')
 
     def pictures(self, items: Sequence[tuple[NDArray[np.uint8] | bytes, str, str]]) -> None:
-        """Add pictures, each beside what is said of it and its name: (image, said, name)."""
+        """Add pictures with text: (image, text, name)."""
         shown = "".join(
-            f'<div class="query told">{_tile(image, name)}<div class="answers"><div class="verdict">{_text(said)}</div>'
+            f'<div class="query told">{_tile(image, name)}<div class="answers"><div class="verdict">{_text(text)}</div>'
             f'<div class="name" title="{_text(name)}"><bdi>{_text(name)}</bdi></div></div></div>'
-            for image, said, name in items
+            for image, text, name in items
         )
         self._parts.append(f'<div class="task"><div class="queries">{shown}</div></div>')
 
@@ -162,7 +162,7 @@ def _text(value: Any) -> str:
 
 
 def _label(label: Any) -> str:
-    # bdi: a right-to-left label must not turn its neighbours around.
+    # bdi keeps a right-to-left label from reversing its neighbours.
     return f'<span class="label" title="{_text(label)}"><bdi>{_text(label)}</bdi></span>'
 
 
@@ -177,7 +177,7 @@ def _tile(image: NDArray[np.uint8] | bytes, label: Any) -> str:
     if isinstance(image, bytes):
         data, photo = image, image.startswith(b"\xff\xd8")
     elif image.dtype != np.uint8:
-        raise TypeError(f"the image of {label!r} is of type {image.dtype}; expected uint8 values in 0..255")
+        raise TypeError(f"the image of {label!r} has dtype {image.dtype}; expected uint8")
     else:
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)

@@ -1,1 +1,1 @@
-"""The demonstration behind ``fewshot demo``: train, learn new classes, cross the domain, add a class, look up."""
+"""The demonstration: train, learn new classes, cross the domain, add a class, look up."""

@@ -1,4 +1,4 @@
-"""Two things that a running classifier is asked for: one more class, and the nearest prototypes."""
+"""Two demands on a running classifier: one more class, and the nearest prototypes."""
 
 from __future__ import annotations
 
@@ -19,83 +19,78 @@ from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.result import mean_and_ci95
 from fewshot.search.index import PrototypeIndex
 
-#: Times are medians over this many repetitions.
+#: Repetitions of each measurement; the median is reported.
 REPEATS = 20
 
 
 def add_a_class(backbone: nn.Module, data: LabeledImages, seed: int, n_shot: int = 5) -> dict[str, Any]:
-    """Learn all classes but the last from `n_shot` images each, then add the last, and time it.
+    """Learn all classes but the last from `n_shot` images each, then add the last one, and time it.
 
     Returns
     -------
     dict
-        Milliseconds to embed and to learn the new class, medians with quartiles; accuracy, with intervals, on the
-        images that are not support: of the new class, and of the others before and after.
+        Milliseconds to embed and to learn the new class, as medians with quartiles; accuracy with intervals on the
+        images outside the support: of the new class, and of the others before and after.
     """
-    episode = EpisodeSampler(data.labels, len(data.classes), n_shot, 1, seed=seed)[0]
-    support, new = episode.support, data.classes[-1]
-    is_new = data.labels[support] == new
-    known, arriving = support[~is_new], support[is_new]
+    support = EpisodeSampler(data.labels, len(data.classes), n_shot, 1, seed=seed)[0].support
+    new = data.classes[-1]
+    known, arriving = (support[mask] for mask in (data.labels[support] != new, data.labels[support] == new))
     classifier = PrototypicalClassifier().fit(embed(backbone, data.images[known]), data.labels[known])
     rest = np.setdiff1d(np.arange(len(data)), support)
     x, y = embed(backbone, data.images[rest]), data.labels[rest]
-    before = (classifier.predict(x) == y)[y != new]
+    before = classifier.predict(x) == y
     images, labels = data.images[arriving], data.labels[arriving]
     z = embed(backbone, images)
     copies = iter([copy.deepcopy(classifier) for _ in range(REPEATS)])
     learn_ms = _milliseconds("learn_ms", lambda: next(copies).partial_fit(z, labels))
     after = classifier.partial_fit(z, labels).predict(x) == y
-    (right, right_ci), (kept, kept_ci), (were, were_ci) = (
-        mean_and_ci95(hits.astype(float)) for hits in (after[y == new], after[y != new], before)
-    )
     return {
         "n_classes_before": len(data.classes) - 1,
         "n_shot": n_shot,
         **_milliseconds("embed_ms", lambda: embed(backbone, images)),
         **learn_ms,
-        "accuracy_new_class": right,
-        "accuracy_new_class_ci95": right_ci,
-        "accuracy_other_classes": kept,
-        "accuracy_other_classes_ci95": kept_ci,
-        "accuracy_other_classes_before": were,
-        "accuracy_other_classes_before_ci95": were_ci,
+        **_share("accuracy_new_class", after[y == new]),
+        **_share("accuracy_other_classes", after[y != new]),
+        **_share("accuracy_other_classes_before", before[y != new]),
     }
 
 
 def look_up(embeddings: NDArray[np.float32], labels: NDArray[Any], seed: int) -> dict[str, Any]:
-    """Put one image of every class into an index and look all the others up, through FAISS and exactly.
+    """Index one image of every class and look up all the others, with FAISS and exactly.
 
     Returns
     -------
     dict
-        Recall at 1 and 5, with intervals, agreement of the two, and milliseconds for all queries of each, medians
+        Recall at 1 and 5 with intervals, agreement of the two, and milliseconds of each for all queries, as medians
         with quartiles.
     """
-    classes = np.unique(labels)
-    episode = EpisodeSampler(labels, len(classes), 1, 1, seed=seed)[0]
-    queries = np.setdiff1d(np.arange(len(labels)), episode.support)
+    n_classes = len(np.unique(labels))
+    support = EpisodeSampler(labels, n_classes, 1, 1, seed=seed)[0].support
+    queries = np.setdiff1d(np.arange(len(labels)), support)
     answers: dict[str, NDArray[Any]] = {}
     times: dict[str, Any] = {}
     for name in ("faiss", "exact"):
-        index = PrototypeIndex(index=name).add(embeddings[episode.support], labels[episode.support])
+        index = PrototypeIndex(index=name).add(embeddings[support], labels[support])
         answers[name] = index.search(embeddings[queries], k=5)[0]
         times |= _milliseconds(f"{name}_ms", partial(index.search, embeddings[queries], k=5))
     hits = answers["faiss"] == labels[queries, None]
-    (first, first_ci), (five, five_ci) = (mean_and_ci95(h.astype(float)) for h in (hits[:, 0], hits.any(1)))
     return {
-        "n_keys": len(classes),
+        "n_keys": n_classes,
         "n_queries": len(queries),
-        "recall_at_1": first,
-        "recall_at_1_ci95": first_ci,
-        "recall_at_5": five,
-        "recall_at_5_ci95": five_ci,
+        **_share("recall_at_1", hits[:, 0]),
+        **_share("recall_at_5", hits.any(1)),
         "agreement": float(np.mean(answers["faiss"] == answers["exact"])),
         **times,
     }
 
 
+def _share(name: str, hits: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the share of hits under `name`, and its interval."""
+    return dict(zip((name, f"{name}_ci95"), mean_and_ci95(hits.astype(float)), strict=True))
+
+
 def _milliseconds(name: str, function: Callable[[], object]) -> dict[str, Any]:
-    """Time a call -> its median under `name`, and the quartiles beside it."""
+    """Return the median time of a call under `name`, and its quartiles."""
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()

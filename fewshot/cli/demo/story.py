@@ -1,4 +1,4 @@
-"""The story of the demonstration: what is trained, learned, measured and timed."""
+"""The story of the demonstration: what it trains, learns, measures and times."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewshot.cli.demo.incremental import add_a_class, look_up
-from fewshot.cli.demo.outcome import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, Outcome, accuracy_frame
 from fewshot.cli.demo.page import write_page
+from fewshot.cli.demo.result import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, DemoResult, accuracy_frame
 from fewshot.data.augment import Distortion
 from fewshot.data.digits import digits
 from fewshot.data.glyphs import glyphs
@@ -31,7 +31,7 @@ from fewshot.training.result import TrainResult
 from fewshot.training.trainer import MetaTrainer
 
 RESULTS = "results.json"
-#: Data set, ways and shots of each test; queries per class leave enough images for five shots.
+#: Data set, ways and shots of each test. N_QUERY leaves enough images for five shots.
 TESTS: tuple[tuple[str, int, int], ...] = (
     *((CHARACTERS, way, shot) for way in (5, 20) for shot in (1, 5)),
     *((DIGITS, 10, shot) for shot in (1, 5)),
@@ -47,46 +47,49 @@ def run_demo(
     seed: int = 0,
     progress: bool = True,
     say: Callable[[str], object] = lambda line: None,
-) -> Outcome:
+) -> DemoResult:
     """Train, test, cross the domain, add a class, look up; write ``results.json`` and ``report.html``.
 
     Parameters
     ----------
     out : path, default="demo"
-        Folder for the results, made if needed; also ``log.csv`` and ``best.safetensors``.
+        Folder for the results, including ``log.csv`` and ``best.safetensors``.
     train_episodes, test_episodes : int
-        Length of meta-training and of each test.
+        Number of episodes of meta-training and of each test.
     seed : int, default=0
-        Of data, weights and episodes.
+        Seed of data, weights and episodes.
     progress : bool, default=True
         Whether to show a progress bar.
     say : callable, optional
-        Is told each line of the story.
+        Receives each line of output.
 
     Returns
     -------
-    Outcome
-        All that was found.
+    DemoResult
+        All results.
     """
     out, start = Path(out), time.perf_counter()
     _refuse_others(out)
     out.mkdir(parents=True, exist_ok=True)
     command = f"fewshot demo --train-episodes {train_episodes} --episodes {test_episodes} --seed {seed}"
-    # From the beginning, so that an interrupted demonstration is known as one, and may be repeated.
+    # Written first, so that an interrupted demonstration can be recognised and repeated.
     write_text(out / RESULTS, json.dumps({"manifest": manifest(command, seed)}, indent=1) + "\n")
     data = {split: glyphs(split, seed=seed) for split in ("train", "val", "test")}
-    say("1. Characters in the fonts at hand, split by character")
+    say("1. Characters in the installed fonts, split by character")
     for split, images in data.items():
         say(f"   {split:5s} {len(images.classes):4d} characters, {len(images):5d} images")
     config = TrainConfig(n_episodes=train_episodes, n_way=40, n_query=5, val_n_query=3, seed=seed)
     say(f"2. Meta-training Conv4 on {train_episodes} learning tasks of {config.n_way} training characters each")
     trainer = MetaTrainer("conv4", "prototypical", config, augment=Distortion())
     training = trainer.fit(data["train"], data["val"], out=out, progress=progress)
-    _say_training(training, say)
+    say(
+        f"   {training.records[-1]['seconds']:.0f} s; best validation accuracy after episode "
+        f"{training.best_episode}: {100 * training.best_accuracy:.1f} %"
+    )
     test = {CHARACTERS: data["test"], DIGITS: digits()}
     networks = {TRAINED: trainer.backbone, UNTRAINED: create_backbone("conv4", seed=seed, in_chans=1)}
     embeddings = {name: _embeddings(images, networks) for name, images in test.items()}
-    say("3. Classes never seen, learned from 1 and 5 images each, with no gradient step")
+    say("3. Unseen classes, learned from 1 and 5 images each, with no gradient step")
     contests = [
         _contest(test[name], embeddings[name], name, n_way, n_shot, test_episodes, seed)
         for name, n_way, n_shot in TESTS
@@ -97,31 +100,24 @@ def run_demo(
     _say_serving(added, found, say)
     results = _results(command, config, training, contests, added, found)
     results["manifest"]["wall_seconds"] = round(time.perf_counter() - start, 1)
-    outcome = Outcome(results, contests, training, test, embeddings)
+    outcome = DemoResult(results, contests, training, test, embeddings)
     write_text(out / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     write_page(out / "report.html", outcome)
-    say(f"Done in {time.perf_counter() - start:.0f} s. Figures: {out}/results.json, pictures: {out}/report.html")
+    say(f"Done in {time.perf_counter() - start:.0f} s. Numbers: {out}/results.json, pictures: {out}/report.html")
     return outcome
 
 
-def _say_training(training: TrainResult, say: Callable[[str], object]) -> None:
-    say(
-        f"   {training.records[-1]['seconds']:.0f} s; best on the validation characters after episode "
-        f"{training.best_episode}: {100 * training.best_accuracy:.1f} %"
-    )
-
-
 def _say_serving(added: dict[str, Any], found: dict[str, Any], say: Callable[[str], object]) -> None:
-    say(f"4. One more class: {added['n_classes_before']} digits are known, the next is added to the running classifier")
-    say(f"   embedding its {added['n_shot']} images {added['embed_ms']:.1f} ms, learning {added['learn_ms']:.2f} ms")
+    say(f"4. One more class: a running classifier knows {added['n_classes_before']} digits and learns the last one")
+    say(f"   embedding {added['n_shot']} images took {added['embed_ms']:.1f} ms, learning {added['learn_ms']:.2f} ms")
     say(
-        f"   right then: {100 * added['accuracy_new_class']:.0f} % of the new digit, "
-        f"{100 * added['accuracy_other_classes']:.0f} % of the others "
+        f"   accuracy: {100 * added['accuracy_new_class']:.0f} % on the new digit, "
+        f"{100 * added['accuracy_other_classes']:.0f} % on the others "
         f"({100 * added['accuracy_other_classes_before']:.0f} % before)"
     )
-    say(f"5. Looking up {found['n_queries']} images among {found['n_keys']} prototypes of one image, through FAISS")
+    say(f"5. Looking up {found['n_queries']} images among {found['n_keys']} one-image prototypes, with FAISS")
     say(
-        f"   the right character is first for {100 * found['recall_at_1']:.0f} %, among five for "
+        f"   the right character comes first for {100 * found['recall_at_1']:.0f} %, among five for "
         f"{100 * found['recall_at_5']:.0f} %; FAISS and exact search agree on {100 * found['agreement']:.2f} %"
     )
 
@@ -168,12 +164,12 @@ def _say_table(contests: list[Contest], say: Callable[[str], object]) -> None:
 
 
 def _refuse_others(out: Path) -> None:
-    """Refuse a folder of something else, whose files would be replaced; hidden files do not count.
+    """Raise if the folder holds other files, which would be replaced; hidden files do not count.
 
     Raises
     ------
     ValueError
-        Naming one.
+        The message names a file.
     """
     others = sorted(e.name for e in out.iterdir() if not e.name.startswith(".")) if out.is_dir() else []
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):

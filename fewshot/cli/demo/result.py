@@ -1,4 +1,4 @@
-"""What the demonstration found, for its table, its JSON and its page."""
+"""The results of the demonstration, for its table, its JSON file and its page."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fewshot.data.images import LabeledImages
 from fewshot.episodes.result import EvalResult
 from fewshot.training.result import TrainResult
 
-#: The contestants, in the order in which they are shown.
+#: The methods compared, in display order.
 TRAINED, UNTRAINED, PIXELS = "meta-trained", "untrained", "raw pixels"
-#: The data sets that are tested on.
+#: The test data sets.
 CHARACTERS, DIGITS = "new characters", "handwritten digits"
 
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """One test: the same episodes answered by every contestant."""
+    """One test: the same episodes answered by every method."""
 
     data: str
     n_way: int
@@ -30,13 +30,13 @@ class Contest:
 
     @property
     def setting(self) -> str:
-        """Return data, ways and shots, to read."""
+        """Data, ways and shots, for people."""
         return f"{self.data}, {self.n_way}-way {self.n_shot}-shot"
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """Everything that the demonstration found, for `results.json` and for the page."""
+class DemoResult:
+    """Everything that the demonstration measured, for `results.json` and the page."""
 
     results: dict[str, Any]
     contests: list[Contest]
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def accuracy_frame(contests: list[Contest]) -> pd.DataFrame:
-    """Return one row a test and method: accuracy, interval, protocol, chance."""
+    """Return one row per test and method: accuracy, interval, protocol, chance."""
     rows = [
         {
             "data": contest.data,

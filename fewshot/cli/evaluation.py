@@ -17,15 +17,15 @@ from fewshot.persistence.provenance import command_line, manifest
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measure a backbone and a learner on episodes."""
+    """Measure the accuracy of a backbone and a learner on episodes."""
     embedder = make_embedder(options).fit()
     learner = ready_learner(options.learner) if options.learner else default_learner(embedder)
     data, split = open_data(options.data, options, "test", f"; {learner}")
     if options.skip_unreadable:
         embedder.set_params(on_error="skip")
     embedded = embedder.embed(data)
-    read = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
-    embeddings, labels = embedded.embeddings[read], data.labels[read]
+    readable = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
+    embeddings, labels = embedded.embeddings[readable], data.labels[readable]
     rows: list[dict[str, Any]] = []
     for shot in options.shot:
         result = measure(
@@ -41,7 +41,7 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         rows.append(
             {"way": options.way, "shot": shot, "accuracy %": 100 * result.mean, "ci95 %": 100 * result.ci95}
-            | {"episodes": options.episodes, "queries a class": options.query, "learner": result.protocol["learner"]}
+            | {"episodes": options.episodes, "queries per class": options.query, "learner": result.protocol["learner"]}
         )
     facts = {
         "manifest": manifest(command_line(), options.seed),

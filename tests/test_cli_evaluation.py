@@ -67,7 +67,7 @@ def test_a_folder_of_one_s_own_is_trained_on_in_greys(tmp_path, capsys, monkeypa
             Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
     args = ["train", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--episodes", "2", "--way", "3", "--quiet"]
     assert main(args) == 2
-    assert "say which to train on, e.g. --size 84" in capsys.readouterr().err
+    assert "give the size to train on, e.g. --size 84" in capsys.readouterr().err
     assert main([*args, "--size", "16", "--grey"]) == 0
     assert "val:   none; the last weights are kept" in capsys.readouterr().out
     seen = Checkpoint.open(tmp_path / "run" / "best.safetensors").preprocessing
