@@ -1,4 +1,4 @@
-"""Support images that may do harm: outliers, duplicates, and those that lie nearer to another class."""
+"""Find support images that may do harm: outliers, duplicates, and images nearer to another class."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from fewshot.utils.twins import SAME_IMAGE
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Robust z-score below which a similarity is an outlier, after Iglewicz and Hoaglin (1993).
+#: A similarity with a modified z-score below minus this is an outlier (Iglewicz and Hoaglin 1993).
 OUTLIER = 3.5
 
 
 @isolated(gradients=False)
 def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
-    """Look at each support image as a query of all the others.
+    """Compare each support image with all others.
 
     Parameters
     ----------
     learner : Learner
-        Whose transform and metric are used; a class is the mean of its other images.
+        Its transform and metric are used; a class is represented by the mean of its other images.
     support : Support
         The images.
 
     Returns
     -------
     DataFrame
-        A row an image, in the order of the support: ``id``, ``label``, ``similarity`` to the mean of the other images
-        of its class, ``other`` (the nearest other class) and ``other_similarity``, ``duplicate_of`` (the first image
-        that is the same, of any class; else empty), ``nearer_to_other``, ``outlier`` (its similarity lies unusually far
-        below the median of its class, by the median of such deviations over all classes) and ``suspect`` (any of
-        these). NaN where there is no other image or class.
+        One row an image, in the order of the support: ``id``, ``label``, ``similarity`` to the mean of the other images
+        of its class, ``other`` (the nearest other class) and ``other_similarity``, ``duplicate_of`` (the first equal
+        image of any class, or empty), ``nearer_to_other``, ``outlier`` (its similarity is unusually far below the
+        median of its class, relative to the median deviation over all classes) and ``suspect`` (any of the last
+        three). NaN if there is no other image or class.
     """
     import pandas as pd
 
@@ -58,7 +58,7 @@ def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
     nearer = other_similarity > own
 
     def as_column(values: Any) -> pd.Series:
-        # pandas keeps text that is not UTF-8, such as the name of a file, as an object only.
+        # pandas can hold text that is not UTF-8, such as some file names, only as objects.
         not_unicode = any(value != as_unicode(value) for value in values)
         return pd.Series(values, dtype=object if not_unicode else None)
 
@@ -79,7 +79,7 @@ def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
 
 
 def _own_similarity(x: Tensor, labels: Tensor, count: Tensor, sums: Tensor, metric: str) -> NDArray[np.float64]:
-    """Return the similarity of each row to the mean of the others of its class; NaN where there is none."""
+    """Return the similarity of each row to the mean of the other rows of its class, or NaN."""
     n = count[labels].unsqueeze(-1) - 1
     mean = (sums[labels] - x) / n.clamp(min=1)
     similarity = torch.cat(
@@ -94,7 +94,7 @@ def _own_similarity(x: Tensor, labels: Tensor, count: Tensor, sums: Tensor, metr
 def _nearest_other(
     x: Tensor, labels: Tensor, means: Tensor, metric: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the nearest class that is not its own, and the similarity to its mean; -1 and NaN where there is none."""
+    """Return the nearest other class of each row, and the similarity to its mean; -1 and NaN if there is none."""
     if len(means) < 2:
         return np.full(len(x), -1), np.full(len(x), np.nan)
     prepared, places, similarities = prepare_keys(means, metric), [], []
@@ -108,7 +108,7 @@ def _nearest_other(
 
 
 def _duplicates(x: Tensor) -> NDArray[np.int64]:
-    """Return for each row the first row before it that is the same image; -1 for none."""
+    """Return the first earlier row that is the same image as each row, or -1."""
     snapshot, found = KeySnapshot(x, "sqeuclidean", "exact"), np.full(len(x), -1)
     near, apart = search_in_chunks(snapshot, x, min(8, len(x)))
     bound = (SAME_IMAGE * x.norm(dim=-1).numpy()) ** 2
@@ -119,21 +119,21 @@ def _duplicates(x: Tensor) -> NDArray[np.int64]:
 
 
 def _outliers(own: NDArray[np.float64], codes: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
-    """Return which similarities lie far below the median of their class, measured by the spread over all classes."""
+    """Return which similarities are far below the median of their class, relative to the spread over all classes."""
     deviation = np.full(len(own), np.nan)
     for c in range(n):
         mine = codes == c
-        if mine.sum() > 2:  # two images are as far from each other
+        if mine.sum() > 2:  # two images are equally far from each other
             deviation[mine] = own[mine] - np.median(own[mine])
     known = deviation[np.isfinite(deviation)]
     spread = np.median(np.abs(known)) if len(known) else 0.0
-    # 0.6745: so that the median of absolute deviations is the standard deviation of a normal distribution.
+    # 0.6745 scales the median absolute deviation to the standard deviation of a normal distribution.
     with np.errstate(invalid="ignore"):
         return 0.6745 * deviation < -OUTLIER * max(spread, 1e-12)
 
 
 def suspects(frame: pd.DataFrame) -> Sequence[tuple[int, str]]:
-    """Return the place of each suspect image of an audit, and why, in words."""
+    """Return the row number of each suspect image of an audit, and the reasons in words."""
     found = []
     for place, row in enumerate(frame.to_dict("records")):
         reasons = []

@@ -1,7 +1,7 @@
-"""Checks for classifiers of images, as scikit-learn has them for classifiers of numbers.
+"""Checks for image classifiers, like scikit-learn's `check_estimator`.
 
-scikit-learn's own `check_estimator` feeds matrices, so it can say nothing of an estimator whose input is images. These
-checks feed images, in every container in which people have them.
+`check_estimator` passes matrices, so it cannot test an estimator of images. These checks pass images in all usual
+containers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import copy
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,23 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.utils import _safe_indexing
 
-#: Images of each class that the checks learn, and their side in pixels.
+#: Images of each class, and their side in pixels.
 N_IMAGES, SIDE = 4, 32
 LABELS = np.repeat(["dark", "light"], N_IMAGES)
-#: How far probabilities may lie apart that float32 computes in another order.
+#: Tolerance of probabilities for float32 rounding.
 TOLERANCE = 1e-4
 Check = Callable[[Any], None]
 
 
 def containers(folder: str | Path, seed: int = 0) -> dict[str, Any]:
-    """Return the same eight images, four dark and four light ones, in each of seven containers.
+    """Return the same eight images, four dark and four light, in seven containers.
 
     Parameters
     ----------
     folder : path
-        Where the files are written.
+        Where to write the files.
     seed : int, default=0
-        Of their pixels.
+        Seed of the pixels.
 
     Examples
     --------
@@ -58,7 +59,7 @@ def containers(folder: str | Path, seed: int = 0) -> dict[str, Any]:
     objects = np.empty(len(images), dtype=object)
     objects[:] = images
     strings = [str(path) for path in paths]
-    index = np.arange(100, 100 + len(paths))  # not numbered from 0, as after a split
+    index = np.arange(100, 100 + len(paths))  # does not start at 0, as after a split
     return {
         "array of images": pixels,
         "list of images": images,
@@ -71,17 +72,17 @@ def containers(folder: str | Path, seed: int = 0) -> dict[str, Any]:
 
 
 def check_image_estimator(estimator: Any) -> None:
-    """Check that a classifier of images behaves as scikit-learn's estimators do.
+    """Check that an image classifier follows the conventions of scikit-learn.
 
     Parameters
     ----------
     estimator : classifier
-        With ``fit``, ``predict`` and ``predict_proba`` on collections of images; it is cloned and left as it is.
+        Has ``fit``, ``predict`` and ``predict_proba`` for collections of images; it is cloned and not changed.
 
     Raises
     ------
     AssertionError
-        If a check fails; it says which.
+        If a check fails; the message names it.
 
     Examples
     --------
@@ -96,7 +97,7 @@ def check_image_estimator(estimator: Any) -> None:
 
 
 def image_estimator_checks() -> Iterator[tuple[str, Check]]:
-    """Yield name and function of each check; a test may run them one by one."""
+    """Yield name and function of each check, so that a test can run them one by one."""
     for name, value in sorted(globals().items()):
         if name.startswith("_check_"):
             yield name.removeprefix("_"), value
@@ -106,9 +107,10 @@ def _fitted(estimator: Any, X: Any, y: Any = LABELS) -> Any:
     return clone(estimator).fit(X, y)
 
 
-def _made(seed: int = 0) -> Any:
-    folder = tempfile.TemporaryDirectory(prefix="fewshot-checks-")
-    return folder, containers(folder.name, seed)
+@contextmanager
+def _images() -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="fewshot-checks-") as folder:
+        yield containers(folder)
 
 
 def _same(one: NDArray[Any], other: NDArray[Any], what: str) -> None:
@@ -121,29 +123,25 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _check_every_container_gives_the_same(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         expected = _fitted(estimator, made["list of images"]).predict_proba(made["list of images"])
         for name, X in made.items():
             model = _fitted(estimator, X)
-            _same(model.predict_proba(X), expected, f"images in {name} are answered otherwise")
+            _same(model.predict_proba(X), expected, f"answers for {name} differ")
             _require(model.predict(X).tolist() == LABELS.tolist(), f"dark and light are confused in {name}")
 
 
 def _check_every_container_can_be_indexed(estimator: Any) -> None:
-    """As cross-validation does."""
-    folder, made = _made()
     rows = np.array([6, 1, 3, 4])
-    with folder:
+    with _images() as made:
         expected = _fitted(estimator, made["list of images"]).predict_proba(made["list of images"])[rows]
         for name, X in made.items():
             found = _fitted(estimator, X).predict_proba(_safe_indexing(X, rows))
-            _same(found, expected, f"a part of {name} is answered otherwise")
+            _same(found, expected, f"answers for a part of {name} differ")
 
 
 def _check_cross_validation(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         for name, X in made.items():
             scores = cross_val_score(clone(estimator), X, LABELS, cv=2, error_score="raise")
             _require(scores.tolist() == [1.0, 1.0], f"cross-validation over {name} confuses dark and light")
@@ -154,8 +152,7 @@ def _check_clone_and_parameters(estimator: Any) -> None:
     one, other = estimator.get_params(deep=False), copied.get_params(deep=False)
     _require(one.keys() == other.keys(), "a clone has other parameters")
     _require(copied.set_params(**other) is copied, "set_params does not return the estimator")
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         model = copied.fit(made["list of images"], LABELS)
         _require(model is copied, "fit does not return the estimator")
         learned = _learned(model)
@@ -165,14 +162,13 @@ def _check_clone_and_parameters(estimator: Any) -> None:
 
 
 def _learned(model: Any) -> set[str]:
-    """Return the names of what was learned, attributes and properties."""
+    """Return the names of learned attributes and properties."""
     public = (name for name in dir(model) if name.endswith("_") and not name.startswith("_"))
     return {name for name in public if hasattr(model, name)}
 
 
 def _check_not_fitted(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         try:
             clone(estimator).predict(made["list of images"])
         except NotFittedError:
@@ -181,28 +177,25 @@ def _check_not_fitted(estimator: Any) -> None:
 
 
 def _check_pickle(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         model = _fitted(estimator, made["list of images"])
         _require(len(pickle.dumps(model)) > 0, "it cannot be pickled")
-        X, again = made["array of images"], copy.deepcopy(model)  # goes the way of a pickle, without one
-        _same(again.predict_proba(X), model.predict_proba(X), "a copy answers otherwise")
+        X, again = made["array of images"], copy.deepcopy(model)  # uses the pickle protocol without a file
+        _same(again.predict_proba(X), model.predict_proba(X), "answers of a copy differ")
 
 
 def _check_fit_is_idempotent_and_forgets(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         X = made["array of images"]
         model = _fitted(estimator, X)
         expected = model.predict_proba(X)
-        _same(model.fit(X, LABELS).predict_proba(X), expected, "fitting again answers otherwise")
+        _same(model.fit(X, LABELS).predict_proba(X), expected, "answers after fitting again differ")
         others = np.where(LABELS == "dark", "night", "day")
-        _require(model.fit(X, others).classes_.tolist() == ["day", "night"], "fit does not forget what was fitted")
+        _require(model.fit(X, others).classes_.tolist() == ["day", "night"], "fit does not forget earlier classes")
 
 
 def _check_predict_changes_nothing(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         for name, X in made.items():
             before = X.copy() if hasattr(X, "copy") else list(X)
             model = _fitted(estimator, X)
@@ -211,24 +204,22 @@ def _check_predict_changes_nothing(estimator: Any) -> None:
             _require(_learned(model) == known, "predict adds or removes attributes")
             _require(model.classes_.tolist() == classes, "predict changes the classes")
             same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(before, X, strict=True))
-            _require(same, f"{name} are changed")
+            _require(same, f"predict changes {name}")
 
 
 def _check_order_does_not_matter(estimator: Any) -> None:
-    folder, made = _made()
     order = np.array([5, 0, 7, 2, 1, 6, 3, 4])
-    with folder:
+    with _images() as made:
         X = made["array of images"]
         expected = _fitted(estimator, X).predict_proba(X)
         turned = _fitted(estimator, X[order], LABELS[order])
         _same(turned.predict_proba(X), expected, "the order of the support changes answers")
         _same(turned.predict_proba(X[order]), expected[order], "the order of the queries changes answers")
-        _same(turned.predict_proba(X[3:4]), expected[3:4], "a query alone is answered otherwise than among others")
+        _same(turned.predict_proba(X[3:4]), expected[3:4], "the answer to a query depends on the other queries")
 
 
 def _check_labels_come_back(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         X = made["array of images"]
         for labels in (LABELS, LABELS == "light", np.where(LABELS == "dark", -7, 2**60), LABELS.astype(object)):
             model = _fitted(estimator, X, labels)
@@ -238,8 +229,7 @@ def _check_labels_come_back(estimator: Any) -> None:
 
 
 def _check_probabilities(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         X = made["array of images"]
         model = _fitted(estimator, X)
         proba = model.predict_proba(X)
@@ -248,18 +238,17 @@ def _check_probabilities(estimator: Any) -> None:
         _require((proba >= 0).all(), "a probability is negative")
         answers = model.classes_[proba.argmax(1)]
         _require((answers == model.predict(X)).all(), "the likeliest class is not the answer")
-        _require(0 <= model.score(X, LABELS) <= 1, "score is no share")
+        _require(0 <= model.score(X, LABELS) <= 1, "score is not in 0..1")
 
 
 def _check_mistakes_are_errors(estimator: Any) -> None:
-    folder, made = _made()
-    with folder:
+    with _images() as made:
         images = made["list of images"]
         for X, y, what in (
             (images, LABELS[:-1], "fewer labels than images"),
             ([], [], "no images"),
             (images, [None, *LABELS[1:]], "a missing label"),
-            (images[0], LABELS[:1], "one image that is no collection"),
+            (images[0], LABELS[:1], "a single image instead of a collection"),
         ):
             try:
                 _fitted(estimator, X, y)

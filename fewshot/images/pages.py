@@ -1,8 +1,7 @@
-"""Pages of a classifier: its answers beside the queries, its classes, its calibration, an audit of its support."""
+"""HTML pages about a model: its answers, its classes, its calibration, and the audit of its support."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,30 @@ from fewshot.report import figures
 from fewshot.report.page import Page, QueryAnswer
 from fewshot.utils.text import as_unicode
 
-#: Support images that a page shows of a class.
+#: Support images shown for a class.
 SHOWN = 12
-FOOTER = "Pictures are what the network saw: scaled, and cut to the middle."
+FOOTER = "Pictures show what the network saw: scaled and center-cropped."
 
 
 def write_answers(path: str | Path, model: FewShotModel, answers: Sequence[Answer]) -> None:
-    """Write a page of queries, each beside its answer, the probabilities and the nearest support images.
+    """Write a page of queries with their answers, probabilities and nearest support images.
 
     Parameters
     ----------
     path : path
-        The page, an HTML file that needs no other.
+        The page, a self-contained HTML file.
     model : FewShotModel
-        Who answered.
+        The model that answered.
     answers : sequence of Answer
-        What `FewShotModel.answer` returned.
+        The result of `FewShotModel.answer`.
     """
     read = [answer for answer in answers if answer.error is None]
     page = Page(
         f"{len(answers)} images and their classes",
         f"Answered by a classifier of {len(model.classes_)} classes, "
         f"learned from {int(model.n_support_.sum())} images. "
-        "Beside each image: its class, the probabilities, and the support images nearest to it with their similarity "
-        "(higher is closer).",
+        "For each image: its class, the probabilities, and the nearest support images with their similarity (higher is "
+        "closer).",
     )
     if read:
         page.task({}, [_query(answer) for answer in read])
@@ -53,30 +52,27 @@ def write_answers(path: str | Path, model: FewShotModel, answers: Sequence[Answe
 
 
 def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any]) -> None:
-    """Write a page of the classes, with their support images, and of what the classifier is made of.
+    """Write a page of the classes with their support images, and of the parts of the model.
 
     Parameters
     ----------
     path : path
         The page.
     model : FewShotModel
-        The classifier.
+        The model.
     facts : mapping
-        Rows of the table, by name.
+        Rows of the table of parts, by name.
     """
-    model = copy.copy(model)  # of this moment, whatever is learned meanwhile
-    n_images = int(model.n_support_.sum())
-    page = Page(f"{len(model.classes_)} classes", f"Learned from {n_images} images, with no gradient step.")
-    counts = model.n_support_.tolist()
+    now = model.snapshot()
+    support, labels, counts = now.support, now.classifier.classes_.tolist(), now.classifier.n_support_.tolist()
+    page = Page(f"{len(labels)} classes", f"Learned from {sum(counts)} images, with no gradient step.")
     page.cards([(str(len(counts)), "classes"), (_range(counts), "images a class")])
-    page.section("Classes", "" if model.support_ is not None else "The support images were not kept.")
-    support = model.support_
+    page.section("Classes", "The support images were not kept." if support is None else "")
     if support is not None:
-        shown = {label: support.of(label).thumbnails for label in model.classes_.tolist()}
-        page.task({_title(label, len(all_)): all_[:SHOWN] for label, all_ in shown.items()}, [])
+        shown = {label: support.of(label).thumbnails for label in labels}
+        page.task({f"{label} ({len(all_)})": all_[:SHOWN] for label, all_ in shown.items()}, [])
     else:
-        labels = pd.Index([as_unicode(label) for label in model.classes_.tolist()], name="class")
-        page.table(pd.DataFrame({"images": counts}, labels))
+        page.table(pd.DataFrame({"images": counts}, pd.Index(list(map(as_unicode, labels)), name="class")))
     page.section("What it is made of")
     rows = {name: as_unicode(str(value)) for name, value in facts.items()}
     page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("part"))
@@ -84,7 +80,7 @@ def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any
 
 
 def write_calibration(path: str | Path, found: Calibration) -> None:
-    """Write a page of what `calibrate` has found.
+    """Write a page of the result of `calibrate`.
 
     Parameters
     ----------
@@ -95,29 +91,29 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
     """
     page = Page(
         "Calibration",
-        "Measured on episodes over classes held out for this: one half of them learned, the other unknown.",
+        "Measured on episodes of held-out classes: one half of them learned, the other half unknown.",
     )
     page.cards(
         [
             (f"{found.ece_after:.3f}", f"calibration error; {found.ece_before:.3f} before"),
             (f"{found.temperature:.3g}", "temperature of the probabilities"),
             (f"{found.auroc:.3f}", "AUROC of known against unknown"),
-            (f"{100 * found.fpr_at_95:.0f} %", "unknown accepted where 95 % of the known are"),
+            (f"{100 * found.fpr_at_95:.0f} %", "of the unknown accepted if 95 % of the known are"),
         ]
     )
-    page.section("How sure, how right; and what a threshold costs")
+    page.section("Confidence against accuracy, and the effect of a threshold")
     page.figure(
         figures.calibration(found.reliability, found.curve, found.threshold),
-        "Share of right answers against their confidence, before and after; share of unknown queries accepted and of "
-        "known ones rejected, against the threshold",
+        "Accuracy against confidence, before and after calibration; shares of unknown queries accepted and of known "
+        "ones rejected, against the threshold",
     )
     low, high = found.false_accept_interval
     page.section(
         "The threshold",
-        f"A query whose nearest class is less similar than {found.threshold:.4g} is answered as unknown. "
-        f"Of the unknown queries {100 * found.false_accept_rate:g} % are accepted, as asked for; of the known "
-        f"{100 * found.false_reject_rate:.1f} % are rejected. For other classes than these, "
-        f"{100 * low:.1f} to {100 * high:.1f} % of the unknown queries are to be expected.",
+        f"A query is unknown if its similarity to the nearest class is below {found.threshold:.4g}. "
+        f"This accepts {100 * found.false_accept_rate:g} % of the unknown queries, as requested, and rejects "
+        f"{100 * found.false_reject_rate:.1f} % of the known ones. For other classes, expect "
+        f"{100 * low:.1f} to {100 * high:.1f} % of the unknown queries to be accepted.",
     )
     rows = {name: str(value) for name, value in found.protocol.items()}
     page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("episodes"))
@@ -125,22 +121,22 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
 
 
 def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> None:
-    """Write a page of the support images that may do harm, each with the reason.
+    """Write a page of the support images that may do harm, with the reasons.
 
     Parameters
     ----------
     path : path
         The page.
     model : FewShotModel
-        The classifier.
+        The model.
     frame : DataFrame
-        What its `audit` has returned.
+        The result of its `audit`.
     """
     support = model.support_ or Support.none()
     found = suspects(frame)
     page = Page(
         f"{len(found)} of {len(frame)} support images to look at",
-        "Each support image was held against all the others.",
+        "Each support image was compared with all others.",
     )
     if found:
         labels = support.labels.tolist()
@@ -152,7 +148,7 @@ def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> N
         page.section("Similarities", "To the mean of the other images of its class, and to the nearest other class.")
         page.table(suspect.rename(columns={"label": "class", "other_similarity": "similarity to it"}))
     else:
-        page.section("Nothing found", "No outlier, no duplicate, and none nearer to another class than to its own.")
+        page.section("Nothing found", "No outlier, no duplicate, and no image nearer to another class than to its own.")
     _write(page, path)
 
 
@@ -166,10 +162,6 @@ def _query(answer: Answer) -> QueryAnswer:
 
 def _range(counts: list[int]) -> str:
     return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
-
-
-def _title(label: Any, n: int) -> str:
-    return f"{label} ({n})"
 
 
 def _write(page: Page, path: str | Path, footer: str = FOOTER) -> None:

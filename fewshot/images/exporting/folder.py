@@ -1,8 +1,7 @@
-"""The export of a classifier: what of it goes into the folder, and what is refused."""
+"""Export a model to a folder for devices without torch."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import tempfile
 from collections.abc import Sequence
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
+from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.data.images import LabeledImages, as_items
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
@@ -33,9 +32,9 @@ if TYPE_CHECKING:
     from fewshot.images.model import FewShotModel
 
 QUANTIZE = ("int8",)
-#: Images of the support that ranges are measured on, where no others are given.
+#: Support images that calibrate activations by default.
 N_CALIBRATION = 256
-#: By how much what int8 is given may differ from what was learned, as a part of its length: far above `TOLERANCE`.
+#: The largest relative difference between the given support and what was learned; far above `TOLERANCE`.
 SAME = 1e-3
 
 
@@ -49,46 +48,45 @@ def export(
     gate: tuple[Any, Any] | LabeledImages | None = None,
     max_loss: float = 0.01,
 ) -> None:
-    """Write a classifier to a folder that `fewshot.runtime.load` reads without torch, or replace the one there.
+    """Write a model to a folder that `fewshot.runtime.load` reads without torch, or replace an existing export.
 
     The folder holds the network as ONNX (opset 17), from pixels of any number of images to embeddings; the
-    preprocessing; class sums and counts, or kept support; and a manifest with the SHA-256 of each. What onnxruntime
-    computes is held against torch on random images first. A failure leaves what was there.
+    preprocessing; class sums and counts, or the support embeddings; and a manifest with the SHA-256 of each. The
+    network is first checked against torch on random images. A failure leaves an existing export intact.
 
     Parameters
     ----------
     model : FewShotModel
-        Fitted, with a learner that answers by a metric alone: prototypical, simpleshot, matching or k-nearest.
+        Fitted, with a learner that needs only a metric: prototypical, simpleshot, matching or k-nearest.
     folder : path
         New, empty, or one that holds an export.
     quantize : {"int8"}, optional
-        Weights and activations of 8 bits: about a third of the size. Embeddings are then others, so the encoder has a
-        fingerprint of its own and embeds the support anew.
+        Use 8-bit weights and activations, for about a third of the size. This changes embeddings, so the encoder gets
+        a new fingerprint and embeds the support again.
     support : (images, labels) or LabeledImages, optional
-        For ``quantize``: all images that the classifier has learned; it keeps their embeddings alone.
+        For ``quantize``: all images that the model has learned, since it keeps only their embeddings.
     calibration : collection of images, optional
-        For ``quantize``: what the ranges of activations are measured on; by default the support, or 256 images spread
-        over it. A hundred images like those that it will see are enough.
+        For ``quantize``: images on which the ranges of activations are measured; by default up to 256 support images.
+        A hundred typical images are enough.
     gate : (images, labels) or LabeledImages, optional
-        For ``quantize``: images of five classes or more, 20 of each; classes that the classifier has not learned. The
-        accuracy of both encoders is measured on the same 5-way episodes of them, of one shot and of five.
+        For ``quantize``: 20 images of each of five or more classes that the model has not learned. The accuracy of both
+        encoders is measured on the same 5-way episodes of them, with one and with five shots.
     max_loss : float, default=0.01
-        The largest loss of accuracy there, in parts of 1.
+        The largest accepted loss of accuracy, as a fraction.
 
     Raises
     ------
     MissingExtraError
         If onnx or onnxruntime is missing.
     TypeError
-        If the learner or its labels are none that a device can hold, support or gate no images with labels, or
-        calibration no collection of images.
+        If a device does not support the learner or the labels, support or gate are not images with labels, or
+        calibration is not a collection of images.
     ValueError
-        If a parameter is missing or out of range, the support is not what was learned, or a class could not be told
-        from the answer to unknown images.
+        If a parameter is missing or out of range, the support is not what was learned, or the unknown label is a class.
     LeakError, TooSmallError
-        If the gate has classes that were learned, or too few of others.
+        If the gate contains learned classes, or too few classes or images.
     ArtifactError
-        If the folder holds something else, onnxruntime does not compute the same, or int8 loses too much accuracy.
+        If the folder holds something else, onnxruntime and torch disagree, or int8 loses too much accuracy.
 
     Examples
     --------
@@ -101,71 +99,69 @@ def export(
     >>> bool((load(folder).predict(data.images[50:90]) == model.predict(data.images[50:90])).all())
     True
     """
-    check_is_fitted(model)
-    check_extra()
-    model = copy.copy(model)  # of this moment, whatever is learned meanwhile
     now = model.snapshot()
+    check_extra()
     classifier, embedder = now.classifier, now.embedder
     if not isinstance(embedder, Embedder):
         raise TypeError(f"{embedder.name} is a custom embedder; only networks on images can be exported")
-    method, memory = translate_learner(classifier.learner_), translate_memory(classifier.model_)
+    learner, memory = translate_learner(classifier.learner_), translate_memory(classifier.model_)
     if not is_writable(memory.classes):
         raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot hold; fit with text or integers")
-    if model.reject is not None or model.on_error != "raise":
-        unknown_mark(model.unknown_label, memory.classes)
-    asked = _checked(quantize, support, gate, memory)
-    if asked is not None:
+    if classifier.reject is not None or classifier.on_error != "raise":
+        unknown_mark(classifier.unknown_label, memory.classes)
+    if quantize is not None:
+        known, held_out = _check_quantized(quantize, support, gate, memory)
         check_number("max_loss", max_loss)
-        calibration = _calibration(asked[0][0], calibration)
-    facts: dict[str, Any] = {
-        "fingerprint": embedder.fingerprint,
-        "embedder": embedder.fingerprint,
-        "method": method.to_dict(),
-        "temperature": classifier.proba_temperature(),
-        "threshold": classifier.reject_threshold(),
-        "unknown_label": plain_label(model.unknown_label),
-        "on_error": model.on_error,
-        "opset": OPSET,
-        "tolerance": TOLERANCE,
-        "quantize": quantize,
-        "gate": None,
-    }
+        calibration = _calibration(known[0], calibration)
+    facts = _facts(classifier, embedder, learner) | {"quantize": quantize}
     with tempfile.TemporaryDirectory(prefix="fewshot-export-") as work:
         path = Path(work) / "float.onnx"
         facts["difference"] = write_onnx(embedder.network, embedder.preprocessing, path)
-        if asked is not None:
+        if quantize is not None:
             exact = Encoder(path, embedder.preprocessing)
-            _refuse_other_support(_relearned(exact, asked[0], method, memory), memory)
-            coarse = _coarse(exact, calibration)
-            facts["gate"] = quantized.measure(classifier.learner_, exact, coarse, *asked[1])
-            quantized.refuse_loss(facts["gate"], max_loss)
-            path, memory = coarse.path, _relearned(coarse, asked[0], method, memory)
+            _check_same_support(_relearn(exact, known, learner, memory), memory)
+            coarse = _quantize(exact, calibration)
+            facts["gate"] = quantized.measure(classifier.learner_, exact, coarse, *held_out)
+            quantized.check_loss(facts["gate"], max_loss)
+            path, memory = coarse.path, _relearn(coarse, known, learner, memory)
         facts["encoder"] = digest(path)
-        if asked is not None:
+        if quantize is not None:
             described = saving.preprocessing_bytes(embedder.preprocessing) + facts["encoder"].encode()
             facts["fingerprint"] = hashlib.sha256(described).hexdigest()
         saving.write_folder(folder, path, embedder.preprocessing, memory, facts)
 
 
-#: Support and gate: images and labels of each.
-_Asked = tuple[tuple[Any, Any], tuple[Any, Any]]
+def _facts(classifier: FewShotClassifier, embedder: Embedder, learner: DeviceLearner) -> dict[str, Any]:
+    """Return the manifest of a float export, but for the encoder's digest."""
+    return {
+        "fingerprint": embedder.fingerprint,
+        "embedder": embedder.fingerprint,
+        "method": learner.to_dict(),
+        "temperature": classifier.proba_temperature(),
+        "threshold": classifier.reject_threshold(),
+        "unknown_label": plain_label(classifier.unknown_label),
+        "on_error": classifier.on_error,
+        "opset": OPSET,
+        "tolerance": TOLERANCE,
+        "gate": None,
+    }
 
 
-def _checked(quantize: str | None, support: Any, gate: Any, memory: DeviceMemory) -> _Asked | None:
-    """Return support and gate where something is to be quantised, and refuse what cannot be."""
-    if quantize is None:
-        return None
+def _check_quantized(
+    quantize: str, support: Any, gate: Any, memory: DeviceMemory
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Return images and labels of support and gate; raise if they do not fit what was learned."""
     if quantize not in QUANTIZE:
         raise UnknownNameError("quantize", quantize, QUANTIZE)
     if support is None:
         raise ValueError(
-            "support is missing: int8 embeds it anew, and the classifier has kept no images; pass "
+            "support is missing: int8 embeds it again, and the model has kept no images; pass "
             "support=(images, labels), all that was learned"
         )
     if gate is None:
         raise ValueError(
-            "gate is missing: int8 is only as good as what it was measured on; pass gate=(images, labels), five "
-            "classes or more that were not learned, 20 images of each"
+            "gate is missing: int8 must be measured; pass gate=(images, labels), five classes or more that were not "
+            "learned, 20 images of each"
         )
     images, labels = _labelled("support", support)
     y = device_labels(labels, len(images), memory.classes)
@@ -176,7 +172,7 @@ def _checked(quantize: str | None, support: Any, gate: Any, memory: DeviceMemory
     for label in [*expected, *found]:
         if found.get(label, 0) != expected.get(label, 0):
             raise ValueError(
-                f"support has {found.get(label, 0)} images of {label!r} and the classifier has learned "
+                f"support has {found.get(label, 0)} images of {label!r} and the model has learned "
                 f"{expected.get(label, 0)}; give all that was learned, and nothing else"
             )
     held_out = _labelled("gate", gate)
@@ -185,7 +181,7 @@ def _checked(quantize: str | None, support: Any, gate: Any, memory: DeviceMemory
 
 
 def _labelled(what: str, given: Any) -> tuple[Any, Any]:
-    """Return images and labels, of `LabeledImages` or of a pair."""
+    """Return images and labels from `LabeledImages` or from a pair."""
     if isinstance(given, LabeledImages):
         return labelled(given, None)
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
@@ -194,12 +190,12 @@ def _labelled(what: str, given: Any) -> tuple[Any, Any]:
 
 
 def _check_gate(labels: Any, memory: DeviceMemory) -> None:
-    """Refuse a gate of which some was learned, or on which no episodes can be drawn."""
+    """Raise if a class of the gate was learned, or it is too small to draw episodes."""
     names, counts = np.unique(labels, return_counts=True)
     learned = set(memory.classes.tolist())
     if known := [name for name in names.tolist() if name in learned]:
         shown = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "")
-        raise LeakError(f"gate has classes that were learned, {shown}; give images of other classes, that you hold out")
+        raise LeakError(f"gate has classes that were learned, {shown}; give images of held-out classes")
     least = quantized.N_QUERY + max(quantized.SHOTS)
     if len(names) < quantized.N_WAY or counts.min() < least:
         raise TooSmallError(
@@ -209,7 +205,7 @@ def _check_gate(labels: Any, memory: DeviceMemory) -> None:
 
 
 def _calibration(support: Any, given: Any) -> list[Any]:
-    """Return the images that ranges are measured on."""
+    """Return the images that calibrate activations."""
     if given is None:
         places = np.linspace(0, len(support) - 1, min(len(support), N_CALIBRATION)).astype(int)
         return [support[place] for place in places.tolist()]
@@ -222,29 +218,29 @@ def _calibration(support: Any, given: Any) -> list[Any]:
     return images
 
 
-def _refuse_other_support(found: DeviceMemory, memory: DeviceMemory) -> None:
-    """Refuse support of which the same encoder makes another memory."""
+def _check_same_support(found: DeviceMemory, memory: DeviceMemory) -> None:
+    """Raise unless the given support gives the memory that was learned."""
     for place, label in enumerate(memory.classes.tolist()):
-        # Each column sorted by itself: rows are compared without regard to their order.
+        # Sort each column, so that the order of rows does not matter.
         given, learned = (np.sort(one.x[one.labels == place], axis=0) for one in (found, memory))
         if not np.linalg.norm(given - learned) <= SAME * np.linalg.norm(learned):
             raise ValueError(
-                f"support has other images of {label!r} than the classifier has learned; give all that was learned, "
+                f"support has other images of {label!r} than the model has learned; give all that was learned, "
                 "each image with its label"
             )
 
 
-def _coarse(exact: Encoder, calibration: list[Any]) -> Encoder:
-    """Return the encoder in 8 bits, beside the exact one."""
+def _quantize(exact: Encoder, calibration: list[Any]) -> Encoder:
+    """Write the encoder in 8 bits next to the exact one."""
     pixels = np.stack([exact.preprocessing(image) for image in calibration])
     path = exact.path.with_name("int8.onnx")
     quantized.quantize(exact.path, path, pixels)
     return Encoder(path, exact.preprocessing)
 
 
-def _relearned(encoder: Encoder, support: tuple[Any, Any], method: DeviceLearner, memory: DeviceMemory) -> DeviceMemory:
-    """Return the memory of the same support as another encoder sees it."""
+def _relearn(encoder: Encoder, support: tuple[Any, Any], learner: DeviceLearner, memory: DeviceMemory) -> DeviceMemory:
+    """Return the memory of the support, embedded by another encoder."""
     images, y = support
-    made = DeviceMemory.of(method.transform(quantized.embed_with(encoder, images)), y, method.is_summed)
-    # Beside nothing of each known class: those without support are known, too.
+    made = DeviceMemory.of(learner.transform(quantized.embed_with(encoder, images)), y, learner.is_summed)
+    # Classes without support must stay.
     return memory.emptied() + made

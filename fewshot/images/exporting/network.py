@@ -1,4 +1,4 @@
-"""A network as ONNX, from uint8 pixels to embeddings, and the check that it computes the same."""
+"""Write a network as ONNX, from uint8 pixels to embeddings, and check it against torch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fewshot.runtime.encoder import INPUT, OUTPUT, Encoder
 from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import lock_of_filters
 
-#: Version of the operators: the first that onnxruntime 1.20 has for all that timm's networks do.
+#: Version of the ONNX operators: the lowest in onnxruntime 1.20 that covers timm's networks.
 OPSET = 17
-#: By how much an embedding may differ from that of torch, as a part of its length. Rounding in float32 makes 1e-6 to
-#: 1e-5 of it, by depth; a step that was exported wrongly, hundredths.
+#: The largest relative difference between an embedding and that of torch. Rounding in float32 causes 1e-6 to 1e-5,
+#: depending on depth; a wrongly exported operation causes 1e-2 or more.
 TOLERANCE = 1e-4
-#: Random images that both are asked, in batches of two sizes.
+#: Random images for the check, in batches of two sizes.
 N_IMAGES = 5
 
 
 class _FromPixels(nn.Module):
-    """A network with the scaling of pixels in front of it, so that a device need not do it in numpy."""
+    """A network preceded by the scaling of pixels, so that a device need not do it in numpy."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class _FromPixels(nn.Module):
 
 
 def check_extra() -> None:
-    """Refuse to go on where the packages of the extra ``export`` are missing.
+    """Raise unless the packages of the extra ``export`` are installed.
 
     Raises
     ------
     MissingExtraError
-        With the line that installs them.
+        With the command that installs them.
     """
     for name in ("onnx", "onnxruntime"):
         try:
@@ -60,29 +60,29 @@ def check_extra() -> None:
 @isolated(gradients=True)  # inference tensors cannot be traced
 @torch.no_grad()
 def write_onnx(network: nn.Module, preprocessing: Preprocessing, path: Path) -> float:
-    """Write a network as ONNX, batch norm folded, and return by how much it differs from torch; see `TOLERANCE`.
+    """Write a network as ONNX with folded batch norm; return its relative difference from torch, see `TOLERANCE`.
 
     Parameters
     ----------
     network : nn.Module
-        It is not changed.
+        The network; it is not changed.
     preprocessing : Preprocessing
-        Of the network.
+        Preprocessing of the network.
     path : path
         The file.
 
     Raises
     ------
     ArtifactError
-        If what was written does not compute the same.
+        If onnxruntime and torch disagree.
     """
     own = copy.deepcopy(network).cpu().float().eval()
     pixels = random_pixels(preprocessing, N_IMAGES)
     expected = _FromPixels(own, preprocessing)(torch.from_numpy(pixels)).numpy()
     folded = fold_batch_norm(own, _input(preprocessing, pixels[:2]))
     with lock_of_filters(), warnings.catch_warnings():
-        # The exporter warns of itself, since torch has a newer one, which needs one package more; and tracing of
-        # sizes that are constants here.
+        # The exporter warns that torch has a newer one, which needs another package, and that tracing fixes sizes,
+        # which are constant here.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _FromPixels(folded, preprocessing).eval(),
@@ -101,13 +101,13 @@ def write_onnx(network: nn.Module, preprocessing: Preprocessing, path: Path) -> 
     if not difference <= TOLERANCE:
         raise ArtifactError(
             f"the exported network differs from torch by {difference:.2g} of an embedding's length, above {TOLERANCE}; "
-            "it does something that ONNX does not, so take another backbone"
+            "it uses an operation that ONNX does not support, so use another backbone"
         )
     return difference
 
 
 def random_pixels(preprocessing: Preprocessing, n: int) -> NDArray[np.uint8]:
-    """Return `n` images of random pixels, as a network of this preprocessing sees images."""
+    """Return `n` random images in the form that the preprocessing returns."""
     shape = (n, preprocessing.height, preprocessing.width, 3)[: 3 + (preprocessing.channels == 3)]
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 

@@ -1,4 +1,4 @@
-"""An encoder in 8-bit integers, and the gate that it has to pass: few-shot accuracy, not likeness."""
+"""Quantize an encoder to 8-bit integers, and measure what that costs in few-shot accuracy."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from fewshot.errors import ArtifactError
 from fewshot.learners.base import Learner
 from fewshot.runtime.encoder import INPUT, Encoder
 
-#: Episodes of the gate: five classes, once of one shot and once of five, 15 queries a class.
+#: Episodes of the gate: 5-way, 1-shot and 5-shot, 15 queries a class.
 N_WAY, SHOTS, N_QUERY, N_EPISODES, SEED = 5, (1, 5), 15, 600, 0
-#: Operators that are computed in 8 bits.
+#: Operators computed in 8 bits.
 _QUANTIZED = ["Conv", "Clip", "Relu", "MaxPool", "Gemm", "MatMul"]
 
 
 def quantize(path: Path, out: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write the encoder of a file with weights and activations of 8 bits, which `pixels` (n, h, w[, c]) calibrate.
+    """Write an encoder with 8-bit weights and activations, calibrated on `pixels` (n, h, w[, c]).
 
-    Quantisation is static, in QDQ form, with a scale for each channel of the weights (Jacob et al. 2018,
-    arXiv:1712.05877; Krishnamoorthi 2018, arXiv:1806.08342). Sums of branches, pooling and what follows stay in float:
-    a mean over positions has more than 8 bits.
+    Quantization is static, in QDQ format, with one scale for each output channel of the weights (Jacob et al. 2018,
+    arXiv:1712.05877; Krishnamoorthi 2018, arXiv:1806.08342). Sums of branches, global pooling and all later operations
+    stay in float, because a mean over positions needs more than 8 bits.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        """Images, one at a time."""
+        """Calibration images, one at a time."""
 
         def __init__(self) -> None:
             self.rest = iter(pixels)
@@ -60,11 +60,11 @@ def quantize(path: Path, out: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def _signed(graph: Any) -> dict[str, list[dict[str, Any]]]:
-    """Return the weights that are signed: those of convolutions in groups.
+    """Return overrides that make the weights of grouped convolutions signed.
 
-    The others are not: products of unsigned activations and signed weights overflow 16 bits on processors without a dot
-    product for 8 bits, which costs tf_efficientnet_lite0 three points of accuracy. Convolutions in groups, which are
-    computed in another way, do not, and are four times as slow with unsigned weights.
+    All other weights are unsigned: on processors without an 8-bit dot product, products of unsigned activations and
+    signed weights overflow 16 bits, which costs tf_efficientnet_lite0 three points of accuracy. Grouped convolutions
+    use another algorithm, which does not overflow and is four times as slow with unsigned weights.
     """
     from onnxruntime.quantization import QuantType
 
@@ -74,7 +74,7 @@ def _signed(graph: Any) -> dict[str, list[dict[str, Any]]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what onnxruntime advises through the root logger."""
+    """Suppress the advice that onnxruntime logs through the root logger."""
     here = threading.get_ident()
 
     def from_elsewhere(record: logging.LogRecord) -> bool:
@@ -88,22 +88,22 @@ def _quiet() -> Iterator[None]:
 
 
 def measure(learner: Learner, exact: Encoder, coarse: Encoder, images: Any, labels: Any) -> list[dict[str, Any]]:
-    """Return the few-shot accuracy of two encoders on the same episodes, and the paired loss, in parts of 1.
+    """Return the few-shot accuracy of two encoders on the same episodes, and the paired loss, as fractions.
 
     Parameters
     ----------
     learner : Learner
-        Answers the episodes.
+        Evaluated on the episodes.
     exact, coarse : Encoder
-        Of float32, and of 8 bits.
+        In float32, and in 8 bits.
     images, labels : collection of n
-        Of five classes or more that are not learned from, with 20 images each.
+        At least 20 images of each of five or more held-out classes.
 
     Returns
     -------
     list of dict
-        For one shot and for five: ``way``, ``shot``, ``episodes``, ``float``, ``int8`` and ``loss`` with half-widths of
-        their 95 % intervals.
+        For one and five shots: ``way``, ``shot``, ``episodes``, and ``float``, ``int8`` and ``loss``, each with the
+        half-width of its 95 % interval.
     """
     X, Z = (embed_with(encoder, images) for encoder in (exact, coarse))
     rows = []
@@ -117,21 +117,21 @@ def measure(learner: Learner, exact: Encoder, coarse: Encoder, images: Any, labe
     return rows
 
 
-def refuse_loss(rows: list[dict[str, Any]], max_loss: float) -> None:
-    """Refuse an encoder that loses more accuracy than `max_loss`.
+def check_loss(rows: list[dict[str, Any]], max_loss: float) -> None:
+    """Raise if an encoder loses more accuracy than `max_loss`.
 
     Raises
     ------
     ArtifactError
-        With the figures.
+        With the measured values.
     """
     worst = max(rows, key=lambda row: row["loss"][0])
     if worst["loss"][0] > max_loss:
         (exact, _), (coarse, _), (loss, ci95) = worst["float"], worst["int8"], worst["loss"]
         raise ArtifactError(
-            f"int8 answers {100 * coarse:.2f} % of {worst['way']}-way {worst['shot']}-shot queries rightly and float "
+            f"int8 answers {100 * coarse:.2f} % of {worst['way']}-way {worst['shot']}-shot queries correctly and float "
             f"{100 * exact:.2f} %, a loss of {100 * loss:.2f} ± {100 * ci95:.2f} points above the {100 * max_loss:g} "
-            "allowed; calibrate with more images like those it will see, raise max_loss, or export without quantize"
+            "allowed; calibrate with more typical images, raise max_loss, or export without quantize"
         )
 
 
@@ -141,7 +141,7 @@ def embed_with(encoder: Encoder, images: Any) -> NDArray[np.float32]:
     Raises
     ------
     ImageDecodeError
-        If one cannot be read.
+        If an image cannot be read.
     """
     embeddings, errors = encoder.embed(images)
     if errors:

@@ -1,4 +1,4 @@
-"""Of a learner of the library what a device needs to answer as it does."""
+"""Translate a fitted model to the torch-free runtime."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fewshot.runtime.memory import DeviceMemory
 
 
 def translate_learner(learner: Learner) -> DeviceLearner:
-    """Return what a device knows of a learner.
+    """Translate a learner.
 
     Raises
     ------
     TypeError
-        If it is one that needs torch to answer or to learn, or forgets support.
+        If it needs torch to predict or to learn, or forgets support.
 
     Examples
     --------
     >>> translate_learner(PrototypicalLearner("cosine", temperature=0.05)).to_dict()["temperature"]
     0.05
     """
-    # Not isinstance: a subclass may answer in another way.
+    # Not isinstance: a subclass may predict differently.
     kind, basic = type(learner), (learner.name, learner.metric, learner.temperature.item())
     if kind is PrototypicalLearner:
         return DeviceLearner(*basic)
@@ -39,17 +39,17 @@ def translate_learner(learner: Learner) -> DeviceLearner:
     if isinstance(learner, MatchingLearner) and kind is MatchingLearner:
         if learner.max_support is not None:
             raise TypeError(
-                f"the learner keeps max_support={learner.max_support} images a class, which a device cannot choose; "
+                f"the learner keeps max_support={learner.max_support} images a class, and a device cannot select them; "
                 "fit one that keeps all, max_support=None"
             )
         return DeviceLearner(*basic)
     raise TypeError(
-        f"{kind.__name__} cannot be exported; expected one that answers by a metric alone: {', '.join(SUMMED + KEPT)}"
+        f"{kind.__name__} cannot be exported; expected one that needs only a metric: {', '.join(SUMMED + KEPT)}"
     )
 
 
 def translate_memory(fitted: FittedModel) -> DeviceMemory:
-    """Return what a fitted model has learned, in numpy."""
+    """Convert what a fitted model has learned to numpy."""
     statistics = fitted.statistics
     if statistics.sums:
         x, labels, weights = statistics.sums["x"].numpy(), np.arange(len(fitted.classes)), statistics.count.numpy()
