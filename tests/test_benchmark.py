@@ -305,6 +305,12 @@ def test_frozen_episodes_are_the_same_or_refused(tmp_path):
             bench(tmp_path / "four", episodes=tmp_path / "changed.json")
     with pytest.raises(ValueError, match="holds no frozen episodes"):
         bench(tmp_path / "four", episodes=tmp_path / "nothing.json")
+    for cell in text["datasets"]["digits"]["cells"]:
+        del cell["protocol"]["sampler"]  # manifests of the first sampler have no version
+    frozen.write_text(json.dumps(text))
+    for folder, episodes in (("four", frozen), ("one", None)):
+        with pytest.raises(ValueError, match="frozen by a version of fewshot that drew other episodes of 'digits'"):
+            bench(tmp_path / folder, episodes=episodes)
 
 
 def test_the_linear_probe_is_scikit_learns():

@@ -39,6 +39,23 @@ def test_an_episode_depends_on_seed_and_number_alone():
     assert len(draws) > 90
 
 
+@pytest.mark.parametrize(
+    ("arguments", "classes", "support", "query"),
+    [
+        ({}, ["d", "a"], [19, 3], [22, 23, 2, 1]),
+        ({"small_classes": "use", "n_shot": 3, "n_query": 4}, ["d", "a"], [23, 20, 22, 1, 0, 2], [21, 19, 3]),
+        ({"class_weight": {"a": 0, "b": 3}}, ["b", "c"], [4, 12], [8, 9, 15, 13]),
+    ],
+)
+def test_episodes_are_frozen_until_the_version_of_the_sampler_changes(arguments, classes, support, query):
+    sampler = EpisodeSampler(LABELS, **{"n_way": 2, "n_query": 2, "seed": 2**70, **arguments})
+    episode = sampler[2**40]
+    assert sampler.protocol["sampler"] == 2
+    assert episode.classes.tolist() == classes
+    assert episode.support.tolist() == support
+    assert episode.query.tolist() == query
+
+
 def test_every_class_and_row_is_drawn_equally_often():
     sampler = EpisodeSampler(np.repeat(np.arange(10), 6), 5, 1, 2)
     episodes = [sampler[i] for i in range(2000)]

@@ -1,48 +1,47 @@
-"""Choosing for many episodes at a time against numpy's generators, which choose for one."""
-
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot.episodes.choices import can_choose, choose, numbers_taken
-from fewshot.utils.streams import episode_numbers, episode_rng
+from fewshot.episodes.choices import choose, choose_weighted
+
+NUMBERS = np.random.default_rng(0).integers(2**32, size=(20_000, 8), dtype=np.uint32)
 
 
-@given(
-    st.integers(0, 2**80),
-    st.integers(0, 2**40),
-    st.integers(1, 30),
-    st.lists(st.integers(0, 200), min_size=1, max_size=5),
-)
-def test_it_chooses_what_a_generator_chooses_one_after_another(seed, first, k, more):
-    sizes = np.tile(np.array(more) + k, (3, 1))
-    taken = numbers_taken(sizes, k)
-    numbers = episode_numbers(seed, first, first + 3, int(taken[0].sum()) or 1)
-    chosen, sure = choose(numbers, taken.cumsum(1) - taken, sizes, k)
-    for i in range(3):
-        rng = episode_rng(seed, first + i)
-        expected = [rng.choice(size, k, replace=False) for size in sizes[i]]
-        assert not sure[i] or np.array_equal(chosen[i], expected)
-    assert sure.any() or k + min(more) == 1  # one of one takes no number
+def shares(samples):
+    return np.unique(samples, axis=0, return_counts=True)[1] / len(samples)
 
 
-@pytest.mark.parametrize(("size", "k"), [(10_000, 9_000), (10_001, 200), (20_000, 400)])
-def test_it_chooses_of_many_as_far_as_it_says_it_can(size, k):
-    assert can_choose(size, k)
-    sizes = np.array([[size]])
-    numbers = episode_numbers(1, 2, 3, 2 * k)
-    chosen, _ = choose(numbers, np.zeros_like(sizes), sizes, k)
-    assert np.array_equal(chosen[0, 0], episode_rng(1, 2).choice(size, k, replace=False))
+def test_every_ordered_sample_is_equally_likely():
+    for size, k in ((4, 2), (3, 3), (5, 1)):
+        samples = choose(NUMBERS[:, : 2 * k], np.full(len(NUMBERS), size), k)
+        n_samples = np.prod(np.arange(size, size - k, -1))
+        np.testing.assert_allclose(shares(samples), np.full(n_samples, 1 / n_samples), atol=0.01)
 
 
-@pytest.mark.parametrize(("size", "k"), [(3, 4), (10_001, 201)])
-def test_it_says_what_it_cannot_choose(size, k):
-    assert not can_choose(size, k)
+def test_weighted_draws_follow_the_weights_that_are_left():
+    samples = choose_weighted(NUMBERS[:, :3], np.array([3.0, 0.0, 1.0]), 2)
+    np.testing.assert_allclose(shares(samples), [3 / 4, 1 / 4], atol=0.01)  # (0, 2) and (2, 0)
+    first = choose_weighted(NUMBERS[:, :3], np.array([1.0, 2.0, 3.0]), 2)
+    expected = {(0, 1): 1 / 6 * 2 / 5, (0, 2): 1 / 6 * 3 / 5, (1, 0): 2 / 6 / 4, (1, 2): 2 / 6 * 3 / 4}
+    expected |= {(2, 0): 3 / 6 / 3, (2, 1): 3 / 6 * 2 / 3}
+    np.testing.assert_allclose(shares(first), list(expected.values()), atol=0.01)
 
 
-def test_a_number_that_a_generator_may_pass_over_is_not_sure():
-    sizes = np.full((2, 1), 5)
-    numbers = np.full((2, 3), 123_456_789, np.uint32)
-    numbers[1, 1] = 0  # the product's lower half is below the bound
-    assert choose(numbers, np.zeros_like(sizes), sizes, 2)[1].tolist() == [True, False]
+@given(st.integers(0, 2**60), st.integers(1, 30), st.lists(st.integers(0, 2**20), min_size=1, max_size=5))
+def test_draws_are_distinct_and_below_the_size_whatever_is_drawn_together(seed, k, more):
+    sizes = np.array(more) + k
+    numbers = np.random.default_rng(seed).integers(2**32, size=(len(sizes), 2 * k), dtype=np.uint32)
+    chosen = choose(numbers, sizes, k)
+    assert chosen.shape == (len(sizes), k)
+    assert (np.diff(np.sort(chosen)) > 0).all()
+    assert (chosen >= 0).all()
+    assert (chosen < sizes[:, None]).all()
+    for row, own, size in zip(chosen, numbers, sizes, strict=True):
+        np.testing.assert_array_equal(choose(own[None], np.array([size]), k), [row])
+
+
+def test_draws_are_frozen():
+    numbers = (np.arange(1, 9) * 0x9E3779B9 % 2**32).astype(np.uint32)[None]
+    assert choose(numbers, np.array([4]), 4).tolist() == [[0, 2, 1, 3]]
+    assert choose(numbers, np.array([1000]), 4).tolist() == [[616, 853, 235, 472]]
+    assert choose_weighted(numbers, np.arange(8.0), 4).tolist() == [[7, 5, 2, 6]]

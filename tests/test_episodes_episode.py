@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot import EpisodeSampler, GroupedEpisodeSampler, VariedEpisodeSampler
-from fewshot.episodes import balanced
 from fewshot.episodes.episode import Episode, rows_by_class
 
 LABELS = np.repeat(np.array([f"c{i:02d}" for i in range(24)]), np.arange(2, 26))[::-1]
@@ -70,19 +69,6 @@ def test_many_episodes_are_those_drawn_one_by_one(make, start, stop):
             np.testing.assert_array_equal(one, other)
     with pytest.raises(IndexError, match="there is no episode -1"):
         list(sampler.between(-1, 2))
-
-
-def test_an_episode_that_may_have_passed_over_a_number_is_drawn_by_itself(monkeypatch):
-    sampler = EpisodeSampler(LABELS, 4, n_query=3, small_classes="drop")
-    expected = [arrays(sampler[i]) for i in range(20)]
-
-    def unsure(*arguments):
-        chosen, sure = choose(*arguments)
-        return (chosen + 1) % 3, sure & (np.arange(len(sure)) > 20)
-
-    choose = balanced.choose
-    monkeypatch.setattr(balanced, "choose", unsure)
-    assert [arrays(episode) for episode in sampler.between(0, 20)] == expected
 
 
 @sampler_kinds

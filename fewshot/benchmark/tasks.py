@@ -30,7 +30,7 @@ from fewshot.learners.base import Learner
 from fewshot.persistence.provenance import versions
 
 #: Bump when the same unit would get other answers.
-FORMAT = 2
+FORMAT = 3
 #: Packages whose versions can change the answers, too.
 PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "Pillow")
 #: The embedder that this process used last.

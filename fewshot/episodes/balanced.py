@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.episodes.choices import can_choose, choose, numbers_taken
-from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
+from fewshot.episodes.choices import choose, choose_weighted
+from fewshot.episodes.episode import Episode, Sampler, check_index, check_whole, rows_by_class
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
-from fewshot.utils.streams import episode_numbers, episode_rng
+from fewshot.utils.streams import episode_numbers
 
 SMALL_CLASSES = ("raise", "drop", "use")
-#: Episodes that are drawn at a time.
-TOGETHER = 128
+#: Bump when the same seed draws other episodes; part of the protocol.
+VERSION = 2
+#: Random numbers drawn at once.
+CHUNK = 30_000
 
 
 class EpisodeSampler(Sampler):
@@ -72,25 +75,28 @@ class EpisodeSampler(Sampler):
         self.n_way, self.n_shot, self.n_query, self.seed = n_way, n_shot, n_query, seed
         self.small_classes, self.class_weight = small_classes, class_weight
         rows = _large_enough(rows_by_class(labels), n_shot + n_query, small_classes)
-        self.classes, self._groups = as_labels(list(rows), any_type=True), list(rows.values())
+        self.classes = as_labels(list(rows), any_type=True)
         if len(self.classes) < n_way:
             raise TooSmallError(
                 f"{len(self.classes)} classes have the {n_shot + n_query} rows that {n_shot} shots and {n_query} "
                 f"queries take, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
             )
-        n_single = sum(len(group) == 1 for group in self._groups)
+        self._sizes = np.array([len(group) for group in rows.values()])
+        self._starts, self._rows = self._sizes.cumsum() - self._sizes, np.concatenate(list(rows.values()))
+        n_single = np.count_nonzero(self._sizes == 1)
         if n_single >= n_way:
             raise TooSmallError(
                 f"{n_single} classes have one row, so an episode of n_way={n_way} may have nothing to ask for; raise "
                 "n_way above that, or pass small_classes='drop'"
             )
-        self._chances = _chances(self.classes, class_weight, n_way)
-        self._rows, self._sizes = np.concatenate(self._groups), np.array([len(group) for group in self._groups])
+        self._weights = _weights(self.classes, class_weight, n_way)
+        self._n_first = 2 * n_way if self._weights is None else len(self.classes)
 
     @property
     def protocol(self) -> dict[str, Any]:
         """Sizes and seed, and what is done with small and weighted classes."""
         described: dict[str, Any] = {name: getattr(self, name) for name in ("n_way", "n_shot", "n_query", "seed")}
+        described["sampler"] = VERSION
         if self.small_classes != "raise":
             described["small_classes"] = self.small_classes
         if self.class_weight is not None:
@@ -99,40 +105,35 @@ class EpisodeSampler(Sampler):
 
     def draw(self, index: int) -> Episode:
         """Return episode `index`, at least 0."""
-        rng = episode_rng(self.seed, index)
-        chosen = rng.choice(len(self._groups), self.n_way, replace=False, p=self._chances)
-        wanted = self.n_shot + self.n_query
-        groups = [self._groups[c] for c in chosen]
-        rows = [group[rng.choice(len(group), min(wanted, len(group)), replace=False)] for group in groups]
-        shots = [min(self.n_shot, max(len(own) - 1, 1)) for own in rows]
-        parts = list(zip(rows, shots, strict=True))
-        return Episode.of(self.classes[chosen], [own[:n] for own, n in parts], [own[n:] for own, n in parts])
+        return next(self._draw(index, index + 1))
 
     def between(self, start: int, stop: int) -> Iterator[Episode]:
-        """Yield the episodes `start`, ..., ``stop - 1``: the same as one by one, about eight times as quickly."""
-        wanted = self.n_shot + self.n_query
-        alike = self._chances is None and can_choose(len(self._groups), self.n_way)
-        if start < 0 or not (alike and all(can_choose(len(group), wanted) for group in self._groups)):
-            yield from super().between(start, stop)
-            return
-        for first in range(start, stop, TOGETHER):
-            yield from self._draw_together(first, min(first + TOGETHER, stop))
+        """Yield the episodes `start`, ..., ``stop - 1``: the same as one by one, several times faster."""
+        check_index(start)
+        step = 1 + CHUNK // (self._n_first + 2 * self.n_way * (self.n_shot + self.n_query))
+        for first in range(start, stop, step):
+            yield from self._draw(first, min(first + step, stop))
 
-    def _draw_together(self, start: int, stop: int) -> Iterator[Episode]:
-        n_way, n_shot, wanted = self.n_way, self.n_shot, self.n_shot + self.n_query
-        numbers = episode_numbers(self.seed, start, stop, 2 * n_way - 1 + n_way * (2 * wanted - 1))
-        n_classes = np.full((stop - start, 1), len(self._groups))
-        chosen, sure = choose(numbers, np.zeros_like(n_classes), n_classes, n_way)
-        chosen = chosen[:, 0]
-        sizes = self._sizes[chosen]
-        taken = numbers_taken(sizes, wanted)
-        picked, certain = choose(numbers, numbers_taken(n_classes, n_way) + taken.cumsum(1) - taken, sizes, wanted)
-        rows = self._rows[(self._sizes.cumsum() - self._sizes)[chosen][..., None] + picked]
-        support, query = (part.reshape(stop - start, -1) for part in (rows[..., :n_shot], rows[..., n_shot:]))
-        labels = [np.tile(np.arange(n_way).repeat(n), (stop - start, 1)) for n in (n_shot, self.n_query)]
-        parts = zip(self.classes[chosen], support, labels[0], query, labels[1], strict=True)
-        for index, own, part in zip(range(start, stop), sure & certain, parts, strict=True):
-            yield Episode(*part) if own else self.draw(index)
+    def _draw(self, start: int, stop: int) -> Iterator[Episode]:
+        n_way, n_taken, n_first = self.n_way, self.n_shot + self.n_query, self._n_first
+        numbers = episode_numbers(self.seed, start, stop, n_first + 2 * n_way * n_taken)
+        if self._weights is None:
+            chosen = choose(numbers[:, :n_first], np.full(len(numbers), len(self.classes)), n_way)
+        else:
+            chosen = choose_weighted(numbers[:, :n_first], self._weights, n_way)
+        # Smaller classes are padded to `n_taken` places; padding that was drawn is dropped.
+        sizes, numbers = self._sizes[chosen], numbers[:, n_first:].reshape(*chosen.shape, 2 * n_taken)
+        places = choose(numbers, sizes.clip(min=n_taken), n_taken)
+        real, n_shot = places < sizes[..., None], (sizes - 1).clip(1, self.n_shot)
+        is_support = real & (real.cumsum(-1) <= n_shot[..., None])
+        places += self._starts[chosen][..., None]
+        labels = np.broadcast_to(np.arange(n_way)[:, None], places.shape)
+        parts = []
+        for mask in (is_support, real & ~is_support):
+            ends = mask.sum((1, 2)).cumsum().tolist()
+            spans = [slice(*span) for span in pairwise([0, *ends])]
+            parts += [map(values.__getitem__, spans) for values in (self._rows[places[mask]], labels[mask])]
+        yield from map(Episode, self.classes[chosen], *parts)
 
 
 def _large_enough(
@@ -150,7 +151,7 @@ def _large_enough(
     return {label: rows for label, rows in groups.items() if label not in small}
 
 
-def _chances(classes: NDArray[Any], class_weight: Mapping[Any, float] | None, n_way: int) -> NDArray[np.float64] | None:
+def _weights(classes: NDArray[Any], class_weight: Mapping[Any, float] | None, n_way: int) -> NDArray[np.float64] | None:
     if class_weight is None:
         return None
     known = set(classes.tolist())
@@ -159,4 +160,4 @@ def _chances(classes: NDArray[Any], class_weight: Mapping[Any, float] | None, n_
     weights = np.array([class_weight.get(label, 1.0) for label in classes.tolist()], np.float64)
     if not (np.isfinite(weights).all() and (weights >= 0).all() and np.count_nonzero(weights) >= n_way):
         raise ValueError(f"class_weight must be finite, at least 0, and above 0 for at least n_way={n_way} classes")
-    return weights / weights.sum()
+    return weights

@@ -72,8 +72,7 @@ class Sampler(ABC):
         """Return episode `index`, at least 0."""
 
     def __getitem__(self, index: int) -> Episode:
-        if index < 0:
-            raise IndexError(f"there is no episode {index}; numbers start at 0")
+        check_index(index)
         return self.draw(index)
 
     def between(self, start: int, stop: int) -> Iterator[Episode]:
@@ -106,6 +105,12 @@ def rows_by_class(labels: ArrayLike) -> dict[Any, NDArray[np.int64]]:
     classes, codes = np.unique(found, return_inverse=True)
     rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     return dict(zip(classes, rows, strict=True))
+
+
+def check_index(index: int) -> None:
+    """Raise IndexError unless `index`, the number of an episode, is at least 0."""
+    if index < 0:
+        raise IndexError(f"there is no episode {index}; numbers start at 0")
 
 
 def check_whole(least: int = 1, **values: int) -> None:

@@ -120,7 +120,7 @@ class EvalResult:
     def __repr__(self) -> str:
         p = self.protocol
         note = ", transductive" if p["transductive"] else ""
-        sizes = p["sampler"] if "sampler" in p else f"{p['n_way']}-way {p['n_shot']}-shot"
+        sizes = f"{p['n_way']}-way {p['n_shot']}-shot" if "n_way" in p else p["sampler"]
         return (
             f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % ({p['learner']}, {sizes}, "
             f"{p['n_episodes']} episodes{note})"
