@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewshot import Embedder, EpisodeSampler, LabeledImages, PrototypicalLearner, evaluate
+from fewshot import CosinePrototypicalLearner, Embedder, EpisodeSampler, LabeledImages, PrototypicalLearner, evaluate
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import manifest
 
@@ -30,7 +30,7 @@ def negative_log_likelihoods(
 ) -> NDArray[np.float64]:
     """Return the mean negative log-likelihood of the true class at each of `TEMPERATURES`."""
     x, sampler = torch.from_numpy(embeddings), EpisodeSampler(labels, 5, n_shot, 15, seed=seed)
-    learner, total = PrototypicalLearner("cosine"), np.zeros(len(TEMPERATURES))
+    learner, total = CosinePrototypicalLearner(temperature=1.0), np.zeros(len(TEMPERATURES))
     for i in range(n_episodes):
         episode = sampler[i]
         support, query = (torch.from_numpy(part) for part in (episode.support_labels, episode.query_labels))

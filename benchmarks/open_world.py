@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from protocol import facts, write
 
-from fewshot import Embedder, LabeledImages, PrototypicalLearner
+from fewshot import CosinePrototypicalLearner, Embedder, LabeledImages
 from fewshot.classifiers.calibration import Calibration, area_under_roc, expected_calibration_error, reliability
 from fewshot.classifiers.scored_queries import score_episodes
-from fewshot.images.defaults import TEMPERATURE
 from fewshot.utils.streams import SPLIT, episode_rng
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -35,7 +34,7 @@ Data = tuple[NDArray[np.floating], NDArray[Any]]
 
 def measure(chosen_on: Data, test: Data, n_shot: int, options: argparse.Namespace) -> dict[str, Any]:
     """Choose on some classes and measure on others."""
-    learner = PrototypicalLearner("cosine", temperature=TEMPERATURE).double()
+    learner = CosinePrototypicalLearner().double()
     sizes = {"n_way": options.way, "n_shot": n_shot, "n_episodes": options.episodes, "seed": options.seed}
     chosen = Calibration.of(score_episodes(learner, *chosen_on, **sizes), FALSE_ACCEPTS)
     found = score_episodes(learner, *test, **sizes)

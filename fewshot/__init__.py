@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.images.model import FewShotModel as FewShotModel
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
+    from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner as CosinePrototypicalLearner
     from fewshot.learners.feat import FEATLearner as FEATLearner
     from fewshot.learners.full_context import FullContextLearner as FullContextLearner
     from fewshot.learners.k_nearest import KNearestLearner as KNearestLearner
@@ -89,6 +90,7 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
 _HOME = {
     "BDCSPNLearner": "learners.bd_cspn",
     "Chain": "data.augment",
+    "CosinePrototypicalLearner": "learners.cosine_prototypical",
     "Distortion": "data.augment",
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",

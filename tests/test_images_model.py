@@ -21,7 +21,6 @@ from fewshot import (
 )
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.errors import ImageDecodeError, UnknownNameError
-from fewshot.images.defaults import TEMPERATURE
 from fewshot.search.approximate import Approximate
 from tests.photographs import LABELS, photos, quick_embedder, write_photos
 from tests.summation import sum_in_other_orders
@@ -41,7 +40,7 @@ def broken(tmp_path):
 def test_it_is_the_embedder_and_the_classifier_one_after_the_other(model):
     (images, labels), (queries, _) = photos(4), photos(3, seed=1)
     embedder = quick_embedder()
-    expected = FewShotClassifier(PrototypicalLearner("cosine", temperature=TEMPERATURE))
+    expected = FewShotClassifier("cosine-prototypical")
     expected.fit(embedder.transform(images), labels)
     x = embedder.transform(queries)
     np.testing.assert_array_equal(model.predict(queries), expected.predict(x))

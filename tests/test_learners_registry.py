@@ -89,3 +89,33 @@ def test_a_reloaded_module_may_register_again(fresh):
 def test_an_unknown_name_is_answered_with_near_ones():
     with pytest.raises(ValueError, match="no learner is called 'protypical'; did you mean 'prototypical'"):
         registry.learner_class("protypical")
+
+
+ALIASES = {
+    "protonet": "prototypical",
+    "matching-networks": "matching",
+    "relation-net": "relation",
+    "r2d2": "ridge",
+    "simple-cnaps": "mahalanobis",
+    "tip-adapter": "key-value-cache",
+    "laplacianshot": "laplacian-shot",
+    "fce": "matching-fce",
+    "knn": "k-nearest",
+}
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_a_learner_answers_to_the_name_of_its_paper(alias, name):
+    kind = registry.learner_class(alias)
+    assert kind is registry.learner_class(name)
+    assert kind.name == name
+    assert alias not in list_learners()
+
+
+def test_aliases_are_proposed_and_are_taken_once(fresh):
+    with pytest.raises(ValueError, match=r"no learner is called 'r2d3'; did you mean 'r2d2'\?"):
+        registry.learner_class("r2d3")
+    for name, aliases in (("r2d2", ()), ("new", ("ridge",)), ("new", ("r2d2",))):
+        with pytest.raises(ValueError, match=r"is taken by .*RidgeLearner; choose another"):
+            register_learner(name, *aliases)(type("Other", (Learner,), {}))
+    assert "new" not in list_learners()

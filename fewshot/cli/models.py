@@ -146,7 +146,7 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
         "images": int(model.n_support_.sum()),
         "backbone": f"{spec['name']}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}",
         "embedding": f"{model.classifier_.n_features_in_} numbers",
-        "learner": f"{learner.name}, {learner.metric}, temperature {learner.temperature.item():.4g}",
+        "learner": learner.description,
         "size": f"{size_of(folder) / 1e6:.1f} MB",
         "fingerprint": embedder.fingerprint[:16],
     }

@@ -102,7 +102,7 @@ def evaluate(
     embeddings = _check(embeddings, labels)
     accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {
-        "learner": learner.name or type(learner).__name__,
+        "learner": learner.description,
         **episodes.protocol,
         "n_episodes": n_episodes,
         "transductive": learner.transductive,

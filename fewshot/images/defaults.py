@@ -14,10 +14,7 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import spelled
 from fewshot.learners.base import Learner
-from fewshot.learners.prototypical import PrototypicalLearner
-
-#: Temperature of the default cosine prototypes, chosen on validation classes by `benchmarks/defaults.py`.
-TEMPERATURE = 0.05
+from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner
 
 
 def make_embedder(
@@ -64,4 +61,4 @@ def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
     path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
     if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
         return load_learner(path)
-    return PrototypicalLearner("cosine", temperature=TEMPERATURE)
+    return CosinePrototypicalLearner()

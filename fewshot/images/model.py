@@ -63,7 +63,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Turns items into embeddings. `fit` uses a copy.
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that the embedder's checkpoint was trained with; for
-        other embedders cosine prototypes, ``PrototypicalLearner("cosine", temperature=0.05)``.
+        other embedders `CosinePrototypicalLearner`.
     on_error : {"raise", "skip", "unknown"}, default="raise"
         What to do with an item that cannot be read. ``raise`` raises an error. ``skip`` leaves it out of the support,
         with a warning, and answers `unknown_label` for a query. ``unknown`` raises for support and answers

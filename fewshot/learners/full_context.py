@@ -14,7 +14,7 @@ from fewshot.search.similarity import prepare_keys
 from fewshot.utils.parameters import check_count
 
 
-@register_learner("matching-fce")
+@register_learner("matching-fce", "fce")
 class FullContextLearner(Learner):
     """Answer as Matching Networks do, where support and query are embedded anew in the light of the whole support.
 

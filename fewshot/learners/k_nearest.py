@@ -12,7 +12,7 @@ from fewshot.learners.statistics import Statistics
 from fewshot.utils.parameters import check_count
 
 
-@register_learner("k-nearest")
+@register_learner("k-nearest", "knn")
 class KNearestLearner(Learner):
     """Answer with the class that gathers most votes of the k nearest support embeddings, near ones counting more.
 

@@ -17,7 +17,7 @@ from fewshot.utils.parameters import check_number
 PRIORS = ("uniform", "support")
 
 
-@register_learner("key-value-cache")
+@register_learner("key-value-cache", "tip-adapter")
 class KeyValueCacheLearner(Learner):
     """Answer with the class whose support is activated most.
 

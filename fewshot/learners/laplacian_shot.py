@@ -18,7 +18,7 @@ from fewshot.utils.parameters import check_count, check_number
 CHUNK = 4_000_000
 
 
-@register_learner("laplacian-shot")
+@register_learner("laplacian-shot", "laplacianshot")
 class LaplacianShotLearner(Learner):
     """Answer with the nearest prototype, and as the nearest other queries are answered. Transductive.
 

@@ -16,7 +16,7 @@ from fewshot.search.similarity import pairwise_similarity
 from fewshot.utils.parameters import check_number
 
 
-@register_learner("mahalanobis")
+@register_learner("mahalanobis", "simple-cnaps")
 class MahalanobisLearner(Learner):
     """Answer with the class whose mean is nearest under the covariance of the class, shrunk to that of all.
 

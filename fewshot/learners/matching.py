@@ -13,7 +13,7 @@ from fewshot.learners.replacement import REPLACEMENTS, rows_to_keep
 from fewshot.learners.statistics import Statistics
 
 
-@register_learner("matching")
+@register_learner("matching", "matching-networks")
 class MatchingLearner(Learner):
     """Answer with the class that gathers most attention over its support images.
 

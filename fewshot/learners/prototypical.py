@@ -10,7 +10,7 @@ from fewshot.learners.registry import register_learner
 from fewshot.learners.statistics import Statistics
 
 
-@register_learner("prototypical")
+@register_learner("prototypical", "protonet")
 class PrototypicalLearner(Learner):
     """Answer with the class whose prototype, the mean of its support embeddings, is nearest.
 

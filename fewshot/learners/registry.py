@@ -22,21 +22,24 @@ ENTRY_POINT_GROUP = "fewshot.learners"
 #: Environment variable of files and modules with learners, separated as paths are: so that new processes find them too.
 PLUGINS = "FEWSHOT_PLUGINS"
 _LEARNERS: dict[str, type[Learner]] = {}
+_ALIASES: dict[str, str] = {}
 _discovering, _discovered = threading.RLock(), False
 
 
-def register_learner(name: str) -> Callable[[L], L]:
-    """Class decorator that makes a `Learner` known under `name`.
+def register_learner(name: str, *aliases: str) -> Callable[[L], L]:
+    """Class decorator that registers a `Learner` under `name`.
 
     Parameters
     ----------
     name : str
-        The name by which trainer, estimators, contract tests and command line find it.
+        The name by which trainer, estimators, contract tests and command line find it, and which saved files hold.
+    *aliases : str
+        Other names that find it, such as the paper's.
 
     Raises
     ------
     ValueError
-        If another class holds the name already.
+        If another class holds one of the names already.
 
     Examples
     --------
@@ -47,13 +50,15 @@ def register_learner(name: str) -> Callable[[L], L]:
     """
 
     def register(cls: L) -> L:
-        held = _LEARNERS.get(name)
-        # The same class seen twice is a reloaded module (notebooks do that), not a clash.
-        if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(
-                f"the learner name {name!r} is taken by {held.__module__}.{held.__qualname__}; choose another"
-            )
+        for one in (name, *aliases):
+            held = _LEARNERS.get(_ALIASES.get(one, one))
+            # The same class seen twice is a reloaded module (notebooks do that), not a clash.
+            if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(
+                    f"the learner name {one!r} is taken by {held.__module__}.{held.__qualname__}; choose another"
+                )
         _LEARNERS[name] = cls
+        _ALIASES.update(dict.fromkeys(aliases, name))
         cls.name = name
         return cls
 
@@ -114,10 +119,14 @@ def _load(plugin: str) -> None:
 def list_learners() -> list[str]:
     """Return the names of all learners: built in, from installed plug-ins, and registered by hand.
 
+    Most of the library's learners also answer to the name of their paper, which is not listed: ``protonet``,
+    ``matching-networks``, ``relation-net``, ``r2d2`` (ridge), ``simple-cnaps`` (mahalanobis), ``tip-adapter``
+    (key-value-cache), ``laplacianshot``, ``fce`` (matching-fce) and ``knn`` (k-nearest).
+
     Returns
     -------
     list of str
-        Sorted names.
+        Sorted names, without aliases.
 
     Examples
     --------
@@ -130,7 +139,7 @@ def list_learners() -> list[str]:
 
 
 def learner_class(name: str) -> type[Learner]:
-    """Return the learner class registered as `name`.
+    """Return the learner class registered under `name`, which may be an alias.
 
     Raises
     ------
@@ -144,9 +153,9 @@ def learner_class(name: str) -> type[Learner]:
     """
     _discover()
     try:
-        return _LEARNERS[name]
+        return _LEARNERS[_ALIASES.get(name, name)]
     except KeyError:
-        raise UnknownNameError("learner", name, _LEARNERS) from None
+        raise UnknownNameError("learner", name, {*_LEARNERS, *_ALIASES}) from None
 
 
 def as_learner(learner: str | Learner) -> Learner:

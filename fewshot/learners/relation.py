@@ -16,7 +16,7 @@ from fewshot.utils.parameters import check_count
 CHUNK = 4_000_000
 
 
-@register_learner("relation")
+@register_learner("relation", "relation-net")
 class RelationLearner(Learner):
     """Answer with the class to which a small network finds the query most related.
 

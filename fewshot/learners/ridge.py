@@ -13,7 +13,7 @@ from fewshot.learners.statistics import Statistics
 from fewshot.utils.parameters import check_number
 
 
-@register_learner("ridge")
+@register_learner("ridge", "r2d2")
 class RidgeLearner(Learner):
     """Answer by ridge regression from embeddings to one-hot labels, solved in closed form.
 

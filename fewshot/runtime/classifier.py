@@ -219,7 +219,7 @@ class RuntimeClassifier:
                 f"the other classifier has the encoder {other.fingerprint[:12]} and this one {self.fingerprint[:12]}, "
                 "so their embeddings cannot be combined; merge classifiers exported with the same encoder"
             )
-        if other.model.learner != self.model.learner:
+        if not self.model.learner.is_like(other.model.learner):
             raise ValueError(
                 f"what {other.model.learner.name} has learned cannot join what {self.model.learner.name} has; merge "
                 "classifiers that have the same learner with the same parameters"

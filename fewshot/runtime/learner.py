@@ -14,7 +14,7 @@ from fewshot.runtime.similarity import METRICS, MOST_MAGNITUDE, Array, unit_leng
 from fewshot.utils.parameters import check_count
 
 #: Learners whose memory is class sums and counts, and learners that keep their support.
-SUMMED, KEPT = ("prototypical", "simpleshot"), ("matching", "k-nearest")
+SUMMED, KEPT = ("prototypical", "cosine-prototypical", "simpleshot"), ("matching", "k-nearest")
 NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
 
@@ -74,6 +74,11 @@ class DeviceLearner:
         """Convert back from `to_dict`."""
         center = values["center"]
         return cls(**{**values, "center": None if center is None else tuple(center)})
+
+    def is_like(self, other: Self) -> bool:
+        """Return whether both answer alike from the same memory, whatever they are called."""
+        mine, theirs = ({**one.to_dict(), "name": one.is_summed} for one in (self, other))
+        return mine == theirs
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to values that JSON can hold."""

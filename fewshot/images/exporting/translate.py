@@ -6,6 +6,7 @@ import numpy as np
 
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.learners.base import Learner
+from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner
 from fewshot.learners.k_nearest import KNearestLearner
 from fewshot.learners.matching import MatchingLearner
 from fewshot.learners.prototypical import PrototypicalLearner
@@ -29,7 +30,7 @@ def translate_learner(learner: Learner) -> DeviceLearner:
     """
     # Not isinstance: a subclass may predict differently.
     kind, basic = type(learner), (learner.name, learner.metric, learner.temperature.item())
-    if kind is PrototypicalLearner:
+    if kind in (PrototypicalLearner, CosinePrototypicalLearner):
         return DeviceLearner(*basic)
     if isinstance(learner, SimpleShotLearner) and kind is SimpleShotLearner:
         center = None if learner.center is None else tuple(learner.center.tolist())

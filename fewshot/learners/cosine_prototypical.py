@@ -1,0 +1,38 @@
+"""Prototypical Networks under the cosine, with a temperature that suits it."""
+
+from __future__ import annotations
+
+from fewshot.learners.prototypical import PrototypicalLearner
+from fewshot.learners.registry import register_learner
+
+
+@register_learner("cosine-prototypical")
+class CosinePrototypicalLearner(PrototypicalLearner):
+    """Answer with the class whose prototype has the largest cosine with the query.
+
+    ``logit[c] = cosine(query, mean(support of c)) / temperature``: `PrototypicalLearner` under the cosine. It is the
+    default of `FewShotModel` for backbones that were not trained with a learner of their own.
+
+    Parameters
+    ----------
+    temperature : float, default=0.05
+        Logits are cosine / temperature. ``benchmarks/defaults.py`` chose the default on validation classes.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+
+    References
+    ----------
+    S. Gidaris, N. Komodakis (2018). Dynamic Few-Shot Visual Learning without Forgetting. CVPR. arXiv:1804.09458. Its
+    cosine classifier also learns the temperature.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import CosinePrototypicalLearner
+    >>> support = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> CosinePrototypicalLearner()(support, torch.tensor([0, 1]), torch.tensor([[3.0, 4.0]]), n_way=2)
+    tensor([[12., 16.]])
+    """
+
+    def __init__(self, temperature: float = 0.05, learn_temperature: bool = False) -> None:
+        super().__init__("cosine", temperature, learn_temperature)
