@@ -81,7 +81,7 @@ def test_evaluate_prints_a_table(data, capsys):
     assert lines[0].startswith("the split val of")
     assert lines[1].split()[:4] == ["way", "shot", "accuracy", "%"]
     assert lines[2].split()[0] == "5"
-    assert lines[2].split()[-1] == "matching"
+    assert lines[2].endswith("matching, cosine, temperature 0.1")
 
 
 @pytest.mark.parametrize(

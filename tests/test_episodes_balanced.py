@@ -120,5 +120,5 @@ def test_classes_are_drawn_by_their_weights():
 
 
 def test_classes_without_a_row_to_ask_for_are_told():
-    with pytest.raises(ValueError, match="2 classes have one row, so an episode of n_way=2 may have nothing"):
+    with pytest.raises(ValueError, match="2 classes have one row, so an episode of n_way=2 may have no query"):
         EpisodeSampler([0, 1, 2, 2], n_way=2, n_query=1, small_classes="use")

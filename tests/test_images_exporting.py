@@ -46,7 +46,7 @@ def test_the_manifest_says_what_it_is_and_every_file_has_its_digest(model, tmp_p
     assert found["kind"] == "export"
     assert {"format", "version", "fingerprint", "method", "temperature", "threshold"} <= found.keys()
     assert found["fingerprint"] == found["embedder"] == model.embedder_.fingerprint
-    assert found["method"]["name"] == "prototypical"
+    assert found["method"]["name"] == "cosine-prototypical"
     assert (found["method"]["metric"], found["method"]["temperature"]) == ("cosine", 0.05)
     assert found["difference"] < 1e-5 < found["tolerance"]
     assert set(paths) == {"encoder.onnx", "preprocess.json", "memory.npz"}

@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_others():
 
 def test_without_weights_it_refuses_to_answer_by_name():
     support, labels, _ = (t.numpy() for t in episode(shots=(20,) * 4))
-    message = "'feat' has weights of its own, which are not there yet; train it with MetaTrainer, or pass load_learner"
+    message = "'feat' has weights that are not trained yet; train it with MetaTrainer, or pass load_learner"
     with pytest.raises(ValueError, match=message):
         FewShotClassifier("feat").fit(support, labels)
     with pytest.raises(ValueError, match=message):

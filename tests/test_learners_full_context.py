@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_others():
 
 def test_without_weights_it_refuses_to_answer_by_name():
     support, labels, _ = (t.numpy() for t in episode(shots=(20,) * 4))
-    message = "'matching-fce' has weights of its own, which are not there yet; train it with MetaTrainer, or pass load"
+    message = "'matching-fce' has weights that are not trained yet; train it with MetaTrainer, or pass load"
     with pytest.raises(ValueError, match=message):
         FewShotClassifier("matching-fce").fit(support, labels)
     with pytest.raises(ValueError, match=message):

@@ -24,7 +24,7 @@ def test_statistics_sum_what_sums_and_concatenate_the_support():
 
 
 def test_statistics_of_different_classes_do_not_add():
-    with pytest.raises(ValueError, match="statistics of 2 and 3 classes do not add; relabel both"):
+    with pytest.raises(ValueError, match="cannot add statistics of 2 and 3 classes; relabel both"):
         statistics() + statistics().relabel(torch.tensor([0, 1]), 3)
 
 
@@ -43,7 +43,7 @@ def test_a_difference_takes_away_what_was_added():
     assert {name: value.tolist() for name, value in left.support.items()} == {
         name: value.tolist() for name, value in statistics().support.items()
     }
-    with pytest.raises(ValueError, match="of 2 and 3 classes do not subtract"):
+    with pytest.raises(ValueError, match="cannot subtract statistics of 2 and 3 classes"):
         statistics() - statistics().relabel(torch.tensor([0, 1]), 3)
     with pytest.raises(ValueError, match="row 0 is not in the memory"):
         statistics() - statistics().relabel(torch.tensor([1, 0]), 2)
@@ -62,7 +62,7 @@ def test_some_rows_have_their_own_counts():
 
 
 def test_classes_are_parted_from_a_total_only_without_support():
-    with pytest.raises(TypeError, match="what was summed over all classes cannot be parted again"):
+    with pytest.raises(TypeError, match="totals over all classes cannot be split by class"):
         statistics().keep(torch.tensor([0]))
     wide = statistics().relabel(torch.tensor([0, 2]), 3)
     assert wide.keep(torch.tensor([0, 2])).totals["n"] == 3.0

@@ -1,4 +1,4 @@
-"""Episodes of one size: as many classes, shots and queries in each."""
+"""Episodes of fixed way, shots and queries."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ class EpisodeSampler(Sampler):
     labels : array-like of shape (n,)
         The label of each row of a data set.
     n_way : int, default=5
-        Classes an episode.
+        Classes per episode.
     n_shot : int, default=1
-        Support rows a class.
+        Support rows per class.
     n_query : int, default=15
-        Query rows a class.
+        Query rows per class.
     seed : int, default=0
         At least 0.
     small_classes : {"raise", "drop", "use"}, default="raise"
-        What happens to classes with fewer than n_shot + n_query rows: an error, left out, or taken with what they
-        have, support first, but for one row that is a query. No row is ever both.
+        What to do with classes of fewer than n_shot + n_query rows: raise an error, leave them out, or use the rows
+        they have. Support is then filled first, except for one row, which stays a query. No row is ever both.
     class_weight : mapping, optional
-        How often a class is drawn, relative to the others; 1 for those not named.
+        Relative frequency of each class; 1 for classes not named.
 
     Raises
     ------
     ValueError
-        If a class is too small (naming it), there are fewer classes than `n_way`, or a weight is negative.
+        If a class is too small (the message names it), there are fewer classes than `n_way`, or a weight is negative.
 
     Examples
     --------
@@ -79,22 +79,22 @@ class EpisodeSampler(Sampler):
         if len(self.classes) < n_way:
             raise TooSmallError(
                 f"{len(self.classes)} classes have the {n_shot + n_query} rows that {n_shot} shots and {n_query} "
-                f"queries take, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
+                f"queries need, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
             )
         self._sizes = np.array([len(group) for group in rows.values()])
         self._starts, self._rows = self._sizes.cumsum() - self._sizes, np.concatenate(list(rows.values()))
         n_single = np.count_nonzero(self._sizes == 1)
         if n_single >= n_way:
             raise TooSmallError(
-                f"{n_single} classes have one row, so an episode of n_way={n_way} may have nothing to ask for; raise "
-                "n_way above that, or pass small_classes='drop'"
+                f"{n_single} classes have one row, so an episode of n_way={n_way} may have no query; raise n_way above "
+                "that, or pass small_classes='drop'"
             )
         self._weights = _weights(self.classes, class_weight, n_way)
         self._n_first = 2 * n_way if self._weights is None else len(self.classes)
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """Sizes and seed, and what is done with small and weighted classes."""
+        """Sizes, seed, the version of the sampler, and the treatment of small and weighted classes."""
         described: dict[str, Any] = {name: getattr(self, name) for name in ("n_way", "n_shot", "n_query", "seed")}
         described["sampler"] = VERSION
         if self.small_classes != "raise":
@@ -108,7 +108,7 @@ class EpisodeSampler(Sampler):
         return next(self._draw(index, index + 1))
 
     def between(self, start: int, stop: int) -> Iterator[Episode]:
-        """Yield the episodes `start`, ..., ``stop - 1``: the same as one by one, several times faster."""
+        """Yield the episodes `start`, ..., ``stop - 1``, several times faster than one by one."""
         check_index(start)
         step = 1 + CHUNK // (self._n_first + 2 * self.n_way * (self.n_shot + self.n_query))
         for first in range(start, stop, step):
@@ -121,7 +121,7 @@ class EpisodeSampler(Sampler):
             chosen = choose(numbers[:, :n_first], np.full(len(numbers), len(self.classes)), n_way)
         else:
             chosen = choose_weighted(numbers[:, :n_first], self._weights, n_way)
-        # Smaller classes are padded to `n_taken` places; padding that was drawn is dropped.
+        # Small classes are padded to `n_taken` places; padding is dropped after drawing.
         sizes, numbers = self._sizes[chosen], numbers[:, n_first:].reshape(*chosen.shape, 2 * n_taken)
         places = choose(numbers, sizes.clip(min=n_taken), n_taken)
         real, n_shot = places < sizes[..., None], (sizes - 1).clip(1, self.n_shot)
@@ -145,7 +145,7 @@ def _large_enough(
     if small_classes == "raise":
         listed = ", ".join(f"{label} ({count})" for label, count in list(small.items())[:10])
         raise TooSmallError(
-            f"{len(small)} classes have fewer than the {needed} rows that an episode takes: {listed}"
+            f"{len(small)} classes have fewer than the {needed} rows that an episode needs: {listed}"
             f"{', ...' if len(small) > 10 else ''}; lower n_shot or n_query, or pass small_classes='drop'"
         )
     return {label: rows for label, rows in groups.items() if label not in small}
@@ -156,7 +156,7 @@ def _weights(classes: NDArray[Any], class_weight: Mapping[Any, float] | None, n_
         return None
     known = set(classes.tolist())
     if strange := [label for label in class_weight if label not in known]:
-        raise ValueError(f"class_weight names {strange[0]!r}, which is no class with enough rows")
+        raise ValueError(f"class_weight names {strange[0]!r}, which is not a class with enough rows")
     weights = np.array([class_weight.get(label, 1.0) for label in classes.tolist()], np.float64)
     if not (np.isfinite(weights).all() and (weights >= 0).all() and np.count_nonzero(weights) >= n_way):
         raise ValueError(f"class_weight must be finite, at least 0, and above 0 for at least n_way={n_way} classes")

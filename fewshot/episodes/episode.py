@@ -1,4 +1,4 @@
-"""An episode, and what every sampler of episodes can do."""
+"""An episode, and the interface of episode samplers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fewshot.utils.labels import as_labels
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A learning task over a data set: which rows are support, which are queries.
+    """A learning task over a data set: its support rows and its query rows.
 
     Attributes
     ----------
     classes : ndarray of shape (n_way,)
         The user's labels of the classes 0..n_way-1.
     support, query : ndarray of shape (n_support,), (n_queries,)
-        Row numbers, class after class; no row is in both.
+        Row numbers, class by class; no row is in both.
     support_labels, query_labels : ndarray
-        Classes of these rows, integers in 0..n_way-1.
+        Class of each of these rows, integers in 0..n_way-1.
     """
 
     classes: NDArray[Any]
@@ -40,7 +40,7 @@ class Episode:
 
     @classmethod
     def of(cls, classes: NDArray[Any], support: list[NDArray[np.int64]], query: list[NDArray[np.int64]]) -> Episode:
-        """Return the episode of each class's support rows and query rows, both in the order of `classes`."""
+        """Return the episode with the given support and query rows of each class."""
         order = np.arange(len(classes))
         return cls(
             classes,
@@ -52,12 +52,12 @@ class Episode:
 
 
 class Sampler(ABC):
-    """Episodes by their number: ``sampler[i]`` depends on the sampler's seed and ``i`` alone.
+    """Episodes by number: ``sampler[i]`` depends only on the sampler and ``i``.
 
     Attributes
     ----------
     classes : ndarray
-        The labels of all classes that can occur.
+        Labels of all classes that can occur.
     """
 
     classes: NDArray[Any]
@@ -65,7 +65,7 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """What decides the episodes, beside the labels, as JSON can hold it."""
+        """Everything but the labels that decides the episodes, as a JSON value."""
 
     @abstractmethod
     def draw(self, index: int) -> Episode:
@@ -76,11 +76,11 @@ class Sampler(ABC):
         return self.draw(index)
 
     def between(self, start: int, stop: int) -> Iterator[Episode]:
-        """Yield the episodes `start`, ..., ``stop - 1``: the same as one by one, and quicker where many are drawn."""
+        """Yield the episodes `start`, ..., ``stop - 1``; samplers may draw many faster than one by one."""
         return (self[index] for index in range(start, stop))
 
     def __iter__(self) -> Iterator[Episode]:
-        """Yield episode 0, 1, 2, ... without end."""
+        """Yield episodes 0, 1, 2, ... without end."""
         index = 0
         while True:
             yield self[index]
@@ -92,12 +92,12 @@ class Sampler(ABC):
 
 
 def rows_by_class(labels: ArrayLike) -> dict[Any, NDArray[np.int64]]:
-    """Return the row numbers of each label, labels sorted.
+    """Return the row numbers of each label, in the order of the labels.
 
     Raises
     ------
     ValueError, TypeError
-        If there is not one label for each row; see `as_labels`.
+        If `labels` is not one label per row; see `as_labels`.
     """
     found = as_labels(labels, name="the list of labels", any_type=True)
     if not len(found):
@@ -114,13 +114,7 @@ def check_index(index: int) -> None:
 
 
 def check_whole(least: int = 1, **values: int) -> None:
-    """Refuse numbers below `least`.
-
-    Raises
-    ------
-    ValueError
-        Naming the number.
-    """
+    """Raise ValueError, naming the number, unless every number is at least `least`."""
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name} is {value}; expected at least {least}")

@@ -1,4 +1,4 @@
-"""Measuring a learner on episodes."""
+"""Evaluation of a learner on episodes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.values import as_values
 
-#: Numbers that the embeddings of one batch of episodes may hold.
+#: Most numbers in the embeddings of one batch of episodes.
 BATCH_ELEMENTS = 2_000_000
-#: Numbers that are transformed at a time: few enough to stay near the processor meanwhile.
+#: Numbers transformed at once, few enough to stay in the processor's cache.
 TRANSFORM_ELEMENTS = 200_000
 
 
@@ -45,42 +45,42 @@ def evaluate(
     small_classes: str = "raise",
     sampler: Callable[..., Sampler] | None = None,
 ) -> EvalResult:
-    """Measure a learner on episodes over classes that it should not have been trained on.
+    """Evaluate a learner on episodes over classes that it was not trained on.
 
-    Everything is embedded once; episodes are then answered many at a time. The same labels, sizes and seed give
-    the same episodes whatever the learner or the backbone, so results can be compared pair by pair.
+    All items are embedded once; episodes are then answered in batches. The same labels, sizes and seed give the same
+    episodes for every learner and backbone, so results can be compared in pairs.
 
     Parameters
     ----------
     learner : str or Learner
         A registered name or a learner; it is not changed.
-    X : array-like of shape (n, d), or uint8 images where `backbone` is given
+    X : array-like of shape (n, d), or uint8 images if `backbone` is given
         Embeddings.
     y : array-like of shape (n,)
         Labels.
     backbone : nn.Module, optional
-        Embeds the images first, in evaluation mode.
+        Network that embeds the images first, in evaluation mode.
     n_way, n_shot, n_query : int
-        Classes an episode; support and queries *per class*.
+        Classes per episode; support and queries *per class*.
     n_episodes : int, default=600
-        Episodes.
+        Number of episodes.
     seed : int, default=0
-        Episode ``i`` is a pure function of this and ``i``.
+        Episode ``i`` is a pure function of `seed` and ``i``.
     small_classes : {"raise", "drop", "use"}, default="raise"
-        What happens to classes with fewer than n_shot + n_query rows; see `EpisodeSampler`.
+        What to do with classes of fewer than n_shot + n_query rows; see `EpisodeSampler`.
     sampler : callable, optional
-        ``sampler(y, seed=seed)`` draws episodes of another kind, such as `VariedEpisodeSampler`; the sizes above are
-        not used then.
+        ``sampler(y, seed=seed)`` builds another sampler, such as `VariedEpisodeSampler`; the sizes above are then
+        unused.
 
     Returns
     -------
     EvalResult
-        Mean, interval, values per episode, confusion.
+        Mean accuracy, its interval, accuracy per episode, confusion.
 
     Raises
     ------
     ValueError
-        If sizes do not fit the labels, an embedding is not finite, or the learner has yet to be trained.
+        If the sizes do not fit the labels, an embedding is not finite, or the learner is untrained.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
             f"X has shape {embeddings.shape}; expected embeddings (n, d), or pass backbone= to embed images"
         )
     if embeddings.dtype.kind not in "fiub":
-        raise TypeError(f"X is of type {embeddings.dtype}; expected numbers")
+        raise TypeError(f"X has dtype {embeddings.dtype}; expected numbers")
     check_same_length(embeddings, labels)
     return check_values(embeddings, "X", "X")
 
@@ -125,7 +125,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
 def _answer_episodes(
     learner: Learner, embeddings: NDArray[Any], sampler: Sampler, n_episodes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the accuracy of each episode, and the true and the answered class of every query, among the sampler's."""
+    """Return the accuracy of each episode, and the true and answered class of every query."""
     x = to_tensor(embeddings)
     for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
         x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
@@ -133,7 +133,7 @@ def _answer_episodes(
         learner.sized(x.shape[1], like=x)
         first = sampler[0]
         once = len(x) <= n_episodes * (len(first.support) + len(first.query))
-        if once and type(learner).transform is not Learner.transform:  # once for each image, not in every episode
+        if once and type(learner).transform is not Learner.transform:  # once per row rather than in every episode
             x = torch.cat([learner.transform(part) for part in x.split(max(1, TRANSFORM_ELEMENTS // x.shape[1]))])
         batches = list(_batches(sampler, n_episodes, x.shape[1], learner))
         answers = np.concatenate([_answer_batch(learner, x, batch, once) for batch in batches])
@@ -141,13 +141,13 @@ def _answer_episodes(
 
 
 def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Iterator[list[Episode]]:
-    """Yield episodes, as many at a time as memory allows."""
+    """Yield batches of episodes, as large as memory allows."""
     batch: list[Episode] = []
     rows = way = 0
     for episode in sampler.between(0, n_episodes):
-        # The largest of a batch decides: the others are padded to its size.
+        # Episodes are padded to the largest of their batch.
         rows, way = max(rows, len(episode.support) + len(episode.query)), max(way, episode.n_way)
-        # Padded queries are queries for a learner that looks at all of them.
+        # A transductive learner would take padding for queries.
         alone = learner.transductive and batch and len(episode.query) != len(batch[0].query)
         if batch and (alone or (len(batch) + 1) * rows * max(d, way) > BATCH_ELEMENTS):
             yield batch
@@ -157,16 +157,16 @@ def _batches(sampler: Sampler, n_episodes: int, d: int, learner: Learner) -> Ite
 
 
 def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], transformed: bool) -> NDArray[np.int64]:
-    """Return the answers to all queries of some episodes, one after another."""
+    """Return the answers to all queries of the episodes, in order."""
     labels = _stack(episodes, "support_labels", IGNORE).to(x.device)
     weight = (labels != IGNORE).to(x) if (labels == IGNORE).any() else None
     places = (_stack(episodes, name, 0).to(x.device) for name in ("support", "query"))
-    # Twice as quick as x[places].
+    # Twice as fast as x[places].
     support, queries = (x.index_select(0, part.flatten()).unflatten(0, part.shape) for part in places)
     sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
     way = int(ways.max())
     logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed).cpu()
-    if (ways < way).any():  # classes that only other episodes of the batch have are no answer
+    if (ways < way).any():  # an episode may have fewer classes than its batch
         logits = logits.masked_fill(
             torch.arange(way, device="cpu") >= torch.from_numpy(ways)[:, None, None], -torch.inf
         )
@@ -176,7 +176,7 @@ def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], tr
 def _compare(
     episodes: list[Episode], answers: NDArray[np.int64], classes: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the accuracy of each episode, and the true and the answered class of every query, among `classes`."""
+    """Return the accuracy of each episode, and the true and answered class of every query, as indices of `classes`."""
     expected = np.concatenate([e.query_labels for e in episodes])
     sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
     numbers = np.arange(len(episodes)).repeat(sizes)
@@ -187,7 +187,7 @@ def _compare(
 
 
 def _stack(episodes: list[Episode], name: str, padding: int) -> torch.Tensor:
-    """Return a part of all episodes as rows, the shorter ones padded at their end."""
+    """Stack one array of each episode, padded at the end."""
     parts = [getattr(episode, name) for episode in episodes]
     if all(len(part) == len(parts[0]) for part in parts):
         return torch.from_numpy(np.stack(parts))

@@ -18,10 +18,10 @@ from fewshot.utils.streams import GROUP, GROUP_SEED, episode_rng
 
 
 class GroupedEpisodeSampler(Sampler):
-    """Draw a group, then an episode of its classes alone.
+    """Draw a group, then an episode from the classes of that group.
 
-    Classes of one group are alike, so such episodes are harder than those across groups. With the sources of a mixture
-    as groups, every episode comes from one source, as cross-domain training wants it.
+    Classes of one group are similar, so these episodes are harder than episodes across groups. For cross-domain
+    training, let the sources of a mixture be the groups: every episode then comes from one source.
 
     Parameters
     ----------
@@ -30,21 +30,21 @@ class GroupedEpisodeSampler(Sampler):
     groups : array-like of shape (n,)
         The group of each row; a class lies in one group.
     sampler : callable, default=EpisodeSampler
-        ``sampler(labels, seed=seed)`` makes the sampler of one group; for sizes, `functools.partial`.
+        ``sampler(labels, seed=seed)`` builds the sampler of one group; set sizes with `functools.partial`.
     weight : mapping, optional
-        How often a group is drawn, relative to the others; 1 for those not named. Every group is as likely by default,
-        however many classes it has.
+        Relative frequency of each group; 1 for groups not named. By default all groups are equally likely, however many
+        classes they have.
     class_weight : mapping, optional
-        How often a class is drawn within its group, for samplers that take one; see `EpisodeSampler`.
+        Relative frequency of each class within its group, for samplers that take it; see `EpisodeSampler`.
     small_groups : {"raise", "drop"}, default="raise"
-        What happens to groups from which `sampler` can draw no episode.
+        What to do with groups that are too small for an episode.
     seed : int, default=0
         At least 0.
 
     Raises
     ------
     ValueError
-        If a class lies in two groups, a group is too small (naming it), or a weight names no group.
+        If a class lies in two groups, a group is too small (the message names it), or a weight names no group.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class GroupedEpisodeSampler(Sampler):
         self.seed, self.weight = seed, weight
         self._members: dict[Any, tuple[Sampler, NDArray[np.int64]]] = {}
         for place, (group, rows) in enumerate(rows_by_class(groups).items()):
-            # A seed of its own: a sampler of groups within a group would otherwise draw as this one does.
+            # Each group has its own seed; nested grouped samplers would otherwise repeat the draws of this one.
             own = int(episode_rng(seed, place, GROUP_SEED).integers(2**63))
             members = class_weight and {k: v for k, v in class_weight.items() if k in set(labels[rows].tolist())}
             weighted = {} if class_weight is None else {"class_weight": members}
@@ -89,14 +89,14 @@ class GroupedEpisodeSampler(Sampler):
                         f"the group {group} is too small: {error}; or pass small_groups='drop'"
                     ) from error
         if not self._members:
-            raise TooSmallError("no group is large enough for an episode; lower its sizes")
+            raise TooSmallError("no group is large enough for an episode; lower the sizes of the episode")
         self._assignment = hashlib.sha256(repr([groups.tolist(), labels.tolist()]).encode()).hexdigest()
         self.classes = np.sort(np.concatenate([member.classes for member, _ in self._members.values()]))
         self._chances = self._normalized(weight or {})
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """Number and weights of the groups, the seed, and what is drawn within one."""
+        """Number and weights of the groups, the seed, and the protocol within a group."""
         within = next(iter(self._members.values()))[0].protocol
         described = {"sampler": "grouped", "n_groups": len(self._members), "within": within, "seed": self.seed}
         described["assignment"] = self._assignment[:16]

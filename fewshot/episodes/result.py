@@ -1,4 +1,4 @@
-"""What was measured on episodes: accuracy with its interval, per episode, per class, paired."""
+"""The result of an evaluation: accuracy with its interval, per episode, per class, and paired differences."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ def mean_and_ci95(values: NDArray[np.floating]) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class EvalResult:
-    """What `evaluate` measured.
+    """The result of `evaluate`.
 
     Attributes
     ----------
     accuracies : ndarray of shape (n_episodes,)
-        Share of right answers in each episode, in the order of their numbers.
+        Accuracy of each episode, in the order of their numbers.
     classes : ndarray of shape (n_classes,)
         The labels as the user gave them.
     true, answered : ndarray of shape (n_queries,)
-        For every query of every episode its class and the answer, as places in `classes`.
+        True and answered class of every query of every episode, as indices into `classes`.
     protocol : dict
-        Learner, number of episodes, whether the learner is transductive, and what decides the episodes: by default
-        n_way, n_shot, n_query and seed.
+        Learner, number of episodes, whether the learner is transductive, and the protocol of the sampler.
     """
 
     accuracies: NDArray[np.float64]
@@ -61,18 +60,18 @@ class EvalResult:
 
     @property
     def ci95(self) -> float:
-        """Half-width of its 95 % interval, 1.96 sigma / sqrt(n_episodes)."""
+        """Half-width of the 95 % interval of the mean, 1.96 sigma / sqrt(n_episodes)."""
         return self._interval[1]
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """Queries of each class (row) that were answered with each class (column), (n_classes, n_classes)."""
+        """Confusion counts (n_classes, n_classes): true classes in rows, answers in columns."""
         n = len(self.classes)
         return np.bincount(self.true * n + self.answered, minlength=n * n).reshape(n, n)
 
     @property
     def confusion(self) -> pd.DataFrame:
-        """Counts of answers (columns) for each true class (rows), with the user's labels."""
+        """Confusion counts with the user's labels: true classes in rows, answers in columns."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -82,7 +81,7 @@ class EvalResult:
         )
 
     def per_class(self) -> pd.Series:
-        """Return the share of right answers of each class; NaN for a class that was never asked for."""
+        """Return the accuracy of each class; NaN for classes without a query."""
         import pandas as pd
 
         n = len(self.classes)
@@ -92,18 +91,18 @@ class EvalResult:
         return pd.Series(recall, pd.Index(self.classes, name="class"), name="accuracy")
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row an episode: its number, its accuracy and the protocol."""
+        """Return one row per episode: number, accuracy and protocol."""
         import pandas as pd
 
         return pd.DataFrame({"episode": np.arange(len(self.accuracies)), "accuracy": self.accuracies, **self.protocol})
 
     def difference(self, other: EvalResult) -> tuple[float, float]:
-        """Return the mean paired difference to `other` and the half-width of its 95 % interval.
+        """Return the mean paired difference from `other` and the half-width of its 95 % interval.
 
         Raises
         ------
         ValueError
-            If the two were not measured on the same episodes.
+            If the results are not from the same episodes.
         """
         for key in (self.protocol.keys() | other.protocol.keys()) - {"learner", "transductive"}:
             mine, theirs = self.protocol.get(key), other.protocol.get(key)
@@ -113,7 +112,7 @@ class EvalResult:
                 )
         if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.true, other.true)):
             raise ValueError(
-                "the results are on different classes or rows; a paired difference needs the same episodes"
+                "the results are from different classes or rows; a paired difference needs the same episodes"
             )
         return mean_and_ci95(self.accuracies - other.accuracies)
 

@@ -1,4 +1,4 @@
-"""Episodes of varied way and imbalanced shots, as in the Meta-Dataset."""
+"""Episodes of varied way and imbalanced shots, as in Meta-Dataset."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from fewshot.utils.streams import episode_rng
 
 
 class VariedEpisodeSampler(Sampler):
-    """Draw episodes whose number of classes and of shots vary, as collections of images in the world do.
+    """Draw episodes of varied way and shots, like real image collections.
 
-    The number of classes is uniform between `min_way` and `max_way`. Each class gives the same number of queries, at
-    most half of the smallest class. The size of the support is a random part of what is left, and its classes share it
-    in proportion to their size times a random factor of 1/2 to 2, each with at least one image. Defaults are the
+    The number of classes is uniform between `min_way` and `max_way`. Every class has the same number of queries, at
+    most half of the smallest class. The size of the support is a random fraction of the remaining rows. Classes share
+    it in proportion to their size times a random factor from 1/2 to 2, with at least one row each. Defaults are the
     paper's.
 
     Parameters
     ----------
     labels : array-like of shape (n,)
-        The label of each row of a data set. Classes of one row are left out: they can give no query.
+        The label of each row of a data set. Classes of one row are left out, because they have no row for a query.
     min_way, max_way : int, default=5, 50
-        Classes an episode, as many as there are at most.
+        Fewest and most classes per episode; at most all classes are used.
     max_query : int, default=10
-        Queries a class at most.
+        Most queries per class.
     max_support : int, default=500
-        Support rows an episode at most.
+        Most support rows per episode.
     max_shot : int, default=100
-        Rows that a class counts for at most, when the size of the support is drawn.
+        Most rows that a class contributes when the size of the support is drawn.
     seed : int, default=0
         At least 0.
 
     Raises
     ------
     ValueError
-        If a number is out of range or there are fewer than `min_way` classes of two rows.
+        If a number is out of range, or fewer than `min_way` classes have two rows.
 
     References
     ----------
     E. Triantafillou et al. (2020). Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples.
-    arXiv:1903.03096, section 3.2 and appendix. Its hierarchies of classes are `GroupedEpisodeSampler`'s.
+    arXiv:1903.03096, section 3.2 and appendix. For its class hierarchies use `GroupedEpisodeSampler`.
 
     Examples
     --------

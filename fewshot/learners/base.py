@@ -1,4 +1,4 @@
-"""The learner contract: from a labelled support set to a memory, from a memory and queries to logits."""
+"""The learner contract: support set to memory, memory and queries to logits."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fewshot.search.similarity import METRICS, prepare_keys
 from fewshot.utils.isolation import isolated
 from fewshot.utils.randomness import seeded
 
-#: Label of a query that is padding; the loss passes over it.
+#: Label of padded queries; the loss ignores them.
 IGNORE = -100
-#: What is left to chance where a logarithm needs it.
+#: Probability mass spread evenly over all classes where a logarithm needs it.
 SMOOTHING = 0.01
 
 
 class Learner(nn.Module):
-    """A method of few-shot classification that takes no gradient step.
+    """A few-shot classification method that takes no gradient step.
 
-    A subclass fills in hooks: what of a support set is kept (`collect`), how that becomes labelled keys (`memorize`)
-    and, where the defaults do not fit, `transform`, `score` and `loss`. Callers use `learn`, `answer` and the module
-    itself, which check their input once. Meta-trainer, scikit-learn estimators and index use the same object.
+    Subclasses fill in hooks: `collect` summarises a support set, `memorize` turns the summary into labelled keys, and
+    `transform`, `score` and `loss` have defaults that fit most methods. Callers use `learn`, `answer` and the module
+    itself, which check their input once. The meta-trainer, the scikit-learn estimators and the index share the object.
 
     Parameters
     ----------
@@ -48,15 +48,15 @@ class Learner(nn.Module):
     name : str
         The name in the registry.
     indexable : bool
-        Whether the nearest keys decide, so that an index may propose them.
+        Whether the nearest keys decide the answer, so that an index may propose them.
     transductive : bool
         Whether an answer depends on the other queries.
     learned : bool
-        Whether it has weights of its own, and is to be trained with `MetaTrainer` first.
+        Whether the learner has trainable weights that `MetaTrainer` must train first.
     ordered : bool
         Whether the order of the support matters.
     d : int or None
-        Length of the embeddings that the weights of a `learned` one are made for; None before that is known.
+        Embedding length of the weights of a `learned` learner; None until it is known.
 
     Raises
     ------
@@ -76,9 +76,7 @@ class Learner(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "score" in cls.__dict__ and cls.indexable:
-            raise TypeError(
-                f"{cls.__name__} has a score of its own, which an index would pass over; set indexable = False"
-            )
+            raise TypeError(f"{cls.__name__} overrides score, which an index would bypass; set indexable = False")
 
     def __init__(self, metric: str = "sqeuclidean", temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__()
@@ -109,18 +107,18 @@ class Learner(nn.Module):
         return f"{name}, {self.metric}, temperature {self.temperature.item():.4g}"
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments that build a learner like this one; weights are in its ``state_dict``.
+        """Return the constructor arguments that rebuild this learner; its ``state_dict`` holds the weights.
 
         Raises
         ------
         TypeError
-            If an argument of the constructor is not the attribute of its name, or is nothing that JSON can hold.
+            If a constructor argument has no attribute of the same name, or JSON cannot hold its value.
         """
         params = {}
         for name in inspect.signature(type(self)).parameters:
             if not hasattr(self, name):
                 raise TypeError(
-                    f"{type(self).__name__} takes {name!r} but has no attribute of that name; keep it as self.{name}, "
+                    f"{type(self).__name__} takes {name!r} but has no attribute of that name; store it as self.{name}, "
                     "so that the learner can be saved"
                 )
             value = getattr(self, name)
@@ -132,18 +130,18 @@ class Learner(nn.Module):
         return params
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the arguments of the constructor: scikit-learn reaches them as ``learner__temperature``."""
+        """Return the constructor arguments, which scikit-learn reaches as ``learner__temperature``."""
         values = {n: getattr(self, n) for n in inspect.signature(type(self)).parameters if hasattr(self, n)}
         return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 
     def set_params(self, **params: Any) -> Self:
-        """Become a learner with other arguments, as `GridSearchCV` over ``learner__temperature`` needs it.
+        """Change constructor arguments in place, as `GridSearchCV` over ``learner__temperature`` does.
 
         Raises
         ------
         ValueError
-            If there is no such argument, a value is out of range, or there are weights that were trained with the
-            present ones. The learner is then unchanged.
+            If an argument is unknown, a value is out of range, or the learner has weights that were trained with the
+            present arguments. The learner is then unchanged.
 
         Examples
         --------
@@ -155,7 +153,7 @@ class Learner(nn.Module):
         if unknown := params.keys() - arguments.keys():
             raise ValueError(f"{name} has no parameter {min(unknown)!r}; expected one of {', '.join(arguments)}")
         if self.learned and self.d is not None:
-            raise ValueError(f"the weights of this {name} were trained with its parameters; make another one instead")
+            raise ValueError(f"the weights of this {name} were trained with its parameters; create a new one instead")
         if params:
             fresh = type(self)(**{**arguments, **params}).train(self.training)
             self.__dict__.clear()
@@ -163,10 +161,10 @@ class Learner(nn.Module):
         return self
 
     def __sklearn_clone__(self) -> Self:
-        return copy.deepcopy(self)  # with its weights, which its arguments do not have
+        return copy.deepcopy(self)  # keeps the weights, which rebuilding from the arguments would lose
 
     def is_like(self, other: Learner) -> bool:
-        """Return whether both answer alike from the same statistics, whatever their classes are called."""
+        """Return whether both learners give the same answers from the same statistics, whatever their class names."""
         if type(self) is not type(other) and _behaviour(type(self)) != _behaviour(type(other)):
             return False
         mine, theirs = self._settings(), other._settings()
@@ -184,14 +182,14 @@ class Learner(nn.Module):
         return settings
 
     def sized(self, d: int, seed: int = 0, like: Tensor | None = None) -> Self:
-        """Make the weights for embeddings of length `d`, unless they are there; only a `learned` one has some.
+        """Create the weights of a `learned` learner for embeddings of length `d`, unless they exist.
 
-        They are of the type, and where, `like` is.
+        They are created with the dtype and device of `like`.
 
         Raises
         ------
         ValueError
-            If they are there, for embeddings of another length.
+            If the weights exist and fit embeddings of another length.
         """
         if self.learned and self.d is None:
             with isolated(gradients=True), seeded(seed):
@@ -203,24 +201,24 @@ class Learner(nn.Module):
         elif self.learned and self.d != d:
             raise ValueError(
                 f"{type(self).__name__} has weights for embeddings of {self.d} dimensions, and these have {d}; embed "
-                "with the backbone that it was trained with"
+                "with the backbone it was trained with"
             )
         return self
 
     # ---- hooks -------------------------------------------------------------------------------------------------
 
     def build(self, d: int) -> None:
-        """Make the weights that depend on the length `d` of an embedding; `sized` calls it once.
+        """Create the weights that depend on the embedding length `d`; `sized` calls this once.
 
-        Such a learner sets ``learned = True`` and calls ``self.sized(d)`` where its constructor is given a `d`.
+        A learner with weights sets ``learned = True``, and its constructor calls ``self.sized(d)`` if `d` is given.
         """
 
     def transform(self, x: Tensor) -> Tensor:
-        """Map embeddings (..., n, d) item by item, with parameters that no support set changes."""
+        """Map embeddings (..., n, d) item by item, with parameters that do not depend on the support set."""
         return x
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Summarise a support set that `learn` has checked: padding is zero rows of class 0 with weight 0.
+        """Summarise a support set that `learn` has checked; padding is zero rows of class 0 with weight 0.
 
         Parameters
         ----------
@@ -238,18 +236,18 @@ class Learner(nn.Module):
         Statistics
             A summary that adds.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what it keeps; define collect()")
+        raise NotImplementedError(f"{type(self).__name__} has no collect(); define it")
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Turn statistics into a memory of labelled keys."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its keys are; define memorize()")
+        raise NotImplementedError(f"{type(self).__name__} has no memorize(); define it")
 
     def kept_rows(self, statistics: Statistics) -> Tensor | None:
-        """Return the rows (k,) of kept support that a growing classifier keeps on; None, by default, for all."""
+        """Return the rows (k,) of kept support that a growing classifier retains; None, the default, means all."""
         return None
 
     def settle(self, statistics: Statistics) -> Statistics:
-        """Return what a growing classifier keeps of everything it has learned, without leading dimensions."""
+        """Return what a growing classifier retains of its statistics, which have no leading dimensions."""
         return statistics if (rows := self.kept_rows(statistics)) is None else statistics.take(rows)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
@@ -257,24 +255,24 @@ class Learner(nn.Module):
         return self.read(prepare_keys(memory.keys, self.metric).similarity(queries), memory)
 
     def read(self, similarity: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
-        """Turn similarities to keys (..., q, m), or to candidates (q, k), into logits (..., q, n_way)."""
+        """Turn similarities to all keys (..., q, m), or to candidates (q, k), into logits (..., q, n_way)."""
         return read(similarity / self.temperature.to(similarity.dtype), memory, candidates)
 
     def margins(self, logits: Tensor) -> Tensor:
-        """Return finite logits (..., n_way): where there are none, something below all others of the query."""
-        there = torch.isfinite(logits)
-        least = torch.where(there, logits, torch.inf).amin(-1, keepdim=True)
+        """Return logits (..., n_way) whose infinite entries are replaced by values below the query's finite ones."""
+        finite = torch.isfinite(logits)
+        least = torch.where(finite, logits, torch.inf).amin(-1, keepdim=True)
         least = torch.where(torch.isfinite(least), least, 0)
-        # Large logits swallow a small gap.
-        below = torch.minimum(least - least_chance(logits), torch.nextafter(least, least - torch.inf))
-        return torch.where(there, logits, below)
+        # nextafter, because rounding would swallow the gap between large logits.
+        below = torch.minimum(least - chance_gap(logits), torch.nextafter(least, least - torch.inf))
+        return torch.where(finite, logits, below)
 
     def closeness(self, logits: Tensor, similarity: Tensor | None) -> Tensor:
-        """Return the similarity (..., q) to the nearest key; where there are none, temperature times the top logit."""
+        """Return the similarity (..., q) to the nearest key, else temperature times the top logit."""
         return logits.amax(-1) * self.temperature.to(logits) if similarity is None else similarity.amax(-1)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean query loss of `logits` (..., q, n_way): the cross-entropy. Labels -100 are padding."""
+        """Return the mean cross-entropy of `logits` (..., q, n_way); queries labelled -100 are padding."""
         return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORE)
 
     # ---- what callers use --------------------------------------------------------------------------------------
@@ -282,7 +280,7 @@ class Learner(nn.Module):
     def learn(
         self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None = None, *, transformed: bool = False
     ) -> Statistics:
-        """Check and transform a support set and summarise it.
+        """Check, transform and summarise a support set.
 
         Parameters
         ----------
@@ -293,9 +291,9 @@ class Learner(nn.Module):
         n_way : int
             Number of classes; some may have no support.
         weight : Tensor of shape (..., n), optional
-            Sample weights, 1 by default; 0 means padding, whose content never matters.
+            Sample weights, 1 by default; 0 means padding, whose content is ignored.
         transformed : bool, default=False
-            Whether the support is what `transform` has returned: many episodes of one set of images share that work.
+            Whether `support` has been through `transform` already, which many episodes of the same images can share.
 
         Returns
         -------
@@ -310,7 +308,7 @@ class Learner(nn.Module):
         support, labels, weight = mask_padding(support, labels, n_way, weight)
         if not transformed:
             self.sized(support.shape[-1], like=support)
-            # Again after the transform, which may move the zero rows of padding.
+            # Padding is zeroed again, because the transform may move zero rows.
             support = torch.where(weight.unsqueeze(-1) > 0, self.transform(support), 0)
         return self.collect(support, labels, n_way, weight)
 
@@ -320,7 +318,7 @@ class Learner(nn.Module):
         Raises
         ------
         ValueError
-            If the queries are not as long as the keys.
+            If queries and keys differ in length.
         """
         queries = queries if transformed else self.transform(queries)
         d, expected = queries.shape[-1], memory.keys.shape[-1]
@@ -334,7 +332,7 @@ class Learner(nn.Module):
     ) -> Tensor:
         """Learn from `support` (..., n, d) and return the logits (..., q, n_way) of `queries` (..., q, d).
 
-        Keywords are those of `learn` and `answer`.
+        Keyword arguments go to `learn` and `answer`.
 
         Examples
         --------
@@ -351,14 +349,14 @@ class Learner(nn.Module):
         return f"metric={self.metric!r}, temperature={self.temperature.item():.4g}"
 
 
-def least_chance(logits: Tensor) -> float:
-    """Return by how much a logit lies below the largest where its class has 1 % of an even chance."""
+def chance_gap(logits: Tensor) -> float:
+    """Return how far below the largest logit a class has 1 % of an even chance."""
     return math.log(logits.shape[-1] / SMOOTHING)
 
 
 @isolated(gradients=True)
 def log_parameter(value: float) -> nn.Parameter:
-    """Return the logarithm of a positive number that training adjusts."""
+    """Return a trainable parameter that holds the logarithm of `value`."""
     return nn.Parameter(torch.tensor(math.log(value), dtype=torch.float32, device="cpu"))
 
 
@@ -368,7 +366,7 @@ def _behaviour(kind: type[Learner]) -> dict[str, Any]:
 
 
 def _is_near(one: Any, other: Any) -> bool:
-    """Whether two arguments are the same; float32 has no more digits than that."""
+    """Compare two arguments, floats to the precision of float32."""
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-6)
     return bool(one == other)

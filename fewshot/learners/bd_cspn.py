@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.base import Learner
+from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.learners.transduction import Span, rectify
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_number
@@ -18,20 +17,21 @@ NORMALIZATIONS = ("L2N", "UN")
 
 
 @register_learner("bd-cspn")
-class BDCSPNLearner(Learner):
-    """Answer with the rectified prototype of the largest cosine to the shifted query. Transductive.
+class BDCSPNLearner(SupportLearner):
+    """Answer with the rectified prototype of the largest cosine with the shifted query. Transductive.
 
-    Queries are shifted onto the mean of the support (so a single one is answered as that mean, whatever it is: ask for
-    many at a time), take the class of the prototype of the largest cosine for a start, and count in it as
-    ``exp(sharpness cosine)``; ``logit[c] = cosine(shifted query, rectified prototype[c]) / temperature``. See
-    `fewshot.learners.transduction.rectify`. O(n d) kept; O(n_way d) a query.
+    Queries are shifted so that their mean is that of the support, pseudo-labelled with the prototype of largest cosine,
+    and added to that prototype with weight ``exp(sharpness cosine)``. Then
+    ``logit[c] = cosine(shifted query, rectified prototype[c]) / temperature``. A single query would be shifted onto the
+    mean of the support, so ask for many at a time. See `fewshot.learners.transduction.rectify`. O(n d) to store,
+    O(n_way d) per query.
 
     Parameters
     ----------
     sharpness : float, default=10.0
-        How much more a row counts that is near to its prototype; the paper's epsilon.
+        How strongly rows near their prototype are favoured; the paper's epsilon.
     normalization : {"L2N", "UN"}, default="L2N"
-        Whether embeddings are scaled to unit length before the shift, which long ones would decide otherwise, or stay.
+        Whether embeddings are scaled to unit length first; otherwise long ones dominate the shift.
     temperature : float, default=0.1
         Logits are cosine / temperature.
     learn_temperature : bool, default=False
@@ -39,8 +39,8 @@ class BDCSPNLearner(Learner):
 
     References
     ----------
-    J. Liu, L. Song, Y. Qin (2020). Prototype Rectification for Few-Shot Learning. ECCV. arXiv:1911.10713. There only
-    the surest queries of each class count, here all, each as its cosine says; and embeddings stay as they are.
+    J. Liu, L. Song, Y. Qin (2020). Prototype Rectification for Few-Shot Learning. ECCV. arXiv:1911.10713. The paper
+    uses only the most confident queries of each class and does not normalise embeddings.
 
     Examples
     --------
@@ -68,19 +68,11 @@ class BDCSPNLearner(Learner):
         self.normalization = normalization
 
     def transform(self, x: Tensor) -> Tensor:
-        """Scale each embedding to unit length."""
+        """Scale each embedding to unit length under ``L2N``."""
         return normalize(x) if self.normalization == "L2N" else x
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it is."""
-        return Statistics.of_support(support, labels, n_way, weight)
-
-    def memorize(self, statistics: Statistics) -> Memory:
-        """Make every support embedding a key."""
-        return Memory.of_support(statistics.support, statistics.n_way)
-
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return the logits of all queries, seen together."""
+        """Return the logits of all queries, answered together."""
         found = rectify(Span(memory.keys, queries), memory, self.sharpness)
         logits = found.cosine / self.temperature.to(queries.dtype)
         return logits.masked_fill(found.absent, -torch.inf).mT

@@ -11,7 +11,7 @@ class CosinePrototypicalLearner(PrototypicalLearner):
     """Answer with the class whose prototype has the largest cosine with the query.
 
     ``logit[c] = cosine(query, mean(support of c)) / temperature``: `PrototypicalLearner` under the cosine. It is the
-    default of `FewShotModel` for backbones that were not trained with a learner of their own.
+    default of `FewShotModel`, unless the backbone is a checkpoint, which names the learner it was trained with.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Matching Networks with full-context embeddings."""
+"""Matching Networks with full-context embeddings (FCE)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fewshot.learners.base import Learner
+from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.statistics import Statistics
@@ -15,35 +15,35 @@ from fewshot.utils.parameters import check_count
 
 
 @register_learner("matching-fce", "fce")
-class FullContextLearner(Learner):
-    """Answer as Matching Networks do, where support and query are embedded anew in the light of the whole support.
+class FullContextLearner(SupportLearner):
+    """Answer like Matching Networks, with support and queries embedded in the context of the whole support.
 
-    The support x[1..n], in its order, is read by an LSTM in both directions: ``g[i] = x[i] + forward[i] +
-    backward[i]``. A query q is read by an LSTM of K steps that looks back at the support: ``h[k] = q + LSTM(q, [h[k-1],
-    r[k-1]])``, ``r[k] = sum over i of softmax(h[k] . g[i]) g[i]``; then
-    ``p(c | query) = sum over the support of c of softmax(cosine(h[K], g) / temperature)``. h[0] and r[0] are 0; sample
-    weights count in the last sum alone.
+    A bidirectional LSTM reads the support x[1..n] in its order: ``g[i] = x[i] + forward[i] + backward[i]``. An LSTM
+    reads each query q in K steps and attends to the support: ``h[k] = q + LSTM(q, [h[k-1], r[k-1]])`` and
+    ``r[k] = sum over i of softmax(h[k] . g[i]) g[i]``, from h[0] = r[0] = 0. Then
+    ``p(c | query) = sum over the support of c of softmax(cosine(h[K], g) / temperature)``. Sample weights count only in
+    the last sum.
 
     **Answers depend on the order of the support**, as in the paper; shuffle it, or average over orders, to see how
-    much. O(n d) kept; O(n d^2) to learn, O(K (d^2 + n d)) a query.
+    much. O(n d) to store, O(n d^2) to learn, O(K (d^2 + n d)) per query.
 
     Parameters
     ----------
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
         The paper uses the cosine.
     temperature : float, default=0.1
-        Logits are similarity / temperature; the paper has none, which is 1.
+        Logits are similarity / temperature; the paper has no temperature, which means 1.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
     n_steps : int, default=5
-        K, the steps of reading a query.
+        K, the number of LSTM steps per query.
     d : int, optional
-        Length of an embedding; by default that of the first one seen.
+        Embedding length; by default that of the first embeddings seen.
 
     References
     ----------
     O. Vinyals, C. Blundell, T. Lillicrap, K. Kavukcuoglu, D. Wierstra (2016). Matching Networks for One Shot Learning.
-    NeurIPS. arXiv:1606.04080, appendix A. K is not said there.
+    NeurIPS. arXiv:1606.04080, appendix A, which does not state K.
 
     Examples
     --------
@@ -72,19 +72,15 @@ class FullContextLearner(Learner):
             self.sized(d)
 
     def build(self, d: int) -> None:
-        """Make both LSTMs."""
+        """Create both LSTMs."""
         self.read_support = nn.LSTM(d, d, batch_first=True, bidirectional=True)
-        # What was read from the support stands beside the query: as good as beside the state, where the paper has it.
+        # The attention read-out joins the input; the paper joins it to the state, which is equivalent.
         self.read_query = nn.LSTMCell(2 * d, d)
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it is, in its order."""
-        return Statistics.of_support(support, labels, n_way, weight)
-
     def memorize(self, statistics: Statistics) -> Memory:
-        """Make a key of each support embedding, in the light of the others."""
+        """Return one key per support embedding, in the context of the others."""
         x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
-        order = (weight == 0).int().argsort(dim=-1, stable=True)  # padding comes last, and is not read
+        order = (weight == 0).int().argsort(dim=-1, stable=True)  # padding last, where it is not read
         x, labels, weight = _take(x, order), labels.gather(-1, order), weight.gather(-1, order)
         flat, lengths = x.reshape(-1, *x.shape[-2:]), (weight > 0).sum(-1).flatten().clamp(min=1).cpu()
         packed = pack_padded_sequence(flat, lengths, batch_first=True, enforce_sorted=False)
@@ -93,16 +89,16 @@ class FullContextLearner(Learner):
         return Memory.of_keys(x + forward + backward, labels, weight, statistics.n_way)
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return the logits of queries that were read in the light of the support."""
+        """Return the logits of queries, read in the context of the support."""
         absent = ~torch.isfinite(memory.log_weight).unsqueeze(-2)
         hidden, cell, flat = queries, None, queries.reshape(-1, queries.shape[-1])
-        looked = torch.zeros_like(queries)
+        read_out = torch.zeros_like(queries)
         for _ in range(self.n_steps):
             state = None if cell is None else (hidden.reshape(flat.shape), cell)
-            new, cell = self.read_query(torch.cat([flat, looked.reshape(flat.shape)], -1), state)
+            new, cell = self.read_query(torch.cat([flat, read_out.reshape(flat.shape)], -1), state)
             hidden = queries + new.reshape(queries.shape)
             attention = (hidden @ memory.keys.mT).masked_fill(absent, -torch.inf).softmax(-1)
-            looked = attention @ memory.keys
+            read_out = attention @ memory.keys
         return self.read(prepare_keys(memory.keys, self.metric).similarity(hidden), memory)
 
 

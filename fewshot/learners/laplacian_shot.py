@@ -1,50 +1,49 @@
-"""LaplacianShot: queries that lie near each other are answered alike."""
+"""LaplacianShot: neighbouring queries get similar answers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fewshot.learners.base import Learner
+from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.learners.transduction import Span, compare_means, rectify
 from fewshot.search.ranking import largest
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count, check_number
 
-#: Similarities of queries to each other that are looked at at a time.
+#: Most query-to-query similarities held at once.
 CHUNK = 4_000_000
 
 
 @register_learner("laplacian-shot", "laplacianshot")
-class LaplacianShotLearner(Learner):
-    """Answer with the nearest prototype, and as the nearest other queries are answered. Transductive.
+class LaplacianShotLearner(SupportLearner):
+    """Answer with the nearest prototype, in agreement with the nearest other queries. Transductive.
 
-    With a[q, c] the squared distances of queries of unit length to prototypes, y = softmax(-a) is replaced
-    `n_iterations` times by
-    ``softmax over c of -a[q, c] + smoothness * sum over the nearest queries p of q of y[p, c]``; the logits are what
-    stands in the last softmax, / temperature. Queries are shifted and prototypes rectified as in `BDCSPNLearner` first,
-    unless `sharpness` is None. O(n d) kept; O(q d + n_iterations n_neighbors n_way) a query.
+    Let a[q, c] be the squared distance of a query of unit length to a prototype. Starting from y = softmax(-a),
+    `n_iterations` rounds compute
+    ``y[q] = softmax over c of -a[q, c] + smoothness * sum over the nearest queries p of q of y[p, c]``; the logits are
+    the argument of the last softmax / temperature. Unless `sharpness` is None, queries are first shifted and prototypes
+    rectified as in `BDCSPNLearner`. O(n d) to store, O(q d + n_iterations n_neighbors n_way) per query.
 
     Parameters
     ----------
     smoothness : float, default=0.7
-        What a neighbour counts; the paper's lambda.
+        Weight of a neighbour; the paper's lambda.
     n_neighbors : int, default=3
-        Queries that are near, the query itself left out.
+        Number of nearest other queries.
     n_iterations : int, default=20
-        Rounds; all of them are made, so that an answer does not depend on what else is in the batch.
+        Number of rounds, without early stopping, so that episodes of a batch do not affect each other.
     sharpness : float, optional, default=10.0
-        How much more a row counts in rectification that is near to its prototype; None for plain class means.
+        How strongly rectification favours rows near their prototype; None for plain class means.
     temperature : float, default=1.0
-        Of the logits; the paper has none.
+        Divides the logits; the paper has no temperature.
 
     References
     ----------
     I. Ziko, J. Dolz, E. Granger, I. Ben Ayed (2020). Laplacian Regularized Few-Shot Learning. ICML. arXiv:2006.15486.
-    There embeddings are centred on the base classes before (`SimpleShotLearner`), and smoothness is chosen by shots.
+    The paper centres embeddings on the base classes (as `SimpleShotLearner` does) and tunes smoothness per shot.
 
     Examples
     --------
@@ -76,16 +75,8 @@ class LaplacianShotLearner(Learner):
         """Scale each embedding to unit length."""
         return normalize(x)
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it is."""
-        return Statistics.of_support(support, labels, n_way, weight)
-
-    def memorize(self, statistics: Statistics) -> Memory:
-        """Make every support embedding a key."""
-        return Memory.of_support(statistics.support, statistics.n_way)
-
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return the logits of all queries, seen together."""
+        """Return the logits of all queries, answered together."""
         m, q = memory.keys.shape[-2], queries.shape[-2]
         few = queries.shape[:-2].numel() * (m + q) ** 2 <= CHUNK
         span = Span.of(memory.keys, queries, m + q if few else 0)
@@ -109,8 +100,8 @@ class LaplacianShotLearner(Learner):
         for start in range(0, max(n, 1), size):
             rows = x[..., start : start + size, :]
             products = rows @ x.mT if span.gram is None else span.gram.detach()[..., m:, m:]
-            # Minus the squared distance, but for a term of the row.
-            likeness = 2 * products - squares.unsqueeze(-2)
-            likeness.diagonal(start, -2, -1).fill_(-torch.inf)
-            near.append(largest(likeness, k).mT)
+            # Minus the squared distance, up to a constant per row.
+            similarity = 2 * products - squares.unsqueeze(-2)
+            similarity.diagonal(start, -2, -1).fill_(-torch.inf)
+            near.append(largest(similarity, k).mT)
         return torch.cat(near, -1)

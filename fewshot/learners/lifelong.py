@@ -1,4 +1,4 @@
-"""A bounded memory for life: keys are refreshed by what is like them, and the oldest make room."""
+"""A lifelong memory of fixed size: similar support refreshes keys, and new keys replace the oldest."""
 
 from __future__ import annotations
 
@@ -16,42 +16,41 @@ from fewshot.learners.statistics import Statistics
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count, check_number
 
-#: Rows of support whose likeness to all keys is worked out together.
+#: Support rows compared with all keys at once.
 BLOCK = 128
-#: What rounds numbers up to 1 to a grid on which inner products are exact; see `fewshot.search.similarity.to_grid`.
+#: Added and subtracted, rounds numbers up to 1 to a grid with exact inner products; see `similarity.to_grid`.
 TO_GRID = 1.5 * 2.0**26
 
 
 @register_learner("lifelong")
 class LifelongLearner(Learner):
-    """Answer with the classes of the keys of a memory of fixed size that support refreshes one image after another.
+    """Answer from a memory of fixed size, which each support row updates in turn.
 
-    For each support embedding x of class y, in the order in which they come, with K the nearest key: if it is of class
-    y, it moves, ``K = (K + weight x) / |K + weight x|``; otherwise x becomes a key of class y, where one is free or in
-    the place of the key that was not touched for longest. x is scaled to unit length before. Then
-    ``p(c | query) ~ sum over the keys of c of exp(cosine(query, key) / temperature)``. The training loss is the margin
-    ``max(0, wrong - right + margin)`` of the logits, times the temperature, of the best wrong class and the right one:
-    nearly the best cosines.
+    For each support embedding x of class y, scaled to unit length, let K be the nearest key. If K has class y, it
+    moves: ``K = (K + weight x) / |K + weight x|``. Otherwise x becomes a key of class y, in a free place or in place of
+    the least recently touched key. Then ``p(c | query) ~ sum over the keys of c of exp(cosine(query, key) /
+    temperature)``. The training loss is the margin ``max(0, wrong - right + margin)`` between the logits, times the
+    temperature, of the best wrong class and the right one, which are close to the largest cosines.
 
-    **What is remembered depends on the order of the support**, as in the paper. It cannot be taken back row by row,
-    only class by class, and keys that made room do not come back. O(size d) kept, whatever was seen; O(size d) to learn
-    an image and to answer a query. (An image classifier keeps small pictures of all support beside it, for its pages.)
+    **The memory depends on the order of the support**, as in the paper. Support cannot be removed row by row, only
+    class by class, and replaced keys do not come back. O(size d) to store, to learn a row and to answer a query. (An
+    image classifier also keeps thumbnails of all support for its pages.)
 
     Parameters
     ----------
     size : int, default=1000
-        Keys at most.
+        Most keys.
     temperature : float, default=0.025
-        The paper's is one by 40.
+        Logits are similarity / temperature; the paper's value is 1/40.
     margin : float, default=0.1
-        Of the loss, in cosines.
+        Margin of the loss, in cosines.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
 
     References
     ----------
-    L. Kaiser, O. Nachum, A. Roy, S. Bengio (2017). Learning to Remember Rare Events. ICLR. arXiv:1703.03129. There the
-    place among the oldest is drawn, only the 256 nearest keys are read, and the answer is the class of the nearest.
+    L. Kaiser, O. Nachum, A. Roy, S. Bengio (2017). Learning to Remember Rare Events. ICLR. arXiv:1703.03129. The paper
+    picks at random among the oldest keys, reads only the 256 nearest keys, and answers with the class of the nearest.
 
     Examples
     --------
@@ -72,48 +71,48 @@ class LifelongLearner(Learner):
         self.size, self.margin = check_count("size", size), check_number("margin", margin)
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it comes; `settle` makes it keys."""
+        """Keep the support, which `settle` turns into keys."""
         return _with_mark(Statistics.of_support(support, labels, n_way, weight), 0.0)
 
     def settle(self, statistics: Statistics) -> Statistics:
-        """Return the keys instead of the support that made them, oldest first."""
+        """Replace the support by the keys it made, oldest first."""
         keys, labels, touched = self._remember(statistics)
         places = touched.argsort()[(touched < 0).sum() :]
         weight = keys.new_ones(len(places))
         return _with_mark(Statistics.of_support(keys[places], labels[places], statistics.n_way, weight), 1.0)
 
     def memorize(self, statistics: Statistics) -> Memory:
-        """Make the keys that are left when all support was shown."""
+        """Return the keys that remain after all support."""
         keys, labels, touched = self._remember(statistics)
         return Memory.of_keys(keys, labels, (touched >= 0).to(keys.dtype), statistics.n_way)
 
     def _remember(self, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-        """Return keys (..., m, d), their classes (..., m), and which row touched them last, -1 where none did."""
+        """Return keys (..., m, d), their classes (..., m) and the row that touched each last, -1 for none."""
         x = statistics.support["x"]
         if x.dim() == 2 and x.dtype == torch.float64 and x.device.type == "cpu" and not x.requires_grad:
             return self._remember_alone(statistics)
         return self._remember_together(statistics)
 
     def _remember_alone(self, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `_remember_together` does of support without leading dimensions, in a hundredth of the time.
+        """Do the work of `_remember_together` for support without leading dimensions, a hundred times as fast.
 
-        A step changes one key, so the likeness of a block of rows to all keys is worked out once and then corrected.
-        Products of float64 are exact in both: of equal keys the first is the nearest.
+        A step changes one key, so the similarities of a block of rows to all keys are computed once and then corrected.
+        Float64 products are exact in both methods, so ties go to the first key.
         """
         support = {name: value.numpy() for name, value in statistics.support.items()}
         label, weight, settled = support["labels"], support["weight"], support["settled"] > 0
         x, m = normalize(normalize(statistics.support["x"])).numpy(), min(self.size, len(label))
         rows = np.flatnonzero(weight > 0)
-        # Keys that were made already take the first places, one each.
+        # Settled keys take the first places.
         n = min(m, int(np.append(settled[rows], False).argmin()))
         keys, labels, touched = np.zeros((m, x.shape[1])), np.zeros(m, label.dtype), np.full(m, -1)
         keys[:n], labels[:n], touched[:n] = x[rows[:n]], label[rows[:n]], rows[:n]
         for start in range(n, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             on_grid = _on_grid(x[block])
-            likeness = np.where(touched < 0, -np.inf, on_grid @ _on_grid(keys).T)
+            similarity = np.where(touched < 0, -np.inf, on_grid @ _on_grid(keys).T)
             for i, row in enumerate(block.tolist()):
-                nearest = int(likeness[i].argmax())
+                nearest = int(similarity[i].argmax())
                 if labels[nearest] == label[row] and touched[nearest] >= 0 and not settled[row]:
                     place, key = nearest, keys[nearest] + weight[row] * x[row]
                     keys[place] = key / (np.sqrt(key @ key) or 1)
@@ -121,11 +120,11 @@ class LifelongLearner(Learner):
                     place = int(touched.argmin())
                     keys[place], labels[place] = x[row], label[row]
                 touched[place] = row
-                likeness[i + 1 :, place] = on_grid[i + 1 :] @ _on_grid(keys[place])
+                similarity[i + 1 :, place] = on_grid[i + 1 :] @ _on_grid(keys[place])
         return torch.from_numpy(keys), torch.from_numpy(labels), torch.from_numpy(touched)
 
     def _remember_together(self, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-        """Return keys, classes and last rows of many episodes, step by step; gradients flow into the keys."""
+        """Return keys, classes and last rows of many episodes, row by row; gradients flow into the keys."""
         x, label, weight, settled = (statistics.support[name] for name in ("x", "labels", "weight", "settled"))
         batch, n = x.shape[:-2], x.shape[-2]
         m = min(self.size, n)
@@ -133,9 +132,9 @@ class LifelongLearner(Learner):
         labels, touched = label.new_zeros((*batch, m)), label.new_full((*batch, m), -1)
         for i in range(n):
             row, y = x[..., i, :], label[..., i : i + 1]
-            likeness = (_on_grid(keys.detach()) @ _on_grid(row.detach()).unsqueeze(-1)).squeeze(-1)
-            likeness = likeness.masked_fill(touched < 0, -torch.inf)
-            nearest = likeness.argmax(-1, keepdim=True)
+            similarity = (_on_grid(keys.detach()) @ _on_grid(row.detach()).unsqueeze(-1)).squeeze(-1)
+            similarity = similarity.masked_fill(touched < 0, -torch.inf)
+            nearest = similarity.argmax(-1, keepdim=True)
             known = (
                 (labels.gather(-1, nearest) == y) & (touched.gather(-1, nearest) >= 0) & ~settled[..., i : i + 1].bool()
             )
@@ -148,20 +147,20 @@ class LifelongLearner(Learner):
         return keys, labels, touched
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean margin loss between the right class and the best wrong one, in cosines."""
+        """Return the mean margin loss between the right class and the best wrong class, in cosines."""
         real = labels != IGNORE
-        likeness, target = (logits * self.temperature.to(logits))[real], labels[real].unsqueeze(-1)
-        right = likeness.gather(-1, target).clamp(min=-1)
-        wrong = likeness.scatter(-1, target, -torch.inf).amax(-1, keepdim=True)
+        similarity, target = (logits * self.temperature.to(logits))[real], labels[real].unsqueeze(-1)
+        right = similarity.gather(-1, target).clamp(min=-1)
+        wrong = similarity.scatter(-1, target, -torch.inf).amax(-1, keepdim=True)
         return torch.where(torch.isfinite(wrong), wrong - right + self.margin, 0).relu().mean()
 
 
 def _on_grid(x: Any) -> Any:
-    """Round an array or a tensor of float64; leave others as they are."""
+    """Round a float64 array or tensor; return others unchanged."""
     return (x + TO_GRID) - TO_GRID if x.dtype in (torch.float64, np.float64) else x
 
 
 def _with_mark(statistics: Statistics, settled: float) -> Statistics:
-    """Return kept support with a mark at each row: 1 for a key that was made already."""
+    """Return statistics whose support rows are marked 1 if they are settled keys, else 0."""
     mark = torch.full_like(statistics.support["weight"], settled)
     return replace(statistics, support={**statistics.support, "settled": mark})

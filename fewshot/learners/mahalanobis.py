@@ -1,4 +1,4 @@
-"""The Mahalanobis distance to each class, under a covariance of its own: Simple CNAPS."""
+"""Simple CNAPS: the Mahalanobis distance to each class under its own covariance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fewshot.learners.base import Learner
+from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.statistics import Statistics
@@ -17,31 +17,30 @@ from fewshot.utils.parameters import check_number
 
 
 @register_learner("mahalanobis", "simple-cnaps")
-class MahalanobisLearner(Learner):
-    """Answer with the class whose mean is nearest under the covariance of the class, shrunk to that of all.
+class MahalanobisLearner(SupportLearner):
+    """Answer with the class whose mean is nearest under the covariance of that class.
 
     ``logit[c] = -(q - mean[c])' Q[c]^-1 (q - mean[c]) / (2 temperature)`` with
-    ``Q[c] = s Cov(support of c) + (1 - s) Cov(all support) + regularization I`` and ``s = n[c] / (n[c] + 1)``, n[c]
-    being the shots, or the sum of the sample weights, and covariances divided by their number.
+    ``Q[c] = s Cov(support of c) + (1 - s) Cov(all support) + regularization I`` and ``s = n[c] / (n[c] + 1)``. n[c] is
+    the number of shots, or the sum of sample weights; covariances divide by it.
 
-    No ``(n_way, d, d)`` array is made. Classes of as many shots share the second and third term, of which one matrix of
-    side min(n, d) is factored; what a class adds is of the rank of its shots, and inverted by Woodbury's identity:
-    O(n d) kept, O(n^2 d + n^3) to learn (each number of shots anew), O(n d) a query.
+    No ``(n_way, d, d)`` array is built. Classes with equally many shots share the last two terms, for which one matrix
+    of side min(n, d) is factored. The first term has the rank of the shots and is inverted by Woodbury's identity.
+    O(n d) to store, O(n^2 d + n^3) to learn for each distinct number of shots, O(n d) per query.
 
     Parameters
     ----------
     regularization : float, default=1.0
-        What is added to each variance; the paper's beta.
+        Added to each variance; the paper's beta.
     temperature : float, default=1.0
-        The paper has none.
+        The paper has no temperature.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
 
     References
     ----------
     P. Bateni, R. Goyal, V. Masrani, F. Wood, L. Sigal (2020). Improved Few-Shot Visual Classification. CVPR.
-    arXiv:1912.03432. The network's adaptation to the task, its other half, is not here; its code divides covariances by
-    one less than their number.
+    arXiv:1912.03432. The paper also adapts the network to the task, and its code divides covariances by n - 1.
 
     Examples
     --------
@@ -59,31 +58,27 @@ class MahalanobisLearner(Learner):
         super().__init__("sqeuclidean", temperature, learn_temperature)
         self.regularization = check_number("regularization", regularization, 1e-9)
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it is."""
-        return Statistics.of_support(support, labels, n_way, weight)
-
     def memorize(self, statistics: Statistics) -> Memory:
-        """Make a key of each class mean; beside them, factors of low rank of the inverse covariances."""
+        """Return the class means as keys, with low-rank factors of the inverse covariances as extras."""
         x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
         count, means = statistics.count, statistics.means
         total = count.sum(-1).clamp(min=torch.finfo(count.dtype).tiny)[..., None, None]
-        middle = (x * weight.unsqueeze(-1)).sum(-2, keepdim=True) / total
+        center = (x * weight.unsqueeze(-1)).sum(-2, keepdim=True) / total
         root = weight.sqrt().unsqueeze(-1)
-        spread, keys = (x - middle) * root, torch.where(count.unsqueeze(-1) > 0, means - middle, 0)
+        spread, keys = (x - center) * root, torch.where(count.unsqueeze(-1) > 0, means - center, 0)
         own = (x - means.gather(-2, labels.unsqueeze(-1).expand(x.shape))) * root
         shots = count.unique()
         shots = shots[shots > 0]
         group = torch.searchsorted(shots, count).clamp(max=len(shots) - 1)
-        # Of one number of shots after another: (..., groups, r, r) with r = min(n, d).
+        # One shared matrix for each distinct number of shots: (..., groups, r, r) with r = min(n, d).
         share = 1 / ((shots + 1)[:, None, None] * total.unsqueeze(-3))
         n, d = x.shape[-2:]
         inner = (spread @ spread.mT if n < d else spread.mT @ spread).unsqueeze(-3)
         side = torch.eye(min(n, d), dtype=x.dtype, device=x.device)
         shared = inner + self.regularization / share * side if n < d else share * inner + self.regularization * side
-        extras = {"middle": middle, "spread": spread, "own": own, "labels": labels, "group": group}
+        extras = {"middle": center, "spread": spread, "own": own, "labels": labels, "group": group}
         extras |= {"factor": torch.linalg.cholesky(shared)}
-        # Rows of one class meet, under the shared part of their class; where two classes do, there is nothing.
+        # Inner products of rows under the shared matrix of their class; those of different classes are dropped.
         gram = own.new_zeros((*own.shape[:-1], n))
         for g, row in _rows_of_groups(extras):
             gram = torch.where(row.unsqueeze(-1), _Shared(self, extras, g).products(own, own), gram)
@@ -113,15 +108,15 @@ class MahalanobisLearner(Learner):
 
 
 def _rows_of_groups(extras: Mapping[str, Tensor]) -> list[tuple[int, Tensor]]:
-    """Return each number of shots, as its place, and which rows are of a class that has as many."""
+    """Return the index of each distinct number of shots, and the mask of the rows whose class has it."""
     of_rows = extras["group"].gather(-1, extras["labels"])
     return [(g, of_rows == g) for g in range(extras["factor"].shape[-3])]
 
 
 class _Shared:
-    """Products under the inverse of what classes of one number of shots share, P = (1 - s) Cov(all) + r I.
+    """Products under the inverse of P = (1 - s) Cov(all) + r I, which classes with equally many shots share.
 
-    Where the support is smaller than the embedding, ``P^-1 = (I - A' (r / share I + A A')^-1 A) / r`` for its rows A.
+    If the support is smaller than the embedding, ``P^-1 = (I - A' (r / share I + A A')^-1 A) / r`` for its rows A.
     """
 
     def __init__(self, learner: MahalanobisLearner, extras: Mapping[str, Tensor], g: int) -> None:
@@ -133,7 +128,7 @@ class _Shared:
         return torch.linalg.solve_triangular(self.factor, self.spread @ x.mT if self.wide else x.mT, upper=False).mT
 
     def products(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x' P^-1 y of every pair of rows."""
+        """Return x' P^-1 y for every pair of rows."""
         product = self._whitened(x) @ self._whitened(y).mT
         return (x @ y.mT - product) / self.regularization if self.wide else product
 
@@ -143,6 +138,6 @@ class _Shared:
         return ((x * y).sum(-1) - product) / self.regularization if self.wide else product
 
     def distances(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return (x - y)' P^-1 (x - y) of every pair of rows."""
+        """Return (x - y)' P^-1 (x - y) for every pair of rows."""
         whitened = -pairwise_similarity(self._whitened(x), self._whitened(y))
         return (-pairwise_similarity(x, y) - whitened) / self.regularization if self.wide else whitened

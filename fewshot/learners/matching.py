@@ -6,34 +6,33 @@ import numpy as np
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.base import Learner
-from fewshot.learners.memory import Memory
+from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.registry import register_learner
 from fewshot.learners.replacement import REPLACEMENTS, rows_to_keep
 from fewshot.learners.statistics import Statistics
 
 
 @register_learner("matching", "matching-networks")
-class MatchingLearner(Learner):
-    """Answer with the class that gathers most attention over its support images.
+class MatchingLearner(SupportLearner):
+    """Answer with the class whose support receives most attention.
 
     ``p(c | query) = sum over the support of c of softmax(cosine(query, support) / temperature)``, without
-    full-context embeddings. The support itself is the memory: O(n d) kept, O(n d) a query.
+    full-context embeddings (see `FullContextLearner`). The support is the memory: O(n d) to store, O(n d) per query.
 
     Parameters
     ----------
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
         The paper uses the cosine.
     temperature : float, default=0.1
-        Logits are similarity / temperature. The paper has none, which is 1; since a cosine lies in [-1, 1], its
-        softmax is then nearly flat, so the default here is sharper.
+        Logits are similarity / temperature. The paper has no temperature, which means 1. Cosines lie in [-1, 1], so
+        that softmax is nearly flat; the default here is sharper.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
     max_support : int, optional
-        Support rows that a growing classifier keeps of each class; by default all.
+        Support rows that a growing classifier retains per class; all by default.
     replacement : {"reservoir", "oldest"}, default="reservoir"
-        Which rows go where there are more: those outside a uniform sample of all that came, whatever their order and
-        portions, or the oldest; see `fewshot.learners.replacement`.
+        Which rows a full class drops: those outside a uniform sample of all rows seen, or the oldest. See
+        `fewshot.learners.replacement`.
 
     References
     ----------
@@ -65,16 +64,8 @@ class MatchingLearner(Learner):
             raise UnknownNameError("replacement", replacement, REPLACEMENTS)
         self.max_support, self.replacement = max_support, replacement
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it is."""
-        return Statistics.of_support(support, labels, n_way, weight)
-
     def kept_rows(self, statistics: Statistics) -> Tensor | None:
-        """Return at most `max_support` rows a class."""
+        """Return at most `max_support` rows per class."""
         if self.max_support is None:
             return None
         return rows_to_keep(statistics.support, self.max_support, self.replacement)
-
-    def memorize(self, statistics: Statistics) -> Memory:
-        """Make every support embedding a key, weighted by its sample weight."""
-        return Memory.of_support(statistics.support, statistics.n_way)

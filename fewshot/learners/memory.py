@@ -1,4 +1,4 @@
-"""The model that a learner makes of a support set: a `Memory` of labelled keys, and how it is read."""
+"""`Memory`: the labelled keys that a learner makes of a support set, and how they are read."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Labelled keys: the model that a learner makes of a support set.
+    """Labelled keys, the model that a learner makes of a support set.
 
     Attributes
     ----------
     keys : Tensor of shape (..., m, d)
-        What queries are compared with.
+        Vectors that queries are compared with.
     labels : Tensor of shape (..., m)
         Class of each key, integers in 0..n_way-1.
     log_weight : Tensor of shape (..., m)
-        Added to the key's score; minus infinity marks a key that is not there (padding, an absent class).
+        Added to the key's score; minus infinity marks an absent key (padding, an absent class).
     n_way : int
         Number of classes.
     one_key_per_class : bool
-        True if key ``j`` is the only key of class ``j``; reading is then free.
+        True if key ``j`` is the only key of class ``j``, so that reading needs no sum over keys.
     extras : dict of str to Tensor
-        What a learner with a score of its own needs besides.
+        Further tensors of learners that override ``score`` or ``read``.
     """
 
     keys: Tensor
@@ -42,11 +42,11 @@ class Memory:
     ) -> Memory:
         """Build a memory whose keys count in proportion to `weight` (..., m); weight 0 means absent.
 
-        Absent keys are moved to the mean of the present ones: their values never matter, and the mean of all
-        keys, which distances are centred on, stays where the data are.
+        The values of absent keys do not matter. They are moved to the mean of the present keys, so that the mean of all
+        keys, on which distances are centred, stays among the data.
         """
         present = weight > 0
-        if keys.device.type == "cpu" and present.all():  # no copies, which of many keys are long
+        if keys.device.type == "cpu" and present.all():  # avoids copying many keys
             return cls(keys, labels, weight.log().to(keys.dtype), n_way, one_key_per_class)
         kept = torch.where(present.unsqueeze(-1), keys, 0)
         n_present = present.sum(-1, keepdim=True).unsqueeze(-1).clamp(min=1)
@@ -62,18 +62,18 @@ class Memory:
 
     @classmethod
     def of_support(cls, support: Mapping[str, Tensor], n_way: int) -> Memory:
-        """Build a memory whose keys are the kept support of `Statistics`, each with its sample weight."""
+        """Build a memory whose keys are the kept support of `Statistics`, with their sample weights."""
         return cls.of_keys(support["x"], support["labels"], support["weight"], n_way)
 
     @classmethod
     def of_prototypes(cls, prototypes: Tensor, count: Tensor) -> Memory:
-        """Build a memory of one key a class, (..., n_way, d); a class whose `count` (..., n_way) is 0 is absent."""
+        """Build a memory of one key per class, (..., n_way, d); classes whose `count` (..., n_way) is 0 are absent."""
         n_way = prototypes.shape[-2]
         labels = torch.arange(n_way, device=prototypes.device).expand(prototypes.shape[:-1])
         return cls.of_keys(prototypes, labels, (count > 0).to(prototypes.dtype), n_way, one_key_per_class=True)
 
     def present(self) -> Memory:
-        """Drop the keys that are not there, of a memory without leading dimensions."""
+        """Drop the absent keys of a memory without leading dimensions."""
         present = torch.isfinite(self.log_weight)
         if present.all():
             return self
@@ -86,25 +86,25 @@ class Memory:
         )
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Memory:
-        """Apply `function` (a cast, a move) to every floating-point tensor."""
+        """Apply `function`, such as a cast or a move, to every floating-point tensor."""
         extras = {k: function(v) if v.is_floating_point() else v for k, v in self.extras.items()}
         return replace(self, keys=function(self.keys), log_weight=function(self.log_weight), extras=extras)
 
 
 def read(scores: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
-    """Sum up the scores of keys into logits of classes: log-sum-exp over the keys of each class.
+    """Turn scores of keys into logits of classes, by log-sum-exp over the keys of each class.
 
-    With one key a class these are the prototypical logits; with the support as keys, matching attention (up to a
-    constant that softmax removes). A class without a key, or none retrieved, gets minus infinity.
+    With one key per class these are the prototypical logits; with the support as keys, matching attention (up to a
+    constant that softmax removes). A class without a key, or without a retrieved key, gets minus infinity.
 
     Parameters
     ----------
     scores : Tensor of shape (..., q, m) or (..., q, k)
         Similarity / temperature of each query to each key, or to its k candidates.
     memory : Memory
-        Where the keys came from.
+        The memory of these keys.
     candidates : Tensor of shape (q, k), optional
-        Which keys were retrieved for each query; -1 for none. All keys by default.
+        Keys retrieved for each query, -1 for none; all keys by default.
 
     Returns
     -------
@@ -129,6 +129,6 @@ def _logsumexp_by_class(scores: Tensor, labels: Tensor, n_way: int) -> Tensor:
     top = scores.new_full(shape, -torch.inf).scatter_reduce(-1, labels, scores.detach(), "amax")
     present = torch.isfinite(top)
     top = torch.where(present, top, 0)
-    # exp(-inf) = 0 has gradient 0: keys that are not there neither count nor receive a gradient.
+    # exp(-inf) = 0 has gradient 0: absent keys neither count nor receive a gradient.
     total = scores.new_zeros(shape).scatter_add(-1, labels, (scores - top.gather(-1, labels)).exp())
     return torch.where(present, torch.where(present, total, 1).log() + top, -torch.inf)

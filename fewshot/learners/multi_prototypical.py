@@ -1,4 +1,4 @@
-"""Several prototypes a class, for classes with several looks."""
+"""Several prototypes per class, for classes of varied appearance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fewshot.learners.base import Learner
+from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.rows import sum_by_class
@@ -16,36 +16,36 @@ from fewshot.learners.statistics import Statistics
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count
 
-#: Lloyd's iterations: few-shot classes settle in two or three.
+#: Most iterations of k-means; few-shot classes converge in two or three.
 N_ITERATIONS = 10
 
 
 @register_learner("multi-prototypical")
-class MultiPrototypicalLearner(Learner):
-    """Answer with the class that has the nearest prototypes, of which each has several: the means of its clusters.
+class MultiPrototypicalLearner(SupportLearner):
+    """Answer with the class that has the nearest prototypes, the means of its clusters.
 
-    The support of a class is parted by k-means into at most `n_prototypes` clusters, without a gradient step and
-    without chance: the first centre is the image nearest to the class mean, each further one the image farthest from
-    those before. ``logit[c] = log sum over its clusters j of share[j] exp(similarity(query, mean[j]) / temperature)``,
-    where ``share`` is the part of the class that lies in the cluster. With one prototype it is `PrototypicalLearner`.
-    O(n d) kept; O(n k d) an iteration to learn, O(n_way k d) a query.
+    Deterministic k-means splits the support of each class into at most `n_prototypes` clusters. The first centre is the
+    row nearest to the class mean; each further centre is the row farthest from those before.
+    ``logit[c] = log sum over its clusters j of share[j] exp(similarity(query, mean[j]) / temperature)``, where share
+    is the fraction of the class in the cluster. With one prototype this is `PrototypicalLearner`. O(n d) to store,
+    O(n k d) per iteration to learn, O(n_way k d) per query.
 
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
-        Similarity; clusters are those of unit vectors for ``cosine``, else of the embeddings.
+        Similarity. Under ``cosine``, embeddings are scaled to unit length before clustering.
     temperature : float, default=1.0
         Logits are similarity / temperature.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
     n_prototypes : int, default=3
-        Prototypes a class at most.
+        Most prototypes per class.
 
     References
     ----------
     S. Lloyd (1982). Least squares quantization in PCM. IEEE Transactions on Information Theory 28(2).
     K. Allen, E. Shelhamer, H. Shin, J. Tenenbaum (2019). Infinite Mixture Prototypes for Few-shot Learning. ICML.
-    arXiv:1902.04552. There the number of clusters follows from the data and their variance is learned; here neither.
+    arXiv:1902.04552. The paper infers the number of clusters from the data and learns their variance.
 
     Examples
     --------
@@ -66,12 +66,8 @@ class MultiPrototypicalLearner(Learner):
         super().__init__(metric, temperature, learn_temperature)
         self.n_prototypes = check_count("n_prototypes", n_prototypes)
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it is: clusters may change with every image that is added."""
-        return Statistics.of_support(support, labels, n_way, weight)
-
     def memorize(self, statistics: Statistics) -> Memory:
-        """Make a key of the mean of each cluster, its share of the class being its weight."""
+        """Return the mean of each cluster as a key, weighted by its share of the class."""
         x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
         k, n_way = self.n_prototypes, statistics.n_way
         with torch.no_grad():
@@ -87,14 +83,14 @@ class MultiPrototypicalLearner(Learner):
 
 
 def _k_means(x: Tensor, labels: Tensor, weight: Tensor, n_way: int, k: int) -> Tensor:
-    """Return the cluster (..., n), in 0..k-1, of each row of `x` (..., n, d) within its class."""
+    """Return the cluster, in 0..k-1, of each row of `x` (..., n, d) within its class, (..., n)."""
 
     def means(place: Tensor, n: int) -> Tensor:
         total = sum_by_class(weight.unsqueeze(-1), place, n)
         return sum_by_class(x * weight.unsqueeze(-1), place, n) / torch.where(total > 0, total, 1)
 
     def distances(centres: Tensor) -> Tensor:
-        """Return those of each row to one centre of its class; centres (..., n_way, d)."""
+        """Return the distance of each row to the centre of its class; centres (..., n_way, d)."""
         own = centres.gather(-2, labels.unsqueeze(-1).expand(x.shape))
         return (x - own).square().sum(-1)
 
@@ -114,11 +110,11 @@ def _k_means(x: Tensor, labels: Tensor, weight: Tensor, n_way: int, k: int) -> T
 def _first_centres(
     x: Tensor, labels: Tensor, weight: Tensor, n_way: int, k: int, distances: Callable[[Tensor], Tensor], mean: Tensor
 ) -> Tensor:
-    """Return centres (..., n_way, k, d): the row nearest to the `mean` (..., n_way, d), then those farthest away."""
+    """Return centres (..., n_way, k, d): the row nearest to `mean` (..., n_way, d), then the farthest rows."""
     real = weight > 0
 
     def choose(rank: Tensor) -> Tensor:
-        """Return the row of each class that has the largest `rank` (..., n), among equals the first."""
+        """Return the row of each class with the largest `rank` (..., n), the first of equals."""
         rank = torch.where(real, rank, -torch.inf)
         largest = rank.new_full((*rank.shape[:-1], n_way), -torch.inf).scatter_reduce(-1, labels, rank, "amax")
         places = torch.arange(rank.shape[-1], device=rank.device).expand(rank.shape)

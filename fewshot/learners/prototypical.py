@@ -1,28 +1,24 @@
-"""Prototypical Networks: a class is the mean of its support embeddings."""
+"""Prototypical Networks: each class is the mean of its support embeddings."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from fewshot.learners.base import Learner
-from fewshot.learners.memory import Memory
+from fewshot.learners.keeping import SumLearner
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 
 
 @register_learner("prototypical", "protonet")
-class PrototypicalLearner(Learner):
+class PrototypicalLearner(SumLearner):
     """Answer with the class whose prototype, the mean of its support embeddings, is nearest.
 
     ``logit[c] = similarity(query, mean(support of c)) / temperature``. Statistics are class sums and counts, so
-    memory and time do not depend on the number of shots: O(n_way d) kept, O(n_way d) a query.
+    memory and time do not depend on the number of shots: O(n_way d) to store, O(n_way d) per query.
 
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         The paper uses (minus) the squared Euclidean distance.
     temperature : float, default=1.0
-        Logits are similarity / temperature; the paper has none, which is 1.
+        Logits are similarity / temperature; the paper has no temperature, which means 1.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
 
@@ -39,11 +35,3 @@ class PrototypicalLearner(Learner):
     >>> logits.argmax(-1)
     tensor([0])
     """
-
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep class sums and counts."""
-        return Statistics.of_sums(support, labels, n_way, weight)
-
-    def memorize(self, statistics: Statistics) -> Memory:
-        """Make one key a class: its mean."""
-        return Memory.of_prototypes(statistics.means, statistics.count)

@@ -1,4 +1,4 @@
-"""PT-MAP: embeddings made more Gaussian, and queries spread over classes by optimal transport."""
+"""PT-MAP: power transform of embeddings, and optimal transport of queries to classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.base import Learner
+from fewshot.learners.keeping import SumLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.statistics import Statistics
@@ -18,39 +18,38 @@ from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count, check_number
 
 PRIORS = ("uniform", "support", "none")
-#: Added before the power is taken: no embedding is all zero.
+#: Added before taking the power, so that no embedding is zero.
 EPSILON = 1e-6
 
 
 @register_learner("pt-map")
-class PTMAPLearner(Learner):
-    """Answer by optimal transport from queries to prototypes that follow it. Transductive.
+class PTMAPLearner(SumLearner):
+    """Answer by optimal transport of queries to prototypes, which it refines. Transductive.
 
-    Embeddings are ``f(x) = +-(|x| + 1e-6)^power``, each number with its sign, scaled to unit length. From the class
-    means P, `n_iterations` times: ``z = transport(-regularization |q - P[c]|^2)``, whose rows sum to 1 and columns to
-    the share of the class, and P moves by `rate` towards ``(support sums + z' queries) / (counts + sums of z)``. The
-    logits are log z of the last P. O(n_way d) kept; O(n_iterations n_way d) a query, and Sinkhorn's rounds.
+    Embeddings become ``f(x) = sign(x) (|x| + 1e-6)^power``, scaled to unit length. Starting from the class means P,
+    `n_iterations` rounds compute ``z = transport(-regularization |q - P[c]|^2)``, whose rows sum to 1 and whose columns
+    sum to the class shares, and move P by `rate` towards ``(support sums + z' queries) / (counts + sums of z)``. The
+    logits are log z for the last P. O(n_way d) to store, O(n_iterations n_way d) per query plus the transport rounds.
 
     Parameters
     ----------
     prior : {"uniform", "support", "none"}, default="uniform"
-        **What is taken to be known of the queries**: that there are as many of each class, as in the paper, where this
-        is true by construction and part of the gain; in shares as the support has; or nothing, which with ``rate=1`` is
-        soft k-means.
+        **Assumed class shares of the queries**: uniform, as in the paper, whose episodes are balanced, which explains
+        part of the gain; those of the support; or none, which with ``rate=1`` is soft k-means.
     power : float, default=0.5
         The paper's beta.
     regularization : float, default=10.0
-        How sure an answer is of a difference of distances; the paper's lambda.
+        Factor on squared distances; the paper's lambda.
     n_iterations : int, default=10
-        Moves of the prototypes.
+        Number of prototype updates.
     rate : float, default=0.2
-        How far each goes; the paper's alpha.
+        Step size of an update; the paper's alpha.
 
     References
     ----------
     Y. Hu, V. Gripon, S. Pateux (2021). Leveraging the Feature Distribution in Transfer-based Few-Shot Learning. ICANN.
-    arXiv:2006.03806. There no number is below 0, and support and queries are also reduced by QR, which changes no
-    distance, and centred each by its mean and scaled again.
+    arXiv:2006.03806. The paper's embeddings are non-negative. It also reduces them by QR, which keeps distances, and
+    centres support and queries by their own means before scaling again.
 
     Examples
     --------
@@ -81,34 +80,30 @@ class PTMAPLearner(Learner):
         self.rate = check_number("rate", rate, above=True)
 
     def transform(self, x: Tensor) -> Tensor:
-        """Take the power of each embedding and scale it to unit length."""
+        """Take the power of each number and scale each embedding to unit length."""
         power = (x.abs() + EPSILON) ** self.power
         return normalize(torch.where(x < 0, -power, power))
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep class sums and counts."""
-        return Statistics.of_sums(support, labels, n_way, weight)
-
     def memorize(self, statistics: Statistics) -> Memory:
-        """Make one key a class, its mean, and keep the counts."""
-        memory = Memory.of_prototypes(statistics.means, statistics.count)
+        """Return one key per class, its mean, and keep the counts."""
+        memory = super().memorize(statistics)
         return replace(memory, extras={"count": statistics.count})
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return the log-probabilities of all queries, seen together."""
+        """Return the log-probabilities of all queries, answered together."""
         m, q, count = memory.n_way, queries.shape[-2], memory.extras["count"]
         span = Span.of(memory.keys, queries, 2 * self.n_iterations * m)
         share = (count > 0).to(count.dtype) if self.prior == "uniform" else count
         share = share / share.sum(-1, keepdim=True).clamp(min=1e-30)
         support = torch.diag_embed(count)
-        # What each embedding counts in each prototype; the classes that are not there keep their place.
+        # Prototypes as combinations of embeddings; absent classes keep their rows.
         prototypes = F.pad(torch.eye(m, dtype=queries.dtype, device=queries.device).expand_as(support), (0, q))
         absent, factors = (count == 0).unsqueeze(-1), None
         for i in range(self.n_iterations + 1):
             products = span.products(prototypes)
-            # Minus the squared distance, but for a term of the query, which is the same for all classes.
-            likeness = 2 * products[..., m:] - (prototypes * products).sum(-1, keepdim=True)
-            scores = (self.regularization * likeness).masked_fill(absent, -torch.inf)
+            # Minus the squared distance, up to a constant per query.
+            similarity = 2 * products[..., m:] - (prototypes * products).sum(-1, keepdim=True)
+            scores = (self.regularization * similarity).masked_fill(absent, -torch.inf)
             if self.prior == "none":
                 log_plan = scores.log_softmax(-2)
             else:

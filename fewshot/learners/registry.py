@@ -1,4 +1,4 @@
-"""The registry of learners: one file in ``fewshot/learners``, or one entry point, and everyone finds it."""
+"""The registry of learners: files in ``fewshot/learners``, entry points and plug-ins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fewshot.learners.base import Learner
 L = TypeVar("L", bound="type[Learner]")
 
 ENTRY_POINT_GROUP = "fewshot.learners"
-#: Environment variable of files and modules with learners, separated as paths are: so that new processes find them too.
+#: Environment variable with a path list of plug-in files and modules, so that child processes load them too.
 PLUGINS = "FEWSHOT_PLUGINS"
 _LEARNERS: dict[str, type[Learner]] = {}
 _ALIASES: dict[str, str] = {}
@@ -66,12 +66,12 @@ def register_learner(name: str, *aliases: str) -> Callable[[L], L]:
 
 
 def _discover() -> None:
-    """Import every module of ``fewshot.learners``, every entry point of the group and every plug-in, once."""
+    """Import every module of ``fewshot.learners``, every entry point and every plug-in, once."""
     global _discovered
     with _discovering:
         if _discovered:
             return
-        _discovered = True  # while it is going on, too: what is imported may ask for the learners that there are
+        _discovered = True  # set first: an imported module may look up learners
         try:
             package = importlib.import_module("fewshot.learners")
             for module in pkgutil.iter_modules(package.__path__):
@@ -86,12 +86,12 @@ def _discover() -> None:
 
 
 def add_plugin(plugin: str) -> None:
-    """Load learners from a Python file or a module, here and in every process that is started from here.
+    """Load learners from a Python file or module, in this process and in its future child processes.
 
     Raises
     ------
     ValueError
-        If there is no such file or module, or it cannot be imported.
+        If the file or module does not exist or cannot be imported.
     """
     path = os.path.abspath(plugin) if plugin.endswith(".py") else plugin
     _load(path)
@@ -108,10 +108,10 @@ def _load(plugin: str) -> None:
             return
         spec = importlib.util.spec_from_file_location(name, plugin)
         if spec is None or spec.loader is None:
-            raise ImportError("it is no Python file")
+            raise ImportError("it is not a Python file")
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever its code does
+    except Exception as error:  # plug-in code may raise anything
         sys.modules.pop(name, None)
         raise ValueError(f"the plugin {plugin} cannot be loaded ({type(error).__name__}: {error})") from error
 
@@ -159,14 +159,14 @@ def learner_class(name: str) -> type[Learner]:
 
 
 def as_learner(learner: str | Learner) -> Learner:
-    """Return the learner itself, or one built by its registered name with its defaults.
+    """Return `learner` itself, or build the one registered under that name with its defaults.
 
     Raises
     ------
     UnknownNameError
-        If nothing is registered by that name.
+        If no learner is registered under that name.
     TypeError
-        If it is neither, for example a class.
+        If `learner` is neither a name nor a Learner, for example a class.
     """
     if isinstance(learner, str):
         return learner_class(learner)()
@@ -178,19 +178,19 @@ def as_learner(learner: str | Learner) -> Learner:
 
 
 def ready_learner(learner: str | Learner) -> Learner:
-    """Return a learner as `as_learner` does, one that can answer without being trained first.
+    """Return a learner as `as_learner` does, and raise if it has to be trained first.
 
     Raises
     ------
     UnknownNameError, TypeError
         As for `as_learner`.
     ValueError
-        If its weights are not there yet.
+        If the learner is untrained.
     """
     found = as_learner(learner)
     if found.learned and found.d is None:
         raise ValueError(
-            f"{found.name or type(found).__name__!r} has weights of its own, which are not there yet; train it with "
+            f"{found.name or type(found).__name__!r} has weights that are not trained yet; train it with "
             "MetaTrainer, or pass load_learner(checkpoint)"
         )
     return found

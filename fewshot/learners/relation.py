@@ -6,38 +6,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot.learners.base import IGNORE, Learner
+from fewshot.learners.base import IGNORE
+from fewshot.learners.keeping import SumLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.utils.parameters import check_count
 
-#: Numbers that the hidden layer of one chunk of queries may hold.
+#: Most hidden activations of one chunk of queries.
 CHUNK = 4_000_000
 
 
 @register_learner("relation", "relation-net")
-class RelationLearner(Learner):
-    """Answer with the class to which a small network finds the query most related.
+class RelationLearner(SumLearner):
+    """Answer with the class that a small network finds most related to the query.
 
     ``logit[c] = sigmoid(w . relu(A mean(support of c) + B query + b) + a) / temperature``; the loss is the squared
-    difference of the sigmoid to 1 for the true class and to 0 for the others. O(n_way d) kept; O(d hidden) for each
-    query and each class, and O(n_way hidden) for each pair, a chunk of queries at a time.
+    difference of the sigmoid to 1 for the true class and to 0 for the others. O(n_way d) to store; O(d hidden) per
+    class and per query, O(hidden) per pair; queries are processed in chunks.
 
     Parameters
     ----------
     hidden : int, default=64
         Width of the network.
     temperature : float, default=0.1
-        For probabilities; the loss does not depend on it.
+        Scales probabilities; the loss does not depend on it.
     d : int, optional
-        Length of an embedding; by default that of the first one seen.
+        Embedding length; by default that of the first embeddings seen.
 
     References
     ----------
     F. Sung, Y. Yang, L. Zhang, T. Xiang, P. Torr, T. Hospedales (2018). Learning to Compare: Relation Network for
-    Few-Shot Learning. CVPR. arXiv:1711.06025. There the network looks at maps of features with convolutions, and a
-    class of several shots is their sum, not their mean.
+    Few-Shot Learning. CVPR. arXiv:1711.06025. The paper's network applies convolutions to feature maps, and sums the
+    shots of a class instead of averaging them.
 
     Examples
     --------
@@ -59,21 +59,13 @@ class RelationLearner(Learner):
             self.sized(d)
 
     def build(self, d: int) -> None:
-        """Make both layers, the first in two halves."""
+        """Create both layers, the first in two halves."""
         self.of_class = nn.Linear(d, self.hidden)
         self.of_query = nn.Linear(d, self.hidden, bias=False)
         self.out = nn.Linear(self.hidden, 1)
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep class sums and counts."""
-        return Statistics.of_sums(support, labels, n_way, weight)
-
-    def memorize(self, statistics: Statistics) -> Memory:
-        """Make one key a class: its mean."""
-        return Memory.of_prototypes(statistics.means, statistics.count)
-
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return the relation of each query to each class / temperature."""
+        """Return the relation of each query to each class, divided by the temperature."""
         classes = self.of_class(memory.keys).unsqueeze(-3)
         size = max(1, CHUNK // max(classes.numel(), 1))
         parts = [
@@ -83,9 +75,9 @@ class RelationLearner(Learner):
         return self.read(torch.cat(parts, -2).sigmoid(), memory)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean squared error of the relations of all classes that have support."""
+        """Return the mean squared error of the relations to all classes with support."""
         real = labels != IGNORE
         relation = (logits * self.temperature.to(logits))[real]
-        there = torch.isfinite(relation)
+        present = torch.isfinite(relation)
         wanted = F.one_hot(labels[real], logits.shape[-1]).to(logits)
-        return (torch.where(there, relation, 0) - torch.where(there, wanted, 0)).square().sum() / there.sum()
+        return (torch.where(present, relation, 0) - torch.where(present, wanted, 0)).square().sum() / present.sum()

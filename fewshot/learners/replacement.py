@@ -1,4 +1,4 @@
-"""Which rows of kept support stay where a memory is full."""
+"""Which rows of kept support a bounded memory retains."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ REPLACEMENTS = ("reservoir", "oldest")
 
 
 def rows_to_keep(support: Mapping[str, Tensor], limit: int, replacement: str) -> Tensor | None:
-    """Return the places of at most `limit` rows a class, in the order in which they came; None for all.
+    """Return the places of at most `limit` rows per class, in their order; None if all stay.
 
     Parameters
     ----------
     support : dict of str to Tensor
         Kept support, without leading dimensions; see `Statistics`.
     limit : int
-        Rows a class.
+        Rows retained per class.
     replacement : {"reservoir", "oldest"}
-        ``oldest`` keeps the newest rows. ``reservoir`` keeps a uniform sample of all that came: each row has a random
-        number that its content decides, and the smallest stay (bottom-k sampling), so the sample depends neither on
-        the order nor on the portions in which support came, and samples of two memories merge into that of both.
+        ``oldest`` drops the oldest rows. ``reservoir`` retains a uniform sample of all rows seen: those whose hashes
+        are smallest (bottom-k sampling). The sample does not depend on the order or the portions in which support
+        arrived, and merging the samples of two memories gives the sample of both.
 
     References
     ----------
@@ -35,14 +35,14 @@ def rows_to_keep(support: Mapping[str, Tensor], limit: int, replacement: str) ->
     labels, weight = (support[name].numpy() for name in ("labels", "weight"))
     if np.bincount(labels, minlength=1).max() <= limit:
         return None
-    rows = np.flatnonzero(weight > 0)  # rows of weight 0 never counted
-    last = _content_order(support["x"].numpy()[rows]) if replacement == "reservoir" else -rows
+    rows = np.flatnonzero(weight > 0)  # rows of weight 0 were never counted
+    last = _hashes(support["x"].numpy()[rows]) if replacement == "reservoir" else -rows
     by_class = rows[np.lexsort((last, labels[rows]))]
     starts = np.searchsorted(labels[by_class], labels[by_class])
     return torch.from_numpy(np.sort(by_class[np.arange(len(by_class)) - starts < limit]))
 
 
-def _content_order(x: NDArray[np.floating]) -> NDArray[np.uint64]:
-    """Return a number for each row of `x` (n, d), random but decided by its content."""
+def _hashes(x: NDArray[np.floating]) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each row of `x` (n, d)."""
     digests = (blake2b(row.tobytes(), digest_size=8).digest() for row in x + 0.0)  # minus zero equals zero
     return np.frombuffer(b"".join(digests), np.uint64)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewshot.learners.base import Learner, log_parameter
+from fewshot.learners.base import log_parameter
+from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.rows import sum_by_class
@@ -14,28 +15,29 @@ from fewshot.utils.parameters import check_number
 
 
 @register_learner("ridge", "r2d2")
-class RidgeLearner(Learner):
-    """Answer by ridge regression from embeddings to one-hot labels, solved in closed form.
+class RidgeLearner(SupportLearner):
+    """Answer by closed-form ridge regression from embeddings to one-hot labels.
 
     ``W = argmin sum over the support i of weight[i] |x[i] W - onehot(label[i])|^2 + regularization |W|^2``,
     ``logit[c] = query W[:, c] / temperature``. With X the support, D its weights and Y the one-hot labels,
-    ``W = (X'DX + r I)^-1 X'DY``, and where the support is smaller than the embedding, by Woodbury's identity,
-    ``W = X'S (S XX' S + r I)^-1 S Y`` with S the root of D: O(n d) kept, O(n d min(n, d)) to learn, O(n_way d) a query.
+    ``W = (X'DX + r I)^-1 X'DY``. If the support is smaller than the embedding, Woodbury's identity gives
+    ``W = X'S (S XX' S + r I)^-1 S Y`` with S the root of D. O(n d) to store, O(n d min(n, d)) to learn, O(n_way d) per
+    query.
 
     Parameters
     ----------
     regularization : float, default=1.0
-        r; the larger, the nearer the answer is to that of class sums.
+        r. The larger it is, the closer W comes to scaled class sums.
     temperature : float, default=0.1
-        One by the factor on the answers that the paper learns.
+        The inverse of the factor on the outputs that the paper learns.
     learn_temperature, learn_regularization : bool, default=False
         Whether meta-training adjusts them, as in the paper.
 
     References
     ----------
     L. Bertinetto, J. Henriques, P. Torr, A. Vedaldi (2019). Meta-learning with differentiable closed-form solvers.
-    ICLR. arXiv:1805.08136. There a bias is learned as well, which does nothing to a softmax. The support is kept, not
-    ``X'DX``: so a class can be removed again.
+    ICLR. arXiv:1805.08136. The paper also learns a bias, which softmax cancels. This learner stores the support rather
+    than ``X'DX``, so that a class can be removed again.
 
     Examples
     --------
@@ -61,22 +63,18 @@ class RidgeLearner(Learner):
 
     @property
     def regularization(self) -> Tensor:
-        """What is added to the diagonal, a scalar tensor; differentiable if it is learned."""
+        """The number added to the diagonal, a scalar tensor; differentiable if it is learned."""
         if self.log_regularization is not None:
             return self.log_regularization.exp()
         return torch.tensor(self._fixed_regularization, dtype=torch.float64, device="cpu")
 
     @property
     def learn_regularization(self) -> bool:
-        """Whether meta-training adjusts it."""
+        """Whether meta-training adjusts the regularization."""
         return self.log_regularization is not None
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support as it is."""
-        return Statistics.of_support(support, labels, n_way, weight)
-
     def memorize(self, statistics: Statistics) -> Memory:
-        """Make one key a class: its column of the solution."""
+        """Return one key per class, its column of the solution."""
         x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
         n, d = x.shape[-2:]
         scaled = x * weight.sqrt().unsqueeze(-1)
@@ -91,5 +89,5 @@ class RidgeLearner(Learner):
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve for a positive definite `matrix`."""
+    """Solve a linear system with a positive definite `matrix`."""
     return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))

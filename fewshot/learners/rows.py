@@ -1,4 +1,4 @@
-"""Rows of a support set: padding made harmless, and sums by class."""
+"""Rows of a support set: neutral padding and sums by class."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return support, labels and weight with padding made harmless: zero rows of class 0 with weight 0.
+    """Return support, labels and weight with padding neutralised: zero rows of class 0 with weight 0.
 
     Raises
     ------
     ValueError
-        If shapes disagree, or a label of a real support row is outside 0..n_way-1.
+        If shapes disagree, or a label of a real row is outside 0..n_way-1.
     """
     if support.dim() < 2 or labels.shape != support.shape[:-1]:
         raise ValueError(
@@ -39,23 +39,21 @@ def _check_range(labels: Tensor, n_way: int) -> None:
 
 
 def sum_by_class(values: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Sum rows over each class.
-
-    Rows are added in place, class by class: no one-hot matrix, so a million classes fit.
+    """Sum rows by class, without a one-hot matrix, so a million classes fit.
 
     Parameters
     ----------
     values : Tensor of shape (..., n, k)
-        Rows.
+        Rows to sum.
     labels : Tensor of shape (..., n)
-        Their classes, integers in 0..n_way-1.
+        Class of each row, integers in 0..n_way-1.
     n_way : int
         Number of classes.
 
     Returns
     -------
     Tensor of shape (..., n_way, k)
-        The sums; 0 for a class without rows.
+        Sums; 0 for classes without rows.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""SimpleShot: the nearest prototype of embeddings that were centred and scaled to unit length."""
+"""SimpleShot: the nearest prototype of centred embeddings of unit length."""
 
 from __future__ import annotations
 
@@ -8,40 +8,38 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.base import Learner
-from fewshot.learners.memory import Memory
+from fewshot.learners.keeping import SumLearner
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.search.similarity import normalize
 
 NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
 
 @register_learner("simpleshot")
-class SimpleShotLearner(Learner):
-    """Answer with the nearest prototype, of embeddings that are normalised one by one.
+class SimpleShotLearner(SumLearner):
+    """Answer with the nearest prototype of normalised embeddings.
 
     ``logit[c] = similarity(f(query), mean(f(support of c))) / temperature`` with ``f(x) = x`` for ``UN``,
-    ``x / |x|`` for ``L2N`` and ``(x - center) / |x - center|`` for ``CL2N``. O(n_way d) kept, O(n_way d) a query.
+    ``x / |x|`` for ``L2N`` and ``(x - center) / |x - center|`` for ``CL2N``. O(n_way d) to store, O(n_way d) per query.
 
     Parameters
     ----------
     normalization : {"L2N", "CL2N", "UN"}, default="L2N"
-        What is done to each embedding. The paper finds ``CL2N`` best; it needs a `center`.
+        Normalisation of each embedding. The paper finds ``CL2N`` best; it needs a `center`.
     center : sequence of d floats, optional
-        For ``CL2N`` the mean embedding of the *base* classes, those that the backbone was trained on: never of a
-        support set, nor of test classes.
+        For ``CL2N``, the mean embedding of the *base* classes, which the backbone was trained on; never of a support
+        set or of test classes.
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
-        The paper's nearest neighbour is that of the Euclidean distance.
+        The paper uses the Euclidean distance.
     temperature : float, default=0.1
-        Logits are similarity / temperature. The paper has none, since it needs no probabilities.
+        Logits are similarity / temperature. The paper has no temperature, because it needs no probabilities.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
 
     References
     ----------
     Y. Wang, W.-L. Chao, K. Weinberger, L. van der Maaten (2019). SimpleShot: Revisiting Nearest-Neighbor
-    Classification for Few-Shot Learning. arXiv:1911.04623. There, too, a class of several shots is their mean.
+    Classification for Few-Shot Learning. arXiv:1911.04623.
 
     Examples
     --------
@@ -71,13 +69,13 @@ class SimpleShotLearner(Learner):
                 else f"center is for CL2N, and normalization is {normalization!r}; leave one of the two out"
             )
         self.normalization = normalization
-        # Not a buffer: episodes are answered in the precision of the embeddings.
+        # Not a buffer, which would fix the precision of the learner; episodes use that of the embeddings.
         self.center = None if center is None else torch.as_tensor(center, dtype=torch.float64, device="cpu")
         if self.center is not None and not (self.center.ndim == 1 and torch.isfinite(self.center).all()):
             raise ValueError(f"center has shape {tuple(self.center.shape)}; expected d finite numbers, (d,)")
 
     def transform(self, x: Tensor) -> Tensor:
-        """Centre and scale each embedding."""
+        """Centre each embedding and scale it to unit length."""
         if self.normalization == "UN":
             return x
         if self.center is None:
@@ -85,11 +83,3 @@ class SimpleShotLearner(Learner):
         if len(self.center) != x.shape[-1]:
             raise ValueError(f"center has {len(self.center)} numbers and the embeddings {x.shape[-1]} dimensions")
         return normalize(x - self.center.to(x))
-
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep class sums and counts."""
-        return Statistics.of_sums(support, labels, n_way, weight)
-
-    def memorize(self, statistics: Statistics) -> Memory:
-        """Make one key a class: its mean."""
-        return Memory.of_prototypes(statistics.means, statistics.count)

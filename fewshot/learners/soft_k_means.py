@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fewshot.learners.base import Learner
+from fewshot.learners.keeping import SumLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.statistics import Statistics
@@ -15,29 +15,30 @@ from fewshot.utils.parameters import check_count
 
 
 @register_learner("soft-k-means")
-class SoftKMeansLearner(Learner):
-    """Answer with the nearest prototype after the queries have moved it. Transductive.
+class SoftKMeansLearner(SumLearner):
+    """Answer with the nearest prototype after soft k-means on the queries. Transductive.
 
     From the class means P: ``z[q, c] = softmax over c of similarity(q, P[c]) / temperature``, then
     ``P[c] = (n[c] mean(support of c) + sum over q of z[q, c] q) / (n[c] + sum over q of z[q, c])``, `n_iterations`
-    times; ``logit[c] = similarity(query, P[c]) / temperature``. O(n_way d) kept; O(n_iterations n_way d) a query.
+    times; ``logit[c] = similarity(query, P[c]) / temperature``. O(n_way d) to store, O(n_iterations n_way d) per
+    query.
 
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity.
     temperature : float, default=1.0
-        Logits are similarity / temperature; the paper has none.
+        Logits are similarity / temperature; the paper has no temperature.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
     n_iterations : int, default=1
-        The paper takes one.
+        Number of refinements; the paper uses one.
 
     References
     ----------
     M. Ren, E. Triantafillou, S. Ravi, J. Snell, K. Swersky, J. Tenenbaum, H. Larochelle, R. Zemel (2018). Meta-Learning
-    for Semi-Supervised Few-Shot Classification. ICLR. arXiv:1803.00676. There the unlabelled images are others than the
-    queries, and may be of other classes.
+    for Semi-Supervised Few-Shot Classification. ICLR. arXiv:1803.00676. In the paper, the unlabelled images are not the
+    queries, and may come from other classes.
 
     Examples
     --------
@@ -61,17 +62,13 @@ class SoftKMeansLearner(Learner):
         super().__init__(metric, temperature, learn_temperature)
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
 
-    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep class sums and counts."""
-        return Statistics.of_sums(support, labels, n_way, weight)
-
     def memorize(self, statistics: Statistics) -> Memory:
-        """Make one key a class, its mean, and keep the counts."""
-        memory = Memory.of_prototypes(statistics.means, statistics.count)
+        """Return one key per class, its mean, and keep the counts."""
+        memory = super().memorize(statistics)
         return replace(memory, extras={"count": statistics.count})
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return the logits of all queries, seen together."""
+        """Return the logits of all queries, answered together."""
         count, prototypes = memory.extras["count"].unsqueeze(-1), memory.keys
         for _ in range(self.n_iterations):
             share = self._logits(queries, prototypes, memory).softmax(-1).mT

@@ -1,4 +1,4 @@
-"""What a learner keeps of a support set: `Statistics`, which add."""
+"""`Statistics`: additive summaries of support sets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fewshot.learners.rows import sum_by_class
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """A summary of a support set that adds: the summary of two sets together is the sum of theirs.
+    """An additive summary: the summary of two support sets together is the sum of their summaries.
 
-    Whatever is per class or shared is summed; kept support is concatenated. One class serves every learner, so
-    merging and growing exist once.
+    Sums and counts add; kept support is concatenated. All learners share this class, so merging and growing are
+    written once.
 
     Attributes
     ----------
     n_way : int
         Number of classes.
     count : Tensor of shape (..., n_way)
-        Sum of the sample weights of each class. A class with count 0 is absent.
+        Total sample weight of each class. A class with count 0 is absent.
     sums : dict of str to Tensor of shape (..., n_way, k)
         Sums over the support of each class.
     totals : dict of str to Tensor
@@ -48,19 +48,19 @@ class Statistics:
 
     @classmethod
     def of_sums(cls, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Sum up the support (..., n, d) of each class: its size does not depend on the number of shots."""
+        """Sum the support (..., n, d) of each class; the result does not grow with the number of shots."""
         sums = sum_by_class(support * weight.unsqueeze(-1), labels, n_way)
         return cls(n_way, _count(labels, n_way, weight), {"x": sums})
 
     @classmethod
     def of_support(cls, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
-        """Keep the support (..., n, d) itself, in the order in which it came."""
+        """Keep the support (..., n, d) itself, in its order."""
         kept = {"x": support, "labels": labels, "weight": weight}
         return cls(n_way, _count(labels, n_way, weight), support=kept)
 
     @property
     def means(self) -> Tensor:
-        """The mean (..., n_way, d) of the support of each class, of sums or of what is kept; 0 where there is none."""
+        """Class means (..., n_way, d); 0 for absent classes."""
         if self.sums:
             sums = self.sums["x"]
         else:
@@ -71,7 +71,7 @@ class Statistics:
     def __add__(self, other: Statistics) -> Statistics:
         if self.n_way != other.n_way:
             raise ValueError(
-                f"statistics of {self.n_way} and {other.n_way} classes do not add; relabel both to one set of classes"
+                f"cannot add statistics of {self.n_way} and {other.n_way} classes; relabel both to one set of classes"
             )
         return Statistics(
             self.n_way,
@@ -82,18 +82,18 @@ class Statistics:
         )
 
     def __sub__(self, other: Statistics) -> Statistics:
-        """Take a part of the support away again; the inverse of ``+`` up to rounding.
+        """Remove part of the support; the inverse of ``+`` up to rounding.
 
-        Kept support loses one row for each row of `other`, the oldest of those that are equal to it.
+        For each row of `other`, kept support loses the oldest row that equals it.
 
         Raises
         ------
         ValueError
-            If kept support has no such row, or the classes are not as many.
+            If kept support has no equal row, or the numbers of classes differ.
         """
         if self.n_way != other.n_way:
             raise ValueError(
-                f"statistics of {self.n_way} and {other.n_way} classes do not subtract; relabel both to one set"
+                f"cannot subtract statistics of {self.n_way} and {other.n_way} classes; relabel both to one set"
             )
         rows = _rows_without(self.support, other.support) if self.support else None
         return Statistics(
@@ -105,24 +105,18 @@ class Statistics:
         )
 
     def emptied(self, empty: Tensor) -> Statistics:
-        """Return it without what subtraction has left, by rounding, of the classes where `empty` (n_way,)."""
+        """Zero the rounding residue of the classes that `empty` (n_way,) marks."""
         sums = {name: value.masked_fill(empty.unsqueeze(-1), 0) for name, value in self.sums.items()}
         return replace(self, count=self.count.masked_fill(empty, 0), sums=sums)
 
     def take(self, rows: Tensor) -> Statistics:
-        """Return the summary of some rows of the kept support, in that order; of that only, nothing is summed here.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (k,)
-            Places in the kept support.
-        """
+        """Return the summary of the given `rows` (k,) of kept support, for statistics without sums."""
         support = {name: value[rows] for name, value in self.support.items()}
         count = torch.zeros_like(self.count).index_add(-1, support["labels"], support["weight"])
         return replace(self, count=count, support=support)
 
     def relabel(self, new_labels: Tensor, n_way: int) -> Statistics:
-        """Rename class ``i`` to ``new_labels[i]`` among `n_way` classes; new ones start empty.
+        """Rename class ``i`` to ``new_labels[i]`` among `n_way` classes; other classes are empty.
 
         Parameters
         ----------
@@ -131,7 +125,7 @@ class Statistics:
         n_way : int
             The new number of classes.
         """
-        # In place, into zeros that nobody else has: the sums of many classes are long.
+        # Copied into fresh zeros once, because the sums of many classes are large.
         count = self.count.new_zeros((*self.count.shape[:-1], n_way)).index_copy_(-1, new_labels, self.count)
         sums = {
             name: value.new_zeros((*value.shape[:-2], n_way, value.shape[-1])).index_copy_(-2, new_labels, value)
@@ -140,7 +134,7 @@ class Statistics:
         return replace(self, n_way=n_way, count=count, sums=sums, support=self.relabel_support(new_labels))
 
     def joined(self, new_labels: Tensor, other: Statistics, other_labels: Tensor, n_way: int) -> Statistics:
-        """Return the sum of both after `relabel` to `n_way` classes, quickly if `other` is small."""
+        """Return the sum of both after `relabel` to `n_way` classes; fast if `other` is small."""
         joined, added = self.relabel(new_labels, n_way), other.relabel_support(other_labels)
         joined.count.index_add_(-1, other_labels, other.count)
         for name, value in joined.sums.items():
@@ -152,14 +146,14 @@ class Statistics:
         )
 
     def relabel_support(self, new_labels: Tensor) -> dict[str, Tensor]:
-        """Return the kept support with class ``i`` renamed to ``new_labels[i]``."""
+        """Return kept support with class ``i`` renamed to ``new_labels[i]``."""
         support = dict(self.support)
         if support:
             support["labels"] = new_labels[support["labels"]]
         return support
 
     def keep(self, classes: Tensor) -> Statistics:
-        """Return the summary of the support of some classes, renumbered 0, 1, ... in the order given.
+        """Return the summary of some classes, renumbered 0, 1, ... in the given order.
 
         Parameters
         ----------
@@ -169,13 +163,13 @@ class Statistics:
         Raises
         ------
         TypeError
-            If something was summed over all classes, and one that has support would go.
+            If there are totals over all classes, and a class with support would be dropped.
         """
         place = classes.new_full((self.n_way,), -1).index_copy(
             0, classes, torch.arange(len(classes), device=classes.device)
         )
         if self.totals and self.count[..., place < 0].any():
-            raise TypeError("what was summed over all classes cannot be parted again; fit without that class")
+            raise TypeError("totals over all classes cannot be split by class; fit without that class instead")
         support = dict(self.support)
         if support:
             rows = torch.nonzero(place[support["labels"]] >= 0).squeeze(-1)
@@ -190,13 +184,13 @@ def _concatenated(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dic
 
 
 def _rows_without(support: Mapping[str, Tensor], gone: Mapping[str, Tensor]) -> Tensor:
-    """Return the places of the kept support that are left when each row of `gone` takes one that is equal to it."""
+    """Return the places of kept support that remain after each row of `gone` removes one equal row."""
     places: dict[tuple[Any, ...], deque[int]] = defaultdict(deque)
     for place, row in enumerate(_rows(support)):
         places[row].append(place)
     left = torch.ones(len(support["labels"]), dtype=torch.bool, device="cpu")
     for i, row in enumerate(_rows(gone)):
-        if row[2] > 0:  # rows of weight 0 never counted
+        if row[2] > 0:  # rows of weight 0 were never counted
             if not places[row]:
                 raise ValueError(f"row {i} is not in the memory; give support that was learned, with its weight")
             left[places[row].popleft()] = False

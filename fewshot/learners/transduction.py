@@ -1,4 +1,4 @@
-"""What methods share that look at all queries at once: rectified prototypes, and classes by optimal transport."""
+"""Shared parts of transductive learners: rectified prototypes and optimal transport."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch.nn import functional as F
 from fewshot.learners.memory import Memory
 from fewshot.search.similarity import inner_products, sum_of_squares
 
-#: Rounds of optimal transport at most, and how far shares may be off at its end.
+#: Most rounds of optimal transport, and the largest error of the class shares at convergence.
 MAX_ROUNDS, TOLERANCE = 500, 1e-10
-#: Rounds that are enough but where scores lie far apart.
+#: Rounds that suffice unless scores are far apart.
 FEW_ROUNDS = 12
-#: What is as good as nothing, as a factor and as a difference.
+#: Lower bound of divisors, and the difference below which two bounds count as equal.
 TINY, ROUNDING = 1e-300, 1e-9
-#: How much larger than the largest logit a factor may be, so that the sum of both keeps the digits of the logit.
+#: Largest ratio of a factor to the largest logit at which their sum keeps the digits of the logit.
 LARGEST_FACTOR = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Support and queries of an episode, and the inner products of each with combinations of them.
+    """Keys and queries of an episode, and inner products with linear combinations of them.
 
-    Prototypes that follow the queries are combinations of the embeddings. Where many are asked for, the products of the
-    embeddings with each other answer all of them.
+    Transductive prototypes are linear combinations of the rows. If many combinations are needed, the Gram matrix of the
+    rows gives all inner products.
 
     Attributes
     ----------
     keys : Tensor of shape (..., m, d)
-        Rows that come first.
+        The first rows.
     queries : Tensor of shape (..., q, d)
-        Rows that follow.
+        The rows after them.
     gram : Tensor of shape (..., m + q, m + q) or None
-        Inner products of all rows; None if each combination is formed instead.
+        Inner products of all rows; None if combinations are computed explicitly.
     """
 
     keys: Tensor
@@ -44,7 +44,7 @@ class Span:
 
     @classmethod
     def of(cls, keys: Tensor, queries: Tensor, n_products: int) -> Span:
-        """Make one, of which products with so many combinations are asked for."""
+        """Return a span suited to inner products with `n_products` combinations."""
         if keys.shape[-2] + queries.shape[-2] > n_products:
             return cls(keys, queries)
         across = inner_products(keys, queries)
@@ -53,7 +53,7 @@ class Span:
         return cls(keys, queries, torch.cat([first, second], -2))
 
     def products(self, combinations: Tensor) -> Tensor:
-        """Return the inner products (..., c, m + q) of each row with combinations (..., c, m + q) of the rows."""
+        """Return the inner products (..., c, m + q) of each row with `combinations` (..., c, m + q) of the rows."""
         if self.gram is not None:
             return inner_products(combinations, self.gram)
         m = self.keys.shape[-2]
@@ -70,7 +70,7 @@ class Span:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Queries beside prototypes.
+    """Inner products and squared lengths of prototypes and queries.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Compared:
     queries : Tensor of shape (..., q)
         Squared lengths of the queries.
     absent : Tensor of shape (..., n_way, 1)
-        Whether a class is not there.
+        Which classes have no support.
     """
 
     products: Tensor
@@ -91,7 +91,7 @@ class Compared:
 
     @property
     def cosine(self) -> Tensor:
-        """The cosines (..., n_way, q); 0 where a length is 0."""
+        """Cosines (..., n_way, q); 0 for vectors of length 0."""
         return self.products * inverse_root(self.prototypes).unsqueeze(-1) * inverse_root(self.queries).unsqueeze(-2)
 
     @property
@@ -101,12 +101,12 @@ class Compared:
 
 
 def inverse_root(squares: Tensor) -> Tensor:
-    """Return 1 / sqrt(x), and 0 with zero gradient where x is not above 0."""
+    """Return 1 / sqrt(x), or 0 with zero gradient unless x > 0."""
     return torch.where(squares > 0, torch.where(squares > 0, squares, 1).rsqrt(), 0)
 
 
 def mean_weights(memory: Memory) -> tuple[Tensor, Tensor]:
-    """Return what each key counts in the mean of its class (..., n_way, m), and who has none (..., n_way, 1)."""
+    """Return the weight of each key in its class mean (..., n_way, m), and which classes are absent (..., n_way, 1)."""
     weight = memory.log_weight.exp()
     spread = weight.new_zeros((*weight.shape[:-1], memory.n_way, weight.shape[-1]))
     spread = spread.scatter(-2, memory.labels.unsqueeze(-2), weight.unsqueeze(-2))
@@ -123,11 +123,11 @@ def compare_means(span: Span, memory: Memory) -> Compared:
 
 
 def rectify(span: Span, memory: Memory, sharpness: float) -> Compared:
-    """Move queries onto the support, and prototypes towards the queries that look like them; compare the two.
+    """Shift the queries onto the support, rectify the prototypes by the queries, and compare the two.
 
-    Each query is shifted by the difference of the means of support and queries and takes the class of the prototype of
-    the largest cosine. Then the prototype of a class is the mean of its support and these queries, each weighted by
-    ``exp(sharpness cosine(x, prototype))``.
+    Queries are shifted by the difference between the means of support and queries, and pseudo-labelled with the
+    prototype of largest cosine. The rectified prototype of a class is the mean of its support and its pseudo-labelled
+    queries, weighted by ``exp(sharpness cosine(x, prototype))``.
 
     References
     ----------
@@ -142,16 +142,16 @@ def rectify(span: Span, memory: Memory, sharpness: float) -> Compared:
     (with_means, with_shift), squares = products.split([memory.n_way, 1], -2), span.squares()
 
     def compared(combinations: Tensor, products: Tensor) -> Compared:
-        """Compare prototypes with the rows: keys as they are, queries shifted."""
+        """Compare prototypes with the keys and the shifted queries."""
         shifted = (combinations * with_shift).sum(-1, keepdim=True)
         moved = torch.cat([products[..., :m], products[..., m:] + shifted], -1)
-        return Compared(moved, (combinations * products).sum(-1), longer, absent)
+        return Compared(moved, (combinations * products).sum(-1), lengths, absent)
 
     step = 2 * with_shift[..., 0, m:] + (shift * with_shift).sum(-1)
-    longer = torch.cat([squares[..., :m], squares[..., m:] + step], -1)
+    lengths = torch.cat([squares[..., :m], squares[..., m:] + step], -1)
     cosine = compared(means, with_means).cosine
-    taken_for = cosine[..., m:].masked_fill(absent, -torch.inf).max(-2).indices  # argmax would take ten times as long
-    labels = torch.cat([memory.labels, taken_for], -1).unsqueeze(-2)
+    pseudo_labels = cosine[..., m:].masked_fill(absent, -torch.inf).max(-2).indices  # ten times as fast as argmax
+    labels = torch.cat([memory.labels, pseudo_labels], -1).unsqueeze(-2)
     exponents = sharpness * cosine.gather(-2, labels) + F.pad(memory.log_weight, (0, q)).unsqueeze(-2)
     spread = torch.full_like(cosine, -torch.inf).scatter(-2, labels, exponents)
     shares = torch.where(absent, 0, torch.where(absent, 0, spread).softmax(-1))
@@ -161,28 +161,27 @@ def rectify(span: Span, memory: Memory, sharpness: float) -> Compared:
 
 
 def transport(scores: Tensor, share: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Spread queries over classes as `share` says.
+    """Distribute queries over classes in given shares, by entropic optimal transport with cost ``-scores``.
 
-    Log-probabilities of classes are the plan of optimal transport of the least cost, minus `scores`, with entropy: the
-    classes of a query sum to 1, the queries of a class to ``q share``, to 1e-10 q. In double precision, each episode
-    until its own classes fit: by Newton's steps, which take about five rounds, and where these lead nowhere by
-    Sinkhorn's or Newton's, whichever brings more, for at most 500 rounds.
+    The probabilities of each query sum to 1, and those of each class to ``q share`` within 1e-10 q. Each episode is
+    solved in double precision until its own classes fit: by Newton's method, in about five rounds; if that does not
+    converge, by the better of a Sinkhorn and a Newton step, in at most 500 rounds.
 
     Parameters
     ----------
     scores : Tensor of shape (..., n_way, q)
-        Logits; minus infinity for a class that is not there.
+        Logits; minus infinity for absent classes.
     share : Tensor of shape (..., n_way)
-        What part of the queries is of each class; sums to 1, 0 for a class that is not there.
+        Fraction of the queries in each class; sums to 1, 0 for absent classes.
     start : Tensor of shape (..., n_way), optional
-        The factors of a problem that is much alike.
+        Factors of a similar problem, as a starting point.
 
     Returns
     -------
     log_probability : Tensor of shape (..., n_way, q)
         Logarithms of the plan.
     factors : Tensor of shape (..., n_way)
-        What was added to the scores of each class.
+        Logarithms of the column factors, added to the scores of each class.
 
     References
     ----------
@@ -196,14 +195,14 @@ def transport(scores: Tensor, share: Tensor, start: Tensor | None = None) -> tup
         if moving.any():
             v = torch.where(moving, _search(logits, wanted, torch.zeros_like(wanted)), v)
     if logits.requires_grad:
-        # A step that changes nothing, but for the gradient, which is that of the solution.
+        # One more step, which leaves the value but carries the gradient of the solution.
         plan, missing, _ = _plan(logits, wanted, v)
         v = v + _newton_step(plan.detach(), wanted, missing)
     return (logits + v.unsqueeze(-1)).log_softmax(-2).to(scores.dtype), v
 
 
 def _newton(logits: Tensor, wanted: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return v after a few steps of Newton's, and which episodes (..., 1) have not come to an end."""
+    """Return v after a few Newton steps, and which episodes (..., 1) have not converged."""
     for i in range(FEW_ROUNDS):
         plan, missing, moving = _plan(logits, wanted, v)
         if not moving.any() or i == FEW_ROUNDS - 1:
@@ -213,7 +212,7 @@ def _newton(logits: Tensor, wanted: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _search(logits: Tensor, wanted: Tensor, v: Tensor) -> Tensor:
-    """Return v after as many steps as it takes, each in the direction and of the length that bring most."""
+    """Return v after line searches along Sinkhorn and Newton steps, until every episode has converged."""
     for i in range(MAX_ROUNDS):
         plan, missing, moving = _plan(logits, wanted, v)
         if not moving.any():
@@ -222,9 +221,9 @@ def _search(logits: Tensor, wanted: Tensor, v: Tensor) -> Tensor:
         sinkhorn = torch.where(wanted > 0, (wanted.clamp(min=TINY) / found.clamp(min=TINY)).log(), 0)
         newton = _newton_step(plan, wanted, missing)
         steps = torch.stack([sinkhorn, newton / 8, newton], -2)
-        if i >= FEW_ROUNDS:  # scores lie far apart: the one goes too slowly, the other too far
+        if i >= FEW_ROUNDS:  # scores are far apart: Sinkhorn steps are too short and Newton steps too long
             steps = torch.cat([64 * steps[..., :1, :], 8 * steps[..., :1, :], steps / 64, steps], -2)
-        # Where one is as good as another but for rounding, the last: near the end that is Newton's.
+        # Of steps that are equally good up to rounding the last, which is Newton's near convergence.
         bounds = _bounds(v.unsqueeze(-2) + steps, logits, wanted)
         good = bounds <= bounds.amin(-1, keepdim=True) + ROUNDING
         best = (good * torch.arange(1, good.shape[-1] + 1, device=v.device)).argmax(-1, keepdim=True)
@@ -234,31 +233,31 @@ def _search(logits: Tensor, wanted: Tensor, v: Tensor) -> Tensor:
 
 
 def _plan(logits: Tensor, wanted: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the plan (..., n_way, q), what its classes lack (..., n_way), and whether that is too much (..., 1)."""
+    """Return the plan (..., n_way, q), the deficit of its classes (..., n_way), and whether to go on (..., 1)."""
     plan = (logits + v.unsqueeze(-1)).softmax(-2)
     missing = wanted - plan.sum(-1)
     fits = missing.abs().amax(-1, keepdim=True) <= TOLERANCE * logits.shape[-1]  # False for NaN, too
-    # Beside factors far larger than the logits these vanish, and the plan is uniform whatever they say.
+    # Next to far larger factors the logits are lost to rounding, and the plan is uniform whatever they are.
     largest = F.pad(logits.masked_fill(logits.isinf(), 0), (0, 1), value=1).abs().amax((-2, -1)).unsqueeze(-1)
     fits &= v.abs().amax(-1, keepdim=True) <= LARGEST_FACTOR * largest
     return plan, missing, ~fits
 
 
 def _newton_step(plan: Tensor, wanted: Tensor, missing: Tensor) -> Tensor:
-    """Return Newton's step (..., n_way) on the dual."""
-    there = (wanted > 0).to(wanted)
-    # A common factor of all classes changes nothing: that direction is given some curvature.
-    curved = there.unsqueeze(-1) * (there / wanted.shape[-1]).unsqueeze(-2)
+    """Return the Newton step (..., n_way) on the dual."""
+    present = (wanted > 0).to(wanted)
+    # The dual is flat along a common factor of all classes, so that direction is given some curvature.
+    curved = present.unsqueeze(-1) * (present / wanted.shape[-1]).unsqueeze(-2)
     hessian = curved - plan @ plan.mT
-    hessian.diagonal(dim1=-2, dim2=-1).add_(wanted - missing.detach() + 1 - there)
+    hessian.diagonal(dim1=-2, dim2=-1).add_(wanted - missing.detach() + 1 - present)
     step = torch.linalg.solve_ex(hessian, missing.unsqueeze(-1))[0].squeeze(-1)
-    return torch.where(step.isfinite(), step, 0)  # where the plan is so sharp that no step can be computed
+    return torch.where(step.isfinite(), step, 0)  # 0 if the plan is too sharp to solve
 
 
 def _bounds(v: Tensor, logits: Tensor, wanted: Tensor) -> Tensor:
-    """Return the dual (..., k) at some logarithms v (..., k, n_way) of the columns' factors.
+    """Return the dual (..., k) at logarithms v (..., k, n_way) of the column factors.
 
-    It is convex in v, and least where the columns of the plan are as wanted.
+    The dual is convex in v and least where the columns of the plan have the wanted sums.
     """
     rows = (logits.unsqueeze(-3) + v.unsqueeze(-1)).logsumexp(-2).sum(-1)
     return rows - (v * wanted.unsqueeze(-2)).sum(-1)
