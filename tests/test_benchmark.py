@@ -225,7 +225,7 @@ def test_a_mistake_is_found_before_anything_is_trained_or_written(tmp_path, monk
     trained = {"backbone": "conv4", "train_on": data}
     for changes, options, said in (
         ({"learners": [{"learner": "protypical"}]}, {}, "no learner is called"),
-        ({"learners": [{"learner": "forgetful"}]}, {}, "no attribute of that name; keep it as self.strength"),
+        ({"learners": [{"learner": "forgetful"}]}, {}, "no attribute of that name; store it as self.strength"),
         ({"learners": [{"learner": "feat", "d": 64}]}, {}, "must be trained first"),
         ({"backbones": [{"backbone": "conf4", "train_on": data}]}, {}, "no backbone is called 'conf4'"),
         ({"backbones": [trained, {"backbone": "convv"}]}, {}, "no backbone is called 'convv'"),

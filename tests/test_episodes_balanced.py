@@ -76,7 +76,7 @@ def test_every_class_and_row_is_drawn_equally_often():
         ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "2 classes have the 6 rows"),
         ({"seed": -1}, "seed is -1"),
         ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise', 'drop', 'use'"),
-        ({"class_weight": {"e": 1}}, "class_weight names 'e', which is no class"),
+        ({"class_weight": {"e": 1}}, "class_weight names 'e', which is not a class"),
         ({"class_weight": {"a": -1}}, "class_weight must be finite"),
         ({"n_way": 4, "class_weight": {"a": 0}}, "above 0 for at least n_way=4 classes"),
     ],

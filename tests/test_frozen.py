@@ -89,9 +89,10 @@ def test_a_checkpoint_embeds_and_brings_its_learner(folder):
 def test_a_training_goes_on_from_its_state(folder):
     backbone = create_backbone("conv4", in_chans=1, width=4, img_size=16)
     trainer = MetaTrainer(backbone, MatchingLearner(learn_temperature=True), config=QUICK)
-    result = trainer.fit(TRAIN, VAL, out=folder / "training", resume=True, progress=False)
+    with pytest.warns(UserWarning, match="written with an older sampler; the remaining episodes come from version 2"):
+        result = trainer.fit(TRAIN, VAL, out=folder / "training", resume=True, progress=False)
     losses = [record["loss"] for record in result.records]
     assert len(losses) == QUICK.n_episodes
     expected = ANSWERS["training"]["losses"]
-    saved = ANSWERS["training"]["saved"]
+    saved = QUICK.save_every  # version 2 of the sampler draws other episodes from there on
     np.testing.assert_allclose(losses[:saved], expected[:saved], rtol=1e-4)

@@ -14,6 +14,7 @@ from fewshot._version import __version__
 from fewshot.embedding.checkpoint import savable
 from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_tensors, write_tensors
+from fewshot.utils.warning import warn
 
 #: Files in the folder of a training.
 STATE, LOG, BEST = "state.safetensors", "log.csv", "best.safetensors"
@@ -110,6 +111,8 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
         a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             _check_same(a, b, path)
+        elif name == "sampler" and a is None:
+            warn(f"{path} was written with an older sampler; the remaining episodes come from version {b}")
         elif a != b:
             raise ValueError(
                 f"{path} is the state of another training: {name} is {b!r:.60} here and was {a!r:.60}; use the same "
