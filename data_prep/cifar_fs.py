@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
-from fewshot.data.preparation import arguments, check_total, finish, read_splits, run, told
+from fewshot.data.preparation import arguments, check_total, download_options, finish, read_splits, run
 from fewshot.persistence.files import digest
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
@@ -88,7 +88,7 @@ def _records(archive: Path) -> tuple[list[str], NDArray[np.uint8], list[str]]:
 
 def _main(options: argparse.Namespace) -> None:
     splits = read_splits(options.splits)
-    archive = obtain(options.archive, URL, SHA256, **told(options))
+    archive = obtain(options.archive, URL, SHA256, **download_options(options))
     prepare(archive, splits, options.out, say=say)
 
 

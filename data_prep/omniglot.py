@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
 from fewshot.data.decode import decode
-from fewshot.data.preparation import arguments, check_total, finish, read_splits, run, told
+from fewshot.data.preparation import arguments, check_total, download_options, finish, read_splits, run
 from fewshot.errors import ImageDecodeError
 from fewshot.persistence.files import digest
 from fewshot.utils.progress import progress_bar
@@ -99,12 +99,12 @@ def _decode(name: str, data: bytes) -> Image.Image:
 
 def _main(options: argparse.Namespace) -> None:
     archives = [
-        obtain(getattr(options, part), BASE + name, sha256, **told(options))
+        obtain(getattr(options, part), BASE + name, sha256, **download_options(options))
         for part, (name, sha256) in ARCHIVES.items()
     ]
     if options.splits is None:
         for split, sha256 in SPLIT_FILES.items():
-            path = obtain(None, f"{SPLITS_BASE}{split}.txt", sha256, **told(options))
+            path = obtain(None, f"{SPLITS_BASE}{split}.txt", sha256, **download_options(options))
     splits = read_splits(options.splits or path.parent)
     prepare(archives, splits, options.out, size=options.size, progress=not options.quiet, say=say)
 

@@ -202,7 +202,7 @@ def test_an_image_that_cannot_be_read_names_no_flag_that_was_given(model, folder
         (("fit", "{photos}", "--out", "{new}", "--backbone", "resnet18"), 2, "pretrained"),
         (("fit", "{photos}", "--out", "{new}", "--from", "gone.safetensors"), 2, "gone.safetensors does not exist"),
         (("fit", "{photos}", "--out", "{new}", "--learner", "matchin", *QUICK), 2, "did you mean 'matching'"),
-        (("fit", "{empty}", "--out", "{new}", *QUICK), 2, "holds no images; expected a folder for each class"),
+        (("fit", "{empty}", "--out", "{new}", *QUICK), 2, "holds no images; expected one folder of images per class"),
         (("fit", "{gone}", "--out", "{new}", *QUICK), 2, "is not there; expected a folder of class folders"),
         (("fit", "{photos}", "--out", "{new}", "--device", "warp", "--quiet"), 2, "use 'auto' or 'cpu'"),
         (("predict", "{model}", "{gone}"), 2, "gone: no such file"),

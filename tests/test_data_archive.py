@@ -67,10 +67,10 @@ def test_a_file_of_another_content_is_fetched_anew(server, tmp_path):
 @pytest.mark.parametrize(
     ("name", "sha256", "reason"),
     [
-        ("data.zip", "0" * 64, f"sent has the SHA-256 {SHA256}, expected {'0' * 64}; try again, or fetch it by hand"),
-        ("missing.zip", SHA256, r"missing\.zip cannot be fetched \(Not Found\); fetch it by hand and give its path"),
-        ("broken.zip", SHA256, "cannot be fetched .*Internal Server Error"),
-        ("cut.zip", SHA256, r"cannot be fetched \(it ended after 3000 of 10240 bytes\)"),
+        ("data.zip", "0" * 64, f"has the SHA-256 {SHA256}, expected {'0' * 64}; try again, or download it yourself"),
+        ("missing.zip", SHA256, r"missing\.zip cannot be downloaded \(Not Found\); download it yourself"),
+        ("broken.zip", SHA256, "cannot be downloaded .*Internal Server Error"),
+        ("cut.zip", SHA256, r"cannot be downloaded \(it ended after 3000 of 10240 bytes\)"),
     ],
 )
 def test_a_failed_download_leaves_nothing_and_harms_nothing(server, tmp_path, name, sha256, reason):
@@ -91,7 +91,7 @@ def test_a_server_that_does_not_answer_is_given_up(server, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/data.zip", "no-such-scheme://x/data.zip", "data.zip"])
 def test_an_address_that_cannot_be_reached_is_a_download_error(tmp_path, url):
-    with pytest.raises(DownloadError, match=r"data\.zip cannot be fetched"):
+    with pytest.raises(DownloadError, match=r"data\.zip cannot be downloaded"):
         obtain(None, url, SHA256, tmp_path, False)
     assert list(tmp_path.iterdir()) == []
 
@@ -100,7 +100,7 @@ def test_a_local_archive_is_taken_as_it_is(server, tmp_path):
     (tmp_path / "mine.zip").write_bytes(b"packed anew")
     assert obtain(tmp_path / "mine.zip", f"{server.url}/data.zip", SHA256, tmp_path / "d") == tmp_path / "mine.zip"
     for source in (tmp_path / "none.zip", tmp_path):
-        with pytest.raises(ValueError, match=r"is not there; give the path of data\.zip, or leave it out"):
+        with pytest.raises(ValueError, match=r"is not there; give the path of data\.zip, or omit it"):
             obtain(source, f"{server.url}/data.zip", SHA256, tmp_path / "d")
     assert server.asked == []
     assert not (tmp_path / "d").exists()

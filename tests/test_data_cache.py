@@ -249,7 +249,7 @@ def test_where_there_is_no_room_it_is_said_before_anything_is_lost(paths, tmp_pa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(OSError, match="No space left on device; decoded images are kept there, set FEWSHOT_CACHE"):
+    with pytest.raises(OSError, match="No space left on device; decoded images are cached there; set FEWSHOT_CACHE"):
         decode_all(paths, PREPROCESSING, tmp_path / "c", False)
     assert files(tmp_path / "c") == []
 

@@ -172,7 +172,7 @@ def test_what_cannot_be_true_is_not_believed():
 
 def test_a_caller_who_is_wrong_is_told():
     for source in (deep(16), png(deep(16, 3)), tiff(deep(14))):
-        with pytest.raises(ImageDecodeError, match=r"reach \d+, beyond the 12 bits of bits=12; give bits=16, or none"):
+        with pytest.raises(ImageDecodeError, match=r"reach \d+, beyond the 12 bits of bits=12; give bits=16, or omit"):
             decode(source, bits=12)
     for wrong in (7, 17, 12.0, "12"):
         with pytest.raises(ValueError, match="bits is .*; expected a whole number from 8 to 16, or None"):

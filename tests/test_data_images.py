@@ -78,7 +78,7 @@ def test_repr_says_what_is_in_it():
     ("images", "labels", "error", "match"),
     [
         (np.zeros((2, 4, 4)), [0, 1], TypeError, "images are float64; expected uint8"),
-        (np.zeros((4, 4), np.uint8), [0] * 4, ValueError, r"shape \(4, 4\); expected \(n, H, W\)"),
+        (np.zeros((4, 4), np.uint8), [0] * 4, ValueError, r"shape \(4, 4\); expected a stack \(n, H, W\)"),
         (np.zeros((2, 0, 4), np.uint8), [0, 1], ValueError, r"shape \(2, 0, 4\)"),
         (np.zeros((2, 3, 32, 32), np.uint8), [0, 1], ValueError, r"32 channels.*transpose\(0, 2, 3, 1\)"),
         (np.zeros((2, 4, 4), np.uint8), [0], ValueError, r"labels have shape \(1,\); expected \(2,\)"),
@@ -144,9 +144,9 @@ def test_equal_images_in_a_list_are_stacked():
         (
             [np.zeros((4, 4), np.uint8), np.zeros((5, 5), np.uint8)],
             ValueError,
-            "arrays of different shapes; scale them",
+            "images have different shapes; resize them",
         ),
-        ([np.zeros((4, 4), np.uint8), "a.png"], ValueError, "arrays of different shapes"),
+        ([np.zeros((4, 4), np.uint8), "a.png"], ValueError, "images have different shapes"),
         (["a.png", None], TypeError, "a list of object; expected one uint8 array .* or a list of paths"),
         (["a.png", 3, Path("b")], TypeError, "or a list of paths"),
         ("a.png", TypeError, "a str of <U5"),
@@ -154,7 +154,7 @@ def test_equal_images_in_a_list_are_stacked():
         ([b"a.png"], TypeError, r"images are \|S5"),
         (None, TypeError, "a NoneType of object"),
         (np.zeros((2, 3, 4, 5, 3), np.uint8), ValueError, r"shape \(2, 3, 4, 5, 3\)"),
-        (np.zeros((2, 8, 8, 5), np.uint8), ValueError, "so 5 channels; expected 1 to 4 in the last axis"),
+        (np.zeros((2, 8, 8, 5), np.uint8), ValueError, "so 5 channels; expected 1 to 4 channels last"),
         (np.zeros((2, 3, 0, 3), np.uint8), ValueError, r"shape \(2, 3, 0, 3\)"),
         (np.zeros((2, 3, 3), bool), TypeError, "images are bool; expected uint8"),
         (np.zeros((2, 3, 3), np.uint16), TypeError, "images are uint16; expected uint8"),
@@ -189,5 +189,5 @@ def test_rows_are_whole_numbers(rows, expected):
 
 def test_rows_of_nothing():
     assert check_rows([], 0).tolist() == []
-    with pytest.raises(ValueError, match="rows reach from 0 to 0"):
+    with pytest.raises(ValueError, match="rows range from 0 to 0"):
         check_rows([0], 0)

@@ -31,10 +31,10 @@ def test_it_is_trained_on_one_source_an_episode():
 
 
 def test_sources_that_do_not_fit_are_told():
-    with pytest.raises(ValueError, match="there is no source"):
+    with pytest.raises(ValueError, match="there are no sources"):
         mix({})
     small = LabeledImages(TRAIN.images[:, :8, :8], TRAIN.labels)
-    with pytest.raises(ValueError, match=r"images of 'a' are 16 x 16 and of 'b' 8 x 8; bring all to one size"):
+    with pytest.raises(ValueError, match=r"images of 'a' are 16 x 16 and those of 'b' 8 x 8; decode all to one size"):
         mix({"a": TRAIN, "b": small})
     with pytest.raises(ValueError, match="of 'b' files"):
         mix({"a": TRAIN, "b": LabeledImages(["x.png"], ["c"])})

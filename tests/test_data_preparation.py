@@ -13,11 +13,11 @@ from fewshot.data.preparation import (
     arguments,
     check_total,
     describe_duplicates,
+    download_options,
     find_duplicates,
     finish,
     read_splits,
     run,
-    told,
 )
 from fewshot.errors import DownloadError
 
@@ -81,7 +81,7 @@ def test_the_manifest_says_from_what_and_how(prepared):
     [
         (None, 0),
         (ValueError("no such split"), 2),
-        (DownloadError("cannot be fetched"), 1),
+        (DownloadError("cannot be downloaded"), 1),
         (PermissionError("denied"), 1),
         (KeyboardInterrupt(), 130),
     ],
@@ -107,7 +107,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
 def test_every_script_has_the_same_options():
     options = arguments("x.py", "About.").parse_args(["--out", "o", "--quiet"])
     assert options.out == "o"
-    assert told(options) == {"folder": "downloads", "progress": False}
+    assert download_options(options) == {"folder": "downloads", "progress": False}
 
 
 ROWS = st.lists(st.tuples(st.sampled_from(SPLITS), st.sampled_from("xyz"), st.sampled_from("123456")), max_size=25)
@@ -175,9 +175,9 @@ def test_a_json_file_and_a_folder_of_lists_say_the_same(tmp_path):
         ("[1, 2]", "cannot be read as splits"),
         (b"\xff\xfe", "cannot be read as splits"),
         (json.dumps({"train": [], "val": []}), "cannot be read as splits .*'test'"),
-        (json.dumps({"train": "abc", "val": [], "test": []}), "train is no list of class names"),
-        (json.dumps({"train": [], "val": [["a"]], "test": []}), "val is no list of class names"),
-        (json.dumps({"train": [], "val": [], "test": [1]}), "test is no list of class names"),
+        (json.dumps({"train": "abc", "val": [], "test": []}), "train is not a list of class names"),
+        (json.dumps({"train": [], "val": [["a"]], "test": []}), "val is not a list of class names"),
+        (json.dumps({"train": [], "val": [], "test": [1]}), "test is not a list of class names"),
         (json.dumps({"train": ["a"], "val": [], "test": ["a"]}), "has the class 'a' in train and in test"),
         (json.dumps({"train": ["a", "a"], "val": [], "test": []}), "has the class 'a' in train and in train"),
     ],

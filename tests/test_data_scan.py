@@ -63,7 +63,7 @@ def test_row_62_links_to_files_and_to_folders_elsewhere_are_followed_once(tmp_pa
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "cat" / "2.png").symlink_to(tmp_path / "elsewhere" / "1.png")
     (tmp_path / "data" / "dog2").symlink_to(tmp_path / "elsewhere")
-    with pytest.warns(UserWarning, match="1 folders in .* hold no image and are passed over: 'dog2'"):
+    with pytest.warns(UserWarning, match="1 folders in .* hold no image and are skipped: 'dog2'"):
         assert found(tmp_path / "data") == {"cat": ["1.png", "2.png"], "dog": ["1.png"]}
 
 
@@ -88,7 +88,7 @@ def test_distinct_classes_warn_of_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("names", "where", "reason"),
     [
-        ((), "", "holds no images; expected a folder for each class"),
+        ((), "", "holds no images; expected one folder of images per class"),
         (("1.png", "2.png"), "", "holds 2 images but no class folders"),
         (("1.png",), "1.png", "is a file; expected a folder"),
         ((), "none", "is not there; expected a folder"),
@@ -204,7 +204,7 @@ def test_open_says_what_it_takes(tmp_path):
             LabeledImages.open(tmp_path, outside)
     with pytest.raises(ValueError, match="has no split 'val'; it has train"):
         LabeledImages.open(tmp_path, "val")
-    with pytest.raises(ValueError, match=r"1\.png is a file that is no \.csv table; expected"):
+    with pytest.raises(ValueError, match=r"1\.png is not a \.csv table; expected"):
         LabeledImages.open(tmp_path / "1.png")
     with pytest.raises(ValueError, match="none is not there; expected a folder of class folders"):
         LabeledImages.open(tmp_path / "none")

@@ -417,7 +417,7 @@ def test_an_opened_image_may_stand_in_a_list_many_times_and_be_asked_by_many_thr
 
 def test_a_missing_image_is_left_out_as_an_unreadable_one():
     embedder = quick_embedder(on_error="unknown")
-    with pytest.warns(UserWarning, match="2 of 4 images could not be read, first image 1, <None>: there is no image"):
+    with pytest.warns(UserWarning, match="2 of 4 images could not be read, first image 1, <None>: the image is"):
         found = embedder.transform([np.zeros((9, 9), np.uint8), None, np.nan, np.zeros((9, 9), np.uint8)])
     assert np.isnan(found).all(1).tolist() == [False, True, True, False]
 

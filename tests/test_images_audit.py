@@ -70,5 +70,5 @@ def test_a_classifier_of_images_finds_a_mislabelled_one_and_a_duplicate():
     )
     frame = model.audit()
     assert frame["duplicate_of"].tolist() == [""] * 12 + ["0"]
-    with pytest.raises(ValueError, match="support was not kept, so there is nothing to look at"):
+    with pytest.raises(ValueError, match="support was not kept, so there is nothing to audit"):
         FewShotImageClassifier(quick_embedder(), keep_support=False).fit(images, labels).audit()

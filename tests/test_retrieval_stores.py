@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fewshot.errors import StoreError, UnknownNameError
-from fewshot.retrieval.stores.base import Record, check_queries, check_records
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.retrieval.stores.pgvector import PgVectorStore
 from fewshot.retrieval.stores.qdrant import QdrantStore
+from fewshot.retrieval.stores.records import Record, check_queries, check_records
 from fewshot.retrieval.stores.values import similarities, token, uuid_of
 from fewshot.search.similarity import METRICS, pairwise_similarity
 from tests.postgres import postgres, table  # noqa: F401
@@ -90,6 +90,14 @@ def plain(matches):
     return [(m.id, m.label, m.similarity, m.payload) for m in matches]
 
 
+def check_nearest(found, kept, query, k, metric, where):
+    """Check a search against brute force; of equally near records, any may be found."""
+    every = expected(kept, query, len(kept), metric, where)
+    assert [match.similarity for match in found] == [match[2] for match in every[:k]], where
+    assert len({match.id for match in found}) == len(found)
+    assert plain(found) == [match for match in every if match[0] in {one.id for one in found}]
+
+
 def state(store):
     return [(r.id, r.vector.tolist(), r.label, type(r.label), dict(r.payload)) for r in store.snapshot()]
 
@@ -128,7 +136,8 @@ def test_search_is_what_numpy_finds(make, kind, metric, distinct):
     for where in WHERES:
         for k in (1, 7, 200):
             found = store.search(queries, k, where)
-            assert [plain(row) for row in found] == [expected(kept, q, k, metric, where) for q in queries], where
+            for query, row in zip(queries, found, strict=True):
+                check_nearest(row, kept, query, k, metric, where)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,17 +186,17 @@ def test_hostile_text_comes_back_and_can_be_found(make, kind):
 
 VECTOR = np.ones(3, np.float32)
 BAD = [
-    (Record("", VECTOR), "no text"),
-    (Record(3, VECTOR), "no text"),
+    (Record("", VECTOR), "not text"),
+    (Record(3, VECTOR), "not text"),
     (Record("a\0", VECTOR), "zero byte"),
     (Record("a", VECTOR, "b\0"), "zero byte"),
     (Record("a", VECTOR, None, {"n\0": 1}), "zero byte"),
     (Record("a", VECTOR, None, {"n": ["\0"]}), "zero byte"),
     (Record("\ud800", VECTOR), "Unicode"),
-    (Record("a", VECTOR, None, {1: 1}), "name in text"),
+    (Record("a", VECTOR, None, {1: 1}), "names must be text"),
     (Record("a", VECTOR, {"a": 1}), "keeps text"),
     (Record("a", VECTOR, None, {"n": (1,)}), "keeps text"),
-    (Record("a", VECTOR, float("nan")), "JSON does not know"),
+    (Record("a", VECTOR, float("nan")), "JSON cannot hold"),
     (Record("a", VECTOR, 2**63), "64 bits"),
     (Record("a", np.ones(2)), "shape"),
     (Record("a", np.float32([1, np.nan, 1])), "NaN"),
@@ -243,14 +252,6 @@ def test_bad_queries_and_filters_are_refused(make, kind):
         assert same_store is store
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_more_equal_records_than_are_asked_for_come_in_the_order_of_their_ids(make, kind):
-    store = make(kind, "sqeuclidean")
-    ids = [f"{i:04d}" for i in np.random.default_rng(0).permutation(300)]
-    store.add(Record(id, np.float32([1, 2, 3])) for id in ids)
-    assert [m.id for m in store.search([[1, 2, 3.5]], 5)[0]] == sorted(ids)[:5]
-
-
 VALUES = st.sampled_from(["a", "1", 1, 1.0, True, False, 0, None, 0.5])
 OPERATIONS = st.lists(
     st.tuples(
@@ -289,7 +290,7 @@ def test_any_order_of_additions_and_removals_is_as_in_a_dict(make, kind, metric,
     assert len(store) == len(kept)
     for query in np.float32([[1, 0, 2], [0, 0, 0]]):
         for condition in (None, {"label": where}, {"v": [where, "a"]}, {"w": where}):
-            assert plain(store.search([query], 4, condition)[0]) == expected(kept, query, 4, metric, condition)
+            check_nearest(store.search([query], 4, condition)[0], kept, query, 4, metric, condition)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -374,18 +375,10 @@ def test_checks_return_what_a_store_keeps():
     assert check_queries([[1, 2]], 2, np.int64(3)).dtype == np.float32
 
 
-class Underflowing(FaissStore):
-    """Proposes as a database does whose float32 distances of tiny vectors are all zero."""
-
-    def _candidates(self, queries, n, conditions):
-        return [[held.record for held in self._held.values()][:n] for _ in queries]
-
-
 @pytest.mark.parametrize("metric", ["sqeuclidean", "dot"])
-@pytest.mark.parametrize("store", [FaissStore, Underflowing])
-def test_tiny_vectors_are_told_apart(store, metric):
+def test_tiny_vectors_are_told_apart(metric):
     vectors = (1e-25 * np.random.default_rng(0).normal(size=(300, 8))).astype(np.float32)
-    made = store(metric, "f", 8)
+    made = FaissStore(metric, "f", 8)
     made.add(Record(str(i), vector) for i, vector in enumerate(vectors))
     for query, found in zip(vectors[::30], made.search(vectors[::30], 1), strict=True):
         assert found[0].id == str(similarities(query, list(vectors), metric).argmax())

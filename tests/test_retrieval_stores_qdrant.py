@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from fewshot.errors import StoreError
-from fewshot.retrieval.stores.base import Record
 from fewshot.retrieval.stores.qdrant import QdrantStore
+from fewshot.retrieval.stores.records import Record
 
 client_module = pytest.importorskip(
     "qdrant_client", reason="qdrant-client is missing; run: pip install 'fewshot[qdrant]'"
@@ -46,9 +46,9 @@ def test_a_collection_in_a_folder_is_opened_again_and_refuses_other_vectors(tmp_
         with pytest.raises(StoreError, match="another Qdrant client"):
             QdrantStore(tmp_path / "q", "c", "cosine", "f" * 64, 2)
     for metric, fingerprint, d, message in [
-        ("dot", "f" * 64, 2, "metric='cosine', and not 'dot'"),
+        ("dot", "f" * 64, 2, "metric='cosine', not 'dot'"),
         ("cosine", "e" * 64, 2, "embedder ffffffffffff, and eeeeeeeeeeee was given"),
-        ("cosine", "f" * 64, 3, "d=2, and not 3"),
+        ("cosine", "f" * 64, 3, "d=2, not 3"),
     ]:
         with pytest.raises(StoreError, match=message):
             QdrantStore(str(tmp_path / "q"), "c", metric, fingerprint, d)
@@ -60,7 +60,7 @@ def test_what_is_no_store_is_refused():
     client = client_module.QdrantClient(":memory:")
     vectors = client_module.models.VectorParams(size=2, distance=client_module.models.Distance.DOT)
     client.create_collection("other", vectors_config=vectors)
-    with pytest.raises(StoreError, match="no store of embeddings"):
+    with pytest.raises(StoreError, match="not a store of embeddings"):
         QdrantStore(client, "other", "dot", "f", 2)
     with pytest.raises(StoreError, match="no collection"):
         QdrantStore(client, "missing", "dot", "f", 2, create=False)
@@ -72,7 +72,7 @@ def test_what_is_no_store_is_refused():
 
 @pytest.mark.filterwarnings("ignore")  # the client warns, from a thread, that it could not ask for the version
 def test_a_server_that_is_not_there_is_a_store_error():
-    with pytest.raises(StoreError, match="see that the server runs"):
+    with pytest.raises(StoreError, match="make sure that"):
         QdrantStore("http://127.0.0.1:9", "c", "dot", "f", 2)
 
 
@@ -89,7 +89,7 @@ def test_what_was_written_before_a_failure_is_deleted(error):
 def test_where_nothing_can_be_deleted_any_more_the_error_says_what_may_be_left():
     client = client_module.QdrantClient(":memory:")
     store = QdrantStore(Failing(client, "upsert", 1, dead=True), "c", "cosine", "f", 2)
-    with pytest.raises(StoreError, match="up to 1500 of them may be left, from '00100' on"):
+    with pytest.raises(StoreError, match="up to 1500 records may remain, from '00100' on"):
         store.add(records(1500, start=100))
     for name in ("count", "scroll", "query_batch_points", "query_points_groups", "retrieve"):
         broken = QdrantStore(Failing(client, name, 0), "c", "cosine", "f", 2)

@@ -55,7 +55,7 @@ def test_a_folder_that_holds_what_no_run_made_is_refused_and_left_alone(places, 
     mine.write_bytes(b"mine")
     there = sorted(places[0].parent.rglob("*"))
     monkeypatch.setattr(work, "annotate", None)  # nothing is embedded
-    with pytest.raises(StoreError, match=f"holds '{name.partition('/')[0]}', which is no shard; move it away"):
+    with pytest.raises(StoreError, match=f"holds '{name.partition('/')[0]}', which is not a shard; move it away"):
         annotate_folder(*places, shard=3, progress=False)
     assert sorted(places[0].parent.rglob("*")) == there
     assert mine.read_bytes() == b"mine"

@@ -1,1 +1,1 @@
-"""Labelled images: the container that the package passes around, and two data sets that need no download."""
+"""Labelled images: finding, opening, decoding and preprocessing them, and two data sets without a download."""

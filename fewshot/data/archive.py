@@ -1,4 +1,4 @@
-"""Archives as they are published: a local copy, or a download whose checksum fits."""
+"""Published archives: a local copy, or a download with a verified checksum."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from fewshot.errors import DownloadError
 from fewshot.persistence.files import digest, replacing
 from fewshot.utils.progress import progress_bar
 
-#: Seconds without an answer after which a download fails.
+#: Seconds without a response after which a download fails.
 TIMEOUT = 30
 
 
 def obtain(source: str | Path | None, url: str, sha256: str, folder: str | Path, progress: bool = True) -> Path:
-    """Return the path of an archive: `source` as it is, or what is downloaded from `url` and has this checksum.
+    """Return the path of an archive: `source`, or a download from `url`.
 
-    A local archive may have been packed anew, so only a download is held against the checksum; whoever unpacks either
-    counts what is in it. A download that is there already is not fetched again.
+    Only a download is checked against the checksum, since a local archive may have been repacked; callers count the
+    content of both. A complete earlier download is reused.
 
     Parameters
     ----------
     source : path or None
         A local archive.
     url : str
-        Where it is published.
+        Address of the published archive.
     sha256 : str
-        Of what is published there.
+        Checksum of the published archive.
     folder : path
-        Where a download goes.
+        Folder for downloads.
     progress : bool, default=True
         Whether to show a progress bar.
 
     Raises
     ------
     ValueError
-        If `source` is not there.
+        If `source` does not exist.
     DownloadError
-        If the download fails, or is not what was published; nothing is kept then.
+        If the download fails or has another checksum; nothing is kept.
     """
     if source is not None:
         if not Path(source).is_file():
-            raise ValueError(f"{source} is not there; give the path of {url.rpartition('/')[2]}, or leave it out")
+            raise ValueError(f"{source} is not there; give the path of {url.rpartition('/')[2]}, or omit it")
         return Path(source)
     target = Path(folder) / url.rpartition("/")[2]
     if target.is_file() and digest(target) == sha256:
@@ -55,7 +55,7 @@ def obtain(source: str | Path | None, url: str, sha256: str, folder: str | Path,
         _fetch(url, partial, progress)
         if (found := digest(partial)) != sha256:
             raise DownloadError(
-                f"what {url} sent has the SHA-256 {found}, expected {sha256}; try again, or fetch it by hand and give "
+                f"{url} has the SHA-256 {found}, expected {sha256}; try again, or download it yourself and give "
                 "its path"
             )
     return target
@@ -68,8 +68,8 @@ def _fetch(url: str, target: Path, progress: bool) -> None:
             name = target.name.split(".")[1]
             with progress_bar(size, "B", show=progress, desc=name, unit_scale=True, unit_divisor=1024) as bar:
                 shutil.copyfileobj(CallbackIOWrapper(bar.update, answer, "read"), file, 1 << 20)
-            if size and file.tell() != size:  # http.client takes a cut connection for the end
+            if size and file.tell() != size:  # http.client does not report a cut connection
                 raise OSError(f"it ended after {file.tell()} of {size} bytes")
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{url} cannot be fetched ({reason}); fetch it by hand and give its path") from error
+        raise DownloadError(f"{url} cannot be downloaded ({reason}); download it yourself and give its path") from error

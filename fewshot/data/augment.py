@@ -1,4 +1,4 @@
-"""Random changes of images for training: distortion, mirroring, light."""
+"""Data augmentation: distortion, mirroring and light."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ def distort(
     translate: float = 0.08,
     elastic: float = 0.0,
 ) -> Tensor:
-    """Warp every image by a random map of its own; what comes from outside the image is 0.
+    """Warp each image by its own random map; pixels from outside the image are 0.
 
-    Each parameter is drawn uniformly between minus and plus its range. Item ``i`` depends on the state of `rng` and on
-    ``i`` alone, so the first items stay the same whatever follows them, and two calls on consecutive parts equal one.
+    Each parameter is drawn uniformly between minus and plus its range. Item ``i`` depends only on the state of `rng`
+    and on ``i``, so two calls on consecutive parts equal one call on the whole.
 
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
-        Floating point, on any device.
+        Floats on any device.
     rng : numpy.random.Generator
-        Where all randomness comes from; it moves on by a fixed amount an image.
+        Source of randomness; it advances by a fixed amount per image.
     rotate : float, default=15.0
         Degrees about the centre.
     scale : float, default=0.15
         The logarithm of the magnification lies within ``log(1 + scale)``: from 1/1.15 to 1.15.
     shear : float, default=0.15
-        Sideways shift of a row, as a part of its distance from the middle row.
+        Horizontal shift of a row relative to its distance from the middle row.
     translate : float, default=0.08
-        Shift along each axis, as a part of the side.
+        Shift along each axis relative to the side.
     elastic : float, default=0.0
-        Shift of each of 4 x 4 control points, as a part of the side, with a bicubic field between them.
+        Shift of each of 4 x 4 control points relative to the side; a bicubic field interpolates between them.
 
     Returns
     -------
     Tensor of shape (n, C, H, W)
-        New images, of the same type and on the same device.
+        New images of the same dtype on the same device.
 
     Raises
     ------
     TypeError
-        If `images` is not a floating point tensor or `rng` not a numpy generator.
+        If `images` is not a float tensor, or `rng` is not a numpy generator.
     ValueError
-        If `images` does not have 4 axes or a range is negative or not finite.
+        If `images` does not have 4 axes, or a range is negative or not finite.
 
     References
     ----------
@@ -78,7 +78,7 @@ def distort(
     ranges = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "elastic": elastic}
     check_ranges(ranges)
     n, _, height, width = images.shape
-    # One row of numbers an image, so that image i never depends on how many follow.
+    # One row of numbers per image, so that an image does not depend on those that follow.
     draws = rng.uniform(-1.0, 1.0, (n, 5 + 2 * _KNOTS**2 if elastic else 5))
     if n == 0:
         return images.clone()
@@ -89,14 +89,14 @@ def distort(
         knots = draws[:, 5:].reshape(n, _KNOTS, _KNOTS, 2) * (2 * elastic)  # the side is 2 units of the grid
         field = torch.from_numpy(knots).to(images.device, torch.float32)
         rows, columns = _spline(height).to(images.device), _spline(width).to(images.device)
-        # A bicubic surface is a product of two thin matrices, which is far faster than to interpolate every image.
+        # A bicubic surface is a product of two thin matrices, which is far faster than interpolating each image.
         grid = grid + torch.einsum("hk,nklc,wl->nhwc", rows, field, columns)
     return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """`distort` with fixed ranges, as the callable that `MetaTrainer` takes for ``augment``; it can be pickled.
+    """Apply `distort` with fixed ranges; a picklable callable for the ``augment`` argument of `MetaTrainer`.
 
     Parameters
     ----------
@@ -127,15 +127,15 @@ class Distortion:
         check_ranges(asdict(self))
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return `images` (n, C, H, W), distorted with the numbers of `rng`."""
+        """Return distorted `images` (n, C, H, W)."""
         return distort(images, rng, **asdict(self))
 
 
 def _affine(parameters: NDArray[np.float64], aspect: float) -> NDArray[np.float64]:
-    """Return the (n, 2, 3) maps from places in the output to places in the input, in the units of affine_grid."""
+    """Return (n, 2, 3) maps from output to input positions, in the units of affine_grid."""
     angle, log_scale, shear, right, down = parameters.T
     cos, sin = np.cos(angle) * np.exp(-log_scale), np.sin(angle) * np.exp(-log_scale)
-    # Rotation times shear; its off-diagonal entries carry the aspect, as the grid is 2 by 2 even for oblong images.
+    # Rotation times shear. Off-diagonal entries contain the aspect, since the grid is 2 by 2 even for oblong images.
     rows = np.array([[cos, (shear * cos - sin) / aspect], [sin * aspect, shear * sin + cos]])
     linear = rows.transpose(2, 0, 1)
     shift = -np.einsum("nij,nj->ni", linear, 2 * np.stack([right, down], axis=1))
@@ -143,25 +143,27 @@ def _affine(parameters: NDArray[np.float64], aspect: float) -> NDArray[np.float6
 
 
 def _spline(side: int) -> Tensor:
-    """Return the (side, 4) weights of the control points in bicubic interpolation along one axis."""
+    """Return the (side, 4) weights of control points in bicubic interpolation along one axis."""
     points = torch.eye(_KNOTS, dtype=torch.float32, device="cpu")[None, None]
     return F.interpolate(points, size=(side, _KNOTS), mode="bicubic", align_corners=True)[0, 0]
 
 
 def check_tensor(images: Tensor) -> None:
-    """Refuse what is not a batch of floating-point images."""
+    """Raise unless `images` is a float tensor (n, C, H, W)."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"images are {kind}; expected a float tensor (n, C, H, W)")
     if images.ndim != 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, C, H, W); add axes with images[None]")
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}; expected (n, C, H, W); add an axis with images[None]"
+        )
 
 
 def check_ranges(ranges: dict[str, float]) -> None:
-    """Refuse a range that is negative or not finite."""
+    """Raise if a range is negative or not finite."""
     for name, value in ranges.items():
         if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value}; expected a finite range of at least 0 (0 switches it off)")
+            raise ValueError(f"{name} is {value}; expected a finite number of at least 0 (0 disables it)")
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Mirror:
     """
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return `images` (n, C, H, W), some of them mirrored."""
+        """Return `images` (n, C, H, W) with about half of them mirrored."""
         check_tensor(images)
         mirrored = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device)
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
@@ -184,19 +186,19 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Light:
-    """Change brightness, contrast and saturation of each image in its own way.
+    """Change brightness, contrast and saturation of each image at random.
 
-    Each is drawn uniformly between minus and plus its range. Any common scale and offset of the values is fine, as the
-    preprocessing of networks gives them.
+    Each change is drawn uniformly between minus and plus its range. It does not depend on the scale and offset of the
+    values, so images may be normalised.
 
     Parameters
     ----------
     brightness : float, default=0.2
-        Added, as a part of the image's standard deviation.
+        Added, relative to the image's standard deviation.
     contrast : float, default=0.2
-        The difference from the image's mean is multiplied by 1 plus this.
+        The difference from the image's mean is multiplied by 1 plus the drawn value.
     saturation : float, default=0.2
-        The difference from grey is multiplied by 1 plus this.
+        The difference from grey is multiplied by 1 plus the drawn value.
 
     Raises
     ------
@@ -218,7 +220,7 @@ class Light:
         check_ranges(asdict(self))
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return `images` (n, C, H, W) in other light, with the numbers of `rng`."""
+        """Return `images` (n, C, H, W) in different light."""
         check_tensor(images)
         if not len(images):
             return images.clone()
@@ -233,12 +235,12 @@ class Light:
 
 @dataclass(frozen=True)
 class Chain:
-    """Apply one change after another.
+    """Apply several augmentations in turn.
 
     Parameters
     ----------
     steps : tuple of callable
-        Each maps images and a generator to images.
+        Functions of images and a generator that return images.
 
     Examples
     --------
@@ -252,7 +254,7 @@ class Chain:
     steps: tuple[Callable[[Tensor, np.random.Generator], Tensor], ...]
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return `images` (n, C, H, W), changed by every step in turn."""
+        """Return augmented `images` (n, C, H, W)."""
         for step in self.steps:
             images = step(images, rng)
         return images

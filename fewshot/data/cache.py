@@ -1,4 +1,4 @@
-"""Images decoded once: pixels on disk by the content of the files, checked and mapped into memory."""
+"""Cache decoded pixels on disk by file content, verified and memory-mapped."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,23 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.opening import check_readable
+from fewshot.data.opening import at_index, check_readable
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, ReadError
 from fewshot.persistence.files import digest, leftovers, open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.utils.progress import progress_bar
 
-#: Part of every key: raised when the same file would be decoded to other pixels.
+#: Part of every key; bump when the same file decodes to different pixels.
 _VERSION = 3
-#: Files of decoded pixels, and how much of them is kept where ``FEWSHOT_CACHE_GB`` does not say.
+#: Names of cache files, and the default of ``FEWSHOT_CACHE_GB``.
 _NAME, _GIGABYTES = r"[0-9a-f]{32}\.npy", "20"
-#: Times that images are decoded before it is an error that they change meanwhile.
+#: Attempts to decode files that change in the meantime.
 _ATTEMPTS = 3
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
-    """Return the folder of what can be made again: the one given, ``$FEWSHOT_CACHE``, or ``~/.cache/fewshot``."""
+    """Return the cache folder: `folder`, ``$FEWSHOT_CACHE``, or ``~/.cache/fewshot``."""
     if folder is not None:
         return Path(folder)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -42,15 +43,15 @@ def cache_folder(folder: str | Path | None = None) -> Path:
 def decode_all(
     images: NDArray[Any], preprocessing: Preprocessing, cache: str | Path | None, progress: bool
 ) -> NDArray[np.uint8]:
-    """Return the pixels (n, h, w) or (n, h, w, 3) of images; those of files come from, or go to, the cache.
+    """Return the pixels (n, h, w) or (n, h, w, 3) of images; those of files are cached.
 
-    The cache holds at most ``$FEWSHOT_CACHE_GB`` gigabytes, 20 by default, beside what was made last: pixels that were
-    not used for longest are removed.
+    In addition to the newest pixels, the cache holds at most ``$FEWSHOT_CACHE_GB`` gigabytes, 20 by default. The least
+    recently used ones are removed.
 
     Parameters
     ----------
     images : array of n paths, or uint8 array (n, H, W) or (n, H, W, C)
-        Pixels in memory are not cached.
+        Only pixels of files are cached.
     preprocessing : Preprocessing
         Size and channels of the result.
     cache : path or None
@@ -61,7 +62,7 @@ def decode_all(
     Raises
     ------
     ImageDecodeError
-        If one cannot be read; nothing is cached then.
+        If an image cannot be read; nothing is cached.
     """
     shape = (len(images), preprocessing.height, preprocessing.width, *([3] if preprocessing.channels == 3 else []))
     if images.dtype == np.uint8:
@@ -97,19 +98,19 @@ def decode_all(
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{error.strerror}; decoded images are kept there, set FEWSHOT_CACHE to a folder with room",
+                f"{error.strerror}; decoded images are cached there; set FEWSHOT_CACHE to a folder with enough space",
                 str(folder),
             ) from error
-    reason = "files change while they are decoded, or decoded images do not stay as they were written"
+    reason = "files keep changing while they are decoded, or the disk does not keep what was written"
     raise OSError(errno.EIO, reason, str(folder))
 
 
 class _ChangedError(Exception):
-    """A file has changed while it was decoded."""
+    """A file changed while it was decoded."""
 
 
 def _limit() -> float:
-    """Return the bytes that decoded images may take."""
+    """Return the size limit of the cache in bytes."""
     text = os.environ.get("FEWSHOT_CACHE_GB") or _GIGABYTES
     try:
         limit = float(text)
@@ -121,7 +122,7 @@ def _limit() -> float:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left."""
+    """Remove temporary files of killed processes."""
     with suppress(OSError):
         for path in leftovers(folder):
             if re.match(rf"\.{_NAME}\.", path.name):
@@ -129,7 +130,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _make_room(folder: Path, most: float) -> None:
-    """Remove what has not been used for longest, until the others take at most so many bytes."""
+    """Remove the least recently used pixels until the rest takes at most `most` bytes."""
     found = []
     for path in folder.iterdir():
         if re.fullmatch(_NAME, path.name):
@@ -145,49 +146,42 @@ def _make_room(folder: Path, most: float) -> None:
 
 
 def find_unreadable(images: NDArray[Any], preprocessing: Preprocessing, progress: bool) -> list[ImageDecodeError]:
-    """Return an error for each image that cannot be read; all are decoded, and nothing is kept."""
+    """Decode all images and return an error for each that cannot be read."""
 
     def check(i: int) -> ImageDecodeError | None:
         try:
-            preprocessing(images[i])
+            with at_index(i):
+                preprocessing(images[i])
         except ImageDecodeError as error:
-            return ImageDecodeError(error.source, error.reason, i)
+            return error
         return None
 
-    with (
-        ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool,
-        progress_bar(len(images), "image", show=progress, desc="checking", delay=1, leave=False) as bar,
-    ):
-        found = []
-        for error in pool.map(check, range(len(images))):
-            bar.update()
-            found += [error] if error else []
-    return found
+    return [error for error in _each(check, len(images), "checking", progress) if error is not None]
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the pixels of an earlier time; None where they are not there, or not as they were written."""
+    """Return cached pixels, memory-mapped; None if they are missing or damaged."""
     try:
         with open_regular(path) as file:
             if not seal_fits(file):
                 return None
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         with suppress(OSError):
-            os.utime(path)  # used now
+            os.utime(path)
     except (OSError, ValueError, EOFError):
         return None
     return pixels if (pixels.shape, pixels.dtype) == (shape, np.uint8) else None
 
 
 def _reserve(path: Path) -> None:
-    """Take the room on the disk now: a mapped file for which there is none ends the process when it is written to."""
+    """Reserve disk space, since writing to a mapped file on a full disk kills the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _key(paths: NDArray[Any], preprocessing: Preprocessing) -> str:
-    """Name what is decoded: the content of every file, and how it becomes pixels."""
+    """Return the cache key of the file contents and the preprocessing."""
 
     def digest_of(i: int) -> str:
         check_readable(paths[i], i)
@@ -204,18 +198,20 @@ def _pool() -> ThreadPoolExecutor:
 
 def _fill(pixels: NDArray[np.uint8], images: NDArray[Any], preprocessing: Preprocessing, progress: bool) -> None:
     def fill(i: int) -> None:
-        try:
+        with at_index(i):
             pixels[i] = preprocessing(images[i])
-        except ImageDecodeError as error:
-            raise ImageDecodeError(error.source, error.reason, i) from error
 
-    with (
-        _pool() as pool,
-        progress_bar(len(images), "image", show=progress, desc="decoding", delay=1, leave=False) as bar,
-    ):
+    for _ in _each(fill, len(images), "decoding", progress):
+        pass
+
+
+def _each(work: Callable[[int], Any], n: int, desc: str, progress: bool) -> Iterator[Any]:
+    """Yield ``work(i)`` for each of `n` images, computed on threads; an error cancels the rest."""
+    with _pool() as pool, progress_bar(n, "image", show=progress, desc=desc, delay=1, leave=False) as bar:
         try:
-            for _ in pool.map(fill, range(len(images))):
+            for result in pool.map(work, range(n)):
                 bar.update()
+                yield result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

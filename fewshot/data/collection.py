@@ -1,4 +1,4 @@
-"""A collection of things to embed, whatever it comes in, as a sequence; one thing by itself is refused."""
+"""Convert collections of images or other items to sequences, and refuse single items."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fewshot.data.opening import is_file
 
 
 def as_sequence(X: Any, name: str = "X") -> Sequence[Any]:
-    """Return a collection of images as something with a length whose elements `decode` takes.
+    """Return a collection of images as a sequence of sources for `decode`.
 
     Parameters
     ----------
     X : collection of images
         A list, tuple, array or Series of paths, bytes, open files, PIL images, arrays or tensors; an array (n, h, w) or
-        (n, h, w, c); a tensor (n, c, h, w); a data frame of one column.
+        (n, h, w, c); a tensor (n, c, h, w); a data frame with one column.
     name : str, default="X"
-        What messages call it.
+        Name of the collection in messages.
 
     Raises
     ------
     TypeError
-        If it is one image and not a collection, or nothing that holds images.
+        If X is a single image, or not a collection of images.
     """
     verb = "are" if name.endswith("s") else "is"
     if isinstance(X, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, io.IOBase)) or is_file(X):
@@ -47,23 +47,23 @@ def as_sequence(X: Any, name: str = "X") -> Sequence[Any]:
 
 
 def as_rows(X: Any) -> Sequence[Any]:
-    """Return a collection of things of any kind as something with a length: of an array, each row is one.
+    """Return a collection of items of any kind as a sequence, with one item per row of an array.
 
     Parameters
     ----------
     X : collection
-        A list, tuple, array, tensor, Series or data frame. Of a data frame of one column that holds no numbers, each
-        value is one.
+        A list, tuple, array, tensor, Series or data frame. The items of a data frame with a single column that is not
+        numeric are its values.
 
     Raises
     ------
     TypeError
-        If it is one thing, or has no length.
+        If X is a single item, or has no length.
     """
     if isinstance(X, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or is_file(X):
         raise TypeError(f"X is one item ({type(X).__name__}); pass a list of items, e.g. [item]")
     if hasattr(X, "tocsr"):
-        raise TypeError("X is a sparse matrix, whose rows are no items by themselves; pass X.toarray()")
+        raise TypeError("X is a sparse matrix, which is not supported; pass X.toarray()")
     if hasattr(X, "columns") and hasattr(X, "to_numpy"):
         values = X.to_numpy()
         return list(values[:, 0]) if values.shape[1] == 1 and values.dtype.kind not in "biuf" else values
@@ -76,7 +76,7 @@ def as_rows(X: Any) -> Sequence[Any]:
 
 
 def _column(X: Any, name: str) -> Any:
-    """Return the only column of a table; anything else as it is."""
+    """Return the only column of a table; return anything else unchanged."""
     columns = getattr(X, "columns", None)
     if columns is not None:
         if len(columns) != 1:
@@ -91,6 +91,6 @@ def _listed(X: Any, name: str) -> Sequence[Any]:
     if not hasattr(X, "__len__") or isinstance(X, (Mapping, Set)):
         hint = f"; pass list({name})" if hasattr(X, "__iter__") and not isinstance(X, (Mapping, Set)) else ""
         raise TypeError(f"{name} {verb} {type(X).__name__}; expected a list or an array of items{hint}")
-    if hasattr(X, "to_pylist"):  # of pyarrow
+    if hasattr(X, "to_pylist"):  # pyarrow
         return X.to_pylist()
     return list(X) if hasattr(X, "iloc") else X

@@ -1,4 +1,4 @@
-"""From whatever holds an image to 8-bit pixels, with every mode answered: none saturates, turns black or turns over."""
+"""Decode images of any source and mode to upright 8-bit RGB, without saturating or blackening any."""
 
 from __future__ import annotations
 
@@ -35,18 +35,17 @@ from fewshot.utils.containers import is_missing
 from fewshot.utils.heap import available_memory
 from fewshot.utils.warning import warn
 
-#: Images of more pixels are refused before they are decoded, unless the caller or the environment says another number.
-#: Photographs of 200 million pixels pass.
+#: Default limit of pixels, enough for photographs of 200 megapixels. Larger images are refused before decoding.
 MAX_PIXELS, MAX_PIXELS_VARIABLE = 1 << 28, "FEWSHOT_MAX_PIXELS"
-#: Images of more pixels are decoded one at a time: each takes a gigabyte, and there may be a thread for every core.
+#: Larger images are decoded one at a time, since each takes about a gigabyte and there may be a thread per core.
 LARGE = 1 << 26
-#: The EXIF tag of how an image is turned.
+#: EXIF tag of the orientation.
 ORIENTATION = 0x0112
-#: What lies under transparent pixels.
+#: Colour under transparent pixels.
 BACKGROUND = (255, 255, 255)
-#: How far floats may be outside 0..1, as bicubic and Lanczos scaling leave them; they are clipped.
+#: How far floats may lie outside 0..1, as after bicubic or Lanczos scaling. They are clipped.
 TOLERANCE = 0.125
-#: What names a file, or holds one; numpy's text has a dtype, too.
+#: Types that name or hold a file; must be checked before arrays, since numpy strings have a dtype.
 _FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 #: Axes that can hold channels: grey, grey and alpha, colour, colour and alpha.
 _CHANNELS = (1, 2, 3, 4)
@@ -56,7 +55,7 @@ _large = threading.Lock()
 if hasattr(os, "register_at_fork"):
 
     def _renew_lock() -> None:
-        """Replace a lock that a thread of the parent may hold, which the child has not."""
+        """Replace the lock, which a thread of the parent may hold, since the child does not have this thread."""
         global _large
         _large = threading.Lock()
 
@@ -70,40 +69,40 @@ def decode(
     max_pixels: int | None = None,
     bits: int | None = None,
 ) -> Image.Image:
-    """Return an image as an RGB image of 8 bits, upright.
+    """Decode an image to an upright 8-bit RGB image.
 
     Parameters
     ----------
     source : path, bytes, data URL, open file, PIL image, array or tensor
-        Arrays: uint8 or uint16 (h, w) or (h, w, c), floats in 0..1 likewise. Tensors: (h, w) or (c, h, w), uint8,
-        uint16 or floats in 0..1. Floats up to 0.125 outside 0..1, as scaling leaves them, are clipped. Colours are
-        red, green, blue; blue first (OpenCV) cannot be told apart, so reverse it. An open file is read from its start
-        and put back where it stood.
+        Arrays are (h, w) or (h, w, c) and tensors (h, w) or (c, h, w), of uint8, uint16, or floats in 0..1. Floats up
+        to 0.125 outside 0..1, as after scaling, are clipped. The order of colours is red, green, blue; reverse images
+        from OpenCV, since the order cannot be detected. An open file is read from its start, and its position is
+        restored.
     background : tuple of int, default=(255, 255, 255)
         Colour under transparent pixels.
     max_pixels : int, optional
-        Larger images are refused before they are decoded; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456.
+        Larger images are refused before decoding; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456.
     bits : int, optional
-        The range of numbers in 16-bit images, 0..2**bits - 1, where the file does not say it (TIFF's MaxSampleValue,
-        PNG's sBIT, the largest number of PGM). By default the smallest of 8, 10, 12, 14 and 16 that holds the image,
-        with a warning below 16.
+        The range of 16-bit images, 0..2**bits - 1, if the file does not specify it (MaxSampleValue of TIFF, sBIT of
+        PNG, the maximum of PGM). By default the smallest of 8, 10, 12, 14 and 16 bits that holds all values, with a
+        warning below 16.
 
     Returns
     -------
     PIL.Image.Image
-        Of mode RGB. EXIF orientation is applied; 16-bit numbers are scaled to 8 bits, floats in 0..1 to 0..255; of an
-        animation or a file of several pages it is the first frame, with a warning, and of a PIL image the frame that it
-        shows. CMYK is converted without a colour profile.
+        An RGB image. EXIF orientation is applied. 16-bit values are scaled to 8 bits, floats in 0..1 to 0..255. The
+        first frame of an animation or multi-page file is used, with a warning, and the current frame of a PIL image.
+        CMYK is converted without a colour profile.
 
     Raises
     ------
     ImageDecodeError
-        If it cannot be read: no such file, empty, damaged, truncated, no image, too large, or numbers whose meaning
-        would have to be guessed. What cannot be noticed is damage that still decodes, as in most of a JPEG file.
+        If the file does not exist or is empty, damaged, truncated, not an image or too large, or if the meaning of its
+        values is ambiguous. Damage that still decodes, as in most of a JPEG file, goes unnoticed.
     OutOfMemoryError, ReadError
-        If memory, open files or the disk fail, which says nothing of the image.
+        If memory, file handles or the disk fail, so that the image may be good.
     TypeError
-        If `source` is nothing that holds an image.
+        If `source` cannot hold an image.
 
     Examples
     --------
@@ -112,7 +111,7 @@ def decode(
     (6, 4)
     """
     if is_missing(source):
-        raise ImageDecodeError(f"<{source}>", "there is no image; leave the row out")
+        raise ImageDecodeError(f"<{source}>", "the image is missing; omit the row")
     if not _may_hold_an_image(source):
         raise TypeError(
             f"an image is given as {type(source).__name__}; expected a path, bytes, an open file, a PIL image, "
@@ -128,25 +127,25 @@ def decode(
         image = open_content(read_content(source, name), name)
         _check_size(image, name, limit)
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # what phones call a JPEG with a preview behind it: one picture
-            warn(f"{name} has {frames} frames; the first is taken")
+        if frames > 1 and image.format != "MPO":  # phones save a JPEG with a preview as MPO
+            warn(f"{name} has {frames} frames; the first is used")
         return _decode_opened(image, name, background, limit, bits)
 
 
 def largest_allowed(max_pixels: int | None) -> int:
-    """Return how many pixels an image may have: as many as the caller says, or the environment, or the default.
+    """Return the limit of pixels: `max_pixels`, or else that of the environment, or else the default.
 
     Raises
     ------
     ValueError
-        If the environment says no number.
+        If the environment variable is not a whole number.
     """
     if max_pixels is not None:
         return max_pixels
-    said = os.environ.get(MAX_PIXELS_VARIABLE, "")
-    if said and not (said.isascii() and said.isdigit() and int(said)):
-        raise ValueError(f"{MAX_PIXELS_VARIABLE} is {said!r}; expected a whole number from 1")
-    return int(said) if said else MAX_PIXELS
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if text and not (text.isascii() and text.isdigit() and int(text)):
+        raise ValueError(f"{MAX_PIXELS_VARIABLE} is {text!r}; expected a whole number from 1")
+    return int(text) if text else MAX_PIXELS
 
 
 def _may_hold_an_image(source: Any) -> bool:
@@ -155,7 +154,7 @@ def _may_hold_an_image(source: Any) -> bool:
 
 
 def _decode_given(given: Any, name: str, background: tuple[int, int, int], limit: int, bits: int | None) -> Image.Image:
-    """Decode a PIL image of the caller's, which may stand in the list again or be decoded by another thread."""
+    """Decode the caller's PIL image, which may occur twice in a list or be decoded by another thread."""
     with held(given):
         file = getattr(given, "fp", None)
         is_open = file is not None and not getattr(file, "closed", False)
@@ -173,7 +172,7 @@ def _decode_given(given: Any, name: str, background: tuple[int, int, int], limit
 def _decode_opened(
     image: Image.Image, name: str, background: tuple[int, int, int], limit: int, bits: int | None
 ) -> Image.Image:
-    """Decode an opened image, scale 16 bits to 8, turn it upright and make it RGB."""
+    """Check the size and free memory, then decode an opened image."""
     _check_size(image, name, limit)
     if (pixels := image.width * image.height) <= LARGE:
         return _decode_now(image, name, background, bits)
@@ -181,8 +180,8 @@ def _decode_opened(
         needed, free = BYTES_A_PIXEL * pixels, available_memory()
         if needed > free:
             size = f"{image.width} x {image.height}"
-            what = f"its {size} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
-            raise OutOfMemoryError(name, reason=what)
+            reason = f"its {size} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+            raise OutOfMemoryError(name, reason=reason)
         return _decode_now(image, name, background, bits)
 
 
@@ -194,10 +193,10 @@ def _decode_now(image: Image.Image, name: str, background: tuple[int, int, int],
     else:
         decode_pixels(image, name)
         small = image
-    turned = image.getexif().get(ORIENTATION, 1)
-    if turned != 1:  # otherwise it would be copied for nothing
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if orientation != 1:  # exif_transpose always copies
         if small is not image:
-            small.getexif()[ORIENTATION] = turned
+            small.getexif()[ORIENTATION] = orientation
         small = ImageOps.exif_transpose(small)
     return _to_rgb(small, name, background)
 
@@ -205,7 +204,7 @@ def _decode_now(image: Image.Image, name: str, background: tuple[int, int, int],
 def _check_size(image: Image.Image, name: str, limit: int) -> None:
     width, height = image.size
     if not width or not height:
-        raise ImageDecodeError(name, f"it has {width} x {height} pixels, so there is nothing to see")
+        raise ImageDecodeError(name, f"it has {width} x {height} pixels; expected at least one")
     if width * height > limit:
         raise ImageDecodeError(
             name,
@@ -226,14 +225,14 @@ def _from_array(source: Any, name: str, bits: int | None) -> Image.Image:
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
-        raise ImageDecodeError(name, f"its numbers are {array.dtype}; expected uint8, uint16, or floats in 0..1")
+        raise ImageDecodeError(name, f"its values are {array.dtype}; expected uint8, uint16, or floats in 0..1")
     if array.size == 0:
         raise ImageDecodeError(name, "it has no pixels")
     return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
 
 
 def _channels_last(array: NDArray[Any], is_tensor: bool, name: str) -> NDArray[Any]:
-    """Return (h, w) or (h, w, c): arrays have their channels last, tensors first."""
+    """Return an image (h, w) or (h, w, c) from an array, channels last, or a tensor, channels first."""
     if array.ndim == 2:
         return array
     if array.ndim != 3:
@@ -241,24 +240,24 @@ def _channels_last(array: NDArray[Any], is_tensor: bool, name: str) -> NDArray[A
     first, last = array.shape[0] in _CHANNELS, array.shape[2] in _CHANNELS
     if array.shape[0] == array.shape[2] in (3, 4):
         raise ImageDecodeError(
-            name, "its channels could be the first or the last axis; pass a PIL image (Image.fromarray) to say which"
+            name, "its channels could be the first or the last axis; pass a PIL image (Image.fromarray) instead"
         )
     if is_tensor:
         if first:
             return array.transpose(1, 2, 0)
-        hint = "; this one has them last: pass tensor.permute(2, 0, 1)" if last else ""
-        raise ImageDecodeError(name, f"a tensor has its 1 to 4 channels first{hint}")
+        hint = ", not last; pass tensor.permute(2, 0, 1)" if last else ""
+        raise ImageDecodeError(name, f"a tensor must have its 1 to 4 channels first{hint}")
     if last:
         return array
-    hint = "; this one has them first: pass array.transpose(1, 2, 0)" if first else ""
-    raise ImageDecodeError(name, f"an array has its 1 to 4 channels last{hint}")
+    hint = ", not first; pass array.transpose(1, 2, 0)" if first else ""
+    raise ImageDecodeError(name, f"an array must have its 1 to 4 channels last{hint}")
 
 
 def _to_rgb(image: Image.Image, name: str, background: tuple[int, int, int]) -> Image.Image:
     if image.mode == "F":
         return Image.fromarray(_unit_to_bytes(np.asarray(image), name)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)  # multiplied by alpha already: undone first
+        straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)  # undo premultiplied alpha
         rgba = (image.convert(straight) if straight else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -266,11 +265,10 @@ def _to_rgb(image: Image.Image, name: str, background: tuple[int, int, int]) -> 
 
 def _unit_to_bytes(values: NDArray[np.floating], name: str) -> NDArray[np.uint8]:
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also where one is NaN
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also true of NaN
         raise ImageDecodeError(
             name,
-            f"its floats reach from {low:.4g} to {high:.4g}; scale them to 0..1 (what scaling of the image has left a "
-            "little outside can be clipped)",
+            f"its floats range from {low:.4g} to {high:.4g}; scale them to 0..1, and clip overshoot from resizing",
         )
     if low < 0 or high > 1:
         values = values.clip(0, 1)

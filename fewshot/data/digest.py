@@ -1,4 +1,4 @@
-"""What tells data apart: the SHA-256 of images with their labels."""
+"""Identify data by the SHA-256 of images and labels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Any
 from fewshot.data.images import LabeledImages
 
 
+def hash_contents(contents: Iterable[bytes]) -> list[str]:
+    """Return the SHA-256 of each content."""
+    return [hashlib.sha256(content).hexdigest() for content in contents]
+
+
 def digest_images(data: LabeledImages) -> str:
-    """Return the SHA-256 of decoded images and their labels.
+    """Return the SHA-256 of decoded images and their labels, in order.
 
     Examples
     --------
@@ -19,14 +24,14 @@ def digest_images(data: LabeledImages) -> str:
     64
     """
     found = hashlib.sha256(f"{data.images.dtype} {data.images.shape}\n".encode())
-    for start in range(0, len(data), 4096):  # a mapped file is not read whole
+    for start in range(0, len(data), 4096):  # do not read a memory-mapped file at once
         found.update(data.images[start : start + 4096].tobytes())
     found.update("\n".join(map(repr, data.labels.tolist())).encode())
     return found.hexdigest()
 
 
 def digest_classes(data: LabeledImages) -> dict[Any, str]:
-    """Return, for each class, the SHA-256 of its decoded images in any order, whatever the class is called.
+    """Return the SHA-256 of the decoded images of each class, which depends on neither their order nor their label.
 
     Examples
     --------
@@ -39,8 +44,3 @@ def digest_classes(data: LabeledImages) -> dict[Any, str]:
     for label, content in zip(data.labels.tolist(), hashes, strict=True):
         contents.setdefault(label, set()).add(content)
     return {label: hashlib.sha256("".join(sorted(own)).encode()).hexdigest() for label, own in contents.items()}
-
-
-def hash_contents(contents: Iterable[bytes]) -> list[str]:
-    """Return the SHA-256 of each content."""
-    return [hashlib.sha256(content).hexdigest() for content in contents]

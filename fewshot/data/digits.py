@@ -1,4 +1,4 @@
-"""Real handwritten digits that come with scikit-learn."""
+"""Handwritten digits from scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
 
-#: Side of the digit's own square, as a part of the image; the rest is margin, as in `glyphs`.
+#: Side of the digit relative to the image; the rest is margin, as in `glyphs`.
 _INK = 20 / 28
 
 
 def digits(*, size: int = 28) -> LabeledImages:
-    """Return 1797 handwritten digits by 43 writers, framed like the glyphs; nothing is downloaded.
+    """Return 1797 handwritten digits by 43 writers, without a download.
 
-    They are the 8 x 8 images of ``sklearn.datasets.load_digits``, enlarged by bicubic interpolation to 20/28 of the
-    side, on a black margin, ink 255. Embeddings trained on `glyphs` have seen no digit, so this tests the way from
-    print to handwriting.
+    The 8 x 8 images of ``sklearn.datasets.load_digits`` are enlarged by bicubic interpolation to 20/28 of the side,
+    with a black margin like `glyphs`; ink is 255. Since `glyphs` contains no digits, this data set tests how embeddings
+    that were trained on print transfer to handwriting.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def digits(*, size: int = 28) -> LabeledImages:
     Returns
     -------
     LabeledImages
-        Images of shape (1797, size, size), labels 0..9, between 174 and 183 of each.
+        Images of shape (1797, size, size), labels 0..9, 174 to 183 images per class.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def digits(*, size: int = 28) -> LabeledImages:
 def _frame(image: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
-    # The margin is there before the interpolation, so strokes at the border fade out instead of ending in an edge.
+    # The margin is added before interpolation, so that strokes at the border fade out.
     padded = Image.fromarray(np.pad(image * (255 / 16), 4).astype(np.float32))
     half = 4 / _INK
     large = padded.resize((size, size), Image.Resampling.BICUBIC, box=(8 - half, 8 - half, 8 + half, 8 + half))

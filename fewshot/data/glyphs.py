@@ -1,4 +1,4 @@
-"""A data set of printed characters from the fonts of matplotlib: like Omniglot, but already on every machine."""
+"""A data set of printed characters from the fonts of matplotlib: like Omniglot, but without a download."""
 
 from __future__ import annotations
 
@@ -19,67 +19,67 @@ from fewshot.utils.streams import DISTORT, SPLIT, episode_rng
 if TYPE_CHECKING:
     from PIL import Image
 
-#: The four styles of four text faces, in the order in which drawings are preferred.
+#: Four typefaces in four styles, in order of preference.
 FACES = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
     *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
     *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
     *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
 )
-#: Drawings with at least this cosine similarity are the same drawing, and near to one another.
+#: Cosine similarity from which drawings are considered equal, and near.
 SAME, NEAR = 0.98, 0.95
-#: Fewest and most drawings of a class.
+#: Minimum and maximum number of drawings per class.
 MIN_DRAWINGS, MAX_DRAWINGS = 8, 20
-#: Parts of the classes in each split.
+#: Fraction of the classes in each split.
 SPLITS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 _DIGITS = "0123456789"
 _POINTS = 64  # font size of the renderings, in pixels
-_SHAPE = 32  # side of the renderings that are compared
-_CANVAS = 56  # side of the drawings that are distorted
+_SHAPE = 32  # side of the renderings to compare
+_CANVAS = 56  # side of the drawings before distortion
 
 
 def glyphs(split: str | None = None, *, seed: int = 0, size: int = 28) -> LabeledImages:
-    """Return letters in up to 16 typefaces, one randomly distorted image a drawing; nothing is downloaded.
+    """Return letters in up to 16 typefaces, one randomly distorted image per drawing, without a download.
 
     A class is a letter (Latin, Greek, Cyrillic, Armenian, Georgian, ...; Unicode categories Lu, Ll, Lt, Lo); its label
-    is the character. Every drawing is compared with every other after cropping to its ink and scaling it, proportions
-    kept, into 32 x 32 pixels, by the cosine of the pixels:
+    is the character. All pairs of drawings are cropped to their ink, scaled to 32 x 32 pixels with their proportions
+    kept, and compared by the cosine similarity of the pixels:
 
-    - at 0.98 or more it is the *same* drawing: the two letters are one class (A, Alpha, Cyrillic A; also c and C),
-      labelled by the lowest code point, and only one of the drawings is kept, so a query never shows a support image;
-    - classes *near* each other, joined by a chain of pairs at 0.95 or more, go to the same split, so drawings of
-      different splits are less alike than that;
-    - classes the same as or near (in that sense) a digit 0-9 are dropped, as is every character with a numeric value:
-      an embedding trained here has seen no digit.
+    - From 0.98 on, two drawings are the *same*. Their letters form one class (A, Alpha, Cyrillic A; also c and C),
+      labelled by the lowest code point, and one drawing is kept, so that no query equals a support image.
+    - Classes that are *near* each other, connected by a chain of pairs from 0.95 on, are in the same split, so that
+      drawings of different splits are less similar.
+    - Classes that are the same as or near a digit 0-9 are dropped, as are all characters with a numeric value, so that
+      an embedding trained on this data has seen no digit.
 
-    An accented letter is a class of its own where the accent shows, and may be in another split than the plain one.
-    Letters drawn in fewer than 8 faces and classes with fewer than 8 drawings are dropped; 20 drawings are the most.
+    An accented letter is a separate class if the accent is visible, possibly in another split than the plain letter.
+    Letters in fewer than 8 faces and classes with fewer than 8 drawings are dropped. A class has at most 20 drawings.
 
     Parameters
     ----------
     split : {"train", "val", "test"}, optional
-        About 70, 10 and 20 % of the classes; default all.
+        The splits have about 70, 10 and 20 % of the classes; by default all classes are returned.
     seed : int, default=0
-        At least 0; of the split and the distortions.
+        Seed of the split and the distortions, at least 0.
     size : int, default=28
         Side of the images in pixels, at least 8.
 
     Returns
     -------
     LabeledImages
-        Images of shape (n, size, size), ink 255 on 0; labels of type str. An image is the same in its split and in
-        the whole.
+        Images of shape (n, size, size), ink 255 on 0; labels of type str. A split contains the same images as the
+        whole data set.
 
     Raises
     ------
     ValueError
-        If `split` is unknown, or `seed` or `size` out of range.
+        If `split` is unknown, or `seed` or `size` is out of range.
 
     Notes
     -----
-    The fonts are drawn once a process (seconds). Another version of matplotlib or FreeType may draw slightly
-    differently and so give a few classes more or less.
+    The fonts are drawn once per process, which takes seconds. Other versions of matplotlib or FreeType may draw
+    slightly differently and yield a few classes more or less.
 
     References
     ----------
@@ -108,10 +108,10 @@ def glyphs(split: str | None = None, *, seed: int = 0, size: int = 28) -> Labele
 
 @dataclass(frozen=True, eq=False)
 class _Drawings:
-    """The kept drawings, undistorted.
+    """The drawings before distortion.
 
-    `canvases` (n, 56, 56) hold them at their size, `shapes` (n, 32, 32) as they are compared; `groups` (n,) numbers
-    the sets of classes that stay together.
+    `canvases` (n, 56, 56) have the drawings at their size, `shapes` (n, 32, 32) those to compare; `groups` (n,) are
+    the numbers of the sets of classes that stay in one split.
     """
 
     canvases: NDArray[np.uint8]
@@ -122,7 +122,7 @@ class _Drawings:
 
 @lru_cache(maxsize=1)
 def _drawings() -> _Drawings:
-    """Draw all letters and digits, merge what coincides, and keep distinct drawings of classes that are not digits."""
+    """Draw letters and digits, merge equal classes, and keep distinct drawings of classes that are not digits."""
     crops, characters = _render()
     shapes = np.stack([_place(crop, _SHAPE, _SHAPE) for crop in crops])
     first, second, cosine = _near_pairs(shapes.reshape(len(shapes), -1))
@@ -138,37 +138,37 @@ def _drawings() -> _Drawings:
 
 
 def _render() -> tuple[list[Image.Image], NDArray[np.str_]]:
-    """Return the ink of every drawing, cropped, and its character; character after character, in the order of FACES."""
+    """Return cropped drawings and their characters, sorted by character, then by the order of FACES."""
     from PIL import Image, ImageDraw, ImageFont
 
     drawn = []
     for order, (path, characters) in enumerate(_characters().items()):
-        # Raqm, which may or may not be installed, would shape the text; one letter needs none.
+        # Do not use Raqm, which may not be installed: single letters need no text shaping.
         font = ImageFont.truetype(path, _POINTS, layout_engine=ImageFont.Layout.BASIC)
         for character in characters:
             page = Image.new("L", (3 * _POINTS, 3 * _POINTS))
             ImageDraw.Draw(page).text((_POINTS, _POINTS), character, fill=255, font=font)
-            if (box := page.getbbox()) is not None:  # some fonts map a character to nothing
+            if (box := page.getbbox()) is not None:  # some fonts draw nothing for a character
                 drawn.append((character, order, page.crop(box)))
     drawn.sort(key=lambda item: item[:2])
     return [ink for _, _, ink in drawn], np.array([character for character, _, _ in drawn])
 
 
 def _characters() -> dict[str, set[str]]:
-    """Return, for the file of each face, its digits and letters, without those that few faces have."""
+    """Return the digits and letters in the file of each face, without those that only a few faces have."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     paths = [str(folder / f"{face}.ttf") for face in FACES]
-    # The font's own table says what it has; asking for anything else would draw its box for missing glyphs.
+    # Drawing a character that is not in the font's table would draw a box.
     known = {path: set(filter(_wanted, map(chr, FT2Font(path).get_charmap()))) for path in paths}
     faces = Counter(character for characters in known.values() for character in characters)
     return {path: {c for c in characters if faces[c] >= MIN_DRAWINGS} for path, characters in known.items()}
 
 
 def _wanted(character: str) -> bool:
-    if character in _DIGITS:  # drawn to be compared with, never kept
+    if character in _DIGITS:  # only for comparison
         return True
     return unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo") and not _is_number(character)
 
@@ -178,7 +178,7 @@ def _is_number(character: str) -> bool:
 
 
 def _place(ink: Image.Image, side: int, extent: float) -> NDArray[np.uint8]:
-    """Return a (side, side) array with `ink` in its middle, scaled so that its longer side is `extent`."""
+    """Return a (side, side) array with `ink` in the centre, scaled so that its longer side is `extent`."""
     from PIL import Image
 
     factor = extent / max(ink.size)
@@ -191,28 +191,28 @@ def _place(ink: Image.Image, side: int, extent: float) -> NDArray[np.uint8]:
 
 
 def _extent(ink: Image.Image) -> float:
-    """Return the extent of a drawing on its canvas, about 20/28 of it: the root keeps half of the differences."""
+    """Return the extent of a drawing on its canvas, about 20/28; the root reduces differences in size."""
     usual = 0.9 * _POINTS
     return _CANVAS * min(max(20 / 28 * math.sqrt(max(ink.size) / usual), 0.5), 0.8)
 
 
 def _near_pairs(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Return all pairs i < j of rows whose cosine is at least NEAR, and the cosine."""
+    """Return all pairs i < j of rows with a cosine similarity of at least NEAR, and the similarity."""
     lengths = np.sqrt(np.einsum("ij,ij->i", pixels, pixels, dtype=np.float64))
     unit = pixels / lengths[:, None].astype(np.float32)
-    # Distances after a projection on a few orthonormal axes are never longer than before it, so that no pair is lost.
+    # A projection on orthonormal axes never increases a distance, so no pair is lost.
     few = unit[::8] - unit.mean(axis=0)
     axes = np.linalg.eigh(few.T @ few)[1][:, -64:]
     short = unit @ axes
     half = np.einsum("ij,ij->i", short, short) / 2
     found = []
     for start in range(0, len(short), 256):
-        # |a - b|^2 / 2 = 1 - cosine for rows of length 1; the small number allows for float32.
+        # |a - b|^2 / 2 = 1 - cosine for rows of length 1; the tolerance is for float32.
         apart = half[start : start + 256, None] + half[start:] - short[start : start + 256] @ short[start:].T
         i, j = np.divmod(np.flatnonzero(apart <= 1 - NEAR + 1e-5), apart.shape[1])
         found.append(np.stack([i, j])[:, i < j] + start)
     first, second = np.concatenate(found, axis=1)
-    # In whole numbers, so that a pair on the threshold falls on the same side on every machine.
+    # Integers, so that pairs at the threshold are decided equally on every machine.
     dots = [pixels[i].astype(np.int32) @ pixels[j].astype(np.int32) for i, j in zip(first, second, strict=True)]
     cosine = np.array(dots) / (lengths[first] * lengths[second])
     near = cosine >= NEAR
@@ -220,7 +220,7 @@ def _near_pairs(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np
 
 
 def _components(n: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return, for each of `n` nodes, the lowest node that the given edges connect it to."""
+    """Return, for each of `n` nodes, the lowest node in its connected component."""
     parent = list(range(n))
 
     def root(node: int) -> int:
@@ -235,9 +235,9 @@ def _components(n: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> ND
 
 
 def _distinct(n: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return which of `n` rows to keep so that no pair is kept whole: the first wins."""
+    """Return which of `n` rows to keep so that at most one of each pair remains; earlier rows win."""
     kept = np.ones(n, dtype=bool)
-    # By the later row of each pair: whether the earlier one stays has been settled by then.
+    # In order of the later row, so that the earlier row of each pair is already decided.
     for k in np.argsort(second, kind="stable"):
         if kept[first[k]]:
             kept[second[k]] = False
@@ -245,13 +245,13 @@ def _distinct(n: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDAr
 
 
 def _limited(classes: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the first MAX_DRAWINGS of `rows` of each class, without classes that have too few."""
+    """Return the first MAX_DRAWINGS rows of each class, without classes that have too few."""
     members = [rows[classes[rows] == c] for c in np.unique(classes[rows])]
     return np.concatenate([m[:MAX_DRAWINGS] for m in members if len(m) >= MIN_DRAWINGS])
 
 
 def _splits(drawings: _Drawings, seed: int) -> NDArray[np.str_]:
-    """Return the split of each drawing; groups of classes are dealt out in random order."""
+    """Return the split of each drawing; groups of classes are assigned in random order."""
     _, one_of_each = np.unique(drawings.labels, return_index=True)
     groups, n_classes = np.unique(drawings.groups[one_of_each], return_counts=True)
     order = episode_rng(seed, 0, SPLIT).permutation(len(groups))
@@ -264,7 +264,7 @@ def _splits(drawings: _Drawings, seed: int) -> NDArray[np.str_]:
 
 @lru_cache(maxsize=4)
 def _distorted(seed: int, size: int) -> NDArray[np.uint8]:
-    """Return all images (n, size, size); the numbers of a row depend on the row alone, not on the split asked for."""
+    """Return all images (n, size, size), so that an image does not depend on the split."""
     import torch
     import torch.nn.functional as F
 
@@ -273,7 +273,7 @@ def _distorted(seed: int, size: int) -> NDArray[np.uint8]:
     distortion = Distortion(rotate=18, scale=0.18, shear=0.22, translate=0.08, elastic=0.045)
     rng = episode_rng(seed, 0, DISTORT)
     parts = []
-    for part in np.array_split(_drawings().canvases, 32):  # a bounded part of them as floats at a time
+    for part in np.array_split(_drawings().canvases, 32):  # limits the memory for floats
         large = distortion(torch.from_numpy(part[:, None].astype(np.float32)), rng)
         small = F.interpolate(large, size=(size, size), mode="bilinear", antialias=True)
         parts.append(small[:, 0].round().clamp(0, 255).to(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""Images with labels, checked once: pixels in memory, or paths that are decoded when it comes to it."""
+"""Labelled images: pixels in memory, or paths that are decoded later."""
 
 from __future__ import annotations
 
@@ -28,28 +28,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images with one label each: pixels of one size, or the paths of image files, which nothing opens yet.
+    """Images with one label each: pixels of one size, or paths of image files, which are not opened.
 
-    Arrays are taken as they are, without a copy, and never written to.
+    Arrays are neither copied nor modified.
 
     Parameters
     ----------
     images : uint8 ndarray of shape (n, H, W) or (n, H, W, C), or array-like of n paths
-        Grey or colour images, values 0..255, channels (1 to 4) last; or paths, kept as text.
+        Grey or colour images, values 0..255, with 1 to 4 channels last; or paths.
     labels : array-like of shape (n,)
-        The class of each image: integers, strings or anything else that sorts and compares equal to itself, in any
-        container that keeps an order.
+        The class of each image: integers, strings or any other sortable values, in any ordered container.
 
     Raises
     ------
     TypeError
         If `images` are neither uint8 nor paths, or the labels cannot be sorted.
     ValueError
-        If a shape does not fit, or a label is missing (NaN).
+        If shapes do not fit, or a label is missing (NaN).
 
     See Also
     --------
-    LabeledImages.open : from a folder, a table or prepared data.
+    LabeledImages.open : Open a folder, a table or prepared data.
 
     Examples
     --------
@@ -76,21 +75,21 @@ class LabeledImages:
 
     @classmethod
     def open(cls, source: str | Path, split: str | None = None) -> LabeledImages:
-        """Return the images of a folder of class folders, a CSV table, or a folder that ``data_prep`` has written.
+        """Open a folder of class folders, a CSV table, or a folder that ``data_prep`` has written.
 
         Parameters
         ----------
         source : path
-            A folder with a folder for each class (see `from_folder`), a file of columns ``path,label,split`` (see
-            `from_table`), or a folder of ``images.npy`` and ``table.csv``, which is mapped into memory.
+            A folder with a subfolder per class (see `from_folder`), a file with columns ``path,label,split`` (see
+            `from_table`), or a folder of ``images.npy`` and ``table.csv``, which is memory-mapped.
         split : str, optional
-            Only this split of a table, or the folder of this name in a folder of splits; ``train``, ``val`` and
-            ``test`` also mean folders called, say, Training, validation and TEST.
+            Use only this split of a table, or this subfolder of a folder of splits. ``train``, ``val`` and ``test``
+            also match folders with names like Training, validation and TEST.
 
         Raises
         ------
         ValueError
-            If there is nothing of the kind, or no such split.
+            If the source is none of these, or has no such split.
 
         Examples
         --------
@@ -111,16 +110,16 @@ class LabeledImages:
             return cls.from_folder(path if split is None else _folder_of_split(path, split))
         if path.suffix.lower() == ".csv":
             return cls.from_table(path, split=split)
-        what = "not there" if not os.path.exists(path) else "a file that is no .csv table"
+        what = "not there" if not os.path.exists(path) else "not a .csv table"
         raise ValueError(f"{brief(path)} is {what}; expected a folder of class folders, or a table path,label,split")
 
     @classmethod
     def from_folder(cls, root: str | Path) -> Self:
-        """Return the images of a folder with a folder for each class, named after it; none is opened.
+        """Find the images in a folder with a subfolder per class; no image is opened.
 
-        Images may lie deeper. A file is an image if its suffix says so or, without a suffix, if it begins as one.
-        Hidden files and folders, and what is not a regular file, are skipped; symbolic links are followed, each
-        folder once.
+        Class folders are searched recursively. A file is an image if its suffix is that of an image or, without a
+        suffix, if its first bytes are. Hidden files and folders and irregular files are skipped. Symbolic links are
+        followed, but each folder is visited once.
 
         Parameters
         ----------
@@ -130,12 +129,12 @@ class LabeledImages:
         Raises
         ------
         ValueError
-            If there is no such folder, no image in it, or its folders are splits (train, test) and not classes.
+            If the folder does not exist or has no images, or its subfolders are splits (train, test) and not classes.
 
         Warns
         -----
         UserWarning
-            Of files that are left out (HEIC, RAW, DICOM), of class folders that are empty, and of those whose names
+            If other kinds of images (HEIC, RAW, DICOM) are left out, or class folders are empty or have names that
             differ only in case.
         """
         return cls(*scan_folder(root))
@@ -149,18 +148,18 @@ class LabeledImages:
         split: str | None = None,
         allow_outside: bool = False,
     ) -> Self:
-        """Return the images of a CSV file or data frame with columns ``path``, ``label`` and maybe ``split``.
+        """Open a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
         Parameters
         ----------
         table : path or DataFrame
-            Labels of a CSV file are text.
+            All values of a CSV file are read as strings.
         root : path, optional
-            Where relative paths count from; by default the folder of the CSV file, or the working directory.
+            Base of relative paths; by default the folder of the CSV file, or the working directory.
         split : str, optional
-            Only rows of this split.
+            Use only the rows of this split.
         allow_outside : bool, default=False
-            Whether a path may lead out of `root`.
+            Whether paths may lead out of `root`.
 
         Raises
         ------
@@ -171,7 +170,7 @@ class LabeledImages:
 
     @property
     def is_decoded(self) -> bool:
-        """Whether `images` are pixels, and not paths."""
+        """Whether `images` are pixels rather than paths."""
         return self.images.dtype == np.uint8
 
     def decoded(
@@ -184,10 +183,10 @@ class LabeledImages:
         progress: bool = True,
         on_error: str = "raise",
     ) -> LabeledImages:
-        """Return these images as pixels of one size: scaled to cover a square, and its middle.
+        """Return the images as pixels of one size: scaled to cover a square, and cropped to its centre.
 
-        Files are decoded once: the pixels are kept on disk, by the content of the files, and mapped into memory. They
-        are checked before use. At most ``$FEWSHOT_CACHE_GB`` gigabytes (20) are kept.
+        Files are decoded once. The pixels are cached on disk by file content, verified, and memory-mapped. The cache
+        holds at most ``$FEWSHOT_CACHE_GB`` gigabytes (20).
 
         Parameters
         ----------
@@ -196,23 +195,23 @@ class LabeledImages:
         grey : bool, default=False
             Whether to return (n, size, size) greys instead of (n, size, size, 3) colours.
         bits : int, optional
-            The range of numbers in 16-bit images, where the files do not say it; see `fewshot.data.decode`.
+            The range of 16-bit images, if the files do not specify it; see `fewshot.data.decode`.
         cache : path, optional
-            Folder of the decoded pixels; by default ``$FEWSHOT_CACHE`` or ``~/.cache/fewshot``.
+            Folder of the cache; by default ``$FEWSHOT_CACHE`` or ``~/.cache/fewshot``.
         progress : bool, default=True
-            Whether long work shows a progress bar on standard error.
+            Whether to show a progress bar on standard error if decoding takes long.
         on_error : {"raise", "skip"}, default="raise"
-            Whether an image that cannot be read is an error, or is left out with a warning.
+            "raise" raises if an image cannot be read; "skip" leaves the image out, with a warning.
 
         Returns
         -------
         LabeledImages
-            With the same labels, without those of images that were left out.
+            The decoded images with their labels.
 
         Raises
         ------
         ImageDecodeError
-            If an image cannot be read, unless ``on_error="skip"``; the message names it.
+            If an image cannot be read and `on_error` is "raise", or if no image can be read.
         """
         check_on_error(on_error, ("raise", "skip"))
         preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits)
@@ -220,7 +219,7 @@ class LabeledImages:
             return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
         except ImageDecodeError as error:
             if on_error == "raise":
-                error.add_note('on_error="skip" leaves out such images')
+                error.add_note('on_error="skip" continues without such images')
                 raise
         errors = find_unreadable(self.images, preprocessing, progress)
         unread = [error.index or 0 for error in errors]
@@ -232,7 +231,7 @@ class LabeledImages:
 
     @cached_property
     def _codes(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """The sorted classes, and each row's position among them."""
+        """The sorted classes, and the index of each row's class."""
         classes, codes = np.unique(self.labels, return_inverse=True)
         return classes, codes
 
@@ -243,7 +242,7 @@ class LabeledImages:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Images of each class, in the order of `classes`, of shape (n_classes,)."""
+        """Number of images per class, in the order of `classes`, of shape (n_classes,)."""
         return np.bincount(self._codes[1], minlength=len(self._codes[0]))
 
     def select(self, rows: ArrayLike) -> LabeledImages:
@@ -252,17 +251,17 @@ class LabeledImages:
         Parameters
         ----------
         rows : array-like of shape (m,)
-            Row numbers, or a mask of n booleans.
+            Row numbers, or a boolean mask of length n.
 
         Returns
         -------
         LabeledImages
-            Copies of these rows.
+            Copies of the rows.
 
         Raises
         ------
         TypeError
-            If `rows` holds neither integers nor booleans.
+            If `rows` are neither integers nor booleans.
         ValueError
             If it is not one-dimensional, a row number is outside -n..n-1, or a mask is not of length n.
 
@@ -277,12 +276,12 @@ class LabeledImages:
         return LabeledImages(self.images[index], self.labels[index])
 
     def with_classes(self, classes: ArrayLike) -> LabeledImages:
-        """Return the images of these classes, in their present order.
+        """Return the images of some classes, in their present order.
 
         Parameters
         ----------
         classes : array-like of shape (m,)
-            Labels that occur here.
+            Labels that occur in the data.
 
         Raises
         ------
@@ -297,13 +296,13 @@ class LabeledImages:
         ['a', 'c']
         """
         wanted = as_labels(classes, name="the list of classes", any_type=True)
-        # Not np.isin: it would turn the integer 1 into the string '1' when the types differ.
+        # np.isin would convert the integer 1 to the string '1' if the types differ.
         position = {label: i for i, label in enumerate(self._codes[0].tolist())}
         unknown = [label for label in wanted.tolist() if label not in position]
         if unknown:
             raise ValueError(
                 f"{len(unknown)} of the {len(wanted)} classes do not occur, e.g. {brief(repr(unknown[0]))}; "
-                f"expected labels that are in .classes, of the same type"
+                "expected labels in .classes, of the same type"
             )
         keep = np.zeros(len(position), dtype=bool)
         keep[[position[label] for label in wanted.tolist()]] = True
@@ -311,13 +310,13 @@ class LabeledImages:
 
 
 def _folder_of_split(path: Path, split: str) -> Path:
-    if split and Path(split).name == split != ".." and os.path.isdir(path / split):  # a name, which leads nowhere else
+    if split and Path(split).name == split != ".." and os.path.isdir(path / split):  # a plain name stays inside path
         return path / split
     splits = split_folders(path)
     if split in splits:
         return splits[split]
-    there = f"; it has {', '.join(splits)}" if splits else ": there is no such folder in it"
-    raise ValueError(f"{path} has no split {brief(repr(split))}{there}")
+    known = f"; it has {', '.join(splits)}" if splits else ": it has no such subfolder"
+    raise ValueError(f"{path} has no split {brief(repr(split))}{known}")
 
 
 def check_images(given: Any) -> NDArray[Any]:
@@ -326,7 +325,7 @@ def check_images(given: Any) -> NDArray[Any]:
         images = np.asarray(given)
     except ValueError:
         raise ValueError(
-            "images are arrays of different shapes; scale them to one size and stack them in one array, or pass paths"
+            "images have different shapes; resize them to one size and stack them in one array, or pass paths"
         ) from None
     if images.dtype.kind in "UO" or images.shape == (0,):
         return _check_paths(given, images)
@@ -336,12 +335,10 @@ def check_images(given: Any) -> NDArray[Any]:
             "(255 * images).round().astype('uint8')), or paths"
         )
     if images.ndim not in (3, 4) or 0 in images.shape[1:]:
-        raise ValueError(
-            f"images have shape {images.shape}; expected (n, H, W) or (n, H, W, C); stack them in one array"
-        )
+        raise ValueError(f"images have shape {images.shape}; expected a stack (n, H, W) or (n, H, W, C)")
     if images.ndim == 4 and images.shape[-1] > 4:
         raise ValueError(
-            f"images have shape {images.shape}, so {images.shape[-1]} channels; expected 1 to 4 in the last axis; "
+            f"images have shape {images.shape}, so {images.shape[-1]} channels; expected 1 to 4 channels last; "
             "for channels-first arrays pass images.transpose(0, 2, 3, 1)"
         )
     return images
@@ -357,15 +354,15 @@ def _check_paths(given: Any, images: NDArray[Any]) -> NDArray[Any]:
 
 
 def check_image_labels(labels: Any, n: int) -> NDArray[Any]:
-    """Return labels (n,), none of them missing, that can be sorted; see `as_labels`."""
+    """Return labels (n,), checked by `as_labels`."""
     found = as_labels(labels, name="the list of labels", any_type=True)
     if len(found) != n:
-        raise ValueError(f"labels have shape {found.shape}; expected ({n},), one for each of the {n} images")
+        raise ValueError(f"labels have shape {found.shape}; expected ({n},), one per image")
     return found
 
 
 def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:
-    """Return row numbers in -n..n-1, or a mask of n booleans, as an array."""
+    """Return row numbers in -n..n-1, or a boolean mask of length n, as an array."""
     index = np.asarray(rows)
     if index.ndim != 1:
         raise ValueError(f"rows have shape {index.shape}; expected a list of row numbers or a mask of {n} booleans")
@@ -374,14 +371,14 @@ def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:
     if index.dtype.kind not in "biu":
         raise TypeError(f"rows are {index.dtype}; expected integers (row numbers) or {n} booleans (a mask)")
     if index.dtype.kind == "b" and len(index) != n:
-        raise ValueError(f"the mask has {len(index)} entries; expected {n}, one for each image")
+        raise ValueError(f"the mask has {len(index)} entries; expected {n}, one per image")
     if index.dtype.kind != "b" and index.size and not -n <= index.min() <= index.max() < n:
-        raise ValueError(f"rows reach from {index.min()} to {index.max()}; expected row numbers in 0..{n - 1}")
+        raise ValueError(f"rows range from {index.min()} to {index.max()}; expected row numbers in 0..{n - 1}")
     return index
 
 
 def list_splits(source: str | Path) -> list[str]:
-    """Return the splits of what `LabeledImages.open` takes; none where there is no such thing.
+    """Return the names of the splits in a source of `LabeledImages.open`; empty if there are none.
 
     Examples
     --------
@@ -400,18 +397,7 @@ def list_splits(source: str | Path) -> list[str]:
 
 
 def as_items(X: Any) -> Sequence[Any]:
-    """Return a collection of images as something with a length whose elements `decode` takes.
-
-    Parameters
-    ----------
-    X : collection of images
-        As `fewshot.data.collection.as_sequence` takes them, or `LabeledImages`.
-
-    Raises
-    ------
-    TypeError
-        If it is one image and not a collection, or nothing that holds images.
-    """
+    """Return a collection of images, including `LabeledImages`, as a sequence; see `as_sequence`."""
     if isinstance(X, LabeledImages):
         paths_or_pixels: Any = X.images
         return paths_or_pixels

@@ -1,4 +1,4 @@
-"""Several sources of images as one, for training across domains."""
+"""Join several data sets, for training across domains."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from fewshot.utils.labels import as_labels
 
 
 def mix(sources: Mapping[str, LabeledImages]) -> tuple[LabeledImages, NDArray[Any]]:
-    """Join sources into one data set; each class is named ``source/label``.
+    """Join data sets into one, with classes named ``source/label``.
 
     Parameters
     ----------
     sources : mapping of str to LabeledImages
-        Decoded images, all of one size and number of channels; see `LabeledImages.decoded`.
+        Decoded images of one size and number of channels; see `LabeledImages.decoded`.
 
     Returns
     -------
     data : LabeledImages
-        All images, source after source.
+        All images, one source after the other.
     groups : ndarray of shape (n,)
-        The source of each image, for `GroupedEpisodeSampler`: an episode comes from one of them.
+        The source of each image, for `GroupedEpisodeSampler`, which draws each episode from one source.
 
     Raises
     ------
     ValueError
-        If there is no source, or their images differ in size.
+        If there is no source, or the sizes of images differ.
 
     Examples
     --------
@@ -42,14 +42,14 @@ def mix(sources: Mapping[str, LabeledImages]) -> tuple[LabeledImages, NDArray[An
     1
     """
     if not sources:
-        raise ValueError("there is no source; pass e.g. mix({'photos': photos, 'drawings': drawings})")
+        raise ValueError("there are no sources; pass e.g. mix({'photos': photos, 'drawings': drawings})")
     shapes = {name: data.images.shape[1:] if data.is_decoded else () for name, data in sources.items()}
     first, *others = shapes
     for name in others:
         if shapes[name] != shapes[first] or not shapes[name]:
             raise ValueError(
-                f"images of {first!r} are {_size(shapes[first])} and of {name!r} {_size(shapes[name])}; bring all to "
-                "one size, e.g. data.decoded(size=84)"
+                f"images of {first!r} are {_size(shapes[first])} and those of {name!r} {_size(shapes[name])}; decode "
+                "all to one size, e.g. data.decoded(size=84)"
             )
     labels = [f"{name}/{label}" for name, data in sources.items() for label in data.labels.tolist()]
     images = np.concatenate([data.images for data in sources.values()])

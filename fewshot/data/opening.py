@@ -1,4 +1,4 @@
-"""From a path, bytes, a file or a PIL image to one opened image that no other thread touches meanwhile."""
+"""Open an image from a path, bytes, a file or a PIL image, safely from several threads."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from fewshot.errors import ImageDecodeError, OutOfMemoryError, ReadError
 
-#: Formats that Pillow decodes itself. It hands EPS to Ghostscript and metafiles to the system, and opens what lies
-#: inside an IPTC file as any format. Formats of other packages are trusted: somebody has registered them.
+#: Formats that Pillow decodes itself. It passes EPS to Ghostscript, metafiles to the operating system, and the content
+#: of an IPTC file to any format. Formats of other packages are trusted, since someone has registered them.
 # fmt: off
 RASTER = frozenset((
     "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "IMT",
@@ -30,16 +30,16 @@ RASTER = frozenset((
     "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
 ))
 # fmt: on
-#: Who would draw the others.
+#: Programs that would draw other formats.
 _OUTSIDE = {"EPS": "Ghostscript", "WMF": "the operating system"}
-#: Failures of the system for which the path is to blame, or a damaged file whose offsets lead nowhere.
+#: System errors caused by the path, or by a damaged file with invalid offsets.
 _OF_THE_FILE = (
     *(errno.EACCES, errno.EBADF, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.ENOENT, errno.ENOTDIR, errno.EOVERFLOW, errno.EPERM, errno.ESPIPE),
 )
-#: Bytes of a pixel: Pillow's four of it decoded, three of the array, and some of what is made on the way.
+#: Bytes per pixel: four in Pillow, three in the array, and the rest for intermediate results.
 BYTES_A_PIXEL = 8
-#: Bytes that decoders need besides.
+#: Additional bytes that decoders need.
 _WORKSPACE = 16 << 20
 _STRIPES = 64
 
@@ -48,13 +48,13 @@ def _make_locks() -> list[threading.Lock]:
     return [threading.Lock() for _ in range(_STRIPES)]
 
 
-#: Two sets, always taken in this order: one lock of an image, one of the file that it, or another image, is read from.
+#: Locks of images, and of the files they are read from; always acquired in this order.
 _IMAGES, _FILES = _make_locks(), _make_locks()
 
 if hasattr(os, "register_at_fork"):
 
     def _renew_locks() -> None:
-        """Replace locks that a thread of the parent may hold, which the child has not."""
+        """Replace locks that threads of the parent may hold, since the child does not have these threads."""
         _IMAGES[:], _FILES[:] = _make_locks(), _make_locks()
 
     os.register_at_fork(after_in_child=_renew_locks)
@@ -62,9 +62,9 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def held(image: Image.Image) -> Iterator[None]:
-    """Keep other threads from decoding the same image, or another one of the same open file.
+    """Keep other threads from decoding the same image, or another image of the same open file.
 
-    Pillow decodes an opened image at its first use, and two threads at once spoil it for both.
+    Pillow decodes an opened image at first use, which is not thread-safe.
     """
     with _IMAGES[(id(image) >> 4) % _STRIPES]:
         file = getattr(image, "fp", None)
@@ -76,14 +76,14 @@ def held(image: Image.Image) -> Iterator[None]:
 
 
 def decode_pixels(image: Any, name: str = "") -> None:
-    """Decode an opened image, once; where that fails, it fails again the next time.
+    """Decode an opened image. If decoding fails, it fails again the next time.
 
     Raises
     ------
     ImageDecodeError
-        If another program would decode it.
+        If another program would decode the image.
     MemoryError
-        If there is too little memory, also where a decoder says that the image is damaged.
+        If there is too little memory, even if the decoder reports damage.
     """
     before = getattr(image, "fp", None), getattr(image, "tile", None)
     if before[1] and image.format and not is_decoded_here(image.format):
@@ -91,23 +91,23 @@ def decode_pixels(image: Any, name: str = "") -> None:
     try:
         image.load()
     except Exception:
-        if before[1]:  # otherwise Pillow takes a damaged image for a decoded one
+        if before[1]:  # otherwise Pillow considers the damaged image decoded
             image.fp, image.tile = before
-        # Libraries for JPEG, WebP and others report that they have no memory as if the image were damaged.
+        # Some decoders (JPEG, WebP, ...) report a lack of memory as damage, so test whether there is enough.
         np.empty(BYTES_A_PIXEL * image.width * image.height + _WORKSPACE, np.uint8)
         raise
 
 
 @contextmanager
 def reading(name: str, index: int | None = None) -> Iterator[None]:
-    """Turn whatever happens while an image is read into an error of one sentence.
+    """Translate any error raised while an image is read.
 
     Raises
     ------
     ImageDecodeError
-        If it is the image's fault.
+        If the image is to blame.
     OutOfMemoryError, ReadError
-        If it says nothing of the image.
+        If the image may be good.
     """
     try:
         yield
@@ -117,10 +117,10 @@ def reading(name: str, index: int | None = None) -> Iterator[None]:
         raise ImageDecodeError(name, str(error), index) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageDecodeError(name, f"it is too large to be opened safely ({error})", index) from None
-    except Warning:  # whoever made warnings errors wants to see them
+    except Warning:  # the user has turned warnings into errors
         raise
     except Exception as error:
-        raise _verdict(error, name, index) from error
+        raise _translated(error, name, index) from error
 
 
 @contextmanager
@@ -132,22 +132,21 @@ def at_index(index: int) -> Iterator[None]:
         raise ImageDecodeError(error.source, error.reason, index) from error.__cause__
 
 
-def _verdict(error: Exception, name: str, index: int | None) -> Exception:
-    """Return whether an image is damaged, or whether that cannot be known."""
+def _translated(error: Exception, name: str, index: int | None) -> Exception:
     number = getattr(error, "errno", None)
     if isinstance(error, MemoryError) or number == errno.ENOMEM or "out of memory" in str(error):
         return OutOfMemoryError(name, index)
     interrupted = isinstance(error, (TimeoutError, ConnectionError, InterruptedError, BlockingIOError))
-    # Pillow's own OSError has no number.
+    # Pillow's own OSErrors have no number.
     if interrupted or (isinstance(error, OSError) and number is not None and number not in _OF_THE_FILE):
         return ReadError(name, getattr(error, "strerror", None) or str(error) or type(error).__name__, number, index)
-    # Pillow's decoders report damage by almost anything, RuntimeError, TypeError and struct.error among them.
+    # Pillow's decoders report damage as RuntimeError, TypeError, struct.error and many others.
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return ImageDecodeError(name, f"cannot be decoded: {reason}", index)
 
 
 def describe(source: Any) -> str:
-    """Return a name for an image in messages: its path, or what it is."""
+    """Return the name of an image for messages: its path, or else its kind."""
     if is_data_url(source):
         return f"<data URL of {len(source)} characters>"
     if isinstance(source, (str, os.PathLike)):
@@ -163,17 +162,17 @@ def describe(source: Any) -> str:
 
 
 def is_name(described: str) -> bool:
-    """Whether `describe` found a name, which tells an image from others, and not only what it is."""
+    """Whether `describe` returned a name rather than a kind."""
     return not (described.startswith("<") and described.endswith(">"))
 
 
 def is_data_url(source: Any) -> bool:
-    """Whether a text holds an image itself, and is no path."""
+    """Whether a source is a data URL, which contains the image itself."""
     return isinstance(source, str) and source[:5].lower() == "data:" and "," in source
 
 
 def is_file(source: Any) -> bool:
-    """Whether a source is an open file, as `open`, `io.BytesIO` and uploads are."""
+    """Whether a source is an open file, such as the result of `open`, an `io.BytesIO` or an upload."""
     return callable(getattr(source, "read", None)) and not isinstance(source, os.PathLike)
 
 
@@ -191,10 +190,10 @@ def check_readable(path: str | os.PathLike[str], index: int | None = None) -> No
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        if isinstance(error, OSError) and not isinstance(found := _verdict(error, name, index), ImageDecodeError):
+        if isinstance(error, OSError) and not isinstance(found := _translated(error, name, index), ImageDecodeError):
             raise found from error
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        cure = "; text that holds an image is taken as data:image/png;base64,..." if len(name) > 1000 else ""
+        cure = "; to pass an image as text, write data:image/png;base64,..." if len(name) > 1000 else ""
         raise ImageDecodeError(name, reason + cure, index) from None
     if stat.S_ISDIR(mode):
         raise ImageDecodeError(name, "this is a folder; name the images in it", index)
@@ -207,12 +206,12 @@ def check_readable(path: str | os.PathLike[str], index: int | None = None) -> No
 def read_content(source: Any, name: str) -> bytes:
     """Return the bytes of an image file from its path, a data URL, bytes or an open file.
 
-    An open file is read from its start, wherever it stands, and put back there: so it may stand in a list twice.
+    An open file is read from its start, and its position is restored, so that it can occur in a list twice.
 
     Raises
     ------
     ImageDecodeError
-        If there is no such file, or the open one is closed, cannot be rewound, or was opened as text.
+        If the path does not exist, or the open file is closed, cannot be rewound, or is open as text.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source)
@@ -221,7 +220,7 @@ def read_content(source: Any, name: str) -> bytes:
     if is_file(source):
         return _read_file(source, name)
     check_readable(source)
-    return Path(source).read_bytes()  # all at once: no open file is left behind
+    return Path(source).read_bytes()  # leaves no open file behind
 
 
 def _read_data_url(url: str, name: str) -> bytes:
@@ -256,16 +255,16 @@ def _read_file(file: Any, name: str) -> bytes:
 
 
 def open_content(content: bytes, name: str) -> Image.Image:
-    """Return the image of a file's bytes, opened and not decoded yet.
+    """Open an image from the bytes of a file, without decoding it.
 
-    `Image.open` has a limit of its own, which is one number for the whole process; here the caller's counts.
+    Unlike `Image.open`, this does not apply Pillow's process-wide size limit.
 
     Raises
     ------
     ImageDecodeError
-        If the file is empty, or of a format that Pillow leaves to another program.
+        If the file is empty, or Pillow would pass its format to another program.
     PIL.UnidentifiedImageError
-        If it is of none that Pillow knows.
+        If Pillow does not know the format.
     """
     if not content:
         raise ImageDecodeError(name, "the file is empty")
@@ -281,7 +280,7 @@ def open_content(content: bytes, name: str) -> Image.Image:
                     hints.append(accepted)
                 elif accepted:
                     return factory(io.BytesIO(content), "")
-            except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's formats say "none of mine"
+            except (SyntaxError, IndexError, TypeError, struct.error):  # not this format
                 continue
     for kind, (_, accepts) in list(Image.OPEN.items()):
         if kind not in tried and accepts is not None and accepts(head) is True:
@@ -291,26 +290,26 @@ def open_content(content: bytes, name: str) -> Image.Image:
 
 
 def is_decoded_here(kind: str) -> bool:
-    """Whether images of a format are decoded by Pillow, or by a package that was registered, in this process."""
+    """Whether Pillow or a registered package decodes a format in this process."""
     factory = Image.OPEN[kind][0] if kind in Image.OPEN else None
     return kind in RASTER or not getattr(factory, "__module__", "PIL.").startswith("PIL.")
 
 
 def refusal(kind: str) -> str:
-    """Return why images of a format are refused."""
+    """Return the message for a refused format."""
     drawn = f", which would be drawn by {_OUTSIDE[kind]}" if kind in _OUTSIDE else ", which holds no pixels of its own"
     return f"this is a file of the format {kind}{drawn}; convert it to PNG"
 
 
 def _look_inside(head: bytes) -> str:
-    """Say what a file that is no image begins with, where that helps: error pages are saved as pictures."""
+    """Describe a file that is not an image by its first bytes, since error pages are often saved as pictures."""
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
         return " but an HTML or XML page"
     return " but a text" if head.isascii() and head[:16].decode("ascii").isprintable() else ""
 
 
 def check_paths(items: Sequence[Any]) -> Iterator[ImageDecodeError]:
-    """Yield an error for each path among `items` that is no readable file, before the first image is decoded."""
+    """Yield an error for each path among `items` that is not a readable file; nothing is decoded."""
     for i, item in enumerate(items):
         if isinstance(item, (str, os.PathLike)) and not is_data_url(item):
             try:

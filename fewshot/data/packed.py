@@ -1,4 +1,4 @@
-"""The packed form of a data set: one array of pixels, one table of labels and splits, one manifest."""
+"""Packed data sets: one array of pixels, one table of labels and splits, and one manifest."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ PIXELS, TABLE, MANIFEST = "images.npy", "table.csv", "manifest.json"
 
 
 def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
-    """Write a data set to a folder, the manifest last.
+    """Write a packed data set; the manifest is written last.
 
     Parameters
     ----------
     folder : path
-        Made if needed.
+        Created if needed.
     images : uint8 array of shape (n, H, W) or (n, H, W, C)
         Pixels.
     table : DataFrame of n rows
-        With the columns ``path`` (where an image came from), ``label`` and ``split``.
+        The columns ``path`` (origin of the image), ``label`` and ``split``.
     facts : mapping
-        What else the manifest says, as JSON can hold it: sources, command, versions.
+        Further entries of the manifest, such as sources, command and versions; must be valid JSON.
 
     Raises
     ------
     ValueError
-        If the table does not fit the images, or the folder holds something else.
+        If the table does not fit the images, or the folder contains other files.
     """
     if len(table) != len(images) or not {"path", "label", "split"} <= set(table.columns):
         raise ValueError(
             f"the table has {len(table)} rows and columns {list(table.columns)}; expected path, label and split for "
-            f"each of the {len(images)} images"
+            f"{len(images)} images"
         )
     folder = Path(folder)
     refuse_other_data(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # while the files change, none is vouched for
+    (folder / MANIFEST).unlink(missing_ok=True)  # the data set is incomplete until the manifest is rewritten
     with replacing(folder / PIXELS) as partial, partial.open("wb") as file:
         np.save(file, images, allow_pickle=False)
     write_text(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
@@ -60,13 +60,7 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
 
 
 def refuse_other_data(folder: str | Path) -> None:
-    """Refuse a folder for a data set that holds other files; hidden ones do not count, as none is touched.
-
-    Raises
-    ------
-    ValueError
-        Naming one.
-    """
+    """Raise `ValueError` if a folder for a data set contains other files; hidden files do not matter."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected a folder for the prepared data")
@@ -78,21 +72,21 @@ def refuse_other_data(folder: str | Path) -> None:
 
 
 def is_packed(folder: str | Path) -> bool:
-    """Whether `write_packed` has written this folder."""
+    """Whether a folder is a packed data set."""
     return all((Path(folder) / name).is_file() for name in (PIXELS, TABLE))
 
 
 def read_packed(folder: str | Path, split: str | None = None) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Return the pixels and labels of a data set, or of one split of it.
+    """Return the pixels and labels of a packed data set or of one split.
 
-    Pixels are mapped into memory, not read, where their rows lie together.
+    Pixels are memory-mapped if their rows are contiguous, else read.
 
     Parameters
     ----------
     folder : path
-        What `write_packed` has written.
+        A packed data set.
     split : str, optional
-        Only its rows.
+        Return only this split.
 
     Raises
     ------

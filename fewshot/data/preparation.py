@@ -1,4 +1,4 @@
-"""What the scripts in ``data_prep`` share: dropping duplicates, writing, telling, and exit statuses."""
+"""Shared code of the scripts in ``data_prep``: options, exit statuses, published splits and duplicates."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Say = Callable[[str], object]
 def finish(
     out: str | Path, images: NDArray[np.uint8], table: pd.DataFrame, sources: Mapping[str, str], say: Say
 ) -> None:
-    """Drop what is in two splits, write the packed data set and ``duplicates.csv``, and tell the counts.
+    """Drop images that are in two splits, write the packed data set and ``duplicates.csv``, and report counts.
 
     Parameters
     ----------
     out : path
-        The folder.
+        The output folder.
     images : uint8 array of n images
         Pixels.
     table : DataFrame of n rows
-        Columns path, label, split.
+        The columns path, label and split.
     sources : mapping of str to str
-        SHA-256 of each file that was read, by its name.
+        SHA-256 of each source file by name.
     say : callable
-        Is told each line.
+        Called with each line of the report.
     """
     keep, listing = find_duplicates(table, hash_contents(image.tobytes() for image in images))
     say(describe_duplicates(listing) + (f"; see {out}/duplicates.csv" if len(listing) else ""))
@@ -59,14 +59,14 @@ def finish(
 
 
 def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace], None]) -> int:
-    """Run a script: 0 if all went well, 2 for a user's mistake, 1 for a failure, each in one sentence.
+    """Run a script and return its exit status: 0 for success, 2 for a user error, 1 for a failure.
 
     Parameters
     ----------
     parser : ArgumentParser
-        Of the script.
+        The parser of the script.
     prepare : callable
-        What it does with the options.
+        Function of the parsed options.
     """
     options = parser.parse_args()
     try:
@@ -90,43 +90,43 @@ def _complain(prog: str, sentence: str, status: int) -> int:
 
 
 def arguments(prog: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every script has."""
+    """Return a parser with the options that all scripts share."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.set_defaults(makes_folder=True)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the prepared data, new or empty")
     parser.add_argument(
-        "--download-to", default="downloads", metavar="DIR", help="where downloads are kept (default: %(default)s)"
+        "--download-to", default="downloads", metavar="DIR", help="folder for downloads (default: %(default)s)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
-def told(options: argparse.Namespace) -> dict[str, Any]:
-    """Return how downloads are to be made."""
+def download_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `obtain` that the options set."""
     return {"folder": options.download_to, "progress": not options.quiet}
 
 
-#: The order in which splits are held to be dear: a copy in a later one stays.
+#: Splits in order of priority: a copy in a later split is kept.
 SPLITS = ("train", "val", "test")
 
 
 def find_duplicates(table: pd.DataFrame, hashes: Sequence[str]) -> tuple[NDArray[np.bool_], pd.DataFrame]:
-    """Find images of equal content, and those to drop so that no content is in two splits.
+    """Find images with equal content, and decide which to drop so that no content is in two splits.
 
     Parameters
     ----------
     table : DataFrame of n rows
-        With the columns ``path``, ``label`` and ``split`` (one of train, val, test).
+        The columns ``path``, ``label`` and ``split`` (train, val or test).
     hashes : sequence of n str
-        Of the content of each image.
+        Hash of each image.
 
     Returns
     -------
     keep : ndarray of shape (n,), bool
-        False for a copy whose content is also in a later split; copies within one split are kept.
+        False for images that are also in a later split; copies within a split are kept.
     listing : DataFrame
-        One row for each image that has a copy: ``content`` (the beginning of its hash), path, label, split, and
-        ``action``, which is kept or dropped.
+        One row per image with a copy: ``content`` (start of the hash), path, label, split, and ``action`` (kept or
+        dropped).
 
     Examples
     --------
@@ -148,7 +148,7 @@ def find_duplicates(table: pd.DataFrame, hashes: Sequence[str]) -> tuple[NDArray
 
 
 def describe_duplicates(listing: pd.DataFrame) -> str:
-    """Return a sentence about what `find_duplicates` found."""
+    """Return a summary of the listing of `find_duplicates`."""
     if not len(listing):
         return "no image occurs twice"
     groups = listing.groupby("content")
@@ -162,17 +162,17 @@ def describe_duplicates(listing: pd.DataFrame) -> str:
 
 
 def read_splits(source: str | Path) -> dict[str, list[str]]:
-    """Return the classes of train, val and test.
+    """Read the published classes of train, val and test.
 
     Parameters
     ----------
     source : path
-        A JSON file of three lists, or a folder of ``train.txt``, ``val.txt`` and ``test.txt`` with a class a line.
+        A JSON file with three lists, or a folder of ``train.txt``, ``val.txt`` and ``test.txt`` with a class per line.
 
     Raises
     ------
     ValueError
-        If it is neither, or a class is in two splits.
+        If the source is neither, or a class is in two splits.
     """
     path = Path(source)
     try:
@@ -190,7 +190,7 @@ def read_splits(source: str | Path) -> dict[str, list[str]]:
     for split, classes in splits.items():
         for name in classes:
             if name in seen:
-                raise ValueError(f"{path} has the class {name!r} in {seen[name]} and in {split}; give each class once")
+                raise ValueError(f"{path} has the class {name!r} in {seen[name]} and in {split}; list each class once")
             seen[name] = split
     return splits
 
@@ -202,17 +202,11 @@ def _lines(path: Path) -> list[str]:
 
 def _names(split: str, given: object) -> list[str]:
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"{split} is no list of class names")
+        raise ValueError(f"{split} is not a list of class names")
     return given
 
 
 def check_total(what: str, found: int, expected: int) -> None:
-    """Refuse data that are not all there, or more.
-
-    Raises
-    ------
-    ValueError
-        If the numbers differ.
-    """
+    """Raise `ValueError` unless the numbers agree."""
     if found != expected:
         raise ValueError(f"found {found} {what}, expected {expected}; the archive is not the published one")

@@ -1,4 +1,4 @@
-"""The preprocessing that belongs to a network: size, crop, interpolation, mean and deviation."""
+"""The preprocessing of a network: size, crop, interpolation, mean and deviation."""
 
 from __future__ import annotations
 
@@ -15,46 +15,45 @@ from fewshot.data.depth import check_bits
 from fewshot.data.opening import describe
 from fewshot.errors import OutOfMemoryError
 
-#: Interpolations by the names that timm gives them.
+#: Interpolations by timm name.
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
 CROP_MODES = ("center", "squash", "border")
-#: Stands for "no limit of its own" where preprocessing is written down: once, it was the limit of all.
-NO_LIMIT_SAID = 89_478_485
-#: The longest side that a network may see: a file that asks for more would take all memory.
+#: Written for "no limit" in files; formerly the limit of all images.
+NO_LIMIT = 89_478_485
+#: Longest side of input images, so that a forged file cannot exhaust memory.
 MOST_SIDE = 4096
-#: Pixels up to which an image is scaled as a whole before its middle is cut out. Beyond, only the middle is computed.
+#: Images are scaled as a whole and then cropped up to this number of pixels; beyond it, only the crop is computed.
 WHOLE_PIXELS = 1 << 23
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the pixels that a network was made for, and its pixels numbers.
+    """How an image becomes the pixels, and the pixels the values, that a network expects.
 
-    The steps are those of timm's evaluation transform: scale so that the image covers ``size / crop_pct``, cut out the
-    middle. The pixels are timm's to the last bit, with two exceptions. Before 1.0.31, timm scaled images for networks
-    that are not square by bilinear interpolation, whatever the network asks for. And where the scaled image would have
-    more than ``WHOLE_PIXELS`` (at 224 pixels: be more than a hundred times as long as wide), only its middle is
-    computed, so one of 1 x 20000 pixels costs no more than others; its pixels differ by few levels, and by twenty where
-    those next to each other have nothing in common.
+    The steps are those of timm's evaluation transform: scale the image to cover ``size / crop_pct``, then crop the
+    centre. The pixels equal timm's bit for bit, with two exceptions. Before 1.0.31, timm always scaled images for
+    networks that are not square by bilinear interpolation. And if the scaled image would exceed ``WHOLE_PIXELS`` (at
+    224 pixels: if it is over a hundred times as long as wide), only the crop is computed, so that an image of 1 x 20000
+    pixels costs no more than others; its pixels differ by a few levels, in noise by up to twenty.
 
     Parameters
     ----------
     channels, height, width : int
-        Of the result; 1 channel is grey, 3 are red, green, blue.
+        Shape of the result; 1 channel is grey, 3 are red, green and blue.
     mean, std : tuple of float
-        Subtracted from, then dividing the values scaled to 0..1; one a channel or one for all.
+        Mean and standard deviation of values scaled to 0..1; one per channel, or one for all.
     interpolation : str, default="bilinear"
-        A name of Pillow's: ``bilinear``, ``bicubic``, ``lanczos``, ``nearest``, ``box``, ``hamming``.
+        A Pillow filter: ``bilinear``, ``bicubic``, ``lanczos``, ``nearest``, ``box``, ``hamming``.
     crop_pct : float, default=1.0
-        Part of the scaled image's side that is kept; above 1 there is a black border around all of it.
+        Fraction of the scaled image's side to keep; above 1 a black border is added.
     crop_mode : {"center", "squash", "border"}, default="center"
-        Whether the scaled image covers the square, is squashed into it, or is fitted into it with borders of the mean.
+        Whether the scaled image covers the square, is squashed into it, or is padded with the mean to fit into it.
     background : tuple of int, default=(255, 255, 255)
         Colour under transparent pixels.
     max_pixels : int, optional
         Larger images are refused; see `decode`.
     bits : int, optional
-        The range of numbers in 16-bit images; see `decode`.
+        The range of 16-bit images; see `decode`.
 
     Raises
     ------
@@ -103,7 +102,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], size: int | None = None) -> Self:
-        """Return the preprocessing of a timm configuration (``model.pretrained_cfg``), for another `size` if given."""
+        """Return the preprocessing of a timm configuration (``model.pretrained_cfg``), optionally for another size."""
         channels, height, width = config.get("input_size", (3, 224, 224))
         interpolation = config.get("interpolation", "bilinear")
         return cls(
@@ -112,14 +111,14 @@ class Preprocessing:
             size or width,
             tuple(config.get("mean", (0.0,))),
             tuple(config.get("std", (1.0,))),
-            interpolation if interpolation in INTERPOLATIONS else "bilinear",  # timm knows "random", for training
+            interpolation if interpolation in INTERPOLATIONS else "bilinear",  # timm has "random" for training
             config.get("crop_pct") or 0.875,
             config.get("crop_mode") or "center",
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` described.
+        """Return the preprocessing that `to_dict` described.
 
         Raises
         ------
@@ -130,24 +129,24 @@ class Preprocessing:
         if not known - {"bits"} <= set(values) <= known:
             raise ValueError(f"preprocessing has {list(values)!s:.200}; expected {sorted(known)}")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if given["max_pixels"] == NO_LIMIT_SAID:
+        if given["max_pixels"] == NO_LIMIT:
             given["max_pixels"] = None
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values, as JSON can hold them and as older versions read them."""
+        """Return all values in the JSON form that older versions read."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        values["max_pixels"] = self.max_pixels or NO_LIMIT_SAID
+        values["max_pixels"] = self.max_pixels or NO_LIMIT
         if self.bits is None:
             del values["bits"]
         return values
 
     def identity(self) -> dict[str, Any]:
-        """Return the values on which pixels depend: a limit changes none."""
-        return {**self.to_dict(), "max_pixels": NO_LIMIT_SAID}
+        """Return the values on which pixels depend, thus without the limit."""
+        return {**self.to_dict(), "max_pixels": NO_LIMIT}
 
     def changed(self, *, bits: int | None, max_pixels: int | None) -> Self:
-        """Return it with the values that are not None."""
+        """Return a copy with the values that are not None."""
         return replace(
             self,
             bits=self.bits if bits is None else bits,
@@ -155,7 +154,7 @@ class Preprocessing:
         )
 
     def __call__(self, source: Any) -> NDArray[np.uint8]:
-        """Return the pixels (height, width), or (height, width, 3), of an image that `decode` takes."""
+        """Return the pixels (height, width) or (height, width, 3) of a source for `decode`."""
         image = decode(source, background=self.background, max_pixels=self.max_pixels, bits=self.bits)
         try:
             if self.channels == 1:
@@ -167,10 +166,10 @@ class Preprocessing:
             raise OutOfMemoryError(describe(source)) from error
 
     def _cut(self, image: Image.Image) -> Image.Image:
-        """Scale and cut out the middle; in this order, as Pillow rounds a box and with it the weights of pixels."""
+        """Scale, then crop the centre; cropping first would change the weights, because Pillow rounds boxes."""
         scaled, filter_ = self._scaled(image.size), INTERPOLATIONS[self.interpolation]
         kept = min(self.width, scaled[0]), min(self.height, scaled[1])
-        left, top = (round((s - k) / 2) for s, k in zip(scaled, kept, strict=True))  # as torchvision rounds it
+        left, top = (round((s - k) / 2) for s, k in zip(scaled, kept, strict=True))  # rounded like torchvision
         box = left, top, left + kept[0], top + kept[1]
         if scaled[0] * scaled[1] <= WHOLE_PIXELS:
             return image.resize(scaled, filter_).crop(box)
@@ -178,11 +177,11 @@ class Preprocessing:
         return image.resize(kept, filter_, box=(part[0], part[1], part[2], part[3]))
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return width and height of the whole image after scaling, of which the middle is cut out."""
+        """Return the width and height of the image after scaling and before cropping."""
         wanted = max(int(self.width / self.crop_pct), 1), max(int(self.height / self.crop_pct), 1)
         if self.crop_mode == "squash":
             return wanted
-        if self.crop_mode == "center" and wanted[0] == wanted[1]:  # torchvision's Resize, which timm takes for squares
+        if self.crop_mode == "center" and wanted[0] == wanted[1]:  # torchvision's Resize, which timm uses for squares
             width, height = (wanted[0] * n // min(size) for n in size)
             return width, height
         ratios = [n / w for n, w in zip(size, wanted, strict=True)]  # timm's ResizeKeepRatio
@@ -190,7 +189,7 @@ class Preprocessing:
         return max(round(size[0] / ratio), 1), max(round(size[1] / ratio), 1)
 
     def _pad(self, image: Image.Image) -> Image.Image:
-        """Put the image in the middle of the square, where it does not fill it."""
+        """Pad the image to the full size."""
         wanted = (self.width, self.height)
         if image.size == wanted:
             return image

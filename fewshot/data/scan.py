@@ -1,4 +1,4 @@
-"""Finding images: folders of class folders, and tables of paths, without opening an image."""
+"""Find images in folders of class folders and in tables of paths, without opening them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fewshot.utils.warning import warn
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What folders of splits are called, in any case.
+#: Names of split folders, in lower case.
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -32,7 +32,7 @@ SPLIT_NAMES = {
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Return the suffixes, in lower case, of files that Pillow decodes itself."""
+    """Return the lower-case suffixes of files that Pillow decodes itself."""
     from PIL import Image
 
     from fewshot.data.opening import is_decoded_here
@@ -42,25 +42,25 @@ def image_suffixes() -> frozenset[str]:
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Return the paths of all images below a folder, sorted.
+    """Return the sorted paths of all images below a folder.
 
-    A file is an image if its suffix says so or, without a suffix, if it begins as one. Hidden files and folders, and
-    what is not a regular file, are skipped; symbolic links are followed, each folder once.
+    A file is an image if its suffix is that of an image or, without a suffix, if its first bytes are. Hidden files and
+    folders and irregular files are skipped. Symbolic links are followed, but each folder is visited once.
 
     Parameters
     ----------
     folder : path
-        Where to look.
+        The folder.
 
     Raises
     ------
     ValueError
-        If there is no such folder.
+        If the folder does not exist.
 
     Warns
     -----
     UserWarning
-        If there are files of other kinds, such as HEIC, RAW or DICOM: how many of which.
+        If files of other kinds, such as HEIC, RAW or DICOM, are left out.
 
     Examples
     --------
@@ -68,11 +68,7 @@ def list_images(folder: str | Path) -> list[str]:
     >>> list_images(tempfile.mkdtemp())
     []
     """
-    root = Path(folder)
-    if not os.path.isdir(root):
-        raise ValueError(
-            f"{brief(root)} is {'a file' if os.path.exists(root) else 'not there'}; expected a folder of images"
-        )
+    root = _check_folder(folder, "a folder of images")
     left = LeftOut()
     found = sorted(_walk(root, set(), left))
     _warn_of_left_out(left, root)
@@ -80,30 +76,26 @@ def list_images(folder: str | Path) -> list[str]:
 
 
 def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return paths and labels of a folder of class folders: the first folder below `root` is the label.
+    """Return paths and labels of a folder of class folders; the label is the name of the class folder.
 
     Raises
     ------
     ValueError
-        If there is no such folder, it has folders of splits instead of classes, or no class has an image in it.
+        If the folder does not exist, or contains splits instead of classes, or no images.
 
     Warns
     -----
     UserWarning
-        Of files and folders that are left out, and of names of classes that look like mistakes.
+        If files or folders are left out, or names of classes look like mistakes.
     """
-    root = Path(root)
-    if not os.path.isdir(root):
-        raise ValueError(
-            f"{brief(root)} is {'a file' if os.path.exists(root) else 'not there'}; expected a folder of class folders"
-        )
+    root = _check_folder(root, "a folder of class folders")
     if splits := split_folders(root):
         raise ValueError(
             f"{root} holds the splits {', '.join(splits)}, not classes; name one, such as split={next(iter(splits))!r}"
         )
     left = LeftOut()
     entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
-    # One set for all: a link to a sibling class would put its images into two classes.
+    # One set for all classes: otherwise a link to a sibling class would put its images into two classes.
     seen = {_identity(root)}
     folders = sorted((entry for entry in entries if entry.is_dir()), key=Path.is_symlink)  # links come last
     by_class = {entry.name: sorted(_walk(entry, seen, left)) for entry in folders}
@@ -114,28 +106,29 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
         elif entry.is_file():
             left.note(entry.name)
     if not found:
-        why = f"{left.loose} images but no class folders" if left.loose else "no images"
+        reason = f"{left.loose} images but no class folders" if left.loose else "no images"
         left.loose = 0
-        told = f" ({told})" if (told := left.sentence()) else ""
-        raise ValueError(f"{root} holds {why}{told}; expected a folder for each class, named after it, with its images")
+        text = f" ({text})" if (text := left.summary()) else ""
+        raise ValueError(f"{root} holds {reason}{text}; expected one folder of images per class, named after the class")
     _warn_of_left_out(left, root)
-    if empty := [label for label in by_class if label not in found]:
-        listed = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        warn(f"{len(empty)} folders in {root} hold no image and are passed over: {listed}")
-    _warn_of_case(list(found), root)
-    if len(found) > 1 and all(_split_of(label) for label in found):
-        named = " and ".join(map(repr, found))
-        warn(f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them")
+    _warn_of_names(list(found), [label for label in by_class if label not in found], root)
     paths = [path for paths in found.values() for path in paths]
     return np.array(paths, dtype=object), np.repeat(list(found), [len(paths) for paths in found.values()])
+
+
+def _check_folder(folder: str | Path, expected: str) -> Path:
+    if not os.path.isdir(folder):
+        state = "a file" if os.path.exists(folder) else "not there"
+        raise ValueError(f"{brief(Path(folder))} is {state}; expected {expected}")
+    return Path(folder)
 
 
 def read_image_table(
     table: str | Path | pd.DataFrame, root: str | Path | None, split: str | None, allow_outside: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return paths and labels of a CSV file or data frame with the columns ``path``, ``label`` and maybe ``split``.
+    """Return paths and labels of a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
-    Relative paths count from `root`, by default the folder of the CSV file, or the working directory.
+    Relative paths start at `root`, by default the folder of the CSV file, or the working directory.
 
     Raises
     ------
@@ -150,7 +143,7 @@ def read_image_table(
     else:
         frame, base = read_csv(Path(table)), Path(root or Path(table).parent)
     if missing := [column for column in ("path", "label") if column not in frame.columns]:
-        raise ValueError(f"{name} has no column {missing[0]!r}; expected path, label and, where wanted, split")
+        raise ValueError(f"{name} has no column {missing[0]!r}; expected path, label and optionally split")
     frame = take_split(frame, split, name)
     for column in ("path", "label"):
         empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str) == ""))
@@ -161,17 +154,17 @@ def read_image_table(
 
 
 def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame:
-    """Return the rows of a split, all of them for None.
+    """Return the rows of a split, or all rows for None.
 
     Raises
     ------
     ValueError
-        If there is no such split; the message names those there are.
+        If there is no such split.
     """
     if split is None:
         return frame
     if "split" not in frame.columns:
-        raise ValueError(f"{name} has no column 'split', so no split {split!r}; leave the split out or add the column")
+        raise ValueError(f"{name} has no column 'split', so no split {split!r}; omit the split or add the column")
     rows = frame[frame["split"].astype(str) == split]
     if not len(rows):
         known = ", ".join(sorted(set(frame["split"].astype(str))))
@@ -180,23 +173,23 @@ def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFram
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Return a CSV file with all values as text.
+    """Read a CSV file with all values as strings.
 
     Raises
     ------
     ValueError
-        If there is no such file, or it is none.
+        If the file does not exist or is not a CSV file.
     """
     import pandas as pd
 
     if not os.path.isfile(path):
         raise ValueError(f"{brief(path)} is {'a folder' if os.path.isdir(path) else 'not there'}; expected a CSV file")
     try:
-        # As text: a class called 007 or NA is a class like any other.
+        # Strings, so that 007 and NA are class names like any other.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a CSV file in UTF-8: {' '.join(str(error).split())}") from None
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much at the left for names of rows
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas uses extra values at the left as row names
         raise ValueError(f"{path} has more values in a row than names in its first line; name every column")
     return frame
 
@@ -212,10 +205,10 @@ def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
 
 
 def split_folders(root: str | Path) -> dict[str, Path]:
-    """Return the folders of splits, by ``train``, ``val`` and ``test``; none where the folders are classes.
+    """Return the split folders by ``train``, ``val`` and ``test``; empty if the subfolders are classes.
 
-    They are splits if they are called so, in any case (also training, valid, validation, dev, testing), hold folders
-    themselves, and there are two of them or no other folder has an image.
+    Subfolders are splits if their names say so (in any case; also training, valid, validation, dev, testing), they
+    contain folders themselves, and there are at least two of them or no other folder contains an image.
 
     Examples
     --------
@@ -242,13 +235,13 @@ def split_folders(root: str | Path) -> dict[str, Path]:
 
 
 def _split_of(name: str) -> str:
-    """Return the split that a name means; empty if none."""
+    """Return the split that a folder name denotes; empty if it denotes none."""
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), "")
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]], left: LeftOut) -> Iterator[str]:
-    """Yield the images below a folder; a folder met before, by a link or a loop, is not entered again."""
-    waiting = [os.fspath(folder)]  # no recursion: folders may lie in folders a thousand times
+    """Yield the images below a folder; visit each folder once, despite links and loops."""
+    waiting = [os.fspath(folder)]  # not recursive, since folders may be nested a thousand levels deep
     while waiting:
         current = waiting.pop()
         if (identity := _identity(current)) in seen:
@@ -267,7 +260,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]], left: LeftOut) -> Iterator[s
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 
@@ -275,20 +268,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno != errno.ELOOP:  # a link that leads to itself
+        if error.errno != errno.ELOOP:  # a link to itself
             raise
         return False
 
 
 def _is_image(path: Path) -> bool:
-    # is_file is False for pipes, devices and broken links: they are never opened.
+    # is_file is False for pipes, devices and broken links, so they are never opened.
     named = path.suffix.lower() in image_suffixes() or not path.suffix
     return named and path.is_file() and (path.suffix != "" or is_image_without_suffix(os.fspath(path)))
 
 
 def _warn_of_left_out(left: LeftOut, root: Path) -> None:
-    if told := left.sentence():
-        warn(f"{root}: {told}")
+    if text := left.summary():
+        warn(f"{root}: {text}")
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
@@ -296,31 +289,38 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _warn_of_case(labels: list[str], root: Path) -> None:
+def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
+    """Warn of empty class folders, and of names that look like mistakes."""
+    if empty:
+        listed = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        warn(f"{len(empty)} folders in {root} hold no image and are skipped: {listed}")
     seen: dict[str, str] = {}
     for label in labels:
         twin = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
         if twin != label:
             warn(
-                f"the class folders {twin!r} and {label!r} in {root} differ only in case or Unicode form; they are "
-                "kept as two classes, which some file systems cannot hold side by side"
+                f"the class folders {twin!r} and {label!r} in {root} differ only in case or Unicode form; they remain "
+                "two classes, but some file systems cannot hold both"
             )
+    if len(labels) > 1 and all(_split_of(label) for label in labels):
+        named = " and ".join(map(repr, labels))
+        warn(f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them")
 
 
-#: What lies beside images everywhere, and nobody misses.
+#: Suffixes of files that are often stored with images and are left out silently.
 _DOCUMENTS = (
     "cfg csv db doc docx htm html ini ipynb json jsonl lnk log md npy npz parquet py rst tex toml tsv txt url xls xlsx "
     "xml yaml yml"
 )
 _SILENT = frozenset(f".{name}" for name in _DOCUMENTS.split())
-#: How the files begin that are images, whatever they are called.
+#: First bytes of image files.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
-#: Kinds that are named in a sentence.
+#: Number of kinds named in a message.
 _NAMED = 6
 
 
 class LeftOut:
-    """Counts the files that are left out, by suffix."""
+    """Count the files that are left out, by suffix."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
@@ -332,15 +332,15 @@ class LeftOut:
         if suffix and suffix not in _SILENT:
             self.kinds[suffix] += 1
 
-    def sentence(self) -> str:
-        """Return what was left out, and the cure; empty if nothing was that anybody would miss.
+    def summary(self) -> str:
+        """Return what was left out and the cure; empty if there is nothing to report.
 
         Examples
         --------
         >>> left = LeftOut()
         >>> for name in ("a.HEIC", "b.heic", "c.dcm", "notes.txt"):
         ...     left.note(name)
-        >>> left.sentence()
+        >>> left.summary()
         'left out: 2 .heic, 1 .dcm (convert images to JPEG or PNG)'
         """
         parts = list(self._parts())
@@ -357,7 +357,7 @@ class LeftOut:
 
 
 def is_image_without_suffix(path: str) -> bool:
-    """Whether a file whose name has no suffix begins as an image does."""
+    """Whether a file without a suffix starts with the bytes of an image."""
     if os.path.splitext(path)[1]:
         return False
     try:

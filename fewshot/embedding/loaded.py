@@ -80,7 +80,7 @@ class Loaded:
         if not self.is_ours:
             return self.network
         p = self.preprocessing
-        noise = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, p.channels), np.uint8)
+        noise = np.random.default_rng(0).integers(0, 256, (1, p.height, p.width, p.channels), np.uint8)
         return fold_batch_norm(self.network, self._to_input(noise))
 
     @property

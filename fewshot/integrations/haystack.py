@@ -1,4 +1,4 @@
-"""A retriever for Haystack: query images, or texts, are classified and answered from a store."""
+"""A retriever for Haystack: classify query images or texts, and find records of a store."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ except ImportError:
 
 @component
 class FewShotRetriever:
-    """Find records of a store for queries, by default only those of the class that each is taken for.
+    """Find records of a store for queries, by default only those of the predicted class.
 
     Parameters
     ----------
     model : FewShotModel
-        Whose embedder made the vectors of the store.
+        Its embedder must have computed the vectors of the store.
     store : Store
-        What is searched.
+        Where to search.
     k : int, default=10
         Documents a query.
     by_label : bool, default=True
-        Whether only records of the query's class are found; of an unknown one, all.
+        Whether to find only records of the query's class; an unknown query finds all.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class FewShotRetriever:
 
     @component.output_types(documents=list[Document], labels=list[Any])
     def run(self, queries: list[Any], where: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the documents of all queries, one query after another, and the class of each query.
+        """Return the documents of all queries, in the order of the queries, and the class of each query.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""A retriever for LangChain: a query image, or text, is classified and answered from a store."""
+"""A retriever for LangChain: classify a query image or text, and find records of a store."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ except ImportError:
 
 
 class FewShotRetriever(BaseRetriever):
-    """Find records of a store for a query, by default only those of the class that it is taken for.
+    """Find records of a store for a query, by default only those of the predicted class.
 
     Parameters
     ----------
     model : FewShotModel
-        Whose embedder made the vectors of the store.
+        Its embedder must have computed the vectors of the store.
     store : Store
-        What is searched.
+        Where to search.
     k : int, default=4
         Documents a query.
     by_label : bool, default=True
-        Whether only records of the query's class are found; of an unknown one, all.
+        Whether to find only records of the query's class; an unknown query finds all.
     where : dict, optional
         Only records with these values; see `Store.search`.
 
@@ -55,6 +55,6 @@ class FewShotRetriever(BaseRetriever):
     where: dict[str, Any] | None = None
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
-        """Return documents whose content is the id of a record; label, similarity and payload are metadata."""
+        """Return documents with the id of a record as content, and label, similarity and payload as metadata."""
         (found,) = retrieve(self.model, self.store, [query], self.k, where=self.where, by_label=self.by_label)
         return [Document(page_content=match.id, id=match.id, metadata=match.facts()) for match in found]

@@ -1,4 +1,4 @@
-"""Annotations and records as Parquet, which pandas, DuckDB, polars and LanceDB open, and may write again."""
+"""Annotations and records as Parquet files, which pandas, DuckDB, polars and LanceDB can read and rewrite."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from fewshot.utils.text import as_unicode
 if TYPE_CHECKING:
     import pyarrow
 
-#: Where a table says whose vectors it holds, and in which metric they are compared.
+#: Key of the file metadata that holds the embedder's fingerprint and the metric.
 ABOUT = b"fewshot"
-#: What every such table has.
+#: Columns of every table.
 COLUMNS = ("id", "label", "vector")
-#: The column with the fingerprint of the embedder: it stays where other software drops what a file says of itself.
+#: The column with the embedder's fingerprint, which survives if other software drops the file metadata.
 EMBEDDER = "embedder"
 _NOT_PAYLOAD = {*COLUMNS, EMBEDDER, "payload", "error"}
 _CURE = "make it again with fewshot annotate"
 
 
 def pyarrow_module() -> Any:
-    """Return the module ``pyarrow``.
+    """Import ``pyarrow``.
 
     Raises
     ------
     MissingExtraError
-        If it is missing.
+        If it is not installed.
     """
     try:
         import pyarrow
@@ -49,9 +49,9 @@ def pyarrow_module() -> Any:
 
 
 def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[Any]) -> pyarrow.Schema:
-    """Return the columns of annotations of embeddings of length `d`; labels are of the type of the classes.
+    """Return the schema of annotations with embeddings of length `d` and labels of the type of the classes.
 
-    Vectors are lists of a fixed size, which LanceDB demands.
+    Vectors are fixed-size lists, which LanceDB requires.
     """
     pa = pyarrow_module()
     label = pa.array(list(map(as_unicode, classes))).type
@@ -70,11 +70,11 @@ def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[A
 
 
 def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) -> pyarrow.Table:
-    """Return annotations as a table, a row an image.
+    """Convert annotations to a table of one row an image.
 
-    An image that could not be read has an error and a vector of zeros: LanceDB refuses null and NaN there, and pyarrow
-    before 26 cannot read null. The label of an unknown image is null where it is of another type than the classes;
-    bytes of a path or class that are no UTF-8 are written out.
+    An unreadable image has an error and a vector of zeros, because LanceDB refuses null and NaN, and pyarrow before 26
+    cannot read null vectors. The label of an unknown image is null if its type differs from that of the classes. Bytes
+    of a path or class that are not UTF-8 are escaped.
     """
     pa = pyarrow_module()
     kind = schema.field("label").type
@@ -101,10 +101,10 @@ def _of_type(label: Any, kind: pyarrow.DataType) -> Any:
 
 
 def write_table(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyarrow.Schema) -> None:
-    """Write tables one after another into one sealed Parquet file, which is there as a whole or not at all."""
+    """Write tables one after another into one sealed Parquet file, atomically."""
     pa = pyarrow_module()
     with replacing(path) as partial:
-        # Opened here: pyarrow takes no path that is not UTF-8.
+        # Opened here, because pyarrow accepts only UTF-8 paths.
         with partial.open("wb") as file, pa.parquet.ParquetWriter(file, schema) as writer:
             for table in batches:
                 writer.write_table(table)
@@ -115,16 +115,16 @@ def write_table(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyar
 
 
 def export_store(store: Store, path: str | Path) -> int:
-    """Write the records of a store to a Parquet file: ``id, label, vector, payload, embedder``; return how many.
+    """Write the records of a store to a Parquet file: ``id, label, vector, payload, embedder``; return their number.
 
-    Labels and payloads are JSON, so that text, numbers and booleans stay what they are.
+    Labels and payloads are JSON, which preserves the types of text, numbers and booleans.
 
     Raises
     ------
     MissingExtraError
         If pyarrow is missing.
     ValueError
-        If `path` ends like a file of another format than Parquet.
+        If `path` has the suffix of another format than Parquet.
     """
     pa = pyarrow_module()
     check_suffix(path, "Parquet", "path")
@@ -153,15 +153,15 @@ def export_store(store: Store, path: str | Path) -> int:
 
 
 def import_records(path: str | Path) -> Iterator[Record]:
-    """Yield the records of a file that `export_store` or ``fewshot annotate`` has written, a batch in memory at a time.
+    """Yield the records of a file written by `export_store` or ``fewshot annotate``, one batch in memory at a time.
 
-    Other software may have filtered the file or written it again, such as pandas, DuckDB or polars. Images that could
-    not be read are left out.
+    Other software, such as pandas, DuckDB or polars, may have filtered or rewritten the file. Images that could not be
+    read are left out.
 
     Raises
     ------
     StoreError
-        If it is no such file, or damaged.
+        If it is not such a file, or is damaged.
     """
     with _reading(path) as file:
         facts, names = _facts(path, file), file.schema_arrow.names
@@ -181,26 +181,26 @@ def import_records(path: str | Path) -> Iterator[Record]:
 
 
 def table_facts(path: str | Path) -> dict[str, Any]:
-    """Return ``fingerprint``, ``metric`` and ``d`` of the vectors of such a file.
+    """Return ``fingerprint``, ``metric`` and ``d`` of the vectors of a file; see `import_records`.
 
-    The metric is None where other software has written the file again without it.
+    The metric is None if other software has rewritten the file without it.
 
     Raises
     ------
     StoreError
-        If it is no such file, or damaged.
+        If it is not such a file, or is damaged.
     """
     with _reading(path) as file:
         return _facts(path, file)
 
 
 def read_table(path: str | Path) -> pyarrow.Table:
-    """Return what `write_table` has written.
+    """Read a table that `write_table` has written.
 
     Raises
     ------
     StoreError
-        If it is no such file, or damaged.
+        If it is not such a file, or is damaged.
     """
     with _reading(path) as file:
         table = file.read()
@@ -210,10 +210,10 @@ def read_table(path: str | Path) -> pyarrow.Table:
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[Any]:
-    """Open a table; what cannot be read of it is told in a sentence."""
+    """Open a table, translating errors into one sentence."""
     pa = pyarrow_module()
     try:
-        with open_regular(path, follow=True) as file:  # pyarrow takes no path that is not UTF-8
+        with open_regular(path, follow=True) as file:  # pyarrow accepts only UTF-8 paths
             if seal_fits(file, _footer(file)) is False:
                 raise StoreError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or {_CURE}")
             file.seek(0)
@@ -222,25 +222,25 @@ def _reading(path: str | Path) -> Iterator[Any]:
         raise StoreError(f"{path} cannot be read as Parquet: there is no such file") from None
     except (OSError, pa.ArrowException, ValueError, TypeError, RecursionError) as error:
         said = str(error).partition("\n")[0]
-        if "Expected all lists to be of size" in said:  # how pyarrow before 26 fails at null among the vectors
+        if "Expected all lists to be of size" in said:  # pyarrow before 26, for null vectors
             raise StoreError(
                 f"{path} was written by an older version, and pyarrow {pa.__version__} cannot read its images without "
                 "vectors; run pip install 'pyarrow>=26', or make it again with fewshot annotate"
             ) from None
         damaged = f"it is damaged, or another kind of file ({said}); {_CURE}"
-        reason = getattr(error, "strerror", None) or damaged  # the system's own errors have one
+        reason = getattr(error, "strerror", None) or damaged  # only errors of the system have one
         raise StoreError(f"{path} cannot be read as Parquet: {reason}") from None
 
 
 def _footer(file: BinaryIO) -> int:
-    """Return the bytes from a Parquet file's footer to its end."""
+    """Return the number of bytes from a Parquet file's footer to its end."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 8))
     return min(size, int.from_bytes(file.read(4), "little") + 8)
 
 
 def _facts(path: str | Path, file: Any) -> dict[str, Any]:
-    """Return whose vectors a table holds, in which metric they are compared, and how long they are."""
+    """Return fingerprint, metric and length of the vectors of a table."""
     pa = pyarrow_module()
     schema = file.schema_arrow
     for name in COLUMNS:
@@ -268,7 +268,7 @@ def _is_list(kind: pyarrow.DataType) -> bool:
 
 
 def _first(file: Any, column: str) -> Any:
-    """Return the first value of a column that is not null; None if there is none."""
+    """Return the first value of a column that is not null, or None."""
     for batch in file.iter_batches(BATCH, columns=[column]):
         for value in batch.column(0):
             if value.is_valid:

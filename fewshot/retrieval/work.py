@@ -1,4 +1,4 @@
-"""Annotating a folder of any size: shard after shard, each written whole, so that a run goes on where it was."""
+"""Annotate a folder of any size in shards, so that an interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from fewshot.utils.text import as_unicode
 if TYPE_CHECKING:
     import pyarrow
 
-#: Images of a shard.
+#: Images in a shard.
 SHARD = 1024
 PLAN = "plan.json"
-#: What a run leaves in its folder of shards: the plan, the shards, and parts of either where it was killed.
+#: Files of a run: the plan and the shards, and their temporary files if the run was killed.
 _FILES = r"plan\.json|\d{6,}\.parquet"
 _OURS = re.compile(rf"{_FILES}|\.({_FILES}){PARTIAL}")
 
@@ -52,52 +52,52 @@ def annotate_folder(
 ) -> dict[str, Any]:
     """Annotate all images below a folder into one Parquet file.
 
-    Shards lie beside it in ``OUT.shards`` until all are there; a run that was interrupted, killed or lost machines goes
-    on with those that are missing. Ids are paths below `folder`. One run at a time writes a table.
+    Shards are kept in ``OUT.shards`` until all are done; a repeated run computes only those that are missing after an
+    interrupt, a crash or the loss of machines. Ids are paths relative to `folder`. Only one run at a time may write a
+    table.
 
     Parameters
     ----------
     folder : path
-        Images, in folders of any depth.
+        Images, in subfolders of any depth.
     model : path
-        A saved classifier; workers load it once each.
+        A saved model; each worker loads it once.
     out : path
         The file.
     shard : int, default=1024
-        Images of a shard.
+        Images in a shard.
     executor : {"serial", "joblib", "ray"}, default="serial"
-        This process, processes of this machine, or a cluster, which sees `folder` and `model` under the same paths.
+        This process, processes on this machine, or a cluster in which `folder` and `model` have the same paths.
     jobs : int, optional
-        Processes; one a core by default.
+        Processes; by default one a core.
     device : str, default="auto"
         Where to embed.
     progress : bool, default=True
-        Whether a bar over images is shown.
+        Whether to show a progress bar.
     overwrite : bool, default=False
-        Whether to replace a file that is there. A run that was interrupted may be repeated in any case.
+        Whether to replace an existing file. An interrupted run may be repeated in any case.
 
     Returns
     -------
     dict
-        ``images``, ``unreadable``, ``resumed`` (shards that were there).
+        ``images``, ``unreadable``, ``resumed`` (shards that were done already).
 
     Raises
     ------
     InUseError
         If another run is writing the same table.
     StoreError
-        If shards of other work, or files that are none, lie in ``OUT.shards``, or a shard failed; those that are done
-        are kept.
+        If ``OUT.shards`` holds shards of another run or other files, or a shard failed; finished shards are kept.
     ArtifactError
-        If `model` is no saved classifier.
+        If `model` is not a saved model.
     ValueError
-        If there is no image, `out` is a folder or, unless `overwrite`, a file that is there, or it ends like a file of
-        another format than Parquet.
+        If there is no image, or `out` is a folder, has the suffix of another format, or exists and `overwrite` is
+        False.
     """
     check_suffix(out, "Parquet")
     if Path(out).is_dir():
         raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
-    # Workers may be in another folder, or on another machine.
+    # Absolute paths, because workers may run in another folder or on another machine.
     out, folder, model = Path(out), Path(folder).absolute(), Path(model).absolute()
     paths = list_images(folder)
     if not paths:
@@ -105,7 +105,7 @@ def annotate_folder(
     digest = _digest(model)
     schema = _schema(_model(str(model), digest, device))
     parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
-    # Beside a pipe or a device there is no place for shards, nor any use: its content cannot be read again.
+    # For a pipe or a device, use a temporary folder: such a run cannot be resumed.
     shards = Path(tempfile.mkdtemp(prefix="fewshot-")) if is_special(out) else out.with_name(f"{out.name}.shards")
     with _only_run(shards):
         _refuse_finished(out, shards, overwrite)
@@ -114,34 +114,40 @@ def annotate_folder(
             left.unlink(missing_ok=True)
         _begin(shards, paths, shard, digest)
         missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
+        tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
         runner = make_executor(executor, jobs or os.cpu_count() or 1)
         try:
-            tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
             with progress_bar(len(paths), "image", show=progress, desc="annotating") as bar:
-                bar.update(len(paths) - sum(len(task[3]) for task in tasks))
+                bar.update(len(paths) - sum(len(parts[i]) for i in missing))
                 for i, table in _done(runner, tasks, missing):
                     write_table(_file(shards, i), [table], schema)
                     bar.update(table.num_rows)
         finally:
             runner.close()
-        unreadable = 0
-
-        def tables() -> Iterator[pyarrow.Table]:
-            nonlocal unreadable
-            for i in range(len(parts)):
-                table = read_table(_file(shards, i))
-                unreadable += sum(map(bool, table.column("error").to_pylist()))
-                yield table
-
-        write_table(out, tables(), schema)
-        sync(out.absolute().parent)
+        unreadable = _join(shards, len(parts), out, schema)
         _clear(shards)
         return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
 
 
+def _join(shards: Path, n: int, out: Path, schema: pyarrow.Schema) -> int:
+    """Write all shards into one table; return the number of unreadable images."""
+    unreadable = 0
+
+    def tables() -> Iterator[pyarrow.Table]:
+        nonlocal unreadable
+        for i in range(n):
+            table = read_table(_file(shards, i))
+            unreadable += sum(map(bool, table.column("error").to_pylist()))
+            yield table
+
+    write_table(out, tables(), schema)
+    sync(out.absolute().parent)
+    return unreadable
+
+
 @contextmanager
 def _only_run(shards: Path) -> Iterator[None]:
-    """Be the only run that writes into the folder of shards, which goes at the end if nothing is left in it."""
+    """Hold the lock of the folder of shards, and remove the folder at the end if it is empty."""
     try:
         with ExitStack() as lock:
             while True:
@@ -151,21 +157,21 @@ def _only_run(shards: Path) -> Iterator[None]:
                     break
                 except FileNotFoundError:
                     if shards.exists():
-                        raise  # else the run that held it has ended, and removed it
+                        raise  # else another run has just ended and removed it
             yield
     finally:
-        with suppress(OSError):  # shards are left, or somebody has put something there
+        with suppress(OSError):  # not empty
             shards.rmdir()
 
 
 def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:
-    """Refuse to replace a file that is there, unless it is what an interrupted run was about to finish."""
+    """Raise if the file exists, unless an interrupted run was about to replace it."""
     if out.exists() and not (overwrite or is_special(out) or (shards / PLAN).exists()):
         raise ValueError(f"{out} is there already; give overwrite=True to replace it, or another name")
 
 
 def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:
-    """Return the annotations of some images below a folder; on a worker, which loads a classifier once."""
+    """Annotate some images below a folder; runs on a worker, which loads the model once."""
     opened = _model(model, digest, device)
     found = zip(_ids(paths, folder), annotate(opened, paths), strict=True)
     return annotations_to_arrow((replace(one, id=id) for id, one in found), _schema(opened))
@@ -176,7 +182,7 @@ def _ids(paths: Sequence[str], folder: str | Path) -> list[str]:
 
 
 def _is_done(file: Path, ids: Sequence[str], schema: pyarrow.Schema) -> bool:
-    """Whether a shard is there, whole and of these images; what else is there under its name is removed."""
+    """Whether a shard exists and is intact and of these images; anything else under its name is deleted."""
     if not file.exists():
         return False
     with suppress(StoreError):
@@ -195,7 +201,7 @@ def _schema(model: FewShotModel) -> pyarrow.Schema:
 
 
 def _done(runner: Executor, tasks: list[tuple[Any, ...]], numbers: list[int]) -> Iterator[tuple[int, Any]]:
-    """Yield the number and table of each shard as they come; one that failed is told when the others are there."""
+    """Yield number and table of each shard as it is done; failures are raised at the end."""
     failures = []
     for place, outcome in runner.map(annotate_shard, tasks):
         if isinstance(outcome, Failure):
@@ -209,7 +215,7 @@ def _done(runner: Executor, tasks: list[tuple[Any, ...]], numbers: list[int]) ->
 
 
 def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
-    """Make the folder of shards, or take the one that is there if it is of the same work."""
+    """Create the folder of shards, or continue in an existing one if its plan is the same."""
     listed = hashlib.sha256()
     for path in paths:
         status = os.stat(path)
@@ -217,27 +223,27 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
     facts = {"images": len(paths), "sha256": listed.hexdigest(), "shard": shard, "model": model}
     plan = json.dumps(facts, indent=1) + "\n"
     there = shards / PLAN
-    if shards.is_dir():  # a pipe would keep the run waiting
+    if shards.is_dir():  # opening a pipe would block
         refuse_irregular(shards, [entry.name for entry in shards.iterdir() if _OURS.fullmatch(entry.name)])
     if there.exists() and there.read_text(encoding="utf-8") != plan:
         raise StoreError(
-            f"{shards} holds shards of other work (other images, classifier or size of a shard); remove it, or choose "
-            "another place with --out"
+            f"{shards} holds shards of other work (other images, classifier or shard size); remove it, or choose "
+            "another --out"
         )
     shards.mkdir(parents=True, exist_ok=True)
     if others := sorted(
         entry.name for entry in shards.iterdir() if entry.name != LOCK and not _OURS.fullmatch(entry.name)
     ):
-        raise StoreError(f"{shards} holds {others[0]!r}, which is no shard; move it away, or choose another --out")
+        raise StoreError(f"{shards} holds {others[0]!r}, which is not a shard; move it away, or choose another --out")
     _sweep(shards)
     if not there.exists():
-        # Killed while it removed the shards of a table that is done, a run may have left some of those.
+        # Shards without a plan were left by a run that was killed while removing them.
         _clear(shards)
         write_text(there, plan)
 
 
 def _clear(shards: Path) -> None:
-    """Remove what runs leave, the plan last: killed before that, the same command goes on."""
+    """Remove the files of a run, the plan last, so that a killed run can be repeated."""
     ours = [entry for entry in shards.iterdir() if re.fullmatch(_FILES, entry.name)]
     for entry in sorted(ours, key=lambda entry: entry.name == PLAN):
         entry.unlink()
@@ -245,7 +251,7 @@ def _clear(shards: Path) -> None:
 
 
 def _sweep(shards: Path) -> None:
-    """Remove what processes that were killed have left half written."""
+    """Remove temporary files of killed processes."""
     for left in leftovers(shards):
         left.unlink(missing_ok=True)
 
@@ -255,7 +261,7 @@ def _file(shards: Path, i: int) -> Path:
 
 
 def _digest(model: str | Path) -> str:
-    """Return what changes when a saved classifier does."""
+    """Return a digest that changes with the saved model."""
     manifest = Path(model) / MANIFEST
     return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""
 
@@ -264,6 +270,6 @@ def _digest(model: str | Path) -> str:
 def _model(path: str, digest: str, device: str) -> FewShotModel:
     model = FewShotModel.load(path, device=device)
     if _digest(path) != digest:
-        raise StoreError(f"the classifier in {path} was changed meanwhile; put the former back, or annotate anew")
+        raise StoreError(f"the classifier in {path} was changed meanwhile; restore it, or start the annotation again")
     model.embedder_.set_params(progress=False)
     return model

@@ -1,4 +1,4 @@
-"""What every store of embeddings can do: `Store`, the records that go in, and the matches that come out."""
+"""`Store`: a searchable collection of embeddings."""
 
 from __future__ import annotations
 
@@ -10,38 +10,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import StoreError, UnknownNameError
-from fewshot.retrieval.stores.records import Match, Record, check_embedder, check_queries, check_records
+from fewshot.retrieval.stores.records import Match, Record, check_embedder, check_queries
 from fewshot.retrieval.stores.values import check_where, similarities, token
 from fewshot.search.similarity import METRICS
 
-#: The contract as one import: records and matches stand in a file of their own for its length.
-__all__ = ["BATCH", "Match", "Record", "Store", "check_queries", "check_records"]
-
-#: Records that are written or read at a time.
+#: Records written or read at a time.
 BATCH = 1000
-#: Queries whose candidates are held at a time.
+#: Queries whose candidates are held in memory at a time.
 QUERIES = 100
-#: Records beyond those asked for that are compared again, and how many at most where all of them are equally near.
-SPARE, TIES = 16, 4096
-#: What the similarities of a store, in float32, may be wrong by: in proportion, and where they underflow.
-SLACK, UNDERFLOW = 2e-6, 1e-36
+#: Extra candidates that are re-scored, because databases rank in float32.
+SPARE = 16
 
 
 class Store(ABC):
-    """A collection of embeddings that is added to, removed from and searched, wherever it lives.
+    """A searchable collection of embeddings, in memory or in a database.
 
-    A store knows its metric and the fingerprint of the embedder whose vectors it holds, and refuses another's: vectors
-    of two networks can be compared, but the result means nothing.
+    A store knows its metric and the fingerprint of its embedder, and refuses vectors of any other embedder, since
+    similarities between two networks are meaningless.
 
-    What a store proposes as nearest is compared again here, in float64, and ordered by similarity and then by id: all
-    stores give the same answers, as far as each is exact.
+    Candidates from the database are re-scored in float64, so all stores return the same similarities if their search is
+    exact. Which of several equally near records are returned may differ.
 
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}
         Similarity; higher is closer. ``sqeuclidean`` is minus the squared Euclidean distance.
     fingerprint : str
-        Of the embedder: `Embedder.fingerprint`.
+        That of the embedder, `Embedder.fingerprint`.
     d : int
         Length of a vector.
     """
@@ -57,42 +52,42 @@ class Store(ABC):
             raise ValueError(f"d is {d}; expected the length of an embedding")
         self.metric, self.fingerprint, self.d = metric, fingerprint, int(d)
 
-    # ---- what a store fills in -----------------------------------------------------------------------------------
+    # ---- implemented by each store --------------------------------------------------------------------------------
 
     @abstractmethod
     def add(self, records: Iterable[Record]) -> int:
-        """Add records and return how many; all of them or, where one is bad or the store is lost, none.
+        """Add records and return their number. If any is invalid or the connection fails, none is added.
 
         Raises
         ------
         ValueError
-            If a vector has another length or is not finite, an id is there already or twice, or a label or payload is
-            of a type that a store cannot keep.
+            If a vector has the wrong length or is not finite, an id is in use or occurs twice, or the type of a label
+            or payload value is not supported.
         StoreError
-            If the store cannot be reached or written, or a record names another embedder.
+            If the store cannot be reached or written, or a record comes from another embedder.
         """
 
     @abstractmethod
     def remove(self, ids: Sequence[str]) -> int:
-        """Remove records and return how many; all of them or none.
+        """Remove records and return their number. If any is missing, none is removed.
 
         Raises
         ------
         ValueError
-            If an id is not there.
+            If there is no record with one of the ids.
         """
 
     @abstractmethod
     def snapshot(self) -> list[Record]:
-        """Return all records as they are at this moment, sorted by their ids."""
+        """Return all current records, sorted by id."""
 
     @abstractmethod
     def labels(self) -> list[Any]:
-        """Return the labels that are there, each once, in no order."""
+        """Return the distinct labels, in any order."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what the store holds open."""
+        """Close the connection, if any."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -101,51 +96,46 @@ class Store(ABC):
     def _candidates(
         self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
     ) -> list[list[Record]]:
-        """Return for each query the `n` nearest records that pass; another number than `n` means all that pass."""
+        """Return the `n` nearest records of each query that meet the conditions; fewer only if there are no more."""
 
-    # ---- what every store can do then -----------------------------------------------------------------------------
+    # ---- common to all stores ----------------------------------------------------------------------------------
 
     def search(self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> list[list[Match]]:
-        """Return the nearest records of each of `vectors` (n, d), nearest first, among equals by their ids.
-
-        Of more than 4096 records that are equally near as the last one, any may be returned.
+        """Return the nearest records of each of `vectors` (n, d), sorted by similarity, then by id.
 
         Parameters
         ----------
         vectors : array-like of shape (n, d)
             Queries.
         k : int, default=10
-            Records a query; fewer come where the store, or what the filter leaves of it, holds fewer.
+            Records a query; fewer if the store, or the part that passes the filter, holds fewer.
         where : mapping, optional
-            Only records whose ``label``, or value in the payload, is this, or one of these where it is a list. Types
-            count: 1 is 1.0, but neither "1" nor True. Of a list in the payload one value has to fit.
+            Required values of ``label`` or of the payload, by name; a list means any of its values. Types matter: 1
+            equals 1.0, but neither "1" nor True. A list in the payload matches if one of its values does.
 
         Raises
         ------
         ValueError
-            If vectors have another length or are not finite, or k is below 1.
+            If vectors have the wrong length or are not finite, or k is below 1.
         StoreError
             If the store cannot be reached.
         """
         queries, conditions = check_queries(vectors, self.d, k), check_where(where)
         if not all(conditions.values()):
             return [[] for _ in queries]
-        found: list[list[Match]] = []
-        for start in range(0, len(queries), QUERIES):
-            found += self._search(queries[start : start + QUERIES], int(k), conditions)
-        return found
+        return self._search(queries, int(k), conditions)
 
     def nearest_per_class(
         self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None
     ) -> list[list[Match]]:
-        """Return the best record of each of the `k` nearest labels, for each of `vectors` (n, d), nearest first.
+        """Return the nearest record of each of the `k` nearest labels, for each of `vectors` (n, d), nearest first.
 
         Parameters
         ----------
         vectors, where
             As for `search`.
         k : int, default=10
-            Labels a query; fewer come where there are fewer.
+            Labels a query; fewer if there are fewer.
 
         Raises
         ------
@@ -164,21 +154,21 @@ class Store(ABC):
         self.close()
 
     def check_embedder(self, fingerprint: str) -> None:
-        """Refuse the vectors of another embedder.
+        """Raise unless `fingerprint` is that of the store.
 
         Raises
         ------
         StoreError
-            If the fingerprint is another's.
+            If it is that of another embedder.
         """
         check_embedder(fingerprint, self.fingerprint)
 
     def _check_facts(self, facts: Mapping[str, Any], where: str) -> None:
-        """Refuse to open a store that was made with another metric, length or embedder."""
+        """Raise unless an existing store has the same metric, vector length and embedder."""
         for name in ("metric", "d"):
             if facts.get(name) != getattr(self, name):
                 raise StoreError(
-                    f"{where} was made with {name}={facts.get(name)!r}, and not {getattr(self, name)!r}; give the same"
+                    f"{where} was made with {name}={facts.get(name)!r}, not {getattr(self, name)!r}; give the same"
                 )
         if (known := str(facts.get("fingerprint"))) != self.fingerprint:
             raise StoreError(
@@ -191,35 +181,18 @@ class Store(ABC):
         return {"metric": self.metric, "fingerprint": self.fingerprint, "d": self.d}
 
     def _search(self, queries: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]) -> list[list[Match]]:
-        found: list[list[Match]] = [[] for _ in queries]
-        waiting, n = list(range(len(queries))), k + SPARE
-        while waiting:
-            again = []
-            for place, records in zip(waiting, self._candidates(queries[waiting], n, conditions), strict=True):
-                matches = self._compare(queries[place], records)
-                found[place] = matches[:k]
-                # Where the last candidate is as near as the last match, one that was not proposed could be, too.
-                if len(records) == n < k + TIES and self._is_level(
-                    queries[place], records, matches[k - 1], matches[-1]
-                ):
-                    again.append(place)
-            waiting, n = again, 2 * n
+        found: list[list[Match]] = []
+        for start in range(0, len(queries), QUERIES):
+            part = queries[start : start + QUERIES]
+            candidates = self._candidates(part, k + SPARE, conditions)
+            found += [self._compare(query, records)[:k] for query, records in zip(part, candidates, strict=True)]
         return found
 
     def _compare(self, query: NDArray[np.float32], records: Sequence[Record]) -> list[Match]:
-        """Return records as matches, nearest first."""
+        """Re-score records; return them as matches, nearest first."""
         values = similarities(query, [record.vector for record in records], self.metric).tolist()
         matches = (Match(r.id, r.label, value, dict(r.payload)) for r, value in zip(records, values, strict=True))
         return sorted(matches, key=lambda match: (-match.similarity, match.id))
-
-    def _is_level(self, query: NDArray[np.float32], records: Sequence[Record], one: Match, other: Match) -> bool:
-        """Whether a store, which compares in float32, could confuse the two."""
-        scale = 1.0
-        if self.metric == "sqeuclidean":
-            scale = -other.similarity
-        elif self.metric == "dot":
-            scale = float(np.linalg.norm(query) * max(np.linalg.norm(record.vector) for record in records))
-        return one.similarity - other.similarity <= SLACK * scale + UNDERFLOW
 
     def _nearest_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]

@@ -1,13 +1,11 @@
-"""Connections to databases: to PostgreSQL one that is opened when it is needed, and anew after it was lost."""
+"""A connection to PostgreSQL that is opened on demand, and again after it was lost."""
 
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from fewshot.errors import MissingExtraError, StoreError
@@ -19,9 +17,9 @@ class PostgresConnection:
     Parameters
     ----------
     connection_string : str
-        As libpq takes it.
+        In the format of libpq.
     what : str
-        What is kept there, for messages.
+        Description of the data there, for error messages.
 
     Raises
     ------
@@ -50,14 +48,14 @@ class PostgresConnection:
 
     @contextmanager
     def transaction(self, vectors: bool = True) -> Iterator[Any]:
-        """Give the connection in a transaction, which any error undoes.
+        """Yield the connection inside a transaction, which any error rolls back.
 
-        Without `vectors` the type of pgvector need not be there yet.
+        With ``vectors=False`` the extension pgvector need not be installed yet.
 
         Raises
         ------
         StoreError
-            If the server cannot be reached, is lost, or refuses something.
+            If the server cannot be reached, the connection is lost, or a statement is refused.
         """
         psycopg = self.psycopg
         with self._lock:
@@ -72,36 +70,20 @@ class PostgresConnection:
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 self.close()
                 raise StoreError(
-                    f"the connection to PostgreSQL, {self._what}, failed ({_line(error)}) and nothing was written, but "
-                    "for what it may just have committed; see that the server runs and call again, which connects anew"
+                    f"the connection to PostgreSQL, {self._what}, failed ({_line(error)}); nothing was written, unless "
+                    "the server was just committing; make sure that it runs, then call again, which reconnects"
                 ) from error
             except psycopg.Error as error:
                 raise StoreError(
-                    f"PostgreSQL refused, {self._what}: {_line(error)}; nothing was written, so call again once that "
-                    "is mended"
+                    f"PostgreSQL refused a statement, {self._what}: {_line(error)}; nothing was written, so call again "
+                    "once that is fixed"
                 ) from error
 
 
 def _loads(text: str | bytes) -> Any:
-    """Read JSON from PostgreSQL, which writes a large float with all its digits."""
+    """Parse JSON from PostgreSQL, which writes large floats with all digits, like integers."""
     return json.loads(text, parse_int=lambda digits: int(digits) if -(2**63) <= int(digits) < 2**63 else float(digits))
 
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def connect_qdrant(client: Any, location: str | Path) -> Any:
-    """Return a client of Qdrant on a server, in a folder, or in this process."""
-    if str(location) == ":memory:":
-        return client(":memory:")
-    if str(location).startswith(("http://", "https://")):
-        return client(url=str(location))
-    if re.fullmatch(r"[\w.-]+:\d+", str(location)):
-        raise ValueError(f"{str(location)!r} is neither a URL nor a folder; for a server give 'http://{location}'")
-    try:
-        return client(path=str(location))
-    except RuntimeError as error:
-        raise StoreError(
-            f"the folder {location} is used by another Qdrant client ({error}); close that one, or run a server"
-        ) from None

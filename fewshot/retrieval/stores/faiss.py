@@ -1,4 +1,4 @@
-"""A store in this process, on `PrototypeIndex`."""
+"""A store in memory, on `PrototypeIndex`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.retrieval.stores.base import Record, Store, check_records
-from fewshot.retrieval.stores.records import check_ids
+from fewshot.retrieval.stores.base import Store
+from fewshot.retrieval.stores.records import Record, check_ids, check_records
 from fewshot.retrieval.stores.values import similarities, token, tokens
 from fewshot.search.index import PrototypeIndex
 from fewshot.utils.locks import new_lock
 
-#: Records whose similarities are worked out at a time where a filter leaves some.
+#: Records compared at a time in a search with a filter.
 PART = 16384
 
 
@@ -26,11 +26,11 @@ class _Held:
 
 
 class FaissStore(Store):
-    """A store in this process: a matrix product up to 1e5 records, FAISS's inverted lists beyond.
+    """A store in memory: a matrix product up to 1e5 records, inverted lists of FAISS beyond.
 
-    Searches with a filter, and all up to 1e5 records, are exact; see `PrototypeIndex` for those beyond. Any number of
-    threads may search while one adds or removes. What is in it goes with the process: keep the records elsewhere, such
-    as in a table of annotations.
+    Searches are exact with a filter, and without one up to 1e5 records; see `PrototypeIndex` for larger stores. Any
+    number of threads may search while one adds or removes. The content is lost when the process ends: keep the records
+    elsewhere too, for example in a table of annotations.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class FaissStore(Store):
 
     def __init__(self, metric: str, fingerprint: str, d: int) -> None:
         super().__init__(metric, fingerprint, d)
-        # Numbers stand for ids: an array of texts is as wide as the longest.
+        # The index holds numbers instead of ids, because a numpy array of texts is as wide as the longest text.
         self._index = PrototypeIndex(metric)
         self._held: dict[int, _Held] = {}
         self._numbers: dict[str, int] = {}
@@ -71,7 +71,7 @@ class FaissStore(Store):
                     raise ValueError(f"the id {record.id!r} is there already; remove that record first")
             numbers = range(self._next, self._next + len(new))
             self._next += len(new)
-            # First the records, then what finds them: a search never meets a number that it does not know.
+            # Records first, index second, so that a search never finds a number without a record.
             for number, record in zip(numbers, new, strict=True):
                 self._held[number] = _Held(record, frozenset(tokens(record.label, record.payload)))
                 self._numbers[record.id] = number
@@ -94,21 +94,21 @@ class FaissStore(Store):
         return len(gone)
 
     def snapshot(self) -> list[Record]:
-        """Return all records, sorted by their ids."""
+        """Return all records, sorted by id."""
         with self._lock:
             records = [held.record for held in self._held.values()]
-        # Copies: what is in the store must not change from outside.
+        # Copies, so that callers cannot modify the store.
         copies = (Record(r.id, r.vector.copy(), r.label, dict(r.payload), r.embedder) for r in records)
         return sorted(copies, key=lambda record: record.id)
 
     def labels(self) -> list[Any]:
-        """Return the labels that are there, each once."""
+        """Return the distinct labels."""
         with self._lock:
             found = {token("label", held.record.label): held.record.label for held in self._held.values()}
         return list(found.values())
 
     def close(self) -> None:
-        """Do nothing: nothing is held open."""
+        """Do nothing."""
 
     def __len__(self) -> int:
         return len(self._index)
@@ -122,18 +122,18 @@ class FaissStore(Store):
         while some := min(n, len(self._index)):
             try:
                 numbers = self._index.search(queries, some)[0]
-            except ValueError:  # fewer are left than a moment ago
+            except ValueError:  # another thread has removed some
                 continue
             found = [[self._held.get(number) for number in row] for row in numbers.tolist()]
             known = [[held.record for held in row if held is not None] for row in found]
-            if all(len(row) == some for row in known):  # none was removed meanwhile
+            if all(len(row) == some for row in known):  # no other thread has removed any
                 return known
         return [[] for _ in queries]
 
     def _passing(self, conditions: Mapping[str, list[Any]]) -> Iterator[Record]:
-        """Yield the records that fit every condition."""
+        """Yield the records that meet every condition."""
         wanted = [{token(name, value) for value in values} for name, values in conditions.items()]
-        for held in list(self._held.values()):  # a copy, in one step: others may add
+        for held in list(self._held.values()):  # an atomic copy: other threads may add
             if not any(some.isdisjoint(held.tokens) for some in wanted):
                 yield held.record
 

@@ -1,4 +1,4 @@
-"""A classifier whose memory lives in a store: the nearest records of a query, read by a learner."""
+"""A classifier whose memory is a store: a learner reads the nearest records of a query."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory
-from fewshot.retrieval.stores.base import Match, Store, check_queries
+from fewshot.retrieval.stores.base import Store
+from fewshot.retrieval.stores.records import Match, check_queries
 from fewshot.search.ranking import argmax
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 
 
 class StoredMemory:
-    """Answers of a Matching, k-nearest or prototypical memory whose keys are the records of a store.
+    """Classify with a Matching, k-nearest or prototypical learner whose keys are the records of a store.
 
-    The `k` nearest records of a query are read as the learner reads the candidates of an index; all others count as not
-    there, so that a class with none among them has probability 0. What is added to the store or removed from it counts
-    from the next call on, and so does a class.
+    The learner reads the `k` nearest records of a query; a class without any of them has probability 0. Changes to the
+    store, including new classes, take effect at the next call.
 
-    Records are keys: their vectors are those that ``learner.transform`` returns, which for most learners are the
-    embeddings themselves, and each counts once. For Matching and k-nearest they are the support, for a prototypical
-    memory the mean of each class; where a class has several, each is a prototype.
+    Records are keys of weight 1. Their vectors are results of ``learner.transform``, which for most learners are the
+    embeddings themselves. For Matching and k-nearest the keys are the support; for a prototypical learner they are
+    class means, one or several a class.
 
     Parameters
     ----------
     store : Store
-        Whose records all have labels, of one type.
+        Its records must all have labels, of one type.
     learner : Learner
-        How they are read; with the metric of the store.
+        Reads the records; must have the metric of the store.
     k : int, default=256
-        Records a query, at least those that a k-nearest learner counts.
+        Records a query, at least the ``n_neighbors`` of a k-nearest learner.
 
     Raises
     ------
     ValueError
-        If the learner makes other keys of a support set than its rows or their means, was trained, depends on other
-        queries or the order of its support, has another metric, or counts more than `k` neighbours.
+        If the keys of the learner are not rows of the support or their means, or it was trained, depends on other
+        queries or on the order of the support, has another metric, or counts more than `k` neighbours.
 
     Examples
     --------
@@ -71,23 +71,24 @@ class StoredMemory:
 
     @isolated(gradients=False)
     def _refuse_other_keys(self) -> None:
-        """Try the learner on two classes of one row, whose keys must be those rows."""
+        """Raise unless the keys of two classes of one row each are these rows."""
         rows = torch.from_numpy(np.linspace([1, 3], [2, 1], self.store.d, axis=1))
-        memory, own = (
-            self.learner.memorize(self.learner.learn(rows, torch.tensor([0, 1], dtype=torch.long, device="cpu"), 2)),
-            True,
-        )
-        if memory.keys.shape == rows.shape and not memory.extras:
-            own = bool(memory.log_weight.any()) or not torch.allclose(memory.keys, self.learner.transform(rows))
-        if own:
+        statistics = self.learner.learn(rows, torch.arange(2, device="cpu"), 2)
+        memory = self.learner.memorize(statistics)
+        if (
+            memory.keys.shape != rows.shape
+            or memory.extras
+            or memory.log_weight.any()
+            or not torch.allclose(memory.keys, self.learner.transform(rows))
+        ):
             raise ValueError(
-                f"{type(self.learner).__name__} makes keys of its own from all support, which a store of embeddings "
-                "does not hold; give a Matching, k-nearest or prototypical learner"
+                f"the keys of {type(self.learner).__name__} are not the support or class means, which is all that a "
+                "store holds; give a Matching, k-nearest or prototypical learner"
             )
 
     @property
     def classes_(self) -> NDArray[Any]:
-        """Sorted labels of the store, asked for anew each time.
+        """Sorted labels of the store, read at each access.
 
         Raises
         ------
@@ -100,19 +101,19 @@ class StoredMemory:
         return np.unique(as_labels(labels, name="labels"))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the probabilities (n, n_classes) of the classes for embeddings `X` (n, d), which are not transformed.
+        """Return the probabilities (n, n_classes) of the classes for untransformed embeddings `X` (n, d).
 
         Raises
         ------
         ValueError
-            If embeddings have another length or are not finite, or the store is empty.
+            If embeddings have the wrong length or are not finite, or the store is empty.
         StoreError
             If the store cannot be reached.
         """
         return self._logits(X)[1].softmax(-1).numpy()
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable class (n,) of each of `X` (n, d), among equals the first.
+        """Return the most probable class (n,) of each of `X` (n, d); the first one if tied.
 
         Raises
         ------
@@ -128,15 +129,15 @@ class StoredMemory:
         transformed = self.learner.transform(torch.from_numpy(queries).double()).float().numpy()
         while True:
             found = self.store.search(transformed, self.k)
-            # Asked for after the search: of what was added meanwhile nothing was found, and of what was found all is
-            # known, unless the last record of a class has just gone: then both are asked again.
+            # Read after the search, so that every class found is known, unless its last record was removed in between;
+            # then search again.
             classes = self.classes_
             codes = {label: code for code, label in enumerate(classes.tolist())}
             if all(match.label in codes for row in found for match in row):
                 return classes, self._read(found, codes)
 
     def _read(self, found: list[list[Match]], codes: dict[Any, int]) -> torch.Tensor:
-        """Return the logits (q, n_classes) of queries for which these records were found."""
+        """Return the logits (q, n_classes) of queries, given the records found for each."""
         width = max((len(row) for row in found), default=0)
         similarity = torch.full((len(found), width), -torch.inf, dtype=torch.float64, device="cpu")
         labels = torch.zeros_like(similarity, dtype=torch.long)
@@ -146,7 +147,7 @@ class StoredMemory:
             similarity[i, :n] = similarity.new_tensor([match.similarity for match in row])
             labels[i, :n] = labels.new_tensor([codes[match.label] for match in row])
             candidates[i, :n] = torch.arange(i * width, i * width + n, device=labels.device)
-        # Each found record is a key of its own; what it looks like does not matter any more.
+        # Each match is one key. Its vector is no longer needed.
         keys = similarity.new_zeros((labels.numel(), 0))
         memory = Memory(keys, labels.flatten(), keys.new_zeros(len(keys)), len(codes))
         return self.learner.read(similarity, memory, candidates)

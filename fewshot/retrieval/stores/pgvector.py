@@ -1,4 +1,4 @@
-"""A store in PostgreSQL, with the extension pgvector."""
+"""A store in PostgreSQL with the extension pgvector."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.errors import StoreError
-from fewshot.retrieval.stores.base import BATCH, SPARE, Match, Record, Store, best_of_labels, check_records
+from fewshot.retrieval.stores.base import BATCH, SPARE, Store, best_of_labels
 from fewshot.retrieval.stores.connection import PostgresConnection
-from fewshot.retrieval.stores.records import check_ids
+from fewshot.retrieval.stores.records import Match, Record, check_ids, check_records
 from fewshot.retrieval.stores.values import uuid_of
 
-#: For each metric pgvector's operator, and how HNSW compares.
+#: For each metric, pgvector's operator and the operator class of an HNSW index.
 OPERATORS = {
     "sqeuclidean": ("<->", "vector_l2_ops"),
     "cosine": ("<=>", "vector_cosine_ops"),
     "dot": ("<#>", "vector_ip_ops"),
 }
-#: Dimensions that pgvector can index, and that it can hold.
+#: Most dimensions that pgvector can index, and can store.
 HNSW_LIMIT, VECTOR_LIMIT = 2000, 16000
-#: Bytes of a name in PostgreSQL, which cuts off what is longer; and how many neighbours HNSW can look at.
+#: Most bytes of a name in PostgreSQL, which truncates longer ones; and the largest ef_search of HNSW.
 NAME_LIMIT, EF_LIMIT = 63, 1000
-#: The lock under which tables are made: of two processes that do so at a time one waits.
+#: Advisory lock for creating tables, so that only one process does at a time.
 _LOCK = 7239461
 _RECORD = "id, label, payload, vector"
 
@@ -37,37 +37,38 @@ _RECORD = "id, label, payload, vector"
 class PgVectorStore(Store):
     """A store in a table of PostgreSQL (extra ``pgvector``).
 
-    Metric, embedder and length of the vectors stand in the table's comment, so they go wherever it goes. Each call is
-    one transaction; a lost connection undoes it, and the next call connects anew. Only where the connection is lost
-    during the commit itself nobody can tell on which side: see whether the records are there.
+    Metric, embedder and vector length are stored in the table's comment, so dumps keep them. Each call is one
+    transaction; if the connection is lost, it is rolled back, and the next call reconnects. If the connection is lost
+    during the commit itself, the outcome is unknown: check whether the records exist.
 
-    By default a search compares all rows, in PostgreSQL, and is exact. With ``exact=False`` an HNSW index, made when
-    the store is opened, proposes: quicker where there are many, and it may miss neighbours, more of them under ``dot``.
-    It holds no vectors of length 0 under ``cosine``, and none beyond 2000 dimensions, where search stays exact. Filters
-    are applied while it is walked through (pgvector 0.8, which gives up after 20000 rows); before, a search with a
-    filter is exact. PostgreSQL compares in float32: under ``cosine`` vectors shorter than 1e-19 are taken for 0.
+    By default a search compares all rows, in PostgreSQL, and is exact. With ``exact=False`` it uses an HNSW index,
+    created when the store is opened, which is faster for many rows and may miss neighbours, more of them under ``dot``.
+    The index omits vectors of length 0 under ``cosine``; beyond 2000 dimensions there is none, and search stays exact.
+    Filters are applied during the index scan (pgvector 0.8, which stops after 20000 rows); in older versions a search
+    with a filter is exact. PostgreSQL computes in float32: under ``cosine`` vectors shorter than 1e-19 count as 0.
 
     Parameters
     ----------
     connection_string : str
-        As libpq takes it: ``postgresql://user:password@host/database`` or ``host=... dbname=...``.
+        In the format of libpq: ``postgresql://user:password@host/database`` or ``host=... dbname=...``.
     table : str
         Name of the table.
     metric, fingerprint, d
-        As for `Store`; an existing table must have been made with the same.
+        As for `Store`; must match those of an existing table.
     create : bool, default=True
-        Whether to make the table, and the extension, where they are not there.
+        Whether to create the table and the extension if they do not exist.
     exact : bool, default=True
-        Whether all rows are compared.
+        Whether to compare all rows.
     ef_search : int, default=100
-        Rows that HNSW looks at for one query, up to 1000.
+        Rows that HNSW examines for a query, at most 1000.
 
     Raises
     ------
     MissingExtraError
         If psycopg or pgvector is not installed.
     StoreError
-        If the database cannot be reached, has no pgvector, or the table is missing, no store, or another embedder's.
+        If the database cannot be reached or lacks pgvector, or the table is missing, is not a store, or belongs to
+        another embedder.
 
     Examples
     --------
@@ -91,7 +92,7 @@ class PgVectorStore(Store):
     ) -> None:
         super().__init__(metric, fingerprint, d)
         if not table or "\0" in table or len(table.encode()) > NAME_LIMIT:
-            raise ValueError(f"the table is called {table!r}; expected a name of 1 to {NAME_LIMIT} bytes")
+            raise ValueError(f"table is {table!r}; expected a name of 1 to {NAME_LIMIT} bytes")
         if d > VECTOR_LIMIT:
             raise ValueError(f"d is {d}; pgvector holds vectors of up to {VECTOR_LIMIT} dimensions: reduce them first")
         if not 1 <= ef_search <= EF_LIMIT:
@@ -110,14 +111,16 @@ class PgVectorStore(Store):
         self._server.close()
 
     def _sql(self, text: str, **facts: Any) -> Any:
-        """Return a statement with the name of the table; values are parameters, but in definitions, which take none."""
+        """Insert the table name, and literals in definitions, which take no parameters."""
         sql = self._server.psycopg.sql
-        name = self.table.replace("%", "%%") if "%s" in text else self.table  # as psycopg reads it beside parameters
+        name = (
+            self.table.replace("%", "%%") if "%s" in text else self.table
+        )  # psycopg unescapes it in statements with parameters
         literals = {key: sql.Literal(value) for key, value in facts.items()}
         return sql.SQL(text).format(table=sql.Identifier(name), **literals)
 
     def _open(self, connection: Any, create: bool) -> None:
-        """Make the table, or see that it was made for the same vectors."""
+        """Create the table, or check that an existing one is for the same vectors."""
         if create:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -130,7 +133,7 @@ class PgVectorStore(Store):
         elif not create:
             raise StoreError(f"there is no table {self.table!r} in the database; give its name, or create=True")
         else:
-            # A key of fixed length: an index of ids would refuse those of more than 2704 bytes.
+            # A fixed-length key, because an index on ids would refuse more than 2704 bytes.
             facts = json.dumps({"fewshot_store": self._facts})
             for statement in _TABLE:
                 connection.execute(self._sql(statement, d=self.d, facts=facts))
@@ -144,9 +147,9 @@ class PgVectorStore(Store):
     # ---- records --------------------------------------------------------------------------------------------------
 
     def add(self, records: Iterable[Record]) -> int:
-        """Add records, sent as they come, 1000 at a time, in one transaction; see `Store.add`.
+        """Add records in one transaction, sending 1000 at a time; see `Store.add`.
 
-        Other threads that use this store wait meanwhile: of a long stream add a part at a time.
+        Other threads that use this store wait until it ends, so add a long stream in parts.
         """
         jsonb, total, batch, waiting = self._server.jsonb, 0, list[Record](), iter(records)
         try:
@@ -177,13 +180,13 @@ class PgVectorStore(Store):
         return len(gone)
 
     def snapshot(self) -> list[Record]:
-        """Return all records, sorted by their ids."""
+        """Return all records, sorted by id."""
         with self._server.transaction() as connection:
             rows = connection.execute(self._sql(f"SELECT {_RECORD} FROM {{table}}"), binary=True).fetchall()
         return sorted(map(self._to_record, rows), key=lambda record: record.id)
 
     def labels(self) -> list[Any]:
-        """Return the labels that are there, each once."""
+        """Return the distinct labels."""
         with self._server.transaction() as connection:
             return [label for (label,) in connection.execute(self._sql("SELECT DISTINCT label FROM {table}"))]
 
@@ -210,7 +213,7 @@ class PgVectorStore(Store):
     def _nearest_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
     ) -> list[Match]:
-        """See `Store.nearest_per_class`; exact, but of one class's records that differ by float32's rounding any."""
+        """See `Store.nearest_per_class`; exact up to float32 rounding within a class."""
         passing, values = self._where(conditions)
         inner = f"SELECT DISTINCT ON (label) *, {self._distance} AS distance FROM {{table}} WHERE {passing} "
         inner += 'ORDER BY label, distance, id COLLATE "C"'
@@ -226,12 +229,12 @@ class PgVectorStore(Store):
 
     @property
     def _distance(self) -> str:
-        """The distance as no index knows it, so that all rows are compared; a zero vector's cosine is 0."""
+        """The distance in a form that no index covers, so that all rows are compared; zero vectors have cosine 0."""
         distance = f"vector {OPERATORS[self.metric][0]} %s"
         return f"coalesce(nullif({distance}, 'NaN'), 1)" if self.metric == "cosine" else f"({distance}) + 0"
 
     def _where(self, conditions: Mapping[str, list[Any]]) -> tuple[str, list[Any]]:
-        """Return conditions and their parameters; ``@>`` compares as JSON does, and looks into lists."""
+        """Return conditions and their parameters; ``@>`` compares JSON values and looks into lists."""
         jsonb, parts, values = self._server.jsonb, ["true"], list[Any]()
         for name, some in conditions.items():
             parts.append("label = ANY(%s)" if name == "label" else "payload -> %s @> ANY(%s)")
@@ -239,7 +242,7 @@ class PgVectorStore(Store):
         return " AND ".join(parts), values
 
     def _tune(self, connection: Any, n: int) -> None:
-        """Let HNSW, for this transaction, look at enough rows for `n` answers, and on where a filter leaves too few."""
+        """Make HNSW examine enough rows for `n` answers, and continue if a filter leaves too few."""
         connection.execute(
             "SELECT set_config('hnsw.ef_search', %s, true)", [str(min(EF_LIMIT, max(self.ef_search, n)))]
         )
@@ -259,11 +262,13 @@ WHERE indrelid = to_regclass(quote_ident(%s)) AND amname = 'hnsw'"""
 def _facts_in(comment: str | None, table: str) -> dict[str, Any]:
     with suppress(ValueError, KeyError, TypeError):
         return dict(json.loads(comment or "")["fewshot_store"])
-    raise StoreError(f"the table {table!r} is no store of embeddings: its comment does not say so; give another name")
+    raise StoreError(
+        f"the table {table!r} is not a store of embeddings: its comment does not say so; give another name"
+    )
 
 
 def _taken(detail: str, batch: Sequence[Record]) -> str:
-    """Return the id whose key PostgreSQL names."""
+    """Return the id whose key is in PostgreSQL's message."""
     found = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", detail)
     ids = {uuid_of(record.id): record.id for record in batch}
     return ids.get(uuid.UUID(found[0]), "?") if found else "?"

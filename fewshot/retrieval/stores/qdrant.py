@@ -1,8 +1,9 @@
-"""A store in Qdrant: a server, a folder, or this process."""
+"""A store in Qdrant: on a server, in a folder, or in memory."""
 
 from __future__ import annotations
 
 import base64
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,52 +16,51 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot.errors import MissingExtraError, StoreError
-from fewshot.retrieval.stores.base import BATCH, SPARE, Match, Record, Store, best_of_labels, check_records
-from fewshot.retrieval.stores.connection import connect_qdrant
-from fewshot.retrieval.stores.records import check_ids
+from fewshot.retrieval.stores.base import BATCH, SPARE, Store, best_of_labels
+from fewshot.retrieval.stores.records import Match, Record, check_ids, check_records
 from fewshot.retrieval.stores.values import token, tokens, uuid_of
 from fewshot.search.similarity import normalize
 
-#: How Qdrant compares. For ``cosine`` it would scale vectors when it takes them in, and the originals were gone.
+#: Qdrant's distances. Its own cosine would normalize the stored vectors, and the originals would be lost.
 DISTANCES = {"sqeuclidean": "EUCLID", "cosine": "DOT", "dot": "DOT"}
-#: Records of one label that are compared again where the best of each label is asked for.
+#: Records of each label that are re-scored to find its nearest one.
 GROUP = 4
 
 
 class QdrantStore(Store):
     """A store in a collection of Qdrant (extra ``qdrant``).
 
-    A point's key is made of the record's id (a UUID of version 5); its payload holds ``id``, ``label`` and ``payload``.
-    Filters go by ``tokens``, a text for each value, since Qdrant has no match for floats and none that can name any
-    key; labels are grouped by ``group``, the token of the label. Under ``cosine`` the point is the vector scaled to
-    length 1, compared by the inner product, and the payload holds the original in ``raw`` (base64 of float32): that
-    costs its bytes a second time, on disk, and gives back what was added to the last bit.
+    The key of a point is a version 5 UUID of the record's id; its payload holds ``id``, ``label`` and ``payload``.
+    Filters match ``tokens``, one text for each value, because Qdrant can match neither floats nor arbitrary names;
+    labels are grouped by ``group``, the token of the label. Under ``cosine`` the point is the vector normalized to
+    length 1, compared by inner product, and the payload holds the original in ``raw`` (base64 of float32). This doubles
+    the disk space, and returns exactly what was added.
 
-    Metric, embedder and length of the vectors stand in the metadata of the collection, which Qdrant has had since 1.16.
-    Qdrant knows no transactions: `add` checks everything first, and what it has written when something fails it deletes
-    again, and nothing that others have; where the server is gone by then, the error says how many records may be left.
-    Of two who add one id at the same moment the later wins. `snapshot` reads part after part, and what others write
-    meanwhile may be in it or not.
+    Metric, embedder and vector length are stored in the metadata of the collection, which needs Qdrant 1.16. Qdrant has
+    no transactions: `add` checks everything first, and on failure deletes what it has written, and nothing that others
+    have written; if the server is unreachable by then, the error says how many records may remain. If two clients add
+    the same id at the same moment, the later one wins. `snapshot` reads in parts, so concurrent changes may or may not
+    be included.
 
     Parameters
     ----------
     location : str, path or QdrantClient
-        ``":memory:"``, the URL of a server, a folder (used by one process at a time), or a client that is there.
+        ``":memory:"``, the URL of a server, a folder (used by one process at a time), or an existing client.
     collection : str
         Name of the collection.
     metric, fingerprint, d
-        As for `Store`; an existing collection must have been made with the same.
+        As for `Store`; must match those of an existing collection.
     create : bool, default=True
-        Whether to make the collection where it is not there.
+        Whether to create the collection if it does not exist.
     exact : bool, default=True
-        Whether all points are compared; otherwise a server's HNSW proposes, which is quicker and may miss some.
+        Whether to compare all points; otherwise a server uses HNSW, which is faster and may miss some.
 
     Raises
     ------
     MissingExtraError
         If qdrant-client is not installed.
     StoreError
-        If the server cannot be reached, or the collection is missing, no store, or another embedder's.
+        If the server cannot be reached, or the collection is missing, is not a store, or belongs to another embedder.
 
     Examples
     --------
@@ -95,7 +95,7 @@ class QdrantStore(Store):
         self._owned, self._params = isinstance(location, (str, Path)), None
         self._client: Any
         with self._calls():
-            self._client = connect_qdrant(qdrant_client.QdrantClient, location) if self._owned else location
+            self._client = _connect(qdrant_client.QdrantClient, location) if self._owned else location
             try:
                 self._open(create)
             except BaseException:
@@ -103,7 +103,7 @@ class QdrantStore(Store):
                 raise
 
     def close(self) -> None:
-        """Close the client, unless it was given; a collection in memory is gone then."""
+        """Close the client unless it was passed in; a collection in memory is then lost."""
         if self._owned:
             self._client.close()
 
@@ -114,14 +114,14 @@ class QdrantStore(Store):
         except self._lost as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             what = f"Qdrant, collection {self.collection!r}, cannot be reached or refused ({line})"
-            raise StoreError(f"{what}; see that the server runs and call again") from error
+            raise StoreError(f"{what}; make sure that the server runs, then call again") from error
 
     def _open(self, create: bool) -> None:
-        """Make the collection, or see that it was made for the same vectors."""
+        """Create the collection, or check that an existing one is for the same vectors."""
         client, models, name = self._client, self._models, self.collection
         options = getattr(client, "init_options", {})
         has_server = not options.get("path") and options.get("location") != ":memory:"
-        if has_server:  # the others compare all, and warn of settings that mean nothing to them
+        if has_server:  # without a server, search is always exact, and parameters cause warnings
             self._params = models.SearchParams(exact=self.exact)
         if not client.collection_exists(name):
             if not create:
@@ -134,8 +134,8 @@ class QdrantStore(Store):
         facts = (client.get_collection(name).config.metadata or {}).get("fewshot_store")
         if not isinstance(facts, dict):
             raise StoreError(
-                f"the collection {name!r} is no store of embeddings: its metadata, which Qdrant has since 1.16, does "
-                "not say so; give another name, or upgrade the server"
+                f"the collection {name!r} is not a store of embeddings: its metadata (Qdrant 1.16 or later) does not "
+                "say so; give another name, or upgrade the server"
             )
         self._check_facts(facts, f"the collection {name!r}")
 
@@ -154,13 +154,13 @@ class QdrantStore(Store):
                     points = [self._point(record, batch) for record in new[start : start + BATCH]]
                     sent += len(points)
                     self._client.upsert(self.collection, points, wait=True)
-        except BaseException as error:  # an interrupt, too, must not leave a part
+        except BaseException as error:  # including an interrupt
             try:
                 self._delete([record.id for record in new[:sent]], batch)
             except self._lost:
                 raise StoreError(
-                    f"Qdrant, collection {self.collection!r}, was lost while records were added, so that up to {sent} "
-                    f"of them may be left, from {new[0].id!r} on; remove those that are there, and add all again"
+                    f"the connection to Qdrant, collection {self.collection!r}, was lost during add, so "
+                    f"up to {sent} records may remain, from {new[0].id!r} on; remove those, then add all again"
                 ) from error
             raise
         return len(new)
@@ -177,12 +177,12 @@ class QdrantStore(Store):
         return len(gone)
 
     def snapshot(self) -> list[Record]:
-        """Return all records, sorted by their ids."""
+        """Return all records, sorted by id."""
         points = self._scroll(True, self.metric != "cosine")
         return sorted(map(self._record, points), key=lambda record: record.id)
 
     def labels(self) -> list[Any]:
-        """Return the labels that are there, each once."""
+        """Return the distinct labels."""
         found = (point.payload["label"] for point in self._scroll(["label"], False))
         return list({token("label", label): label for label in found}.values())
 
@@ -208,14 +208,14 @@ class QdrantStore(Store):
         return Record(held["id"], np.array(raw, np.float32), held["label"], held["payload"], self.fingerprint)
 
     def _present(self, ids: Sequence[str]) -> list[str]:
-        """Return those of some ids that are there."""
+        """Return the ids that exist."""
         keys = [str(uuid_of(id)) for id in ids]
         parts = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
         found = (self._client.retrieve(self.collection, part, with_payload=["id"]) for part in parts)
         return [point.payload["id"] for points in found for point in points]
 
     def _delete(self, ids: Sequence[str], batch: str | None = None) -> None:
-        """Delete records, if a batch is named only those that came with it."""
+        """Delete records; with `batch` only those added in that batch."""
         if not ids:
             return
         models, keys = self._models, [str(uuid_of(id)) for id in ids]
@@ -259,10 +259,7 @@ class QdrantStore(Store):
     def _nearest_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
     ) -> list[Match]:
-        """See `Store.nearest_per_class`; in one call, of Qdrant's groups, which on a server are its best effort.
-
-        Of records of a class that are equally near, more than four, it may be another than the first.
-        """
+        """See `Store.nearest_per_class`; one request for Qdrant's groups, which a server computes approximately."""
         with self._calls():
             found = self._client.query_points_groups(
                 self.collection,
@@ -291,5 +288,21 @@ class QdrantStore(Store):
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale to length 1; zero stays zero."""
+    """Normalize to length 1; zero stays zero."""
     return normalize(torch.from_numpy(vector.astype(np.float64))).float().numpy()
+
+
+def _connect(client: Any, location: str | Path) -> Any:
+    """Return a client for a server, a folder, or this process."""
+    if str(location) == ":memory:":
+        return client(":memory:")
+    if str(location).startswith(("http://", "https://")):
+        return client(url=str(location))
+    if re.fullmatch(r"[\w.-]+:\d+", str(location)):
+        raise ValueError(f"{str(location)!r} is neither a URL nor a folder; for a server give 'http://{location}'")
+    try:
+        return client(path=str(location))
+    except RuntimeError as error:
+        raise StoreError(
+            f"the folder {location} is used by another Qdrant client ({error}); close that one, or run a server"
+        ) from None

@@ -1,4 +1,4 @@
-"""Records that go into a store, matches that come out of it, and what is checked of records and queries."""
+"""The records of a store, the matches of a search, and their validation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from fewshot.utils.containers import to_array
 from fewshot.utils.labels import check_length, plain_label
 from fewshot.utils.values import as_values
 
-#: Beyond this magnitude of a vector, databases, which compare in float32, would see infinity.
+#: The largest number in a vector: larger ones overflow in databases, which compute in float32.
 LARGEST = 1e15
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """An embedding with a name, a label and what else is to be kept with it.
+    """An embedding with a name, a label and further values.
 
     Attributes
     ----------
     id : str
-        Its name in the store, such as a path; no two are alike.
+        Its unique name in the store, such as a path.
     vector : ndarray of shape (d,), float32
         The embedding.
     label : str, int, float, bool or None
         Its class.
     payload : mapping
-        More values by name, of the types of a label, or lists of them.
+        More values, by name, of the same types as a label, or lists of these.
     embedder : str
-        The fingerprint of the embedder that made the vector, where it is known: a store refuses another's.
+        The fingerprint of the embedder that computed the vector, if known; a store accepts only its own.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Match:
-    """A record that was found.
+    """A record found by a search.
 
     Attributes
     ----------
@@ -56,9 +56,9 @@ class Match:
     label : object
         Its class.
     similarity : float
-        To the query, in the metric of the store; higher is closer.
+        Similarity to the query in the metric of the store; higher is closer.
     payload : mapping
-        What is kept with it.
+        Its further values.
     """
 
     id: str
@@ -68,12 +68,12 @@ class Match:
 
 
 def check_embedder(found: str, fingerprint: str) -> None:
-    """Refuse the vectors of another embedder than that of a store.
+    """Raise unless vectors come from the embedder of a store.
 
     Raises
     ------
     StoreError
-        If the fingerprint `found` is another's.
+        If the fingerprints differ.
     """
     if found != fingerprint:
         raise StoreError(
@@ -83,20 +83,20 @@ def check_embedder(found: str, fingerprint: str) -> None:
 
 
 def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[Record]:
-    """Return records with vectors of their own in float32, ids that differ, and plain values.
+    """Return copies of records with float32 vectors, distinct ids and plain values.
 
     Raises
     ------
     ValueError
         Naming the record.
     StoreError
-        If a vector is known to come from another embedder than that of the `fingerprint`.
+        If a record comes from an embedder with another fingerprint.
     """
     checked, seen = [], set()
     for record in records:
         id = plain_label(record.id)
         if not isinstance(id, str) or not id:
-            raise ValueError(f"the id {record.id!r} is no text; give each record a name")
+            raise ValueError(f"the id {record.id!r} is not text; give each record a name")
         if id in seen:
             raise ValueError(f"the id {id!r} is there twice; ids must differ")
         seen.add(check_text(id, f"the id {id!r}"))
@@ -109,7 +109,7 @@ def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[R
         for name, value in record.payload.items():
             what = f"{name!r} in the payload of {id!r}"
             if not isinstance(name, str):
-                raise ValueError(f"{what} is named by a {type(name).__name__}; give it a name in text")
+                raise ValueError(f"{what} has a {type(name).__name__} as its name; names must be text")
             check_text(name, f"the name of {what}")
             payload[name] = (
                 [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
@@ -125,7 +125,7 @@ def check_queries(vectors: ArrayLike, d: int, k: int) -> NDArray[np.float32]:
     Raises
     ------
     ValueError
-        If they have another shape, are not finite, or k is below 1.
+        If their shape is wrong, they are not finite, or k is below 1.
     """
     queries = np.asarray(as_values(vectors, name="the array of queries"), np.float32)
     if queries.ndim != 2 or queries.shape[1] != d:
@@ -137,12 +137,12 @@ def check_queries(vectors: ArrayLike, d: int, k: int) -> NDArray[np.float32]:
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
-    """Return ids, each once.
+    """Return ids without repetitions.
 
     Raises
     ------
     ValueError
-        If there is one text instead of several.
+        If `ids` is a single text.
     """
     if isinstance(ids, str):
         raise ValueError(f"ids is the text {ids!r}; give a list of ids")

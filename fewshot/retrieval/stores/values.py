@@ -1,4 +1,4 @@
-"""Values that every store can keep, what a filter takes for the same value, and similarities that are alike in all."""
+"""Values that every store supports, their equality in filters, and similarities that are the same in all stores."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import plain_label
 
-#: Types that a label and the values of a payload may have: those that JSON and every database know.
+#: Types of labels and payload values: those that JSON and every database support.
 PLAIN = (str, int, float, bool, type(None))
-#: Digits that are kept where numbers are compared: more than a float or 64 bits have, whatever the caller has set.
+#: Compares numbers with more digits than a float or 64 bits have, whatever decimal context the caller has set.
 _DIGITS = Context(prec=40)
 _NAMESPACE = uuid.UUID("7f1e6b52-5d0c-5b0e-9d57-3f0f5c9f2a11")
 
 
 def check_text(value: str, what: str) -> str:
-    """Return text that every database can keep.
+    """Return text if every database can store it.
 
     Raises
     ------
     ValueError
-        If it holds a zero byte, or half of a surrogate pair, as names of files that are not UTF-8 do.
+        If it contains a zero byte or a lone surrogate, as file names that are not UTF-8 do.
     """
     if "\0" in value:
         raise ValueError(f"{what} holds a zero byte, which databases refuse; leave it out")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} is no valid Unicode, which databases refuse; decode it otherwise") from None
+        raise ValueError(f"{what} is not valid Unicode, which databases refuse; decode it differently") from None
     return value
 
 
@@ -44,7 +44,7 @@ def check_plain(value: Any, what: str) -> Any:
     Raises
     ------
     ValueError
-        If it is of a type, or a number, that a store cannot keep.
+        If its type or magnitude is not supported.
     """
     value = plain_label(value)
     if not isinstance(value, PLAIN):
@@ -52,19 +52,19 @@ def check_plain(value: Any, what: str) -> Any:
     if isinstance(value, str):
         return check_text(value, what)
     if isinstance(value, float) and not np.isfinite(value):
-        raise ValueError(f"{what} is {value}, which JSON does not know; leave it out")
+        raise ValueError(f"{what} is {value}, which JSON cannot hold; leave it out")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{what} is {value}, which does not fit 64 bits; keep it as text")
     return value
 
 
 def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any]]:
-    """Return for each name in a filter the values that pass.
+    """Return the accepted values of each name in a filter.
 
     Raises
     ------
     ValueError
-        If a name is no text, or a value is none that a store keeps.
+        If a name is not text, or a value is not supported.
     """
     conditions = {}
     for name, value in (where or {}).items():
@@ -77,7 +77,7 @@ def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any]]:
 
 
 def _several(value: Any) -> Iterable[Any]:
-    """Return the values of a list, set, array or column; one value as the only one."""
+    """Return the values of a list, set, array or column, or a single value in a list."""
     if isinstance(value, (set, frozenset)):
         return value
     try:
@@ -88,7 +88,7 @@ def _several(value: Any) -> Iterable[Any]:
 
 
 def token(name: str, value: Any) -> str:
-    """Return a text that two named values share if they are the same: 1 and 1.0 are, and neither "1" nor True.
+    """Return a text that is the same for equal named values: 1 equals 1.0, but neither "1" nor True.
 
     Examples
     --------
@@ -101,24 +101,24 @@ def token(name: str, value: Any) -> str:
 
 
 def tokens(label: Any, payload: Mapping[str, Any]) -> list[str]:
-    """Return the tokens of a record; a list in its payload has one for each of its values."""
+    """Return the tokens of a record, including one for each value of a list in its payload."""
     found = {token("label", label)}
     for name, value in payload.items():
-        if name != "label":  # in a filter that is the class
+        if name != "label":  # in a filter, this name means the class
             found.update(token(name, v) for v in (value if isinstance(value, list) else [value]))
     return sorted(found)
 
 
 def uuid_of(id: str) -> uuid.UUID:
-    """Return the key of an id in databases, whose own keys cannot be text, or not of any length."""
+    """Return the database key of an id: database keys cannot be text, or not text of any length."""
     return uuid.uuid5(_NAMESPACE, id)
 
 
 def similarities(query: NDArray[np.float32], keys: Sequence[NDArray[np.float32]], metric: str) -> NDArray[np.float64]:
-    """Return the similarities (m,) of one query (d,) to some keys, m of (d,).
+    """Return the similarities (m,) of a query (d,) to m keys (d,).
 
-    They are those of `pairwise_similarity` in float64, but worked out row by row: a number does not depend on what
-    else is compared, so that all stores give the same one, and equal keys equal ones. Squares of float32 fit.
+    As `pairwise_similarity` in float64, but row by row: a value does not depend on the other keys, so all stores
+    return the same one, and equal keys have equal ones. Squares of float32 cannot overflow.
 
     Examples
     --------
