@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from fewshot.data.opening import (
 from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.utils.containers import is_missing
 from fewshot.utils.heap import available_memory
+from fewshot.utils.locks import lock_of
 from fewshot.utils.warning import warn
 
 #: Default limit of pixels, enough for photographs of 200 megapixels. Larger images are refused before decoding.
@@ -49,17 +49,6 @@ TOLERANCE = 0.125
 _FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 #: Axes that can hold channels: grey, grey and alpha, colour, colour and alpha.
 _CHANNELS = (1, 2, 3, 4)
-
-_large = threading.Lock()
-
-if hasattr(os, "register_at_fork"):
-
-    def _renew_lock() -> None:
-        """Replace the lock, which a thread of the parent may hold, since the child does not have this thread."""
-        global _large
-        _large = threading.Lock()
-
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def decode(
@@ -176,7 +165,7 @@ def _decode_opened(
     _check_size(image, name, limit)
     if (pixels := image.width * image.height) <= LARGE:
         return _decode_now(image, name, background, bits)
-    with _large:
+    with lock_of(decode):
         needed, free = BYTES_A_PIXEL * pixels, available_memory()
         if needed > free:
             size = f"{image.width} x {image.height}"

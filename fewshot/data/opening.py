@@ -177,14 +177,14 @@ def is_file(source: Any) -> bool:
 
 
 def check_readable(path: str | os.PathLike[str], index: int | None = None) -> None:
-    """Refuse a path that is no readable regular file, without reading it.
+    """Raise unless a path is a readable regular file; the file is not read.
 
     Raises
     ------
     ImageDecodeError
-        If there is no such file, it is a folder or a device, or may not be read.
+        If the path does not exist, is a folder or a device, or is not readable.
     ReadError
-        If the system cannot say.
+        If a system error prevents the check.
     """
     name = os.fspath(path)
     try:

@@ -36,7 +36,7 @@ class _Counting(TorchDispatchMode):
 
 @contextmanager
 def within_budget(n_bytes: int) -> Iterator[None]:
-    """Raise as soon as far more than `n_bytes` are allocated in total: the weights in the file are of another size.
+    """Raise as soon as the total allocation far exceeds `n_bytes`, the size of the weights in the file.
 
     Raises
     ------

@@ -27,7 +27,7 @@ from fewshot.utils.isolation import isolated
 #: Bump when the format changes.
 FORMAT = 1
 _KEY = "fewshot"
-#: Limits of a learner's arguments and weights in a file, and lower limits of numbers of rounds and of prototypes.
+#: Limits of a learner's arguments and weights in a file, with lower ones for numbers of iterations and prototypes.
 MOST_WHOLE, MOST_NUMBER, MOST_WEIGHT = 1 << 31, 1e12, 1e18
 MOST_ROUNDS = {"n_iterations": 10_000, "n_steps": 1_000, "n_prototypes": 10_000}
 

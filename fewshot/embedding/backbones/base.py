@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
 
@@ -52,3 +55,20 @@ class BlockNet(nn.Module):
         """Replace the linear layer by one with `num_classes` outputs; 0 removes it."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+
+def untrained_config(name: str, size: int, mean: float, std: float, first_conv: str) -> Any:
+    """Return the ``default_cfgs`` with which timm registers a network without published weights."""
+    config = {
+        "url": "",
+        "input_size": (3, size, size),
+        "mean": (mean,) * 3,
+        "std": (std,) * 3,
+        "num_classes": 1000,
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "first_conv": first_conv,
+        "classifier": "head",
+    }
+    return generate_default_cfgs({f"{name}.untrained": config})

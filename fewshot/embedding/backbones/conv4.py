@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot.embedding.backbones.base import BlockNet
+from fewshot.embedding.backbones.base import BlockNet, untrained_config
 
 
 class ConvBlock(nn.Module):
@@ -64,22 +64,7 @@ class Conv4(BlockNet):
         return x.flatten(1)
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "conv4.untrained": {
-            "url": "",
-            "input_size": (3, 28, 28),
-            "mean": (0.0, 0.0, 0.0),
-            "std": (1.0, 1.0, 1.0),
-            "num_classes": 1000,
-            "pool_size": None,
-            "crop_pct": 1.0,
-            "interpolation": "bilinear",
-            "first_conv": "blocks.0.conv",
-            "classifier": "head",
-        }
-    }
-)
+default_cfgs = untrained_config("conv4", 28, 0.0, 1.0, "blocks.0.conv")
 
 
 @register_model

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from timm.layers import DropBlock2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot.embedding.backbones.base import BlockNet
+from fewshot.embedding.backbones.base import BlockNet, untrained_config
 
 
 class ResBlock(nn.Module):
@@ -87,22 +87,7 @@ class ResNet12(BlockNet):
         return x.mean((2, 3))
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "resnet12.untrained": {
-            "url": "",
-            "input_size": (3, 32, 32),
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.25, 0.25, 0.25),
-            "num_classes": 1000,
-            "pool_size": None,
-            "crop_pct": 1.0,
-            "interpolation": "bilinear",
-            "first_conv": "blocks.0.body.0",
-            "classifier": "head",
-        }
-    }
-)
+default_cfgs = untrained_config("resnet12", 32, 0.5, 0.25, "blocks.0.body.0")
 
 
 @register_model
