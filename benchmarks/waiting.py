@@ -19,7 +19,7 @@ from protocol import facts, write
 
 CHILD = """
 import os, sys, time
-from fewshot.utils.waiting import wait_passively
+from fewshot.utils.threads import wait_passively
 if sys.argv[1] == "asleep":
     wait_passively()
 import numpy as np

@@ -125,7 +125,7 @@ def test_row_46_unsigned_integers_join_signed_ones_without_turning_into_floats()
 
 @pytest.mark.parametrize("y", [[1, 2**63], [2**70, 1], [2**63, -1], np.array([2**63], np.uint64), (2**64,)])
 def test_row_46_integers_beyond_64_bits_are_refused_with_the_cure(y):
-    with pytest.raises(ValueError, match="does not fit 64 bits, signed; cast the labels to strings"):
+    with pytest.raises(ValueError, match=r"does not fit 64 bits \(signed\); cast the labels to strings"):
         check_labels(y, NAME)
 
 

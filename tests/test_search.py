@@ -139,17 +139,17 @@ def test_text_labels_of_any_length_stay_whole(small):
 
 def test_what_cannot_be_removed_is_told_and_nothing_goes():
     index = PrototypeIndex().add(np.eye(3), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="there is no key of the label 'q'; nothing was removed"):
+    with pytest.raises(ValueError, match="no key has the label 'q'; nothing was removed"):
         index.remove(["a", "q"])
     with pytest.raises(TypeError, match="labels mix the types"):
         index.remove([1])
     assert len(index) == 3
-    with pytest.raises(ValueError, match="there is no key of the label 'a'"):
+    with pytest.raises(ValueError, match="no key has the label 'a'"):
         index.remove(["a"]).remove(["a"])
     with pytest.raises(ValueError, match="the index is empty"):
         index.remove(["b", "c"]).search(np.eye(3))
     assert index.add(np.eye(3)[:1], ["a"]).search(np.eye(3)[:1])[0].tolist() == [["a"]]
-    with pytest.raises(ValueError, match="there is no key of the label 1"):
+    with pytest.raises(ValueError, match="no key has the label 1"):
         PrototypeIndex().remove([1])
 
 
@@ -162,7 +162,7 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
     """The merge is held up while keys of the base, of the old delta and new ones are added and removed."""
     index = PrototypeIndex().add(RNG.normal(size=(80, 4)), range(80))
     model = Model("sqeuclidean")
-    model.add(index._segments.state.base.keys.keys.numpy(), range(80))
+    model.add(index._segments.state.base.snapshot.keys.numpy(), range(80))
     begun, go, report = threading.Event(), threading.Event(), KeySnapshot.build
 
     def slowly(self):
@@ -177,7 +177,7 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
         getattr(model, "add" if operation == "update" else operation)(*arguments)
 
     index.search(np.zeros((1, 4)))
-    ready = index._segments.state.base.keys  # the base in place need not wait
+    ready = index._segments.state.base.snapshot  # the base in place need not wait
     monkeypatch.setattr(KeySnapshot, "build", lambda self: report(self) if self is ready else slowly(self))
     keys = RNG.normal(size=(40, 4))
     both("add", keys[:13], list(range(100, 113)))  # one more than the delta may have
@@ -295,20 +295,20 @@ def test_arrays_of_the_caller_are_not_kept_when_everything_is_replaced():
     np.testing.assert_array_equal(index.search(query)[1], similarities)
 
 
-@pytest.mark.parametrize("where", ["_begin", "_with"])
+@pytest.mark.parametrize("where", ["of", "with_keys"])
 def test_a_change_that_fails_halfway_changes_nothing(where, monkeypatch):
-    from fewshot.search.writer import Segments
+    from fewshot.search.state import State
 
     index = PrototypeIndex().add(RNG.normal(size=(50, 4))).add(RNG.normal(size=(5, 4)) + 9)
     queries = RNG.normal(size=(20, 4)) * 5
     before = [part.tolist() for part in index.search(queries, 55)]
-    make = getattr(Segments, where)
+    make = getattr(State, where)
 
     def interrupted(*args):
         make(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Segments, where, staticmethod(interrupted))
+    monkeypatch.setattr(State, where, staticmethod(interrupted) if where == "of" else interrupted)
     for change in (
         lambda: index.add(RNG.normal(size=(3, 4))),
         lambda: index.add(RNG.normal(size=(4000, 4))),
@@ -331,7 +331,7 @@ def test_a_change_that_fails_halfway_changes_nothing(where, monkeypatch):
 def test_a_label_with_a_nul_at_its_end_is_another_one():
     index = PrototypeIndex().add(np.eye(3), ["a", "b", "c"]).add([[2.0, 2, 2]], ["d"])
     for label in ("b\0", "d\0"):
-        with pytest.raises(ValueError, match="there is no key of the label"):
+        with pytest.raises(ValueError, match="no key has the label"):
             index.remove([label])
         assert len(index.update([[5.0, 5, 5]], [label])) == 5
         index.remove([label])

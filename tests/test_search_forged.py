@@ -11,7 +11,7 @@ import torch
 from fewshot import PrototypeIndex
 from fewshot.errors import ArtifactError
 from fewshot.search.approximate import Approximate, faiss_module
-from fewshot.search.lists import check_lists
+from fewshot.search.faiss_file import check_faiss_file
 from tests.forging import (
     MISSING,
     VALUES,
@@ -95,12 +95,12 @@ def test_whatever_one_thing_is_wrong_it_is_refused_or_answers(kind, step, saved,
         ("keys", "keys", lambda x: x + torch.inf, "keys must be finite"),
         ("keys", "keys", lambda x: x.double() * 1e300, "keys must be finite"),
         ("keys", "keys", lambda x: x[1:], "299 keys, 300 labels"),
-        ("keys", "keys", lambda x: x[:, :3], "not all of one length"),
+        ("keys", "keys", lambda x: x[:, :3], "have different lengths"),
         ("keys", "keys", lambda x: x.to(torch.int64), "expected float32 or float64"),
         ("changes", "raw", lambda x: x * torch.nan, "keys must be finite"),
         ("changes", "raw", lambda x: x[:-1], "4 keys, 5 labels"),
-        ("changes", "dead_base", lambda x: x[:-1], "marks torch.bool"),
-        ("changes", "dead_delta", lambda x: x.long(), "marks torch.int64"),
+        ("changes", "dead_base", lambda x: x[:-1], "torch.bool marks"),
+        ("changes", "dead_delta", lambda x: x.long(), "torch.int64 marks"),
     ],
 )
 def test_keys_that_none_has(part, name, change, match, saved, tmp_path):
@@ -120,7 +120,7 @@ def test_keys_that_none_has(part, name, change, match, saved, tmp_path):
         ({"index": ["exact"]}, "its index is"),
         ({"base": {"dtype": "<U500000000", "values": []}}, "labels are not <U500000000"),
         ({"base": {"dtype": "<U1", "values": []}}, "300 keys, 0 labels"),
-        ({"delta": {"dtype": "<i8", "values": [1, 2, 3, 4, 5]}}, "labels are of two kinds"),
+        ({"delta": {"dtype": "<i8", "values": [1, 2, 3, 4, 5]}}, "its labels mix"),
     ],
 )
 def test_a_manifest_that_none_has(facts, match, saved, tmp_path):
@@ -172,7 +172,7 @@ def test_no_file_reaches_faiss_that_it_did_not_write_so(kind, saved, tmp_path, m
         for value in wrong:
             content = whole[:place] + value + whole[place + len(value) :]
             try:
-                check_lists(content, kind, False, 300, 4, choice["n_lists"])
+                check_faiss_file(content, kind, False, 300, 4, choice["n_lists"])
                 passed.append(content)
             except ValueError:
                 continue
@@ -188,13 +188,13 @@ def test_a_file_that_is_cut_off_or_longer_is_refused(kind, saved):
     choice = manifest_of(saved[kind])["cache"]["choice"]
     whole = cache_of(saved[kind]).read_bytes()
     sizes = (kind, False, 300, 4, choice["n_lists"])
-    check_lists(whole, *sizes)
+    check_faiss_file(whole, *sizes)
     for content in (b"", whole[:10], whole[:-1], whole + b"\0", whole[: len(whole) // 2]):
-        with pytest.raises(ValueError, match="early|shorter|laid out|buffer"):
-            check_lists(content, *sizes)
+        with pytest.raises(ValueError, match="early|length|laid out|buffer"):
+            check_faiss_file(content, *sizes)
     for other in ((kind, True, 300, 4), (kind, False, 301, 4), (kind, False, 300, 5)):
         with pytest.raises(ValueError, match=r"."):
-            check_lists(whole, *other, choice["n_lists"])
+            check_faiss_file(whole, *other, choice["n_lists"])
 
 
 def test_a_graph_whose_links_leave_their_level_is_refused():
@@ -203,15 +203,15 @@ def test_a_graph_whose_links_leave_their_level_is_refused():
     index = faiss.IndexHNSWFlat(4, 32)
     index.add(RNG.normal(size=(3000, 4)).astype(np.float32))
     whole = faiss.serialize_index(index).tobytes()
-    check_lists(whole, "hnsw", False, 3000, 4, 0)
+    check_faiss_file(whole, "hnsw", False, 3000, 4, 0)
     levels = faiss.vector_to_array(index.hnsw.levels)
     offsets = faiss.vector_to_array(index.hnsw.offsets)
     high, low = int(np.flatnonzero(levels > 1)[0]), int(np.flatnonzero(levels == 1)[0])
     neighbors = faiss.vector_to_array(index.hnsw.neighbors)
     neighbors[int(offsets[high]) + 64] = low
     faiss.copy_array_to_vector(neighbors, index.hnsw.neighbors)
-    with pytest.raises(ValueError, match="levels on which they are not"):
-        check_lists(faiss.serialize_index(index).tobytes(), "hnsw", False, 3000, 4, 0)
+    with pytest.raises(ValueError, match="levels that they are not on"):
+        check_faiss_file(faiss.serialize_index(index).tobytes(), "hnsw", False, 3000, 4, 0)
 
 
 def test_small_files_can_be_cut_off_while_the_index_answers(saved, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fewshot import PrototypeIndex
-from fewshot.search.ranking import top
+from fewshot.search.similarity import top
 from fewshot.search.snapshot import KeySnapshot
 from tests.together import together
 
@@ -164,7 +164,7 @@ def test_copies_and_pickles_answer_alike(index):
     for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
         for one, other in zip(expected, twin.search(QUERIES, 3), strict=True):
             np.testing.assert_array_equal(one, other)
-    assert "_index" not in original._segments.state.base.keys.__getstate__()  # FAISS's index is never unpickled
+    assert "_index" not in original._segments.state.base.snapshot.__getstate__()  # FAISS's index is never unpickled
 
 
 @pytest.mark.parametrize("index", INDEXES)

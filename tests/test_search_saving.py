@@ -173,14 +173,14 @@ def test_other_folders_are_refused(tmp_path):
 
 def test_automatic_labels_stay_apart_when_keys_come_while_it_is_saved(tmp_path, monkeypatch):
     index = PrototypeIndex().add(KEYS[:10])
-    from fewshot.search import saving
+    from fewshot.search import index as module
 
     def save_late(state, content, *rest):
         index.add(KEYS[10:11])  # another thread, just then
         return save(state, content, *rest)
 
-    save = saving.save
-    monkeypatch.setattr(saving, "save", save_late)
+    save = module.save_index
+    monkeypatch.setattr(module, "save_index", save_late)
     index.save(tmp_path)
     loaded = PrototypeIndex.load(tmp_path).add(KEYS[10:11])
     labels = loaded.search(KEYS[:1], 11)[0][0].tolist()

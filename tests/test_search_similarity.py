@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fewshot import pairwise_similarity
-from fewshot.search.similarity import METRICS, inner_products, normalize, prepare_keys, to_grid
+from fewshot.search.similarity import (
+    METRICS,
+    argmax,
+    inner_products,
+    largest,
+    normalize,
+    prepare_keys,
+    to_grid,
+    top,
+)
 
 ROWS = arrays(np.float64, (3, 4), elements=st.floats(-100, 100).map(lambda v: round(v, 3)))
 
@@ -216,3 +225,32 @@ def test_products_of_rows_on_a_grid_are_exact_in_any_order(length):
         assert float((a[:, order] * b[:, order]).cumsum(-1)[0, -1]) == exact
     assert exact == pytest.approx(float((x * y).sum()), abs=1e-8 * length**2)
     assert torch.equal(to_grid(torch.zeros(1, 3).double()), torch.zeros(1, 3).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_first_of_equals_wins(dtype):
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (200, 30))).to(dtype)
+    x[:20, 3:9] = -torch.inf
+    expected = [row.index(max(row)) for row in x.tolist()]
+    assert argmax(x).tolist() == expected
+    for k in (1, 2, 7, 30):
+        ids, values = top(None, x, k)
+        order = np.argsort(-x.numpy(), 1, kind="stable")[:, :k]
+        assert ids.tolist() == order.tolist()
+        assert torch.equal(values, x.gather(1, torch.from_numpy(order)))
+
+
+def test_candidates_come_in_any_order_and_equals_by_their_ids():
+    rng = np.random.default_rng(1)
+    ids = torch.from_numpy(np.stack([rng.permutation(50)[:12] for _ in range(100)]))
+    scores = torch.from_numpy(rng.integers(0, 3, (100, 12)).astype(float))
+    for k in (1, 5):
+        found, _ = top(ids, scores, k)
+        for row, own, mine in zip(found.tolist(), ids.tolist(), scores.tolist(), strict=True):
+            assert row == [i for _, i in sorted(zip((-s for s in mine), own, strict=True))][:k]
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 4, 9])
+def test_the_largest_come_in_order(k):
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 30, 12)))
+    assert torch.equal(largest(x.clone(), k), x.topk(k, -1).indices)

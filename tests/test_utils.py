@@ -222,7 +222,7 @@ def test_a_label_has_a_range(length):
 
 def test_a_label_longer_than_all_is_looked_for_without_widening_the_others():
     index = PrototypeIndex().add(np.eye(3), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="no key of the label"):
+    with pytest.raises(ValueError, match="no key has the label"):
         index.remove(["x" * LONGEST])
 
 

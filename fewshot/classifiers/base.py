@@ -28,7 +28,7 @@ from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.scored_queries import score_episodes
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
-from fewshot.search.ranking import argmax
+from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.checks import check_same_length
 from fewshot.utils.isolation import isolated

@@ -15,7 +15,7 @@ from fewshot.errors import brief
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory
 from fewshot.learners.statistics import Statistics
-from fewshot.search.ranking import argmax
+from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 from fewshot.utils.checks import check_k, shorten
 from fewshot.utils.heap import refuse_too_large

@@ -14,7 +14,7 @@ from fewshot.cli.options import make_parser
 from fewshot.cli.terminal import complain, ready_streams
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
 from fewshot.utils.text import shortened
-from fewshot.utils.waiting import wait_passively
+from fewshot.utils.threads import wait_passively
 
 #: Defined in `fewshot.data.decode`, which is too slow to import here.
 _LIMIT = "FEWSHOT_MAX_PIXELS"

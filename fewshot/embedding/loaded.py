@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.network import normalize_pixels
+from fewshot.utils.threads import use_one_thread_after_fork
 from fewshot.utils.warning import warn
 
 #: Pixels in a batch. On a CPU, the allocator does not keep the blocks of larger batches (see `fewshot.utils.heap`).
@@ -28,9 +28,7 @@ _HEADS = ("fc", "classifier", "head", "heads")
 #: A first convolution with more input channels than this is hardly one of images.
 _MOST_CHANNELS = 16
 
-if hasattr(os, "register_at_fork"):
-    # A forked child would wait forever for the OpenMP threads of its parent, which it does not have.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+use_one_thread_after_fork()
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from fewshot.episodes.episode import Episode, Sampler
 from fewshot.episodes.result import EvalResult
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
-from fewshot.search.ranking import argmax
+from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import to_tensor
 from fewshot.utils.checks import check_same_length, check_values
 from fewshot.utils.heap import keeping_memory

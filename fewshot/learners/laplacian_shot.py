@@ -9,8 +9,7 @@ from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import Span, compare_means, rectify
-from fewshot.search.ranking import largest
-from fewshot.search.similarity import normalize
+from fewshot.search.similarity import largest, normalize
 from fewshot.utils.parameters import check_count, check_number
 
 #: Most query-to-query similarities held at once.

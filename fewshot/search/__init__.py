@@ -1,6 +1,9 @@
-"""Keys that come and go while others search: a large immutable base, a small exact delta, and tombstones.
+"""Similarity and nearest-neighbour search over labelled keys that change while others search.
 
-A writer never changes what readers see: it publishes a new state that shares the base and the rows of the delta with
-the one before. Adding a key costs the same whether there are a thousand others or a million. Where the delta or the
-dead have become many, they are merged into a new base: at once where that is quick, else in the background.
+From the formula up: `similarity` compares queries with keys and picks the best. `snapshot` searches an immutable set of
+keys, exactly or with FAISS (`approximate`). `state` is what a reader sees at one moment: a large immutable base, a
+small exact delta, and marks on removed keys. `writer` publishes one state after another; each shares the base and the
+delta's rows with the one before, so adding a key costs the same for a thousand keys as for a million. Once the delta or
+the removed keys are many, it merges them into a new base: at once if that is quick, else in the background. `index` is
+the public `PrototypeIndex`, `saving` its folder, and `faiss_file` checks FAISS's part of it before FAISS reads it.
 """

@@ -1,4 +1,4 @@
-"""Approximate search with FAISS: trained on the keys, and tuned until it finds what exact search finds."""
+"""Approximate search with FAISS, trained on the keys and tuned until it finds what exact search finds."""
 
 from __future__ import annotations
 
@@ -18,36 +18,32 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot.persistence.files import open_regular, read_regular
+from fewshot.utils.threads import use_one_thread_after_fork
 
 Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 Trial = Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
-#: Nearest keys that are proposed at the least; they are scored again, and only they are read.
+#: Fewest candidates of a query; they are scored exactly, and no other keys are read.
 CANDIDATES = 256
-#: Keys that k-means is trained on for each list.
+#: Number of keys for each list that k-means is trained on.
 TRAINING_POINTS = 40
-#: HNSW's links of a key, and the candidates it weighs while building and at most while searching.
+#: HNSW's links for each key, its search width while building, and its largest search width.
 LINKS, WIDTH_BUILDING, WIDEST = 32, 80, 4096
+
+use_one_thread_after_fork()
 
 
 @cache
 def faiss_module() -> ModuleType:
-    """Return FAISS, imported when it is first needed."""
+    """Return FAISS, imported on first use."""
     import faiss
 
     return faiss
 
 
-def use_one_thread() -> None:
-    """Keep a forked child from waiting for ever for the OpenMP threads that its parent had and it has not."""
-    torch.set_num_threads(1)
-    if "faiss" in sys.modules:
-        faiss_module().omp_set_num_threads(1)
-
-
 @contextmanager
 def _threads(n_queries: int = 2) -> Iterator[None]:
-    """Take as many threads as torch does; one for one query, where more would only wait for each other."""
-    # Acts on the calling thread alone, so that threads may search beside each other.
+    """Use as many threads as torch does, or one for a single query: more would only wait for each other."""
+    # FAISS keeps the number for each calling thread, so threads may search at the same time.
     faiss = faiss_module()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads() if n_queries > 1 else 1)
@@ -59,18 +55,18 @@ def _threads(n_queries: int = 2) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and how good it is.
+    """The chosen index, and how good it is.
 
     Attributes
     ----------
     kind : {"exact", "flat", "ivf", "hnsw"}
         How candidates are found: by products with all keys (in torch, or in FAISS), in inverted lists, or in a graph.
     n_lists, effort : int
-        Lists of ``ivf``, and how many of them a search looks into; for ``hnsw`` the width of the search.
+        Number of lists of ``ivf``, and how many of them a search reads; for ``hnsw`` the width of the search.
     recall : float
-        The share of nearest keys that are found, measured against exact answers to queries made for that; 1 for exact.
+        The share of nearest keys that are found, measured against exact answers to tuning queries; 1 for exact.
     seconds : float
-        What building and tuning took.
+        Time to build and tune.
     """
 
     kind: str
@@ -86,9 +82,9 @@ class Approximate:
     Parameters
     ----------
     index : faiss.Index
-        What searches.
+        The index.
     choice : Choice
-        What it is and how it is to be searched.
+        Its kind and effort.
     """
 
     def __init__(self, index: Any, choice: Choice) -> None:
@@ -97,7 +93,7 @@ class Approximate:
 
     @classmethod
     def build(cls, kind: str, is_product: bool, n: int, d: int, rows: Rows, trial: Trial, recall: float) -> Approximate:
-        """Build an index, and tune it.
+        """Build an index and tune it.
 
         Parameters
         ----------
@@ -106,13 +102,13 @@ class Approximate:
         is_product : bool
             Whether larger inner products are nearer; else smaller distances are.
         n, d : int
-            Rows and their length.
+            Number of rows and their length.
         rows : callable
-            ``rows(places)`` returns some of them, (k, d).
+            ``rows(places)`` returns the rows (k, d) at these positions.
         trial : callable
-            Returns queries (q, d) and the place (q,) of the row that is nearest to each, as exact search finds it.
+            Returns queries (q, d) and the position (q,) of the nearest row of each, found by exact search.
         recall : float
-            Wanted.
+            The recall to reach.
         """
         start = time.perf_counter()
         n_lists = max(1, round(n**0.5)) if kind == "ivf" else 0
@@ -130,18 +126,18 @@ class Approximate:
 
     @classmethod
     def open(cls, path: Path, choice: Choice, check: Callable[[Any], None], mapped: bool) -> Approximate:
-        """Open what `write` wrote.
+        """Open the file that `write` wrote.
 
         Parameters
         ----------
         path : path
             The file.
         choice : Choice
-            What it is.
+            Its kind and effort.
         check : callable
-            Is given all bytes, and raises ValueError where FAISS must not read them.
+            Takes all bytes, and raises ValueError if FAISS must not read them.
         mapped : bool
-            Whether the rows stay in the file, from which the system reads what is asked for.
+            Whether the rows stay in the file, which is then mapped.
         """
         faiss = faiss_module()
         if not mapped:
@@ -154,7 +150,7 @@ class Approximate:
         flag = faiss.IO_FLAG_MMAP if choice.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
         opened = cls(faiss.read_index(str(path), flag), choice)
         if choice.kind == "ivf":
-            # It would start threads at each search to read ahead, which a forked child has not.
+            # Each search would start threads that read ahead, which a forked child lacks.
             faiss.downcast_InvertedLists(opened.index.invlists).prefetch_nthread = 0
         opened._file = whole
         return opened
@@ -168,17 +164,17 @@ class Approximate:
             If it cannot be written.
         """
         with path.open("wb") as target:
-            if self._file is not None:  # an opened index would only write where its rows are
+            if self._file is not None:  # an opened index would write the file name instead of its rows
                 target.write(self._file)
                 return
             faiss = faiss_module()
-            try:  # through Python's file: FAISS's own does not notice when the last bytes find no room
+            try:  # through a Python file: FAISS's own writer misses an error if the disk is full at the last bytes
                 faiss.write_index(self.index, faiss.PyCallbackIOWriter(target.write))
             except RuntimeError as error:
                 raise OSError(f"{path} cannot be written: {error}") from error
 
     def search(self, x: NDArray[np.float32], k: int, effort: int = 0) -> NDArray[np.int64]:
-        """Return the places (q, k) of the nearest rows of `x` (q, d) that were found, -1 where there are fewer."""
+        """Return the positions (q, k) of the nearest rows found for queries `x` (q, d), -1 for missing ones."""
         effort, faiss = effort or self.choice.effort, faiss_module()
         if self.choice.kind == "ivf":
             settings = faiss.SearchParametersIVF(nprobe=effort)
@@ -186,18 +182,18 @@ class Approximate:
             settings = faiss.SearchParametersHNSW(efSearch=max(effort, k))
         else:
             settings = None
-        # faiss.contrib.torch_utils, once anybody has imported it, replaces search by one that takes no settings.
+        # Importing faiss.contrib.torch_utils anywhere replaces `search` by one that takes no settings.
         search = getattr(self.index, "search_numpy", self.index.search)
         with _threads(len(x)):
             found: NDArray[np.int64] = search(x, k, params=settings)[1]
         return found
 
     def _tune(self, queries: NDArray[np.float32], nearest: NDArray[np.int64], recall: float) -> tuple[int, float]:
-        """Return the least effort, of the powers of two, that finds `recall` of the nearest rows; and what it finds."""
+        """Return the least effort, doubling from the smallest, that reaches `recall`, and the recall it reaches."""
         n_lists = self.choice.n_lists
         effort, most = (1, n_lists) if n_lists else (LINKS // 2, WIDEST)
         while True:
-            # Among the candidates, which are scored again, the nearest is found wherever it stands.
+            # Candidates are scored exactly, so the nearest row may be anywhere among them.
             candidates = self.search(queries, min(CANDIDATES, self.index.ntotal), effort)
             found = float((candidates == nearest[:, None]).any(1).mean())
             if found >= recall or effort >= most:

@@ -1,4 +1,4 @@
-"""Segments as a folder: the keys of the base, what has changed since, and a cache of FAISS's."""
+"""A saved index: a folder with the keys of the base, the changes since, and FAISS's index as a cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fewshot.persistence.content import is_number, is_whole, of_file
 from fewshot.persistence.label_json import labels_from_json, labels_to_json
 from fewshot.persistence.tensors import named_in_unicode, read_tensors, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
-from fewshot.search.lists import check_lists
+from fewshot.search.faiss_file import check_faiss_file
 from fewshot.search.similarity import METRICS
 from fewshot.search.snapshot import INDEXES, PART, KeySnapshot
 from fewshot.search.state import Base, State
@@ -28,41 +28,38 @@ from fewshot.search.writer import Segments
 from fewshot.utils.checks import TOO_LARGE
 
 KEYS, CHANGES, LISTS = "keys", "changes", "lists.faiss"
-#: Bytes of keys beyond which the file is mapped; then it must not be cut off or written over while it is searched.
+#: Files of more bytes are mapped instead of read; they must not be truncated or overwritten while they are searched.
 MAPPED = 8 * 2**20
-#: What takes long to build.
+#: The kinds of index that take long to build, and are saved.
 KEPT = ("ivf", "hnsw")
 
 
-def save(state: State | None, content: Mapping[str, Any], folder: str | Path, known: Versions) -> Versions:
-    """Write what was there at one moment, and `content`; writers and readers may go on meanwhile.
-
-    The keys of the base are only written where the folder has not got them. See `write_artifact` for what is known.
-    """
+def save_index(state: State | None, content: Mapping[str, Any], folder: str | Path, known: Versions) -> Versions:
+    """Write a state and `content`, unless the folder has the keys of the base already; see `write_artifact`."""
     parts: dict[str, Part] = {}
     caches: dict[str, Part] = {}
     content = dict(content)
     if state is not None:
-        keys, digest = state.base.keys, state.base.digest
-        parts[KEYS] = (digest, partial(write_tensors, tensors={"keys": keys.keys}))
+        snapshot, digest = state.base.snapshot, state.base.digest
+        parts[KEYS] = (digest, partial(write_tensors, tensors={"keys": snapshot.keys}))
         changes = {"raw": state.raw, "dead_base": state.dead_base, "dead_delta": state.dead_delta}
         content |= {"base": labels_to_json(state.base.labels), "delta": labels_to_json(state.labels)}
-        if (built := keys.built) is not None and built.choice.kind in KEPT:
+        if (built := snapshot.built) is not None and built.choice.kind in KEPT:
             content["cache"] = {"choice": vars(built.choice), "faiss": faiss_module().__version__}
-            about = f"{digest} {keys.metric} {content['cache']}"
+            about = f"{digest} {snapshot.metric} {content['cache']}"
             caches[LISTS] = (hashlib.sha256(about.encode()).hexdigest(), built.write)
-            changes |= keys.frame
+            changes |= snapshot.frame
         parts[CHANGES] = (None, partial(write_tensors, tensors=changes))
     return write_artifact(folder, "index", content, parts, caches, known)
 
 
-def load(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | None]:
-    """Return what `save` wrote; where `cache` is false, no file of FAISS is opened.
+def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | None]:
+    """Return what `save_index` wrote; no file of FAISS is opened unless `cache`.
 
     Raises
     ------
     ArtifactError
-        If there is none, it is damaged, or holds what no index has, whoever wrote it.
+        If the folder holds no index, or one that is damaged or invalid.
     """
     while True:
         before = stamp(folder)
@@ -74,7 +71,7 @@ def load(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | No
         except (OSError, ArtifactError):
             if stamp(folder) == before and all(path.exists() for path in paths.values()):
                 raise
-            # Replaced between verifying and opening; where a file is really missing, verifying says so.
+            # The folder was replaced between verifying and opening. A file that is really missing fails to verify.
 
 
 def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> Segments:
@@ -91,29 +88,30 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
     _check_keys(held["keys"], labels, changes["dead_base"])
     _check_keys(changes["raw"], delta, changes["dead_delta"])
     if changes["raw"].shape[1] != held["keys"].shape[1]:
-        raise ValueError("its keys are not all of one length")
+        raise ValueError("its keys have different lengths")
+    if len(delta) and not len(labels):
+        raise ValueError("it has changes of keys that it lacks")
     if len(labels) and len(delta) and _kind(labels) != _kind(delta):
-        raise ValueError(f"its labels are of two kinds, {labels.dtype} and {delta.dtype}")
+        raise ValueError(f"its labels mix {labels.dtype} and {delta.dtype}")
     snapshot = KeySnapshot(held["keys"], manifest["metric"], manifest["index"], manifest["recall"])
     if cache and LISTS in paths:
         _adopt(snapshot, manifest.get("cache"), paths[LISTS], changes)
-    segments = Segments(Base(snapshot, labels))
-    segments.restore(changes["raw"], delta, changes["dead_base"], changes["dead_delta"])
-    return segments
+    state = State.of(Base(snapshot, labels)).with_keys(changes["raw"], delta)
+    return Segments(state.with_dead(changes["dead_base"], changes["dead_delta"]))
 
 
 def _adopt(snapshot: KeySnapshot, about: Any, path: Path, frame: dict[str, Tensor]) -> None:
-    """Take what FAISS has built, where it is of this version and of these keys; else it is built again."""
+    """Take over FAISS's index if it is of this version and of these keys; otherwise it is built again."""
     (n, d), is_product = snapshot.keys.shape, snapshot.metric == "dot"
     try:
         choice = _checked_choice(about, n)
         if about["faiss"] != faiss_module().__version__ or not _is_frame(frame, snapshot):
             return
-        check = partial(check_lists, kind=choice.kind, is_product=is_product, n=n, d=d, n_lists=choice.n_lists)
+        check = partial(check_faiss_file, kind=choice.kind, is_product=is_product, n=n, d=d, n_lists=choice.n_lists)
         snapshot.adopt(Approximate.open(path, choice, check, path.stat().st_size > MAPPED), frame)
     except (KeyError, TypeError, ValueError):
         return
-    except RuntimeError:  # of FAISS
+    except RuntimeError:  # from FAISS
         if not path.exists():
             raise FileNotFoundError(path) from None
 
@@ -122,12 +120,12 @@ def _checked_choice(about: Any, n: int) -> Choice:
     choice = Choice(**about["choice"])
     counts = is_whole(choice.n_lists, 0, n) and is_whole(choice.effort, 1, 1 << 20)
     if choice.kind not in KEPT or not counts or not is_number(choice.recall, 0, 1) or not is_number(choice.seconds, 0):
-        raise ValueError("no choice that is kept")
+        raise ValueError("not a saved kind of index")
     return choice
 
 
 def _is_frame(frame: dict[str, Tensor], snapshot: KeySnapshot) -> bool:
-    """Whether tensors can be the `KeySnapshot.frame` of some keys."""
+    """Whether tensors can be the `KeySnapshot.frame` of these keys."""
     d, is_euclidean = snapshot.keys.shape[1], snapshot.metric == "sqeuclidean"
     return (
         ("offset" in frame) == is_euclidean
@@ -156,11 +154,11 @@ def _check_settings(manifest: Mapping[str, Any], parts: Collection[str]) -> None
 
 
 def _check_keys(keys: Tensor, labels: NDArray[Any], dead: Tensor) -> None:
-    """Refuse keys that are not finite numbers (n, d), each with a label and a mark whether it is dead."""
+    """Raise unless keys are finite numbers (n, d), each with a label and a mark whether it is dead."""
     if keys.dtype not in (torch.float32, torch.float64) or keys.ndim != 2:
         raise ValueError(f"its keys are {keys.dtype} {tuple(keys.shape)}; expected float32 or float64, (n, d)")
     if labels.shape != (len(keys),) or dead.shape != (len(keys),) or dead.dtype != torch.bool:
-        raise ValueError(f"it has {len(keys)} keys, {len(labels)} labels and marks {dead.dtype} {tuple(dead.shape)}")
+        raise ValueError(f"it has {len(keys)} keys, {len(labels)} labels and {dead.dtype} marks {tuple(dead.shape)}")
     if not all((part.abs() <= TOO_LARGE).all() for part in keys.split(PART)):
         raise ValueError(f"its keys must be finite, up to {TOO_LARGE:.0e}")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -12,28 +11,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.search.approximate import CANDIDATES, Approximate, Choice, use_one_thread
-from fewshot.search.ranking import top
-from fewshot.search.similarity import PreparedKeys, normalize, pairwise_similarity, prepare_keys
+from fewshot.search.approximate import CANDIDATES, Approximate, Choice
+from fewshot.search.similarity import PreparedKeys, pairwise_similarity, prepare_keys, top
 from fewshot.utils.checks import NEEDS_FLOAT64, TINY
 from fewshot.utils.locks import new_lock
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
-#: Up to this many keys one matrix product beats an index on a CPU.
+#: Up to this many keys one matrix product is faster than an index on a CPU.
 EXACT_LIMIT = 100_000
-#: Queries that the tuning asks, and where they lie between a key (0) and its nearest neighbour (1).
+#: Number of tuning queries, and their place on the way from a key (0) to its nearest neighbour (1).
 N_TRIALS, WAY_OUT = 200, 0.4
-#: Keys that are brought into the frame at a time.
+#: Number of keys prepared at a time.
 PART = 16384
-#: Keys whose similarities to many queries are looked through while they are still near the processor.
+#: Number of keys scored at a time for many queries, so that the scores stay in the processor's cache.
 BLOCK = 4096
-#: Similarities that are worked out at a time at least: one query sees all keys at once.
-FEW = 2**20
+#: Score at least this many pairs at a time: one query sees all keys at once.
+FEWEST_SCORES = 2**20
 #: Bytes that the similarities of one chunk of queries may take.
 CHUNK_BYTES = 64 * 2**20
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=use_one_thread)
 
 
 class KeySnapshot:
@@ -50,8 +45,8 @@ class KeySnapshot:
     recall : float, default=0.99
         The share of nearest keys that ``ivf`` and ``hnsw`` must find.
     steady : bool, default=False
-        Whether similarities to float32 queries are the same to the last bit for whatever batch a query comes in. Exact
-        search then takes up to twice as long.
+        Whether similarities of float32 queries must be the same, to the last bit, in any batch. Exact search then takes
+        up to twice as long.
     """
 
     def __init__(
@@ -67,7 +62,7 @@ class KeySnapshot:
         return self.kind != "exact"
 
     def __getstate__(self) -> dict[str, Any]:
-        # What can be rebuilt from the keys is not stored: a FAISS index in a pickle is a risk, not data.
+        # A FAISS index in a pickle is a risk, and can be rebuilt from the keys.
         return {name: self.__dict__[name] for name in ("keys", "metric", "index", "recall", "steady", "kind")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -77,19 +72,19 @@ class KeySnapshot:
 
     @cached_property
     def offset(self) -> Tensor | None:
-        """What is subtracted from both sides for ``sqeuclidean``: the mean key, (1, d), in float64."""
+        """The mean key (1, d) in float64, subtracted from both sides for ``sqeuclidean``."""
         if self.metric != "sqeuclidean":
             return None
         mean = self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys
-        # With no more digits than the keys: then one subtraction brings queries of their precision into the frame.
+        # Rounded to the precision of the keys, so that subtracting it from float32 queries is exact in one step.
         return mean.to(self.keys.dtype).double()
 
     def prepare(self, keys: Tensor) -> PreparedKeys:
-        """Return some keys (..., d) in the frame of all, in float64."""
+        """Prepare some keys (..., d) in the frame of all, in float64."""
         return prepare_keys(keys.double(), self.metric, self.offset)
 
-    def _prepared(self, dtype: torch.dtype) -> PreparedKeys:
-        """Return all keys ready for comparison, made a part at a time."""
+    def _prepare_all(self, dtype: torch.dtype) -> PreparedKeys:
+        """Prepare all keys, a part at a time."""
         keys = self.keys.new_empty(self.keys.shape, dtype=dtype)
         sqnorm = keys.new_empty((1, len(keys))) if self.metric == "sqeuclidean" else None
         for start in range(0, len(keys), PART):
@@ -101,58 +96,24 @@ class KeySnapshot:
 
     @cached_property
     def _double(self) -> PreparedKeys:
-        prepared = self._prepared(torch.float64)
+        prepared = self._prepare_all(torch.float64)
         return prepared.steadied() if self.steady else prepared
 
     @cached_property
     def _single(self) -> PreparedKeys:
-        return self._prepared(torch.float32)
+        return self._prepare_all(torch.float32)
 
-    @cached_property
-    def _centre(self) -> Tensor | float:
-        """The mean of what FAISS sees, where subtracting it keeps the ranking: unit vectors rank by distance."""
-        if self.metric != "cosine":
-            return 0.0
-        total = sum(
-            (self.prepare(part).keys.sum(0) for part in self.keys.split(PART)),
-            self.keys.new_zeros(1, dtype=torch.float32),
-        )
-        return total / max(len(self.keys), 1)
-
-    @property
-    def frame(self) -> dict[str, Tensor]:
-        """What had to be read off all keys, for `adopt`."""
-        found = {"offset": self.offset, "centre": self._centre, "scale": self._scale}
-        return {name: torch.as_tensor(value, device="cpu") for name, value in found.items() if value is not None}
-
-    def adopt(self, index: Approximate, frame: Mapping[str, Tensor]) -> None:
-        """Take the index and the `frame` of the same keys instead of making them anew."""
-        centre = frame["centre"]
-        self.__dict__ |= {
-            "offset": frame.get("offset"),
-            "_centre": centre if centre.ndim else float(centre),
-            "_scale": float(frame["scale"]),
-            "_index": index,
-        }
-
-    @property
-    def built(self) -> Approximate | None:
-        """The FAISS index, if it is there already."""
-        return self.__dict__.get("_index")
-
-    @cached_property
-    def _scale(self) -> float:
-        """What the keys are divided by so that their squares fit float32; a common factor keeps the ranking."""
-        found = (float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel())
-        largest = max(found, default=0.0)
-        return largest if 0 < largest < TINY else max(1.0, largest / NEEDS_FLOAT64)
+    def _prepared_for(self, queries: Tensor) -> PreparedKeys:
+        """Return all keys in the precision in which `queries` are compared."""
+        double = queries.dtype == torch.float64 or self.steady or self.needs_double
+        return self._double if double else self._single
 
     @cached_property
     def needs_double(self) -> bool:
-        """Whether float32 over- or underflows, or would blur neighbours: it rounds by 1 % of what parts near keys.
+        """Whether float32 over- or underflows, or rounds by more than 1 % of the distance between near keys.
 
-        So it is where clusters lie far apart for their width, or all keys point nearly the same way. Distances are
-        measured from 64 keys to 1024 others; equal keys do not count.
+        The latter happens if clusters lie far apart for their width, or all keys point nearly the same way. Distances
+        are measured from 64 keys to 1024 others; equal keys do not count.
         """
         if self.metric == "dot" or len(self.keys) < 2 or self._scale != 1:
             return self._scale != 1 and self.metric != "cosine"
@@ -162,29 +123,44 @@ class KeySnapshot:
         nearest = torch.where(apart > 1e-12 * scale, apart, torch.inf).amin(-1)
         return bool(nearest.median() < 100 * torch.finfo(torch.float32).eps * scale)
 
-    def _to_faiss(self, prepared: Tensor) -> NDArray[np.float32]:
-        """Bring prepared keys or queries into FAISS's frame, out of which none may fall: it would answer -1."""
-        shifted = (prepared - self._centre) / self._scale
-        if self.metric == "dot":  # queries may be of any length, which changes nothing for them
+    # ---- FAISS ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _centre(self) -> Tensor | float:
+        """The mean unit vector for ``cosine``: unit vectors rank by distance, which it does not change."""
+        if self.metric != "cosine":
+            return 0.0
+        total = sum(
+            (self.prepare(part).keys.sum(0) for part in self.keys.split(PART)),
+            self.keys.new_zeros(1, dtype=torch.float32),
+        )
+        return total / max(len(self.keys), 1)
+
+    @cached_property
+    def _scale(self) -> float:
+        """Divisor of all keys by which their squares fit float32; a common factor does not change the ranking."""
+        found = (float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel())
+        largest = max(found, default=0.0)
+        return largest if 0 < largest < TINY else max(1.0, largest / NEEDS_FLOAT64)
+
+    def _to_faiss(self, x: Tensor) -> NDArray[np.float32]:
+        """Bring keys or queries into FAISS's frame and range: outside it, FAISS would answer -1."""
+        shifted = (self.prepare(x).keys - self._centre) / self._scale
+        if self.metric == "dot":  # the length of a query does not change its ranking
             shifted = shifted / shifted.abs().amax(-1, keepdim=True).clamp(min=1)
         shifted = shifted.clamp(-NEEDS_FLOAT64, NEEDS_FLOAT64)
         return np.ascontiguousarray(shifted.float().numpy())
 
-    def _in_frame(self, queries: Tensor) -> Tensor:
-        """Bring queries into the frame of the keys, in float64, for ``cosine`` of unit length as they are."""
-        queries = queries.double()
-        return normalize(queries) if self.metric == "cosine" else self.prepare(self.keys[:0]).prepare_queries(queries)
-
     @property
     def approximate(self) -> Approximate:
-        """The FAISS index, built by the first who asks while others wait."""
+        """The FAISS index, built on first use while other threads wait."""
         with self._lock:
             return self._index
 
     @cached_property
     def _index(self) -> Approximate:
         def rows(places: NDArray[np.int64]) -> NDArray[np.float32]:
-            return self._to_faiss(self.prepare(self.keys[torch.from_numpy(places)]).keys)
+            return self._to_faiss(self.keys[torch.from_numpy(places)])
 
         m, d = self.keys.shape
         return Approximate.build(self.kind, self.metric == "dot", m, d, rows, self._trial, self.recall)
@@ -192,17 +168,38 @@ class KeySnapshot:
     def _trial(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return queries for tuning, in FAISS's frame, and the nearest key of each.
 
-        They lie on the way from some keys to their nearest neighbours: as far out as a query of that key can well be.
+        They lie between some keys and their nearest neighbours, as far from the key as its queries may well be.
         """
         some = np.random.default_rng(1).permutation(len(self.keys))[:N_TRIALS]
         keys = self.keys[torch.from_numpy(np.sort(some))].double()
         neighbours = self.exact_top(keys, min(2, len(self.keys)))[0][:, -1]
         queries = torch.lerp(keys, self.keys[neighbours].double(), WAY_OUT)
-        return self._to_faiss(self._in_frame(queries)), self.exact_top(queries, 1)[0][:, 0].numpy()
+        return self._to_faiss(queries), self.exact_top(queries, 1)[0][:, 0].numpy()
 
     def build(self) -> Choice:
-        """Return what was chosen, and how good it is; builds the index if that was not done yet."""
+        """Build the FAISS index if it is missing; return what was chosen and how good it is."""
         return self.approximate.choice if self.uses_faiss else Choice("exact")
+
+    @property
+    def built(self) -> Approximate | None:
+        """The FAISS index, if it has been built."""
+        return self.__dict__.get("_index")
+
+    @property
+    def frame(self) -> dict[str, Tensor]:
+        """The tensors that took a pass over all keys to find, for `adopt`."""
+        found = {"offset": self.offset, "centre": self._centre, "scale": self._scale}
+        return {name: torch.as_tensor(value, device="cpu") for name, value in found.items() if value is not None}
+
+    def adopt(self, index: Approximate, frame: Mapping[str, Tensor]) -> None:
+        """Take over the index and the `frame` of the same keys instead of computing them again."""
+        centre = frame["centre"]
+        self.__dict__ |= {
+            "offset": frame.get("offset"),
+            "_centre": centre if centre.ndim else float(centre),
+            "_scale": float(frame["scale"]),
+            "_index": index,
+        }
 
     # ---- searching --------------------------------------------------------------------------------------------------
 
@@ -212,33 +209,37 @@ class KeySnapshot:
         Returns
         -------
         ids : Tensor of shape (q, c) or None
-            Candidate keys, at least `k` of them where there are as many, -1 for none; None means all keys.
+            Candidate keys, at least `k` of them if there are as many, -1 for a missing one; None means all keys.
         similarities : Tensor of shape (q, m) or (q, c)
-            Exact similarities, in the precision of the queries or, where float32 cannot tell them apart, better.
+            Exact similarities, in float64 if float32 cannot tell them apart, else in the precision of the queries.
         """
-        # Precision of the answers; what is steady is compared in float64 and rounded.
-        dtype = torch.float64 if self.needs_double else queries.dtype
-        if not self.uses_faiss:
-            prepared = self._for(queries)
-            return None, prepared.similarity(queries.to(prepared.keys.dtype)).to(dtype)
-        shifted = self._in_frame(queries)
+        if self.uses_faiss:
+            return self.candidates(queries, k)
+        prepared = self._prepared_for(queries)
+        return None, prepared.similarity(queries.to(prepared.keys.dtype)).to(self._answer_dtype(queries))
+
+    def candidates(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return what `retrieve` does for the candidates that FAISS proposes."""
         n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
-        ids = torch.from_numpy(self.approximate.search(self._to_faiss(shifted), n_candidates))
-        # Scored from the keys themselves, in float64: a few hundred a query.
-        candidates = self.prepare(self.keys[ids.clamp(min=0)])
-        similarity = candidates.compare(shifted.unsqueeze(-2)).squeeze(-2)
-        similarity = torch.where(ids >= 0, similarity, -torch.inf)
-        return ids, similarity.to(dtype)
+        ids = torch.from_numpy(self.approximate.search(self._to_faiss(queries), n_candidates))
+        similarity = self.score(queries, self.keys[ids.clamp(min=0)])
+        return ids, torch.where(ids >= 0, similarity, -torch.inf).to(self._answer_dtype(queries))
+
+    def _answer_dtype(self, queries: Tensor) -> torch.dtype:
+        return torch.float64 if self.needs_double else queries.dtype
+
+    def score(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """Return float64 similarities (q, c) of `queries` (q, d) to `candidates` (q, c, d) of their own."""
+        return self.prepare(candidates).similarity(queries.double().unsqueeze(-2)).squeeze(-2)
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys, nearest first; among equals the first key."""
         if not self.uses_faiss:
             return self.exact_top(queries, k)
-        ids, similarity = top(*self.retrieve(queries, k), k)
+        ids, similarity = top(*self.candidates(queries, k), k)
         missed = (ids < 0).any(-1)
         if missed.any():  # a graph may reach fewer than k keys, and an id of -1 must never become a label
-            exact = self.exact_top(queries[missed], k)
-            ids[missed], similarity[missed] = exact[0], exact[1].to(similarity.dtype)
+            ids[missed], similarity[missed] = self.exact_top(queries[missed], k)
         return ids, similarity
 
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -257,27 +258,22 @@ class KeySnapshot:
                 columns, values = torch.cat([ids, columns + start], -1), torch.cat([ranks, values], -1)
                 columns, values = top(columns, values, min(k, columns.shape[1]))
             ids, ranks, start = columns, values, start + m
-        return ids, part.finish(x, ranks)
+        return ids, part.finish(x, ranks).to(self._answer_dtype(queries))
 
     def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
-        """Yield all keys, a part at a time, in the precision in which `queries` (q, d) are answered."""
+        """Yield all keys, a part at a time, in the precision in which `queries` (q, d) are compared."""
         m = len(self.keys)
-        if self.uses_faiss:
+        if self.uses_faiss:  # whose users should not pay for a prepared copy of all keys
             size = max(PART, 4 * k)
-            parts = (self.prepare(self.keys[start : start + size]) for start in range(0, m, size))
+            parts = map(self.prepare, self.keys.split(size))
             yield from (part.steadied() if self.steady else part for part in parts)
             return
-        prepared = self._for(queries)
-        size = max(BLOCK, 4 * k, FEW // max(len(queries), 1))
+        prepared = self._prepared_for(queries)
+        size = max(BLOCK, 4 * k, FEWEST_SCORES // max(len(queries), 1))
         yield from (prepared.part(start, start + size) for start in range(0, m, size))
 
-    def _for(self, queries: Tensor) -> PreparedKeys:
-        """Return all keys in the precision in which `queries` are compared."""
-        double = queries.dtype == torch.float64 or self.steady or self.needs_double
-        return self._double if double else self._single
-
     def chunk(self, k: int = 1) -> int:
-        """Return how many queries to ask at a time, so that the work fits `CHUNK_BYTES`."""
+        """Return how many queries to score at a time, so that the work fits `CHUNK_BYTES`."""
         m, d = self.keys.shape
         row = (min(m, max(4 * k, CANDIDATES)) * d if self.uses_faiss else m) + d
         return max(1, CHUNK_BYTES // (8 * max(row, 1)))
@@ -289,9 +285,10 @@ class KeySnapshot:
 
 
 def choose_kind(index: str, metric: str, n: int) -> str:
-    """Return what serves `n` keys: up to 1e5 one matrix product beats any index, beyond inverted lists do.
+    """Return what searches `n` keys.
 
-    A graph finds unnormalised inner products badly, so for ``dot`` there is none.
+    Up to 1e5 keys one matrix product is faster than any index, beyond that inverted lists are. A graph finds
+    unnormalised inner products badly, so ``dot`` never uses one.
     """
     if not n:
         return "exact"
@@ -305,7 +302,7 @@ def choose_kind(index: str, metric: str, n: int) -> str:
 
 
 def search_in_chunks(snapshot: KeySnapshot, queries: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-    """Search any number of `queries` (n, d) in bounded memory -> ids and similarities (n, k)."""
+    """Search any number of `queries` (n, d) in bounded memory; return ids and similarities (n, k)."""
     if not len(queries):
         return np.empty((0, k), np.int64), queries.new_empty((0, k)).numpy()
     parts = [snapshot.search(part, k) for part in queries.split(snapshot.search_chunk(k))]
@@ -313,7 +310,7 @@ def search_in_chunks(snapshot: KeySnapshot, queries: Tensor, k: int) -> tuple[ND
 
 
 def to_tensor(array: NDArray[Any]) -> Tensor:
-    """Return a float tensor that shares memory where it can: float32 stays, everything else is float64."""
+    """Return a float tensor that shares memory if possible: float32 and float16 become float32, the rest float64."""
     single = array.dtype in (np.float32, np.float16)
     array = np.require(array, np.float32 if single else np.float64, ["C", "W"])
     return torch.from_numpy(array)

@@ -1,9 +1,9 @@
-"""What readers see at one moment: a base, a delta, and which keys of both are gone."""
+"""What readers see at one moment: a large base, a small delta, and which keys of both are dead."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.search.ranking import top
-from fewshot.search.similarity import PreparedKeys
+from fewshot.search.similarity import PreparedKeys, sum_of_squares, top
 from fewshot.search.snapshot import KeySnapshot
+from fewshot.utils.isolation import isolated
 
-#: Neighbours beyond those asked for that are scored again.
+#: Neighbours beyond the requested ones that are scored again.
 SPARE = 4
 
 
@@ -24,20 +24,21 @@ SPARE = 4
 class Base:
     """Immutable keys with their labels, in the order in which they came."""
 
-    keys: KeySnapshot
+    snapshot: KeySnapshot
     labels: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def like(self, keys: Tensor, labels: NDArray[Any]) -> Base:
-        """Return a base of other keys that is searched in the same way."""
-        return Base(KeySnapshot(keys, self.keys.metric, self.keys.index, self.keys.recall), labels)
+        """Return a base of other keys with the same settings."""
+        settings = self.snapshot
+        return Base(KeySnapshot(keys, settings.metric, settings.index, settings.recall), labels)
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the keys."""
-        keys = self.keys.keys.contiguous()
+        keys = self.snapshot.keys.contiguous()
         found = hashlib.sha256(f"{keys.dtype} {tuple(keys.shape)}\n".encode())
         found.update(keys.numpy().data)
         return found.hexdigest()
@@ -47,165 +48,207 @@ class Base:
         return np.argsort(self.labels, kind="stable")
 
     def places(self, label: Any) -> NDArray[np.int64]:
-        """Return where a label stands, by halving; the labels are sorted when first asked."""
-        if not len(self.labels):
-            return np.empty(0, np.int64)
+        """Return the positions of a label by binary search; the first call sorts the labels."""
         if isinstance(label, str) and label.endswith("\0"):
-            return _same(self.labels, label)
+            return _places(self.labels, label)
         if isinstance(label, str) and self.labels.dtype.kind == "U" and 4 * len(label) > self.labels.dtype.itemsize:
-            return np.empty(0, np.int64)  # longer than all; numpy would widen every label to compare
+            return np.empty(0, np.int64)  # longer than all labels: numpy would widen each of them to compare
         low, high = (np.searchsorted(self.labels, label, side, sorter=self._order) for side in ("left", "right"))
         return self._order[low:high]
 
 
-def _same(labels: NDArray[Any], label: Any) -> NDArray[np.int64]:
-    """Return where a label stands among others."""
-    if isinstance(label, str) and label.endswith("\0"):  # numpy takes it for the one without the NUL
+def _places(labels: NDArray[Any], label: Any) -> NDArray[np.int64]:
+    """Return the positions of a label among a few."""
+    if isinstance(label, str) and label.endswith("\0"):  # numpy ignores the NUL
         return np.flatnonzero([known == label for known in labels.tolist()])
     return np.flatnonzero(labels == label)
 
 
 @dataclass(frozen=True, eq=False)
-class Room:
-    """Buffers for the delta that only grow; a state uses their first rows, and never another than those.
+class Rows:
+    """Buffers for the keys of a delta, which only grow; each state reads its first rows, which never change.
 
     Attributes
     ----------
     raw, keys, sqnorm : Tensor of shape (r, d), (r, d), (r, 1)
-        Keys as they came; in the frame of the base; squared norms of those.
+        Keys as they came; in the frame of the base, in float64; their squared norms in that frame.
     """
 
     raw: Tensor
     keys: Tensor
     sqnorm: Tensor
 
+    def extended(self, used: int, raw: Tensor, keys: Tensor) -> Rows:
+        """Return buffers with more rows after the first `used`."""
+        end, wide = used + len(raw), torch.promote_types(self.raw.dtype, raw.dtype)
+        rows = Rows(*(_with_room(buffer, used, end) for buffer in (self.raw.to(wide), self.keys, self.sqnorm)))
+        rows.raw[used:end], rows.keys[used:end], rows.sqnorm[used:end, 0] = raw, keys, sum_of_squares(keys)
+        return rows
+
+
+def _with_room(buffer: Tensor, used: int, needed: int) -> Tensor:
+    """Return a buffer with room for `needed` rows; a larger one is a copy, so that readers keep theirs."""
+    if needed <= len(buffer):
+        return buffer
+    larger = buffer.new_empty((max(2 * len(buffer), needed, 64), buffer.shape[1]))
+    larger[:used] = buffer[:used]
+    return larger
+
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What readers see at one moment.
+    """What readers see at one moment. Changes return a new state, which shares the base and the rows of the delta.
 
     Attributes
     ----------
     base : Base
-        Keys numbered 0..n-1.
-    delta : PreparedKeys
-        Keys numbered n, n + 1, ..., in the frame of the base, in float64; rows of a buffer that only grows.
-    raw : Tensor
-        The same keys as they came.
+        Keys numbered 0..n-1; none only if the delta has none, too.
+    rows : Rows
+        Buffers of the keys numbered n, n + 1, ..., the delta.
     labels : ndarray
-        Of the delta.
+        Labels of the delta.
     dead_base, dead_delta : bool Tensor
-        Keys that are no longer there.
-    room : Room
-        Where the rows of the delta are, and the next ones will be.
+        Which keys have been removed.
     n_dead : int
         How many those are.
     """
 
     base: Base
-    delta: PreparedKeys
-    raw: Tensor
+    rows: Rows
     labels: NDArray[Any]
     dead_base: Tensor
     dead_delta: Tensor
-    room: Room
     n_dead: int = 0
+
+    @classmethod
+    @isolated(gradients=True)
+    def of(cls, base: Base) -> State:
+        """Return the state of a base with an empty delta."""
+        raw = base.snapshot.keys[:0].clone()
+        rows = Rows(raw, raw.double(), raw.new_empty((0, 1), dtype=torch.float64))
+        dead = torch.zeros(len(base), dtype=torch.bool, device="cpu")
+        return cls(base, rows, base.labels[:0], dead, dead[:0])
 
     @property
     def n_alive(self) -> int:
-        """Keys that are there."""
+        """Number of keys that have not been removed."""
         return len(self.base) + len(self.labels) - self.n_dead
 
-    def some_labels(self) -> NDArray[Any]:
-        """Return labels that have the type of all."""
-        return self.base.labels if len(self.base) else self.labels
+    @property
+    def raw(self) -> Tensor:
+        """The keys of the delta as they came."""
+        return self.rows.raw[: len(self.labels)]
 
-    def has(self, label: Any) -> bool:
-        """Whether a key of this label is there."""
-        places, own = self.places(label)
-        return bool((~self.dead_base[places]).any()) or bool((~self.dead_delta[own]).any())
+    # ---- changes ----------------------------------------------------------------------------------------------------
 
-    def places(self, label: Any) -> tuple[Tensor, Tensor]:
-        """Return where a label stands in the base, and where in the delta."""
-        return torch.from_numpy(self.base.places(label)), torch.from_numpy(_same(self.labels, label))
+    @isolated(gradients=True)
+    def with_keys(self, keys: Tensor, labels: NDArray[Any]) -> State:
+        """Return the state with more keys in its delta."""
+        used = len(self.labels)
+        return replace(
+            self,
+            rows=self.rows.extended(used, keys, self.base.snapshot.prepare(keys).keys),
+            labels=np.concatenate([self.labels, labels]) if used else labels.copy(),
+            dead_delta=torch.cat([self.dead_delta, self.dead_delta.new_zeros(len(keys))]),
+        )
 
-    def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
-        """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
-        n_delta = len(self.labels)
-        if not n_delta and not self.n_dead:
-            ids, similarity = self.base.keys.search(queries, k)
-            return self._labels(ids), similarity
-        ids, similarity = self._with_delta(queries, *self._base_candidates(queries, k + SPARE if n_delta else k))
-        ids, similarity = top(ids, similarity, min(k + SPARE if n_delta else k, similarity.shape[-1]))
-        if n_delta:
-            ids, similarity = self._in_one_way(queries, ids, similarity, k)
-        # The dead may have taken the places of candidates.
-        if similarity.shape[-1] < k or not torch.isfinite(similarity).all():
-            return self._exactly(queries, k, similarity.dtype)
-        return self._labels(ids), similarity
+    def with_dead(self, dead_base: Tensor, dead_delta: Tensor) -> State:
+        """Return the state in which exactly these keys have been removed."""
+        n_dead = sum(int(np.count_nonzero(dead.numpy())) for dead in (dead_base, dead_delta))
+        return replace(self, dead_base=dead_base, dead_delta=dead_delta, n_dead=n_dead)
 
-    def _in_one_way(self, queries: Tensor, ids: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return the k best of some, scored again alike: base and delta round otherwise, and equals must stay equal."""
-        keys, n = self.base.keys, len(self.base)
-        own = (ids >= n).unsqueeze(-1)
-        raw = torch.where(own, self.raw[(ids - n).clamp(min=0)].double(), keys.keys[ids.clamp(0, n - 1)].double())
-        prepared = keys.prepare(raw)
-        again = prepared.compare(prepared.prepare_queries(queries.double()).unsqueeze(-2)).squeeze(-2)
-        ids, again = top(ids, torch.where(torch.isfinite(similarity), again, -torch.inf), min(k, ids.shape[-1]))
-        return ids, again.to(similarity.dtype)
+    def without(self, labels: NDArray[Any]) -> State:
+        """Return the state with all keys of some labels removed."""
+        dead_base, dead_delta = self.dead_base.clone(), self.dead_delta.clone()
+        for label in dict.fromkeys(labels.tolist()):
+            places, own = self._places(label)
+            dead_base[places], dead_delta[own] = True, True
+        return self.with_dead(dead_base, dead_delta)
 
-    def chunk(self, k: int) -> int:
-        """Return how many queries to ask at a time."""
-        return min(self.base.keys.search_chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
-
-    def _base_candidates(self, queries: Tensor, k: int) -> tuple[Tensor | None, Tensor]:
-        keys = self.base.keys
-        if not keys.uses_faiss:
-            return keys.exact_top(queries, min(k, len(self.base)), self.dead_base if self.n_dead else None)
-        ids, similarity = keys.retrieve(queries, k)
-        if self.n_dead and ids is not None:
-            similarity = similarity.masked_fill(self.dead_base[ids.clamp(min=0)], -torch.inf)
-        return ids, similarity
-
-    def _exactly(self, queries: Tensor, k: int, dtype: torch.dtype) -> tuple[NDArray[Any], Tensor]:
-        ids, similarity = self.base.keys.exact_top(queries, min(k, len(self.base)), self.dead_base)
-        ids, similarity = top(*self._with_delta(queries, ids, similarity), k)
-        return self._labels(ids), similarity.to(dtype)
-
-    def _with_delta(self, queries: Tensor, ids: Tensor | None, similarity: Tensor) -> tuple[Any, Tensor]:
-        """Return ids and similarities with those of the whole delta after them."""
-        n, n_delta = len(self.base), len(self.labels)
-        if not n_delta:
-            return ids, similarity
-        own = self.delta.similarity(queries.double())
-        if own.abs().max() > torch.finfo(similarity.dtype).max:
-            similarity = similarity.double()  # keys that came later may lie where float32 ends
-        own = own.masked_fill(self.dead_delta, -torch.inf)
-        similarity = torch.cat([similarity, own.to(similarity.dtype)], -1)
-        if ids is not None:
-            ids = torch.cat([ids, torch.arange(n, n + n_delta, device=ids.device).expand(len(queries), -1)], -1)
-        return ids, similarity
-
-    def _labels(self, ids: Tensor) -> NDArray[Any]:
-        places, n = ids.numpy(), len(self.base)
-        if not len(self.labels):
-            return self.base.labels[places]
-        both = np.result_type(self.base.labels, self.labels) if n else self.labels.dtype
-        found, own = np.empty(places.shape, both), places >= n
-        found[own], found[~own] = self.labels[places[own] - n], self.base.labels[places[~own]]
-        return found
+    def merged_with(self, keys: Tensor, labels: NDArray[Any]) -> State:
+        """Return the state of a new base of all living keys and more."""
+        old_keys, old_labels = self.alive()
+        if len(old_labels):
+            keys, labels = torch.cat([old_keys, keys]), np.concatenate([old_labels, labels])
+        else:
+            keys, labels = keys.clone(), labels.copy()  # the caller may change the arrays later
+        return self.of(self.base.like(keys, labels))
 
     def alive(self) -> tuple[Tensor, NDArray[Any]]:
-        """Return keys and labels of all that is there, in the order in which they came."""
+        """Return keys and labels of all that has not been removed, in the order in which they came."""
         keep, keep_delta = ~self.dead_base, ~self.dead_delta
-        keys = self.base.keys.keys
+        keys, labels = self.base.snapshot.keys, self.base.labels[keep.numpy()]
         if self.n_dead:
             keys = keys[keep]
         if not len(self.labels):
-            return keys, self.base.labels[keep.numpy()]
-        labels = [self.base.labels[keep.numpy()]] if len(self.base) else []
-        dtype = torch.promote_types(keys.dtype, self.raw.dtype) if len(self.base) else self.raw.dtype
-        return (
-            torch.cat([keys.to(dtype), self.raw[keep_delta].to(dtype)]),
-            np.concatenate([*labels, self.labels[keep_delta.numpy()]]),
-        )
+            return keys, labels
+        return torch.cat([keys, self.raw[keep_delta]]), np.concatenate([labels, self.labels[keep_delta.numpy()]])
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def has(self, label: Any) -> bool:
+        """Whether a living key has this label."""
+        places, own = self._places(label)
+        return bool((~self.dead_base[places]).any()) or bool((~self.dead_delta[own]).any())
+
+    def _places(self, label: Any) -> tuple[Tensor, Tensor]:
+        """Return the positions of a label in the base, and in the delta."""
+        return torch.from_numpy(self.base.places(label)), torch.from_numpy(_places(self.labels, label))
+
+    def chunk(self, k: int) -> int:
+        """Return how many queries to search for at a time."""
+        return min(self.base.snapshot.search_chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
+
+    def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
+        """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
+        snapshot = self.base.snapshot
+        if not len(self.labels) and not self.n_dead:
+            ids, similarity = snapshot.search(queries, k)
+            return self._labels_of(ids), similarity
+        ids, similarity = self._best(queries, k, exact=not snapshot.uses_faiss)
+        # Candidates may be missing, or dead.
+        if snapshot.uses_faiss and (similarity.shape[-1] < k or not torch.isfinite(similarity).all()):
+            ids, similarity = self._best(queries, k, exact=True)
+        return self._labels_of(ids), similarity
+
+    def _best(self, queries: Tensor, k: int, exact: bool) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k or fewer) of the nearest living keys, of all or of the candidates."""
+        snapshot, n, n_delta = self.base.snapshot, len(self.base), len(self.labels)
+        wanted = k + SPARE if n_delta else k
+        if exact:
+            ids, similarity = snapshot.exact_top(queries, min(wanted, n), self.dead_base if self.n_dead else None)
+        else:
+            ids, similarity = snapshot.candidates(queries, wanted)
+            similarity = similarity.masked_fill(self.dead_base[ids.clamp(min=0)], -torch.inf)
+        if not n_delta:
+            return top(ids, similarity, min(wanted, similarity.shape[-1]))
+        own = self._delta.similarity(queries.double())
+        if own.abs().max() > torch.finfo(similarity.dtype).max:
+            similarity = similarity.double()  # keys of the delta may lie where float32 ends
+        own = own.masked_fill(self.dead_delta, -torch.inf).to(similarity.dtype)
+        ids = torch.cat([ids, torch.arange(n, n + n_delta, device=ids.device).expand(len(queries), -1)], -1)
+        ids, similarity = top(ids, torch.cat([similarity, own], -1), min(wanted, ids.shape[-1]))
+        # Base and delta round differently, and equals must stay equal: the best are all scored again in one way.
+        again = torch.where(torch.isfinite(similarity), snapshot.score(queries, self._keys_of(ids)), -torch.inf)
+        ids, again = top(ids, again, min(k, ids.shape[-1]))
+        return ids, again.to(similarity.dtype)
+
+    @property
+    def _delta(self) -> PreparedKeys:
+        snapshot, n = self.base.snapshot, len(self.labels)
+        sqnorm = self.rows.sqnorm[:n].T if snapshot.metric == "sqeuclidean" else None
+        return PreparedKeys(snapshot.metric, self.rows.keys[:n], snapshot.offset, sqnorm)
+
+    def _keys_of(self, ids: Tensor) -> Tensor:
+        n = len(self.base)
+        keys, own = self.base.snapshot.keys[ids.clamp(0, n - 1)].double(), ids >= n
+        keys[own] = self.raw[ids[own] - n].double()
+        return keys
+
+    def _labels_of(self, ids: Tensor) -> NDArray[Any]:
+        places, n = ids.numpy(), len(self.base)
+        if not len(self.labels):
+            return self.base.labels[places]
+        found, own = np.empty(places.shape, np.result_type(self.base.labels, self.labels)), places >= n
+        found[own], found[~own] = self.labels[places[own] - n], self.base.labels[places[~own]]
+        return found

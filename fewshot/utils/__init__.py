@@ -1,1 +1,1 @@
-"""Small tools that every room uses and that know nothing of few-shot learning."""
+"""Small tools for every room, without any few-shot learning."""

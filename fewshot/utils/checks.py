@@ -1,4 +1,4 @@
-"""Checks of arrays, with numpy alone: values that can be squared, lengths, numbers of neighbours."""
+"""Checks of arrays, with numpy alone: values that can be squared, lengths, number of neighbours."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ from numpy.typing import NDArray
 
 from fewshot.errors import brief
 
-#: Squares of rows above the one or below the other magnitude leave the range of float32; then those that are refused.
-NEEDS_FLOAT64, TINY, TOO_LARGE, TOO_SMALL = 1e9, 1e-9, 1e18, 1e-161
+#: Squares of magnitudes above NEEDS_FLOAT64 or below TINY leave the range of float32.
+NEEDS_FLOAT64, TINY = 1e9, 1e-9
+#: Larger or smaller magnitudes raise an error.
+TOO_LARGE, TOO_SMALL = 1e18, 1e-161
 
 
 def check_values(
     X: NDArray[Any], name: str, whole: str, cure: str = "drop or repair that row", finite: bool = True
 ) -> NDArray[Any]:
-    """Return X (n, d), in float64 where the squares of a row do not fit float32.
+    """Return X (n, d), in float64 if the squares of a row do not fit float32.
 
     Parameters
     ----------
     X : ndarray of shape (n, d)
         Numbers.
     name, whole : str
-        What they are called in the two messages.
+        How messages call X: about too large or small values, and about values that are not finite.
     cure : str
-        What to do about NaN and infinity.
+        How to repair values that are not finite.
     finite : bool, default=True
-        Whether those are refused.
+        Whether NaN and infinity raise an error.
 
     Raises
     ------
     ValueError
-        If a value is not finite, or its square fits no precision.
+        If a value is not finite, or its square over- or underflows.
     """
     if not X.size or _are_usual(X):
         return X
-    if max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # NaN shows in it
+    if max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # False for NaN
         return X.astype(np.float64, copy=False) if _has_tiny_rows(X, name) else X
     if finite:
-        refuse_bad_rows(X, whole, cure)
+        check_finite(X, whole, cure)
     return _with_room_for_squares(X, name)
 
 
 def _with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
-    values = X.astype(np.float64, copy=False)  # the least integer has no positive twin
+    values = X.astype(np.float64, copy=False)  # abs of the least integer overflows
     magnitude = np.where(np.isfinite(values), np.abs(values), 0)
     largest = float(magnitude.max())
     if largest > TOO_LARGE:
@@ -57,7 +59,7 @@ def _with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def _are_usual(X: NDArray[Any]) -> bool:
-    """Whether the length of each row of X (n, d) shows at once that its squares fit; once through X, without a copy."""
+    """Whether the lengths of all rows of X (n, d) prove that their squares fit float32; one pass, no copy."""
     if X.dtype.char not in "fd":
         return False
     with np.errstate(all="ignore"):
@@ -66,8 +68,8 @@ def _are_usual(X: NDArray[Any]) -> bool:
 
 
 def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
-    """Whether a row of X (n, d) is tiny; zero is not, and one whose square vanishes is refused."""
-    if X.dtype.char not in "fd":  # others hold no such numbers
+    """Whether a nonzero row of X (n, d) is tiny; raise if its square vanishes."""
+    if X.dtype.char not in "fd":  # other types hold no such numbers
         return False
     magnitude = np.abs(X).max(1)
     small = np.flatnonzero((magnitude > 0) & (magnitude < TOO_SMALL))
@@ -79,8 +81,8 @@ def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
     return bool(((magnitude > 0) & (magnitude < TINY)).any())
 
 
-def refuse_bad_rows(X: NDArray[Any], what: str, cure: str = "drop or repair that row") -> None:
-    """Refuse NaN and infinity in X (n, d), naming the first row and column."""
+def check_finite(X: NDArray[Any], what: str, cure: str = "drop or repair that row") -> None:
+    """Raise if X (n, d) contains NaN or infinity, naming the first row and column."""
     finite = np.isfinite(X)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
@@ -89,19 +91,19 @@ def refuse_bad_rows(X: NDArray[Any], what: str, cure: str = "drop or repair that
 
 
 def check_k(k: Any, n_keys: int) -> None:
-    """Refuse a number of neighbours that there is not."""
+    """Raise unless k is an integer from 1 to n_keys."""
     if not isinstance(k, (int, np.integer)) or not 1 <= k <= n_keys:
         raise ValueError(f"k is {k!r}; expected an integer from 1 to {n_keys}, the number of keys")
 
 
 def check_same_length(X: Any, y: Any) -> None:
-    """Refuse another number of labels than of rows."""
+    """Raise unless X and y have the same length."""
     if len(X) != len(y):
         raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
 
 
 def shorten(labels: NDArray[Any], n: int = 10) -> str:
-    """Return labels for a message, the first `n` of them.
+    """Return the first `n` labels as text for a message.
 
     Examples
     --------

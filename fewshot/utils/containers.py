@@ -1,4 +1,4 @@
-"""Arrays, tables and series of other libraries as numpy arrays."""
+"""Convert arrays, tables and series of other libraries to numpy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def to_numpy(x: Any) -> Any:
-    """Return arrays of other libraries as numpy arrays, with their values unchanged; return anything else unmodified.
+    """Return an array of another library as a numpy array with the same values; return anything else unmodified.
 
     Tensors are detached and moved to the CPU. bfloat16 and 8-bit floats, which numpy lacks, become float32.
     """
@@ -24,20 +24,20 @@ def to_numpy(x: Any) -> Any:
 
 
 def to_array(x: Any, as_list: bool = False) -> NDArray[Any] | list[Any]:
-    """Return a container as a numpy array, or as a list if it is one, or an iterable.
+    """Return a container as a numpy array, or as a list if it is a list, tuple or other iterable.
 
     Parameters
     ----------
-    x : container
-        Of n elements.
+    x : container of n elements
+        The container.
     as_list : bool, default=False
-        Whether series and columns of other libraries are returned as lists: numpy would turn nulls among integers into
-        floats, and cut a NUL at the end of text.
+        Whether to return series and columns of other libraries as lists: numpy would turn integers with nulls into
+        floats, and drop a NUL at the end of text.
 
     Raises
     ------
     TypeError
-        If it is text, has no order, or holds nothing that can be listed.
+        If it is text, has no order, or is no container.
     """
     x = to_numpy(x)
     if isinstance(x, np.ndarray):
@@ -59,12 +59,12 @@ def to_array(x: Any, as_list: bool = False) -> NDArray[Any] | list[Any]:
 
 
 def is_table(x: Any) -> bool:
-    """Whether this is a data frame or table of any library: it has named columns."""
+    """Whether this is a data frame or table of any library, that is, has named columns."""
     return hasattr(x, "__array__") and (hasattr(x, "columns") or hasattr(x, "column_names"))
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: None, NaN, or what pandas, numpy and Arrow have for it."""
+    """Whether a value is missing: None, NaN, or the missing value of pandas, numpy or Arrow."""
     if value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant"):
         return True
     if hasattr(value, "as_py") and getattr(value, "is_valid", True) is False:
@@ -87,14 +87,14 @@ def _of_tensor(tensor: Any) -> NDArray[Any]:
         raise TypeError("found a sparse tensor; pass .to_dense()")
     try:
         return tensor.numpy()
-    except TypeError:  # a type that numpy lacks
+    except TypeError:  # numpy lacks the type
         return tensor.float().numpy()
 
 
 def _without_mask(x: NDArray[Any]) -> NDArray[Any]:
-    """Return a masked array as one that shows what is missing: NaN among floats, else None."""
+    """Replace masked elements by NaN among floats, else by None."""
     if not isinstance(x, np.ma.MaskedArray):
-        return np.asarray(x)  # subclasses, such as matrices, have shapes of their own
+        return np.asarray(x)  # subclasses, such as matrices, have other shapes
     if not np.ma.is_masked(x):
         return np.asarray(x.data)
     shown = np.array(x.data) if x.dtype.kind == "f" else x.data.astype(object)

@@ -1,4 +1,4 @@
-"""Where work is done that falls into parts: here, on the cores of this machine, or on a cluster."""
+"""Task executors: serial, joblib processes on this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from fewshot.errors import MissingExtraError, UnknownNameError
-from fewshot.utils.waiting import passive_waiting, wait_passively
+from fewshot.utils.threads import passive_waiting, wait_passively
 
 EXECUTORS = ("serial", "joblib", "ray")
 MAX_JOBS = 1024
-#: Times that a worker process may die before what it did is done alone, to see whose fault it is.
+#: After this many deaths of worker processes, tasks run one at a time, to find the one that kills its process.
 DEATHS = 2
-#: A task: its function's arguments.
+#: The arguments of a task's function.
 Arguments = tuple[Any, ...]
 
 
@@ -31,9 +31,9 @@ class Failure:
     Attributes
     ----------
     error : str
-        In a sentence.
+        The error in one sentence.
     trace : str
-        Where it happened.
+        Its traceback.
     """
 
     error: str
@@ -41,23 +41,23 @@ class Failure:
 
 
 class Executor(ABC):
-    """Does tasks that depend on nothing but their arguments, in any order."""
+    """Runs tasks that depend on nothing but their arguments, in any order."""
 
     @abstractmethod
     def map(self, function: Callable[..., Any], tasks: Sequence[Arguments]) -> Iterator[tuple[int, Any]]:
-        """Yield the place of each task and its result, or a `Failure`, as they come."""
+        """Yield the position of each task with its result or `Failure`, as they finish."""
 
     def share(self, path: Path) -> Any:
-        """Return what stands for the array of a file among the arguments of a task."""
+        """Return a reference to the array in a file, to be passed among the arguments of tasks."""
         return Stored(str(path))
 
-    def close(self) -> None:  # noqa: B027 - most take nothing
-        """Let go of what was taken."""
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Release resources."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An array in a file, which is mapped where it is needed."""
+    """An array in a file, mapped by the process that runs the task."""
 
     path: str
 
@@ -67,36 +67,36 @@ class Stored:
 
 
 def attempt(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Return the result of a task, or the `Failure` that it ended with."""
+    """Return the result of a task, or its `Failure`."""
     try:
         return function(*(part.open() if isinstance(part, Stored) else part for part in arguments))
-    except Exception as error:  # whatever it is: the others go on, and this one is reported
+    except Exception as error:  # any error is reported, and the other tasks go on
         return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 class Serial(Executor):
-    """One task after another, in this process."""
+    """Runs one task after another in this process."""
 
     def map(self, function: Callable[..., Any], tasks: Sequence[Arguments]) -> Iterator[tuple[int, Any]]:
-        """Yield the result of one task after another."""
+        """Yield results in order."""
         for i, arguments in enumerate(tasks):
             yield i, attempt(function, arguments)
 
 
 class Joblib(Executor):
-    """Processes of this machine.
+    """Runs tasks in processes on this machine.
 
     Parameters
     ----------
     jobs : int
-        How many.
+        Number of processes.
     """
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
 
     def map(self, function: Callable[..., Any], tasks: Sequence[Arguments]) -> Iterator[tuple[int, Any]]:
-        """Yield results as they come; a process that dies takes no other task with it."""
+        """Yield results as they finish; if a process dies, only its own task fails."""
         waiting, deaths = dict(enumerate(tasks)), 0
         while waiting:
             some = dict(list(waiting.items())[: 1 if deaths >= DEATHS else None])
@@ -109,7 +109,7 @@ class Joblib(Executor):
                 if len(some) == 1:
                     (i,) = some
                     del waiting[i]
-                    yield i, Failure(f"its process died ({type(error).__name__}), e.g. for want of memory")
+                    yield i, Failure(f"its process died ({type(error).__name__}), perhaps for lack of memory")
 
     def _run(self, function: Callable[..., Any], tasks: dict[int, Arguments]) -> Iterator[tuple[int, Any]]:
         from joblib import Parallel, delayed
@@ -125,15 +125,15 @@ class Joblib(Executor):
 
 
 class Ray(Executor):
-    """A cluster: the one that ``RAY_ADDRESS`` names, else processes of this machine.
+    """Runs tasks on the Ray cluster that ``RAY_ADDRESS`` names, else in processes on this machine.
 
-    On another machine ``fewshot`` must be installed, and files that the arguments name lie where they lie here: arrays
-    travel with the tasks, and tasks of a machine that is lost are done again on another.
+    Other machines need ``fewshot``, and the files that arguments name, under the same paths. Arrays travel with the
+    tasks. The tasks of a lost machine run again on another.
 
     Parameters
     ----------
     jobs : int
-        Processes, where a cluster is made of this machine.
+        Number of processes if the cluster is started on this machine.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -145,13 +145,13 @@ class Ray(Executor):
         self._is_own = not ray.is_initialized()
         if self._is_own:
             address = os.environ.get("RAY_ADDRESS")
-            # Not some cluster that happens to run here: it may have other cores, and other versions of packages.
+            # Not a cluster that happens to run here: its cores and package versions may differ.
             own: dict[str, Any] = {"address": "local", "num_cpus": jobs, "include_dashboard": False}
             more: dict[str, Any] = {"address": address} if address else own
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **more)
 
     def map(self, function: Callable[..., Any], tasks: Sequence[Arguments]) -> Iterator[tuple[int, Any]]:
-        """Yield results as they come; what a lost machine did is done again."""
+        """Yield results as they finish; the tasks of a lost machine run again."""
         ours = {name: value for name, value in os.environ.items() if name.startswith("FEWSHOT_")}
         runtime = {"env_vars": passive_waiting() | ours}
         remote = self.ray.remote(num_cpus=1, max_retries=5, runtime_env=runtime)(_flat)
@@ -165,11 +165,11 @@ class Ray(Executor):
                 yield i, Failure(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
     def share(self, path: Path) -> Any:
-        """Put the array into the cluster's memory, once."""
+        """Put the array into the cluster's memory."""
         return self.ray.put(np.load(path, allow_pickle=False))
 
     def close(self) -> None:
-        """Leave the cluster, and end it if it was made here."""
+        """Shut the cluster down if it was started here."""
         if self._is_own:
             self.ray.shutdown()
 
@@ -180,7 +180,7 @@ def make_executor(name: str, jobs: int) -> Executor:
     Raises
     ------
     UnknownNameError
-        If there is none.
+        If no executor has this name.
     ValueError
         If `jobs` is not in 1..1024.
     MissingExtraError
@@ -200,7 +200,7 @@ def _numbered(i: int, function: Callable[..., Any], arguments: Arguments) -> tup
 
 
 def _flat(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Do a task whose arrays a cluster has put in their places already."""
+    """Run a task whose arrays Ray has already put in their places."""
     return attempt(function, arguments)
 
 

@@ -1,4 +1,4 @@
-"""Memory: kept between the layers of a network on a CPU, and asked for only where there is enough."""
+"""Memory: the only place that tunes malloc, and a check that a large result fits."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-#: Options of glibc's mallopt, see its manual page.
+#: Options of glibc's mallopt; see its manual page.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-#: Outside the block, larger ones come from the system one by one; glibc takes no larger value, and 65536 of them.
+#: After `keeping_memory`, larger blocks are mapped (glibc allows no larger limit), up to its default of 65536 blocks.
 LARGEST_BLOCK, MAPPED_AFTER = 32 << 20, 65536
-#: Free memory that is kept at most: inside the block all of it, and after it what glibc's own rule ends up with.
+#: Free memory that malloc keeps: all of it inside `keeping_memory`, and afterwards what glibc's own rule leads to.
 KEPT_INSIDE, KEPT_AFTER = -1, 2 * LARGEST_BLOCK
 
-#: Bytes for which nobody asks the system first.
+#: Results of fewer bytes are not checked against the free memory.
 ALWAYS_FITS = 2**28
 
 _lock, _inside = threading.Lock(), 0
 
 
-def _begin_anew() -> None:
-    """Forget, in a forked child, the threads that were inside."""
+def _reset() -> None:
+    """Forget, in a forked child, the threads that were inside `keeping_memory`."""
     global _lock, _inside
     _lock, _inside = threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset)
 
 
 @contextmanager
 def keeping_memory() -> Iterator[None]:
-    """Keep memory that is freed inside the block for the next that asks; glibc only, elsewhere nothing happens.
+    """Let malloc reuse memory that is freed inside the block instead of returning it to the system.
 
-    A network frees and asks for megabytes at every layer. Where these go back to the system and come again page by
-    page, that takes as long as the convolutions. Afterwards glibc's limits are those at which its own rule arrives in
-    a program with large arrays, 32 and 64 MiB. They hold for the process, and stay; there is no way to read what they
-    were. Where variables of the environment tune the allocator (``MALLOC_*``, ``GLIBC_TUNABLES``) nothing is set.
+    A network frees and allocates megabytes at every layer. Returning them and fetching them page by page takes as long
+    as the convolutions. Only glibc is tuned, and only if no environment variable does so (``MALLOC_*``,
+    ``GLIBC_TUNABLES``). The limits hold for the whole process. glibc cannot report the limits of before, so the block
+    ends with those that its own rule reaches in any program with large arrays: 32 and 64 MiB.
     """
     global _inside
     mallopt = _mallopt()
@@ -53,7 +53,7 @@ def keeping_memory() -> Iterator[None]:
         if _inside == 1:
             mallopt(_MMAP_THRESHOLD, LARGEST_BLOCK)
             mallopt(_TRIM_THRESHOLD, KEPT_INSIDE)
-            mallopt(_MMAP_MAX, 0)  # of any size: the activations of an episode can be larger than that
+            mallopt(_MMAP_MAX, 0)  # reuse blocks of any size: an episode's activations can exceed 32 MiB
     try:
         yield
     finally:
@@ -65,7 +65,7 @@ def keeping_memory() -> Iterator[None]:
 
 
 def available_memory() -> float:
-    """Return the bytes that the system says are free for use; infinity where it does not say."""
+    """Return the bytes of memory that the system reports as available; infinity if it reports none."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024.0 * int(lines["MemAvailable"].split()[0])
@@ -74,13 +74,7 @@ def available_memory() -> float:
 
 
 def refuse_too_large(n_bytes: float, what: str, cure: str) -> None:
-    """Refuse a result that cannot fit in memory, before the work for it is begun.
-
-    Raises
-    ------
-    MemoryError
-        With the numbers.
-    """
+    """Raise MemoryError if a result of `n_bytes` cannot fit in memory, before it is computed."""
     if n_bytes < ALWAYS_FITS:
         return
     free = available_memory()
@@ -89,14 +83,14 @@ def refuse_too_large(n_bytes: float, what: str, cure: str) -> None:
 
 
 def give_back_memory() -> None:
-    """Give free memory back to the system; glibc only. After episodes of uneven sizes it can be gigabytes."""
+    """Return free memory to the system (glibc only): after episodes of uneven sizes, gigabytes."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @cache
 def _mallopt() -> Callable[[int, int], int] | None:
-    # Whoever has tuned the allocator wants it so.
+    # The user has tuned malloc.
     if any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Keep the host program's settings out of computations: default types and devices, autocast, gradients."""
+"""Shield computations from settings of the host program: default types and devices, autocast, gradients."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-#: Kinds of devices with an autocast of their own.
+#: Kinds of devices that have an autocast setting.
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
-#: What numpy does about floating-point errors unless somebody sets it.
+#: numpy's default handling of floating-point errors.
 _NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
-#: How many modes of torch functions are in force; not public, so it may go.
+#: Returns the number of active modes of torch functions; private to torch, so it may disappear.
 _n_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 1)
-#: What makes tensors of the default type.
+#: Functions that create tensors of the default type.
 _FLOATING = {
     getattr(torch, name) for name in ("empty", "ones", "zeros", "rand", "randn", "eye", "linspace", "logspace")
 }
 _FLOATING |= {torch.empty_strided, torch.empty_permuted, torch.fft.fftfreq, torch.fft.rfftfreq}
 _FLOATING |= {getattr(torch, f"{name}_window") for name in ("bartlett", "blackman", "hamming", "hann", "kaiser")}
-#: What does so only from Python numbers, one of which is a float.
+#: Functions that do so only for Python numbers of which one is a float.
 _INFERRING = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full, torch.arange, torch.range}
 
 
@@ -29,14 +29,14 @@ class isolated(ContextDecorator):
     """Compute as in a fresh process inside the block; also a decorator.
 
     New tensors are float32 and on the CPU unless the code says otherwise, autocast is off, and numpy handles
-    floating-point errors in its default way. All of this holds for the current thread alone, and costs next to nothing
-    where the host program has left the defaults.
+    floating-point errors in its default way. All of this holds for the current thread alone, ends with the block, and
+    costs next to nothing if the host program has kept the defaults.
 
     Parameters
     ----------
     gradients : bool, optional
-        True records gradients, so that what is made can be trained; False is ``torch.inference_mode``. By default the
-        caller's mode stays.
+        True records gradients, so that the results can be trained; False is ``torch.inference_mode``. By default the
+        caller's mode applies.
 
     Examples
     --------
@@ -70,9 +70,9 @@ class isolated(ContextDecorator):
 
 
 class _Float32ByDefault(TorchFunctionMode):
-    """Makes new tensors float32 where torch would take its default type.
+    """Creates float32 tensors when torch would use its default type.
 
-    ``torch.set_default_dtype`` holds for the whole process: setting and restoring it would reach into other threads.
+    ``torch.set_default_dtype`` holds for the whole process: setting and restoring it would affect other threads.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -85,7 +85,7 @@ class _Float32ByDefault(TorchFunctionMode):
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value has no numeric type of its own, as tensors and numpy's numbers have."""
+    """Whether a value is plain Python, without a numeric type such as tensors and numpy's numbers have."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or type(value) in (bool, int, float, str, torch.device)

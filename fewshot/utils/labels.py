@@ -1,4 +1,4 @@
-"""Labels: text, integers, booleans or whole floats; never mixed, never missing, never changed on the way."""
+"""Check and convert labels: text, integers, booleans or whole floats, never mixed and never missing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from fewshot.utils.containers import is_missing, to_array
 from fewshot.utils.warning import warn
 
-#: Longest label, in characters.
+#: Most characters of a label.
 LONGEST = 10_000
-#: Beyond this many characters a label is kept as an object: an array of text is as wide as its longest element.
+#: Longer labels are stored as objects: each element of an array of text is as wide as the longest.
 WIDEST = 256
-#: Characters that an array of text may waste on the width of its longest element.
+#: Most characters of padding in an array of text.
 WASTE = 2**24
 
 _EXACT = {bool: "boolean", int: "integer", float: "float", str: "string"}
@@ -24,9 +24,9 @@ _DTYPES: dict[str, type] = {"boolean": np.bool_, "integer": np.int64, "float": n
 
 
 def plain_label(label: Any) -> Any:
-    """Return one label as plain Python has it; a label of an unknown type is returned unmodified.
+    """Return one label as a plain Python value; a label of an unknown type is returned unmodified.
 
-    Members of an enumeration of text or integers become that text or integer, to which they are equal.
+    Members of an enumeration of text or integers become the text or integer that they equal.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def plain_label(label: Any) -> Any:
     """
     if type(label) in _EXACT:
         return label
-    # By the methods of the base classes: a subclass may show itself as other text than it is.
+    # With the methods of the base classes: a subclass may override them.
     if isinstance(label, str):
         return str.__str__(label)
     if isinstance(label, int):
@@ -61,29 +61,29 @@ def as_labels(
 ) -> NDArray[Any]:
     """Return labels as a 1-D array of booleans, integers, floats or text, never coerced from one to another.
 
-    Text becomes an array of text of fixed width, or an array of objects where that would lose something (a NUL at the
-    end) or waste memory (long labels).
+    Text becomes an array of text of fixed width, or an array of objects if fixed width would lose a NUL at the end or
+    waste memory on long labels.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, 1), or iterable of n labels
         Labels, in any container with an order: lists, arrays, series and columns of any library, tensors, generators.
-        A column is accepted with a warning.
+        A 2-D column is accepted with a warning.
     name : str, default="Input y"
-        What the labels are called in messages.
+        How messages call the labels.
     known : ndarray, optional
-        Labels that these must be able to join.
+        Known labels, whose type the new ones must have.
     any_type : bool, default=False
-        Whether fractions, and objects of other types that can be sorted, are accepted as well.
+        Whether to accept fractions, too, and sortable objects of other types.
     warning : type of Warning, default=UserWarning
         Category of the warning about a column.
 
     Raises
     ------
     TypeError
-        If the types of labels are mixed, or labels are bytes.
+        If labels have several types, or are bytes.
     ValueError
-        If a label is missing, is not categorical, is too long or too large, or there is not one label a row.
+        If a label is missing, not categorical, too long or too large, or the rows do not have one label each.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def as_labels(
     elif array.dtype.kind == "O" and kinds != {"string"}:
         _refuse_unsorted(array, name)
     if known is not None and known.dtype.kind in "iu" and array.dtype.kind == "f":
-        return _integers(list(map(int, array.tolist())), name)  # joined as floats, large integers would lose digits
+        return _integers(list(map(int, array.tolist())), name)  # as floats, large integers would lose digits
     return array
 
 
@@ -121,13 +121,7 @@ def kind_of(label: Any) -> str:
 
 
 def check_length(label: Any, what: str) -> Any:
-    """Return a label unless it is longer text than any label may be.
-
-    Raises
-    ------
-    ValueError
-        Naming it.
-    """
+    """Return a label; raise ValueError if it is too long."""
     if isinstance(label, str) and len(label) > LONGEST:
         raise ValueError(
             f"{what} has {len(label)} characters ({label[:20]!r}...); a label may have {LONGEST}, so shorten it"
@@ -136,12 +130,12 @@ def check_length(label: Any, what: str) -> Any:
 
 
 def _one_dimensional(y: NDArray[Any] | list[Any], name: str, warning: type[Warning]) -> NDArray[Any] | list[Any]:
-    """Return the labels of a column, with a warning, or labels as they are."""
+    """Return the labels of a column, with a warning; return 1-D labels unmodified."""
     if isinstance(y, np.ndarray):
         shape, is_column = y.shape, y.ndim == 2 and y.shape[1] == 1
         column: Any = y[:, 0] if is_column else y
     else:
-        # Lists in a list: a column has one label in each.
+        # A list of lists is a column if each of them has one label.
         sizes: set[int | None] = set() if set(map(type, y)) <= set(_EXACT) else {_size(row) for row in y}
         is_column = sizes == {1}
         widths = sorted(size for size in sizes if size is not None)
@@ -149,8 +143,8 @@ def _one_dimensional(y: NDArray[Any] | list[Any], name: str, warning: type[Warni
         column = [to_array(row)[0] for row in y] if is_column else y
     if is_column:
         warn(
-            "A column-vector y was passed when a 1d array was expected; its only column was taken as the labels, which "
-            "y.ravel(), or the column of a table, makes one-dimensional",
+            "A column-vector y was passed when a 1d array was expected; its only column was used as the labels. Pass "
+            "y.ravel(), or the column of the table",
             warning,
         )
     elif len(shape) != 1:
@@ -159,14 +153,14 @@ def _one_dimensional(y: NDArray[Any] | list[Any], name: str, warning: type[Warni
 
 
 def _size(row: Any) -> int | None:
-    """Return how many elements a row of several has; None for one label."""
+    """Return the number of elements of a row; None for a single label."""
     if isinstance(row, (list, tuple)) or getattr(row, "ndim", 0) == 1:
         return len(row)
     return None
 
 
 def _checked_array(labels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return an array of a type of numpy that has no room for other types."""
+    """Check the labels in an array of one numpy type, and convert them if needed."""
     kind = labels.dtype.kind
     if kind in "Mm" and (missing := np.flatnonzero(np.isnat(labels))).size:
         _refuse_missing("NaT", missing[0], name)
@@ -177,13 +171,13 @@ def _checked_array(labels: NDArray[Any], name: str) -> NDArray[Any]:
     if kind == "f" and labels.dtype.itemsize > 8:
         return labels.astype(np.float64)
     if labels.dtype == np.uint64:
-        # Unsigned and signed 64-bit integers join as floats, which lose digits.
+        # Joining unsigned and signed 64-bit integers gives floats, which lose digits.
         return _integers(labels.tolist(), name)
     return labels if labels.dtype.isnative else labels.astype(labels.dtype.newbyteorder("="))
 
 
 def _plain(labels: list[Any], name: str) -> tuple[list[Any], set[str]]:
-    """Return labels as plain Python has them, none of them missing, and their kinds."""
+    """Return labels as plain Python values, and their kinds; raise if one is missing."""
     if not set(map(type, labels)) <= set(_EXACT):
         labels = [plain_label(label) for label in labels]
     types = set(map(type, labels))
@@ -227,7 +221,7 @@ def _text(labels: list[str], name: str) -> NDArray[Any]:
         check_length(labels[place], f"the label at index {place} of {name.removeprefix('Input ')}")
     wasted = longest * len(labels) - sum(lengths)
     if longest > WIDEST or wasted > WASTE or any(label.endswith("\0") for label in labels):
-        return np.array(labels, dtype=object)  # numpy's own text loses a NUL at the end of a label
+        return np.array(labels, dtype=object)  # numpy's text drops a NUL at the end of a label
     return np.array(labels, dtype=np.str_)
 
 
@@ -237,8 +231,7 @@ def _integers(labels: list[int], name: str) -> NDArray[np.int64]:
     except OverflowError:
         index = next(i for i, label in enumerate(labels) if not -(2**63) <= label < 2**63)
         raise ValueError(
-            f"an integer label does not fit 64 bits, signed; cast the labels to strings ({name} holds one at index "
-            f"{index})"
+            f"{name} has an integer at index {index} that does not fit 64 bits (signed); cast the labels to strings"
         ) from None
 
 
@@ -259,7 +252,7 @@ def _refuse_mixed(kinds: set[str]) -> None:
 
 
 def _refuse_no_classes(array: NDArray[Any], kinds: set[str]) -> None:
-    """Refuse fractions, and objects of types that name no classes."""
+    """Raise for fractions and objects, which name no classes."""
     if array.dtype.kind == "f" and np.any(array != np.floor(array)):
         raise ValueError(
             "Unknown label type: continuous. Labels are classes; cast them to integers or strings "

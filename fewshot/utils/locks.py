@@ -1,4 +1,4 @@
-"""Locks between threads that are open again in a forked child."""
+"""Locks between threads that a forked child finds open."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from weakref import WeakKeyDictionary, WeakSet
 
 P = ParamSpec("P")
 R = TypeVar("R")
-#: Objects with a lock of their own: in a forked child the thread that held it does not exist, so nobody would open it.
+#: Objects with a lock in `_lock`. A forked child lacks the thread that held it, so nobody would release it.
 _LOCKED: WeakSet[Any] = WeakSet()
-#: Locks of objects that cannot carry one: estimators, whose attributes are parameters, results and nothing else.
+#: Locks of objects that cannot carry one, such as estimators, whose attributes are only parameters and results.
 _OF: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 _guard = threading.RLock()
 
 
 def new_lock(owner: Any) -> threading.Lock:
-    """Return a lock that is kept as ``owner._lock`` and is open again in a forked child."""
+    """Return a lock, to be kept as ``owner._lock``, which a forked child finds open."""
     _LOCKED.add(owner)
     return threading.Lock()
 
 
 def lock_of(owner: Any) -> threading.RLock:
-    """Return the lock of an object, which copies, clones and pickles of it do not share; a thread may take it twice."""
+    """Return the reentrant lock of an object; copies, clones and pickles of the object have other locks."""
     with _guard:
         return _OF.setdefault(owner, threading.RLock())
 
 
 def one_at_a_time(method: Callable[P, R]) -> Callable[P, R]:
-    """Let one thread at a time into those methods of an object that carry this decorator.
+    """Let only one thread at a time run the decorated methods of an object.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Parameters of learners, checked in one way."""
+"""Checks of numeric parameters."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def check_number(name: str, value: Any, least: float = 0, *, above: bool = False) -> float:
-    """Return a finite number of at least `least`, or above it.
+    """Return `value` if it is a finite number of at least `least`, or above it.
 
     Raises
     ------
     ValueError
-        Naming it.
+        If it is not.
 
     Examples
     --------
@@ -27,13 +27,7 @@ def check_number(name: str, value: Any, least: float = 0, *, above: bool = False
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number of at least `least`.
-
-    Raises
-    ------
-    ValueError
-        Naming it.
-    """
+    """Return `value` if it is a whole number of at least `least`; raise ValueError otherwise."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
     return int(value)

@@ -1,4 +1,4 @@
-"""Pickles that say which version wrote them; scikit-learn stamps only its own estimators."""
+"""Pickles that record the version of fewshot; scikit-learn stamps only its own estimators."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fewshot.utils.warning import warn
 
 
 def with_new_parameters(cls: type, state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of an estimator, with the defaults of parameters that did not exist when it was pickled."""
+    """Add to the state of an estimator the defaults of parameters that did not exist when it was pickled."""
     return {**_defaults(cls), **state}
 
 
-@functools.cache  # copies pass here too, one for each answer
+@functools.cache  # copies use it too, one for each answer
 def _defaults(cls: type) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 class VersionedPickle:
-    """Mixin, first among the bases: a pickle of another version is read with a warning.
+    """Mixin that warns when a pickle of another version is read; list it first among the bases.
 
-    Whoever unpickles a file runs what it says, whatever this class does: never unpickle a stranger's. What ``save``
-    writes holds no pickle.
+    Unpickling a file runs any code in it, whatever this class does: never unpickle a stranger's file. ``save`` writes
+    no pickle.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class VersionedPickle:
         if version != __version__:
             warn(
                 f"this {type(self).__name__} was pickled by fewshot {version} and is read by {__version__}; "
-                "it may not work or answer differently"
+                "it may fail or answer differently"
             )
         parent = super()
         if hasattr(parent, "__setstate__"):

@@ -1,4 +1,4 @@
-"""The one progress bar: for terminals, and readable in a log file too."""
+"""The progress bar, readable in terminals and log files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tqdm import tqdm
 
 
 def progress_bar(total: int | None, unit: str, *, show: bool, desc: str | None = None, **options: Any) -> tqdm[Any]:
-    """Return a bar on standard error, to be used in a ``with`` block.
+    """Return a progress bar on standard error, for a ``with`` block.
 
     Parameters
     ----------
     total : int or None
-        Steps, if known.
+        Number of steps, if known.
     unit : str
-        What a step is, in the singular.
+        The name of a step, in the singular.
     show : bool
-        Whether there is one at all.
+        Whether to show the bar.
     desc : str, optional
-        What is being done.
+        The name of the work.
     **options
-        For tqdm, such as ``delay``: seconds before it appears.
+        Options of tqdm, such as ``delay``: seconds before the bar appears.
     """
     stream = _Forgiving(sys.stderr)
     return tqdm(
@@ -31,7 +31,7 @@ def progress_bar(total: int | None, unit: str, *, show: bool, desc: str | None =
         unit=unit,
         desc=desc,
         disable=not show or not stream.is_there,
-        # A log file wants a line now and then, a terminal ten a second.
+        # A log file gets a line every 5 seconds, a terminal ten updates a second.
         mininterval=0.1 if stream.isatty() else 5.0,
         dynamic_ncols=True,
         file=stream,
@@ -40,7 +40,7 @@ def progress_bar(total: int | None, unit: str, *, show: bool, desc: str | None =
 
 
 class _Forgiving:
-    """A stream that may be missing (a service, a program with windows), closed or full: no bar is worth a failure."""
+    """A stream that may be missing (in a service or a windowed program), closed or full: a bar must not fail."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

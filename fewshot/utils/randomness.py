@@ -1,4 +1,4 @@
-"""Random numbers for torch that leave the caller's generators as they were."""
+"""Seed torch's generators without changing the caller's random numbers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fewshot.utils.locks import lock_of
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's own generators inside the block and restore them after it.
+    """Seed torch's global generators inside the block and restore them after it.
 
-    Layers draw initial weights and dropout masks from global generators and take no other, so these are forked. One
-    thread at a time is inside: two would draw from each other's.
+    Layers draw initial weights and dropout masks from the global generators and accept no other. Only one thread at a
+    time is inside the block: two would share their random numbers.
 
     Examples
     --------

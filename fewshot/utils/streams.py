@@ -1,19 +1,18 @@
-"""Random numbers of episodes: for each seed, number and purpose a stream of its own."""
+"""Random numbers of episodes: an independent stream for each seed, episode and purpose."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: What a stream of random numbers is for; each purpose has numbers of its own.
+#: Purposes of random numbers; the streams of two purposes never overlap.
 DRAW, AUGMENT, MODEL, SPLIT, DISTORT, GROUP, RESAMPLE, GROUP_SEED = range(8)
 
 
 def episode_rng(seed: int, index: int, purpose: int = DRAW) -> np.random.Generator:
-    """Return the generator of episode `index` under `seed`, independent of every other one.
+    """Return the generator of episode `index` under `seed`, independent of all other episodes.
 
-    It is counter-based, so nothing needs to be drawn before it: episode 1000 does not depend on how many workers
-    there are or which episodes came earlier.
+    It is counter-based: episode 1000 does not depend on the number of workers or on the episodes drawn before.
 
     Parameters
     ----------
@@ -22,7 +21,7 @@ def episode_rng(seed: int, index: int, purpose: int = DRAW) -> np.random.Generat
     index : int
         Number of the episode, at least 0.
     purpose : int, default=0
-        Numbers for drawing, augmenting and the model's own noise never overlap.
+        Random numbers for drawing, augmenting and the model's noise never overlap.
 
     Examples
     --------
@@ -33,18 +32,18 @@ def episode_rng(seed: int, index: int, purpose: int = DRAW) -> np.random.Generat
 
 
 def episode_numbers(seed: int, start: int, stop: int, n: int, purpose: int = DRAW) -> NDArray[np.uint32]:
-    """Return the first `n` 32-bit numbers that the generators of some episodes are given, (stop - start, n).
+    """Return the first `n` 32-bit numbers of the generators of several episodes, (stop - start, n).
 
-    Setting one generator from episode to episode takes a tenth of making one for each.
+    Moving one generator from episode to episode takes a tenth of the time of creating one for each.
 
     Parameters
     ----------
     seed, purpose : int
         As for `episode_rng`.
     start, stop : int
-        The episodes.
+        The first episode, and the one after the last.
     n : int
-        Numbers an episode.
+        Random numbers for each episode.
 
     Examples
     --------
@@ -53,7 +52,7 @@ def episode_numbers(seed: int, start: int, stop: int, n: int, purpose: int = DRA
     """
     bits = np.random.Philox(key=seed)
     fresh, words = bits.state, -(-n // 2)
-    numbers = np.empty((stop - start, words), "<u8")  # the lower half of each comes first
+    numbers = np.empty((stop - start, words), "<u8")  # little-endian: the lower half of each word comes first
     for row, index in enumerate(range(start, stop)):
         fresh["state"]["counter"][:] = 0, 0, purpose, index
         bits.state = fresh

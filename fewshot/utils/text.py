@@ -1,18 +1,18 @@
-"""Text that people see: names of files and labels may hold anything, a terminal or a page must not."""
+"""Make file names and labels, which may hold any characters, safe for a terminal or page."""
 
 from __future__ import annotations
 
 import unicodedata
 from typing import Any
 
-#: Joiners, which words of Persian and pictures of several people need, and which move nothing.
+#: Joiners, which Persian words and emoji of several people need, and which do not affect the layout.
 _JOINERS = "\u200c\u200d"
 
 
 def as_unicode(value: Any) -> Any:
-    r"""Return text with the bytes written out that are no UTF-8, and other values unchanged.
+    r"""Return text with bytes that are not UTF-8 written as escapes; return other values unchanged.
 
-    Python reads such bytes, in names of files and arguments, as lone surrogates, which can be written nowhere.
+    Python reads such bytes, in file names and arguments, as lone surrogates, which cannot be encoded.
 
     Examples
     --------
@@ -23,22 +23,22 @@ def as_unicode(value: Any) -> Any:
         return value
     try:
         return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    except UnicodeEncodeError:  # surrogates that stand for no byte
+    except UnicodeEncodeError:  # surrogates that encode no byte
         return value.encode(errors="backslashreplace").decode()
 
 
 def printable(value: Any, keep: str = "") -> str:
-    r"""Return text with backslashes for all that a terminal would obey or cannot show.
+    r"""Return text with backslash escapes for characters that a terminal would obey or cannot show.
 
     These are control characters, escape sequences, line ends, marks that change the direction of writing, and bytes
-    that are no UTF-8.
+    that are not UTF-8.
 
     Parameters
     ----------
     value : object
-        Text, or what is to be shown as text.
+        Text, or a value to show as text.
     keep : str, default=""
-        Characters that stay, such as line ends.
+        Characters to keep, such as line ends.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def printable(value: Any, keep: str = "") -> str:
 
 
 def shortened(text: str, most: int = 500) -> str:
-    """Return text without its middle where it is longer than `most` characters.
+    """Return text without its middle if it has more than `most` characters.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Embeddings of one image: equal but for the rounding of a network, which differs between batches."""
+"""Find embeddings of the same image: they differ only by rounding, which depends on the batch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 
 from fewshot.utils.warning import warn
 
-#: How far the embeddings of one image may lie apart, by their length.
+#: Largest distance between embeddings of one image, relative to their length.
 SAME_IMAGE = 1e-4
-#: Pairs of rows that are compared at a time.
+#: Pairs of rows compared at a time.
 PAIRS = 2**20
-#: How many images a warning names.
+#: Images that a warning names.
 SHOWN = 5
 
 
 def earlier_twins(x: NDArray[np.floating], start: int = 0) -> NDArray[np.int64]:
-    """Return for each row from `start` on an earlier row that is the same image; -1 for none.
+    """Return for each row from `start` on the number of an earlier row of the same image; -1 for none.
 
-    Rows that are the same have nearly the same products with any direction, so only rows that are neighbours along one
-    direction are compared: no matrix of all pairs is formed.
+    Rows of the same image have nearly the same projection on any direction, so only rows that are neighbours on one
+    random direction are compared, instead of all pairs.
 
     Parameters
     ----------
     x : ndarray of shape (n, d)
         Embeddings, all finite.
     start : int, default=0
-        Rows before it are known, and need not differ.
+        Earlier rows are known already, and are not compared with each other.
 
     Returns
     -------
@@ -46,10 +46,10 @@ def earlier_twins(x: NDArray[np.floating], start: int = 0) -> NDArray[np.int64]:
     twins = np.full(n - start, -1)
     if n < 2 or start >= n or not d:
         return twins
-    first = _first_equal(x, start)  # a thousand copies of one image would be half a million pairs
+    first = _first_equal(x, start)  # a thousand copies of one image would make half a million pairs
     copies = first < np.arange(start, n)
     twins[copies] = first[copies]
-    lengths = np.zeros(n, x.dtype)  # those of known rows are not asked for
+    lengths = np.zeros(n, x.dtype)  # those of known rows are not needed
     lengths[start:] = np.linalg.norm(x[start:], axis=1)
     directions = np.random.default_rng(0).standard_normal((d, 2))
     along, across = (x @ (directions / np.linalg.norm(directions, axis=0)).astype(x.dtype)).T
@@ -71,27 +71,27 @@ def earlier_twins(x: NDArray[np.floating], start: int = 0) -> NDArray[np.int64]:
 
 
 def warn_of_twins(twins: NDArray[np.int64], start: int, names: Sequence[str]) -> None:
-    """Warn of images that are learned twice, by the `names` of all rows; see `earlier_twins`."""
+    """Warn of images that are learned twice, given the `names` of all rows; see `earlier_twins`."""
     found = np.flatnonzero(twins >= 0)
     if not len(found):
         return
     pairs = [f"{names[start + i]} is the same as {names[twins[i]]}" for i in found[:SHOWN].tolist()]
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     warn(
-        f"{len(found)} of {len(twins)} images are learned already or twice: {'; '.join(pairs)}{more}; each counts once "
-        "more, so remove those that are there by mistake"
+        f"{len(found)} of {len(twins)} images are learned already or twice: {'; '.join(pairs)}{more}; each copy counts "
+        "again, so remove those that are there by mistake"
     )
 
 
 def _first_equal(x: NDArray[Any], start: int) -> NDArray[np.int64]:
-    """Return for each row from `start` on the first of these that is equal to it."""
+    """Return for each row from `start` on the number of the first row from there on that equals it."""
     seen: dict[bytes, int] = {}
     digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x[start:])
     return np.array([seen.setdefault(digest, start + i) for i, digest in enumerate(digests)])
 
 
 def _parts(counts: NDArray[np.int64]) -> Iterator[slice]:
-    """Yield slices of which each has few pairs, or is one row."""
+    """Yield slices of few pairs each, or of one row."""
     start, pairs = 0, 0
     for i, count in enumerate(counts.tolist()):
         if pairs and pairs + count > PAIRS:

@@ -1,4 +1,4 @@
-"""The answer to a query that no class can answer."""
+"""The label that answers a query of no known class."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fewshot.utils.warning import warn
 
 
 def unknown_mark(unknown_label: Any, classes: NDArray[Any]) -> Any:
-    """Return the label for what is unknown: `unknown_label`, or by default ``"unknown"`` or -1, as `classes` are.
+    """Return the label of unknown queries: `unknown_label`, or by default ``"unknown"`` or -1, of the classes' type.
 
     Raises
     ------
     ValueError
-        If there is no default for such classes, or the label is one of them.
+        If classes of this type have no default, or the label is a class.
 
     Examples
     --------
@@ -34,14 +34,13 @@ def unknown_mark(unknown_label: Any, classes: NDArray[Any]) -> Any:
             raise ValueError(f"no default unknown_label for labels of type {classes.dtype}; set one")
     if _is_class(mark, classes):
         raise ValueError(
-            f"unknown_label={mark!r} is a class; choose another, or another name for the class: an answer must say "
-            "which of the two it is"
+            f"unknown_label={mark!r} is a class; choose another, or rename the class: an answer must tell the two apart"
         )
     return mark
 
 
 def check_unknown(unknown_label: Any, classes: NDArray[Any], before: NDArray[Any] | None = None) -> None:
-    """Refuse a change after which an answer could mean a class and the unknown alike.
+    """Raise for a change of classes that would make answers ambiguous between a class and "unknown".
 
     Parameters
     ----------
@@ -50,8 +49,7 @@ def check_unknown(unknown_label: Any, classes: NDArray[Any], before: NDArray[Any
     classes : ndarray
         The classes after the change.
     before : ndarray, optional
-        The classes before it. Where no label was chosen and they were ambiguous already, nothing is refused: this
-        change is not to blame.
+        The classes before it. If no `unknown_label` is set and they were ambiguous already, nothing is raised.
 
     Raises
     ------
@@ -69,15 +67,14 @@ def check_unknown(unknown_label: Any, classes: NDArray[Any], before: NDArray[Any
 def mark_unknown(
     labels: NDArray[Any], unknown: NDArray[np.bool_], unknown_label: Any, classes: NDArray[Any]
 ) -> NDArray[Any]:
-    """Return `labels` (n, ...) with the mark in the rows where `unknown` (n,); of type object if types differ.
+    """Return `labels` (n, ...) with the unknown label in the `unknown` rows (n,); as objects if the types differ.
 
-    Where no label was chosen, and the default is a class or there is none, the mark is None, with a warning: what can
-    be answered is answered.
+    If no label is set, and there is no default or the default is a class, these rows are None, with a warning.
 
     Raises
     ------
     ValueError
-        If the `unknown_label` that was chosen is a class.
+        If the given `unknown_label` is a class.
     """
     if not unknown.any():
         return labels
@@ -96,7 +93,7 @@ def mark_unknown(
 
 
 def _is_class(mark: Any, classes: NDArray[Any]) -> bool:
-    if isinstance(mark, str) and mark.endswith("\0"):  # numpy takes it for the text without
+    if isinstance(mark, str) and mark.endswith("\0"):  # numpy ignores the NUL
         return mark in classes.tolist()
     same = np.asarray(classes == mark)
     return bool(same.any()) and any(label == mark for label in classes[same].tolist())

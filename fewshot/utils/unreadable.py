@@ -1,4 +1,4 @@
-"""What happens to an item that cannot be read: one vocabulary, from the command line to the decoder."""
+"""What to do with an item that cannot be read: one vocabulary, from the command line to the decoder."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from fewshot.errors import UnknownNameError
 
-#: "raise" raises an error. "skip" leaves the item out of the support, with a warning. Under "unknown" support still
-#: raises. As a query the item is answered "unknown" under both, and its embedding is a row of NaN.
+#: "raise" raises an error. "skip" leaves the item out of the support, with a warning; "unknown" raises for support.
+#: Under both, a query is answered "unknown", and its embedding is a row of NaN.
 ON_ERROR = ("raise", "skip", "unknown")
 
 
 def check_on_error(on_error: str, allowed: Sequence[str] = ON_ERROR) -> str:
-    """Return `on_error` if it is one of the words above.
+    """Return `on_error` if it is allowed.
 
     Raises
     ------
     UnknownNameError
-        Otherwise.
+        If it is not.
 
     Examples
     --------

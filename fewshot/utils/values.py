@@ -1,4 +1,4 @@
-"""Embeddings: rows of numbers, in a matrix, in the columns of a table, or in one column of vectors."""
+"""Convert embeddings to an array: from a matrix, the columns of a table, or one column of vectors."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from fewshot.utils.containers import is_missing, is_table, to_array, to_numpy
 
 
 def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
-    """Return embeddings as a numpy array of the shape and precision in which they were given, in any container.
+    """Return embeddings from any container as a numpy array, with their shape and precision.
 
-    A column of vectors, such as ``frame["vector"]`` of lists or arrays, becomes a matrix. A missing vector is a row of
-    NaN in it.
+    A column of vectors, such as ``frame["vector"]`` of lists or arrays, becomes a matrix, in which a missing vector is
+    a row of NaN.
 
     Parameters
     ----------
     x : array-like of shape (n, d), or of n vectors
         Arrays, data frames, series, columns, tensors or lists of them.
     name : str, default="X"
-        What they are called in messages.
+        How messages call them.
     keep_table : bool, default=False
-        Whether a table with one number in a cell is returned unmodified, for a caller who needs its column names.
+        Whether to return a table of numbers unmodified, for a caller that needs its column names.
 
     Raises
     ------
     ValueError
         If vectors have different lengths, or all are missing.
     TypeError
-        If they are sparse, a vector is text, or this is no container.
+        If they are sparse, a vector is text, or `x` is no container.
 
     Examples
     --------
@@ -62,18 +62,18 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
 
 def _of_list(rows: list[Any], name: str) -> NDArray[Any]:
     if rows and not isinstance(rows[0], (list, tuple, np.ndarray, int, float)):
-        rows = [to_numpy(row) for row in rows]  # numpy would read tensors number by number
+        rows = [to_numpy(row) for row in rows]  # numpy would read each number of a tensor
     try:
         found = np.asarray(rows)
         if found.dtype.kind != "O":
             return found
-    except (ValueError, TypeError, RuntimeError):  # uneven rows; tensors elsewhere or with a gradient
+    except (ValueError, TypeError, RuntimeError):  # uneven rows; tensors on a GPU or with a gradient
         pass
     return _stacked(rows, name) if any(map(_is_vector, rows)) else np.asarray(rows, dtype=object)
 
 
 def _stacked(vectors: list[Any], name: str) -> NDArray[Any]:
-    """Return vectors as rows; NaN where one is missing."""
+    """Return vectors as rows, missing ones as NaN."""
     rows: list[NDArray[Any] | None] = []
     for i, vector in enumerate(vectors):
         if isinstance(vector, (str, bytes)):
@@ -93,7 +93,7 @@ def _stacked(vectors: list[Any], name: str) -> NDArray[Any]:
 
 
 def _numbers(cells: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers that came as objects, NaN where one is missing; anything else unmodified."""
+    """Return an array of objects as numbers, missing ones as NaN; return anything else unmodified."""
     if cells.dtype.kind != "O":
         return cells
     values = [np.nan if is_missing(value) else value for value in cells.ravel().tolist()]

@@ -1,16 +1,16 @@
-"""Warnings that point at the line of the user's code, however deep in the library they arise."""
+"""Warnings that point at the user's line of code, and the only place that touches warning filters."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 
-#: Modules whose frames are passed over: the library's own, and those of its context managers.
+#: Modules whose frames are skipped: the library's own, and those of its context managers.
 _OURS = ("fewshot.", "contextlib")
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn, in the name of the nearest caller outside the library.
+    """Warn on behalf of the nearest caller outside the library.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory
 from fewshot.retrieval.stores.base import Store
 from fewshot.retrieval.stores.records import Match, check_queries
-from fewshot.search.ranking import argmax
+from fewshot.search.similarity import argmax
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fewshot.utils.waiting import passive_waiting
+from fewshot.utils.threads import passive_waiting
 
 COMMAND = ["-m", "fewshot", "show", "no-such-folder"]  # fails, having loaded torch
 # A program that is not ours, and does not load torch itself.

@@ -1,4 +1,4 @@
-"""What a file of FAISS may hold: its reader trusts what it reads, so all of that is checked before."""
+"""Check a file of FAISS before FAISS reads it: its reader trusts every length and row number in the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DUMMY = 1 << 20
 
 
 class _Reader:
-    """Read one part of a buffer after another."""
+    """Reads one part of a buffer after another."""
 
     def __init__(self, data: Any) -> None:
         self.data, self.at = memoryview(data), 0
@@ -42,8 +42,8 @@ class _Reader:
         self.at += 4 * n * d
 
 
-def check_lists(data: Any, kind: str, is_product: bool, n: int, d: int, n_lists: int) -> None:
-    """Refuse bytes that are not an index of `kind` over `n` rows of `d` numbers, each number of a row in its range.
+def check_faiss_file(data: Any, kind: str, is_product: bool, n: int, d: int, n_lists: int) -> None:
+    """Raise unless the bytes are an index of `kind` over `n` rows of `d` numbers, with every row number in range.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def check_lists(data: Any, kind: str, is_product: bool, n: int, d: int, n_lists:
     is_product : bool
         Whether larger inner products are nearer.
     n, d, n_lists : int
-        Rows, their length, and lists of ``ivf``.
+        Number of rows, their length, and the number of lists of ``ivf``.
 
     Raises
     ------
     ValueError
-        If they are not, or another version of FAISS writes them in another way.
+        If they are not, or another version of FAISS has another layout.
     """
     reader = _Reader(data)
     try:
@@ -67,7 +67,7 @@ def check_lists(data: Any, kind: str, is_product: bool, n: int, d: int, n_lists:
     except struct.error as error:
         raise ValueError("it ends too early") from error
     if reader.at != len(reader.data):
-        raise ValueError("it is longer or shorter than its parts")
+        raise ValueError("its length differs from the sum of its parts")
 
 
 def _check_ivf(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
@@ -83,7 +83,7 @@ def _check_ivf(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) 
         reader.at += 4 * d * size
         ids = reader.array("i8", size)
         if size and not 0 <= int(ids.min()) <= int(ids.max()) < n:
-            raise ValueError("it names rows that there are not")
+            raise ValueError("its lists name rows that do not exist")
 
 
 def _check_graph(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
@@ -94,29 +94,35 @@ def _check_graph(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int
     reader.expect("Q", len(slots) - 1)
     reader.array("f8", len(slots) - 1)
     reader.expect(f"Q{len(slots)}i", len(slots), *slots.tolist())
+    levels = _checked_levels(reader, slots, n)
+    entry, top = reader.take("ii")
+    if not 0 <= entry < n or top != levels[entry] - 1:
+        raise ValueError("its entry point is not a row of the highest level")
+    _, width, _ = reader.take("iii")
+    if width < 1:
+        raise ValueError("its search width is below 1")
+    reader.flat(d, n, is_product)
+
+
+def _checked_levels(reader: _Reader, slots: NDArray[Any], n: int) -> NDArray[Any]:
+    """Return the number of levels of each row of a graph, after checking its links."""
     reader.expect("Q", n)
     levels = reader.array("i4", n)
     if not 1 <= int(levels.min()) <= int(levels.max()) < len(slots):
-        raise ValueError("its rows are on levels that there are not")
+        raise ValueError("its rows are on levels that do not exist")
     reader.expect("Q", n + 1)
     starts = reader.array("u8", n + 1)
     if starts[0] or (np.diff(starts.astype(np.int64)) != slots[levels]).any():
-        raise ValueError("its rows have other links than those of their levels")
+        raise ValueError("the links of its rows do not fit their levels")
     reader.expect("Q", int(starts[-1]))
     links = reader.array("i4", int(starts[-1]))
     if len(links) and not -1 <= int(links.min()) <= int(links.max()) < n:
-        raise ValueError("it links rows that there are not")
+        raise ValueError("it links rows that do not exist")
     high = np.flatnonzero(levels > 1)
-    for level in range(1, int(levels.max())):  # a search would follow links of that level from there
+    for level in range(1, int(levels.max())):  # from a linked row, a search follows the links of the same level
         rows = high[levels[high] > level]
         places = starts[rows].astype(np.int64)[:, None] + np.arange(slots[level], slots[level + 1])
-        there = links[places]
-        if (levels[there[there >= 0]] <= level).any():
-            raise ValueError("it links rows on levels on which they are not")
-    entry, top = reader.take("ii")
-    if not 0 <= entry < n or top != levels[entry] - 1:
-        raise ValueError("it has no row to begin with")
-    _, width, _ = reader.take("iii")
-    if width < 1:
-        raise ValueError("its search has no width")
-    reader.flat(d, n, is_product)
+        linked = links[places]
+        if (levels[linked[linked >= 0]] <= level).any():
+            raise ValueError("it links rows on levels that they are not on")
+    return levels

@@ -1,0 +1,52 @@
+"""OpenMP threads: how they wait for work in our own processes, and how many a forked child may use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+
+#: OpenMP itself; GNU's runtime (torch, FAISS, scikit-learn); LLVM's and Intel's. A thread spins a thousand times, some
+#: microseconds, before it sleeps: without spinning an idle machine embeds a third slower, and with ten times as much a
+#: busy one takes twice as long.
+_SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+
+
+def passive_waiting() -> dict[str, str]:
+    """Return environment variables that make waiting threads sleep, with the values that the user has set unchanged.
+
+    Examples
+    --------
+    >>> sorted(passive_waiting())
+    ['GOMP_SPINCOUNT', 'KMP_BLOCKTIME', 'OMP_WAIT_POLICY']
+    """
+    if os.environ.get("OMP_WAIT_POLICY", "PASSIVE").strip().upper() != "PASSIVE":
+        return {}  # the user wants threads to spin
+    return {name: os.environ.get(name, value) for name, value in _SETTINGS.items()}
+
+
+def wait_passively() -> None:
+    """Make OpenMP threads sleep while they wait. Call this only in a process of our own.
+
+    By default they spin for some milliseconds after each loop. If another process wants the same cores, every loop
+    then waits for a thread that is not running. OpenMP reads the environment once, when its library is loaded: call
+    this before torch, FAISS, scikit-learn or NumPy is imported.
+    """
+    os.environ.update(passive_waiting())
+
+
+@cache
+def use_one_thread_after_fork() -> None:
+    """From now on, let a forked child use one thread.
+
+    It would wait for ever for the OpenMP threads of its parent, which it lacks.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(1)
