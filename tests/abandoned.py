@@ -6,8 +6,8 @@ from pathlib import Path
 
 CODE = """
 import os, signal, sys
-from fewshot.persistence.files import partial_beside
-with partial_beside(sys.argv[1]) as partial:
+from fewshot.persistence.files import partial_file
+with partial_file(sys.argv[1]) as partial:
     partial.write_bytes(b"half")
     print(partial, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

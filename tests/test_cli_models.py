@@ -207,7 +207,7 @@ def test_an_image_that_cannot_be_read_names_no_flag_that_was_given(model, folder
         (("fit", "{photos}", "--out", "{new}", "--device", "warp", "--quiet"), 2, "use 'auto' or 'cpu'"),
         (("predict", "{model}", "{gone}"), 2, "gone: no such file"),
         (("predict", "{model}", "{empty}"), 2, "holds no image; give image files"),
-        (("predict", "{photos}", "x.png"), 1, "is no saved classifier: there is no manifest.json"),
+        (("predict", "{photos}", "x.png"), 1, "is no saved classifier: it has no manifest.json"),
         (("predict", "{gone}", "x.png"), 1, "is no saved classifier: there is no such folder"),
         (("remove", "{model}", "tempel"), 2, "'tempel'"),
         (("show", "{gone}"), 1, "is no saved classifier"),

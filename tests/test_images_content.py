@@ -146,10 +146,10 @@ def test_what_was_saved_is_loaded(name, saved, tmp_path):
     [
         ({"classes": {"dtype": "<U500000000", "values": [1] * 10}}, "labels are not <U500000000"),
         ({"classes": {"dtype": "<U500000000", "values": list("0123456789")}}, "labels are not <U500000000"),
-        ({"classes": {"dtype": "<U50000", "values": list("0123456789")}}, "labels are not <U50000"),
+        ({"classes": {"dtype": "<U50000", "values": list("0123456789")}}, "declared type, <U50000"),
         ({"classes": {"dtype": "<U1", "values": ["0"] * 10}}, "sorted labels, each there once"),
         ({"classes": {"dtype": "<U1", "values": list("1023456789")}}, "sorted labels, each there once"),
-        ({"classes": {"dtype": "<f8", "values": [float("nan"), *range(9)]}}, "sorted labels|as they say"),
+        ({"classes": {"dtype": "<f8", "values": [float("nan"), *range(9)]}}, "sorted labels|declared type"),
         ({"classes": {"dtype": "<U1", "values": list("012")}}, "a count for each of 3 classes"),
         ({"classes": {"dtype": "<U1", "values": list("012")}, "n_support": [4] * 3}, "expected torch.float64"),
         ({"classes": {"dtype": "<U1", "values": []}, "n_support": []}, "sorted labels"),
@@ -161,10 +161,10 @@ def test_what_was_saved_is_loaded(name, saved, tmp_path):
         ({"backbone": {"name": "resnet18", "kwargs": {}}}, "names another network than its weights"),
         ({"format": 99, "version": "9.9"}, "written by fewshot 9.9 in format 99"),
         ({"format": 10**30, "version": "9.9"}, "which version wrote it"),
-        ({"kind": "index"}, "a saved index is there"),
+        ({"kind": "index"}, "it holds a saved index"),
         ({"kind": "virus"}, "its kind is 'virus'"),
-        ({"files": []}, "its files are not all described"),
-        ({"caches": {"x": 1}}, "its caches are not all described"),
+        ({"files": []}, "not all of its files have"),
+        ({"caches": {"x": 1}}, "not all of its caches have"),
     ],
 )
 def test_a_manifest_that_none_can_have(facts, match, saved, tmp_path):

@@ -146,7 +146,7 @@ def test_what_a_device_could_not_do_is_refused(embedder, model, tmp_path):
     model.save(tmp_path / "saved")
     with pytest.raises(ArtifactError, match="holds a saved classifier"):
         export(model, tmp_path / "saved")
-    with pytest.raises(ArtifactError, match="a saved classifier is there"):
+    with pytest.raises(ArtifactError, match="it holds a saved classifier"):
         load(tmp_path / "saved")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
 

@@ -93,7 +93,7 @@ def test_a_name_that_is_none_of_its_own_files_is_refused(folder, name):
     del manifest["digest"]
     body = json.dumps(manifest)[:-1].encode()
     (folder / MANIFEST).write_bytes(body + b', "digest": "%s"}\n' % hashlib.sha256(body).hexdigest().encode())
-    with pytest.raises(ArtifactError, match="is no file of its own"):
+    with pytest.raises(ArtifactError, match="is no name of a data file"):
         read_artifact(folder, "classifier")
 
 
@@ -117,9 +117,9 @@ def test_a_cache_that_is_gone_or_damaged_is_passed_over(tmp_path):
 
 
 def test_an_artifact_of_another_kind_is_refused_and_left_alone(folder):
-    with pytest.raises(ArtifactError, match="is no saved index: a saved classifier is there"):
+    with pytest.raises(ArtifactError, match="is no saved index: it holds a saved classifier"):
         read_artifact(folder, "index")
-    with pytest.raises(ArtifactError, match="holds a saved classifier, so no index is written there"):
+    with pytest.raises(ArtifactError, match="holds a saved classifier, so no index was written there"):
         write_artifact(folder, "index", {}, {}, {})
     assert read(folder)[0] == "one"
 

@@ -3,18 +3,18 @@ import json
 import pytest
 
 from fewshot.errors import ArtifactError, MissingExtraError
-from fewshot.persistence.content import is_number, is_whole, is_word, of_file, parse_json
+from fewshot.persistence.content import errors_of_file, is_number, is_whole, is_word, json_object
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"1", b'"x"', b"null", b"{", b"\xff", b'{"a": ' + b"[" * 200_000])
 def test_what_is_no_object_is_a_value_error(raw):
     with pytest.raises(ValueError, match=r".") as caught:
-        parse_json(raw)
+        json_object(raw)
     assert not isinstance(caught.value, RecursionError)
 
 
 def test_an_object_is_read():
-    assert parse_json(json.dumps({"a": [1, "ü"]})) == {"a": [1, "ü"]}
+    assert json_object(json.dumps({"a": [1, "ü"]})) == {"a": [1, "ü"]}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, True, "1", None, [1]])
@@ -42,7 +42,7 @@ def test_what_is_no_word(value):
 def test_any_error_becomes_one_printable_sentence_that_names_the_file(error):
     with (
         pytest.raises(ArtifactError, match="^there cannot be used: .*; save it again$") as caught,
-        of_file("there", "save it again"),
+        errors_of_file("there", "save it again"),
     ):
         raise error
     assert str(caught.value).isprintable()
@@ -50,5 +50,5 @@ def test_any_error_becomes_one_printable_sentence_that_names_the_file(error):
 
 @pytest.mark.parametrize("error", [OSError("x"), MissingExtraError("x"), ArtifactError("x")])
 def test_what_says_enough_itself_is_passed_on(error):
-    with pytest.raises(type(error), match="^x$"), of_file("there", "save it again"):
+    with pytest.raises(type(error), match="^x$"), errors_of_file("there", "save it again"):
         raise error

@@ -13,7 +13,7 @@ from fewshot.persistence.files import (
     is_special,
     leftovers,
     open_regular,
-    partial_beside,
+    partial_file,
     read_regular,
     replacing,
     write_text,
@@ -191,7 +191,7 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path):
 
 def test_a_long_name_and_the_leavings_of_a_killed_process_are_no_hindrance(tmp_path):
     path = tmp_path / ("ä" * 127)
-    with partial_beside(path) as partial:
+    with partial_file(path) as partial:
         left = partial
     left.write_text("of another")
     write_text(path, "x")
@@ -223,7 +223,7 @@ def test_what_killed_processes_have_left_is_found_and_nothing_else(tmp_path):
     elsewhere = tmp_path / ".a.npy.0123abcd-1-2.partial"
     for path in (elsewhere, tmp_path / ".mine.partial", tmp_path / "a.npy"):
         path.touch()
-    with partial_beside(tmp_path / "a.npy") as mine:
+    with partial_file(tmp_path / "a.npy") as mine:
         mine.touch()
         os.utime(mine, (0, 0))
         assert leftovers(tmp_path, ["a.npy"]) == [left]

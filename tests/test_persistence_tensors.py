@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fewshot.persistence.tensors import DIGEST, digest_of, read_metadata, read_tensors, write_tensors
+from fewshot.persistence.tensors import DIGEST, read_metadata, read_tensors, tensors_digest, write_tensors
 
 
 def test_tensors_come_back_whatever_their_layout(tmp_path):
@@ -73,7 +73,7 @@ def test_a_file_without_a_digest_is_read(tmp_path):
 
 
 def test_a_digest_that_does_not_fit_is_damage(tmp_path):
-    save_file({"x": torch.ones(2)}, tmp_path / "x", {DIGEST: digest_of({"x": torch.zeros(2)}, {})})
+    save_file({"x": torch.ones(2)}, tmp_path / "x", {DIGEST: tensors_digest({"x": torch.zeros(2)}, {})})
     with pytest.raises(ValueError, match="x is damaged: its SHA-256 does not fit"):
         read_tensors(tmp_path / "x")
 

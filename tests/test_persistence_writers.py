@@ -212,7 +212,7 @@ def test_what_is_only_called_a_lock_is_refused_and_left_alone(tmp_path, kind):
     }
     make[kind]()
     before = lock.lstat()
-    with pytest.raises(ValueError, match=r"\.lock is not a lock file of fewshot's.*; remove it"), locked(folder, 1):
+    with pytest.raises(ValueError, match=r"\.lock is not a lock file of fewshot.*; remove it"), locked(folder, 1):
         pass
     assert (lock.lstat().st_ino, lock.lstat().st_size) == (before.st_ino, before.st_size)
     assert mine.read_text() == "mine"

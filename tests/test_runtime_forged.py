@@ -207,7 +207,7 @@ def test_a_file_outside_the_folder_is_not_read(exports, tmp_path, absolute):
     (folder / name).rename(tmp_path / "elsewhere" / name)
     manifest["files"]["memory.npz"]["name"] = str(tmp_path / "elsewhere" / name) if absolute else f"../elsewhere/{name}"
     sealed(folder, manifest)
-    refused(folder, "which is no file of its own", exact=False)
+    refused(folder, "which is no name of a data file", exact=False)
 
 
 def wrong_arrays(arrays):

@@ -164,7 +164,7 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match=r"is no saved index: there is no such folder; make one with save\(\)$"):
         PrototypeIndex.load(tmp_path / "gone")
     PrototypeIndex().add(KEYS).save(tmp_path / "index")
-    with pytest.raises(ArtifactError, match="is no saved classifier: a saved index is there"):
+    with pytest.raises(ArtifactError, match="is no saved classifier: it holds a saved index"):
         FewShotImageClassifier.load(tmp_path / "index")
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ArtifactError, match="holds other files and no saved index"):

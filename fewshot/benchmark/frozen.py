@@ -12,7 +12,7 @@ from fewshot._version import __version__
 from fewshot.benchmark.grid import Grid
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import make_sampler
-from fewshot.persistence.content import parse_json
+from fewshot.persistence.content import json_object
 from fewshot.persistence.files import read_regular
 
 #: Larger files are refused unread.
@@ -48,7 +48,12 @@ def check_frozen(found: dict[str, Any], path: str | Path, *, complete: bool = Tr
         If the file holds no frozen episodes, or different ones; the message names the first difference.
     """
     try:
-        _compare(found["datasets"], parse_json(read_regular(path, MOST_BYTES, follow=True))["datasets"], path, complete)
+        _compare(
+            found["datasets"],
+            json_object(read_regular(path, MOST_BYTES, follow=True))["datasets"],
+            path,
+            complete,
+        )
     except _Different as error:
         raise ValueError(str(error)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

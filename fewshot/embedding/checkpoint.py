@@ -19,7 +19,7 @@ from fewshot.embedding.budget import within_budget
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class
-from fewshot.persistence.content import MOST_NUMBERS, is_number, is_whole, is_word, parse_json
+from fewshot.persistence.content import MOST_NUMBERS, is_number, is_whole, is_word, json_object
 from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_metadata, read_tensors, write_tensors
 from fewshot.utils.isolation import isolated
@@ -140,7 +140,7 @@ class Checkpoint:
         try:
             if unknown := set(metadata) - {_KEY, "format"}:
                 raise ValueError(f"unknown key {min(unknown)!r:.40}")
-            described = parse_json(metadata[_KEY])
+            described = json_object(metadata[_KEY])
             if is_newer := described["format"] > FORMAT:
                 version = f"{described['version']!s:.40}"
             else:

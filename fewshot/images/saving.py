@@ -36,7 +36,7 @@ from fewshot.images.defaults import make_embedder
 from fewshot.images.learned import Learned
 from fewshot.learners.base import Learner
 from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
-from fewshot.persistence.content import of_file
+from fewshot.persistence.content import errors_of_file
 from fewshot.persistence.label_json import labels_to_json
 from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.utils.isolation import isolated
@@ -115,7 +115,7 @@ def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
         before = stamp(folder)
         manifest, paths = read_artifact(folder, "classifier")
         try:
-            with of_file(folder, "restore it from a copy, or save again"):
+            with errors_of_file(folder, "restore it from a copy, or save again"):
                 return _rebuild(folder, device, embedder, manifest, paths)
         except (OSError, ArtifactError):
             if stamp(folder) == before and all(path.exists() for path in paths.values()):

@@ -1,1 +1,1 @@
-"""What is written to disk: whole files, artifact folders, tensors, labels, and where they came from."""
+"""Write and read files safely: whole-file writes, artifact folders, locks, tensors, labels as JSON, provenance."""

@@ -1,4 +1,4 @@
-"""What files say may have been written by anyone: JSON that is read in bounds, and errors that name the file."""
+"""Check the content of files that anyone may have written: JSON within bounds, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 
 from fewshot.errors import ArtifactError, DownloadError, MissingExtraError
 
-#: Lists of numbers in a file may be this long, and words this many characters.
+#: Most numbers in a list of a file, and most characters of a word.
 MOST_NUMBERS, MOST_CHARACTERS = 1 << 20, 64
 
 
-def parse_json(raw: bytes | str) -> dict[str, Any]:
-    """Return the JSON object of a file.
+def json_object(raw: bytes | str) -> dict[str, Any]:
+    """Return the JSON object in the content of a file.
 
     Raises
     ------
     ValueError
-        If it is anything else, or nested deeper than Python reads.
+        If it holds anything else, or is nested deeper than Python can read.
 
     Examples
     --------
-    >>> parse_json("[" * 100_000)
+    >>> json_object("[" * 100_000)
     Traceback (most recent call last):
     ValueError: its JSON is nested too deeply
     """
@@ -40,17 +40,17 @@ def parse_json(raw: bytes | str) -> dict[str, Any]:
 
 
 @contextmanager
-def of_file(path: str | Path, cure: str) -> Iterator[None]:
-    """Name the file whose content leads to an error.
+def errors_of_file(path: str | Path, cure: str) -> Iterator[None]:
+    """Turn errors about the content of a file into `ArtifactError`, which names the file and the cure.
 
     Raises
     ------
     ArtifactError
-        Instead of any error but those of the system, and of what has to be installed or fetched.
+        Instead of any error except those of the system and of missing packages or downloads.
 
     Examples
     --------
-    >>> with of_file("preprocess.json", "export it again"):
+    >>> with errors_of_file("preprocess.json", "export it again"):
     ...     {}["width"]
     Traceback (most recent call last):
     fewshot.errors.ArtifactError: preprocess.json cannot be used: 'width' is missing; export it again
@@ -59,14 +59,14 @@ def of_file(path: str | Path, cure: str) -> Iterator[None]:
         yield
     except (ArtifactError, MissingExtraError, DownloadError, OSError):
         raise
-    except Exception as error:  # of JSON, zip, torch, onnxruntime and Python itself, which share no other class
+    except Exception as error:  # JSON, zip, torch, onnxruntime and Python have no other class in common
         text = f"{error} is missing" if isinstance(error, KeyError) else str(error) or repr(error)
         reason = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
         raise ArtifactError(f"{path} cannot be used: {reason:.400}; {cure}") from error
 
 
 def is_whole(value: object, least: int = 0, most: int = 2**53) -> bool:
-    """Whether a value of JSON is a whole number in a range; True and False are none.
+    """Whether a JSON value is a whole number in a range; True and False are not.
 
     Examples
     --------
@@ -77,13 +77,13 @@ def is_whole(value: object, least: int = 0, most: int = 2**53) -> bool:
 
 
 def is_number(value: object, least: float = -math.inf, most: float = math.inf) -> bool:
-    """Whether a value of JSON is a finite number in a range."""
+    """Whether a JSON value is a finite number in a range."""
     is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_real and abs(value) <= sys.float_info.max and least <= value <= most  # type: ignore[arg-type, operator]
 
 
 def is_word(value: object) -> bool:
-    """Whether a value of JSON is a short text that cannot be an address or a path.
+    """Whether a JSON value is a short text that cannot be an address or a path.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what tells them apart."""
+"""Write files whole or not at all, and read only regular files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from functools import cache
 from io import BufferedReader
 from pathlib import Path
 
-#: Links that are followed before they are taken for a loop, as in Linux.
+#: Most links to follow before they are considered a loop, as in Linux.
 _LINKS = 40
-#: How the name of a file ends that is not whole yet: machine (which older versions left out), process, thread.
+#: End of the name of a partial file: machine (missing in older versions), process, thread.
 PARTIAL = r"\.(?:[0-9a-f]{8}-)?\d+-\d+\.partial"
-#: How much of its later name such a file begins with, and the seconds after which nobody writes to it any more.
+#: Characters of the final name in the name of a partial file, and seconds after which it counts as abandoned.
 _SHOWN, _ABANDONED = 48, 24 * 3600
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a file beside `path` to write to; it takes the place of `path` if the block succeeds.
+    """Yield a partial file to write to, which replaces `path` if the block succeeds.
 
-    A failure leaves what was there, and nothing else. A file that is replaced keeps its mode and, where the system
-    allows it, its owner. A link stays: the file that it leads to is replaced, or made. What is no regular file (a pipe,
-    a device, ``/dev/stdout``) is never replaced: it is sent the whole content once the block succeeds.
+    A failure leaves the old file, and nothing else. The new file keeps the mode of the old one and, if the system
+    allows, its owner. A link is kept: the file that it leads to is replaced or created. A pipe, a device or
+    ``/dev/stdout`` is never replaced: the whole content is sent to it once the block succeeds.
 
     Raises
     ------
@@ -49,8 +49,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    # All of this before anything is computed for the file.
-    if (there := _status(path)) is not None and stat.S_ISDIR(there.st_mode):
+    # Checked before anything is computed for the file.
+    if (old := _status(path)) is not None and stat.S_ISDIR(old.st_mode):
         raise _error(errno.EISDIR, path)
     if is_special(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -58,30 +58,30 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield partial
             _send(partial, path)
         return
-    if there is not None and not os.access(path, os.W_OK):
+    if old is not None and not os.access(path, os.W_OK):
         raise _error(errno.EACCES, path)
     place = Path(os.path.realpath(path))
-    with partial_beside(place) as partial:
+    with partial_file(place) as partial:
         try:
             # Until it has the mode of the old file, nobody else may read it.
-            handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if there is None else 0o600)
+            handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600)
         except OSError as error:
             raise _error(error.errno, path) from None
         os.close(handle)
         yield partial
-        if there is not None:
-            take_access(partial, there)
+        if old is not None:
+            copy_access(old, partial)
         os.replace(partial, place)
 
 
 @contextmanager
-def partial_beside(path: str | Path) -> Iterator[Path]:
-    """Give a file beside `path` to write to, which no other thread or process has; it is gone after the block."""
+def partial_file(path: str | Path) -> Iterator[Path]:
+    """Yield a path in the same folder that no other thread or process uses, and remove it after the block."""
     path = Path(path)
-    # Part of the name only: names end at 255 bytes.
+    # Only a part of the name, because names are limited to 255 bytes.
     owner = f"{_machine()}-{os.getpid()}-{threading.get_ident()}"
     partial = path.with_name(f".{path.name[:_SHOWN]}.{owner}.partial")
-    partial.unlink(missing_ok=True)  # of a process of the same number that was killed
+    partial.unlink(missing_ok=True)  # left by a killed process of the same number
     try:
         yield partial
     finally:
@@ -89,9 +89,9 @@ def partial_beside(path: str | Path) -> Iterator[Path]:
 
 
 def leftovers(folder: str | Path, names: Iterable[str] | None = None) -> list[Path]:
-    """Return what `partial_beside` left of files of these names, or of any, where its process was killed.
+    """Return the partial files that killed processes left, for files of these `names` or of any name.
 
-    A file of a process on another machine counts as left when nothing has written to it for a day.
+    A partial file of another machine counts as left if nothing has written to it for a day.
 
     Examples
     --------
@@ -110,52 +110,51 @@ def leftovers(folder: str | Path, names: Iterable[str] | None = None) -> list[Pa
 
 def _is_abandoned(partial: Path) -> bool:
     owner = partial.name.removesuffix(".partial").rpartition(".")[2].split("-")
-    # On Windows os.kill would end the process.
+    # On Windows, os.kill would end the process.
     if owner[:-2] not in ([], [_machine()]) or os.name == "nt":
         return time.time() - partial.lstat().st_mtime > _ABANDONED
     try:
         os.kill(int(owner[-2]), 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except OSError:  # of another user
+    except OSError:  # it belongs to another user
         return False
     return False
 
 
 @cache
 def _machine() -> str:
-    """Return eight digits for where the number of a process means something: a machine, or a container on it."""
+    """Return eight digits that identify the machine, or the container, within which process numbers are unique."""
     space = platform.node()
     with suppress(OSError):
         space += os.readlink("/proc/self/ns/pid")
     return hashlib.sha256(space.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
-def take_access(path: str | Path, like: os.stat_result) -> None:
-    """Give a file the mode of another one and, where the system allows it, the owner and group."""
+def copy_access(source: os.stat_result, path: str | Path) -> None:
+    """Give a file the mode of another one and, if the system allows, its owner and group."""
     if hasattr(os, "chown"):
-        for owner, group in ((like.st_uid, -1), (-1, like.st_gid)):
+        for owner, group in ((source.st_uid, -1), (-1, source.st_gid)):
             with suppress(OSError):
                 os.chown(path, owner, group)
-    os.chmod(path, stat.S_IMODE(like.st_mode))
+    os.chmod(path, stat.S_IMODE(source.st_mode))
 
 
 def is_special(path: str | Path) -> bool:
-    """Whether a path is there and no regular file or folder, or stands for an open file of this process.
+    """Whether a path exists and is no regular file or folder, or names an open file of this process.
 
     Examples
     --------
     >>> is_special(os.devnull)
     True
     """
-    there = _status(path)
-    return descriptor_of(path) is not None or not (
-        there is None or stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode)
-    )
+    found = _status(path)
+    is_usual = found is None or stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return descriptor_of(path) is not None or not is_usual
 
 
 def descriptor_of(path: str | Path) -> int | None:
-    """Return the number of the open file that a path such as ``/dev/stdout`` stands for; None for any other path.
+    """Return the file descriptor that a path such as ``/dev/stdout`` names; None for any other path.
 
     Examples
     --------
@@ -175,14 +174,14 @@ def descriptor_of(path: str | Path) -> int | None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all: a failure leaves what was there; see `replacing`."""
+    """Write a UTF-8 file whole or not at all; see `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def sync(path: str | Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk: after this, power may fail."""
-    if os.name == "nt" and Path(path).is_dir():  # Windows has no handle for that
+    """Wait until a file, or the list of names in a folder, is on disk and would survive a power failure."""
+    if os.name == "nt" and Path(path).is_dir():  # Windows cannot open folders
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -198,7 +197,7 @@ def digest(path: str | Path) -> str:
 
 
 def _status(path: str | Path) -> os.stat_result | None:
-    """Return the status of what a path leads to; None where there is nothing."""
+    """Return the status of the file that a path leads to; None if there is none."""
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -206,7 +205,7 @@ def _status(path: str | Path) -> os.stat_result | None:
 
 
 def _error(number: int | None, path: str | Path) -> OSError:
-    """Return the system's error about a path; Python makes it the right subclass."""
+    """Return the system's error about a path; Python chooses the subclass."""
     number = number or errno.EIO
     return OSError(number, os.strerror(number), os.fspath(path))
 
@@ -217,7 +216,7 @@ def _send(partial: Path, path: str | Path) -> None:
     if number in (1, 2):
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()  # what was printed before comes before
+                stream.flush()  # earlier output comes first
     try:
         handle = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
         with os.fdopen(handle, "wb") as target, partial.open("rb") as source:
@@ -227,7 +226,7 @@ def _send(partial: Path, path: str | Path) -> None:
 
 
 def open_regular(path: str | Path, *, follow: bool = False) -> BufferedReader:
-    """Open a regular file for reading; a pipe, a device or a folder is refused, and does not block.
+    """Open a regular file for reading; raise for a pipe, a device or a folder, without blocking.
 
     Parameters
     ----------
@@ -239,7 +238,7 @@ def open_regular(path: str | Path, *, follow: bool = False) -> BufferedReader:
     Raises
     ------
     OSError
-        If it is something else, or cannot be read.
+        If it is not a regular file, or cannot be read.
 
     Examples
     --------
@@ -250,7 +249,7 @@ def open_regular(path: str | Path, *, follow: bool = False) -> BufferedReader:
     name = os.fspath(path)
     if not follow and os.path.islink(name):
         raise OSError(errno.ELOOP, "it is a link, and only a regular file is read", name)
-    # Without O_NONBLOCK opening a pipe would wait for a writer, before anything can be checked.
+    # Without O_NONBLOCK, opening a pipe would wait for a writer before its type can be checked.
     flags = ("O_RDONLY", "O_BINARY", "O_CLOEXEC", "O_NONBLOCK", *([] if follow else ["O_NOFOLLOW"]))
     handle = os.open(name, sum(getattr(os, flag, 0) for flag in flags))
     mode = os.fstat(handle).st_mode
@@ -263,10 +262,10 @@ def open_regular(path: str | Path, *, follow: bool = False) -> BufferedReader:
 
 
 def refuse_irregular(folder: str | Path, names: Iterable[str]) -> None:
-    """Refuse a folder in which a file that is to be written is a link, a pipe or a device.
+    """Raise if a file to be written in a folder is a link, a pipe or a device.
 
-    `replacing` writes through those, as whoever names one on the command line wants. In a folder that somebody else
-    has made they lead out of it, or wait for a reader.
+    `replacing` writes through these, as a user who names one on the command line expects. In a stranger's folder, they
+    may lead out of the folder or wait for a reader.
 
     Raises
     ------
@@ -292,7 +291,7 @@ def read_regular(path: str | Path, most: int, *, follow: bool = False) -> bytes:
     Raises
     ------
     OSError
-        If it is larger, something else, or cannot be read.
+        If it is larger, is not a regular file, or cannot be read.
     """
     with open_regular(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size

@@ -1,4 +1,4 @@
-"""How labels are written down: as JSON, with their type."""
+"""Labels as JSON, with their type."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from fewshot.utils.labels import LONGEST, as_labels
 
-#: Python's types of the labels of a kind of array.
+#: Kind of array -> Python types of its labels.
 _TYPES: dict[str, type | tuple[type, ...]] = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}
-#: The kind of an array, and the width of text.
+#: Matches the dtypes of labels: the kind of array, and the width of text.
 _DTYPE = re.compile(r"[<>|=]?(?:(?=b1|[iu][1248]|f[248])([biuf])\d|([UO])(\d{0,9}))")
 
 
 def labels_to_json(labels: NDArray[Any]) -> dict[str, Any]:
-    """Return labels as JSON can hold them, with their type.
+    """Return labels and their type as values that JSON can hold.
 
     Raises
     ------
     ValueError
-        If it cannot.
+        If JSON cannot hold labels of this type.
 
     Examples
     --------
@@ -33,18 +33,18 @@ def labels_to_json(labels: NDArray[Any]) -> dict[str, Any]:
     if labels.dtype.kind not in "biufUO":
         raise ValueError(f"labels are {labels.dtype}, which JSON cannot hold; use text or integers to save")
     values, dtype = labels.tolist(), labels.dtype.str
-    if labels.dtype.kind == "U":  # no wider than they are: a long one may have gone
+    if labels.dtype.kind == "U":  # a longer label may have been removed
         dtype = f"{dtype[:2]}{max(map(len, values), default=1) or 1}"
     return {"dtype": dtype, "values": values}
 
 
 def labels_from_json(saved: Any) -> NDArray[Any]:
-    """Return the labels that `labels_to_json` wrote; anyone may have written them.
+    """Return the labels that `labels_to_json` wrote, without trusting them.
 
     Raises
     ------
     ValueError
-        If they are not of the type that they say they are.
+        If they do not have their declared type.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def labels_from_json(saved: Any) -> NDArray[Any]:
     array(['ant'], dtype='<U3')
     >>> labels_from_json({"dtype": "<i8", "values": [0.5]})
     Traceback (most recent call last):
-    ValueError: labels are not int64, as they say; expected text, integers or truth values
+    ValueError: labels do not have their declared type, int64; expected text, integers or truth values
     """
     if not isinstance(saved, Mapping) or not isinstance(saved.get("values"), list):
         raise ValueError(f"labels are {saved!r:.60}; expected their dtype and values")
@@ -63,7 +63,7 @@ def labels_from_json(saved: Any) -> NDArray[Any]:
     kind, width = found[1] or found[2], int(found[3] or 0)
     fits = all(isinstance(v, _TYPES[kind]) and (kind == "b") == isinstance(v, bool) for v in values)
     if fits and (kind == "O" or (kind == "U" and max(map(len, values), default=0) <= width <= LONGEST)):
-        # As wide as it needs to be: older files say a little more.
+        # The width may be smaller than declared: older files declare a little more.
         labels = as_labels(values, name="the list of labels") if values else np.array([], dtype=str)
         return labels.astype(object) if kind == "O" else labels
     try:
@@ -72,4 +72,4 @@ def labels_from_json(saved: Any) -> NDArray[Any]:
     except OverflowError:
         pass
     shown = dtype if kind in "UO" else np.dtype(dtype)
-    raise ValueError(f"labels are not {shown}, as they say; expected text, integers or truth values")
+    raise ValueError(f"labels do not have their declared type, {shown}; expected text, integers or truth values")

@@ -1,4 +1,4 @@
-"""What it takes to run something again: command, seed, versions, threads."""
+"""Everything needed to repeat a run: command, seed, versions, threads."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "scikit-learn", "numpy"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Return the version of each package; None where it is not installed under that name."""
+    """Return the version of each package; None if it is not installed under that name."""
     return {name: _version(name) for name in packages}
 
 
 def command_line() -> str:
-    """Return the command that runs in this process, as a shell takes it.
+    """Return the command of this process, quoted for a shell.
 
     Examples
     --------
@@ -38,12 +38,12 @@ def command_line() -> str:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:  # installed under another name, as conda does with FAISS
+    except PackageNotFoundError:  # or installed under another name, as FAISS by conda
         return None
 
 
 def _processor() -> str:
-    """Return the name of the processor, empty where the system does not tell it."""
+    """Return the name of the processor, empty if the system does not report it."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
@@ -51,7 +51,7 @@ def _processor() -> str:
 
 
 def manifest(command: str, seed: int, packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what a run needs to be repeated, as values that JSON can hold.
+    """Return everything needed to repeat a run, as values that JSON can hold.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def manifest(command: str, seed: int, packages: Sequence[str] = ()) -> dict[str,
     seed : int
         Its seed.
     packages : sequence of str, optional
-        More packages whose versions can change a figure.
+        Further packages whose versions can change a figure.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files that carry the SHA-256 of their content in a place where readers of their format do not look."""
+"""Seals: the SHA-256 of a file, stored in the file itself where readers of its format do not look."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 _MARK = b"fewshot sha256: "
-#: Bytes that a seal takes.
+#: Size of a seal, in bytes.
 SEAL = len(_MARK) + hashlib.sha256().digest_size
 _CHUNK = 1 << 20
 
 
 def seal(path: str | Path, tail: int = 0) -> None:
-    """Put a digest of all its bytes into a file, in front of the last `tail` bytes.
+    """Insert the digest of all bytes of a file in front of its last `tail` bytes.
 
-    The format of the file must allow bytes there that nothing refers to: arrays of NumPy do at the end, Parquet does
-    in front of its footer.
+    The file format must allow unused bytes there: NumPy arrays do at the end, Parquet does in front of its footer.
 
     Examples
     --------
@@ -38,7 +37,7 @@ def seal(path: str | Path, tail: int = 0) -> None:
 
 
 def seal_fits(file: BinaryIO, tail: int = 0) -> bool | None:
-    """Whether the content of a file fits its seal; None if it has none, as files that others have written."""
+    """Whether the content of a file fits its seal; None if it has no seal, as files of other programs."""
     start = file.seek(0, 2) - tail - SEAL
     if start < 0:
         return None

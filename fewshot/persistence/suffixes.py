@@ -1,4 +1,4 @@
-"""Names of files that promise another format than what is written into them."""
+"""Reject file names whose suffix belongs to another format than the content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FORMATS = {
     "HTML": (".html", ".htm"),
     "Parquet": (".parquet", ".parq", ".pq"),
 }
-#: Each is the name of some format.
+#: Suffixes of known formats.
 _KNOWN = (
     "csv tsv tab psv json jsonl ndjson json5 xml yaml yml toml ini md rst html htm xhtml mhtml pdf tex log "
     "xls xlsx xlsm xlsb ods doc docx odt rtf ppt pptx parquet parq pq arrow feather ipc avro orc lance "
@@ -21,22 +21,22 @@ _KNOWN = (
 
 
 def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") -> None:
-    """Refuse a name that ends like one of another format.
+    """Raise if the suffix of a file name belongs to another format.
 
     Parameters
     ----------
     path : path
-        Where something is to be written; a name without a suffix, or with an unknown one, will do, and so will any
-        name of a link, a pipe or a device, which says nothing of what is behind it.
+        The file to write. A name without a suffix, or with an unknown one, is accepted, and so is any name of a link, a
+        pipe or a device, which says nothing about its content.
     written : {"CSV", "JSON", "HTML", "Parquet"}
-        What is written.
+        The format of the content.
     what : str, default="out"
         How the error calls `path`.
 
     Raises
     ------
     ValueError
-        If the name ends like that of another format.
+        If the suffix belongs to another format.
 
     Examples
     --------

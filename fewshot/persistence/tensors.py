@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors files, which hold no code, with a digest of everything in them."""
+"""Tensors on disk: safetensors files, which hold no code, with a digest of their content."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from torch import Tensor
 from fewshot.persistence.files import open_regular, read_regular
 from fewshot.utils.text import as_unicode
 
-#: Key of the metadata that holds the SHA-256 of the tensors and of the other metadata.
+#: Metadata key of the SHA-256 of the tensors and the other metadata.
 DIGEST = "sha256"
-#: Bytes before the header: its length.
+#: Size of the length of the header, which comes first in the file.
 _PREFIX = 8
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, with their digest; equal content makes equal files.
+    """Write tensors and their digest to a safetensors file; equal content gives equal files.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     path, whole = Path(path), {name: value.contiguous() for name, value in tensors.items()}
-    said = dict(metadata or {})
+    notes = dict(metadata or {})
     path.touch()
     mode = path.stat().st_mode
     try:
-        save_file(whole, path, {**said, DIGEST: digest_of(whole, said)})
+        save_file(whole, path, {**notes, DIGEST: tensors_digest(whole, notes)})
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
-    path.chmod(mode)  # safetensors replaces the file by one that only its owner may read
+    path.chmod(mode)  # safetensors creates a new file that only its owner may read
     with path.open("r+b") as file:
         _sort_metadata(file)
 
 
 def read_tensors(path: str | Path, *, follow: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file into memory and return its tensors and metadata, after checking their digest.
+    """Read a safetensors file into memory, check its digest, and return its tensors and metadata.
 
     Nothing stays mapped, so the file may be changed or truncated afterwards. Files of other libraries, and of older
     versions of this one, have no digest and are not checked.
@@ -78,19 +78,19 @@ def read_tensors(path: str | Path, *, follow: bool = True) -> tuple[dict[str, Te
     try:
         tensors = load(data)
         size = int.from_bytes(data[:_PREFIX], "little")
-        said: dict[str, str] = json.loads(data[_PREFIX : _PREFIX + size]).get("__metadata__") or {}
-    # Readers report damage by almost anything; RecursionError and MemoryError among them.
+        notes: dict[str, str] = json.loads(data[_PREFIX : _PREFIX + size]).get("__metadata__") or {}
+    # Readers report damage by almost any exception, including RecursionError and MemoryError.
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is not a whole file of weights or tensors (safetensors): {reason:.200}") from error
-    expected = said.pop(DIGEST, None)
-    if expected is not None and expected != digest_of(tensors, said):
+    expected = notes.pop(DIGEST, None)
+    if expected is not None and expected != tensors_digest(tensors, notes):
         raise ValueError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or write it again")
-    return tensors, said
+    return tensors, notes
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file without reading its tensors, so without checking the digest.
+    """Return the metadata of a safetensors file without reading its tensors or checking its digest.
 
     Raises
     ------
@@ -99,17 +99,17 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """
     try:
         open_regular(path, follow=True).close()  # safetensors would wait for a pipe
-        with named_in_unicode(path) as name, safe_open(name, framework="pt") as opened:
-            said: dict[str, str] = opened.metadata() or {}
+        with unicode_name(path) as name, safe_open(name, framework="pt") as opened:
+            notes: dict[str, str] = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a whole file of weights: {error}") from error
-    said.pop(DIGEST, None)
-    return said
+    notes.pop(DIGEST, None)
+    return notes
 
 
 @contextmanager
-def named_in_unicode(path: str | Path) -> Iterator[str]:
-    """Give a name by which safetensors can open a file; it takes no path that is not UTF-8."""
+def unicode_name(path: str | Path) -> Iterator[str]:
+    """Yield a name by which safetensors can open a file: it accepts only UTF-8 paths."""
     name = os.fspath(path)
     if name == as_unicode(name):
         yield name
@@ -118,12 +118,12 @@ def named_in_unicode(path: str | Path) -> Iterator[str]:
         yield f"/dev/fd/{file.fileno()}"
 
 
-def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return the SHA-256 of tensors, by name, and of metadata.
+def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of named tensors and metadata.
 
     Examples
     --------
-    >>> digest_of({"x": torch.ones(2)}, {}) == digest_of({"x": torch.ones(2)}, {"made": "here"})
+    >>> tensors_digest({"x": torch.ones(2)}, {}) == tensors_digest({"x": torch.ones(2)}, {"made": "here"})
     False
     """
     found = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
@@ -134,11 +134,11 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def _sort_metadata(file: BinaryIO) -> None:
-    """Put the metadata in order: safetensors writes it in an order that changes from run to run."""
+    """Sort the metadata, which safetensors writes in an order that changes from run to run."""
     size = int.from_bytes(file.read(_PREFIX), "little")
     header = json.loads(file.read(size))
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    if len(ordered) <= size:  # else an escape is written in another way, and the file stays as it is
+    if len(ordered) <= size:  # otherwise Python writes an escape differently, and the file is left unsorted
         file.seek(_PREFIX)
         file.write(ordered.ljust(size))

@@ -1,9 +1,9 @@
-"""One writer at a time in a folder: threads and processes wait for each other, and are told who holds it too long.
+"""Lock a folder for one writer: threads and processes wait for each other, and errors name the holder.
 
-Whoever writes holds two locks of the system. That of the file ``.lock`` says who has it; that of the folder itself is
-what older versions take, and other programs. Both end with their process, however that ends, so nothing is left that
-blocks. On network drives they reach as far as the drive passes ``flock`` on: NFS does since version 4, many mounts of
-SMB do not, and where there are none at all, writers must not meet.
+A writer holds two locks of the system. The lock on the file ``.lock`` records its holder; older versions and other
+programs use the lock on the folder itself. The system releases both when their process ends in any way, so a crash
+leaves no lock. On network drives they work as far as the drive supports ``flock``: NFS does since version 4, many SMB
+mounts do not. Without any locks, there must be only one writer.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-#: What a lock file that was ever held begins with.
+#: Beginning of the content of a lock file, once it has been held.
 _BEGIN = b'{"pid": '
-#: Seconds to wait for a writer who holds a folder for moments, and for one who keeps it for a whole run.
+#: Seconds to wait for a writer that holds a folder for moments, and for one that holds it for a whole run.
 PATIENCE, BRIEF = 60.0, 1.0
 #: Seconds between two attempts.
 _PAUSE = 0.02
-#: Open locks, of all threads.
+#: File descriptors of the open locks of all threads.
 _HANDLES: set[int] = set()
 _mine = threading.local()
 
 
 @contextmanager
 def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
-    """Be the only writer in a folder that exists; within the block the same thread may ask again.
+    """Be the only writer in an existing folder; the same thread may lock it again inside the block.
 
     Parameters
     ----------
@@ -53,12 +53,11 @@ def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
     Raises
     ------
     InUseError
-        If another thread or process, or another program, still holds it then; the message says who, as far as the
-        system tells.
+        If another thread, process or program still holds the folder; the message names it if the system can tell.
     MissingExtraError
         If the package filelock is missing.
     ValueError
-        If ``.lock`` is there and is something else: a folder, a link, notes of somebody.
+        If ``.lock`` exists and is not a lock: a folder, a link, or a file of another program.
 
     Examples
     --------
@@ -71,7 +70,7 @@ def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
     []
     """
     place, held = os.path.realpath(folder), _mine.__dict__
-    key = f"{os.getpid()} {place}"  # a forked child has what its parent noted, and not its locks
+    key = f"{os.getpid()} {place}"  # a forked child has its parent's notes, but not its locks
     if key in held:
         yield
         return
@@ -91,14 +90,12 @@ def _file_lock(folder: str | Path, path: Path, deadline: float) -> Iterator[None
     try:
         from filelock import FileLock, Timeout
     except ImportError:
-        raise MissingExtraError(
-            "filelock is missing, without which nothing is saved; run: pip install filelock"
-        ) from None
+        raise MissingExtraError("filelock is missing, which saving needs; run: pip install filelock") from None
     pid = os.getpid()
     while True:
         _refuse_others(path)
         with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
-            lock = FileLock(path, fallback_to_soft=False)  # a lock that is only a file outlives a killed process
+            lock = FileLock(path, fallback_to_soft=False)  # a lock that is only a file would outlive a killed process
             try:
                 lock.acquire(timeout=max(deadline - time.monotonic(), 0), poll_interval=_PAUSE)
             except Timeout:
@@ -106,16 +103,16 @@ def _file_lock(folder: str | Path, path: Path, deadline: float) -> Iterator[None
             except (NotImplementedError, OSError) as error:
                 if isinstance(error, (FileNotFoundError, PermissionError)):
                     raise
-                yield  # a drive without locks
+                yield  # the drive has no locks
                 return
             try:
                 if not _is_at(path, handle):
-                    continue  # its last holder has removed it, and the next is waiting at another
+                    continue  # its last holder removed it, and the next writer locks a new file
                 _write_holder(handle, path.parent)
                 yield
                 return
             finally:
-                if os.getpid() == pid:  # not in a child that was forked inside
+                if os.getpid() == pid:  # not in a child forked inside the block
                     if _is_at(path, handle):
                         with suppress(OSError):
                             path.unlink()
@@ -137,7 +134,7 @@ def _folder_lock(folder: str | Path, place: str, deadline: float) -> Iterator[No
                 if time.monotonic() >= deadline:
                     raise InUseError(folder, _holder(handle)) from None
                 time.sleep(_PAUSE)
-            except OSError:  # no locks of folders, on many network drives
+            except OSError:  # many network drives cannot lock folders
                 break
         try:
             yield
@@ -154,16 +151,16 @@ def _opened(path: str | Path, flags: int) -> Iterator[int]:
     try:
         yield handle
     finally:
-        if handle in _HANDLES:  # a forked child has closed it
+        if handle in _HANDLES:  # a forked child has closed it already
             _HANDLES.discard(handle)
             os.close(handle)
 
 
 def _refuse_others(path: Path) -> None:
-    """Refuse what is called like a lock and is none: it would be written to, and removed."""
+    """Raise if a file with the name of the lock is no lock: it would be overwritten and removed."""
     try:
-        there = path.lstat()
-        if is_ours := stat.S_ISREG(there.st_mode) and there.st_nlink < 2:
+        found = path.lstat()
+        if is_ours := stat.S_ISREG(found.st_mode) and found.st_nlink < 2:
             with suppress(PermissionError), path.open("rb") as file:
                 beginning = file.read(len(_BEGIN))
                 is_ours = _BEGIN.startswith(beginning)
@@ -171,14 +168,14 @@ def _refuse_others(path: Path) -> None:
         return
     if not is_ours:
         raise ValueError(
-            f"{path} is not a lock file of fewshot's, so nothing is written there; remove it, or choose another folder"
+            f"{path} is not a lock file of fewshot, so nothing was written there; remove it, or choose another folder"
         )
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether an open file still has its name; the path is opened, since network drives remember the rest."""
+    """Whether an open file still has this path; it is opened, because network drives cache its status."""
     try:
-        now = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place would wait for a writer
+        now = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
     except OSError:
         return False
     try:
@@ -187,7 +184,7 @@ def _is_at(path: Path, handle: int) -> bool:
         os.close(now)
 
 
-# ---- who holds it ---------------------------------------------------------------------------------------------------
+# ---- the holder -----------------------------------------------------------------------------------------------------
 
 
 def _write_holder(handle: int, folder: Path) -> None:
@@ -199,14 +196,14 @@ def _write_holder(handle: int, folder: Path) -> None:
         else "",  # the rest may be secret
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    with suppress(OSError, AttributeError):  # Windows keeps a locked file to itself
-        os.fchmod(handle, os.stat(folder).st_mode & 0o666)  # whoever may write in the folder may lock it
+    with suppress(OSError, AttributeError):  # Windows gives no access to a locked file
+        os.fchmod(handle, os.stat(folder).st_mode & 0o666)  # all who may write in the folder may lock it
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(facts).encode(), 0)
 
 
 def _holder(handle: int) -> str:
-    """Return in words who holds the lock of an open file, as far as that and the system tell."""
+    """Describe the process that holds the lock of an open file, as far as the file and the system tell."""
     facts: dict[str, Any] = {}
     with suppress(OSError, ValueError, AttributeError):
         found = json.loads(os.pread(handle, 4096, 0))
@@ -229,7 +226,7 @@ def _holder(handle: int) -> str:
 
 
 def _pids(inode: int) -> list[int]:
-    """Return the processes that hold a lock of a file, where Linux tells."""
+    """Return the processes that hold a lock on a file; none except on Linux."""
     found = []
     with suppress(OSError, ValueError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
@@ -240,7 +237,7 @@ def _pids(inode: int) -> list[int]:
 
 
 def _look(pid: int) -> tuple[str, str]:
-    """Return the state and the command of a process, where Linux tells."""
+    """Return the state and the command of a process, both empty except on Linux."""
     state = command = ""
     with suppress(OSError, IndexError):
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
@@ -249,13 +246,13 @@ def _look(pid: int) -> tuple[str, str]:
 
 
 def _plain(text: Any) -> str:
-    """Return text as one short line: anyone could have written it."""
+    """Return text, which anyone may have written, as one short line."""
     line = "".join(c if c.isprintable() else " " for c in str(text))
     return line if len(line) <= 120 else f"{line[:117]}..."
 
 
 def _close_handles() -> None:
-    """Close, in a forked child, the locks of its parent, which would outlive that."""
+    """Close, in a forked child, its parent's locks: otherwise they would outlive the parent."""
     for handle in list(_HANDLES):
         with suppress(OSError):
             os.close(handle)

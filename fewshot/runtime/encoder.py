@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fewshot.data import collection
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, MissingExtraError
-from fewshot.persistence.content import of_file
+from fewshot.persistence.content import errors_of_file
 from fewshot.persistence.files import read_regular
 from fewshot.runtime.graph import check_graph
 
@@ -65,7 +65,7 @@ class Encoder:
         options.log_severity_level = 4  # only fatal ones: warnings concern its optimiser, and errors are raised anyway
         self.path, self.preprocessing = Path(path), preprocessing
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        with of_file(self.path, CURE):
+        with errors_of_file(self.path, CURE):
             graph = read_regular(self.path, MOST_BYTES)  # run the checked bytes, even if the file changes
             check_graph(graph)
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -95,7 +95,7 @@ class Encoder:
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embeddings (n, d) of preprocessed pixels (n, h, w) or (n, h, w, 3)."""
-        with of_file(self.path, CURE):
+        with errors_of_file(self.path, CURE):
             found = self._run(pixels)
             if found.shape != (len(pixels), self.width):
                 raise ValueError(f"it maps {len(pixels)} images to {found.shape}")

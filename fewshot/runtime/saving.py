@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import MANIFEST, Part, Versions, read_artifact, write_artifact
-from fewshot.persistence.content import is_number, of_file, parse_json
+from fewshot.persistence.content import errors_of_file, is_number, json_object
 from fewshot.persistence.files import digest, read_regular
 from fewshot.persistence.label_json import labels_from_json, labels_to_json
 from fewshot.runtime.encoder import CURE
@@ -81,7 +81,7 @@ def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, DeviceModel, d
         If the folder is not an export, is damaged or inconsistent, or was written by a newer version.
     """
     while True:
-        with of_file(Path(folder) / MANIFEST, CURE):
+        with errors_of_file(Path(folder) / MANIFEST, CURE):
             manifest, paths = read_artifact(folder, "export")
             encoder, preprocess, rows = (paths[name] for name in FILES)
             facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
@@ -91,9 +91,9 @@ def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, DeviceModel, d
                 raise ValueError(f"classes are not {classes.dtype}, as it says")
             n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
         try:
-            with of_file(preprocess, CURE):
-                preprocessing = Preprocessing.from_dict(parse_json(read_regular(preprocess, 1 << 20)))
-            with of_file(rows, CURE):
+            with errors_of_file(preprocess, CURE):
+                preprocessing = Preprocessing.from_dict(json_object(read_regular(preprocess, 1 << 20)))
+            with errors_of_file(rows, CURE):
                 memory = DeviceMemory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
                 _check_fit(memory, learner)
         except FileNotFoundError:  # replaced while it was read

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
-from fewshot.persistence.content import is_number, is_whole, of_file
+from fewshot.persistence.content import errors_of_file, is_number, is_whole
 from fewshot.persistence.label_json import labels_from_json, labels_to_json
-from fewshot.persistence.tensors import named_in_unicode, read_tensors, write_tensors
+from fewshot.persistence.tensors import read_tensors, unicode_name, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
 from fewshot.search.faiss_file import check_faiss_file
 from fewshot.search.similarity import METRICS
@@ -65,7 +65,7 @@ def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segment
         before = stamp(folder)
         manifest, paths = read_artifact(folder, "index")
         try:
-            with of_file(folder, "restore it from a copy, or save again"):
+            with errors_of_file(folder, "restore it from a copy, or save again"):
                 _check_settings(manifest, paths)
                 return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
         except (OSError, ArtifactError):
@@ -77,7 +77,7 @@ def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segment
 def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> Segments:
     is_large = paths[KEYS].stat().st_size > MAPPED
     if is_large:
-        with named_in_unicode(paths[KEYS]) as name:
+        with unicode_name(paths[KEYS]) as name:
             held = load_file(name)
     else:
         held = read_tensors(paths[KEYS])[0]

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.request import getproxies
 
 from fewshot.errors import DownloadError, UnknownNameError
-from fewshot.persistence.content import parse_json
+from fewshot.persistence.content import json_object
 
 #: Prefixes of names in timm.
 HUB, FOLDER = "hf-hub", "local-dir"
@@ -104,7 +104,7 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any], bool]:
         If the configuration is invalid.
     """
     try:
-        config = parse_json((folder / CONFIG).read_bytes())
+        config = json_object((folder / CONFIG).read_bytes())
         name, arguments = config["architecture"], config.get("model_args") or {}
         given = {key: value for key, value in arguments.items() if value is not None and key != "num_classes"}
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
