@@ -118,7 +118,7 @@ def test_keys_that_none_has(part, name, change, match, saved, tmp_path):
         ({"recall": float("nan")}, "its recall is nan"),
         ({"metric": "euclid"}, "its metric is 'euclid'"),
         ({"index": ["exact"]}, "its index is"),
-        ({"base": {"dtype": "<U500000000", "values": []}}, "labels are not <U500000000"),
+        ({"base": {"dtype": "<U500000000", "values": []}}, "declared type, <U500000000"),
         ({"base": {"dtype": "<U1", "values": []}}, "300 keys, 0 labels"),
         ({"delta": {"dtype": "<i8", "values": [1, 2, 3, 4, 5]}}, "its labels mix"),
     ],
