@@ -233,22 +233,14 @@ class Grid:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the grid that a TOML file with these values describes."""
         parts = dict(values)
-        for key, build in (("datasets", _dataset), ("backbones", _backbone), ("learners", _learner)):
+        for key, kind in (("datasets", Dataset), ("backbones", Backbone), ("learners", LearnerSpec)):
             if not isinstance(parts.get(key), Sequence) or isinstance(parts[key], str):
                 raise ValueError(f"the grid has no [[{key}]]; give at least one")
-            parts[key] = tuple(build(one) for one in parts[key])
+            parts[key] = tuple(_learner(one) if kind is LearnerSpec else _build(kind, one, key) for one in parts[key])
         for key in ("n_way", "n_shot", "seeds", "sampler"):
             if key in parts:
                 parts[key] = tuple(parts[key]) if isinstance(parts[key], (list, tuple)) else (parts[key],)
         return _build(cls, parts, "the grid")
-
-
-def _dataset(values: Any) -> Dataset:
-    return _build(Dataset, values, "datasets")
-
-
-def _backbone(values: Any) -> Backbone:
-    return _build(Backbone, values, "backbones")
 
 
 def _learner(values: Any) -> LearnerSpec:

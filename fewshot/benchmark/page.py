@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, names, setting
+from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, names, percent, setting
 from fewshot.benchmark.tasks import make_sampler
 from fewshot.data.preprocess import Preprocessing
 from fewshot.report.comparison import accuracy_dots, accuracy_lines, accuracy_map
@@ -70,22 +70,15 @@ def write_report(
 
 def _accuracies(page: Page, summary: pd.DataFrame, baseline: str) -> None:
     page.section("Accuracy", "\n\n".join(f"{MARKS[w]} {MEANING[w]}." for w in MARKS if summary[w].any()))
-    named = _named(summary)
-    for dataset, part in named.groupby("dataset", sort=False):
+    for dataset, part in _named(summary).groupby("dataset", sort=False):
         shown = part.rename(columns={"backbone": "group"})
         page.figure(accuracy_dots(shown), f"Accuracy of each learner on {dataset}", str(dataset))
-        wide = part.assign(
-            value=[_percent(a, c) for a, c in zip(part["accuracy"], part["ci95"], strict=True)],
-            changed=[_percent(a, c, "+") for a, c in zip(part["change"], part["change_ci95"], strict=True)],
-        ).pivot_table(
-            index=["backbone", "method"], columns="setting", values=["value", "changed"], aggfunc="first", sort=False
-        )
-        table = pd.DataFrame(
-            index=pd.Index([f"{method}, {backbone}" for backbone, method in wide.index], name="learner")
-        )
-        for name in dict.fromkeys(part["setting"]):
-            for what, head in (("value", name), ("changed", f"{name}, change")):
-                table[head] = wide[what, name].fillna("").to_numpy()
+        cells: dict[str, dict[str, str]] = {}
+        for line in part.to_dict("records"):
+            own = cells.setdefault(f"{line['method']}, {line['backbone']}", {})
+            own[line["setting"]] = percent(line["accuracy"], line["ci95"])
+            own[f"{line['setting']}, change"] = percent(line["change"], line["change_ci95"], "+")
+        table = pd.DataFrame.from_dict(cells, orient="index").fillna("").rename_axis("learner")
         page.table(table, f"{dataset}: accuracy in %, and its paired change from {baseline}")
 
 
@@ -190,7 +183,3 @@ def _named(summary: pd.DataFrame) -> pd.DataFrame:
         method=[names(line)[1] for line in lines],
         backbone=[names(line)[0] for line in lines],
     )
-
-
-def _percent(value: float, error: float, sign: str = "") -> str:
-    return "" if np.isnan(value) else f"{100 * value:{sign}.1f} ± {100 * error:.1f}"

@@ -161,34 +161,29 @@ def setting(n_way: int, n_shot: int) -> str:
     return f"{n_way}-way {n_shot}-shot" if n_way else "varied way and shot"
 
 
+def percent(value: float, error: float, sign: str = "") -> str:
+    """Return a value and half its interval in %; empty for NaN."""
+    return "" if np.isnan(value) else f"{100 * value:{sign}.1f} ± {100 * error:.1f}"
+
+
 def to_markdown(frame: pd.DataFrame, baseline: str) -> str:
     """Return accuracies in %, with a column per set of episodes, followed by the changes from the baseline."""
     if frame.empty:
         return "no unit has a result\n"
-    columns = list(dict.fromkeys(zip(*(frame[name] for name in SETTING), strict=True)))
-    heads = [f"{dataset}, {setting(n_way, n_shot)}" for dataset, n_way, n_shot in columns]
-    cells = {
-        (line["backbone"], line["learner"], *(line[name] for name in SETTING)): line
-        for line in frame.to_dict("records")
-    }
-    order = list(dict.fromkeys((place[0], place[1]) for place in cells))
-    lines = []
-    for title, value, error, sign in (
-        ("accuracy, % (95 % interval over episodes)", "accuracy", "ci95", ""),
-        (f"paired change from {baseline}, %", "change", "change_ci95", "+"),
+    frame = frame.assign(head=[f"{d}, {setting(w, s)}" for d, w, s in zip(*(frame[c] for c in SETTING), strict=True)])
+    heads, lines = list(dict.fromkeys(frame["head"])), []
+    for title, value, sign in (
+        ("accuracy, % (95 % interval over episodes)", "accuracy", ""),
+        (f"paired change from {baseline}, %", "change", "+"),
     ):
         lines += [f"| {title} | | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
-        for backbone, learner in order:
-            if value == "change" and learner == baseline:
-                continue
-            found = [cells.get((backbone, learner, *column)) for column in columns]
-            own = next(line for line in found if line is not None)
-            shown = [
-                "" if line is None or np.isnan(line[value])
-                else f"{100 * line[value]:{sign}.1f} ± {100 * line[error]:.1f}"
-                for line in found
-            ]  # fmt: skip
-            lines.append("| " + " | ".join([*map(_cell, names(own)), *shown]) + " |")
+        error = "ci95" if value == "accuracy" else "change_ci95"
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for line in frame.to_dict("records"):
+            if value == "accuracy" or line["learner"] != baseline:
+                cells.setdefault(names(line), {})[line["head"]] = percent(line[value], line[error], sign)
+        for place, own in cells.items():
+            lines.append("| " + " | ".join([*map(_cell, place), *(own.get(head, "") for head in heads)]) + " |")
         lines.append("")
     lines += [f"{mark} {MEANING[what]}  " for what, mark in MARKS.items() if frame[what].any()]
     return "\n".join(lines).rstrip() + "\n"

@@ -88,7 +88,7 @@ def backbone(
     one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a checkpoint from fewshot train")
     command.add_argument("--weights", metavar="FILE", help="backbone weights: a local file, 'offline' or 'random'")
     command.add_argument("--pretrained", action="store_true", help="download the weights from the hub")
-    command.add_argument("--bits", type=bits, metavar="N", help="bits of 16-bit images, if files do not tell, 8 to 16")
+    command.add_argument("--bits", type=bits, metavar="N", help="bit depth of 16-bit images, if files do not tell")
     command.add_argument("--size", type=size, metavar="PX", help=f"side of the images (default: {default_size})")
 
 

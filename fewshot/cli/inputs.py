@@ -1,17 +1,14 @@
-"""Input of commands: labelled images or a split of them, and the handling of unreadable images."""
+"""Input of commands: labelled images, or a split of them."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fewshot.cli.tables import is_piped
 from fewshot.cli.terminal import note, say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
-from fewshot.images.image_classifier import FewShotImageClassifier
 
 
 def choose_split(source: str, given: str | None, wanted: str | None = None) -> str | None:
@@ -44,17 +41,3 @@ def open_data(
     tell = note if hasattr(options, "csv") and is_piped(options) else say
     tell(f"{place}: {len(data)} images of {len(data.classes)} classes{about}")
     return data, split
-
-
-@contextmanager
-def skipping(model: FewShotImageClassifier, wanted: bool) -> Iterator[None]:
-    """Skip unreadable images inside the block; a classifier saved afterwards is as strict as before."""
-    before = model.on_error, model.embedder_.on_error
-    if wanted:
-        model.set_params(on_error="skip")
-        model.embedder_.set_params(on_error="skip")
-    try:
-        yield
-    finally:
-        model.set_params(on_error=before[0])
-        model.embedder_.set_params(on_error=before[1])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.cli.inputs import open_data, skipping
+from fewshot.cli.inputs import open_data
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import complain, put, say
 from fewshot.data.images import list_splits
@@ -58,8 +58,8 @@ def add(options: argparse.Namespace) -> int:
     model = load(options)
     paths = list_paths(options.images, options.skip_unreadable)
     start = time.perf_counter()
-    with skipping(model, options.skip_unreadable):
-        prepared = model.prepare(paths, [as_label(model, options.label)] * len(paths))
+    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
+    prepared = snapshot.prepare(paths, [as_label(model, options.label)] * len(paths), None, "partial_fit")
     with changing(options, model) as model:
         label = as_label(model, options.label)
         known, before = label in model.classes_.tolist(), int(model.n_support_.sum())

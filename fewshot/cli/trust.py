@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fewshot.cli.inputs import open_data, skipping
+from fewshot.cli.inputs import open_data
 from fewshot.cli.models import changing, load, n_images
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
@@ -19,8 +19,8 @@ def calibrate(options: argparse.Namespace) -> int:
     if not options.keep_answering:  # raises before anything is embedded
         answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
     data, _ = open_data(options.data, options)
-    with skipping(model, options.skip_unreadable):
-        held_out = model.prepare(data, then="calibrate")
+    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
+    held_out = snapshot.prepare(data, None, None, "calibrate")
     settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
     with changing(options, model) as model:
         model.set_params(reject=None if options.keep_answering else "auto").calibrate(held_out, **settings)

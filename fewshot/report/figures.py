@@ -15,18 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: The palette of Okabe and Ito, safe for colour-blind readers.
-COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#999999",
-    "#009E73",
-    "#CC79A7",
-    "#D55E00",
-    "#56B4E9",
-    "#F0E442",
-    "#000000",
-    "#7A5195",
-)
+COLOURS = ["#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", "#7A5195"]
 
 
 def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:

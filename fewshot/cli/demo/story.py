@@ -75,23 +75,15 @@ def run_demo(
     # Written first, so that an interrupted demonstration can be recognised and repeated.
     write_text(out / RESULTS, json.dumps({"manifest": manifest(command, seed)}, indent=1) + "\n")
     data = {split: glyphs(split, seed=seed) for split in ("train", "val", "test")}
-    say("1. Characters in the installed fonts, split by character")
-    for split, images in data.items():
-        say(f"   {split:5s} {len(images.classes):4d} characters, {len(images):5d} images")
     config = TrainConfig(n_episodes=train_episodes, n_way=40, n_query=5, val_n_query=3, seed=seed)
-    say(f"2. Meta-training Conv4 on {train_episodes} learning tasks of {config.n_way} training characters each")
     trainer = MetaTrainer("conv4", "prototypical", config, augment=Distortion())
-    training = trainer.fit(data["train"], data["val"], out=out, progress=progress)
-    say(
-        f"   {training.records[-1]['seconds']:.0f} s; best validation accuracy after episode "
-        f"{training.best_episode}: {100 * training.best_accuracy:.1f} %"
-    )
+    training = _train(trainer, data, out, progress, say)
     test = {CHARACTERS: data["test"], DIGITS: digits()}
     networks = {TRAINED: trainer.backbone, UNTRAINED: create_backbone("conv4", seed=seed, in_chans=1)}
     embeddings = {name: _embeddings(images, networks) for name, images in test.items()}
     say("3. Unseen classes, learned from 1 and 5 images each, with no gradient step")
     contests = [
-        _contest(test[name], embeddings[name], name, n_way, n_shot, test_episodes, seed)
+        _contest(name, n_way, n_shot, test[name], embeddings[name], n_episodes=test_episodes, seed=seed)
         for name, n_way, n_shot in TESTS
     ]
     _say_table(contests, say)
@@ -100,11 +92,25 @@ def run_demo(
     _say_serving(added, found, say)
     results = _results(command, config, training, contests, added, found)
     results["manifest"]["wall_seconds"] = round(time.perf_counter() - start, 1)
-    outcome = DemoResult(results, contests, training, test, embeddings)
+    result = DemoResult(results, contests, training, test, embeddings)
     write_text(out / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write_page(out / "report.html", outcome)
+    write_page(out / "report.html", result)
     say(f"Done in {time.perf_counter() - start:.0f} s. Numbers: {out}/results.json, pictures: {out}/report.html")
-    return outcome
+    return result
+
+
+def _train(
+    trainer: MetaTrainer, data: dict[str, LabeledImages], out: Path, progress: bool, say: Callable[[str], object]
+) -> TrainResult:
+    say("1. Characters in the installed fonts, split by character")
+    for split, images in data.items():
+        say(f"   {split:5s} {len(images.classes):4d} characters, {len(images):5d} images")
+    config = trainer.config
+    say(f"2. Meta-training Conv4 on {config.n_episodes} learning tasks of {config.n_way} training characters each")
+    found = trainer.fit(data["train"], data["val"], out=out, progress=progress)
+    best = f"best validation accuracy after episode {found.best_episode}: {100 * found.best_accuracy:.1f} %"
+    say(f"   {found.records[-1]['seconds']:.0f} s; {best}")
+    return found
 
 
 def _say_serving(added: dict[str, Any], found: dict[str, Any], say: Callable[[str], object]) -> None:
@@ -128,28 +134,11 @@ def _embeddings(images: LabeledImages, networks: dict[str, nn.Module]) -> dict[s
 
 
 def _contest(
-    images: LabeledImages,
-    embeddings: dict[str, NDArray[np.float32]],
-    name: str,
-    n_way: int,
-    n_shot: int,
-    n_episodes: int,
-    seed: int,
+    name: str, n_way: int, n_shot: int, data: LabeledImages, embeddings: dict[str, NDArray[np.float32]], **options: int
 ) -> Contest:
-    results = {
-        method: evaluate(
-            "prototypical",
-            x,
-            images.labels,
-            n_way=n_way,
-            n_shot=n_shot,
-            n_query=N_QUERY[name],
-            n_episodes=n_episodes,
-            seed=seed,
-        )
-        for method, x in embeddings.items()
-    }
-    return Contest(name, n_way, n_shot, results)
+    sizes: dict[str, Any] = {"n_way": n_way, "n_shot": n_shot, "n_query": N_QUERY[name], **options}
+    found = {method: evaluate("prototypical", x, data.labels, **sizes) for method, x in embeddings.items()}
+    return Contest(name, n_way, n_shot, found)
 
 
 def _say_table(contests: list[Contest], say: Callable[[str], object]) -> None:
