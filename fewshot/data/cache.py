@@ -71,29 +71,17 @@ def decode_all(
         pixels = np.empty(shape, np.uint8)
         _fill(pixels, images, preprocessing, progress)
         return pixels
-    folder, most = cache_folder(cache), _limit()
+    folder, limit = cache_folder(cache), _limit()
     _sweep(folder)
     key = _key(images, preprocessing)
     for _ in range(_ATTEMPTS):
-        path = folder / f"{key}.npy"
-        if (mapped := _mapped(path, shape)) is not None:
+        if (mapped := _mapped(folder / f"{key}.npy", shape)) is not None:
             return mapped
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _make_room(folder, most - math.prod(shape))
-            with replacing(path) as partial:
-                pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-                _reserve(partial)
-                _fill(pixels, images, preprocessing, progress)
-                pixels.flush()
-                seal(partial)
-                sync(partial)
-                before, key = key, _key(images, preprocessing)
-                if key != before:
-                    raise _ChangedError
-        except _ChangedError:
-            continue
-        except (ImageDecodeError, ReadError):
+            _make_room(folder, limit - math.prod(shape))
+            key = _store(folder / f"{key}.npy", images, preprocessing, shape, progress)
+        except ReadError:
             raise
         except OSError as error:
             raise OSError(
@@ -107,6 +95,23 @@ def decode_all(
 
 class _ChangedError(Exception):
     """A file changed while it was decoded."""
+
+
+def _store(
+    path: Path, images: NDArray[Any], preprocessing: Preprocessing, shape: tuple[int, ...], progress: bool
+) -> str:
+    """Decode images to a cache file and return their key, which has changed if the files have; then nothing is kept."""
+    key = path.stem
+    with suppress(_ChangedError), replacing(path) as partial:
+        pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        _reserve(partial)
+        _fill(pixels, images, preprocessing, progress)
+        pixels.flush()
+        seal(partial)
+        sync(partial)
+        if (key := _key(images, preprocessing)) != path.stem:
+            raise _ChangedError
+    return key
 
 
 def _limit() -> float:

@@ -93,33 +93,32 @@ def embed_items(
     ImageDecodeError
         If an image cannot be read and `on_error` is "raise".
     """
-    size = batch_size or loaded.batch_size
-    n_chunk = max(_n_chunk(loaded.preprocessing), size)
+    size, seen = batch_size or loaded.batch_size, loaded.preprocessing
     # On the CPU decoding would compete with the network for cores, so they take turns.
     ahead = 0 if loaded.is_on_cpu else 2
-    parts: list[NDArray[np.float32]] = []
-    errors: list[ImageDecodeError] = []
-    pictures: list[bytes] = []
+    parts: list[Embedded] = []
     start = 0
     bar = progress_bar(len(items), "image", show=progress, desc="embedding", delay=BAR_AFTER, leave=False)
     with evaluating(loaded.network), keeping_memory(), bar:
-        for chunk in prepared_chunks(items, loaded.preprocessing, n_chunk, default_jobs(n_jobs), ahead, thumbnails):
-            failed = [error for _, _, error in chunk if error is not None]
-            if failed and on_error == "raise":
-                raise failed[0]
-            drawn, done = [picture for _, picture, _ in chunk] if thumbnails else [], []
+        for chunk in prepared_chunks(items, seen, max(_n_chunk(seen), size), default_jobs(n_jobs), ahead, thumbnails):
+            errors = [error for _, _, error in chunk if error is not None]
+            if errors and on_error == "raise":
+                raise errors[0]
+            done = []
             for i in range(0, len(chunk), size):
                 done.append(loaded.embed([pixels for pixels, _, _ in chunk[i : i + size]]))
                 bar.update(len(done[-1]))
+            parts.append(Embedded(np.concatenate(done), errors, [picture for _, picture, _ in chunk if thumbnails]))
             if keep is not None:
-                keep(start, Embedded(np.concatenate(done), failed, drawn))
-            parts += done
-            errors += failed
-            pictures += drawn
+                keep(start, parts[-1])
             start += len(chunk)
         if not parts:
-            parts.append(loaded.embed([None])[:0])
-    return Embedded(np.concatenate(parts), errors, pictures)
+            parts.append(Embedded(loaded.embed([None])[:0], []))
+    return Embedded(
+        np.concatenate([part.embeddings for part in parts]),
+        [error for part in parts for error in part.errors],
+        [picture for part in parts for picture in part.thumbnails],
+    )
 
 
 def draw_items(loaded: Loaded, items: Sequence[Any], n_jobs: int | None = None) -> list[bytes]:

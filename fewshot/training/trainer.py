@@ -160,7 +160,8 @@ class MetaTrainer:
         config, folder = self.config, None if out is None else Path(out)
         sampler = sampler or partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
         episodes = sampler(train.labels, seed=config.seed)
-        validator = Validator(self.learner, val, config, folder, self._describe_data(train, val))
+        recorded = {} if folder is None else self._describe_data(train, val)
+        validator = Validator(self.learner, val, config, folder, recorded)
         if folder is not None:
             refuse_foreign_log(folder)
             folder.mkdir(parents=True, exist_ok=True)
