@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory
 from fewshot.learners.statistics import Statistics
+from fewshot.utils.warning import ignored_warnings
 
 
 class LinearProbe(Learner):
@@ -55,8 +54,7 @@ class LinearProbe(Learner):
                 logits[i, :, classes[0]] = 0.0
                 continue
             model = LogisticRegression(C=self.C, max_iter=1000)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # convergence, and many classes of one image
+            with ignored_warnings(UserWarning):  # of convergence, and of many classes with one image
                 model.fit(normalize(x[real]), classes, sample_weight=weight[real])
             logits[i][:, model.classes_] = model.predict_log_proba(normalize(asked))
         return torch.from_numpy(logits).reshape(*queries.shape[:-1], memory.n_way)

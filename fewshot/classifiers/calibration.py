@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.scored_queries import ScoredQueries
-from fewshot.utils.locks import lock_of_filters
+from fewshot.utils.warning import lock_of_filters
 
 #: Bins of the reliability diagram, and points of the trade-off curve.
 N_BINS, N_POINTS = 15, 101

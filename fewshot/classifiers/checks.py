@@ -14,9 +14,8 @@ from sklearn.utils.validation import validate_data
 
 from fewshot.utils.checks import check_values
 from fewshot.utils.labels import as_labels
-from fewshot.utils.locks import lock_of_filters
 from fewshot.utils.values import as_values
-from fewshot.utils.warning import warn
+from fewshot.utils.warning import lock_of_filters, warn
 
 
 def check_embeddings(

@@ -52,7 +52,7 @@ _DATA_FILE = re.compile(
     rf"{_NAME.pattern}|{re.escape(LOCK)}|\.(({_PARTS})(-[0-9a-f]{{16}})?\.({_SUFFIXES})|manifest\.json){PARTIAL}|\.tmp\w{{6}}"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-#: Largest size of a manifest; one of a million labels has some 20 MB.
+#: Largest size of a manifest; a million labels take some 20 MB.
 MOST_BYTES = 1 << 30
 #: Another process may still be writing to a partial file that is younger than this.
 _STALE_SECONDS = 3600

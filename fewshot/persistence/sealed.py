@@ -37,7 +37,7 @@ def seal(path: str | Path, tail: int = 0) -> None:
 
 
 def seal_fits(file: BinaryIO, tail: int = 0) -> bool | None:
-    """Whether the content of a file fits its seal; None if it has no seal, as files of other programs."""
+    """Whether the content of a file fits its seal; None if it has no seal, like files of other programs."""
     start = file.seek(0, 2) - tail - SEAL
     if start < 0:
         return None

@@ -26,6 +26,8 @@ Trial = Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
 CANDIDATES = 256
 #: Number of keys for each list that k-means is trained on.
 TRAINING_POINTS = 40
+#: Rows added at a time.
+PART = 65536
 #: HNSW's links for each key, its search width while building, and its largest search width.
 LINKS, WIDTH_BUILDING, WIDEST = 32, 80, 4096
 
@@ -117,8 +119,8 @@ class Approximate:
             if kind == "ivf":
                 sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * n_lists]
                 index.train(rows(np.sort(sample)))
-            for part in _parts(n):
-                index.add(rows(part))
+            for start in range(0, n, PART):
+                index.add(rows(np.arange(start, min(start + PART, n))))
         built = cls(index, Choice(kind, n_lists, 1))
         effort, found = (1, 1.0) if kind == "flat" else built._tune(*trial(), recall)
         built.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - start, 3))
@@ -214,8 +216,3 @@ def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
     index.cp.seed, index.cp.max_points_per_centroid = 0, TRAINING_POINTS
     index.cp.min_points_per_centroid = 1  # it warns on standard error otherwise
     return index
-
-
-def _parts(n: int, size: int = 65536) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, n, size):
-        yield np.arange(start, min(start + size, n))

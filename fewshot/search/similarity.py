@@ -14,7 +14,7 @@ from fewshot.errors import UnknownNameError
 METRICS = ("sqeuclidean", "cosine", "dot")
 #: A sum of squares within this range has kept its digits.
 TINY, HUGE = 1e-20, 1e20
-#: Up to this many multiplications an episode, numpy multiplies batches of matrices faster than torch, on one thread.
+#: numpy multiplies batches of matrices faster than torch up to this many multiplications for each matrix.
 SMALL_PRODUCT = 2**18
 #: Keys are not centred if their mean is at most this many times as long as the distance of any key from it: the
 #: digits lost are three bits at most.

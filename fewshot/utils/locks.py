@@ -53,14 +53,6 @@ def one_at_a_time(method: Callable[P, R]) -> Callable[P, R]:
     return locked
 
 
-def lock_of_filters() -> threading.RLock:
-    """Return the lock to hold around calls that set and restore warning filters, as scikit-learn's checks do.
-
-    Filters are the process's: of two threads that set them at once, one restores what the other has set.
-    """
-    return lock_of(lock_of_filters)
-
-
 def _open_locks() -> None:
     global _guard
     _guard = threading.RLock()

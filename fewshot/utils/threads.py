@@ -37,10 +37,7 @@ def wait_passively() -> None:
 
 @cache
 def use_one_thread_after_fork() -> None:
-    """From now on, let a forked child use one thread.
-
-    It would wait for ever for the OpenMP threads of its parent, which it lacks.
-    """
+    """Make every forked child use one thread: it would wait forever for its parent's OpenMP threads, which it lacks."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_use_one_thread)
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fewshot.utils.locks import lock_of
 
 #: Modules whose frames are skipped: the library's own, and those of its context managers.
 _OURS = ("fewshot.", "contextlib")
@@ -24,3 +29,19 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def lock_of_filters() -> threading.RLock:
+    """Return the lock to hold around calls that set and restore warning filters, as scikit-learn's checks do.
+
+    Filters belong to the process: if two threads set them at once, one restores those of the other.
+    """
+    return lock_of(lock_of_filters)
+
+
+@contextmanager
+def ignored_warnings(category: type[Warning] = Warning) -> Iterator[None]:
+    """Ignore warnings inside the block, one thread at a time, and restore the filters after it."""
+    with lock_of_filters(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield

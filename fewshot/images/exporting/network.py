@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from fewshot.embedding.network import normalize_pixels
 from fewshot.errors import ArtifactError, MissingExtraError
 from fewshot.runtime.encoder import INPUT, OUTPUT, Encoder
 from fewshot.utils.isolation import isolated
-from fewshot.utils.locks import lock_of_filters
+from fewshot.utils.warning import ignored_warnings
 
 #: Version of the ONNX operators: the lowest in onnxruntime 1.20 that covers timm's networks.
 OPSET = 17
@@ -80,10 +79,9 @@ def write_onnx(network: nn.Module, preprocessing: Preprocessing, path: Path) -> 
     pixels = random_pixels(preprocessing, N_IMAGES)
     expected = _FromPixels(own, preprocessing)(torch.from_numpy(pixels)).numpy()
     folded = fold_batch_norm(own, _input(preprocessing, pixels[:2]))
-    with lock_of_filters(), warnings.catch_warnings():
-        # The exporter warns that torch has a newer one, which needs another package, and that tracing fixes sizes,
-        # which are constant here.
-        warnings.simplefilter("ignore")
+    # The exporter warns that torch has a newer one, which needs another package, and that tracing fixes sizes, which
+    # are constant here.
+    with ignored_warnings():
         torch.onnx.export(
             _FromPixels(folded, preprocessing).eval(),
             (torch.from_numpy(pixels[:2]),),
