@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot import FewShotImageClassifier, MatchingLearner, PrototypicalLearner
+from fewshot import FewShotImageClassifier, LabeledImages, MatchingLearner, PrototypicalLearner
+from fewshot.errors import ImageDecodeError
 from tests.photographs import photos, quick_embedder, write_photos
+
+IMAGES, LABELS = photos(5)
+QUERIES, _ = photos(3, seed=1)
+COLOURS = [Image.new("RGB", (40, 40), (r, g, b)) for r in (0, 200) for g in (0, 200) for b in (0, 200)]
+HELD_OUT = [image.resize((40, 40)).point(lambda v, k=k: min(255, v + k)) for image in COLOURS for k in (0, 9, 20)]
+HELD_OUT_LABELS = np.arange(8).repeat(3)
 
 
 @pytest.mark.parametrize("learner", [PrototypicalLearner("cosine"), PrototypicalLearner(), MatchingLearner()])
@@ -52,3 +59,66 @@ def test_an_unreadable_query_keeps_its_place():
     good, bad, last = model.answer([images[0], b"no image", images[-1]])
     assert (good.label, last.label) == (labels[0], labels[-1])
     assert (bad.label, bad.probability, bad.ranking, bad.error.index) == (None, 0.0, [], 1)
+
+
+@pytest.fixture
+def model():
+    return FewShotImageClassifier(quick_embedder()).fit(IMAGES, LABELS)
+
+
+def test_an_explanation_has_prototypes_margin_and_support(model):
+    answer = model.explain(QUERIES[0], n_neighbours=4)
+    labels, similarities = model.nearest(QUERIES[:1], 2)
+    assert [label for label, _ in answer.prototypes] == labels[0].tolist()
+    assert [s for _, s in answer.prototypes] == pytest.approx(similarities[0].tolist())
+    assert answer.margin == pytest.approx(similarities[0, 0] - similarities[0, 1], abs=1e-5)
+    assert len(answer.neighbours) == 4
+    assert not answer.rejected
+
+
+def test_with_one_class_there_is_no_other_to_be_nearer_to():
+    model = FewShotImageClassifier(quick_embedder(), MatchingLearner()).fit(IMAGES[:2], LABELS[:2])
+    answer = model.explain(QUERIES[0])
+    assert answer.margin == np.inf
+    assert len(answer.prototypes) == 2  # here the keys are the support
+
+
+def test_unknown_images_are_answered_so_after_calibration(model):
+    model.calibrate(HELD_OUT, HELD_OUT_LABELS, n_episodes=20).set_params(reject="auto")
+    threshold = model.calibration_.threshold
+    answers = model.answer([*QUERIES, *COLOURS])
+    predicted = model.predict([*QUERIES, *COLOURS])
+    assert [answer.label for answer in answers] == predicted.tolist()
+    for answer in answers:
+        assert answer.rejected == (answer.prototypes[0][1] < threshold) == (answer.label == "unknown")
+    assert any(answer.rejected for answer in answers)
+    high = model.set_params(reject=2.0, unknown_label="?").answer(QUERIES)
+    assert {answer.label for answer in high} == {"?"}
+    assert {answer.ranking[0][0] for answer in high} <= {"flower", "temple"}
+
+
+def test_calibration_survives_a_file_and_learning_and_goes_with_fit(model, tmp_path):
+    model.calibrate(LabeledImages(np.stack([np.asarray(i) for i in HELD_OUT]), HELD_OUT_LABELS), n_episodes=20)
+    model.set_params(reject="auto")
+    expected = model.predict_proba(QUERIES)
+    model.save(tmp_path / "model")
+    loaded = FewShotImageClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(QUERIES), expected)
+    np.testing.assert_array_equal(loaded.predict([*QUERIES, *COLOURS]), model.predict([*QUERIES, *COLOURS]))
+    assert loaded.calibration_.to_dict() == model.calibration_.to_dict()
+    loaded.partial_fit(COLOURS[:1], ["black"]).remove_class("black")
+    assert loaded.calibration_.threshold == model.calibration_.threshold
+    assert not hasattr(loaded.fit(IMAGES, LABELS), "calibration_")
+    with pytest.raises(ValueError, match=r"reject='auto' needs a threshold; call calibrate\(X, y\)"):
+        loaded.predict(QUERIES)
+
+
+def test_unreadable_images_are_told_or_left_out(model):
+    items, labels = [*HELD_OUT, b"no image"], [*HELD_OUT_LABELS, 1]
+    with pytest.raises(ImageDecodeError, match="image 24"):
+        model.calibrate(items, labels, n_episodes=5)
+    with pytest.raises(AttributeError, match="is not calibrated; call calibrate"):
+        _ = model.calibration_
+    with pytest.raises(ImageDecodeError):
+        model.set_params(on_error="unknown").calibrate(items, labels, n_episodes=5)
+    assert model.set_params(on_error="skip").calibrate(items, labels, n_episodes=5).calibration_.protocol["n_way"] == 2

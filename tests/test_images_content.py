@@ -204,10 +204,10 @@ def test_statistics_that_no_learner_has(name, change, match, saved, tmp_path):
         ("ids", lambda x: torch.tensor(list(b"[" * 100_000), dtype=torch.uint8), "cannot be used"),
         ("ids", lambda x: x[:-1], "cannot be used"),
         ("thumbnails", lambda x: x * 0, "PNG or JPEG"),
-        ("thumbnails", lambda x: x[:-1], "do not fit the places"),
-        ("thumbnail_ends", lambda x: x.flip(0), "do not fit the places"),
-        ("thumbnail_ends", lambda x: -x, "do not fit the places"),
-        ("thumbnail_ends", lambda x: x * 2**50, "do not fit the places"),
+        ("thumbnails", lambda x: x[:-1], "do not match its thumbnails"),
+        ("thumbnail_ends", lambda x: x.flip(0), "do not match its thumbnails"),
+        ("thumbnail_ends", lambda x: -x, "do not match its thumbnails"),
+        ("thumbnail_ends", lambda x: x * 2**50, "do not match its thumbnails"),
     ],
 )
 def test_support_that_does_not_agree(name, change, match, saved, tmp_path):

@@ -1,1 +1,1 @@
-"""From items to answers: the classifier of images, on disk and on paper."""
+"""From items to answers: the few-shot model, how it is saved, its pages and its export."""

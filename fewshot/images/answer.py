@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.data.opening import describe
-from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError
+from fewshot.images.learned import Learned
 from fewshot.images.support import Support
 from fewshot.search.snapshot import KeySnapshot, search_in_chunks, to_tensor
 from fewshot.utils.isolation import isolated
@@ -81,43 +81,31 @@ class Answer:
     error: ImageDecodeError | None = None
 
 
-def answer_all(
-    classifier: FewShotClassifier,
-    support: Support | None,
-    items: Sequence[Any],
-    embedded: Embedded,
-    top: int,
-    n_neighbours: int,
-) -> list[Answer]:
-    """Return the answers to `items`, given their embeddings."""
+def answer_all(now: Learned, items: Sequence[Any], top: int, n_neighbours: int) -> list[Answer]:
+    """Return the answers to `items`, with their reasons."""
+    embedded, classifier = now.embed(items, thumbnails=True), now.classifier
     errors = {error.index: error for error in embedded.errors}
-    read = [i for i in range(len(items)) if i not in errors]
-    answers = [
-        Answer(describe(item), None, 0.0, [], [], 0.0, False, [], b"", errors.get(i)) for i, item in enumerate(items)
-    ]
-    x = embedded.embeddings[read]
+    x = embedded.embeddings[[i for i in range(len(items)) if i not in errors]]
     columns = (
-        read,
         classifier.predict(x).tolist(),
         classifier.predict_proba(x),
         _margins(classifier, x),
         _nearest_keys(classifier, x, top),
-        _nearest_support(classifier, support, x, n_neighbours),
+        _nearest_support(classifier, now.support, x, n_neighbours),
     )
-    known, classes = set(classifier.classes_.tolist()), classifier.classes_.tolist()
-    for i, label, share, margin, keys, near in zip(*columns, strict=True):
-        order = np.argsort(-share, kind="stable")[: max(top, 1)]
-        ranking = list(zip([classes[place] for place in order], share[order].tolist(), strict=True))
-        answers[i] = Answer(
-            describe(items[i]),
-            label,
-            ranking[0][1],
-            ranking[:top],
-            keys,
-            margin,
-            label not in known,
-            near,
-            embedded.thumbnails[i],
+    rows, classes, answers = zip(*columns, strict=True), classifier.classes_.tolist(), []
+    known = set(classes)
+    for i, item in enumerate(items):
+        if i in errors:
+            answers.append(Answer(describe(item), None, 0.0, [], [], 0.0, False, [], b"", errors[i]))
+            continue
+        label, share, margin, keys, near = next(rows)
+        order = np.argsort(-share, kind="stable")[: max(top, 1)].tolist()
+        ranking = [(classes[place], float(share[place])) for place in order]
+        thumbnail, rejected = embedded.thumbnails[i], label not in known
+        probability = ranking[0][1]
+        answers.append(
+            Answer(describe(item), label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
         )
     return answers
 

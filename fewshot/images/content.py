@@ -238,13 +238,13 @@ def read_support(tensors: Mapping[str, Tensor], classes: NDArray[Any], d: int) -
         raise ValueError("its support must have finite embeddings, and labels among its classes")
     borders = [0, *ends.tolist()]
     if borders != sorted(borders) or borders[-1] != len(tensors["thumbnails"]):
-        raise ValueError("its pictures do not fit the places where they end")
+        raise ValueError("its thumbnail_ends do not match its thumbnails")
     ids = json.loads(tensors["ids"].numpy().tobytes())
     if not isinstance(ids, list) or len(ids) != n or not all(isinstance(name, str) for name in ids):
         raise ValueError(f"its support must have {n} names")
     support = Support.from_tensors(tensors, classes)
     if not all(not picture or picture.startswith(_PICTURES) for picture in support.thumbnails):
-        raise ValueError("its pictures must be PNG or JPEG")
+        raise ValueError("its thumbnails must be PNG or JPEG")
     return support
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from sklearn.base import clone
 from torch import nn
@@ -17,19 +18,8 @@ from fewshot.learners.base import Learner
 from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner
 
 
-def make_embedder(
-    backbone: str | Path | nn.Module | Embedder | OwnEmbedder,
-    *,
-    weights: str | Path | None = None,
-    pretrained: bool = False,
-    img_size: int | None = None,
-    device: str = "auto",
-    cache: str | Path | None = None,
-    progress: bool = True,
-    bits: int | None = None,
-    max_pixels: int | None = None,
-) -> Embedder | OwnEmbedder:
-    """Return an embedder for a backbone, or a clone of a given embedder.
+def make_embedder(backbone: str | Path | nn.Module | Embedder | OwnEmbedder, **params: Any) -> Embedder | OwnEmbedder:
+    """Return an embedder for a backbone, with these parameters, or a clone of a given embedder.
 
     Raises
     ------
@@ -37,20 +27,9 @@ def make_embedder(
         If `backbone` is an embedder and one of its parameters is given too.
     """
     if not isinstance(backbone, (Embedder, OwnEmbedder)):
-        return Embedder(
-            backbone,
-            weights=weights,
-            pretrained=pretrained,
-            img_size=img_size,
-            device=device,
-            cache=cache,
-            bits=bits,
-            max_pixels=max_pixels,
-            progress=progress,
-        )
-    given = {"weights": weights, "pretrained": pretrained, "img_size": img_size, "cache": cache}
-    for name, value in {**given, "bits": bits, "max_pixels": max_pixels}.items():
-        if value:
+        return Embedder(backbone, **params)
+    for name, value in params.items():
+        if value and name not in ("device", "progress"):
             raise ValueError(f"{name} belongs to the Embedder that is given as backbone; set it there")
     return clone(backbone)
 

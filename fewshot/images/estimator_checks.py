@@ -10,7 +10,7 @@ import copy
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,20 @@ def image_estimator_checks() -> Iterator[tuple[str, Check]]:
     """Yield name and function of each check, so that a test can run them one by one."""
     for name, value in sorted(globals().items()):
         if name.startswith("_check_"):
-            yield name.removeprefix("_"), value
+            yield name.removeprefix("_"), _with_images(value)
+
+
+def _with_images(check: Callable[[Any, dict[str, Any]], None]) -> Check:
+    @wraps(check)
+    def run(estimator: Any) -> None:
+        with tempfile.TemporaryDirectory(prefix="fewshot-checks-") as folder:
+            check(estimator, containers(folder))
+
+    return run
 
 
 def _fitted(estimator: Any, X: Any, y: Any = LABELS) -> Any:
     return clone(estimator).fit(X, y)
-
-
-@contextmanager
-def _images() -> Iterator[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="fewshot-checks-") as folder:
-        yield containers(folder)
 
 
 def _same(one: NDArray[Any], other: NDArray[Any], what: str) -> None:
@@ -122,43 +125,39 @@ def _require(condition: bool, what: str) -> None:
         raise AssertionError(what)
 
 
-def _check_every_container_gives_the_same(estimator: Any) -> None:
-    with _images() as made:
-        expected = _fitted(estimator, made["list of images"]).predict_proba(made["list of images"])
-        for name, X in made.items():
-            model = _fitted(estimator, X)
-            _same(model.predict_proba(X), expected, f"answers for {name} differ")
-            _require(model.predict(X).tolist() == LABELS.tolist(), f"dark and light are confused in {name}")
+def _check_every_container_gives_the_same(estimator: Any, inputs: dict[str, Any]) -> None:
+    expected = _fitted(estimator, inputs["list of images"]).predict_proba(inputs["list of images"])
+    for name, X in inputs.items():
+        model = _fitted(estimator, X)
+        _same(model.predict_proba(X), expected, f"answers for {name} differ")
+        _require(model.predict(X).tolist() == LABELS.tolist(), f"dark and light are confused in {name}")
 
 
-def _check_every_container_can_be_indexed(estimator: Any) -> None:
+def _check_every_container_can_be_indexed(estimator: Any, inputs: dict[str, Any]) -> None:
     rows = np.array([6, 1, 3, 4])
-    with _images() as made:
-        expected = _fitted(estimator, made["list of images"]).predict_proba(made["list of images"])[rows]
-        for name, X in made.items():
-            found = _fitted(estimator, X).predict_proba(_safe_indexing(X, rows))
-            _same(found, expected, f"answers for a part of {name} differ")
+    expected = _fitted(estimator, inputs["list of images"]).predict_proba(inputs["list of images"])[rows]
+    for name, X in inputs.items():
+        found = _fitted(estimator, X).predict_proba(_safe_indexing(X, rows))
+        _same(found, expected, f"answers for a part of {name} differ")
 
 
-def _check_cross_validation(estimator: Any) -> None:
-    with _images() as made:
-        for name, X in made.items():
-            scores = cross_val_score(clone(estimator), X, LABELS, cv=2, error_score="raise")
-            _require(scores.tolist() == [1.0, 1.0], f"cross-validation over {name} confuses dark and light")
+def _check_cross_validation(estimator: Any, inputs: dict[str, Any]) -> None:
+    for name, X in inputs.items():
+        scores = cross_val_score(clone(estimator), X, LABELS, cv=2, error_score="raise")
+        _require(scores.tolist() == [1.0, 1.0], f"cross-validation over {name} confuses dark and light")
 
 
-def _check_clone_and_parameters(estimator: Any) -> None:
+def _check_clone_and_parameters(estimator: Any, inputs: dict[str, Any]) -> None:
     copied = clone(estimator)
     one, other = estimator.get_params(deep=False), copied.get_params(deep=False)
     _require(one.keys() == other.keys(), "a clone has other parameters")
     _require(copied.set_params(**other) is copied, "set_params does not return the estimator")
-    with _images() as made:
-        model = copied.fit(made["list of images"], LABELS)
-        _require(model is copied, "fit does not return the estimator")
-        learned = _learned(model)
-        _require("classes_" in learned, "fit leaves no classes_")
-        kept = sorted(learned & _learned(clone(model)))
-        _require(not kept, f"a clone of a fitted estimator still has {kept}")
+    model = copied.fit(inputs["list of images"], LABELS)
+    _require(model is copied, "fit does not return the estimator")
+    learned = _learned(model)
+    _require("classes_" in learned, "fit leaves no classes_")
+    kept = sorted(learned & _learned(clone(model)))
+    _require(not kept, f"a clone of a fitted estimator still has {kept}")
 
 
 def _learned(model: Any) -> set[str]:
@@ -167,91 +166,83 @@ def _learned(model: Any) -> set[str]:
     return {name for name in public if hasattr(model, name)}
 
 
-def _check_not_fitted(estimator: Any) -> None:
-    with _images() as made:
-        try:
-            clone(estimator).predict(made["list of images"])
-        except NotFittedError:
-            return
+def _check_not_fitted(estimator: Any, inputs: dict[str, Any]) -> None:
+    try:
+        clone(estimator).predict(inputs["list of images"])
+    except NotFittedError:
+        return
     raise AssertionError("predict before fit raises no NotFittedError")
 
 
-def _check_pickle(estimator: Any) -> None:
-    with _images() as made:
-        model = _fitted(estimator, made["list of images"])
-        _require(len(pickle.dumps(model)) > 0, "it cannot be pickled")
-        X, again = made["array of images"], copy.deepcopy(model)  # uses the pickle protocol without a file
-        _same(again.predict_proba(X), model.predict_proba(X), "answers of a copy differ")
+def _check_pickle(estimator: Any, inputs: dict[str, Any]) -> None:
+    model = _fitted(estimator, inputs["list of images"])
+    _require(len(pickle.dumps(model)) > 0, "it cannot be pickled")
+    X, again = inputs["array of images"], copy.deepcopy(model)  # uses the pickle protocol without a file
+    _same(again.predict_proba(X), model.predict_proba(X), "answers of a copy differ")
 
 
-def _check_fit_is_idempotent_and_forgets(estimator: Any) -> None:
-    with _images() as made:
-        X = made["array of images"]
+def _check_fit_is_idempotent_and_forgets(estimator: Any, inputs: dict[str, Any]) -> None:
+    X = inputs["array of images"]
+    model = _fitted(estimator, X)
+    expected = model.predict_proba(X)
+    _same(model.fit(X, LABELS).predict_proba(X), expected, "answers after fitting again differ")
+    others = np.where(LABELS == "dark", "night", "day")
+    _require(model.fit(X, others).classes_.tolist() == ["day", "night"], "fit does not forget earlier classes")
+
+
+def _check_predict_changes_nothing(estimator: Any, inputs: dict[str, Any]) -> None:
+    for name, X in inputs.items():
+        before = X.copy() if hasattr(X, "copy") else list(X)
         model = _fitted(estimator, X)
-        expected = model.predict_proba(X)
-        _same(model.fit(X, LABELS).predict_proba(X), expected, "answers after fitting again differ")
-        others = np.where(LABELS == "dark", "night", "day")
-        _require(model.fit(X, others).classes_.tolist() == ["day", "night"], "fit does not forget earlier classes")
+        known, classes = _learned(model), model.classes_.tolist()
+        model.predict(X), model.predict_proba(X)
+        _require(_learned(model) == known, "predict adds or removes attributes")
+        _require(model.classes_.tolist() == classes, "predict changes the classes")
+        same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(before, X, strict=True))
+        _require(same, f"predict changes {name}")
 
 
-def _check_predict_changes_nothing(estimator: Any) -> None:
-    with _images() as made:
-        for name, X in made.items():
-            before = X.copy() if hasattr(X, "copy") else list(X)
-            model = _fitted(estimator, X)
-            known, classes = _learned(model), model.classes_.tolist()
-            model.predict(X), model.predict_proba(X)
-            _require(_learned(model) == known, "predict adds or removes attributes")
-            _require(model.classes_.tolist() == classes, "predict changes the classes")
-            same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(before, X, strict=True))
-            _require(same, f"predict changes {name}")
-
-
-def _check_order_does_not_matter(estimator: Any) -> None:
+def _check_order_does_not_matter(estimator: Any, inputs: dict[str, Any]) -> None:
     order = np.array([5, 0, 7, 2, 1, 6, 3, 4])
-    with _images() as made:
-        X = made["array of images"]
-        expected = _fitted(estimator, X).predict_proba(X)
-        turned = _fitted(estimator, X[order], LABELS[order])
-        _same(turned.predict_proba(X), expected, "the order of the support changes answers")
-        _same(turned.predict_proba(X[order]), expected[order], "the order of the queries changes answers")
-        _same(turned.predict_proba(X[3:4]), expected[3:4], "the answer to a query depends on the other queries")
+    X = inputs["array of images"]
+    expected = _fitted(estimator, X).predict_proba(X)
+    turned = _fitted(estimator, X[order], LABELS[order])
+    _same(turned.predict_proba(X), expected, "the order of the support changes answers")
+    _same(turned.predict_proba(X[order]), expected[order], "the order of the queries changes answers")
+    _same(turned.predict_proba(X[3:4]), expected[3:4], "the answer to a query depends on the other queries")
 
 
-def _check_labels_come_back(estimator: Any) -> None:
-    with _images() as made:
-        X = made["array of images"]
-        for labels in (LABELS, LABELS == "light", np.where(LABELS == "dark", -7, 2**60), LABELS.astype(object)):
-            model = _fitted(estimator, X, labels)
-            found = model.predict(X)
-            _require(found.tolist() == labels.tolist(), f"labels of type {labels.dtype} do not come back")
-            _require(type(found.tolist()[0]) is type(labels.tolist()[0]), f"labels of type {labels.dtype} change type")
+def _check_labels_come_back(estimator: Any, inputs: dict[str, Any]) -> None:
+    X = inputs["array of images"]
+    for labels in (LABELS, LABELS == "light", np.where(LABELS == "dark", -7, 2**60), LABELS.astype(object)):
+        model = _fitted(estimator, X, labels)
+        found = model.predict(X)
+        _require(found.tolist() == labels.tolist(), f"labels of type {labels.dtype} do not come back")
+        _require(type(found.tolist()[0]) is type(labels.tolist()[0]), f"labels of type {labels.dtype} change type")
 
 
-def _check_probabilities(estimator: Any) -> None:
-    with _images() as made:
-        X = made["array of images"]
-        model = _fitted(estimator, X)
-        proba = model.predict_proba(X)
-        _require(proba.shape == (len(LABELS), 2), f"probabilities have shape {proba.shape}")
-        _same(proba.sum(1), np.ones(len(proba)), "probabilities do not add up to one")
-        _require((proba >= 0).all(), "a probability is negative")
-        answers = model.classes_[proba.argmax(1)]
-        _require((answers == model.predict(X)).all(), "the likeliest class is not the answer")
-        _require(0 <= model.score(X, LABELS) <= 1, "score is not in 0..1")
+def _check_probabilities(estimator: Any, inputs: dict[str, Any]) -> None:
+    X = inputs["array of images"]
+    model = _fitted(estimator, X)
+    proba = model.predict_proba(X)
+    _require(proba.shape == (len(LABELS), 2), f"probabilities have shape {proba.shape}")
+    _same(proba.sum(1), np.ones(len(proba)), "probabilities do not add up to one")
+    _require((proba >= 0).all(), "a probability is negative")
+    answers = model.classes_[proba.argmax(1)]
+    _require((answers == model.predict(X)).all(), "the likeliest class is not the answer")
+    _require(0 <= model.score(X, LABELS) <= 1, "score is not in 0..1")
 
 
-def _check_mistakes_are_errors(estimator: Any) -> None:
-    with _images() as made:
-        images = made["list of images"]
-        for X, y, what in (
-            (images, LABELS[:-1], "fewer labels than images"),
-            ([], [], "no images"),
-            (images, [None, *LABELS[1:]], "a missing label"),
-            (images[0], LABELS[:1], "a single image instead of a collection"),
-        ):
-            try:
-                _fitted(estimator, X, y)
-            except (ValueError, TypeError):
-                continue
-            raise AssertionError(f"{what}: no error")
+def _check_mistakes_are_errors(estimator: Any, inputs: dict[str, Any]) -> None:
+    images = inputs["list of images"]
+    for X, y, what in (
+        (images, LABELS[:-1], "fewer labels than images"),
+        ([], [], "no images"),
+        (images, [None, *LABELS[1:]], "a missing label"),
+        (images[0], LABELS[:1], "a single image instead of a collection"),
+    ):
+        try:
+            _fitted(estimator, X, y)
+        except (ValueError, TypeError):
+            continue
+        raise AssertionError(f"{what}: no error")

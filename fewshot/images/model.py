@@ -382,9 +382,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             If an item cannot be read and ``on_error="raise"``.
         """
         now = self.snapshot()
-        items = now.embedder.as_items(X)
-        embedded = now.embed(items, thumbnails=True)
-        return answer_all(now.classifier, now.support, items, embedded, top, n_neighbours)
+        return answer_all(now, now.embedder.as_items(X), top, n_neighbours)
 
     def explain(self, item: Any, *, top: int = 3, n_neighbours: int = 3) -> Answer:
         """Classify one item with the reasons; see `answer`.

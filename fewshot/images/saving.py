@@ -124,6 +124,30 @@ def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
 
 
 def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, Any], paths: dict[str, Path]) -> Saved:
+    params = read_params(manifest["params"])
+    embedder, learner, source = _read_embedder(device, given, manifest, paths, params.pop("progress"))
+    embedder.set_params(on_error=params["on_error"])
+    if embedder.fingerprint != manifest["fingerprint"]:
+        raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
+    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
+    statistics = read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
+    fitted = FittedModel.of(learner, classes, n_support, statistics, params["index"])
+    _check_answers(embedder, fitted)
+    classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
+    classifier.adopt(fitted)
+    if (calibration := read_calibration(manifest.get("calibration"))) is not None:
+        classifier.calibration_ = calibration
+    d = fitted.memory.keys.shape[-1]
+    support = read_support(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
+    versions = {os.path.realpath(folder): manifest["digest"]}
+    stored = "embed" if "weights" in paths else "reference"
+    return Saved(Learned(embedder, classifier, support), params, source, stored, versions)
+
+
+def _read_embedder(
+    device: str, given: Any, manifest: dict[str, Any], paths: dict[str, Path], progress: bool
+) -> tuple[Any, Learner, dict[str, Any]]:
+    """Return embedder, learner and the parameters of the embedder."""
     checkpoint = Checkpoint.open(paths["weights"]) if "weights" in paths else None
     if checkpoint is not None:
         source: dict[str, Any] = {"backbone": checkpoint.path}
@@ -133,36 +157,12 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     else:
         source = read_source(manifest["source"], given is not None)
         learner = build_learner(manifest["learner"], read_tensors(paths["learner"])[0])
-    params = read_params(manifest["params"])
     if given is not None:
         source = {"backbone": given}
-    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
-    learner = learner.double()
-    statistics = read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
-    calibration = read_calibration(manifest.get("calibration"))
-    embedder = make_embedder(**source, device=device, progress=params.pop("progress"))
-    embedder.set_params(on_error=params["on_error"])
+    embedder = make_embedder(**source, device=device, progress=progress)
     if checkpoint is not None and given is None:
         embedder.load(checkpoint)
-    if embedder.fingerprint != manifest["fingerprint"]:
-        raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
-    classifier = FewShotClassifier(
-        learner,
-        index=params["index"],
-        on_error=params["on_error"],
-        reject=params["reject"],
-        unknown_label=params["unknown_label"],
-    )
-    fitted = FittedModel.of(learner, classes, n_support, statistics, params["index"])
-    _check_answers(embedder, fitted)
-    classifier.adopt(fitted)
-    if calibration is not None:
-        classifier.calibration_ = calibration
-    d = fitted.memory.keys.shape[-1]
-    support = read_support(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
-    versions = {os.path.realpath(folder): manifest["digest"]}
-    stored = "embed" if "weights" in paths else "reference"
-    return Saved(Learned(embedder, classifier, support), params, source, stored, versions)
+    return embedder, learner.double(), source
 
 
 def _check_answers(embedder: Any, fitted: FittedModel) -> None:

@@ -1,1 +1,1 @@
-"""Adapters for the frameworks that pipelines are built with, each with its extra."""
+"""Adapters for other frameworks, each with its extra."""

@@ -1,1 +1,1 @@
-"""Many images: annotated, and found again among stored embeddings."""
+"""Annotate collections of images, and search stores of their embeddings."""

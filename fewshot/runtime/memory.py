@@ -51,8 +51,8 @@ class DeviceMemory:
     forgotten: Mapping[Any, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, x: Array, y: NDArray[Any], is_summed: bool) -> Self:
-        """Build the memory of support `x` (n, d) with labels `y` (n,).
+    def of(cls, x: Array, y: NDArray[Any], is_summed: bool, classes: NDArray[Any] | None = None) -> Self:
+        """Build the memory of support `x` (n, d) with labels `y` (n,), which may be some of the sorted `classes`.
 
         Examples
         --------
@@ -60,7 +60,8 @@ class DeviceMemory:
         >>> memory.keys.tolist(), (memory + memory).weights.tolist()
         ([[2.0], [5.0]], [4.0, 2.0])
         """
-        classes, codes = np.unique(y, return_inverse=True)
+        classes = np.unique(y) if classes is None else classes
+        codes = np.searchsorted(classes, y)
         made = cls(classes, np.bincount(codes, minlength=len(classes)), False, x, codes, np.ones(len(x)))
         return made._summed() if is_summed else made
 
@@ -133,13 +134,6 @@ class DeviceMemory:
             weights=np.concatenate([self.weights, other.weights]),
         )
         return joined._summed() if self.is_summed else joined
-
-    def emptied(self) -> Self:
-        """Return the memory of the same classes without support."""
-        none = np.zeros_like(self.n_support)
-        if self.is_summed:
-            return replace(self, n_support=none, x=np.zeros_like(self.x), weights=np.zeros_like(self.weights))
-        return replace(self, n_support=none, x=self.x[:0], labels=self.labels[:0], weights=self.weights[:0])
 
     def without(self, label: Any) -> Self:
         """Return the memory as if it had never seen the class `label`.

@@ -1,1 +1,1 @@
-"""From a fitted classifier to a folder that a device answers and learns from, see `fewshot.runtime`."""
+"""Export a fitted model to a folder that `fewshot.runtime` reads without torch."""

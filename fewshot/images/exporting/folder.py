@@ -241,6 +241,5 @@ def _quantize(exact: Encoder, calibration: list[Any]) -> Encoder:
 def _relearn(encoder: Encoder, support: tuple[Any, Any], learner: DeviceLearner, memory: DeviceMemory) -> DeviceMemory:
     """Return the memory of the support, embedded by another encoder."""
     images, y = support
-    made = DeviceMemory.of(learner.transform(quantized.embed_with(encoder, images)), y, learner.is_summed)
-    # Classes without support must stay.
-    return memory.emptied() + made
+    x = learner.transform(quantized.embed_with(encoder, images))
+    return DeviceMemory.of(x, y, learner.is_summed, memory.classes)  # classes without support stay

@@ -1,1 +1,1 @@
-"""Stores of embeddings: where the memory lives when it is not in this process."""
+"""Stores of embeddings: in memory, PostgreSQL or Qdrant."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +16,6 @@ from fewshot.utils.locks import new_lock
 
 #: Records compared at a time in a search with a filter.
 PART = 16384
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    record: Record
-    tokens: frozenset[str]
 
 
 class FaissStore(Store):
@@ -55,7 +48,7 @@ class FaissStore(Store):
         super().__init__(metric, fingerprint, d)
         # The index holds numbers instead of ids, because a numpy array of texts is as wide as the longest text.
         self._index = PrototypeIndex(metric)
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, tuple[Record, frozenset[str]]] = {}
         self._numbers: dict[str, int] = {}
         self._next = 0
         self._lock = new_lock(self)
@@ -73,7 +66,7 @@ class FaissStore(Store):
             self._next += len(new)
             # Records first, index second, so that a search never finds a number without a record.
             for number, record in zip(numbers, new, strict=True):
-                self._held[number] = _Held(record, frozenset(tokens(record.label, record.payload)))
+                self._held[number] = record, frozenset(tokens(record.label, record.payload))
                 self._numbers[record.id] = number
             self._index.add(np.stack([record.vector for record in new]), np.array(numbers))
         return len(new)
@@ -96,7 +89,7 @@ class FaissStore(Store):
     def snapshot(self) -> list[Record]:
         """Return all records, sorted by id."""
         with self._lock:
-            records = [held.record for held in self._held.values()]
+            records = [record for record, _ in self._held.values()]
         # Copies, so that callers cannot modify the store.
         copies = (Record(r.id, r.vector.copy(), r.label, dict(r.payload), r.embedder) for r in records)
         return sorted(copies, key=lambda record: record.id)
@@ -104,7 +97,7 @@ class FaissStore(Store):
     def labels(self) -> list[Any]:
         """Return the distinct labels."""
         with self._lock:
-            found = {token("label", held.record.label): held.record.label for held in self._held.values()}
+            found = {token("label", record.label): record.label for record, _ in self._held.values()}
         return list(found.values())
 
     def close(self) -> None:
@@ -125,7 +118,7 @@ class FaissStore(Store):
             except ValueError:  # another thread has removed some
                 continue
             found = [[self._held.get(number) for number in row] for row in numbers.tolist()]
-            known = [[held.record for held in row if held is not None] for row in found]
+            known = [[held[0] for held in row if held is not None] for row in found]
             if all(len(row) == some for row in known):  # no other thread has removed any
                 return known
         return [[] for _ in queries]
@@ -133,9 +126,9 @@ class FaissStore(Store):
     def _passing(self, conditions: Mapping[str, list[Any]]) -> Iterator[Record]:
         """Yield the records that meet every condition."""
         wanted = [{token(name, value) for value in values} for name, values in conditions.items()]
-        for held in list(self._held.values()):  # an atomic copy: other threads may add
-            if not any(some.isdisjoint(held.tokens) for some in wanted):
-                yield held.record
+        for record, own in list(self._held.values()):  # an atomic copy: other threads may add
+            if not any(some.isdisjoint(own) for some in wanted):
+                yield record
 
     def _nearest(self, query: NDArray[np.float32], records: Sequence[Record], n: int) -> list[Record]:
         if len(records) <= n:
