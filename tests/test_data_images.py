@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fewshot.data.images import LabeledImages, check_image_labels, check_images, check_rows
+from fewshot.data.images import LabeledImages, check_images, check_rows
 
 
 def make(labels, shape=(4, 5)):
@@ -172,12 +172,12 @@ def test_what_is_no_list_of_images_is_told_in_a_sentence(given, error, match):
 def test_a_missing_label_of_any_type_is_named(missing):
     labels = np.array(missing, dtype=object) if isinstance(missing, list) else missing
     with pytest.raises(ValueError, match=r"contains (None|NaN|NaT) at index [01]; give every row a label"):
-        check_image_labels(labels, 2)
+        LabeledImages(np.zeros((2, 3, 3), np.uint8), labels)
 
 
 def test_large_whole_numbers_stay_what_they_are():
     labels = np.array([2**53, 2**53 + 1])
-    assert check_image_labels(labels, 2) is labels
+    assert LabeledImages(np.zeros((2, 3, 3), np.uint8), labels).labels is labels
 
 
 @pytest.mark.parametrize(("rows", "expected"), [([], []), ([-1, 0], [-1, 0]), (np.array([2], np.uint8), [2])])

@@ -170,11 +170,7 @@ def _characters() -> dict[str, set[str]]:
 def _wanted(character: str) -> bool:
     if character in _DIGITS:  # only for comparison
         return True
-    return unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo") and not _is_number(character)
-
-
-def _is_number(character: str) -> bool:
-    return unicodedata.numeric(character, None) is not None
+    return unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo") and unicodedata.numeric(character, None) is None
 
 
 def _place(ink: Image.Image, side: int, extent: float) -> NDArray[np.uint8]:

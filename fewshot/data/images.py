@@ -64,7 +64,9 @@ class LabeledImages:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", check_images(self.images))
-        object.__setattr__(self, "labels", check_image_labels(self.labels, len(self.images)))
+        object.__setattr__(self, "labels", as_labels(self.labels, name="the list of labels", any_type=True))
+        if self.labels.shape != (n := len(self.images),):
+            raise ValueError(f"labels have shape {self.labels.shape}; expected ({n},), one per image")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -351,14 +353,6 @@ def _check_paths(given: Any, images: NDArray[Any]) -> NDArray[Any]:
         f"images are a {type(given).__name__} of {images.dtype}; expected one uint8 array (n, H, W) or (n, H, W, C), "
         "or a list of paths"
     )
-
-
-def check_image_labels(labels: Any, n: int) -> NDArray[Any]:
-    """Return labels (n,), checked by `as_labels`."""
-    found = as_labels(labels, name="the list of labels", any_type=True)
-    if len(found) != n:
-        raise ValueError(f"labels have shape {found.shape}; expected ({n},), one per image")
-    return found
 
 
 def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:

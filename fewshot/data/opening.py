@@ -99,7 +99,7 @@ def decode_pixels(image: Any, name: str = "") -> None:
 
 
 @contextmanager
-def reading(name: str, index: int | None = None) -> Iterator[None]:
+def reading(name: str) -> Iterator[None]:
     """Translate any error raised while an image is read.
 
     Raises
@@ -114,13 +114,13 @@ def reading(name: str, index: int | None = None) -> Iterator[None]:
     except (ImageDecodeError, ReadError, OutOfMemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageDecodeError(name, str(error), index) from None
+        raise ImageDecodeError(name, str(error)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageDecodeError(name, f"it is too large to be opened safely ({error})", index) from None
+        raise ImageDecodeError(name, f"it is too large to be opened safely ({error})") from None
     except Warning:  # the user has turned warnings into errors
         raise
     except Exception as error:
-        raise _translated(error, name, index) from error
+        raise _translated(error, name) from error
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def at_index(index: int) -> Iterator[None]:
         raise ImageDecodeError(error.source, error.reason, index) from error.__cause__
 
 
-def _translated(error: Exception, name: str, index: int | None) -> Exception:
+def _translated(error: Exception, name: str, index: int | None = None) -> Exception:
     number = getattr(error, "errno", None)
     if isinstance(error, MemoryError) or number == errno.ENOMEM or "out of memory" in str(error):
         return OutOfMemoryError(name, index)

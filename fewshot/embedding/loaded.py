@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
-from fewshot.embedding.network import normalize_pixels
+from fewshot.embedding.network import to_input
 from fewshot.utils.threads import use_one_thread_after_fork
 from fewshot.utils.warning import warn
 
@@ -123,10 +123,7 @@ class Loaded:
         return y
 
     def _to_input(self, stacked: NDArray[np.uint8]) -> Tensor:
-        x = torch.from_numpy(stacked).to(self.parameter.device)
-        # The memory layout stays channels-last, with which convolutions are up to twice as fast.
-        x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
-        return normalize_pixels(x, self.preprocessing.mean, self.preprocessing.std).to(self.parameter.dtype)
+        return to_input(stacked, self.network, self.preprocessing.mean, self.preprocessing.std)
 
 
 def _changed_precision(device: str) -> str | None:

@@ -17,10 +17,16 @@ from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import new_lock
 
 
-def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
+def to_input(
+    images: NDArray[np.uint8] | Tensor,
+    backbone: nn.Module,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Tensor:
     """Return uint8 images as the float tensor (n, c, h, w) that `backbone` expects, on its device.
 
-    Values are scaled to 0..1, then normalised by the mean and standard deviation of the network's configuration.
+    Values are scaled to 0..1, then normalised. The memory layout of colour images stays channels-last, with which
+    convolutions are up to twice as fast.
 
     Parameters
     ----------
@@ -28,6 +34,8 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
         Grey or colour images.
     backbone : nn.Module
         A network.
+    mean, std : sequence of float, optional
+        Mean and standard deviation; by default those of the network's configuration.
     """
     parameter = next(backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
     # torch does not accept flipped, memory-mapped or read-only arrays, so they are copied, one batch at a time.
@@ -37,7 +45,8 @@ def to_input(images: NDArray[np.uint8] | Tensor, backbone: nn.Module) -> Tensor:
         raise ValueError(f"images have shape {tuple(x.shape)}; expected (n, h, w) or (n, h, w, c)")
     x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
     config = getattr(backbone, "pretrained_cfg", None) or {}
-    return normalize_pixels(x, config.get("mean", (0.0,)), config.get("std", (1.0,))).to(parameter.dtype)
+    mean, std = mean or config.get("mean", (0.0,)), std or config.get("std", (1.0,))
+    return normalize_pixels(x, mean, std).to(parameter.dtype)
 
 
 def normalize_pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
