@@ -12,7 +12,7 @@ import pytest
 from fewshot import FewShotImageClassifier, MetaTrainer, PrototypeIndex, digits, export
 from fewshot.cli import main
 from fewshot.errors import ArtifactError, InUseError
-from fewshot.persistence import writers
+from fewshot.persistence import locking
 from fewshot.runtime import load
 from tests.photographs import quick_embedder, write_photos
 from tests.together import held
@@ -218,14 +218,14 @@ def meanwhile(other):
 
 
 def test_who_waits_too_long_is_told_so_and_nothing_is_lost(made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(writers, "PATIENCE", 0.2)
+    monkeypatch.setattr(locking, "PATIENCE", 0.2)
     folder, image = tmp_path / "model", made / "photos" / "flower" / "03.png"
     shutil.copytree(made / "model", folder)
     before = sorted(os.listdir(folder))
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
-        with writers.locked(folder):
+        with locking.locked(folder):
             os.write(writer, b".")
             while True:
                 signal.pause()

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from fewshot import PrototypeIndex
-from fewshot.search.similarity import top
 from fewshot.search.snapshot import KeySnapshot
 from tests.together import together
 
@@ -97,13 +96,6 @@ def test_row_14_half_precision_is_raised_before_any_square(recwarn):
     np.testing.assert_array_equal(labels[:, 0], oracle(queries, keys, "sqeuclidean").argmax(1))
     assert np.isfinite(similarities).all()
     assert not recwarn
-
-
-def test_ties_at_the_edge_of_k_are_settled_by_order():
-    similarity = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0, 2.0]])
-    assert top(None, similarity, 3)[0].tolist() == [[1, 2, 3]]
-    shuffled = torch.tensor([[5, 1, 3, 2, 4, 0]])
-    assert top(shuffled, similarity.gather(1, shuffled), 3)[0].tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("index", INDEXES)

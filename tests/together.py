@@ -4,7 +4,7 @@ import sys
 import threading
 from contextlib import contextmanager
 
-from fewshot.persistence.writers import locked
+from fewshot.persistence.locking import locked
 
 
 def together(*functions):

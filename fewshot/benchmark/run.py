@@ -25,8 +25,8 @@ from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdow
 from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe_backbone
 from fewshot.benchmark.trained import check_trainable, is_external, refuse_seen, train_backbone
 from fewshot.persistence.files import leftovers, refuse_irregular, write_text
+from fewshot.persistence.locking import BRIEF, locked
 from fewshot.persistence.provenance import command_line, manifest
-from fewshot.persistence.writers import BRIEF, locked
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
 

@@ -29,7 +29,7 @@ from fewshot.persistence.files import (
     replacing,
     sync,
 )
-from fewshot.persistence.writers import LOCK, locked
+from fewshot.persistence.locking import LOCK, locked
 
 MANIFEST = "manifest.json"
 KINDS = ("classifier", "index", "export")
@@ -195,8 +195,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
 def version_of(folder: str | Path) -> str | None:
     """Return the digest of the whole content of an artifact; None if it has no whole manifest."""
     with suppress(OSError, ValueError):
-        manifest = _parse_manifest(read_regular(Path(folder) / MANIFEST, MOST_BYTES))
-        return None if manifest is None else str(manifest["digest"])
+        return str(_parse_manifest(read_regular(Path(folder) / MANIFEST, MOST_BYTES))["digest"])
     return None
 
 
@@ -241,17 +240,15 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
         ) from None
     with errors_of_file(path, "restore it from a copy, or save again"):
         manifest = _parse_manifest(raw)
-    if manifest is None:
-        raise ArtifactError(f"{path} is damaged: its digest does not fit; restore it from a copy, or save again")
     _refuse_newer(folder, manifest)
     return raw, manifest
 
 
-def _parse_manifest(raw: bytes) -> dict[str, Any] | None:
-    """Return a manifest if its digest fits, else None; raise ValueError for content that no version writes."""
+def _parse_manifest(raw: bytes) -> dict[str, Any]:
+    """Return a manifest; raise ValueError if its digest does not fit or it holds what no version writes."""
     found = _DIGEST.search(raw)
     if found is None or hashlib.sha256(raw[: found.start()]).hexdigest().encode() != found[1]:
-        return None
+        raise ValueError("it is damaged, because its digest does not fit")
     manifest = json_object(raw)
     if not is_whole(manifest.get("format"), 1) or not isinstance(manifest.get("version"), str):
         raise ValueError("it does not name the version that wrote it")
@@ -317,14 +314,12 @@ def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
     try:
         manifest = _parse_manifest(raw)
     except ValueError:
-        manifest = None
-    if manifest is None:
         others = [entry.name for entry in folder.iterdir() if not _DATA_FILE.fullmatch(entry.name)]
         if set(others) <= {MANIFEST} and (not raw or raw.startswith(_BEGIN)):
             return {}  # an interrupted first save, or damage: saving repairs it
         raise ArtifactError(
             f"{folder} holds other files and no saved {kind}, so nothing was written there; give a new folder"
-        )
+        ) from None
     _refuse_newer(folder, manifest)
     if (found := manifest.get("kind", KINDS[0])) != kind:
         raise ArtifactError(f"{folder} holds a saved {found}, so no {kind} was written there; give a new folder")

@@ -19,8 +19,8 @@ from fewshot.errors import StoreError
 from fewshot.images.model import FewShotModel
 from fewshot.persistence.artifact import MANIFEST
 from fewshot.persistence.files import PARTIAL, is_special, leftovers, refuse_irregular, sync, write_text
+from fewshot.persistence.locking import BRIEF, LOCK, locked
 from fewshot.persistence.suffixes import check_suffix
-from fewshot.persistence.writers import BRIEF, LOCK, locked
 from fewshot.retrieval.annotate import annotate
 from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_table
 from fewshot.utils.executors import Executor, Failure, make_executor

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from fewshot.persistence.files import leftovers, refuse_irregular
-from fewshot.persistence.writers import BRIEF, locked
+from fewshot.persistence.locking import BRIEF, locked
 from fewshot.training.callbacks import CsvLog
 from fewshot.training.distributed import rank
 from fewshot.training.state import BEST, LOG, STATE

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from fewshot.errors import InUseError
-from fewshot.persistence import writers
-from fewshot.persistence.writers import LOCK, locked
+from fewshot.persistence import locking
+from fewshot.persistence.locking import LOCK, locked
 from tests.together import together
 
 
@@ -242,6 +242,6 @@ def test_what_a_lock_file_says_is_only_text(tmp_path):
         (tmp_path / LOCK).write_bytes(content)
         handle = os.open(tmp_path / LOCK, os.O_RDONLY)
         try:
-            assert writers._holder(handle).isprintable()
+            assert locking._holder(handle).isprintable()
         finally:
             os.close(handle)

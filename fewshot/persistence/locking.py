@@ -188,12 +188,11 @@ def _is_at(path: Path, handle: int) -> bool:
 
 
 def _write_holder(handle: int, folder: Path) -> None:
+    program, *arguments = sys.argv or [""]
     facts = {
         "pid": os.getpid(),
         "host": platform.node(),
-        "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:3]])
-        if sys.argv
-        else "",  # the rest may be secret
+        "command": " ".join([os.path.basename(program), *arguments[:2]]),  # the other arguments may be secret
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     with suppress(OSError, AttributeError):  # Windows gives no access to a locked file
