@@ -1,10 +1,10 @@
-"""Images per second that `fewshot annotate` takes on one worker and on two, beside the embedder alone.
+"""Images per second of `fewshot annotate` with one worker and with two, compared with the embedder alone.
 
-The images are JPEG files of 320 x 240, pieces of the two photographs that scikit-learn brings, made in a temporary
-folder. The classifier stands on the offline tf_efficientnet_lite0 at 224 px. Contestants take turns; figures are
-medians. Each annotation is the command in a process of its own: its start, that of workers or of Ray, and loading of
-the network count, as they do for whoever waits. The embedder alone is ready, and only embeds. It and the command
-without workers take as many threads as torch does; where there are several workers, each takes its share.
+The images are JPEG files of 320 x 240, crops of scikit-learn's two sample photographs, in a temporary folder. The
+classifier uses the offline tf_efficientnet_lite0 at 224 px. Contestants take turns; figures are medians. Each
+annotation runs the command in a separate process, so the time includes starting it, its workers or Ray, and loading the
+network, which users wait for too. The embedder alone is already loaded and only embeds. Both it and the command without
+workers use torch's default number of threads; several workers divide them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def make_images(folder: Path, n: int, seed: int) -> list[str]:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row of figures for each contestant."""
+    """Return one row of figures per contestant."""
     with tempfile.TemporaryDirectory() as place:
         photos, model = Path(place) / "photos", Path(place) / "model"
         photos.mkdir()
@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         if find_spec("ray") is not None:
             runs |= {f"annotate, ray, {jobs} workers": annotating("ray", jobs) for jobs in (1, 2)}
         seconds: dict[str, list[float]] = {name: [] for name in runs}
-        embedder.transform(paths[:8])  # the network is there
+        embedder.transform(paths[:8])  # load the network
         for _ in range(options.rounds):
             for name, run in runs.items():
                 start = time.perf_counter()
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="annotate.py", description=__doc__)
     parser.add_argument("--out", default="benchmarks/results/annotate", metavar="NAME", help="NAME.json and NAME.md")
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--shard", type=int, default=100, metavar="N", help="images of a shard (default: %(default)s)")
+    parser.add_argument("--shard", type=int, default=100, metavar="N", help="images per shard (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
     options = parser.parse_args()
     rows = measure(options)

@@ -1,10 +1,9 @@
-"""CIFAR-FS: Prototypical Networks on Conv4-64 or ResNet-12 from the start, and a pretrained network meta-trained.
+"""CIFAR-FS: Prototypical Networks on Conv4-64 or ResNet-12 trained from scratch, and a meta-trained pretrained network.
 
-Networks are trained on the training classes; recipe and weights are those that are best on the validation classes, and
-the test classes are looked at once. ``tf_efficientnet_lite0`` has seen ImageNet, so its figures stand in a table of
-their own, beside the same network as it was, on the same episodes. ``resnet12`` wants a GPU (``--networks resnet12
---device cuda``). The data come from ``data_prep/cifar_fs.py``. A run that is interrupted goes on where it was; its
-trainings lie under ``--work``.
+Networks are trained on the training classes. Recipe and weights are the best on the validation classes; the test
+classes are used once. ``tf_efficientnet_lite0`` has seen ImageNet, so its figures have a separate table, compared with
+the same network frozen, on the same episodes. ``resnet12`` needs a GPU (``--networks resnet12 --device cuda``).
+``data_prep/cifar_fs.py`` prepares the data. An interrupted run resumes; its trainings are in ``--work``.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ from fewshot.training.step import Augment
 
 SPLITS = ("train", "val", "test")
 CELLS: Cells = ((5, 1), (5, 5))
-#: Accuracies in % of Prototypical Networks: Conv4-64 from Bertinetto et al. 2019 (table 1), ResNet-12 from Lee et al.
-#: 2019 (table 2).
+#: Published accuracies of Prototypical Networks in %: Conv4-64 from Bertinetto et al. 2019 (table 1), ResNet-12 from
+#: Lee et al. 2019 (table 2).
 PUBLISHED = {"conv4": (55.5, 72.0), "resnet12": (72.2, 83.5)}
 PRETRAINED = "tf_efficientnet_lite0"
-#: The embedding of an image is also taken as the mean over shifts of up to so many pixels, of it and its mirror image.
+#: The second view averages the embeddings of an image and its mirror image over shifts of up to this many pixels.
 SHIFTS = 2
 VIEWS = {"cells": "", "views": f", mean over shifts of up to {SHIFTS} px, mirrored too"}
-#: Photographs may be mirrored, moved and lit otherwise.
+#: Small shifts and changes of scale.
 MOVED = Distortion(rotate=0.0, scale=0.1, shear=0.0, translate=0.12)
 
 
@@ -58,17 +57,17 @@ class Recipe:
     Attributes
     ----------
     config : TrainConfig
-        The episodes and the optimiser.
+        Episodes and optimiser.
     augment : callable or None
         See `MetaTrainer`.
     metric : str
-        Of the prototypes.
+        Metric of the prototypes.
     temperature : float
-        To begin with; it is learned.
+        Initial temperature, which is learned.
     size : int
-        Side of the images, to which the 32 pixels are scaled.
+        Side to which the 32 x 32 images are scaled.
     turned : bool
-        Whether images turned by 90, 180 and 270 degrees are classes too, as in Liu et al. 2020 (arXiv:2003.00804).
+        Whether rotations by 90, 180 and 270 degrees are additional classes, as in Liu et al. 2020 (arXiv:2003.00804).
     """
 
     config: TrainConfig
@@ -102,7 +101,7 @@ RECIPES = {
         size=96,
     ),
 }
-#: What else `--choose` tries: of each network, changes of the recipe; all see as many images.
+#: Changes of the config and of the recipe that `--choose` tries, by network; all see the same number of images.
 EUCLIDEAN = {"metric": "sqeuclidean"}
 TRIALS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "conv4": {
@@ -127,7 +126,7 @@ TRIAL_EPISODES = {"conv4": 2500, PRETRAINED: 120}
 
 
 def make(network: str, recipe: Recipe, seed: int, options: argparse.Namespace) -> MetaTrainer:
-    """Return the trainer of a recipe."""
+    """Return the trainer for a recipe."""
     backbone = Embedder(network, device="cpu") if network == PRETRAINED else network
     learner = PrototypicalLearner(recipe.metric, temperature=recipe.temperature, learn_temperature=True)
     config = replace(recipe.config, seed=seed)
@@ -137,7 +136,7 @@ def make(network: str, recipe: Recipe, seed: int, options: argparse.Namespace) -
 def train(
     network: str, recipe: Recipe, seed: int, splits: Sequence[LabeledImages], options: argparse.Namespace
 ) -> tuple[MetaTrainer, dict[str, Any]]:
-    """Train a network, or take it as it was left; return it with the facts of its training."""
+    """Train a network, or resume it; return the trainer and the facts of the training."""
     n_episodes = options.episodes or recipe.config.n_episodes
     trainer = make(network, replace(recipe, config=replace(recipe.config, n_episodes=n_episodes)), seed, options)
     result = trainer.fit(*splits, out=Path(options.work) / f"{network}-{seed}", resume=True)
@@ -170,15 +169,15 @@ def choose(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def opened(data: str, split: str, size: int) -> LabeledImages:
-    """Return a split, scaled."""
+    """Return a split, scaled to the size."""
     images = LabeledImages.open(data, split)
     return images if images.images.shape[1] == size else images.decoded(size)
 
 
 def turned(data: LabeledImages) -> LabeledImages:
-    """Return the images and their mirror images, each turn by 90 degrees a class of its own.
+    """Return the images and their mirror images, with every rotation by 90 degrees as a separate class.
 
-    Mirrored later, an image turned to the left would look like one turned to the right.
+    Mirroring later would make a left rotation look like a right one.
     """
     images = np.concatenate([data.images, data.images[:, :, ::-1]])
     labels = np.concatenate([data.labels, data.labels])
@@ -186,18 +185,18 @@ def turned(data: LabeledImages) -> LabeledImages:
 
 
 def cells_of(trainer: MetaTrainer, test: LabeledImages, *, views: bool = False) -> list[EvalResult]:
-    """Return the results of a network and its learner on the test classes, of each image as it is or of its views."""
+    """Return the results of a trained network and its learner on the test classes, optionally averaged over views."""
     embeddings = embed(trainer.backbone, test.images, shifts=SHIFTS if views else 0, mirror=views)
     return measure(trainer.learner, embeddings, test.labels, CELLS)
 
 
 def for_training(recipe: Recipe, data: str) -> LabeledImages:
-    """Return the training classes as a recipe wants them."""
+    """Return the training classes for a recipe."""
     images = opened(data, "train", recipe.size)
     return turned(images) if recipe.turned else images
 
 
-def from_the_start(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def from_scratch(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train a network for each seed and measure it on the test classes."""
     recipe = RECIPES[network]
     train_, val, test = for_training(recipe, options.data), *(opened(options.data, s, recipe.size) for s in SPLITS[1:])
@@ -212,22 +211,22 @@ def from_the_start(network: str, options: argparse.Namespace) -> list[dict[str, 
 
 
 def pretrained(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure a pretrained network as it is and meta-trained, and the difference on the same episodes."""
+    """Measure a pretrained network frozen and meta-trained, and the difference on the same episodes."""
     recipe = RECIPES[PRETRAINED]
     train_, val, test = for_training(recipe, options.data), *(opened(options.data, s, recipe.size) for s in SPLITS[1:])
-    as_it_is = {}
-    sizes: tuple[int | None, ...] = (recipe.size, None)  # that of the training, and the network's own
-    for own in sizes:
-        embedder = Embedder(PRETRAINED, img_size=own, device=options.device)
+    frozen = {}
+    sizes: tuple[int | None, ...] = (recipe.size, None)  # of the training, and the network's native size
+    for side in sizes:
+        embedder = Embedder(PRETRAINED, img_size=side, device=options.device)
         vectors = embedder.transform(LabeledImages.open(options.data, "test").images)
         cosine = PrototypicalLearner("cosine")
-        as_it_is[f"{embedder.preprocessing.height} px"] = measure(cosine, vectors, test.labels, CELLS)
-    rows = [{"network": PRETRAINED, "frozen at": size, "cells": figures(f, CELLS)} for size, f in as_it_is.items()]
+        frozen[f"{embedder.preprocessing.height} px"] = measure(cosine, vectors, test.labels, CELLS)
+    rows = [{"network": PRETRAINED, "frozen at": size, "cells": figures(f, CELLS)} for size, f in frozen.items()]
     for seed in options.seeds:
         trainer, row = train(PRETRAINED, recipe, seed, (train_, val), options)
         found = cells_of(trainer, test)
         row["cells"] = figures(found, CELLS)
-        for size, before in as_it_is.items():
+        for size, before in frozen.items():
             row[f"change from {size}"] = differences(found, before)
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
@@ -244,7 +243,7 @@ def differences(found: Sequence[EvalResult], before: Sequence[EvalResult]) -> li
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the results as Markdown: from the start beside the published numbers, and external pretraining."""
+    """Return the results as Markdown: from scratch with the published numbers, and external pretraining."""
     lines = []
     for network, values in PUBLISHED.items():
         mine = [row for row in rows if row["network"] == network]
@@ -275,10 +274,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="cifar_fs.py", description=__doc__)
     parser.add_argument("--data", default="data/cifar_fs", metavar="DIR", help="prepared data (default: %(default)s)")
     parser.add_argument("--work", default="runs/cifar_fs_benchmark", metavar="DIR", help="trainings (%(default)s)")
-    parser.add_argument(
-        "--out", default="benchmarks/results/cifar_fs", metavar="NAME", help="for NAME.json and NAME.md"
-    )
-    parser.add_argument("--episodes", type=int, metavar="N", help="of training (default: those of the recipe)")
+    parser.add_argument("--out", default="benchmarks/results/cifar_fs", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_argument("--episodes", type=int, metavar="N", help="training episodes (default: those of the recipe)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     parser.add_argument(
         "--networks", nargs="+", default=["conv4", PRETRAINED], choices=list(RECIPES), help="default: %(default)s"
@@ -293,7 +290,7 @@ def main() -> None:
         return
     rows = []
     for network in options.networks:
-        rows += pretrained(options) if network == PRETRAINED else from_the_start(network, options)
+        rows += pretrained(options) if network == PRETRAINED else from_scratch(network, options)
     test = LabeledImages.open(options.data, "test")
     results |= {
         "data": {split: digest_images(LabeledImages.open(options.data, split)) for split in SPLITS},

@@ -1,24 +1,23 @@
-"""What a backbone without a learner of its own is given by default, chosen on validation classes alone.
+"""Choose the default learner for a backbone that brings none, on validation classes alone.
 
-For each image size: accuracy of prototypes on 5-way episodes under both metrics, and the temperature of cosine
-prototypes under which the right answers are likeliest (least mean negative log-likelihood over 1 and 5 shots). Test
-classes are not touched.
+For each image size: the accuracy of prototypes on 5-way episodes under both metrics, and the temperature of cosine
+prototypes that makes the right answers likeliest (least mean negative log-likelihood over 1 and 5 shots). Test classes
+are not used.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from protocol import facts
 
 from fewshot import CosinePrototypicalLearner, Embedder, EpisodeSampler, LabeledImages, PrototypicalLearner, evaluate
 from fewshot.persistence.files import write_text
-from fewshot.persistence.provenance import manifest
 
 SHOTS = (1, 5)
 TEMPERATURES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
@@ -40,7 +39,7 @@ def negative_log_likelihoods(
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row for each image size."""
+    """Return one row per image size."""
     data, rows = LabeledImages.open(options.data, "val"), []
     for size in options.size:
         embeddings = Embedder(options.backbone, img_size=size).transform(data)
@@ -69,17 +68,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(prog="defaults.py", description=__doc__)
-    parser.add_argument("data", metavar="DATA", help="prepared data with a split 'val', e.g. of data_prep/cifar_fs.py")
+    parser.add_argument("data", metavar="DATA", help="prepared data with a split 'val', see data_prep/")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, nargs="+", default=[32, 64, 96, 128, 160, 224], metavar="PX")
     parser.add_argument("--episodes", type=int, default=600, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the episodes (default: %(default)s)")
     parser.add_argument("--out", default="benchmarks/results/defaults.json", metavar="FILE", help="%(default)s")
     options = parser.parse_args()
     rows = measure(options)
-    command = " ".join(["python benchmarks/defaults.py", *sys.argv[1:]])
-    facts = {"manifest": manifest(command, options.seed), "backbone": options.backbone, "rows": rows}
-    write_text(options.out, json.dumps(facts, indent=1) + "\n")
+    results = {**facts("defaults.py", options.seed), "backbone": options.backbone, "rows": rows}
+    write_text(options.out, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

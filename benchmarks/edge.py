@@ -1,12 +1,11 @@
-"""A classifier on a device: size, memory and time of what is exported, and what 8 bits cost in accuracy.
+"""A classifier on a device: size, memory and time of an export, and the cost of 8 bits in accuracy.
 
 A classifier of ``tf_efficientnet_lite0`` at 224 x 224 with cosine prototypes learns five classes of five images and is
-exported twice, in float32 and in int8. Each export is then loaded in a process of its own, which has neither torch nor
-anything else of the library's dependencies but numpy, Pillow and onnxruntime: there it answers images, one at a time,
-learns a class from five more, and says how much memory it took at most. The accuracy of both encoders is measured on
-the same episodes; the int8 one is calibrated with images of other classes than those. The data come from
-``data_prep/cifar_fs.py``; its validation classes are used, half of them to calibrate and learn from, half to measure
-on. One thread.
+exported in float32 and in int8. Each export is loaded in a separate process, which imports only numpy, Pillow and
+onnxruntime of the library's dependencies. The process answers images one at a time, learns a class from five more, and
+reports its peak memory. The accuracy of both encoders is measured on the same episodes; the int8 encoder is calibrated
+with images of other classes. The data are the validation classes of ``data_prep/cifar_fs.py``: one half to calibrate
+and learn from, the other half to measure on. One thread.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from fewshot.persistence.artifact import size_of
 from fewshot.runtime import load
 
 WAY, SHOTS = 5, 5
-#: Images of each class to calibrate with, and to measure on.
+#: Images per class to calibrate with, and to measure on.
 N_CALIBRATION, N_GATE = 10, 40
-#: Answers and classes that are timed, after one of each that is not.
+#: Timed answers and learned classes; the first of each is not timed.
 N_TIMED = 30
 
-#: Memory is read from Linux, not asked of `resource`: what that says is the parent's where the parent took more.
+#: Peak memory comes from /proc, because `resource` reports the parent's if that is larger.
 DEVICE = """
 import json, sys, time
 from pathlib import Path
@@ -62,12 +61,12 @@ print(json.dumps({"peak": 1024 * int(peak), "took": took}))
 
 
 def rows_of(data: LabeledImages, classes: NDArray[Any], first: int, n: int) -> LabeledImages:
-    """Return `n` images of each class, from its `first` on."""
+    """Return `n` images of each class, starting at its image `first`."""
     return data.select(np.concatenate([np.flatnonzero(data.labels == label)[first : first + n] for label in classes]))
 
 
 def parts_of(data: LabeledImages) -> tuple[LabeledImages, LabeledImages, LabeledImages]:
-    """Return support, images to calibrate with, and those of other classes to measure on."""
+    """Return the support, images to calibrate with, and images of other classes to measure on."""
     half = len(data.classes) // 2
     learned, others = data.classes[:half], data.classes[half:]
     few = rows_of(data, learned[:WAY], 0, SHOTS)
@@ -75,7 +74,7 @@ def parts_of(data: LabeledImages) -> tuple[LabeledImages, LabeledImages, Labeled
 
 
 def on_device(folder: Path, images: Path) -> dict[str, Any]:
-    """Return what a process of its own needs of memory, in bytes, and of time, in seconds."""
+    """Return the peak memory in bytes and the times in seconds of a separate process."""
     command = [sys.executable, "-c", DEVICE, str(folder), str(images), str(N_TIMED)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -86,7 +85,7 @@ def on_device(folder: Path, images: Path) -> dict[str, Any]:
 
 
 def measure(data: LabeledImages, max_loss: float) -> dict[str, Any]:
-    """Export both and return all figures."""
+    """Export both encoders and return all figures."""
     support, calibration, gate = parts_of(data)
     model = FewShotImageClassifier(progress=False).fit(support.images, support.labels.astype(str))
     eight: dict[str, Any] = {
@@ -148,7 +147,7 @@ def main() -> None:
     parser.add_argument("--data", default="data/cifar_fs", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--split", default="val", help="default: %(default)s")
     parser.add_argument(
-        "--max-loss", type=float, default=0.01, metavar="L", help="loss that int8 may have (default: %(default)s)"
+        "--max-loss", type=float, default=0.01, metavar="L", help="largest accuracy loss of int8 (default: %(default)s)"
     )
     parser.add_argument("--out", default="benchmarks/results/edge", metavar="NAME", help="NAME.json, NAME.md")
     options = parser.parse_args()

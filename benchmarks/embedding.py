@@ -1,15 +1,14 @@
-"""Images per second of `Embedder` beside a bare loop of timm's network over the same images, decoded already.
+"""Images per second of `Embedder` compared with a bare loop of timm's network over the same, already decoded images.
 
-`Embedder` is taken as it comes, with batch norm folded into the convolutions; the bare loop is given the batch size and
-memory layout that it is fastest with here. Contestants take turns, so that a machine that slows down slows all of them;
-a figure is the median over the rounds, with the quartiles beside it.
+`Embedder` runs with its defaults, with batch norm folded into the convolutions; the bare loop gets the batch size and
+memory layout that are fastest on this machine. Contestants take turns, so a slowdown of the machine affects all of
+them. A figure is the median over the rounds, with quartiles.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from protocol import facts
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
@@ -29,15 +29,14 @@ from fewshot import Embedder, PrototypicalLearner, create_backbone
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.persistence.files import write_text
-from fewshot.persistence.provenance import manifest
 
-#: What the bare loop may choose from.
+#: Choices of the bare loop.
 BATCHES = (2, 4, 8, 16, 64)
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 
 
 def make_photos(folder: Path, n: int, seed: int) -> list[str]:
-    """Write `n` JPEG files: pieces of the two photographs that scikit-learn brings, 300 to 427 pixels a side."""
+    """Write `n` JPEG files: crops of scikit-learn's two sample photographs, 300 to 427 pixels a side."""
     rng, photos, paths = np.random.default_rng(seed), load_sample_images().images, []
     for i in range(n):
         photo = photos[i % len(photos)]
@@ -49,7 +48,7 @@ def make_photos(folder: Path, n: int, seed: int) -> list[str]:
 
 
 class BareLoop:
-    """The network alone: batches of uint8 images, scaled, and passed through."""
+    """The network alone: scale batches of uint8 images and pass them through."""
 
     def __init__(self, network: nn.Module, images: NDArray[np.uint8], seen: Preprocessing) -> None:
         self.network, self.images = network, torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -57,7 +56,7 @@ class BareLoop:
         self.batch, self.layout = BATCHES[0], "channels last"
 
     def choose(self) -> None:
-        """Keep the batch size and the layout that are fastest here."""
+        """Choose the fastest batch size and layout on this machine."""
         took: dict[tuple[str, int], list[float]] = {}
         for _ in range(3):
             for layout, batch in product(LAYOUTS, BATCHES):
@@ -78,19 +77,20 @@ class BareLoop:
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
+    """Return the duration of a call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def measure(backbone: str, n: int, rounds: int, seed: int) -> dict[str, Any]:
-    """Return images per second of each contestant, and its speed as a share of the bare loop's."""
+    """Return the images per second of each contestant, and its speed as a share of the bare loop's."""
     with tempfile.TemporaryDirectory() as folder:
         paths = make_photos(Path(folder), n, seed)
         usual = Embedder(backbone, progress=False)
-        # For decoded images the same without a margin to cut off: an image of the network's size passes as it is.
-        network = create_backbone(backbone, pretrained_cfg_overlay={"crop_pct": 1.0})
+        # The same network without a crop margin, so that decoded images of its size pass unchanged.
+        network: Any = create_backbone(backbone)
+        network.pretrained_cfg = {**network.pretrained_cfg, "crop_pct": 1.0}
         network.load_state_dict(usual.network.state_dict())
         save_weights(Path(folder) / "whole.safetensors", network, PrototypicalLearner())
         embedder = Embedder(Path(folder) / "whole.safetensors", progress=False)
@@ -138,15 +138,14 @@ def main() -> None:
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--images", type=int, default=96, metavar="N", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=31, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the pieces (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the crops (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="torch threads (default: torch's default)")
     parser.add_argument("--out", default="benchmarks/results/embedding.json", metavar="FILE", help="%(default)s")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     results = measure(options.backbone, options.images, options.rounds, options.seed)
-    command = " ".join(["python benchmarks/embedding.py", *sys.argv[1:]])
-    write_text(options.out, json.dumps({"manifest": manifest(command, options.seed), **results}, indent=1) + "\n")
+    write_text(options.out, json.dumps({**facts("embedding.py", options.seed), **results}, indent=1) + "\n")
     print(f"{results['backbone']} on {results['images']} images of {results['pixels']}; {results['bare loop']}")
     print(f"{'':28s}{'images/s':>10s}{'share':>8s}   quartiles")
     for row in results["rows"]:

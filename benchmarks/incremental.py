@@ -1,32 +1,31 @@
-"""Learn class by class: what one more class takes when there are ten, and when there are ten thousand.
+"""The time to learn one more class when ten classes are known, and when ten thousand are.
 
 Each class has five support embeddings of 512 numbers, on a manifold of 32 dimensions with noise. A classifier learns
-one class after another with `partial_fit`, and in the end is held against one that learned all at once: its sums, and
-its answers to a query of each class. The same prototypes go one by one into a `PrototypeIndex`. One torch thread.
+one class after another with `partial_fit`. At the end it is compared with a classifier that learned all classes at
+once: their sums, and their answers to one query per class. The same prototypes are added one by one to a
+`PrototypeIndex`. One torch thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from protocol import facts
+from protocol import facts, write
 
 from fewshot import PrototypeIndex, PrototypicalClassifier
-from fewshot.persistence.files import write_text
 
 D, MANIFOLD, SHOTS = 512, 32, 5
-#: Times are medians over so many classes before each of these numbers is reached.
+#: A time is the median over this many classes.
 WINDOW = 25
 
 
 def make_data(n_classes: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return support (n_classes, shots, d) and a query of each class."""
+    """Return support (n_classes, shots, d) and one query per class."""
     rng = np.random.default_rng(seed)
     basis = rng.normal(size=(MANIFOLD, D)) / MANIFOLD**0.5
     centres = rng.normal(size=(n_classes, 1, MANIFOLD)) @ basis
@@ -36,7 +35,7 @@ def make_data(n_classes: int, seed: int) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def grow(support: NDArray[np.float32], order: NDArray[np.int64]) -> tuple[PrototypicalClassifier, list[float]]:
-    """Learn class after class; return the classifier and the seconds of each."""
+    """Learn one class after another; return the classifier and the seconds per class."""
     model, took = PrototypicalClassifier("cosine", 0.05), []
     for label in order.tolist():
         start = time.perf_counter()
@@ -46,7 +45,7 @@ def grow(support: NDArray[np.float32], order: NDArray[np.int64]) -> tuple[Protot
 
 
 def fill(prototypes: NDArray[np.float32]) -> list[float]:
-    """Add prototype after prototype to an index; return the seconds of each."""
+    """Add one prototype after another to an index; return the seconds per prototype."""
     index, took = PrototypeIndex("cosine"), []
     for label, key in enumerate(prototypes):
         start = time.perf_counter()
@@ -58,7 +57,7 @@ def fill(prototypes: NDArray[np.float32]) -> list[float]:
 def measure(n_classes: int, seed: int) -> dict[str, Any]:
     """Return the figures."""
     support, queries = make_data(n_classes, seed)
-    order = np.random.default_rng(seed).permutation(n_classes)  # new labels fall anywhere between the known ones
+    order = np.random.default_rng(seed).permutation(n_classes)  # new labels fall between known ones
     model, took = grow(support, order)
     at_once = PrototypicalClassifier("cosine", 0.05).fit(support.reshape(-1, D), np.arange(n_classes).repeat(SHOTS))
     sums, expected = (m.model_.statistics.sums["x"].numpy() for m in (model, at_once))
@@ -95,14 +94,12 @@ def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="incremental.py", description=__doc__)
     parser.add_argument("--classes", type=int, default=10_000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the embeddings (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the embeddings (default: %(default)s)")
     parser.add_argument("--out", default="benchmarks/results/incremental", metavar="NAME", help="NAME.json, NAME.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = {**facts("incremental.py", options.seed), **measure(options.classes, options.seed)}
-    write_text(f"{options.out}.json", json.dumps(results, indent=1) + "\n")
-    write_text(f"{options.out}.md", table(results))
-    print(table(results))
+    write(options.out, results, table(results))
     print({k: v for k, v in results.items() if k not in ("manifest", "rows")})
 
 

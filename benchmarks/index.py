@@ -1,10 +1,10 @@
-"""Prototype search at 1e2 to 1e6 keys: build, latency, throughput, recall, changes and memory, beside other ways.
+"""Prototype search at 1e2 to 1e6 keys, compared with other ways: build, latency, throughput, recall, changes, memory.
 
-Keys are 512 numbers each, on a manifold of 32 dimensions with noise, as prototypes lie; queries are keys moved a
-little. Every contestant is a process of its own, on one torch thread, and answers the same queries: `PrototypeIndex`,
+Keys have 512 numbers and lie, like prototypes, on a manifold of 32 dimensions with noise; queries are slightly moved
+keys. Every contestant runs in a separate process on one torch thread and answers the same queries: `PrototypeIndex`,
 brute force in numpy, FAISS's flat index, and up to 1e5 keys scikit-learn's neighbours and hnswlib (extra ``peers``).
-Recall is the share of the nearest (and of the ten nearest) keys by float64 that were found; memory is what the process
-holds after building more than before, with its copy of the keys.
+Recall is the share of the nearest key (and of the ten nearest keys) by float64 that was found. Memory is the growth of
+the process by building, including its copy of the keys.
 """
 
 from __future__ import annotations
@@ -17,24 +17,22 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from protocol import facts
+from protocol import facts, kibibytes, write
 
 from fewshot import PrototypeIndex
-from fewshot.persistence.files import write_text
 
 D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
 CONTESTANTS = ("PrototypeIndex", "numpy", "FAISS flat", "scikit-learn", "hnswlib")
-#: Beyond so many keys scikit-learn and hnswlib are left out.
+#: scikit-learn and hnswlib are left out above this many keys.
 PEERS_LIMIT = 100_000
 N_SINGLE, N_BATCH, K = 200, 1024, 10
-#: Turns of search and product at least, and at most in two seconds.
+#: Least and most turns of search and product; turns end after two seconds.
 TURNS = (7, 401)
 
 Search = Callable[[NDArray[np.float32], int], NDArray[np.int64]]
@@ -54,7 +52,7 @@ def make_data(n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float3
 
 
 def build(name: str, keys: NDArray[np.float32]) -> tuple[Search, Any]:
-    """Return what searches, and the index itself."""
+    """Return a search function, and the index if it is ours."""
     if name == "PrototypeIndex":
         index = PrototypeIndex().add(keys)
         index.build()
@@ -94,10 +92,10 @@ def build(name: str, keys: NDArray[np.float32]) -> tuple[Search, Any]:
 
 
 def work(name: str, n: int, seed: int, threads: int) -> dict[str, Any]:
-    """Measure one contestant, in this process."""
+    """Measure one contestant in this process."""
     torch.set_num_threads(threads)
     keys, queries = make_data(n, seed)
-    before = kibibytes()
+    before = kibibytes("VmRSS")
     start = time.perf_counter()
     search, index = build(name, keys)
     built = time.perf_counter() - start
@@ -109,17 +107,17 @@ def work(name: str, n: int, seed: int, threads: int) -> dict[str, Any]:
         "build, s": round(built, 3),
         "one query, ms (p50, p99)": [round(1000 * float(t), 4) for t in np.quantile(singles, [0.5, 0.99])],
         "queries a second, in batches": round(batch),
-        "MiB": round((kibibytes() - before) / 1024),
+        "MiB": round((kibibytes("VmRSS") - before) / 1024),
     }
     row |= recalls(search, keys, queries[: 256 if n <= PEERS_LIMIT else 64])
     if index is not None:
         row |= {"chosen": vars(index.build()), **changes(index, seed)}
-        row["product / ours"] = beside_product(index, keys, queries)
+        row["product / ours"] = product_by_search(index, keys, queries)
     return row
 
 
 def single_latencies(search: Search, queries: NDArray[np.float32]) -> list[float]:
-    """Return the seconds of single queries."""
+    """Return the seconds of each single query."""
     search(queries[:1], 1)
     took = []
     for i in range(N_SINGLE):
@@ -133,7 +131,7 @@ def single_latencies(search: Search, queries: NDArray[np.float32]) -> list[float
 
 
 def throughput(search: Search, queries: NDArray[np.float32], n: int) -> float:
-    """Return queries a second, the best of three batches."""
+    """Return queries per second, the best of three batches."""
     best = 0.0
     for _ in range(3):
         start = time.perf_counter()
@@ -143,7 +141,7 @@ def throughput(search: Search, queries: NDArray[np.float32], n: int) -> float:
 
 
 def recalls(search: Search, keys: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, float]:
-    """Return recall@1 and @10 against float64."""
+    """Return recall@1 and recall@10 against float64."""
     k = min(K, len(keys))
     truth = np.concatenate([true_neighbours(keys, queries[i : i + 16], k) for i in range(0, len(queries), 16)])
     found = search(queries, k)
@@ -152,7 +150,7 @@ def recalls(search: Search, keys: NDArray[np.float32], queries: NDArray[np.float
 
 
 def true_neighbours(keys: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the nearest keys by float64, a part of the keys at a time."""
+    """Return the nearest keys by float64, computed over blocks of keys."""
     best, places = np.full((len(queries), 0), np.inf), np.empty((len(queries), 0), np.int64)
     for start in range(0, len(keys), 65536):
         part = keys[start : start + 65536].astype(np.float64)
@@ -166,9 +164,9 @@ def true_neighbours(keys: NDArray[np.float32], queries: NDArray[np.float32], k: 
 
 
 def changes(index: PrototypeIndex, seed: int) -> dict[str, Any]:
-    """Return the milliseconds of adding and of removing one class, the median of many."""
+    """Return the median milliseconds to add and to remove one class."""
     rng, added, removed = np.random.default_rng(seed), [], []
-    index.add(rng.standard_normal((1, D), np.float32), [10**9]).remove([10**9])  # the labels are sorted once
+    index.add(rng.standard_normal((1, D), np.float32), [10**9]).remove([10**9])  # sorts the labels once
     for i in range(100):
         key = rng.standard_normal((1, D), np.float32)
         start = time.perf_counter()
@@ -181,8 +179,8 @@ def changes(index: PrototypeIndex, seed: int) -> dict[str, Any]:
     return {f"{what}, ms": round(1000 * float(np.median(t)), 3) for what, t in (("add", added), ("remove", removed))}
 
 
-def beside_product(index: PrototypeIndex, keys: NDArray[np.float32], queries: NDArray[np.float32]) -> float | None:
-    """Return the speed of exact batch search, k=1, as part of that of the matrix product alone: the median of turns."""
+def product_by_search(index: PrototypeIndex, keys: NDArray[np.float32], queries: NDArray[np.float32]) -> float | None:
+    """Return the time of the bare matrix product divided by that of exact batch search at k=1; the median of turns."""
     if len(keys) > PEERS_LIMIT:
         return None
     index.compact()
@@ -199,14 +197,8 @@ def beside_product(index: PrototypeIndex, keys: NDArray[np.float32], queries: ND
     return round(float(np.median(ratios)), 3)
 
 
-def kibibytes() -> int:
-    """Return the memory that this process holds, as Linux counts it."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["VmRSS"].split()[0])
-
-
 def measure(name: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one contestant, in a process of its own."""
+    """Measure one contestant in a separate process."""
     command = [sys.executable, __file__, "--worker", name, "--sizes", str(n), "--seed", str(options.seed)]
     limits = {f"{library}_NUM_THREADS": str(options.threads) for library in ("OMP", "OPENBLAS", "MKL")}
     environment = {**os.environ, **limits}
@@ -243,10 +235,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="index.py", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), metavar="N", help="keys (%(default)s)")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=list(SIZES), metavar="N", help="keys (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of keys and queries (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/index", metavar="NAME", help="for NAME.json and NAME.md")
+    parser.add_argument("--seed", type=int, default=0, help="seed of keys and queries (default: %(default)s)")
+    parser.add_argument("--out", default="benchmarks/results/index", metavar="NAME", help="NAME.json and NAME.md")
     parser.add_argument("--worker", metavar="CONTESTANT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -254,7 +248,7 @@ def main() -> None:
         return
     names = [name for name in CONTESTANTS if name != "hnswlib" or find_spec("hnswlib")]
     if "hnswlib" not in names:
-        print("hnswlib is not installed; for it run: pip install 'fewshot[peers]'", file=sys.stderr)
+        print("hnswlib is not installed and is left out; run: pip install 'fewshot[peers]'", file=sys.stderr)
     rows = [
         measure(name, n, options)
         for n in options.sizes
@@ -262,9 +256,7 @@ def main() -> None:
         if n <= PEERS_LIMIT or name in CONTESTANTS[:3]
     ]
     results = {**facts("index.py", options.seed), "worker threads": options.threads, "dimensions": D, "rows": rows}
-    write_text(f"{options.out}.json", json.dumps(results, indent=1) + "\n")
-    write_text(f"{options.out}.md", table(rows))
-    print(table(rows))
+    write(options.out, results, table(rows))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Milliseconds per episode of every method, beside the easyfsl package's: the whole episode, and answering alone.
+"""Milliseconds per episode of every method, compared with the easyfsl package: the whole episode, and answering alone.
 
-Episodes are 5-way 1-shot with 15 queries a class, of embeddings of 640 numbers around 64 class centres, cut off at 0 as
-those of networks that end in a ReLU, and scaled to the sum 1: easyfsl's PT-MAP, which does not scale them after its
-power, gives NaN otherwise. The whole episode is drawing it, gathering its embeddings and answering: `evaluate` here,
-easyfsl's sampler, data set and loader there. Answering alone begins with the embeddings of one episode after another
-there, and of as many as `evaluate` takes at a time here. Accuracies are on the same episodes. One torch thread;
-contestants take turns; figures are medians. The package easyfsl comes with the extra ``peers``.
+Episodes are 5-way 1-shot with 15 queries per class. Embeddings have 640 numbers and lie around 64 class centres. They
+are cut off at 0, like those of networks that end in a ReLU, and scaled to the sum 1: easyfsl's PT-MAP, which does not
+scale them after its power transform, gives NaN otherwise. A whole episode means drawing it, gathering its embeddings
+and answering: `evaluate` here, easyfsl's sampler, data set and loader there. Answering alone starts from the embeddings
+of one episode at a time there, and of as many as `evaluate` batches here. Accuracies are on the same episodes. One
+torch thread; contestants take turns; figures are medians. The extra ``peers`` installs easyfsl.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from protocol import facts, write
-from torch.utils.data import DataLoader, Sampler
+from protocol import facts, restore_sampler_init, write
+from torch.utils.data import DataLoader
 
 from fewshot import EpisodeSampler, Learner, evaluate, list_learners
 from fewshot.episodes.evaluate import BATCH_ELEMENTS
@@ -33,13 +33,13 @@ from fewshot.learners.registry import learner_class
 
 D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
 N_WAY, N_SHOT, N_QUERY = 5, 1, 15
-#: Episodes that answering alone takes at a time: as many as `evaluate` does.
+#: Episodes per call when answering alone, as in `evaluate`.
 BATCH = BATCH_ELEMENTS // (N_WAY * (N_SHOT + N_QUERY) * D)
-#: Milliseconds that a round may take, about.
+#: Target duration of a round in milliseconds.
 LONGEST = 6000
-#: Episodes of easyfsl's in a round; its slowest takes most of a second.
+#: Episodes of easyfsl per round, for methods that take most of a second per episode.
 FEW = {"pt-map": 3}
-#: Our methods and easyfsl's of the same name, with the parameters under which they are the same up to a monotone map.
+#: easyfsl's class for each method, and our parameters that make both the same up to a monotone map.
 PEERS = {
     "prototypical": ("PrototypicalNetworks", {}),
     "simpleshot": ("SimpleShot", {"normalization": "UN", "metric": "cosine"}),
@@ -73,12 +73,12 @@ class Ours:
         self.support, self.query = x[support], x[query]
 
     def whole(self, n: int) -> float:
-        """Return the milliseconds of a whole episode."""
+        """Return the milliseconds per whole episode."""
         return milliseconds(lambda: self.whole_episodes(n_episodes=n), n)
 
     @torch.inference_mode()
     def answering(self, n: int) -> float:
-        """Return those of answering an episode."""
+        """Return the milliseconds per episode of answering alone."""
         rounds = max(1, n // BATCH)
         return milliseconds(
             lambda: [self.learner(self.support, self.labels, self.query, N_WAY) for _ in range(rounds)], rounds * BATCH
@@ -97,8 +97,7 @@ class EasyFsl:
         from easyfsl.datasets import FeaturesDataset
         from easyfsl.samplers import TaskSampler
 
-        if Sampler.__init__ is object.__init__:  # newer versions of torch have none, which easyfsl still calls
-            Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign, misc]
+        restore_sampler_init()
         self.model = getattr(easyfsl.methods, PEERS[name][0])().eval()
         self.few = FEW.get(name)
         self.x, self.y = torch.from_numpy(X), y
@@ -107,7 +106,7 @@ class EasyFsl:
 
     @torch.no_grad()
     def whole(self, n: int) -> float:
-        """Return the milliseconds of a whole episode."""
+        """Return the milliseconds per whole episode."""
         n = self.few or n
         random.seed(0)
         sampler = self.sampler(n)
@@ -121,7 +120,7 @@ class EasyFsl:
 
     @torch.no_grad()
     def answering(self, n: int) -> float:
-        """Return those of answering an episode."""
+        """Return the milliseconds per episode of answering alone."""
         n = self.few or n
         tasks = [self._task(i) for i in range(n)]
         return milliseconds(lambda: [self.answer(*task[:3]) for task in tasks], n)
@@ -147,19 +146,19 @@ class EasyFsl:
 
 
 def milliseconds(run: Callable[[], Any], n: int) -> float:
-    """Return those that one of `n` things takes."""
+    """Return the milliseconds of a run, divided by `n`."""
     began = time.perf_counter()
     run()
     return 1000 * (time.perf_counter() - began) / n
 
 
 def measure(name: str, X: NDArray[np.float32], y: NDArray[np.int64], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of a method, contestants taking turns."""
+    """Return the figures of a method; contestants take turns."""
     contestants: list[Any] = [Ours(name, X, y)] + ([EasyFsl(name, X, y)] if name in PEERS and options.peers else [])
     times: list[dict[str, list[float]]] = [{"whole": [], "answering": []} for _ in contestants]
-    for contestant in contestants:  # what is done once is done
+    for contestant in contestants:  # warm up
         contestant.whole(2)
-    # The first two are slower than later ones; a round of the slowest still takes seconds.
+    # The first two episodes are slower than later ones; a round of the slowest method still takes seconds.
     episodes = min(options.episodes, max(BATCH, int(LONGEST / contestants[0].whole(2))))
     for _ in range(options.rounds):
         for found, contestant in zip(times, contestants, strict=True):
@@ -206,15 +205,15 @@ def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="methods.py", description=__doc__)
     parser.add_argument("--out", default="benchmarks/results/methods", metavar="NAME", help="NAME.json and NAME.md")
-    parser.add_argument("--episodes", type=int, default=600, metavar="N", help="of a round (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=600, metavar="N", help="per round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--accuracy", type=int, default=400, metavar="N", help="episodes that both answer")
+    parser.add_argument("--accuracy", type=int, default=400, metavar="N", help="episodes for accuracy")
     parser.add_argument("--methods", nargs="+", default=list_learners(), metavar="NAME", help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.peers = find_spec("easyfsl") is not None
     if not options.peers:
-        print("easyfsl is missing; pip install 'fewshot[peers]'", file=sys.stderr)
+        print("easyfsl is not installed and is left out; run: pip install 'fewshot[peers]'", file=sys.stderr)
     X, y = make_data(0)
     rows = [measure(name, X, y, options) for name in options.methods]
     threads = {"torch threads": 1, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "")}

@@ -1,9 +1,9 @@
-"""Omniglot by the protocol of Vinyals et al.: Conv4-64, Prototypical and Matching Networks, beside published numbers.
+"""Omniglot by the protocol of Vinyals et al.: Conv4-64, Prototypical and Matching Networks, and the published numbers.
 
-The split is by character, rotations are classes. The recipe is chosen on the validation classes: ``--choose`` trains
-candidates on the training classes alone and compares them. Then, as the published models, the network is trained on the
-classes of both, and the test classes are looked at once. The data come from ``data_prep/omniglot.py``. A run that is
-interrupted goes on where it was; its training lies under ``--work``.
+The split is by character; rotations are classes. The recipe is chosen on the validation classes: ``--choose`` trains
+candidates on the training classes alone and compares them. Then, like the published models, the network is trained on
+training and validation classes, and the test classes are used once. ``data_prep/omniglot.py`` prepares the data. An
+interrupted run resumes; its trainings are in ``--work``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fewshot import (
 from fewshot.data.digest import digest_images
 from fewshot.persistence.files import write_text
 
-#: (way, shot) and, for each method, accuracies in % from Vinyals et al. 2016 (table 1) and Snell et al. 2017 (table 1).
+#: (way, shot), and published accuracies in % from Vinyals et al. 2016 (table 1) and Snell et al. 2017 (table 1).
 CELLS: Cells = ((5, 1), (5, 5), (20, 1), (20, 5))
 PUBLISHED = {"prototypical": (98.8, 99.7, 96.0, 98.9), "matching": (98.1, 98.9, 93.8, 98.5)}
-#: The embedding of an image is the mean over shifts of up to so many pixels.
+#: Embeddings are also averaged over shifts of up to this many pixels.
 SHIFTS = 2
 AUGMENT = Distortion()
 
@@ -46,7 +46,7 @@ def make_learner(method: str) -> Learner:
 
 
 def recipe(n_episodes: int, seed: int, **changes: Any) -> TrainConfig:
-    """Return how to train, with `changes`."""
+    """Return the training configuration, with `changes`."""
     chosen: dict[str, Any] = {"n_way": 60, "n_shot": 1, "n_query": 5, "lr": 3e-3, "seed": seed, **changes}
     return TrainConfig(n_episodes=n_episodes, validate_every=n_episodes, save_every=250, **chosen)
 
@@ -114,7 +114,7 @@ def run(data: str, work: Path, n_episodes: int, seeds: list[int], methods: list[
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the results as Markdown, beside the published numbers."""
+    """Return the results as Markdown, with the published numbers."""
     lines = head("Omniglot, Vinyals split, Conv4-64", CELLS)
     for method, values in PUBLISHED.items():
         mine = [row for row in results["rows"] if row["method"] == method]
@@ -130,14 +130,12 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the benchmark, or the choice of its recipe."""
+    """Run the benchmark, or compare recipes."""
     parser = argparse.ArgumentParser(prog="omniglot.py", description=__doc__)
     parser.add_argument("--data", default="data/omniglot", metavar="DIR", help="prepared data (default: %(default)s)")
     parser.add_argument("--work", default="runs/omniglot_benchmark", metavar="DIR", help="trainings (%(default)s)")
-    parser.add_argument(
-        "--out", default="benchmarks/results/omniglot", metavar="NAME", help="for NAME.json and NAME.md"
-    )
-    parser.add_argument("--episodes", type=int, default=6500, metavar="N", help="of training (default: %(default)s)")
+    parser.add_argument("--out", default="benchmarks/results/omniglot", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_argument("--episodes", type=int, default=6500, metavar="N", help="training episodes (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     parser.add_argument("--methods", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED), metavar="NAME")
     parser.add_argument("--choose", action="store_true", help="compare recipes on the validation classes instead")

@@ -1,12 +1,12 @@
-"""How far a calibrated classifier can be trusted: probabilities and unknown queries, measured on yet other classes.
+"""How far to trust a calibrated classifier: probabilities and unknown queries, measured on classes not calibrated on.
 
-Temperature and threshold are chosen on some classes and measured on others, with ``tf_efficientnet_lite0`` as it is and
-cosine prototypes, as `FewShotImageClassifier` has them by default. They are chosen once on the validation classes, and
-once on the training classes as well, which this network has not been trained on either. The expected false accepts are
-those that calibrating promises for other classes; the interval of the measured ones is that of a bootstrap over the
-test classes. Test classes may be easier or harder than those before them; what the method does where they are not is
-seen on random halves of the training and validation classes, chosen on one half and measured on the other. The data
-come from ``data_prep/cifar_fs.py`` or ``data_prep/omniglot.py``.
+Temperature and threshold are chosen on some classes and measured on others, with a frozen ``tf_efficientnet_lite0`` and
+cosine prototypes, the defaults of `FewShotImageClassifier`. They are chosen once on the validation classes, and once on
+the training and validation classes, none of which the network was trained on. The expected false accepts are those that
+the calibration promises for other classes; the interval of the measured ones is a bootstrap over the test classes. Test
+classes may be easier or harder than the others. To separate that from the method, temperature and threshold are also
+chosen on random halves of the training and validation classes and measured on the other halves.
+``data_prep/cifar_fs.py`` or ``data_prep/omniglot.py`` prepares the data.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from fewshot.utils.streams import SPLIT, episode_rng
 
 BACKBONE = "tf_efficientnet_lite0"
 FALSE_ACCEPTS = 0.05
-#: Images of each training class, the first ones.
+#: Images used of each training class.
 N_TRAIN = 100
 #: Embeddings and labels.
 Data = tuple[NDArray[np.floating], NDArray[Any]]
 
 
 def measure(chosen_on: Data, test: Data, n_shot: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Choose on some classes and measure on others."""
+    """Calibrate on some classes and measure on others."""
     learner = CosinePrototypicalLearner().double()
     sizes = {"n_way": options.way, "n_shot": n_shot, "n_episodes": options.episodes, "seed": options.seed}
     chosen = Calibration.of(score_episodes(learner, *chosen_on, **sizes), FALSE_ACCEPTS)
@@ -55,7 +55,7 @@ def measure(chosen_on: Data, test: Data, n_shot: int, options: argparse.Namespac
 
 
 def halve(data: Data, n_shot: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Choose on a random half of the classes and measure on the other, again and again."""
+    """Calibrate on random halves of the classes and measure on the other halves."""
     X, y = data
     classes = np.unique(y)
     found = []
@@ -116,12 +116,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="open_world.py", description=__doc__)
     parser.add_argument("--data", default="data/cifar_fs", metavar="DIR", help="prepared data (default: %(default)s)")
     parser.add_argument("--out", default="benchmarks/results/open_world", metavar="NAME", help="NAME.json, NAME.md")
-    parser.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the network's own)")
+    parser.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the native size)")
     parser.add_argument("--way", type=int, default=5, metavar="N", help="known classes (default: %(default)s)")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="N", help="default: 1 5")
     parser.add_argument("--episodes", type=int, default=1000, metavar="N", help="default: %(default)s")
     parser.add_argument("--halves", type=int, default=20, metavar="N", help="random halves (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the episodes (default: %(default)s)")
     options = parser.parse_args()
     embedder = Embedder(BACKBONE, img_size=options.size)
     train, val, test = (LabeledImages.open(options.data, split) for split in ("train", "val", "test"))

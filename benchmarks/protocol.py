@@ -1,4 +1,4 @@
-"""What the accuracy benchmarks share: cells of way and shot, test episodes and their hash, tables."""
+"""What the benchmarks share: cells of way and shot, test episodes and their hash, tables, result files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import Sampler
 
 from fewshot import EpisodeSampler, Learner, evaluate
 from fewshot.episodes.result import EvalResult
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import manifest
 
-#: 15 queries a class, over 1000 episodes that are the same for every network.
+#: Queries per class, and the number and seed of the episodes, which are the same for every network.
 N_QUERY, N_EPISODES, SEED = 15, 1000, 0
-#: (way, shot)
+#: Pairs (way, shot).
 Cells = Sequence[tuple[int, int]]
 
 
@@ -39,7 +41,7 @@ def figures(results: Sequence[EvalResult], cells: Cells) -> list[dict[str, Any]]
 
 
 def episodes(labels: ArrayLike, cells: Cells) -> dict[str, Any]:
-    """Describe the episodes: sizes, seed and the SHA-256 of all their rows."""
+    """Return sizes, seed and the SHA-256 of all rows of the episodes."""
     found = hashlib.sha256()
     for way, shot in cells:
         sampler = EpisodeSampler(labels, way, shot, N_QUERY, seed=SEED)
@@ -55,17 +57,17 @@ def head(title: str, cells: Cells) -> list[str]:
 
 
 def line(name: str, found: Sequence[dict[str, Any]], sign: str = "") -> str:
-    """Return a line of a table: figures with their intervals."""
+    """Return a table line of figures with their intervals."""
     return f"| {name} | " + " | ".join(f"{c['accuracy']:{sign}.2f} ± {c['ci95']:.2f}" for c in found) + " |"
 
 
 def published(name: str, values: Sequence[float]) -> str:
-    """Return a line of published figures."""
+    """Return a table line of published figures."""
     return f"| {name}, published | " + " | ".join(f"{value:.1f}" for value in values) + " |"
 
 
 def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]], sign: str = "") -> list[str]:
-    """Return a line with mean and range over seeds; none where there is one seed."""
+    """Return a table line with mean and range over seeds; no line for a single seed."""
     if len(rows) < 2:
         return []
     columns = [[cell["accuracy"] for cell in column] for column in zip(*rows, strict=True)]
@@ -74,7 +76,7 @@ def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]], sign: str = 
 
 
 def facts(script: str, seed: int, device: str = "cpu", packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what a result file begins with: the manifest of this run, with the name of a GPU and of more packages."""
+    """Return the manifest of this run for a result file, with the name of the device and versions of more packages."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     found = manifest(" ".join([f"python benchmarks/{script}", *sys.argv[1:]]), seed, packages)
     return {"manifest": {**found, "device": name}}
@@ -85,3 +87,15 @@ def write(out: str, results: dict[str, Any], table: str) -> None:
     write_text(f"{out}.json", json.dumps(results, indent=1) + "\n")
     write_text(f"{out}.md", table)
     print(table)
+
+
+def kibibytes(what: str) -> int:
+    """Return memory of this process as Linux counts it: ``VmRSS`` is the current, ``VmHWM`` the peak."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[what].split()[0])
+
+
+def restore_sampler_init() -> None:
+    """Give torch's `Sampler` the constructor that newer versions dropped and easyfsl still calls."""
+    if Sampler.__init__ is object.__init__:
+        Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign, misc]

@@ -1,9 +1,9 @@
 """Milliseconds per training episode: the trainer, a bare loop, a plain Conv4, and the easyfsl package.
 
-Each trains Conv4-64 on episodes of 60 classes, 1 support and 5 query images of 28 x 28 each, of noise: speed does not
-depend on what the pixels show. Contestants take turns, some episodes at a time, so that a machine that slows down slows
-all of them; each is a process of its own. Figures are medians over the rounds with quartiles; memory is the peak of the
-process less what it held before training. The package easyfsl comes with the extra ``peers``.
+Each trains Conv4-64 on episodes of 60 classes, with 1 support and 5 query images of 28 x 28 per class. Images are
+noise, since speed does not depend on the pixels. Each contestant runs in a separate process, and they take turns of a
+few episodes, so a slowdown of the machine affects all of them. Figures are medians over the rounds, with quartiles.
+Memory is the peak of the process minus its memory before training. The extra ``peers`` installs easyfsl.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from protocol import facts, kibibytes, restore_sampler_init, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -32,8 +32,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot import LabeledImages, MetaTrainer, TrainConfig, create_backbone
 from fewshot.embedding.network import to_input
-from fewshot.persistence.files import write_text
-from fewshot.persistence.provenance import manifest
 from fewshot.utils.heap import keeping_memory
 
 N_WAY, N_SHOT, N_QUERY, SIDE = 60, 1, 5, 28
@@ -50,7 +48,7 @@ CONTESTANTS = (
 
 
 class PlainConv4(nn.Module):
-    """Conv4 as it is usually written: convolution, batch norm, ReLU, pool, in torch's default memory format."""
+    """The usual Conv4: convolution, batch norm, ReLU, pool, in torch's default memory format."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,13 +64,13 @@ class PlainConv4(nn.Module):
 
 
 def make_data(seed: int) -> LabeledImages:
-    """Return noise of 600 classes."""
+    """Return 600 classes of noise."""
     images = np.random.default_rng(seed).integers(0, 256, (600 * 20, SIDE, SIDE), np.uint8)
     return LabeledImages(images, np.repeat(np.arange(600), 20))
 
 
 def trainer_episode(data: LabeledImages, n: int, **settings: Any) -> float:
-    """Return the seconds of an episode in `MetaTrainer`, log and states on disk included."""
+    """Return the seconds per episode of `MetaTrainer`, including its log and saved states."""
     config = TrainConfig(n_episodes=n + 1, n_way=N_WAY, n_shot=N_SHOT, n_query=N_QUERY, lr=LR, **settings)
     with tempfile.TemporaryDirectory() as folder:
         result = MetaTrainer("conv4", "prototypical", config).fit(data, out=folder, progress=False)
@@ -81,7 +79,7 @@ def trainer_episode(data: LabeledImages, n: int, **settings: Any) -> float:
 
 
 class BareLoop:
-    """Forward, backward and a step of Adam, on a tensor that is in memory; one task an episode."""
+    """Forward, backward and a step of AdamW on a tensor in memory; one task per episode."""
 
     def __init__(self, network: nn.Module, data: LabeledImages, keep: bool = False) -> None:
         self.network, self.keep = network.train(), keep
@@ -102,7 +100,7 @@ class BareLoop:
         return loss
 
     def __call__(self, n: int) -> float:
-        """Return the seconds of a step."""
+        """Return the seconds per step."""
         with keeping_memory() if self.keep else nullcontext():
             start = time.perf_counter()
             for _ in range(n):
@@ -111,16 +109,14 @@ class BareLoop:
 
 
 class EasyFsl:
-    """The training loop of easyfsl's notebook on episodic training, in this process."""
+    """The training loop of easyfsl's notebook on episodic training, without loader processes."""
 
     def __init__(self, data: LabeledImages) -> None:
         from easyfsl.datasets import WrapFewShotDataset
         from easyfsl.methods import PrototypicalNetworks
         from easyfsl.samplers import TaskSampler
-        from torch.utils.data import Sampler
 
-        if Sampler.__init__ is object.__init__:  # newer versions of torch have none, which easyfsl still calls
-            Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign, misc]
+        restore_sampler_init()
         images = torch.from_numpy(np.array(data.images))[:, None].float() / 255
         wrapped = WrapFewShotDataset(list(zip(images, data.labels.tolist(), strict=True)))
         self.sampler = partial(TaskSampler, wrapped, N_WAY, N_SHOT, N_QUERY)
@@ -128,7 +124,7 @@ class EasyFsl:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4)
 
     def __call__(self, n: int) -> float:
-        """Return the seconds of an episode."""
+        """Return the seconds per episode."""
         random.seed(0)
         sampler = self.sampler(n + 1)
         loader = DataLoader(self.data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
@@ -145,7 +141,7 @@ class EasyFsl:
 
 
 def make_networks() -> tuple[nn.Module, nn.Module]:
-    """Return our Conv4 and the plain one, of the same weights."""
+    """Return our Conv4 and the plain one, with the same weights."""
     ours, plain = create_backbone("conv4", in_chans=1, img_size=SIDE), PlainConv4()
     plain.load_state_dict(
         {k.replace(".conv.", ".0.").replace(".norm.", ".1."): v for k, v in ours.state_dict().items()}
@@ -154,7 +150,7 @@ def make_networks() -> tuple[nn.Module, nn.Module]:
 
 
 def make_contestant(name: str, data: LabeledImages) -> Callable[[int], float]:
-    """Return what measures the seconds of an episode over some episodes."""
+    """Return a function from a number of episodes to the seconds per episode."""
     ours, plain = make_networks()
     if name.startswith("MetaTrainer"):
         chunk = name.partition("embed_chunk=")[2]
@@ -165,28 +161,28 @@ def make_contestant(name: str, data: LabeledImages) -> Callable[[int], float]:
 
 
 class Worker:
-    """A contestant in a process of its own: what one leaves in the heap must not help or hinder another."""
+    """A contestant in a separate process, so that its heap neither helps nor hinders others."""
 
     def __init__(self, name: str, seed: int) -> None:
         command = [sys.executable, __file__, "--worker", name, "--seed", str(seed)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, n: int) -> dict[str, float]:
-        """Return the seconds of an episode, and the MiB by which training has raised the memory of the process."""
+        """Return the seconds per episode, and the MiB by which training has raised the peak memory."""
         if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("the worker has no pipes")
+            raise RuntimeError("the worker was started without pipes")
         self.process.stdin.write(f"{n}\n")
         self.process.stdin.flush()
         answer: dict[str, float] = json.loads(self.process.stdout.readline())
         return answer
 
     def close(self) -> None:
-        """Let the process end."""
+        """Close the pipes, which ends the process."""
         self.process.communicate()
 
 
 def work(name: str, seed: int) -> None:
-    """Be a worker: for each number on standard input, train so many episodes and say how long one took."""
+    """Run as a worker: for each number on standard input, train that many episodes and print the figures."""
     contestant = make_contestant(name, make_data(seed))
     before = kibibytes("VmRSS")
     for line in sys.stdin:
@@ -195,7 +191,7 @@ def work(name: str, seed: int) -> None:
 
 
 def difference(data: LabeledImages) -> float:
-    """Return the largest difference between our network and the plain one, in training mode, by their scale."""
+    """Return the largest difference between our network and the plain one in training mode, relative to their scale."""
     ours, plain = make_networks()
     x = to_input(data.images[:360], ours)
     with torch.no_grad():
@@ -204,7 +200,7 @@ def difference(data: LabeledImages) -> float:
 
 
 def peak_of_products() -> float:
-    """Return GFLOP/s of a large matrix product, the best of some."""
+    """Return the GFLOP/s of a large matrix product, the best of ten."""
     a, best = torch.rand(2048, 2048), 0.0
     for _ in range(10):
         start = time.perf_counter()
@@ -221,17 +217,11 @@ def flops_of_an_episode(data: LabeledImages) -> int:
     return int(counter.get_total_flops())
 
 
-def kibibytes(what: str) -> int:
-    """Return memory of this process as Linux counts it: ``VmRSS`` is held now, ``VmHWM`` the most so far."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[what].split()[0])
-
-
 def measure(n: int, rounds: int, seed: int) -> dict[str, Any]:
     """Return the figures of every contestant."""
     names = [name for name in CONTESTANTS if name != "easyfsl" or find_spec("easyfsl")]
     if "easyfsl" not in names:
-        print("easyfsl is not installed; for it run: pip install 'fewshot[peers]'", file=sys.stderr)
+        print("easyfsl is not installed and is left out; run: pip install 'fewshot[peers]'", file=sys.stderr)
     workers = {name: Worker(name, seed) for name in names}
     answers = {name: worker(3) for name, worker in workers.items()}  # the first steps are slower
     took: dict[str, list[float]] = {name: [] for name in names}
@@ -285,9 +275,9 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="training_speed.py", description=__doc__)
-    parser.add_argument("--episodes", type=int, default=10, metavar="N", help="a turn (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=10, metavar="N", help="per turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     parser.add_argument("--out", default="benchmarks/results/training_speed", metavar="NAME", help="NAME.json, NAME.md")
     parser.add_argument("--worker", metavar="CONTESTANT", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -295,11 +285,7 @@ def main() -> None:
         work(options.worker, options.seed)
         return
     results = measure(options.episodes, options.rounds, options.seed)
-    command = " ".join(["python benchmarks/training_speed.py", *sys.argv[1:]])
-    facts = {"manifest": manifest(command, options.seed), **results}
-    write_text(f"{options.out}.json", json.dumps(facts, indent=1) + "\n")
-    write_text(f"{options.out}.md", table(results))
-    print(table(results))
+    write(options.out, {**facts("training_speed.py", options.seed), **results}, table(results))
     print({k: v for k, v in results.items() if k != "rows"})
 
 

@@ -1,7 +1,7 @@
-"""Seconds to embed images, alone and with a busy process for each core, by how OpenMP's threads wait.
+"""Seconds to embed images on an idle machine and next to busy processes, by how OpenMP's threads wait.
 
-"asleep" is how the commands and their workers run; "OpenMP's own" is what a program gets that sets nothing.
-Contestants take turns. Each has a process of its own, which embeds once before it is timed; figures are medians.
+"asleep" is the setting of the commands and their workers; "OpenMP's own" is what a program gets by default. Contestants
+take turns. Each runs in a separate process, which embeds once before it is timed; figures are medians.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def busy(n: int) -> Iterator[None]:
 
 
 def seconds(way: str, images: int) -> float:
-    """Return how long embedding takes in a process of its own."""
+    """Return the seconds to embed in a separate process."""
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     command = [sys.executable, "-c", CHILD, way, str(images)]
     return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
 def measure(images: int, rounds: int, others: list[int]) -> list[dict[str, Any]]:
-    """Return a row for each number of other processes."""
+    """Return one row per number of busy processes."""
     took: dict[tuple[int, str], list[float]] = {(n, way): [] for n in others for way in WAYS}
     for _ in range(rounds):
         for n, way in took:
@@ -80,7 +80,9 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/waiting", metavar="NAME", help="NAME.json and NAME.md")
     parser.add_argument("--images", type=int, default=96, metavar="N", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--others", type=int, nargs="+", default=[0, 1, os.cpu_count() or 1], metavar="N")
+    parser.add_argument(
+        "--others", type=int, nargs="+", default=[0, 1, os.cpu_count() or 1], metavar="N", help="busy processes"
+    )
     options = parser.parse_args()
     rows = measure(options.images, options.rounds, sorted(set(options.others)))
     write(

@@ -1,8 +1,8 @@
 """CIFAR-FS and FC100: from the official CIFAR-100 archive (binary version) to one array and one table.
 
-The split file says which of the two: a JSON file with the lists train, val and test of fine class names, or a folder of
-train.txt, val.txt and test.txt. There is no lasting address for either, so it must be given: that of CIFAR-FS is
-splits/bertinetto in the archive of its authors (github.com/bertinetto/r2d2), that of FC100 goes by superclasses.
+The splits decide which of the two it becomes: a JSON file with lists train, val and test of fine class names, or a
+folder with train.txt, val.txt and test.txt. Neither has a permanent address, so you must provide it: CIFAR-FS is
+splits/bertinetto in its authors' archive (github.com/bertinetto/r2d2), FC100 splits by superclass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fewshot.persistence.files import digest
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 SHA256 = "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
-#: A record: coarse label, fine label, 32 x 32 pixels, a plane a colour.
+#: Bytes of a record: coarse label, fine label, and 32 x 32 pixels in one plane per colour.
 RECORD = 2 + 3 * 32 * 32
 CLASSES, IMAGES = 100, 600
 
@@ -39,7 +39,7 @@ def prepare(
     n_images: int = IMAGES,
     say: Callable[[str], object] = lambda line: None,
 ) -> None:
-    """Read the records, check that all are there, and write those of the split's classes."""
+    """Read the records, check that none is missing, and write those of the classes in the splits."""
     names, records, paths = _records(archive)
     check_total("classes", len(names), n_classes)
     if records[:, 1].max(initial=0) >= n_classes:
@@ -62,7 +62,7 @@ def prepare(
 
 
 def _records(archive: Path) -> tuple[list[str], NDArray[np.uint8], list[str]]:
-    """Return the fine class names, all records (n, 3074), and where each record lies."""
+    """Return the fine class names, all records (n, 3074), and a path for each record."""
     parts: dict[str, bytes] = {}
     try:
         with tarfile.open(archive) as tar:
@@ -71,16 +71,16 @@ def _records(archive: Path) -> tuple[list[str], NDArray[np.uint8], list[str]]:
                 if file is not None:
                     parts[member.name.rpartition("/")[2]] = file.read()
             while tar.fileobj is not None and tar.fileobj.read(1 << 20):
-                pass  # the checksum of a compressed file is at its end, which tarfile does not reach
+                pass  # the checksum of a compressed file is at its end, which tarfile does not read
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{archive} is not a whole tar archive ({reason}); fetch it again") from None
+        raise ValueError(f"{archive} is not a complete tar archive ({reason}); download it again") from None
     if missing := {"train.bin", "test.bin", "fine_label_names.txt"} - set(parts):
         raise ValueError(f"{archive} has no {min(missing)}; expected the binary version of CIFAR-100")
     records, paths = [], []
     for name in ("train.bin", "test.bin"):
         if len(parts[name]) % RECORD:
-            raise ValueError(f"{name} in {archive} ends within a record; fetch the archive again")
+            raise ValueError(f"{name} in {archive} ends within a record; download the archive again")
         records.append(np.frombuffer(parts[name], np.uint8).reshape(-1, RECORD))
         paths += [f"{name}/{i:05d}" for i in range(len(records[-1]))]
     return parts["fine_label_names.txt"].decode().split(), np.concatenate(records), paths
@@ -94,6 +94,6 @@ def _main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = arguments("cifar_fs.py", __doc__)
-    parser.add_argument("--archive", metavar="TARGZ", help="local cifar-100-binary.tar.gz; downloaded when left out")
-    parser.add_argument("--splits", required=True, metavar="FILE", help="the split: CIFAR-FS, FC100 or one's own")
+    parser.add_argument("--archive", metavar="TARGZ", help="local cifar-100-binary.tar.gz (default: download it)")
+    parser.add_argument("--splits", required=True, metavar="FILE", help="the splits: CIFAR-FS, FC100 or your own")
     sys.exit(run(parser, _main))

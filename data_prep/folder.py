@@ -1,6 +1,6 @@
-"""A folder of class folders of one's own, split by class: writes a table path,label,split beside nothing else.
+"""Split your own folder of class folders by class, and write only a table path,label,split.
 
-Classes, not images, are split: few-shot learning is measured on classes that training has not seen.
+Classes are split, not images: few-shot learning is measured on classes that training has not seen.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ def prepare(
     progress: bool = True,
     say: Callable[[str], object] = lambda line: None,
 ) -> None:
-    """Draw the classes of each split, drop images that are in two of them, write the table."""
+    """Draw the classes of each split, drop images that occur in two splits, and write the table."""
     check_suffix(out, "CSV")
     above = os.path.realpath(Path(out).absolute().parent)
     if Path(folder).is_dir() and os.path.commonpath([above, os.path.realpath(folder)]) != above:
-        raise ValueError(f"{out} lies neither in {folder} nor above it, so its paths would lead outside; move it there")
+        raise ValueError(
+            f"{out} is neither in {folder} nor in a folder above it, so no path can be relative; move it there"
+        )
     data = LabeledImages.from_folder(folder)
     classes = data.classes[data.counts >= min_images]
-    # Rounded: 1 - 0.7 - 0.3 is not 0 in floating point.
+    # Rounded, because 1 - 0.7 - 0.3 is not 0 in floating point.
     share = {"train": round(1 - val - test, 9), "val": val, "test": test}
     if min(share.values()) < 0:
         raise ValueError(
-            f"val {val} and test {test} are not shares of one whole; give two numbers from 0 that fit in 1"
+            f"--val {val} and --test {test} are not valid shares; expected numbers from 0 whose sum is at most 1"
         )
     sizes = {split: max(round(part * len(classes)), 1) if part else 0 for split, part in share.items()}
     if not share["train"]:
@@ -54,18 +56,18 @@ def prepare(
     sizes["train"] = len(classes) - sizes["val"] - sizes["test"]
     if sizes["train"] < (share["train"] > 0):
         raise ValueError(
-            f"{folder} has {len(classes)} classes of {min_images} images or more, too few for a class in each split; "
-            "add classes, or leave a split out (--val 0)"
+            f"{folder} has {len(classes)} classes of at least {min_images} images, too few for every split; "
+            "add classes, or leave out a split (--val 0)"
         )
     order = episode_rng(seed, 0, SPLIT).permutation(len(classes))
     split_of = dict(zip(classes[order], np.repeat(list(sizes), list(sizes.values())), strict=True))
     rows = [i for i, label in enumerate(data.labels) if label in split_of]
     for name in (*data.images[rows], *classes):
         if name != as_unicode(name):
-            raise ValueError(f"the name {as_unicode(name)} is not UTF-8, so no table can hold it; rename it")
+            raise ValueError(f"the name {as_unicode(name)} is not UTF-8 and cannot be written to a table; rename it")
     table = pd.DataFrame({"path": data.images[rows], "label": data.labels[rows]})
     table["split"] = table["label"].map(split_of)
-    with replacing(out) as partial:  # opened before all files are read: a place that is none is an error at once
+    with replacing(out) as partial:  # opened first, so that an invalid place is an error before all files are read
         bar = progress_bar(len(table), "image", show=progress, iterable=table["path"], delay=1)
         keep, listing = find_duplicates(table, [digest(path) for path in bar])
         for name in listing[listing["action"] == "dropped"]["path"]:
@@ -86,11 +88,17 @@ def _main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="folder.py", description=__doc__)
-    parser.add_argument("folder", metavar="FOLDER", help="a folder with a folder for each class")
-    parser.add_argument("--out", required=True, metavar="CSV", help="the table to write; keep it in or above FOLDER")
-    parser.add_argument("--val", type=float, default=0.2, help="share of classes to choose on (default: %(default)s)")
-    parser.add_argument("--test", type=float, default=0.2, help="share of classes to measure on (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
-    parser.add_argument("--min-images", type=int, default=1, metavar="N", help="leave smaller classes out")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("folder", metavar="FOLDER", help="folder with one subfolder per class")
+    parser.add_argument("--out", required=True, metavar="CSV", help="table to write, in FOLDER or above it")
+    parser.add_argument("--val", type=float, default=0.2, help="share of classes for validation (default: %(default)s)")
+    parser.add_argument("--test", type=float, default=0.2, help="share of classes for testing (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: %(default)s)")
+    parser.add_argument(
+        "--min-images",
+        type=int,
+        default=1,
+        metavar="N",
+        help="leave out classes with fewer images (default: %(default)s)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     sys.exit(run(parser, _main))

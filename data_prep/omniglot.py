@@ -1,7 +1,7 @@
 """Omniglot with the split of Vinyals et al. (2016): from the official archives to one array and one table.
 
-Each drawing is turned by 0, 90, 180 and 270 degrees, each turn a class of its own, scaled to 28 x 28 and inverted, so
-that ink is bright, as in the Matching and Prototypical Networks papers.
+Each drawing is rotated by 0, 90, 180 and 270 degrees, and each rotation is a separate class. Drawings are scaled to
+28 x 28 and inverted, so that ink is bright, as in the Matching and Prototypical Networks papers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SPLIT_FILES = {
     "test": "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
 }
 ROTATIONS = (0, 90, 180, 270)
-#: Characters, drawings, and classes of each split, as published.
+#: Published numbers of characters, drawings, and classes per split.
 EXPECTED = {"characters": 1623, "drawings": 32460, "train": 4112, "val": 688, "test": 1692}
 
 
@@ -51,7 +51,7 @@ def prepare(
     progress: bool = True,
     say: Callable[[str], object] = lambda line: None,
 ) -> None:
-    """Read the drawings, check that all are there, turn them, and write them by split."""
+    """Read the drawings, check that none is missing, rotate them, and write them by split."""
     drawings = dict(_drawings(archives))
     characters = {name.rpartition("/")[0] for name in drawings}
     check_total("characters", len(characters), expected["characters"])
@@ -66,11 +66,11 @@ def prepare(
     bar = progress_bar(len(drawings), "image", show=progress, iterable=drawings.items())
     for name, data in bar:
         drawing = _decode(name, data)
-        for turn in ROTATIONS:
-            label = f"{name.rpartition('/')[0]}/rot{turn:03d}"
+        for angle in ROTATIONS:
+            label = f"{name.rpartition('/')[0]}/rot{angle:03d}"
             if label in split_of:
-                rows.append((f"{name}#rot{turn:03d}", label, split_of[label]))
-                small = drawing.rotate(turn).resize((size, size), Image.Resampling.BILINEAR)
+                rows.append((f"{name}#rot{angle:03d}", label, split_of[label]))
+                small = drawing.rotate(angle).resize((size, size), Image.Resampling.BILINEAR)
                 images.append(np.asarray(ImageOps.invert(small)))
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
     say("split " + ", ".join(f"{split}: {len(classes)} classes" for split, classes in splits.items()))
@@ -87,7 +87,7 @@ def _drawings(archives: list[Path]) -> Iterator[tuple[str, bytes]]:
                     if name.endswith(".png") and len(parts) >= 3 and not parts[-1].startswith("."):
                         yield "/".join(parts[-3:]), archive.read(name)
         except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is not a whole zip archive ({error}); fetch it again") from None
+            raise ValueError(f"{path} is not a complete zip archive ({error}); download it again") from None
 
 
 def _decode(name: str, data: bytes) -> Image.Image:
@@ -112,7 +112,9 @@ def _main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = arguments("omniglot.py", __doc__)
     for part, (name, _) in ARCHIVES.items():
-        parser.add_argument(f"--{part}", metavar="ZIP", help=f"local {name}; downloaded when left out")
-    parser.add_argument("--splits", metavar="DIR", help="folder of train.txt, val.txt, test.txt; downloaded likewise")
+        parser.add_argument(f"--{part}", metavar="ZIP", help=f"local {name} (default: download it)")
+    parser.add_argument(
+        "--splits", metavar="DIR", help="folder with train.txt, val.txt and test.txt (default: download them)"
+    )
     parser.add_argument("--size", type=int, default=28, metavar="PX", help="side of the images (default: %(default)s)")
     sys.exit(run(parser, _main))

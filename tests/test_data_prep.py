@@ -163,11 +163,11 @@ def test_a_damaged_zip_is_told_in_a_sentence(tmp_path, place):
     path = write_zip(tmp_path / "a.zip", {"images_background/A/character01/0000_00.png": bytes(5000)})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(place * len(whole))])
-    with pytest.raises(ValueError, match=r"a\.zip is not a whole zip archive .*; fetch it again"):
+    with pytest.raises(ValueError, match=r"a\.zip is not a complete zip archive .*; download it again"):
         script("omniglot").prepare([path], OMNIGLOT_SPLITS, tmp_path / "out", progress=False)
     start = whole.index(b"/0000_00.png") + len("/0000_00.png")
     path.write_bytes(whole[: start + 3] + b"\xff\xff\xff" + whole[start + 6 :])
-    with pytest.raises(ValueError, match=r"a\.zip is not a whole zip archive"):
+    with pytest.raises(ValueError, match=r"a\.zip is not a complete zip archive"):
         script("omniglot").prepare([path], OMNIGLOT_SPLITS, tmp_path / "out", progress=False)
 
 
@@ -284,7 +284,7 @@ def test_a_damaged_tar_is_told_in_a_sentence(tmp_path, place):
     middle = int(place * len(whole))
     for damaged in (whole[:middle], whole[:middle] + b"\xff" * 12 + whole[middle + 12 :], b"text"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"c\.tar\.gz is not a whole tar archive .*; fetch it again"):
+        with pytest.raises(ValueError, match=r"c\.tar\.gz is not a complete tar archive .*; download it again"):
             prepare_cifar(path, tmp_path / "out")
 
 
@@ -384,9 +384,12 @@ def test_small_classes_are_left_out_when_asked(folder, tmp_path):
     ("arguments", "reason"),
     [
         (("gone", "--out", "t.csv"), "gone is not there; expected a folder of class folders"),
-        (("photos", "--out", "t.csv", "--val", "0.8", "--test", "0.8"), "are not shares of one whole"),
-        (("photos", "--out", "t.csv", "--test", "-0.1"), "are not shares of one whole"),
-        (("photos", "--out", "t.csv", "--min-images", "4"), "has 0 classes of 4 images or more, too few for a class"),
+        (("photos", "--out", "t.csv", "--val", "0.8", "--test", "0.8"), "are not valid shares"),
+        (("photos", "--out", "t.csv", "--test", "-0.1"), "are not valid shares"),
+        (
+            ("photos", "--out", "t.csv", "--min-images", "4"),
+            "has 0 classes of at least 4 images, too few for every split",
+        ),
     ],
 )
 def test_a_users_mistake_with_a_folder_is_one_sentence(folder, arguments, reason):
@@ -400,12 +403,12 @@ def test_a_table_that_cannot_be_written_is_an_error_before_all_files_are_read(fo
     (tmp_path / "elsewhere").mkdir()
     (folder / "taken.csv").mkdir()
     for out in ("no/such/t.csv", "elsewhere/t.csv", "photos/000/t.csv"):
-        with pytest.raises(ValueError, match="lies neither in .* nor above it"):
+        with pytest.raises(ValueError, match="is neither in .* nor in a folder above it"):
             module.prepare(folder, tmp_path / out, progress=False)
     with pytest.raises(IsADirectoryError):
         module.prepare(folder, folder / "taken.csv", progress=False)
     (folder / "000").rename(folder / "caf\udce9")
-    with pytest.raises(ValueError, match=r"caf\\xe9.* is not UTF-8, so no table can hold it; rename it"):
+    with pytest.raises(ValueError, match=r"caf\\xe9.* is not UTF-8 and cannot be written to a table; rename it"):
         module.prepare(folder, tmp_path / "t.csv", progress=False)
 
 
