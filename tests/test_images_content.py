@@ -160,7 +160,7 @@ def test_what_was_saved_is_loaded(name, saved, tmp_path):
         ({"fingerprint": "0" * 64}, "do not give the network"),
         ({"backbone": {"name": "resnet18", "kwargs": {}}}, "names another network than its weights"),
         ({"format": 99, "version": "9.9"}, "written by fewshot 9.9 in format 99"),
-        ({"format": 10**30, "version": "9.9"}, "which version wrote it"),
+        ({"format": 10**30, "version": "9.9"}, "does not name the version that wrote it"),
         ({"kind": "index"}, "it holds a saved index"),
         ({"kind": "virus"}, "its kind is 'virus'"),
         ({"files": []}, "not all of its files have"),

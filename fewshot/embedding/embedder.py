@@ -205,6 +205,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self._load(checkpoint)
         return self
 
+    def probe(self) -> NDArray[np.float32]:
+        """Return the embedding of an image of one pixel, below any limit, to see whether the network works."""
+        loaded = self._load()
+        # Folding batch norms, as for the user's images, takes longer than this forward pass.
+        unfolded = Loaded(loaded.network, loaded.preprocessing)
+        return embed_items(unfolded, [np.array([[[10, 100, 200]]], np.uint8)]).embeddings[0]
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of weights and preprocessing."""

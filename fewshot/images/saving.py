@@ -170,8 +170,7 @@ def _check_answers(embedder: Any, fitted: FittedModel) -> None:
     if not torch.isfinite(fitted.memory.keys).all():
         raise ValueError("its memory gives keys that are not finite")
     if isinstance(embedder, Embedder):
-        # One pixel, below any limit on pixels; not transform, whose output scikit-learn may turn into a data frame.
-        (embedding,) = embedder.embed(np.array([[[[10, 100, 200]]]], np.uint8)).embeddings
+        embedding = embedder.probe()
         if len(embedding) != (d := fitted.memory.keys.shape[-1]) or not np.isfinite(embedding).all():
             raise ValueError(f"its network does not compute embeddings of {d} finite numbers, as its memory has")
 
