@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewshot.benchmark.grid import Backbone
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.tasks import Part, backbone_key, digest_of, embed_part
+from fewshot.benchmark.tasks import Part, backbone_key, embed_part, key_of
 from fewshot.embedding.cache import VERSION
 from fewshot.persistence.files import open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
@@ -78,10 +78,10 @@ class Embeddings:
         for backbone in backbones:
             network = backbone_key(backbone)
             for one in data:
-                key, base = digest_of("embeddings", VERSION, network, one.digest), ""
+                key, base = key_of("embeddings", VERSION, network, one.digest), ""
                 wanted[key] = backbone, network, one.data.images
                 if one.base is not None:
-                    base = digest_of("embeddings", VERSION, network, one.base_digest)
+                    base = key_of("embeddings", VERSION, network, one.base_digest)
                     wanted[base] = backbone, network, one.base.images
                 found.append(EmbeddedDataset(one, backbone, key, base))
         self._embed(workers, wanted, watch)

@@ -49,10 +49,7 @@ def check_frozen(found: dict[str, Any], path: str | Path, *, complete: bool = Tr
     """
     try:
         _compare(
-            found["datasets"],
-            json_object(read_regular(path, MOST_BYTES, follow=True))["datasets"],
-            path,
-            complete,
+            found["datasets"], json_object(read_regular(path, MOST_BYTES, follow=True))["datasets"], path, complete
         )
     except _Different as error:
         raise ValueError(str(error)) from None

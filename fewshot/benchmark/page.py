@@ -165,14 +165,9 @@ def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> No
     }
     columns = ["images", "classes", "duplicates left out", "digest"]
     page.table(pd.DataFrame.from_dict(shown, orient="index", columns=columns).rename_axis("data set"))
-    page.section(
-        "Run it again",
-        "The same episodes and versions give the same table, except for times.",
-    )
-    page.code(facts["manifest"]["command"])
     about = {**facts["manifest"], **facts["manifest"]["versions"]}
-    about = {key: str(value) for key, value in about.items() if key not in ("versions", "command")}
-    page.table(pd.DataFrame.from_dict(about, orient="index", columns=["value"]).rename_axis("environment"))
+    command, _ = about.pop("command"), about.pop("versions")
+    page.rerun(command, about, "environment")
 
 
 def _named(summary: pd.DataFrame) -> pd.DataFrame:

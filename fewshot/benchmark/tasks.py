@@ -108,7 +108,7 @@ class Unit:
     def key(self) -> str:
         """A digest of all that determines the answers: embeddings, episodes, the learner and its code."""
         sizes = [self.n_way, self.n_shot, self.seed, self.n_query, self.n_episodes]
-        return digest_of("unit", self.embedded, self.identity, sizes, self.center)
+        return key_of("unit", self.embedded, self.identity, sizes, self.center)
 
 
 def make_sampler(n_way: int, n_shot: int, n_query: int) -> Any:
@@ -171,8 +171,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def digest_of(*what: Any) -> str:
-    """Return a digest of values that JSON can hold and of the package versions that can change their outcome."""
+def key_of(*what: Any) -> str:
+    """Return a key for the outcome of work on these values, which also depends on the versions of packages."""
     text = json.dumps([FORMAT, __version__, versions(PACKAGES), *what], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

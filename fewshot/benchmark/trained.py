@@ -10,7 +10,7 @@ from pathlib import Path
 from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
-from fewshot.benchmark.tasks import describe_backbone, digest_of
+from fewshot.benchmark.tasks import describe_backbone, key_of
 from fewshot.data.augment import Distortion
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
@@ -40,7 +40,7 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
     config = TrainConfig(**TrainConfig.parse(dict(backbone.train)))
     own = {key: value for key, value in describe_backbone(backbone).items() if key != "name"}
     code = code_of(learner_class(backbone.learner))
-    place = folder / "trained" / digest_of("trained", own, code, digest_images(train), digest_images(val))
+    place = folder / "trained" / key_of("trained", own, code, digest_images(train), digest_images(val))
     if not (place / DONE).is_file():
         augment = Distortion() if backbone.distort else None
         trainer = MetaTrainer(backbone.backbone, backbone.learner, config, augment=augment)

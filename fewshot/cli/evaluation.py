@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -26,23 +26,14 @@ def evaluate(options: argparse.Namespace) -> int:
     embedded = embedder.embed(data)
     readable = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
     embeddings, labels = embedded.embeddings[readable], data.labels[readable]
-    rows: list[dict[str, Any]] = []
-    for shot in options.shot:
-        result = measure(
-            learner,
-            embeddings,
-            labels,
-            n_way=options.way,
-            n_shot=shot,
-            n_query=options.query,
-            n_episodes=options.episodes,
-            seed=options.seed,
-            small_classes=options.small_classes,
-        )
-        rows.append(
-            {"way": options.way, "shot": shot, "accuracy %": 100 * result.mean, "ci95 %": 100 * result.ci95}
-            | {"episodes": options.episodes, "queries per class": options.query, "learner": result.protocol["learner"]}
-        )
+    sizes = {"n_way": options.way, "n_query": options.query, "n_episodes": options.episodes, "seed": options.seed}
+    answer = partial(measure, learner, embeddings, labels, small_classes=options.small_classes, **sizes)
+    results = [answer(n_shot=shot) for shot in options.shot]
+    rows = [
+        {"way": options.way, "shot": shot, "accuracy %": 100 * result.mean, "ci95 %": 100 * result.ci95}
+        | {"episodes": options.episodes, "queries per class": options.query, "learner": result.protocol["learner"]}
+        for shot, result in zip(options.shot, results, strict=True)
+    ]
     facts = {
         "manifest": manifest(command_line(), options.seed),
         "fingerprint": embedder.fingerprint,

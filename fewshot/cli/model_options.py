@@ -132,7 +132,7 @@ def _calibrate(commands: Any) -> None:
         help="share of unknown images that may be taken for known ones (default: 5)",
     )  # fmt: skip
     calibrate.add_argument("--keep-answering", action="store_true", help="calibrate probabilities, but reject nothing")
-    calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="default: %(default)s")
+    calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="episodes to use (default: 200)")
     calibrate.add_argument("--seed", type=seed, default=0, help="seed of the episodes (default: %(default)s)")
     report(calibrate, "figures")
     unknown_label(calibrate)
@@ -181,7 +181,9 @@ def _search(commands: Any) -> None:
         help="find only images whose row has this value; repeat a NAME to allow several values",
     )  # fmt: skip
     search.add_argument("--by-label", action="store_true", help="find only images of the predicted class of the query")
-    search.add_argument("--metric", choices=("sqeuclidean", "cosine", "dot"), help="default: the classifier's")
+    search.add_argument(
+        "--metric", choices=("sqeuclidean", "cosine", "dot"), help="similarity (default: the classifier's)"
+    )
     tables(search)
     common(search)
 

@@ -58,15 +58,9 @@ def search(options: argparse.Namespace) -> int:
             f"{options.table} has no column {others[0]!r} for --where; expected one of {', '.join(sorted(columns))}"
         )
     _, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
-    rows: list[dict[str, Any]] = [
-        {
-            "image": as_unicode(path),
-            "rank": rank,
-            "found": match.id,
-            "label": match.label,
-            "similarity": match.similarity,
-            "probability": "" if match.probability is None else match.probability,
-        }
+    rows = [
+        {"image": as_unicode(path), "rank": rank, "found": match.id, "label": match.label}
+        | {"similarity": match.similarity, "probability": "" if match.probability is None else match.probability}
         for path, own in zip(paths, matches, strict=True)
         for rank, match in enumerate(own, start=1)
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fewshot.cli.inputs import choose_split
 from fewshot.cli.terminal import say
@@ -46,11 +47,7 @@ def train(options: argparse.Namespace) -> int:
     device, out = choose_device(options.device), Path(options.out)
     _refuse_existing(out, options)
     with process_group(device):
-        changes = ((Mirror(), Light()) if options.photo else ()) + ((Distortion(),) if options.distort else ())
-        callbacks = [TensorBoard(options.tensorboard)] if options.tensorboard and rank() == 0 else []
-        backbone, learner = _network(options)
-        augment = Chain(changes) if changes else None
-        trainer = MetaTrainer(backbone, learner, config, augment=augment, device=device, callbacks=callbacks)
+        trainer = _trainer(options, config, device)
         splits = list_splits(options.data)
         with first_process_first():  # process 0 decodes the files, the others find them in the cache
             data = _pixels(LabeledImages.open(options.data, choose_split(options.data, None, "train")), options)
@@ -74,6 +71,13 @@ def train(options: argparse.Namespace) -> int:
     unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
     say(kept, f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
     return 0
+
+
+def _trainer(options: argparse.Namespace, config: TrainConfig, device: torch.device) -> MetaTrainer:
+    changes = ((Mirror(), Light()) if options.photo else ()) + ((Distortion(),) if options.distort else ())
+    augment = Chain(changes) if changes else None
+    callbacks = [TensorBoard(options.tensorboard)] if options.tensorboard and rank() == 0 else []
+    return MetaTrainer(*_network(options), config, augment=augment, device=device, callbacks=callbacks)
 
 
 def _refuse_existing(out: Path, options: argparse.Namespace) -> None:

@@ -140,6 +140,17 @@ class Page:
         )
         self._parts.append(f'<div class="task"><div class="queries">{shown}</div></div>')
 
+    def rerun(self, command: str, facts: Mapping[str, Any], heading: str) -> None:
+        """Add how to repeat a run: its command, and a table of the facts that its results depend on."""
+        import pandas as pd
+
+        self.section(
+            "Run it again", "The same seed, versions and thread count give the same results, apart from times."
+        )
+        self.code(command)
+        values = {name: str(value) for name, value in facts.items()}
+        self.table(pd.DataFrame.from_dict(values, orient="index", columns=["value"]).rename_axis(heading))
+
     def to_html(self, footer: str = "") -> str:
         """Return the page."""
         css = (files("fewshot.report") / "style.css").read_text(encoding="utf-8")

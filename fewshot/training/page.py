@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from fewshot.report.figures import learning_curve
 from fewshot.report.page import Page
 from fewshot.training.result import TrainResult
@@ -31,10 +29,7 @@ def write_training(path: str | Path, result: TrainResult, facts: Mapping[str, An
         f"A network learned to embed images from {int(last['episode'])} small learning tasks by descending their "
         "query loss, the meta-objective.",
     )
-    cards = [
-        (f"{last['seconds']:.0f} s", "of training"),
-        (str(result.best_episode), "episodes to the weights kept"),
-    ]
+    cards = [(f"{last['seconds']:.0f} s", "of training"), (str(result.best_episode), "episodes to the weights kept")]
     if result.best_accuracy == result.best_accuracy:  # not NaN
         cards.insert(0, (f"{100 * result.best_accuracy:.1f} %", "accuracy on the validation classes"))
     if result.skipped:
@@ -42,9 +37,6 @@ def write_training(path: str | Path, result: TrainResult, facts: Mapping[str, An
     page.cards(cards)
     page.section("Learning curves")
     page.figure(learning_curve(result.to_frame()), "Loss, accuracy and validation accuracy over the episodes")
-    page.section("Run it again", "The same seed, versions and thread count give the same results.")
-    page.code(facts["manifest"]["command"])
-    shown = {name: str(value) for name, value in facts["config"].items()}
-    page.table(pd.DataFrame.from_dict(shown, orient="index", columns=["value"]).rename_axis("setting"))
+    page.rerun(facts["manifest"]["command"], facts["config"], "setting")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     page.write(path, "log.csv lists every step.")

@@ -81,14 +81,10 @@ class TrainingState:
             raise ValueError(f"{path} was written by fewshot {version}, which is newer than {__version__}; upgrade")
         _check_same(described["run"], json.loads(json.dumps(run)), path)
         optimizer: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            if part == "optimizer":
-                index, _, key = rest.partition(".")
-                optimizer.setdefault(int(index), {})[key] = value
-        model, best = (
-            {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)} for p in ("model.", "best.")
-        )
+        for name, value in _part(tensors, "optimizer.").items():
+            index, _, key = name.partition(".")
+            optimizer.setdefault(int(index), {})[key] = value
+        model, best = _part(tensors, "model."), _part(tensors, "best.")
         return cls(described["run"], described["progress"], model, best, optimizer)
 
 
@@ -104,6 +100,10 @@ def restore_optimizer(state: TrainingState, optimizer: torch.optim.Optimizer) ->
         for i, values in state.optimizer.items()
     }
     optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:

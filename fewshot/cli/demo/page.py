@@ -48,9 +48,10 @@ def write_page(path: Path, found: DemoResult) -> None:
     page.section("Meta-training", "Training descends the query loss, the meta-objective. The weights with the best "
                  "validation accuracy were kept.")  # fmt: skip
     page.figure(learning_curve(found.training.to_frame()), "Curves of loss and accuracy over the episodes")
-    page.section("Run it again", "The same seed, versions and thread count give the same results.")
-    page.code(results["manifest"]["command"])
-    page.table(_environment(results["manifest"]))
+    manifest = results["manifest"]
+    environment = {key: manifest[key] for key in ("seed", "threads", "cpus", "python", "system", "machine")}
+    environment |= {"total seconds": manifest["wall_seconds"], **manifest["versions"]}
+    page.rerun(manifest["command"], environment, "environment")
     page.write(path, "results.json holds every number on this page, with its interval.")
 
 
@@ -144,9 +145,3 @@ def _serving(page: Page, results: dict[str, Any]) -> None:
         f"among the first five. FAISS and exact search agreed on {100 * found['agreement']:.2f} % of the answers. All "
         f"queries took {found['faiss_ms']:.1f} ms with FAISS and {found['exact_ms']:.1f} ms exactly.",
     )
-
-
-def _environment(manifest: dict[str, Any]) -> pd.DataFrame:
-    rows = {key: str(manifest[key]) for key in ("seed", "threads", "cpus", "python", "system", "machine")}
-    rows |= {"total seconds": str(manifest["wall_seconds"]), **manifest["versions"]}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("environment")
