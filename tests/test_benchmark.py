@@ -1,4 +1,4 @@
-"""Whole runs of grids: the same table wherever and however often, interrupted or not."""
+"""Whole runs of grids: the same table with every executor, repeated or interrupted."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_a_row_is_what_evaluate_finds_on_the_pixels(tmp_path):
     assert not frame["external"].any()
 
 
-def test_everything_that_is_promised_is_written(tmp_path):
+def test_all_result_files_are_written(tmp_path):
     frame = bench(tmp_path)
     stored = pd.read_csv(tmp_path / "results.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(stored, frame, check_dtype=False)
@@ -79,7 +79,7 @@ def test_everything_that_is_promised_is_written(tmp_path):
         assert f"<h2>{heading}</h2>" in page
 
 
-def test_what_is_there_is_not_done_again_and_what_is_damaged_is(tmp_path, monkeypatch):
+def test_stored_units_are_kept_and_damaged_ones_answered_again(tmp_path, monkeypatch):
     frame, answered = bench(tmp_path), []
     answer = run.answer
 
@@ -101,7 +101,7 @@ def test_what_is_there_is_not_done_again_and_what_is_damaged_is(tmp_path, monkey
     pd.testing.assert_frame_equal(without_times(again), without_times(frame))
 
 
-def test_damaged_embeddings_are_made_again_and_what_a_kill_has_left_is_swept(tmp_path):
+def test_damaged_embeddings_are_recomputed_and_leftovers_of_a_kill_removed(tmp_path):
     grid = GRID | {"learners": GRID["learners"][:1], "n_shot": [1]}
     frame = bench(tmp_path, grid)
     (embedded,) = (tmp_path / "embeddings").iterdir()
@@ -132,7 +132,7 @@ def test_embeddings_are_shared_through_a_cache(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(without_times(two), without_times(one))
 
 
-def test_what_a_toml_file_holds_is_a_grid_and_a_folder_of_other_things_no_place_for_results(tmp_path):
+def test_a_mapping_is_a_grid_and_a_foreign_folder_is_refused(tmp_path):
     frame = run_benchmark(GRID, executor="serial", progress=False)
     assert len(frame) == 6
     (tmp_path / "photos").mkdir()
@@ -194,7 +194,7 @@ def test_a_backbone_that_cannot_embed_is_reported_while_the_others_finish(tmp_pa
     assert (frame[frame["backbone"] == "pixels"]["error"] == "").all()
 
 
-def test_a_learner_that_cannot_be_is_an_error_before_anything_runs(tmp_path):
+def test_an_invalid_learner_fails_before_anything_runs(tmp_path):
     for learner, said in (
         ({"learner": "protypical"}, "no learner is called"),
         ({"learner": "matching", "k": 1}, "'k'"),
@@ -205,7 +205,7 @@ def test_a_learner_that_cannot_be_is_an_error_before_anything_runs(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mistake_is_found_before_anything_is_trained_or_written(tmp_path, monkeypatch):
+def test_mistakes_are_found_before_anything_is_trained_or_written(tmp_path, monkeypatch):
     bench(tmp_path / "out")
     frozen = (tmp_path / "out" / "episodes.json").read_bytes()
     monkeypatch.setattr(registry, "_LEARNERS", {name: learner_class(name) for name in list_learners()})
@@ -263,12 +263,12 @@ if __name__ == "__main__":
 """
 
 
-def test_a_learner_of_a_script_goes_to_the_processes_with_its_units(tmp_path):
+def test_a_learner_defined_in_a_script_reaches_other_processes(tmp_path):
     ran = subprocess.run([sys.executable, _written(tmp_path / "s.py", SCRIPT)], capture_output=True, text=True)
     assert ran.stdout == "['', '', '', ''] [0.0, 0.0, 0.0, 0.0]\n", ran.stderr
 
 
-def test_a_base_and_small_classes_of_their_own(tmp_path):
+def test_a_base_split_and_n_query_of_a_dataset(tmp_path):
     learners = [{"learner": "simpleshot", "normalization": "CL2N", "center": "base"}, {"learner": "prototypical"}]
     grid = {
         **GRID,
@@ -283,7 +283,7 @@ def test_a_base_and_small_classes_of_their_own(tmp_path):
     assert (frame["accuracy"] > 0.3).all()
 
 
-def test_frozen_episodes_are_the_same_or_refused(tmp_path):
+def test_different_frozen_episodes_are_refused(tmp_path):
     bench(tmp_path / "one")
     frozen = tmp_path / "one" / "episodes.json"
     bench(tmp_path / "two", episodes=frozen)
@@ -313,7 +313,7 @@ def test_frozen_episodes_are_the_same_or_refused(tmp_path):
             bench(tmp_path / folder, episodes=episodes)
 
 
-def test_the_linear_probe_is_scikit_learns():
+def test_the_linear_probe_equals_scikit_learn():
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import normalize
 
@@ -338,7 +338,7 @@ def written(tmp_path, episodes, seeds=(0, 1, 2, 3), learners=("lifelong", "linea
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(tmp_path):
+def test_a_run_killed_at_any_moment_resumes_and_gives_the_same_table(tmp_path):
     grid = written(tmp_path, 300)
     whole = subprocess.run(command(grid, tmp_path / "whole", "--executor", "serial"), capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
@@ -381,7 +381,7 @@ print(started, len([n for n in ray.nodes() if n["Alive"]]), int((frame["error"] 
 
 
 @pytest.mark.slow
-def test_a_cluster_of_which_a_node_is_lost_gives_the_same_table(tmp_path):
+def test_a_cluster_that_loses_a_node_gives_the_same_table(tmp_path):
     pytest.importorskip("ray")
     grid = written(tmp_path, 500)
     whole = subprocess.run(command(grid, tmp_path / "whole", "--executor", "serial"), capture_output=True, text=True)

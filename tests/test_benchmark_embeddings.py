@@ -1,4 +1,4 @@
-"""Embeddings of a run: each once, whole, and reported where they cannot be."""
+"""Embeddings of a run: computed once, checked for damage, and failures reported."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def bench(out, **changes):
     return run_benchmark(Grid.from_dict({**GRID, **changes}), out, executor="serial", progress=False)
 
 
-def test_what_stands_in_a_grid_twice_is_embedded_once(tmp_path, data):
+def test_data_listed_twice_are_embedded_once(tmp_path, data):
     datasets = [{"source": data, "name": "q2", "n_query": 2}, {"source": data, "name": "q3"}]
     backbones = [{"backbone": "pixels", "name": name} for name in ("one", "two")]
     frame = bench(tmp_path / "out", datasets=datasets, backbones=backbones)
@@ -56,7 +56,7 @@ def test_a_network_is_loaded_once_however_many_parts_it_embeds(tmp_path, data, m
     assert len(made) <= 3  # to check it, for its key, and once for six parts
 
 
-def test_damaged_embeddings_are_made_anew(tmp_path, data):
+def test_damaged_embeddings_are_recomputed(tmp_path, data):
     datasets = [{"source": data}]
     frame = bench(tmp_path / "out", datasets=datasets)
     (path,) = (tmp_path / "out" / "embeddings").iterdir()
@@ -72,7 +72,7 @@ def test_damaged_embeddings_are_made_anew(tmp_path, data):
         assert path.read_bytes() == whole
 
 
-def test_a_base_that_cannot_be_embedded_fails_only_what_needs_it(tmp_path, data, monkeypatch):
+def test_a_failed_base_split_fails_only_the_learners_that_need_it(tmp_path, data, monkeypatch):
     embed = embeddings.embed_part
 
     def broken(part):

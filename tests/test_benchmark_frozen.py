@@ -20,7 +20,7 @@ WRONG = [
 @pytest.mark.parametrize(
     "text", [*WRONG, json.dumps({"datasets": {"digits": {"sha256": "0", "cells": 1}}})], ids=range(8)
 )
-def test_a_file_that_holds_no_episodes_is_refused_in_a_sentence(text, tmp_path):
+def test_a_file_without_episodes_is_refused(text, tmp_path):
     (tmp_path / "episodes.json").write_text(text)
     with pytest.raises(ValueError, match=r"episodes.json holds no frozen episodes \(.*\); expected"):
         check_frozen(FOUND, tmp_path / "episodes.json")

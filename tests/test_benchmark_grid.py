@@ -1,4 +1,4 @@
-"""Grids: what may stand in one, and what is said of a mistake."""
+"""Grids: valid settings, and messages for invalid ones."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ SMALL = {
 }
 
 
-def test_names_come_from_what_they_name_and_the_first_learner_is_the_baseline():
+def test_default_names_and_baseline():
     grid = Grid.from_dict({**SMALL, "n_way": 5, "seeds": [0, 1]})
     assert [method.name for method in grid.learners] == ["prototypical", "prototypical (metric=cosine)"]
     assert (grid.datasets[0].name, grid.backbones[0].name, grid.baseline) == ("digits", "pixels", "prototypical")
@@ -66,7 +66,7 @@ def test_a_mistake_is_named(change, said):
         Grid.from_dict({**SMALL, **change})
 
 
-def test_a_file_that_is_none_is_named(tmp_path):
+def test_an_unreadable_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"nothing.toml does not exist; expected a grid, a TOML file"):
         Grid.from_toml(tmp_path / "nothing.toml")
     with pytest.raises(ValueError, match=r"cannot be read \(Is a directory\); expected a grid, a TOML file"):
@@ -77,7 +77,7 @@ def test_a_file_that_is_none_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("old", ["way", "shot", "query", "episodes"])
-def test_a_key_of_an_old_grid_is_answered_with_its_new_name(old):
+def test_an_old_key_is_answered_with_its_new_name(old):
     with pytest.raises(ValueError, match=f"no setting of the grid is called '{old}'; did you mean 'n_{old}'"):
         Grid.from_dict({**SMALL, old: 5})
 
@@ -103,7 +103,7 @@ def test_a_grid_names_no_address(what, address):
         Backbone(**{"backbone": "conv4", "weights": "random", what: address})
 
 
-def test_a_grid_that_never_ends_is_refused(tmp_path):
+def test_deep_nesting_and_pipes_are_refused(tmp_path):
     (tmp_path / "deep.toml").write_text("x = " + "[" * 100_000)
     os.mkfifo(tmp_path / "pipe.toml")
     with pytest.raises(ValueError, match="nested too deeply"):

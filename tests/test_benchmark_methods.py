@@ -1,4 +1,4 @@
-"""Learners of a grid: their code is known, and those that cannot be are refused."""
+"""Learners of a grid: their code is digested, and invalid ones are refused."""
 
 import importlib.util
 
@@ -43,14 +43,14 @@ def test_a_change_of_a_learner_or_of_what_it_inherits_from_is_noticed(tmp_path, 
     assert code(base=BASE + "    other = 2\n") != before
 
 
-def test_of_a_notebook_nothing_is_taken_for_what_it_was():
+def test_a_class_from_a_notebook_never_counts_as_unchanged():
     space = {"PrototypicalLearner": PrototypicalLearner, "__name__": "cell"}
     exec("class Mine(PrototypicalLearner): pass", space)
     assert code_of(space["Mine"]) != code_of(space["Mine"])
     assert code_of(PrototypicalLearner) == code_of(PrototypicalLearner)
 
 
-def test_only_a_learner_of_the_script_that_runs_goes_with_its_units(monkeypatch):
+def test_only_a_class_of_the_running_script_is_sent_with_its_units(monkeypatch):
     assert (
         script_class(LearnerSpec("prototypical"))
         is script_class(LearnerSpec("own"))
@@ -61,7 +61,7 @@ def test_only_a_learner_of_the_script_that_runs_goes_with_its_units(monkeypatch)
     assert script_class(LearnerSpec("prototypical")) is PrototypicalLearner
 
 
-def test_what_must_be_trained_first_is_refused_also_with_weights_of_some_size():
+def test_an_untrained_learned_learner_is_refused_also_with_a_given_size():
     for params in ({}, {"d": 784}):
         with pytest.raises(ValueError, match=r"'feat.*must be trained first; take 'own'"):
             make_learner(LearnerSpec("feat", params=params), PIXELS, None)

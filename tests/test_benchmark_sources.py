@@ -1,4 +1,4 @@
-"""What is measured on: nothing twice, and nothing that was trained on or chosen by."""
+"""Data to measure on: no duplicates, and no training or selection data."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 
 
 def prepared(folder, splits, images=None, n=6):
-    """Write prepared data of `n` images a class; `splits` says which classes each split has."""
+    """Write prepared data with `n` images per class; `splits` lists the classes of each split."""
     labels = [label for classes in splits.values() for label in classes for _ in range(n)]
     split = [name for name, classes in splits.items() for _ in classes for _ in range(n)]
     images = RNG.integers(0, 256, (len(labels), 16, 16), dtype=np.uint8) if images is None else images
@@ -26,7 +26,7 @@ def prepared(folder, splits, images=None, n=6):
     return images
 
 
-def test_what_occurs_twice_is_measured_once_and_named(tmp_path):
+def test_duplicates_are_dropped_and_named(tmp_path):
     images = prepared(tmp_path, {"test": ["a", "b"]})
     images[3] = images[7] = images[0]
     prepared(tmp_path, {"test": ["a", "b"]}, images)
@@ -36,7 +36,7 @@ def test_what_occurs_twice_is_measured_once_and_named(tmp_path):
     assert found.data.labels.tolist() == ["a"] * 5 + ["b"] * 5
 
 
-def test_files_are_told_apart_by_their_content(tmp_path):
+def test_files_are_compared_by_content(tmp_path):
     write_photos(tmp_path, 3)
     found = measured(Dataset(str(tmp_path), split="none"), False)
     again = next((tmp_path / found.data.classes[0]).iterdir())
@@ -60,7 +60,7 @@ def test_an_image_of_another_split_refuses_the_run(tmp_path):
         measured(Dataset(str(tmp_path)), False)
 
 
-def test_a_base_split_that_is_not_there_is_an_error():
+def test_a_missing_base_split_is_an_error():
     with pytest.raises(ValueError, match=r"center = 'base' needs a split 'train' of digits apart from None"):
         measured(Dataset("digits"), True)
     assert len(measured(Dataset("glyphs", split="val", base="test"), True).base.classes) == 240
@@ -68,7 +68,7 @@ def test_a_base_split_that_is_not_there_is_an_error():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The checkpoint of a network that was trained on the classes a..f and chosen by g, h."""
+    """A checkpoint that was trained on the classes a..f and selected on g, h."""
     folder = tmp_path_factory.mktemp("run")
     train = LabeledImages(RNG.integers(0, 256, (36, 16, 16), dtype=np.uint8), np.repeat(list("abcdef"), 6))
     val = LabeledImages(RNG.integers(0, 256, (12, 16, 16), dtype=np.uint8), np.repeat(list("gh"), 6))
@@ -78,7 +78,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seen", ["a", "h"])
-def test_classes_that_a_checkpoint_was_trained_on_or_chosen_by_refuse_the_run(checkpoint, tmp_path, seen):
+def test_measuring_on_training_or_selection_classes_of_a_checkpoint_is_refused(checkpoint, tmp_path, seen):
     prepared(tmp_path / "data", {"test": [seen, "x"]})
     one = measured(Dataset(str(tmp_path / "data")), False)
     with pytest.raises(LeakError, match=rf"was trained or selected on 1 classes of data, e.g. {seen}"):
@@ -119,7 +119,7 @@ def test_a_base_is_known_by_its_content(tmp_path):
     assert before.base_digest != after.base_digest
 
 
-def test_an_image_that_is_gone_is_named(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     write_photos(tmp_path, 3)
     table = pd.DataFrame({"path": [*sorted(tmp_path.glob("*/*"))[:4], tmp_path / "gone.png"], "label": list("aabbb")})
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -127,7 +127,7 @@ def test_an_image_that_is_gone_is_named(tmp_path):
         measured(Dataset(str(tmp_path / "t.csv")), False)
 
 
-def test_what_was_pretrained_elsewhere_is_marked(checkpoint):
+def test_external_pretraining_is_marked(checkpoint):
     found = [Backbone("pixels"), Backbone("conv4", weights="random"), Backbone(str(checkpoint)), Backbone()]
     assert [is_external(one) for one in found] == [False, False, False, True]
 

@@ -39,7 +39,7 @@ def test_the_episodes_of_all_seeds_are_pooled():
     assert line["change"] == 0
 
 
-def test_a_unit_that_failed_has_its_error_and_no_figures():
+def test_a_failed_unit_has_its_error_and_no_numbers():
     rows = [row("prototypical", error="ValueError: no"), row("matching", some())]
     frame = tidy(rows, "prototypical")
     assert frame["error"].tolist() == ["ValueError: no", ""]
@@ -48,7 +48,7 @@ def test_a_unit_that_failed_has_its_error_and_no_figures():
     assert pooled(rows, "prototypical")["learner"].tolist() == ["matching"]
 
 
-def test_ranks_are_means_over_what_all_have_answered():
+def test_ranks_are_means_over_episodes_that_all_learners_answered():
     rows = [row("a", [0.9, 0.9]), row("b", [0.5, 0.5]), row("a", [0.2, 0.2], "two"), row("b", [0.6, 0.6], "two")]
     rows += [row("a", [1.0, 1.0], "three"), row("b", error="no", dataset="three")]
     assert mean_ranks(pooled(rows, "a"))["pixels"].to_dict() == {"a": 1.5, "b": 1.5}
@@ -59,7 +59,7 @@ def test_ranks_are_means_over_what_all_have_answered():
     assert mean_ranks(pooled(rows, "a"))["pixels"].to_dict() == {"b": 1.0, "a": 2.0}
 
 
-def test_markdown_has_a_column_for_each_setting_and_marks_what_must_not_be_compared():
+def test_markdown_has_a_column_per_setting_and_marks():
     rows = [row(name, some(), shot=shot, backbone="net") for name in ("matching", "pt-map") for shot in (1, 5)]
     text = to_markdown(pooled(rows, "matching"), "matching")
     assert "| data, 5-way 1-shot | data, 5-way 5-shot |" in text
@@ -70,7 +70,7 @@ def test_markdown_has_a_column_for_each_setting_and_marks_what_must_not_be_compa
     assert to_markdown(pooled([row("a", error="no")], "a"), "a") == "no unit has a result\n"
 
 
-def test_what_failed_is_listed():
+def test_failures_are_listed():
     frame = tidy([row("prototypical", some()), row("matching", error="ValueError: no")], "prototypical")
     assert list_failures(frame) == "\nfailed: matching on data by pixels, 5-way 1-shot, seed 0: ValueError: no  \n"
     assert not list_failures(frame[:1])

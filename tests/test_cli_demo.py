@@ -1,4 +1,4 @@
-"""The demonstration: short and in one piece here, at full length as a slow test that holds its floors."""
+"""The demonstration: a short run, and the full run with its accuracies as a slow test."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from fewshot.cli.demo.story import TESTS, run_demo
 
 
 def check(results, page, n_episodes):
-    """What holds of every run, however short."""
+    """Check what holds for a run of any length."""
     assert len(results["accuracy"]) == 3 * len(TESTS)
     for row in results["accuracy"]:
         assert 0 <= row["accuracy"] <= 1
@@ -33,7 +33,7 @@ def check(results, page, n_episodes):
     "files",
     [["best.safetensors", "log.csv", "manifest.json"], ["report.html"], ["results.json"], ["state.safetensors"]],
 )
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, files):
+def test_a_foreign_folder_is_refused_and_not_touched(tmp_path, files):
     for name in files:
         (tmp_path / name).write_text('{"manifest": {"command": "fewshot train"}}')
     with pytest.raises(ValueError, match="holds other files, such as"):
@@ -41,7 +41,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, files):
     assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
-def test_a_short_run_tells_the_whole_story(tmp_path):
+def test_a_short_run_has_every_part(tmp_path):
     lines = []
     outcome = run_demo(tmp_path, train_episodes=3, test_episodes=20, progress=False, say=lines.append)
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -57,8 +57,8 @@ def test_a_short_run_tells_the_whole_story(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_full_run_holds_its_floors(tmp_path):
-    """As the command runs it; two threads, as on the machine that the README speaks of."""
+def test_the_full_run_reaches_its_accuracies(tmp_path):
+    """As the command runs it, on two threads like the machine of the README."""
     command = [sys.executable, "-m", "fewshot", "demo", "--quiet", "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=900, env={**__import__("os").environ, "OMP_NUM_THREADS": "2"})
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ def test_images_are_removed_by_file_and_by_name(made, capsys):
     assert counts(one) == {"flower": 1}
 
 
-def test_a_copy_of_an_image_is_known_by_what_it_shows(made, tmp_path):
+def test_a_copy_of_an_image_is_recognised_by_its_content(made, tmp_path):
     one, _, _paths = made
     copy = tmp_path / "copy.png"
     copy.write_bytes((tmp_path / "photos" / "temple" / "00.png").read_bytes())

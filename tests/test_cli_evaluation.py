@@ -1,4 +1,4 @@
-"""``fewshot train`` and ``fewshot evaluate``."""
+"""``fewshot evaluate``, after ``fewshot train``."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path):
     assert results["split"] == "test"
 
 
-def test_a_folder_of_one_s_own_is_trained_on_in_greys(tmp_path, capsys, monkeypatch):
+def test_training_on_a_folder_of_images_in_grey(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     for label in "abcdef":
@@ -106,7 +106,7 @@ def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_classes_that_are_too_small_are_told_or_dropped(data, capsys):
+def test_small_classes_are_reported_or_dropped(data, capsys):
     args = ["evaluate", str(data), "--backbone", "conv4", "--weights", "random", "--size", "16", "--episodes", "2"]
     args += ["--way", "2", "--shot", "1", "--query", "19", "--csv", "-", "--quiet"]
     assert main(args) == 2

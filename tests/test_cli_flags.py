@@ -1,4 +1,4 @@
-"""What the library says of its parameters, the command line says of its flags."""
+"""Messages of the library name parameters; those of the command line name flags."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +43,7 @@ def test_parameters_become_flags_of_the_command_that_has_them(command, said, exp
     assert in_flags(said) == said
 
 
-def test_only_what_concerns_out_is_cured_by_out(tmp_path, capsys):
+def test_only_errors_about_out_suggest_another_out(tmp_path, capsys):
     write_photos(tmp_path / "data", 2)
     (tmp_path / "file").touch()
     train = "train {0}/data --out {1} --size 28 --way 2 --query 1 --episodes 1 --tensorboard {0}/file"
@@ -53,7 +53,7 @@ def test_only_what_concerns_out_is_cured_by_out(tmp_path, capsys):
     assert "choose another place with --out\n" in capsys.readouterr().err
 
 
-def test_threads_that_a_command_starts_speak_as_it_does():
+def test_messages_of_other_threads_name_flags_too():
     with speaking(make_parser().parse_args(FIT)), ThreadPoolExecutor(1) as pool:
         assert pool.submit(in_flags, "give bits=12 to confirm").result() == "give --bits 12 to confirm"
 
@@ -70,7 +70,7 @@ def test_threads_that_a_command_starts_speak_as_it_does():
         ("train {data} --out {out} --size 28 --way 2 --query 9", "or pass --small-classes drop"),
     ],
 )  # fmt: skip
-def test_no_mistake_on_the_command_line_is_told_in_python(tmp_path, capsys, options, expected):
+def test_no_message_of_the_command_line_names_python_parameters(tmp_path, capsys, options, expected):
     write_photos(tmp_path / "data", 2)
     assert main(options.format(data=tmp_path / "data", out=tmp_path / "out").split()) == 2
     said = capsys.readouterr().err.replace(str(tmp_path), "")

@@ -1,4 +1,4 @@
-"""Splits, files that are left out, images that cannot be read: what commands make of a folder, and say of it."""
+"""Splits, skipped files and unreadable images: how commands read a folder."""
 
 import csv
 import io
@@ -55,7 +55,7 @@ def test_a_folder_of_splits_is_not_learned_as_classes(splits, tmp_path, capsys):
     assert f"the split test of {splits}: 6 images" in capsys.readouterr().out
 
 
-def test_each_command_takes_the_split_it_is_for(splits, tmp_path, capsys):
+def test_each_command_reads_its_default_split(splits, tmp_path, capsys):
     assert main(["evaluate", str(splits), *NETWORK, *FEW, "--quiet"]) == 0
     assert f"the split test of {splits}: 6 images of 2 classes; " in capsys.readouterr().out
     few = ["--size", "16", "--way", "2", "--query", "1", "--episodes", "1", "--quiet"]
@@ -69,7 +69,7 @@ def test_each_command_takes_the_split_it_is_for(splits, tmp_path, capsys):
     assert "has no split test; it has train, val: choose one, such as --split train" in capsys.readouterr().err
 
 
-def test_all_splits_of_a_table_are_learned_and_that_is_said(tmp_path, capsys):
+def test_fit_learns_all_splits_of_a_table_and_says_so(tmp_path, capsys):
     paths = write_photos(tmp_path, 2)
     rows = "".join(f"{path},{i % 2},{'train' if i < 2 else 'test'}\n" for i, path in enumerate(paths))
     (tmp_path / "table.csv").write_text("path,label,split\n" + rows)
@@ -78,7 +78,7 @@ def test_all_splits_of_a_table_are_learned_and_that_is_said(tmp_path, capsys):
     assert "learned all splits (train, test); --split NAME selects one" in capsys.readouterr().out
 
 
-def test_how_many_images_there_are_is_said_before_they_are_embedded(tmp_path, monkeypatch, capsys):
+def test_the_number_of_images_is_printed_before_embedding(tmp_path, monkeypatch, capsys):
     write_photos(tmp_path / "photos", 2)
     told = []
     monkeypatch.setattr("fewshot.embedding.embedder.embed_items", lambda *a, **k: told.append(capsys.readouterr()))
@@ -91,7 +91,7 @@ def test_how_many_images_there_are_is_said_before_they_are_embedded(tmp_path, mo
         assert told[-1].out.startswith(place) != piped
 
 
-def test_what_is_left_out_is_said_in_a_line(damaged, tmp_path, capsys):
+def test_skipped_images_are_reported_in_a_line(damaged, tmp_path, capsys):
     photographs, model = damaged
     for i in range(3):
         (photographs / "temple" / f"{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
@@ -117,7 +117,7 @@ def commands(photographs, model, out):
 
 
 @pytest.mark.parametrize("command", ["fit", "add", "evaluate", "calibrate", "train"])
-def test_every_command_can_leave_out_images_that_cannot_be_read(damaged, tmp_path, capsys, command):
+def test_every_command_can_skip_unreadable_images(damaged, tmp_path, capsys, command):
     photographs, model = map(str, damaged)
     args = [*commands(photographs, model, str(tmp_path / "out"))[command], "--quiet"]
     capsys.readouterr()
@@ -132,11 +132,11 @@ def test_every_command_can_leave_out_images_that_cannot_be_read(damaged, tmp_pat
     assert {"fit": "from 7 images", "add": "learned 3 images", "train": "train: LabeledImages(7 images"}.get(
         command, ""
     ) in said
-    if command in ("add", "calibrate"):  # whoever learns with it later is told again
+    if command in ("add", "calibrate"):  # later learning warns again
         assert FewShotImageClassifier.load(model).on_error == "raise"
 
 
-def test_a_file_that_is_not_there_is_a_mistake_and_not_unreadable(damaged, capsys):
+def test_a_missing_file_is_a_mistake_not_an_unreadable_image(damaged, capsys):
     assert main(["add", str(damaged[1]), "temple", "gone.png", "--skip-unreadable"]) == 2
     assert "gone.png: no such file" in capsys.readouterr().err
 
@@ -151,7 +151,7 @@ def test_in_python_the_error_notes_the_parameter(damaged):
     assert 'on_error="skip"' in caught.value.__notes__[0]
 
 
-def test_pixels_without_the_images_that_cannot_be_read(damaged, tmp_path):
+def test_decoding_can_skip_unreadable_images(damaged, tmp_path):
     data = LabeledImages.open(damaged[0])
     with pytest.warns(UserWarning, match="1 of 8 images could not be read"):
         read = data.decoded(8, on_error="skip")

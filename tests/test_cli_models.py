@@ -80,7 +80,7 @@ def test_predict_writes_tables_and_a_page(model, tmp_path, capsys):
     assert targets["html"].read_text().count("data:image/") >= 2 * (1 + 3)
 
 
-def test_an_unreadable_image_is_told_and_the_others_are_answered(model, tmp_path, capsys):
+def test_an_unreadable_image_is_reported_and_the_others_are_answered(model, tmp_path, capsys):
     (good, _) = write_photos(tmp_path / "queries", 1, seed=1)
     (tmp_path / "bad.jpg").write_text("<html>not found</html>")
     assert main(["predict", str(model), good, str(tmp_path / "bad.jpg"), "--csv", "-"]) == 1
@@ -91,7 +91,7 @@ def test_an_unreadable_image_is_told_and_the_others_are_answered(model, tmp_path
     assert [row["label"] for row in csv.DictReader(io.StringIO(captured.out))] == ["temple", ""]
 
 
-def test_show_tells_what_there_is_and_draws_it(model, tmp_path, capsys):
+def test_show_lists_classes_and_draws_them(model, tmp_path, capsys):
     assert main(["show", str(model), "--json", "-", "--report", str(tmp_path / "page.html")]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["classes"], facts["images"]) == (2, 6)
@@ -99,14 +99,14 @@ def test_show_tells_what_there_is_and_draws_it(model, tmp_path, capsys):
     assert (tmp_path / "page.html").read_text().count("data:image/") == 6
 
 
-def test_adding_to_a_known_class_counts_on(model, tmp_path, capsys):
+def test_adding_to_a_known_class(model, tmp_path, capsys):
     paths = write_photos(tmp_path / "more", 2, seed=2)
     assert main(["add", str(model), "temple", str(tmp_path / "more" / "temple"), "--quiet"]) == 0
     assert "'temple' has 5 images now: learned 2 images in" in capsys.readouterr().out
     assert len(paths) == 4
 
 
-def test_one_class_only_is_learned_and_said(tmp_path, capsys):
+def test_a_single_class_is_learned_with_a_note(tmp_path, capsys):
     write_photos(tmp_path / "photos", 2)
     shutil.rmtree(tmp_path / "photos" / "temple")
     assert main(["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "model"), *QUICK]) == 0
@@ -149,7 +149,7 @@ def test_a_classifier_is_not_replaced_by_accident(model, folder, capsys):
     assert main([*args, "--force"]) == 0
 
 
-def test_a_folder_of_other_things_is_left_alone(folder, tmp_path, capsys):
+def test_a_folder_of_other_files_is_not_touched(folder, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     assert main(["fit", str(folder), "--out", str(tmp_path / "out"), *QUICK]) == 1
@@ -170,7 +170,7 @@ def test_a_folder_of_other_things_is_left_alone(folder, tmp_path, capsys):
         (["--out", "{new}", "--cache", "{file}"], "is a file; expected a folder"),
     ],
 )
-def test_no_image_is_embedded_where_the_command_must_fail(folder, tmp_path, capsys, monkeypatch, options, message):
+def test_a_command_that_must_fail_embeds_no_image(folder, tmp_path, capsys, monkeypatch, options, message):
     monkeypatch.setattr(Embedder, "embed", lambda *args, **more: pytest.fail("embedded for nothing"))
     (tmp_path / "file").touch()
     names = {"photos": folder, "file": tmp_path / "file", "new": tmp_path / "new"}

@@ -1,4 +1,4 @@
-"""Every option has a range: whatever is typed, there is one sentence and status 2, before any work."""
+"""Every option has a range: any other value gives one sentence and status 2, before any work."""
 
 import argparse
 import io
@@ -63,7 +63,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """What the words in capitals stand for; nothing that is refused may change it."""
+    """The paths behind the words in capitals; a refused command must not change them."""
     folder = tmp_path_factory.mktemp("ranges")
     paths = write_photos(folder / "photos", 2)
     model = FewShotImageClassifier(quick_embedder(), progress=False)
@@ -99,7 +99,7 @@ def test_a_number_out_of_range_is_one_sentence(command, option, values, places, 
 
 
 def test_every_option_that_takes_a_value_is_tried_or_free():
-    """A new option with a number cannot be forgotten here."""
+    """So that no new numeric option is forgotten here."""
     free = (
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
@@ -146,30 +146,30 @@ def test_a_grid_out_of_range_is_one_sentence(line, places, capsys):
     "command",
     ["train DATA --out OUT --config PATH", "bench PATH", "fit PATH --out OUT", "fit DATA --out OUT --from PATH"],
 )
-def test_a_path_that_is_none_is_one_sentence(command, path, places, capsys):
+def test_an_invalid_path_is_one_sentence(command, path, places, capsys):
     refused([path if word == "PATH" else word for word in command.split()], places, capsys)
 
 
 @pytest.mark.parametrize("device", ["", "warp", "cuda:99999999999999999999", "cpu:-1", "\x1b[2J"])
 @pytest.mark.parametrize("command", ["predict MODEL IMAGE", "evaluate DATA --backbone conv4 --weights random"])
-def test_a_device_that_is_none_is_one_sentence(command, device, places, capsys):
+def test_an_invalid_device_is_one_sentence(command, device, places, capsys):
     refused([*command.split(), f"--device={device}"], places, capsys)
 
 
 @pytest.mark.parametrize("option", ["--backbone", "--weights", "--learner", "--split", "--from", "--plugin"])
 @pytest.mark.parametrize("value", ["", "gone", "\x1b[2J\n", "x" * 100_000, "hf-hub:", "/"])
-def test_a_name_that_is_none_is_one_sentence(option, value, places, capsys):
+def test_an_invalid_name_is_one_sentence(option, value, places, capsys):
     quick = [] if option in ("--backbone", "--weights", "--from") else ["--backbone=conv4", "--weights=random"]
     quick += ["--backbone=conv4"] if option == "--weights" else []
     refused(["fit", "DATA", "--out", "OUT", *quick, f"{option}={value}"], places, capsys, status=(1, 2))
 
 
-def test_the_largest_values_that_are_taken_work(places, capsys, monkeypatch):
+def test_the_largest_accepted_value_works(places, capsys, monkeypatch):
     assert main(["predict", str(places["MODEL"]), str(places["IMAGE"]), "--top", "1000000", "--csv", "-"]) == 0
     assert capsys.readouterr().out.startswith("image,label,probability,label 2,probability 2,error\n")
 
 
-def test_too_little_memory_is_a_sentence(places, capsys, monkeypatch):
+def test_lack_of_memory_is_one_sentence(places, capsys, monkeypatch):
     for error in (
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
@@ -182,7 +182,7 @@ def test_too_little_memory_is_a_sentence(places, capsys, monkeypatch):
         assert "not enough memory" in refused(["show", "MODEL"], places, capsys, status=(1,))
 
 
-def test_help_says_every_status(capsys, monkeypatch):
+def test_help_lists_every_status(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
@@ -196,7 +196,7 @@ def test_help_says_every_status(capsys, monkeypatch):
         "predict|MODEL|IMAGE|EMPTY", "predict|MODEL|IMAGE|--csv|EMPTY", "add|MODEL|EMPTY|IMAGE",
     ],
 )  # fmt: skip
-def test_a_variable_of_the_shell_that_is_not_set_is_no_folder_and_no_default(command, places, capsys):
+def test_an_unset_shell_variable_is_an_error(command, places, capsys):
     words = ["" if word == "EMPTY" else word.strip() for word in command.split("|")]
     assert "is empty; give a value, or leave it out" in refused(words, places, capsys)
 
@@ -213,7 +213,7 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_folder_and_no_default(com
         ("demo", "--seed SEED", "[0 to 4294967295]"),
     ],
 )
-def test_help_says_the_range_of_each_number(capsys, command, option, span):
+def test_help_shows_the_range_of_each_number(capsys, command, option, span):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     about = " ".join(capsys.readouterr().out.split("options:")[1].split()).partition(option)[2]

@@ -1,4 +1,4 @@
-"""``fewshot annotate`` and ``search``: names that are no Unicode, filters, and what is said of nothing found."""
+"""``fewshot annotate`` and ``search``: names that are not Unicode, filters, and empty results."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_of_several_values_of_one_name_any_passes(made, capsys):
     assert len(json.loads(capsys.readouterr().out)) == 6
 
 
-def test_what_is_wrong_is_said(made, tmp_path, capsys):
+def test_mistakes_are_reported(made, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
     capsys.readouterr()
     for arguments, status, message in (

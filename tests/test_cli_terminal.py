@@ -1,4 +1,4 @@
-"""Whatever a label is called and whatever the terminal is, work is done, and said where that is possible."""
+"""With any label and any terminal, work is done, and reported if possible."""
 
 import csv
 import io
@@ -68,7 +68,7 @@ def closed():
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8", "utf-16"])
 @pytest.mark.parametrize("label", ["鷺", CAFE, "\x1b[2Jx\n", "\u202e"])
-def test_a_label_that_the_terminal_has_not_is_learned_and_said(model, saved, monkeypatch, encoding, label):
+def test_a_label_that_the_terminal_cannot_show_is_learned_and_escaped(model, saved, monkeypatch, encoding, label):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
     assert main(["add", str(model), label, saved[1], "--quiet"]) == 0
@@ -82,7 +82,7 @@ def test_a_label_that_the_terminal_has_not_is_learned_and_said(model, saved, mon
 
 
 @pytest.mark.parametrize("stream", [Failing, closed, lambda: None])
-def test_work_that_is_done_is_a_success_even_if_nobody_can_be_told(model, saved, monkeypatch, capsys, stream):
+def test_finished_work_is_a_success_even_if_printing_fails(model, saved, monkeypatch, capsys, stream):
     monkeypatch.setattr(sys, "stdout", stream())
     assert main(["add", str(model), "heron", saved[1], "--quiet"]) == 0
     assert "heron" in classes(model)
@@ -93,7 +93,7 @@ def test_work_that_is_done_is_a_success_even_if_nobody_can_be_told(model, saved,
         assert told.count("\n") == 1
 
 
-def test_an_answer_that_cannot_be_given_is_a_failure(model, saved, monkeypatch, capsys):
+def test_requested_output_that_cannot_be_printed_is_a_failure(model, saved, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Failing())
     for command in (["show", str(model)], ["predict", str(model), saved[1], "--csv", "-"]):
         assert main([*command, "--quiet"]) == 1
@@ -134,7 +134,7 @@ def test_a_process_whose_streams_are_closed_or_full_learns_and_succeeds(model, s
     assert len(os.listdir(model)) == files
 
 
-def test_names_that_are_not_utf_8_are_written_out_in_every_output(tmp_path, capsys):
+def test_names_that_are_not_utf_8_are_escaped_in_every_output(tmp_path, capsys):
     folder = tmp_path / "photos"
     for label, name in ((CAFE, "1\udce9.png"), ("tea", "2\udce9.png")):
         (folder / label).mkdir(parents=True)
@@ -162,7 +162,7 @@ def test_names_that_are_not_utf_8_are_written_out_in_every_output(tmp_path, caps
         assert "caf\\xe9" in out["html"].read_text(encoding="utf-8") or command[0] == "audit"
 
 
-def test_names_of_files_reach_the_terminal_written_out(model, tmp_path, capsys):
+def test_file_names_are_escaped_for_the_terminal(model, tmp_path, capsys):
     for name in ("a\x1b]0;x\x07\x1b[2J.png", "b\nfewshot: all is fine.png", "\u202egnp.png"):
         (tmp_path / name).write_text("x")
         assert main(["predict", str(model), str(tmp_path / name), "--quiet"]) == 1
@@ -182,7 +182,7 @@ def test_names_of_files_reach_the_terminal_written_out(model, tmp_path, capsys):
         assert "\x1b" not in capsys.readouterr().err
 
 
-def test_a_terminal_is_spared_what_a_program_gets_unchanged(monkeypatch):
+def test_control_characters_are_escaped_only_for_a_terminal(monkeypatch):
     for is_terminal, expected in ((False, "a\x1b[2J\tb\n"), (True, "a\\x1b[2J\tb\n")):
         stream = io.StringIO()
         stream.isatty = lambda is_terminal=is_terminal: is_terminal
@@ -191,7 +191,7 @@ def test_a_terminal_is_spared_what_a_program_gets_unchanged(monkeypatch):
         assert stream.getvalue() == expected
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch, capsys):
+def test_a_closed_pipe_is_no_failure(monkeypatch, capsys):
     class Gone(io.StringIO):
         def write(self, text):
             raise BrokenPipeError(32, "Broken pipe")

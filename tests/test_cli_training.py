@@ -47,7 +47,7 @@ def config(*arguments):
     return read_config(make_parser().parse_args(["train", "data", "--out", "out", *arguments]))
 
 
-def test_settings_come_from_defaults_then_the_file_then_set_then_their_own_options(tmp_path):
+def test_precedence_of_defaults_file_set_and_options(tmp_path):
     (tmp_path / "a.toml").write_text("n_way = 30\nlr = 0.1\nn_query = 9\n")
     assert (config().n_way, config().n_query) == (20, 5)
     found = config("--config", str(tmp_path / "a.toml"), "--set", "lr=0.2", "--set", "seed = 3", "--query", "7")
@@ -100,7 +100,7 @@ def test_every_kind_of_episode_and_the_page(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_in_order_and_resume_goes_on(signum, status, data, tmp_path, capsys):
+def test_a_signal_stops_in_order_and_resume_continues(signum, status, data, tmp_path, capsys):
     run = tmp_path / "run"
     command = ["train", str(data), "--out", str(run), *FEW, "--episodes", "4000"]
     process = subprocess.Popen(
@@ -136,7 +136,7 @@ def test_metric_and_temperature_of_the_learner(data, tmp_path):
     assert learner.temperature.item() == pytest.approx(0.2, rel=0.1)
 
 
-def test_training_goes_on_from_a_checkpoint_with_its_learner(data, tmp_path, capsys):
+def test_training_continues_from_a_checkpoint_with_its_learner(data, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", str(data), "--out", str(first), *FEW, "--learner", "matching"]) == 0
     command = ["train", str(data), "--out", str(second), *FEW, "--set", "lr=1e-9", "--set", "batch_norm=frozen"]
@@ -162,7 +162,7 @@ def test_torchrun_trains_on_two_processes(data, tmp_path):
     assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
-def test_a_learner_of_a_checkpoint_stays_what_it_is_with_another_metric(data, tmp_path):
+def test_the_learner_of_a_checkpoint_is_kept_with_another_metric(data, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", str(data), "--out", str(first), *FEW, "--learner", "matching"]) == 0
     command = ["train", str(data), "--out", str(second), *FEW, "--from", str(first / "best.safetensors")]
@@ -171,7 +171,7 @@ def test_a_learner_of_a_checkpoint_stays_what_it_is_with_another_metric(data, tm
     assert (learner.name, learner.metric) == ("matching", "sqeuclidean")
 
 
-def test_what_the_network_was_trained_on_is_not_what_it_is_measured_on(data, tmp_path, capsys):
+def test_train_does_not_suggest_measuring_on_its_training_data(data, tmp_path, capsys):
     assert main(["train", str(data), "--out", str(tmp_path / "run"), *FEW]) == 0
     assert "fewshot evaluate DATA-OF-OTHER-CLASSES --from" in capsys.readouterr().out
 
@@ -184,7 +184,7 @@ def test_the_best_weights_alone_are_not_overwritten_by_accident(data, tmp_path, 
     assert "already holds a training" in capsys.readouterr().err
 
 
-def test_small_classes_are_dropped_where_asked(data, tmp_path, capsys):
+def test_small_classes_are_dropped_on_request(data, tmp_path, capsys):
     command = ["train", str(data), "--out", str(tmp_path / "run"), *FEW, "--query", "9"]
     assert main(command) == 2
     assert "--small-classes drop" in capsys.readouterr().err

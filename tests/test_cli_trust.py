@@ -77,7 +77,7 @@ def test_an_audit_lists_a_duplicate_and_shows_it(made, capsys):
     assert any("copy.png" in row["image"] and row["class"] == "flower" for row in rows)
 
 
-def test_nothing_to_look_at_is_said(made, capsys):
+def test_a_clean_audit(made, capsys):
     folder, _ = made
     FewShotImageClassifier(quick_embedder()).fit([Image.new("RGB", (9, 9))], ["a"]).save(folder / "one")
     assert main(["audit", str(folder / "one"), "--report", str(folder / "page.html")]) == 0
@@ -101,7 +101,7 @@ def test_a_mistake_is_one_sentence(arguments, message, made, capsys):
     assert error.count("\n") == 1
 
 
-def test_a_class_called_unknown_is_told_from_the_unknown(made, capsys):
+def test_a_class_named_unknown_differs_from_the_unknown_label(made, capsys):
     folder, paths = made
     model, data = str(folder / "model"), str(folder / "held_out")
     calibrate = ["calibrate", model, data, "--episodes", "5", "--false-accepts", "1"]
@@ -124,7 +124,7 @@ def test_a_class_called_unknown_is_told_from_the_unknown(made, capsys):
     assert main(["predict", model, *paths]) == 0
 
 
-def test_what_is_unknown_may_be_text_where_classes_are_numbers(tmp_path):
+def test_the_unknown_label_may_be_text_among_numbers(tmp_path):
     paths = write_photos(tmp_path / "photos", 2)
     FewShotImageClassifier(quick_embedder()).fit(paths, [1, 1, 2, 2]).save(tmp_path / "model")
     for old, new, given, kept in (("2", "3", "-1", -1), ("3", "4", "none", "none")):

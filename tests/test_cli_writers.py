@@ -1,4 +1,4 @@
-"""Several commands at once on one folder: each is done or refused in a sentence, and what was done stays done."""
+"""Concurrent commands on one folder: each succeeds or is refused with a sentence, and no change is lost."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ def command(*arguments):
 
 
 def until_saved(open_, change, folder):
-    """Load, change and save, again where somebody else was quicker, as the refusal says."""
+    """Load, change and save; repeat if another process was faster, as the message advises."""
     while True:
         thing = open_(folder)
         change(thing)
@@ -162,7 +162,7 @@ def device(root, folder, n):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 4, MOST])
 @pytest.mark.parametrize("change", [add, remove, rename, merge, calibrate, fit, annotate, index, device])
-def test_nothing_that_was_said_to_be_done_is_lost(made, tmp_path, change, n):
+def test_no_confirmed_change_is_lost(made, tmp_path, change, n):
     for i in range(ROUNDS):
         folder = tmp_path / str(i)
         shutil.copytree(made / "model", folder)
@@ -170,7 +170,7 @@ def test_nothing_that_was_said_to_be_done_is_lost(made, tmp_path, change, n):
         shutil.rmtree(folder)
 
 
-def test_a_command_works_on_what_another_has_made_of_the_folder(made, tmp_path, monkeypatch, capsys):
+def test_a_command_builds_on_the_change_of_another(made, tmp_path, monkeypatch, capsys):
     """Deterministic: the other is done while this one embeds, before it has the lock."""
     folder, image = tmp_path / "model", made / "photos" / "flower" / "03.png"
     for own in (
@@ -217,7 +217,7 @@ def meanwhile(other):
     return wait_for_other
 
 
-def test_who_waits_too_long_is_told_so_and_nothing_is_lost(made, tmp_path, monkeypatch, capsys):
+def test_waiting_too_long_is_an_error_and_nothing_is_lost(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(locking, "PATIENCE", 0.2)
     folder, image = tmp_path / "model", made / "photos" / "flower" / "03.png"
     shutil.copytree(made / "model", folder)
@@ -247,7 +247,7 @@ def test_who_waits_too_long_is_told_so_and_nothing_is_lost(made, tmp_path, monke
     assert len(os.listdir(folder)) == len(before)
 
 
-def test_runs_that_take_long_are_refused_while_another_has_the_folder(made, tmp_path, monkeypatch, capsys):
+def test_long_runs_are_refused_while_another_holds_the_folder(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fewshot.retrieval.work.BRIEF", 0.1)
     monkeypatch.setattr("fewshot.benchmark.run.BRIEF", 0.1)
     monkeypatch.setattr("fewshot.training.folder.BRIEF", 0.1)
@@ -270,7 +270,7 @@ def test_runs_that_take_long_are_refused_while_another_has_the_folder(made, tmp_
         MetaTrainer("conv4", config=QUICK).fit(TRAIN, VAL, out=tmp_path, progress=False)
 
 
-def test_a_table_that_is_there_is_replaced_only_on_request(made, tmp_path, capsys):
+def test_an_existing_table_is_replaced_only_on_request(made, tmp_path, capsys):
     out = tmp_path / "all.parquet"
     annotate = ("annotate", made / "photos", "--model", made / "model", "--out", out)
     assert command(*annotate)() == 0

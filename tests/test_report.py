@@ -1,4 +1,4 @@
-"""Pages are whole, self-contained and escaped; figures draw what they are given."""
+"""Pages are complete, self-contained and escaped; figures draw their data."""
 
 import re
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8)
 
 
 class Strict(HTMLParser):
-    """Fail on tags that do not balance; collect what pictures and links there are."""
+    """Fail on unbalanced tags; collect pictures and links."""
 
     void = ("meta", "img", "br", "link")
 
@@ -113,7 +113,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_bars_have_the_height_of_their_accuracy():
+def test_bar_heights_are_accuracies():
     heights = [bar.get_height() for bar in accuracy_bars(bars()).axes[0].patches]
     np.testing.assert_allclose(heights, [90, 70, 50, 60])
 
@@ -168,7 +168,7 @@ def test_bad_input_is_one_sentence(draw, match):
         draw()
 
 
-def test_matplotlibs_settings_are_left_alone():
+def test_matplotlib_settings_are_unchanged():
     before = dict(mpl.rcParams)
     full_page().to_html()
     assert dict(mpl.rcParams) == before
@@ -191,7 +191,7 @@ def test_a_float_picture_is_refused():
         Page("t").task({"a": [IMAGE / 255]}, [])
 
 
-def test_labels_that_mathematics_or_fonts_could_trip_over_are_drawn():
+def test_labels_with_math_or_missing_glyphs_are_drawn():
     frame = bars().replace({"ours": "a$b_$", "theirs": "\u4f60", "two": "x^2$"})
     accuracy_bars(frame).canvas.draw()
     embedding_maps([("\u4f60", np.zeros((2, 2)), np.array(["a", 1], dtype=object))]).canvas.draw()

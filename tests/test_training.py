@@ -160,7 +160,7 @@ def test_row_76_a_loss_that_is_not_finite_is_skipped_counted_and_leaves_no_trace
     assert trainer.backbone.blocks[0].norm.num_batches_tracked == 9
 
 
-def test_poisoned_statistics_are_put_back():
+def test_poisoned_statistics_are_restored():
     def poison(images, rng):
         return images * (torch.nan if next(calls) == 1 else 1.0)
 
@@ -215,7 +215,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights():
     assert not trainer.backbone.training
 
 
-def test_after_a_failure_the_best_weights_are_in_place():
+def test_after_a_failure_the_best_weights_are_restored():
     seen = []
 
     class LateFailure(PrototypicalLearner):

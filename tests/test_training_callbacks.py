@@ -22,7 +22,7 @@ class Notes(Callback):
         self.heard.append(("end", result.best_episode))
 
 
-def test_a_callback_hears_of_every_step():
+def test_a_callback_sees_every_step():
     notes = Notes()
     result = MetaTrainer(config=QUICK, callbacks=[notes]).fit(TRAIN, VAL, progress=False)
     steps = [("step", i + 1) for i in range(12)]
@@ -56,13 +56,13 @@ def test_learning_curves_for_tensorboard(tmp_path):
     assert [event.step for event in events.Scalars("val_accuracy")] == [4, 8, 12]
 
 
-def test_without_tensorboard_the_pip_line_is_said(tmp_path, monkeypatch):
+def test_without_tensorboard_the_message_has_the_pip_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fewshot\[tensorboard\]'"):
         TensorBoard(tmp_path)
 
 
-def test_tensorboard_goes_on_without_writing_a_step_twice(tmp_path):
+def test_tensorboard_resumes_without_writing_a_step_twice(tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
     class Stop(Callback):

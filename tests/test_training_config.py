@@ -13,7 +13,7 @@ def test_a_file_sets_fields(tmp_path):
     assert (config.n_way, config.n_query) == (60, 5)
 
 
-def test_text_is_read_as_in_toml():
+def test_strings_are_parsed_as_toml():
     parsed = TrainConfig.parse({"n_way": "7", "lr": "1e-3", "rotate_support": "false", "batch_norm": "frozen"})
     assert parsed == {"n_way": 7, "lr": 1e-3, "rotate_support": False, "batch_norm": "frozen"}
 
@@ -29,12 +29,12 @@ def test_text_is_read_as_in_toml():
         ({"precision": 16}, "precision is 16; expected a string"),
     ],
 )
-def test_what_cannot_be_meant_is_named(values, message):
+def test_an_invalid_field_is_named(values, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig.parse(values)
 
 
-def test_what_is_no_toml_is_told(tmp_path):
+def test_a_file_that_is_not_toml_is_an_error(tmp_path):
     (tmp_path / "a.toml").write_text("n_way: 60")
     with pytest.raises(ValueError, match=r"a\.toml is not a TOML file"):
         TrainConfig.from_toml(tmp_path / "a.toml")

@@ -49,7 +49,7 @@ def torchrun(path, code, *arguments):
     return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=240)
 
 
-def test_one_process_is_an_identity():
+def test_one_process_changes_nothing():
     x = torch.arange(3.0)
     with process_group():
         all_reduce([x])
@@ -59,7 +59,7 @@ def test_one_process_is_an_identity():
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_end_alike(tmp_path):
+def test_one_and_two_processes_give_the_same_weights(tmp_path):
     trainer, result = train(tmp_path / "one")
     run = torchrun(tmp_path / "script.py", SCRIPT, str(tmp_path / "two"))
     assert run.returncode == 0, run.stderr
@@ -80,7 +80,7 @@ def test_one_and_two_processes_end_alike(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_share_the_meta_batch_evenly_are_told(tmp_path):
+def test_an_uneven_share_of_the_meta_batch_is_an_error(tmp_path):
     run = torchrun(tmp_path / "script.py", UNEVEN)
     assert run.returncode != 0
     assert "meta_batch is 3; expected a multiple of the 2 processes" in run.stderr
@@ -121,7 +121,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_go_on_bit_for_bit(tmp_path):
+def test_two_processes_stop_together_and_resume_bit_for_bit(tmp_path):
     train(tmp_path / "one")
     for what in ("stop", "go on"):
         run = torchrun(tmp_path / "script.py", RESUME, str(tmp_path / "two"), what)

@@ -1,4 +1,4 @@
-"""A training replaces no files of others, and removes none."""
+"""Training replaces and removes no foreign files."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def contents(folder):
     ],
 )
 @pytest.mark.parametrize("option", [(), ("--force",), ("--resume",)])
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, capsys, files, option):
+def test_a_foreign_folder_is_refused_and_not_touched(tmp_path, capsys, files, option):
     out = tmp_path / "out"
     put(out, files)
     assert main(["train", str(tmp_path), "--out", str(out), *option]) == 2
@@ -56,13 +56,13 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, capsys, 
         {"best.safetensors": "x", "log.csv": HEADER, "manifest.json": MANIFEST},
     ],
 )
-def test_a_folder_of_a_training_is_taken(tmp_path, files):
+def test_a_folder_of_a_training_is_accepted(tmp_path, files):
     put(tmp_path, files)
     refuse_foreign_files(tmp_path)
     refuse_foreign_files(tmp_path / "new")
 
 
-def test_only_what_a_killed_training_left_is_swept(tmp_path):
+def test_only_leftovers_of_a_killed_training_are_removed(tmp_path):
     tensors = (2).to_bytes(8, "little").decode() + "{}"
     ours = {
         ".state.safetensors.99999999-34.partial": "x",
@@ -98,7 +98,7 @@ def test_a_training_writes_through_no_link_in_its_folder(tmp_path, name, kind):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_trainer_replaces_no_log_of_others(tmp_path):
+def test_a_foreign_log_is_not_replaced(tmp_path):
     put(tmp_path, {"log.csv": "date,hours\n", ".draft.partial": "x"})
     trainer = MetaTrainer(config=TrainConfig(n_episodes=1, n_way=3, n_query=1))
     with pytest.raises(ValueError, match=r"log\.csv is not the log of a training"):

@@ -8,7 +8,7 @@ from fewshot.training.interrupt import Interruption
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_second_has_its_usual_effect(signum):
+def test_the_first_signal_is_recorded_and_the_second_has_its_usual_effect(signum):
     class Usual(Exception):
         pass
 

@@ -18,7 +18,7 @@ def test_the_page_has_the_curves_the_command_and_the_settings(tmp_path):
     assert "steps skipped" in (tmp_path / "b.html").read_text(encoding="utf-8")
 
 
-def test_without_validation_the_page_says_nothing_of_it(tmp_path):
+def test_without_validation_the_page_omits_it(tmp_path):
     result = MetaTrainer(config=QUICK).fit(TRAIN, progress=False)
     write_training(tmp_path / "a.html", result, {"manifest": {"command": "c"}, "config": {}})
     assert "accuracy on the validation classes" not in (tmp_path / "a.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Interrupted training goes on as if nothing had happened."""
+"""Interrupted training resumes as if nothing had happened."""
 
 import os
 import pickle
@@ -59,7 +59,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("n", [3, 5, 6, 11, 12])
-def test_after_a_crash_at_any_time_it_goes_on_bit_for_bit(n, whole, tmp_path):
+def test_training_resumes_bit_for_bit_after_a_crash_at_any_time(n, whole, tmp_path):
     folder, trainer, result = whole
     with pytest.raises(RuntimeError, match="power is gone"):
         fit(tmp_path, [StopAfter(n)])
@@ -72,7 +72,7 @@ def test_after_a_crash_at_any_time_it_goes_on_bit_for_bit(n, whole, tmp_path):
     assert again.learner.temperature == trainer.learner.temperature
 
 
-def test_other_threads_are_told_when_it_goes_on(tmp_path):
+def test_resuming_with_another_thread_count_warns(tmp_path):
     with pytest.raises(RuntimeError, match="power is gone"):
         fit(tmp_path, [StopAfter(6)])
     before = torch.get_num_threads()
@@ -97,7 +97,7 @@ def test_row_77_a_signal_finishes_the_episode_and_saves(signum, whole, tmp_path)
     assert_same(tmp_path, whole[0])
 
 
-def test_resuming_what_is_done_returns_it(whole, tmp_path):
+def test_resuming_a_finished_training_returns_its_result(whole, tmp_path):
     folder, trainer, result = whole
     stamp = (folder / STATE).stat().st_mtime_ns
     again, resumed = fit(folder, resume=True)
@@ -107,12 +107,12 @@ def test_resuming_what_is_done_returns_it(whole, tmp_path):
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
-def test_without_a_state_resuming_is_starting(whole, tmp_path):
+def test_resuming_without_a_state_starts(whole, tmp_path):
     fit(tmp_path, resume=True)
     assert_same(tmp_path, whole[0])
 
 
-def test_starting_anew_leaves_no_state_to_be_mistaken_for_its_own(tmp_path):
+def test_starting_again_removes_the_old_state(tmp_path):
     fit(tmp_path)
     save_file({"x": torch.zeros(9)}, tmp_path / ".tmpAbC123")  # of a process that was killed
     others = [".tmpNotes1", ".tmpxyz789", ".mine.partial", f".{STATE}.0123abcd-1-2.partial"]
@@ -130,7 +130,7 @@ def test_an_interruption_can_be_sent_to_another_process():
     assert (stopped.signum, str(stopped)) == (15, "stopped")
 
 
-def test_time_goes_on_too(tmp_path):
+def test_seconds_continue_after_resuming(tmp_path):
     with pytest.raises(RuntimeError):
         fit(tmp_path, [StopAfter(6)])
     _, result = fit(tmp_path, resume=True)
@@ -138,7 +138,7 @@ def test_time_goes_on_too(tmp_path):
     assert seconds == sorted(seconds)
 
 
-def test_another_training_is_refused_and_what_is_not_decisive_may_change(tmp_path):
+def test_another_training_is_refused_but_harmless_settings_may_change(tmp_path):
     fit(tmp_path)
     with pytest.raises(ValueError, match="lr is 0.5 here and was 0.003"):
         fit(tmp_path, config=replace(QUICK, lr=0.5), resume=True)
@@ -149,7 +149,7 @@ def test_another_training_is_refused_and_what_is_not_decisive_may_change(tmp_pat
         fit(resume=True)
 
 
-def test_a_log_that_lost_rows_is_told(tmp_path):
+def test_a_log_that_lost_rows_is_refused(tmp_path):
     fit(tmp_path)
     rows = (tmp_path / LOG).read_text().splitlines()
     (tmp_path / LOG).write_text("\n".join(rows[:4]) + "\n")
@@ -196,7 +196,7 @@ def test_row_77_a_process_killed_at_random_moments_ends_with_the_same_bits(tmp_p
 
 
 class DieAtTheStart(Callback):
-    """Is told after the log was written anew and before the first step."""
+    """Acts after the log is rewritten and before the first step."""
 
     def start(self, config, result):
         raise RuntimeError("killed")
@@ -212,7 +212,7 @@ def test_a_crash_between_resuming_and_the_first_step_loses_nothing(whole, tmp_pa
     assert_same(tmp_path, whole[0])
 
 
-def test_a_row_that_was_not_written_whole_is_no_row(whole, tmp_path):
+def test_an_incomplete_last_row_is_ignored(whole, tmp_path):
     with pytest.raises(RuntimeError, match="power is gone"):
         fit(tmp_path, [StopAfter(8)])
     log = (tmp_path / LOG).read_text()
@@ -222,7 +222,7 @@ def test_a_row_that_was_not_written_whole_is_no_row(whole, tmp_path):
     assert_same(tmp_path, whole[0])
 
 
-def test_the_best_weights_are_written_again_and_what_a_kill_left_is_swept(whole, tmp_path):
+def test_the_best_weights_are_rewritten_and_leftovers_removed(whole, tmp_path):
     fit(tmp_path)
     (tmp_path / BEST).unlink()
     leave_partial(tmp_path / STATE)
@@ -240,7 +240,7 @@ def test_a_log_that_was_changed_is_refused(tmp_path):
         fit(tmp_path, resume=True)
 
 
-def test_beginning_anew_leaves_nothing_of_the_other_training(tmp_path):
+def test_starting_again_removes_the_other_training(tmp_path):
     fit(tmp_path)
     with pytest.raises(RuntimeError):
         fit(tmp_path, [StopAfter(2)])  # before its first validation
@@ -248,7 +248,7 @@ def test_beginning_anew_leaves_nothing_of_the_other_training(tmp_path):
     assert len((tmp_path / LOG).read_text().splitlines()) == 3
 
 
-def test_weights_that_have_run_away_are_not_measured(tmp_path):
+def test_diverged_weights_are_not_measured(tmp_path):
     class Away(Callback):
         def step(self, record, result):
             for parameter in trainer.backbone.parameters():
@@ -259,6 +259,6 @@ def test_weights_that_have_run_away_are_not_measured(tmp_path):
         trainer.fit(TRAIN, VAL, progress=False)
 
 
-def test_one_validation_class_tells_nothing():
+def test_one_validation_class_is_refused():
     with pytest.raises(ValueError, match="val has one class, for which every answer is right"):
         fit(val=VAL.with_classes([12]))

@@ -26,7 +26,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
-def test_the_optimiser_gets_its_memory_back(tmp_path):
+def test_the_state_of_the_optimiser_is_restored(tmp_path):
     weight = torch.nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW([weight], 0.1)
     state = saved(tmp_path)
@@ -61,13 +61,13 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
         ({"val": "v"}, "val is 'v' here and was None"),
     ],
 )
-def test_the_state_of_another_run_is_refused_by_what_differs(change, message, tmp_path):
+def test_the_state_of_another_run_is_refused_with_the_difference(change, message, tmp_path):
     saved(tmp_path)
     with pytest.raises(ValueError, match=f"{message}; use the same settings, or start again"):
         TrainingState.load(tmp_path, {**RUN, **change})
 
 
-def test_damage_and_newer_formats_are_told(tmp_path, monkeypatch):
+def test_damage_and_newer_formats_are_errors(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("fewshot.training.state.FORMAT", 2)
         saved(tmp_path)

@@ -36,7 +36,7 @@ class LayerNet(nn.Module):
 
 
 def step(network, episodes=(EPISODES[0],), first=0, **settings):
-    """Return the gradient of one step, and what the stepper says."""
+    """Return the gradient of one step, and its result."""
     config = TrainConfig(**{"n_episodes": len(episodes), "meta_batch": len(episodes), **SIZES, **settings})
     learner, gradients = PrototypicalLearner(), []
     optimizer = torch.optim.SGD(network.parameters(), 1e-9)
@@ -64,7 +64,7 @@ def test_an_episode_in_chunks_has_the_gradient_of_the_whole(chunk):
     assert outcome.loss == pytest.approx(expected.loss, rel=1e-6)
 
 
-def test_noise_is_the_same_when_a_chunk_is_computed_again():
+def test_noise_is_the_same_when_a_chunk_is_recomputed():
     class Once(nn.Module):
         def __init__(self):
             super().__init__()
@@ -88,7 +88,7 @@ def conv4():
     return create_backbone("conv4", in_chans=1, img_size=16)
 
 
-def test_statistics_move_once_a_step_also_in_chunks():
+def test_statistics_are_updated_once_per_step_also_in_chunks():
     network = conv4()
     step(network, embed_chunk=10)
     assert network.blocks[0].norm.num_batches_tracked == 2  # one for each chunk, none for the second computation
@@ -126,7 +126,7 @@ def test_the_statistics_of_a_meta_batch_are_the_mean_of_its_episodes():
         torch.testing.assert_close(mean.double(), (a.double() + b.double()) / 2)
 
 
-def test_half_precision_comes_close():
+def test_half_precision_is_close():
     full, expected = step(conv4())
     half, outcome = step(conv4(), precision="bf16")
     assert outcome.loss == pytest.approx(expected.loss, rel=0.1)
@@ -188,7 +188,7 @@ def test_rates_fall_from_layer_to_layer():
         learning_rates(conv4(), PrototypicalLearner(), config)
 
 
-def test_mapped_images_stay_on_the_disk(tmp_path):
+def test_mapped_images_are_not_loaded(tmp_path):
     np.save(tmp_path / "images.npy", TRAIN.images)
     mapped = LabeledImages(np.load(tmp_path / "images.npy", mmap_mode="r"), TRAIN.labels)
     config = TrainConfig(n_episodes=2, **SIZES)
@@ -200,7 +200,7 @@ def test_mapped_images_stay_on_the_disk(tmp_path):
 
 
 class Normalised(PrototypicalLearner):
-    """A learner with batch statistics of its own."""
+    """A learner with batch statistics."""
 
     def __init__(self):
         super().__init__()
@@ -233,7 +233,7 @@ def test_the_statistics_of_a_learner_are_guarded_frozen_and_averaged_too():
         torch.testing.assert_close(mean.double(), (a.double() + b.double()) / 2, rtol=1e-5, atol=1e-5)
 
 
-def test_a_step_that_half_precision_passes_over_moves_no_statistics():
+def test_a_step_skipped_by_half_precision_changes_no_statistics():
     network = conv4()
     before = [buffer.clone() for buffer in network.buffers()]
     config = TrainConfig(n_episodes=1, precision="fp16", **SIZES)

@@ -19,7 +19,7 @@ def test_an_episode_of_uneven_classes_is_one_task():
     assert expected[0].tolist() == episode.query_labels.tolist()
 
 
-def test_an_episode_of_even_classes_is_as_many_tasks_as_images_of_a_class():
+def test_an_episode_of_even_classes_is_one_task_per_image_of_a_class():
     episode = EpisodeSampler(LABELS, 4, 2, 3, seed=1)[0]
     tasks = Tasks.of(episode)
     z = torch.from_numpy(tasks.rows)[:, None].float()
@@ -51,7 +51,7 @@ def test_each_image_of_a_class_is_support_in_turn():
     torch.testing.assert_close(once_queries, queries[:1])
 
 
-def test_the_gradient_is_the_same_each_time_also_on_several_threads():
+def test_the_gradient_is_deterministic_on_several_threads():
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(40, 6, 64, generator=generator, requires_grad=True)
     weight = torch.randn(6, 200, 64, generator=generator)

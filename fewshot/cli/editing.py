@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from fewshot.cli.models import as_label, changing, list_paths, load, n_classes, n_images, quoted, refuse_existing
-from fewshot.cli.terminal import say
+from fewshot.cli.models import as_label, changing, list_paths, load, refuse_existing
+from fewshot.cli.terminal import n_classes, n_images, quoted, say
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.persistence.artifact import writing
 

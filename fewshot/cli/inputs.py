@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fewshot.cli.tables import is_piped
-from fewshot.cli.terminal import note, say
+from fewshot.cli.terminal import n_classes, n_images, note, say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
 
@@ -39,5 +39,5 @@ def open_data(
     data = LabeledImages.open(source, split)
     place = f"the split {split} of {source}" if split else source
     tell = note if hasattr(options, "csv") and is_piped(options) else say
-    tell(f"{place}: {len(data)} images of {len(data.classes)} classes{about}")
+    tell(f"{place}: {n_images(len(data))} of {n_classes(len(data.classes))}{about}")
     return data, split

@@ -14,7 +14,7 @@ import numpy as np
 
 from fewshot.cli.inputs import open_data
 from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import complain, put, say
+from fewshot.cli.terminal import complain, n_classes, n_images, put, quoted, say
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images
@@ -23,7 +23,7 @@ from fewshot.errors import ImageDecodeError
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers, write_classes
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
-from fewshot.utils.text import printable, shortened
+from fewshot.utils.text import printable
 from fewshot.utils.unknown import unknown_mark
 
 
@@ -207,18 +207,3 @@ def as_label(model: FewShotImageClassifier, text: str) -> Any:
             raise ValueError(f"the label {text!r} is neither True nor False, but the classes are")
         return text == "True"
     return float(text) if kind == "f" else np.str_(text).item()
-
-
-def quoted(label: Any) -> str:
-    """Return a label, quoted for a sentence."""
-    return f"'{shortened(printable(label), 100)}'" if isinstance(label, str) else repr(label)
-
-
-def n_classes(n: int) -> str:
-    """Return ``n class(es)`` with the right plural."""
-    return f"{n} class" if n == 1 else f"{n} classes"
-
-
-def n_images(n: int) -> str:
-    """Return ``n image(s)`` with the right plural."""
-    return f"{n} image" if n == 1 else f"{n} images"

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fewshot.cli.models import as_label, list_paths, n_images
+from fewshot.cli.models import as_label, list_paths
 from fewshot.cli.tables import give
-from fewshot.cli.terminal import complain, say
+from fewshot.cli.terminal import complain, n_images, say
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.retrieval.retrieve import classify_and_retrieve
 from fewshot.retrieval.stores.faiss import FaissStore

@@ -64,6 +64,21 @@ def note(line: object) -> None:
             _discard(sys.stderr)
 
 
+def quoted(label: Any) -> str:
+    """Return a label, quoted for a sentence."""
+    return f"'{shortened(printable(label), 100)}'" if isinstance(label, str) else repr(label)
+
+
+def n_classes(n: int) -> str:
+    """Return ``n class(es)`` with the right plural."""
+    return f"{n} class" if n == 1 else f"{n} classes"
+
+
+def n_images(n: int) -> str:
+    """Return ``n image(s)`` with the right plural."""
+    return f"{n} image" if n == 1 else f"{n} images"
+
+
 @contextmanager
 def ready_streams() -> Iterator[None]:
     """Inside the block, show warnings as sentences, and keep the descriptors of closed standard streams occupied."""

@@ -130,7 +130,7 @@ def _learner(options: argparse.Namespace, default: str = "prototypical") -> Lear
         own |= {"temperature": options.temperature, "learn_temperature": True}
     for name in own:
         if name not in inspect.signature(kind).parameters:
-            raise ValueError(f"learner {kind.name!r} takes no {name}; leave --{name} out")
+            raise ValueError(f"learner {kind.name!r} takes no {name}; leave --{name.removeprefix('learn_')} out")
     return kind(**own)
 
 

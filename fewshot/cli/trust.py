@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from fewshot.cli.inputs import open_data
-from fewshot.cli.models import changing, load, n_images
+from fewshot.cli.models import changing, load
 from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import say
+from fewshot.cli.terminal import n_images, say
 from fewshot.images.audit import suspects
 from fewshot.images.pages import write_audit, write_calibration
 from fewshot.utils.unknown import unknown_mark
