@@ -222,11 +222,6 @@ def _reading(path: str | Path) -> Iterator[Any]:
         raise StoreError(f"{path} cannot be read as Parquet: there is no such file") from None
     except (OSError, pa.ArrowException, ValueError, TypeError, RecursionError) as error:
         said = str(error).partition("\n")[0]
-        if "Expected all lists to be of size" in said:  # pyarrow before 26, for null vectors
-            raise StoreError(
-                f"{path} was written by an older version, and pyarrow {pa.__version__} cannot read its images without "
-                "vectors; run pip install 'pyarrow>=26', or make it again with fewshot annotate"
-            ) from None
         damaged = f"it is damaged, or another kind of file ({said}); {_CURE}"
         reason = getattr(error, "strerror", None) or damaged  # only errors of the system have one
         raise StoreError(f"{path} cannot be read as Parquet: {reason}") from None

@@ -10,11 +10,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.data.collection import as_sequence
 from fewshot.data.opening import describe, is_name
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import Versions, stamp, version_of, writing
 from fewshot.runtime import saving
-from fewshot.runtime.encoder import Encoder, image_list
+from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.labels import device_labels
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.model import DeviceModel
@@ -119,7 +120,7 @@ class RuntimeClassifier:
         ValueError, TypeError
             If labels do not fit, or the embedding of a readable image is not finite. The memory is then unchanged.
         """
-        items = image_list(images)
+        items = as_sequence(images, "images")
         y = device_labels(labels, len(items), self.classes_)
         embeddings, errors = self.encoder.embed(images)
         unread = {error.index for error in errors}

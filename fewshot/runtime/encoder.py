@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data import collection
+from fewshot.data.collection import as_sequence
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, MissingExtraError
 from fewshot.persistence.content import errors_of_file
@@ -84,7 +83,7 @@ class Encoder:
         TypeError
             If it is a single image, or not a collection of images.
         """
-        items = image_list(images)
+        items = as_sequence(images, "images")
         size = max(1, BATCH_PIXELS // (self.preprocessing.height * self.preprocessing.width))
         parts: list[NDArray[np.float32]] = []
         errors: list[ImageDecodeError] = []
@@ -124,14 +123,3 @@ class Encoder:
     def _blank(self) -> NDArray[np.uint8]:
         p = self.preprocessing
         return np.zeros((p.height, p.width, 3)[: 2 + (p.channels == 3)], np.uint8)
-
-
-def image_list(images: Any) -> Sequence[Any]:
-    """Return a collection of images as a sequence.
-
-    Raises
-    ------
-    TypeError
-        If it is a single image, or not a collection of images.
-    """
-    return collection.as_sequence(images, "images")
