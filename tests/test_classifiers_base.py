@@ -391,7 +391,7 @@ def test_row_44_new_classes_are_welcome_unless_the_set_is_closed(model):
         model.predict([[100.0] * 6]).tolist() == ["cat"] or model.get_params().get("metric", "cosine") != "sqeuclidean"
     )
     before = pickle.dumps(model.decision_function(QUERIES))
-    with pytest.raises(ValueError, match=r"new classes \['dog'\], but closed_set=True; announce them"):
+    with pytest.raises(ValueError, match=r"new classes \['dog'\], but closed_set=True; pass them"):
         model.set_params(closed_set=True).partial_fit(X[:1], ["dog"])
     assert pickle.dumps(model.decision_function(QUERIES)) == before
 

@@ -85,7 +85,7 @@ def test_row_38_booleans_stay_booleans(y):
 
 def test_row_39_labels_of_two_unicode_forms_stay_two_classes_with_one_warning():
     composed, decomposed = "caf\u00e9", "cafe\u0301"
-    with pytest.warns(UserWarning, match="one text in two Unicode forms; they are kept as two classes") as record:
+    with pytest.warns(UserWarning, match="one text in two Unicode forms; they stay two classes") as record:
         warn_if_look_alike(np.array([composed, decomposed, "x"]))
     assert len(record) == 1
     with warnings.catch_warnings():

@@ -73,8 +73,8 @@ def test_a_class_that_was_announced_stays_when_another_goes():
     ("arguments", "message"),
     [
         ((X[:1], ["q"]), "there is no class 'q'; the classes are 'a', 'b', 'c', 'd'"),
-        ((X, ["a"] * 24), "24 support rows of 'a' are to be removed, and it has 6; give rows that were learned"),
-        ((X, Y), "nothing would be left"),
+        ((X, ["a"] * 24), "cannot remove 24 support rows of 'a', which has 6; give rows that were learned"),
+        ((X, Y), "nothing would be remain"),
         ((X[:2], ["a"]), "X has 2 rows and y 1 labels"),
         ((X[:1, :3], ["a"]), "X has 3 features, but .* is expecting 5"),
         ((X[:1] * np.nan, ["a"]), "NaN at row 0, column 0"),
@@ -94,7 +94,7 @@ def test_kept_support_that_was_never_learned_is_told():
         model.remove(X[[0, 1]], ["a", "a"])
     with pytest.raises(ValueError, match="row 0 is not in the memory"):
         model.remove(X[:1], ["a"], sample_weight=[2.0])
-    with pytest.raises(ValueError, match="more weight of 'a' is to be removed than was learned"):
+    with pytest.raises(ValueError, match="cannot remove more weight of 'a' than was learned"):
         PrototypicalClassifier().fit(X, Y).remove(X[:1], ["a"], sample_weight=[7.0])
 
 
@@ -156,9 +156,9 @@ def test_what_does_not_fit_together_is_not_merged():
     model = PrototypicalClassifier(closed_set=True).fit(X, Y)
     before = dict(model.__dict__)
     for other, error, message in (
-        (PrototypicalClassifier("cosine").fit(X, Y), ValueError, "cannot join .*; both must be the same"),
-        (PrototypicalClassifier(temperature=2.0).fit(X, Y), ValueError, "cannot join"),
-        (MatchingClassifier("sqeuclidean", 1.0).fit(X, Y), ValueError, "cannot join"),
+        (PrototypicalClassifier("cosine").fit(X, Y), ValueError, "cannot merge .*; both must be the same"),
+        (PrototypicalClassifier(temperature=2.0).fit(X, Y), ValueError, "cannot merge"),
+        (MatchingClassifier("sqeuclidean", 1.0).fit(X, Y), ValueError, "cannot merge"),
         (PrototypicalClassifier().fit(X[:, :3], Y), ValueError, "has 3 features, this one 5; embed both"),
         (PrototypicalClassifier().fit(X, np.arange(24)), TypeError, "labels mix the types"),
         (

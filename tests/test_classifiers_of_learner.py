@@ -83,7 +83,7 @@ def test_what_was_learned_does_not_go_on_under_another_metric_or_temperature():
     model = PrototypicalClassifier().fit(X, Y)
     for parameters in ({"metric": "cosine"}, {"temperature": 2.0}):
         changed = clone(model).fit(X, Y).set_params(**parameters)
-        with pytest.raises(ValueError, match="cannot go on with .*; call fit to begin anew"):
+        with pytest.raises(ValueError, match="cannot continue what .*; call fit to start again"):
             changed.partial_fit(X, Y)
         assert changed.fit(X, Y).partial_fit(X, Y).n_support_.sum() == 24
 

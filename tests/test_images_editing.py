@@ -163,7 +163,7 @@ def test_what_cannot_be_removed_is_told_and_nothing_changes(tmp_path):
         (lambda: model.remove([IMAGES[0]] * 2, [LABELS[0]] * 2), ValueError, "image 1, .*, is not among"),
         (lambda: model.remove([IMAGES[0]], ["tempel"]), ValueError, "image 0, .*, is not among .* 'tempel'"),
         (lambda: model.remove([str(tmp_path / "broken.png")], ["temple"]), ImageDecodeError, r"broken\.png"),
-        (lambda: model.remove(IMAGES, LABELS), ValueError, "nothing would be left"),
+        (lambda: model.remove(IMAGES, LABELS), ValueError, "nothing would remain"),
         (lambda: model.remove_support(["gone.png"]), ValueError, r"there is no support image 'gone.png'"),
         (lambda: model.remove_support("gone.png"), TypeError, r"pass a list of them, e.g. \['gone.png'\]"),
         (lambda: model.rename_class("temple", "flower"), ValueError, "'flower' is a class already"),

@@ -133,7 +133,7 @@ def test_an_image_that_others_share_a_key_with_is_not_taken_back():
     model = LifelongClassifier().fit(x, y)
     with pytest.raises(ValueError, match="row 0 is not in the memory; give support that was learned"):
         model.remove(x[:1], y[:1])
-    with pytest.raises(ValueError, match="2 support rows of 0 are to be removed, and it has 1"):
+    with pytest.raises(ValueError, match="cannot remove 2 support rows of 0, which has 1"):
         model.remove(x[:2], y[:2])
     assert model.n_support_.tolist() == [1, 1]
 

@@ -40,7 +40,7 @@ from fewshot.utils.unreadable import check_on_error
 
 def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
     if not estimator._learner_type().indexable:
-        raise AttributeError(f"{estimator._learner_type().__name__} has no nearest keys: its score is its own")
+        raise AttributeError(f"{estimator._learner_type().__name__} has no nearest keys, because it overrides score")
     return True
 
 
@@ -48,30 +48,30 @@ def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
 class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     """The base class of all few-shot classifiers of embeddings.
 
-    An estimator is made from its learner: name it as ``method``, and list its parameters as dataclass fields. In its
-    docstring ``{shared}`` stands for the parameters that all have.
+    A subclass names its learner as ``method`` and lists the learner's parameters as dataclass fields. ``{shared}`` in
+    its docstring is replaced by the documentation of the shared parameters.
 
-    Embeddings are compared in their own precision, float32 or float64 (integers count as float64). Statistics are kept
-    in float64, so support learned in any order or chunking equals one fit up to float64 rounding.
+    Embeddings are compared in their own precision, float32 or float64 (integers become float64). Statistics are kept in
+    float64, so learning support in any order or chunking equals one fit up to float64 rounding.
 
-    Answers to float32 queries depend in their last digits on how many are asked at once, because matrix products of
-    different sizes are summed up in different orders: similarities by up to 1e-6 of the product of the two lengths, and
-    logits by that over the temperature. Of keys or classes that are closer to each other than that, either may be
-    first. Float64 queries have eight more digits. `FewShotImageClassifier` sets ``steady``.
+    The last digits of answers to float32 queries depend on the number of queries per call, because matrix products of
+    different sizes sum in different orders. Similarities vary by up to 1e-6 of the product of the two lengths, and
+    logits by that over the temperature; either of two closer keys or classes may come first. Float64 queries have eight
+    more digits. `FewShotImageClassifier` sets ``steady``.
 
     Attributes
     ----------
     method : type of Learner
-        The learner that the estimator is made from.
+        Class of the estimator's learner.
     steady : bool
-        Whether answers to float32 queries are the same to the last bit for whatever batch a query comes in, processor
-        and number of threads; the products then take up to twice as long. False unless it is set.
+        Whether answers to float32 queries are equal to the last bit for every batch size, processor and number of
+        threads; products then take up to twice as long. Default False.
     """
 
     method: ClassVar[type[Learner]]
     steady = False
     _is_transductive = False  # whether all queries of a call are answered together
-    # Not every learner can use these two: estimators that offer them make them parameters.
+    # Parameters only of estimators whose learners can use them.
     index = "auto"
     on_error = "raise"
 
@@ -94,15 +94,15 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @one_at_a_time
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn classes from labelled support embeddings, forgetting what was learned before.
+        """Learn classes from labelled support embeddings, and forget what was learned before.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Support embeddings: arrays, tensors, data frames of numbers, or a column of vectors, of any library.
+            Support embeddings: an array, tensor, data frame of numbers or column of vectors, from any library.
         y : array-like of shape (n,)
-            Labels: strings, integers or booleans, or members of an enumeration of these, in any container with an
-            order. A string has at most 10,000 characters.
+            Labels: strings of at most 10,000 characters, integers, booleans, or members of an enumeration of these, in
+            any ordered container.
         sample_weight : array-like of shape (n,), optional
             Weights, at least 0.
 
@@ -114,7 +114,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X, y or the weights cannot be learned from; the message says where.
+            If X, y or the weights are invalid; the message says where.
         TypeError
             If labels mix types, or X is sparse.
         """
@@ -128,41 +128,41 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Learn more support, of known or of new classes, beside what is known.
+        """Learn more support of known or new classes.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
             Support embeddings.
         y : array-like of shape (n,)
-            Labels; new ones are welcome unless ``closed_set=True``.
+            Labels; new classes are accepted unless ``closed_set=True``.
         classes : array-like of shape (n_classes,), optional
-            Classes to register, also without support; one without support is never the answer.
+            Classes to register, even without support; a class without support is never the answer.
         sample_weight : array-like of shape (n,), optional
             Weights, at least 0.
 
         Raises
         ------
         ValueError
-            As for `fit`; also for a new class where ``closed_set=True``. The classifier is then unchanged.
+            As for `fit`, and for a new class if ``closed_set=True``. The classifier is then unchanged.
         """
         return self._learn(X, y, classes, sample_weight, getattr(self, "model_", None))
 
     def adopt(self, model: FittedModel) -> Self:
-        """Answer with a model that is there already: one read from a file, or a part of this one."""
+        """Answer with the given model, for example one that was loaded from a file."""
         learned = {"model_": model, "classes_": model.classes, "n_support_": model.n_support}
         learned["n_features_in_"] = model.memory.keys.shape[-1]
-        self.__dict__ = {**self.__dict__, **learned}  # in one step: `view` copies what belongs together
+        self.__dict__ = {**self.__dict__, **learned}  # in one step, so that a concurrent `view` is consistent
         return self
 
     def view(self, **params: Any) -> Self:
-        """Return a copy of this moment that answers with other parameters; both share what was learned."""
+        """Return a shallow copy with other parameters; both share the fitted model."""
         view = object.__new__(type(self))
         view.__dict__ = {**self.__dict__, **params}
         return view
 
     def check_parameters(self) -> None:
-        """Raise for parameters with which nothing can be learned: before the work of embedding, not after it."""
+        """Raise for invalid parameters, before any costly work such as embedding."""
         self._check_parameters()
         self._own_learner()
 
@@ -194,8 +194,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if old is None:
             learned.__dict__.pop("calibration_", None)
         learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
-        # All at once and at the end: where anything above fails, what was learned before still stands. Parameters may
-        # have been set while this one learned.
+        # In one step at the end, so that a failure above changes nothing. Parameters set meanwhile are kept.
         params = self.get_params(deep=False)
         self.__dict__ = {**learned.__dict__, **params}
         return self
@@ -208,25 +207,25 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return learner
 
     def _learner_beside(self, old: FittedModel | None) -> Learner:
-        """Return a learner of one's own, or the one that has learned already if it is still what is asked for."""
+        """Return the old model's learner if it fits the parameters, else raise; without an old model, a new learner."""
         learner = self._own_learner()
         if old is None:
-            # A copy in double precision: the caller's learner may go on to be trained.
+            # A copy in double precision, because the caller may train the learner further.
             return copy.deepcopy(learner).cpu().double().eval()
         if not old.learner.is_like(learner):
-            raise ValueError(f"what was learned by {old.learner} cannot go on with {learner}; call fit to begin anew")
+            raise ValueError(f"cannot continue what {old.learner} learned with {learner}; call fit to start again")
         return old.learner
 
-    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y holds") -> None:
+    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y has") -> None:
         if self.closed_set and old is not None and len(classes) > len(old.classes):
             new = np.setdiff1d(classes, old.classes).tolist()
             raise ValueError(
-                f"{holder} the new classes {new}, but closed_set=True; announce them in the first call, "
+                f"{holder} the new classes {new}, but closed_set=True; pass them in classes= of the first call, "
                 "or set closed_set=False"
             )
 
     def _check_unknown(self, classes: NDArray[Any], old: FittedModel | None) -> None:
-        """Refuse, before anything is changed, classes that could not be told from the answer to unknown queries."""
+        """Raise if a class equals the answer to unknown queries."""
         if self.on_error != "raise" or self.reject is not None:
             check_unknown(self.unknown_label, classes, None if old is None else old.classes)
 
@@ -234,7 +233,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @one_at_a_time
     def remove_class(self, label: Any) -> Self:
-        """Forget a class and all of its support; the others answer as if it had never been learned.
+        """Forget a class and all its support, as if it had never been learned.
 
         Parameters
         ----------
@@ -244,7 +243,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such class, or it is the only one. The classifier is then unchanged.
+            If the class does not exist or is the only one. The classifier is then unchanged.
         """
         check_is_fitted(self)
         return self.adopt(self.model_.without(label, self.index))
@@ -255,11 +254,10 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     ) -> Self:
         """Forget some of the support, as if it had never been learned.
 
-        What is left equals what the other support alone would have given, within 1e-12 of the sum of the absolute
-        values that were added up. A method that keeps its support (Matching Networks) refuses rows that it has not
-        learned. Where only class sums are kept (prototypes), single rows cannot be told apart: refused are more rows
-        than a class has, more weight, and, as the last rows of a class, others than those that make up what is left of
-        its sum; other rows of the right number go unnoticed while some of the class stay.
+        The result equals learning only the remaining support, within 1e-12 of the sum of absolute values. A method that
+        keeps its support (Matching Networks) refuses rows that it has not learned. A method that keeps class sums
+        (prototypes) cannot tell rows apart. It refuses more rows or more weight than a class has, and last rows that do
+        not add up to the rest of the class sum; wrong rows go unnoticed as long as the class keeps some.
 
         Parameters
         ----------
@@ -268,15 +266,16 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,)
             Their labels.
         sample_weight : array-like of shape (n,), optional
-            Their weights, as they were learned.
+            Their weights when they were learned.
         drop_empty : bool, default=True
-            Whether a class without support left is forgotten; else it stays in ``classes_`` and is never the answer.
+            Whether classes without remaining support are forgotten; otherwise they stay in ``classes_`` and are never
+            the answer.
 
         Raises
         ------
         ValueError
-            If a class is unknown or has fewer support rows, these cannot be the rows that were learned (as far as that
-            is known, see above), or nothing would be left. The classifier is then unchanged.
+            If a class is unknown or has fewer rows, the rows are not those that were learned (see above), or nothing
+            would remain. The classifier is then unchanged.
 
         Examples
         --------
@@ -294,22 +293,22 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @one_at_a_time
     def rename_class(self, old: Any, new: Any) -> Self:
-        """Give a class another label; what it has learned stays.
+        """Give a class another label.
 
         Parameters
         ----------
         old : object
             One of ``classes_``.
         new : object
-            A label of the same type that is not in use.
+            An unused label of the same type.
 
         Raises
         ------
         ValueError
-            If there is no class `old`, or `new` is one already, or the answer to unknown queries. The classifier is
+            If there is no class `old`, or `new` is a class already or the answer to unknown queries. The classifier is
             then unchanged.
         TypeError
-            If `new` is of another type than the other labels.
+            If the type of `new` differs from that of the other labels.
 
         Examples
         --------
@@ -330,21 +329,21 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @one_at_a_time
     def merge(self, other: Self) -> Self:
-        """Learn all that another classifier has learned, by addition: as if its support had been shown to this one.
+        """Learn everything that another classifier has learned, as if from its support.
 
         Parameters
         ----------
         other : classifier
-            Of the same learner and embeddings; it is not changed.
+            A classifier with the same learner and embeddings; it is not changed.
 
         Raises
         ------
         ValueError
-            If the other's learner or the length of its embeddings differs, it has new classes where
-            ``closed_set=True``, or a class that is the answer to unknown queries here. The classifier is then
+            If the learners or the embedding lengths differ, the other classifier has new classes and
+            ``closed_set=True``, or one of its classes is the answer to unknown queries here. The classifier is then
             unchanged.
         TypeError
-            If labels are of different types.
+            If the label types differ.
 
         Examples
         --------
@@ -357,7 +356,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_is_fitted(other)
         mine, theirs = self.model_, other.model_
         if not mine.learner.is_like(theirs.learner):
-            raise ValueError(f"what was learned by {theirs.learner} cannot join {mine.learner}; both must be the same")
+            raise ValueError(f"cannot merge what {theirs.learner} learned into {mine.learner}; both must be the same")
         if mine.memory.keys.shape[-1] != theirs.memory.keys.shape[-1]:
             raise ValueError(
                 f"the other classifier has {theirs.memory.keys.shape[-1]} features, this one "
@@ -377,12 +376,12 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self.model_.learner
 
     def served(self, X: NDArray[np.floating]) -> FittedModel:
-        """Return the model that answers queries `X`, with the index that is set now."""
+        """Return the model that answers queries `X` through the current ``index``."""
         return self.model_.served(self.index, self.steady and X.dtype == np.float32)
 
     @isolated()
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the logits of queries: similarity / temperature, summed up for each class.
+        """Return the logits of queries.
 
         Parameters
         ----------
@@ -392,9 +391,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes), or (n,) for two classes
-            Logits, all finite: a class without support lies below all others, for k-nearest one without votes by the
-            logarithm of 100 n_classes below the largest, and for an invalid row all classes have 0. For two classes,
-            the logit of the second minus that of the first.
+            Finite logits. A class without support lies below all others; for k-nearest, a class without votes lies
+            log(100 n_classes) below the largest. Invalid rows have 0 for all classes. For two classes, the logit of the
+            second minus that of the first.
         """
         model, X, unknown = self._check_queries(X)
         model.check_room(X)
@@ -403,7 +402,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return logits if len(model.classes) != 2 else logits[:, 1] - logits[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the class of each query: the one with the largest logit, among equals the first.
+        """Return the class of each query, the one with the largest logit and the first of equals.
 
         Parameters
         ----------
@@ -413,10 +412,10 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Labels as they were given; the unknown label for invalid rows, unless ``on_error="raise"``, and
-            for those whose score lies below the threshold of `reject`.
+            Labels as they were given; the unknown label for invalid rows unless ``on_error="raise"``, and for queries
+            whose score is below the threshold of `reject`.
         """
-        now = self.view()  # the calibration and the model of one moment
+        now = self.view()  # a consistent pair of calibration and model
         threshold = now.reject_threshold()
         model, X, unknown = now._check_queries(X)
         if threshold is None:
@@ -428,12 +427,12 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @isolated()
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the logarithms of `predict_proba`, computed without passing through the probabilities."""
+        """Return the logarithms of `predict_proba`, computed in log space."""
         log_proba, X = self._log_proba(X)
         return self._rounded(log_proba, X)
 
     def _log_proba(self, X: Any) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Return log-probabilities in the precision in which they were computed, and the checked queries."""
+        """Return log-probabilities, in the precision of the computation, and the checked queries."""
         now = self.view()
         model, X, unknown = now._check_queries(X)
         model.check_room(X)
@@ -446,7 +445,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @isolated()
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the softmax of the logits, divided by the temperature that `calibrate` has found, if it was called.
+        """Return the softmax of the logits, divided by the temperature of `calibrate` if it was called.
 
         Parameters
         ----------
@@ -456,35 +455,35 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes)
-            Probabilities; 0 for a class without support, uniform for an invalid row. They are those of the known
-            classes, also for a query that is rejected.
+            Probabilities of the known classes, also for rejected queries; 0 for classes without support, uniform for
+            invalid rows.
         """
         log_proba, X = self._log_proba(X)
         proba = np.exp(log_proba)
         return self._rounded(proba / proba.sum(-1, keepdims=True), X)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the share of queries (n, d) that are answered with their labels (n,), in any container."""
+        """Return the accuracy on queries (n, d) with labels (n,)."""
         labels = check_labels(y, type(self).__name__)
         weight = None if sample_weight is None else check_sample_weight(sample_weight, labels)
         return super().score(X, labels, weight)
 
     @available_if(_is_indexable)
     def nearest(self, X: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
-        """Return the nearest keys: prototypes, or support embeddings where the learner keeps them.
+        """Return the nearest keys: prototypes, or support embeddings if the learner keeps them.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
             Queries.
         k : int, default=1
-            How many.
+            Number of keys.
 
         Returns
         -------
         labels : ndarray of shape (n, k)
-            Classes of the keys, nearest first; among equals the key that comes first (prototypes in the order of
-            their classes, support as it was learned).
+            Classes of the keys, nearest first; equal keys come in the order of classes (prototypes) or of learning
+            (support).
         similarities : ndarray of shape (n, k)
             Their similarities; higher is closer.
 
@@ -513,10 +512,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return model, X, unknown
 
     def _rounded(self, values: NDArray[np.floating], X: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return what was computed in float64 in the precision of the queries, where `steady`.
-
-        Not all learners compare by products that are exact: float64 differs in its last bit, which the rounding hides.
-        """
+        """Round to the precision of the queries if `steady`, which hides differences in the last bits of float64."""
         return values.astype(X.dtype, copy=False) if self.steady else values
 
     # ---- calibration -------------------------------------------------------------------------------------------
@@ -534,25 +530,25 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         n_episodes: int = 200,
         seed: int = 0,
     ) -> Self:
-        """Make probabilities fit how often answers are right, and find the score below which a query is unknown.
+        """Calibrate probabilities, and find the score below which a query is unknown.
 
-        In each of many episodes half of the held-out classes drawn are learned, and queries of all are answered: the
-        known ones choose the temperature of `predict_proba`, the unknown ones the threshold of ``reject="auto"``. What
-        was found is in ``calibration_``. It stays when support is added or removed and goes with the next `fit`; it
-        fits best where the number of classes and of shots stays about what it was.
+        Each of many episodes learns half of its held-out classes and answers queries of all. Queries of known classes
+        determine the temperature of `predict_proba`, those of unknown classes the threshold of ``reject="auto"``. The
+        result, ``calibration_``, survives later changes of the support and is dropped by `fit`. It fits best as long as
+        the numbers of classes and shots stay similar.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Embeddings of classes that the embedding was not trained on; they need not be those of the classifier.
+            Embeddings of classes that the backbone was not trained on; they need not be classes of the classifier.
         y : array-like of shape (n,)
             Their labels.
         false_accept_rate : float, default=0.05
-            The share of unknown queries that may be taken for known.
+            Fraction of unknown queries that may be accepted as known.
         n_shot : int, optional
-            Support of a class in the episodes; by default the median of this classifier's.
+            Support per class in the episodes; by default the median of this classifier.
         n_query, n_episodes, seed : int, default=15, 200, 0
-            Queries a class; episodes; their seed.
+            Queries per class, number of episodes, and their seed.
 
         Returns
         -------
@@ -562,8 +558,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there are fewer than two classes of two rows, a number is out of range, or a class could not be told from
-            the answer to unknown queries. The classifier is then unchanged.
+            If fewer than two classes have two rows, a number is out of range, or a class equals the answer to unknown
+            queries. The classifier is then unchanged.
 
         Examples
         --------
@@ -598,12 +594,12 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self
 
     def proba_temperature(self) -> float:
-        """Return what logits are divided by for probabilities."""
+        """Return the temperature of `predict_proba`, 1 unless calibrated."""
         calibration = getattr(self, "calibration_", None)
         return 1.0 if calibration is None else calibration.temperature
 
     def reject_threshold(self) -> float | None:
-        """Return the score below which a query is unknown; None where none is."""
+        """Return the score below which a query is unknown, or None."""
         reject = self.reject
         if reject is None:
             return None

@@ -1,4 +1,4 @@
-"""The temperature and the threshold that fit scored queries, and how good they are."""
+"""Calibration: the temperature and threshold that fit scored queries, and their quality."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from fewshot.utils.warning import lock_of_filters
 
 #: Bins of the reliability diagram, and points of the trade-off curve.
 N_BINS, N_POINTS = 15, 101
-#: Temperatures are sought between these factors.
+#: Range of the temperature search.
 RANGE = (1e-3, 1e3)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What `calibrate` found on held-out classes.
+    """The result of `calibrate` on held-out classes.
 
     Attributes
     ----------
     temperature : float
-        What logits are divided by for probabilities; above 1 where the classifier was too sure.
+        Divisor of the logits for probabilities; above 1 if the classifier was overconfident.
     threshold : float
-        A query whose score lies below it is unknown where ``reject="auto"``.
+        Under ``reject="auto"``, a query whose score is below it is unknown.
     false_accept_rate : float
-        The share of unknown queries that it accepts, as asked for.
+        Requested fraction of unknown queries that the threshold accepts.
     false_accept_interval : [low, high]
-        Where that share will lie, about 95 %, for other classes than those it was chosen on: a bootstrap over classes.
+        About 95 % interval of that fraction on other classes, from a bootstrap over classes.
     false_reject_rate : float
-        The share of known queries that it rejects.
+        Fraction of known queries that the threshold rejects.
     ece_before, ece_after : float
-        Expected calibration error: the mean over 15 bins, by their size, of |accuracy - confidence|.
+        Expected calibration error: the mean of |accuracy - confidence| over 15 bins, weighted by bin size.
     nll_before, nll_after : float
         Negative log-likelihood of the true class.
     auroc : float
-        The chance that a known query scores above an unknown one.
+        Probability that a known query scores above an unknown one.
     fpr_at_95 : float
-        Unknown queries accepted where 95 % of the known ones are.
+        Fraction of unknown queries accepted when 95 % of known queries are.
     reliability : dict
-        Of each bin ``upper`` end; ``before`` and ``after``: ``n``, ``confidence`` and ``accuracy``.
+        ``upper`` ends of the bins; ``before`` and ``after``, each with ``n``, ``confidence`` and ``accuracy`` per bin.
     curve : dict
-        ``threshold``, ``false_accept`` and ``false_reject``, 101 points of the trade-off.
+        ``threshold``, ``false_accept`` and ``false_reject`` at 101 points of the trade-off.
     protocol : dict
         Sizes and seed of the episodes.
 
@@ -97,7 +97,7 @@ class Calibration:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it; ``Calibration(**...)`` makes it again."""
+        """Return a JSON value from which ``Calibration(**value)`` rebuilds the calibration."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -111,7 +111,7 @@ class Calibration:
 
 
 def choose_temperature(scored: ScoredQueries) -> float:
-    """Return the factor on logits under which the true classes are likeliest."""
+    """Return the temperature of least negative log-likelihood."""
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(RANGE)
@@ -122,7 +122,7 @@ def choose_temperature(scored: ScoredQueries) -> float:
 
 
 def choose_threshold(unknown: NDArray[np.floating], false_accept_rate: float) -> float:
-    """Return the lowest threshold that accepts at most that share of the scores of unknown queries.
+    """Return the lowest threshold that accepts at most `false_accept_rate` of the scores `unknown`.
 
     Examples
     --------
@@ -132,12 +132,12 @@ def choose_threshold(unknown: NDArray[np.floating], false_accept_rate: float) ->
     if not 0 <= false_accept_rate < 1:
         raise ValueError(f"false_accept_rate is {false_accept_rate!r}; expected at least 0, below 1")
     falling = -np.sort(-unknown)
-    # Equal scores are accepted or rejected together, so just above the first that is one too many.
+    # Just above the first score that is one too many, because equal scores are accepted together.
     return float(np.nextafter(falling[int(false_accept_rate * len(falling))], np.inf))
 
 
 def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> dict[str, list[Any]]:
-    """Return number, mean confidence and accuracy of the answers in each of 15 bins of confidence; None if empty."""
+    """Return count, mean confidence and accuracy of the answers in 15 bins of confidence; None for empty bins."""
     place = np.clip(np.ceil(confidence * N_BINS).astype(int) - 1, 0, N_BINS - 1)
     n = np.bincount(place, minlength=N_BINS)
     sums = (np.bincount(place, values, N_BINS) for values in (confidence, right))
@@ -146,13 +146,13 @@ def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> d
 
 
 def expected_calibration_error(bins: dict[str, list[Any]]) -> float:
-    """Return the mean of |accuracy - confidence| over bins, by their size."""
+    """Return the mean of |accuracy - confidence| over bins, weighted by bin size."""
     columns = zip(bins["n"], bins["confidence"], bins["accuracy"], strict=True)
     return sum(n * abs(a - c) for n, c, a in columns if n) / sum(bins["n"])
 
 
 def area_under_roc(known: NDArray[np.floating], unknown: NDArray[np.floating]) -> float:
-    """Return the chance that a known query scores above an unknown one; equals count half."""
+    """Return the probability that a known query scores above an unknown one; ties count half."""
     from sklearn.metrics import roc_auc_score
 
     truth = np.repeat([1, 0], [len(known), len(unknown)])

@@ -1,4 +1,4 @@
-"""What users pass in, checked once at the public boundary: embeddings, labels, sample weights."""
+"""Checks of user input at the public boundary: embeddings, labels, sample weights."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def check_embeddings(
     Parameters
     ----------
     estimator : estimator
-        Whose ``n_features_in_`` and ``feature_names_in_`` are set or held against X.
+        Estimator whose ``n_features_in_`` and ``feature_names_in_`` are set or compared with X.
     X : array-like of shape (n, d)
-        Embeddings: arrays, data frames or torch tensors; or a column of a table with a vector in each row.
+        Embeddings: an array, data frame or tensor, or a table column with one vector per row.
     reset : bool
-        True where a model starts anew.
+        Whether to set the estimator's attributes rather than compare with them.
     finite : bool, default=True
-        Whether NaN and infinity are refused.
+        Whether to refuse NaN and infinity.
     min_samples : int, default=1
-        The fewest rows allowed.
+        Smallest number of rows allowed.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def check_embeddings(
     TypeError
         If X is sparse.
     """
-    X = as_values(X, keep_table=True)  # scikit-learn reads the names of features off a table
+    X = as_values(X, keep_table=True)  # scikit-learn reads feature names from a table
     if isinstance(X, np.ndarray):
         if (
             X.dtype.kind in "iu"
@@ -73,7 +73,7 @@ def check_embeddings(
 
 
 def _is_plain(X: Any, min_samples: int) -> bool:
-    """Whether scikit-learn would take an array as it is: its check sets warning filters, which all threads share."""
+    """Whether scikit-learn's check can be skipped; it sets warning filters, which all threads share."""
     return (
         type(X) is np.ndarray
         and X.ndim == 2
@@ -89,16 +89,16 @@ def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None)
     Parameters
     ----------
     y : array-like of shape (n,)
-        Labels, as `as_labels` takes them; a column is accepted with a warning.
+        Labels as for `as_labels`; a column is accepted with a warning.
     estimator_name : str
-        For messages.
+        Name for messages.
     known : array, optional
-        Labels seen before, which these must be able to join.
+        Labels seen before, whose type these must share.
 
     Raises
     ------
     TypeError
-        If label types are mixed, or are bytes.
+        If labels mix types or are bytes.
     ValueError
         If a label is missing, not categorical, or y is not one-dimensional.
     """
@@ -108,7 +108,7 @@ def check_labels(y: Any, estimator_name: str, known: NDArray[Any] | None = None)
 
 
 def warn_if_look_alike(classes: NDArray[Any]) -> None:
-    """Warn where two labels differ only in their Unicode form; they stay two classes."""
+    """Warn if two labels differ only in their Unicode form; they stay two classes."""
     if classes.dtype.kind not in "UO" or not all(isinstance(c, str) for c in classes):
         return
     seen: dict[str, str] = {}
@@ -117,27 +117,27 @@ def warn_if_look_alike(classes: NDArray[Any]) -> None:
         if twin != label:
             warn(
                 f"the labels {twin!r} ({twin!a}) and {label!r} ({label!a}) are one text in two Unicode forms; "
-                "they are kept as two classes (unicodedata.normalize makes them one)"
+                "they stay two classes (unicodedata.normalize unifies them)"
             )
             return
 
 
 def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-    """Return sample weights (n,) as float64, all at least 0 and not all 0; ones if there are none."""
+    """Return sample weights (n,) as float64, at least 0 and not all 0; ones for None."""
     from sklearn.utils.validation import _check_sample_weight
 
     if sample_weight is not None and not isinstance(sample_weight, Real):
         sample_weight = as_values(sample_weight, name="sample_weight")
-    # NaN would spread to every class, whatever the caller has set.
+    # Checked whatever the global configuration says, because NaN would spread to every class.
     with config_context(assume_finite=False), lock_of_filters():
         weight: NDArray[np.float64] = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    if weight.size and not weight.any():  # scikit-learn says so itself since 1.9
+    if weight.size and not weight.any():  # scikit-learn raises this itself since 1.9
         raise ValueError("all sample weights are zero, so nothing can be learned; give some row a positive weight")
     extreme = np.flatnonzero((weight > 0) & ((weight < 1e-100) | (weight > 1e100)))
     if extreme.size:
         raise ValueError(
             f"the sample weight {weight[extreme[0]]:.3g} at index {extreme[0]} is outside 1e-100 to 1e100, "
-            "where sums lose it or overflow; rescale the weights"
+            "so sums would lose it or overflow; rescale the weights"
         )
     return weight
 
@@ -145,12 +145,12 @@ def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float
 def skip_bad_rows(
     X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.floating], NDArray[Any], NDArray[np.float64]]:
-    """Return support without the rows of X (n, d) that hold NaN or infinity, with a warning that counts them.
+    """Drop support rows of X (n, d) that hold NaN or infinity, with a warning.
 
     Raises
     ------
     ValueError
-        If no other row is left.
+        If no row would remain.
     """
     good = np.isfinite(X).all(1)
     if good.all():
@@ -163,7 +163,7 @@ def skip_bad_rows(
 
 
 def warn_of_zero_rows(X: NDArray[Any]) -> None:
-    """Warn of rows without a direction, once however many there are."""
+    """Warn once if there are zero rows, which have no direction."""
     zero = np.flatnonzero(~X.any(1))
     if zero.size:
         warn(f"row {zero[0]} of X is all zeros ({zero.size} such rows); its cosine with anything is taken as 0")

@@ -10,7 +10,7 @@ from fewshot.learners.registry import learner_class, ready_learner
 
 
 class TakesLearner:
-    """Mixin of classifiers whose learner is a parameter."""
+    """Mixin for classifiers whose learner is a parameter."""
 
     learner: str | Learner
 
@@ -23,12 +23,13 @@ class TakesLearner:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class FewShotClassifier(TakesLearner, BaseFewShotClassifier):
-    """Any learner on embeddings, in scikit-learn's manner: a registered name, or a trained learner.
+    """A scikit-learn classifier of embeddings by any inductive learner.
 
     Parameters
     ----------
     learner : str or Learner, default="prototypical"
-        A registered name (see `list_learners`), built with its defaults, or a learner, which is copied.
+        A registered name (see `list_learners`), built with its defaults, or a learner, which is copied. A learner with
+        weights must be trained.
     {shared}
 
     Examples

@@ -1,4 +1,4 @@
-"""The scikit-learn estimators of single methods, each made from its learner.
+"""Scikit-learn estimators of single methods, each made from its learner.
 
 `FewShotClassifier` is the estimator of any other learner.
 """
@@ -22,7 +22,7 @@ from fewshot.learners.simpleshot import SimpleShotLearner
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class IndexedClassifier(BaseFewShotClassifier):
-    """A classifier whose nearest keys decide, so that an index can find them."""
+    """Base of classifiers whose nearest keys decide the answer, so that an index can find them."""
 
     index: str = "auto"
     on_error: str = "raise"
@@ -30,7 +30,7 @@ class IndexedClassifier(BaseFewShotClassifier):
 
 @dataclass(eq=False, repr=False)
 class PrototypicalClassifier(IndexedClassifier):
-    """Prototypical Networks on embeddings, in scikit-learn's manner.
+    """A scikit-learn classifier by Prototypical Networks.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ class PrototypicalClassifier(IndexedClassifier):
 
 @dataclass(eq=False, repr=False)
 class SimpleShotClassifier(IndexedClassifier):
-    """SimpleShot on embeddings, in scikit-learn's manner.
+    """A scikit-learn classifier by SimpleShot.
 
     Parameters
     ----------
     normalization : {"L2N", "CL2N", "UN"}, default="L2N"
-        What is done to each embedding; see `SimpleShotLearner`.
+        Normalisation of each embedding; see `SimpleShotLearner`.
     center : array-like of d floats, optional
-        For ``CL2N`` the mean embedding of the base classes.
+        For ``CL2N``, the mean embedding of the base classes.
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
     temperature : float, default=0.1
@@ -94,7 +94,7 @@ class SimpleShotClassifier(IndexedClassifier):
 
 @dataclass(eq=False, repr=False)
 class MultiPrototypicalClassifier(IndexedClassifier):
-    """Several prototypes a class on embeddings, in scikit-learn's manner.
+    """A scikit-learn classifier by several prototypes per class.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class MultiPrototypicalClassifier(IndexedClassifier):
     temperature : float, default=1.0
         Logits are similarity / temperature.
     n_prototypes : int, default=3
-        Prototypes a class at most, the means of its clusters; see `MultiPrototypicalLearner`.
+        Most prototypes per class, the means of its clusters; see `MultiPrototypicalLearner`.
     {shared}
 
     Examples
@@ -122,7 +122,7 @@ class MultiPrototypicalClassifier(IndexedClassifier):
 
 @dataclass(eq=False, repr=False)
 class MatchingClassifier(IndexedClassifier):
-    """Matching Networks on embeddings, in scikit-learn's manner.
+    """A scikit-learn classifier by Matching Networks.
 
     Parameters
     ----------
@@ -131,9 +131,9 @@ class MatchingClassifier(IndexedClassifier):
     temperature : float, default=0.1
         Logits are similarity / temperature.
     max_support : int, optional
-        Support rows kept of each class; by default all.
+        Support rows retained per class; all by default.
     replacement : {"reservoir", "oldest"}, default="reservoir"
-        Which rows go where there are more; see `MatchingLearner`.
+        Which rows a full class drops; see `MatchingLearner`.
     {shared}
 
     References
@@ -157,18 +157,19 @@ class MatchingClassifier(IndexedClassifier):
 
 @dataclass(eq=False, repr=False)
 class KNearestClassifier(IndexedClassifier):
-    """Votes of the k nearest support embeddings, in scikit-learn's manner.
+    """A scikit-learn classifier by votes of the k nearest support embeddings.
 
-    Unlike scikit-learn's own it learns new classes as it goes, forgets them, and knows similarities and the unknown.
+    Unlike `sklearn.neighbors.KNeighborsClassifier`, it learns and forgets classes incrementally, returns similarities
+    and can reject unknown queries.
 
     Parameters
     ----------
     n_neighbors : int, default=5
-        How many vote; see `KNearestLearner`.
+        Number of voters; see `KNearestLearner`.
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
-        What is near.
+        Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
     temperature : float, default=0.1
-        How much more a near one counts.
+        The lower it is, the more the nearest votes dominate.
     {shared}
 
     Examples
@@ -187,16 +188,16 @@ class KNearestClassifier(IndexedClassifier):
 
 @dataclass(eq=False, repr=False)
 class KeyValueCacheClassifier(IndexedClassifier):
-    """A key-value cache on embeddings, in scikit-learn's manner.
+    """A scikit-learn classifier by a key-value cache, the training-free Tip-Adapter.
 
     Parameters
     ----------
     sharpness : float, default=5.5
-        How fast an activation falls with the cosine; see `KeyValueCacheLearner`.
+        How fast activations fall with the cosine; see `KeyValueCacheLearner`.
     temperature : float, default=0.1
         Logits are the sum of activations / (n temperature).
     prior : {"uniform", "support"}, default="uniform"
-        Which classes are likelier before anything is seen.
+        Prior over classes: uniform, or in proportion to their support.
     {shared}
 
     References
@@ -219,14 +220,14 @@ class KeyValueCacheClassifier(IndexedClassifier):
 
 @dataclass(eq=False, repr=False)
 class RidgeFewShotClassifier(IndexedClassifier):
-    """Ridge regression on embeddings, in scikit-learn's manner; it learns new classes as it goes.
+    """A scikit-learn classifier by ridge regression in closed form, which also learns incrementally.
 
     Parameters
     ----------
     regularization : float, default=1.0
-        What is added to the diagonal; see `RidgeLearner`.
+        Number added to the diagonal; see `RidgeLearner`.
     temperature : float, default=0.1
-        Logits are answers / temperature.
+        Logits are regression outputs / temperature.
     {shared}
 
     References
@@ -248,16 +249,16 @@ class RidgeFewShotClassifier(IndexedClassifier):
 
 @dataclass(eq=False, repr=False)
 class MahalanobisClassifier(BaseFewShotClassifier):
-    """The Mahalanobis distance to each class, in scikit-learn's manner.
+    """A scikit-learn classifier by the Mahalanobis distance to each class.
 
     Parameters
     ----------
     regularization : float, default=1.0
-        What is added to each variance; see `MahalanobisLearner`.
+        Added to each variance; see `MahalanobisLearner`.
     temperature : float, default=1.0
         Logits are minus half the squared distances / temperature.
     closed_set, on_error, reject, unknown_label
-        As for `PrototypicalClassifier`; there is no ``index``, since the learner has no nearest keys.
+        As for `PrototypicalClassifier`. There is no ``index``, because the learner has no nearest keys.
 
     References
     ----------
@@ -279,12 +280,12 @@ class MahalanobisClassifier(BaseFewShotClassifier):
 
 @dataclass(eq=False, repr=False)
 class LifelongClassifier(IndexedClassifier):
-    """A bounded memory for life, in scikit-learn's manner.
+    """A scikit-learn classifier by a lifelong memory of fixed size.
 
     Parameters
     ----------
     size : int, default=1000
-        Keys at most, of all classes; see `LifelongLearner`.
+        Most keys, over all classes; see `LifelongLearner`.
     temperature : float, default=0.025
         Logits are similarity / temperature.
     {shared}

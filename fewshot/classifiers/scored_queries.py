@@ -1,4 +1,4 @@
-"""Queries of known and of unknown classes, answered in episodes over held-out classes."""
+"""Scores of queries of known and unknown classes, from episodes over held-out classes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import RESAMPLE, episode_rng
 
-#: Resamples of the bootstrap.
+#: Bootstrap resamples.
 N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredQueries:
-    """Queries of many episodes, answered: some of known classes, the others of classes that were not learned.
+    """Answered queries of many episodes, some of known classes and some of classes that were not learned.
 
     Attributes
     ----------
     log_proba : list of ndarray (q, n_way)
         Log-probabilities of the known queries of each episode.
     true : list of ndarray (q,)
-        Their classes, as columns of those.
+        Their true classes, as column numbers.
     known, unknown : ndarray
-        The score of each query of known and of unknown classes, see `Learner.closeness`.
+        Scores of the queries of known and of unknown classes; see `Learner.closeness`.
     unknown_class, taken_for : ndarray
-        The class of each unknown query, and the known one that it was nearest to, as numbers.
+        Class of each unknown query, and the known class nearest to it, as numbers.
     protocol : dict
         Sizes and seed of the episodes.
     """
@@ -51,21 +51,21 @@ class ScoredQueries:
     protocol: dict[str, Any]
 
     def confidence(self, temperature: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return the probability of each answer when log-probabilities are divided by `temperature`, and its truth."""
+        """Return the probability of each answer at `temperature`, and whether the answer is correct."""
         found = [_tempered(rows, temperature) for rows in self.log_proba]
         right = [rows.argmax(1) == true for rows, true in zip(found, self.true, strict=True)]
         return np.exp(np.concatenate([rows.max(1) for rows in found])), np.concatenate(right)
 
     def negative_log_likelihood(self, temperature: float = 1.0) -> float:
-        """Return the mean over all known queries."""
+        """Return the mean negative log-likelihood of all known queries at `temperature`."""
         rows = (_tempered(p, temperature)[np.arange(len(t)), t] for p, t in zip(self.log_proba, self.true, strict=True))
         return -float(np.concatenate(list(rows)).mean())
 
     def false_accepts(self, threshold: float) -> tuple[float, float, float]:
-        """Return the share of unknown queries that a threshold accepts, with its 95 % interval (low, high).
+        """Return the fraction of unknown queries that a threshold accepts, and its 95 % interval (low, high).
 
-        The interval is that of a bootstrap over classes, since queries of one class are alike, and so are those that
-        are nearest to one class: a query counts as often as both were drawn, the one times the other.
+        The interval comes from a bootstrap over classes, because queries of one class, or nearest to one class, are
+        correlated. A query counts as often as its class was drawn times as often as its nearest class was drawn.
         """
         accepted = self.unknown >= threshold
         rng = episode_rng(self.protocol["seed"], 0, RESAMPLE)
@@ -79,7 +79,7 @@ class ScoredQueries:
         return float(accepted.mean()), float(low), float(high)
 
     def _resampler(self, order: NDArray[np.int64] | slice) -> Callable[[np.random.Generator], NDArray[np.int64]]:
-        """Return what says how often each unknown query counts, in that order, when classes are drawn anew."""
+        """Return a function that resamples classes and returns how often each unknown query, in `order`, counts."""
         own, other = self.unknown_class[order], self.taken_for[order]
         present = np.union1d(own, other)
 
@@ -90,12 +90,11 @@ class ScoredQueries:
         return resample
 
     def expected_false_accepts(self, false_accept_rate: float) -> tuple[float, float]:
-        """Return where the share of accepted unknown queries will lie for other classes: (low, high), about 95 %.
+        """Return an interval (low, high), about 95 %, for the fraction of unknown queries accepted on other classes.
 
-        A threshold for `false_accept_rate` depends on the few classes that it was chosen on, and what it does on the
-        classes that it meets. So in each resample some of these classes, drawn with replacement, choose a threshold,
-        and as many others, drawn likewise, are asked; queries count as in `false_accepts`. Of fewer than ten classes
-        too little can be known: the interval is too narrow then.
+        The threshold depends on the few classes it was chosen on, and its effect on the classes it meets. So each
+        resample chooses a threshold on classes drawn with replacement, and measures it on as many other draws; queries
+        count as in `false_accepts`. With fewer than ten classes the interval is too narrow.
         """
         order = np.argsort(-self.unknown, kind="stable")
         falling, resample = self.unknown[order], self._resampler(order)
@@ -123,25 +122,25 @@ def score_episodes(
     n_episodes: int = 200,
     seed: int = 0,
 ) -> ScoredQueries:
-    """Answer queries in episodes of which one half of the classes is learned and the other is not.
+    """Answer the queries of episodes in which half of the classes are learned.
 
     Parameters
     ----------
     learner : Learner
-        Inductive, in the precision of `X` or better.
+        An inductive learner, in the precision of `X` or better.
     X : ndarray of shape (n, d)
         Embeddings of held-out classes.
     y : array-like of shape (n,)
         Their labels.
     n_way, n_shot : int
-        Classes learned, at most half of all; support of each. Classes of fewer rows give what they have.
+        Number of classes learned, at most half of all, and their shots. Smaller classes give the rows they have.
     n_query, n_episodes, seed : int
-        Queries a class; episodes; their seed.
+        Queries per class, number of episodes, and their seed.
 
     Raises
     ------
     ValueError
-        If there are fewer than two classes of two rows, or a number is below 1.
+        If fewer than two classes have two rows, or a number is below 1.
     """
     check_whole(n_way=n_way, n_shot=n_shot, n_query=n_query, n_episodes=n_episodes)
     rows = {label: places for label, places in rows_by_class(y).items() if len(places) > 1}
@@ -161,7 +160,7 @@ def score_episodes(
 
 
 def _score(learner: Learner, x: Tensor, episode: Episode, n_way: int) -> tuple[Any, ...]:
-    """Return what `ScoredQueries` holds of one episode, whose first `n_way` classes are learned."""
+    """Return the fields of `ScoredQueries` for one episode, whose first `n_way` classes are learned."""
     support, query = episode.support_labels < n_way, episode.query_labels < n_way
     labels = torch.from_numpy(episode.support_labels[support])
     memory = learner.memorize(learner.learn(x[episode.support[support]], labels, n_way))
@@ -183,9 +182,9 @@ def scored_answer(learner: Learner, memory: Memory, queries: Tensor) -> tuple[Te
         logits = learner.score(memory, queries)
         return logits, learner.closeness(logits, None)
     similarity = prepare_keys(memory.keys, learner.metric).similarity(queries)
-    there = similarity.masked_fill(~torch.isfinite(memory.log_weight), -torch.inf)
+    present = similarity.masked_fill(~torch.isfinite(memory.log_weight), -torch.inf)
     logits = learner.read(similarity, memory)
-    return logits, learner.closeness(logits, there)
+    return logits, learner.closeness(logits, present)
 
 
 def _tempered(log_proba: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

@@ -11,25 +11,25 @@ from fewshot.learners.base import Learner
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
-    """A transductive learner on embeddings, in scikit-learn's manner: the queries of a call are answered together.
+    """A scikit-learn classifier by a transductive learner, which answers all queries of a call together.
 
-    The answer to a query depends on what else is asked in the same call, and on nothing that was asked before: for one
-    query at a time use an inductive classifier. This is its only departure from what scikit-learn asks of a classifier.
+    The answer to a query depends on the other queries of the same call, but not on earlier calls. For one query at a
+    time, use an inductive classifier. This is the only deviation from scikit-learn's contract.
 
-    Of parameters that are set later, ``reject`` and ``unknown_label`` act at once, ``closed_set`` at the next
-    `partial_fit` and `learner` at the next `fit`; until then `partial_fit` refuses it.
+    Parameters set after fitting: ``reject`` and ``unknown_label`` take effect at once, ``closed_set`` at the next
+    `partial_fit`, and `learner` at the next `fit`; until then `partial_fit` raises.
 
     Parameters
     ----------
     learner : str or Learner, default="bd-cspn"
         A registered name of a transductive learner, built with its defaults, or such a learner, which is copied.
     closed_set : bool, default=False
-        Whether `partial_fit` refuses classes that the first call did not announce.
+        Whether `partial_fit` refuses classes that the first call did not pass.
     reject : float or "auto", optional
-        Below which closeness, temperature times the largest logit, a query is answered `unknown_label`; see
+        Threshold of temperature times the largest logit, below which a query is answered with `unknown_label`; see
         `PrototypicalClassifier`.
     unknown_label : object, optional
-        The answer for such queries; by default ``"unknown"`` for string labels and -1 for integers.
+        The answer to unknown queries; by default ``"unknown"`` for string labels and -1 for integers.
 
     Attributes
     ----------
