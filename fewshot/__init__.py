@@ -67,10 +67,10 @@ if TYPE_CHECKING:  # twice each name: type checkers then take it as public
     from fewshot.learners.registry import register_learner as register_learner
     from fewshot.learners.relation import RelationLearner as RelationLearner
     from fewshot.learners.ridge import RidgeLearner as RidgeLearner
-    from fewshot.learners.rows import sum_by_class as sum_by_class
     from fewshot.learners.simpleshot import SimpleShotLearner as SimpleShotLearner
     from fewshot.learners.soft_k_means import SoftKMeansLearner as SoftKMeansLearner
     from fewshot.learners.statistics import Statistics as Statistics
+    from fewshot.learners.statistics import sum_by_class as sum_by_class
     from fewshot.retrieval.annotate import annotate as annotate
     from fewshot.retrieval.retrieve import retrieve as retrieve
     from fewshot.retrieval.stores.base import Store as Store
@@ -161,7 +161,7 @@ _HOME = {
     "register_learner": "learners.registry",
     "retrieve": "retrieval.retrieve",
     "run_benchmark": "benchmark.run",
-    "sum_by_class": "learners.rows",
+    "sum_by_class": "learners.statistics",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -757,6 +757,6 @@ def test_parameters_of_the_learner_act_at_the_next_fit_and_are_refused_before():
     before = model.decision_function(QUERIES)
     model.set_params(temperature=0.5)
     np.testing.assert_array_equal(model.decision_function(QUERIES), before)
-    with pytest.raises(ValueError, match="cannot go on with"):
+    with pytest.raises(ValueError, match="cannot continue what"):
         model.partial_fit(X, Y)
     np.testing.assert_allclose(model.fit(X, Y).decision_function(QUERIES), 2 * before)

@@ -74,7 +74,7 @@ def test_a_class_that_was_announced_stays_when_another_goes():
     [
         ((X[:1], ["q"]), "there is no class 'q'; the classes are 'a', 'b', 'c', 'd'"),
         ((X, ["a"] * 24), "cannot remove 24 support rows of 'a', which has 6; give rows that were learned"),
-        ((X, Y), "nothing would be remain"),
+        ((X, Y), "nothing would remain"),
         ((X[:2], ["a"]), "X has 2 rows and y 1 labels"),
         ((X[:1, :3], ["a"]), "X has 3 features, but .* is expecting 5"),
         ((X[:1] * np.nan, ["a"]), "NaN at row 0, column 0"),
@@ -240,6 +240,6 @@ def test_rounding_is_no_sign_of_other_rows(scale, dtype):
 
 def test_weights_that_were_not_learned_empty_no_class():
     model = PrototypicalClassifier().fit(np.eye(3), ["a", "a", "b"], sample_weight=[1, 2, 1])
-    with pytest.raises(ValueError, match="not the same ones; give the rows that were learned, with their weights"):
+    with pytest.raises(ValueError, match="not the same; give the rows that were learned, with their weights"):
         model.remove(np.eye(3)[:2], ["a", "a"])
     assert model.remove(np.eye(3)[:2], ["a", "a"], sample_weight=[1, 2]).classes_.tolist() == ["b"]

@@ -109,6 +109,6 @@ def test_row_30_answers_that_do_not_fit_in_memory_are_refused_with_the_numbers(m
     model = PrototypicalClassifier().fit(np.eye(3), [0, 1, 2])
     monkeypatch.setattr("fewshot.utils.heap.available_memory", lambda: 1000.0)
     monkeypatch.setattr("fewshot.utils.heap.ALWAYS_FITS", 100)
-    with pytest.raises(MemoryError, match=r"100 x 3 logits, .* take 0\.0 GB, and 0\.0 GB of memory are free; ask"):
+    with pytest.raises(MemoryError, match=r"100 x 3 logits, .* take 0\.0 GB, and 0\.0 GB of memory are free; pass"):
         model.predict_proba(np.zeros((100, 3)))
     assert model.predict(np.zeros((100, 3))).shape == (100,)

@@ -81,5 +81,5 @@ def test_a_grid_search_reaches_the_arguments_of_a_learner():
     assert found.best_estimator_.model_.learner.temperature.item() == pytest.approx(0.1)
     assert classifier.learner.is_like(learner)  # the one that was given is left as it was
     fitted = classifier.fit(X, y).set_params(learner__metric="dot")
-    with pytest.raises(ValueError, match="cannot go on with"):
+    with pytest.raises(ValueError, match="cannot continue what"):
         fitted.partial_fit(X, y)

@@ -76,7 +76,7 @@ def test_the_center_survives_a_checkpoint_and_growing(tmp_path):
     assert torch.equal(loaded(support, labels, queries, 4), learner(support, labels, queries, 4))
     grown = FewShotClassifier(learner).fit(support, labels).set_params(learner=loaded).partial_fit(support, labels)
     assert grown.n_support_.sum() == 2 * len(labels)
-    with pytest.raises(ValueError, match="cannot go on with"):
+    with pytest.raises(ValueError, match="cannot continue what"):
         grown.set_params(learner=SimpleShotLearner("CL2N", CENTER + 1)).partial_fit(support, labels)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fewshot.learners.statistics import Statistics
+from fewshot.learners.statistics import Statistics, sum_by_class
 
 
 def statistics():
@@ -24,7 +24,7 @@ def test_statistics_sum_what_sums_and_concatenate_the_support():
 
 
 def test_statistics_of_different_classes_do_not_add():
-    with pytest.raises(ValueError, match="cannot add statistics of 2 and 3 classes; relabel both"):
+    with pytest.raises(ValueError, match="cannot combine statistics of 2 and 3 classes; relabel both"):
         statistics() + statistics().relabel(torch.tensor([0, 1]), 3)
 
 
@@ -43,7 +43,7 @@ def test_a_difference_takes_away_what_was_added():
     assert {name: value.tolist() for name, value in left.support.items()} == {
         name: value.tolist() for name, value in statistics().support.items()
     }
-    with pytest.raises(ValueError, match="cannot subtract statistics of 2 and 3 classes"):
+    with pytest.raises(ValueError, match="cannot combine statistics of 2 and 3 classes"):
         statistics() - statistics().relabel(torch.tensor([0, 1]), 3)
     with pytest.raises(ValueError, match="row 0 is not in the memory"):
         statistics() - statistics().relabel(torch.tensor([1, 0]), 2)
@@ -98,3 +98,10 @@ def test_sums_and_kept_support_have_the_same_counts_and_means():
     for statistics in (Statistics.of_sums(x, labels, 3, weight), Statistics.of_support(x, labels, 3, weight)):
         assert statistics.count.tolist() == [2.0, 0.0, 4.0]
         assert statistics.means.tolist() == [[3.0, 4.0], [0.0, 0.0], [4.0, 5.0]]
+
+
+def test_sums_are_by_class_in_every_episode():
+    values = torch.arange(12.0).view(2, 3, 2)
+    labels = torch.tensor([[0, 2, 0], [1, 1, 1]])
+    expected = torch.tensor([[[4.0, 6.0], [0, 0], [2, 3]], [[0, 0], [24, 27], [0, 0]]])
+    torch.testing.assert_close(sum_by_class(values, labels, 3), expected)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.classifiers.calibration import Calibration
+from fewshot.classifiers.calibration import Calibration, reject_threshold
 from fewshot.classifiers.checks import (
     check_embeddings,
     check_labels,
@@ -150,8 +149,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def adopt(self, model: FittedModel) -> Self:
         """Answer with the given model, for example one that was loaded from a file."""
-        learned = {"model_": model, "classes_": model.classes, "n_support_": model.n_support}
-        learned["n_features_in_"] = model.memory.keys.shape[-1]
+        learned = {"model_": model, "classes_": model.classes, "n_support_": model.n_support, "n_features_in_": model.d}
         self.__dict__ = {**self.__dict__, **learned}  # in one step, so that a concurrent `view` is consistent
         return self
 
@@ -164,7 +162,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     def check_parameters(self) -> None:
         """Raise for invalid parameters, before any costly work such as embedding."""
         self._check_parameters()
-        self._own_learner()
+        self._checked_learner()
 
     def _check_parameters(self) -> None:
         if self.index not in INDEXES:
@@ -181,16 +179,14 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         weight = check_sample_weight(sample_weight, X)
         if self.on_error == "skip":
             X, y, weight = skip_bad_rows(X, y, weight)
-        learner = self._learner_beside(old)
+        learner = self._learner_for(old)
         if learner.metric == "cosine":
             warn_of_zero_rows(X)
         observed = np.unique(y)
         if classes is not None:
             observed = np.union1d(observed, check_labels(classes, name, observed))
         all_classes = observed if old is None else np.union1d(old.classes, observed)
-        self._check_closed(all_classes, old)
-        warn_if_look_alike(all_classes)
-        self._check_unknown(all_classes, old)
+        self._check_classes(all_classes, old)
         if old is None:
             learned.__dict__.pop("calibration_", None)
         learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
@@ -199,16 +195,16 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self.__dict__ = {**learned.__dict__, **params}
         return self
 
-    def _own_learner(self) -> Learner:
+    def _checked_learner(self) -> Learner:
         learner = self._make_learner()
         if learner.transductive != self._is_transductive:
             kind, other = ("", "TransductiveClassifier") if learner.transductive else ("not ", "FewShotClassifier")
             raise TypeError(f"{type(learner).__name__} is {kind}transductive; use {other}")
         return learner
 
-    def _learner_beside(self, old: FittedModel | None) -> Learner:
+    def _learner_for(self, old: FittedModel | None) -> Learner:
         """Return the old model's learner if it fits the parameters, else raise; without an old model, a new learner."""
-        learner = self._own_learner()
+        learner = self._checked_learner()
         if old is None:
             # A copy in double precision, because the caller may train the learner further.
             return copy.deepcopy(learner).cpu().double().eval()
@@ -216,16 +212,15 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             raise ValueError(f"cannot continue what {old.learner} learned with {learner}; call fit to start again")
         return old.learner
 
-    def _check_closed(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y has") -> None:
+    def _check_classes(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y has") -> None:
+        """Raise for new classes of a closed set, and for a class that equals the answer to unknown queries."""
         if self.closed_set and old is not None and len(classes) > len(old.classes):
             new = np.setdiff1d(classes, old.classes).tolist()
             raise ValueError(
                 f"{holder} the new classes {new}, but closed_set=True; pass them in classes= of the first call, "
                 "or set closed_set=False"
             )
-
-    def _check_unknown(self, classes: NDArray[Any], old: FittedModel | None) -> None:
-        """Raise if a class equals the answer to unknown queries."""
+        warn_if_look_alike(classes)
         if self.on_error != "raise" or self.reject is not None:
             check_unknown(self.unknown_label, classes, None if old is None else old.classes)
 
@@ -323,8 +318,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
         others = known[[name != old for name in known.tolist()]]
         classes = np.union1d(others, check_labels([new], type(self).__name__, known))
-        self._check_unknown(classes, self.model_)
-        warn_if_look_alike(classes)
+        self._check_classes(classes, self.model_)
         return self.adopt(self.model_.renamed(old, label, classes, self.index))
 
     @one_at_a_time
@@ -355,17 +349,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         check_is_fitted(other)
         mine, theirs = self.model_, other.model_
-        if not mine.learner.is_like(theirs.learner):
-            raise ValueError(f"cannot merge what {theirs.learner} learned into {mine.learner}; both must be the same")
-        if mine.memory.keys.shape[-1] != theirs.memory.keys.shape[-1]:
-            raise ValueError(
-                f"the other classifier has {theirs.memory.keys.shape[-1]} features, this one "
-                f"{mine.memory.keys.shape[-1]}; embed both with the same backbone"
-            )
+        mine.check_mergeable(theirs)
         classes = np.union1d(mine.classes, check_labels(theirs.classes, type(self).__name__, mine.classes))
-        self._check_closed(classes, mine, "the other classifier has")
-        self._check_unknown(classes, mine)
-        warn_if_look_alike(classes)
+        self._check_classes(classes, mine, "the other classifier has")
         return self.adopt(mine.merged(theirs, classes, self.index))
 
     # ---- answering ---------------------------------------------------------------------------------------------
@@ -600,14 +586,4 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def reject_threshold(self) -> float | None:
         """Return the score below which a query is unknown, or None."""
-        reject = self.reject
-        if reject is None:
-            return None
-        if isinstance(reject, Real) and not isinstance(reject, bool) and reject == reject:  # not NaN
-            return float(reject)
-        if not isinstance(reject, str) or reject != "auto":
-            raise ValueError(f"reject is {reject!r}; expected None, 'auto' or a similarity")
-        calibration = getattr(self, "calibration_", None)
-        if calibration is None:
-            raise ValueError("reject='auto' needs a threshold; call calibrate(X, y) with held-out classes first")
-        return calibration.threshold
+        return reject_threshold(self.reject, getattr(self, "calibration_", None))

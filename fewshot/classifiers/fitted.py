@@ -81,14 +81,11 @@ class FittedModel:
         codes = np.searchsorted(classes, y)
         own = np.unique(codes)  # summarised on their own: they may be one class of ten thousand
         n_own, new = _summarise(learner, X, np.searchsorted(own, codes), weight, len(own))
+        if old is not None:
+            return old._joined(n_own, new, own, classes, index)
         n_support = np.zeros(len(classes), np.int64)
         n_support[own] = n_own
-        if old is None:
-            statistics = new.relabel(torch.from_numpy(own), len(classes))
-        else:
-            places = np.searchsorted(classes, old.classes)
-            statistics = old.statistics.joined(torch.from_numpy(places), new, torch.from_numpy(own), len(classes))
-            n_support[places] += old.n_support
+        statistics = new.relabel(torch.from_numpy(own), len(classes))
         return cls.of(learner, classes, n_support, learner.settle(statistics), index)
 
     @classmethod
@@ -140,18 +137,41 @@ class FittedModel:
         n_support[places.numpy()] = self.n_support
         return self.of(self.learner, classes, n_support, self.statistics.relabel(places, len(classes)), index)
 
+    @property
+    def d(self) -> int:
+        """Embedding length."""
+        return self.memory.keys.shape[-1]
+
+    def check_mergeable(self, other: FittedModel) -> None:
+        """Raise ValueError unless the other model has the same learner and embedding length."""
+        if not self.learner.is_like(other.learner):
+            raise ValueError(f"cannot merge what {other.learner} learned into {self.learner}; both must be the same")
+        if self.d != other.d:
+            raise ValueError(
+                f"the other classifier has {other.d} features, this one {self.d}; embed both with the same backbone"
+            )
+
     @isolated(gradients=False)
     def merged(self, other: FittedModel, classes: NDArray[Any], index: str) -> FittedModel:
         """Return the model of the support of both; `classes` are the sorted labels of both."""
-        places = [np.searchsorted(classes, model.classes) for model in (self, other)]
-        mine, theirs = (
-            model.statistics.relabel(torch.from_numpy(place), len(classes))
-            for model, place in zip((self, other), places, strict=True)
-        )
+        places = np.searchsorted(classes, other.classes)
+        return self._joined(other.n_support, other.statistics, places, classes, index)
+
+    def _joined(
+        self,
+        n_added: NDArray[np.int64],
+        added: Statistics,
+        places: NDArray[np.int64],
+        classes: NDArray[Any],
+        index: str,
+    ) -> FittedModel:
+        """Return the model after adding statistics of the classes at `places` among the sorted `classes`."""
+        own = np.searchsorted(classes, self.classes)
+        statistics = self.statistics.joined(torch.from_numpy(own), added, torch.from_numpy(places), len(classes))
         n_support = np.zeros(len(classes), np.int64)
-        n_support[places[0]] += self.n_support
-        n_support[places[1]] += other.n_support
-        return self.of(self.learner, classes, n_support, self.learner.settle(mine + theirs), index)
+        n_support[own] = self.n_support
+        n_support[places] += n_added
+        return self.of(self.learner, classes, n_support, self.learner.settle(statistics), index)
 
     @isolated(gradients=False)
     def less(

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
 from fewshot.learners.memory import Memory, read
-from fewshot.learners.rows import mask_padding
-from fewshot.learners.statistics import Statistics
+from fewshot.learners.statistics import Statistics, mask_padding
 from fewshot.search.similarity import METRICS, prepare_keys
 from fewshot.utils.isolation import isolated
 from fewshot.utils.randomness import seeded
@@ -114,15 +113,12 @@ class Learner(nn.Module):
         TypeError
             If a constructor argument has no attribute of the same name, or JSON cannot hold its value.
         """
-        params = {}
-        for name in inspect.signature(type(self)).parameters:
-            if not hasattr(self, name):
-                raise TypeError(
-                    f"{type(self).__name__} takes {name!r} but has no attribute of that name; store it as self.{name}, "
-                    "so that the learner can be saved"
-                )
-            value = getattr(self, name)
-            params[name] = value.tolist() if isinstance(value, Tensor) else value
+        params = self.get_params()
+        for name in inspect.signature(type(self)).parameters.keys() - params.keys():
+            raise TypeError(
+                f"{type(self).__name__} takes {name!r} but has no attribute of that name; store it as self.{name}, "
+                "so that the learner can be saved"
+            )
         try:
             json.dumps(params)
         except TypeError as error:

@@ -11,8 +11,7 @@ from torch import Tensor
 from fewshot.learners.keeping import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.rows import sum_by_class
-from fewshot.learners.statistics import Statistics
+from fewshot.learners.statistics import Statistics, sum_by_class
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count
 

@@ -1,4 +1,4 @@
-"""`Statistics`: additive summaries of support sets."""
+"""`Statistics`: additive summaries of support sets, and sums by class."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from fewshot.learners.rows import sum_by_class
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +67,7 @@ class Statistics:
         return sums / torch.where(self.count > 0, self.count, 1).unsqueeze(-1)
 
     def __add__(self, other: Statistics) -> Statistics:
-        if self.n_way != other.n_way:
-            raise ValueError(
-                f"cannot add statistics of {self.n_way} and {other.n_way} classes; relabel both to one set of classes"
-            )
-        return Statistics(
-            self.n_way,
-            self.count + other.count,
-            {name: value + other.sums[name] for name, value in self.sums.items()},
-            {name: value + other.totals[name] for name, value in self.totals.items()},
-            _concatenated(self.support, other.support),
-        )
+        return self._combined(other, 1, _concatenated(self.support, other.support))
 
     def __sub__(self, other: Statistics) -> Statistics:
         """Remove part of the support; the inverse of ``+`` up to rounding.
@@ -91,17 +79,21 @@ class Statistics:
         ValueError
             If kept support has no equal row, or the numbers of classes differ.
         """
+        rows = _rows_without(self.support, other.support) if self.support else None
+        return self._combined(other, -1, {name: value[rows] for name, value in self.support.items()})
+
+    def _combined(self, other: Statistics, sign: int, support: Mapping[str, Tensor]) -> Statistics:
         if self.n_way != other.n_way:
             raise ValueError(
-                f"cannot subtract statistics of {self.n_way} and {other.n_way} classes; relabel both to one set"
+                f"cannot combine statistics of {self.n_way} and {other.n_way} classes; relabel both to one set of "
+                "classes"
             )
-        rows = _rows_without(self.support, other.support) if self.support else None
         return Statistics(
             self.n_way,
-            self.count - other.count,
-            {name: value - other.sums[name] for name, value in self.sums.items()},
-            {name: value - other.totals[name] for name, value in self.totals.items()},
-            {name: value[rows] for name, value in self.support.items()},
+            self.count + sign * other.count,
+            {name: value + sign * other.sums[name] for name, value in self.sums.items()},
+            {name: value + sign * other.totals[name] for name, value in self.totals.items()},
+            support,
         )
 
     def emptied(self, empty: Tensor) -> Statistics:
@@ -204,3 +196,69 @@ def _rows(support: Mapping[str, Tensor]) -> Iterator[tuple[Any, ...]]:
 
 def _count(labels: Tensor, n_way: int, weight: Tensor) -> Tensor:
     return sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)
+
+
+def mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return support, labels and weight with padding neutralised: zero rows of class 0 with weight 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or a label of a real row is outside 0..n_way-1.
+    """
+    if support.dim() < 2 or labels.shape != support.shape[:-1]:
+        raise ValueError(
+            f"support has shape {tuple(support.shape)} and labels {tuple(labels.shape)}; "
+            "expected (..., n, d) and (..., n)"
+        )
+    if weight is None:
+        _check_range(labels, n_way)
+        return support, labels.clone(), support.new_ones(labels.shape)
+    if weight.shape != labels.shape:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; expected that of labels, {tuple(labels.shape)}")
+    if not (weight >= 0).all():
+        raise ValueError("a weight is negative or NaN; expected numbers of at least 0, 0 for padding")
+    real = weight > 0
+    labels = torch.where(real, labels, 0)
+    _check_range(labels, n_way)
+    return torch.where(real.unsqueeze(-1), support, 0), labels, torch.where(real, weight, 0).to(support.dtype)
+
+
+def _check_range(labels: Tensor, n_way: int) -> None:
+    low, high = (int(bound) for bound in labels.aminmax()) if labels.numel() else (0, 0)
+    if low < 0 or high >= n_way:
+        raise ValueError(f"labels run from {low} to {high}; expected integers in 0..{n_way - 1}")
+
+
+def sum_by_class(values: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Sum rows by class, without a one-hot matrix, so a million classes fit.
+
+    Parameters
+    ----------
+    values : Tensor of shape (..., n, k)
+        Rows to sum.
+    labels : Tensor of shape (..., n)
+        Class of each row, integers in 0..n_way-1.
+    n_way : int
+        Number of classes.
+
+    Returns
+    -------
+    Tensor of shape (..., n_way, k)
+        Sums; 0 for classes without rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import sum_by_class
+    >>> sum_by_class(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 1, 1]), 2)
+    tensor([[1.],
+            [6.]])
+    """
+    batch = labels.shape[:-1]
+    n_episodes = batch.numel()
+    offset = torch.arange(n_episodes, device=labels.device).unsqueeze(-1) * n_way
+    flat = (labels.reshape(n_episodes, -1) + offset).flatten()
+    rows = values.reshape(-1, values.shape[-1])
+    sums = values.new_zeros((n_episodes * n_way, values.shape[-1])).index_add(0, flat, rows)
+    return sums.reshape(*batch, n_way, values.shape[-1])
