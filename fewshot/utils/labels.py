@@ -95,12 +95,11 @@ def as_labels(
     except TypeError as error:
         raise ValueError(f"{name} is no list of labels: {error} with one label for each row") from None
     found = _one_dimensional(found, name, warning)
-    labels = found if isinstance(found, np.ndarray) and found.dtype.kind in "biufUSMmc" else list(found)
-    if isinstance(labels, np.ndarray):
-        kinds = {_KINDS.get(labels.dtype.kind, labels.dtype.type.__name__)}
-        labels = _checked_array(labels, name)
+    labels: NDArray[Any] | list[Any]
+    if isinstance(found, np.ndarray) and found.dtype.kind in "biufUSMmc":
+        labels, kinds = _checked_array(found, name), {_KINDS.get(found.dtype.kind, found.dtype.type.__name__)}
     else:
-        labels, kinds = _plain(labels, name)
+        labels, kinds = _plain(list(found), name)
     if known is not None and known.size and len(labels):
         kinds = kinds | {kind_of(known.reshape(-1)[0])}
     _refuse_mixed(kinds)
@@ -138,13 +137,12 @@ def _one_dimensional(y: NDArray[Any] | list[Any], name: str, warning: type[Warni
         # A list of lists is a column if each of them has one label.
         sizes: set[int | None] = set() if set(map(type, y)) <= set(_EXACT) else {_size(row) for row in y}
         is_column = sizes == {1}
-        widths = sorted(size for size in sizes if size is not None)
-        shape = (len(y), *widths)
+        shape = (len(y), *sorted(size for size in sizes if size is not None))
         column = [to_array(row)[0] for row in y] if is_column else y
     if is_column:
         warn(
-            "A column-vector y was passed when a 1d array was expected; its only column was used as the labels. Pass "
-            "y.ravel(), or the column of the table",
+            "A column-vector y was passed when a 1d array was expected; its only column was used as the labels, so "
+            "pass y.ravel() or that column",
             warning,
         )
     elif len(shape) != 1:
