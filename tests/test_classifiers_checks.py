@@ -10,7 +10,7 @@ import torch
 
 from fewshot import PrototypicalClassifier
 from fewshot.classifiers.checks import check_labels, warn_if_look_alike
-from fewshot.utils.checks import check_values
+from fewshot.utils.values import check_values
 from tests.together import together
 
 NAME = "SomeClassifier"

@@ -29,12 +29,12 @@ from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import INDEXES
-from fewshot.utils.checks import check_same_length
 from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.unknown import check_unknown, mark_unknown, unknown_mark
 from fewshot.utils.unreadable import check_on_error
+from fewshot.utils.values import check_same_length
 
 
 def _is_indexable(estimator: BaseFewShotClassifier) -> bool:

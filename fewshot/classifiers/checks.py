@@ -12,9 +12,8 @@ from sklearn import config_context
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import validate_data
 
-from fewshot.utils.checks import check_values
 from fewshot.utils.labels import as_labels
-from fewshot.utils.values import as_values
+from fewshot.utils.values import as_values, check_values
 from fewshot.utils.warning import lock_of_filters, warn
 
 

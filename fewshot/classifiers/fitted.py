@@ -16,10 +16,10 @@ from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory
 from fewshot.learners.statistics import Statistics
 from fewshot.search.similarity import argmax
-from fewshot.search.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
-from fewshot.utils.checks import check_k, shorten
+from fewshot.search.snapshot import CHUNK_BYTES, KeySnapshot, check_k, search_in_chunks, to_tensor
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
+from fewshot.utils.labels import shorten
 
 #: Largest relative difference between removed and learned rows, by item size. Float32 rows come from a network, which
 #: rounds differently in other batches; float64 rows may have been float32 in between.

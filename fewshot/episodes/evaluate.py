@@ -19,11 +19,10 @@ from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import to_tensor
-from fewshot.utils.checks import check_same_length, check_values
 from fewshot.utils.heap import keeping_memory
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
-from fewshot.utils.values import as_values
+from fewshot.utils.values import as_values, check_same_length, check_values
 
 #: Most numbers in the embeddings of one batch of episodes.
 BATCH_ELEMENTS = 2_000_000

@@ -16,14 +16,13 @@ from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
 from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS
-from fewshot.search.snapshot import INDEXES, KeySnapshot, to_tensor
+from fewshot.search.snapshot import INDEXES, KeySnapshot, check_k, to_tensor
 from fewshot.search.state import Base, State
 from fewshot.search.writer import Segments
-from fewshot.utils.checks import check_k, check_values
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import one_at_a_time
-from fewshot.utils.values import as_values
+from fewshot.utils.values import as_values, check_values
 
 
 class PrototypeIndex:

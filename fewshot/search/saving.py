@@ -25,7 +25,7 @@ from fewshot.search.similarity import METRICS
 from fewshot.search.snapshot import INDEXES, PART, KeySnapshot
 from fewshot.search.state import Base, State
 from fewshot.search.writer import Segments
-from fewshot.utils.checks import TOO_LARGE
+from fewshot.utils.values import TOO_LARGE
 
 KEYS, CHANGES, LISTS = "keys", "changes", "lists.faiss"
 #: Files of more bytes are mapped instead of read; they must not be truncated or overwritten while they are searched.

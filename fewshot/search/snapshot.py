@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fewshot.search.approximate import CANDIDATES, Approximate, Choice
 from fewshot.search.similarity import PreparedKeys, pairwise_similarity, prepare_keys, top
-from fewshot.utils.checks import NEEDS_FLOAT64, TINY
 from fewshot.utils.locks import new_lock
+from fewshot.utils.values import NEEDS_FLOAT64, TINY
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product is faster than an index on a CPU.
@@ -314,3 +314,9 @@ def to_tensor(array: NDArray[Any]) -> Tensor:
     single = array.dtype in (np.float32, np.float16)
     array = np.require(array, np.float32 if single else np.float64, ["C", "W"])
     return torch.from_numpy(array)
+
+
+def check_k(k: Any, n_keys: int) -> None:
+    """Raise unless k is an integer from 1 to n_keys."""
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= n_keys:
+        raise ValueError(f"k is {k!r}; expected an integer from 1 to {n_keys}, the number of keys")

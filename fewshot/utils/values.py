@@ -1,4 +1,4 @@
-"""Convert embeddings to an array: from a matrix, the columns of a table, or one column of vectors."""
+"""Embeddings as an array: converted from a matrix, a table or a column of vectors, with values that can be squared."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.utils.containers import is_missing, is_table, to_array, to_numpy
+
+#: Squares of magnitudes above NEEDS_FLOAT64 or below TINY leave the range of float32.
+NEEDS_FLOAT64, TINY = 1e9, 1e-9
+#: Larger or smaller magnitudes raise an error.
+TOO_LARGE, TOO_SMALL = 1e18, 1e-161
 
 
 def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
@@ -37,7 +42,8 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
     >>> as_values([[1.0, 2.0], None]).tolist()
     [[1.0, 2.0], [nan, nan]]
     """
-    x = to_numpy(x)
+    if type(x) is not np.ndarray or x.dtype.kind == "V":
+        x = to_numpy(x)
     if type(x) is np.ndarray and x.dtype.kind in "fiub":
         return x
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
@@ -114,3 +120,87 @@ def _is_vector(row: Any) -> bool:
     if isinstance(row, (list, tuple)):
         return True
     return (getattr(row, "ndim", 0) or 0) > 0 or hasattr(row, "to_pylist") or hasattr(row, "to_list")
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+
+def check_same_length(X: Any, y: Any) -> None:
+    """Raise unless X and y have the same length."""
+    if len(X) != len(y):
+        raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
+
+
+def check_values(
+    X: NDArray[Any], name: str, whole: str, cure: str = "drop or repair that row", finite: bool = True
+) -> NDArray[Any]:
+    """Return X (n, d), in float64 if the squares of a row do not fit float32.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        Numbers.
+    name, whole : str
+        How messages call X: about too large or small values, and about values that are not finite.
+    cure : str
+        How to repair values that are not finite.
+    finite : bool, default=True
+        Whether NaN and infinity raise an error.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or its square over- or underflows.
+    """
+    if not X.size or _are_usual(X):
+        return X
+    if max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # False for NaN
+        return X.astype(np.float64, copy=False) if _has_tiny_rows(X, name) else X
+    if finite:
+        check_finite(X, whole, cure)
+    return _with_room_for_squares(X, name)
+
+
+def _with_room_for_squares(X: NDArray[Any], what: str) -> NDArray[Any]:
+    values = X.astype(np.float64, copy=False)  # abs of the least integer overflows
+    magnitude = np.where(np.isfinite(values), np.abs(values), 0)
+    largest = float(magnitude.max())
+    if largest > TOO_LARGE:
+        row, column = np.unravel_index(magnitude.argmax(), X.shape)
+        raise ValueError(
+            f"found {X[row, column]:.3g} in {what} at row {row}, column {column}; values above {TOO_LARGE:.0e} "
+            "overflow when squared, so rescale the embeddings"
+        )
+    return values if largest > NEEDS_FLOAT64 or _has_tiny_rows(magnitude, what) else X
+
+
+def _are_usual(X: NDArray[Any]) -> bool:
+    """Whether the lengths of all rows of X (n, d) prove that their squares fit float32; one pass, no copy."""
+    if X.dtype.char not in "fd":
+        return False
+    with np.errstate(all="ignore"):
+        squares = np.vecdot(X, X)
+    return bool(squares.min() >= TINY**2 * X.shape[1] and squares.max() <= NEEDS_FLOAT64**2)
+
+
+def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
+    """Whether a nonzero row of X (n, d) is tiny; raise if its square vanishes."""
+    if X.dtype.char not in "fd":  # other types hold no such numbers
+        return False
+    magnitude = np.abs(X).max(1)
+    small = np.flatnonzero((magnitude > 0) & (magnitude < TOO_SMALL))
+    if small.size:
+        raise ValueError(
+            f"row {small[0]} of {what} has no value above {magnitude[small[0]]:.3g}; values below {TOO_SMALL:.0e} "
+            "vanish when squared, so rescale the embeddings"
+        )
+    return bool(((magnitude > 0) & (magnitude < TINY)).any())
+
+
+def check_finite(X: NDArray[Any], what: str, cure: str = "drop or repair that row") -> None:
+    """Raise if X (n, d) contains NaN or infinity, naming the first row and column."""
+    finite = np.isfinite(X)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        name = "NaN" if np.isnan(X[row, column]) else "infinity"
+        raise ValueError(f"{what} contains {name} at row {row}, column {column}; {cure}")
