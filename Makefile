@@ -1,9 +1,9 @@
-# Each target makes .venv and installs when needed; nothing else has to be there but Python 3.11+ and make.
+# Targets create .venv and install into it if needed; only Python 3.11+ and make are required.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# One thread for torch and OpenMP in tests, and a process of tests on each core: two runtimes share the cores.
+# Tests run in one process per core, each with one thread, because torch and FAISS bring an OpenMP runtime each.
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
@@ -19,7 +19,7 @@ $(STAMP): setup.cfg pyproject.toml fewshot/_version.py
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed -e '.[test]'
 	@touch $@
 
-demo: $(STAMP)  ## Train, learn new classes, look them up; writes demo/report.html (about 2 minutes)
+demo: $(STAMP)  ## Train, learn new classes, look them up; write demo/report.html (about 2 minutes)
 	@echo "==> fewshot demo"
 	@$(BIN)/fewshot demo --out demo
 
@@ -30,7 +30,7 @@ omniglot: $(STAMP) data/omniglot  ## Train on Omniglot and compare with the publ
 	@$(BIN)/python benchmarks/omniglot.py
 
 data/cifar_fs: | $(STAMP)
-	@test -n "$(SPLITS)" || { echo "say where the published lists of classes are: make cifar-fs SPLITS=FOLDER"; exit 2; }
+	@test -n "$(SPLITS)" || { echo "SPLITS is not set; give the folder of the published class lists: make cifar-fs SPLITS=FOLDER"; exit 2; }
 	@$(BIN)/python data_prep/cifar_fs.py --splits "$(SPLITS)" --out $@
 
 cifar-fs: $(STAMP) data/cifar_fs  ## Train on CIFAR-FS and compare (an hour, downloads; needs SPLITS=FOLDER)
@@ -49,11 +49,11 @@ test: lint  ## Lint, types and the tests
 	@echo "==> pytest"
 	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m "not slow"
 
-test-slow: $(STAMP)  ## The tests that take long: whole runs of the demo, soaks
+test-slow: $(STAMP)  ## The slow tests: whole runs of the demo, soaks
 	@echo "==> pytest, slow tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m slow
 
-lowest:  ## The fast tests with the lowest versions that setup.cfg allows (installs several GB beside .venv)
+lowest:  ## The fast tests with the lowest versions that setup.cfg allows (installs several GB into .venv-lowest)
 	@test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	@$(PYTHON) tests/lowest.py > $(VENV)-lowest/requirements.txt
 	@echo "==> installing the lowest versions"

@@ -1,6 +1,6 @@
 """Few-shot classification that learns new classes from one to five examples, with no gradient step.
 
-Everything public is here, and is loaded when it is first used: ``import fewshot`` alone loads no heavy package.
+All public names are here and load on first use: ``import fewshot`` alone loads no heavy package.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot._version import __version__
 
-if TYPE_CHECKING:  # twice each name: type checkers then take it as public
+if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.benchmark.grid import Grid as Grid
     from fewshot.benchmark.run import run_benchmark as run_benchmark
     from fewshot.classifiers.few_shot import FewShotClassifier as FewShotClassifier
