@@ -22,6 +22,9 @@ from fewshot.utils.text import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Splits in order of priority: a copy in a later split is kept.
+SPLITS = ("train", "val", "test")
+
 Say = Callable[[str], object]
 
 
@@ -104,10 +107,6 @@ def arguments(prog: str, description: str) -> argparse.ArgumentParser:
 def download_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `obtain` that the options set."""
     return {"folder": options.download_to, "progress": not options.quiet}
-
-
-#: Splits in order of priority: a copy in a later split is kept.
-SPLITS = ("train", "val", "test")
 
 
 def find_duplicates(table: pd.DataFrame, hashes: Sequence[str]) -> tuple[NDArray[np.bool_], pd.DataFrame]:

@@ -28,6 +28,16 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+#: Suffixes of files that are often stored with images and are left out silently.
+_DOCUMENTS = (
+    "cfg csv db doc docx htm html ini ipynb json jsonl lnk log md npy npz parquet py rst tex toml tsv txt url xls xlsx "
+    "xml yaml yml"
+)
+_SILENT = frozenset(f".{name}" for name in _DOCUMENTS.split())
+#: First bytes of image files.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+#: Number of kinds named in a message.
+_NAMED = 6
 
 
 @cache
@@ -305,18 +315,6 @@ def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
     if len(labels) > 1 and all(_split_of(label) for label in labels):
         named = " and ".join(map(repr, labels))
         warn(f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them")
-
-
-#: Suffixes of files that are often stored with images and are left out silently.
-_DOCUMENTS = (
-    "cfg csv db doc docx htm html ini ipynb json jsonl lnk log md npy npz parquet py rst tex toml tsv txt url xls xlsx "
-    "xml yaml yml"
-)
-_SILENT = frozenset(f".{name}" for name in _DOCUMENTS.split())
-#: First bytes of image files.
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
-#: Number of kinds named in a message.
-_NAMED = 6
 
 
 class LeftOut:
