@@ -13,7 +13,7 @@ from torch import nn
 
 from fewshot.embedding.network import embed, evaluating
 from fewshot.episodes.balanced import EpisodeSampler
-from fewshot.episodes.episode import Episode, Sampler
+from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.episodes.result import EvalResult
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
@@ -90,8 +90,7 @@ def evaluate(
     >>> 0.5 < result.mean < 1.0
     True
     """
-    if n_episodes < 1:
-        raise ValueError(f"n_episodes is {n_episodes}; expected at least 1")
+    check_whole(n_episodes=n_episodes)
     learner = ready_learner(learner)
     labels = as_labels(y, any_type=True)
     if sampler is None:

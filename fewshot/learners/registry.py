@@ -144,7 +144,7 @@ def learner_class(name: str) -> type[Learner]:
     Raises
     ------
     UnknownNameError
-        If there is none; the message proposes the nearest names.
+        If no learner has that name; the message proposes similar names.
 
     Examples
     --------
