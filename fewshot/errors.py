@@ -1,4 +1,7 @@
-"""Exceptions. Each message is one sentence: what is wrong, where, what was expected, the cure."""
+"""Exceptions. Each message is one sentence: what is wrong, where, what was expected, the cure.
+
+Most messages are written where they are raised. On the command line, `fewshot.cli.flags` replaces parameters by flags.
+"""
 
 from __future__ import annotations
 
@@ -218,7 +221,7 @@ class TrainingInterrupted(KeyboardInterrupt):
     Parameters
     ----------
     signum : int
-        The signal number; a process that it ends exits with ``128 + signum``.
+        The signal number; a process that it terminates exits with ``128 + signum``.
     message : str
         Where training stopped, and how to resume it.
     """

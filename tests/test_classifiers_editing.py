@@ -204,7 +204,7 @@ def test_a_classifier_that_is_ambiguous_answers_and_can_be_mended(y, taken):
     """As set_params makes one, or a folder from an earlier version."""
     x = np.eye(3)[: len(y) + 1]
     model = PrototypicalClassifier().fit(x, [*y, taken]).set_params(on_error="unknown")
-    with pytest.warns(UserWarning, match="unknown queries are answered None"):
+    with pytest.warns(UserWarning, match="unknown queries are answered with None"):
         assert model.predict([*x, [np.nan] * 3]).tolist() == [*y, taken, None]
     model.partial_fit(x[:1], y[:1])  # is not to blame
     model.set_params(unknown_label="?")

@@ -76,7 +76,7 @@ def test_classifiers_are_merged(made, tmp_path, capsys):
         (("rename", "{one}", "temple", "flower"), "'flower' is a class already"),
         (("remove", "{one}", "temple", "--images", "gone.png"), "gone.png"),
         (("remove", "{one}", "flower", "--images", "{photo}"), ".png, is not among the support images of 'flower'"),
-        (("merge", "{one}", "{photo}"), "is no saved classifier"),
+        (("merge", "{one}", "{photo}"), "is not a saved classifier"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, message, made, capsys):

@@ -89,7 +89,7 @@ def test_evaluate_prints_a_table(data, capsys):
     [
         (("evaluate", "{data}", "--split", "tset"), "tset"),
         (("evaluate", "{data}", "--way", "99", "--shot", "1", "--query", "2"), "99"),
-        (("evaluate", "{gone}"), "is not there"),
+        (("evaluate", "{gone}"), "does not exist"),
         (("evaluate", "{data}", "--learner", "matchin"), "did you mean 'matching'"),
         (("train", "{data}", "--out", "{gone}", "--learner", "matchin"), "did you mean 'matching'"),
         (("train", "{data}", "--out", "{gone}", "--backbone", "conv5"), "did you mean 'conv4'"),

@@ -162,7 +162,7 @@ def test_a_folder_of_other_files_is_not_touched(folder, tmp_path, capsys):
     [
         (["--out", "{photos}"], "holds other files"),
         (["--out", "{photos}", "--force"], "holds other files"),
-        (["--out", "{file}"], "is a file and no saved classifier"),
+        (["--out", "{file}"], "is a file, not a saved classifier"),
         (["--out", "{new}", "--learner", "prot"], "or 'prototypical'?"),
         (["--out", "{new}", "--learner", "relation"], "has weights that are not trained yet"),
         (["--out", "{new}", "--learner", "pt-map"], "is transductive"),
@@ -203,14 +203,14 @@ def test_an_image_that_cannot_be_read_names_no_flag_that_was_given(model, folder
         (("fit", "{photos}", "--out", "{new}", "--from", "gone.safetensors"), 2, "gone.safetensors does not exist"),
         (("fit", "{photos}", "--out", "{new}", "--learner", "matchin", *QUICK), 2, "did you mean 'matching'"),
         (("fit", "{empty}", "--out", "{new}", *QUICK), 2, "holds no images; expected one folder of images per class"),
-        (("fit", "{gone}", "--out", "{new}", *QUICK), 2, "is not there; expected a folder of class folders"),
+        (("fit", "{gone}", "--out", "{new}", *QUICK), 2, "does not exist; expected a folder of class folders"),
         (("fit", "{photos}", "--out", "{new}", "--device", "warp", "--quiet"), 2, "use 'auto' or 'cpu'"),
         (("predict", "{model}", "{gone}"), 2, "gone: no such file"),
         (("predict", "{model}", "{empty}"), 2, "holds no image; give image files"),
-        (("predict", "{photos}", "x.png"), 1, "is no saved classifier: it has no manifest.json"),
-        (("predict", "{gone}", "x.png"), 1, "is no saved classifier: there is no such folder"),
+        (("predict", "{photos}", "x.png"), 1, "is not a saved classifier: it has no manifest.json"),
+        (("predict", "{gone}", "x.png"), 1, "is not a saved classifier: there is no such folder"),
         (("remove", "{model}", "tempel"), 2, "'tempel'"),
-        (("show", "{gone}"), 1, "is no saved classifier"),
+        (("show", "{gone}"), 1, "is not a saved classifier"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_cure(arguments, status, message, model, folder, tmp_path, capsys):

@@ -72,7 +72,7 @@ def test_help_documents_every_field(capsys):
         (("--set", "seed=99999999999999999999"), "seed is 99999999999999999999; expected from 0"),
         (("--device", "warp"), "use 'auto' or 'cpu'"),
         (("--by-group", "--way", "7"), "no group is large enough"),
-        (("--backbone", "resnet12", "--weights", "gone.pth"), "gone.pth is not there; expected a file of weights"),
+        (("--backbone", "resnet12", "--weights", "gone.pth"), "gone.pth does not exist; expected a file of weights"),
         (("--metric", "cosinus"), "did you mean 'cosine'"),
         (("--learner", "test-fixed", "--temperature", "2"), "learner 'test-fixed' takes no temperature"),
         (("--from", "gone.safetensors"), "gone.safetensors"),

@@ -277,7 +277,7 @@ def test_an_existing_table_is_replaced_only_on_request(made, tmp_path, capsys):
     before = out.read_bytes()
     for _ in range(2):
         assert command(*annotate)() == 2
-        assert f"{out} is there already; give --force" in capsys.readouterr().err
+        assert f"{out} already exists; give --force" in capsys.readouterr().err
         out.write_bytes(b"notes of mine")
     assert command(*annotate, "--force")() == 0
     assert out.read_bytes() == before

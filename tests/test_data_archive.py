@@ -100,7 +100,7 @@ def test_a_local_archive_is_taken_as_it_is(server, tmp_path):
     (tmp_path / "mine.zip").write_bytes(b"packed anew")
     assert obtain(tmp_path / "mine.zip", f"{server.url}/data.zip", SHA256, tmp_path / "d") == tmp_path / "mine.zip"
     for source in (tmp_path / "none.zip", tmp_path):
-        with pytest.raises(ValueError, match=r"is not there; give the path of data\.zip, or omit it"):
+        with pytest.raises(ValueError, match=r"does not exist; give the path of data\.zip, or omit it"):
             obtain(source, f"{server.url}/data.zip", SHA256, tmp_path / "d")
     assert server.asked == []
     assert not (tmp_path / "d").exists()

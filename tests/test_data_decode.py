@@ -199,7 +199,7 @@ def test_row_55_a_bit_turned_over_in_a_jpeg_is_an_error_or_another_image():
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"once upon a time", "not an image that Pillow knows but a text"),
+        (b"once upon a time", "not an image that Pillow knows but text"),
         (b"\n<!DOCTYPE html><title>404</title>", "not an image that Pillow knows but an HTML or XML page"),
         (b"<html>", "but an HTML or XML page"),
         (bytes(range(200, 256)), "not an image that Pillow knows$"),

@@ -110,7 +110,7 @@ def test_bad_rows_are_told_in_a_sentence(rows, error, match):
 
 
 def test_one_string_is_not_a_list_of_classes():
-    with pytest.raises(ValueError, match="is no list of labels: found 'a'"):
+    with pytest.raises(ValueError, match="is not a list of labels: found 'a'"):
         make(["a", "b"]).with_classes("a")
 
 

@@ -180,7 +180,7 @@ def test_omniglot_as_a_process_refuses_what_is_not_the_published_one(omniglot, t
     result = run("omniglot", *given, "--splits", tmp_path / "one.zip", cwd=tmp_path)
     check_refused(result, "one.zip cannot be read as splits", "omniglot")
     result = run("omniglot", "--background", "gone.zip", "--out", "o", cwd=tmp_path)
-    check_refused(result, "gone.zip is not there; give the path of images_background.zip", "omniglot")
+    check_refused(result, "gone.zip does not exist; give the path of images_background.zip", "omniglot")
     assert not (tmp_path / "o").exists()
 
 
@@ -295,7 +295,7 @@ def test_cifar_as_a_process_refuses_what_is_not_the_published_one(tmp_path):
     check_refused(run("cifar_fs", *given, "--splits", "s.json", cwd=tmp_path), "found 4 classes, exp", "cifar_fs")
     check_refused(run("cifar_fs", *given, "--splits", "c.tar.gz", cwd=tmp_path), "cannot be read as splits", "cifar_fs")
     result = run("cifar_fs", "--archive", "gone.tar.gz", "--out", "o", "--splits", "s.json", cwd=tmp_path)
-    check_refused(result, "gone.tar.gz is not there; give the path of cifar-100-binary.tar.gz", "cifar_fs")
+    check_refused(result, "gone.tar.gz does not exist; give the path of cifar-100-binary.tar.gz", "cifar_fs")
     assert not (tmp_path / "o").exists()
 
 
@@ -383,7 +383,7 @@ def test_small_classes_are_left_out_when_asked(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("gone", "--out", "t.csv"), "gone is not there; expected a folder of class folders"),
+        (("gone", "--out", "t.csv"), "gone does not exist; expected a folder of class folders"),
         (("photos", "--out", "t.csv", "--val", "0.8", "--test", "0.8"), "are not valid shares"),
         (("photos", "--out", "t.csv", "--test", "-0.1"), "are not valid shares"),
         (

@@ -91,7 +91,7 @@ def test_distinct_classes_warn_of_nothing(tmp_path):
         ((), "", "holds no images; expected one folder of images per class"),
         (("1.png", "2.png"), "", "holds 2 images but no class folders"),
         (("1.png",), "1.png", "is a file; expected a folder"),
-        ((), "none", "is not there; expected a folder"),
+        ((), "none", "does not exist; expected a folder"),
     ],
 )
 def test_a_folder_without_classes_is_told_in_a_sentence(tmp_path, names, where, reason):
@@ -149,7 +149,7 @@ def test_a_table_that_is_incomplete_is_told_in_a_sentence(tmp_path, text, split,
 
 
 def test_a_table_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(ValueError, match="is not there; expected a CSV file"):
+    with pytest.raises(ValueError, match="does not exist; expected a CSV file"):
         read_csv(tmp_path / "t.csv")
     with pytest.raises(ValueError, match="is a folder; expected a CSV file"):
         read_csv(tmp_path)
@@ -206,7 +206,7 @@ def test_open_says_what_it_takes(tmp_path):
         LabeledImages.open(tmp_path, "val")
     with pytest.raises(ValueError, match=r"1\.png is not a \.csv table; expected"):
         LabeledImages.open(tmp_path / "1.png")
-    with pytest.raises(ValueError, match="none is not there; expected a folder of class folders"):
+    with pytest.raises(ValueError, match="none does not exist; expected a folder of class folders"):
         LabeledImages.open(tmp_path / "none")
 
 

@@ -145,7 +145,7 @@ def test_a_saved_classifier_needs_neither_the_hub_nor_the_folder(where, hub_cach
         ("me/net", ValueError, "write 'hf-hub:me/net' or './me/net'"),
         ("local-dir:", ValueError, "has no path"),
         ("local-dir:gone", ValueError, "gone has no config.json"),
-        ("./resnet18", ValueError, "is not there; expected a file of weights"),
+        ("./resnet18", ValueError, "does not exist; expected a file of weights"),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence(name, error, message, no_network, tmp_path, monkeypatch):

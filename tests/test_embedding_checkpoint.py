@@ -98,7 +98,7 @@ def test_a_network_made_by_hand_cannot_be_rebuilt(tmp_path):
     [
         (lambda p: p.write_bytes(b"x"), "not a whole file"),
         (lambda p: p.mkdir(), "a folder"),
-        (lambda p: None, "not there"),
+        (lambda p: None, "does not exist"),
     ],
 )
 def test_what_is_no_file_of_weights_is_told(make, reason, tmp_path):

@@ -93,7 +93,7 @@ def test_a_name_that_is_none_of_its_own_files_is_refused(folder, name):
     del manifest["digest"]
     body = json.dumps(manifest)[:-1].encode()
     (folder / MANIFEST).write_bytes(body + b', "digest": "%s"}\n' % hashlib.sha256(body).hexdigest().encode())
-    with pytest.raises(ArtifactError, match="is no name of a data file"):
+    with pytest.raises(ArtifactError, match="is not the name of a data file"):
         read_artifact(folder, "classifier")
 
 
@@ -117,7 +117,7 @@ def test_a_cache_that_is_gone_or_damaged_is_passed_over(tmp_path):
 
 
 def test_an_artifact_of_another_kind_is_refused_and_left_alone(folder):
-    with pytest.raises(ArtifactError, match="is no saved index: it holds a saved classifier"):
+    with pytest.raises(ArtifactError, match="is not a saved index: it holds a saved classifier"):
         read_artifact(folder, "index")
     with pytest.raises(ArtifactError, match="holds a saved classifier, so no index was written there"):
         write_artifact(folder, "index", {}, {}, {})
@@ -146,10 +146,10 @@ def test_what_only_looks_like_ours_is_left_alone(tmp_path, folder):
     app = tmp_path / "app"
     app.mkdir()
     (app / MANIFEST).write_text('{"name": "my web app"}')
-    with pytest.raises(ArtifactError, match="holds other files and no saved classifier"):
+    with pytest.raises(ArtifactError, match="holds other files but no saved classifier"):
         write(app, "one")
     (app / "index.html").write_text("hello")
-    with pytest.raises(ArtifactError, match="holds other files and no saved classifier"):
+    with pytest.raises(ArtifactError, match="holds other files but no saved classifier"):
         write(app, "one")
     assert (app / MANIFEST).read_text() == '{"name": "my web app"}'
     other = tmp_path / "other"

@@ -289,8 +289,8 @@ def test_the_commands_annotate_and_search(folder, model, tmp_path, monkeypatch, 
     assert main(["search", "all.parquet", query, "--model", "model", "-k", "9", *filters, "--json", "-"]) == 0
     assert [row["label"] for row in json.loads(capsys.readouterr().out)] == ["flower"] * 6
     for line, status, message in (
-        ("annotate nowhere --model model --out x.parquet", 2, "nowhere is not there"),
-        ("annotate photos --model nowhere --out x.parquet", 1, "nowhere is no saved classifier"),
+        ("annotate nowhere --model model --out x.parquet", 2, "nowhere does not exist"),
+        ("annotate photos --model nowhere --out x.parquet", 1, "nowhere is not a saved classifier"),
         (f"search none.parquet {query} --model model", 1, "there is no such file"),
         (f"search all.parquet {query} --model model --where label", 2, "expected NAME=VALUE"),
     ):

@@ -103,7 +103,7 @@ def test_what_a_generator_raises_undoes_what_was_sent(postgres, table):  # noqa:
 
     for last, message in [
         (lambda: [][0], "index out of range"),
-        (records(1)[0], "the id '00000' is there already or twice"),
+        (records(1)[0], "the id '00000' is already in the store or occurs twice"),
         (Record("zzz", np.float32([1, np.nan])), "'zzz' holds NaN"),
     ]:
         with pytest.raises((IndexError, ValueError), match=message):
@@ -116,7 +116,7 @@ def test_two_stores_see_each_other(postgres, table):  # noqa: F811
     one, two = (PgVectorStore(postgres, table, "cosine", "f", 2) for _ in range(2))
     one.add(records(3))
     assert len(two) == 3
-    with pytest.raises(ValueError, match="'00001' is there already"):
+    with pytest.raises(ValueError, match="'00001' is already in the store"):
         two.add([Record("00001", np.float32([1, 0]))])
     two.remove(["00001"])
     assert len(one) == 2

@@ -159,7 +159,7 @@ def test_two_devices_that_began_with_one_export_count_it_once(embedder, name, tm
     assert one.n_support_.tolist() == both.n_support_.tolist()
     scale = np.abs(both.model.memory.x).sum()
     assert np.abs(one.model.memory.x - both.model.memory.x).max() <= 1e-12 * scale
-    with pytest.raises(ValueError, match="no earlier state"):
+    with pytest.raises(ValueError, match="not an earlier state"):
         base.merge(load(tmp_path / "d"), both)
 
 
@@ -191,7 +191,7 @@ def test_a_base_that_the_other_has_not_begun_with_is_refused(embedder, name, tmp
     less.model = replace(less.model, memory=replace(less.model.memory.without("four"), forgotten={}))
     before = one.model
     for other, base in ((two, others), (others, one), (two, later), (less, one)):
-        with pytest.raises(ValueError, match="no earlier state"):
+        with pytest.raises(ValueError, match="not an earlier state"):
             one.merge(other, base)
     assert one.model is before
 
@@ -393,10 +393,10 @@ def test_a_label_that_ends_in_a_nul_is_a_class_of_its_own(device, tmp_path):
 @pytest.mark.parametrize(
     ("labels", "known", "error"),
     [
-        ("cat", ["a"], "no list of labels: found 'cat'"),
-        (b"cat", ["a"], "no list of labels: found b'cat'"),
+        ("cat", ["a"], "not a list of labels: found 'cat'"),
+        (b"cat", ["a"], "not a list of labels: found b'cat'"),
         (np.array("cat"), ["a"], "of one label for each row"),
-        (None, ["a"], "no list of labels: found None"),
+        (None, ["a"], "not a list of labels: found None"),
         ([1, 2, 2**63], [1], "does not fit 64 bits"),
         ([1, 2, 2**70], [1], "does not fit 64 bits"),
     ],

@@ -183,7 +183,7 @@ def test_a_manifest_that_leaves_something_out(exports, tmp_path, name):
         ("prototypical", {"normalization": "L3N"}, "no normalization is called"),
         ("prototypical", {"temperature": 0}, "temperature is 0"),
         ("prototypical", {"temperature": float("nan")}, "temperature is nan"),
-        ("prototypical", {"n_neighbors": 3}, "n_neighbors is there"),
+        ("prototypical", {"n_neighbors": 3}, "n_neighbors is unexpected"),
         ("k-nearest", {"n_neighbors": None}, "n_neighbors is missing"),
         ("k-nearest", {"n_neighbors": 0}, "n_neighbors is 0"),
         ("simpleshot", {"center": None}, "center is missing"),
@@ -207,7 +207,7 @@ def test_a_file_outside_the_folder_is_not_read(exports, tmp_path, absolute):
     (folder / name).rename(tmp_path / "elsewhere" / name)
     manifest["files"]["memory.npz"]["name"] = str(tmp_path / "elsewhere" / name) if absolute else f"../elsewhere/{name}"
     sealed(folder, manifest)
-    refused(folder, "which is no name of a data file", exact=False)
+    refused(folder, "which is not the name of a data file", exact=False)
 
 
 def wrong_arrays(arrays):

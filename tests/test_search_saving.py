@@ -161,13 +161,13 @@ def test_row_70_every_flipped_byte_is_detected(tmp_path):
 
 
 def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"is no saved index: there is no such folder; make one with save\(\)$"):
+    with pytest.raises(ArtifactError, match=r"is not a saved index: there is no such folder; make one with save\(\)$"):
         PrototypeIndex.load(tmp_path / "gone")
     PrototypeIndex().add(KEYS).save(tmp_path / "index")
-    with pytest.raises(ArtifactError, match="is no saved classifier: it holds a saved index"):
+    with pytest.raises(ArtifactError, match="is not a saved classifier: it holds a saved index"):
         FewShotImageClassifier.load(tmp_path / "index")
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ArtifactError, match="holds other files and no saved index"):
+    with pytest.raises(ArtifactError, match="holds other files but no saved index"):
         PrototypeIndex().save(tmp_path)
 
 

@@ -44,7 +44,7 @@ def test_a_mark_that_cannot_be_told_from_a_class_is_refused():
     ],
 )
 def test_where_the_default_is_a_class_what_can_be_answered_is(classes, label, marked):
-    with pytest.warns(UserWarning, match="unknown queries are answered None: .*unknown_label"):
+    with pytest.warns(UserWarning, match="unknown queries are answered with None: .*unknown_label"):
         assert mark_unknown(classes, ROWS, label, classes).tolist() == marked
 
 

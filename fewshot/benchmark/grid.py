@@ -61,7 +61,7 @@ class Backbone:
     Attributes
     ----------
     backbone : str
-        A timm name, a checkpoint file, or ``pixels``: the images themselves, as greys of 28 x 28.
+        A timm name, a checkpoint file, or ``pixels``: the images themselves, in grey, 28 x 28.
     name : str
         Name in tables.
     weights, pretrained, img_size

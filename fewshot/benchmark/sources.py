@@ -136,7 +136,7 @@ def contents_of(data: LabeledImages) -> list[str]:
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:
-    """Return pixels as embeddings: greys of 28 x 28, in 0..1."""
+    """Return pixels as embeddings: grey images of 28 x 28, in 0..1."""
     grey = Preprocessing(1, 28, 28)
     pixels = np.stack([grey(image).ravel() for image in images])
     return pixels.astype(np.float32) / np.float32(255)

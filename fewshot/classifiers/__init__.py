@@ -1,1 +1,6 @@
-"""The scikit-learn estimators on embeddings."""
+"""The scikit-learn estimators on embeddings.
+
+Start at `base`: ``fit``, ``partial_fit``, ``predict``, editing and calibration, shared by all estimators. `fitted` is
+the immutable model behind them: each change returns a new one. `methods` has one estimator per method, `few_shot` the
+estimator of any inductive learner, `transductive` that of any transductive one. `checks` validates input.
+"""

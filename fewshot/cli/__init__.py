@@ -1,4 +1,9 @@
-"""The command line: ``fewshot COMMAND``. Heavy packages load only when a command runs."""
+"""The command line: ``fewshot COMMAND``. Heavy packages load only when a command runs.
+
+`options` and `model_options` define the commands and name the module that runs each: `models` (fit, predict, show),
+`editing` (add, remove, rename, merge), `trust` (calibrate, audit), `retrieval` (annotate, search), `training`,
+`evaluation`, `bench` and `demonstration`. `flags` rewrites messages of the library in the words of the command line.
+"""
 
 from __future__ import annotations
 

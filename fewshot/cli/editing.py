@@ -1,14 +1,38 @@
-"""``fewshot remove``, ``rename`` and ``merge``: changes to the classes of a classifier."""
+"""``fewshot add``, ``remove``, ``rename`` and ``merge``: changes to a classifier in a folder."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
+from dataclasses import replace
 
 from fewshot.cli.models import as_label, changing, list_paths, load, refuse_existing
 from fewshot.cli.terminal import n_classes, n_images, quoted, say
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.persistence.artifact import writing
+from fewshot.utils.unknown import unknown_mark
+
+
+def add(options: argparse.Namespace) -> int:
+    """Add images of a class."""
+    model = load(options)
+    paths = list_paths(options.images, options.skip_unreadable)
+    start = time.perf_counter()
+    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
+    prepared = snapshot.prepare(paths, [as_label(model, options.label)] * len(paths), None, "partial_fit")
+    with changing(options, model) as model:
+        label = as_label(model, options.label)
+        known, before = label in model.classes_.tolist(), int(model.n_support_.sum())
+        model.partial_fit(replace(prepared, labels=[label] * len(prepared.labels)))
+        if options.unknown_label is not None:
+            unknown_mark(model.unknown_label, model.classes_)
+        seconds = time.perf_counter() - start
+    n = int(model.n_support_[model.classes_.tolist().index(label)])
+    new = f"has {n_images(n)} now" if known else "is a new class"
+    learned = f"learned {n_images(int(model.n_support_.sum()) - before)} in {1000 * seconds:.0f} ms"
+    say(f"{quoted(label)} {new}: {learned}; {n_classes(len(model.classes_))}")
+    return 0
 
 
 def remove(options: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ def _fit(commands: Any) -> None:
 
 
 def _add(commands: Any) -> None:
-    add = _on_classifier(commands, "add", "models", "add images of a class, known or new, to a classifier")
+    add = _on_classifier(commands, "add", "editing", "add images of a class, known or new, to a classifier")
     add.add_argument("label", metavar="LABEL", help="the class")
     _images(add)
     unknown_label(add)

@@ -1,4 +1,4 @@
-"""``fewshot fit``, ``add``, ``predict`` and ``show``: a classifier in a folder."""
+"""``fewshot fit``, ``predict`` and ``show``: make and use a classifier in a folder; `editing` changes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from fewshot.cli.inputs import open_data
 from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import complain, n_classes, n_images, put, quoted, say
+from fewshot.cli.terminal import complain, n_classes, n_images, put, say
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images
@@ -50,27 +49,6 @@ def fit(options: argparse.Namespace) -> int:
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
-    return 0
-
-
-def add(options: argparse.Namespace) -> int:
-    """Add images of a class."""
-    model = load(options)
-    paths = list_paths(options.images, options.skip_unreadable)
-    start = time.perf_counter()
-    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
-    prepared = snapshot.prepare(paths, [as_label(model, options.label)] * len(paths), None, "partial_fit")
-    with changing(options, model) as model:
-        label = as_label(model, options.label)
-        known, before = label in model.classes_.tolist(), int(model.n_support_.sum())
-        model.partial_fit(replace(prepared, labels=[label] * len(prepared.labels)))
-        if options.unknown_label is not None:
-            unknown_mark(model.unknown_label, model.classes_)
-        seconds = time.perf_counter() - start
-    n = int(model.n_support_[model.classes_.tolist().index(label)])
-    new = f"has {n_images(n)} now" if known else "is a new class"
-    learned = f"learned {n_images(int(model.n_support_.sum()) - before)} in {1000 * seconds:.0f} ms"
-    say(f"{quoted(label)} {new}: {learned}; {n_classes(len(model.classes_))}")
     return 0
 
 

@@ -117,7 +117,7 @@ def _add_network(train: argparse.ArgumentParser) -> None:
     train.add_argument("--learner", metavar="NAME", help="method (default: that of --from, or prototypical)")
     train.add_argument("--metric", metavar="NAME", help="similarity of the learner: sqeuclidean, cosine or dot")
     train.add_argument("--temperature", type=temperature, metavar="X", help="initial temperature; training adapts it")
-    train.add_argument("--grey", action="store_true", help="train on greys instead of colours")
+    train.add_argument("--grey", action="store_true", help="convert images to grey for training")
     train.add_argument("--distort", action="store_true", help="slightly rotate, scale, shear and shift each image")
     train.add_argument("--photo", action="store_true", help="mirror images and slightly change their light")
     skip_unreadable(train)

@@ -45,7 +45,7 @@ def obtain(source: str | Path | None, url: str, sha256: str, folder: str | Path,
     """
     if source is not None:
         if not Path(source).is_file():
-            raise ValueError(f"{source} is not there; give the path of {url.rpartition('/')[2]}, or omit it")
+            raise ValueError(f"{source} does not exist; give the path of {url.rpartition('/')[2]}, or omit it")
         return Path(source)
     target = Path(folder) / url.rpartition("/")[2]
     if target.is_file() and digest(target) == sha256:

@@ -112,8 +112,8 @@ class LabeledImages:
             return cls.from_folder(path if split is None else _folder_of_split(path, split))
         if path.suffix.lower() == ".csv":
             return cls.from_table(path, split=split)
-        what = "not there" if not os.path.exists(path) else "not a .csv table"
-        raise ValueError(f"{brief(path)} is {what}; expected a folder of class folders, or a table path,label,split")
+        what = "does not exist" if not os.path.exists(path) else "is not a .csv table"
+        raise ValueError(f"{brief(path)} {what}; expected a folder of class folders, or a table path,label,split")
 
     @classmethod
     def from_folder(cls, root: str | Path) -> Self:
@@ -195,7 +195,7 @@ class LabeledImages:
         size : int
             Side in pixels.
         grey : bool, default=False
-            Whether to return (n, size, size) greys instead of (n, size, size, 3) colours.
+            Whether to return grey images (n, size, size) instead of colour images (n, size, size, 3).
         bits : int, optional
             The range of 16-bit images, if the files do not specify it; see `fewshot.data.decode`.
         cache : path, optional

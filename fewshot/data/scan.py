@@ -128,8 +128,8 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _check_folder(folder: str | Path, expected: str) -> Path:
     if not os.path.isdir(folder):
-        state = "a file" if os.path.exists(folder) else "not there"
-        raise ValueError(f"{brief(Path(folder))} is {state}; expected {expected}")
+        state = "is a file" if os.path.exists(folder) else "does not exist"
+        raise ValueError(f"{brief(Path(folder))} {state}; expected {expected}")
     return Path(folder)
 
 
@@ -193,7 +193,9 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not os.path.isfile(path):
-        raise ValueError(f"{brief(path)} is {'a folder' if os.path.isdir(path) else 'not there'}; expected a CSV file")
+        raise ValueError(
+            f"{brief(path)} {'is a folder' if os.path.isdir(path) else 'does not exist'}; expected a CSV file"
+        )
     try:
         # Strings, so that 007 and NA are class names like any other.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)

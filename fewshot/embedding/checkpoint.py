@@ -50,7 +50,7 @@ def save_weights(
     learner : Learner
         The learner.
     weights : mapping of str to Tensor, optional
-        Weights as `state` returns them; by default the present ones.
+        Weights as `state` returns them; by default the current ones.
     training : mapping, optional
         See `Checkpoint`.
     """
@@ -102,7 +102,7 @@ class Checkpoint:
     learner : dict
         Registered ``name`` and ``params``.
     training : dict
-        As far as it is known, ``classes`` and hashes of ``images`` used in training or validation, and ``began``, the
+        As far as known, ``classes`` and hashes of ``images`` used in training or validation, and ``began``, the
         initial weights: "random" or "given".
     tensors : dict of str to Tensor
         The weights of backbone and learner.
@@ -130,7 +130,9 @@ class Checkpoint:
         """
         path = Path(path)
         if not path.is_file():
-            raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a file of weights")
+            raise ValueError(
+                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; expected a file of weights"
+            )
         stamp = stamp_of(path)
         tensors, metadata = read_tensors(path)
         if _KEY not in metadata:

@@ -175,7 +175,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read weights from a safetensors file or a torch state dict, without executing anything in it."""
     if not os.path.isfile(path):
         raise ValueError(
-            f"{brief(path)} is {'a folder' if os.path.isdir(path) else 'not there'}; expected a file of weights"
+            f"{brief(path)} {'is a folder' if os.path.isdir(path) else 'does not exist'}; expected a file of weights"
         )
     try:
         if path.suffix == ".safetensors":

@@ -1,1 +1,6 @@
-"""Learning tasks: episodes drawn as a pure function of a seed and their number, one kind of sampler a file."""
+"""Learning tasks: episodes, the samplers that draw them, and evaluation on them.
+
+An episode depends only on the sampler's seed and the episode's number. Start at `episode` (`Episode` and the `Sampler`
+interface). There is one sampler per file: `balanced`, `varied`, `grouped`; `choices` draws the random rows. `evaluate`
+measures a learner, `result` holds its accuracy.
+"""

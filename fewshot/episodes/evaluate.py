@@ -123,7 +123,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
 def _answer_episodes(
     learner: Learner, embeddings: NDArray[Any], sampler: Sampler, n_episodes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the accuracy of each episode, and the true and answered class of every query."""
+    """Return the accuracy of each episode, and the true and predicted class of every query."""
     x = to_tensor(embeddings)
     for name, weight in (*learner.named_parameters(), *learner.named_buffers()):
         x = x.to(weight.device) if name == "log_temperature" or not weight.is_floating_point() else x.to(weight)
@@ -174,7 +174,7 @@ def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], tr
 def _compare(
     episodes: list[Episode], answers: NDArray[np.int64], classes: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the accuracy of each episode, and the true and answered class of every query, as indices of `classes`."""
+    """Return the accuracy of each episode, and the true and predicted class of every query, as indices of `classes`."""
     expected = np.concatenate([e.query_labels for e in episodes])
     sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
     numbers = np.arange(len(episodes)).repeat(sizes)

@@ -38,7 +38,7 @@ class EvalResult:
     classes : ndarray of shape (n_classes,)
         The labels as the user gave them.
     true, answered : ndarray of shape (n_queries,)
-        True and answered class of every query of every episode, as indices into `classes`.
+        True and predicted class of every query of every episode, as indices into `classes`.
     protocol : dict
         Learner, number of episodes, whether the learner is transductive, and the protocol of the sampler.
     """

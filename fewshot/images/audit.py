@@ -40,8 +40,8 @@ def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an image, in the order of the support: ``id``, ``label``, ``similarity`` to the mean of the other images
-        of its class, ``other`` (the nearest other class) and ``other_similarity``, ``duplicate_of`` (the first equal
+        One row per image, in the order of the support: ``id``, ``label``, ``similarity`` to the mean of its class's
+        other images, ``other`` (the nearest other class) and ``other_similarity``, ``duplicate_of`` (the first equal
         image of any class, or empty), ``nearer_to_other``, ``outlier`` (its similarity is unusually far below the
         median of its class, relative to the median deviation over all classes) and ``suspect`` (any of the last
         three). NaN if there is no other image or class.

@@ -139,7 +139,7 @@ def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.in
     names = classes.tolist()
     is_nan = classes.dtype.kind == "f" and bool(np.isnan(classes).any())
     if not names or is_nan or any(one >= other for one, other in pairwise(names)):
-        raise ValueError("its classes must be sorted labels, each there once")
+        raise ValueError("its classes must be sorted labels without repeats")
     if not isinstance(n_support, list) or len(n_support) != len(names) or not all(map(is_whole, n_support)):
         raise ValueError(f"its n_support must be a count for each of {len(names)} classes")
     return classes, np.array(n_support, dtype=np.int64)

@@ -77,7 +77,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         How the nearest keys are found; see `PrototypeIndex`.
     keep_support : bool, default=True
         Whether to keep, and save, names, embeddings and thumbnails of the support, for `answer` and for reports. Takes
-        about 8 KB an image.
+        about 8 KB per image.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self._publish(empty.grown(empty.prepare(X, y, ids, "partial_fit")))
 
     def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
-        """Learn more items, of known or of new classes, in addition to what is known.
+        """Learn more items of known or new classes.
 
         An item that is given twice counts twice. A warning names it if both are in this call, or support is kept.
 
@@ -220,7 +220,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
                     return self._publish(change(now, prepared))
             if prepared is X:
                 raise ValueError(
-                    "X was embedded with another network than the one of this model, which may have been fitted again "
+                    "X was embedded with another network than this model's, perhaps because the model was fitted again "
                     "meanwhile; prepare it again"
                 )
 
@@ -248,7 +248,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         on_error : str, optional
-            Replaces that of the model.
+            Overrides the model's own.
 
         Raises
         ------
@@ -265,7 +265,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return replace(learned, classifier=classifier)
 
     def _editable(self) -> Learned:
-        """Return what is known now, without the support if it is no longer to be kept."""
+        """Return what is known now, without the support if `keep_support` is now False."""
         now = self.snapshot()
         return now if self.keep_support else replace(now, support=None)
 
@@ -434,7 +434,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         DataFrame
-            One row an item, in the order of ``support_``; see `fewshot.images.audit.audit_support`.
+            One row per item, in the order of ``support_``; see `fewshot.images.audit.audit_support`.
 
         Raises
         ------
@@ -472,7 +472,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,), optional
             Their labels. Omit if X is `LabeledImages`.
         drop_empty : bool, default=True
-            Whether to forget a class without support left; else it stays in ``classes_`` and is never the answer.
+            Whether to forget a class left without support; otherwise it stays in ``classes_`` and is never the answer.
 
         Raises
         ------
@@ -495,7 +495,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         label : object, optional
             Remove only items of this class; by default of all classes.
         drop_empty : bool, default=True
-            Whether to forget a class without support left; else it stays in ``classes_`` and is never the answer.
+            Whether to forget a class left without support; otherwise it stays in ``classes_`` and is never the answer.
 
         Raises
         ------
@@ -521,7 +521,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If there is no class `old`, or `new` is a class already. The model is then unchanged.
         TypeError
-            If `new` is of another type than the other labels.
+            If the type of `new` differs from that of the other labels.
         """
         return self._publish(self._editable().renamed(old, new))
 
@@ -560,7 +560,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             weights, which must then be found where the folder is loaded; a custom embedder is then passed to `load`.
             By default as it was loaded, else ``embed``; for an `OwnEmbedder`, which has no weights, ``reference``.
         overwrite : bool, default=False
-            Whether to replace the folder even if somebody else has written it since this model was loaded from it or
+            Whether to replace the folder even if someone else has written it since this model was loaded from it or
             last saved to it. A model that was never saved there replaces it in any case.
 
         Raises
@@ -568,7 +568,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ArtifactError
             If the folder holds something else, or has changed meanwhile.
         InUseError
-            If somebody else is writing it for longer than a minute.
+            If someone else is writing it for longer than a minute.
         ValueError
             If the network was not built by `create_backbone`, or ``weights="reference"`` and
             its weights have no name.

@@ -66,7 +66,7 @@ def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any
     now = model.snapshot()
     support, labels, counts = now.support, now.classifier.classes_.tolist(), now.classifier.n_support_.tolist()
     page = Page(f"{len(labels)} classes", f"Learned from {sum(counts)} images, with no gradient step.")
-    page.cards([(str(len(counts)), "classes"), (_range(counts), "images a class")])
+    page.cards([(str(len(counts)), "classes"), (_range(counts), "images per class")])
     page.section("Classes", "The support images were not kept." if support is None else "")
     if support is not None:
         shown = {label: support.of(label).thumbnails for label in labels}

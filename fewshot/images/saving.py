@@ -82,7 +82,7 @@ def save(
     calibration = getattr(learned.classifier, "calibration_", None)
     if weights == "embed" and spec_of(network) is None:
         raise ValueError(
-            f"{why_not_saved(network)}; save with weights='reference', and give the embedder to load, or make the "
+            f"{why_not_saved(network)}; save with weights='reference', and pass the embedder to load, or make the "
             "network with create_backbone and plain arguments"
         )
     fingerprint = embedder.fingerprint
@@ -152,7 +152,7 @@ def _read_embedder(
     if checkpoint is not None:
         source: dict[str, Any] = {"backbone": checkpoint.path}
         if manifest["backbone"] != checkpoint.backbone:
-            raise ValueError("its manifest names another network than its weights")
+            raise ValueError("its manifest names a different network than its weights")
         learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
     else:
         source = read_source(manifest["source"], given is not None)
@@ -172,7 +172,7 @@ def _check_answers(embedder: Any, fitted: FittedModel) -> None:
     if isinstance(embedder, Embedder):
         embedding = embedder.probe()
         if len(embedding) != (d := fitted.memory.keys.shape[-1]) or not np.isfinite(embedding).all():
-            raise ValueError(f"its network does not compute embeddings of {d} finite numbers, as its memory has")
+            raise ValueError(f"its network does not compute embeddings of {d} finite numbers, like those in its memory")
 
 
 def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, given: bool) -> str:
@@ -180,7 +180,7 @@ def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, giv
     if given:
         return (
             f"the model in {folder} was fitted with the embedder {manifest['fingerprint'][:12]}, and {found[:12]} was "
-            "given; pass the one of the same name, or with the same network and preprocessing"
+            "given; pass one of the same name, or with the same network and preprocessing"
         )
     where = "found here" if "source" in manifest else f"in {folder}"
     return (
@@ -209,8 +209,8 @@ def _source(embedder: Any) -> dict[str, Any]:
     by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
     if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
         raise ValueError(
-            "the weights of this network have no name under which they could be found elsewhere; only those of a timm "
-            "backbone from the hub or from the extra 'offline' have: leave out weights='reference'"
+            "the weights of this network cannot be found by name on another machine; only those of a timm backbone "
+            "from the hub or from the extra 'offline' can: leave out weights='reference'"
         )
     # Only if set, so that older versions can read the folder otherwise.
     own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}

@@ -26,7 +26,7 @@ class FewShotRetriever:
     store : Store
         Where to search.
     k : int, default=10
-        Documents a query.
+        Documents per query.
     by_label : bool, default=True
         Whether to find only records of the query's class; an unknown query finds all.
 

@@ -28,7 +28,7 @@ class FewShotRetriever(BaseRetriever):
     store : Store
         Where to search.
     k : int, default=4
-        Documents a query.
+        Documents per query.
     by_label : bool, default=True
         Whether to find only records of the query's class; an unknown query finds all.
     where : dict, optional

@@ -60,7 +60,7 @@ _STALE_SECONDS = 3600
 
 @contextmanager
 def writing(folder: str | Path, kind: str) -> Iterator[None]:
-    """Be the only writer of an artifact inside the block: nobody else changes it between reading and writing.
+    """Be the only writer of an artifact inside the block: no one else changes it between reading and writing.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
     """Return the manifest of an artifact and the paths of its data files, all of them verified.
 
     A cache is among the paths only if it is present and whole. All files are regular files in the folder itself, of the
-    size in the manifest; links, pipes and devices raise an error. The digests reveal damage, but are no signature:
+    size in the manifest; links, pipes and devices raise an error. The digests reveal damage, but are not a signature:
     anyone can make a folder whose digests fit, so the caller must check the content as well.
 
     Raises
@@ -178,7 +178,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
     while True:
         raw, manifest = _read_manifest(folder, kind)
         if (found := manifest.get("kind", KINDS[0])) != kind:
-            raise ArtifactError(f"{folder} is no saved {kind}: it holds a saved {found}; give another folder")
+            raise ArtifactError(f"{folder} is not a saved {kind}: it holds a saved {found}; give another folder")
         try:
             paths = {name: _verified(folder, entry) for name, entry in manifest["files"].items()}
         except ArtifactError:
@@ -236,7 +236,7 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
         else:
             reason = f"it has no {MANIFEST}" if not os.path.lexists(path) else f"{MANIFEST}: {error.strerror}"
         raise ArtifactError(
-            f"{folder} is no saved {kind}: {reason}; make one with save(){_MADE_BY.get(kind, '')}"
+            f"{folder} is not a saved {kind}: {reason}; make one with save(){_MADE_BY.get(kind, '')}"
         ) from None
     with errors_of_file(path, "restore it from a copy, or save again"):
         manifest = _parse_manifest(raw)
@@ -282,7 +282,7 @@ def _refuse_newer(folder: Path, manifest: Mapping[str, Any]) -> None:
 def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
     if not _NAME.fullmatch(entry["name"]):
         raise ArtifactError(
-            f"{folder / MANIFEST} names {entry['name']!r:.80}, which is no name of a data file; save again"
+            f"{folder / MANIFEST} names {entry['name']!r:.80}, which is not the name of a data file; save again"
         )
     path = folder / entry["name"]
     try:
@@ -301,7 +301,7 @@ def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
 def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
     """Return the data files of the artifact to replace, by name; raise if the folder holds anything else."""
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is a file and no saved {kind}, so nothing was written there; give a new folder")
+        raise ArtifactError(f"{folder} is a file, not a saved {kind}, so nothing was written there; give a new folder")
     path = folder / MANIFEST
     try:
         raw = read_regular(path, MOST_BYTES)
@@ -318,7 +318,7 @@ def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
         if set(others) <= {MANIFEST} and (not raw or raw.startswith(_BEGIN)):
             return {}  # an interrupted first save, or damage: saving repairs it
         raise ArtifactError(
-            f"{folder} holds other files and no saved {kind}, so nothing was written there; give a new folder"
+            f"{folder} holds other files but no saved {kind}, so nothing was written there; give a new folder"
         ) from None
     _refuse_newer(folder, manifest)
     if (found := manifest.get("kind", KINDS[0])) != kind:

@@ -141,7 +141,7 @@ def copy_access(source: os.stat_result, path: str | Path) -> None:
 
 
 def is_special(path: str | Path) -> bool:
-    """Whether a path exists and is no regular file or folder, or names an open file of this process.
+    """Whether a path exists and is neither a regular file nor a folder, or names an open file of this process.
 
     Examples
     --------
@@ -276,12 +276,12 @@ def refuse_irregular(folder: str | Path, names: Iterable[str]) -> None:
     --------
     >>> refuse_irregular("/dev", ["null"])
     Traceback (most recent call last):
-    ValueError: /dev/null is a link, or no regular file, and would be written to; remove it, or choose another folder
+    ValueError: /dev/null is a link or not a regular file, and would be written to; remove it, or choose another folder
     """
     for path in (Path(folder) / name for name in names):
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
             raise ValueError(
-                f"{path} is a link, or no regular file, and would be written to; remove it, or choose another folder"
+                f"{path} is a link or not a regular file, and would be written to; remove it, or choose another folder"
             )
 
 

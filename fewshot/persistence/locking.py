@@ -157,7 +157,7 @@ def _opened(path: str | Path, flags: int) -> Iterator[int]:
 
 
 def _refuse_others(path: Path) -> None:
-    """Raise if a file with the name of the lock is no lock: it would be overwritten and removed."""
+    """Raise if a file with the name of the lock is not a lock: it would be overwritten and removed."""
     try:
         found = path.lstat()
         if is_ours := stat.S_ISREG(found.st_mode) and found.st_nlink < 2:

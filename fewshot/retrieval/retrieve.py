@@ -55,7 +55,7 @@ def retrieve(
     items : collection of n images
         Queries.
     k : int, default=10
-        Records a query.
+        Records per query.
     where : mapping, optional
         Only records with these values; see `Store.search`.
     by_label : bool, default=False
@@ -111,7 +111,7 @@ def classify_and_retrieve(
         label = as_unicode(labels[i])
         asked.setdefault(label if by_label and label in classes else None, []).append(place)
     wanted = {token("label", label) for label in conditions.get("label", [])}
-    for label, places in asked.items():  # one search a class, not one a query
+    for label, places in asked.items():  # one search per class, not per query
         if label is not None and "label" in conditions and token("label", label) not in wanted:
             continue
         only = conditions if label is None else {**conditions, "label": [label]}

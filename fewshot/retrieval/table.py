@@ -70,7 +70,7 @@ def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[A
 
 
 def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) -> pyarrow.Table:
-    """Convert annotations to a table of one row an image.
+    """Convert annotations to a table of one row per image.
 
     An unreadable image has an error and a vector of zeros, because LanceDB refuses null and NaN, and pyarrow before 26
     cannot read null vectors. The label of an unknown image is null if its type differs from that of the classes. Bytes

@@ -69,7 +69,7 @@ def annotate_folder(
     executor : {"serial", "joblib", "ray"}, default="serial"
         This process, processes on this machine, or a cluster in which `folder` and `model` have the same paths.
     jobs : int, optional
-        Processes; by default one a core.
+        Processes; by default one per core.
     device : str, default="auto"
         Where to embed.
     progress : bool, default=True
@@ -167,7 +167,7 @@ def _only_run(shards: Path) -> Iterator[None]:
 def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:
     """Raise if the file exists, unless an interrupted run was about to replace it."""
     if out.exists() and not (overwrite or is_special(out) or (shards / PLAN).exists()):
-        raise ValueError(f"{out} is there already; give overwrite=True to replace it, or another name")
+        raise ValueError(f"{out} already exists; give overwrite=True to replace it, or another name")
 
 
 def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:

@@ -102,7 +102,7 @@ class RuntimeClassifier:
         return self.model.nearest(self._queries(images), k)
 
     def partial_fit(self, images: Any, labels: Any) -> Self:
-        """Learn images of known or new classes in addition to what is known.
+        """Learn images of known or new classes in addition to those learned before.
 
         An image that is given twice counts twice. A warning names it if both are in this call, or support is kept.
 
@@ -144,7 +144,7 @@ class RuntimeClassifier:
         Raises
         ------
         ValueError
-            If there is no such class, or no other one.
+            If there is no such class, or it is the only one.
         """
         return self._publish(self.model.memory.without(label))
 
@@ -183,7 +183,7 @@ class RuntimeClassifier:
         folder : path
             New, empty, or one that holds an export.
         overwrite : bool, default=False
-            Whether to replace the folder even if somebody else has written it since this classifier was loaded from it
+            Whether to replace the folder even if someone else has written it since this classifier was loaded from it
             or last saved to it. A classifier that was never saved there replaces it in any case.
 
         Raises
@@ -192,7 +192,7 @@ class RuntimeClassifier:
             If the folder holds something else or has changed meanwhile, or the encoder file of this classifier is
             missing.
         InUseError
-            If somebody else is writing it for longer than a minute.
+            If someone else is writing it for longer than a minute.
         MissingExtraError
             If the package filelock is missing.
         OSError

@@ -62,7 +62,7 @@ class DeviceLearner:
         for what, needed in (("center", self.normalization == "CL2N"), ("n_neighbors", self.name == "k-nearest")):
             if (getattr(self, what) is not None) != needed:
                 raise ValueError(
-                    f"{what} is {'missing' if needed else 'there'}: CL2N has a center, k-nearest n_neighbors"
+                    f"{what} is {'missing' if needed else 'unexpected'}: CL2N has a center, k-nearest n_neighbors"
                 )
         if self.center is not None and not all(is_number(v, -MOST_MAGNITUDE, MOST_MAGNITUDE) for v in self.center):
             raise ValueError("center is not finite; expected the mean embedding of the base classes")

@@ -22,7 +22,7 @@ _SUMMED, _KEPT = ("sums", "counts"), ("support", "labels", "weights")
 
 @dataclass(frozen=True, eq=False)
 class DeviceMemory:
-    """Labelled rows: either one sum a class, or one row a support image. Immutable.
+    """Labelled rows: either one sum per class, or one row per support image. Immutable.
 
     Attributes
     ----------
@@ -248,4 +248,4 @@ class DeviceMemory:
 
 
 def _not_a_base() -> ValueError:
-    return ValueError("base is no earlier state of the other classifier; give the export that both began with")
+    return ValueError("base is not an earlier state of the other classifier; give the export that both began with")

@@ -34,8 +34,8 @@ class PrototypeIndex:
     float32 cannot tell neighbouring keys apart. The last digits of their similarities depend on the size of the batch,
     by up to 1e-6 of the product of the two lengths (from the origin or that fixed point).
 
-    New keys go into a small exact part, and removed ones are marked; now and then both are merged into the large part,
-    in the background if that takes long. Any number of threads may search, add and remove at once: changes follow one
+    New keys go into a small exact part, and removed ones are marked; at times both are merged into the large part, in
+    the background if that takes long. Any number of threads may search, add and remove at once: changes follow one
     another, and each search sees all keys as they were at one moment.
 
     Parameters
@@ -168,7 +168,7 @@ class PrototypeIndex:
         folder : path
             Created if needed; must be empty or hold a saved index.
         overwrite : bool, default=False
-            Whether to replace the folder even if somebody else has written it since this index was loaded from it or
+            Whether to replace the folder even if someone else has written it since this index was loaded from it or
             last saved to it. An index that was never loaded from or saved to the folder always replaces its content.
 
         Raises
@@ -207,7 +207,7 @@ class PrototypeIndex:
         ends a process whose mapped file becomes shorter.
 
         The folder may come from a stranger: loading and searching run no code from it, and access neither the network
-        nor other files. Its answers may still be wrong: digests reveal damage, but are no signature.
+        nor other files. Its answers may still be wrong: digests reveal damage, but are not a signature.
 
         Parameters
         ----------
@@ -253,7 +253,7 @@ class PrototypeIndex:
         Returns
         -------
         labels : ndarray of shape (n, k)
-            Labels, nearest first; among equal similarities the key added first. Because of rounding, the similarities
+            Labels, nearest first; equal similarities in the order of addition. Because of rounding, the similarities
             of equal keys may differ in their last digit.
         similarities : ndarray of shape (n, k)
             Their similarities.

@@ -133,7 +133,7 @@ class Stepper:
         Returns
         -------
         fault : str
-            What is not finite; empty if nothing. An overflow of half precision is no fault: the step is skipped, and
+            What is not finite; empty if nothing. An overflow of half precision is not a fault: the step is skipped, and
             the loss scale lowered.
         k : int
             Index of the faulty episode in the step.

@@ -37,7 +37,7 @@ def to_array(x: Any, as_list: bool = False) -> NDArray[Any] | list[Any]:
     Raises
     ------
     TypeError
-        If it is text, has no order, or is no container.
+        If it is text, has no order, or is not a container.
     """
     x = to_numpy(x)
     if isinstance(x, np.ndarray):

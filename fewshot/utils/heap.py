@@ -40,7 +40,7 @@ def keeping_memory() -> Iterator[None]:
 
     A network frees and allocates megabytes at every layer. Returning them and fetching them page by page takes as long
     as the convolutions. Only glibc is tuned, and only if no environment variable does so (``MALLOC_*``,
-    ``GLIBC_TUNABLES``). The limits hold for the whole process. glibc cannot report the limits of before, so the block
+    ``GLIBC_TUNABLES``). The limits hold for the whole process. glibc cannot report the previous limits, so the block
     ends with those that its own rule reaches in any program with large arrays: 32 and 64 MiB.
     """
     global _inside

@@ -75,7 +75,7 @@ def as_labels(
     known : ndarray, optional
         Known labels, whose type the new ones must have.
     any_type : bool, default=False
-        Whether to accept fractions, too, and sortable objects of other types.
+        Whether to also accept fractions and sortable objects of other types.
     warning : type of Warning, default=UserWarning
         Category of the warning about a column.
 
@@ -94,7 +94,7 @@ def as_labels(
     try:
         found = to_array(y, as_list=True)
     except TypeError as error:
-        raise ValueError(f"{name} is no list of labels: {error} with one label for each row") from None
+        raise ValueError(f"{name} is not a list of labels: {error} with one label for each row") from None
     found = _one_dimensional(found, name, warning)
     labels: NDArray[Any] | list[Any]
     if isinstance(found, np.ndarray) and found.dtype.kind in "biufUSMmc":

@@ -79,7 +79,7 @@ def warn_of_twins(twins: NDArray[np.int64], start: int, names: Sequence[str]) ->
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     warn(
         f"{len(found)} of {len(twins)} images are learned already or twice: {'; '.join(pairs)}{more}; each copy counts "
-        "again, so remove those that are there by mistake"
+        "again, so remove those given by mistake"
     )
 
 

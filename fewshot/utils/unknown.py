@@ -83,7 +83,7 @@ def mark_unknown(
     except ValueError as error:
         if unknown_label is not None:
             raise
-        warn(f"unknown queries are answered None: {error}")
+        warn(f"unknown queries are answered with None: {error}")
         mark = None
     marked = labels.astype(object)
     marked[unknown] = mark

@@ -35,7 +35,7 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
     ValueError
         If vectors have different lengths, or all are missing.
     TypeError
-        If they are sparse, a vector is text, or `x` is no container.
+        If they are sparse, a vector is text, or `x` is not a container.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
     try:
         found = to_array(x)
     except TypeError as error:
-        raise TypeError(f"{name} is no array of embeddings: {error}") from None
+        raise TypeError(f"{name} is not an array of embeddings: {error}") from None
     if isinstance(found, list):
         return _of_list(found, name)
     if found.dtype.kind == "O" and found.ndim == 2 and found.shape[1] == 1 and _holds_vectors(found[:, 0]):

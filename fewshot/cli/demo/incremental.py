@@ -1,4 +1,4 @@
-"""Two demands on a running classifier: one more class, and the nearest prototypes."""
+"""Two operations on a fitted classifier: add a class, and look up the nearest prototypes."""
 
 from __future__ import annotations
 

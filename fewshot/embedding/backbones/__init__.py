@@ -1,4 +1,8 @@
-"""Create backbones: timm networks, published ones, and two of our own that are registered with timm."""
+"""Create backbones: timm networks, published ones, and two of our own that are registered with timm.
+
+Start at `create_backbone` below. `conv4` and `resnet12` are our own, on the shared interface in `base`; `published`
+finds networks on the hub or in a folder, and `arguments` checks what an untrusted file may ask for.
+"""
 
 from __future__ import annotations
 

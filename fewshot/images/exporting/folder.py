@@ -106,7 +106,7 @@ def export(
         raise TypeError(f"{embedder.name} is a custom embedder; only networks on images can be exported")
     learner, memory = translate_learner(classifier.learner_), translate_memory(classifier.model_)
     if not is_writable(memory.classes):
-        raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot hold; fit with text or integers")
+        raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot store; fit with text or integers")
     if classifier.reject is not None or classifier.on_error != "raise":
         unknown_mark(classifier.unknown_label, memory.classes)
     if quantize is not None:
@@ -132,7 +132,7 @@ def export(
 
 
 def _facts(classifier: FewShotClassifier, embedder: Embedder, learner: DeviceLearner) -> dict[str, Any]:
-    """Return the manifest of a float export, but for the encoder's digest."""
+    """Return the manifest of a float export, except for the encoder's digest."""
     return {
         "fingerprint": embedder.fingerprint,
         "embedder": embedder.fingerprint,

@@ -18,7 +18,7 @@ from fewshot.errors import ArtifactError
 from fewshot.learners.base import Learner
 from fewshot.runtime.encoder import INPUT, Encoder
 
-#: Episodes of the gate: 5-way, 1-shot and 5-shot, 15 queries a class.
+#: Episodes of the gate: 5-way, 1-shot and 5-shot, 15 queries per class.
 N_WAY, SHOTS, N_QUERY, N_EPISODES, SEED = 5, (1, 5), 15, 600, 0
 #: Operators computed in 8 bits.
 _QUANTIZED = ["Conv", "Clip", "Relu", "MaxPool", "Gemm", "MatMul"]

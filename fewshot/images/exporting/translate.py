@@ -40,8 +40,8 @@ def translate_learner(learner: Learner) -> DeviceLearner:
     if isinstance(learner, MatchingLearner) and kind is MatchingLearner:
         if learner.max_support is not None:
             raise TypeError(
-                f"the learner keeps max_support={learner.max_support} images a class, and a device cannot select them; "
-                "fit one that keeps all, max_support=None"
+                f"the learner keeps max_support={learner.max_support} images per class, and a device cannot choose "
+                "which; fit one that keeps all, max_support=None"
             )
         return DeviceLearner(*basic)
     raise TypeError(

@@ -108,7 +108,7 @@ class Store(ABC):
         vectors : array-like of shape (n, d)
             Queries.
         k : int, default=10
-            Records a query; fewer if the store, or the part that passes the filter, holds fewer.
+            Records per query; fewer if the store, or the part that passes the filter, holds fewer.
         where : mapping, optional
             Required values of ``label`` or of the payload, by name; a list means any of its values. Types matter: 1
             equals 1.0, but neither "1" nor True. A list in the payload matches if one of its values does.
@@ -135,7 +135,7 @@ class Store(ABC):
         vectors, where
             As for `search`.
         k : int, default=10
-            Labels a query; fewer if there are fewer.
+            Labels per query; fewer if there are fewer.
 
         Raises
         ------

@@ -61,7 +61,7 @@ class FaissStore(Store):
         with self._lock:
             for record in new:
                 if record.id in self._numbers:
-                    raise ValueError(f"the id {record.id!r} is there already; remove that record first")
+                    raise ValueError(f"the id {record.id!r} is already in the store; remove that record first")
             numbers = range(self._next, self._next + len(new))
             self._next += len(new)
             # Records first, index second, so that a search never finds a number without a record.

@@ -26,7 +26,7 @@ class StoredMemory:
 
     Records are keys of weight 1. Their vectors are results of ``learner.transform``, which for most learners are the
     embeddings themselves. For Matching and k-nearest the keys are the support; for a prototypical learner they are
-    class means, one or several a class.
+    class means, one or several per class.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class StoredMemory:
     learner : Learner
         Reads the records; must have the metric of the store.
     k : int, default=256
-        Records a query, at least the ``n_neighbors`` of a k-nearest learner.
+        Records per query, at least the ``n_neighbors`` of a k-nearest learner.
 
     Raises
     ------

@@ -164,7 +164,7 @@ class PgVectorStore(Store):
         except StoreError as error:
             if isinstance(error.__cause__, self._server.psycopg.errors.UniqueViolation):
                 id = _taken(str(error.__cause__.diag.message_detail), batch)
-                raise ValueError(f"the id {id!r} is there already or twice; ids must differ") from None
+                raise ValueError(f"the id {id!r} is already in the store or occurs twice; ids must differ") from None
             raise
         return total
 

@@ -146,7 +146,7 @@ class QdrantStore(Store):
         new = check_records(records, self.d, self.fingerprint)
         with self._calls():
             for id in self._present([record.id for record in new])[:1]:
-                raise ValueError(f"the id {id!r} is there already; remove that record first")
+                raise ValueError(f"the id {id!r} is already in the store; remove that record first")
         sent, batch = 0, uuid.uuid4().hex
         try:
             with self._calls():

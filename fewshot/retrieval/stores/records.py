@@ -98,7 +98,7 @@ def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[R
         if not isinstance(id, str) or not id:
             raise ValueError(f"the id {record.id!r} is not text; give each record a name")
         if id in seen:
-            raise ValueError(f"the id {id!r} is there twice; ids must differ")
+            raise ValueError(f"the id {id!r} occurs twice; ids must differ")
         seen.add(check_text(id, f"the id {id!r}"))
         check_embedder(record.embedder or fingerprint, fingerprint)
         vector = np.array(as_values(record.vector, name=f"the vector of {id!r}"), np.float32)
