@@ -164,7 +164,7 @@ class OutOfMemoryError(FewshotError, MemoryError):
 
 
 class ArtifactError(FewshotError):
-    """A saved folder cannot be used: it is damaged, incomplete, newer than this version, or for other weights."""
+    """A saved folder cannot be used: it is damaged, incomplete, newer than this version, or made for other weights."""
 
 
 class InUseError(FewshotError):

@@ -309,7 +309,7 @@ def test_different_frozen_episodes_are_refused(tmp_path):
         del cell["protocol"]["sampler"]  # manifests of the first sampler have no version
     frozen.write_text(json.dumps(text))
     for folder, episodes in (("four", frozen), ("one", None)):
-        with pytest.raises(ValueError, match="frozen by a version of fewshot that drew other episodes of 'digits'"):
+        with pytest.raises(ValueError, match="frozen by a version of fewshot that drew different episodes of 'digits'"):
             bench(tmp_path / folder, episodes=episodes)
 
 

@@ -90,7 +90,7 @@ def test_a_clean_audit(made, capsys):
     [
         (("calibrate", "{model}", "{held_out}", "--split", "test"), "test"),
         (("calibrate", "{model}", "{model}"), ""),
-        (("calibrate", "{held_out}", "{held_out}"), "its digest does not fit"),
+        (("calibrate", "{held_out}", "{held_out}"), "its digest does not match"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, message, made, capsys):

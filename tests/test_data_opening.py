@@ -255,7 +255,7 @@ def ghostscript(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.eps", "a.png", "a"])
 def test_what_pillow_hands_to_another_program_is_refused_whatever_it_is_called(tmp_path, ghostscript, name):
     (tmp_path / name).write_bytes(EPS)
-    message = "this is a file of the format EPS, which would be drawn by Ghostscript; convert it to PNG"
+    message = "this is a file in the EPS format, which would be drawn by Ghostscript; convert it to PNG"
     opened = Image.open(io.BytesIO(EPS))
     for source in (tmp_path / name, EPS, io.BytesIO(EPS), opened, opened):
         with pytest.raises(ImageDecodeError, match=message):
@@ -282,7 +282,7 @@ def test_an_image_inside_another_format_is_not_opened(ghostscript):
     ],
 )
 def test_what_holds_no_pixels_of_its_own_is_named(head, kind):
-    with pytest.raises(ImageDecodeError, match=f"this is a file of the format {kind}, .*; convert it to PNG"):
+    with pytest.raises(ImageDecodeError, match=f"this is a file in the {kind} format, .*; convert it to PNG"):
         decode(head + bytes(60))
 
 

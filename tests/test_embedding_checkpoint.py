@@ -96,7 +96,7 @@ def test_a_network_made_by_hand_cannot_be_rebuilt(tmp_path):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda p: p.write_bytes(b"x"), "not a whole file"),
+        (lambda p: p.write_bytes(b"x"), "not a complete file"),
         (lambda p: p.mkdir(), "a folder"),
         (lambda p: None, "does not exist"),
     ],
@@ -362,7 +362,7 @@ def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, create_backbone("conv4", in_chans=1), MatchingLearner())
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match=r"w\.safetensors is not a whole file of weights"):
+    with pytest.raises(ValueError, match=r"w\.safetensors is not a complete file of weights"):
         load_weights(path, create_backbone("conv4", in_chans=1))
 
 

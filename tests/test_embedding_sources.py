@@ -42,7 +42,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_a_damaged_file_is_one_sentence(name, tmp_path):
     (tmp_path / name).write_bytes(b"not weights at all")
-    with pytest.raises(ValueError, match=f"{name} is not a whole file of weights") as caught:
+    with pytest.raises(ValueError, match=f"{name} is not a complete file of weights") as caught:
         Source("conv4", str(tmp_path / name)).load()
     assert "\n" not in str(caught.value)
 
@@ -52,7 +52,7 @@ def test_a_file_damaged_anywhere_is_one_sentence(tmp_path):
     whole = (tmp_path / "w.pth").read_bytes()
     for i in range(0, len(whole), 41):
         (tmp_path / "w.pth").write_bytes(whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :])
-        with pytest.raises(ValueError, match=r"not a whole file of weights|another network|holds no state dict"):
+        with pytest.raises(ValueError, match=r"not a complete file of weights|another network|holds no state dict"):
             Source("conv4", str(tmp_path / "w.pth")).load()
 
 
@@ -62,7 +62,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
             return (tmp_path.joinpath("ran").write_text, ("yes",))
 
     torch.save({"weight": Evil()}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="not a whole file of weights"):
+    with pytest.raises(ValueError, match="not a complete file of weights"):
         Source("conv4", str(tmp_path / "w.pth")).load()
     assert not (tmp_path / "ran").exists()
 

@@ -237,7 +237,7 @@ def test_only_whole_regular_files_of_the_folder_are_read(part, how, saved, tmp_p
     elif how == "header":  # says that it holds terabytes
         header = json.dumps({"count": {"dtype": "F64", "shape": [1 << 40], "data_offsets": [0, 1 << 43]}}).encode()
         put(folder, part, len(header).to_bytes(8, "little") + header + b"\0" * 100)
-    refused(folder, tmp_path, path.name if how != "header" else "not a whole file")
+    refused(folder, tmp_path, path.name if how != "header" else "not a complete file")
 
 
 @pytest.mark.parametrize("how", ["pipe", "endless", "elsewhere", "sparse"])

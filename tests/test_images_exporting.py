@@ -223,8 +223,8 @@ def test_a_loss_above_the_limit_is_refused_with_the_figures(model, tmp_path, mon
         ({"gate": None}, "gate is missing"),
         ({"support": (SUPPORT[0][:39], SUPPORT[1][:39])}, "give all that was learned"),
         ({"support": (DATA.images[:40], DATA.labels[:40])}, "give all that was learned"),
-        ({"support": (KNOWN.images[40:80], SUPPORT[1])}, "has other images of 0"),
-        ({"support": (SUPPORT[0], SUPPORT[1][[*range(1, 40), 0]])}, "has other images of"),
+        ({"support": (KNOWN.images[40:80], SUPPORT[1])}, "has different images of 0"),
+        ({"support": (SUPPORT[0], SUPPORT[1][[*range(1, 40), 0]])}, "has different images of"),
         ({"max_loss": float("nan")}, "max_loss is nan; expected a number of at least 0"),
         ({"max_loss": "0.01"}, "max_loss is '0.01'; expected a number of at least 0"),
         ({"max_loss": -0.01}, "max_loss is -0.01; expected a number of at least 0"),
@@ -267,7 +267,7 @@ def test_the_support_of_int8_may_come_in_another_order_but_not_be_another(embedd
     export(model, tmp_path / "d", "int8", support=backwards, gate=LabeledImages(*GATE))
     np.testing.assert_array_equal(load(tmp_path / "d").n_support_, np.bincount(SUPPORT[1]))
     one = np.concatenate([SUPPORT[0][:39], KNOWN.images[SUPPORT[1][39] == KNOWN.labels][-1:]])
-    with pytest.raises(ValueError, match=f"has other images of {SUPPORT[1][39]}"):
+    with pytest.raises(ValueError, match=f"has different images of {SUPPORT[1][39]}"):
         export(model, tmp_path / "d", "int8", support=(one, SUPPORT[1]), gate=GATE)
 
 

@@ -33,9 +33,9 @@ def test_a_command_refuses_a_name_of_another_format(tmp_path, monkeypatch, capsy
 
 
 def test_functions_refuse_a_name_of_another_format(tmp_path):
-    with pytest.raises(ValueError, match=r"out is 'a.csv', and Parquet is written there; expected .* ends in .parquet"):
+    with pytest.raises(ValueError, match=r"out is 'a.csv', but Parquet is written to it; expected .* ends in .parquet"):
         annotate_folder("nowhere", "nothing", "a.csv")
-    with pytest.raises(ValueError, match="path is '.*s.json', and Parquet is written there"):
+    with pytest.raises(ValueError, match="path is '.*s.json', but Parquet is written to it"):
         export_store(FaissStore("dot", "abc", 4), tmp_path / "s.json")
 
 

@@ -74,7 +74,7 @@ def test_a_file_without_a_digest_is_read(tmp_path):
 
 def test_a_digest_that_does_not_fit_is_damage(tmp_path):
     save_file({"x": torch.ones(2)}, tmp_path / "x", {DIGEST: tensors_digest({"x": torch.zeros(2)}, {})})
-    with pytest.raises(ValueError, match="x is damaged: its SHA-256 does not fit"):
+    with pytest.raises(ValueError, match="x is damaged: its SHA-256 does not match"):
         read_tensors(tmp_path / "x")
 
 
@@ -90,7 +90,7 @@ def test_equal_content_makes_equal_files(tmp_path):
 )
 def test_what_is_no_safetensors_file_is_one_sentence(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(ValueError, match="x is not a whole file of weights") as caught:
+    with pytest.raises(ValueError, match="x is not a complete file of weights") as caught:
         read_tensors(tmp_path / "x")
     assert "\n" not in str(caught.value)
 

@@ -241,7 +241,7 @@ def test_a_run_goes_on_with_the_shards_that_are_missing_and_takes_no_others(fold
         patched.setattr(work, "write_table", stops)
         with pytest.raises(KeyboardInterrupt):
             annotate_folder(folder, saved, out, shard=3, progress=False)
-    with pytest.raises(StoreError, match="holds shards of other work"):
+    with pytest.raises(StoreError, match="holds shards of a different run"):
         annotate_folder(folder, saved, out, shard=5, progress=False)
     assert not out.exists()
     assert annotate_folder(folder, saved, out, shard=3, progress=False) == {

@@ -227,7 +227,7 @@ def test_merging_refuses_another_encoder_or_learner(embedder, device, tmp_path):
     before = device.model
     with pytest.raises(ValueError, match="has the encoder"):
         device.merge(other)
-    with pytest.raises(ValueError, match="cannot join"):
+    with pytest.raises(ValueError, match="cannot merge what"):
         device.merge(exported(fitted(embedder, LEARNERS["L2N"]), tmp_path / "l2n"))
     numbered = FewShotImageClassifier(embedder, "prototypical", progress=False).fit(DATA.images[:40], DATA.labels[:40])
     with pytest.raises(TypeError, match="labels mix the types integer and string"):

@@ -80,7 +80,7 @@ def _compare(found: dict[str, Any], frozen: dict[str, Any], path: str | Path, co
         for cell in data["cells"]:
             if _sizes(cell, without="sampler") in digests:
                 raise _Different(
-                    f"{path} was frozen by a version of fewshot that drew other episodes of {name!r}; freeze them "
+                    f"{path} was frozen by a version of fewshot that drew different episodes of {name!r}; freeze them "
                     "again with this version, or use the version that froze them"
                 )
             expected = digests.get(_sizes(cell))

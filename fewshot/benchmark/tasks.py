@@ -29,7 +29,7 @@ from fewshot.episodes.varied import VariedEpisodeSampler
 from fewshot.learners.base import Learner
 from fewshot.persistence.provenance import versions
 
-#: Bump when the same unit would get other answers.
+#: Bump when the same unit would get different answers.
 FORMAT = 3
 #: Packages whose versions can change the answers, too.
 PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "Pillow")

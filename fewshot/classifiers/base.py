@@ -136,7 +136,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,)
             Labels; new classes are accepted unless ``closed_set=True``.
         classes : array-like of shape (n_classes,), optional
-            Classes to register, even without support; a class without support is never the answer.
+            Classes to register, even without support; a class without support is never predicted.
         sample_weight : array-like of shape (n,), optional
             Weights, at least 0.
 
@@ -154,7 +154,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self
 
     def view(self, **params: Any) -> Self:
-        """Return a shallow copy with other parameters; both share the fitted model."""
+        """Return a shallow copy with different parameters; both share the fitted model."""
         view = object.__new__(type(self))
         view.__dict__ = {**self.__dict__, **params}
         return view
@@ -213,7 +213,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return old.learner
 
     def _check_classes(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y has") -> None:
-        """Raise for new classes of a closed set, and for a class that equals the answer to unknown queries."""
+        """Raise for new classes of a closed set, and for a class that equals the unknown label."""
         if self.closed_set and old is not None and len(classes) > len(old.classes):
             new = np.setdiff1d(classes, old.classes).tolist()
             raise ValueError(
@@ -300,8 +300,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no class `old`, or `new` is a class already or the answer to unknown queries. The classifier is
-            then unchanged.
+            If there is no class `old`, or `new` is a class already or the unknown label. The classifier is then
+            unchanged.
         TypeError
             If the type of `new` differs from that of the other labels.
 

@@ -23,7 +23,7 @@ from fewshot.utils.threads import wait_passively
 
 #: Defined in `fewshot.data.decode`, which is too slow to import here.
 _LIMIT = "FEWSHOT_MAX_PIXELS"
-#: Characters of a message; longer ones are shortened.
+#: Longest message, in characters; longer ones are shortened.
 _LONGEST = 4000
 
 

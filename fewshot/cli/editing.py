@@ -76,7 +76,7 @@ def rename(options: argparse.Namespace) -> int:
 
 
 def merge(options: argparse.Namespace) -> int:
-    """Join several classifiers."""
+    """Merge several classifiers into one."""
     refuse_existing(options)
     model = load(options)
     others = [FewShotImageClassifier.load(other, device=options.device) for other in options.others]

@@ -80,7 +80,7 @@ def _merge(commands: Any) -> None:
         commands,
         "merge",
         "editing",
-        "join the knowledge of several classifiers",
+        "merge several classifiers into one",
         "Add to the classifier in DIR everything that OTHERS have learned, as if it had seen their images. All must "
         "have the same network, preprocessing and learner.",
     )
@@ -129,7 +129,7 @@ def _calibrate(commands: Any) -> None:
     skip_unreadable(calibrate)
     calibrate.add_argument(
         "--false-accepts", type=percent, default=5.0, metavar="PERCENT",
-        help="share of unknown images that may be taken for known ones (default: 5)",
+        help="percentage of unknown images that may be accepted as known (default: 5)",
     )  # fmt: skip
     calibrate.add_argument("--keep-answering", action="store_true", help="calibrate probabilities, but reject nothing")
     calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="episodes to use (default: 200)")

@@ -126,7 +126,7 @@ def _range_of(values: NDArray[np.uint16], declared: Declared, bits: int | None, 
         # The text is the same for all images, so that Python shows the warning once.
         warn(
             f"16-bit images with no value above {(1 << found) - 1} are read as {found} bits, since otherwise they "
-            f"would be nearly black; give bits={found} to confirm, or bits=16 if they are really so dark"
+            f"would be nearly black; give bits={found} to confirm, or bits=16 if they really are that dark"
         )
     return found
 

@@ -298,7 +298,7 @@ def is_decoded_here(kind: str) -> bool:
 def refusal(kind: str) -> str:
     """Return the message for a refused format."""
     drawn = f", which would be drawn by {_OUTSIDE[kind]}" if kind in _OUTSIDE else ", which holds no pixels of its own"
-    return f"this is a file of the format {kind}{drawn}; convert it to PNG"
+    return f"this is a file in the {kind} format{drawn}; convert it to PNG"
 
 
 def _look_inside(head: bytes) -> str:

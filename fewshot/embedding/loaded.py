@@ -25,7 +25,7 @@ from fewshot.utils.warning import warn
 CPU_PIXELS, GPU_PIXELS = 4 * 224 * 224, 64 * 224 * 224
 #: Names of the classification layer in torchvision.
 _HEADS = ("fc", "classifier", "head", "heads")
-#: A first convolution with more input channels than this is hardly one of images.
+#: A first convolution with more input channels than this probably does not take images.
 _MOST_CHANNELS = 16
 
 use_one_thread_after_fork()

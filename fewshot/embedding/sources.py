@@ -186,7 +186,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # on damage, readers raise IndexError, AssertionError, struct.error and more
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is not a whole file of weights (safetensors, or a state dict): {reason}") from error
+        raise ValueError(
+            f"{path} is not a complete file of weights (safetensors, or a state dict): {reason}"
+        ) from error
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ValueError(f"{path} holds no state dict; expected the tensors of a network by name")

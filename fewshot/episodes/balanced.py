@@ -16,7 +16,7 @@ from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import episode_numbers
 
 SMALL_CLASSES = ("raise", "drop", "use")
-#: Bump when the same seed draws other episodes; part of the protocol.
+#: Bump when the same seed draws different episodes; part of the protocol.
 VERSION = 2
 #: Random numbers drawn at once.
 CHUNK = 30_000

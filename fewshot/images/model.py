@@ -243,7 +243,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
     # ---- what was learned --------------------------------------------------------------------------------------
 
     def snapshot(self, on_error: str | None = None) -> Learned:
-        """Return what is known now, with the current parameters; later changes do not affect it.
+        """Return the learned state with the current parameters; later changes do not affect it.
 
         Parameters
         ----------
@@ -265,7 +265,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return replace(learned, classifier=classifier)
 
     def _editable(self) -> Learned:
-        """Return what is known now, without the support if `keep_support` is now False."""
+        """Return the learned state, without the support if `keep_support` is now False."""
         now = self.snapshot()
         return now if self.keep_support else replace(now, support=None)
 
@@ -472,7 +472,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,), optional
             Their labels. Omit if X is `LabeledImages`.
         drop_empty : bool, default=True
-            Whether to forget a class left without support; otherwise it stays in ``classes_`` and is never the answer.
+            Whether to forget a class left without support; otherwise it stays in ``classes_`` and is never predicted.
 
         Raises
         ------
@@ -495,7 +495,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         label : object, optional
             Remove only items of this class; by default of all classes.
         drop_empty : bool, default=True
-            Whether to forget a class left without support; otherwise it stays in ``classes_`` and is never the answer.
+            Whether to forget a class left without support; otherwise it stays in ``classes_`` and is never predicted.
 
         Raises
         ------

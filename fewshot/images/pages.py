@@ -98,7 +98,7 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
             (f"{found.ece_after:.3f}", f"calibration error; {found.ece_before:.3f} before"),
             (f"{found.temperature:.3g}", "temperature of the probabilities"),
             (f"{found.auroc:.3f}", "AUROC of known against unknown"),
-            (f"{100 * found.fpr_at_95:.0f} %", "of the unknown accepted if 95 % of the known are"),
+            (f"{100 * found.fpr_at_95:.0f} %", "of unknown queries accepted if 95 % of known ones are"),
         ]
     )
     page.section("Confidence against accuracy, and the effect of a threshold")

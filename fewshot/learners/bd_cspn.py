@@ -23,7 +23,7 @@ class BDCSPNLearner(SupportLearner):
     Queries are shifted so that their mean is that of the support, pseudo-labelled with the prototype of largest cosine,
     and added to that prototype with weight ``exp(sharpness cosine)``. Then
     ``logit[c] = cosine(shifted query, rectified prototype[c]) / temperature``. A single query would be shifted onto the
-    mean of the support, so ask for many at a time. See `fewshot.learners.transduction.rectify`. O(n d) to store,
+    mean of the support, so pass many at a time. See `fewshot.learners.transduction.rectify`. O(n d) to store,
     O(n_way d) per query.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Write and read files safely: whole-file writes, artifact folders, locks, tensors, labels as JSON, provenance.
+"""Write and read files safely: atomic writes, artifact folders, locks, tensors, labels as JSON, provenance.
 
 Start at `artifact`: every saved folder is a manifest and data files named by content, replaced in one step. `files`
 does the same for single files, `locking` admits one writer at a time, and `tensors` reads and writes safetensors. What

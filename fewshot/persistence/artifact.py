@@ -60,7 +60,7 @@ _STALE_SECONDS = 3600
 
 @contextmanager
 def writing(folder: str | Path, kind: str) -> Iterator[None]:
-    """Be the only writer of an artifact inside the block: no one else changes it between reading and writing.
+    """Hold the write lock of an artifact inside the block: no one else changes it between reading and writing.
 
     Parameters
     ----------
@@ -245,10 +245,10 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _parse_manifest(raw: bytes) -> dict[str, Any]:
-    """Return a manifest; raise ValueError if its digest does not fit or it holds what no version writes."""
+    """Return a manifest; raise ValueError if its digest does not match or no version writes such content."""
     found = _DIGEST.search(raw)
     if found is None or hashlib.sha256(raw[: found.start()]).hexdigest().encode() != found[1]:
-        raise ValueError("it is damaged, because its digest does not fit")
+        raise ValueError("it is damaged, because its digest does not match")
     manifest = json_object(raw)
     if not is_whole(manifest.get("format"), 1) or not isinstance(manifest.get("version"), str):
         raise ValueError("it does not name the version that wrote it")
@@ -294,7 +294,7 @@ def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}; restore it from a copy, or save again") from None
     if found != entry["sha256"]:
         what = "SHA-256" if found else "size"
-        raise ArtifactError(f"{path} is damaged: its {what} does not fit; restore it from a copy, or save again")
+        raise ArtifactError(f"{path} is damaged: its {what} does not match; restore it from a copy, or save again")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and read only regular files."""
+"""Write files atomically, and read only regular files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     place = Path(os.path.realpath(path))
     with partial_file(place) as partial:
         try:
-            # Until it has the mode of the old file, nobody else may read it.
+            # Until it has the mode of the old file, no one else may read it.
             handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600)
         except OSError as error:
             raise _error(error.errno, path) from None
@@ -174,7 +174,7 @@ def descriptor_of(path: str | Path) -> int | None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all; see `replacing`."""
+    """Write a UTF-8 file atomically; see `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 

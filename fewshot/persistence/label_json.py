@@ -52,14 +52,14 @@ def labels_from_json(saved: Any) -> NDArray[Any]:
     array(['ant'], dtype='<U3')
     >>> labels_from_json({"dtype": "<i8", "values": [0.5]})
     Traceback (most recent call last):
-    ValueError: labels do not have their declared type, int64; expected text, integers or truth values
+    ValueError: labels do not have their declared type, int64; expected text, integers or booleans
     """
     if not isinstance(saved, Mapping) or not isinstance(saved.get("values"), list):
         raise ValueError(f"labels are {saved!r:.60}; expected their dtype and values")
     dtype, values = saved.get("dtype"), saved["values"]
     found = _DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
     if found is None:
-        raise ValueError(f"labels are {dtype!r:.60}; expected text, integers or truth values")
+        raise ValueError(f"labels are {dtype!r:.60}; expected text, integers or booleans")
     kind, width = found[1] or found[2], int(found[3] or 0)
     fits = all(isinstance(v, _TYPES[kind]) and (kind == "b") == isinstance(v, bool) for v in values)
     if fits and (kind == "O" or (kind == "U" and max(map(len, values), default=0) <= width <= LONGEST)):
@@ -72,4 +72,4 @@ def labels_from_json(saved: Any) -> NDArray[Any]:
     except OverflowError:
         pass
     shown = dtype if kind in "UO" else np.dtype(dtype)
-    raise ValueError(f"labels do not have their declared type, {shown}; expected text, integers or truth values")
+    raise ValueError(f"labels do not have their declared type, {shown}; expected text, integers or booleans")

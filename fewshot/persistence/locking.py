@@ -41,7 +41,7 @@ _mine = threading.local()
 
 @contextmanager
 def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
-    """Be the only writer in an existing folder; the same thread may lock it again inside the block.
+    """Hold the write lock of an existing folder; the same thread may lock it again inside the block.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") 
     written : {"CSV", "JSON", "HTML", "Parquet"}
         The format of the content.
     what : str, default="out"
-        How the error calls `path`.
+        Name of `path` in the error.
 
     Raises
     ------
@@ -42,12 +42,12 @@ def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") 
     --------
     >>> check_suffix("all.csv", "Parquet")
     Traceback (most recent call last):
-    ValueError: out is 'all.csv', and Parquet is written there; expected a name that ends in .parquet
+    ValueError: out is 'all.csv', but Parquet is written to it; expected a name that ends in .parquet
     """
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
         return
     suffix, own = PurePath(path).suffix.lower(), _FORMATS[written]
     if suffix[1:] in _KNOWN.split() and suffix not in own:
         raise ValueError(
-            f"{what} is {os.fspath(path)!r}, and {written} is written there; expected a name that ends in {own[0]}"
+            f"{what} is {os.fspath(path)!r}, but {written} is written to it; expected a name that ends in {own[0]}"
         )

@@ -62,7 +62,7 @@ def read_tensors(path: str | Path, *, follow: bool = True) -> tuple[dict[str, Te
     Raises
     ------
     ValueError
-        If it is not a whole safetensors file, or its digest does not fit.
+        If it is not a complete safetensors file, or its digest does not match.
     OSError
         If it is not a regular file, or cannot be read.
 
@@ -82,10 +82,10 @@ def read_tensors(path: str | Path, *, follow: bool = True) -> tuple[dict[str, Te
     # Readers report damage by almost any exception, including RecursionError and MemoryError.
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is not a whole file of weights or tensors (safetensors): {reason:.200}") from error
+        raise ValueError(f"{path} is not a complete file of weights or tensors (safetensors): {reason:.200}") from error
     expected = notes.pop(DIGEST, None)
     if expected is not None and expected != tensors_digest(tensors, notes):
-        raise ValueError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or write it again")
+        raise ValueError(f"{path} is damaged: its SHA-256 does not match; restore it from a copy, or write it again")
     return tensors, notes
 
 
@@ -102,7 +102,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with unicode_name(path) as name, safe_open(name, framework="pt") as opened:
             notes: dict[str, str] = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole file of weights: {error}") from error
+        raise ValueError(f"{path} is not a complete file of weights: {error}") from error
     notes.pop(DIGEST, None)
     return notes
 

@@ -163,7 +163,7 @@ class Page:
         )
 
     def write(self, path: str | Path, footer: str = "") -> None:
-        """Write the page to a file, whole or not at all."""
+        """Write the page to a file, atomically."""
         write_text(path, self.to_html(footer))
 
 

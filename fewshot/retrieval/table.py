@@ -215,7 +215,7 @@ def _reading(path: str | Path) -> Iterator[Any]:
     try:
         with open_regular(path, follow=True) as file:  # pyarrow accepts only UTF-8 paths
             if seal_fits(file, _footer(file)) is False:
-                raise StoreError(f"{path} is damaged: its SHA-256 does not fit; restore it from a copy, or {_CURE}")
+                raise StoreError(f"{path} is damaged: its SHA-256 does not match; restore it from a copy, or {_CURE}")
             file.seek(0)
             yield pa.parquet.ParquetFile(file)
     except FileNotFoundError:

@@ -227,7 +227,7 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
         refuse_irregular(shards, [entry.name for entry in shards.iterdir() if _OURS.fullmatch(entry.name)])
     if there.exists() and there.read_text(encoding="utf-8") != plan:
         raise StoreError(
-            f"{shards} holds shards of other work (other images, classifier or shard size); remove it, or choose "
+            f"{shards} holds shards of a different run (other images, classifier or shard size); remove it, or choose "
             "another --out"
         )
     shards.mkdir(parents=True, exist_ok=True)

@@ -222,7 +222,7 @@ class RuntimeClassifier:
             )
         if not self.model.learner.is_like(other.model.learner):
             raise ValueError(
-                f"what {other.model.learner.name} has learned cannot join what {self.model.learner.name} has; merge "
+                f"cannot merge what {other.model.learner.name} learned into {self.model.learner.name}; merge "
                 "classifiers that have the same learner with the same parameters"
             )
         device_labels(other.classes_, len(other.classes_), self.classes_)

@@ -88,7 +88,7 @@ def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, DeviceModel, d
             _check_facts(facts)
             learner, classes = DeviceLearner.from_dict(facts["method"]), labels_from_json(manifest["classes"])
             if classes.tolist() != manifest["classes"]["values"]:
-                raise ValueError(f"classes are not {classes.dtype}, as it says")
+                raise ValueError(f"classes are not {classes.dtype}, as declared")
             n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
         try:
             with errors_of_file(preprocess, CURE):

@@ -117,7 +117,7 @@ class PrototypeIndex:
         return self._add(keys, labels, replace=False)
 
     def update(self, keys: ArrayLike, labels: ArrayLike) -> PrototypeIndex:
-        """Replace all keys of these labels at one moment; keys of new labels are added.
+        """Replace all keys of these labels in one step; keys of new labels are added.
 
         Parameters
         ----------

@@ -90,7 +90,7 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
     if changes["raw"].shape[1] != held["keys"].shape[1]:
         raise ValueError("its keys have different lengths")
     if len(delta) and not len(labels):
-        raise ValueError("it has changes of keys that it lacks")
+        raise ValueError("it changes keys that it does not have")
     if len(labels) and len(delta) and _kind(labels) != _kind(delta):
         raise ValueError(f"its labels mix {labels.dtype} and {delta.dtype}")
     snapshot = KeySnapshot(held["keys"], manifest["metric"], manifest["index"], manifest["recall"])
@@ -166,4 +166,4 @@ def _check_keys(keys: Tensor, labels: NDArray[Any], dead: Tensor) -> None:
 
 
 def _kind(labels: NDArray[Any]) -> str:
-    return {"U": "text", "O": "text", "b": "truth values"}.get(labels.dtype.kind, "numbers")
+    return {"U": "text", "O": "text", "b": "booleans"}.get(labels.dtype.kind, "numbers")

@@ -102,7 +102,7 @@ class State:
     Attributes
     ----------
     base : Base
-        Keys numbered 0..n-1; none only if the delta has none, too.
+        Keys numbered 0..n-1; there are none only if the delta is empty too.
     rows : Rows
         Buffers of the keys numbered n, n + 1, ..., the delta.
     labels : ndarray
@@ -110,7 +110,7 @@ class State:
     dead_base, dead_delta : bool Tensor
         Which keys have been removed.
     n_dead : int
-        How many those are.
+        Number of removed keys.
     """
 
     base: Base
@@ -224,7 +224,7 @@ class State:
             return top(ids, similarity, min(wanted, similarity.shape[-1]))
         own = self._delta.similarity(queries.double())
         if own.abs().max() > torch.finfo(similarity.dtype).max:
-            similarity = similarity.double()  # keys of the delta may lie where float32 ends
+            similarity = similarity.double()  # keys of the delta may lie outside the range of float32
         own = own.masked_fill(self.dead_delta, -torch.inf).to(similarity.dtype)
         ids = torch.cat([ids, torch.arange(n, n + n_delta, device=ids.device).expand(len(queries), -1)], -1)
         ids, similarity = top(ids, torch.cat([similarity, own], -1), min(wanted, ids.shape[-1]))

@@ -34,7 +34,7 @@ class Segments:
         self.state = state
 
     def add(self, keys: Tensor, labels: NDArray[Any], replace: bool = False) -> None:
-        """Add keys (k, d) with their labels; `replace` removes the old keys of these labels at the same moment."""
+        """Add keys (k, d) with their labels; `replace` removes the old keys of these labels in the same step."""
         with self._lock:
             state = self.state.without(labels) if replace else self.state
             if len(keys) > max(_capacity(state.base), len(state.base) // 2):

@@ -80,7 +80,7 @@ class Run:
                     episodes = [self.episodes[i] for i in range(step * m, (step + 1) * m)]
                     found = self.stepper(step * m, episodes, stop=interruption.signum > 0)
                     self._record(step, found, start)
-                    # Processes stop together, so a signal that came during the step counts only without others.
+                    # Processes stop together, so only a single process acts at once on a signal during the step.
                     if found.stop or (interruption.signum and n_processes() == 1):
                         self._stop(step, interruption.signum)
             finally:

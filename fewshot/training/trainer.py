@@ -207,7 +207,7 @@ class MetaTrainer:
         return self._network
 
     def _describe_data(self, train: LabeledImages, val: LabeledImages | None) -> dict[str, Any]:
-        """Return what a checkpoint records about its data, so that nobody measures it on the same classes."""
+        """Return what a checkpoint records about its data, so that no one measures it on the same classes."""
         both = [data for data in (train, val) if data is not None]
         classes = [label for data in both for label in data.classes.tolist()]
         as_json = all(isinstance(label, (str, int)) for label in classes)

@@ -101,7 +101,7 @@ class Validator:
 
     @contextmanager
     def restoring_best(self, backbone: nn.Module) -> Iterator[None]:
-        """Load the best weights and switch to evaluation mode when the block ends, even by an error."""
+        """Load the best weights and switch to evaluation mode when the block ends, even with an error."""
         try:
             yield
         finally:

@@ -71,7 +71,7 @@ def as_labels(
         Labels, in any container with an order: lists, arrays, series and columns of any library, tensors, generators.
         A 2-D column is accepted with a warning.
     name : str, default="Input y"
-        How messages call the labels.
+        Name of the labels in messages.
     known : ndarray, optional
         Known labels, whose type the new ones must have.
     any_type : bool, default=False

@@ -1,4 +1,4 @@
-"""Locks between threads that a forked child finds open."""
+"""Locks between threads, which a forked child finds unlocked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 P = ParamSpec("P")
 R = TypeVar("R")
-#: Objects with a lock in `_lock`. A forked child lacks the thread that held it, so nobody would release it.
+#: Objects with a lock in `_lock`. A forked child lacks the thread that held it, so no one would release it.
 _LOCKED: WeakSet[Any] = WeakSet()
 #: Locks of objects that cannot carry one, such as estimators, whose attributes are only parameters and results.
 _OF: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
@@ -19,7 +19,7 @@ _guard = threading.RLock()
 
 
 def new_lock(owner: Any) -> threading.Lock:
-    """Return a lock, to be kept as ``owner._lock``, which a forked child finds open."""
+    """Return a lock, to be kept as ``owner._lock``, which a forked child finds unlocked."""
     _LOCKED.add(owner)
     return threading.Lock()
 

@@ -28,7 +28,7 @@ def as_unicode(value: Any) -> Any:
 
 
 def printable(value: Any, keep: str = "") -> str:
-    r"""Return text with backslash escapes for characters that a terminal would obey or cannot show.
+    r"""Return text with backslash escapes for characters that a terminal would interpret or cannot show.
 
     These are control characters, escape sequences, line ends, marks that change the direction of writing, and bytes
     that are not UTF-8.

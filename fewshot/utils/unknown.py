@@ -1,4 +1,4 @@
-"""The label that answers a query of no known class."""
+"""The label of queries that belong to no known class."""
 
 from __future__ import annotations
 

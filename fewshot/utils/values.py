@@ -26,7 +26,7 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
     x : array-like of shape (n, d), or of n vectors
         Arrays, data frames, series, columns, tensors or lists of them.
     name : str, default="X"
-        How messages call them.
+        Name of the embeddings in messages.
     keep_table : bool, default=False
         Whether to return a table of numbers unmodified, for a caller that needs its column names.
 
@@ -141,7 +141,7 @@ def check_values(
     X : ndarray of shape (n, d)
         Numbers.
     name, whole : str
-        How messages call X: about too large or small values, and about values that are not finite.
+        Name of X in messages about values that are too large or small, and about values that are not finite.
     cure : str
         How to repair values that are not finite.
     finite : bool, default=True

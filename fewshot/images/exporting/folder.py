@@ -225,8 +225,8 @@ def _check_same_support(found: DeviceMemory, memory: DeviceMemory) -> None:
         given, learned = (np.sort(one.x[one.labels == place], axis=0) for one in (found, memory))
         if not np.linalg.norm(given - learned) <= SAME * np.linalg.norm(learned):
             raise ValueError(
-                f"support has other images of {label!r} than the model has learned; give all that was learned, "
-                "each image with its label"
+                f"support has different images of {label!r} from those the model has learned; give all that was "
+                "learned, each image with its label"
             )
 
 
