@@ -28,7 +28,7 @@ def test_a_command_refuses_a_name_of_another_format(tmp_path, monkeypatch, capsy
         main([*name.split(), f"out{suffix}"])
     assert ended.value.code == 2
     option = name.rpartition(" ")[2]
-    assert f"argument {option}: the file is 'out{suffix}', and " in capsys.readouterr().err
+    assert f"argument {option}: the file is 'out{suffix}', but " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
