@@ -191,6 +191,8 @@ def test_merging_is_learning_what_both_have_learned():
 
 def test_what_does_not_fit_together_is_not_merged():
     model = fit()
+    with pytest.raises(TypeError, match="other is 'saved'; expected a model, such as one from load"):
+        model.merge("saved")
     larger = FewShotImageClassifier(Embedder("conv4", weights="random", img_size=48)).fit(IMAGES, LABELS)
     with pytest.raises(ValueError, match="has another network or preprocessing"):
         model.merge(larger)

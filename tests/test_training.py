@@ -189,6 +189,9 @@ def test_a_number_out_of_range_is_named(name, value):
 def test_classes_shared_by_train_and_val_are_refused():
     with pytest.raises(ValueError, match=r"share 3 classes, such as .*0.*; split by class"):
         MetaTrainer(config=QUICK).fit(TRAIN, bars(3), progress=False)
+    named = LabeledImages(np.zeros((8, 28, 28, 3), np.uint8), np.repeat(["arc", "box"], 4))
+    with pytest.raises(ValueError, match="share 2 classes, such as 'arc'; split by class"):
+        MetaTrainer(config=QUICK).fit(named, named, progress=False)
 
 
 def test_too_few_validation_images_are_refused_before_training():

@@ -146,7 +146,8 @@ def score_episodes(
     rows = {label: places for label, places in rows_by_class(y).items() if len(places) > 1}
     n_way = min(n_way, len(rows) // 2)
     if not n_way:
-        raise ValueError(f"{len(rows)} classes have two rows or more; calibration needs at least two such classes")
+        enough = "only one class has" if rows else "no class has"
+        raise ValueError(f"{enough} two rows or more; calibration needs at least two such classes")
     places = np.sort(np.concatenate(list(rows.values())))
     labels = as_labels(y)[places]
     sampler = EpisodeSampler(labels, 2 * n_way, n_shot, n_query, seed=seed, small_classes="use")

@@ -29,6 +29,7 @@ from fewshot.learners.base import Learner
 from fewshot.persistence.artifact import Versions, version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
+from fewshot.utils.text import shortened
 from fewshot.utils.unreadable import check_on_error
 
 if TYPE_CHECKING:
@@ -540,7 +541,11 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If network, preprocessing or learner differ, or only this one keeps its support. The model is then
             unchanged.
+        TypeError
+            If `other` is not a model, or the label types differ.
         """
+        if not isinstance(other, FewShotModel):
+            raise TypeError(f"other is {shortened(repr(other), 100)}; expected a model, such as one from load")
         return self._publish(self._editable().merged(other.snapshot()))
 
     # ---- saving ------------------------------------------------------------------------------------------------

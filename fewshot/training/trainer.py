@@ -250,6 +250,6 @@ def _check_data(train: LabeledImages, val: LabeledImages | None) -> None:
     shared = np.intersect1d(train.classes, val.classes) if val is not None else np.empty(0)
     if len(shared):
         raise ValueError(
-            f"train and val share {len(shared)} classes, such as {shared[0]!r}; split by class, "
+            f"train and val share {len(shared)} classes, such as {shared.tolist()[0]!r}; split by class, "
             "so that validation measures unseen classes"
         )
