@@ -15,7 +15,7 @@ from fewshot.benchmark.tasks import make_sampler
 from fewshot.persistence.content import json_object
 from fewshot.persistence.files import read_regular
 
-#: Larger files are refused unread.
+#: Larger files are rejected before they are read.
 MOST_BYTES = 1 << 28
 
 

@@ -388,7 +388,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return logits if len(model.classes) != 2 else logits[:, 1] - logits[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the class of each query, the one with the largest logit and the first of equals.
+        """Return the class of each query, the one with the largest logit; ties go to the first.
 
         Parameters
         ----------
@@ -544,8 +544,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If fewer than two classes have two rows, a number is out of range, or a class equals the answer to unknown
-            queries. The classifier is then unchanged.
+            If fewer than two classes have two rows, a number is out of range, or a class equals the unknown label.
+            The classifier is then unchanged.
 
         Examples
         --------

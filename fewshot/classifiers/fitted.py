@@ -271,7 +271,7 @@ class FittedModel:
 
     @isolated(gradients=False)
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-        """Return class index (the first of equals) and score (the learner's `closeness`) of each query, both (q,)."""
+        """Return class index (ties go to the first) and score (the learner's `closeness`) of each query, both (q,)."""
         queries = self._transform(X)
         parts = [
             (argmax(logits), self.learner.closeness(logits, similarity).numpy())

@@ -68,7 +68,7 @@ def _fetch(url: str, target: Path, progress: bool) -> None:
             name = target.name.split(".")[1]
             with progress_bar(size, "B", show=progress, desc=name, unit_scale=True, unit_divisor=1024) as bar:
                 shutil.copyfileobj(CallbackIOWrapper(bar.update, answer, "read"), file, 1 << 20)
-            if size and file.tell() != size:  # http.client does not report a cut connection
+            if size and file.tell() != size:  # http.client does not report a dropped connection
                 raise OSError(f"it ended after {file.tell()} of {size} bytes")
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error

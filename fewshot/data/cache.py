@@ -100,7 +100,7 @@ class _ChangedError(Exception):
 def _store(
     path: Path, images: NDArray[Any], preprocessing: Preprocessing, shape: tuple[int, ...], progress: bool
 ) -> str:
-    """Decode images to a cache file and return their key, which has changed if the files have; then nothing is kept."""
+    """Decode images to a cache file and return their key; if files changed meanwhile, it is new and nothing is kept."""
     key = path.stem
     with suppress(_ChangedError), replacing(path) as partial:
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)

@@ -89,7 +89,7 @@ def decode(
         If the file does not exist or is empty, damaged, truncated, not an image or too large, or if the meaning of its
         values is ambiguous. Damage that still decodes, as in most of a JPEG file, goes unnoticed.
     OutOfMemoryError, ReadError
-        If memory, file handles or the disk fail, so that the image may be good.
+        If memory, file handles or the disk fail; the image may be intact.
     TypeError
         If `source` cannot hold an image.
 

@@ -107,7 +107,7 @@ def reading(name: str) -> Iterator[None]:
     ImageDecodeError
         If the image is to blame.
     OutOfMemoryError, ReadError
-        If the image may be good.
+        If the image may be intact.
     """
     try:
         yield

@@ -142,7 +142,7 @@ class Preprocessing:
         return values
 
     def identity(self) -> dict[str, Any]:
-        """Return the values on which pixels depend, thus without the limit."""
+        """Return the values on which pixels depend: all but the limit."""
         return {**self.to_dict(), "max_pixels": NO_LIMIT}
 
     def changed(self, *, bits: int | None, max_pixels: int | None) -> Self:

@@ -153,7 +153,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ImageDecodeError
             If an image cannot be read and `on_error` is "raise". All paths are checked before any image is decoded.
         OutOfMemoryError, ReadError
-            If memory, file handles or the disk fail, whatever `on_error` is, because the image may be good.
+            If memory, file handles or the disk fail, whatever `on_error` is, because the image may be intact.
         TypeError
             If X is a single image, or not a collection of images.
         """

@@ -40,21 +40,21 @@ def choose(numbers: NDArray[np.uint32], sizes: NDArray[np.int64], k: int) -> NDA
 
 
 def choose_weighted(numbers: NDArray[np.uint32], weight: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Draw `k` distinct places of `weight`, one after another, each in proportion to the weights that are left.
+    """Draw `k` distinct positions of `weight`, one after another, each in proportion to the remaining weights.
 
     Parameters
     ----------
     numbers : ndarray of shape (..., n)
         Uniform random numbers of 32 bits.
     weight : ndarray of shape (n,)
-        At least 0, and above 0 in at least `k` places.
+        At least 0, and above 0 in at least `k` positions.
     k : int
         Number of draws.
 
     Returns
     -------
     ndarray of shape (..., k)
-        Places in the order in which they were drawn.
+        Positions in the order in which they were drawn.
 
     References
     ----------

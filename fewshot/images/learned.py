@@ -40,9 +40,9 @@ class Learned:
     support: Support | None
 
     def embed(self, X: Any, thumbnails: bool = False) -> Embedded:
-        """Embed queries; unreadable ones raise, or become NaN without a warning, as the classifier's ``on_error`` says.
+        """Embed queries; by the classifier's ``on_error``, unreadable ones raise or become NaN.
 
-        There is no warning because the answer to an unreadable query says so.
+        There is no warning, because the answer shows which query was unreadable.
         """
         return self.embedder.embed(X, thumbnails=thumbnails, on_error=self.classifier.on_error)
 

@@ -160,7 +160,7 @@ class Learner(nn.Module):
         return copy.deepcopy(self)  # keeps the weights, which rebuilding from the arguments would lose
 
     def is_like(self, other: Learner) -> bool:
-        """Return whether both learners give the same answers from the same statistics, whatever their class names."""
+        """Return whether both learners give the same answers from the same statistics, regardless of class name."""
         if type(self) is not type(other) and _behaviour(type(self)) != _behaviour(type(other)):
             return False
         mine, theirs = self._settings(), other._settings()

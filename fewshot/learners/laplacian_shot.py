@@ -90,7 +90,7 @@ class LaplacianShotLearner(SupportLearner):
         return (logits / self.temperature.to(logits)).mT
 
     def _neighbours(self, span: Span) -> Tensor:
-        """Return the places (..., k, q) of the nearest other queries."""
+        """Return the positions (..., k, q) of the nearest other queries."""
         x = span.queries.detach()
         n, m = x.shape[-2], span.keys.shape[-2]
         k = max(min(self.n_neighbors, n - 1), 0)

@@ -113,7 +113,7 @@ def _first_centres(
     real = weight > 0
 
     def choose(rank: Tensor) -> Tensor:
-        """Return the row of each class with the largest `rank` (..., n), the first of equals."""
+        """Return the row of each class with the largest `rank` (..., n); ties go to the first."""
         rank = torch.where(real, rank, -torch.inf)
         largest = rank.new_full((*rank.shape[:-1], n_way), -torch.inf).scatter_reduce(-1, labels, rank, "amax")
         places = torch.arange(rank.shape[-1], device=rank.device).expand(rank.shape)

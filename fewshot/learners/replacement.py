@@ -14,7 +14,7 @@ REPLACEMENTS = ("reservoir", "oldest")
 
 
 def rows_to_keep(support: Mapping[str, Tensor], limit: int, replacement: str) -> Tensor | None:
-    """Return the places of at most `limit` rows per class, in their order; None if all stay.
+    """Return the positions of at most `limit` rows per class, in their order; None if all stay.
 
     Parameters
     ----------

@@ -176,7 +176,7 @@ def _concatenated(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dic
 
 
 def _rows_without(support: Mapping[str, Tensor], gone: Mapping[str, Tensor]) -> Tensor:
-    """Return the places of kept support that remain after each row of `gone` removes one equal row."""
+    """Return the positions of kept support that remain after each row of `gone` removes one equal row."""
     places: dict[tuple[Any, ...], deque[int]] = defaultdict(deque)
     for place, row in enumerate(_rows(support)):
         places[row].append(place)

@@ -30,7 +30,7 @@ except ImportError:  # Windows
 LOCK = ".lock"
 #: Beginning of the content of a lock file, once it has been held.
 _BEGIN = b'{"pid": '
-#: Seconds to wait for a writer that holds a folder for moments, and for one that holds it for a whole run.
+#: Seconds to wait for a writer that holds a folder briefly, and for one that holds it for a whole run.
 PATIENCE, BRIEF = 60.0, 1.0
 #: Seconds between two attempts.
 _PAUSE = 0.02

@@ -76,7 +76,7 @@ class DeviceLearner:
         return cls(**{**values, "center": None if center is None else tuple(center)})
 
     def is_like(self, other: Self) -> bool:
-        """Return whether both answer alike from the same memory, whatever they are called."""
+        """Return whether both give the same answers from the same memory, regardless of name."""
         mine, theirs = ({**one.to_dict(), "name": one.is_summed} for one in (self, other))
         return mine == theirs
 

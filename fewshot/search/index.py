@@ -92,7 +92,7 @@ class PrototypeIndex:
             self._segments = self._begin(*alive)
 
     def add(self, keys: ArrayLike, labels: ArrayLike | None = None) -> PrototypeIndex:
-        """Add keys; several may carry one label.
+        """Add keys; several may share a label.
 
         Parameters
         ----------

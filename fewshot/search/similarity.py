@@ -195,7 +195,7 @@ def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidea
 
 
 def _numpy_may_read(*tensors: Tensor) -> bool:
-    """Whether tensors are on the CPU and no gradients are recorded, so that numpy and Python may look at them."""
+    """Whether tensors are on the CPU and no gradients are recorded, so that numpy and Python may read them."""
     return not torch.is_grad_enabled() and all(x.device.type == "cpu" for x in tensors)
 
 
@@ -241,7 +241,7 @@ def sum_of_squares(x: Tensor) -> Tensor:
 
 
 def _squares_fit(x: Tensor) -> bool:
-    """Whether the squares of all rows (..., d) keep their digits; False also if they may not be looked at."""
+    """Whether the squares of all rows (..., d) keep their digits; False also if they may not be read."""
     if not x.numel() or not _numpy_may_read(x) or x.dtype in (torch.float16, torch.bfloat16):
         return False
     low, high = sum_of_squares(x).aminmax()
@@ -273,7 +273,7 @@ def normalize(x: Tensor) -> Tensor:
 
 
 def argmax(x: Tensor) -> NDArray[np.int64]:
-    """Return the position (...) of the largest value of each row of `x` (..., m) on the CPU, the first among equals.
+    """Return the position (...) of the largest value of each row of `x` (..., m) on the CPU; ties go to the first.
 
     Torch's own takes ten times as long there.
     """
@@ -281,12 +281,12 @@ def argmax(x: Tensor) -> NDArray[np.int64]:
 
 
 def top(ids: Tensor | None, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return ids and values of the k best of each row of `similarity` (q, m); equals come in the order of their ids.
+    """Return ids and values of the k best of each row of `similarity` (q, m); ties are ordered by id.
 
-    Without `ids` (q, m) the columns serve.
+    By default the ids are column numbers.
     """
     if ids is not None:
-        # Sorted by id first, so that the stable sort below keeps this order among equals.
+        # Sorted by id first, so that the stable sort below keeps this order among ties.
         ids, order = ids.sort(-1)
         similarity = similarity.gather(-1, order)
     columns = torch.from_numpy(argmax(similarity))[..., None] if k == 1 else _stable_topk(similarity, k)

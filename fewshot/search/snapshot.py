@@ -233,7 +233,7 @@ class KeySnapshot:
         return self.prepare(candidates).similarity(queries.double().unsqueeze(-2)).squeeze(-2)
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids and similarities (q, k) of the nearest keys, nearest first; among equals the first key."""
+        """Return ids and similarities (q, k) of the nearest keys, nearest first; ties go to the first key."""
         if not self.uses_faiss:
             return self.exact_top(queries, k)
         ids, similarity = top(*self.candidates(queries, k), k)

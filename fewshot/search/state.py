@@ -166,7 +166,7 @@ class State:
         return self.with_dead(dead_base, dead_delta)
 
     def merged_with(self, keys: Tensor, labels: NDArray[Any]) -> State:
-        """Return the state of a new base of all living keys and more."""
+        """Return the state of a new base of all live keys and more."""
         old_keys, old_labels = self.alive()
         if len(old_labels):
             keys, labels = torch.cat([old_keys, keys]), np.concatenate([old_labels, labels])
@@ -187,7 +187,7 @@ class State:
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     def has(self, label: Any) -> bool:
-        """Whether a living key has this label."""
+        """Whether a live key has this label."""
         places, own = self._places(label)
         return bool((~self.dead_base[places]).any()) or bool((~self.dead_delta[own]).any())
 
@@ -200,7 +200,7 @@ class State:
         return min(self.base.snapshot.search_chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
 
     def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
-        """Return labels and similarities (q, k) of the nearest keys; among equals the key that came first."""
+        """Return labels and similarities (q, k) of the nearest keys; ties go to the key that came first."""
         snapshot = self.base.snapshot
         if not len(self.labels) and not self.n_dead:
             ids, similarity = snapshot.search(queries, k)
@@ -212,7 +212,7 @@ class State:
         return self._labels_of(ids), similarity
 
     def _best(self, queries: Tensor, k: int, exact: bool) -> tuple[Tensor, Tensor]:
-        """Return ids and similarities (q, k or fewer) of the nearest living keys, of all or of the candidates."""
+        """Return ids and similarities (q, k or fewer) of the nearest live keys, of all or of the candidates."""
         snapshot, n, n_delta = self.base.snapshot, len(self.base), len(self.labels)
         wanted = k + SPARE if n_delta else k
         if exact:
@@ -228,7 +228,7 @@ class State:
         own = own.masked_fill(self.dead_delta, -torch.inf).to(similarity.dtype)
         ids = torch.cat([ids, torch.arange(n, n + n_delta, device=ids.device).expand(len(queries), -1)], -1)
         ids, similarity = top(ids, torch.cat([similarity, own], -1), min(wanted, ids.shape[-1]))
-        # Base and delta round differently, and equals must stay equal: the best are all scored again in one way.
+        # Base and delta round differently, and ties must stay ties: the best are all scored again in one way.
         again = torch.where(torch.isfinite(similarity), snapshot.score(queries, self._keys_of(ids)), -torch.inf)
         ids, again = top(ids, again, min(k, ids.shape[-1]))
         return ids, again.to(similarity.dtype)

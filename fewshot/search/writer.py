@@ -64,7 +64,7 @@ class Segments:
                 self._merger.start()
 
     def compact(self) -> None:
-        """Merge all living keys into a new base; changes made meanwhile are kept."""
+        """Merge all live keys into a new base; changes made meanwhile are kept."""
         begun = self.state
         base = begun.base.like(*begun.alive())
         base.snapshot.build()  # before it is published
