@@ -237,7 +237,7 @@ def _plan(logits: Tensor, wanted: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
     plan = (logits + v.unsqueeze(-1)).softmax(-2)
     missing = wanted - plan.sum(-1)
     fits = missing.abs().amax(-1, keepdim=True) <= TOLERANCE * logits.shape[-1]  # False for NaN, too
-    # Next to far larger factors the logits are lost to rounding, and the plan is uniform whatever they are.
+    # If the factors are far larger than the logits, rounding loses the logits and makes the plan uniform.
     largest = F.pad(logits.masked_fill(logits.isinf(), 0), (0, 1), value=1).abs().amax((-2, -1)).unsqueeze(-1)
     fits &= v.abs().amax(-1, keepdim=True) <= LARGEST_FACTOR * largest
     return plan, missing, ~fits

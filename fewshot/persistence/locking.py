@@ -70,7 +70,7 @@ def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
     []
     """
     place, held = os.path.realpath(folder), _mine.__dict__
-    key = f"{os.getpid()} {place}"  # a forked child has its parent's notes, but not its locks
+    key = f"{os.getpid()} {place}"  # a forked child has its parent's entries, but not its locks
     if key in held:
         yield
         return

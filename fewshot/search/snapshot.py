@@ -19,7 +19,7 @@ from fewshot.utils.values import NEEDS_FLOAT64, TINY
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product is faster than an index on a CPU.
 EXACT_LIMIT = 100_000
-#: Number of tuning queries, and their place on the way from a key (0) to its nearest neighbour (1).
+#: Number of tuning queries, and their position between a key (0) and its nearest neighbour (1).
 N_TRIALS, WAY_OUT = 200, 0.4
 #: Number of keys prepared at a time.
 PART = 16384
@@ -187,7 +187,7 @@ class KeySnapshot:
 
     @property
     def frame(self) -> dict[str, Tensor]:
-        """The tensors that took a pass over all keys to find, for `adopt`."""
+        """The tensors that took a pass over all keys to compute, for `adopt`."""
         found = {"offset": self.offset, "centre": self._centre, "scale": self._scale}
         return {name: torch.as_tensor(value, device="cpu") for name, value in found.items() if value is not None}
 
