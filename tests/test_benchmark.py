@@ -157,7 +157,7 @@ def test_results_are_not_written_through_a_link(tmp_path, name):
     (folder / "episodes.json").touch()
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(tmp_path / "new")
-    with pytest.raises(ValueError, match=rf"{name} is a link, or no regular file, and would be written to"):
+    with pytest.raises(ValueError, match=rf"{name} is a link or not a regular file, and would be written to"):
         bench(folder)
     assert not (tmp_path / "new").exists()
 

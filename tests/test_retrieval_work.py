@@ -66,7 +66,7 @@ def test_a_pipe_among_the_shards_keeps_no_run_waiting(places, name):
     shards = places[2].with_name("all.parquet.shards")
     shards.mkdir()
     os.mkfifo(shards / name)
-    with pytest.raises(ValueError, match=f"{name} is a link, or no regular file, and would be written to; remove it"):
+    with pytest.raises(ValueError, match=f"{name} is a link or not a regular file, and would be written to; remove it"):
         annotate_folder(*places, shard=3, progress=False)
 
 

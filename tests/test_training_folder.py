@@ -90,7 +90,7 @@ def test_a_training_writes_through_no_link_in_its_folder(tmp_path, name, kind):
     else:
         (folder / name).symlink_to(mine if kind == "link" else tmp_path / "new")
     trainer = MetaTrainer(config=TrainConfig(n_episodes=1, n_way=3, n_query=1))
-    reason = rf"{name} is a link, or no regular file, and would be written to; remove it"
+    reason = rf"{name} is a link or not a regular file, and would be written to; remove it"
     for call in (lambda: refuse_foreign_files(folder), lambda: trainer.fit(TRAIN, out=folder, progress=False)):
         with pytest.raises(ValueError, match=reason):
             call()
