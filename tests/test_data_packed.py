@@ -135,7 +135,9 @@ def test_prepared_data_are_not_written_through_a_link(tmp_path, name):
     (folder / name).rename(mine)
     (folder / name).symlink_to(mine)
     before = mine.read_bytes()
-    with pytest.raises(ValueError, match=rf"{name} is a link or not a regular file, and would be written to; remove it"):
+    with pytest.raises(
+        ValueError, match=rf"{name} is a link or not a regular file, and would be written to; remove it"
+    ):
         write_packed(folder, IMAGES + 1, FRAME, {"more": 1})
     assert mine.read_bytes() == before
 
