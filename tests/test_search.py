@@ -30,9 +30,9 @@ def oracle(queries, keys, metric):
 @pytest.fixture
 def small(monkeypatch):
     """Let everything that takes many keys happen with few."""
-    monkeypatch.setattr("fewshot.search.writer.SMALL_DELTA", 12)
-    monkeypatch.setattr("fewshot.search.writer.LARGE_DELTA", 12)
-    monkeypatch.setattr("fewshot.search.writer.EXACT_LIMIT", 60)
+    monkeypatch.setattr("fewshot.search.compaction.SMALL_DELTA", 12)
+    monkeypatch.setattr("fewshot.search.compaction.LARGE_DELTA", 12)
+    monkeypatch.setattr("fewshot.search.compaction.EXACT_LIMIT", 60)
     monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 60)
 
 
@@ -90,9 +90,9 @@ OPERATIONS = st.lists(
 @settings(max_examples=12, deadline=None)
 def test_it_is_a_list_of_keys_whatever_happens(kind, metric, operations, dtype):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("writer.SMALL_DELTA", "writer.LARGE_DELTA"):
+        for name in ("compaction.SMALL_DELTA", "compaction.LARGE_DELTA"):
             patch.setattr(f"fewshot.search.{name}", 12)
-        for name in ("writer.EXACT_LIMIT", "snapshot.EXACT_LIMIT"):
+        for name in ("compaction.EXACT_LIMIT", "snapshot.EXACT_LIMIT"):
             patch.setattr(f"fewshot.search.{name}", 60)
         index, model = PrototypeIndex(metric, kind), Model(metric)
         for operation, seed in [("add", 0), *operations, ("search", 1)]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
+from fewshot.search.compaction import Segments
 from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS
 from fewshot.search.snapshot import INDEXES, KeySnapshot, check_k, to_tensor
 from fewshot.search.state import Base, State
-from fewshot.search.writer import Segments
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import one_at_a_time

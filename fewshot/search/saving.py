@@ -20,11 +20,11 @@ from fewshot.persistence.content import errors_of_file, is_number, is_whole
 from fewshot.persistence.label_json import labels_from_json, labels_to_json
 from fewshot.persistence.tensors import read_tensors, unicode_name, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
+from fewshot.search.compaction import Segments
 from fewshot.search.faiss_file import check_faiss_file
 from fewshot.search.similarity import METRICS
 from fewshot.search.snapshot import INDEXES, PART, KeySnapshot
 from fewshot.search.state import Base, State
-from fewshot.search.writer import Segments
 from fewshot.utils.values import TOO_LARGE
 
 KEYS, CHANGES, LISTS = "keys", "changes", "lists.faiss"
