@@ -376,7 +376,7 @@ def kill():
 
 threading.Thread(target=kill, daemon=True).start()
 frame = run_benchmark(sys.argv[1], sys.argv[2], executor="ray", progress=False)
-print(started, len([n for n in ray.nodes() if n["Alive"]]), int((frame["error"] != "").sum()))
+print("FOUND", started, len([n for n in ray.nodes() if n["Alive"]]), int((frame["error"] != "").sum()))
 """
 
 
@@ -391,7 +391,7 @@ def test_a_cluster_that_loses_a_node_gives_the_same_table(tmp_path):
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.split()[-3:] == ["2", "1", "0"]
+    assert "FOUND 2 1 0" in ran.stdout.splitlines(), ran.stdout  # ray prints hints of its own there
     one, other = (without_times(pd.read_csv(tmp_path / name / "results.csv")) for name in ("whole", "ray"))
     pd.testing.assert_frame_equal(one, other)
 
