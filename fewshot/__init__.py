@@ -60,6 +60,8 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.mahalanobis import MahalanobisLearner as MahalanobisLearner
     from fewshot.learners.matching import MatchingLearner as MatchingLearner
     from fewshot.learners.memory import Memory as Memory
+    from fewshot.learners.memory import Statistics as Statistics
+    from fewshot.learners.memory import sum_by_class as sum_by_class
     from fewshot.learners.multi_prototypical import MultiPrototypicalLearner as MultiPrototypicalLearner
     from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
     from fewshot.learners.pt_map import PTMAPLearner as PTMAPLearner
@@ -69,8 +71,6 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.ridge import RidgeLearner as RidgeLearner
     from fewshot.learners.simpleshot import SimpleShotLearner as SimpleShotLearner
     from fewshot.learners.soft_k_means import SoftKMeansLearner as SoftKMeansLearner
-    from fewshot.learners.statistics import Statistics as Statistics
-    from fewshot.learners.statistics import sum_by_class as sum_by_class
     from fewshot.retrieval.annotate import annotate as annotate
     from fewshot.retrieval.retrieve import retrieve as retrieve
     from fewshot.retrieval.stores.base import Store as Store
@@ -137,7 +137,7 @@ _HOME = {
     "SimpleShotClassifier": "classifiers.methods",
     "SimpleShotLearner": "learners.simpleshot",
     "SoftKMeansLearner": "learners.soft_k_means",
-    "Statistics": "learners.statistics",
+    "Statistics": "learners.memory",
     "Store": "retrieval.stores.base",
     "StoredMemory": "retrieval.stores.memory",
     "TrainConfig": "training.config",
@@ -161,7 +161,7 @@ _HOME = {
     "register_learner": "learners.registry",
     "retrieve": "retrieval.retrieve",
     "run_benchmark": "benchmark.run",
-    "sum_by_class": "learners.statistics",
+    "sum_by_class": "learners.memory",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -730,7 +730,7 @@ def test_an_index_that_is_set_later_acts_at_once(learner):
         np.testing.assert_array_equal(model.predict_proba(queries), other.predict_proba(queries))
         np.testing.assert_array_equal(model.nearest(queries, 3)[0], other.nearest(queries, 3)[0])
         assert ((model.predict_proba(queries) > 0).sum(1) <= 256).all()  # all that FAISS proposes
-        assert model.served(queries) is model.served(queries)  # the index is built once
+        assert model.served(queries).snapshot is model.served(queries).snapshot  # the index is built once
     pickled = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(pickled.predict_proba(queries), model.predict_proba(queries))
     model.set_params(index="auto")

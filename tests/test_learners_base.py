@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from fewshot import FewShotClassifier, Learner, MatchingLearner, PrototypicalLearner, RelationLearner, list_learners
+from fewshot.learners.base import SumLearner, SupportLearner
 from fewshot.learners.registry import learner_class
 
 
@@ -83,3 +84,27 @@ def test_a_grid_search_reaches_the_arguments_of_a_learner():
     fitted = classifier.fit(X, y).set_params(learner__metric="dot")
     with pytest.raises(ValueError, match="cannot continue what"):
         fitted.partial_fit(X, y)
+
+
+X, LABELS = torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([0, 0, 1])
+
+
+def test_a_sum_learner_keeps_sums_and_answers_from_means():
+    learner = SumLearner()
+    statistics = learner.learn(X, LABELS, 3)
+    assert statistics.sums["x"].tolist() == [[4.0], [8.0], [0.0]]
+    assert not statistics.support
+    memory = learner.memorize(statistics)
+    assert memory.one_key_per_class
+    assert memory.keys[:2].tolist() == [[2.0], [8.0]]
+    assert memory.log_weight.tolist() == [0.0, 0.0, float("-inf")]
+
+
+def test_a_support_learner_keeps_the_support_and_answers_from_it():
+    learner = SupportLearner()
+    statistics = learner.learn(X, LABELS, 3, torch.tensor([1.0, 0.0, 1.0]))
+    assert not statistics.sums
+    memory = learner.memorize(statistics)
+    assert memory.labels.tolist() == LABELS.tolist()
+    assert memory.keys[[0, 2]].tolist() == [[1.0], [8.0]]
+    assert memory.log_weight.tolist() == [0.0, float("-inf"), 0.0]

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import Learner
-from fewshot.learners.memory import Memory
-from fewshot.learners.statistics import Statistics
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.utils.warning import ignored_warnings
 
 

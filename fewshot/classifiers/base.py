@@ -172,7 +172,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     @isolated()
     def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:
         self._check_parameters()
-        name, learned = type(self).__name__, copy.copy(self)
+        name, learned = type(self).__name__, self.view()
         X = check_embeddings(learned, X, reset=old is None, finite=self.on_error != "skip")
         y = check_labels(y, name, None if old is None else old.classes)
         check_same_length(X, y)
@@ -189,7 +189,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self._check_classes(all_classes, old)
         if old is None:
             learned.__dict__.pop("calibration_", None)
-        learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, self.index, old))
+        learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, old))
         # In one step at the end, so that a failure above changes nothing. Parameters set meanwhile are kept.
         params = self.get_params(deep=False)
         self.__dict__ = {**learned.__dict__, **params}
@@ -241,7 +241,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             If the class does not exist or is the only one. The classifier is then unchanged.
         """
         check_is_fitted(self)
-        return self.adopt(self.model_.without(label, self.index))
+        return self.adopt(self.model_.without(label))
 
     @one_at_a_time
     def remove(
@@ -284,7 +284,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         y = check_labels(y, type(self).__name__, self.model_.classes)
         check_same_length(X, y)
         weight = check_sample_weight(sample_weight, X)
-        return self.adopt(self.model_.less(X, y, weight, drop_empty, self.index))
+        return self.adopt(self.model_.less(X, y, weight, drop_empty))
 
     @one_at_a_time
     def rename_class(self, old: Any, new: Any) -> Self:
@@ -319,7 +319,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         others = known[[name != old for name in known.tolist()]]
         classes = np.union1d(others, check_labels([new], type(self).__name__, known))
         self._check_classes(classes, self.model_)
-        return self.adopt(self.model_.renamed(old, label, classes, self.index))
+        return self.adopt(self.model_.renamed(old, label, classes))
 
     @one_at_a_time
     def merge(self, other: Self) -> Self:
@@ -352,7 +352,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         mine.check_mergeable(theirs)
         classes = np.union1d(mine.classes, check_labels(theirs.classes, type(self).__name__, mine.classes))
         self._check_classes(classes, mine, "the other classifier has")
-        return self.adopt(mine.merged(theirs, classes, self.index))
+        return self.adopt(mine.merged(theirs, classes))
 
     # ---- answering ---------------------------------------------------------------------------------------------
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from fewshot.errors import brief
 from fewshot.learners.base import Learner
-from fewshot.learners.memory import Memory
-from fewshot.learners.statistics import Statistics
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import CHUNK_BYTES, KeySnapshot, check_k, search_in_chunks, to_tensor
 from fewshot.utils.heap import refuse_too_large
@@ -42,10 +41,10 @@ class FittedModel:
         Summary of all support, in float64.
     memory : Memory
         The present keys.
-    snapshot : KeySnapshot or None
-        Searchable keys; None if the learner overrides score.
-    others : dict
-        The same model with other snapshots, created on demand; see `served`.
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
+        What the keys are searched through.
+    steady : bool, default=False
+        Whether answers to float32 queries are equal to the last bit in any batch.
     """
 
     learner: Learner
@@ -53,14 +52,15 @@ class FittedModel:
     n_support: NDArray[np.int64]
     statistics: Statistics
     memory: Memory
-    snapshot: KeySnapshot | None
-    others: dict[tuple[str, bool], FittedModel] = field(default_factory=dict, repr=False)
+    index: str = "auto"
+    steady: bool = False
+    _snapshots: dict[tuple[str, bool], KeySnapshot] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "others": {}}  # others are created again on demand
+        return {**self.__dict__, "_snapshots": {}}  # created again on demand
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"others": {}, **state})  # pickles of older versions have none
+        self.__dict__.update({"_snapshots": {}, **state})  # pickles of older versions have none
 
     @classmethod
     @isolated(gradients=False)
@@ -71,7 +71,6 @@ class FittedModel:
         y: NDArray[Any],
         weight: NDArray[np.float64],
         classes: NDArray[Any],
-        index: str,
         old: FittedModel | None = None,
     ) -> FittedModel:
         """Learn support `X` (n, d) with labels `y` and `weight` (n,) in addition to `old`.
@@ -82,52 +81,50 @@ class FittedModel:
         own = np.unique(codes)  # summarised on their own: they may be one class of ten thousand
         n_own, new = _summarise(learner, X, np.searchsorted(own, codes), weight, len(own))
         if old is not None:
-            return old._joined(n_own, new, own, classes, index)
+            return old._joined(n_own, new, own, classes)
         n_support = np.zeros(len(classes), np.int64)
         n_support[own] = n_own
         statistics = new.relabel(torch.from_numpy(own), len(classes))
-        return cls.of(learner, classes, n_support, learner.settle(statistics), index)
+        return cls.of(learner, classes, n_support, learner.settle(statistics))
 
     @classmethod
     @isolated(gradients=False)
     def of(
-        cls,
-        learner: Learner,
-        classes: NDArray[Any],
-        n_support: NDArray[np.int64],
-        statistics: Statistics,
-        index: str,
+        cls, learner: Learner, classes: NDArray[Any], n_support: NDArray[np.int64], statistics: Statistics
     ) -> FittedModel:
         """Return the model of the given statistics."""
-        memory, snapshot = learner.memorize(statistics), None
+        memory = learner.memorize(statistics)
         if kept := statistics.support:  # a bounded memory may have dropped rows
             n_support = np.bincount(kept["labels"][kept["weight"] > 0].numpy(), minlength=len(classes))
-        if learner.indexable:
-            memory = memory.present()
-            snapshot = KeySnapshot(memory.keys, learner.metric, _suitable(index, memory))
-        return cls(learner, classes, n_support, statistics, memory, snapshot)
+        return cls(learner, classes, n_support, statistics, memory.present() if learner.indexable else memory)
 
     def served(self, index: str, steady: bool = False) -> FittedModel:
         """Return this model with its keys searched through `index`, `steady` as for `KeySnapshot`."""
-        if self.snapshot is None:
-            return self
-        kind = _suitable(index, self.memory)
-        if (kind, steady) == (self.snapshot.index, self.snapshot.steady):
-            return self
-        if (found := self.others.get((kind, steady))) is None:
-            snapshot = KeySnapshot(self.memory.keys, self.learner.metric, kind, steady=steady)
+        return replace(self, index=index, steady=steady)  # which shares the snapshots
+
+    @property
+    def snapshot(self) -> KeySnapshot | None:
+        """The searchable keys, prepared when first needed; None if the learner overrides score."""
+        memory, metric = self.memory, self.learner.metric
+        if not self.learner.indexable:
+            return None
+        # If classes have several keys, the sum of a class would miss keys beyond the candidates.
+        several = self.index == "auto" and not memory.one_key_per_class and len(memory.keys) > memory.n_way
+        kind = "exact" if several else self.index
+        if (found := self._snapshots.get((kind, self.steady))) is None:
+            found = KeySnapshot(memory.keys, metric, kind, steady=self.steady)
             # In one step, so that concurrent threads get the same one.
-            found = self.others.setdefault((kind, steady), replace(self, snapshot=snapshot))
+            found = self._snapshots.setdefault((kind, self.steady), found)
         return found
 
-    def without(self, label: Any, index: str) -> FittedModel:
+    def without(self, label: Any) -> FittedModel:
         """Return the model without the class `label`; raise ValueError if it is unknown or the only one."""
         place = self._place(label)
         if len(self.classes) == 1:
             raise ValueError(f"{label!r} is the only class; a classifier needs one")
-        return self._keep(np.delete(np.arange(len(self.classes)), place), index)
+        return self._keep(np.delete(np.arange(len(self.classes)), place))
 
-    def renamed(self, old: Any, new: Any, classes: NDArray[Any], index: str) -> FittedModel:
+    def renamed(self, old: Any, new: Any, classes: NDArray[Any]) -> FittedModel:
         """Return the model with class `old` renamed to `new`; `classes` are the new sorted labels."""
         order = {label: place for place, label in enumerate(classes.tolist())}
         renamed = self._place(old)
@@ -135,7 +132,7 @@ class FittedModel:
         places = torch.from_numpy(np.array([order[name] for name in names], np.int64))
         n_support = np.zeros_like(self.n_support)
         n_support[places.numpy()] = self.n_support
-        return self.of(self.learner, classes, n_support, self.statistics.relabel(places, len(classes)), index)
+        return self.of(self.learner, classes, n_support, self.statistics.relabel(places, len(classes)))
 
     @property
     def d(self) -> int:
@@ -152,18 +149,13 @@ class FittedModel:
             )
 
     @isolated(gradients=False)
-    def merged(self, other: FittedModel, classes: NDArray[Any], index: str) -> FittedModel:
+    def merged(self, other: FittedModel, classes: NDArray[Any]) -> FittedModel:
         """Return the model of the support of both; `classes` are the sorted labels of both."""
         places = np.searchsorted(classes, other.classes)
-        return self._joined(other.n_support, other.statistics, places, classes, index)
+        return self._joined(other.n_support, other.statistics, places, classes)
 
     def _joined(
-        self,
-        n_added: NDArray[np.int64],
-        added: Statistics,
-        places: NDArray[np.int64],
-        classes: NDArray[Any],
-        index: str,
+        self, n_added: NDArray[np.int64], added: Statistics, places: NDArray[np.int64], classes: NDArray[Any]
     ) -> FittedModel:
         """Return the model after adding statistics of the classes at `places` among the sorted `classes`."""
         own = np.searchsorted(classes, self.classes)
@@ -171,11 +163,11 @@ class FittedModel:
         n_support = np.zeros(len(classes), np.int64)
         n_support[own] = self.n_support
         n_support[places] += n_added
-        return self.of(self.learner, classes, n_support, self.learner.settle(statistics), index)
+        return self.of(self.learner, classes, n_support, self.learner.settle(statistics))
 
     @isolated(gradients=False)
     def less(
-        self, X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64], drop_empty: bool, index: str
+        self, X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64], drop_empty: bool
     ) -> FittedModel:
         """Return the model without the support `X` (n, d) with `y` and `weight` (n,).
 
@@ -203,8 +195,8 @@ class FittedModel:
         left = left.emptied(torch.from_numpy(empty))
         if bad := self.classes[~empty & (left.count.numpy() <= 0)].tolist():
             raise ValueError(f"cannot remove more weight of {bad[0]!r} than was learned; give the learned weights")
-        model = self.of(self.learner, self.classes, n_support, left, index)
-        return model._keep(np.flatnonzero(~empty | (self.n_support == 0)), index) if drop_empty else model
+        model = self.of(self.learner, self.classes, n_support, left)
+        return model._keep(np.flatnonzero(~empty | (self.n_support == 0))) if drop_empty else model
 
     def _refuse_residue(
         self, left: Statistics, lengths: NDArray[np.float64], emptied: NDArray[np.bool_], same: float
@@ -236,11 +228,11 @@ class FittedModel:
                 return i
         raise ValueError(f"there is no class {brief(repr(label))}; the classes are {shorten(self.classes)}")
 
-    def _keep(self, places: NDArray[np.int64], index: str) -> FittedModel:
+    def _keep(self, places: NDArray[np.int64]) -> FittedModel:
         if len(places) == len(self.classes):
             return self
         kept = self.statistics.keep(torch.from_numpy(places))
-        return self.of(self.learner, self.classes[places], self.n_support[places], kept, index)
+        return self.of(self.learner, self.classes[places], self.n_support[places], kept)
 
     @isolated(gradients=False)
     def kept_rows(self, X: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.int64]:
@@ -310,25 +302,18 @@ class FittedModel:
 
     def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits (q, n_classes) and similarities to keys, or None, for each chunk of queries."""
-        learner = self.learner
-        if self.snapshot is None:
+        learner, snapshot = self.learner, self.snapshot
+        if snapshot is None:
             memory = self.memory.map(lambda x: x.to(queries.dtype))
             widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()))
             size = max(1, len(queries) if learner.transductive else CHUNK_BYTES // (8 * widest))
             for part in queries.split(size):
                 yield learner.score(memory, part), None
             return
-        size = min(self.snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
+        size = min(snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
         for part in queries.split(size):
-            ids, similarity = self.snapshot.retrieve(part, 1)
+            ids, similarity = snapshot.retrieve(part, 1)
             yield learner.read(similarity, self.memory, ids), similarity
-
-
-def _suitable(index: str, memory: Memory) -> str:
-    """Return the index that gives correct answers from this memory."""
-    # If classes have several keys, the sum of a class would miss keys beyond the candidates.
-    several = index == "auto" and not memory.one_key_per_class and len(memory.keys) > memory.n_way
-    return "exact" if several else index
 
 
 def _lengths(

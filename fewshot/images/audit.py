@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
-from fewshot.learners.statistics import sum_by_class
+from fewshot.learners.memory import sum_by_class
 from fewshot.search.similarity import prepare_keys
 from fewshot.search.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
 from fewshot.utils.isolation import isolated

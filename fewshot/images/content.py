@@ -20,7 +20,7 @@ from fewshot.embedding.sources import OFFLINE_WEIGHTS
 from fewshot.errors import ArtifactError
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
-from fewshot.learners.statistics import Statistics
+from fewshot.learners.memory import Statistics
 from fewshot.persistence.content import is_number, is_whole
 from fewshot.persistence.label_json import labels_from_json
 from fewshot.search.snapshot import INDEXES

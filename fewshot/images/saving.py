@@ -131,7 +131,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
     classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
     statistics = read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
-    fitted = FittedModel.of(learner, classes, n_support, statistics, params["index"])
+    fitted = FittedModel.of(learner, classes, n_support, statistics)
     _check_answers(embedder, fitted)
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
     classifier.adopt(fitted)

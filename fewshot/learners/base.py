@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.memory import Memory, read
-from fewshot.learners.statistics import Statistics, mask_padding
+from fewshot.learners.memory import Memory, Statistics, mask_padding, read
 from fewshot.search.similarity import METRICS, prepare_keys
 from fewshot.utils.isolation import isolated
 from fewshot.utils.randomness import seeded
@@ -343,6 +342,30 @@ class Learner(nn.Module):
     def extra_repr(self) -> str:
         """Return metric and temperature, for ``repr``."""
         return f"metric={self.metric!r}, temperature={self.temperature.item():.4g}"
+
+
+class SumLearner(Learner):
+    """A learner that keeps class sums and counts; its keys are the class means."""
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep class sums and counts."""
+        return Statistics.of_sums(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Return one key per class, its mean."""
+        return Memory.of_prototypes(statistics.means, statistics.count)
+
+
+class SupportLearner(Learner):
+    """A learner that keeps the support; its keys are the support embeddings, with their sample weights."""
+
+    def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support."""
+        return Statistics.of_support(support, labels, n_way, weight)
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Return one key per support embedding."""
+        return Memory.of_support(statistics.support, statistics.n_way)
 
 
 def chance_gap(logits: Tensor) -> float:

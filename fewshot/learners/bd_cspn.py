@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.keeping import SupportLearner
+from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import Span, rectify

@@ -7,10 +7,9 @@ import math
 import torch
 from torch import nn
 
-from fewshot.learners.keeping import SumLearner
-from fewshot.learners.memory import Memory
+from fewshot.learners.base import SumLearner
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 
 
 @register_learner("feat")

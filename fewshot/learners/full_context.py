@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fewshot.learners.keeping import SupportLearner
-from fewshot.learners.memory import Memory
+from fewshot.learners.base import SupportLearner
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.search.similarity import prepare_keys
 from fewshot.utils.parameters import check_count
 

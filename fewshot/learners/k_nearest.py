@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewshot.learners.base import IGNORE, SMOOTHING, chance_gap
-from fewshot.learners.keeping import SupportLearner
+from fewshot.learners.base import IGNORE, SMOOTHING, SupportLearner, chance_gap
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.utils.parameters import check_count

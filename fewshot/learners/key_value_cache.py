@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.keeping import SupportLearner
-from fewshot.learners.memory import Memory, read
+from fewshot.learners.base import SupportLearner
+from fewshot.learners.memory import Memory, Statistics, read
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.utils.parameters import check_number
 
 PRIORS = ("uniform", "support")

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import IGNORE, Learner
-from fewshot.learners.memory import Memory
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count, check_number
 

@@ -6,10 +6,10 @@ import numpy as np
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.keeping import SupportLearner
+from fewshot.learners.base import SupportLearner
+from fewshot.learners.memory import Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.learners.replacement import REPLACEMENTS, rows_to_keep
-from fewshot.learners.statistics import Statistics
 
 
 @register_learner("matching", "matching-networks")

@@ -1,12 +1,267 @@
-"""`Memory`: the labelled keys that a learner makes of a support set, and how they are read."""
+"""What a learner makes of a support set: additive `Statistics`, then a `Memory` of labelled keys, which is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """An additive summary: the summary of two support sets together is the sum of their summaries.
+
+    Sums and counts add; kept support is concatenated. All learners share this class, so merging and growing are
+    written once.
+
+    Attributes
+    ----------
+    n_way : int
+        Number of classes.
+    count : Tensor of shape (..., n_way)
+        Total sample weight of each class. A class with count 0 is absent.
+    sums : dict of str to Tensor of shape (..., n_way, k)
+        Sums over the support of each class.
+    totals : dict of str to Tensor
+        Sums over the whole support.
+    support : dict of str to Tensor
+        Kept support: ``x`` (..., n, d), ``labels`` (..., n) and ``weight`` (..., n); empty if nothing is kept.
+
+    Examples
+    --------
+    >>> one = Statistics(2, torch.tensor([1.0, 0.0]), {"x": torch.tensor([[3.0], [0.0]])})
+    >>> (one + one).count
+    tensor([2., 0.])
+    """
+
+    n_way: int
+    count: Tensor
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+    support: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_sums(cls, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Sum the support (..., n, d) of each class; the result does not grow with the number of shots."""
+        sums = sum_by_class(support * weight.unsqueeze(-1), labels, n_way)
+        return cls(n_way, _count(labels, n_way, weight), {"x": sums})
+
+    @classmethod
+    def of_support(cls, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
+        """Keep the support (..., n, d) itself, in its order."""
+        kept = {"x": support, "labels": labels, "weight": weight}
+        return cls(n_way, _count(labels, n_way, weight), support=kept)
+
+    @property
+    def means(self) -> Tensor:
+        """Class means (..., n_way, d); 0 for absent classes."""
+        if self.sums:
+            sums = self.sums["x"]
+        else:
+            x, labels, weight = (self.support[name] for name in ("x", "labels", "weight"))
+            sums = sum_by_class(x * weight.unsqueeze(-1), labels, self.n_way)
+        return sums / torch.where(self.count > 0, self.count, 1).unsqueeze(-1)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return self._combined(other, 1, _concatenated(self.support, other.support))
+
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Remove part of the support; the inverse of ``+`` up to rounding.
+
+        For each row of `other`, kept support loses the oldest row that equals it.
+
+        Raises
+        ------
+        ValueError
+            If kept support has no equal row, or the numbers of classes differ.
+        """
+        rows = _rows_without(self.support, other.support) if self.support else None
+        return self._combined(other, -1, {name: value[rows] for name, value in self.support.items()})
+
+    def _combined(self, other: Statistics, sign: int, support: Mapping[str, Tensor]) -> Statistics:
+        if self.n_way != other.n_way:
+            raise ValueError(
+                f"cannot combine statistics of {self.n_way} and {other.n_way} classes; relabel both to one set of "
+                "classes"
+            )
+        return Statistics(
+            self.n_way,
+            self.count + sign * other.count,
+            {name: value + sign * other.sums[name] for name, value in self.sums.items()},
+            {name: value + sign * other.totals[name] for name, value in self.totals.items()},
+            support,
+        )
+
+    def emptied(self, empty: Tensor) -> Statistics:
+        """Zero the rounding residue of the classes that `empty` (n_way,) marks."""
+        sums = {name: value.masked_fill(empty.unsqueeze(-1), 0) for name, value in self.sums.items()}
+        return replace(self, count=self.count.masked_fill(empty, 0), sums=sums)
+
+    def take(self, rows: Tensor) -> Statistics:
+        """Return the summary of the given `rows` (k,) of kept support, for statistics without sums."""
+        support = {name: value[rows] for name, value in self.support.items()}
+        count = torch.zeros_like(self.count).index_add(-1, support["labels"], support["weight"])
+        return replace(self, count=count, support=support)
+
+    def relabel(self, new_labels: Tensor, n_way: int) -> Statistics:
+        """Rename class ``i`` to ``new_labels[i]`` among `n_way` classes; other classes are empty.
+
+        Parameters
+        ----------
+        new_labels : Tensor of shape (old n_way,)
+            Distinct integers below `n_way`.
+        n_way : int
+            The new number of classes.
+        """
+        # Copied into fresh zeros once, because the sums of many classes are large.
+        count = self.count.new_zeros((*self.count.shape[:-1], n_way)).index_copy_(-1, new_labels, self.count)
+        sums = {
+            name: value.new_zeros((*value.shape[:-2], n_way, value.shape[-1])).index_copy_(-2, new_labels, value)
+            for name, value in self.sums.items()
+        }
+        return replace(self, n_way=n_way, count=count, sums=sums, support=self.relabel_support(new_labels))
+
+    def joined(self, new_labels: Tensor, other: Statistics, other_labels: Tensor, n_way: int) -> Statistics:
+        """Return the sum of both after `relabel` to `n_way` classes; fast if `other` is small."""
+        joined, added = self.relabel(new_labels, n_way), other.relabel_support(other_labels)
+        joined.count.index_add_(-1, other_labels, other.count)
+        for name, value in joined.sums.items():
+            value.index_add_(-2, other_labels, other.sums[name])
+        return replace(
+            joined,
+            totals={name: value + other.totals[name] for name, value in self.totals.items()},
+            support=_concatenated(joined.support, added),
+        )
+
+    def relabel_support(self, new_labels: Tensor) -> dict[str, Tensor]:
+        """Return kept support with class ``i`` renamed to ``new_labels[i]``."""
+        support = dict(self.support)
+        if support:
+            support["labels"] = new_labels[support["labels"]]
+        return support
+
+    def keep(self, classes: Tensor) -> Statistics:
+        """Return the summary of some classes, renumbered 0, 1, ... in the given order.
+
+        Parameters
+        ----------
+        classes : Tensor of shape (n,)
+            Distinct integers below `n_way`.
+
+        Raises
+        ------
+        TypeError
+            If there are totals over all classes, and a class with support would be dropped.
+        """
+        place = classes.new_full((self.n_way,), -1).index_copy(
+            0, classes, torch.arange(len(classes), device=classes.device)
+        )
+        if self.totals and self.count[..., place < 0].any():
+            raise TypeError("totals over all classes cannot be split by class; fit without that class instead")
+        support = dict(self.support)
+        if support:
+            rows = torch.nonzero(place[support["labels"]] >= 0).squeeze(-1)
+            support = {name: value[rows] for name, value in support.items()}
+            support["labels"] = place[support["labels"]]
+        sums = {name: value[..., classes, :] for name, value in self.sums.items()}
+        return replace(self, n_way=len(classes), count=self.count[..., classes], sums=sums, support=support)
+
+
+def _concatenated(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.cat([value, other[name]], -2 if name == "x" else -1) for name, value in one.items()}
+
+
+def _rows_without(support: Mapping[str, Tensor], gone: Mapping[str, Tensor]) -> Tensor:
+    """Return the positions of kept support that remain after each row of `gone` removes one equal row."""
+    places: dict[tuple[Any, ...], deque[int]] = defaultdict(deque)
+    for place, row in enumerate(_rows(support)):
+        places[row].append(place)
+    left = torch.ones(len(support["labels"]), dtype=torch.bool, device="cpu")
+    for i, row in enumerate(_rows(gone)):
+        if row[2] > 0:  # rows of weight 0 were never counted
+            if not places[row]:
+                raise ValueError(f"row {i} is not in the memory; give support that was learned, with its weight")
+            left[places[row].popleft()] = False
+    return left.nonzero().flatten()
+
+
+def _rows(support: Mapping[str, Tensor]) -> Iterator[tuple[Any, ...]]:
+    x = (support["x"] + 0.0).cpu().numpy()  # + 0.0: minus zero equals zero
+    yield from zip(map(bytes, x), support["labels"].tolist(), support["weight"].tolist(), strict=True)
+
+
+def _count(labels: Tensor, n_way: int, weight: Tensor) -> Tensor:
+    return sum_by_class(weight.unsqueeze(-1), labels, n_way).squeeze(-1)
+
+
+def mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return support, labels and weight with padding neutralised: zero rows of class 0 with weight 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or a label of a real row is outside 0..n_way-1.
+    """
+    if support.dim() < 2 or labels.shape != support.shape[:-1]:
+        raise ValueError(
+            f"support has shape {tuple(support.shape)} and labels {tuple(labels.shape)}; "
+            "expected (..., n, d) and (..., n)"
+        )
+    if weight is None:
+        _check_range(labels, n_way)
+        return support, labels.clone(), support.new_ones(labels.shape)
+    if weight.shape != labels.shape:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; expected that of labels, {tuple(labels.shape)}")
+    if not (weight >= 0).all():
+        raise ValueError("a weight is negative or NaN; expected numbers of at least 0, 0 for padding")
+    real = weight > 0
+    labels = torch.where(real, labels, 0)
+    _check_range(labels, n_way)
+    return torch.where(real.unsqueeze(-1), support, 0), labels, torch.where(real, weight, 0).to(support.dtype)
+
+
+def _check_range(labels: Tensor, n_way: int) -> None:
+    low, high = (int(bound) for bound in labels.aminmax()) if labels.numel() else (0, 0)
+    if low < 0 or high >= n_way:
+        raise ValueError(f"labels run from {low} to {high}; expected integers in 0..{n_way - 1}")
+
+
+def sum_by_class(values: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Sum rows by class, without a one-hot matrix, so a million classes fit.
+
+    Parameters
+    ----------
+    values : Tensor of shape (..., n, k)
+        Rows to sum.
+    labels : Tensor of shape (..., n)
+        Class of each row, integers in 0..n_way-1.
+    n_way : int
+        Number of classes.
+
+    Returns
+    -------
+    Tensor of shape (..., n_way, k)
+        Sums; 0 for classes without rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import sum_by_class
+    >>> sum_by_class(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 1, 1]), 2)
+    tensor([[1.],
+            [6.]])
+    """
+    batch = labels.shape[:-1]
+    n_episodes = batch.numel()
+    offset = torch.arange(n_episodes, device=labels.device).unsqueeze(-1) * n_way
+    flat = (labels.reshape(n_episodes, -1) + offset).flatten()
+    rows = values.reshape(-1, values.shape[-1])
+    sums = values.new_zeros((n_episodes * n_way, values.shape[-1])).index_add(0, flat, rows)
+    return sums.reshape(*batch, n_way, values.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fewshot.learners.keeping import SupportLearner
-from fewshot.learners.memory import Memory
+from fewshot.learners.base import SupportLearner
+from fewshot.learners.memory import Memory, Statistics, sum_by_class
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics, sum_by_class
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count
 

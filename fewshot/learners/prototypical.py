@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fewshot.learners.keeping import SumLearner
+from fewshot.learners.base import SumLearner
 from fewshot.learners.registry import register_learner
 
 

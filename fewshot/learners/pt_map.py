@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.keeping import SumLearner
-from fewshot.learners.memory import Memory
+from fewshot.learners.base import SumLearner
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.learners.transduction import Span, transport
 from fewshot.search.similarity import normalize
 from fewshot.utils.parameters import check_count, check_number

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot.learners.base import IGNORE
-from fewshot.learners.keeping import SumLearner
+from fewshot.learners.base import IGNORE, SumLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.utils.parameters import check_count

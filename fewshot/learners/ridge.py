@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewshot.learners.base import log_parameter
-from fewshot.learners.keeping import SupportLearner
-from fewshot.learners.memory import Memory
+from fewshot.learners.base import SupportLearner, log_parameter
+from fewshot.learners.memory import Memory, Statistics, sum_by_class
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics, sum_by_class
 from fewshot.utils.parameters import check_number
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
-from fewshot.learners.keeping import SumLearner
+from fewshot.learners.base import SumLearner
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fewshot.learners.keeping import SumLearner
-from fewshot.learners.memory import Memory
+from fewshot.learners.base import SumLearner
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.learners.statistics import Statistics
 from fewshot.search.similarity import pairwise_similarity
 from fewshot.utils.parameters import check_count
 
