@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from fewshot.data.decode import decode
+from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.cache import content_key
 from fewshot.errors import ImageDecodeError
 
@@ -176,7 +177,7 @@ def test_a_caller_who_is_wrong_is_told():
             decode(source, bits=12)
     for wrong in (7, 17, 12.0, "12"):
         with pytest.raises(ValueError, match="bits is .*; expected a whole number from 8 to 16, or None"):
-            decode(deep(12), bits=wrong)
+            Preprocessing(3, 12, 15, bits=wrong)
 
 
 @pytest.mark.filterwarnings("error")

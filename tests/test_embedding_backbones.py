@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from fewshot import create_backbone
 from fewshot.embedding.backbones import spec_of
-from fewshot.embedding.backbones.resnet12 import ResNet12
+from fewshot.embedding.backbones.networks import ResNet12
 from fewshot.utils.randomness import seeded
 
 

@@ -44,7 +44,7 @@ def no_network(monkeypatch):
         raise OSError(-3, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr("fewshot.embedding.backbones.published.getproxies", dict)
+    monkeypatch.setattr("fewshot.embedding.backbones.getproxies", dict)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, PrototypicalLearner
 from fewshot.cli import main
 from fewshot.embedding.cache import EmbeddingCache, content_key
-from fewshot.embedding.loaded import Loaded
+from fewshot.embedding.network import Loaded
 from fewshot.errors import ImageDecodeError
 from tests.photographs import photos, quick_embedder, write_photos
 

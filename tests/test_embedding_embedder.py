@@ -21,6 +21,7 @@ from torch import nn
 from fewshot import Embedder, LabeledImages, PrototypicalClassifier, PrototypicalLearner, create_backbone, embed
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.embedding.embedder import _LOADED
+from fewshot.embedding.sources import Source
 from fewshot.errors import (
     ArtifactError,
     DownloadError,
@@ -162,6 +163,23 @@ def test_a_file_replaced_meanwhile_changes_nothing_that_is_loaded(images, tmp_pa
     np.testing.assert_array_equal(embedder.transform(images), expected)
     np.testing.assert_array_equal(clone(embedder).transform(images), expected)
     assert not np.allclose(Embedder(checkpoint, progress=False).transform(images), expected)
+
+
+def test_the_source_is_found_once_and_again_after_a_change(images, monkeypatch):
+    embedder, checked = quick_embedder(), []
+    check = Source.check
+    monkeypatch.setattr(Source, "check", lambda source: (checked.append(source), check(source)))
+    expected = embedder.transform(images)
+    n = len(checked)
+    np.testing.assert_array_equal(clone(embedder).transform(images), expected)
+    np.testing.assert_array_equal(embedder.transform(images), expected)
+    assert len(checked) == n
+    network = embedder.network
+    assert embedder.set_params(progress=True).network is network
+    assert len(checked) > n
+    assert embedder.set_params(img_size=28).transform(images).shape == (6, 64)
+    with pytest.raises(ValueError, match="batch_size is 0; expected a whole number from 1"):
+        embedder.set_params(batch_size=0).transform(images)
 
 
 def test_another_source_than_that_of_the_pickle_is_no_other_weights(images):
@@ -332,7 +350,7 @@ def test_without_the_hub_the_cure_is_said_at_once(monkeypatch, images, tmp_path)
     def unreachable(*args, **kwargs):
         raise OSError(-3, "Temporary failure in name resolution")
 
-    monkeypatch.setattr("fewshot.embedding.backbones.published.getproxies", dict)
+    monkeypatch.setattr("fewshot.embedding.backbones.getproxies", dict)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("socket.getaddrinfo", unreachable)
     with pytest.raises(DownloadError, match="cannot be reached, Temporary failure.*weights=PATH"):

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from fewshot.benchmark.grid import LINEAR_PROBE, OWN, Backbone, LearnerSpec
 from fewshot.benchmark.reference import LinearProbe
-from fewshot.embedding.backbones.published import is_path
+from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import describe_learner, load_learner
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner

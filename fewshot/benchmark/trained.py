@@ -14,8 +14,7 @@ from fewshot.benchmark.tasks import describe_backbone, key_of
 from fewshot.data.augment import Distortion
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
-from fewshot.embedding.backbones import check_backbone
-from fewshot.embedding.backbones.published import is_path
+from fewshot.embedding.backbones import check_backbone, is_path
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.errors import LeakError
 from fewshot.learners.registry import learner_class

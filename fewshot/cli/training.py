@@ -18,7 +18,7 @@ from fewshot.cli.terminal import say
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.embedding.embedder import Embedder
-from fewshot.embedding.loaded import choose_device
+from fewshot.embedding.network import choose_device
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.grouped import GroupedEpisodeSampler

@@ -11,10 +11,7 @@ from PIL import Image, ImageOps
 
 from fewshot.data.depth import (
     NOTHING,
-    check_bits,
     correct_transparency,
-    is_deep,
-    is_known_before_decoding,
     reopen,
     scale,
     to_8_bits,
@@ -24,7 +21,9 @@ from fewshot.data.opening import (
     decode_pixels,
     describe,
     held,
+    is_deep,
     is_file,
+    is_known_before_decoding,
     open_content,
     read_content,
     reading,
@@ -99,19 +98,14 @@ def decode(
     >>> decode(np.zeros((4, 6, 3), np.uint8)).size
     (6, 4)
     """
-    if is_missing(source):
-        raise ImageDecodeError(f"<{source}>", "the image is missing; omit the row")
-    if not _may_hold_an_image(source):
-        raise TypeError(
-            f"an image is given as {type(source).__name__}; expected a path, bytes, an open file, a PIL image, "
-            "an array or a tensor"
-        )
-    check_bits(bits)
+    holds_a_file = isinstance(source, _FILES) or is_file(source)
+    if not holds_a_file and not isinstance(source, Image.Image):
+        _check_array(source)
     name, limit = describe(source), largest_allowed(max_pixels)
     with reading(name):
         if isinstance(source, Image.Image):
             return _decode_given(source, name, background, limit, bits)
-        if not isinstance(source, _FILES) and not is_file(source):
+        if not holds_a_file:
             return _decode_opened(_from_array(source, name, bits), name, background, limit, None)
         image = open_content(read_content(source, name), name)
         _check_size(image, name, limit)
@@ -137,9 +131,15 @@ def largest_allowed(max_pixels: int | None) -> int:
     return int(text) if text else MAX_PIXELS
 
 
-def _may_hold_an_image(source: Any) -> bool:
-    is_known = isinstance(source, (Image.Image, *_FILES)) or is_file(source)
-    return is_known or (hasattr(source, "shape") and hasattr(source, "dtype"))
+def _check_array(source: Any) -> None:
+    """Raise unless `source`, which is neither a file nor a PIL image, is an array or a tensor."""
+    if is_missing(source):
+        raise ImageDecodeError(f"<{source}>", "the image is missing; omit the row")
+    if not hasattr(source, "shape") or not hasattr(source, "dtype"):
+        raise TypeError(
+            f"an image is given as {type(source).__name__}; expected a path, bytes, an open file, a PIL image, "
+            "an array or a tensor"
+        )
 
 
 def _decode_given(given: Any, name: str, background: tuple[int, int, int], limit: int, bits: int | None) -> Image.Image:

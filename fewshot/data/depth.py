@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.data.opening import open_content
+from fewshot.data.opening import SPREAD, open_content, raw_mode
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.warning import warn
 
@@ -26,8 +26,6 @@ from fewshot.utils.warning import warn
 USUAL_BITS = (8, 10, 12, 14, 16)
 #: TIFF tags: bits per value, largest value of the range, and the latter in signed form.
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE = 258, 281, 341
-#: Factors by which Pillow scales greys of fewer than 8 bits; it does not scale the transparent grey.
-_SPREAD = {"L;2": 85, "L;4": 17}
 #: Raw modes of 16-bit colours: whole pixels, or one plane after the other.
 _SPLIT = ("RGB;16", "RGBX;16", "RGBA;16", "LA;16", "R;16", "G;16", "B;16", "A;16")
 _GREY_ALPHA = "LA;16B"
@@ -64,20 +62,10 @@ class Declared:
 NOTHING = Declared()
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether an image has 16-bit values; for colours this is known only before decoding."""
-    return image.mode[0] == "I" or ";16" in _raw_mode(image)
-
-
 def check_bits(bits: object) -> None:
     """Raise `ValueError` unless `bits` is None or a whole number from 8 to 16."""
     if bits is not None and (not isinstance(bits, (int, np.integer)) or not 8 <= bits <= 16):
         raise ValueError(f"bits is {brief(repr(bits))}; expected a whole number from 8 to 16, or None")
-
-
-def is_known_before_decoding(image: Image.Image) -> bool:
-    """Whether decoding would lose information about an opened image, so that a copy must be decoded."""
-    return bool(_raw_mode(image)) and (is_deep(image) or _raw_mode(image) in _SPREAD)
 
 
 def scale(values: NDArray[np.uint16], declared: Declared, bits: int | None, name: str) -> NDArray[np.uint8]:
@@ -178,7 +166,7 @@ def to_8_bits(image: Image.Image, bits: int | None, name: str) -> Image.Image:
     if image.mode.startswith("I"):
         values = _greys(image, name)
     else:
-        content, frame, raw = file_content(image), image.tell(), _raw_mode(image)
+        content, frame, raw = file_content(image), image.tell(), raw_mode(image)
         upper = np.asarray(image)  # Pillow reads only the upper bytes of colours
         if not raw.startswith(_SPLIT) or (transparent is None and _is_full(upper, declared, bits)):
             return image
@@ -234,7 +222,7 @@ def _open_frame(content: bytes, frame: int, name: str) -> Image.Image:
 
 def correct_transparency(image: Image.Image) -> None:
     """Scale the transparent grey of a 2-bit or 4-bit PNG to 0..255, as Pillow scales its greys."""
-    grey, factor = image.info.get("transparency"), _SPREAD.get(_raw_mode(image))
+    grey, factor = image.info.get("transparency"), SPREAD.get(raw_mode(image))
     if factor and isinstance(grey, int):
         image.info["transparency"] = grey * factor
 
@@ -245,14 +233,6 @@ def _greys(image: Image.Image, name: str) -> NDArray[np.uint16]:
     if low < 0 or high > 65535:
         raise ImageDecodeError(name, f"its greys range from {low} to {high}; expected 0..65535")
     return values.astype(np.uint16)
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """Return the raw mode of an image, which is the layout in its file; empty once it is decoded."""
-    tiles = getattr(image, "tile", None)
-    arguments: Any = tiles[0][3] if tiles else ""
-    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return raw if isinstance(raw, str) else ""
 
 
 def _declared(image: Image.Image) -> Declared:

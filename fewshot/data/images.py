@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.data.cache import decode_all, find_unreadable
-from fewshot.data.collection import as_sequence
 from fewshot.data.packed import TABLE, is_packed, read_packed
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
@@ -388,11 +386,3 @@ def list_splits(source: str | Path) -> list[str]:
         return []
     frame = read_csv(table)
     return list(frame["split"].unique()) if "split" in frame.columns else []
-
-
-def as_items(X: Any) -> Sequence[Any]:
-    """Return a collection of images, including `LabeledImages`, as a sequence; see `as_sequence`."""
-    if isinstance(X, LabeledImages):
-        paths_or_pixels: Any = X.images
-        return paths_or_pixels
-    return as_sequence(X)

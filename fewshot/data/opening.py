@@ -1,4 +1,7 @@
-"""Open an image from a path, bytes, a file or a PIL image, safely from several threads."""
+"""What images are given as, and how they are opened: collections, paths, bytes, open files and PIL images.
+
+Everything here is safe to call from several threads.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,8 @@ RASTER = frozenset((
     "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
 ))
 # fmt: on
+#: Factors by which Pillow scales greys of fewer than 8 bits; it does not scale the transparent grey.
+SPREAD = {"L;2": 85, "L;4": 17}
 #: Programs that would draw other formats.
 _OUTSIDE = {"EPS": "Ghostscript", "WMF": "the operating system"}
 #: System errors caused by the path, or by a damaged file with invalid offsets.
@@ -143,6 +148,90 @@ def _translated(error: Exception, name: str, index: int | None = None) -> Except
     # Pillow's decoders report damage as RuntimeError, TypeError, struct.error and many others.
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return ImageDecodeError(name, f"cannot be decoded: {reason}", index)
+
+
+def as_sequence(X: Any, name: str = "X") -> Sequence[Any]:
+    """Return a collection of images as a sequence of sources for `decode`.
+
+    Parameters
+    ----------
+    X : collection of images
+        A list, tuple, array or Series of paths, bytes, open files, PIL images, arrays or tensors; an array (n, h, w) or
+        (n, h, w, c); a tensor (n, c, h, w); a data frame with one column.
+    name : str, default="X"
+        Name of the collection in messages.
+
+    Raises
+    ------
+    TypeError
+        If X is a single image, or not a collection of images.
+    """
+    verb = "are" if name.endswith("s") else "is"
+    if isinstance(X, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, io.IOBase)) or is_file(X):
+        raise TypeError(f"{name} {verb} one image ({type(X).__name__}); pass a list of images, e.g. [image]")
+    X = _column(X, name)
+    shape = getattr(X, "shape", None)
+    if shape is None or len(shape) == 1:
+        return _listed(X, name)
+    colour_last = len(shape) == 3 and shape[-1] in (3, 4)
+    colour_first = len(shape) == 3 and hasattr(X, "detach") and shape[0] in (1, 3, 4)
+    if len(shape) not in (3, 4) or colour_last or colour_first:
+        have = "have" if verb == "are" else "has"
+        raise TypeError(
+            f"{name} {have} shape {tuple(shape)}; expected images (n, h, w) or (n, h, w, c); for a single image pass "
+            "[image]"
+        )
+    return X
+
+
+def as_rows(X: Any) -> Sequence[Any]:
+    """Return a collection of items of any kind as a sequence, with one item per row of an array.
+
+    Parameters
+    ----------
+    X : collection
+        A list, tuple, array, tensor, Series or data frame. The items of a data frame with a single column that is not
+        numeric are its values.
+
+    Raises
+    ------
+    TypeError
+        If X is a single item, or has no length.
+    """
+    if isinstance(X, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or is_file(X):
+        raise TypeError(f"X is one item ({type(X).__name__}); pass a list of items, e.g. [item]")
+    if hasattr(X, "tocsr"):
+        raise TypeError("X is a sparse matrix, which is not supported; pass X.toarray()")
+    if hasattr(X, "columns") and hasattr(X, "to_numpy"):
+        values = X.to_numpy()
+        return list(values[:, 0]) if values.shape[1] == 1 and values.dtype.kind not in "biuf" else values
+    shape = getattr(X, "shape", None)
+    if shape is None or len(shape) == 1:
+        return _listed(X, "X")
+    if len(shape) == 0:
+        raise TypeError("X is a single value; pass a list of items, e.g. [item]")
+    return X
+
+
+def _column(X: Any, name: str) -> Any:
+    """Return the only column of a table; return anything else unchanged."""
+    columns = getattr(X, "columns", None)
+    if columns is not None:
+        if len(columns) != 1:
+            raise TypeError(f"{name} is a data frame; pass its column of images, e.g. frame['path']")
+        return X[columns[0]] if isinstance(columns[0], str) else X.iloc[:, 0]
+    is_column = len(getattr(X, "shape", ())) == 2 and X.shape[1] == 1
+    return X[:, 0] if is_column and getattr(X.dtype, "kind", "") in ("O", "U", "S", "T") else X
+
+
+def _listed(X: Any, name: str) -> Sequence[Any]:
+    verb = "are a" if name.endswith("s") else "is a"
+    if not hasattr(X, "__len__") or isinstance(X, (Mapping, Set)):
+        hint = f"; pass list({name})" if hasattr(X, "__iter__") and not isinstance(X, (Mapping, Set)) else ""
+        raise TypeError(f"{name} {verb} {type(X).__name__}; expected a list or an array of items{hint}")
+    if hasattr(X, "to_pylist"):  # pyarrow
+        return X.to_pylist()
+    return list(X) if hasattr(X, "iloc") else X
 
 
 def describe(source: Any) -> str:
@@ -287,6 +376,24 @@ def open_content(content: bytes, name: str) -> Image.Image:
             raise ImageDecodeError(name, refusal(kind))
     hint = f" ({hints[-1]})" if hints else _look_inside(content[:64])
     raise UnidentifiedImageError(f"this is not an image that Pillow knows{hint}")
+
+
+def raw_mode(image: Image.Image) -> str:
+    """Return the raw mode of an image, which is the layout in its file; empty once it is decoded."""
+    tiles = getattr(image, "tile", None)
+    arguments: Any = tiles[0][3] if tiles else ""
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return raw if isinstance(raw, str) else ""
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has 16-bit values; for colours this is known only before decoding."""
+    return image.mode[0] == "I" or ";16" in raw_mode(image)
+
+
+def is_known_before_decoding(image: Image.Image) -> bool:
+    """Whether decoding would lose information about an opened image, so that a copy must be decoded."""
+    return bool(raw_mode(image)) and (is_deep(image) or raw_mode(image) in SPREAD)
 
 
 def is_decoded_here(kind: str) -> bool:

@@ -16,8 +16,7 @@ from PIL import Image
 
 from fewshot.data.opening import at_index
 from fewshot.data.preprocess import Preprocessing
-from fewshot.embedding.loaded import Loaded
-from fewshot.embedding.network import evaluating
+from fewshot.embedding.network import Loaded, evaluating
 from fewshot.errors import ImageDecodeError
 from fewshot.utils.heap import keeping_memory
 from fewshot.utils.isolation import isolated

@@ -16,8 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewshot.data.decode import ORIENTATION
-from fewshot.data.depth import file_content, is_known_before_decoding
-from fewshot.data.opening import decode_pixels, describe, held, is_data_url, is_file, read_content
+from fewshot.data.depth import file_content
+from fewshot.data.opening import (
+    decode_pixels,
+    describe,
+    held,
+    is_data_url,
+    is_file,
+    is_known_before_decoding,
+    read_content,
+)
 from fewshot.embedding.batches import Embedded, default_jobs
 from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.utils.containers import to_numpy

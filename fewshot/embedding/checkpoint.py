@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fewshot._version import __version__
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import rebuild_backbone, spec_of
-from fewshot.embedding.budget import within_budget
+from fewshot.embedding.backbones.limits import within_budget
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class

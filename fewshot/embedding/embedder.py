@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from operator import is_
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -17,13 +18,13 @@ from sklearn.utils import InputTags, Tags
 from torch import nn
 
 from fewshot.data.depth import check_bits
-from fewshot.data.images import as_items
-from fewshot.data.opening import check_paths
+from fewshot.data.images import LabeledImages
+from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.batches import Embedded, draw_items, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
-from fewshot.embedding.loaded import Loaded, choose_device, preprocessing_of
+from fewshot.embedding.network import Loaded, choose_device, preprocessing_of
 from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated
@@ -35,7 +36,7 @@ _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2
 #: Loaded networks by source and device. Clones and copies of an embedder share one while any of them is alive.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
 #: Attributes that clones share, and those of scikit-learn that they copy.
-_SHARED, _COPIED = ("_loaded", "_loaded_as", "_expected"), ("_sklearn_output_config", "_metadata_request")
+_SHARED, _COPIED = ("_ready", "_expected"), ("_sklearn_output_config", "_metadata_request")
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -99,6 +100,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     >>> embedder.transform([np.zeros((60, 40, 3), np.uint8), np.zeros((9, 9), np.uint8)]).shape
     (2, 64)
     """
+
+    #: The parameters for which the network was loaded, then its source and device, then the network.
+    _ready: tuple[tuple[Any, ...], tuple[Source, torch.device] | None, Loaded | None] = ((), None, None)
 
     def __init__(
         self,
@@ -177,7 +181,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             As for `transform`.
         """
         self._check_parameters()
-        items, action = as_items(X), check_on_error(on_error or self.on_error)
+        items, action = self.as_items(X), check_on_error(on_error or self.on_error)
         try:
             if action == "raise":
                 for error in check_paths(items):
@@ -190,15 +194,16 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             embedded.warn()
         return embedded
 
-    def as_items(self, X: Any) -> Sequence[Any]:
-        """Return a collection of images as a sequence.
+    @staticmethod
+    def as_items(X: Any) -> Sequence[Any]:
+        """Return a collection of images as a sequence of sources for `decode`.
 
         Raises
         ------
         TypeError
             If it is a single image, or not a collection of images.
         """
-        return as_items(X)
+        return X.images if isinstance(X, LabeledImages) else as_sequence(X)  # type: ignore[return-value]
 
     def load(self, checkpoint: Checkpoint | None = None) -> Self:
         """Load the network now; `checkpoint` is the backbone's checkpoint if it is already open."""
@@ -254,9 +259,10 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in super().__getstate__().items() if k not in ("_loaded", "_loaded_as")}
-        if "_loaded" in self.__dict__:
-            state["_expected"] = self._loaded_as[0], self._loaded.fingerprint
+        state = {k: v for k, v in super().__getstate__().items() if k != "_ready"}
+        _, found_at, loaded = self._ready
+        if found_at is not None and loaded is not None:
+            state["_expected"] = found_at[0], loaded.fingerprint
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -267,7 +273,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         backbone = spelled(self.backbone)  # type: ignore[arg-type]
         return Source(backbone, weights, self.pretrained, self.img_size, self.bits, self.max_pixels)
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> tuple[Any, ...]:
+        """Return the parameters; raise if one is invalid, unless the network was loaded for exactly these."""
+        known, given = self._ready[0], tuple(v for k, v in vars(self).items() if not k.startswith("_"))
+        if known and all(map(is_, known, given)):
+            return known
         check_on_error(self.on_error)
         check_bits(self.bits)
         for name, most in _MOST.items():
@@ -283,24 +293,30 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             )
         else:
             self._source().check()
+        return given
 
     def _load(self, checkpoint: Checkpoint | None = None) -> Loaded:
-        self._check_parameters()
+        given, (known, known_at, loaded) = self._check_parameters(), self._ready
         if isinstance(self.backbone, nn.Module):
             seen = preprocessing_of(self.backbone, self.img_size)
             return Loaded(self.backbone, seen.changed(bits=self.bits, max_pixels=self.max_pixels))
-        source, device = self._source(), choose_device(self.device)
-        # The network stays until a parameter changes, even if the file is replaced.
-        if self.__dict__.get("_loaded_as") != (source, device):
-            key = (source, device, source.stamps() if checkpoint is None else (checkpoint.stamp, None))
-            loaded = _LOADED.get(key)
-            if loaded is None:
-                with isolated(gradients=True):  # inference tensors could never be trained
-                    network, preprocessing = source.load(checkpoint)
-                    loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing, True)
-            self._check_same(source, loaded)
-            self._loaded, self._loaded_as = loaded, (source, device)
-        return self._loaded
+        if loaded is None or known is not given:
+            source, device = self._source(), choose_device(self.device)
+            # The network stays until its source or device changes, even if the file is replaced.
+            if loaded is None or known_at != (source, device):
+                loaded = self._find(source, device, checkpoint)
+            self._ready = given, (source, device), loaded
+        return loaded
+
+    def _find(self, source: Source, device: torch.device, checkpoint: Checkpoint | None) -> Loaded:
+        key = (source, device, source.stamps() if checkpoint is None else (checkpoint.stamp, None))
+        loaded = _LOADED.get(key)
+        if loaded is None:
+            with isolated(gradients=True):  # inference tensors could never be trained
+                network, preprocessing = source.load(checkpoint)
+                loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing, True)
+        self._check_same(source, loaded)
+        return loaded
 
     def _check_same(self, source: Source, loaded: Loaded) -> None:
         saved_source, expected = self.__dict__.get("_expected", (None, ""))

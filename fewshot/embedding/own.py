@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import InputTags, Tags
 
-from fewshot.data.collection import as_rows
-from fewshot.data.images import LabeledImages, as_items
-from fewshot.data.opening import describe
+from fewshot.data.images import LabeledImages
+from fewshot.data.opening import as_rows, describe
 from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.containers import is_missing, to_numpy
@@ -103,7 +102,7 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         TypeError
             If it is a single item, or has no length.
         """
-        return as_items(X) if isinstance(X, LabeledImages) else as_rows(X)
+        return X.images if isinstance(X, LabeledImages) else as_rows(X)  # type: ignore[return-value]
 
     def _vectors(self, call: Any, items: Sequence[Any], there: list[int]) -> NDArray[np.float32]:
         """Return a vector for each item; NaN for missing ones."""

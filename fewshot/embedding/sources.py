@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.data.preprocess import Preprocessing
-from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_sized
-from fewshot.embedding.backbones.published import is_path
+from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_path, is_sized
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
 from fewshot.errors import MissingExtraError, brief
 from fewshot.persistence.tensors import read_tensors

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewshot.classifiers.calibration import Calibration
 from fewshot.embedding.backbones import cached_file
-from fewshot.embedding.backbones.arguments import MOST_SIDE, is_plain_name
+from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
 from fewshot.embedding.sources import OFFLINE_WEIGHTS
 from fewshot.errors import ArtifactError
 from fewshot.images.support import Support

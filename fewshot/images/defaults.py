@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.base import clone
 from torch import nn
 
-from fewshot.embedding.backbones.published import is_path
+from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import Checkpoint, load_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder

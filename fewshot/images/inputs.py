@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fewshot.data.images import LabeledImages, as_items
+from fewshot.data.images import LabeledImages
 from fewshot.data.opening import describe
 from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
@@ -64,7 +64,10 @@ class Prepared:
 
 
 def labelled(
-    X: Any, y: Any, as_items: Callable[[Any], Sequence[Any]] = as_items, known: NDArray[Any] | None = None
+    X: Any,
+    y: Any,
+    as_items: Callable[[Any], Sequence[Any]] = Embedder.as_items,
+    known: NDArray[Any] | None = None,
 ) -> tuple[Sequence[Any], NDArray[Any]]:
     """Return items and labels, from `LabeledImages` or from two collections.
 

@@ -19,7 +19,7 @@ from fewshot.classifiers.fitted import FittedModel
 from fewshot.embedding.backbones import spec_of, why_not_saved
 from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
 from fewshot.embedding.embedder import Embedder
-from fewshot.embedding.loaded import choose_device
+from fewshot.embedding.network import choose_device
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.images.content import (

@@ -10,8 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.collection import as_sequence
-from fewshot.data.opening import describe, is_name
+from fewshot.data.opening import as_sequence, describe, is_name
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import Versions, stamp, version_of, writing
 from fewshot.runtime import saving

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.collection import as_sequence
+from fewshot.data.opening import as_sequence
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, MissingExtraError
 from fewshot.persistence.content import errors_of_file

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fewshot.classifiers.few_shot import FewShotClassifier
-from fewshot.data.images import LabeledImages, as_items
+from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
 from fewshot.images.exporting import quantized
@@ -210,7 +210,7 @@ def _calibration(support: Any, given: Any) -> list[Any]:
         places = np.linspace(0, len(support) - 1, min(len(support), N_CALIBRATION)).astype(int)
         return [support[place] for place in places.tolist()]
     try:
-        images = list(as_items(given))
+        images = list(Embedder.as_items(given))
     except TypeError as error:
         raise TypeError(f"calibration: {error}") from None
     if not images:

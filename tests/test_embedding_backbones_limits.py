@@ -2,14 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot.embedding import budget
-from fewshot.embedding.backbones import create_backbone
-from fewshot.embedding.budget import within_budget
+from fewshot.embedding.backbones import create_backbone, limits
+from fewshot.embedding.backbones.limits import within_budget
 
 
 @pytest.fixture(autouse=True)
 def no_allowance(monkeypatch):
-    monkeypatch.setattr(budget, "ALLOWANCE", 0)
+    monkeypatch.setattr(limits, "ALLOWANCE", 0)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,24 @@
-"""Names and arguments of networks that an untrusted file may give: none can fetch, read or write anything."""
+"""What an untrusted file may ask for when a network or learner is built from it: names, arguments and memory."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot.persistence.content import is_number, is_whole, is_word
 
-#: timm names with or without a tag; no URLs, paths or repositories.
+#: Names in timm, which can fetch, read or write nothing: with or without a tag, but no URLs, paths or repositories.
 _NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?")
 #: Longest side of the images of a network from a file, and the most elements of a tuple.
 MOST_SIDE, MOST_PARTS = 4096, 64
+#: Bytes allowed in addition to the weights, for masks, position tables and initialisation.
+ALLOWANCE = 256 * 2**20
 
 _RATES = (
     "drop_rate drop_path_rate drop_block drop_block_rate proj_drop_rate attn_drop_rate pos_drop_rate patch_drop_rate"
@@ -99,3 +106,44 @@ def arguments_of(described: Mapping[str, Any]) -> dict[str, Any]:
     if fault := fault_of(described):
         raise ValueError(fault)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in described["kwargs"].items()}
+
+
+class _Counting(TorchDispatchMode):
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and isinstance(args[0], (list, tuple)) and all(isinstance(n, int) for n in args[0]):
+            self._check(math.prod(args[0]))  # torch.empty and the like: check before allocating
+        made = func(*args, **(kwargs or {}))
+        # Views and in-place operations allocate nothing.
+        if isinstance(made, Tensor) and not func.is_view and not func._schema.is_mutable:
+            self.left -= made.numel() * made.element_size()
+            self._check(0)
+        return made
+
+    def _check(self, n_bytes: int) -> None:
+        if n_bytes > self.left:
+            raise ValueError("it is far larger than its weights")
+
+
+@contextmanager
+def within_budget(n_bytes: int) -> Iterator[None]:
+    """Raise as soon as the total allocation far exceeds `n_bytes`, the size of the weights in the file.
+
+    Raises
+    ------
+    ValueError
+        When the budget is exceeded.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> with within_budget(0):
+    ...     _ = nn.Linear(100_000, 100_000)
+    Traceback (most recent call last):
+    ValueError: it is far larger than its weights
+    """
+    with _Counting(4 * n_bytes + ALLOWANCE):
+        yield
