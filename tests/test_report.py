@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fewshot.persistence.files import write_text
-from fewshot.report.figures import accuracy_bars, confusion, embedding_maps, learning_curve
+from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
 from fewshot.report.page import Page, QueryAnswer
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a\x00b\nc", "x" * 300, "🦉", "שלום", "../x"]
@@ -44,7 +44,7 @@ def parse(page):
     return parser
 
 
-def bars():
+def accuracies():
     return pd.DataFrame(
         [
             {"setting": s, "method": m, "accuracy": a, "ci95": 0.01, "chance": 0.2}
@@ -63,7 +63,7 @@ def full_page():
     page.section("Section", "First.\n\nSecond.")
     page.cards([("99 %", "right")])
     page.table(pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="row")), "A table")
-    page.figure(accuracy_bars(bars()), "Bars")
+    page.figure(accuracy_dots(accuracies()), "Dots")
     page.code("fewshot demo")
     page.task(
         {"a": [IMAGE], "b": [np.stack([IMAGE] * 3, -1)]},
@@ -113,14 +113,21 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_bar_heights_are_accuracies():
-    heights = [bar.get_height() for bar in accuracy_bars(bars()).axes[0].patches]
-    np.testing.assert_allclose(heights, [90, 70, 50, 60])
+def test_dots_stand_at_the_accuracies_and_the_best_method_on_top():
+    frame = accuracies()
+    for ax, expected in zip(accuracy_dots(frame).axes, ([90, 50], [70, 60]), strict=True):
+        x, y = ax.containers[0].lines[0].get_data()
+        np.testing.assert_allclose(np.asarray(x, float), expected)
+        assert y[0] > y[1]
+        assert ax.lines[-1].get_xdata() == [20, 20]  # chance
+    groups = accuracy_dots(frame.assign(group=["a", "b", "a", "b"]).drop(columns="chance"))
+    assert [[len(c.lines[0].get_xdata()) for c in ax.containers] for ax in groups.axes] == [[1, 1], [1, 1]]
 
 
 def test_a_missing_interval_is_drawn_without_whisker():
-    frame = bars().assign(ci95=np.nan).drop(columns="chance")
-    assert len(accuracy_bars(frame).axes[0].patches) == 4
+    figure = accuracy_dots(accuracies().assign(ci95=np.nan).drop(columns="chance"))
+    figure.canvas.draw()
+    assert len(figure.axes[0].containers[0].lines[0].get_xdata()) == 2
 
 
 def test_the_curve_shows_every_validation():
@@ -153,11 +160,11 @@ def test_maps_draw_every_point_and_name_every_class():
 @pytest.mark.parametrize(
     ("draw", "match"),
     [
-        (lambda: accuracy_bars(pd.DataFrame({"setting": ["a"]})), "lacks .*method.*; expected rows with columns"),
+        (lambda: accuracy_dots(pd.DataFrame({"setting": ["a"]})), "lacks .*method.*; expected rows with columns"),
         (lambda: learning_curve(pd.DataFrame({"episode": []})), "lacks .*loss"),
         (lambda: confusion(pd.DataFrame([[1, 2]])), r"shape \(1, 2\); expected the same classes"),
         (lambda: confusion(pd.DataFrame([[1, 2], [3, 4]], ["a", "b"], ["b", "a"])), "expected the same classes"),
-        (lambda: accuracy_bars(bars().assign(accuracy=93)), "outside 0..1; divide percentages by 100"),
+        (lambda: accuracy_dots(accuracies().assign(accuracy=93)), "outside 0..1; divide percentages by 100"),
         (lambda: QueryAnswer(IMAGE, "a", []), "the query of 'a' has no answers"),
         (lambda: embedding_maps([]), "no points to draw"),
         (lambda: embedding_maps([("m", np.zeros((3, 3)), np.arange(3))]), r"points of shape \(3, 3\)"),
@@ -192,6 +199,6 @@ def test_a_float_picture_is_refused():
 
 
 def test_labels_with_math_or_missing_glyphs_are_drawn():
-    frame = bars().replace({"ours": "a$b_$", "theirs": "\u4f60", "two": "x^2$"})
-    accuracy_bars(frame).canvas.draw()
+    frame = accuracies().replace({"ours": "a$b_$", "theirs": "\u4f60", "two": "x^2$"})
+    accuracy_dots(frame).canvas.draw()
     embedding_maps([("\u4f60", np.zeros((2, 2)), np.array(["a", 1], dtype=object))]).canvas.draw()

@@ -13,8 +13,7 @@ from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, names, percent, setting
 from fewshot.benchmark.tasks import make_sampler
 from fewshot.data.preprocess import Preprocessing
-from fewshot.report.comparison import accuracy_dots, accuracy_lines, accuracy_map
-from fewshot.report.figures import confusion
+from fewshot.report.figures import accuracy_dots, accuracy_lines, accuracy_map, confusion
 from fewshot.report.page import Page
 
 #: Side of a picture in pixels, hard episodes to show, and pictures of each class.

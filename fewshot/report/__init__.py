@@ -1,5 +1,5 @@
 """Reports: self-contained HTML pages and the figures on them.
 
-Start at `page` (`Page`), which is built part by part. `figures` and `comparison` draw what goes on it; ``style.css`` is
-its style sheet.
+Start at `page` (`Page`), which is built part by part. `figures` draws what goes on it;
+``style.css`` is its style sheet.
 """

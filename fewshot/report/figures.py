@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The palette of Okabe and Ito, safe for colour-blind readers.
 COLOURS = ["#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", "#7A5195"]
+#: Dash patterns, for more lines than distinguishable colours.
+DASHES = ("-", "--", ":", "-.")
 
 
 def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
@@ -39,56 +41,106 @@ def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         )
 
 
-def accuracy_bars(frame: pd.DataFrame) -> Figure:
-    """Draw accuracy with its interval: one group per setting, one bar per method.
+def accuracy_dots(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy with its interval: one row per method, panel per setting and colour per group.
 
     Parameters
     ----------
     frame : DataFrame
-        Columns ``setting``, ``method``, ``accuracy`` (0..1) and ``ci95`` (NaN for none); optionally ``chance``
-        (0..1), drawn as a dotted line across the group.
+        Columns ``setting``, ``method``, ``accuracy`` (0..1) and ``ci95`` (NaN for none); optionally ``group``, and
+        ``chance`` (0..1), drawn as a dotted line.
 
     Returns
     -------
     Figure
-        Settings and methods appear in the order of the frame.
+        Methods are sorted by their mean accuracy.
 
     Raises
     ------
     ValueError
-        If a column is missing.
+        If a column is missing, or an accuracy is not a share.
 
     Examples
     --------
     >>> import pandas as pd
     >>> row = {"setting": "5-way", "method": "ours", "accuracy": 0.9, "ci95": 0.01}
-    >>> len(accuracy_bars(pd.DataFrame([row])).axes)
+    >>> len(accuracy_dots(pd.DataFrame([row])).axes)
     1
     """
     require(frame, ["setting", "method", "accuracy", "ci95"])
     if not frame["accuracy"].between(0, 1).all():
         raise ValueError("an accuracy lies outside 0..1; divide percentages by 100")
-    settings, methods = list(dict.fromkeys(frame["setting"])), list(dict.fromkeys(frame["method"]))
-    figure, (ax,) = new_figure(1.5 + 1.6 * len(settings), 3.8)
-    width = 0.8 / len(methods)
-    for m, method in enumerate(methods):
-        rows = frame[frame["method"] == method]
-        x = np.array([settings.index(s) for s in rows["setting"]]) + (m - (len(methods) - 1) / 2) * width
-        ci95 = 100 * rows["ci95"].fillna(0).to_numpy()
-        height = 100 * rows["accuracy"].to_numpy()
-        ax.bar(
-            x, height, width * 0.92, yerr=ci95, label=drawable(method, 40), color=COLOURS[m % len(COLOURS)], capsize=2
-        )
-        for at, top, value in zip(x, height + ci95, height, strict=True):
-            ax.text(at, top + 1, f"{value:.0f}", ha="center", va="bottom", fontsize=8)
-    if "chance" in frame:
-        for i, setting in enumerate(settings):
-            chance = 100 * frame.loc[frame["setting"] == setting, "chance"].iloc[0]
-            ax.hlines(chance, i - 0.42, i + 0.42, colors="black", linestyles=":", linewidth=1)
-    ax.set_xticks(range(len(settings)), [drawable(s, 60).replace(", ", "\n") for s in settings])
-    ax.set(ylim=(0, 108), ylabel="accuracy, %")
-    ax.set_yticks(range(0, 101, 20))
-    ax.legend(frameon=False, ncols=min(3, len(methods)), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    frame = frame.assign(group=frame.get("group", ""))
+    settings, groups = list(dict.fromkeys(frame["setting"])), list(dict.fromkeys(frame["group"]))
+    methods = frame.groupby("method")["accuracy"].mean().sort_values().index.tolist()
+    width = max(2.2, 7.6 / len(settings))
+    figure, axes = new_figure(1.6 + width * len(settings), 1.1 + 0.3 * len(methods), len(settings))
+    for ax, setting in zip(axes, settings, strict=True):
+        for g, group in enumerate(groups):
+            rows = frame[(frame["setting"] == setting) & (frame["group"] == group)]
+            y = np.array([methods.index(m) for m in rows["method"]]) - 0.16 * (g - (len(groups) - 1) / 2)
+            x, error = 100 * rows["accuracy"].to_numpy(), 100 * rows["ci95"].fillna(0).to_numpy()
+            ax.errorbar(x, y, xerr=error, fmt="o", markersize=4, capsize=2, color=COLOURS[g % len(COLOURS)],
+                        label=drawable(group, 40))  # fmt: skip
+        if "chance" in frame:
+            ax.axvline(100 * frame.loc[frame["setting"] == setting, "chance"].iloc[0], color="black", linestyle=":")
+        ax.set_yticks(range(len(methods)), [drawable(m, 34) for m in methods] if ax is axes[0] else [])
+        ax.set(xlabel="accuracy, %", ylim=(-0.6, len(methods) - 0.4))
+        ax.set_title(drawable(setting, 60).replace(", ", "\n"), fontsize=10)
+        ax.grid(alpha=0.3)
+    if len(groups) > 1:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=9, ncols=2, loc="outside upper center")
+    return figure
+
+
+def accuracy_lines(frame: pd.DataFrame, column: str, title: str) -> Figure:
+    """Draw accuracy against the number of shots or ways.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns `column` (a number), ``method``, ``accuracy`` (0..1) and ``ci95``.
+    column : str
+        Column of the horizontal axis.
+    title : str
+        Title: the settings held fixed.
+
+    Returns
+    -------
+    Figure
+        One line per method.
+    """
+    require(frame, [column, "method", "accuracy", "ci95"])
+    figure, (ax,) = new_figure(7.2, 4.2)
+    for m, (method, rows) in enumerate(frame.groupby("method", sort=False)):
+        rows = rows.sort_values(column)
+        ax.errorbar(rows[column], 100 * rows["accuracy"], 100 * rows["ci95"], capsize=2, markersize=3, marker="o",
+                    color=COLOURS[m % len(COLOURS)], linestyle=DASHES[m // len(COLOURS) % len(DASHES)],
+                    label=drawable(method, 34))  # fmt: skip
+    ax.set_xticks(sorted(set(frame[column])))
+    ax.set(xlabel={"n_shot": "shots", "n_way": "way (classes)"}.get(column, column), ylabel="accuracy, %")
+    ax.set_title(drawable(title, 70), fontsize=10)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def accuracy_map(frame: pd.DataFrame) -> Figure:
+    """Draw a heat map of accuracies (0..1), with numbers: one row per method, one column per data set.
+
+    Each column has its own colour scale, from its worst to its best.
+    """
+    if frame.empty:
+        raise ValueError("the frame is empty; expected one row per method and one column per data set")
+    values = 100 * frame.to_numpy(dtype=float)
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    figure, (ax,) = new_figure(3 + 1.25 * values.shape[1], 1.6 + 0.32 * values.shape[0])
+    share = (values - low) / np.where(high > low, high - low, 1)
+    ax.imshow(share, cmap="Blues", vmin=-0.1, vmax=1.1, aspect="auto")
+    ax.set_xticks(range(values.shape[1]), [drawable(c, 30).replace(", ", "\n") for c in frame.columns], fontsize=8)
+    ax.set_yticks(range(values.shape[0]), [drawable(i, 48) for i in frame.index])
+    ax.spines[:].set_visible(False)
+    _write_values(ax, values, share > 0.6, ".1f")
     return figure
 
 
@@ -168,10 +220,7 @@ def confusion(frame: pd.DataFrame) -> Figure:
         ax.set_yticks(range(n), names)
     ax.set(xlabel="answer", ylabel="true class")
     if n <= 12:
-        for i, j in np.ndindex(n, n):
-            if share[i, j] >= 0.5:
-                ax.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", fontsize=8,
-                        color="white" if share[i, j] > 55 else "black")  # fmt: skip
+        _write_values(ax, np.where(share >= 0.5, share, np.nan), share > 55, ".0f")
     return figure
 
 
@@ -245,6 +294,13 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     return figure
+
+
+def _write_values(ax: Axes, values: NDArray[np.floating], dark: NDArray[np.bool_], form: str) -> None:
+    """Write each value but NaN into its cell of a heat map."""
+    for i, j in np.argwhere(~np.isnan(values)):
+        color = "white" if dark[i, j] else "black"
+        ax.text(j, i, format(values[i, j], form), ha="center", va="center", fontsize=8, color=color)
 
 
 def drawable(label: Any, longest: int = 14) -> str:

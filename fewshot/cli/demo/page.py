@@ -13,7 +13,7 @@ from fewshot.classifiers.methods import PrototypicalClassifier
 from fewshot.cli.demo.result import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, DemoResult, accuracy_frame
 from fewshot.data.images import LabeledImages
 from fewshot.episodes.balanced import EpisodeSampler
-from fewshot.report.figures import accuracy_bars, confusion, embedding_maps, learning_curve
+from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
 from fewshot.report.page import Page, QueryAnswer
 
 #: Points on an embedding map.
@@ -34,7 +34,7 @@ def write_page(path: Path, found: DemoResult) -> None:
         "Every method answers the same episodes with the same learner, the nearest class mean. Only the embedding "
         "differs. Whiskers are 95 % intervals over episodes; dotted lines mark chance.",
     )
-    page.figure(accuracy_bars(accuracy_frame(found.contests)), "Bar chart of the accuracies in the table below")
+    page.figure(accuracy_dots(accuracy_frame(found.contests)), "Chart of the accuracies in the table below")
     page.table(_accuracy_table(found.contests), "Accuracy in % (± half the 95 % interval). Gains are paired.")
     page.section(
         "One learning task, in pictures",
