@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 
-class Interruption:
+@contextmanager
+def deferred_signals() -> Iterator[list[int]]:
     """Record the first SIGINT or SIGTERM inside the block instead of stopping; the second has its usual effect.
 
     Signals can be caught only in the main thread; in other threads this does nothing.
 
-    Attributes
-    ----------
-    signum : int
-        The signal received, or 0.
+    Yields
+    ------
+    list of int
+        The signal received; empty until then.
     """
+    received: list[int] = []
+    before: dict[int, Any] = {}
 
-    def __init__(self) -> None:
-        self.signum = 0
-        self._before: dict[int, Any] = {}
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
 
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+    def record(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        restore()
+
+    if threading.current_thread() is threading.main_thread():
+        for s in (signal.SIGINT, signal.SIGTERM):
             # Ignored signals stay ignored; a handler not set from Python (None) could not be restored.
-            kept = (None, signal.SIG_IGN)
-            caught = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) not in kept]
-            self._before = {s: signal.signal(s, self._record) for s in caught}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._restore()
-
-    def _record(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-        self._restore()
-
-    def _restore(self) -> None:
-        for s, handler in self._before.items():
-            signal.signal(s, handler)
-        self._before = {}
+            if signal.getsignal(s) not in (None, signal.SIG_IGN):
+                before[s] = signal.signal(s, record)
+    try:
+        yield received
+    finally:
+        restore()

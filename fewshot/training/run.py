@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fewshot.persistence.files import sync
 from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.distributed import barrier, n_processes, rank
 from fewshot.training.folder import remove_leftovers, remove_training
-from fewshot.training.interrupt import Interruption
+from fewshot.training.interrupt import deferred_signals
 from fewshot.training.result import TrainResult
 from fewshot.training.state import LOG, TrainingState, restore_optimizer
 from fewshot.training.step import Stepper, StepResult, one_cycle, top_rate
@@ -25,6 +26,7 @@ from fewshot.training.validation import Validator
 from fewshot.utils.warning import warn
 
 
+@dataclass(eq=False)
 class Run:
     """One training run, which can be interrupted at any time and resumed exactly.
 
@@ -44,21 +46,19 @@ class Run:
         Observers of the run.
     """
 
-    def __init__(
-        self,
-        stepper: Stepper,
-        episodes: Sampler,
-        validator: Validator,
-        identity: dict[str, Any],
-        folder: Path | None,
-        callbacks: Sequence[Callback],
-    ) -> None:
-        self.stepper, self.episodes, self.validator = stepper, episodes, validator
-        self.identity, self.folder, self.callbacks = identity, folder, callbacks
-        self.config, self.backbone, self.learner = stepper.config, stepper.backbone, stepper.learner
-        self.schedule = one_cycle(stepper.optimizer, self.config.n_steps)
+    stepper: Stepper
+    episodes: Sampler
+    validator: Validator
+    identity: dict[str, Any]
+    folder: Path | None
+    callbacks: Sequence[Callback]
+
+    def __post_init__(self) -> None:
+        self.config, self.optimizer = self.stepper.config, self.stepper.optimizer
+        self.backbone, self.learner = self.stepper.backbone, self.stepper.learner
+        self.schedule = one_cycle(self.optimizer, self.config.n_steps)
         # The first step may be skipped, or precede an interruption; torch would warn that there was none.
-        stepper.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.result, self.faults_in_a_row, self.seconds_before = TrainResult(), 0, 0.0
 
     def train(self, resume: bool) -> TrainResult:
@@ -72,17 +72,17 @@ class Run:
             if rank() == 0:
                 remove_leftovers(self.folder)
         m, start = self.config.meta_batch, time.perf_counter() - self.seconds_before
-        with Interruption() as interruption:
+        with deferred_signals() as received:
             for callback in self.callbacks:
                 callback.start(asdict(self.config), self.result)
             try:
                 for step in range(len(self.result.records), self.config.n_steps):
                     episodes = [self.episodes[i] for i in range(step * m, (step + 1) * m)]
-                    found = self.stepper(step * m, episodes, stop=interruption.signum > 0)
+                    found = self.stepper(step * m, episodes, stop=bool(received))
                     self._record(step, found, start)
                     # Processes stop together, so only a single process acts at once on a signal during the step.
-                    if found.stop or (interruption.signum and n_processes() == 1):
-                        self._stop(step, interruption.signum)
+                    if found.stop or (received and n_processes() == 1):
+                        self._stop(step, received[0] if received else signal.SIGTERM)
             finally:
                 for callback in self.callbacks:
                     callback.end(self.result)
@@ -95,7 +95,7 @@ class Run:
             "episode": (step + 1) * config.meta_batch,
             "loss": found.loss,
             "accuracy": found.accuracy,
-            "lr": top_rate(self.stepper.optimizer),
+            "lr": top_rate(self.optimizer),
         }
         self.schedule.step()
         self._check_fault(found)
@@ -125,7 +125,7 @@ class Run:
         self._save()
         where = f"stopped after episode {(step + 1) * self.config.meta_batch}"
         cure = f"; the state is in {self.folder}, continue with resume=True" if self.folder else ""
-        raise TrainingInterrupted(signum or 15, where + cure)
+        raise TrainingInterrupted(signum, where + cure)
 
     def _save(self) -> None:
         if self.folder is None or rank() > 0:
@@ -145,7 +145,7 @@ class Run:
         if (self.folder / LOG).is_file():
             sync(self.folder / LOG)  # after a power failure the log must have a row for every step of the state
         model, best = state(self.backbone, self.learner), self.validator.best or {}
-        optimizer = self.stepper.optimizer.state_dict()["state"]
+        optimizer = self.optimizer.state_dict()["state"]
         TrainingState(self.identity, progress, model, best, optimizer).save(self.folder)
 
     def _resume(self, folder: Path) -> None:
@@ -157,7 +157,7 @@ class Run:
         if progress["steps"] < self.config.n_steps:
             _warn_of_arithmetic(progress.get("computed with", _arithmetic()))
         load_state(saved.model, self.backbone, self.learner)
-        restore_optimizer(saved, self.stepper.optimizer)
+        restore_optimizer(saved, self.optimizer)
         device = next(self.backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu")).device
         self.validator.resume({k: v.to(device) for k, v in saved.best.items()} or None, self.backbone)
         if progress["scaler"]:

@@ -50,6 +50,7 @@ class StepResult:
     stop: bool
 
 
+@dataclass(eq=False)
 class Stepper:
     """Descend the mean query loss of episodes, one step at a time.
 
@@ -69,40 +70,40 @@ class Stepper:
         The training device.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        learner: Learner,
-        optimizer: torch.optim.Optimizer,
-        images: NDArray[np.uint8],
-        config: TrainConfig,
-        augment: Augment | None,
-        device: torch.device,
-    ) -> None:
-        self.backbone, self.learner, self.optimizer = backbone, learner, optimizer
-        self.images, self.config, self.augment, self.device = images, config, augment, device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    backbone: nn.Module
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    images: NDArray[np.uint8]
+    config: TrainConfig
+    augment: Augment | None
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
 
     def __call__(self, first: int, episodes: Sequence[Episode], *, stop: bool = False) -> StepResult:
         """Take a step on `episodes`, numbered ``first``, ``first + 1``, ...; skip it if something is not finite."""
         self._train_mode()
-        m, buffers = len(episodes), self._buffers()
+        m, buffers, parameters = len(episodes), self._buffers(), self._parameters()
         before = [buffer.clone() for buffer in buffers]
-        after = [_wide_zeros(buffer) for buffer in buffers] if m > 1 else []
+        # Sums in float64 are the same for any number of processes, because there the order of a few float32 numbers
+        # does not matter. Some gradients, such as of a bias before batch norm, are pure rounding error, which Adam
+        # would amplify.
+        totals = [_wide_zeros(tensor) for tensor in (*buffers, *parameters)] if m > 1 else []
         losses, accuracies = torch.zeros((2, m), dtype=torch.float64, device="cpu")
-        gradients = _GradientSum(self._parameters(), m)
         for k in range(rank(), m, n_processes()):
             _copy(before, buffers)  # every episode starts from the same statistics, in any process
             self.optimizer.zero_grad(set_to_none=True)
             losses[k], accuracies[k] = self._episode(first + k, episodes[k], m)
-            gradients.add()
-            for total, buffer in zip(after, buffers, strict=False):
-                total += buffer.to(total.device)
+            for total, value in zip(totals, (*buffers, *(p.grad for p in parameters)), strict=False):
+                if value is not None:
+                    total += value.to(total.device)
         stops = torch.tensor([float(stop)], dtype=torch.float32, device="cpu")
-        all_reduce([losses, accuracies, stops, *after, *gradients.totals])
-        gradients.write_back()
-        if after:
-            _copy([total / m for total in after], buffers)
+        all_reduce([losses, accuracies, stops, *totals])
+        if totals:
+            _copy([total / m for total in totals[: len(buffers)]], buffers)
+        for total, parameter in zip(totals[len(buffers) :], parameters, strict=False):
+            parameter.grad = total.to(parameter)
         fault, k, taken = self._descend(losses)
         if not taken:
             _copy(before, buffers)
@@ -124,9 +125,6 @@ class Stepper:
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._parameters() if p.grad is not None]
-
     def _descend(self, losses: Tensor) -> tuple[str, int, bool]:
         """Take the step if everything is finite.
 
@@ -145,7 +143,7 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             return f"the loss ({losses[bad[0]].item()})", bad[0], False
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm(self._gradients())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters() if p.grad is not None])
         scale = self.scaler.get_scale()
         finite = bool(torch.isfinite(norm))
         if finite or self.scaler.is_enabled():
@@ -164,7 +162,7 @@ class Stepper:
                     x = self.augment(x, episode_rng(self.config.seed, i, AUGMENT))
                 embeddings = self._embed(x)
                 support, labels, queries, expected = tasks.split(embeddings, self.config.rotate_support)
-                logits = self.learner(support, labels, queries, tasks.n_way)
+                logits = self.learner(support, labels, queries, episode.n_way)
                 loss = self.learner.loss(logits, expected)
                 # The backward pass recomputes chunks, which would update the batch-norm statistics a second time.
                 buffers = self._buffers() if self.config.embed_chunk else []
@@ -175,7 +173,7 @@ class Stepper:
             if not _is_out_of_memory(error):
                 raise
             raise TrainingError(
-                f"out of memory in episode {i}: {len(tasks.rows)} images of {tasks.n_way} classes; embed fewer at a "
+                f"out of memory in episode {i}: {len(tasks.rows)} images of {episode.n_way} classes; embed fewer at a "
                 f"time (embed_chunk={max(len(tasks.rows) // 4, 1)}), or lower n_way or n_query"
             ) from error
         accuracy = (logits.detach().argmax(-1) == expected).float().mean()
@@ -189,27 +187,6 @@ class Stepper:
             if not size or size >= len(x):
                 return self.backbone(x).float()
             return torch.cat([checkpoint(self.backbone, part, use_reentrant=False).float() for part in x.split(size)])
-
-
-class _GradientSum:
-    """The sum of the gradients of several episodes, bit for bit the same for any number of processes.
-
-    The sum is taken in float64, where the order of a few float32 numbers does not matter. Order matters because some
-    parameters, such as a bias before batch norm, have gradients of pure rounding error, which Adam would amplify.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], n: int) -> None:
-        self.parameters = parameters
-        self.totals = [_wide_zeros(p) for p in parameters] if n > 1 else []
-
-    def add(self) -> None:
-        for total, parameter in zip(self.totals, self.parameters, strict=False):
-            if parameter.grad is not None:
-                total += parameter.grad.to(total.device)
-
-    def write_back(self) -> None:
-        for total, parameter in zip(self.totals, self.parameters, strict=False):
-            parameter.grad = total.to(parameter)
 
 
 def _wide_zeros(like: Tensor) -> Tensor:

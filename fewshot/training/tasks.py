@@ -20,17 +20,13 @@ class Tasks:
     ----------
     rows : ndarray of shape (n,)
         The images to embed, in this order.
-    n_way : int
-        Number of classes.
-    n_images, n_shot : int
-        Images and shots per class; 0 if classes are uneven.
+    n_shot : int
+        Shots per class; 0 if classes are uneven.
     episode : Episode
         The episode.
     """
 
     rows: NDArray[np.int64]
-    n_way: int
-    n_images: int
     n_shot: int
     episode: Episode
 
@@ -41,10 +37,9 @@ class Tasks:
             np.bincount(codes, minlength=episode.n_way) for codes in (episode.support_labels, episode.query_labels)
         )
         if (shots != shots[0]).any() or (queries != queries[0]).any() or not queries[0]:
-            return cls(np.concatenate([episode.support, episode.query]), episode.n_way, 0, 0, episode)
+            return cls(np.concatenate([episode.support, episode.query]), 0, episode)
         parts = [rows.reshape(episode.n_way, -1) for rows in (episode.support, episode.query)]
-        rows = np.concatenate(parts, axis=1)
-        return cls(rows.ravel(), episode.n_way, rows.shape[1], int(shots[0]), episode)
+        return cls(np.concatenate(parts, axis=1).ravel(), int(shots[0]), episode)
 
     def split(self, embeddings: Tensor, rotate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return support, support labels, queries and query labels: (n_tasks, n, d) or (n_tasks, n).
@@ -56,20 +51,18 @@ class Tasks:
         rotate : bool
             Whether each image of a class is support in turn; ignored for uneven classes.
         """
-        device = embeddings.device
-        if not self.n_images:
+        n_way, device = self.episode.n_way, embeddings.device
+        if not self.n_shot:
             n = len(self.episode.support)
             codes = (self.episode.support_labels, self.episode.query_labels)
             support_labels, query_labels = (torch.from_numpy(c).to(device)[None] for c in codes)
             return embeddings[None, :n], support_labels, embeddings[None, n:], query_labels
-        support, queries = split_tasks(embeddings.unflatten(0, (self.n_way, self.n_images)), self.n_shot, rotate)
-        labels = torch.arange(self.n_way, device=device)
-        return (
-            support,
-            labels.repeat_interleave(self.n_shot).expand(support.shape[:-1]),
-            queries,
-            labels.repeat_interleave(self.n_images - self.n_shot).expand(queries.shape[:-1]),
+        support, queries = split_tasks(embeddings.unflatten(0, (n_way, -1)), self.n_shot, rotate)
+        support_labels, query_labels = (
+            torch.arange(n_way, device=device).repeat_interleave(part.shape[1] // n_way).expand(part.shape[:-1])
+            for part in (support, queries)
         )
+        return support, support_labels, queries, query_labels
 
 
 def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, Tensor]:

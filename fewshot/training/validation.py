@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fewshot.training.result import TrainResult
 from fewshot.training.state import BEST
 
 
+@dataclass(eq=False)
 class Validator:
     """Measures the network on the validation classes, keeps the best weights, and restores them at the end.
 
@@ -41,23 +43,20 @@ class Validator:
         What the checkpoint records about its training.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        val: LabeledImages | None,
-        config: TrainConfig,
-        out: Path | None,
-        training: Mapping[str, Any],
-    ) -> None:
-        self.learner, self.val, self.config, self.training = learner, val, config, training
-        self.path = None if out is None else out / BEST
+    learner: Learner
+    val: LabeledImages | None
+    config: TrainConfig
+    out: Path | None
+    training: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
         self.best: dict[str, Tensor] | None = None
-        if val is not None:
+        if self.val is not None:
             # Too few images are an error now, not at the first validation.
-            self.n_way = min(config.val_n_way, len(val.classes))
+            self.n_way = min(self.config.val_n_way, len(self.val.classes))
             if self.n_way < 2:
                 raise ValueError("val has one class, for which every answer is right; give two or more, or none")
-            EpisodeSampler(val.labels, self.n_way, config.val_n_shot, config.val_n_query)
+            EpisodeSampler(self.val.labels, self.n_way, self.config.val_n_shot, self.config.val_n_query)
 
     def validate(self, record: dict[str, float], result: TrainResult, backbone: nn.Module) -> None:
         """Write the validation accuracy of `backbone` into `record`, and keep its weights if they are the best."""
@@ -68,8 +67,7 @@ class Validator:
             result.best_accuracy = record["val_accuracy"]
         result.best_episode = int(record["episode"])
         self.best = {name: value.detach().clone() for name, value in state(backbone, self.learner).items()}
-        if self.path is not None and rank() == 0:
-            save_weights(self.path, backbone, self.learner, training=self.training)
+        self._write(backbone)
 
     def _measure(self, record: Mapping[str, float], backbone: nn.Module, val: LabeledImages) -> dict[str, float]:
         config, embeddings = self.config, embed(backbone, val.images)
@@ -96,8 +94,12 @@ class Validator:
     def resume(self, best: dict[str, Tensor] | None, backbone: nn.Module) -> None:
         """Take over the best weights of a saved state, and write their file again in case it is gone."""
         self.best = best
-        if best is not None and self.path is not None and rank() == 0:
-            save_weights(self.path, backbone, self.learner, best, self.training)
+        self._write(backbone)
+
+    def _write(self, backbone: nn.Module) -> None:
+        """Write the best weights, if there are any; of several processes only the first does."""
+        if self.best is not None and self.out is not None and rank() == 0:
+            save_weights(self.out / BEST, backbone, self.learner, self.best, self.training)
 
     @contextmanager
     def restoring_best(self, backbone: nn.Module) -> Iterator[None]:
