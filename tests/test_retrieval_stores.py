@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fewshot.errors import StoreError, UnknownNameError
+from fewshot.retrieval.stores.base import similarities
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.retrieval.stores.pgvector import PgVectorStore
 from fewshot.retrieval.stores.qdrant import QdrantStore
-from fewshot.retrieval.stores.records import Record, check_queries, check_records
-from fewshot.retrieval.stores.values import similarities, token, uuid_of
+from fewshot.retrieval.stores.records import Record, check_queries, check_records, token, uuid_of
 from fewshot.search.similarity import METRICS, pairwise_similarity
 from tests.postgres import postgres, table  # noqa: F401
 

@@ -9,8 +9,7 @@ from typing import Any
 from fewshot.errors import ImageDecodeError
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.stores.base import Store
-from fewshot.retrieval.stores.records import Match
-from fewshot.retrieval.stores.values import check_where, token
+from fewshot.retrieval.stores.records import Match, check_where, token
 from fewshot.utils.text import as_unicode
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import StoreError, UnknownNameError
-from fewshot.retrieval.stores.records import Match, Record, check_embedder, check_queries
-from fewshot.retrieval.stores.values import check_where, similarities, token
+from fewshot.retrieval.stores.records import Match, Record, check_embedder, check_ids, check_queries, check_where, token
 from fewshot.search.similarity import METRICS
 
 #: Records written or read at a time.
@@ -68,16 +67,6 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def remove(self, ids: Sequence[str]) -> int:
-        """Remove records and return their number. If any is missing, none is removed.
-
-        Raises
-        ------
-        ValueError
-            If there is no record with one of the ids.
-        """
-
-    @abstractmethod
     def snapshot(self) -> list[Record]:
         """Return all current records, sorted by id."""
 
@@ -93,12 +82,29 @@ class Store(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def _remove(self, ids: list[str]) -> None:
+        """Remove at least one record, or call `refuse_missing` before anything is removed."""
+
+    @abstractmethod
     def _candidates(
         self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
     ) -> list[list[Record]]:
         """Return the `n` nearest records of each query that meet the conditions; fewer only if there are no more."""
 
     # ---- common to all stores ----------------------------------------------------------------------------------
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove records and return their number. If any is missing, none is removed.
+
+        Raises
+        ------
+        ValueError
+            If there is no record with one of the ids.
+        """
+        gone = check_ids(ids)
+        if gone:
+            self._remove(gone)
+        return len(gone)
 
     def search(self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> list[list[Match]]:
         """Return the nearest records of each of `vectors` (n, d), sorted by similarity, then by id.
@@ -123,7 +129,12 @@ class Store(ABC):
         queries, conditions = check_queries(vectors, self.d, k), check_where(where)
         if not all(conditions.values()):
             return [[] for _ in queries]
-        return self._search(queries, int(k), conditions)
+        found: list[list[Match]] = []
+        for start in range(0, len(queries), QUERIES):
+            part = queries[start : start + QUERIES]
+            candidates = self._candidates(part, int(k) + SPARE, conditions)
+            found += [self._compare(query, records)[:k] for query, records in zip(part, candidates, strict=True)]
+        return found
 
     def nearest_per_class(
         self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None
@@ -163,8 +174,10 @@ class Store(ABC):
         """
         check_embedder(fingerprint, self.fingerprint)
 
-    def _check_facts(self, facts: Mapping[str, Any], where: str) -> None:
-        """Raise unless an existing store has the same metric, vector length and embedder."""
+    def _check_facts(self, facts: Any, where: str, otherwise: str) -> None:
+        """Raise unless this is a store, and has the same metric, vector length and embedder."""
+        if not isinstance(facts, dict):
+            raise StoreError(f"{where} is not a store of embeddings: {otherwise}")
         for name in ("metric", "d"):
             if facts.get(name) != getattr(self, name):
                 raise StoreError(
@@ -180,14 +193,6 @@ class Store(ABC):
     def _facts(self) -> dict[str, Any]:
         return {"metric": self.metric, "fingerprint": self.fingerprint, "d": self.d}
 
-    def _search(self, queries: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]) -> list[list[Match]]:
-        found: list[list[Match]] = []
-        for start in range(0, len(queries), QUERIES):
-            part = queries[start : start + QUERIES]
-            candidates = self._candidates(part, k + SPARE, conditions)
-            found += [self._compare(query, records)[:k] for query, records in zip(part, candidates, strict=True)]
-        return found
-
     def _compare(self, query: NDArray[np.float32], records: Sequence[Record]) -> list[Match]:
         """Re-score records; return them as matches, nearest first."""
         values = similarities(query, [record.vector for record in records], self.metric).tolist()
@@ -197,18 +202,46 @@ class Store(ABC):
     def _nearest_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
     ) -> list[Match]:
-        n = 4 * k
+        best: dict[str, Match] = {}
+        for match in self._compare(query, self._candidates_per_class(query, k, conditions)):
+            best.setdefault(token("label", match.label), match)
+        return list(best.values())[:k]
+
+    def _candidates_per_class(
+        self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
+    ) -> list[Record]:
+        """Return records that include the nearest one of each of the `k` nearest labels."""
+        n = 4 * k + SPARE
         while True:
-            matches = self._search(query[None], n, conditions)[0]
-            best = best_of_labels(matches)
-            if len(best) >= k or len(matches) < n:
-                return best[:k]
+            (records,) = self._candidates(query[None], n, conditions)
+            if len(records) < n or len({token("label", record.label) for record in records[:-SPARE]}) >= k:
+                return records
             n *= 4
 
 
-def best_of_labels(matches: Iterable[Match]) -> list[Match]:
-    """Return the first match of each label."""
-    best: dict[str, Match] = {}
-    for match in matches:
-        best.setdefault(token("label", match.label), match)
-    return list(best.values())
+def refuse_missing(ids: Iterable[str], present: Container[str]) -> None:
+    """Raise ValueError if an id to remove is not there."""
+    for id in ids:
+        if id not in present:
+            raise ValueError(f"there is no record {id!r}; nothing was removed")
+
+
+def similarities(query: NDArray[np.float32], keys: Sequence[NDArray[np.float32]], metric: str) -> NDArray[np.float64]:
+    """Return the similarities (m,) of a query (d,) to m keys (d,).
+
+    As `pairwise_similarity` in float64, but row by row: a value does not depend on the other keys, so all stores
+    return the same one, and equal keys have equal ones. Squares of float32 cannot overflow.
+
+    Examples
+    --------
+    >>> similarities(np.float32([0, 2]), [np.float32([0, 1]), np.float32([0, 0])], "cosine").tolist()
+    [1.0, 0.0]
+    """
+    q, x = query.astype(np.float64), np.asarray(keys, np.float64).reshape(len(keys), len(query))
+    if metric == "sqeuclidean":
+        return -np.square(x - q).sum(-1)
+    product = (x * q).sum(-1)
+    if metric == "dot":
+        return product
+    norm = np.sqrt(np.square(x).sum(-1)) * np.sqrt(np.square(q).sum())
+    return np.where(norm > 0, product / np.where(norm > 0, norm, 1), 0).clip(-1, 1)

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.retrieval.stores.base import Store
-from fewshot.retrieval.stores.records import Record, check_ids, check_records
-from fewshot.retrieval.stores.values import similarities, token, tokens
+from fewshot.retrieval.stores.base import Store, refuse_missing, similarities
+from fewshot.retrieval.stores.records import Record, check_records, token, tokens
 from fewshot.search.index import PrototypeIndex
 from fewshot.utils.locks import new_lock
 
@@ -71,21 +70,6 @@ class FaissStore(Store):
             self._index.add(np.stack([record.vector for record in new]), np.array(numbers))
         return len(new)
 
-    def remove(self, ids: Sequence[str]) -> int:
-        """Remove records; see `Store.remove`."""
-        gone = check_ids(ids)
-        if not gone:
-            return 0
-        with self._lock:
-            for id in gone:
-                if id not in self._numbers:
-                    raise ValueError(f"there is no record {id!r}; nothing was removed")
-            numbers = [self._numbers.pop(id) for id in gone]
-            self._index.remove(np.array(numbers))
-            for number in numbers:
-                del self._held[number]
-        return len(gone)
-
     def snapshot(self) -> list[Record]:
         """Return all records, sorted by id."""
         with self._lock:
@@ -105,6 +89,14 @@ class FaissStore(Store):
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def _remove(self, ids: list[str]) -> None:
+        with self._lock:
+            refuse_missing(ids, self._numbers)
+            numbers = [self._numbers.pop(id) for id in ids]
+            self._index.remove(np.array(numbers))
+            for number in numbers:
+                del self._held[number]
 
     def _candidates(
         self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]

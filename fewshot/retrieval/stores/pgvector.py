@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.errors import StoreError
-from fewshot.retrieval.stores.base import BATCH, SPARE, Store, best_of_labels
-from fewshot.retrieval.stores.connection import PostgresConnection
-from fewshot.retrieval.stores.records import Match, Record, check_ids, check_records
-from fewshot.retrieval.stores.values import uuid_of
+from fewshot.errors import MissingExtraError, StoreError
+from fewshot.retrieval.stores.base import BATCH, SPARE, Store, refuse_missing
+from fewshot.retrieval.stores.records import Record, check_records, uuid_of
 
 #: For each metric, pgvector's operator and the operator class of an HNSW index.
 OPERATORS = {
@@ -90,6 +88,11 @@ class PgVectorStore(Store):
         exact: bool = True,
         ef_search: int = 100,
     ) -> None:
+        try:
+            import pgvector.psycopg
+            import psycopg
+        except ImportError:
+            raise MissingExtraError("psycopg or pgvector is missing; run: pip install 'fewshot[pgvector]'") from None
         super().__init__(metric, fingerprint, d)
         if not table or "\0" in table or len(table.encode()) > NAME_LIMIT:
             raise ValueError(f"table is {table!r}; expected a name of 1 to {NAME_LIMIT} bytes")
@@ -98,9 +101,12 @@ class PgVectorStore(Store):
         if not 1 <= ef_search <= EF_LIMIT:
             raise ValueError(f"ef_search is {ef_search}; expected 1 to {EF_LIMIT}")
         self.table, self.exact, self.ef_search = table, bool(exact) or d > HNSW_LIMIT, int(ef_search)
-        self._server = PostgresConnection(connection_string, f"table {table!r}")
+        self._psycopg, self._register = psycopg, pgvector.psycopg.register_vector
+        self._jsonb = psycopg.types.json.Jsonb
+        self._connection_string, self._lock = connection_string, threading.RLock()
+        self._connection: Any = None
         try:
-            with self._server.transaction(vectors=False) as connection:
+            with self._transaction(vectors=False) as connection:
                 self._open(connection, create)
         except BaseException:
             self.close()
@@ -108,14 +114,50 @@ class PgVectorStore(Store):
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
-        self._server.close()
+        with self._lock, suppress(Exception):
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    @contextmanager
+    def _transaction(self, vectors: bool = True) -> Iterator[Any]:
+        """Yield the connection inside a transaction, which any error rolls back.
+
+        With ``vectors=False`` the extension pgvector need not be installed yet.
+
+        Raises
+        ------
+        StoreError
+            If the server cannot be reached, the connection is lost, or a statement is refused.
+        """
+        psycopg = self._psycopg
+        with self._lock:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = psycopg.connect(self._connection_string, autocommit=True)
+                    psycopg.types.json.set_json_loads(_loads, self._connection)
+                    if vectors:
+                        self._register(self._connection)
+                with self._connection.transaction():
+                    yield self._connection
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                self.close()
+                raise StoreError(
+                    f"the connection to PostgreSQL, table {self.table!r}, failed ({_line(error)}); nothing was "
+                    "written, unless the server was just committing; make sure that it runs, then call again, "
+                    "which reconnects"
+                ) from error
+            except psycopg.Error as error:
+                raise StoreError(
+                    f"PostgreSQL refused a statement, table {self.table!r}: {_line(error)}; nothing was written, so "
+                    "call again once that is fixed"
+                ) from error
 
     def _sql(self, text: str, **facts: Any) -> Any:
         """Insert the table name, and literals in definitions, which take no parameters."""
-        sql = self._server.psycopg.sql
-        name = (
-            self.table.replace("%", "%%") if "%s" in text else self.table
-        )  # psycopg unescapes it in statements with parameters
+        sql = self._psycopg.sql
+        # psycopg unescapes the name in statements with parameters.
+        name = self.table.replace("%", "%%") if "%s" in text else self.table
         literals = {key: sql.Literal(value) for key, value in facts.items()}
         return sql.SQL(text).format(table=sql.Identifier(name), **literals)
 
@@ -129,7 +171,8 @@ class PgVectorStore(Store):
             [self.table, self.table],
         ).fetchone()
         if there is not None:
-            self._check_facts(_facts_in(comment, self.table), f"the table {self.table!r}")
+            cure = "its comment does not say so; give another name"
+            self._check_facts(_facts_in(comment), f"the table {self.table!r}", cure)
         elif not create:
             raise StoreError(f"there is no table {self.table!r} in the database; give its name, or create=True")
         else:
@@ -137,7 +180,7 @@ class PgVectorStore(Store):
             facts = json.dumps({"fewshot_store": self._facts})
             for statement in _TABLE:
                 connection.execute(self._sql(statement, d=self.d, facts=facts))
-        self._server.register(connection)
+        self._register(connection)
         version = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
         self._iterative = tuple(map(int, re.findall(r"\d+", version)))[:2] >= (0, 8)
         if create and not self.exact and not connection.execute(_HAS_HNSW, [self.table]).fetchone():
@@ -151,9 +194,9 @@ class PgVectorStore(Store):
 
         Other threads that use this store wait until it ends, so add a long stream in parts.
         """
-        jsonb, total, batch, waiting = self._server.jsonb, 0, list[Record](), iter(records)
+        jsonb, total, batch, waiting = self._jsonb, 0, list[Record](), iter(records)
         try:
-            with self._server.transaction() as connection, connection.cursor() as cursor:
+            with self._transaction() as connection, connection.cursor() as cursor:
                 while batch := check_records(islice(waiting, BATCH), self.d, self.fingerprint):
                     into = self._sql("COPY {table} (key, id, label, payload, vector) FROM STDIN (FORMAT BINARY)")
                     with cursor.copy(into) as copy:
@@ -162,37 +205,31 @@ class PgVectorStore(Store):
                             copy.write_row((uuid_of(r.id), r.id, jsonb(r.label), jsonb(dict(r.payload)), r.vector))
                     total += len(batch)
         except StoreError as error:
-            if isinstance(error.__cause__, self._server.psycopg.errors.UniqueViolation):
+            if isinstance(error.__cause__, self._psycopg.errors.UniqueViolation):
                 id = _taken(str(error.__cause__.diag.message_detail), batch)
                 raise ValueError(f"the id {id!r} is already in the store or occurs twice; ids must differ") from None
             raise
         return total
 
-    def remove(self, ids: Sequence[str]) -> int:
-        """Remove records; see `Store.remove`."""
-        gone = check_ids(ids)
-        with self._server.transaction() as connection:
-            statement = self._sql("DELETE FROM {table} WHERE key = ANY(%s) RETURNING id")
-            found = {id for (id,) in connection.execute(statement, [[uuid_of(id) for id in gone]])}
-            for id in gone:
-                if id not in found:
-                    raise ValueError(f"there is no record {id!r}; nothing was removed")
-        return len(gone)
-
     def snapshot(self) -> list[Record]:
         """Return all records, sorted by id."""
-        with self._server.transaction() as connection:
+        with self._transaction() as connection:
             rows = connection.execute(self._sql(f"SELECT {_RECORD} FROM {{table}}"), binary=True).fetchall()
         return sorted(map(self._to_record, rows), key=lambda record: record.id)
 
     def labels(self) -> list[Any]:
         """Return the distinct labels."""
-        with self._server.transaction() as connection:
+        with self._transaction() as connection:
             return [label for (label,) in connection.execute(self._sql("SELECT DISTINCT label FROM {table}"))]
 
     def __len__(self) -> int:
-        with self._server.transaction() as connection:
+        with self._transaction() as connection:
             return int(connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()[0])
+
+    def _remove(self, ids: list[str]) -> None:
+        with self._transaction() as connection:
+            statement = self._sql("DELETE FROM {table} WHERE key = ANY(%s) RETURNING id")
+            refuse_missing(ids, {id for (id,) in connection.execute(statement, [[uuid_of(id) for id in ids]])})
 
     # ---- searching ------------------------------------------------------------------------------------------------
 
@@ -201,7 +238,7 @@ class PgVectorStore(Store):
     ) -> list[list[Record]]:
         passing, values = self._where(conditions)
         found = []
-        with self._server.transaction() as connection:
+        with self._transaction() as connection:
             for query in queries:
                 if walk := not self.exact and (self._iterative or not conditions) and bool(query.any()):
                     self._tune(connection, n)
@@ -210,17 +247,17 @@ class PgVectorStore(Store):
                 found.append(connection.execute(statement, [*values, query, n], binary=True).fetchall())
         return [[self._to_record(row) for row in rows] for rows in found]
 
-    def _nearest_per_class(
+    def _candidates_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
-    ) -> list[Match]:
-        """See `Store.nearest_per_class`; exact up to float32 rounding within a class."""
+    ) -> list[Record]:
+        """Exact up to float32 rounding within a class."""
         passing, values = self._where(conditions)
         inner = f"SELECT DISTINCT ON (label) *, {self._distance} AS distance FROM {{table}} WHERE {passing} "
         inner += 'ORDER BY label, distance, id COLLATE "C"'
         statement = self._sql(f'SELECT {_RECORD} FROM ({inner}) best ORDER BY distance, id COLLATE "C" LIMIT %s')
-        with self._server.transaction() as connection:
+        with self._transaction() as connection:
             rows = connection.execute(statement, [query, *values, k + SPARE], binary=True).fetchall()
-        return best_of_labels(self._compare(query, [self._to_record(row) for row in rows]))[:k]
+        return list(map(self._to_record, rows))
 
     def _to_record(self, row: tuple[Any, ...]) -> Record:
         id, label, payload, vector = row
@@ -235,7 +272,7 @@ class PgVectorStore(Store):
 
     def _where(self, conditions: Mapping[str, list[Any]]) -> tuple[str, list[Any]]:
         """Return conditions and their parameters; ``@>`` compares JSON values and looks into lists."""
-        jsonb, parts, values = self._server.jsonb, ["true"], list[Any]()
+        jsonb, parts, values = self._jsonb, ["true"], list[Any]()
         for name, some in conditions.items():
             parts.append("label = ANY(%s)" if name == "label" else "payload -> %s @> ANY(%s)")
             values += [*([] if name == "label" else [name]), [jsonb(value) for value in some]]
@@ -259,16 +296,20 @@ _HAS_HNSW = """SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN
 WHERE indrelid = to_regclass(quote_ident(%s)) AND amname = 'hnsw'"""
 
 
-def _facts_in(comment: str | None, table: str) -> dict[str, Any]:
+def _facts_in(comment: str | None) -> Any:
     with suppress(ValueError, KeyError, TypeError):
-        return dict(json.loads(comment or "")["fewshot_store"])
-    raise StoreError(
-        f"the table {table!r} is not a store of embeddings: its comment does not say so; give another name"
-    )
+        return json.loads(comment or "")["fewshot_store"]
 
 
-def _taken(detail: str, batch: Sequence[Record]) -> str:
+def _taken(detail: str, batch: Iterable[Record]) -> str:
     """Return the id whose key is in PostgreSQL's message."""
-    found = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", detail)
-    ids = {uuid_of(record.id): record.id for record in batch}
-    return ids.get(uuid.UUID(found[0]), "?") if found else "?"
+    return next((record.id for record in batch if str(uuid_of(record.id)) in detail), "?")
+
+
+def _loads(text: str | bytes) -> Any:
+    """Parse JSON from PostgreSQL, which writes large floats with all digits, like integers."""
+    return json.loads(text, parse_int=lambda digits: int(digits) if -(2**63) <= int(digits) < 2**63 else float(digits))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

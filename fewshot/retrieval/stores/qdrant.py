@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot.errors import MissingExtraError, StoreError
-from fewshot.retrieval.stores.base import BATCH, SPARE, Store, best_of_labels
-from fewshot.retrieval.stores.records import Match, Record, check_ids, check_records
-from fewshot.retrieval.stores.values import token, tokens, uuid_of
+from fewshot.retrieval.stores.base import BATCH, SPARE, Store, refuse_missing
+from fewshot.retrieval.stores.records import Record, check_records, token, tokens, uuid_of
 from fewshot.search.similarity import normalize
 
 #: Qdrant's distances. Its own cosine would normalize the stored vectors, and the originals would be lost.
@@ -132,12 +131,8 @@ class QdrantStore(Store):
             for field in ("tokens", "group") if has_server else ():
                 client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
         facts = (client.get_collection(name).config.metadata or {}).get("fewshot_store")
-        if not isinstance(facts, dict):
-            raise StoreError(
-                f"the collection {name!r} is not a store of embeddings: its metadata (Qdrant 1.16 or later) does not "
-                "say so; give another name, or upgrade the server"
-            )
-        self._check_facts(facts, f"the collection {name!r}")
+        cure = "its metadata (Qdrant 1.16 or later) does not say so; give another name, or upgrade the server"
+        self._check_facts(facts, f"the collection {name!r}", cure)
 
     # ---- records --------------------------------------------------------------------------------------------------
 
@@ -165,17 +160,6 @@ class QdrantStore(Store):
             raise
         return len(new)
 
-    def remove(self, ids: Sequence[str]) -> int:
-        """Remove records; see `Store.remove`."""
-        gone = check_ids(ids)
-        with self._calls():
-            present = set(self._present(gone))
-            for id in gone:
-                if id not in present:
-                    raise ValueError(f"there is no record {id!r}; nothing was removed")
-            self._delete(gone)
-        return len(gone)
-
     def snapshot(self) -> list[Record]:
         """Return all records, sorted by id."""
         points = self._scroll(True, self.metric != "cosine")
@@ -190,17 +174,30 @@ class QdrantStore(Store):
         with self._calls():
             return int(self._client.count(self.collection, exact=True).count)
 
+    def _remove(self, ids: list[str]) -> None:
+        with self._calls():
+            refuse_missing(ids, set(self._present(ids)))
+            self._delete(ids)
+
     def _point(self, record: Record, batch: str) -> Any:
-        vector, payload = record.vector, {"id": record.id, "label": record.label, "payload": dict(record.payload)}
-        payload |= {
+        payload = {
+            "id": record.id,
+            "label": record.label,
+            "payload": dict(record.payload),
             "batch": batch,
             "tokens": tokens(record.label, record.payload),
             "group": token("label", record.label),
         }
         if self.metric == "cosine":
-            payload["raw"] = base64.b64encode(vector.astype("<f4").tobytes()).decode()
-            vector = _unit(vector)
-        return self._models.PointStruct(id=str(uuid_of(record.id)), vector=vector.tolist(), payload=payload)
+            payload["raw"] = base64.b64encode(record.vector.astype("<f4").tobytes()).decode()
+        return self._models.PointStruct(
+            id=str(uuid_of(record.id)), vector=self._compared(record.vector), payload=payload
+        )
+
+    def _compared(self, vector: NDArray[np.float32]) -> list[float]:
+        """Return a vector as Qdrant compares it: under ``cosine`` normalized to length 1; zero stays zero."""
+        x = torch.from_numpy(vector).double()
+        return list((normalize(x) if self.metric == "cosine" else x).tolist())
 
     def _record(self, point: Any) -> Record:
         held = point.payload
@@ -218,12 +215,11 @@ class QdrantStore(Store):
         """Delete records; with `batch` only those added in that batch."""
         if not ids:
             return
-        models, keys = self._models, [str(uuid_of(id)) for id in ids]
-        chosen = models.PointIdsList(points=keys)
+        models = self._models
+        conditions = [models.HasIdCondition(has_id=[str(uuid_of(id)) for id in ids])]
         if batch is not None:
-            own = models.FieldCondition(key="batch", match=models.MatchValue(value=batch))
-            chosen = models.FilterSelector(filter=models.Filter(must=[models.HasIdCondition(has_id=keys), own]))
-        self._client.delete(self.collection, chosen, wait=True)
+            conditions.append(models.FieldCondition(key="batch", match=models.MatchValue(value=batch)))
+        self._client.delete(self.collection, models.Filter(must=conditions), wait=True)
 
     def _scroll(self, payload: bool | list[str], vectors: bool) -> Iterator[Any]:
         after = None
@@ -243,7 +239,7 @@ class QdrantStore(Store):
     ) -> list[list[Record]]:
         requests = [
             self._models.QueryRequest(
-                query=self._query(query),
+                query=self._compared(query),
                 filter=self._filter(conditions),
                 params=self._params,
                 limit=n,
@@ -256,15 +252,15 @@ class QdrantStore(Store):
             found = self._client.query_batch_points(self.collection, requests)
         return [[self._record(point) for point in response.points] for response in found]
 
-    def _nearest_per_class(
+    def _candidates_per_class(
         self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
-    ) -> list[Match]:
-        """See `Store.nearest_per_class`; one request for Qdrant's groups, which a server computes approximately."""
+    ) -> list[Record]:
+        """One request for Qdrant's groups, which a server computes approximately."""
         with self._calls():
             found = self._client.query_points_groups(
                 self.collection,
                 group_by="group",
-                query=self._query(query),
+                query=self._compared(query),
                 query_filter=self._filter(conditions),
                 search_params=self._params,
                 limit=k + SPARE,
@@ -272,11 +268,7 @@ class QdrantStore(Store):
                 with_payload=True,
                 with_vectors=self.metric != "cosine",
             )
-        records = [self._record(point) for group in found.groups for point in group.hits]
-        return best_of_labels(self._compare(query, records))[:k]
-
-    def _query(self, query: NDArray[np.float32]) -> list[float]:
-        return list((_unit(query) if self.metric == "cosine" else query).tolist())
+        return [self._record(point) for group in found.groups for point in group.hits]
 
     def _filter(self, conditions: Mapping[str, list[Any]]) -> Any:
         models = self._models
@@ -287,17 +279,10 @@ class QdrantStore(Store):
         return models.Filter(must=must) if must else None
 
 
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Normalize to length 1; zero stays zero."""
-    return normalize(torch.from_numpy(vector.astype(np.float64))).float().numpy()
-
-
 def _connect(client: Any, location: str | Path) -> Any:
     """Return a client for a server, a folder, or this process."""
-    if str(location) == ":memory:":
-        return client(":memory:")
-    if str(location).startswith(("http://", "https://")):
-        return client(url=str(location))
+    if str(location) == ":memory:" or str(location).startswith(("http://", "https://")):
+        return client(str(location))
     if re.fullmatch(r"[\w.-]+:\d+", str(location)):
         raise ValueError(f"{str(location)!r} is neither a URL nor a folder; for a server give 'http://{location}'")
     try:

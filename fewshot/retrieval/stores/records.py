@@ -1,9 +1,12 @@
-"""The records of a store, the matches of a search, and their validation."""
+"""The records of a store, the matches of a search, and the values that every store supports."""
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Context, Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -11,13 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import StoreError
-from fewshot.retrieval.stores.values import check_plain, check_text
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import check_length, plain_label
 from fewshot.utils.values import as_values
 
 #: The largest number in a vector: larger ones overflow in databases, which compute in float32.
 LARGEST = 1e15
+#: Types of labels and payload values: those that JSON and every database support.
+PLAIN = (str, int, float, bool, type(None))
+#: Compares numbers with more digits than a float or 64 bits have, whatever decimal context the caller has set.
+_DIGITS = Context(prec=40)
+_NAMESPACE = uuid.UUID("7f1e6b52-5d0c-5b0e-9d57-3f0f5c9f2a11")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +154,99 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     if isinstance(ids, str):
         raise ValueError(f"ids is the text {ids!r}; give a list of ids")
     return list(dict.fromkeys(map(plain_label, to_array(ids, as_list=True))))
+
+
+def check_text(value: str, what: str) -> str:
+    """Return text if every database can store it.
+
+    Raises
+    ------
+    ValueError
+        If it contains a zero byte or a lone surrogate, as file names that are not UTF-8 do.
+    """
+    if "\0" in value:
+        raise ValueError(f"{what} holds a zero byte, which databases refuse; leave it out")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is not valid Unicode, which databases refuse; decode it differently") from None
+    return value
+
+
+def check_plain(value: Any, what: str) -> Any:
+    """Return a label, or a value of a payload, as a plain Python value.
+
+    Raises
+    ------
+    ValueError
+        If its type or magnitude is not supported.
+    """
+    value = plain_label(value)
+    if not isinstance(value, PLAIN):
+        raise ValueError(f"{what} is a {type(value).__name__}; a store keeps text, numbers and booleans")
+    if isinstance(value, str):
+        return check_text(value, what)
+    if isinstance(value, float) and not np.isfinite(value):
+        raise ValueError(f"{what} is {value}, which JSON cannot hold; leave it out")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{what} is {value}, which does not fit 64 bits; keep it as text")
+    return value
+
+
+def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any]]:
+    """Return the accepted values of each name in a filter.
+
+    Raises
+    ------
+    ValueError
+        If a name is not text, or a value is not supported.
+    """
+    conditions = {}
+    for name, value in (where or {}).items():
+        if not isinstance(name, str):
+            raise ValueError(f"the filter names {name!r}; expected 'label' or the name of a value in the payload")
+        conditions[check_text(name, "a name in the filter")] = [
+            check_plain(v, f"{name!r} in the filter") for v in _several(value)
+        ]
+    return conditions
+
+
+def _several(value: Any) -> Iterable[Any]:
+    """Return the values of a list, set, array or column, or a single value in a list."""
+    if isinstance(value, (set, frozenset)):
+        return value
+    try:
+        found = to_array(value, as_list=True)
+    except TypeError:  # text, a number
+        return [value]
+    return [value] if isinstance(found, np.ndarray) and not found.ndim else found
+
+
+def token(name: str, value: Any) -> str:
+    """Return a text that is the same for equal named values: 1 equals 1.0, but neither "1" nor True.
+
+    Examples
+    --------
+    >>> token("label", 1) == token("label", 1.0), token("label", 1) == token("label", "1")
+    (True, False)
+    """
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return json.dumps([name, value])
+    return json.dumps([name, {"number": str(Decimal(json.dumps(value + 0)).normalize(_DIGITS) + 0)}])
+
+
+def tokens(label: Any, payload: Mapping[str, Any]) -> list[str]:
+    """Return the tokens of a record, including one for each value of a list in its payload."""
+    found = {token("label", label)}
+    for name, value in payload.items():
+        if name != "label":  # in a filter, this name means the class
+            found.update(token(name, v) for v in (value if isinstance(value, list) else [value]))
+    return sorted(found)
+
+
+def uuid_of(id: str) -> uuid.UUID:
+    """Return the database key of an id: database keys cannot be text, or not text of any length."""
+    return uuid.uuid5(_NAMESPACE, id)
 
 
 def _check_magnitude(vector: NDArray[np.float32], what: str) -> None:
