@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fewshot.classifiers.methods import PrototypicalClassifier
-from fewshot.cli.demo.result import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, DemoResult, accuracy_frame
+from fewshot.cli.demo.measures import CHARACTERS, DIGITS, TRAINED, UNTRAINED, Contest, DemoResult
 from fewshot.data.images import LabeledImages
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
@@ -34,7 +34,7 @@ def write_page(path: Path, found: DemoResult) -> None:
         "Every method answers the same episodes with the same learner, the nearest class mean. Only the embedding "
         "differs. Whiskers are 95 % intervals over episodes; dotted lines mark chance.",
     )
-    page.figure(accuracy_dots(accuracy_frame(found.contests)), "Chart of the accuracies in the table below")
+    page.figure(accuracy_dots(pd.DataFrame(results["accuracy"])), "Chart of the accuracies in the table below")
     page.table(_accuracy_table(found.contests), "Accuracy in % (± half the 95 % interval). Gains are paired.")
     page.section(
         "One learning task, in pictures",
@@ -72,7 +72,7 @@ def _accuracy_table(contests: list[Contest]) -> pd.DataFrame:
     rows = {}
     for contest in contests:
         cells = {m: f"{100 * r.mean:.1f} ± {100 * r.ci95:.1f}" for m, r in contest.results.items()}
-        mean, ci95 = contest.results[TRAINED].difference(contest.results[PIXELS])
+        mean, ci95 = contest.gain()
         rows[contest.setting] = {**cells, "gain over pixels": f"{100 * mean:+.1f} ± {100 * ci95:.1f}"}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("test")
 

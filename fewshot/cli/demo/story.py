@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fewshot.cli.demo.incremental import add_a_class, look_up
+from fewshot.cli.demo import measures
+from fewshot.cli.demo.measures import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, DemoResult
 from fewshot.cli.demo.page import write_page
-from fewshot.cli.demo.result import CHARACTERS, DIGITS, PIXELS, TRAINED, UNTRAINED, Contest, DemoResult, accuracy_frame
 from fewshot.data.augment import Distortion
 from fewshot.data.digits import digits
 from fewshot.data.glyphs import glyphs
@@ -72,8 +72,8 @@ def run_demo(
     _refuse_others(out)
     out.mkdir(parents=True, exist_ok=True)
     command = f"fewshot demo --train-episodes {train_episodes} --episodes {test_episodes} --seed {seed}"
-    # Written first, so that an interrupted demonstration can be recognised and repeated.
-    write_text(out / RESULTS, json.dumps({"manifest": manifest(command, seed)}, indent=1) + "\n")
+    results: dict[str, Any] = {"manifest": manifest(command, seed)}
+    _write(out, results)  # first, so that an interrupted demonstration can be recognised and repeated
     data = {split: glyphs(split, seed=seed) for split in ("train", "val", "test")}
     config = TrainConfig(n_episodes=train_episodes, n_way=40, n_query=5, val_n_query=3, seed=seed)
     trainer = MetaTrainer("conv4", "prototypical", config, augment=Distortion())
@@ -87,16 +87,24 @@ def run_demo(
         for name, n_way, n_shot in TESTS
     ]
     _say_table(contests, say)
-    added = add_a_class(trainer.backbone, test[DIGITS], seed)
-    found = look_up(embeddings[CHARACTERS][TRAINED], test[CHARACTERS].labels, seed)
-    _say_serving(added, found, say)
-    results = _results(command, config, training, contests, added, found)
+    results |= {
+        "accuracy": measures.accuracies(contests),
+        "paired_differences": measures.paired_differences(contests),
+        "add_a_class": measures.add_a_class(trainer.backbone, test[DIGITS], seed),
+        "look_up": measures.look_up(embeddings[CHARACTERS][TRAINED], test[CHARACTERS].labels, seed),
+        "training": _training_facts(config, training),
+    }
+    _say_serving(results["add_a_class"], results["look_up"], say)
     results["manifest"]["wall_seconds"] = round(time.perf_counter() - start, 1)
     result = DemoResult(results, contests, training, test, embeddings)
-    write_text(out / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    _write(out, results)
     write_page(out / "report.html", result)
     say(f"Done in {time.perf_counter() - start:.0f} s. Numbers: {out}/results.json, pictures: {out}/report.html")
     return result
+
+
+def _write(out: Path, results: dict[str, Any]) -> None:
+    write_text(out / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 def _train(
@@ -146,7 +154,7 @@ def _say_table(contests: list[Contest], say: Callable[[str], object]) -> None:
     say(f"   {'accuracy, % (95 % interval)':36s}" + "".join(f"{m:>15s}" for m in methods) + f"{'gain':>15s}")
     for contest in contests:
         cells = [f"{100 * contest.results[m].mean:6.1f} ±{100 * contest.results[m].ci95:4.1f}" for m in methods]
-        gain, ci95 = contest.results[TRAINED].difference(contest.results[PIXELS])
+        gain, ci95 = contest.gain()
         cells.append(f"{100 * gain:+6.1f} ±{100 * ci95:4.1f}")
         say(f"   {contest.setting:36s}" + "".join(f"{cell:>15s}" for cell in cells))
     say("   (gain: meta-trained minus raw pixels, episode by episode)")
@@ -168,34 +176,15 @@ def _refuse_others(out: Path) -> None:
         raise ValueError(f"{out} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
 
 
-def _results(
-    command: str,
-    config: TrainConfig,
-    training: TrainResult,
-    contests: list[Contest],
-    added: dict[str, Any],
-    found: dict[str, Any],
-) -> dict[str, Any]:
-    differences = []
-    for contest in contests:
-        for other in (UNTRAINED, PIXELS):
-            mean, ci95 = contest.results[TRAINED].difference(contest.results[other])
-            differences.append({"setting": contest.setting, "minus": other, "difference": mean, "ci95": ci95})
+def _training_facts(config: TrainConfig, training: TrainResult) -> dict[str, Any]:
     return {
-        "manifest": manifest(command, config.seed),
-        "accuracy": accuracy_frame(contests).to_dict("records"),
-        "paired_differences": differences,
-        "add_a_class": added,
-        "look_up": found,
-        "training": {
-            "config": asdict(config),
-            "seconds": training.records[-1]["seconds"],
-            "best_episode": training.best_episode,
-            "best_val_accuracy": training.best_accuracy,
-            "validation": [
-                {key: record[key] for key in ("episode", "val_accuracy", "val_ci95")}
-                for record in training.records
-                if "val_accuracy" in record
-            ],
-        },
+        "config": asdict(config),
+        "seconds": training.records[-1]["seconds"],
+        "best_episode": training.best_episode,
+        "best_val_accuracy": training.best_accuracy,
+        "validation": [
+            {key: record[key] for key in ("episode", "val_accuracy", "val_ci95")}
+            for record in training.records
+            if "val_accuracy" in record
+        ],
     }

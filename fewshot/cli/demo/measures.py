@@ -1,10 +1,11 @@
-"""Two operations on a fitted classifier: add a class, and look up the nearest prototypes."""
+"""What the demonstration measures: accuracy of each method, adding a class, and looking up."""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,73 @@ from fewshot.classifiers.methods import PrototypicalClassifier
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.network import embed
 from fewshot.episodes.balanced import EpisodeSampler
-from fewshot.episodes.result import mean_and_ci95
+from fewshot.episodes.result import EvalResult, mean_and_ci95
 from fewshot.search.index import PrototypeIndex
+from fewshot.training.result import TrainResult
 
+#: The methods compared, in display order.
+TRAINED, UNTRAINED, PIXELS = "meta-trained", "untrained", "raw pixels"
+#: The test data sets.
+CHARACTERS, DIGITS = "new characters", "handwritten digits"
 #: Repetitions of each measurement; the median is reported.
 REPEATS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """One test: the same episodes answered by every method."""
+
+    data: str
+    n_way: int
+    n_shot: int
+    results: dict[str, EvalResult]
+
+    @property
+    def setting(self) -> str:
+        """Data, ways and shots, for people."""
+        return f"{self.data}, {self.n_way}-way {self.n_shot}-shot"
+
+    def gain(self, other: str = PIXELS) -> tuple[float, float]:
+        """Return by how much the meta-trained network is better than another method, paired, and the interval."""
+        return self.results[TRAINED].difference(self.results[other])
+
+
+@dataclass(frozen=True, eq=False)
+class DemoResult:
+    """Everything that the demonstration measured, for `results.json` and the page."""
+
+    results: dict[str, Any]
+    contests: list[Contest]
+    training: TrainResult
+    test: dict[str, LabeledImages]
+    embeddings: dict[str, dict[str, NDArray[np.float32]]]
+
+
+def accuracies(contests: list[Contest]) -> list[dict[str, Any]]:
+    """Return one row per test and method: accuracy, interval, protocol, chance."""
+    return [
+        {
+            "data": contest.data,
+            "setting": contest.setting,
+            "method": method,
+            "accuracy": result.mean,
+            "ci95": result.ci95,
+            "chance": 1 / contest.n_way,
+            **result.protocol,
+        }
+        for contest in contests
+        for method, result in contest.results.items()
+    ]
+
+
+def paired_differences(contests: list[Contest]) -> list[dict[str, Any]]:
+    """Return by how much the meta-trained network is better than each other method in each test."""
+    rows = []
+    for contest in contests:
+        for other in (UNTRAINED, PIXELS):
+            mean, ci95 = contest.gain(other)
+            rows.append({"setting": contest.setting, "minus": other, "difference": mean, "ci95": ci95})
+    return rows
 
 
 def add_a_class(backbone: nn.Module, data: LabeledImages, seed: int, n_shot: int = 5) -> dict[str, Any]:
