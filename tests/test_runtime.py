@@ -25,11 +25,9 @@ from fewshot import (
 )
 from fewshot.errors import ArtifactError, ImageDecodeError, OutOfMemoryError
 from fewshot.runtime import load
-from fewshot.runtime.labels import device_labels
 from fewshot.runtime.learner import DeviceLearner
-from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.memory import DeviceMemory, device_labels
 from fewshot.runtime.model import DeviceModel
-from fewshot.runtime.similarity import Keys
 from fewshot.search.similarity import METRICS, pairwise_similarity
 from tests.photographs import photos
 from tests.together import together
@@ -80,7 +78,9 @@ def test_similarities_are_those_of_the_library(metric):
     rng = np.random.default_rng(0)
     queries, keys = (np.vstack([rng.normal(size=(n, 8)) + 100, np.zeros((1, 8))]) for n in (9, 5))
     expected = pairwise_similarity(torch.from_numpy(queries), torch.from_numpy(keys), metric).numpy()
-    np.testing.assert_allclose(Keys.of(keys, metric).similarity(queries), expected, rtol=1e-12, atol=1e-9)
+    memory, learner = DeviceMemory.of(keys, np.arange(6), True), DeviceLearner("prototypical", metric, 1.0)
+    found = DeviceModel(memory, learner, {"unknown_label": None}).nearest(queries, 6)[1]
+    np.testing.assert_allclose(found, -np.sort(-expected), rtol=1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", LEARNERS)

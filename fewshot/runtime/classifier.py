@@ -15,10 +15,8 @@ from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import Versions, stamp, version_of, writing
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
-from fewshot.runtime.labels import device_labels
-from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.memory import Array, DeviceMemory, device_labels
 from fewshot.runtime.model import DeviceModel
-from fewshot.runtime.similarity import Array
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.twins import earlier_twins, warn_of_twins
 from fewshot.utils.unknown import check_unknown

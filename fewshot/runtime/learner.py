@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.content import is_number
-from fewshot.runtime.similarity import METRICS, MOST_MAGNITUDE, Array, unit_length
+from fewshot.runtime.memory import MOST_MAGNITUDE, Array
 from fewshot.utils.parameters import check_count
 
 #: Learners whose memory is class sums and counts, and learners that keep their support.
 SUMMED, KEPT = ("prototypical", "cosine-prototypical", "simpleshot"), ("matching", "k-nearest")
 NORMALIZATIONS = ("UN", "L2N", "CL2N")
+METRICS = ("sqeuclidean", "cosine", "dot")
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,19 @@ def check_temperature(value: Any) -> None:
     """
     if not is_number(value, 1e-9, 1e12):
         raise ValueError(f"temperature is {value!r}; expected a number from 1e-9 to 1e12")
+
+
+def unit_length(x: Array) -> Array:
+    """Scale rows (n, d) to unit length; a zero row stays zero."""
+    largest = np.abs(x).max(-1, keepdims=True, initial=0)
+    scaled = x / np.where(largest > 0, largest, 1)  # avoids overflow and underflow of squares
+    norm = np.sqrt(squares(scaled))[:, None]
+    return scaled / np.where(norm > 0, norm, 1)
+
+
+def squares(x: Array) -> Array:
+    """Return the squared lengths (n,) of rows (n, d)."""
+    return np.einsum("ij,ij->i", x, x)
 
 
 def _log_sum_exp(scores: Array) -> Array:

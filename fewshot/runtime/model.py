@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.runtime.learner import DeviceLearner
-from fewshot.runtime.memory import DeviceMemory
-from fewshot.runtime.similarity import Array, Keys
+from fewshot.runtime.learner import DeviceLearner, squares, unit_length
+from fewshot.runtime.memory import Array, DeviceMemory
 from fewshot.utils.unknown import mark_unknown
 
 #: numpy's default handling of floating-point errors, whatever the host program has set.
@@ -48,10 +47,6 @@ class DeviceModel:
     memory: DeviceMemory
     learner: DeviceLearner
     facts: Mapping[str, Any]
-
-    @cached_property
-    def _keys(self) -> Keys:
-        return Keys.of(self.memory.keys, self.learner.metric)
 
     @_default_errors
     def learned(self, x: NDArray[np.floating], y: NDArray[Any]) -> DeviceMemory:
@@ -99,7 +94,31 @@ class DeviceModel:
     def _compare(self, x: NDArray[np.floating]) -> tuple[Array, NDArray[np.bool_]]:
         """Return the similarities (n, n_keys) of embeddings, and which embeddings are not finite."""
         unknown = ~np.isfinite(x).all(1)
-        return self._keys.similarity(self.learner.transform(np.where(unknown[:, None], 0, x))), unknown
+        return self._similarity(self.learner.transform(np.where(unknown[:, None], 0, x))), unknown
+
+    def _similarity(self, queries: Array) -> Array:
+        """Return the similarities (q, n_keys) of queries (q, d), as `fewshot.search.similarity`; higher is closer."""
+        x = self._placed(queries)
+        product: Array = x @ self._keys.T
+        if self.learner.metric != "sqeuclidean":
+            return product
+        # Rounding can give equal rows a tiny positive value.
+        return np.minimum(2 * product - (squares(x)[:, None] + squares(self._keys)), 0)
+
+    @cached_property
+    def _keys(self) -> Array:
+        return self._placed(self.memory.keys)
+
+    @cached_property
+    def _offset(self) -> Array:
+        """Subtracted from keys and queries for ``sqeuclidean``, whose expansion loses digits far from the origin."""
+        return self.memory.keys.mean(0)
+
+    def _placed(self, x: Array) -> Array:
+        """Return keys or queries (n, d) with what their metric needs done once."""
+        if self.learner.metric == "cosine":
+            return unit_length(x)
+        return x - self._offset if self.learner.metric == "sqeuclidean" else x
 
     def _logits(self, x: NDArray[np.floating], similarity: Array) -> Array:
         memory, eps = self.memory, float(np.finfo(x.dtype).eps)

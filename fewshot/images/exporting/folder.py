@@ -21,9 +21,8 @@ from fewshot.images.inputs import labelled
 from fewshot.persistence.files import digest
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
-from fewshot.runtime.labels import device_labels, is_writable
 from fewshot.runtime.learner import DeviceLearner
-from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.memory import DeviceMemory, device_labels, is_writable
 from fewshot.utils.labels import plain_label
 from fewshot.utils.parameters import check_number
 from fewshot.utils.unknown import unknown_mark
