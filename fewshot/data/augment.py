@@ -16,27 +16,14 @@ from torch import Tensor
 _KNOTS = 4
 
 
-def distort(
-    images: Tensor,
-    rng: np.random.Generator,
-    *,
-    rotate: float = 15.0,
-    scale: float = 0.15,
-    shear: float = 0.15,
-    translate: float = 0.08,
-    elastic: float = 0.0,
-) -> Tensor:
-    """Warp each image by its own random map; pixels from outside the image are 0.
+@dataclass(frozen=True)
+class Distortion:
+    """Warp each image by its own random map; a picklable callable for the ``augment`` argument of `MetaTrainer`.
 
-    Each parameter is drawn uniformly between minus and plus its range. Item ``i`` depends only on the state of `rng`
-    and on ``i``, so two calls on consecutive parts equal one call on the whole.
+    Each parameter is drawn uniformly between minus and plus its range. Pixels from outside the image are 0.
 
     Parameters
     ----------
-    images : Tensor of shape (n, C, H, W)
-        Floats on any device.
-    rng : numpy.random.Generator
-        Source of randomness; it advances by a fixed amount per image.
     rotate : float, default=15.0
         Degrees about the centre.
     scale : float, default=0.15
@@ -48,65 +35,15 @@ def distort(
     elastic : float, default=0.0
         Shift of each of 4 x 4 control points relative to the side; a bicubic field interpolates between them.
 
-    Returns
-    -------
-    Tensor of shape (n, C, H, W)
-        New images of the same dtype on the same device.
-
     Raises
     ------
-    TypeError
-        If `images` is not a float tensor, or `rng` is not a numpy generator.
     ValueError
-        If `images` does not have 4 axes, or a range is negative or not finite.
+        If a range is negative or not finite.
 
     References
     ----------
     P. Simard, D. Steinkraus, J. Platt (2003). Best Practices for Convolutional Neural Networks Applied to Visual
     Document Analysis. ICDAR.
-
-    Examples
-    --------
-    >>> import numpy as np, torch
-    >>> from fewshot.data.augment import distort
-    >>> distort(torch.ones(3, 1, 28, 28), np.random.default_rng(0), rotate=5).shape
-    torch.Size([3, 1, 28, 28])
-    """
-    check_tensor(images)
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng is a {type(rng).__name__}; expected a numpy generator, e.g. np.random.default_rng(0)")
-    ranges = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "elastic": elastic}
-    check_ranges(ranges)
-    n, _, height, width = images.shape
-    # One row of numbers per image, so that an image does not depend on those that follow.
-    draws = rng.uniform(-1.0, 1.0, (n, 5 + 2 * _KNOTS**2 if elastic else 5))
-    if n == 0:
-        return images.clone()
-    span = np.array([math.radians(rotate), math.log1p(scale), shear, translate, translate])
-    theta = torch.from_numpy(_affine(draws[:, :5] * span, width / height)).to(images.device, torch.float32)
-    grid = F.affine_grid(theta, [n, 1, height, width], align_corners=False)
-    if elastic:
-        knots = draws[:, 5:].reshape(n, _KNOTS, _KNOTS, 2) * (2 * elastic)  # the side is 2 units of the grid
-        field = torch.from_numpy(knots).to(images.device, torch.float32)
-        rows, columns = _spline(height).to(images.device), _spline(width).to(images.device)
-        # A bicubic surface is a product of two thin matrices, which is far faster than interpolating each image.
-        grid = grid + torch.einsum("hk,nklc,wl->nhwc", rows, field, columns)
-    return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """Apply `distort` with fixed ranges; a picklable callable for the ``augment`` argument of `MetaTrainer`.
-
-    Parameters
-    ----------
-    rotate, scale, shear, translate, elastic : float
-        The ranges; see `distort`.
-
-    Raises
-    ------
-    ValueError
-        If a range is negative or not finite.
 
     Examples
     --------
@@ -127,8 +64,43 @@ class Distortion:
         check_ranges(asdict(self))
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return distorted `images` (n, C, H, W)."""
-        return distort(images, rng, **asdict(self))
+        """Return distorted images of the same dtype on the same device.
+
+        Item ``i`` depends only on the state of `rng` and on ``i``, so two calls on consecutive parts equal one call on
+        the whole.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, C, H, W)
+            Floats on any device.
+        rng : numpy.random.Generator
+            Source of randomness; it advances by a fixed amount per image.
+
+        Raises
+        ------
+        TypeError
+            If `images` is not a float tensor, or `rng` is not a numpy generator.
+        ValueError
+            If `images` does not have 4 axes.
+        """
+        check_tensor(images)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng is a {type(rng).__name__}; expected a numpy generator, e.g. np.random.default_rng(0)")
+        n, _, height, width = images.shape
+        # One row of numbers per image, so that an image does not depend on those that follow.
+        draws = rng.uniform(-1.0, 1.0, (n, 5 + 2 * _KNOTS**2 if self.elastic else 5))
+        if n == 0:
+            return images.clone()
+        span = np.array([math.radians(self.rotate), math.log1p(self.scale), self.shear, self.translate, self.translate])
+        theta = torch.from_numpy(_affine(draws[:, :5] * span, width / height)).to(images.device, torch.float32)
+        grid = F.affine_grid(theta, [n, 1, height, width], align_corners=False)
+        if self.elastic:
+            knots = draws[:, 5:].reshape(n, _KNOTS, _KNOTS, 2) * (2 * self.elastic)  # the side is 2 units of the grid
+            field = torch.from_numpy(knots).to(images.device, torch.float32)
+            rows, columns = _spline(height).to(images.device), _spline(width).to(images.device)
+            # A bicubic surface is a product of two thin matrices, which is far faster than interpolating each image.
+            grid = grid + torch.einsum("hk,nklc,wl->nhwc", rows, field, columns)
+        return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
 
 
 def _affine(parameters: NDArray[np.float64], aspect: float) -> NDArray[np.float64]:

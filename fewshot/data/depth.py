@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewshot.data.opening import SPREAD, open_content, raw_mode
-from fewshot.errors import ImageDecodeError, brief
+from fewshot.errors import ImageDecodeError
 from fewshot.utils.warning import warn
 
 #: Ranges to guess from, in bits. Values of 8 bits are often kept in 16-bit arrays.
@@ -60,12 +60,6 @@ class Declared:
 
 
 NOTHING = Declared()
-
-
-def check_bits(bits: object) -> None:
-    """Raise `ValueError` unless `bits` is None or a whole number from 8 to 16."""
-    if bits is not None and (not isinstance(bits, (int, np.integer)) or not 8 <= bits <= 16):
-        raise ValueError(f"bits is {brief(repr(bits))}; expected a whole number from 8 to 16, or None")
 
 
 def scale(values: NDArray[np.uint16], declared: Declared, bits: int | None, name: str) -> NDArray[np.uint8]:

@@ -217,17 +217,12 @@ def _near_pairs(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np
 
 def _components(n: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return, for each of `n` nodes, the lowest node in its connected component."""
-    parent = list(range(n))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    for a, b in set(zip(first.tolist(), second.tolist(), strict=True)):
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    return np.array([root(node) for node in range(n)])
+    edges = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
+    components = connected_components(edges, directed=False)[1]  # numbered from 0
+    return np.unique(components, return_index=True)[1][components]
 
 
 def _distinct(n: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:

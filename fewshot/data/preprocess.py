@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewshot.data.decode import BACKGROUND, decode
-from fewshot.data.depth import check_bits
 from fewshot.data.opening import describe
-from fewshot.errors import OutOfMemoryError
+from fewshot.errors import OutOfMemoryError, brief
 
 #: Interpolations by timm name.
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
@@ -209,3 +208,9 @@ def _are_numbers(values: object) -> bool:
     return (
         isinstance(values, tuple) and bool(values) and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values)
     )
+
+
+def check_bits(bits: object) -> None:
+    """Raise `ValueError` unless `bits` is None or a whole number from 8 to 16."""
+    if bits is not None and (not isinstance(bits, (int, np.integer)) or not 8 <= bits <= 16):
+        raise ValueError(f"bits is {brief(repr(bits))}; expected a whole number from 8 to 16, or None")

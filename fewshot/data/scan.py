@@ -265,15 +265,8 @@ def _walk(folder: Path, seen: set[tuple[int, int]], left: LeftOut) -> Iterator[s
         for entry in visible:
             if _is_image(Path(entry.path)):
                 yield entry.path
-            elif _is_file(entry):
+            elif os.path.isfile(entry.path):
                 left.note(entry.name)
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link to itself
-        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -94,13 +94,11 @@ def _select(base: sqlite3.Connection, keys: Sequence[bytes]) -> Iterable[tuple[b
     return base.execute(f"SELECT key, vector, picture, checksum FROM embeddings WHERE key IN ({marks})", keys)
 
 
-#: ``embed(items, keep)`` calls ``keep(start, embedded)`` for each chunk; ``draw(items)`` makes thumbnails only.
-Embed = Callable[[Sequence[Any], Callable[[int, Embedded], object]], Embedded]
 Draw = Callable[[Sequence[Any]], list[bytes]]
 
 
 def embed_through(
-    cache: EmbeddingCache, items: Sequence[Any], embed: Embed, draw: Draw | None, n_jobs: int | None
+    cache: EmbeddingCache, items: Sequence[Any], embed: Callable[..., Embedded], draw: Draw | None, n_jobs: int | None
 ) -> Embedded:
     """Return the result of ``embed(items)``, but call it only for images that are not in the cache, once each.
 
@@ -113,7 +111,7 @@ def embed_through(
     items : sequence of n images
         As returned by `as_items`.
     embed : callable
-        ``embed(items, keep)`` calls ``keep(start, embedded)`` for each chunk.
+        ``embed(items, keep=keep)`` calls ``keep(start, embedded)`` for each chunk.
     draw : callable or None
         ``draw(items)`` makes thumbnails of images that were cached without one; None if none are wanted.
     n_jobs : int or None
@@ -135,7 +133,7 @@ def embed_through(
         made = zip(own, part.embeddings, part.thumbnails or [b""] * len(own), strict=True)
         cache.put({name: (x, picture) for name, x, picture in made if isinstance(name, bytes) and name not in unread})
 
-    fresh = embed([items[i] for i in first.values()], keep)
+    fresh = embed([items[i] for i in first.values()], keep=keep)
     made = dict(zip(first, zip(fresh.embeddings, fresh.thumbnails or [b""] * len(first), strict=True), strict=True))
     if draw is not None:
         rows |= _draw_missing(cache, rows, dict(zip(keys, items, strict=True)), draw)

@@ -341,8 +341,7 @@ def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None 
         If the file is damaged, or names or shapes of weights do not fit; then nothing is changed.
     """
     loaded, _ = read_tensors(path)
-    parts = [("backbone.", backbone)] + ([("learner.", learner)] if learner is not None else [])
-    expected = {prefix + name: tuple(value.shape) for prefix, m in parts for name, value in m.state_dict().items()}
+    expected = {name: tuple(value.shape) for name, value in _joined(backbone, learner).state_dict().items()}
     found = {k: tuple(v.shape) for k, v in loaded.items() if learner is not None or k.startswith("backbone.")}
     # Compare everything before copying anything, so that a refused file leaves the network unchanged.
     if different := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
@@ -356,15 +355,15 @@ def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None 
 
 def state(backbone: nn.Module, learner: Learner) -> dict[str, Tensor]:
     """Return the weights and buffers of both, with the prefixes ``backbone.`` and ``learner.``."""
-    return {
-        f"{part}.{name}": value
-        for part, module in (("backbone", backbone), ("learner", learner))
-        for name, value in module.state_dict().items()
-    }
+    return _joined(backbone, learner).state_dict()
 
 
 def load_state(state: dict[str, Tensor], backbone: nn.Module, learner: Learner | None) -> None:
     """Load the result of `state` into a backbone, and into a learner if given."""
-    for prefix, module in (("backbone.", backbone), ("learner.", learner)):
-        if module is not None:
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    _joined(backbone, learner).load_state_dict(
+        {k: v for k, v in state.items() if learner is not None or k.startswith("backbone.")}
+    )
+
+
+def _joined(backbone: nn.Module, learner: Learner | None) -> nn.Module:
+    return nn.ModuleDict({"backbone": backbone} | ({} if learner is None else {"learner": learner}))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from operator import is_
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +18,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import InputTags, Tags
 from torch import nn
 
-from fewshot.data.depth import check_bits
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
-from fewshot.data.preprocess import Preprocessing
+from fewshot.data.preprocess import Preprocessing, check_bits
 from fewshot.embedding.batches import Embedded, draw_items, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
@@ -328,25 +328,18 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _embed(self, items: Any, thumbnails: bool, on_error: str) -> Embedded:
         loaded = self._load()
-
-        def embed(some: Any, keep: Callable[[int, Embedded], object] | None = None) -> Embedded:
-            return embed_items(
-                loaded,
-                some,
-                batch_size=self.batch_size,
-                n_jobs=self.n_jobs,
-                on_error=on_error if self.cache is None else "skip",  # embed and cache the readable images first
-                progress=self.progress,
-                thumbnails=thumbnails,
-                keep=keep,
-            )
-
-        def draw(some: Any) -> list[bytes]:
-            return draw_items(loaded, some, self.n_jobs)
-
+        embed = partial(
+            embed_items,
+            loaded,
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            on_error=on_error if self.cache is None else "skip",  # embed and cache the readable images first
+            progress=self.progress,
+            thumbnails=thumbnails,
+        )
         if self.cache is None:
             return embed(items)
-        cache = EmbeddingCache(self.cache, loaded.cache_key)
+        cache, draw = EmbeddingCache(self.cache, loaded.cache_key), partial(draw_items, loaded, n_jobs=self.n_jobs)
         embedded = embed_through(cache, items, embed, draw if thumbnails else None, self.n_jobs)
         if embedded.errors and on_error == "raise":
             raise embedded.errors[0]

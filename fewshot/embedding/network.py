@@ -22,7 +22,7 @@ from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.utils.heap import keeping_memory
 from fewshot.utils.isolation import isolated
-from fewshot.utils.locks import new_lock
+from fewshot.utils.locks import lock_of
 from fewshot.utils.threads import use_one_thread_after_fork
 from fewshot.utils.warning import warn
 
@@ -32,6 +32,8 @@ CPU_PIXELS, GPU_PIXELS = 4 * 224 * 224, 64 * 224 * 224
 _HEADS = ("fc", "classifier", "head", "heads")
 #: A first convolution with more input channels than this probably does not take images.
 _MOST_CHANNELS = 16
+#: Modules inside `evaluating`, each with the number of blocks, and the mode before the first.
+_INSIDE: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
 
 use_one_thread_after_fork()
 
@@ -201,49 +203,29 @@ def views(x: Tensor, shifts: int, mirror: bool) -> Iterator[Tensor]:
             yield view.flip(-1)
 
 
-class _EvaluationModes:
-    """Modules that blocks have put into evaluation mode, and the mode to restore."""
-
-    def __init__(self) -> None:
-        self._lock = new_lock(self)
-        self._modes: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()  # number of blocks, mode before
-
-    def enter(self, module: nn.Module) -> list[nn.Module]:
-        """Put a module into evaluation mode and return its submodules."""
-        with self._lock:
-            parts = list(module.modules())
-            for part in parts:
-                self._modes.setdefault(part, [0, part.training])[0] += 1
-            if any(part.training for part in parts):
-                module.eval()
-            return parts
-
-    def leave(self, parts: Sequence[nn.Module]) -> None:
-        """Restore the mode of submodules, unless other threads are still inside."""
-        with self._lock:
-            for part in parts:
-                entry = self._modes[part]
-                entry[0] -= 1
-                if not entry[0]:
-                    del self._modes[part]
-                    if part.training != bool(entry[1]):
-                        part.training = bool(entry[1])
-
-
-_modes = _EvaluationModes()
-
-
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode inside the block, then restore the mode of each submodule.
 
     Several threads may be inside; the last one to leave restores the mode.
     """
-    parts = _modes.enter(module)
+    with lock_of(evaluating):
+        parts = list(module.modules())
+        for part in parts:
+            _INSIDE.setdefault(part, [0, part.training])[0] += 1
+        if any(part.training for part in parts):
+            module.eval()
     try:
         yield
     finally:
-        _modes.leave(parts)
+        with lock_of(evaluating):
+            for part in parts:
+                entry = _INSIDE[part]
+                entry[0] -= 1
+                if not entry[0]:
+                    del _INSIDE[part]
+                    if part.training != bool(entry[1]):
+                        part.training = bool(entry[1])
 
 
 @isolated(gradients=False)
