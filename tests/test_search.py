@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fewshot import PrototypeIndex
 from fewshot.search.snapshot import KeySnapshot
+from fewshot.utils.locks import lock_of
 
 RNG = np.random.default_rng(0)
 METRICS = ("sqeuclidean", "cosine", "dot")
@@ -245,7 +246,7 @@ def _add_and_search(queue, index):
 def test_a_child_forked_while_another_thread_writes_can_write():
     index = PrototypeIndex().add(RNG.normal(size=(50, 4)))
     index.search(np.zeros((1, 4)))
-    lock = index._segments._lock
+    lock = lock_of(index._segments)
     held, go = threading.Event(), threading.Event()
 
     def hold():

@@ -24,10 +24,9 @@ from fewshot import (
     Record,
     evaluate,
 )
-from fewshot.classifiers.checks import check_labels, check_sample_weight
 from fewshot.persistence.label_json import labels_from_json, labels_to_json
 from fewshot.utils.labels import LONGEST, WIDEST, as_labels, plain_label
-from fewshot.utils.values import as_values
+from fewshot.utils.values import as_values, check_sample_weight
 
 StrMember = enum.Enum("StrMember", {"SPIRAL": "Sp", "ELLIPTIC": "El", "LENTICULAR": "S0"}, type=str)
 StrEnumMember = enum.StrEnum("StrEnumMember", {"SPIRAL": "Sp", "ELLIPTIC": "El", "LENTICULAR": "S0"})
@@ -323,7 +322,7 @@ def test_a_column_warns_as_scikit_learn_does():
     from sklearn.exceptions import DataConversionWarning
 
     with pytest.warns(DataConversionWarning):
-        check_labels([["a"], ["b"]], "SomeClassifier")
+        PrototypicalClassifier().fit([[0.0], [1.0]], [["a"], ["b"]])
 
 
 # ---- embeddings ----------------------------------------------------------------------------------------------------

@@ -5,24 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.classifiers.calibration import Calibration, reject_threshold
-from fewshot.classifiers.checks import (
-    check_embeddings,
-    check_labels,
-    check_sample_weight,
-    skip_bad_rows,
-    warn_if_look_alike,
-    warn_of_zero_rows,
-)
-from fewshot.classifiers.documentation import SHARED
+from fewshot.classifiers.calibration import Calibration
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.scored_queries import score_episodes
 from fewshot.errors import UnknownNameError
@@ -30,11 +23,17 @@ from fewshot.learners.base import Learner
 from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
+from fewshot.utils.labels import as_labels, check_unknown, mark_unknown, unknown_mark, warn_if_look_alike
 from fewshot.utils.locks import one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
-from fewshot.utils.unknown import check_unknown, mark_unknown, unknown_mark
-from fewshot.utils.unreadable import check_on_error
-from fewshot.utils.values import check_same_length
+from fewshot.utils.values import (
+    check_embeddings,
+    check_on_error,
+    check_same_length,
+    check_sample_weight,
+    skip_bad_rows,
+    warn_of_zero_rows,
+)
 
 
 def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
@@ -48,7 +47,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     """The base class of all few-shot classifiers of embeddings.
 
     A subclass names its learner as ``method`` and lists the learner's parameters as dataclass fields. ``{shared}`` in
-    its docstring is replaced by the documentation of the shared parameters.
+    its docstring is replaced by the documentation of the shared parameters below.
 
     Embeddings are compared in their own precision, float32 or float64 (integers become float64). Statistics are kept in
     float64, so learning support in any order or chunking equals one fit up to float64 rounding.
@@ -58,16 +57,43 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     logits by that over the temperature; either of two closer keys or classes may come first. Float64 queries have eight
     more digits. `FewShotImageClassifier` sets ``steady``.
 
+    Parameters
+    ----------
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
+        How the nearest keys (prototypes or support embeddings) are found; see `PrototypeIndex`. Through FAISS only the
+        256 keys nearest to a query are read; a class without a key among them has logit minus infinity and probability
+        0. ``auto`` is exact if classes have several keys.
+    closed_set : bool, default=False
+        Whether `partial_fit` refuses classes that the first call did not pass.
+    on_error : {"raise", "skip", "unknown"}, default="raise"
+        What to do with rows that hold NaN or infinity. ``raise`` raises an error. ``skip`` leaves such support out,
+        with a warning, and answers such queries with `unknown_label`. ``unknown`` raises for support and answers
+        queries with `unknown_label`.
+    reject : float or "auto", optional
+        Similarity to the nearest key below which a query is answered with `unknown_label`; "auto" uses the threshold
+        found by `calibrate`. By default every query is answered with a class.
+    unknown_label : object, optional
+        The answer to unknown queries; by default ``"unknown"`` for string labels and -1 for integers.
+
     Attributes
     ----------
-    method : type of Learner
-        Class of the estimator's learner.
-    steady : bool
-        Whether answers to float32 queries are equal to the last bit for every batch size, processor and number of
-        threads; products then take up to twice as long. Default False.
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class; in a bounded memory, those that it still holds.
+    n_features_in_ : int
+        Embedding length.
+
+    Notes
+    -----
+    Parameters set after fitting: ``index``, ``on_error``, ``reject`` and ``unknown_label`` take effect at once,
+    ``closed_set`` at the next `partial_fit`, and all others at the next `fit`; until then `partial_fit` raises.
     """
 
+    #: Class of the estimator's learner.
     method: ClassVar[type[Learner]]
+    #: Whether answers to float32 queries are equal to the last bit for every batch size, processor and number of
+    #: threads; products then take up to twice as long.
     steady = False
     _is_transductive = False  # whether all queries of a call are answered together
     # Parameters only of estimators whose learners can use them.
@@ -80,7 +106,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__doc__ = (cls.__doc__ or "").replace("    {shared}\n", SHARED)
+        shared = (BaseFewShotClassifier.__doc__ or "").partition("    ----------\n")[2].rstrip() + "\n"
+        cls.__doc__ = (cls.__doc__ or "").replace("    {shared}\n", shared)
 
     def _make_learner(self) -> Learner:
         names = inspect.signature(self.method).parameters
@@ -172,20 +199,18 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     @isolated()
     def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:
         self._check_parameters()
-        name, learned = type(self).__name__, self.view()
-        X = check_embeddings(learned, X, reset=old is None, finite=self.on_error != "skip")
-        y = check_labels(y, name, None if old is None else old.classes)
-        check_same_length(X, y)
-        weight = check_sample_weight(sample_weight, X)
-        if self.on_error == "skip":
+        learned, known = self.view(), None if old is None else old.classes
+        finite = self.on_error != "skip"
+        X, y, weight = learned._check_support(X, y, sample_weight, known, reset=old is None, finite=finite)
+        if not finite:
             X, y, weight = skip_bad_rows(X, y, weight)
         learner = self._learner_for(old)
         if learner.metric == "cosine":
             warn_of_zero_rows(X)
         observed = np.unique(y)
         if classes is not None:
-            observed = np.union1d(observed, check_labels(classes, name, observed))
-        all_classes = observed if old is None else np.union1d(old.classes, observed)
+            observed = np.union1d(observed, self._check_labels(classes, observed))
+        all_classes = observed if known is None else np.union1d(known, observed)
         self._check_classes(all_classes, old)
         if old is None:
             learned.__dict__.pop("calibration_", None)
@@ -194,6 +219,20 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         params = self.get_params(deep=False)
         self.__dict__ = {**learned.__dict__, **params}
         return self
+
+    def _check_labels(self, y: Any, known: NDArray[Any] | None = None) -> NDArray[Any]:
+        if y is None:  # in the words that scikit-learn's checks expect
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        return as_labels(y, known=known, warning=DataConversionWarning)
+
+    def _check_support(
+        self, X: Any, y: Any, sample_weight: Any, known: NDArray[Any] | None, **how: bool
+    ) -> tuple[NDArray[np.floating], NDArray[Any], NDArray[np.float64]]:
+        """Return support, labels of the type of the `known` ones, and weights; `how` goes to `check_embeddings`."""
+        X = check_embeddings(self, X, **how)
+        y = self._check_labels(y, known)
+        check_same_length(X, y)
+        return X, y, check_sample_weight(sample_weight, X)
 
     def _checked_learner(self) -> Learner:
         learner = self._make_learner()
@@ -280,10 +319,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         array([[0.]])
         """
         check_is_fitted(self)
-        X = check_embeddings(self, X, reset=False)
-        y = check_labels(y, type(self).__name__, self.model_.classes)
-        check_same_length(X, y)
-        weight = check_sample_weight(sample_weight, X)
+        X, y, weight = self._check_support(X, y, sample_weight, self.model_.classes, reset=False)
         return self.adopt(self.model_.less(X, y, weight, drop_empty))
 
     @one_at_a_time
@@ -313,11 +349,12 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         known = self.model_.classes
-        (label,) = check_labels([new], type(self).__name__, known).tolist()
+        given = self._check_labels([new], known)
+        (label,) = given.tolist()
         if old != new and label in known.tolist():
             raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
         others = known[[name != old for name in known.tolist()]]
-        classes = np.union1d(others, check_labels([new], type(self).__name__, known))
+        classes = np.union1d(others, given)
         self._check_classes(classes, self.model_)
         return self.adopt(self.model_.renamed(old, label, classes))
 
@@ -350,7 +387,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_is_fitted(other)
         mine, theirs = self.model_, other.model_
         mine.check_mergeable(theirs)
-        classes = np.union1d(mine.classes, check_labels(theirs.classes, type(self).__name__, mine.classes))
+        classes = np.union1d(mine.classes, self._check_labels(theirs.classes, mine.classes))
         self._check_classes(classes, mine, "the other classifier has")
         return self.adopt(mine.merged(theirs, classes))
 
@@ -409,7 +446,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         else:
             codes, scores = model.classify(X)
             unknown |= ~(scores >= threshold)
-        return mark_unknown(model.classes[codes], unknown, now.unknown_label, model.classes)
+        return now._marked(model.classes[codes], unknown, model)
 
     @isolated()
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -450,7 +487,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy on queries (n, d) with labels (n,)."""
-        labels = check_labels(y, type(self).__name__)
+        labels = self._check_labels(y)
         weight = None if sample_weight is None else check_sample_weight(sample_weight, labels)
         return super().score(X, labels, weight)
 
@@ -482,7 +519,10 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         labels, similarities = model.nearest(X, k)
         similarities = self._rounded(similarities, X)
         similarities[unknown] = -np.inf
-        return mark_unknown(labels, unknown, self.unknown_label, model.classes), similarities
+        return self._marked(labels, unknown, model), similarities
+
+    def _marked(self, labels: NDArray[Any], unknown: NDArray[np.bool_], model: FittedModel) -> NDArray[Any]:
+        return mark_unknown(labels, unknown, self.unknown_label, model.classes) if unknown.any() else labels
 
     def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
         now = self.view()
@@ -561,9 +601,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if self.reject is not None:
             unknown_mark(self.unknown_label, self.model_.classes)
-        X = check_embeddings(self, X, reset=False)
-        y = check_labels(y, type(self).__name__)
-        check_same_length(X, y)
+        X, y, _ = self._check_support(X, y, None, None, reset=False)
         n_support = self.model_.n_support
         shots = int(np.median(n_support[n_support > 0])) if n_shot is None else n_shot
         scored = score_episodes(
@@ -586,4 +624,13 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def reject_threshold(self) -> float | None:
         """Return the score below which a query is unknown, or None."""
-        return reject_threshold(self.reject, getattr(self, "calibration_", None))
+        reject = self.reject
+        if reject is None:
+            return None
+        if isinstance(reject, Real) and not isinstance(reject, bool) and reject == reject:  # not NaN
+            return float(reject)
+        if not isinstance(reject, str) or reject != "auto":
+            raise ValueError(f"reject is {reject!r}; expected None, 'auto' or a similarity")
+        if (calibration := getattr(self, "calibration_", None)) is None:
+            raise ValueError("reject='auto' needs a threshold; call calibrate(X, y) with held-out classes first")
+        return calibration.threshold

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -109,19 +108,6 @@ class Calibration:
             f"{100 * self.false_reject_rate:.1f} % false rejects; "
             f"calibration error {self.ece_before:.3f} -> {self.ece_after:.3f}, AUROC {self.auroc:.3f})"
         )
-
-
-def reject_threshold(reject: object, calibration: Calibration | None) -> float | None:
-    """Return the score below which a query is unknown, or None, for the parameter ``reject``."""
-    if reject is None:
-        return None
-    if isinstance(reject, Real) and not isinstance(reject, bool) and reject == reject:  # not NaN
-        return float(reject)
-    if not isinstance(reject, str) or reject != "auto":
-        raise ValueError(f"reject is {reject!r}; expected None, 'auto' or a similarity")
-    if calibration is None:
-        raise ValueError("reject='auto' needs a threshold; call calibrate(X, y) with held-out classes first")
-    return calibration.threshold
 
 
 def choose_temperature(scored: ScoredQueries) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -316,14 +318,26 @@ class FittedModel:
             yield learner.read(similarity, self.memory, ids), similarity
 
 
+def _chunks(X: NDArray[np.floating]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the rows of X (n, d) in float64, a part at a time, because sums need no copy of all support."""
+    size = max(1, CHUNK_BYTES // (8 * X.shape[1]))
+    for start in range(0, max(len(X), 1), size):  # one empty part if there are no rows
+        rows = slice(start, start + size)
+        yield rows, _double(X[rows])
+
+
+def _double(array: NDArray[Any]) -> Tensor:
+    """Return a float64 tensor, which shares memory if it can."""
+    return torch.from_numpy(np.require(array, np.float64, ["C", "W"]))
+
+
 def _lengths(
     learner: Learner, X: NDArray[np.floating], codes: NDArray[np.int64], weight: NDArray[np.float64], n_way: int
 ) -> NDArray[np.float64]:
     """Return the weighted sum of the lengths of the transformed rows of each class, (n_way,)."""
-    parts = to_tensor(X).split(max(1, CHUNK_BYTES // (8 * X.shape[1])))
-    lengths = [learner.transform(part.double()).norm(dim=-1).numpy() for part in parts]
     total = np.zeros(n_way)
-    np.add.at(total, codes, np.concatenate([np.empty(0), *lengths]) * weight)
+    for rows, x in _chunks(X):
+        np.add.at(total, codes[rows], learner.transform(x).norm(dim=-1).numpy() * weight[rows])
     return total
 
 
@@ -331,14 +345,5 @@ def _summarise(
     learner: Learner, X: NDArray[np.floating], codes: NDArray[np.int64], weight: NDArray[np.float64], n_way: int
 ) -> tuple[NDArray[np.int64], Statistics]:
     """Return the number of rows of each class and the statistics of all rows, with their `codes` in 0..n_way-1."""
-    n_support = np.bincount(codes[weight > 0], minlength=n_way)
-    size, total = max(1, CHUNK_BYTES // (8 * X.shape[1])), None
-    # Converted to double precision in chunks, because sums need no copy of all support.
-    for start in range(0, len(X), size):
-        rows = slice(start, start + size)
-        x, labels = to_tensor(X[rows]).double(), torch.from_numpy(codes[rows])
-        statistics = learner.learn(x, labels, n_way, to_tensor(weight[rows]))
-        total = statistics if total is None else total + statistics
-    if total is None:
-        total = learner.learn(to_tensor(X).double(), torch.from_numpy(codes), n_way, to_tensor(weight))
-    return n_support, total
+    parts = (learner.learn(x, torch.from_numpy(codes[rows]), n_way, _double(weight[rows])) for rows, x in _chunks(X))
+    return np.bincount(codes[weight > 0], minlength=n_way), reduce(operator.add, parts)

@@ -11,7 +11,7 @@ from fewshot.cli.models import as_label, changing, list_paths, load, refuse_exis
 from fewshot.cli.terminal import n_classes, n_images, quoted, say
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.persistence.artifact import writing
-from fewshot.utils.unknown import unknown_mark
+from fewshot.utils.labels import unknown_mark
 
 
 def add(options: argparse.Namespace) -> int:

@@ -22,8 +22,8 @@ from fewshot.errors import ImageDecodeError
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers, write_classes
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
+from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import printable
-from fewshot.utils.unknown import unknown_mark
 
 
 def fit(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import n_images, say
 from fewshot.images.audit import suspects
 from fewshot.images.pages import write_audit, write_calibration
-from fewshot.utils.unknown import unknown_mark
+from fewshot.utils.labels import unknown_mark
 
 
 def calibrate(options: argparse.Namespace) -> int:

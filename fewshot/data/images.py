@@ -17,7 +17,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.labels import as_labels
-from fewshot.utils.unreadable import check_on_error
+from fewshot.utils.values import check_on_error
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:

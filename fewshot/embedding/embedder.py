@@ -29,7 +29,7 @@ from fewshot.embedding.sources import Source, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated
 from fewshot.utils.pickling import with_new_parameters
-from fewshot.utils.unreadable import check_on_error
+from fewshot.utils.values import check_on_error
 
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}

@@ -17,7 +17,7 @@ from fewshot.data.opening import as_rows, describe
 from fewshot.embedding.batches import Embedded
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.containers import is_missing, to_numpy
-from fewshot.utils.unreadable import check_on_error
+from fewshot.utils.values import check_on_error
 
 
 class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

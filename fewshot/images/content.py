@@ -25,8 +25,7 @@ from fewshot.persistence.content import is_number, is_whole
 from fewshot.persistence.label_json import labels_from_json
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
-from fewshot.utils.unreadable import ON_ERROR
-from fewshot.utils.values import TOO_LARGE
+from fewshot.utils.values import ON_ERROR, TOO_LARGE
 
 #: Key in the manifest for an embedder that only the user can build.
 GIVEN = "given"

@@ -16,9 +16,8 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.images.inputs import Prepared, check_new_names, labelled, names_of
 from fewshot.images.support import Support
-from fewshot.utils.labels import as_labels
+from fewshot.utils.labels import as_labels, unknown_mark
 from fewshot.utils.twins import earlier_twins, warn_of_twins
-from fewshot.utils.unknown import unknown_mark
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from fewshot.persistence.artifact import Versions, version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.text import shortened
-from fewshot.utils.unreadable import check_on_error
+from fewshot.utils.values import check_on_error
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import Span, rectify
 from fewshot.search.similarity import normalize
-from fewshot.utils.parameters import check_number
+from fewshot.utils.values import check_number
 
 NORMALIZATIONS = ("L2N", "UN")
 

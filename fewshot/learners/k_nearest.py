@@ -8,7 +8,7 @@ from torch import Tensor
 from fewshot.learners.base import IGNORE, SMOOTHING, SupportLearner, chance_gap
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.utils.parameters import check_count
+from fewshot.utils.values import check_count
 
 
 @register_learner("k-nearest", "knn")

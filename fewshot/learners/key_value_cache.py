@@ -11,7 +11,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics, read
 from fewshot.learners.registry import register_learner
-from fewshot.utils.parameters import check_number
+from fewshot.utils.values import check_number
 
 PRIORS = ("uniform", "support")
 

@@ -10,7 +10,7 @@ from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import Span, compare_means, rectify
 from fewshot.search.similarity import largest, normalize
-from fewshot.utils.parameters import check_count, check_number
+from fewshot.utils.values import check_count, check_number
 
 #: Most query-to-query similarities held at once.
 CHUNK = 4_000_000

@@ -13,7 +13,7 @@ from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
-from fewshot.utils.parameters import check_count, check_number
+from fewshot.utils.values import check_count, check_number
 
 #: Support rows compared with all keys at once.
 BLOCK = 128

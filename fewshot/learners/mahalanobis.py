@@ -12,7 +12,7 @@ from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import pairwise_similarity
-from fewshot.utils.parameters import check_number
+from fewshot.utils.values import check_number
 
 
 @register_learner("mahalanobis", "simple-cnaps")

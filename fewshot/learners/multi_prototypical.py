@@ -12,7 +12,7 @@ from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics, sum_by_class
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
-from fewshot.utils.parameters import check_count
+from fewshot.utils.values import check_count
 
 #: Most iterations of k-means; few-shot classes converge in two or three.
 N_ITERATIONS = 10

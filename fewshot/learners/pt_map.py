@@ -14,7 +14,7 @@ from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import Span, transport
 from fewshot.search.similarity import normalize
-from fewshot.utils.parameters import check_count, check_number
+from fewshot.utils.values import check_count, check_number
 
 PRIORS = ("uniform", "support", "none")
 #: Added before taking the power, so that no embedding is zero.

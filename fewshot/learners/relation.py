@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fewshot.learners.base import IGNORE, SumLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.utils.parameters import check_count
+from fewshot.utils.values import check_count
 
 #: Most hidden activations of one chunk of queries.
 CHUNK = 4_000_000

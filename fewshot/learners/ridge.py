@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewshot.learners.base import SupportLearner, log_parameter
 from fewshot.learners.memory import Memory, Statistics, sum_by_class
 from fewshot.learners.registry import register_learner
-from fewshot.utils.parameters import check_number
+from fewshot.utils.values import check_number
 
 
 @register_learner("ridge", "r2d2")

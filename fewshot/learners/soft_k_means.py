@@ -10,7 +10,7 @@ from fewshot.learners.base import SumLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import pairwise_similarity
-from fewshot.utils.parameters import check_count
+from fewshot.utils.values import check_count
 
 
 @register_learner("soft-k-means")

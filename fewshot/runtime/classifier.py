@@ -17,9 +17,9 @@ from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.memory import Array, DeviceMemory, device_labels
 from fewshot.runtime.model import DeviceModel
+from fewshot.utils.labels import check_unknown
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.twins import earlier_twins, warn_of_twins
-from fewshot.utils.unknown import check_unknown
 
 
 class RuntimeClassifier:

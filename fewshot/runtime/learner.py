@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.content import is_number
 from fewshot.runtime.memory import MOST_MAGNITUDE, Array
-from fewshot.utils.parameters import check_count
+from fewshot.utils.values import check_count
 
 #: Learners whose memory is class sums and counts, and learners that keep their support.
 SUMMED, KEPT = ("prototypical", "cosine-prototypical", "simpleshot"), ("matching", "k-nearest")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewshot.runtime.learner import DeviceLearner, squares, unit_length
 from fewshot.runtime.memory import Array, DeviceMemory
-from fewshot.utils.unknown import mark_unknown
+from fewshot.utils.labels import mark_unknown
 
 #: numpy's default handling of floating-point errors, whatever the host program has set.
 _default_errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")

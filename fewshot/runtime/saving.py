@@ -24,8 +24,7 @@ from fewshot.runtime.encoder import CURE
 from fewshot.runtime.learner import DeviceLearner, check_temperature
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.model import DeviceModel
-from fewshot.utils.parameters import check_number
-from fewshot.utils.unreadable import check_on_error
+from fewshot.utils.values import check_number, check_on_error
 
 #: Names of the data files; on disk, part of the digest is added to each name.
 ENCODER, PREPROCESS, MEMORY = FILES = "encoder.onnx", "preprocess.json", "memory.npz"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewshot.search.snapshot import EXACT_LIMIT
 from fewshot.search.state import Base, State
-from fewshot.utils.locks import new_lock
+from fewshot.utils.locks import lock_of
 
 #: Most rows of a delta: of a small base, and of one whose FAISS index a merge must rebuild.
 SMALL_DELTA, LARGE_DELTA = 1024, 8192
@@ -29,13 +29,12 @@ class Segments:
     """
 
     def __init__(self, state: State) -> None:
-        self._lock = new_lock(self)
         self._merger: threading.Thread | None = None
         self.state = state
 
     def add(self, keys: Tensor, labels: NDArray[Any], replace: bool = False) -> None:
         """Add keys (k, d) with their labels; `replace` removes the old keys of these labels in the same step."""
-        with self._lock:
+        with lock_of(self):
             state = self.state.without(labels) if replace else self.state
             if len(keys) > max(_capacity(state.base), len(state.base) // 2):
                 self.state = state.merged_with(keys, labels)
@@ -45,7 +44,7 @@ class Segments:
 
     def remove(self, labels: NDArray[Any]) -> None:
         """Remove all keys of some labels."""
-        with self._lock:
+        with lock_of(self):
             self.state = self.state.without(labels)
         self._merge_if_due()
 
@@ -58,7 +57,7 @@ class Segments:
         if n + n_delta <= EXACT_LIMIT and not state.base.snapshot.uses_faiss:
             self.compact()
             return
-        with self._lock:
+        with lock_of(self):
             if self._merger is None or not self._merger.is_alive():  # a forked child has the object but no thread
                 self._merger = threading.Thread(target=self.compact, name="fewshot-merge", daemon=True)
                 self._merger.start()
@@ -68,7 +67,7 @@ class Segments:
         begun = self.state
         base = begun.base.like(*begun.alive())
         base.snapshot.build()  # before it is published
-        with self._lock:
+        with lock_of(self):
             now, n = self.state, len(begun.labels)
             if now.base is not begun.base:
                 return  # another merge was faster

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot.search.approximate import CANDIDATES, Approximate, Choice
 from fewshot.search.similarity import PreparedKeys, pairwise_similarity, prepare_keys, top
-from fewshot.utils.locks import new_lock
+from fewshot.utils.locks import lock_of
 from fewshot.utils.values import NEEDS_FLOAT64, TINY
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
@@ -54,7 +54,6 @@ class KeySnapshot:
     ) -> None:
         self.keys, self.metric, self.index, self.recall, self.steady = keys, metric, index, recall, steady
         self.kind = choose_kind(index, metric, len(keys))
-        self._lock = new_lock(self)
 
     @property
     def uses_faiss(self) -> bool:
@@ -66,7 +65,7 @@ class KeySnapshot:
         return {name: self.__dict__[name] for name in ("keys", "metric", "index", "recall", "steady", "kind")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"steady": False, **state}, _lock=new_lock(self))
+        self.__dict__.update({"steady": False, **state})
 
     # ---- the frame in which keys and queries are compared ---------------------------------------------------------
 
@@ -154,7 +153,7 @@ class KeySnapshot:
     @property
     def approximate(self) -> Approximate:
         """The FAISS index, built on first use while other threads wait."""
-        with self._lock:
+        with lock_of(self):
             return self._index
 
     @cached_property

@@ -1,14 +1,22 @@
-"""Embeddings as an array: converted from a matrix, a table or a column of vectors, with values that can be squared."""
+"""Values as users pass them, converted and checked: embeddings, their weights, numbers, what to do with bad items."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.errors import UnknownNameError
 from fewshot.utils.containers import is_missing, is_table, to_array, to_numpy
+from fewshot.utils.warning import lock_of_filters, warn
 
+#: "raise" raises an error. "skip" leaves the item out of the support, with a warning; "unknown" raises for support.
+#: Under both, a query is answered "unknown", and its embedding is a row of NaN.
+ON_ERROR = ("raise", "skip", "unknown")
 #: Squares of magnitudes above NEEDS_FLOAT64 or below TINY leave the range of float32.
 NEEDS_FLOAT64, TINY = 1e9, 1e-9
 #: Larger or smaller magnitudes raise an error.
@@ -122,7 +130,7 @@ def _is_vector(row: Any) -> bool:
     return (getattr(row, "ndim", 0) or 0) > 0 or hasattr(row, "to_pylist") or hasattr(row, "to_list")
 
 
-# ---- checks ---------------------------------------------------------------------------------------------------------
+# ---- embeddings and their weights ------------------------------------------------------------------------------------
 
 
 def check_same_length(X: Any, y: Any) -> None:
@@ -204,3 +212,155 @@ def check_finite(X: NDArray[Any], what: str, cure: str = "drop or repair that ro
         row, column = np.argwhere(~finite)[0]
         name = "NaN" if np.isnan(X[row, column]) else "infinity"
         raise ValueError(f"{what} contains {name} at row {row}, column {column}; {cure}")
+
+
+def check_embeddings(
+    estimator: Any, X: Any, *, reset: bool, finite: bool = True, min_samples: int = 1
+) -> NDArray[np.floating]:
+    """Return X as a 2-D float array in its own precision (integers become float64, float16 float32).
+
+    Parameters
+    ----------
+    estimator : estimator
+        Estimator whose ``n_features_in_`` and ``feature_names_in_`` are set or compared with X.
+    X : array-like of shape (n, d)
+        Embeddings: an array, data frame or tensor, or a table column with one vector per row.
+    reset : bool
+        Whether to set the estimator's attributes rather than compare with them.
+    finite : bool, default=True
+        Whether to refuse NaN and infinity.
+    min_samples : int, default=1
+        Smallest number of rows allowed.
+
+    Raises
+    ------
+    ValueError
+        If X has the wrong shape or length, or holds NaN, infinity, a magnitude above 1e18, or a row that is not zero
+        but below 1e-161.
+    TypeError
+        If X is sparse.
+    """
+    from sklearn.utils.validation import validate_data
+
+    X = as_values(X, keep_table=True)  # scikit-learn reads feature names from a table
+    if isinstance(X, np.ndarray):
+        if X.dtype.kind in "iu" and X.size and max(int(X.max()), -int(X.min())) > 2**53:
+            warn("integers above 2**53 lose digits in float64")
+        X = X.astype(np.float32) if X.dtype == np.float16 else X
+    if _is_plain(X, min_samples):
+        X = validate_data(estimator, X, reset=reset, skip_check_array=True)
+        X = X if X.dtype.kind == "f" else X.astype(np.float64)
+    else:
+        how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": False}
+        with lock_of_filters():
+            X = validate_data(estimator, X, reset=reset, ensure_min_samples=min_samples, **how)
+    cure = "drop or repair that row; on_error='skip' learns without it, and answers such queries 'unknown'"
+    return check_values(X, "X", "Input X", cure, finite=finite)
+
+
+def _is_plain(X: Any, min_samples: int) -> bool:
+    """Whether scikit-learn's check can be skipped; it sets warning filters, which all threads share."""
+    return (
+        type(X) is np.ndarray
+        and X.ndim == 2
+        and (X.dtype.kind in "iub" or X.dtype in (np.float32, np.float64))
+        and len(X) >= min_samples
+        and X.shape[1] > 0
+    )
+
+
+def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return sample weights (n,) as float64, at least 0 and not all 0; ones for None."""
+    from sklearn import config_context
+    from sklearn.utils.validation import _check_sample_weight
+
+    if sample_weight is None:
+        return np.ones(len(X))
+    if not isinstance(sample_weight, Real):
+        sample_weight = as_values(sample_weight, name="sample_weight")
+    # Checked whatever the global configuration says, because NaN would spread to every class.
+    with config_context(assume_finite=False), lock_of_filters():
+        weight: NDArray[np.float64] = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if weight.size and not weight.any():  # scikit-learn raises this itself since 1.9
+        raise ValueError("all sample weights are zero, so nothing can be learned; give some row a positive weight")
+    extreme = np.flatnonzero((weight > 0) & ((weight < 1e-100) | (weight > 1e100)))
+    if extreme.size:
+        raise ValueError(
+            f"the sample weight {weight[extreme[0]]:.3g} at index {extreme[0]} is outside 1e-100 to 1e100, "
+            "so sums would lose it or overflow; rescale the weights"
+        )
+    return weight
+
+
+def skip_bad_rows(
+    X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.floating], NDArray[Any], NDArray[np.float64]]:
+    """Drop support rows of X (n, d) that hold NaN or infinity, with a warning.
+
+    Raises
+    ------
+    ValueError
+        If no row would remain.
+    """
+    good = np.isfinite(X).all(1)
+    if good.all():
+        return X, y, weight
+    if not good.any():
+        raise ValueError("every row of X holds NaN or infinity, so nothing can be learned; repair them")
+    bad = np.flatnonzero(~good)
+    warn(f"row {bad[0]} of X holds NaN or infinity ({bad.size} such rows); they were not learned")
+    return X[good], y[good], weight[good]
+
+
+def warn_of_zero_rows(X: NDArray[Any]) -> None:
+    """Warn once if there are zero rows, which have no direction."""
+    zero = np.flatnonzero(~X.any(1))
+    if zero.size:
+        warn(f"row {zero[0]} of X is all zeros ({zero.size} such rows); its cosine with anything is taken as 0")
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+def check_on_error(on_error: str, allowed: Sequence[str] = ON_ERROR) -> str:
+    """Return `on_error` if it is allowed.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is not.
+
+    Examples
+    --------
+    >>> check_on_error("skip")
+    'skip'
+    """
+    if on_error not in allowed:
+        raise UnknownNameError("on_error", on_error, allowed)
+    return on_error
+
+
+def check_number(name: str, value: Any, least: float = 0, *, above: bool = False) -> float:
+    """Return `value` if it is a finite number of at least `least`, or above it.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+
+    Examples
+    --------
+    >>> check_number("rate", 0.5)
+    0.5
+    """
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not (least < number if above else least <= number) or number == math.inf:
+        raise ValueError(f"{name} is {value!r}; expected a number {'above' if above else 'of at least'} {least!r}")
+    return number
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`; raise ValueError otherwise."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+    return int(value)

@@ -23,9 +23,8 @@ from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.learner import DeviceLearner
 from fewshot.runtime.memory import DeviceMemory, device_labels, is_writable
-from fewshot.utils.labels import plain_label
-from fewshot.utils.parameters import check_number
-from fewshot.utils.unknown import unknown_mark
+from fewshot.utils.labels import plain_label, unknown_mark
+from fewshot.utils.values import check_number
 
 if TYPE_CHECKING:
     from fewshot.images.model import FewShotModel
