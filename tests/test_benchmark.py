@@ -15,7 +15,7 @@ import torch
 
 from fewshot import Grid, PrototypicalLearner, digits, evaluate, list_learners, register_learner, run_benchmark
 from fewshot.benchmark import embeddings, run
-from fewshot.benchmark.reference import LinearProbe
+from fewshot.benchmark.methods import LinearProbe
 from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
 from fewshot.learners import registry

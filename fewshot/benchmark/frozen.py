@@ -48,46 +48,43 @@ def check_frozen(found: dict[str, Any], path: str | Path, *, complete: bool = Tr
         If the file holds no frozen episodes, or different ones; the message names the first difference.
     """
     try:
-        _compare(
-            found["datasets"], json_object(read_regular(path, MOST_BYTES, follow=True))["datasets"], path, complete
-        )
-    except _Different as error:
-        raise ValueError(str(error)) from None
+        frozen = json_object(read_regular(path, MOST_BYTES, follow=True))["datasets"]
+        difference = _difference(found["datasets"], frozen, path, complete)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} holds no frozen episodes ({error}); expected an episodes.json of another run"
         ) from None
+    if difference:
+        raise ValueError(difference)
 
 
-class _Different(Exception):
-    """The episodes differ from those of the file."""
-
-
-def _compare(found: dict[str, Any], frozen: dict[str, Any], path: str | Path, complete: bool) -> None:
+def _difference(found: dict[str, Any], frozen: dict[str, Any], path: str | Path, complete: bool) -> str:
+    """Return the first difference in a sentence; empty if there is none."""
     for name, data in found.items():
         if name not in frozen:
             if complete:
-                raise _Different(f"{path} has no episodes of {name!r}; its data sets are {', '.join(frozen)}")
+                return f"{path} has no episodes of {name!r}; its data sets are {', '.join(frozen)}"
             continue
         other = frozen[name]
         if data["sha256"] != other["sha256"]:
             cure = "prepare the same data" if complete else "prepare the same data, or choose another --out"
-            raise _Different(
+            return (
                 f"{name} is not the data that {path} was frozen on ({data['images']} images of {data['classes']} "
                 f"classes here, {other['images']} of {other['classes']} there, or different ones); {cure}"
             )
         digests = {_sizes(cell): cell["sha256"] for cell in other["cells"]}
         for cell in data["cells"]:
             if _sizes(cell, without="sampler") in digests:
-                raise _Different(
+                return (
                     f"{path} was frozen by a version of fewshot that drew different episodes of {name!r}; freeze them "
                     "again with this version, or use the version that froze them"
                 )
             expected = digests.get(_sizes(cell))
             if expected is None and complete:
-                raise _Different(f"{path} has no {cell['protocol']} of {name!r}; add it there, or leave it out here")
+                return f"{path} has no {cell['protocol']} of {name!r}; add it there, or leave it out here"
             if expected is not None and cell["sha256"] != expected:
-                raise _Different(f"{cell['protocol']} of {name!r} differs from the episodes of {path}")
+                return f"{cell['protocol']} of {name!r} differs from the episodes of {path}"
+    return ""
 
 
 def _freeze_dataset(grid: Grid, one: Measured) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The learners of a benchmark: how a row of the grid becomes a learner, and which code defines it."""
+"""The learners of a benchmark: how a row of the grid becomes a learner, which code defines it, and a reference."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from fewshot.benchmark.grid import LINEAR_PROBE, OWN, Backbone, LearnerSpec
-from fewshot.benchmark.reference import LinearProbe
 from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import describe_learner, load_learner
-from fewshot.learners.base import Learner
+from fewshot.learners.base import Learner, SupportLearner
+from fewshot.learners.memory import Memory
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import digest
+from fewshot.utils.warning import ignored_warnings
 
 
 def script_class(method: LearnerSpec) -> type[Learner] | None:
     """Return the class of a learner that the running script or notebook defines, which no other process can import."""
-    if method.learner in (OWN, LINEAR_PROBE):
-        return None
-    kind = learner_class(method.learner)
-    return kind if kind.__module__ == "__main__" else None
+    kind = None if method.learner == OWN else method_class(method)
+    return kind if kind is not None and kind.__module__ == "__main__" else None
+
+
+def method_class(method: LearnerSpec) -> type[Learner]:
+    """Return the class of a learner, unless it is the one in a checkpoint."""
+    return LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
 
 
 def make_learner(
@@ -37,7 +45,7 @@ def make_learner(
     """
     if method.learner == OWN:
         return load_learner(backbone.backbone)
-    kind = kind or (LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner))
+    kind = kind or method_class(method)
     if kind.learned:
         raise ValueError(
             f"learner {method.name!r} has learned parameters and must be trained first; take {OWN!r} with a backbone "
@@ -58,12 +66,10 @@ def has_own(backbone: Backbone) -> bool:
 def identify(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
     """Return what distinguishes the answers of a learner: name, parameters, code and, for ``own``, the checkpoint."""
     identity: dict[str, Any] = {"learner": method.learner, "params": dict(method.params)}
-    if method.learner == OWN:
-        kind = type(load_learner(backbone.backbone))
-        identity["checkpoint"] = digest(backbone.backbone)
-    else:
-        kind = LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
-    return {**identity, "code": code_of(kind)}
+    if method.learner != OWN:
+        return {**identity, "code": code_of(method_class(method))}
+    checkpoint = digest(backbone.backbone)
+    return {**identity, "checkpoint": checkpoint, "code": code_of(type(load_learner(backbone.backbone)))}
 
 
 def code_of(kind: type[Learner]) -> str:
@@ -91,12 +97,51 @@ def describe_method(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
     ValueError
         If the learner does not take these parameters, or they cannot be written as JSON.
     """
-    if method.learner == LINEAR_PROBE:
-        make_learner(method, backbone, None)
-    if method.learner in (LINEAR_PROBE, OWN):
-        return {"name": method.learner, "params": dict(method.params)}
+    if method.learner == OWN:
+        return {"name": OWN, "params": {}}
     try:
         described = describe_learner(make_learner(method, backbone, (0.0,)))
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}") from error
     return {**described, "params": {**described["params"], **method.params}}  # keeps center = "base"
+
+
+class LinearProbe(SupportLearner):
+    """scikit-learn's logistic regression, fitted to each support set by gradient descent.
+
+    This reference shows what the few-shot methods gain. A benchmark measures it like any learner, but it is not
+    registered and cannot be meta-trained.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse regularisation strength, for embeddings scaled to unit length.
+    """
+
+    name, indexable = LINEAR_PROBE, False
+
+    def __init__(self, C: float = 1.0) -> None:
+        super().__init__()
+        self.C = C
+
+    def score(self, memory: Memory, queries: Tensor) -> Tensor:
+        """Return log-probabilities, with one fit per episode."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import normalize
+
+        parts = [
+            part.reshape(-1, *part.shape[queries.ndim - 2 :]).double().numpy()
+            for part in (memory.keys, memory.labels, memory.log_weight.exp(), queries)
+        ]
+        logits = np.full((len(parts[0]), queries.shape[-2], memory.n_way), -np.inf)
+        for i, (x, labels, weight, asked) in enumerate(zip(*parts, strict=True)):
+            real = weight > 0
+            classes = labels[real].astype(int)
+            if len(set(classes)) == 1:
+                logits[i, :, classes[0]] = 0.0
+                continue
+            model = LogisticRegression(C=self.C, max_iter=1000)
+            with ignored_warnings(UserWarning):  # of convergence, and of many classes with one image
+                model.fit(normalize(x[real]), classes, sample_weight=weight[real])
+            logits[i][:, model.classes_] = model.predict_log_proba(normalize(asked))
+        return torch.from_numpy(logits).reshape(*queries.shape[:-1], memory.n_way)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, names, percent, setting
+from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, named, names, percent, setting
 from fewshot.benchmark.tasks import make_sampler
 from fewshot.data.preprocess import Preprocessing
 from fewshot.report.figures import accuracy_dots, accuracy_lines, accuracy_map, confusion
@@ -57,21 +57,22 @@ def write_report(
         ]
     )
     if len(summary):
-        _accuracies(page, summary, facts["baseline"])
-        _sizes(page, summary)
-        _over_data(page, summary)
+        shown = named(summary)
+        _accuracies(page, shown, facts["baseline"])
+        _sizes(page, shown[shown["n_way"] > 0])
+        _over_data(page, shown)
         _errors(page, rows, data)
-        _times(page, summary)
+        _times(page, shown)
     _failures(page, frame)
     _about(page, data, facts)
     page.write(path, "results.csv lists every unit; episodes.json pins the episodes.")
 
 
-def _accuracies(page: Page, summary: pd.DataFrame, baseline: str) -> None:
-    page.section("Accuracy", "\n\n".join(f"{MARKS[w]} {MEANING[w]}." for w in MARKS if summary[w].any()))
-    for dataset, part in _named(summary).groupby("dataset", sort=False):
-        shown = part.rename(columns={"backbone": "group"})
-        page.figure(accuracy_dots(shown), f"Accuracy of each learner on {dataset}", str(dataset))
+def _accuracies(page: Page, shown: pd.DataFrame, baseline: str) -> None:
+    page.section("Accuracy", "\n\n".join(f"{MARKS[w]} {MEANING[w]}." for w in MARKS if shown[w].any()))
+    for dataset, part in shown.groupby("dataset", sort=False):
+        figure = accuracy_dots(part.assign(group=part["backbone"]))
+        page.figure(figure, f"Accuracy of each learner on {dataset}", str(dataset))
         cells: dict[str, dict[str, str]] = {}
         for line in part.to_dict("records"):
             own = cells.setdefault(f"{line['method']}, {line['backbone']}", {})
@@ -81,14 +82,13 @@ def _accuracies(page: Page, summary: pd.DataFrame, baseline: str) -> None:
         page.table(table, f"{dataset}: accuracy in %, and its paired change from {baseline}")
 
 
-def _sizes(page: Page, summary: pd.DataFrame) -> None:
-    named = _named(summary[summary["n_way"] > 0])
+def _sizes(page: Page, shown: pd.DataFrame) -> None:
     figures = []
     for column, fixed in (("n_shot", "n_way"), ("n_way", "n_shot")):
-        if named[column].nunique() < 2:
+        if shown[column].nunique() < 2:
             continue
-        value = named[fixed].min()
-        for (dataset, backbone), part in named[named[fixed] == value].groupby(["dataset", "backbone"], sort=False):
+        value = shown[fixed].min()
+        for (dataset, backbone), part in shown[shown[fixed] == value].groupby(["dataset", "backbone"], sort=False):
             title = f"{dataset}, {backbone}, {value}-{fixed.removeprefix('n_')}"
             figures.append((accuracy_lines(part, column, title), f"Accuracy against {column}, {title}"))
     if figures:
@@ -97,14 +97,12 @@ def _sizes(page: Page, summary: pd.DataFrame) -> None:
             page.figure(figure, alt)
 
 
-def _over_data(page: Page, summary: pd.DataFrame) -> None:
-    named = _named(summary)
-    named["column"] = [f"{d}, {s}" for d, s in zip(named["dataset"], named["setting"], strict=True)]
-    named["row"] = [f"{m}, {b}" for m, b in zip(named["method"], named["backbone"], strict=True)]
-    wide = named.pivot_table(index="row", columns="column", values="accuracy", sort=False)
+def _over_data(page: Page, shown: pd.DataFrame) -> None:
+    column, row = shown["dataset"] + ", " + shown["setting"], shown["method"] + ", " + shown["backbone"]
+    wide = shown.assign(row=row, column=column).pivot_table("accuracy", "row", "column", sort=False)
     page.section("Over data sets", "Accuracy in %. Each column is coloured from its worst to its best.")
     page.figure(accuracy_map(wide), "Heat map of learners and data sets")
-    ranks = mean_ranks(named.assign(learner=named["method"]))
+    ranks = mean_ranks(shown.assign(learner=shown["method"]))
     if len(ranks):
         page.table(
             ranks.map("{:.2f}".format), "Mean rank over data sets, ways and shots, for each backbone; 1 is best."
@@ -144,8 +142,8 @@ def _hardest(page: Page, row: Row, one: Measured, name: str) -> None:
         page.task(support, [], f"{name}: support of episode {i}, {100 * row.accuracies[i]:.0f} % right")
 
 
-def _times(page: Page, summary: pd.DataFrame) -> None:
-    times = _named(summary).pivot_table(index="method", columns="setting", values="ms_per_episode", sort=False)
+def _times(page: Page, shown: pd.DataFrame) -> None:
+    times = shown.pivot_table(index="method", columns="setting", values="ms_per_episode", sort=False)
     page.section("Time", "Milliseconds per episode on one thread, for drawing it, gathering embeddings and answering.")
     page.table(times.map("{:.2f}".format))
 
@@ -167,13 +165,3 @@ def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> No
     about = {**facts["manifest"], **facts["manifest"]["versions"]}
     command, _ = about.pop("command"), about.pop("versions")
     page.rerun(command, about, "environment")
-
-
-def _named(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with names for people."""
-    lines = summary.to_dict("records")
-    return summary.assign(
-        setting=[setting(line["n_way"], line["n_shot"]) for line in lines],
-        method=[names(line)[1] for line in lines],
-        backbone=[names(line)[0] for line in lines],
-    )

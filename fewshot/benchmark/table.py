@@ -82,20 +82,8 @@ def tidy(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
         ``n_episodes``; ``transductive``, ``external``, ``gradient`` and ``batch_statistics``, which mark results that
         must not be compared with the rest; ``ms_per_episode``; ``error``, empty unless the unit failed; ``key``.
     """
-    accuracies = {row.place: row.accuracies for row in rows if not row.error}
-    lines = [
-        {
-            **_measures(row.place, accuracies, baseline),
-            "n_episodes": row.unit.n_episodes,
-            **row.marked,
-            "batch_statistics": False,  # `Embedder` uses the running statistics of training
-            "ms_per_episode": row.found.get("ms_per_episode", np.nan),
-            "error": row.error,
-            "key": row.unit.key,
-        }
-        for row in rows
-    ]
-    return pd.DataFrame(lines)
+    frame = _measure([[row] for row in rows], UNIT, baseline)
+    return frame.assign(error=[row.error for row in rows], key=[row.unit.key for row in rows])
 
 
 def pooled(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
@@ -105,29 +93,35 @@ def pooled(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.place[:5], []).append(row)
-    whole = {place: group for place, group in groups.items() if not any(row.error for row in group)}
-    accuracies = {place: np.concatenate([row.accuracies for row in group]) for place, group in whole.items()}
-    lines = [
-        {
-            **_measures(place, accuracies, baseline),
-            **group[0].marked,
-            "ms_per_episode": float(np.mean([row.found["ms_per_episode"] for row in group])),
-        }
-        for place, group in whole.items()
-    ]
+        groups.setdefault(row.place[:-1], []).append(row)
+    return _measure([group for group in groups.values() if not any(row.error for row in group)], UNIT[:-1], baseline)
+
+
+def _measure(groups: Sequence[Sequence[Row]], columns: Sequence[str], baseline: str) -> pd.DataFrame:
+    """Return one row per group of units that agree in `columns`, with their episodes pooled; NaN where unknown."""
+    places = [group[0].place[: len(columns)] for group in groups]
+    accuracies = {
+        place: np.concatenate([row.accuracies for row in group])
+        for place, group in zip(places, groups, strict=True)
+        if not group[0].error
+    }
+    lines = []
+    for place, group in zip(places, groups, strict=True):
+        own, other = accuracies.get(place), accuracies.get((*place[:2], baseline, *place[3:]))
+        accuracy = (np.nan, np.nan) if own is None else mean_and_ci95(own)
+        change = (np.nan, np.nan) if own is None or other is None else mean_and_ci95(own - other)
+        measures = dict(zip(("accuracy", "ci95", "change", "change_ci95"), (*accuracy, *change), strict=True))
+        lines.append(
+            {
+                **dict(zip(columns, place, strict=True)),
+                **measures,
+                "n_episodes": sum(row.unit.n_episodes for row in group),
+                **group[0].marked,
+                "batch_statistics": False,  # `Embedder` uses the running statistics of training
+                "ms_per_episode": float(np.mean([row.found.get("ms_per_episode", np.nan) for row in group])),
+            }
+        )
     return pd.DataFrame(lines)
-
-
-def _measures(
-    place: tuple[Any, ...], accuracies: Mapping[tuple[Any, ...], NDArray[np.float64]], baseline: str
-) -> dict[str, Any]:
-    """Return the columns of `place` with accuracy and change, NaN where unknown."""
-    own, other = accuracies.get(place), accuracies.get((*place[:2], baseline, *place[3:]))
-    accuracy = (np.nan, np.nan) if own is None else mean_and_ci95(own)
-    change = (np.nan, np.nan) if own is None or other is None else mean_and_ci95(own - other)
-    columns = [*UNIT[: len(place)], "accuracy", "ci95", "change", "change_ci95"]
-    return dict(zip(columns, (*place, *accuracy, *change), strict=True))
 
 
 def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +148,13 @@ def names(line: Mapping[str, Any]) -> tuple[str, str]:
         for name, own in (("backbone", ("external",)), ("learner", ("transductive", "gradient")))
     )
     return backbone, learner
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with ``setting``, and ``backbone`` and ``method`` with their marks, for people."""
+    lines = frame.to_dict("records")
+    own = [(*names(line), setting(line["n_way"], line["n_shot"])) for line in lines]
+    return frame.assign(**dict(zip(("backbone", "method", "setting"), zip(*own, strict=True), strict=True)))
 
 
 def setting(n_way: int, n_shot: int) -> str:
