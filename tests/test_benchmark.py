@@ -181,10 +181,10 @@ def test_a_unit_that_fails_is_reported_while_the_others_finish(tmp_path):
 def test_a_backbone_that_cannot_embed_is_reported_while_the_others_finish(tmp_path, monkeypatch):
     embed = embeddings.embed_part
 
-    def broken(part):
-        if part.backbone.name == "bad":
+    def broken(images, backbone, *more):
+        if backbone.name == "bad":
             raise OSError("the disk is gone")
-        return embed(part)
+        return embed(images, backbone, *more)
 
     monkeypatch.setattr(embeddings, "embed_part", broken)
     both = {**GRID, "backbones": [{"backbone": "pixels"}, {"backbone": "conv4", "weights": "random", "name": "bad"}]}

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from fewshot import LabeledImages, MetaTrainer, TrainConfig
+from fewshot.benchmark.backbones import is_external, refuse_unfit, train_backbone
 from fewshot.benchmark.grid import Backbone, Dataset
 from fewshot.benchmark.sources import measured
-from fewshot.benchmark.trained import is_external, refuse_seen, train_backbone
 from fewshot.data.packed import write_packed
 from fewshot.errors import ImageDecodeError, LeakError
 from tests.photographs import write_photos
@@ -82,11 +82,11 @@ def test_measuring_on_training_or_selection_classes_of_a_checkpoint_is_refused(c
     prepared(tmp_path / "data", {"test": [seen, "x"]})
     one = measured(Dataset(str(tmp_path / "data")), False)
     with pytest.raises(LeakError, match=rf"was trained or selected on 1 classes of data, e.g. {seen}"):
-        refuse_seen(Backbone(str(checkpoint)), [one])
+        refuse_unfit(Backbone(str(checkpoint)), [one])
     with pytest.raises(LeakError, match=rf"was trained or selected on 1 classes of data, e.g. {seen}"):
-        refuse_seen(Backbone("conv4", weights=str(checkpoint)), [one])
+        refuse_unfit(Backbone("conv4", weights=str(checkpoint)), [one])
     prepared(tmp_path / "data", {"test": ["x", "y"]})
-    refuse_seen(Backbone(str(checkpoint)), [measured(Dataset(str(tmp_path / "data")), False)])
+    refuse_unfit(Backbone(str(checkpoint)), [measured(Dataset(str(tmp_path / "data")), False)])
 
 
 def test_images_that_a_checkpoint_was_trained_on_are_known_under_other_names_and_numbers(tmp_path):
@@ -96,7 +96,7 @@ def test_images_that_a_checkpoint_was_trained_on_are_known_under_other_names_and
     MetaTrainer("conv4", "prototypical", config).fit(seen, None, out=tmp_path / "run", progress=False)
     one = measured(Dataset(str(tmp_path / "data")), False)
     with pytest.raises(LeakError, match=r"was trained or selected on 2 classes of data, e.g. 1, 2; measure"):
-        refuse_seen(Backbone(str(tmp_path / "run" / "best.safetensors")), [one])
+        refuse_unfit(Backbone(str(tmp_path / "run" / "best.safetensors")), [one])
 
 
 def test_words_name_the_same_class_in_other_data_and_numbers_do_not(tmp_path):
@@ -105,8 +105,8 @@ def test_words_name_the_same_class_in_other_data_and_numbers_do_not(tmp_path):
     prepared(tmp_path / "three", {"test": ["1", "2"]})
     trained = Backbone("conv4", train_on=str(tmp_path / "one"))
     with pytest.raises(LeakError, match=r"1 classes of two are also in the split 'train' of .*, e.g. wolf"):
-        refuse_seen(trained, [measured(Dataset(str(tmp_path / "two")), False)])
-    refuse_seen(trained, [measured(Dataset(str(tmp_path / "three")), False)])
+        refuse_unfit(trained, [measured(Dataset(str(tmp_path / "two")), False)])
+    refuse_unfit(trained, [measured(Dataset(str(tmp_path / "three")), False)])
 
 
 def test_a_base_is_known_by_its_content(tmp_path):
@@ -135,10 +135,10 @@ def test_external_pretraining_is_marked(checkpoint):
 def test_images_that_a_backbone_of_the_grid_is_trained_on_refuse_the_run(tmp_path):
     images = prepared(tmp_path / "one", {"train": ["a", "b"], "val": ["c"], "test": ["d", "e"]})
     trained = Backbone("conv4", train_on=str(tmp_path / "one"))
-    refuse_seen(trained, [measured(Dataset(str(tmp_path / "one")), False)])
+    refuse_unfit(trained, [measured(Dataset(str(tmp_path / "one")), False)])
     prepared(tmp_path / "two", {"test": ["x", "y"]}, images[6:18])
     with pytest.raises(LeakError, match=r"6 images of two are also in the split 'train' of .*, on which conv4"):
-        refuse_seen(trained, [measured(Dataset(str(tmp_path / "two")), False)])
+        refuse_unfit(trained, [measured(Dataset(str(tmp_path / "two")), False)])
 
 
 def test_a_backbone_is_trained_once_and_again_when_its_settings_change(tmp_path, monkeypatch):
@@ -154,4 +154,4 @@ def test_a_backbone_is_trained_once_and_again_when_its_settings_change(tmp_path,
     other = Backbone("conv4", train_on=str(tmp_path / "data"), train={**settings, "lr": 0.001})
     assert train_backbone(other, tmp_path / "out", False).backbone != path
     with pytest.raises(ValueError, match="digits has no split 'train', which training 'conv4 trained on digits' needs"):
-        train_backbone(Backbone("conv4", train_on="digits"), tmp_path / "out", False)
+        refuse_unfit(Backbone("conv4", train_on="digits"), [])

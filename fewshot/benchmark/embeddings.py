@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.benchmark.grid import Backbone
+from fewshot.benchmark.backbones import backbone_embedder, backbone_key
+from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.tasks import Part, backbone_key, embed_part, key_of
+from fewshot.benchmark.tasks import key_of, one_thread
+from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.cache import VERSION
+from fewshot.embedding.embedder import Embedder
 from fewshot.persistence.files import open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.utils.executors import Executor, Failure
@@ -22,6 +25,9 @@ from fewshot.utils.executors import Executor, Failure
 PART = 1024
 #: Shows the progress of tasks and passes their outcomes on.
 Watch = Callable[[str, Iterator[tuple[int, Any]], int], Iterator[tuple[int, Any]]]
+
+#: The embedder that this process used last.
+_loaded: dict[tuple[str, str | None], Embedder] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,28 +99,62 @@ class Embeddings:
 
     def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, str, NDArray[Any]]], watch: Watch) -> None:
         parts = {
-            key: [
-                Part(key, start, backbone, network, images[start : start + PART], self.cache)
+            key: {
+                self.folder / f"{key}-{start}.npy": (images[start : start + PART], backbone, network, self.cache)
                 for start in range(0, len(images), PART)
-            ]
+            }
             for key, (backbone, network, images) in wanted.items()
             if not _is_stored(self.path(key), len(images))
         }
-        missing = [part for own in parts.values() for part in own if not _is_stored(self._part(part), len(part.images))]
-        outcomes = workers.map(embed_part, [(part,) for part in missing])
+        missing = [
+            (key, path, arguments)
+            for key, own in parts.items()
+            for path, arguments in own.items()
+            if not _is_stored(path, len(arguments[0]))
+        ]
+        outcomes = workers.map(embed_part, [arguments for *_, arguments in missing])
         for i, outcome in watch("embedding", outcomes, len(missing)):
+            key, path, _ = missing[i]
             if isinstance(outcome, Failure):
-                self.failed[missing[i].key] = replace(outcome, error=f"embedding failed: {outcome.error}")
+                self.failed[key] = replace(outcome, error=f"embedding failed: {outcome.error}")
             else:
-                _save(self._part(missing[i]), outcome)
+                _save(path, outcome)
         for key, own in parts.items():
             if key not in self.failed:
-                _save(self.path(key), np.concatenate([np.load(self._part(part)) for part in own]))
-                for part in own:
-                    self._part(part).unlink()
+                _save(self.path(key), np.concatenate([np.load(path) for path in own]))
+                for path in own:
+                    path.unlink()
 
-    def _part(self, part: Part) -> Path:
-        return self.folder / f"{part.key}-{part.start}.npy"
+
+def embed_part(images: NDArray[Any], backbone: Backbone, network: str, cache: str | None) -> NDArray[np.float32]:
+    """Return the embeddings of a chunk of images; a process loads a network once for any number of chunks.
+
+    Parameters
+    ----------
+    images : array
+        Pixels or paths.
+    backbone : Backbone
+        The network.
+    network : str
+        Its `backbone_key`.
+    cache : str or None
+        See `Embedder`.
+    """
+    with one_thread():
+        if backbone.backbone == PIXELS:
+            return as_pixels(images)
+        key = network, cache
+        if key not in _loaded:
+            _loaded.clear()
+            _loaded[key] = backbone_embedder(backbone, cache)
+        return _loaded[key].embed(images).embeddings
+
+
+def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:
+    """Return pixels as embeddings: grey images of 28 x 28, in 0..1."""
+    grey = Preprocessing(1, 28, 28)
+    pixels = np.stack([grey(image).ravel() for image in images])
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 def _is_stored(path: Path, n: int) -> bool:

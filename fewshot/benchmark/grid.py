@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,6 +107,10 @@ class Backbone:
             if getattr(self, what) is not None:
                 _check_integer(what, getattr(self, what), 1, 2**14)
         TrainConfig(**TrainConfig.parse(dict(self.train)))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, ready for JSON."""
+        return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True)

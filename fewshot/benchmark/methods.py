@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fewshot.benchmark.grid import LINEAR_PROBE, OWN, Backbone, LearnerSpec
-from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import describe_learner, load_learner
 from fewshot.learners.base import Learner, SupportLearner
 from fewshot.learners.memory import Memory
@@ -56,11 +54,6 @@ def make_learner(
         return ready_learner(kind(**params))
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}".replace(".__init__()", "")) from error
-
-
-def has_own(backbone: Backbone) -> bool:
-    """Whether a backbone carries its own learner, or will once it is trained."""
-    return bool(backbone.train_on) or (is_path(backbone.backbone) and Path(backbone.backbone).is_file())
 
 
 def identify(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:

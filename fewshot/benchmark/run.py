@@ -15,15 +15,15 @@ from typing import Any
 
 import pandas as pd
 
+from fewshot.benchmark.backbones import backbone_key, has_own, is_external, refuse_unfit, train_backbone
 from fewshot.benchmark.embeddings import EmbeddedDataset, Embeddings
 from fewshot.benchmark.frozen import check_frozen, freeze
 from fewshot.benchmark.grid import OWN, Grid
-from fewshot.benchmark.methods import describe_method, has_own, identify, make_learner, script_class
+from fewshot.benchmark.methods import describe_method, identify, make_learner, script_class
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
-from fewshot.benchmark.tasks import Unit, answer, backbone_key, describe_backbone
-from fewshot.benchmark.trained import check_trainable, is_external, refuse_seen, train_backbone
+from fewshot.benchmark.tasks import Unit, answer
 from fewshot.persistence.files import leftovers, refuse_irregular, write_text
 from fewshot.persistence.locking import BRIEF, locked
 from fewshot.persistence.provenance import command_line, manifest
@@ -129,10 +129,8 @@ class _Run:
     def _check(self, data: Sequence[Measured]) -> dict[str, Any]:
         """Build every learner and backbone once, so that mistakes surface before training; describe the learners."""
         for backbone in self.grid.backbones:
-            refuse_seen(backbone, data)
-            if backbone.train_on:
-                check_trainable(backbone)
-            else:
+            refuse_unfit(backbone, data)
+            if not backbone.train_on:
                 backbone_key(backbone)
         carriers = [backbone for backbone in self.grid.backbones if has_own(backbone)]
         for method in self.grid.learners:
@@ -214,7 +212,7 @@ class _Run:
             "grid": asdict(self.grid),
             **facts,
             "baseline": baseline,
-            "backbones": {one.name: describe_backbone(one) for one in self.grid.backbones},
+            "backbones": {one.name: one.describe() for one in self.grid.backbones},
             "traces": {row.unit.key: row.trace for row in rows if row.trace},
             "dropped": {one.dataset.name: len(one.dropped) for one in data},
             "results": json.loads(frame.to_json(orient="records")),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewshot.benchmark.grid import Dataset
 from fewshot.data.digest import hash_contents
@@ -18,7 +17,6 @@ from fewshot.data.digits import digits
 from fewshot.data.glyphs import glyphs
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.opening import reading
-from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ImageDecodeError, LeakError
 
 #: Data sets that need no file, and their splits.
@@ -133,13 +131,6 @@ def open_images(source: str, split: str | None) -> LabeledImages:
 def contents_of(data: LabeledImages) -> list[str]:
     """Return the SHA-256 of each image: of its pixels if decoded, else of its file."""
     return hash_contents(image.tobytes() if data.is_decoded else _read(Path(str(image))) for image in data.images)
-
-
-def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:
-    """Return pixels as embeddings: grey images of 28 x 28, in 0..1."""
-    grey = Preprocessing(1, 28, 28)
-    pixels = np.stack([grey(image).ravel() for image in images])
-    return pixels.astype(np.float32) / np.float32(255)
 
 
 def _digest(contents: Sequence[str], data: LabeledImages) -> str:

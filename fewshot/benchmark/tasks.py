@@ -1,6 +1,6 @@
-"""The work of a benchmark: embedding a chunk of images, and answering the episodes of a unit.
+"""The units of a benchmark, and answering the episodes of one.
 
-Both depend on nothing but their arguments, so any process can do them, and do them again.
+This depends on nothing but its arguments, so any process can do it, and do it again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,10 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot._version import __version__
-from fewshot.benchmark.grid import PIXELS, Backbone, LearnerSpec
+from fewshot.benchmark.grid import Backbone, LearnerSpec
 from fewshot.benchmark.methods import make_learner
-from fewshot.benchmark.sources import as_pixels
-from fewshot.embedding.embedder import Embedder
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.evaluate import evaluate
 from fewshot.episodes.varied import VariedEpisodeSampler
@@ -33,38 +31,8 @@ from fewshot.persistence.provenance import versions
 FORMAT = 3
 #: Packages whose versions can change the answers, too.
 PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "Pillow")
-#: The embedder that this process used last.
-_loaded: dict[tuple[str, str | None], Embedder] = {}
 #: Confusion matrices of more classes are not stored.
 CONFUSION = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A chunk of images to embed.
-
-    Attributes
-    ----------
-    key : str
-        Key of all embeddings that the chunk belongs to.
-    start : int
-        Index of the first image.
-    backbone : Backbone
-        The network.
-    network : str
-        Its `backbone_key`; a process loads a network once for any number of chunks.
-    images : array
-        Pixels or paths.
-    cache : str or None
-        See `Embedder`.
-    """
-
-    key: str
-    start: int
-    backbone: Backbone
-    network: str
-    images: NDArray[Any]
-    cache: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,30 +86,6 @@ def make_sampler(n_way: int, n_shot: int, n_query: int) -> Any:
     return partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query)
 
 
-def backbone_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
-    """Return the embedder of any backbone but `PIXELS`."""
-    return Embedder(
-        backbone.backbone,
-        weights=backbone.weights,
-        pretrained=backbone.pretrained,
-        img_size=backbone.img_size,
-        cache=cache,
-        progress=False,
-    )
-
-
-def embed_part(part: Part) -> NDArray[np.float32]:
-    """Return the embeddings of a chunk of images."""
-    with one_thread():
-        if part.backbone.backbone == PIXELS:
-            return as_pixels(part.images)
-        key = part.network, part.cache
-        if key not in _loaded:
-            _loaded.clear()
-            _loaded[key] = backbone_embedder(part.backbone, part.cache)
-        return _loaded[key].embed(part.images).embeddings
-
-
 def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, Any]:
     """Answer the episodes of a unit and return the results, ready for JSON."""
     learner = make_learner(unit.method, unit.backbone, unit.center, unit.script)
@@ -175,16 +119,6 @@ def key_of(*what: Any) -> str:
     """Return a key for the outcome of work on these values, which also depends on the versions of packages."""
     text = json.dumps([FORMAT, __version__, versions(PACKAGES), *what], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def backbone_key(backbone: Backbone) -> str:
-    """Return a key that distinguishes the embeddings of one backbone from those of another."""
-    return PIXELS if backbone.backbone == PIXELS else backbone_embedder(backbone).identity
-
-
-def describe_backbone(backbone: Backbone) -> dict[str, Any]:
-    """Return the settings of a backbone, ready for JSON."""
-    return {key: value for key, value in asdict(backbone).items() if value}
 
 
 def _plain(value: Any) -> Any:

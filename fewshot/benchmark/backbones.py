@@ -1,4 +1,4 @@
-"""Backbones that a benchmark trains itself, and checks against measuring on training data."""
+"""The backbones of a benchmark: embedders, training, and checks against measuring on training data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from fewshot.benchmark.grid import PIXELS, Backbone
 from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
-from fewshot.benchmark.tasks import describe_backbone, key_of
+from fewshot.benchmark.tasks import key_of
 from fewshot.data.augment import Distortion
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.backbones import check_backbone, is_path
 from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError
 from fewshot.learners.registry import learner_class
 from fewshot.persistence.files import write_text
@@ -27,6 +28,23 @@ from fewshot.training.trainer import MetaTrainer
 DONE = "done.json"
 
 
+def backbone_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
+    """Return the embedder of any backbone but `PIXELS`."""
+    return Embedder(
+        backbone.backbone,
+        weights=backbone.weights,
+        pretrained=backbone.pretrained,
+        img_size=backbone.img_size,
+        cache=cache,
+        progress=False,
+    )
+
+
+def backbone_key(backbone: Backbone) -> str:
+    """Return a key that distinguishes the embeddings of one backbone from those of another."""
+    return PIXELS if backbone.backbone == PIXELS else backbone_embedder(backbone).identity
+
+
 def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone:
     """Meta-train a backbone that has `train_on`, unless this was done before, and return it with its checkpoint.
 
@@ -34,10 +52,9 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
     """
     if not backbone.train_on:
         return backbone
-    check_trainable(backbone)
     train, val = (_pixels(backbone, split) for split in ("train", "val"))
     config = TrainConfig(**TrainConfig.parse(dict(backbone.train)))
-    own = {key: value for key, value in describe_backbone(backbone).items() if key != "name"}
+    own = {key: value for key, value in backbone.describe().items() if key != "name"}
     code = code_of(learner_class(backbone.learner))
     place = folder / "trained" / key_of("trained", own, code, digest_images(train), digest_images(val))
     if not (place / DONE).is_file():
@@ -48,22 +65,24 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
     return replace(backbone, backbone=str(place / BEST), train={}, train_on="")
 
 
-def refuse_seen(backbone: Backbone, data: Sequence[Measured]) -> None:
-    """Raise if a backbone is known to have been trained or selected on a class or an image to measure on.
+def refuse_unfit(backbone: Backbone, data: Sequence[Measured]) -> None:
+    """Raise, before any training starts, if a backbone cannot be trained or must not be measured on the data.
 
     Raises
     ------
     LeakError
-        The message names examples.
+        If it is known to have been trained or selected on a class or an image to measure on; the message names
+        examples.
+    UnknownNameError
+        If the network to train or its learner is unknown.
+    ValueError
+        If the data to train on lack a split, or are files and no size is given.
     """
     if backbone.train_on:
+        check_backbone(backbone.backbone)
+        learner_class(backbone.learner)
         for split in ("train", "val"):
-            where = f"the split {split!r} of {backbone.train_on}, on which {backbone.name} is trained"
-            seen = open_images(backbone.train_on, split)
-            contents = contents_of(seen)
-            for one in data:
-                classes = one.data.classes.tolist() if backbone.train_on == one.dataset.source else _words(one)
-                refuse_shared(one.dataset.name, classes, one.contents, seen, contents, where)
+            _refuse_split(backbone, split, data)
     if (path := _checkpoint(backbone)) is None:
         return
     training = Checkpoint.open(path).training
@@ -78,6 +97,20 @@ def refuse_seen(backbone: Backbone, data: Sequence[Measured]) -> None:
             )
 
 
+def _refuse_split(backbone: Backbone, split: str, data: Sequence[Measured]) -> None:
+    """Raise if the backbone cannot be trained on a split, or the split has a class or an image to measure on."""
+    source = backbone.train_on
+    if split not in splits_of(source):
+        raise ValueError(f"{source} has no split {split!r}, which training {backbone.name!r} needs")
+    seen = open_images(source, split)
+    if not backbone.size and not seen.is_decoded:
+        raise ValueError(f"the images of {source} are files of any size; give the size to train on, size = ...")
+    contents, where = contents_of(seen), f"the split {split!r} of {source}, on which {backbone.name} is trained"
+    for one in data:
+        classes = one.data.classes.tolist() if source == one.dataset.source else _words(one)
+        refuse_shared(one.dataset.name, classes, one.contents, seen, contents, where)
+
+
 def is_external(backbone: Backbone) -> bool:
     """Whether a backbone of the grid was pretrained on data other than those of meta-training."""
     if backbone.backbone == PIXELS or backbone.train_on or backbone.weights == "random":
@@ -86,25 +119,9 @@ def is_external(backbone: Backbone) -> bool:
     return path is None or Checkpoint.open(path).training.get("began") != "random"
 
 
-def check_trainable(backbone: Backbone) -> None:
-    """Raise, before any training starts, if a backbone cannot be trained.
-
-    Raises
-    ------
-    UnknownNameError
-        If the network or the learner is unknown.
-    ValueError
-        If the data lack a split, or are files and no size is given.
-    """
-    check_backbone(backbone.backbone)
-    learner_class(backbone.learner)
-    for split in ("train", "val"):
-        if split not in splits_of(backbone.train_on):
-            raise ValueError(f"{backbone.train_on} has no split {split!r}, which training {backbone.name!r} needs")
-        if not backbone.size and not open_images(backbone.train_on, split).is_decoded:
-            raise ValueError(
-                f"the images of {backbone.train_on} are files of any size; give the size to train on, size = ..."
-            )
+def has_own(backbone: Backbone) -> bool:
+    """Whether a backbone carries its own learner, or will once it is trained."""
+    return bool(backbone.train_on) or (is_path(backbone.backbone) and Path(backbone.backbone).is_file())
 
 
 def _checkpoint(backbone: Backbone) -> str | None:
