@@ -18,7 +18,7 @@ from scipy import sparse
 
 from fewshot.data import opening
 from fewshot.data.decode import decode
-from fewshot.data.opening import as_rows, as_sequence, describe, is_name
+from fewshot.data.opening import as_rows, as_sequence, check_paths, describe, is_name
 from fewshot.data.scan import image_suffixes
 from fewshot.embedding.cache import content_key
 from fewshot.errors import ImageDecodeError, brief
@@ -402,3 +402,9 @@ def test_so_is_each_row_of_a_table_of_numbers():
 def test_one_thing_is_told(given, message):
     with pytest.raises(TypeError, match=message):
         as_rows(given)
+
+
+def test_only_paths_are_looked_up(tmp_path):
+    (tmp_path / "a").write_bytes(b"x")
+    errors = list(check_paths([tmp_path / "a", b"x", str(tmp_path / "gone"), np.zeros(3)]))
+    assert [error.index for error in errors] == [2]

@@ -1,6 +1,8 @@
+import io
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +13,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform, resolve_model_data_config
 
-from fewshot.data.preprocess import CROP_MODES, INTERPOLATIONS, Preprocessing
+from fewshot.data.preprocess import (
+    CROP_MODES,
+    INTERPOLATIONS,
+    THUMBNAIL,
+    Preprocessing,
+    make_thumbnail,
+    prepared_chunks,
+)
 
 MODELS = ("tf_efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_050")
 PHOTOGRAPH = Image.fromarray(load_sample_images().images[0])
@@ -199,3 +208,42 @@ def test_what_is_written_down_is_read_by_older_versions_and_theirs_is_read(tmp_p
         Preprocessing.from_dict({**plain.to_dict(), "bits": 99})
     with pytest.raises(ValueError, match="preprocessing has"):
         Preprocessing.from_dict({**plain.to_dict(), "depth": 12})
+
+
+SEEN = Preprocessing(1, 4, 4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 40])
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_chunks_come_whole_and_in_order(n, ahead, n_jobs):
+    items = [np.full((4, 4), i, np.uint8) for i in range(n)]
+    chunks = list(prepared_chunks(items, SEEN, 8, n_jobs=n_jobs, ahead=ahead))
+    assert [len(chunk) for chunk in chunks] == [8] * (n // 8) + [n % 8] * (n % 8 > 0)
+    assert [pixels[0, 0] for chunk in chunks for pixels, _, _ in chunk] == list(range(n))
+
+
+def test_an_error_has_its_place_and_the_others_are_there():
+    items = [np.zeros((4, 4), np.uint8), b"no image", np.zeros((4, 4), np.uint8)]
+    ((good, bad, last),) = prepared_chunks(items, SEEN, 8, n_jobs=2, thumbnails=True)
+    assert (bad[0], bad[2].index) == (None, 1)
+    assert good[1] is not None
+    assert last[2] is None
+
+
+def test_giving_up_early_leaves_no_thread():
+    chunks = prepared_chunks([np.zeros((4, 4), np.uint8)] * 100, SEEN, 8, n_jobs=4, ahead=2)
+    next(chunks)
+    chunks.close()
+    workers = [thread for thread in threading.enumerate() if thread.name.startswith("fewshot-decode")]
+    for thread in workers:
+        thread.join(5)
+    assert not [thread for thread in workers if thread.is_alive()]
+
+
+@pytest.mark.parametrize(("side", "format"), [(28, "PNG"), (THUMBNAIL, "PNG"), (224, "JPEG")])
+def test_a_thumbnail_is_small(side, format):
+    picture = Image.open(io.BytesIO(make_thumbnail(np.full((side, side, 3), 90, np.uint8))))
+    assert picture.format == format
+    assert picture.size == (min(side, THUMBNAIL),) * 2
+    assert abs(int(np.asarray(picture).mean()) - 90) < 3

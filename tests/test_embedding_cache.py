@@ -174,7 +174,7 @@ def test_the_command_line_keeps_embeddings(tmp_path, capsys, seen):
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError])
 def test_what_is_interrupted_loses_one_chunk(tmp_path, seen, monkeypatch, end):
-    monkeypatch.setattr("fewshot.embedding.batches.CHUNK_PIXELS", 1)  # a chunk is a batch
+    monkeypatch.setattr("fewshot.embedding.network.CHUNK_PIXELS", 1)  # a chunk is a batch
     embedder, batches, forward = quick_embedder(cache=tmp_path, batch_size=2), [], Loaded._forward
 
     def fails(self, x):

@@ -369,7 +369,7 @@ def test_a_meta_trained_checkpoint_is_a_backbone(tmp_path):
 
 
 def test_long_work_shows_a_bar_and_short_work_none(images, capsys, monkeypatch):
-    monkeypatch.setattr("fewshot.embedding.batches.BAR_AFTER", 0)
+    monkeypatch.setattr("fewshot.embedding.network.BAR_AFTER", 0)
     quick_embedder().set_params(progress=True).transform(images)
     assert "embedding" in capsys.readouterr().err
     quick_embedder().transform(images)

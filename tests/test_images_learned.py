@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from fewshot import Embedder, FewShotImageClassifier, OwnEmbedder, annotate, retrieve
-from fewshot.embedding.batches import Embedded
+from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.images.inputs import Prepared
 from fewshot.retrieval.stores.faiss import FaissStore

@@ -8,17 +8,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.opening import at_index, check_readable
-from fewshot.data.preprocess import Preprocessing
+from fewshot.data.opening import check_readable
+from fewshot.data.preprocess import Decoded, Preprocessing, default_jobs, prepared_chunks
 from fewshot.errors import ImageDecodeError, ReadError
 from fewshot.persistence.files import digest, leftovers, open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
@@ -28,6 +28,8 @@ from fewshot.utils.progress import progress_bar
 _VERSION = 3
 #: Names of cache files, and the default of ``FEWSHOT_CACHE_GB``.
 _NAME, _GIGABYTES = r"[0-9a-f]{32}\.npy", "20"
+#: Images that are decoded before the first of them is used.
+_CHUNK = 64
 #: Attempts to decode files that change in the meantime.
 _ATTEMPTS = 3
 
@@ -152,16 +154,7 @@ def _make_room(folder: Path, most: float) -> None:
 
 def find_unreadable(images: NDArray[Any], preprocessing: Preprocessing, progress: bool) -> list[ImageDecodeError]:
     """Decode all images and return an error for each that cannot be read."""
-
-    def check(i: int) -> ImageDecodeError | None:
-        try:
-            with at_index(i):
-                preprocessing(images[i])
-        except ImageDecodeError as error:
-            return error
-        return None
-
-    return [error for error in _each(check, len(images), "checking", progress) if error is not None]
+    return [error for *_, error in _each(images, preprocessing, "checking", progress) if error is not None]
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
@@ -192,31 +185,22 @@ def _key(paths: NDArray[Any], preprocessing: Preprocessing) -> str:
         check_readable(paths[i], i)
         return digest(paths[i])
 
-    with _pool() as pool:
+    with ThreadPoolExecutor(default_jobs(None)) as pool:
         text = json.dumps([_VERSION, preprocessing.identity(), list(pool.map(digest_of, range(len(paths))))])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, os.cpu_count() or 1))
-
-
 def _fill(pixels: NDArray[np.uint8], images: NDArray[Any], preprocessing: Preprocessing, progress: bool) -> None:
-    def fill(i: int) -> None:
-        with at_index(i):
-            pixels[i] = preprocessing(images[i])
+    with closing(_each(images, preprocessing, "decoding", progress)) as found:
+        for i, (decoded, _, error) in enumerate(found):
+            if error is not None:
+                raise error
+            pixels[i] = decoded
 
-    for _ in _each(fill, len(images), "decoding", progress):
-        pass
 
-
-def _each(work: Callable[[int], Any], n: int, desc: str, progress: bool) -> Iterator[Any]:
-    """Yield ``work(i)`` for each of `n` images, computed on threads; an error cancels the rest."""
-    with _pool() as pool, progress_bar(n, "image", show=progress, desc=desc, delay=1, leave=False) as bar:
-        try:
-            for result in pool.map(work, range(n)):
-                bar.update()
-                yield result
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _each(images: NDArray[Any], preprocessing: Preprocessing, desc: str, progress: bool) -> Generator[Decoded]:
+    """Yield the pixels of each image, or its error."""
+    with progress_bar(len(images), "image", show=progress, desc=desc, delay=1, leave=False) as bar:
+        for chunk in prepared_chunks(images, preprocessing, _CHUNK, ahead=2):
+            yield from chunk
+            bar.update(len(chunk))

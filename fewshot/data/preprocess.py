@@ -1,8 +1,12 @@
-"""The preprocessing of a network: size, crop, interpolation, mean and deviation."""
+"""The preprocessing of a network, for one image or a collection: size, crop, interpolation, mean and deviation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
@@ -11,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewshot.data.decode import BACKGROUND, decode
-from fewshot.data.opening import describe
-from fewshot.errors import OutOfMemoryError, brief
+from fewshot.data.opening import at_index, describe
+from fewshot.errors import ImageDecodeError, OutOfMemoryError, brief
 
 #: Interpolations by timm name.
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
@@ -23,6 +27,13 @@ NO_LIMIT = 89_478_485
 MOST_SIDE = 4096
 #: Images are scaled as a whole and then cropped up to this number of pixels; beyond it, only the crop is computed.
 WHOLE_PIXELS = 1 << 23
+#: Longer side of a thumbnail in pixels.
+THUMBNAIL = 96
+#: Images that a thread takes at once.
+BLOCK = 4
+
+#: Pixels and thumbnail of an image, without an error; or None, empty bytes and the error of an unreadable one.
+Decoded = tuple[Any, bytes, ImageDecodeError | None]
 
 
 @dataclass(frozen=True)
@@ -214,3 +225,61 @@ def check_bits(bits: object) -> None:
     """Raise `ValueError` unless `bits` is None or a whole number from 8 to 16."""
     if bits is not None and (not isinstance(bits, (int, np.integer)) or not 8 <= bits <= 16):
         raise ValueError(f"bits is {brief(repr(bits))}; expected a whole number from 8 to 16, or None")
+
+
+def default_jobs(n_jobs: int | None) -> int:
+    """Return the number of decoding threads: `n_jobs`, or two per core but at most 16."""
+    return n_jobs or min(16, 2 * (os.cpu_count() or 1))
+
+
+def prepared_chunks(
+    items: Sequence[Any] | NDArray[Any],
+    preprocessing: Preprocessing,
+    size: int,
+    *,
+    n_jobs: int | None = None,
+    ahead: int = 0,
+    thumbnails: bool = False,
+) -> Iterator[list[Decoded]]:
+    """Yield chunks of `size` (pixels, thumbnail, error), prepared on `n_jobs` threads, `ahead` chunks in advance."""
+
+    def prepare(i: int) -> Decoded:
+        try:
+            with at_index(i):
+                pixels = preprocessing(items[i])
+        except ImageDecodeError as error:
+            return None, b"", error
+        except TypeError as error:
+            raise TypeError(f"image {i}: {error}") from None
+        return pixels, make_thumbnail(pixels) if thumbnails else b"", None
+
+    def prepare_block(rows: range) -> list[Decoded]:
+        return [prepare(i) for i in rows]
+
+    pool = ThreadPoolExecutor(default_jobs(n_jobs), thread_name_prefix="fewshot-decode")
+    waiting: deque[list[Future[list[Decoded]]]] = deque()
+
+    def first() -> list[Decoded]:
+        return [image for future in waiting.popleft() for image in future.result()]
+
+    try:
+        for start in range(0, len(items), size):
+            rows = range(start, min(start + size, len(items)))
+            waiting.append([pool.submit(prepare_block, rows[i : i + BLOCK]) for i in range(0, len(rows), BLOCK)])
+            if len(waiting) > ahead:
+                yield first()
+        while waiting:
+            yield first()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def make_thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a thumbnail of an image's pixels: PNG for small images, else JPEG."""
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if max(image.size) <= THUMBNAIL:
+        image.save(buffer, "PNG")
+    else:
+        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -26,7 +26,8 @@ from fewshot.data.opening import (
     is_known_before_decoding,
     read_content,
 )
-from fewshot.embedding.batches import Embedded, default_jobs
+from fewshot.data.preprocess import default_jobs
+from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.utils.containers import to_numpy
 from fewshot.utils.warning import warn

@@ -21,11 +21,10 @@ from torch import nn
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing, check_bits
-from fewshot.embedding.batches import Embedded, draw_items, embed_items
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
-from fewshot.embedding.network import Loaded, choose_device, preprocessing_of
-from fewshot.embedding.sources import Source, spelled
+from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items
+from fewshot.embedding.sources import Source, preprocessing_of, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated
 from fewshot.utils.pickling import with_new_parameters

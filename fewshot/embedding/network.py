@@ -1,15 +1,18 @@
-"""A network on its device, in evaluation mode, with its preprocessing: from arrays of images to embeddings."""
+"""A network on its device, in evaluation mode, with its preprocessing: from images to embeddings.
+
+A collection is embedded chunk by chunk: it is decoded on threads, then passed through the network in batches.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,23 +20,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewshot.data.preprocess import Preprocessing
+from fewshot.data.preprocess import Preprocessing, prepared_chunks
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
+from fewshot.errors import ImageDecodeError
 from fewshot.utils.heap import keeping_memory
 from fewshot.utils.isolation import isolated
-from fewshot.utils.locks import lock_of
+from fewshot.utils.locks import new_lock
+from fewshot.utils.progress import progress_bar
 from fewshot.utils.threads import use_one_thread_after_fork
 from fewshot.utils.warning import warn
 
 #: Pixels in a batch. On a CPU, the allocator does not keep the blocks of larger batches (see `fewshot.utils.heap`).
 CPU_PIXELS, GPU_PIXELS = 4 * 224 * 224, 64 * 224 * 224
-#: Names of the classification layer in torchvision.
-_HEADS = ("fc", "classifier", "head", "heads")
-#: A first convolution with more input channels than this probably does not take images.
-_MOST_CHANNELS = 16
-#: Modules inside `evaluating`, each with the number of blocks, and the mode before the first.
-_INSIDE: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
+#: Pixels in a chunk, enough to keep every decoding thread busy.
+CHUNK_PIXELS = 96 * 224 * 224
+#: Seconds before a progress bar appears.
+BAR_AFTER = 2
 
 use_one_thread_after_fork()
 
@@ -203,29 +206,137 @@ def views(x: Tensor, shifts: int, mirror: bool) -> Iterator[Tensor]:
             yield view.flip(-1)
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+class evaluating:
     """Put a module into evaluation mode inside the block, then restore the mode of each submodule.
 
     Several threads may be inside; the last one to leave restores the mode.
     """
-    with lock_of(evaluating):
-        parts = list(module.modules())
-        for part in parts:
-            _INSIDE.setdefault(part, [0, part.training])[0] += 1
-        if any(part.training for part in parts):
-            module.eval()
-    try:
-        yield
-    finally:
-        with lock_of(evaluating):
-            for part in parts:
-                entry = _INSIDE[part]
+
+    _lock: threading.Lock
+    #: Modules inside a block, each with the number of blocks, and its mode before the first.
+    _inside: ClassVar[WeakKeyDictionary[nn.Module, list[int]]] = WeakKeyDictionary()
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._parts = module, list(module.modules())
+
+    def __enter__(self) -> None:
+        with self._lock:
+            for part in self._parts:
+                self._inside.setdefault(part, [0, part.training])[0] += 1
+            if any(part.training for part in self._parts):
+                self._module.eval()
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            for part in self._parts:
+                entry = self._inside[part]
                 entry[0] -= 1
                 if not entry[0]:
-                    del _INSIDE[part]
+                    del self._inside[part]
                     if part.training != bool(entry[1]):
                         part.training = bool(entry[1])
+
+
+evaluating._lock = new_lock(evaluating)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """The embeddings of a collection of images, and the images that could not be read.
+
+    Attributes
+    ----------
+    embeddings : ndarray of shape (n, d), float32
+        NaN in the rows of unreadable images.
+    errors : list of ImageDecodeError
+        One per unreadable image.
+    thumbnails : list of bytes
+        Thumbnails of the network's input, if requested; empty bytes for unreadable images.
+    """
+
+    embeddings: NDArray[np.float32]
+    errors: list[ImageDecodeError]
+    thumbnails: list[bytes] = field(default_factory=list)
+
+    def warn(self) -> None:
+        """Warn if images could not be read."""
+        if self.errors:
+            n, first = len(self.embeddings), self.errors[0]
+            warn(f"{len(self.errors)} of {n} images could not be read, first {first}")
+
+
+@isolated(gradients=False)
+def embed_items(
+    loaded: Loaded,
+    items: Sequence[Any],
+    *,
+    batch_size: int | None = None,
+    n_jobs: int | None = None,
+    on_error: str = "raise",
+    progress: bool = False,
+    thumbnails: bool = False,
+    keep: Callable[[int, Embedded], object] | None = None,
+) -> Embedded:
+    """Embed images with a loaded network.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The network.
+    items : sequence of n images
+        As returned by `as_items`.
+    batch_size, n_jobs : int, optional
+        See `Embedder`.
+    on_error : {"raise", "skip", "unknown"}, default="raise"
+        "raise" raises the first error of a chunk; the other two leave a row of NaN.
+    progress, thumbnails : bool, default=False
+        Whether to show a progress bar, and to make thumbnails.
+    keep : callable, optional
+        ``keep(start, embedded)`` is called with each chunk as soon as it is embedded.
+
+    Raises
+    ------
+    ImageDecodeError
+        If an image cannot be read and `on_error` is "raise".
+    """
+    size, seen = batch_size or loaded.batch_size, loaded.preprocessing
+    # On the CPU decoding would compete with the network for cores, so they take turns.
+    ahead = 0 if loaded.is_on_cpu else 2
+    parts: list[Embedded] = []
+    start = 0
+    bar = progress_bar(len(items), "image", show=progress, desc="embedding", delay=BAR_AFTER, leave=False)
+    with evaluating(loaded.network), keeping_memory(), bar:
+        n_chunk = max(_n_chunk(seen), size)
+        for chunk in prepared_chunks(items, seen, n_chunk, n_jobs=n_jobs, ahead=ahead, thumbnails=thumbnails):
+            errors = [error for _, _, error in chunk if error is not None]
+            if errors and on_error == "raise":
+                raise errors[0]
+            done = []
+            for i in range(0, len(chunk), size):
+                done.append(loaded.embed([pixels for pixels, _, _ in chunk[i : i + size]]))
+                bar.update(len(done[-1]))
+            parts.append(Embedded(np.concatenate(done), errors, [picture for _, picture, _ in chunk if thumbnails]))
+            if keep is not None:
+                keep(start, parts[-1])
+            start += len(chunk)
+        if not parts:
+            parts.append(Embedded(loaded.embed([None])[:0], []))
+    return Embedded(
+        np.concatenate([part.embeddings for part in parts]),
+        [error for part in parts for error in part.errors],
+        [picture for part in parts for picture in part.thumbnails],
+    )
+
+
+def draw_items(loaded: Loaded, items: Sequence[Any], n_jobs: int | None = None) -> list[bytes]:
+    """Return the thumbnails that `embed_items` would make, without embedding; empty bytes for unreadable images."""
+    seen = loaded.preprocessing
+    chunks = prepared_chunks(items, seen, _n_chunk(seen), n_jobs=n_jobs, thumbnails=True)
+    return [picture for chunk in chunks for _, picture, _ in chunk]
+
+
+def _n_chunk(preprocessing: Preprocessing) -> int:
+    return max(CHUNK_PIXELS // (preprocessing.height * preprocessing.width), 1)
 
 
 @isolated(gradients=False)
@@ -308,65 +419,3 @@ def choose_device(device: str | torch.device) -> torch.device:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(f"device {str(device)!r} is not available ({reason}); use 'auto' or 'cpu'") from None
     return chosen
-
-
-def preprocessing_of(network: nn.Module, img_size: int | None = None) -> Preprocessing:
-    """Return the preprocessing of a network that the caller built: its configuration, for its number of channels.
-
-    Parameters
-    ----------
-    network : nn.Module
-        A timm network has a ``pretrained_cfg``; the defaults apply to others.
-    img_size : int, optional
-        Side of the images; by default the network's own.
-
-    Raises
-    ------
-    ValueError
-        If the network takes images of other than 1 or 3 channels.
-
-    Warns
-    -----
-    UserWarning
-        If the network still has its classification layer.
-    """
-    config = getattr(network, "pretrained_cfg", None) or {}
-    channels = _channels(network, config.get("first_conv"))
-    if channels not in (None, 1, 3):
-        raise ValueError(
-            f"the network takes images of {channels} channels; expected 1 (grey) or 3 (red, green, blue); with timm, "
-            "create it with in_chans=1 or in_chans=3"
-        )
-    if (cure := _head_removal(network)) is not None:
-        warn(
-            "the network still has its classification layer, so its embeddings are scores of the classes that it was "
-            f"trained on; remove the layer: {cure}"
-        )
-    if channels is not None:
-        _, height, width = config.get("input_size", (3, 224, 224))
-        config = {**config, "input_size": (channels, height, width)}
-    return Preprocessing.of(config, img_size)
-
-
-def _channels(network: nn.Module, first_conv: Any) -> int | None:
-    """Return the number of image channels that a network takes; None if it cannot be determined."""
-    parts = dict(network.named_modules())
-    names = first_conv if isinstance(first_conv, (tuple, list)) else [first_conv]
-    for first in (parts.get(name) for name in names):
-        if isinstance(first, nn.Conv2d):
-            return first.in_channels
-    found = next((part.in_channels for part in parts.values() if isinstance(part, nn.Conv2d)), None)
-    return found if found is not None and found <= _MOST_CHANNELS else None
-
-
-def _head_removal(network: nn.Module) -> str | None:
-    """Return the line of code that removes the classification layer; None if no such layer is found."""
-    get = getattr(network, "get_classifier", None)
-    if callable(get) and getattr(network, "num_classes", False):
-        head = get()
-        return None if head is None or isinstance(head, nn.Identity) else "network.reset_classifier(0)"
-    if type(network).__module__.startswith("torchvision.models."):
-        name, last = list(network.named_children())[-1]
-        if name in _HEADS and any(isinstance(part, nn.Linear) for part in last.modules()):
-            return f"network.{name} = torch.nn.Identity()"
-    return None

@@ -14,7 +14,7 @@ from sklearn.utils import InputTags, Tags
 
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_rows, describe
-from fewshot.embedding.batches import Embedded
+from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.containers import is_missing, to_numpy
 from fewshot.utils.values import check_on_error

