@@ -546,7 +546,8 @@ def test_two_classes_have_a_one_dimensional_decision():
 @pytest.mark.parametrize("name", ["prototypical", "matching"])
 def test_memory_is_bounded_whatever_the_number_of_queries(name, index, monkeypatch):
     """Nothing larger than a chunk is ever asked for: 1000 classes, 4000 queries, 50 dimensions."""
-    monkeypatch.setattr("fewshot.search.snapshot.CHUNK_BYTES", 2**20)
+    for file in ("similarity", "snapshot"):
+        monkeypatch.setattr(f"fewshot.search.{file}.CHUNK_BYTES", 2**20)
     sizes, rank = [], PreparedKeys.rank
 
     def watched(self, prepared):
@@ -565,7 +566,8 @@ def test_memory_is_bounded_whatever_the_number_of_queries(name, index, monkeypat
 
 def test_chunks_of_queries_do_not_change_the_answers(model, monkeypatch):
     whole = model.fit(X, Y).decision_function(QUERIES), model.nearest(QUERIES, 2)
-    monkeypatch.setattr("fewshot.search.snapshot.CHUNK_BYTES", 1)
+    for file in ("similarity", "snapshot"):
+        monkeypatch.setattr(f"fewshot.search.{file}.CHUNK_BYTES", 1)
     np.testing.assert_allclose(model.decision_function(QUERIES), whole[0], rtol=1e-12)
     np.testing.assert_array_equal(model.nearest(QUERIES, 2)[0], whole[1][0])
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot import PrototypeIndex
-from fewshot.search.snapshot import KeySnapshot
+from fewshot.search.snapshot import FaissSnapshot
 from fewshot.utils.locks import lock_of
 
 RNG = np.random.default_rng(0)
@@ -164,7 +164,7 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
     index = PrototypeIndex().add(RNG.normal(size=(80, 4)), range(80))
     model = Model("sqeuclidean")
     model.add(index._segments.state.base.snapshot.keys.numpy(), range(80))
-    begun, go, report = threading.Event(), threading.Event(), KeySnapshot.build
+    begun, go, report = threading.Event(), threading.Event(), FaissSnapshot.build
 
     def slowly(self):
         begun.set()
@@ -179,7 +179,7 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
 
     index.search(np.zeros((1, 4)))
     ready = index._segments.state.base.snapshot  # the base in place need not wait
-    monkeypatch.setattr(KeySnapshot, "build", lambda self: report(self) if self is ready else slowly(self))
+    monkeypatch.setattr(FaissSnapshot, "build", lambda self: report(self) if self is ready else slowly(self))
     keys = RNG.normal(size=(40, 4))
     both("add", keys[:13], list(range(100, 113)))  # one more than the delta may have
     assert begun.wait(30)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fewshot import FewShotClassifier, PrototypeIndex
-from fewshot.search.snapshot import KeySnapshot, search_in_chunks
+from fewshot.search.similarity import search_in_chunks
+from fewshot.search.snapshot import FaissSnapshot, take_snapshot
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +35,7 @@ def test_float32_queries_are_answered_rightly_wherever_the_keys_lie(index, case)
 
 
 def test_ordinary_keys_stay_in_float32():
-    snapshot = KeySnapshot(torch.from_numpy(RNG.normal(size=(500, 64))), "sqeuclidean")
+    snapshot = take_snapshot(torch.from_numpy(RNG.normal(size=(500, 64))), "sqeuclidean")
     assert snapshot.retrieve(torch.ones(1, 64), 1)[1].dtype == torch.float32
 
 
@@ -52,7 +53,7 @@ def test_a_graph_that_reaches_too_few_keys_is_helped_out_exactly(monkeypatch):
 
 
 def test_search_never_returns_an_id_of_minus_one(monkeypatch):
-    snapshot = KeySnapshot(torch.from_numpy(RNG.normal(size=(30, 4))), "sqeuclidean", "faiss")
+    snapshot = take_snapshot(torch.from_numpy(RNG.normal(size=(30, 4))), "sqeuclidean", "faiss")
 
     class Lame:
         def search(self, queries, k, effort=0):
@@ -61,7 +62,7 @@ def test_search_never_returns_an_id_of_minus_one(monkeypatch):
     monkeypatch.setitem(snapshot.__dict__, "_index", Lame())
     queries = torch.from_numpy(RNG.normal(size=(5, 4)))
     ids, similarities = search_in_chunks(snapshot, queries, 3)
-    expected = KeySnapshot(snapshot.keys, "sqeuclidean", "exact").search(queries, 3)
+    expected = take_snapshot(snapshot.keys, "sqeuclidean", "exact").search(queries, 3)
     np.testing.assert_array_equal(ids, expected[0])
     np.testing.assert_array_equal(similarities, expected[1])
 
@@ -91,5 +92,5 @@ def test_the_chunk_is_bounded_by_classes_as_well_as_keys():
 def test_auto_stays_exact_where_a_class_has_several_keys(monkeypatch):
     monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 100)
     x, y = RNG.normal(size=(300, 4)), np.arange(300) % 150
-    assert not FewShotClassifier("matching").fit(x, y).model_.snapshot.uses_faiss
-    assert FewShotClassifier("prototypical").fit(x, y).model_.snapshot.uses_faiss
+    assert not isinstance(FewShotClassifier("matching").fit(x, y).model_.snapshot, FaissSnapshot)
+    assert isinstance(FewShotClassifier("prototypical").fit(x, y).model_.snapshot, FaissSnapshot)

@@ -16,8 +16,8 @@ from torch import Tensor
 from fewshot.errors import brief
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
-from fewshot.search.similarity import argmax
-from fewshot.search.snapshot import CHUNK_BYTES, KeySnapshot, check_k, search_in_chunks, to_tensor
+from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k, search_in_chunks, to_tensor
+from fewshot.search.snapshot import take_snapshot
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import shorten
@@ -114,7 +114,7 @@ class FittedModel:
         several = self.index == "auto" and not memory.one_key_per_class and len(memory.keys) > memory.n_way
         kind = "exact" if several else self.index
         if (found := self._snapshots.get((kind, self.steady))) is None:
-            found = KeySnapshot(memory.keys, metric, kind, steady=self.steady)
+            found = take_snapshot(memory.keys, metric, kind, steady=self.steady)
             # In one step, so that concurrent threads get the same one.
             found = self._snapshots.setdefault((kind, self.steady), found)
         return found

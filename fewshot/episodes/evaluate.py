@@ -17,8 +17,7 @@ from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.episodes.result import EvalResult
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
-from fewshot.search.similarity import argmax
-from fewshot.search.snapshot import to_tensor
+from fewshot.search.similarity import argmax, to_tensor
 from fewshot.utils.heap import keeping_memory
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels

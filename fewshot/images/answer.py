@@ -15,7 +15,7 @@ from fewshot.data.opening import describe
 from fewshot.errors import ImageDecodeError
 from fewshot.images.learned import Learned
 from fewshot.images.support import Support
-from fewshot.search.snapshot import KeySnapshot, search_in_chunks, to_tensor
+from fewshot.search.similarity import KeySnapshot, search_in_chunks, to_tensor
 from fewshot.utils.isolation import isolated
 
 

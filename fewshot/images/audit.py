@@ -13,8 +13,7 @@ from torch import Tensor
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import sum_by_class
-from fewshot.search.similarity import prepare_keys
-from fewshot.search.snapshot import CHUNK_BYTES, KeySnapshot, search_in_chunks, to_tensor
+from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, prepare_keys, search_in_chunks, to_tensor
 from fewshot.utils.isolation import isolated
 from fewshot.utils.text import as_unicode
 from fewshot.utils.twins import SAME_IMAGE

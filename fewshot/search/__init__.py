@@ -1,8 +1,8 @@
 """Similarity and nearest-neighbour search over labelled keys that change while others search.
 
-From the formula up: `similarity` compares queries with keys and picks the best. `snapshot` searches an immutable set of
-keys, exactly or with FAISS (`approximate`). `state` is what a reader sees at one moment: a large immutable base, a
-small exact delta, and marks on removed keys.
+From the formula up: `similarity` compares queries with keys, picks the best, and searches an immutable set of keys
+exactly. `snapshot` searches it with FAISS (`approximate`). `state` is what a reader sees at one moment: a large
+immutable base, a small exact delta, and marks on removed keys.
 
 `compaction` publishes one state after another. Each shares the base and the delta's rows with the one before, so adding
 a key costs the same for a thousand keys as for a million. Once the delta or the removed keys are many, it compacts all

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.search.snapshot import EXACT_LIMIT
+from fewshot.search.snapshot import EXACT_LIMIT, FaissSnapshot
 from fewshot.search.state import Base, State
 from fewshot.utils.locks import lock_of
 
@@ -54,7 +54,7 @@ class Segments:
         many_dead = state.n_dead > max(SMALL_DELTA, MOST_DEAD * n)
         if n_delta <= max(_capacity(state.base), n // 8 if n <= EXACT_LIMIT else 0) and not many_dead:
             return
-        if n + n_delta <= EXACT_LIMIT and not state.base.snapshot.uses_faiss:
+        if n + n_delta <= EXACT_LIMIT and not isinstance(state.base.snapshot, FaissSnapshot):
             self.compact()
             return
         with lock_of(self):
@@ -66,7 +66,8 @@ class Segments:
         """Merge all live keys into a new base; changes made meanwhile are kept."""
         begun = self.state
         base = begun.base.like(*begun.alive())
-        base.snapshot.build()  # before it is published
+        if isinstance(base.snapshot, FaissSnapshot):
+            base.snapshot.build()  # before it is published
         with lock_of(self):
             now, n = self.state, len(begun.labels)
             if now.base is not begun.base:

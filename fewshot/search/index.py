@@ -16,8 +16,8 @@ from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
 from fewshot.search.compaction import Segments
 from fewshot.search.saving import load_index, save_index
-from fewshot.search.similarity import METRICS
-from fewshot.search.snapshot import INDEXES, KeySnapshot, check_k, to_tensor
+from fewshot.search.similarity import METRICS, check_k, to_tensor
+from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
 from fewshot.search.state import Base, State
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
@@ -230,7 +230,8 @@ class PrototypeIndex:
 
     def build(self) -> Choice:
         """Return how the large part of the keys is searched and how good that is, after building what is missing."""
-        return Choice("exact") if self._segments is None else self._segments.state.base.snapshot.build()
+        snapshot = None if self._segments is None else self._segments.state.base.snapshot
+        return snapshot.build() if isinstance(snapshot, FaissSnapshot) else Choice("exact")
 
     def compact(self) -> PrototypeIndex:
         """Merge all changes into the large part now, and wait until it is done; searches go on meanwhile."""
@@ -290,7 +291,7 @@ class PrototypeIndex:
         return self
 
     def _begin(self, keys: Tensor, labels: NDArray[Any]) -> Segments:
-        return Segments(State.of(Base(KeySnapshot(keys, self.metric, self.index, self.recall), labels)))
+        return Segments(State.of(Base(take_snapshot(keys, self.metric, self.index, self.recall), labels)))
 
     def _known_labels(self) -> NDArray[Any] | None:
         return self._segments.state.base.labels if self._segments is not None and len(self) else None

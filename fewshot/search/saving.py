@@ -22,8 +22,8 @@ from fewshot.persistence.tensors import read_tensors, unicode_name, write_tensor
 from fewshot.search.approximate import Approximate, Choice, faiss_module
 from fewshot.search.compaction import Segments
 from fewshot.search.faiss_file import check_faiss_file
-from fewshot.search.similarity import METRICS
-from fewshot.search.snapshot import INDEXES, PART, KeySnapshot
+from fewshot.search.similarity import METRICS, PART
+from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
 from fewshot.search.state import Base, State
 from fewshot.utils.values import TOO_LARGE
 
@@ -44,7 +44,7 @@ def save_index(state: State | None, content: Mapping[str, Any], folder: str | Pa
         parts[KEYS] = (digest, partial(write_tensors, tensors={"keys": snapshot.keys}))
         changes = {"raw": state.raw, "dead_base": state.dead_base, "dead_delta": state.dead_delta}
         content |= {"base": labels_to_json(state.base.labels), "delta": labels_to_json(state.labels)}
-        if (built := snapshot.built) is not None and built.choice.kind in KEPT:
+        if isinstance(snapshot, FaissSnapshot) and (built := snapshot.built) is not None and built.choice.kind in KEPT:
             content["cache"] = {"choice": vars(built.choice), "faiss": faiss_module().__version__}
             about = f"{digest} {snapshot.metric} {content['cache']}"
             caches[LISTS] = (hashlib.sha256(about.encode()).hexdigest(), built.write)
@@ -93,14 +93,14 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
         raise ValueError("it changes keys that it does not have")
     if len(labels) and len(delta) and _kind(labels) != _kind(delta):
         raise ValueError(f"its labels mix {labels.dtype} and {delta.dtype}")
-    snapshot = KeySnapshot(held["keys"], manifest["metric"], manifest["index"], manifest["recall"])
-    if cache and LISTS in paths:
+    snapshot = take_snapshot(held["keys"], manifest["metric"], manifest["index"], manifest["recall"])
+    if cache and LISTS in paths and isinstance(snapshot, FaissSnapshot):
         _adopt(snapshot, manifest.get("cache"), paths[LISTS], changes)
     state = State.of(Base(snapshot, labels)).with_keys(changes["raw"], delta)
     return Segments(state.with_dead(changes["dead_base"], changes["dead_delta"]))
 
 
-def _adopt(snapshot: KeySnapshot, about: Any, path: Path, frame: dict[str, Tensor]) -> None:
+def _adopt(snapshot: FaissSnapshot, about: Any, path: Path, frame: dict[str, Tensor]) -> None:
     """Take over FAISS's index if it is of this version and of these keys; otherwise it is built again."""
     (n, d), is_product = snapshot.keys.shape, snapshot.metric == "dot"
     try:
@@ -124,8 +124,8 @@ def _checked_choice(about: Any, n: int) -> Choice:
     return choice
 
 
-def _is_frame(frame: dict[str, Tensor], snapshot: KeySnapshot) -> bool:
-    """Whether tensors can be the `KeySnapshot.frame` of these keys."""
+def _is_frame(frame: dict[str, Tensor], snapshot: FaissSnapshot) -> bool:
+    """Whether tensors can be the `FaissSnapshot.frame` of these keys."""
     d, is_euclidean = snapshot.keys.shape[1], snapshot.metric == "sqeuclidean"
     return (
         ("offset" in frame) == is_euclidean

@@ -1,8 +1,11 @@
-"""Similarities between queries and keys, where higher is always closer, and the best of many similarities."""
+"""Similarities between queries and keys, where higher is always closer, and exact search for the nearest keys."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
+from fewshot.utils.values import NEEDS_FLOAT64, TINY
 
 METRICS = ("sqeuclidean", "cosine", "dot")
 #: A sum of squares within this range has kept its digits.
-TINY, HUGE = 1e-20, 1e20
+LEAST_SQUARE, LARGEST_SQUARE = 1e-20, 1e20
 #: numpy multiplies batches of matrices faster than torch up to this many multiplications for each matrix.
 SMALL_PRODUCT = 2**18
 #: Keys are not centred if their mean is at most this many times as long as the distance of any key from it: the
@@ -23,6 +27,14 @@ NEAR_ORIGIN = 2.0
 GRID_DIGITS, GRID_LENGTH = 26, 1.41
 #: Up to this many of the largest values, repeated `argmax` is faster than ``topk`` on a CPU.
 FEW_LARGEST = 4
+#: Number of keys prepared at a time.
+PART = 16384
+#: Number of keys scored at a time for many queries, so that the scores stay in the processor's cache.
+BLOCK = 4096
+#: Score at least this many pairs at a time: one query sees all keys at once.
+FEWEST_SCORES = 2**20
+#: Bytes that the similarities of one chunk of queries may take.
+CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +257,7 @@ def _squares_fit(x: Tensor) -> bool:
     if not x.numel() or not _numpy_may_read(x) or x.dtype in (torch.float16, torch.bfloat16):
         return False
     low, high = sum_of_squares(x).aminmax()
-    return bool(low > TINY and high < HUGE)
+    return bool(low > LEAST_SQUARE and high < LARGEST_SQUARE)
 
 
 def _inverse_norm(x: Tensor) -> Tensor:
@@ -316,3 +328,168 @@ def _stable_topk(similarity: Tensor, k: int) -> Tensor:
     columns = columns.sort(-1).values
     order = similarity.gather(-1, columns).argsort(dim=-1, descending=True, stable=True)
     return columns.gather(-1, order)
+
+
+# ---- searching many keys --------------------------------------------------------------------------------------------
+
+
+class KeySnapshot:
+    """An immutable set of keys that is searched exactly; any number of threads may read it.
+
+    Parameters
+    ----------
+    keys : Tensor of shape (m, d)
+        Float32 or float64 keys.
+    metric : str
+        Similarity.
+    index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="exact"
+        What was asked for; see `take_snapshot`.
+    recall : float, default=0.99
+        The share of nearest keys that ``ivf`` and ``hnsw`` must find.
+    steady : bool, default=False
+        Whether similarities of float32 queries must be the same, to the last bit, in any batch. Exact search then takes
+        up to twice as long.
+    """
+
+    def __init__(
+        self, keys: Tensor, metric: str, index: str = "exact", recall: float = 0.99, *, steady: bool = False
+    ) -> None:
+        self.keys, self.metric, self.index, self.recall, self.steady = keys, metric, index, recall, steady
+
+    @cached_property
+    def offset(self) -> Tensor | None:
+        """The mean key (1, d) in float64, subtracted from both sides for ``sqeuclidean``."""
+        if self.metric != "sqeuclidean":
+            return None
+        mean = self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys
+        # Rounded to the precision of the keys, so that subtracting it from float32 queries is exact in one step.
+        return mean.to(self.keys.dtype).double()
+
+    def prepare(self, keys: Tensor) -> PreparedKeys:
+        """Prepare some keys (..., d) in the frame of all, in float64."""
+        return prepare_keys(keys.double(), self.metric, self.offset)
+
+    def _prepare_all(self, dtype: torch.dtype) -> PreparedKeys:
+        """Prepare all keys, a part at a time."""
+        keys = self.keys.new_empty(self.keys.shape, dtype=dtype)
+        sqnorm = keys.new_empty((1, len(keys))) if self.metric == "sqeuclidean" else None
+        for start in range(0, len(keys), PART):
+            part = self.prepare(self.keys[start : start + PART])
+            keys[start : start + PART] = part.keys
+            if sqnorm is not None and part.sqnorm is not None:
+                sqnorm[:, start : start + PART] = part.sqnorm
+        return PreparedKeys(self.metric, keys, self.offset, sqnorm)
+
+    @cached_property
+    def _double(self) -> PreparedKeys:
+        prepared = self._prepare_all(torch.float64)
+        return prepared.steadied() if self.steady else prepared
+
+    @cached_property
+    def _single(self) -> PreparedKeys:
+        return self._prepare_all(torch.float32)
+
+    def _prepared_for(self, queries: Tensor) -> PreparedKeys:
+        """Return all keys in the precision in which `queries` are compared."""
+        double = queries.dtype == torch.float64 or self.steady or self.needs_double
+        return self._double if double else self._single
+
+    @cached_property
+    def needs_double(self) -> bool:
+        """Whether float32 over- or underflows, or rounds by more than 1 % of the distance between near keys.
+
+        The latter happens if clusters lie far apart for their width, or all keys point nearly the same way. Distances
+        are measured from 64 keys to 1024 others; equal keys do not count.
+        """
+        if self.metric == "dot" or len(self.keys) < 2 or self._scale != 1:
+            return self._scale != 1 and self.metric != "cosine"
+        some, others = (self.prepare(self.keys[:: max(1, len(self.keys) // n)]).keys for n in (64, 1024))
+        scale = 1.0 if self.metric == "cosine" else max(float(x.square().sum(-1).max()) for x in (some, others))
+        apart = -pairwise_similarity(some, others)
+        nearest = torch.where(apart > 1e-12 * scale, apart, torch.inf).amin(-1)
+        return bool(nearest.median() < 100 * torch.finfo(torch.float32).eps * scale)
+
+    @cached_property
+    def _scale(self) -> float:
+        """Divisor of all keys by which their squares fit float32; a common factor does not change the ranking."""
+        found = (float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel())
+        largest = max(found, default=0.0)
+        return largest if 0 < largest < TINY else max(1.0, largest / NEEDS_FLOAT64)
+
+    def retrieve(self, queries: Tensor, k: int) -> tuple[Tensor | None, Tensor]:
+        """Score `queries` (q, d), finite and of the right length, against candidates.
+
+        Returns
+        -------
+        ids : Tensor of shape (q, c) or None
+            Candidate keys, at least `k` of them if there are as many, -1 for a missing one; None means all keys.
+        similarities : Tensor of shape (q, m) or (q, c)
+            Exact similarities, in float64 if float32 cannot tell them apart, else in the precision of the queries.
+        """
+        prepared = self._prepared_for(queries)
+        return None, prepared.similarity(queries.to(prepared.keys.dtype)).to(self._answer_dtype(queries))
+
+    def _answer_dtype(self, queries: Tensor) -> torch.dtype:
+        return torch.float64 if self.needs_double else queries.dtype
+
+    def score(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """Return float64 similarities (q, c) of `queries` (q, d) to `candidates` (q, c, d) of their own."""
+        return self.prepare(candidates).similarity(queries.double().unsqueeze(-2)).squeeze(-2)
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys, nearest first; ties go to the first key."""
+        return self.exact_top(queries, k)
+
+    def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""
+        ids, ranks = queries.new_empty((len(queries), 0), dtype=torch.long), queries.new_empty((len(queries), 0))
+        if not len(self.keys):
+            return ids, ranks
+        start, x = 0, queries
+        for part in self._parts(queries, k):
+            x = part.prepare_queries(queries.to(part.keys.dtype)) if not start else x
+            found, m = part.rank(x), len(part.keys)
+            if dead is not None:
+                found = found.masked_fill_(dead[start : start + m], -torch.inf)
+            columns, values = top(None, found, min(k, m))
+            if start:
+                columns, values = torch.cat([ids, columns + start], -1), torch.cat([ranks, values], -1)
+                columns, values = top(columns, values, min(k, columns.shape[1]))
+            ids, ranks, start = columns, values, start + m
+        return ids, part.finish(x, ranks).to(self._answer_dtype(queries))
+
+    def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
+        """Yield all keys, a part at a time, in the precision in which `queries` (q, d) are compared."""
+        prepared = self._prepared_for(queries)
+        size = max(BLOCK, 4 * k, FEWEST_SCORES // max(len(queries), 1))
+        yield from (prepared.part(start, start + size) for start in range(0, len(self.keys), size))
+
+    def chunk(self) -> int:
+        """Return how many queries to score at a time, so that the work fits `CHUNK_BYTES`."""
+        return max(1, CHUNK_BYTES // (8 * max(sum(self.keys.shape), 1)))
+
+    def search_chunk(self, k: int) -> int:
+        """Return how many queries to search for at a time."""
+        m, d = self.keys.shape
+        return max(1, CHUNK_BYTES // (8 * (min(m, max(BLOCK, 4 * k)) + d + 1)))
+
+
+def search_in_chunks(snapshot: KeySnapshot, queries: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    """Search any number of `queries` (n, d) in bounded memory; return ids and similarities (n, k)."""
+    if not len(queries):
+        return np.empty((0, k), np.int64), queries.new_empty((0, k)).numpy()
+    parts = [snapshot.search(part, k) for part in queries.split(snapshot.search_chunk(k))]
+    return torch.cat([ids for ids, _ in parts]).numpy(), torch.cat([values for _, values in parts]).numpy()
+
+
+def to_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a float tensor that shares memory if possible: float32 and float16 become float32, the rest float64."""
+    single = array.dtype in (np.float32, np.float16)
+    array = np.require(array, np.float32 if single else np.float64, ["C", "W"])
+    return torch.from_numpy(array)
+
+
+def check_k(k: Any, n_keys: int) -> None:
+    """Raise unless k is an integer from 1 to n_keys."""
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= n_keys:
+        raise ValueError(f"k is {k!r}; expected an integer from 1 to {n_keys}, the number of keys")

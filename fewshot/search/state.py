@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.search.similarity import PreparedKeys, sum_of_squares, top
-from fewshot.search.snapshot import KeySnapshot
+from fewshot.search.similarity import KeySnapshot, PreparedKeys, sum_of_squares, top
+from fewshot.search.snapshot import FaissSnapshot, take_snapshot
 from fewshot.utils.isolation import isolated
 
 #: Neighbours beyond the requested ones that are scored again.
@@ -32,8 +32,8 @@ class Base:
 
     def like(self, keys: Tensor, labels: NDArray[Any]) -> Base:
         """Return a base of other keys with the same settings."""
-        settings = self.snapshot
-        return Base(KeySnapshot(keys, settings.metric, settings.index, settings.recall), labels)
+        like = self.snapshot
+        return Base(take_snapshot(keys, like.metric, like.index, like.recall), labels)
 
     @cached_property
     def digest(self) -> str:
@@ -205,20 +205,21 @@ class State:
         if not len(self.labels) and not self.n_dead:
             ids, similarity = snapshot.search(queries, k)
             return self._labels_of(ids), similarity
-        ids, similarity = self._best(queries, k, exact=not snapshot.uses_faiss)
+        faiss = snapshot if isinstance(snapshot, FaissSnapshot) else None
+        ids, similarity = self._best(queries, k, faiss)
         # Candidates may be missing, or dead.
-        if snapshot.uses_faiss and (similarity.shape[-1] < k or not torch.isfinite(similarity).all()):
-            ids, similarity = self._best(queries, k, exact=True)
+        if faiss is not None and (similarity.shape[-1] < k or not torch.isfinite(similarity).all()):
+            ids, similarity = self._best(queries, k)
         return self._labels_of(ids), similarity
 
-    def _best(self, queries: Tensor, k: int, exact: bool) -> tuple[Tensor, Tensor]:
-        """Return ids and similarities (q, k or fewer) of the nearest live keys, of all or of the candidates."""
+    def _best(self, queries: Tensor, k: int, faiss: FaissSnapshot | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k or fewer) of the nearest live keys, of all or of FAISS's candidates."""
         snapshot, n, n_delta = self.base.snapshot, len(self.base), len(self.labels)
         wanted = k + SPARE if n_delta else k
-        if exact:
+        if faiss is None:
             ids, similarity = snapshot.exact_top(queries, min(wanted, n), self.dead_base if self.n_dead else None)
         else:
-            ids, similarity = snapshot.candidates(queries, wanted)
+            ids, similarity = faiss.retrieve(queries, wanted)
             similarity = similarity.masked_fill(self.dead_base[ids.clamp(min=0)], -torch.inf)
         if not n_delta:
             return top(ids, similarity, min(wanted, similarity.shape[-1]))
