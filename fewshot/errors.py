@@ -1,6 +1,7 @@
 """Exceptions. Each message is one sentence: what is wrong, where, what was expected, the cure.
 
-Most messages are written where they are raised. On the command line, `fewshot.cli.flags` replaces parameters by flags.
+Most messages are written where they are raised. On the command line, `fewshot.cli.terminal` replaces parameters by
+flags.
 """
 
 from __future__ import annotations

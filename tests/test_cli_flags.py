@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fewshot.cli import main
-from fewshot.cli.flags import in_flags, speaking
-from fewshot.cli.options import make_parser
+from fewshot.cli import main, make_parser
+from fewshot.cli.terminal import in_flags, speaking
 from tests.photographs import write_photos
 
 FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")

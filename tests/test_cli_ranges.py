@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from fewshot import FewShotImageClassifier
-from fewshot.cli import main
-from fewshot.cli.options import make_parser
+from fewshot.cli import main, make_parser
 from tests.photographs import quick_embedder, write_photos
 
 DIGITS = "9" * 5000
@@ -108,6 +107,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices
     for name, command in commands.items():
+        command.define()
         for action in command._actions:
             takes = action.option_strings and action.nargs != 0 and not isinstance(action, argparse._HelpAction)
             if takes and action.choices is None and (name, action.option_strings[-1]) not in tried:

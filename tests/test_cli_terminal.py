@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from fewshot import FewShotImageClassifier
-from fewshot.cli import main
-from fewshot.cli.options import make_parser
+from fewshot.cli import main, make_parser
 from fewshot.cli.terminal import complain, put, say
 from tests.photographs import quick_embedder, write_photos
 
@@ -229,6 +228,7 @@ def test_formulas_are_defused_on_request(model, saved, capsys, label):
 def test_help_can_be_shown_everywhere(monkeypatch, capsys):
     commands = make_parser()._subparsers._group_actions[0].choices
     for command in commands.values():
+        command.define()
         command.format_help().encode("ascii")
     text = make_parser().format_help()
     text.encode("ascii")

@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from fewshot import PrototypicalLearner, load_learner
-from fewshot.cli import main
-from fewshot.cli.options import make_parser
+from fewshot.cli import main, make_parser
 from fewshot.cli.training import read_config
 from fewshot.data.packed import write_packed
 from fewshot.learners import registry

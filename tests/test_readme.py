@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fewshot import PrototypicalLearner, create_backbone, glyphs
-from fewshot.cli.options import make_parser
+from fewshot.cli import make_parser
 from fewshot.data.packed import write_packed
 from fewshot.embedding.checkpoint import save_weights
 from tests.photographs import write_photos

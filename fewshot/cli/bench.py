@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from fewshot.cli.arguments import cache, command, file_of, jobs, quiet
+from fewshot.cli.options import file_of, shared
 from fewshot.cli.terminal import say
 from fewshot.errors import MissingExtraError
 
@@ -48,15 +47,11 @@ EXAMPLE = """a grid:
 """
 
 
-def bench_options(commands: Any) -> None:
-    """Add ``fewshot bench``."""
-    bench = command(
-        commands,
-        "bench",
-        "bench",
-        "compare learners on data sets and backbones, on the same episodes",
+def bench_options(bench: argparse.ArgumentParser) -> None:
+    """Define ``fewshot bench``."""
+    bench.description = (
         "Run a grid: every data set with every backbone and every learner, on the same episodes.\nWrites results.csv, "
-        "results.md, report.html, results.json and episodes.json.\nIf interrupted, run the same command to resume.",
+        "results.md, report.html, results.json and episodes.json.\nIf interrupted, run the same command to resume."
     )
     bench.formatter_class = argparse.RawDescriptionHelpFormatter
     bench.epilog = EXAMPLE
@@ -66,15 +61,15 @@ def bench_options(commands: Any) -> None:
         "--executor", choices=("joblib", "serial", "ray"), default="joblib",
         help="several processes, this process, or a Ray cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
     )  # fmt: skip
-    bench.add_argument("--jobs", type=jobs, metavar="N", help="number of processes (default: one per core)")
+    shared(bench, "--jobs")
     bench.add_argument(
         "--episodes", dest="frozen", metavar="FILE", help="episodes.json of another run; fail if the episodes differ"
     )
-    cache(bench)
+    shared(bench, "--cache")
     bench.add_argument(
         "--parquet", type=file_of("Parquet"), metavar="FILE", help="also write the table as Parquet (extra)"
     )
-    quiet(bench)
+    shared(bench, "--quiet")
 
 
 def bench(options: argparse.Namespace) -> int:

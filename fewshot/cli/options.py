@@ -1,183 +1,263 @@
-"""The parser of the command line, with the options of ``train`` and ``evaluate``."""
+"""The options of the commands on a classifier, those that several commands share, and the types of their values.
+
+``NAME_options`` defines the options of the command NAME. Importing this module is quick: it loads no heavy package.
+"""
 
 from __future__ import annotations
 
 import argparse
-import textwrap
-from contextlib import suppress
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from fewshot._version import __version__
-from fewshot.cli.arguments import (
-    DATA_HELP,
-    add_ranges,
-    backbone,
-    cache,
-    command,
-    common,
-    count,
-    episodes,
-    rate,
-    report,
-    seed,
-    skip_unreadable,
-    steps,
-    tables,
-    temperature,
-)
-from fewshot.cli.bench import bench_options
-from fewshot.cli.demonstration import demo_options
-from fewshot.cli.model_options import MODEL_COMMANDS
-from fewshot.training.config import TrainConfig
-from fewshot.utils.text import printable, shortened
+from fewshot.persistence.suffixes import check_suffix
 
-#: Options whose values are stored under another name.
-_NAMES = {"checkpoint": "from", "frozen": "episodes"}
-STATUS = """exit status:
-  0    success
-  1    failure; or an image got no answer (predict, annotate, search), or a unit of a grid failed (bench)
-  2    mistake in the command; nothing was changed
-  130  interrupted (Ctrl-C)
-  143  terminated (SIGTERM); train has saved its state
-
-Each command has --help.
-"""
+N = TypeVar("N", int, float)
+#: Characters of a value that an error repeats.
+_SHOWN = 60
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that can print its messages on any terminal, whatever the user typed."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Return the options; refuse empty values, which come from unset shell variables."""
-        options = super().parse_args(args, namespace)
-        for name, value in vars(options).items():
-            if value == "" or (isinstance(value, list) and "" in value):
-                self.error(f"{_NAMES.get(name, name)} is empty; give a value, or leave it out")
-        return options
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and a sentence, and exit with status 2."""
-        super().error(shortened(printable(message)))
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        with suppress(ValueError):  # a closed stream; argparse handles only a missing or full one
-            super()._print_message(message, file)
+# ---- types of values ------------------------------------------------------------------------------------------------
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; each command names the module of `fewshot.cli` that runs it."""
-    parser = Parser(
-        prog="fewshot",
-        description="Few-shot classification: learn new classes from one to five examples, with no gradient step.",
-        epilog=STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the list of exit statuses
-    )
-    parser.add_argument("--version", action="version", version=f"fewshot {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (*MODEL_COMMANDS, _train, _evaluate, bench_options, demo_options):
-        add(commands)
-    for one in commands.choices.values():
-        add_ranges(one)
-    return parser
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return an option type: whole numbers in a range."""
+    return _reader(int, least, most, "a whole number", f"{least} to {most}")
 
 
-def _train(commands: Any) -> None:
-    train = command(
-        commands,
-        "train",
-        "training",
-        "meta-train a network on many small learning tasks; writes a checkpoint",
-        "Meta-train a network on the split 'train' of DATA, and select the best weights on 'val'. Training starts from "
-        "scratch, or from the weights given by --weights, --pretrained or --from. Writes best.safetensors, which fit "
-        "and evaluate take with --from, log.csv, manifest.json, and state.safetensors, from which --resume continues. "
-        "Ctrl-C finishes the episode and saves the state. Several processes train together: "
-        "torchrun --nproc_per_node 2 -m fewshot train ...",
-    )
-    train.formatter_class = argparse.RawDescriptionHelpFormatter  # keeps the list of fields
-    train.description = textwrap.fill(str(train.description), 80)
-    fields = "\n".join(f"  {name:16s} {text}" for name, text in TrainConfig.describe(n_way=20).items())
-    train.epilog = f"fields, for --config FILE.toml and --set KEY=VALUE:\n{fields}"
-    train.add_argument("data", metavar="DATA", help=DATA_HELP)
-    train.add_argument("--out", required=True, metavar="DIR", help="folder for the checkpoint")
-    train.add_argument("--resume", action="store_true", help="continue from the state in DIR, exactly where it stopped")
-    train.add_argument("--force", action="store_true", help="replace a training in DIR")
-    train.add_argument("--config", metavar="FILE", help="a TOML file of the fields below")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="set one of the fields below; may be repeated"
-    )
-    _add_network(train)
-    _add_episodes(train)
-    report(train, "the learning curves")
-    train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
-    common(train)
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Return an option type: finite numbers in a range."""
+    return _reader(float, least, most, "a number", f"{least:g} to {most:g}")
 
 
-def _add_network(train: argparse.ArgumentParser) -> None:
-    backbone(train, "conv4", "that of the data")
-    train.add_argument("--learner", metavar="NAME", help="method (default: that of --from, or prototypical)")
-    train.add_argument("--metric", metavar="NAME", help="similarity of the learner: sqeuclidean, cosine or dot")
-    train.add_argument("--temperature", type=temperature, metavar="X", help="initial temperature; training adapts it")
-    train.add_argument("--grey", action="store_true", help="convert images to grey for training")
-    train.add_argument("--distort", action="store_true", help="slightly rotate, scale, shear and shift each image")
-    train.add_argument("--photo", action="store_true", help="mirror images and slightly change their light")
-    skip_unreadable(train)
+def _reader(kind: Callable[[str], N], least: float, most: float, what: str, span: str) -> Callable[[str], N]:
+    def read(text: str) -> N:
+        try:
+            value = kind(text)
+        except ValueError:  # also for more digits than Python converts
+            value = None
+        if value is None or not least <= value <= most:
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+            raise argparse.ArgumentTypeError(f"expected {what} from {span}, not {shown!r}")
+        return value
+
+    read.span = span  # type: ignore[attr-defined]  # for --help
+    return read
 
 
-def _add_episodes(train: argparse.ArgumentParser) -> None:
-    train.add_argument(
-        "--varied", action="store_true",
-        help="vary ways, shots and queries as in the Meta-Dataset; n_way, n_shot and n_query are ignored",
-    )  # fmt: skip
-    _small_classes(train, "raise", "drop", "use")
-    train.add_argument(
-        "--by-group", action="store_true", help="draw each episode from one group: the part of labels before the /"
-    )
-    for name, field, kind in (
-        ("episodes", "n_episodes", steps),
-        ("way", "n_way", count),
-        ("shot", "n_shot", count),
-        ("query", "n_query", count),
-        ("lr", "lr", rate),
-        ("val-way", "val_n_way", count),
-        ("val-every", "validate_every", steps),
-        ("seed", "seed", seed),
-    ):
-        metavar = "X" if kind is rate else "N"
-        train.add_argument(f"--{name}", dest=field, type=kind, metavar=metavar, help=f"short for --set {field}=...")
+def file_of(kind: str) -> Callable[[str], str]:
+    """Return an option type: a file of a format, such as "CSV"."""
+
+    def named(text: str) -> str:
+        try:
+            check_suffix(text, kind, "the file")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return named
 
 
-def _evaluate(commands: Any) -> None:
-    evaluate = command(
-        commands,
-        "evaluate",
-        "evaluation",
-        "measure accuracy on episodes of classes that were not trained on",
-        "Embed the split 'test' of DATA once, then answer many small tasks drawn from its classes. "
-        "The interval is 1.96 sigma / sqrt(episodes).",
-    )
-    evaluate.add_argument("data", metavar="DATA", help=DATA_HELP)
-    evaluate.add_argument("--split", metavar="NAME", help="split to measure on (default: test, if there are splits)")
-    skip_unreadable(evaluate)
-    backbone(evaluate)
-    cache(evaluate)
-    evaluate.add_argument("--learner", metavar="NAME", help="method (default: the checkpoint's, or cosine prototypes)")
-    for name, kind, value, what in (
-        ("way", count, 5, "classes per episode"),
-        ("query", count, 15, "queries per class"),
-        ("episodes", episodes, 1000, "number of episodes"),
-    ):
-        evaluate.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=f"{what} (default: {value})")
-    evaluate.add_argument(
-        "--shot", type=count, nargs="+", default=[1, 5], metavar="N", help="support images per class (default: 1 5)"
-    )
-    _small_classes(evaluate, "raise", "drop")
-    evaluate.add_argument("--seed", type=seed, default=0, help="seed of the episodes (default: %(default)s)")
-    tables(evaluate)
-    common(evaluate)
+count, episodes, steps = whole(1, 10**6), whole(1, 10**7), whole(1, 10**9)
+jobs, seed = whole(1, 1024), whole(0, 2**32 - 1)
+rate, temperature = number(1e-12, 1e3), number(1e-6, 1e6)
+
+# ---- shared options -------------------------------------------------------------------------------------------------
+
+_DATA = "a folder with a subfolder per class, a table path,label,split (.csv), or output of data_prep"
+_ON = {"action": "store_true"}
+SHARED: dict[str, dict[str, Any]] = {
+    "data": {"metavar": "DATA", "help": _DATA},
+    "dir": {"metavar": "DIR", "help": "a classifier"},
+    "folder": {"metavar": "FOLDER", "help": _DATA},
+    "images": {"nargs": "+", "metavar": "IMAGES", "help": "image files, or folders of them"},
+    "label": {"metavar": "LABEL", "help": "the class"},
+    "--cache": {"metavar": "DIR", "help": "store embeddings there, so that no image is embedded twice"},
+    "--csv": {"type": file_of("CSV"), "metavar": "FILE", "help": "write the table as CSV; - for standard output"},
+    "--device": {"default": "auto", "help": "auto, cpu, cuda or mps (default: %(default)s)"},
+    "--jobs": {"type": jobs, "metavar": "N", "help": "number of processes (default: one per core)"},
+    "--json": {"type": file_of("JSON"), "metavar": "FILE", "help": "write it as JSON; - for standard output"},
+    "--learner": {"metavar": "NAME", "help": "method (default: the checkpoint's, or cosine prototypes)"},
+    "--max-pixels": {
+        "type": whole(1, 10**12),
+        "metavar": "N",
+        "help": "refuse images with more pixels (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
+    },
+    "--quiet": {**_ON, "help": "no progress bar"},
+    "--skip-unreadable": {**_ON, "help": "skip images that cannot be read"},
+    "--spreadsheet": {
+        **_ON,
+        "help": "in CSV, put ' before text that begins with = + - @, tab or return, so that no spreadsheet runs it as "
+        "a formula: labels and file names may come from strangers",
+    },
+    "--unknown-label": {
+        "metavar": "LABEL",
+        "help": "the answer for unknown images; must not be a class (default: unknown, or -1 if classes are numbers)",
+    },
+}
+#: Options of every command that embeds, and of those that write tables.
+EMBEDDING, TABLES = ("--device", "--max-pixels", "--quiet"), ("--csv", "--json", "--spreadsheet")
 
 
-def _small_classes(command: argparse.ArgumentParser, *choices: str) -> None:
+def shared(command: argparse.ArgumentParser, *names: str) -> None:
+    """Add shared options to a command."""
+    for name in names:
+        command.add_argument(name, **SHARED[name])
+
+
+def backbone(
+    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", default_size: str = "the network's own"
+) -> None:
+    """Add the options that choose the network."""
+    one = command.add_mutually_exclusive_group()
+    known = "any timm name, hf-hub:OWNER/NAME or local-dir:PATH (default: %(default)s)"
+    one.add_argument("--backbone", default=default, metavar="NAME", help=known)
+    one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a checkpoint from fewshot train")
+    command.add_argument("--weights", metavar="FILE", help="backbone weights: a local file, 'offline' or 'random'")
+    command.add_argument("--pretrained", action="store_true", help="download the weights from the hub")
     command.add_argument(
-        "--small-classes", choices=choices, default="raise",
-        help="what to do with classes that have too few images for an episode (default: %(default)s)",
+        "--bits", type=whole(8, 16), metavar="N", help="bit depth of 16-bit images, if files do not tell"
+    )
+    side = f"side of the images (default: {default_size})"
+    command.add_argument("--size", type=whole(1, 4096), metavar="PX", help=side)
+
+
+def report(command: argparse.ArgumentParser, what: str) -> None:
+    """Add the option that writes a page."""
+    command.add_argument("--report", type=file_of("HTML"), metavar="FILE", help=f"write a page with {what} (.html)")
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+def fit_options(fit: argparse.ArgumentParser) -> None:
+    """Define ``fewshot fit``."""
+    fit.description = (
+        "Learn each class of FOLDER from its images, with no gradient step, and write the classifier to DIR. The "
+        "default backbone is tf_efficientnet_lite0, whose weights come with the extra 'offline': nothing is "
+        "downloaded."
+    )
+    shared(fit, "folder")
+    fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
+    fit.add_argument("--split", metavar="NAME", help="learn only this split of the data, such as train")
+    backbone(fit)
+    shared(fit, "--cache", "--learner")
+    fit.add_argument(
+        "--reference", action="store_true", help="store only the name and hash of pretrained weights, not the weights"
+    )
+    shared(fit, "--skip-unreadable")
+    fit.add_argument("--force", action="store_true", help="replace a classifier in DIR")
+    shared(fit, "--unknown-label", *EMBEDDING)
+
+
+def add_options(add: argparse.ArgumentParser) -> None:
+    """Define ``fewshot add``."""
+    shared(add, "dir", "label", "images", "--unknown-label", "--skip-unreadable", *EMBEDDING)
+
+
+def remove_options(remove: argparse.ArgumentParser) -> None:
+    """Define ``fewshot remove``."""
+    shared(remove, "dir", "label")
+    remove.add_argument(
+        "--images", nargs="+", metavar="IMAGES", help="remove only these images: their names when learned, or files"
+    )
+    shared(remove, *EMBEDDING)
+
+
+def rename_options(rename: argparse.ArgumentParser) -> None:
+    """Define ``fewshot rename``."""
+    shared(rename, "dir", "label")
+    rename.add_argument("new", metavar="NEW", help="the new label; must not be in use")
+    shared(rename, "--unknown-label", *EMBEDDING)
+
+
+def merge_options(merge: argparse.ArgumentParser) -> None:
+    """Define ``fewshot merge``."""
+    merge.description = (
+        "Add to the classifier in DIR everything that OTHERS have learned, as if it had seen their images. All must "
+        "have the same network, preprocessing and learner."
+    )
+    shared(merge, "dir")
+    merge.add_argument("others", nargs="+", metavar="OTHERS", help="more classifiers, which are not changed")
+    merge.add_argument("--out", metavar="DIR", help="folder for the result (default: the first classifier)")
+    merge.add_argument("--force", action="store_true", help="replace a classifier in --out")
+    shared(merge, "--unknown-label", *EMBEDDING)
+
+
+def predict_options(predict: argparse.ArgumentParser) -> None:
+    """Define ``fewshot predict``."""
+    predict.description = (
+        "Classify images. An image that cannot be read is reported on standard error, the others are answered, and the "
+        "exit status is 1."
+    )
+    shared(predict, "dir", "images")
+    predict.add_argument("--top", type=count, default=1, metavar="K", help="number of likeliest classes (default: 1)")
+    report(predict, "pictures")
+    shared(predict, *TABLES, *EMBEDDING)
+
+
+def show_options(show: argparse.ArgumentParser) -> None:
+    """Define ``fewshot show``, and ``fewshot audit``, which has the same options."""
+    shared(show, "dir")
+    report(show, "pictures")
+    shared(show, *TABLES, *EMBEDDING)
+
+
+audit_options = show_options
+
+
+def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
+    """Define ``fewshot calibrate``."""
+    calibrate.description = (
+        "On classes that the network was not trained on, find the temperature at which probabilities match how often "
+        "answers are right, and the similarity below which an image belongs to no known class. DATA needs two classes "
+        "of two images or more; they may differ from those of the classifier."
+    )
+    shared(calibrate, "dir", "data")
+    calibrate.add_argument("--split", metavar="NAME", help="use only this split of the data")
+    shared(calibrate, "--skip-unreadable")
+    calibrate.add_argument(
+        "--false-accepts", type=number(0, 99.9), default=5.0, metavar="PERCENT",
+        help="percentage of unknown images that may be accepted as known (default: 5)",
     )  # fmt: skip
+    calibrate.add_argument("--keep-answering", action="store_true", help="calibrate probabilities, but reject nothing")
+    calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="episodes to use (default: 200)")
+    calibrate.add_argument("--seed", type=seed, default=0, help="seed of the episodes (default: %(default)s)")
+    report(calibrate, "figures")
+    shared(calibrate, "--unknown-label", *EMBEDDING)
+
+
+def annotate_options(annotate: argparse.ArgumentParser) -> None:
+    """Define ``fewshot annotate``."""
+    annotate.description = (
+        "Write id, label, vector, probability, unknown, nearest, similarity, error and embedder of every image below "
+        "FOLDER. If interrupted or killed, run the same command to resume. An image that cannot be read gets an error "
+        "and a vector of zeros, and the exit status is 1. Needs the extra 'parquet'."
+    )
+    annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth")
+    annotate.add_argument("--model", required=True, metavar="DIR", help="a classifier")
+    annotate.add_argument("--out", type=file_of("Parquet"), required=True, metavar="FILE", help="the table (.parquet)")
+    annotate.add_argument(
+        "--executor", choices=("serial", "joblib", "ray"), default="serial",
+        help="this process, several processes, or a Ray cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
+    )  # fmt: skip
+    shared(annotate, "--jobs")
+    annotate.add_argument("--shard", type=count, default=1024, metavar="N", help="images per write (default: 1024)")
+    annotate.add_argument("--force", action="store_true", help="replace an existing table")
+    shared(annotate, *EMBEDDING)
+
+
+def search_options(search: argparse.ArgumentParser) -> None:
+    """Define ``fewshot search``."""
+    search.add_argument("table", metavar="TABLE", help="a table of fewshot annotate")
+    shared(search, "images")
+    search.add_argument("--model", required=True, metavar="DIR", help="the classifier that made the table")
+    search.add_argument("-k", type=count, default=5, metavar="K", help="images per query (default: %(default)s)")
+    search.add_argument(
+        "--where", action="append", default=[], metavar="NAME=VALUE",
+        help="find only images whose row has this value; repeat a NAME to allow several values",
+    )  # fmt: skip
+    search.add_argument("--by-label", action="store_true", help="find only images of the predicted class of the query")
+    search.add_argument(
+        "--metric", choices=("sqeuclidean", "cosine", "dot"), help="similarity (default: the classifier's)"
+    )
+    shared(search, *TABLES, *EMBEDDING)
