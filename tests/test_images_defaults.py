@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from fewshot import CosinePrototypicalLearner, Embedder, MatchingLearner, create_backbone
+from fewshot import CosinePrototypicalLearner, Embedder, FewShotImageClassifier, MatchingLearner, create_backbone
 from fewshot.embedding.checkpoint import save_weights
-from fewshot.images.defaults import default_learner, make_embedder
+from fewshot.images.model import default_learner
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "defaults.json"
 
@@ -30,9 +30,9 @@ def test_a_backbone_without_a_learner_gets_cosine_prototypes_and_a_checkpoint_it
 
 def test_an_embedder_is_cloned_and_takes_no_second_settings():
     given = Embedder("resnet18", weights="random", batch_size=3)
-    made = make_embedder(given)
+    made = FewShotImageClassifier(given)._make_embedder()
     assert made is not given
     assert made.get_params() == given.get_params()
     for name, value in {"weights": "w.pth", "pretrained": True, "img_size": 64, "cache": "folder", "bits": 12}.items():
         with pytest.raises(ValueError, match=f"{name} belongs to the Embedder"):
-            make_embedder(given, **{name: value})
+            FewShotImageClassifier(given, **{name: value})._make_embedder()

@@ -9,15 +9,16 @@ import warnings
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
 
-from fewshot import Embedder, FewShotImageClassifier, OwnEmbedder, annotate, retrieve
+from fewshot import Embedder, FewShotImageClassifier, LabeledImages, OwnEmbedder, annotate, retrieve
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError
-from fewshot.images.inputs import Prepared
+from fewshot.images.learned import Prepared, labelled, names_of
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.search.approximate import faiss_module
 from tests.together import together
@@ -260,3 +261,27 @@ def test_items_that_could_not_be_read_are_left_out_by_place_and_not_by_index():
 def test_where_nothing_could_be_read_the_first_reason_is_raised():
     with pytest.raises(ImageDecodeError, match="image 0, b: damaged"), pytest.warns(UserWarning, match="1 of 1"):
         unread(["b"], ["x"], [[np.nan]], ImageDecodeError("b", "damaged", 0)).without_unreadable("skip")
+
+
+def test_images_and_labels_come_together_or_side_by_side():
+    items, labels = labelled(LabeledImages(["a.png", "b.png"], [1, 2]), None)
+    assert (list(items), labels.tolist()) == (["a.png", "b.png"], [1, 2])
+    items, labels = labelled(["a.png"], (label for label in "x"))
+    assert (items, labels.tolist()) == (["a.png"], ["x"])
+    with pytest.raises(TypeError, match="mix the types integer and string"):
+        labelled(["a.png"], ["x"], known=np.array([1]))
+
+
+def test_names_are_those_given_or_what_images_are_called():
+    assert names_of(["x/a.png", b"12"], None, ()) == ["x/a.png", "<2 bytes>"]
+    assert names_of([b"1", b"2"], ("one", "two"), {"three"}) == ["one", "two"]
+    assert names_of([b"1", b"2"], pd.Series(["one", "two"], index=[3, 4]), ()) == ["one", "two"]
+    for ids, message in (
+        (["one"], "there are 1 ids for 2 images"),
+        (["one", "one"], "the id 'one' is in use"),
+        (["one", "three"], "the id 'three' is in use; remove that image first"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            names_of([b"1", b"2"], ids, {"three"})
+    with pytest.raises(TypeError, match="id 1 is 7; expected text"):
+        names_of([b"1", b"2"], ["one", 7], ())

@@ -11,7 +11,7 @@ from fewshot.cli.inputs import open_data
 from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import give
 from fewshot.episodes.evaluate import evaluate as measure
-from fewshot.images.defaults import default_learner
+from fewshot.images.model import default_learner
 from fewshot.learners.registry import ready_learner
 from fewshot.persistence.provenance import command_line, manifest
 

@@ -23,7 +23,7 @@ from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.grouped import GroupedEpisodeSampler
 from fewshot.episodes.varied import VariedEpisodeSampler
-from fewshot.images.defaults import default_learner
+from fewshot.images.model import default_learner
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class
 from fewshot.persistence.files import write_text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from itertools import pairwise
@@ -18,7 +17,6 @@ from fewshot.embedding.backbones import cached_file
 from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
 from fewshot.embedding.sources import OFFLINE_WEIGHTS
 from fewshot.errors import ArtifactError
-from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
 from fewshot.persistence.content import is_number, is_whole
@@ -31,8 +29,6 @@ from fewshot.utils.values import ON_ERROR, TOO_LARGE
 GIVEN = "given"
 #: Fields of `Statistics` that hold tensors by name.
 _FIELDS = ("sums", "totals", "support")
-#: First bytes of PNG and JPEG, which browsers display without running anything.
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 #: The largest sum of weights.
 _MOST_WEIGHT = 1e120
 
@@ -158,16 +154,15 @@ def read_statistics(tensors: Mapping[str, Tensor], learner: Learner, n_support: 
     ValueError
         If a tensor is missing, unexpected, of the wrong type or shape, not finite, or out of range.
     """
-    n_way = len(n_support)
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
-    for name, value in tensors.items():
-        if name != "count":
-            part, _, key = name.partition(".")
-            parts[part][key] = value
-    x = parts["support"].get("x", parts["sums"].get("x"))
+    n_way, x = len(n_support), tensors.get("support.x", tensors.get("sums.x"))
     if x is None or x.ndim != 2 or not x.shape[1]:
         raise ValueError("its memory holds neither class sums nor support of two dimensions")
-    _check_like(parts, tensors["count"], _example(learner, x.shape[1]), n_way)
+    _check_like(tensors, statistics_to_tensors(_example(learner, x.shape[1])), n_way)
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
+    for name, value in tensors.items():
+        part, _, key = name.partition(".")
+        if key:
+            parts[part][key] = value
     statistics = Statistics(n_way, tensors["count"], **parts)
     if not ((statistics.count >= 0) & (statistics.count <= _MOST_WEIGHT)).all() or not (statistics.count > 0).any():
         raise ValueError("its counts must be at least 0, and above 0 for some class")
@@ -193,58 +188,23 @@ def _example(learner: Learner, d: int) -> Statistics:
         return learner.learn(x, labels, 1)
 
 
-def _check_like(parts: Mapping[str, Mapping[str, Tensor]], count: Tensor, example: Statistics, n_way: int) -> None:
+def _check_like(tensors: Mapping[str, Tensor], example: Mapping[str, Tensor], n_way: int) -> None:
     """Raise unless tensors match the template up to the numbers of classes and rows."""
-    rows = len(parts["support"]["labels"]) if "labels" in parts["support"] and parts["support"]["labels"].ndim else 0
-    expected: dict[tuple[str, str], tuple[int | None, Tensor]] = {("", "count"): (n_way, example.count)}
-    for part, n in (("sums", n_way), ("totals", None), ("support", rows)):
-        expected |= {(part, name): (n, value) for name, value in getattr(example, part).items()}
-    found = {("", "count"): count, **{(part, name): v for part in parts for name, v in parts[part].items()}}
-    if found.keys() != expected.keys():
-        names = sorted(".".join(key).lstrip(".") for key in found.keys() ^ expected.keys())
-        raise ValueError(f"its memory is not that of its learner: {', '.join(names):.200}")
-    for key, (n, value) in expected.items():
-        shape = value.shape if n is None else (n, *value.shape[1:])
-        if found[key].shape != shape or found[key].dtype != value.dtype:
+    if tensors.keys() != example.keys():
+        raise ValueError(
+            f"its memory is not that of its learner: {', '.join(sorted(tensors.keys() ^ example.keys())):.200}"
+        )
+    labels = tensors.get("support.labels")
+    rows = {"count": n_way, "sums": n_way, "support": len(labels) if labels is not None and labels.ndim else 0}
+    for name, value in example.items():
+        found, part = tensors[name], name.partition(".")[0]
+        shape = (rows[part], *value.shape[1:]) if part in rows else tuple(value.shape)
+        if found.shape != shape or found.dtype != value.dtype:
             raise ValueError(
-                f"{'.'.join(key).lstrip('.')} in its memory is {found[key].dtype} {tuple(found[key].shape)}; expected "
-                f"{value.dtype} {tuple(shape)}"
+                f"{name} in its memory is {found.dtype} {tuple(found.shape)}; expected {value.dtype} {shape}"
             )
-        if not torch.isfinite(found[key]).all():
-            raise ValueError(f"{'.'.join(key).lstrip('.')} in its memory is not finite")
-
-
-def read_support(tensors: Mapping[str, Tensor], classes: NDArray[Any], d: int) -> Support:
-    """Convert back from `Support.to_tensors`, with checks.
-
-    Raises
-    ------
-    ValueError
-        If names, labels, embeddings (n, d) and thumbnails are inconsistent or of the wrong types.
-    """
-    embeddings, labels, ends = (tensors[name] for name in ("embeddings", "labels", "thumbnail_ends"))
-    n = len(labels)
-    for name, dtype, shape in (
-        ("embeddings", torch.float32, (n, d)),
-        ("labels", torch.int64, (n,)),
-        ("thumbnails", torch.uint8, (tensors["thumbnails"].numel(),)),
-        ("thumbnail_ends", torch.int64, (n,)),
-        ("ids", torch.uint8, (tensors["ids"].numel(),)),
-    ):
-        if tensors[name].dtype != dtype or tensors[name].shape != shape:
-            raise ValueError(f"{name} of its support are {tensors[name].dtype} {tuple(tensors[name].shape)}")
-    if not (embeddings.abs() <= TOO_LARGE).all() or not ((labels >= 0) & (labels < len(classes))).all():
-        raise ValueError("its support must have finite embeddings, and labels among its classes")
-    borders = [0, *ends.tolist()]
-    if borders != sorted(borders) or borders[-1] != len(tensors["thumbnails"]):
-        raise ValueError("its thumbnail_ends do not match its thumbnails")
-    ids = json.loads(tensors["ids"].numpy().tobytes())
-    if not isinstance(ids, list) or len(ids) != n or not all(isinstance(name, str) for name in ids):
-        raise ValueError(f"its support must have {n} names")
-    support = Support.from_tensors(tensors, classes)
-    if not all(not picture or picture.startswith(_PICTURES) for picture in support.thumbnails):
-        raise ValueError("its thumbnails must be PNG or JPEG")
-    return support
+        if not torch.isfinite(found).all():
+            raise ValueError(f"{name} in its memory is not finite")
 
 
 def read_calibration(said: Any) -> Calibration | None:

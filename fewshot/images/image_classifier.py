@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+from sklearn.base import clone
 from sklearn.utils import Tags
 from torch import nn
 
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
-from fewshot.images.defaults import make_embedder
 from fewshot.images.model import FewShotModel
 from fewshot.images.saving import Saved
 from fewshot.learners.base import Learner
@@ -87,7 +87,13 @@ class FewShotImageClassifier(FewShotModel):
 
     def _make_embedder(self) -> Embedder | OwnEmbedder:
         names = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels", "progress")
-        return make_embedder(self.backbone, **{name: getattr(self, name) for name in names})
+        params = {name: getattr(self, name) for name in names}
+        if not isinstance(self.backbone, (Embedder, OwnEmbedder)):
+            return Embedder(self.backbone, **params)
+        for name, value in params.items():
+            if value and name not in ("device", "progress"):
+                raise ValueError(f"{name} belongs to the Embedder that is given as backbone; set it there")
+        return clone(self.backbone)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super(FewShotModel, self).__sklearn_tags__()

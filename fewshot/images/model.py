@@ -15,17 +15,19 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from fewshot.classifiers.few_shot import FewShotClassifier
+from fewshot.embedding.backbones import is_path
+from fewshot.embedding.checkpoint import Checkpoint, load_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
+from fewshot.embedding.sources import spelled
 from fewshot.errors import UnknownNameError, brief
 from fewshot.images import saving
 from fewshot.images.answer import Answer, answer_all
 from fewshot.images.audit import audit_support
-from fewshot.images.defaults import default_learner
-from fewshot.images.inputs import Prepared, labelled
-from fewshot.images.learned import Learned
+from fewshot.images.learned import Learned, Prepared, labelled
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
+from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner
 from fewshot.persistence.artifact import Versions, version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
@@ -636,3 +638,12 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
     def _with_parameters(cls, found: saving.Saved, device: str) -> Self:
         """Return an unfitted model with the parameters of a saved one."""
         return cls(found.learned.embedder, found.learned.classifier.learner, **found.params)
+
+
+def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
+    """Return the learner that a checkpoint was trained with; for other backbones, cosine prototypes."""
+    backbone = embedder.backbone
+    path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
+    if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
+        return load_learner(path)
+    return CosinePrototypicalLearner()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
@@ -20,6 +21,7 @@ from fewshot.embedding.backbones import spec_of, why_not_saved
 from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
+from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.images.content import (
@@ -29,11 +31,10 @@ from fewshot.images.content import (
     read_params,
     read_source,
     read_statistics,
-    read_support,
     statistics_to_tensors,
 )
-from fewshot.images.defaults import make_embedder
 from fewshot.images.learned import Learned
+from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
 from fewshot.persistence.content import errors_of_file
@@ -138,7 +139,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     if (calibration := read_calibration(manifest.get("calibration"))) is not None:
         classifier.calibration_ = calibration
     d = fitted.memory.keys.shape[-1]
-    support = read_support(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
+    support = Support.from_tensors(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
     versions = {os.path.realpath(folder): manifest["digest"]}
     stored = "embed" if "weights" in paths else "reference"
     return Saved(Learned(embedder, classifier, support), params, source, stored, versions)
@@ -159,7 +160,9 @@ def _read_embedder(
         learner = build_learner(manifest["learner"], read_tensors(paths["learner"])[0])
     if given is not None:
         source = {"backbone": given}
-    embedder = make_embedder(**source, device=device, progress=progress)
+    if isinstance(given, (Embedder, OwnEmbedder)):
+        return clone(given), learner.double(), source
+    embedder = Embedder(**source, device=device, progress=progress)
     if checkpoint is not None and given is None:
         embedder.load(checkpoint)
     return embedder, learner.double(), source

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from fewshot.errors import brief
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import plain_label
 from fewshot.utils.twins import SAME_IMAGE
+from fewshot.utils.values import TOO_LARGE
+
+#: First bytes of PNG and JPEG, which browsers display without running anything.
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,12 +159,34 @@ class Support:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], classes: NDArray[Any]) -> Support:
-        """Convert back from `to_tensors`."""
-        pictures, ends = tensors["thumbnails"].numpy().tobytes(), tensors["thumbnail_ends"].tolist()
-        return cls(
-            tuple(json.loads(tensors["ids"].numpy().tobytes())),
-            classes[tensors["labels"].numpy()],
-            tensors["embeddings"].numpy(),
-            tuple(pictures[start:end] for start, end in zip([0, *ends], ends, strict=False)),
-        )
+    def from_tensors(cls, tensors: Mapping[str, Tensor], classes: NDArray[Any], d: int) -> Support:
+        """Convert back from `to_tensors`, without trusting them.
+
+        Raises
+        ------
+        ValueError
+            If names, labels, embeddings (n, d) and thumbnails are inconsistent or of the wrong types.
+        """
+        embeddings, labels, ends = (tensors[name] for name in ("embeddings", "labels", "thumbnail_ends"))
+        n = len(labels)
+        for name, dtype, shape in (
+            ("embeddings", torch.float32, (n, d)),
+            ("labels", torch.int64, (n,)),
+            ("thumbnails", torch.uint8, (tensors["thumbnails"].numel(),)),
+            ("thumbnail_ends", torch.int64, (n,)),
+            ("ids", torch.uint8, (tensors["ids"].numel(),)),
+        ):
+            if tensors[name].dtype != dtype or tensors[name].shape != shape:
+                raise ValueError(f"{name} of its support are {tensors[name].dtype} {tuple(tensors[name].shape)}")
+        if not (embeddings.abs() <= TOO_LARGE).all() or not ((labels >= 0) & (labels < len(classes))).all():
+            raise ValueError("its support must have finite embeddings, and labels among its classes")
+        borders, pictures = [0, *ends.tolist()], tensors["thumbnails"].numpy().tobytes()
+        if borders != sorted(borders) or borders[-1] != len(pictures):
+            raise ValueError("its thumbnail_ends do not match its thumbnails")
+        thumbnails = tuple(pictures[start:end] for start, end in pairwise(borders))
+        if not all(not picture or picture.startswith(_PICTURES) for picture in thumbnails):
+            raise ValueError("its thumbnails must be PNG or JPEG")
+        ids = json.loads(tensors["ids"].numpy().tobytes())
+        if not isinstance(ids, list) or len(ids) != n or not all(isinstance(name, str) for name in ids):
+            raise ValueError(f"its support must have {n} names")
+        return cls(tuple(ids), classes[labels.numpy()], embeddings.numpy(), thumbnails)

@@ -17,7 +17,7 @@ from fewshot.errors import LeakError, TooSmallError, UnknownNameError
 from fewshot.images.exporting import quantized
 from fewshot.images.exporting.network import OPSET, TOLERANCE, check_extra, write_onnx
 from fewshot.images.exporting.translate import translate_learner, translate_memory
-from fewshot.images.inputs import labelled
+from fewshot.images.learned import labelled
 from fewshot.persistence.files import digest
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
