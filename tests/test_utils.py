@@ -24,7 +24,7 @@ from fewshot import (
     Record,
     evaluate,
 )
-from fewshot.persistence.label_json import labels_from_json, labels_to_json
+from fewshot.persistence.content import labels_from_json, labels_to_json
 from fewshot.utils.labels import LONGEST, WIDEST, as_labels, plain_label
 from fewshot.utils.values import as_values, check_sample_weight
 

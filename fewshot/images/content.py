@@ -19,8 +19,7 @@ from fewshot.embedding.sources import OFFLINE_WEIGHTS
 from fewshot.errors import ArtifactError
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
-from fewshot.persistence.content import is_number, is_whole
-from fewshot.persistence.label_json import labels_from_json
+from fewshot.persistence.content import is_number, is_whole, labels_from_json
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
 from fewshot.utils.values import ON_ERROR, TOO_LARGE

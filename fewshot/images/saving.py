@@ -37,8 +37,7 @@ from fewshot.images.learned import Learned
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
-from fewshot.persistence.content import errors_of_file
-from fewshot.persistence.label_json import labels_to_json
+from fewshot.persistence.content import errors_of_file, labels_to_json
 from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import plain_label

@@ -29,7 +29,7 @@ from fewshot.persistence.files import (
     replacing,
     sync,
 )
-from fewshot.persistence.locking import LOCK, locked
+from fewshot.persistence.locking import LOCK, is_held, locked
 
 MANIFEST = "manifest.json"
 KINDS = ("classifier", "index", "export")
@@ -77,10 +77,13 @@ def writing(folder: str | Path, kind: str) -> Iterator[None]:
         If another writer holds the folder for longer than a minute.
     """
     folder, made = Path(folder), False
+    if is_held(folder):
+        yield
+        return
     with ExitStack() as lock:
         while True:
             if folder.exists():
-                _files_of(folder, kind)  # before a lock file appears among files of others
+                _replaceable(folder, kind)  # before a lock file appears among files of others
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 sync(folder.absolute().parent)
@@ -144,8 +147,14 @@ def write_artifact(
     """
     folder = Path(folder)
     with writing(folder, kind):
-        old, known = _files_of(folder, kind), known or {}
-        _refuse_changed(folder, kind, known)
+        manifest, known = _replaceable(folder, kind), known or {}
+        mine, current = known.get(os.path.realpath(folder)), manifest.get("digest")
+        if mine is not None and current is not None and mine != current:
+            raise ArtifactError(
+                f"{folder} has changed since this {kind} was loaded from it or saved to it, and saving would undo "
+                "that: load it again and repeat your changes, or call save with overwrite=True"
+            )
+        old = {entry["name"]: entry for part in ("files", "caches") for entry in manifest.get(part, {}).values()}
         files, cached = (
             {name: _write_part(folder, name, key, write, old) for name, (key, write) in some.items()}
             for some in (parts, caches)
@@ -199,20 +208,10 @@ def version_of(folder: str | Path) -> str | None:
     return None
 
 
-def _refuse_changed(folder: Path, kind: str, known: Versions) -> None:
-    """Raise if the folder holds a version that the writer has never seen."""
-    mine, current = known.get(os.path.realpath(folder)), version_of(folder)
-    if mine is not None and current is not None and mine != current:
-        raise ArtifactError(
-            f"{folder} has changed since this {kind} was loaded from it or saved to it, and saving would undo that: "
-            "load it again and repeat your changes, or call save with overwrite=True"
-        )
-
-
 def refuse_others(folder: str | Path, kind: str) -> None:
     """Raise, before any work, if `writing` would: if the folder exists and holds no artifact of this kind."""
     if os.path.exists(folder):
-        _files_of(Path(folder), kind)
+        _replaceable(Path(folder), kind)
 
 
 def stamp(folder: str | Path) -> tuple[int, int] | None:
@@ -298,8 +297,8 @@ def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
     return path
 
 
-def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """Return the data files of the artifact to replace, by name; raise if the folder holds anything else."""
+def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
+    """Return the manifest of the artifact to replace, empty if it has none; raise if the folder holds anything else."""
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is a file, not a saved {kind}, so nothing was written there; give a new folder")
     path = folder / MANIFEST
@@ -323,7 +322,7 @@ def _files_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
     _refuse_newer(folder, manifest)
     if (found := manifest.get("kind", KINDS[0])) != kind:
         raise ArtifactError(f"{folder} holds a saved {found}, so no {kind} was written there; give a new folder")
-    return {entry["name"]: entry for part in ("files", "caches") for entry in manifest.get(part, {}).values()}
+    return manifest
 
 
 def _write_part(

@@ -69,20 +69,29 @@ def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
     >>> os.listdir(folder)
     []
     """
-    place, held = os.path.realpath(folder), _mine.__dict__
-    key = f"{os.getpid()} {place}"  # a forked child has its parent's entries, but not its locks
-    if key in held:
+    if is_held(folder):
         yield
         return
+    place = os.path.realpath(folder)
+    key = _key(place)  # a child forked inside the block leaves with it, too
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     with ExitStack() as locks:
         locks.enter_context(_file_lock(folder, Path(place, LOCK), deadline))
         locks.enter_context(_folder_lock(folder, place, deadline))
-        held[key] = True
+        _mine.__dict__[key] = True
         try:
             yield
         finally:
-            del held[key]
+            del _mine.__dict__[key]
+
+
+def is_held(folder: str | Path) -> bool:
+    """Whether this thread holds the write lock of a folder."""
+    return _key(os.path.realpath(folder)) in _mine.__dict__
+
+
+def _key(place: str) -> str:
+    return f"{os.getpid()} {place}"  # a forked child has its parent's entries, but not its locks
 
 
 @contextmanager

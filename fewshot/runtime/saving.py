@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import MANIFEST, Part, Versions, read_artifact, write_artifact
-from fewshot.persistence.content import errors_of_file, is_number, json_object
+from fewshot.persistence.content import errors_of_file, is_number, json_object, labels_from_json, labels_to_json
 from fewshot.persistence.files import digest, read_regular
-from fewshot.persistence.label_json import labels_from_json, labels_to_json
 from fewshot.runtime.encoder import CURE
 from fewshot.runtime.learner import DeviceLearner, check_temperature
 from fewshot.runtime.memory import DeviceMemory

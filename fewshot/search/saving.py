@@ -16,8 +16,7 @@ from torch import Tensor
 
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
-from fewshot.persistence.content import errors_of_file, is_number, is_whole
-from fewshot.persistence.label_json import labels_from_json, labels_to_json
+from fewshot.persistence.content import errors_of_file, is_number, is_whole, labels_from_json, labels_to_json
 from fewshot.persistence.tensors import read_tensors, unicode_name, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
 from fewshot.search.compaction import Segments
