@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from fewshot import MetaTrainer, PrototypicalLearner, TrainConfig, embed
 from fewshot.training.distributed import all_reduce, broadcast, n_processes, process_group, rank
-from fewshot.training.state import BEST, STATE
+from fewshot.training.folder import BEST, STATE
 from tests.training_data import SIZES, TRAIN, VAL
 
 CONFIG = TrainConfig(n_episodes=40, meta_batch=4, validate_every=5, lr=1e-3, **SIZES)

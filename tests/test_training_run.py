@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from fewshot import Distortion, MetaTrainer, PrototypicalLearner, TrainConfig
 from fewshot.errors import TrainingError, TrainingInterrupted
 from fewshot.training.callbacks import Callback, CsvLog
-from fewshot.training.state import BEST, LOG, STATE
+from fewshot.training.folder import BEST, LOG, STATE
 from tests.abandoned import leave_partial
 from tests.training_data import QUICK, SIZES, TRAIN, VAL
 

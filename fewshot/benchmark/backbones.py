@@ -21,7 +21,7 @@ from fewshot.errors import LeakError
 from fewshot.learners.registry import learner_class
 from fewshot.persistence.files import write_text
 from fewshot.training.config import TrainConfig
-from fewshot.training.state import BEST
+from fewshot.training.folder import BEST
 from fewshot.training.trainer import MetaTrainer
 
 #: Marks a finished training.

@@ -106,7 +106,8 @@ class Backbone:
         for what in ("img_size", "size"):
             if getattr(self, what) is not None:
                 _check_integer(what, getattr(self, what), 1, 2**14)
-        TrainConfig(**TrainConfig.parse(dict(self.train)))
+        if self.train:
+            TrainConfig(**TrainConfig.parse(dict(self.train)))
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, ready for JSON."""

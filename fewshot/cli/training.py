@@ -31,10 +31,8 @@ from fewshot.persistence.provenance import command_line, manifest
 from fewshot.training.callbacks import TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import first_process_first, process_group, rank
-from fewshot.training.folder import MANIFEST, holds_training, lock_training, refuse_foreign_files
-from fewshot.training.page import write_training
-from fewshot.training.result import TrainResult
-from fewshot.training.state import BEST
+from fewshot.training.folder import BEST, MANIFEST, holds_training, lock_training, refuse_foreign_files
+from fewshot.training.result import TrainResult, write_training
 from fewshot.training.trainer import MetaTrainer
 
 #: Fewer classes than the trainer's default, because users' data have fewer.

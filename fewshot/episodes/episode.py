@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,7 @@ class Sampler(ABC):
 
     def __iter__(self) -> Iterator[Episode]:
         """Yield episodes 0, 1, 2, ... without end."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
+        return map(self.__getitem__, count())
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.protocol.items() if name != "sampler")

@@ -49,19 +49,15 @@ class EvalResult:
     answered: NDArray[np.int64]
     protocol: dict[str, Any]
 
-    @cached_property
-    def _interval(self) -> tuple[float, float]:
-        return mean_and_ci95(self.accuracies)
-
     @property
     def mean(self) -> float:
         """Mean accuracy over episodes, in 0..1."""
-        return self._interval[0]
+        return mean_and_ci95(self.accuracies)[0]
 
     @property
     def ci95(self) -> float:
         """Half-width of the 95 % interval of the mean, 1.96 sigma / sqrt(n_episodes)."""
-        return self._interval[1]
+        return mean_and_ci95(self.accuracies)[1]
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:

@@ -17,10 +17,9 @@ from fewshot.errors import TrainingError, TrainingInterrupted
 from fewshot.persistence.files import sync
 from fewshot.training.callbacks import Callback, CsvLog
 from fewshot.training.distributed import barrier, n_processes, rank
-from fewshot.training.folder import remove_leftovers, remove_training
+from fewshot.training.folder import LOG, TrainingState, remove_leftovers, remove_training, restore_optimizer
 from fewshot.training.interrupt import deferred_signals
 from fewshot.training.result import TrainResult
-from fewshot.training.state import LOG, TrainingState, restore_optimizer
 from fewshot.training.step import Stepper, StepResult, one_cycle, top_rate
 from fewshot.training.validation import Validator
 from fewshot.utils.warning import warn

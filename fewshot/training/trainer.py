@@ -28,10 +28,9 @@ from fewshot.learners.registry import as_learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import broadcast, n_processes, process_group, rank
-from fewshot.training.folder import lock_training, refuse_foreign_log
+from fewshot.training.folder import LOG, lock_training, refuse_foreign_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
-from fewshot.training.state import LOG
 from fewshot.training.step import Augment, Stepper, learning_rates
 from fewshot.training.validation import Validator
 from fewshot.utils.heap import give_back_memory, keeping_memory

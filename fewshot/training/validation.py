@@ -21,8 +21,8 @@ from fewshot.errors import TrainingError
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import broadcast, rank
+from fewshot.training.folder import BEST
 from fewshot.training.result import TrainResult
-from fewshot.training.state import BEST
 
 
 @dataclass(eq=False)

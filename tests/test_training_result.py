@@ -1,5 +1,5 @@
 from fewshot import MetaTrainer
-from fewshot.training.page import write_training
+from fewshot.training.result import write_training
 from tests.training_data import QUICK, TRAIN, VAL
 
 
