@@ -152,28 +152,24 @@ class _Run:
             path.unlink(missing_ok=True)
 
     def _answer(self, workers: Executor, embedded: Sequence[EmbeddedDataset]) -> list[Row]:
-        units: list[Unit] = []
-        outcomes: dict[int, Any] = {}
-        for unit, failure in self._units(embedded):
-            if outcome := self._load_result(unit) or failure:
-                outcomes[len(units)] = outcome
-            units.append(unit)
+        outcomes: dict[Unit, Any] = {
+            unit: self._load_result(unit) or failure for unit, failure in self._units(embedded)
+        }
+        missing = [unit for unit, outcome in outcomes.items() if outcome is None]
         labels = {one.data.dataset.name: one.data.data.labels for one in embedded}
-        missing = [i for i in range(len(units)) if i not in outcomes]
-        keys = dict.fromkeys(units[i].embedded for i in missing)
+        keys = dict.fromkeys(unit.embedded for unit in missing)
         shared = {key: workers.share(self.embeddings.path(key)) for key in keys}
-        tasks = [(units[i], shared[units[i].embedded], labels[units[i].dataset]) for i in missing]
-        for place, outcome in self._watch("answering", workers.map(answer, tasks), len(tasks)):
-            i = missing[place]
-            outcomes[i] = outcome
+        tasks = [(unit, shared[unit.embedded], labels[unit.dataset]) for unit in missing]
+        for i, outcome in self._watch("answering", workers.map(answer, tasks), len(tasks)):
+            outcomes[missing[i]] = outcome
             if not isinstance(outcome, Failure):
-                found = {"key": units[i].key, "found": outcome}
-                write_text(self._result(units[i]), json.dumps({**found, "sha256": _digest(found)}))
+                found = {"key": missing[i].key, "found": outcome}
+                write_text(self._result(missing[i]), json.dumps({**found, "sha256": _digest(found)}))
         return [
             Row(unit, {}, outcome.error, self.external[unit.backbone.name], outcome.trace)
-            if isinstance(outcome := outcomes[i], Failure)
+            if isinstance(outcome, Failure)
             else Row(unit, outcome, "", self.external[unit.backbone.name])
-            for i, unit in enumerate(units)
+            for unit, outcome in outcomes.items()
         ]
 
     def _units(self, embedded: Sequence[EmbeddedDataset]) -> Iterator[tuple[Unit, Failure | None]]:
@@ -224,10 +220,8 @@ class _Run:
         return frame
 
     def _watch(self, what: str, outcomes: Iterator[tuple[int, Any]], total: int) -> Iterator[tuple[int, Any]]:
-        with progress_bar(total, "part" if what == "embedding" else "unit", show=self.progress, desc=what) as bar:
-            for outcome in outcomes:
-                yield outcome
-                bar.update()
+        unit = "part" if what == "embedding" else "unit"
+        return iter(progress_bar(total, unit, show=self.progress, desc=what, iterable=outcomes))
 
     def _result(self, unit: Unit) -> Path:
         return self.folder / "units" / f"{unit.key}.json"

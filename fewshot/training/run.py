@@ -20,7 +20,7 @@ from fewshot.training.distributed import barrier, n_processes, rank
 from fewshot.training.folder import LOG, TrainingState, remove_leftovers, remove_training, restore_optimizer
 from fewshot.training.interrupt import deferred_signals
 from fewshot.training.result import TrainResult
-from fewshot.training.step import Stepper, StepResult, one_cycle, top_rate
+from fewshot.training.step import Stepper, StepResult, one_cycle
 from fewshot.training.validation import Validator
 from fewshot.utils.warning import warn
 
@@ -94,7 +94,7 @@ class Run:
             "episode": (step + 1) * config.meta_batch,
             "loss": found.loss,
             "accuracy": found.accuracy,
-            "lr": top_rate(self.optimizer),
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
         }
         self.schedule.step()
         self._check_fault(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -232,11 +231,6 @@ def one_cycle(optimizer: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_
     peaks = [group["lr"] for group in optimizer.param_groups]
     # One more step than are taken: the scheduler computes a rate after the last step, too.
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=n_steps + 1, pct_start=0.3)
-
-
-def top_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Return the largest learning rate of any group: that of the last layer."""
-    return max((float(group["lr"]) for group in optimizer.param_groups), default=math.nan)
 
 
 @dataclass(frozen=True)
