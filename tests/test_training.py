@@ -75,7 +75,7 @@ def test_the_best_weights_on_the_validation_classes_are_kept(monkeypatch):
         seen.append(weights(trainer))
         return Measured()
 
-    monkeypatch.setattr("fewshot.training.validation.evaluate", pretend)
+    monkeypatch.setattr("fewshot.training.run.evaluate", pretend)
     trainer = MetaTrainer("conv4", config=QUICK)
     result = trainer.fit(TRAIN, VAL, progress=False)
     assert (result.best_episode, result.best_accuracy) == (8, 0.9)

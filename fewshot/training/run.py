@@ -1,27 +1,31 @@
-"""The loop of a training run: steps, validation, saved states, and an orderly end."""
+"""The loop of a training run: steps, validation, the best weights, saved states, and an orderly end."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from fewshot.embedding.checkpoint import load_state, state
+from fewshot.data.images import LabeledImages
+from fewshot.embedding.checkpoint import load_state, save_weights, state
+from fewshot.embedding.network import embed
 from fewshot.episodes.episode import Sampler
+from fewshot.episodes.evaluate import evaluate
 from fewshot.errors import TrainingError, TrainingInterrupted
 from fewshot.persistence.files import sync
 from fewshot.training.callbacks import Callback, CsvLog
-from fewshot.training.distributed import barrier, n_processes, rank
-from fewshot.training.folder import LOG, TrainingState, remove_leftovers, remove_training, restore_optimizer
+from fewshot.training.distributed import barrier, broadcast, n_processes, rank
+from fewshot.training.folder import BEST, LOG, TrainingState, remove_leftovers, remove_training, restore_optimizer
 from fewshot.training.interrupt import deferred_signals
 from fewshot.training.result import TrainResult
 from fewshot.training.step import Stepper, StepResult, one_cycle
-from fewshot.training.validation import Validator
 from fewshot.utils.warning import warn
 
 
@@ -35,20 +39,23 @@ class Run:
         Takes the steps.
     episodes : Sampler
         The training episodes.
-    validator : Validator
-        Validates, and keeps the best weights.
+    val : LabeledImages or None
+        Validation images; without them the last weights count as the best.
     identity : dict
         What must be the same to resume the run.
+    recorded : mapping
+        What the checkpoint of the best weights records about its training.
     folder : Path or None
-        Folder for saved states; None saves none.
+        Folder for saved states and that checkpoint; None saves none.
     callbacks : sequence of Callback
         Observers of the run.
     """
 
     stepper: Stepper
     episodes: Sampler
-    validator: Validator
+    val: LabeledImages | None
     identity: dict[str, Any]
+    recorded: Mapping[str, Any]
     folder: Path | None
     callbacks: Sequence[Callback]
 
@@ -59,17 +66,31 @@ class Run:
         # The first step may be skipped, or precede an interruption; torch would warn that there was none.
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.result, self.faults_in_a_row, self.seconds_before = TrainResult(), 0, 0.0
+        self.best: dict[str, Tensor] | None = None
 
     def train(self, resume: bool) -> TrainResult:
-        """Take all remaining steps."""
-        if self.folder is not None:
-            if resume:
-                self._resume(self.folder)
-            elif rank() == 0:
-                remove_training(self.folder)
-            barrier()  # all processes have read the log before it is rewritten
-            if rank() == 0:
-                remove_leftovers(self.folder)
+        """Take all remaining steps; at the end, even after an error, restore the best weights."""
+        try:
+            if self.folder is not None:
+                self._open(self.folder, resume)
+            self._take_steps()
+        finally:
+            if self.best is not None:
+                load_state(self.best, self.backbone, self.learner)
+            self.backbone.eval()
+            self.learner.eval()
+        return self.result
+
+    def _open(self, folder: Path, resume: bool) -> None:
+        if resume:
+            self._resume(folder)
+        elif rank() == 0:
+            remove_training(folder)
+        barrier()  # all processes have read the log before it is rewritten
+        if rank() == 0:
+            remove_leftovers(folder)
+
+    def _take_steps(self) -> None:
         m, start = self.config.meta_batch, time.perf_counter() - self.seconds_before
         with deferred_signals() as received:
             for callback in self.callbacks:
@@ -85,7 +106,6 @@ class Run:
             finally:
                 for callback in self.callbacks:
                     callback.end(self.result)
-        return self.result
 
     def _record(self, step: int, found: StepResult, start: float) -> None:
         """Record a step; validate and save if due."""
@@ -100,13 +120,50 @@ class Run:
         self._check_fault(found)
         last = step + 1 == config.n_steps
         if (step + 1) % config.validate_every == 0 or last:
-            self.validator.validate(record, result, self.backbone)
+            self._validate(record)
         record["seconds"] = time.perf_counter() - start
         result.records.append(record)
         for callback in self.callbacks:
             callback.step(record, result)
         if (step + 1) % config.save_every == 0 or last:
             self._save()
+
+    def _validate(self, record: dict[str, float]) -> None:
+        """Write the validation accuracy into `record`, and keep the weights if they are the best."""
+        if self.val is not None:
+            record |= self._measure(self.val, int(record["episode"]))
+            if record["val_accuracy"] <= self.result.best_accuracy:  # False if best_accuracy is still NaN
+                return
+            self.result.best_accuracy = record["val_accuracy"]
+        self.result.best_episode = int(record["episode"])
+        self.best = {name: value.detach().clone() for name, value in state(self.backbone, self.learner).items()}
+        self._write_best()
+
+    def _measure(self, val: LabeledImages, episode: int) -> dict[str, float]:
+        """Return the accuracy on the validation classes and its interval."""
+        config, embeddings = self.config, embed(self.backbone, val.images)
+        if not np.isfinite(embeddings).all():
+            raise TrainingError(
+                f"after episode {episode} the network gives embeddings that are not finite; lower lr={config.lr:g}"
+            )
+        measured = evaluate(
+            self.learner,
+            embeddings,
+            val.labels,
+            n_way=min(config.val_n_way, len(val.classes)),
+            n_shot=config.val_n_shot,
+            n_query=config.val_n_query,
+            n_episodes=config.val_n_episodes,
+            seed=config.seed,
+        )
+        # All processes must agree, to the last bit, on which weights are the best.
+        agreed = torch.tensor([measured.mean, measured.ci95], dtype=torch.float64, device="cpu")
+        broadcast([agreed])
+        return dict(zip(("val_accuracy", "val_ci95"), agreed.tolist(), strict=True))
+
+    def _write_best(self) -> None:
+        if self.best is not None and self.folder is not None and rank() == 0:
+            save_weights(self.folder / BEST, self.backbone, self.learner, self.best, self.recorded)
 
     def _check_fault(self, found: StepResult) -> None:
         self.faults_in_a_row = self.faults_in_a_row + 1 if found.fault else 0
@@ -143,7 +200,7 @@ class Run:
         }
         if (self.folder / LOG).is_file():
             sync(self.folder / LOG)  # after a power failure the log must have a row for every step of the state
-        model, best = state(self.backbone, self.learner), self.validator.best or {}
+        model, best = state(self.backbone, self.learner), self.best or {}
         optimizer = self.optimizer.state_dict()["state"]
         TrainingState(self.identity, progress, model, best, optimizer).save(self.folder)
 
@@ -158,7 +215,8 @@ class Run:
         load_state(saved.model, self.backbone, self.learner)
         restore_optimizer(saved, self.optimizer)
         device = next(self.backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu")).device
-        self.validator.resume({k: v.to(device) for k, v in saved.best.items()} or None, self.backbone)
+        self.best = {k: v.to(device) for k, v in saved.best.items()} or None
+        self._write_best()  # again, in case the file is gone
         if progress["scaler"]:
             self.stepper.scaler.load_state_dict(progress["scaler"])
         for _ in range(progress["steps"]):

@@ -32,7 +32,6 @@ from fewshot.training.folder import LOG, lock_training, refuse_foreign_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.step import Augment, Stepper, learning_rates
-from fewshot.training.validation import Validator
 from fewshot.utils.heap import give_back_memory, keeping_memory
 from fewshot.utils.isolation import isolated
 
@@ -153,14 +152,12 @@ class MetaTrainer:
         TrainingInterrupted
             After Ctrl-C or SIGTERM: the episode is finished, the state saved, and the best weights restored.
         """
-        _check_data(train, val)
+        _check_data(train, val, self.config)
         if resume and out is None:
             raise ValueError("resume=True needs the folder of the training; pass out=")
         config, folder = self.config, None if out is None else Path(out)
         sampler = sampler or partial(EpisodeSampler, n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query)
         episodes = sampler(train.labels, seed=config.seed)
-        recorded = {} if folder is None else self._describe_data(train, val)
-        validator = Validator(self.learner, val, config, folder, recorded)
         if folder is not None:
             refuse_foreign_log(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,13 +167,15 @@ class MetaTrainer:
                     f"meta_batch is {config.meta_batch}; expected a multiple of the {n_processes()} processes"
                 )
             backbone = self._build(train)
-            identity = {} if folder is None else self._identity(train, val, episodes)
+            identity, recorded = {}, {}
+            if folder is not None:
+                identity, recorded = self._identity(train, val, episodes), self._describe_data(train, val)
             groups = learning_rates(backbone, self.learner, config)
             optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
             stepper = Stepper(backbone, self.learner, optimizer, train.images, config, self.augment, self.device)
-            run = Run(stepper, episodes, validator, identity, folder, self._callbacks(folder, progress))
+            run = Run(stepper, episodes, val, identity, recorded, folder, self._callbacks(folder, progress))
             try:
-                with validator.restoring_best(backbone), keeping_memory():
+                with keeping_memory():
                     return run.train(resume)
             finally:
                 give_back_memory()
@@ -242,7 +241,7 @@ class MetaTrainer:
         }
 
 
-def _check_data(train: LabeledImages, val: LabeledImages | None) -> None:
+def _check_data(train: LabeledImages, val: LabeledImages | None, config: TrainConfig) -> None:
     for data in (train, val):
         if data is not None and not data.is_decoded:
             raise ValueError("train and val must be pixels of one size, not files; pass train.decoded(size=84)")
@@ -252,3 +251,8 @@ def _check_data(train: LabeledImages, val: LabeledImages | None) -> None:
             f"train and val share {len(shared)} classes, such as {shared.tolist()[0]!r}; split by class, "
             "so that validation measures unseen classes"
         )
+    if val is not None:
+        n_way = min(config.val_n_way, len(val.classes))
+        if n_way < 2:
+            raise ValueError("val has one class, for which every answer is right; give two or more, or none")
+        EpisodeSampler(val.labels, n_way, config.val_n_shot, config.val_n_query)  # raises if there are too few images
