@@ -109,11 +109,10 @@ def classify_and_retrieve(
     for place, i in enumerate(read):
         label = as_unicode(labels[i])
         asked.setdefault(label if by_label and label in classes else None, []).append(place)
-    wanted = {token("label", label) for label in conditions.get("label", [])}
     for label, places in asked.items():  # one search per class, not per query
-        if label is not None and "label" in conditions and token("label", label) not in wanted:
-            continue
-        only = conditions if label is None else {**conditions, "label": [label]}
+        # Empty if `where` asks for other labels.
+        both = [other for other in conditions.get("label", [label]) if token("label", other) == token("label", label)]
+        only = conditions if label is None else {**conditions, "label": both}
         for place, matches in zip(places, store.search(x[places], k, only), strict=True):
             known = dict(zip(classes, shares[place], strict=True))
             found[read[place]] = [

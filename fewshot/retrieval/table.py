@@ -241,8 +241,9 @@ def _facts(path: str | Path, file: Any) -> dict[str, Any]:
     for name in COLUMNS:
         if (n := schema.names.count(name)) != 1:
             raise StoreError(f"{path} has {n or 'no'} columns {name!r}; expected one of this name: {_CURE}")
-    kind = schema.field("vector").type
-    if not (_is_list(kind) and pa.types.is_floating(kind.value_type)):
+    kind, types = schema.field("vector").type, pa.types
+    is_list = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
+    if not (is_list and types.is_floating(kind.value_type)):
         raise StoreError(f"the vectors of {path} are {kind}; expected lists of floats: {_CURE}")
     about = json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
     about = about if isinstance(about, dict) else {}
@@ -251,15 +252,10 @@ def _facts(path: str | Path, file: Any) -> dict[str, Any]:
         fingerprint = _first(file, EMBEDDER)
     if not isinstance(fingerprint, str) or not isinstance(metric, str | None):
         raise StoreError(f"{path} does not say which embedder made its vectors; {_CURE}")
-    d = kind.list_size if pa.types.is_fixed_size_list(kind) else len(_first(file, "vector") or ())
+    d = kind.list_size if types.is_fixed_size_list(kind) else len(_first(file, "vector") or ())
     if not d:
         raise StoreError(f"{path} has no vectors; {_CURE}")
     return {"fingerprint": fingerprint, "metric": metric, "d": d}
-
-
-def _is_list(kind: pyarrow.DataType) -> bool:
-    types = pyarrow_module().types
-    return bool(types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind))
 
 
 def _first(file: Any, column: str) -> Any:

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -110,20 +110,18 @@ def annotate_folder(
     with _only_run(shards):
         _refuse_finished(out, shards, overwrite)
         target = Path(os.path.realpath(out))
-        for left in leftovers(target.parent, [target.name]):
-            left.unlink(missing_ok=True)
+        _sweep(target.parent, [target.name])
         _begin(shards, paths, shard, digest)
         missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
         tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
-        runner = make_executor(executor, jobs or os.cpu_count() or 1)
-        try:
-            with progress_bar(len(paths), "image", show=progress, desc="annotating") as bar:
-                bar.update(len(paths) - sum(len(parts[i]) for i in missing))
-                for i, table in _done(runner, tasks, missing):
-                    write_table(_file(shards, i), [table], schema)
-                    bar.update(table.num_rows)
-        finally:
-            runner.close()
+        with (
+            closing(make_executor(executor, jobs or os.cpu_count() or 1)) as runner,
+            progress_bar(len(paths), "image", show=progress, desc="annotating") as bar,
+        ):
+            bar.update(len(paths) - sum(len(parts[i]) for i in missing))
+            for i, table in _done(runner, tasks, missing):
+                write_table(_file(shards, i), [table], schema)
+                bar.update(table.num_rows)
         unreadable = _join(shards, len(parts), out, schema)
         _clear(shards)
         return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
@@ -195,9 +193,8 @@ def _is_done(file: Path, ids: Sequence[str], schema: pyarrow.Schema) -> bool:
 
 
 def _schema(model: FewShotModel) -> pyarrow.Schema:
-    fitted = model.classifier_.model_
     d, fingerprint = model.classifier_.n_features_in_, model.embedder_.fingerprint
-    return annotation_schema(d, fingerprint, fitted.learner.metric, model.classes_.tolist())
+    return annotation_schema(d, fingerprint, model.learner_.metric, model.classes_.tolist())
 
 
 def _done(runner: Executor, tasks: list[tuple[Any, ...]], numbers: list[int]) -> Iterator[tuple[int, Any]]:
@@ -215,7 +212,7 @@ def _done(runner: Executor, tasks: list[tuple[Any, ...]], numbers: list[int]) ->
 
 
 def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
-    """Create the folder of shards, or continue in an existing one if its plan is the same."""
+    """Write the plan into the folder of shards, or continue there if its plan is the same."""
     listed = hashlib.sha256()
     for path in paths:
         status = os.stat(path)
@@ -223,17 +220,14 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
     facts = {"images": len(paths), "sha256": listed.hexdigest(), "shard": shard, "model": model}
     plan = json.dumps(facts, indent=1) + "\n"
     there = shards / PLAN
-    if shards.is_dir():  # opening a pipe would block
-        refuse_irregular(shards, [entry.name for entry in shards.iterdir() if _OURS.fullmatch(entry.name)])
+    names = sorted(entry.name for entry in shards.iterdir())
+    refuse_irregular(shards, filter(_OURS.fullmatch, names))  # opening a pipe would block
     if there.exists() and there.read_text(encoding="utf-8") != plan:
         raise StoreError(
             f"{shards} holds shards of a different run (other images, classifier or shard size); remove it, or choose "
             "another --out"
         )
-    shards.mkdir(parents=True, exist_ok=True)
-    if others := sorted(
-        entry.name for entry in shards.iterdir() if entry.name != LOCK and not _OURS.fullmatch(entry.name)
-    ):
+    if others := [name for name in names if name != LOCK and not _OURS.fullmatch(name)]:
         raise StoreError(f"{shards} holds {others[0]!r}, which is not a shard; move it away, or choose another --out")
     _sweep(shards)
     if not there.exists():
@@ -244,15 +238,15 @@ def _begin(shards: Path, paths: Sequence[str], shard: int, model: str) -> None:
 
 def _clear(shards: Path) -> None:
     """Remove the files of a run, the plan last, so that a killed run can be repeated."""
-    ours = [entry for entry in shards.iterdir() if re.fullmatch(_FILES, entry.name)]
-    for entry in sorted(ours, key=lambda entry: entry.name == PLAN):
-        entry.unlink()
+    for entry in sorted(shards.iterdir(), key=lambda entry: entry.name == PLAN):
+        if re.fullmatch(_FILES, entry.name):
+            entry.unlink()
     _sweep(shards)
 
 
-def _sweep(shards: Path) -> None:
+def _sweep(folder: Path, names: Sequence[str] | None = None) -> None:
     """Remove temporary files of killed processes."""
-    for left in leftovers(shards):
+    for left in leftovers(folder, names):
         left.unlink(missing_ok=True)
 
 

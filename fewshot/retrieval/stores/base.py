@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,8 +39,6 @@ class Store(ABC):
     d : int
         Length of a vector.
     """
-
-    kind: ClassVar[str] = ""
 
     def __init__(self, metric: str, fingerprint: str, d: int) -> None:
         if metric not in METRICS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,6 @@ class FaissStore(Store):
     >>> store.search([[1.0, 0.1]], where={"n": [3, 4]})[0][0].label
     'dog'
     """
-
-    kind: ClassVar[str] = "faiss"
 
     def __init__(self, metric: str, fingerprint: str, d: int) -> None:
         super().__init__(metric, fingerprint, d)

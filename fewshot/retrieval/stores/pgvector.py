@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +73,6 @@ class PgVectorStore(Store):
     >>> store = PgVectorStore("postgresql://localhost/images", "flowers", "cosine", "3f2a", d=512)  # doctest: +SKIP
     >>> store.search(embedder.embed(["new.jpg"]), k=3, where={"label": ["rose", "tulip"]})  # doctest: +SKIP
     """
-
-    kind: ClassVar[str] = "pgvector"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,8 +69,6 @@ class QdrantStore(Store):
     >>> [(match.id, match.similarity) for match in store.search([[1.0, 0.0]], k=1)[0]]
     [('a.jpg', 1.0)]
     """
-
-    kind: ClassVar[str] = "qdrant"
 
     def __init__(
         self,
