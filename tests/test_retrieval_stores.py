@@ -15,7 +15,7 @@ from fewshot.retrieval.stores.base import similarities
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.retrieval.stores.pgvector import PgVectorStore
 from fewshot.retrieval.stores.qdrant import QdrantStore
-from fewshot.retrieval.stores.records import Record, check_queries, check_records, token, uuid_of
+from fewshot.retrieval.stores.records import Record, check_queries, check_record, token, uuid_of
 from fewshot.search.similarity import METRICS, pairwise_similarity
 from tests.postgres import postgres, table  # noqa: F401
 
@@ -370,7 +370,7 @@ def test_a_missing_package_is_named(monkeypatch, kind, module):
 
 
 def test_checks_return_what_a_store_keeps():
-    (record,) = check_records([Record("a", [1, 2], np.int64(3), {"n": [np.float32(0.5)]})], 2, "abc")
+    record = check_record(Record("a", [1, 2], np.int64(3), {"n": [np.float32(0.5)]}), 2, "abc")
     assert (record.vector.dtype, type(record.label), record.payload) == (np.float32, int, {"n": [0.5]})
     assert check_queries([[1, 2]], 2, np.int64(3)).dtype == np.float32
 

@@ -64,9 +64,15 @@ def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[A
         ("nearest", label),
         ("similarity", pa.float32()),
         ("error", pa.string()),
-        (EMBEDDER, pa.string()),
     ]
-    return pa.schema(columns, {ABOUT: json.dumps({"fingerprint": fingerprint, "metric": metric}).encode()})
+    return _schema(columns, fingerprint, metric)
+
+
+def _schema(columns: list[tuple[str, Any]], fingerprint: str, metric: str) -> pyarrow.Schema:
+    """Return the schema of a table with these columns, whose vectors are of this embedder."""
+    pa = pyarrow_module()
+    about = json.dumps({"fingerprint": fingerprint, "metric": metric}).encode()
+    return pa.schema([*columns, (EMBEDDER, pa.string())], {ABOUT: about})
 
 
 def annotations_to_arrow(found: Iterable[Annotation], schema: pyarrow.Schema) -> pyarrow.Table:
@@ -128,28 +134,23 @@ def export_store(store: Store, path: str | Path) -> int:
     """
     pa = pyarrow_module()
     check_suffix(path, "Parquet", "path")
-    about = {"fingerprint": store.fingerprint, "metric": store.metric}
-    columns = [("id", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), store.d))]
-    columns += [("payload", pa.string()), (EMBEDDER, pa.string())]
-    schema = pa.schema(columns, {ABOUT: json.dumps(about).encode()})
-    records = store.snapshot()
+    text, vector = pa.string(), pa.list_(pa.float32(), store.d)
+    columns = [("id", text), ("label", text), ("vector", vector), ("payload", text)]
+    schema = _schema(columns, store.fingerprint, store.metric)
+    rows = list(map(_row, store.snapshot()))
+    parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+    write_table(path, (pa.Table.from_pylist(part, schema) for part in parts), schema)
+    return len(rows)
 
-    def tables() -> Iterator[pyarrow.Table]:
-        for start in range(0, len(records), BATCH):
-            rows = [
-                {
-                    "id": record.id,
-                    "label": json.dumps(record.label, ensure_ascii=False),
-                    "vector": record.vector.tolist(),
-                    "payload": json.dumps(dict(record.payload), ensure_ascii=False),
-                    EMBEDDER: store.fingerprint,
-                }
-                for record in records[start : start + BATCH]
-            ]
-            yield pa.Table.from_pylist(rows, schema)
 
-    write_table(path, tables(), schema)
-    return len(records)
+def _row(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "label": json.dumps(record.label, ensure_ascii=False),
+        "vector": record.vector,
+        "payload": json.dumps(dict(record.payload), ensure_ascii=False),
+        EMBEDDER: record.embedder,
+    }
 
 
 def import_records(path: str | Path) -> Iterator[Record]:

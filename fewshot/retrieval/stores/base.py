@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import StoreError, UnknownNameError
-from fewshot.retrieval.stores.records import Match, Record, check_embedder, check_ids, check_queries, check_where, token
+from fewshot.retrieval.stores.records import Match, Record, check_ids, check_queries, check_record, check_where, token
 from fewshot.search.similarity import METRICS
 
+Vectors = NDArray[np.float32]
+#: The accepted values of each name.
+Conditions = Mapping[str, list[Any]]
+#: Proposes records for each query.
+Search = Callable[[Vectors, int, Conditions], list[list[Record]]]
 #: Records written or read at a time.
 BATCH = 1000
 #: Queries whose candidates are held in memory at a time.
@@ -84,9 +89,7 @@ class Store(ABC):
         """Remove at least one record, or call `refuse_missing` before anything is removed."""
 
     @abstractmethod
-    def _candidates(
-        self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
-    ) -> list[list[Record]]:
+    def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         """Return the `n` nearest records of each query that meet the conditions; fewer only if there are no more."""
 
     # ---- common to all stores ----------------------------------------------------------------------------------
@@ -124,15 +127,7 @@ class Store(ABC):
         StoreError
             If the store cannot be reached.
         """
-        queries, conditions = check_queries(vectors, self.d, k), check_where(where)
-        if not all(conditions.values()):
-            return [[] for _ in queries]
-        found: list[list[Match]] = []
-        for start in range(0, len(queries), QUERIES):
-            part = queries[start : start + QUERIES]
-            candidates = self._candidates(part, int(k) + SPARE, conditions)
-            found += [self._compare(query, records)[:k] for query, records in zip(part, candidates, strict=True)]
-        return found
+        return [matches[:k] for matches in self._find(self._candidates, vectors, k, where)]
 
     def nearest_per_class(
         self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None
@@ -151,10 +146,8 @@ class Store(ABC):
         ValueError, StoreError
             As for `search`.
         """
-        queries, conditions = check_queries(vectors, self.d, k), check_where(where)
-        if not all(conditions.values()):
-            return [[] for _ in queries]
-        return [self._nearest_per_class(query, int(k), conditions) for query in queries]
+        found = self._find(self._candidates_per_class, vectors, k, where)
+        return [_best_of_labels(matches)[:k] for matches in found]
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +163,22 @@ class Store(ABC):
         StoreError
             If it is that of another embedder.
         """
-        check_embedder(fingerprint, self.fingerprint)
+        if fingerprint != self.fingerprint:
+            raise StoreError(
+                f"this store holds vectors of the embedder {self.fingerprint[:12]}, and these come from "
+                f"{fingerprint[:12]}; embed with the same network and preprocessing, or make another store"
+            )
+
+    def _checked(self, records: Iterable[Record]) -> list[Record]:
+        """Return copies of records that this store can keep; see `add`."""
+        checked: dict[str, Record] = {}
+        for record in records:
+            new = check_record(record, self.d, self.fingerprint)
+            self.check_embedder(record.embedder or self.fingerprint)
+            if new.id in checked:
+                raise ValueError(f"the id {new.id!r} occurs twice; ids must differ")
+            checked[new.id] = new
+        return list(checked.values())
 
     def _check_facts(self, facts: Any, where: str, otherwise: str) -> None:
         """Raise unless this is a store, and has the same metric, vector length and embedder."""
@@ -191,30 +199,42 @@ class Store(ABC):
     def _facts(self) -> dict[str, Any]:
         return {"metric": self.metric, "fingerprint": self.fingerprint, "d": self.d}
 
-    def _compare(self, query: NDArray[np.float32], records: Sequence[Record]) -> list[Match]:
-        """Re-score records; return them as matches, nearest first."""
+    def _find(self, search: Search, vectors: ArrayLike, k: int, where: Mapping[str, Any] | None) -> list[list[Match]]:
+        """Return the candidates of each query, re-scored, nearest first."""
+        queries, conditions = check_queries(vectors, self.d, k), check_where(where)
+        if not all(conditions.values()):
+            return [[] for _ in queries]
+        found: list[list[Match]] = []
+        for start in range(0, len(queries), QUERIES):
+            part = queries[start : start + QUERIES]
+            found += map(self._compare, part, search(part, int(k) + SPARE, conditions))
+        return found
+
+    def _compare(self, query: Vectors, records: Sequence[Record]) -> list[Match]:
         values = similarities(query, [record.vector for record in records], self.metric).tolist()
         matches = (Match(r.id, r.label, value, dict(r.payload)) for r, value in zip(records, values, strict=True))
         return sorted(matches, key=lambda match: (-match.similarity, match.id))
 
-    def _nearest_per_class(
-        self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
-    ) -> list[Match]:
-        best: dict[str, Match] = {}
-        for match in self._compare(query, self._candidates_per_class(query, k, conditions)):
-            best.setdefault(token("label", match.label), match)
-        return list(best.values())[:k]
+    def _candidates_per_class(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
+        """Return records of each query that include the nearest of each of the ``n - SPARE`` nearest labels."""
+        return [self._reaching(query, n - SPARE, conditions) for query in queries]
 
-    def _candidates_per_class(
-        self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
-    ) -> list[Record]:
-        """Return records that include the nearest one of each of the `k` nearest labels."""
+    def _reaching(self, query: Vectors, k: int, conditions: Conditions) -> list[Record]:
+        """Return the nearest records that have `k` labels, or all."""
         n = 4 * k + SPARE
         while True:
             (records,) = self._candidates(query[None], n, conditions)
             if len(records) < n or len({token("label", record.label) for record in records[:-SPARE]}) >= k:
                 return records
             n *= 4
+
+
+def _best_of_labels(matches: Iterable[Match]) -> list[Match]:
+    """Return the first match of each label."""
+    best: dict[str, Match] = {}
+    for match in matches:
+        best.setdefault(token("label", match.label), match)
+    return list(best.values())
 
 
 def refuse_missing(ids: Iterable[str], present: Container[str]) -> None:
@@ -224,7 +244,12 @@ def refuse_missing(ids: Iterable[str], present: Container[str]) -> None:
             raise ValueError(f"there is no record {id!r}; nothing was removed")
 
 
-def similarities(query: NDArray[np.float32], keys: Sequence[NDArray[np.float32]], metric: str) -> NDArray[np.float64]:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def similarities(query: Vectors, keys: Sequence[Vectors], metric: str) -> NDArray[np.float64]:
     """Return the similarities (m,) of a query (d,) to m keys (d,).
 
     As `pairwise_similarity` in float64, but row by row: a value does not depend on the other keys, so all stores

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fewshot.retrieval.stores.base import Store, refuse_missing, similarities
-from fewshot.retrieval.stores.records import Record, check_records, token, tokens
+from fewshot.retrieval.stores.base import Conditions, Store, Vectors, refuse_missing, similarities
+from fewshot.retrieval.stores.records import Record, token, tokens
 from fewshot.search.index import PrototypeIndex
 from fewshot.utils.locks import new_lock
 
@@ -52,7 +51,7 @@ class FaissStore(Store):
 
     def add(self, records: Iterable[Record]) -> int:
         """Add records; see `Store.add`."""
-        new = check_records(records, self.d, self.fingerprint)
+        new = self._checked(records)
         if not new:
             return 0
         with self._lock:
@@ -96,9 +95,7 @@ class FaissStore(Store):
             for number in numbers:
                 del self._held[number]
 
-    def _candidates(
-        self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
-    ) -> list[list[Record]]:
+    def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         if conditions:
             records = list(self._passing(conditions))
             return [self._nearest(query, records, n) for query in queries]
@@ -113,14 +110,14 @@ class FaissStore(Store):
                 return known
         return [[] for _ in queries]
 
-    def _passing(self, conditions: Mapping[str, list[Any]]) -> Iterator[Record]:
+    def _passing(self, conditions: Conditions) -> Iterator[Record]:
         """Yield the records that meet every condition."""
         wanted = [{token(name, value) for value in values} for name, values in conditions.items()]
         for record, own in list(self._held.values()):  # an atomic copy: other threads may add
             if not any(some.isdisjoint(own) for some in wanted):
                 yield record
 
-    def _nearest(self, query: NDArray[np.float32], records: Sequence[Record], n: int) -> list[Record]:
+    def _nearest(self, query: Vectors, records: Sequence[Record], n: int) -> list[Record]:
         if len(records) <= n:
             return list(records)
         parts = (records[start : start + PART] for start in range(0, len(records), PART))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewshot.errors import MissingExtraError, StoreError
-from fewshot.retrieval.stores.base import BATCH, SPARE, Store, refuse_missing
-from fewshot.retrieval.stores.records import Record, check_records, uuid_of
+from fewshot.retrieval.stores.base import BATCH, Conditions, Store, Vectors, first_line, refuse_missing
+from fewshot.retrieval.stores.records import Record, uuid_of
 
 #: For each metric, pgvector's operator and the operator class of an HNSW index.
 OPERATORS = {
@@ -141,14 +140,14 @@ class PgVectorStore(Store):
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 self.close()
                 raise StoreError(
-                    f"the connection to PostgreSQL, table {self.table!r}, failed ({_line(error)}); nothing was "
+                    f"the connection to PostgreSQL, table {self.table!r}, failed ({first_line(error)}); nothing was "
                     "written, unless the server was just committing; make sure that it runs, then call again, "
                     "which reconnects"
                 ) from error
             except psycopg.Error as error:
                 raise StoreError(
-                    f"PostgreSQL refused a statement, table {self.table!r}: {_line(error)}; nothing was written, so "
-                    "call again once that is fixed"
+                    f"PostgreSQL refused a statement, table {self.table!r}: {first_line(error)}; nothing was written, "
+                    "so call again once that is fixed"
                 ) from error
 
     def _sql(self, text: str, **facts: Any) -> Any:
@@ -176,8 +175,7 @@ class PgVectorStore(Store):
         else:
             # A fixed-length key, because an index on ids would refuse more than 2704 bytes.
             facts = json.dumps({"fewshot_store": self._facts})
-            for statement in _TABLE:
-                connection.execute(self._sql(statement, d=self.d, facts=facts))
+            connection.execute(self._sql(_TABLE, d=self.d, facts=facts))
         self._register(connection)
         version = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
         self._iterative = tuple(map(int, re.findall(r"\d+", version)))[:2] >= (0, 8)
@@ -195,7 +193,7 @@ class PgVectorStore(Store):
         jsonb, total, batch, waiting = self._jsonb, 0, list[Record](), iter(records)
         try:
             with self._transaction() as connection, connection.cursor() as cursor:
-                while batch := check_records(islice(waiting, BATCH), self.d, self.fingerprint):
+                while batch := self._checked(islice(waiting, BATCH)):
                     into = self._sql("COPY {table} (key, id, label, payload, vector) FROM STDIN (FORMAT BINARY)")
                     with cursor.copy(into) as copy:
                         copy.set_types(["uuid", "text", "jsonb", "jsonb", "vector"])
@@ -231,9 +229,7 @@ class PgVectorStore(Store):
 
     # ---- searching ------------------------------------------------------------------------------------------------
 
-    def _candidates(
-        self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
-    ) -> list[list[Record]]:
+    def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         passing, values = self._where(conditions)
         found = []
         with self._transaction() as connection:
@@ -243,19 +239,17 @@ class PgVectorStore(Store):
                 order = f"vector {OPERATORS[self.metric][0]} %s" if walk else f'{self._distance}, id COLLATE "C"'
                 statement = self._sql(f"SELECT {_RECORD} FROM {{table}} WHERE {passing} ORDER BY {order} LIMIT %s")
                 found.append(connection.execute(statement, [*values, query, n], binary=True).fetchall())
-        return [[self._to_record(row) for row in rows] for rows in found]
+        return [list(map(self._to_record, rows)) for rows in found]
 
-    def _candidates_per_class(
-        self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
-    ) -> list[Record]:
+    def _candidates_per_class(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         """Exact up to float32 rounding within a class."""
         passing, values = self._where(conditions)
         inner = f"SELECT DISTINCT ON (label) *, {self._distance} AS distance FROM {{table}} WHERE {passing} "
         inner += 'ORDER BY label, distance, id COLLATE "C"'
         statement = self._sql(f'SELECT {_RECORD} FROM ({inner}) best ORDER BY distance, id COLLATE "C" LIMIT %s')
         with self._transaction() as connection:
-            rows = connection.execute(statement, [query, *values, k + SPARE], binary=True).fetchall()
-        return list(map(self._to_record, rows))
+            found = [connection.execute(statement, [query, *values, n], binary=True).fetchall() for query in queries]
+        return [list(map(self._to_record, rows)) for rows in found]
 
     def _to_record(self, row: tuple[Any, ...]) -> Record:
         id, label, payload, vector = row
@@ -268,7 +262,7 @@ class PgVectorStore(Store):
         distance = f"vector {OPERATORS[self.metric][0]} %s"
         return f"coalesce(nullif({distance}, 'NaN'), 1)" if self.metric == "cosine" else f"({distance}) + 0"
 
-    def _where(self, conditions: Mapping[str, list[Any]]) -> tuple[str, list[Any]]:
+    def _where(self, conditions: Conditions) -> tuple[str, list[Any]]:
         """Return conditions and their parameters; ``@>`` compares JSON values and looks into lists."""
         jsonb, parts, values = self._jsonb, ["true"], list[Any]()
         for name, some in conditions.items():
@@ -285,11 +279,9 @@ class PgVectorStore(Store):
             connection.execute("SELECT set_config('hnsw.iterative_scan', 'strict_order', true)")
 
 
-_TABLE = (
-    "CREATE TABLE {table} (key uuid PRIMARY KEY, id text NOT NULL, label jsonb NOT NULL, payload jsonb NOT NULL, "
-    "vector vector({d}) NOT NULL)",
-    "COMMENT ON TABLE {table} IS {facts}",
-)
+_TABLE = """CREATE TABLE {table}
+(key uuid PRIMARY KEY, id text NOT NULL, label jsonb NOT NULL, payload jsonb NOT NULL, vector vector({d}) NOT NULL);
+COMMENT ON TABLE {table} IS {facts}"""
 _HAS_HNSW = """SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam
 WHERE indrelid = to_regclass(quote_ident(%s)) AND amname = 'hnsw'"""
 
@@ -307,7 +299,3 @@ def _taken(detail: str, batch: Iterable[Record]) -> str:
 def _loads(text: str | bytes) -> Any:
     """Parse JSON from PostgreSQL, which writes large floats with all digits, like integers."""
     return json.loads(text, parse_int=lambda digits: int(digits) if -(2**63) <= int(digits) < 2**63 else float(digits))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fewshot.errors import MissingExtraError, StoreError
-from fewshot.retrieval.stores.base import BATCH, SPARE, Store, refuse_missing
-from fewshot.retrieval.stores.records import Record, check_records, token, tokens, uuid_of
+from fewshot.retrieval.stores.base import BATCH, Conditions, Store, Vectors, first_line, refuse_missing
+from fewshot.retrieval.stores.records import Record, token, tokens, uuid_of
 from fewshot.search.similarity import normalize
 
 #: Qdrant's distances. Its own cosine would normalize the stored vectors, and the originals would be lost.
@@ -109,8 +108,7 @@ class QdrantStore(Store):
         try:
             yield
         except self._lost as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            what = f"Qdrant, collection {self.collection!r}, cannot be reached or refused ({line})"
+            what = f"Qdrant, collection {self.collection!r}, cannot be reached or refused ({first_line(error)})"
             raise StoreError(f"{what}; make sure that the server runs, then call again") from error
 
     def _open(self, create: bool) -> None:
@@ -136,7 +134,7 @@ class QdrantStore(Store):
 
     def add(self, records: Iterable[Record]) -> int:
         """Add records, all of them checked before the first is sent; see `Store.add`."""
-        new = check_records(records, self.d, self.fingerprint)
+        new = self._checked(records)
         with self._calls():
             for id in self._present([record.id for record in new])[:1]:
                 raise ValueError(f"the id {id!r} is already in the store; remove that record first")
@@ -192,7 +190,7 @@ class QdrantStore(Store):
             id=str(uuid_of(record.id)), vector=self._compared(record.vector), payload=payload
         )
 
-    def _compared(self, vector: NDArray[np.float32]) -> list[float]:
+    def _compared(self, vector: Vectors) -> list[float]:
         """Return a vector as Qdrant compares it: under ``cosine`` normalized to length 1; zero stays zero."""
         x = torch.from_numpy(vector).double()
         return list((normalize(x) if self.metric == "cosine" else x).tolist())
@@ -232,43 +230,42 @@ class QdrantStore(Store):
 
     # ---- searching ------------------------------------------------------------------------------------------------
 
-    def _candidates(
-        self, queries: NDArray[np.float32], n: int, conditions: Mapping[str, list[Any]]
-    ) -> list[list[Record]]:
-        requests = [
-            self._models.QueryRequest(
-                query=self._compared(query),
-                filter=self._filter(conditions),
-                params=self._params,
-                limit=n,
-                with_payload=True,
-                with_vector=self.metric != "cosine",
-            )
-            for query in queries
-        ]
+    def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         with self._calls():
+            requests = [
+                self._models.QueryRequest(
+                    query=self._compared(query),
+                    filter=self._filter(conditions),
+                    params=self._params,
+                    limit=n,
+                    with_payload=True,
+                    with_vector=self.metric != "cosine",
+                )
+                for query in queries
+            ]
             found = self._client.query_batch_points(self.collection, requests)
         return [[self._record(point) for point in response.points] for response in found]
 
-    def _candidates_per_class(
-        self, query: NDArray[np.float32], k: int, conditions: Mapping[str, list[Any]]
-    ) -> list[Record]:
-        """One request for Qdrant's groups, which a server computes approximately."""
+    def _candidates_per_class(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
+        """One request per query for Qdrant's groups, which a server computes approximately."""
         with self._calls():
-            found = self._client.query_points_groups(
-                self.collection,
-                group_by="group",
-                query=self._compared(query),
-                query_filter=self._filter(conditions),
-                search_params=self._params,
-                limit=k + SPARE,
-                group_size=GROUP,
-                with_payload=True,
-                with_vectors=self.metric != "cosine",
-            )
-        return [self._record(point) for group in found.groups for point in group.hits]
+            found = [
+                self._client.query_points_groups(
+                    self.collection,
+                    group_by="group",
+                    query=self._compared(query),
+                    query_filter=self._filter(conditions),
+                    search_params=self._params,
+                    limit=n,
+                    group_size=GROUP,
+                    with_payload=True,
+                    with_vectors=self.metric != "cosine",
+                )
+                for query in queries
+            ]
+        return [[self._record(point) for group in one.groups for point in group.hits] for one in found]
 
-    def _filter(self, conditions: Mapping[str, list[Any]]) -> Any:
+    def _filter(self, conditions: Conditions) -> Any:
         models = self._models
         must = [
             models.FieldCondition(key="tokens", match=models.MatchAny(any=[token(name, value) for value in values]))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.errors import StoreError
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import check_length, plain_label
 from fewshot.utils.values import as_values
@@ -74,56 +73,31 @@ class Match:
     payload: Mapping[str, Any]
 
 
-def check_embedder(found: str, fingerprint: str) -> None:
-    """Raise unless vectors come from the embedder of a store.
-
-    Raises
-    ------
-    StoreError
-        If the fingerprints differ.
-    """
-    if found != fingerprint:
-        raise StoreError(
-            f"this store holds vectors of the embedder {fingerprint[:12]}, and these come from {found[:12]}; embed "
-            "with the same network and preprocessing, or make another store"
-        )
-
-
-def check_records(records: Iterable[Record], d: int, fingerprint: str) -> list[Record]:
-    """Return copies of records with float32 vectors, distinct ids and plain values.
+def check_record(record: Record, d: int, fingerprint: str) -> Record:
+    """Return a copy of a record of the embedder `fingerprint`, with a vector (d,) in float32 and plain values.
 
     Raises
     ------
     ValueError
         Naming the record.
-    StoreError
-        If a record comes from an embedder with another fingerprint.
     """
-    checked, seen = [], set()
-    for record in records:
-        id = plain_label(record.id)
-        if not isinstance(id, str) or not id:
-            raise ValueError(f"the id {record.id!r} is not text; give each record a name")
-        if id in seen:
-            raise ValueError(f"the id {id!r} occurs twice; ids must differ")
-        seen.add(check_text(id, f"the id {id!r}"))
-        check_embedder(record.embedder or fingerprint, fingerprint)
-        vector = np.array(as_values(record.vector, name=f"the vector of {id!r}"), np.float32)
-        if vector.shape != (d,):
-            raise ValueError(f"the vector of {id!r} has shape {vector.shape}; this store holds ({d},)")
-        _check_magnitude(vector, f"the vector of {id!r}")
-        payload = {}
-        for name, value in record.payload.items():
-            what = f"{name!r} in the payload of {id!r}"
-            if not isinstance(name, str):
-                raise ValueError(f"{what} has a {type(name).__name__} as its name; names must be text")
-            check_text(name, f"the name of {what}")
-            payload[name] = (
-                [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
-            )
-        label = check_length(check_plain(record.label, f"the label of {id!r}"), f"the label of {id!r}")
-        checked.append(Record(id, vector, label, payload, fingerprint))
-    return checked
+    id = plain_label(record.id)
+    if not isinstance(id, str) or not id:
+        raise ValueError(f"the id {record.id!r} is not text; give each record a name")
+    check_text(id, f"the id {id!r}")
+    vector = np.array(as_values(record.vector, name=f"the vector of {id!r}"), np.float32)
+    if vector.shape != (d,):
+        raise ValueError(f"the vector of {id!r} has shape {vector.shape}; this store holds ({d},)")
+    _check_magnitude(vector, f"the vector of {id!r}")
+    payload = {}
+    for name, value in record.payload.items():
+        what = f"{name!r} in the payload of {id!r}"
+        if not isinstance(name, str):
+            raise ValueError(f"{what} has a {type(name).__name__} as its name; names must be text")
+        check_text(name, f"the name of {what}")
+        payload[name] = [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
+    label = check_length(check_plain(record.label, f"the label of {id!r}"), f"the label of {id!r}")
+    return Record(id, vector, label, payload, fingerprint)
 
 
 def check_queries(vectors: ArrayLike, d: int, k: int) -> NDArray[np.float32]:
