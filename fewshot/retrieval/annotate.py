@@ -136,13 +136,11 @@ def _annotate(model: FewShotModel, names: list[str], items: list[Any]) -> Iterat
     reasons = {error.index: error.reason for error in embedded.errors}
     read = [i for i in range(len(names)) if i not in reasons]
     x, known = embedded.embeddings[read], set(classifier.classes_.tolist())
-    answers: Iterator[tuple[Any, ...]] = iter(())
-    if read:
-        labels, shares = classifier.predict(x).tolist(), classifier.predict_proba(x).max(1).tolist()
-        nearest, similarity = [None] * len(read), [np.nan] * len(read)
-        if classifier.model_.snapshot is not None:
-            nearest, similarity = (column[:, 0].tolist() for column in classifier.nearest(x, 1))
-        answers = zip(labels, shares, nearest, similarity, strict=True)
+    labels, shares = classifier.predict(x).tolist(), classifier.predict_proba(x).max(1).tolist()
+    nearest, similarity = [None] * len(read), [np.nan] * len(read)
+    if read and classifier.model_.snapshot is not None:
+        nearest, similarity = (column[:, 0].tolist() for column in classifier.nearest(x, 1))
+    answers = zip(labels, shares, nearest, similarity, strict=True)
     for i, name in enumerate(names):
         if i in reasons:
             yield Annotation(name, None, None, 0.0, False, None, np.nan, reasons[i], fingerprint)

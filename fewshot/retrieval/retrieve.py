@@ -100,9 +100,7 @@ def classify_and_retrieve(
     unread = {error.index for error in embedded.errors}
     read = [i for i in range(len(items)) if i not in unread]
     found: list[list[Retrieved]] = [[] for _ in items]
-    labels = classifier.predict(embedded.embeddings).tolist() if len(items) else []
-    if not read:
-        return labels, found, embedded.errors
+    labels = classifier.predict(embedded.embeddings).tolist()
     x, classes = embedded.embeddings[read], list(map(as_unicode, classifier.classes_.tolist()))  # as tables have them
     shares = classifier.predict_proba(x).tolist()
     asked: dict[Any, list[int]] = {}
