@@ -119,7 +119,7 @@ class RuntimeClassifier:
         """
         items = as_sequence(images, "images")
         y = device_labels(labels, len(items), self.classes_)
-        embeddings, errors = self.encoder.embed(images)
+        embeddings, errors = self.encoder.embed(items)
         unread = {error.index for error in errors}
         read = np.array([i not in unread for i in range(len(y))], np.bool_)
         if errors and (self.facts["on_error"] != "skip" or not read.any()):

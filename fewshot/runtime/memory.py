@@ -125,8 +125,7 @@ class DeviceMemory:
         classes = np.union1d(self.classes, other.classes)
         places = [np.searchsorted(classes, known) for known in (self.classes, other.classes)]
         n_support = np.zeros(len(classes), np.int64)
-        n_support[places[0]] += self.n_support
-        n_support[places[1]] += other.n_support
+        np.add.at(n_support, np.concatenate(places), np.concatenate([self.n_support, other.n_support]))
         joined = replace(
             self,
             classes=classes,

@@ -9,7 +9,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,12 +103,11 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     data = read_regular(path, 1 << 40)
     if not is_zipfile(io.BytesIO(data)):  # or numpy would advise to unpickle it
         raise ValueError("it holds no arrays")
-    with ZipFile(io.BytesIO(data)) as file:
-        members = file.infolist()
-    # numpy does not compress, so nothing here may grow when it is read.
-    if any(m.compress_type != ZIP_STORED for m in members) or sum(m.file_size for m in members) > len(data):
-        raise ValueError("its arrays are compressed, unlike those of any export")
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:  # reads each when asked
+        members = arrays.zip.infolist()
+        # numpy does not compress, so nothing here may grow when it is read.
+        if any(m.compress_type != ZIP_STORED for m in members) or sum(m.file_size for m in members) > len(data):
+            raise ValueError("its arrays are compressed, unlike those of any export")
         return dict(arrays)
 
 
