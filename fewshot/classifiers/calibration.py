@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.scored_queries import ScoredQueries
+from fewshot.persistence.content import is_number, is_whole
 from fewshot.utils.warning import lock_of_filters
 
 #: Bins of the reliability diagram, and points of the trade-off curve.
@@ -97,8 +99,42 @@ class Calibration:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON value from which ``Calibration(**value)`` rebuilds the calibration."""
+        """Return the calibration as a JSON value."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, said: Any) -> Self:
+        """Convert back from `to_dict`, without trusting the values.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a value is missing, unexpected, not finite, or out of range.
+        """
+        found = cls(**said)
+        bins, curve, n_points = found.reliability, found.curve, len(found.curve["threshold"])
+        rates = [found.false_accept_rate, found.false_reject_rate, found.ece_before, found.ece_after, found.auroc]
+        rates += [found.fpr_at_95, *bins["upper"], *curve["false_accept"], *curve["false_reject"]]
+        of_bins = [bins[when] for when in ("before", "after")]
+        checks = [
+            is_number(found.temperature, 1e-9, 1e9) and is_number(found.threshold, -3e38, 3e38),
+            all(map(_is_rate, rates)),
+            # With few classes the interval may be unknown, hence NaN.
+            len(found.false_accept_interval) == 2
+            and all(_is_rate(v) or (isinstance(v, float) and v != v) for v in found.false_accept_interval),
+            all(v == math.inf or is_number(v, 0) for v in (found.nll_before, found.nll_after)),
+            all(one.keys() == {"n", "confidence", "accuracy"} for one in of_bins),
+            all(len(column) == len(bins["upper"]) for one in of_bins for column in one.values()),
+            all(map(is_whole, (v for one in of_bins for v in one["n"]))),
+            # An empty bin has None for both.
+            all(v is None or _is_rate(v) for one in of_bins for v in (*one["confidence"], *one["accuracy"])),
+            curve.keys() == {"threshold", "false_accept", "false_reject"} and all(map(is_score, curve["threshold"])),
+            all(len(column) == n_points for column in curve.values()),
+            all(map(is_whole, found.protocol.values())),
+        ]
+        if not all(checks):
+            raise ValueError("its calibration has values that are not numbers or out of range")
+        return found
 
     def __repr__(self) -> str:
         low, high = self.false_accept_interval
@@ -108,6 +144,15 @@ class Calibration:
             f"{100 * self.false_reject_rate:.1f} % false rejects; "
             f"calibration error {self.ece_before:.3f} -> {self.ece_after:.3f}, AUROC {self.auroc:.3f})"
         )
+
+
+def is_score(value: Any) -> bool:
+    """Whether a JSON value is a similarity: infinite, or in the range of float32."""
+    return (isinstance(value, float) and abs(value) == math.inf) or is_number(value, -3e38, 3e38)
+
+
+def _is_rate(value: Any) -> bool:
+    return is_number(value, 0, 1 + 1e-9)
 
 
 def choose_temperature(scored: ScoredQueries) -> float:

@@ -1,49 +1,67 @@
-"""The folder of a saved model: what goes into the manifest, and what into each data file."""
+"""The folder of a saved model: what goes into the manifest, and what into each data file.
+
+The folder is untrusted, so everything in it is checked before use.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
+from torch import Tensor
 
+from fewshot.classifiers.calibration import Calibration, is_score
 from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.embedding.backbones import spec_of, why_not_saved
+from fewshot.embedding.backbones import cached_file, spec_of, why_not_saved
+from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
 from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
-from fewshot.images.content import (
-    GIVEN,
-    read_calibration,
-    read_classes,
-    read_params,
-    read_source,
-    read_statistics,
-    statistics_to_tensors,
-)
 from fewshot.images.learned import Learned
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
-from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
-from fewshot.persistence.content import errors_of_file, labels_to_json
-from fewshot.persistence.tensors import read_tensors, write_tensors
+from fewshot.learners.memory import Statistics
+from fewshot.persistence.artifact import Part, Versions, load_artifact, write_artifact
+from fewshot.persistence.content import is_number, is_whole, labels_from_json, labels_to_json
+from fewshot.persistence.tensors import read_tensors, tensors_digest, write_tensors
+from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import plain_label
+from fewshot.utils.values import ON_ERROR, TOO_LARGE
 
 #: How the network is saved: with its weights, or as the name under which they are found and their hash.
 WEIGHTS = ("embed", "reference")
+#: Key in the manifest for an embedder that only the user can build.
+GIVEN = "given"
+#: Fields of `Statistics` that hold tensors by name.
+_FIELDS = ("sums", "totals", "support")
+#: The largest sum of weights.
+_MOST_WEIGHT = 1e120
+
+
+#: The saved parameters, each with its check; the others follow from the data files.
+PARAMS = {
+    "on_error": lambda value: value in ON_ERROR,
+    "reject": lambda value: value is None or value == "auto" or is_score(value),
+    "unknown_label": lambda value: value is None or isinstance(value, (bool, str)) or is_number(value),
+    "index": lambda value: value in INDEXES,
+    "keep_support": lambda value: isinstance(value, bool),
+    "progress": lambda value: isinstance(value, bool),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +116,8 @@ def save(
     parts: dict[str, Part] = {"memory": (None, partial(write_tensors, tensors=memory))}
     if weights == "embed":
         write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
-        parts["weights"] = (_digest(content, learner), write)
+        described = json.dumps([fingerprint, content["backbone"], describe_learner(learner)])
+        parts["weights"] = (tensors_digest(learner.state_dict(), {"network": described}), write)
     else:
         content |= {"source": _source(embedder), "learner": describe_learner(learner)}
         parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
@@ -111,32 +130,23 @@ def save(
 def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
     """Read what `save` wrote; see `FewShotModel.load`."""
     choose_device(device)  # first: a missing device is not an error of the folder
-    while True:
-        before = stamp(folder)
-        manifest, paths = read_artifact(folder, "classifier")
-        try:
-            with errors_of_file(folder, "restore it from a copy, or save again"):
-                return _rebuild(folder, device, embedder, manifest, paths)
-        except (OSError, ArtifactError):
-            if stamp(folder) == before and all(path.exists() for path in paths.values()):
-                raise
-            # Replaced while it was read, maybe by identical content; if a file is really missing, verification says so.
+    return load_artifact(folder, "classifier", partial(_rebuild, folder, device, embedder))
 
 
 def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, Any], paths: dict[str, Path]) -> Saved:
-    params = read_params(manifest["params"])
+    params = _read_params(manifest["params"])
     embedder, learner, source = _read_embedder(device, given, manifest, paths, params.pop("progress"))
     embedder.set_params(on_error=params["on_error"])
     if embedder.fingerprint != manifest["fingerprint"]:
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
-    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
-    statistics = read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
+    classes, n_support = _read_classes(manifest["classes"], manifest["n_support"])
+    statistics = _read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
     fitted = FittedModel.of(learner, classes, n_support, statistics)
     _check_answers(embedder, fitted)
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
     classifier.adopt(fitted)
-    if (calibration := read_calibration(manifest.get("calibration"))) is not None:
-        classifier.calibration_ = calibration
+    if (calibration := manifest.get("calibration")) is not None:
+        classifier.calibration_ = Calibration.from_dict(calibration)
     d = fitted.memory.keys.shape[-1]
     support = Support.from_tensors(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
     versions = {os.path.realpath(folder): manifest["digest"]}
@@ -155,7 +165,7 @@ def _read_embedder(
             raise ValueError("its manifest names a different network than its weights")
         learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
     else:
-        source = read_source(manifest["source"], given is not None)
+        source = _read_source(manifest["source"], given is not None)
         learner = build_learner(manifest["learner"], read_tensors(paths["learner"])[0])
     if given is not None:
         source = {"backbone": given}
@@ -191,15 +201,6 @@ def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, giv
     )
 
 
-def _digest(content: dict[str, Any], learner: Learner) -> str:
-    """Return a digest of the weights of a network and of the learner saved with them."""
-    described = [content["fingerprint"], content["backbone"], describe_learner(learner)]
-    found = hashlib.sha256(json.dumps(described).encode())
-    for name, value in sorted(learner.state_dict().items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode() + value.cpu().numpy().tobytes())
-    return found.hexdigest()
-
-
 def _source(embedder: Any) -> dict[str, Any]:
     """Return the parameters that locate the weights of a named backbone on any machine.
 
@@ -217,3 +218,152 @@ def _source(embedder: Any) -> dict[str, Any]:
     # Only if set, so that older versions can read the folder otherwise.
     own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}
     return parameters | {name: int(value) for name, value in own.items() if value is not None}
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _read_params(said: Any) -> dict[str, Any]:
+    """Check the saved parameters of a model.
+
+    Raises
+    ------
+    ValueError
+        If one is unknown, missing or invalid.
+    """
+    params = {"reject": None, **said}  # format 1 did not have it
+    if params.keys() != PARAMS.keys():
+        raise ValueError(f"its parameters are {list(params)!s:.200}; expected {', '.join(PARAMS)}")
+    for name, check in PARAMS.items():
+        if not check(params[name]):
+            raise ValueError(f"its parameter {name} is {params[name]!r:.60}")
+    return params
+
+
+def _read_source(said: Any, given: bool) -> dict[str, Any]:
+    """Check the parameters that locate a network outside the folder.
+
+    Parameters
+    ----------
+    said : dict
+        From the manifest.
+    given : bool
+        Whether the user has passed the embedder, so that nothing has to be located.
+
+    Raises
+    ------
+    ValueError
+        If it is anything but the name of a timm network and where its weights come from.
+    ArtifactError
+        If the weights are not on this machine, since loading downloads nothing, or the user must pass the embedder.
+    """
+    if isinstance(said, dict) and said.keys() == {GIVEN}:
+        if not given:
+            raise ArtifactError(
+                f"the model was fitted with a custom embedder, {said[GIVEN]!r:.60}; pass it to load with embedder="
+            )
+        return {}
+    always, own = {"backbone", "weights", "pretrained", "img_size"}, {"bits", "max_pixels"}
+    if not isinstance(said, dict) or said.keys() - own != always:
+        raise ValueError(f"its source is {said!r:.100}; expected backbone, weights, pretrained and img_size")
+    name, size = said["backbone"], said["img_size"]
+    if (
+        not is_plain_name(name)
+        or said["weights"] not in (None, OFFLINE_WEIGHTS)
+        or not isinstance(said["pretrained"], bool)
+        or not (size is None or is_whole(size, 1, MOST_SIDE))
+        or not is_whole(said.get("bits", 8), 8, 16)
+        or not is_whole(said.get("max_pixels", 1), 1, 1 << 40)
+    ):
+        raise ValueError(f"its source is {said!r:.200}; expected a timm network and the source of its weights")
+    if said["pretrained"] and not given and cached_file(name) is None:
+        raise ArtifactError(
+            f"the weights of {name!r} are not on this machine, and loading a model downloads nothing; download them "
+            f"once with Embedder({name!r}, pretrained=True).network, then load it again"
+        )
+    return said
+
+
+def _read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted labels and the number of support items of each class.
+
+    Raises
+    ------
+    ValueError
+        If labels are unsorted or repeated, or a count is missing or negative.
+    """
+    classes = labels_from_json(said)
+    names = classes.tolist()
+    is_nan = classes.dtype.kind == "f" and bool(np.isnan(classes).any())
+    if not names or is_nan or any(one >= other for one, other in pairwise(names)):
+        raise ValueError("its classes must be sorted labels without repeats")
+    if not isinstance(n_support, list) or len(n_support) != len(names) or not all(map(is_whole, n_support)):
+        raise ValueError(f"its n_support must be a count for each of {len(names)} classes")
+    return classes, np.array(n_support, dtype=np.int64)
+
+
+def statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
+    """Convert statistics to named tensors."""
+    tensors = {f"{part}.{name}": value for part in _FIELDS for name, value in getattr(statistics, part).items()}
+    return {"count": statistics.count, **tensors}
+
+
+def _read_statistics(tensors: Mapping[str, Tensor], learner: Learner, n_support: NDArray[np.int64]) -> Statistics:
+    """Convert back from `statistics_to_tensors`, checking that the learner could have produced them.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, unexpected, of the wrong type or shape, not finite, or out of range.
+    """
+    n_way, x = len(n_support), tensors.get("support.x", tensors.get("sums.x"))
+    if x is None or x.ndim != 2 or not x.shape[1]:
+        raise ValueError("its memory holds neither class sums nor support of two dimensions")
+    _check_like(tensors, statistics_to_tensors(_example(learner, x.shape[1])), n_way)
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
+    for name, value in tensors.items():
+        part, _, key = name.partition(".")
+        if key:
+            parts[part][key] = value
+    statistics = Statistics(n_way, tensors["count"], **parts)
+    if not ((statistics.count >= 0) & (statistics.count <= _MOST_WEIGHT)).all() or not (statistics.count > 0).any():
+        raise ValueError("its counts must be at least 0, and above 0 for some class")
+    if not np.allclose(statistics.count.numpy(), n_support, rtol=1e-6, atol=1e-6):
+        raise ValueError("its counts must be those of n_support")
+    if support := statistics.support:
+        labels, weight = support["labels"], support["weight"]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_way:
+            raise ValueError(f"its support must be of the {n_way} classes")
+        sums = torch.zeros_like(statistics.count).index_add(0, labels, weight)
+        if (weight < 0).any() or not torch.allclose(sums, statistics.count, rtol=1e-6, atol=1e-6):
+            raise ValueError("its counts must be the sums of the weights of its support")
+    largest = max(float(value.abs().max()) for value in (statistics.means, *parts["support"].values()) if value.numel())
+    if largest > max(TOO_LARGE, _MOST_WEIGHT if parts["support"] else 0):
+        raise ValueError(f"its numbers reach {largest:.3g}, which overflows when squared")
+    return statistics
+
+
+def _example(learner: Learner, d: int) -> Statistics:
+    """Return what a learner keeps of a single embedding, as a template."""
+    x, labels = torch.zeros((1, d), dtype=torch.float64, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
+    with isolated(gradients=False):
+        return learner.learn(x, labels, 1)
+
+
+def _check_like(tensors: Mapping[str, Tensor], example: Mapping[str, Tensor], n_way: int) -> None:
+    """Raise unless tensors match the template up to the numbers of classes and rows."""
+    if tensors.keys() != example.keys():
+        raise ValueError(
+            f"its memory is not that of its learner: {', '.join(sorted(tensors.keys() ^ example.keys())):.200}"
+        )
+    labels = tensors.get("support.labels")
+    rows = {"count": n_way, "sums": n_way, "support": len(labels) if labels is not None and labels.ndim else 0}
+    for name, value in example.items():
+        found, part = tensors[name], name.partition(".")[0]
+        shape = (rows[part], *value.shape[1:]) if part in rows else tuple(value.shape)
+        if found.shape != shape or found.dtype != value.dtype:
+            raise ValueError(
+                f"{name} in its memory is {found.dtype} {tuple(found.shape)}; expected {value.dtype} {shape}"
+            )
+        if not torch.isfinite(found).all():
+            raise ValueError(f"{name} in its memory is not finite")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fewshot._version import __version__
 from fewshot.errors import ArtifactError
@@ -31,6 +31,7 @@ from fewshot.persistence.files import (
 )
 from fewshot.persistence.locking import LOCK, is_held, locked
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 KINDS = ("classifier", "index", "export")
 #: What creates an artifact of a kind, apart from save().
@@ -199,6 +200,27 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
             with suppress(ArtifactError):
                 paths[name] = _verified(folder, entry)
         return manifest, paths
+
+
+def load_artifact(folder: str | Path, kind: str, build: Callable[[dict[str, Any], dict[str, Path]], T]) -> T:
+    """Return ``build(manifest, paths)`` of an artifact; see `read_artifact`.
+
+    It is read again if another process replaces it, maybe by identical content, after its files were verified.
+
+    Raises
+    ------
+    ArtifactError
+        As for `read_artifact`, and instead of any error of `build` about the content.
+    """
+    while True:
+        before = stamp(folder)
+        manifest, paths = read_artifact(folder, kind)
+        try:
+            with errors_of_file(folder, "restore it from a copy, or save again"):
+                return build(manifest, paths)
+        except (OSError, ArtifactError):
+            if stamp(folder) == before and all(path.exists() for path in paths.values()):
+                raise  # if a file is really missing, read_artifact says so
 
 
 def version_of(folder: str | Path) -> str | None:

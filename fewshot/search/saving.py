@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fewshot.errors import ArtifactError
-from fewshot.persistence.artifact import Part, Versions, read_artifact, stamp, write_artifact
-from fewshot.persistence.content import errors_of_file, is_number, is_whole, labels_from_json, labels_to_json
+from fewshot.persistence.artifact import Part, Versions, load_artifact, write_artifact
+from fewshot.persistence.content import is_number, is_whole, labels_from_json, labels_to_json
 from fewshot.persistence.tensors import read_tensors, unicode_name, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
 from fewshot.search.compaction import Segments
@@ -60,17 +59,12 @@ def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segment
     ArtifactError
         If the folder holds no index, or one that is damaged or invalid.
     """
-    while True:
-        before = stamp(folder)
-        manifest, paths = read_artifact(folder, "index")
-        try:
-            with errors_of_file(folder, "restore it from a copy, or save again"):
-                _check_settings(manifest, paths)
-                return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
-        except (OSError, ArtifactError):
-            if stamp(folder) == before and all(path.exists() for path in paths.values()):
-                raise
-            # The folder was replaced between verifying and opening. A file that is really missing fails to verify.
+
+    def build(manifest: dict[str, Any], paths: dict[str, Path]) -> tuple[dict[str, Any], Segments | None]:
+        _check_settings(manifest, paths)
+        return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
+
+    return load_artifact(folder, "index", build)
 
 
 def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> Segments:
