@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot import EpisodeSampler, GroupedEpisodeSampler, VariedEpisodeSampler
-from fewshot.episodes.episode import Episode, rows_by_class
+from fewshot.episodes.episode import rows_by_class
 
 LABELS = np.repeat(np.array([f"c{i:02d}" for i in range(24)]), np.arange(2, 26))[::-1]
 GROUPS = np.array(["low" if label < "c12" else "high" for label in LABELS])
@@ -82,10 +82,3 @@ def test_its_protocol_tells_it_apart(make):
 def test_rows_of_each_label():
     assert {k: v.tolist() for k, v in rows_by_class(["b", "a", "b"]).items()} == {"a": [1], "b": [0, 2]}
     assert rows_by_class([]) == {}
-
-
-def test_an_episode_from_its_classes():
-    episode = Episode.of(np.array(["x", "y"]), [np.array([4]), np.array([1, 2])], [np.array([0]), np.array([], int)])
-    assert episode.support.tolist() == [4, 1, 2]
-    assert episode.support_labels.tolist() == [0, 1, 1]
-    assert episode.query_labels.tolist() == [0]

@@ -113,11 +113,9 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
     whole = [row for row in rows if not row.error]
     page.section("Confusions", "The best learner of each data set, on its first set of episodes.")
     opened = {one.dataset.name: one for one in data}
+    first = {row.unit.dataset: row.place[3:] for row in reversed(whole)}
     for dataset in dict.fromkeys(row.unit.dataset for row in whole):
-        own = [row for row in whole if row.unit.dataset == dataset]
-        first = own[0].unit
-        sizes = (first.n_way, first.n_shot, first.seed)
-        own = [row for row in own if (row.unit.n_way, row.unit.n_shot, row.unit.seed) == sizes]
+        own = [row for row in whole if (row.unit.dataset, row.place[3:]) == (dataset, first[dataset])]
         best = max(own, key=lambda row: row.accuracies.mean())
         unit = best.unit
         backbone, method = names({"backbone": unit.backbone.name, "learner": unit.method.name, **best.marked})

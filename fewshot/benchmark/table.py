@@ -52,8 +52,8 @@ class Row:
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
-        """The accuracy of each episode."""
-        return np.array(self.found["accuracies"])
+        """The accuracy of each episode; one NaN for a failure."""
+        return np.array(self.found.get("accuracies", [np.nan]))
 
     @property
     def marked(self) -> dict[str, bool]:
@@ -99,22 +99,14 @@ def pooled(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
 
 def _measure(groups: Sequence[Sequence[Row]], columns: Sequence[str], baseline: str) -> pd.DataFrame:
     """Return one row per group of units that agree in `columns`, with their episodes pooled; NaN where unknown."""
-    places = [group[0].place[: len(columns)] for group in groups]
-    accuracies = {
-        place: np.concatenate([row.accuracies for row in group])
-        for place, group in zip(places, groups, strict=True)
-        if not group[0].error
-    }
+    accuracies = {group[0].place[: len(columns)]: np.concatenate([row.accuracies for row in group]) for group in groups}
     lines = []
-    for place, group in zip(places, groups, strict=True):
-        own, other = accuracies.get(place), accuracies.get((*place[:2], baseline, *place[3:]))
-        accuracy = (np.nan, np.nan) if own is None else mean_and_ci95(own)
-        change = (np.nan, np.nan) if own is None or other is None else mean_and_ci95(own - other)
-        measures = dict(zip(("accuracy", "ci95", "change", "change_ci95"), (*accuracy, *change), strict=True))
+    for (place, own), group in zip(accuracies.items(), groups, strict=True):
+        change = own - accuracies.get((*place[:2], baseline, *place[3:]), np.nan)
+        values = (*place, *mean_and_ci95(own), *mean_and_ci95(change))
         lines.append(
             {
-                **dict(zip(columns, place, strict=True)),
-                **measures,
+                **dict(zip((*columns, "accuracy", "ci95", "change", "change_ci95"), values, strict=True)),
                 "n_episodes": sum(row.unit.n_episodes for row in group),
                 **group[0].marked,
                 "batch_statistics": False,  # `Embedder` uses the running statistics of training

@@ -39,18 +39,6 @@ class Episode:
         """Number of classes."""
         return len(self.classes)
 
-    @classmethod
-    def of(cls, classes: NDArray[Any], support: list[NDArray[np.int64]], query: list[NDArray[np.int64]]) -> Episode:
-        """Return the episode with the given support and query rows of each class."""
-        order = np.arange(len(classes))
-        return cls(
-            classes,
-            np.concatenate(support),
-            order.repeat([len(rows) for rows in support]),
-            np.concatenate(query),
-            order.repeat([len(rows) for rows in query]),
-        )
-
 
 class Sampler(ABC):
     """Episodes by number: ``sampler[i]`` depends only on the sampler and ``i``.

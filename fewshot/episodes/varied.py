@@ -100,4 +100,6 @@ class VariedEpisodeSampler(Sampler):
         share = share / share.sum()
         shots = np.minimum(np.floor(share * (n_support - n_way)).astype(int) + 1, left)
         rows = [rng.choice(self._groups[c], n + n_query, replace=False) for c, n in zip(chosen, shots, strict=True)]
-        return Episode.of(self.classes[chosen], [r[n_query:] for r in rows], [r[:n_query] for r in rows])
+        support, query = (np.concatenate([r[part] for r in rows]) for part in (slice(n_query, None), slice(n_query)))
+        order = np.arange(n_way)
+        return Episode(self.classes[chosen], support, order.repeat(shots), query, order.repeat(n_query))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,8 +132,7 @@ def holds_training(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (STATE, BEST))
 
 
-@contextmanager
-def lock_training(folder: Path | None) -> Iterator[None]:
+def lock_training(folder: Path | None) -> AbstractContextManager[None]:
     """Lock a folder against other trainings; of several processes only the first takes the lock.
 
     Raises
@@ -142,8 +140,7 @@ def lock_training(folder: Path | None) -> Iterator[None]:
     InUseError
         If another training holds the lock.
     """
-    with nullcontext() if folder is None or rank() else locked(folder, BRIEF):
-        yield
+    return nullcontext() if folder is None or rank() else locked(folder, BRIEF)
 
 
 def refuse_foreign_files(folder: Path) -> None:
