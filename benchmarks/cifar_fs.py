@@ -33,7 +33,7 @@ from fewshot import (
     mix,
 )
 from fewshot.data.digest import digest_images
-from fewshot.episodes.result import EvalResult
+from fewshot.episodes.evaluate import EvalResult
 from fewshot.persistence.files import write_text
 from fewshot.training.step import Augment
 

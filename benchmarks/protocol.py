@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Sampler
 
 from fewshot import EpisodeSampler, Learner, evaluate
-from fewshot.episodes.result import EvalResult
+from fewshot.episodes.evaluate import EvalResult
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import manifest
 

@@ -40,9 +40,9 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.embedding.own import OwnEmbedder as OwnEmbedder
     from fewshot.episodes.balanced import EpisodeSampler as EpisodeSampler
     from fewshot.episodes.episode import Episode as Episode
+    from fewshot.episodes.evaluate import EvalResult as EvalResult
     from fewshot.episodes.evaluate import evaluate as evaluate
     from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
-    from fewshot.episodes.result import EvalResult as EvalResult
     from fewshot.episodes.varied import VariedEpisodeSampler as VariedEpisodeSampler
     from fewshot.images.estimator_checks import check_image_estimator as check_image_estimator
     from fewshot.images.exporting.folder import export as export
@@ -95,7 +95,7 @@ _HOME = {
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced",
-    "EvalResult": "episodes.result",
+    "EvalResult": "episodes.evaluate",
     "FEATLearner": "learners.feat",
     "FaissStore": "retrieval.stores.faiss",
     "FewShotClassifier": "classifiers.few_shot",

@@ -6,7 +6,7 @@ import pytest
 from fewshot.benchmark.grid import Backbone, LearnerSpec
 from fewshot.benchmark.table import Row, list_failures, mean_ranks, pooled, tidy, to_markdown
 from fewshot.benchmark.tasks import Unit
-from fewshot.episodes.result import mean_and_ci95
+from fewshot.episodes.evaluate import mean_and_ci95
 
 RNG = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fewshot import EpisodeSampler, FewShotClassifier, MatchingLearner, create_backbone, digits, evaluate
-from fewshot.episodes.result import mean_and_ci95
+from fewshot.episodes.evaluate import mean_and_ci95
 
 RNG = np.random.default_rng(0)
 NAMES = np.array([f"class {i}" for i in range(12)])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewshot.benchmark.grid import LINEAR_PROBE
 from fewshot.benchmark.tasks import Unit
-from fewshot.episodes.result import mean_and_ci95
+from fewshot.episodes.evaluate import mean_and_ci95
 
 #: Marks of results that must not be compared with the rest.
 MARKS = {"transductive": "†", "external": "‡", "gradient": "§"}

@@ -17,7 +17,7 @@ from fewshot.classifiers.methods import PrototypicalClassifier
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.network import embed
 from fewshot.episodes.balanced import EpisodeSampler
-from fewshot.episodes.result import EvalResult, mean_and_ci95
+from fewshot.episodes.evaluate import EvalResult, mean_and_ci95
 from fewshot.search.index import PrototypeIndex
 from fewshot.training.result import TrainResult
 
