@@ -31,9 +31,9 @@ def oracle(queries, keys, metric):
 @pytest.fixture
 def small(monkeypatch):
     """Let everything that takes many keys happen with few."""
-    monkeypatch.setattr("fewshot.search.compaction.SMALL_DELTA", 12)
-    monkeypatch.setattr("fewshot.search.compaction.LARGE_DELTA", 12)
-    monkeypatch.setattr("fewshot.search.compaction.EXACT_LIMIT", 60)
+    monkeypatch.setattr("fewshot.search.index.SMALL_DELTA", 12)
+    monkeypatch.setattr("fewshot.search.index.LARGE_DELTA", 12)
+    monkeypatch.setattr("fewshot.search.index.EXACT_LIMIT", 60)
     monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 60)
 
 
@@ -91,9 +91,9 @@ OPERATIONS = st.lists(
 @settings(max_examples=12, deadline=None)
 def test_it_is_a_list_of_keys_whatever_happens(kind, metric, operations, dtype):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("compaction.SMALL_DELTA", "compaction.LARGE_DELTA"):
+        for name in ("index.SMALL_DELTA", "index.LARGE_DELTA"):
             patch.setattr(f"fewshot.search.{name}", 12)
-        for name in ("compaction.EXACT_LIMIT", "snapshot.EXACT_LIMIT"):
+        for name in ("index.EXACT_LIMIT", "snapshot.EXACT_LIMIT"):
             patch.setattr(f"fewshot.search.{name}", 60)
         index, model = PrototypeIndex(metric, kind), Model(metric)
         for operation, seed in [("add", 0), *operations, ("search", 1)]:
@@ -113,8 +113,8 @@ def test_it_is_a_list_of_keys_whatever_happens(kind, metric, operations, dtype):
                 index.compact()
             elif model.labels:
                 model.check(index, (rng.normal(size=(4, 5)) * 3 + 10).astype(dtype), int(rng.integers(1, 9)))
-        if index._segments is not None:
-            index._segments.wait()
+        if index._merger is not None:
+            index._merger.join()
         if model.labels:
             model.check(index, keys, 3)
 
@@ -163,7 +163,7 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
     """The merge is held up while keys of the base, of the old delta and new ones are added and removed."""
     index = PrototypeIndex().add(RNG.normal(size=(80, 4)), range(80))
     model = Model("sqeuclidean")
-    model.add(index._segments.state.base.snapshot.keys.numpy(), range(80))
+    model.add(index._state.base.snapshot.keys.numpy(), range(80))
     begun, go, report = threading.Event(), threading.Event(), FaissSnapshot.build
 
     def slowly(self):
@@ -178,7 +178,7 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
         getattr(model, "add" if operation == "update" else operation)(*arguments)
 
     index.search(np.zeros((1, 4)))
-    ready = index._segments.state.base.snapshot  # the base in place need not wait
+    ready = index._state.base.snapshot  # the base in place need not wait
     monkeypatch.setattr(FaissSnapshot, "build", lambda self: report(self) if self is ready else slowly(self))
     keys = RNG.normal(size=(40, 4))
     both("add", keys[:13], list(range(100, 113)))  # one more than the delta may have
@@ -187,11 +187,11 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
     both("remove", [3, 101, 201])
     both("update", keys[16:18], [4, 102])
     model.check(index, RNG.normal(size=(9, 4)), 5)
-    before = index._segments.state
+    before = index._state
     go.set()
-    index._segments.wait()
-    assert index._segments.state.base is not before.base
-    assert len(index._segments.state.labels) == 4  # 200, 202, 4 and 102 came later
+    index._merger.join()
+    assert index._state.base is not before.base
+    assert len(index._state.labels) == 4  # 200, 202, 4 and 102 came later
     model.check(index, RNG.normal(size=(9, 4)), 5)
     assert before.n_alive == len(index)  # whoever still reads the old state reads the same
 
@@ -233,7 +233,7 @@ def test_row_78_readers_see_one_moment_while_a_writer_adds_updates_and_removes(s
     stop.set()
     for thread in threads:
         thread.join(60)
-    index._segments.wait()
+    index._merger.join()
     assert not failures
     assert answered[0] > 20
 
@@ -246,7 +246,7 @@ def _add_and_search(queue, index):
 def test_a_child_forked_while_another_thread_writes_can_write():
     index = PrototypeIndex().add(RNG.normal(size=(50, 4)))
     index.search(np.zeros((1, 4)))
-    lock = lock_of(index._segments)
+    lock = lock_of(index)
     held, go = threading.Event(), threading.Event()
 
     def hold():
@@ -272,13 +272,9 @@ def test_a_child_forked_while_another_thread_writes_can_write():
 
 
 def test_the_buffer_of_a_delta_is_shared_and_never_changed_below(small):
-    segments = PrototypeIndex("dot", "exact").add(RNG.normal(size=(30, 3)))._segments
-    import torch
-
-    states = []
+    index, states = PrototypeIndex("dot", "exact").add(RNG.normal(size=(30, 3))), []
     for i in range(10):
-        segments.add(torch.full((1, 3), float(i)).double(), np.array([100 + i]))
-        states.append(segments.state)
+        states.append(index.add(np.full((1, 3), float(i)), [100 + i])._state)
     for i, state in enumerate(states):
         assert state.raw[:, 0].tolist() == list(range(i + 1))
         assert state.labels.tolist() == list(range(100, 101 + i))
@@ -324,7 +320,7 @@ def test_a_change_that_fails_halfway_changes_nothing(where, monkeypatch):
     index.add([[55.0] * 4], [10**6])
     assert len(index) == n + 1
     assert index.search([[55.0] * 4])[0].tolist() == [[10**6]]
-    keys, labels = index._segments.state.alive()
+    keys, labels = index._state.alive()
     apart = -((queries[:, None] - keys.double().numpy()) ** 2).sum(-1)
     np.testing.assert_array_equal(index.search(queries)[0][:, 0], labels[apart.argmax(1)])
 

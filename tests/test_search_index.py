@@ -156,7 +156,7 @@ def test_copies_and_pickles_answer_alike(index):
     for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
         for one, other in zip(expected, twin.search(QUERIES, 3), strict=True):
             np.testing.assert_array_equal(one, other)
-    unpickled = pickle.loads(pickle.dumps(original))._segments.state.base.snapshot
+    unpickled = pickle.loads(pickle.dumps(original))._state.base.snapshot
     assert getattr(unpickled, "built", None) is None  # FAISS's index is never unpickled
 
 

@@ -4,10 +4,9 @@ From the formula up: `similarity` compares queries with keys, picks the best, an
 exactly. `snapshot` searches it with FAISS (`approximate`). `state` is what a reader sees at one moment: a large
 immutable base, a small exact delta, and marks on removed keys.
 
-`compaction` publishes one state after another. Each shares the base and the delta's rows with the one before, so adding
-a key costs the same for a thousand keys as for a million. Once the delta or the removed keys are many, it compacts all
-into a new base: at once if that is quick, else in the background.
+`index` is the public `PrototypeIndex`. It publishes one state after another. Each shares the base and the delta's rows
+with the one before, so adding a key costs the same for a thousand keys as for a million. Once the delta or the removed
+keys are many, it compacts all into a new base: at once if that is quick, else in the background.
 
-`index` is the public `PrototypeIndex`, `saving` its folder, and `faiss_file` checks FAISS's part of it before FAISS
-reads it.
+`saving` is its folder, and `faiss_file` checks FAISS's part of it before FAISS reads it.
 """

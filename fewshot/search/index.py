@@ -1,8 +1,9 @@
-"""The public index: labelled keys that can be added to and searched."""
+"""The public index: labelled keys that can be added to and searched, and when it compacts them."""
 
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ from torch import Tensor
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
-from fewshot.search.compaction import Segments
 from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS, check_k, to_tensor
-from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
+from fewshot.search.snapshot import EXACT_LIMIT, INDEXES, FaissSnapshot, take_snapshot
 from fewshot.search.state import Base, State
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
-from fewshot.utils.locks import one_at_a_time
+from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.values import as_values, check_values
+
+#: Most rows of a delta: of a small base, and of one whose FAISS index a merge must rebuild.
+SMALL_DELTA, LARGE_DELTA = 1024, 8192
+#: Share of dead keys beyond which a base is rebuilt.
+MOST_DEAD = 0.25
 
 
 class PrototypeIndex:
@@ -70,26 +75,27 @@ class PrototypeIndex:
         if not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}; expected above 0, at most 1")
         self.metric, self.index, self.recall = metric, index, float(recall)
-        self._segments: Segments | None = None
+        self._state: State | None = None
+        self._merger: threading.Thread | None = None
         self._next = 0
         self._versions: Versions = {}
 
     def __len__(self) -> int:
-        return 0 if self._segments is None else self._segments.state.n_alive
+        return 0 if self._state is None else self._state.n_alive
 
     def __repr__(self) -> str:
         return f"PrototypeIndex(metric={self.metric!r}, index={self.index!r}) of {len(self)} keys"
 
     def __getstate__(self) -> dict[str, Any]:
         # Keys and labels only: threads, locks and FAISS's index are created again.
-        alive = None if self._segments is None else self._segments.state.alive()
-        return {**{name: value for name, value in self.__dict__.items() if name != "_segments"}, "_alive": alive}
+        alive = None if self._state is None else self._state.alive()
+        return {**self.__dict__, "_state": None, "_merger": None, "_alive": alive}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         alive = state.pop("_alive")
-        self.__dict__.update({"_versions": {}, **state}, _segments=None)
+        self.__dict__.update({"_versions": {}, "_state": None, "_merger": None, **state})
         if alive is not None:
-            self._segments = self._begin(*alive)
+            self._begin(*alive)
 
     def add(self, keys: ArrayLike, labels: ArrayLike | None = None) -> PrototypeIndex:
         """Add keys; several may share a label.
@@ -148,12 +154,12 @@ class PrototypeIndex:
             If no key has one of the labels; then nothing is removed.
         """
         gone = as_labels(labels, name="labels", known=self._known_labels())
-        segments = self._segments
         for label in gone.tolist():
-            if segments is None or not segments.state.has(label):
+            if self._state is None or not self._state.has(label):
                 raise ValueError(f"no key has the label {label!r:.100}; nothing was removed")
-        if segments is not None:
-            segments.remove(gone)
+        if self._state is not None:
+            self._state = self._state.without(gone)
+            self._merge_if_due(self._state)
         return self
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -192,7 +198,7 @@ class PrototypeIndex:
         """
         settings = {name: getattr(self, name) for name in ("metric", "index", "recall")}
         with writing(folder, "index"):  # of two threads, the later one writes what both have added
-            state = None if self._segments is None else self._segments.state
+            state = self._state
             # The next number is read after the state and only rises, so no key added later repeats a number.
             content, known = {**settings, "next": self._next}, {} if overwrite else self._versions
             self._versions = {**self._versions, **save_index(state, content, folder, known)}
@@ -222,22 +228,23 @@ class PrototypeIndex:
         ArtifactError
             If the folder holds no index, or one that is damaged, incomplete, invalid or written by a newer version.
         """
-        content, segments = load_index(folder, cache)
+        content, state = load_index(folder, cache)
         index = cls(content["metric"], content["index"], content["recall"])
-        index._segments, index._next = segments, content["next"]
+        index._state, index._next = state, content["next"]
         index._versions = {os.path.realpath(folder): content["digest"]}
         return index
 
     def build(self) -> Choice:
         """Return how the large part of the keys is searched and how good that is, after building what is missing."""
-        snapshot = None if self._segments is None else self._segments.state.base.snapshot
+        snapshot = None if self._state is None else self._state.base.snapshot
         return snapshot.build() if isinstance(snapshot, FaissSnapshot) else Choice("exact")
 
     def compact(self) -> PrototypeIndex:
         """Merge all changes into the large part now, and wait until it is done; searches go on meanwhile."""
-        if self._segments is not None:
-            self._segments.wait()
-            self._segments.compact()
+        if (merger := self._merger) is not None:
+            merger.join()
+        if self._state is not None:
+            self._merge(self._state)
         return self
 
     @isolated(gradients=False)
@@ -264,7 +271,7 @@ class PrototypeIndex:
         ValueError
             If the index is empty, k is out of range, or queries are not finite or of another length.
         """
-        if self._segments is None or not (state := self._segments.state).n_alive:
+        if (state := self._state) is None or not state.n_alive:
             raise ValueError("the index is empty; add keys before searching")
         check_k(k, state.n_alive)
         x = self._check(queries, "queries")
@@ -283,18 +290,41 @@ class PrototypeIndex:
         if len(added) != len(new):
             raise ValueError(f"there are {len(added)} labels for {len(new)} keys; give one label for each key")
         self._next += len(new)
-        if self._segments is None or not len(self):
+        if (state := self._state) is None or not state.n_alive:
             # Copies: the caller may change the arrays later.
-            self._segments = self._begin(new.clone(), added.copy())
+            self._begin(new.clone(), added.copy())
         elif len(new):
-            self._segments.add(new, added, replace)
+            state = state.without(added) if replace else state
+            is_large = len(new) > max(_capacity(state.base), len(state.base) // 2)
+            self._state = state.merged_with(new, added) if is_large else state.with_keys(new, added)
+            self._merge_if_due(self._state)
         return self
 
-    def _begin(self, keys: Tensor, labels: NDArray[Any]) -> Segments:
-        return Segments(State.of(Base(take_snapshot(keys, self.metric, self.index, self.recall), labels)))
+    def _begin(self, keys: Tensor, labels: NDArray[Any]) -> None:
+        self._state = State.of(Base(take_snapshot(keys, self.metric, self.index, self.recall), labels))
+
+    def _merge_if_due(self, state: State) -> None:
+        n, n_delta = len(state.base), len(state.labels)
+        many_dead = state.n_dead > max(SMALL_DELTA, MOST_DEAD * n)
+        if n_delta <= max(_capacity(state.base), n // 8 if n <= EXACT_LIMIT else 0) and not many_dead:
+            return
+        if n + n_delta <= EXACT_LIMIT and not isinstance(state.base.snapshot, FaissSnapshot):
+            self._merge(state)
+        elif self._merger is None or not self._merger.is_alive():  # a forked child has the object but no thread
+            self._merger = threading.Thread(target=self._merge, args=(state,), name="fewshot-merge", daemon=True)
+            self._merger.start()
+
+    def _merge(self, begun: State) -> None:
+        """Merge all live keys of a state into a new base; changes made meanwhile are kept."""
+        base = begun.base.like(*begun.alive())
+        if isinstance(base.snapshot, FaissSnapshot):
+            base.snapshot.build()  # before it is published
+        with lock_of(self):
+            if (now := self._state) is not None and now.base is begun.base:  # else another merge was faster
+                self._state = now.moved_to(base, begun)
 
     def _known_labels(self) -> NDArray[Any] | None:
-        return self._segments.state.base.labels if self._segments is not None and len(self) else None
+        return self._state.base.labels if self._state is not None and len(self) else None
 
     def _check(self, x: ArrayLike, what: str) -> Tensor:
         array = as_values(x, name=what)
@@ -302,7 +332,7 @@ class PrototypeIndex:
             raise TypeError(f"{what} are of type {array.dtype}; expected numbers")
         if array.ndim != 2:
             raise ValueError(f"{what} have shape {array.shape}; expected two dimensions, (n, d)")
-        d = array.shape[1] if self._segments is None else self._segments.state.rows.raw.shape[1]
+        d = array.shape[1] if self._state is None else self._state.rows.raw.shape[1]
         if array.shape[1] != d:
             raise ValueError(
                 f"{what} have {array.shape[1]} dimensions, the index holds {d}; embed both with the same backbone"
@@ -315,3 +345,7 @@ def _whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype.kind == "f" and (np.abs(labels.astype(np.float64)) < 2.0**63).all():  # float16 cannot hold 2**63
         return labels.astype(np.int64)
     return labels
+
+
+def _capacity(base: Base) -> int:
+    return LARGE_DELTA if len(base) > EXACT_LIMIT else SMALL_DELTA

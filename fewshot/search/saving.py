@@ -18,7 +18,6 @@ from fewshot.persistence.artifact import Part, Versions, load_artifact, write_ar
 from fewshot.persistence.content import is_number, is_whole, labels_from_json, labels_to_json
 from fewshot.persistence.tensors import read_tensors, unicode_name, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
-from fewshot.search.compaction import Segments
 from fewshot.search.faiss_file import check_faiss_file
 from fewshot.search.similarity import METRICS, PART
 from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
@@ -51,7 +50,7 @@ def save_index(state: State | None, content: Mapping[str, Any], folder: str | Pa
     return write_artifact(folder, "index", content, parts, caches, known)
 
 
-def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segments | None]:
+def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], State | None]:
     """Return what `save_index` wrote; no file of FAISS is opened unless `cache`.
 
     Raises
@@ -67,7 +66,7 @@ def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], Segment
     return load_artifact(folder, "index", build)
 
 
-def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> Segments:
+def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> State:
     is_large = paths[KEYS].stat().st_size > MAPPED
     if is_large:
         with unicode_name(paths[KEYS]) as name:
@@ -90,7 +89,7 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
     if cache and LISTS in paths and isinstance(snapshot, FaissSnapshot):
         _adopt(snapshot, manifest.get("cache"), paths[LISTS], changes)
     state = State.of(Base(snapshot, labels)).with_keys(changes["raw"], delta)
-    return Segments(state.with_dead(changes["dead_base"], changes["dead_delta"]))
+    return state.with_dead(changes["dead_base"], changes["dead_delta"])
 
 
 def _adopt(snapshot: FaissSnapshot, about: Any, path: Path, frame: dict[str, Tensor]) -> None:

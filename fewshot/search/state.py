@@ -174,6 +174,15 @@ class State:
             keys, labels = keys.clone(), labels.copy()  # the caller may change the arrays later
         return self.of(self.base.like(keys, labels))
 
+    def moved_to(self, base: Base, begun: State) -> State:
+        """Return this state over `base`, which holds all live keys of the earlier state `begun`."""
+        n = len(begun.labels)
+        was_alive = torch.cat([~begun.dead_base, ~begun.dead_delta])
+        dead = torch.cat([self.dead_base, self.dead_delta[:n]])[was_alive]
+        later = ~self.dead_delta[n:]
+        state = State.of(base).with_keys(self.raw[n:][later], self.labels[n:][later.numpy()])
+        return state.with_dead(dead, state.dead_delta)
+
     def alive(self) -> tuple[Tensor, NDArray[Any]]:
         """Return keys and labels of all that has not been removed, in the order in which they came."""
         keep, keep_delta = ~self.dead_base, ~self.dead_delta
