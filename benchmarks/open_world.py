@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 from protocol import facts, write
 
 from fewshot import CosinePrototypicalLearner, Embedder, LabeledImages
-from fewshot.classifiers.calibration import Calibration, area_under_roc, expected_calibration_error, reliability
-from fewshot.classifiers.scored_queries import score_episodes
+from fewshot.classifiers.calibration import (
+    Calibration,
+    area_under_roc,
+    expected_calibration_error,
+    reliability,
+    score_episodes,
+)
 from fewshot.utils.streams import SPLIT, episode_rng
 
 BACKBONE = "tf_efficientnet_lite0"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.benchmark.grid import Grid as Grid
     from fewshot.benchmark.run import run_benchmark as run_benchmark
     from fewshot.classifiers.few_shot import FewShotClassifier as FewShotClassifier
+    from fewshot.classifiers.few_shot import TransductiveClassifier as TransductiveClassifier
     from fewshot.classifiers.methods import KeyValueCacheClassifier as KeyValueCacheClassifier
     from fewshot.classifiers.methods import KNearestClassifier as KNearestClassifier
     from fewshot.classifiers.methods import LifelongClassifier as LifelongClassifier
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.classifiers.methods import PrototypicalClassifier as PrototypicalClassifier
     from fewshot.classifiers.methods import RidgeFewShotClassifier as RidgeFewShotClassifier
     from fewshot.classifiers.methods import SimpleShotClassifier as SimpleShotClassifier
-    from fewshot.classifiers.transductive import TransductiveClassifier as TransductiveClassifier
     from fewshot.data.augment import Chain as Chain
     from fewshot.data.augment import Distortion as Distortion
     from fewshot.data.augment import Light as Light
@@ -141,7 +141,7 @@ _HOME = {
     "Store": "retrieval.stores.base",
     "StoredMemory": "retrieval.stores.memory",
     "TrainConfig": "training.config",
-    "TransductiveClassifier": "classifiers.transductive",
+    "TransductiveClassifier": "classifiers.few_shot",
     "VariedEpisodeSampler": "episodes.varied",
     "annotate": "retrieval.annotate",
     "check_image_estimator": "images.estimator_checks",

@@ -13,13 +13,14 @@ from sklearn.base import clone
 from fewshot import FewShotClassifier, MatchingClassifier, PrototypicalClassifier, PrototypicalLearner
 from fewshot.classifiers.calibration import (
     Calibration,
+    ScoredQueries,
     area_under_roc,
     choose_temperature,
     choose_threshold,
     expected_calibration_error,
     reliability,
+    score_episodes,
 )
-from fewshot.classifiers.scored_queries import ScoredQueries, score_episodes
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import pairwise_similarity
 

@@ -3,6 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 
 import fewshot.utils.pickling
 from fewshot import Embedder, digits
@@ -11,7 +12,7 @@ from fewshot.utils.pickling import VersionedPickle
 EMBEDDER = Embedder("conv4", weights="random", img_size=28)
 
 
-class Thing(VersionedPickle):
+class Thing(VersionedPickle, BaseEstimator):
     def __init__(self):
         self.value = 3
 

@@ -15,9 +15,8 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.classifiers.calibration import Calibration
+from fewshot.classifiers.calibration import Calibration, score_episodes
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.classifiers.scored_queries import score_episodes
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import argmax

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator of any inductive learner."""
+"""The scikit-learn estimators of any learner, inductive or transductive."""
 
 from __future__ import annotations
 
@@ -43,3 +43,47 @@ class FewShotClassifier(TakesLearner, BaseFewShotClassifier):
     learner: str | Learner = field(default="prototypical", kw_only=False)
     index: str = "auto"
     on_error: str = "raise"
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
+    """A scikit-learn classifier by a transductive learner, which answers all queries of a call together.
+
+    The answer to a query depends on the other queries of the same call, but not on earlier calls. For one query at a
+    time, use an inductive classifier. This is the only deviation from scikit-learn's contract.
+
+    Parameters set after fitting: ``reject`` and ``unknown_label`` take effect at once, ``closed_set`` at the next
+    `partial_fit`, and `learner` at the next `fit`; until then `partial_fit` raises.
+
+    Parameters
+    ----------
+    learner : str or Learner, default="bd-cspn"
+        A registered name of a transductive learner, built with its defaults, or such a learner, which is copied.
+    closed_set : bool, default=False
+        Whether `partial_fit` refuses classes that the first call did not pass.
+    reject : float or "auto", optional
+        Threshold of temperature times the largest logit, below which a query is answered with `unknown_label`; see
+        `PrototypicalClassifier`.
+    unknown_label : object, optional
+        The answer to unknown queries; by default ``"unknown"`` for string labels and -1 for integers.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels.
+    n_support_ : ndarray of shape (n_classes,)
+        Number of support rows of each class.
+
+    Examples
+    --------
+    >>> from fewshot import TransductiveClassifier
+    >>> model = TransductiveClassifier("soft-k-means").fit([[0.0], [4.0]], ["low", "high"])
+    >>> model.predict([[1.0], [2.1], [6.0], [7.0]])
+    array(['low', 'low', 'high', 'high'], dtype='<U4')
+    >>> model.predict([[2.1]])
+    array(['high'], dtype='<U4')
+    """
+
+    _is_transductive = True
+
+    learner: str | Learner = field(default="bd-cspn", kw_only=False)

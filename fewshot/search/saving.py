@@ -59,7 +59,7 @@ def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], State |
         If the folder holds no index, or one that is damaged or invalid.
     """
 
-    def build(manifest: dict[str, Any], paths: dict[str, Path]) -> tuple[dict[str, Any], Segments | None]:
+    def build(manifest: dict[str, Any], paths: dict[str, Path]) -> tuple[dict[str, Any], State | None]:
         _check_settings(manifest, paths)
         return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
 

@@ -22,7 +22,7 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 class VersionedPickle:
-    """Mixin that warns when a pickle of another version is read; list it first among the bases.
+    """Mixin of estimators that warns when a pickle of another version is read; list it first among the bases.
 
     Unpickling a file runs any code in it, whatever this class does: never unpickle a stranger's file. ``save`` writes
     no pickle.
@@ -40,8 +40,5 @@ class VersionedPickle:
                 f"this {type(self).__name__} was pickled by fewshot {version} and is read by {__version__}; "
                 "it may fail or answer differently"
             )
-        parent = super()
-        if hasattr(parent, "__setstate__"):
-            parent.__setstate__(state)
-        else:
-            self.__dict__.update(state)
+        parent: Any = super()
+        parent.__setstate__(state)
