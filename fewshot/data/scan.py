@@ -281,7 +281,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _is_image(path: Path) -> bool:
     # is_file is False for pipes, devices and broken links, so they are never opened.
     named = path.suffix.lower() in image_suffixes() or not path.suffix
-    return named and path.is_file() and (path.suffix != "" or is_image_without_suffix(os.fspath(path)))
+    return named and path.is_file() and (path.suffix != "" or _begins_like_an_image(path))
 
 
 def _warn_of_left_out(left: LeftOut, root: Path) -> None:
@@ -349,12 +349,9 @@ class LeftOut:
             yield f"{self.loose} image{'' if self.loose == 1 else 's'} in no class folder"
 
 
-def is_image_without_suffix(path: str) -> bool:
-    """Whether a file without a suffix starts with the bytes of an image."""
-    if os.path.splitext(path)[1]:
-        return False
+def _begins_like_an_image(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             beginning = file.read(12)
     except OSError:
         return False

@@ -119,45 +119,36 @@ def embed_through(
         Threads for reading files.
     """
     with ThreadPoolExecutor(default_jobs(n_jobs)) as pool:
-        keys = list(pool.map(content_key, items))
-    rows = cache.get(key for key in keys if key is not None)
-    first: dict[Any, int] = {}  # row of each image to embed, by its key
-    for i, key in enumerate(keys):
-        if key is None or key not in rows:
-            first.setdefault(i if key is None else key, i)
-    names, reasons = list(first), {}
+        keys = [i if key is None else key for i, key in enumerate(pool.map(content_key, items))]
+    item_of: dict[Any, Any] = {}
+    for key, item in zip(keys, items, strict=True):
+        item_of.setdefault(key, item)
+    rows: dict[Any, Row] = dict(cache.get(key for key in item_of if isinstance(key, bytes)))
+    if draw is not None:
+        bare = [key for key, (_, picture) in rows.items() if not picture]
+        pictures = draw([item_of[key] for key in bare]) if bare else []
+        drawn = {key: (rows[key][0], picture) for key, picture in zip(bare, pictures, strict=True)}
+        cache.put(drawn)
+        rows |= drawn
+    new, errors = [key for key in item_of if key not in rows], {}
 
     def keep(start: int, part: Embedded) -> None:
-        own = names[start : start + len(part.embeddings)]
-        unread = {names[error.index or 0]: error for error in part.errors}
-        reasons.update(unread)
-        made = zip(own, part.embeddings, part.thumbnails or [b""] * len(own), strict=True)
-        cache.put({name: (x, picture) for name, x, picture in made if isinstance(name, bytes) and name not in unread})
+        errors.update({new[error.index or 0]: error for error in part.errors})
+        made = _rows(new[start : start + len(part.embeddings)], part)
+        cache.put({key: row for key, row in made.items() if isinstance(key, bytes) and key not in errors})
 
-    fresh = embed([items[i] for i in first.values()], keep=keep)
-    made = dict(zip(first, zip(fresh.embeddings, fresh.thumbnails or [b""] * len(first), strict=True), strict=True))
-    if draw is not None:
-        rows |= _draw_missing(cache, rows, dict(zip(keys, items, strict=True)), draw)
-    embeddings = np.empty((len(items), fresh.embeddings.shape[1]), np.float32)
-    errors, shown = [], []
-    for i, key in enumerate(keys):
-        name = i if key is None else key
-        embeddings[i], picture = rows[key] if key in rows else made[name]
-        shown.append(picture)
-        if name in reasons:
-            errors.append(ImageDecodeError(reasons[name].source, reasons[name].reason, i))
-    return Embedded(embeddings, errors, [] if draw is None else shown)
+    fresh = embed([item_of[key] for key in new], keep=keep)
+    rows |= _rows(new, fresh)
+    return Embedded(
+        np.stack([rows[key][0] for key in keys]) if keys else fresh.embeddings,
+        [ImageDecodeError(errors[k].source, errors[k].reason, i) for i, k in enumerate(keys) if k in errors],
+        [] if draw is None else [rows[key][1] for key in keys],
+    )
 
 
-def _draw_missing(
-    cache: EmbeddingCache, rows: dict[bytes, Row], item_of: dict[bytes | None, Any], draw: Draw
-) -> dict[bytes, Row]:
-    """Return the cached rows without a thumbnail, with one."""
-    bare = [key for key, (_, picture) in rows.items() if not picture]
-    pictures = draw([item_of[key] for key in bare]) if bare else []
-    drawn = {key: (rows[key][0], picture) for key, picture in zip(bare, pictures, strict=True)}
-    cache.put(drawn)
-    return drawn
+def _rows(keys: Sequence[Any], embedded: Embedded) -> dict[Any, Row]:
+    thumbnails = embedded.thumbnails or [b""] * len(keys)
+    return dict(zip(keys, zip(embedded.embeddings, thumbnails, strict=True), strict=True))
 
 
 def content_key(item: Any) -> bytes | None:

@@ -314,16 +314,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             with isolated(gradients=True):  # inference tensors could never be trained
                 network, preprocessing = source.load(checkpoint)
                 loaded = _LOADED[key] = Loaded(network.requires_grad_(False).to(device), preprocessing, True)
-        self._check_same(source, loaded)
-        return loaded
-
-    def _check_same(self, source: Source, loaded: Loaded) -> None:
         saved_source, expected = self.__dict__.get("_expected", (None, ""))
         if saved_source == source and loaded.fingerprint != expected:
             raise ArtifactError(
                 f"the weights or preprocessing of {self.backbone!r} differ from those that this embedder was saved "
                 f"with ({loaded.fingerprint[:12]}, expected {expected[:12]}); install the same weights"
             )
+        return loaded
 
     def _embed(self, items: Any, thumbnails: bool, on_error: str) -> Embedded:
         loaded = self._load()
