@@ -20,7 +20,19 @@ _NAMES = (
 )
 OPERATORS = frozenset(_NAMES.split())
 _DOMAINS = ("", "ai.onnx")
-_VARINT, _EIGHT_BYTES, _MESSAGE, _FOUR_BYTES = 0, 1, 2, 5
+_FUNCTIONS = "it has functions or training steps, which no export has"
+_SUBGRAPH = "it has an operator that runs another graph, or sparse weights; no export has"
+_ELSEWHERE = "it has weights in another file, which no export has"
+#: For each kind of message, by field number: the kind of message in this field, or why the field is refused.
+_FIELDS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: _FUNCTIONS, 25: _FUNCTIONS},
+    "graph": {1: "node", 5: "tensor", 15: "it has sparse weights, which no export has"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 10: "tensor", **dict.fromkeys((6, 11, 22, 23), _SUBGRAPH)},
+    "tensor": {13: _ELSEWHERE, 14: _ELSEWHERE},
+}
+#: Wire types of protobuf, and the size of those that have a fixed one.
+_VARINT, _MESSAGE, _SIZES = 0, 2, {1: 8, 5: 4}
 
 
 def check_graph(data: bytes) -> None:
@@ -44,47 +56,31 @@ def check_graph(data: bytes) -> None:
     """
     if data[4:8] == b"ORTM":  # onnxruntime would detect its own format
         raise ValueError("it is not an ONNX file but has onnxruntime's own format")
-    n_graphs = 0
-    for number, part in _fields(memoryview(data)):
-        if number in (20, 25):
-            raise ValueError("it has functions or training steps, which no export has")
-        if number == 7:
-            n_graphs += 1
-            _check_parts(_message(part))
-    if not n_graphs:
+    model = memoryview(data)
+    _check(model, "model")
+    if all(number != 7 for number, _ in _fields(model)):
         raise ValueError("it is not an ONNX file: it has no graph")
 
 
-def _check_parts(graph: memoryview) -> None:
-    for number, part in _fields(graph):
-        if number == 1:
-            _check_node(_message(part))
-        elif number == 5:
-            _check_tensor(_message(part))
-        elif number == 15:
-            raise ValueError("it has sparse weights, which no export has")
+def _check(message: memoryview, kind: str) -> None:
+    if kind == "node":
+        _check_operator(message)
+    for number, value in _fields(message):
+        found = _FIELDS[kind].get(number, "")
+        if found in _FIELDS:
+            _check(_message(value), found)
+        elif found and (number, value) != (14, 0):  # 0: the weights are in this file
+            raise ValueError(found)
 
 
-def _check_node(node: memoryview) -> None:
-    names = [_text(part) for number, part in _fields(node) if number == 4]
-    for name in names or [""]:
+def _check_operator(node: memoryview) -> None:
+    fields = list(_fields(node))
+    for name in [_text(value) for number, value in fields if number == 4] or [""]:
         if name not in OPERATORS:
             raise ValueError(f"it has the operator {name!r:.60}, which no export has")
-    for number, part in _fields(node):
-        if number == 7 and (domain := _text(part)) not in _DOMAINS:
+    for number, value in fields:
+        if number == 7 and (domain := _text(value)) not in _DOMAINS:
             raise ValueError(f"it has an operator of {domain!r:.60}, which no export has")
-        if number == 5:
-            for kind, value in _fields(_message(part)):
-                if kind in (6, 11, 22, 23):
-                    raise ValueError("it has an operator that runs another graph, or sparse weights; no export has")
-                if kind in (5, 10):
-                    _check_tensor(_message(value))
-
-
-def _check_tensor(tensor: memoryview) -> None:
-    for number, value in _fields(tensor):
-        if number == 13 or (number == 14 and value != 0):
-            raise ValueError("it has weights in another file, which no export has")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -93,20 +89,19 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while at < len(message):
         key, at = _varint(message, at)
         kind = key & 7
-        if kind == _VARINT:
+        if kind in (_VARINT, _MESSAGE):
             value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if kind == _MESSAGE:
-            size, at = _varint(message, at)
-        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
-            size = 8 if kind == _EIGHT_BYTES else 4
+        elif kind in _SIZES:
+            value = _SIZES[kind]
         else:
             raise ValueError("it is not an ONNX file: a field has no type")
-        if size > len(message) - at:
+        if kind == _VARINT:
+            yield key >> 3, value
+            continue
+        if value > len(message) - at:
             raise ValueError("it is not an ONNX file: it is truncated")
-        yield key >> 3, message[at : at + size]
-        at += size
+        yield key >> 3, message[at : at + value]
+        at += value
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
