@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fewshot.classifiers.methods import PrototypicalClassifier
-from fewshot.cli.demo.measures import CHARACTERS, DIGITS, TRAINED, UNTRAINED, Contest, DemoResult
+from fewshot.cli.demo.measures import CHARACTERS, DIGITS, TRAINED, UNTRAINED, DemoResult
 from fewshot.data.images import LabeledImages
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
@@ -29,13 +29,7 @@ def write_page(path: Path, found: DemoResult) -> None:
         "digits from one or five images each, with no gradient step.",
     )
     page.cards(_cards(found))
-    page.section(
-        "Accuracy on unseen classes",
-        "Every method answers the same episodes with the same learner, the nearest class mean. Only the embedding "
-        "differs. Whiskers are 95 % intervals over episodes; dotted lines mark chance.",
-    )
-    page.figure(accuracy_dots(pd.DataFrame(results["accuracy"])), "Chart of the accuracies in the table below")
-    page.table(_accuracy_table(found.contests), "Accuracy in % (± half the 95 % interval). Gains are paired.")
+    _accuracy(page, found)
     page.section(
         "One learning task, in pictures",
         "Five new characters with one support image each. Every query is answered with its nearest prototype. The bar "
@@ -68,13 +62,20 @@ def _cards(found: DemoResult) -> list[tuple[str, str]]:
     ]
 
 
-def _accuracy_table(contests: list[Contest]) -> pd.DataFrame:
+def _accuracy(page: Page, found: DemoResult) -> None:
+    page.section(
+        "Accuracy on unseen classes",
+        "Every method answers the same episodes with the same learner, the nearest class mean. Only the embedding "
+        "differs. Whiskers are 95 % intervals over episodes; dotted lines mark chance.",
+    )
+    page.figure(accuracy_dots(pd.DataFrame(found.results["accuracy"])), "Chart of the accuracies in the table below")
     rows = {}
-    for contest in contests:
+    for contest in found.contests:
         cells = {m: f"{100 * r.mean:.1f} ± {100 * r.ci95:.1f}" for m, r in contest.results.items()}
         mean, ci95 = contest.gain()
         rows[contest.setting] = {**cells, "gain over pixels": f"{100 * mean:+.1f} ± {100 * ci95:.1f}"}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("test")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("test")
+    page.table(table, "Accuracy in % (± half the 95 % interval). Gains are paired.")
 
 
 def _task(

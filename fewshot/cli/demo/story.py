@@ -30,6 +30,10 @@ from fewshot.training.config import TrainConfig
 from fewshot.training.result import TrainResult
 from fewshot.training.trainer import MetaTrainer
 
+#: Receives each line of output.
+Say = Callable[[str], object]
+#: By data set and method.
+Embeddings = dict[str, dict[str, NDArray[np.float32]]]
 RESULTS = "results.json"
 #: Data set, ways and shots of each test. N_QUERY leaves enough images for five shots.
 TESTS: tuple[tuple[str, int, int], ...] = (
@@ -46,7 +50,7 @@ def run_demo(
     test_episodes: int = 600,
     seed: int = 0,
     progress: bool = True,
-    say: Callable[[str], object] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> DemoResult:
     """Train, test, cross the domain, add a class, look up; write ``results.json`` and ``report.html``.
 
@@ -74,19 +78,14 @@ def run_demo(
     command = f"fewshot demo --train-episodes {train_episodes} --episodes {test_episodes} --seed {seed}"
     results: dict[str, Any] = {"manifest": manifest(command, seed)}
     _write(out, results)  # first, so that an interrupted demonstration can be recognised and repeated
-    data = {split: glyphs(split, seed=seed) for split in ("train", "val", "test")}
     config = TrainConfig(n_episodes=train_episodes, n_way=40, n_query=5, val_n_query=3, seed=seed)
     trainer = MetaTrainer("conv4", "prototypical", config, augment=Distortion())
-    training = _train(trainer, data, out, progress, say)
-    test = {CHARACTERS: data["test"], DIGITS: digits()}
+    characters = {split: glyphs(split, seed=seed) for split in ("train", "val", "test")}
+    training = _train(trainer, characters, out, progress, say)
+    test = {CHARACTERS: characters["test"], DIGITS: digits()}
     networks = {TRAINED: trainer.backbone, UNTRAINED: create_backbone("conv4", seed=seed, in_chans=1)}
     embeddings = {name: _embeddings(images, networks) for name, images in test.items()}
-    say("3. Unseen classes, learned from 1 and 5 images each, with no gradient step")
-    contests = [
-        _contest(name, n_way, n_shot, test[name], embeddings[name], n_episodes=test_episodes, seed=seed)
-        for name, n_way, n_shot in TESTS
-    ]
-    _say_table(contests, say)
+    contests = _compare(test, embeddings, say, n_episodes=test_episodes, seed=seed)
     results |= {
         "accuracy": measures.accuracies(contests),
         "paired_differences": measures.paired_differences(contests),
@@ -107,9 +106,7 @@ def _write(out: Path, results: dict[str, Any]) -> None:
     write_text(out / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
-def _train(
-    trainer: MetaTrainer, data: dict[str, LabeledImages], out: Path, progress: bool, say: Callable[[str], object]
-) -> TrainResult:
+def _train(trainer: MetaTrainer, data: dict[str, LabeledImages], out: Path, progress: bool, say: Say) -> TrainResult:
     say("1. Characters in the installed fonts, split by character")
     for split, images in data.items():
         say(f"   {split:5s} {len(images.classes):4d} characters, {len(images):5d} images")
@@ -121,7 +118,31 @@ def _train(
     return found
 
 
-def _say_serving(added: dict[str, Any], found: dict[str, Any], say: Callable[[str], object]) -> None:
+def _embeddings(images: LabeledImages, networks: dict[str, nn.Module]) -> dict[str, NDArray[np.float32]]:
+    pixels = (images.images.reshape(len(images), -1) / 255).astype(np.float32)
+    return {**{name: embed(network, images.images) for name, network in networks.items()}, PIXELS: pixels}
+
+
+def _compare(test: dict[str, LabeledImages], embeddings: Embeddings, say: Say, **options: int) -> list[Contest]:
+    """Answer the same episodes with every method."""
+    say("3. Unseen classes, learned from 1 and 5 images each, with no gradient step")
+    columns = [*next(iter(embeddings.values())), "gain"]
+    say(f"   {'accuracy, % (95 % interval)':36s}" + "".join(f"{column:>15s}" for column in columns))
+    contests = []
+    for name, n_way, n_shot in TESTS:
+        sizes: dict[str, Any] = {"n_way": n_way, "n_shot": n_shot, "n_query": N_QUERY[name], **options}
+        found = {m: evaluate("prototypical", x, test[name].labels, **sizes) for m, x in embeddings[name].items()}
+        contest = Contest(name, n_way, n_shot, found)
+        cells = [f"{100 * result.mean:6.1f} ±{100 * result.ci95:4.1f}" for result in found.values()]
+        gain, ci95 = contest.gain()
+        cells.append(f"{100 * gain:+6.1f} ±{100 * ci95:4.1f}")
+        say(f"   {contest.setting:36s}" + "".join(f"{cell:>15s}" for cell in cells))
+        contests.append(contest)
+    say("   (gain: meta-trained minus raw pixels, episode by episode)")
+    return contests
+
+
+def _say_serving(added: dict[str, Any], found: dict[str, Any], say: Say) -> None:
     say(f"4. One more class: a running classifier knows {added['n_classes_before']} digits and learns the last one")
     say(f"   embedding {added['n_shot']} images took {added['embed_ms']:.1f} ms, learning {added['learn_ms']:.2f} ms")
     say(
@@ -134,30 +155,6 @@ def _say_serving(added: dict[str, Any], found: dict[str, Any], say: Callable[[st
         f"   the right character comes first for {100 * found['recall_at_1']:.0f} %, among five for "
         f"{100 * found['recall_at_5']:.0f} %; FAISS and exact search agree on {100 * found['agreement']:.2f} %"
     )
-
-
-def _embeddings(images: LabeledImages, networks: dict[str, nn.Module]) -> dict[str, NDArray[np.float32]]:
-    pixels = (images.images.reshape(len(images), -1) / 255).astype(np.float32)
-    return {**{name: embed(network, images.images) for name, network in networks.items()}, PIXELS: pixels}
-
-
-def _contest(
-    name: str, n_way: int, n_shot: int, data: LabeledImages, embeddings: dict[str, NDArray[np.float32]], **options: int
-) -> Contest:
-    sizes: dict[str, Any] = {"n_way": n_way, "n_shot": n_shot, "n_query": N_QUERY[name], **options}
-    found = {method: evaluate("prototypical", x, data.labels, **sizes) for method, x in embeddings.items()}
-    return Contest(name, n_way, n_shot, found)
-
-
-def _say_table(contests: list[Contest], say: Callable[[str], object]) -> None:
-    methods = [TRAINED, UNTRAINED, PIXELS]
-    say(f"   {'accuracy, % (95 % interval)':36s}" + "".join(f"{m:>15s}" for m in methods) + f"{'gain':>15s}")
-    for contest in contests:
-        cells = [f"{100 * contest.results[m].mean:6.1f} ±{100 * contest.results[m].ci95:4.1f}" for m in methods]
-        gain, ci95 = contest.gain()
-        cells.append(f"{100 * gain:+6.1f} ±{100 * ci95:4.1f}")
-        say(f"   {contest.setting:36s}" + "".join(f"{cell:>15s}" for cell in cells))
-    say("   (gain: meta-trained minus raw pixels, episode by episode)")
 
 
 def _refuse_others(out: Path) -> None:
