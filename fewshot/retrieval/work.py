@@ -119,9 +119,8 @@ def annotate_folder(
             progress_bar(len(paths), "image", show=progress, desc="annotating") as bar,
         ):
             bar.update(len(paths) - sum(len(parts[i]) for i in missing))
-            for i, table in _done(runner, tasks, missing):
-                write_table(_file(shards, i), [table], schema)
-                bar.update(table.num_rows)
+            for n in _make(runner, tasks, [_file(shards, i) for i in missing], schema):
+                bar.update(n)
         unreadable = _join(shards, len(parts), out, schema)
         _clear(shards)
         return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
@@ -129,18 +128,17 @@ def annotate_folder(
 
 def _join(shards: Path, n: int, out: Path, schema: pyarrow.Schema) -> int:
     """Write all shards into one table; return the number of unreadable images."""
-    unreadable = 0
+    unreadable: list[int] = []
 
     def tables() -> Iterator[pyarrow.Table]:
-        nonlocal unreadable
         for i in range(n):
             table = read_table(_file(shards, i))
-            unreadable += sum(map(bool, table.column("error").to_pylist()))
+            unreadable.append(sum(map(bool, table.column("error").to_pylist())))
             yield table
 
     write_table(out, tables(), schema)
     sync(out.absolute().parent)
-    return unreadable
+    return sum(unreadable)
 
 
 @contextmanager
@@ -197,14 +195,15 @@ def _schema(model: FewShotModel) -> pyarrow.Schema:
     return annotation_schema(d, fingerprint, model.learner_.metric, model.classes_.tolist())
 
 
-def _done(runner: Executor, tasks: list[tuple[Any, ...]], numbers: list[int]) -> Iterator[tuple[int, Any]]:
-    """Yield number and table of each shard as it is done; failures are raised at the end."""
+def _make(runner: Executor, tasks: list[tuple[Any, ...]], files: list[Path], schema: pyarrow.Schema) -> Iterator[int]:
+    """Write the file of each shard as it is done; yield its number of images; failures are raised at the end."""
     failures = []
     for place, outcome in runner.map(annotate_shard, tasks):
         if isinstance(outcome, Failure):
-            failures.append(f"shard {numbers[place]}: {outcome.error}")
+            failures.append(f"shard {int(files[place].stem)}: {outcome.error}")
         else:
-            yield numbers[place], outcome
+            write_table(files[place], [outcome], schema)
+            yield outcome.num_rows
     if failures:
         raise StoreError(
             f"{len(failures)} of {len(tasks)} shards failed, first {failures[0]}; the others are kept: run it again"

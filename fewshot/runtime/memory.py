@@ -172,15 +172,18 @@ class DeviceMemory:
 
     def _faults(self) -> Iterator[str]:
         """Yield every inconsistency of an untrusted memory."""
-        names, m = self.classes.tolist(), len(self.x)
+        names, n_support = self.classes.tolist(), self.n_support
         is_held = self.classes.ndim == 1 and len(names) > 0 and is_writable(self.classes)
         if not is_held or any(a >= b for a, b in pairwise(names)):
             yield "classes of the manifest must be text, integers or booleans, sorted and distinct"
-        n_support = self.n_support
         if n_support.dtype.kind != "i" or n_support.shape != (len(names),) or n_support.min() < 0:
             yield f"n_support of the manifest must have a count for each of {len(names)} classes"
         if not all(isinstance(times, int) and times > 0 for times in self.forgotten.values()):
             yield "forgotten of the manifest must count from 1"
+        yield from self._faults_of_rows()
+
+    def _faults_of_rows(self) -> Iterator[str]:
+        n_support, n, m = self.n_support, len(self.classes), len(self.x)
         for array, ndim in ((self.x, 2), (self.weights, 1)):
             if array.dtype != np.float64 or array.ndim != ndim or not np.isfinite(array).all():
                 yield f"it has {array.dtype} of shape {array.shape}; expected finite float64 of {ndim} dimensions"
@@ -188,13 +191,13 @@ class DeviceMemory:
         if not is_labelled or (self.weights < 0).any():
             yield f"each of its {m} rows must have one label and one weight from 0"
         if self.is_summed:
-            if m != len(names):
-                yield f"it has {m} sums for {len(names)} classes"
+            if m != n:
+                yield f"it has {m} sums for {n} classes"
             if not np.allclose(self.weights, n_support, rtol=1e-6, atol=1e-6):
                 yield "its counts are not those of the manifest"
-        elif not ((self.labels >= 0) & (self.labels < len(names))).all():
-            yield f"its labels must be positions among {len(names)} classes"
-        elif (np.bincount(self.labels[self.present], minlength=len(names)) != n_support).any():
+        elif not ((self.labels >= 0) & (self.labels < n)).all():
+            yield f"its labels must be positions among {n} classes"
+        elif (np.bincount(self.labels[self.present], minlength=n) != n_support).any():
             yield "its support of each class is not that of the manifest"
         if not self.present.any():
             yield "it has no support of any class"
