@@ -61,7 +61,7 @@ def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
         not_unicode = any(value != as_unicode(value) for value in values)
         return pd.Series(values, dtype=object if not_unicode else None)
 
-    outlier = _outliers(own, codes, len(classes))
+    outlier = _outliers(own, codes)
     frame = pd.DataFrame(
         {
             "id": as_column(support.ids),
@@ -117,13 +117,13 @@ def _duplicates(x: Tensor) -> NDArray[np.int64]:
     return found
 
 
-def _outliers(own: NDArray[np.float64], codes: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+def _outliers(own: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which similarities are far below the median of their class, relative to the spread over all classes."""
-    deviation = np.full(len(own), np.nan)
-    for c in range(n):
-        mine = codes == c
-        if mine.sum() > 2:  # two images are equally far from each other
-            deviation[mine] = own[mine] - np.median(own[mine])
+    import pandas as pd
+
+    by_class = pd.Series(own).groupby(codes)
+    deviation = own - by_class.transform("median")
+    deviation = deviation.where(by_class.transform("size") > 2).to_numpy()  # two images are equally far from each other
     known = deviation[np.isfinite(deviation)]
     spread = np.median(np.abs(known)) if len(known) else 0.0
     # 0.6745 scales the median absolute deviation to the standard deviation of a normal distribution.

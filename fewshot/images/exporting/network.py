@@ -78,7 +78,7 @@ def write_onnx(network: nn.Module, preprocessing: Preprocessing, path: Path) -> 
     own = copy.deepcopy(network).cpu().float().eval()
     pixels = random_pixels(preprocessing, N_IMAGES)
     expected = _FromPixels(own, preprocessing)(torch.from_numpy(pixels)).numpy()
-    folded = fold_batch_norm(own, _input(preprocessing, pixels[:2]))
+    folded = fold_batch_norm(own, _FromPixels(nn.Identity(), preprocessing)(torch.from_numpy(pixels[:2])))
     # The exporter warns that torch has a newer one, which needs another package, and that tracing fixes sizes, which
     # are constant here.
     with ignored_warnings():
@@ -108,9 +108,3 @@ def random_pixels(preprocessing: Preprocessing, n: int) -> NDArray[np.uint8]:
     """Return `n` random images in the form that the preprocessing returns."""
     shape = (n, preprocessing.height, preprocessing.width, 3)[: 3 + (preprocessing.channels == 3)]
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
-def _input(preprocessing: Preprocessing, pixels: NDArray[np.uint8]) -> Tensor:
-    x = torch.from_numpy(pixels)
-    x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
-    return normalize_pixels(x, preprocessing.mean, preprocessing.std)
