@@ -38,8 +38,8 @@ COMMANDS = {
     "merge": Command("options", "models", "merge several classifiers into one"),
     "predict": Command("options", "models", "classify images"),
     "show": Command("options", "models", "show a classifier: classes, images, backbone, size"),
-    "calibrate": Command("options", "trust", "calibrate probabilities, and recognise unknown images"),
-    "audit": Command("options", "trust", "list support images that may do harm: outliers, duplicates, wrong classes"),
+    "calibrate": Command("options", "models", "calibrate probabilities, and recognise unknown images"),
+    "audit": Command("options", "models", "list support images that may do harm: outliers, duplicates, wrong classes"),
     "annotate": Command(
         "options", "retrieval", "write vectors and labels of a folder of images, of any size, as Parquet"
     ),
@@ -48,7 +48,7 @@ COMMANDS = {
         "training_options", "training", "meta-train a network on many small learning tasks; writes a checkpoint"
     ),
     "evaluate": Command(
-        "training_options", "evaluation", "measure accuracy on episodes of classes that were not trained on"
+        "training_options", "training", "measure accuracy on episodes of classes that were not trained on"
     ),
     "bench": Command("bench", "bench", "compare learners on data sets and backbones, on the same episodes"),
     "demo": Command(

@@ -1,4 +1,4 @@
-"""``fewshot fit``, ``add``, ``remove``, ``rename``, ``merge``, ``predict`` and ``show``: a classifier in a folder."""
+"""The commands on a classifier in a folder: ``fewshot fit`` makes it, the others change, use, show and check it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
+from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
-from fewshot.images.pages import write_answers, write_classes
+from fewshot.images.pages import write_answers, write_audit, write_calibration, write_classes
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
 from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import printable
@@ -178,6 +179,50 @@ def show(options: argparse.Namespace) -> int:
         write_classes(options.report, model, facts)
         if not is_piped(options):
             say("", f"pictures: {options.report}")
+    return 0
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Calibrate a classifier on held-out classes."""
+    model, answers = load(options).set_params(reject=None), "always"
+    if not options.keep_answering:  # raises before anything is embedded
+        answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
+    data, _ = open_data(options.data, options)
+    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
+    held_out = snapshot.prepare(data, None, None, "calibrate")
+    settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
+    with changing(options, model) as model:
+        model.set_params(reject=None if options.keep_answering else "auto").calibrate(held_out, **settings)
+    found = model.calibration_
+    interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
+    if options.report:
+        write_calibration(options.report, found)
+    say(
+        f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} after",
+        f"known or unknown   AUROC {found.auroc:.3f}; if 95 % of known images are accepted, "
+        f"{100 * found.fpr_at_95:.0f} % of unknown ones are too",
+        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
+        f"({interval} % for other unknown classes), and {100 * found.false_reject_rate:.1f} % of known ones rejected",
+        *([f"figures: {options.report}"] if options.report else []),
+        f"{options.dir} answers {answers}",
+    )
+    return 0
+
+
+def audit(options: argparse.Namespace) -> int:
+    """List support images that may do harm."""
+    model = load(options)
+    frame = model.audit()
+    found = suspects(frame)
+    labels = frame["label"].tolist()
+    rows = [{"image": frame["id"][place], "class": labels[place], "why": why} for place, why in found]
+    give(rows, options)
+    if not is_piped(options):
+        say(f"{len(found)} of {n_images(len(frame))} to check")
+    if options.report:
+        write_audit(options.report, model, frame)
+        if not is_piped(options):
+            say(f"pictures: {options.report}")
     return 0
 
 

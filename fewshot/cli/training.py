@@ -1,4 +1,4 @@
-"""``fewshot train``."""
+"""``fewshot train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot.cli.inputs import choose_split
+from fewshot.cli.inputs import choose_split, open_data
+from fewshot.cli.models import make_embedder
+from fewshot.cli.tables import give
 from fewshot.cli.terminal import say
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
@@ -21,11 +23,12 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
+from fewshot.episodes.evaluate import evaluate as measure
 from fewshot.episodes.grouped import GroupedEpisodeSampler
 from fewshot.episodes.varied import VariedEpisodeSampler
 from fewshot.images.model import default_learner
 from fewshot.learners.base import Learner
-from fewshot.learners.registry import learner_class
+from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import command_line, manifest
 from fewshot.training.callbacks import TensorBoard
@@ -183,3 +186,31 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
     on_error = "skip" if options.skip_unreadable else "raise"
     quiet, bits = options.quiet, options.bits
     return data.decoded(options.size, grey=options.grey, bits=bits, progress=not quiet, on_error=on_error)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure the accuracy of a backbone and a learner on episodes."""
+    embedder = make_embedder(options).fit()
+    learner = ready_learner(options.learner) if options.learner else default_learner(embedder)
+    data, split = open_data(options.data, options, "test", f"; {learner}")
+    if options.skip_unreadable:
+        embedder.set_params(on_error="skip")
+    embedded = embedder.embed(data)
+    readable = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
+    embeddings, labels = embedded.embeddings[readable], data.labels[readable]
+    sizes = {"n_way": options.way, "n_query": options.query, "n_episodes": options.episodes, "seed": options.seed}
+    answer = partial(measure, learner, embeddings, labels, small_classes=options.small_classes, **sizes)
+    results = [answer(n_shot=shot) for shot in options.shot]
+    rows = [
+        {"way": options.way, "shot": shot, "accuracy %": 100 * result.mean, "ci95 %": 100 * result.ci95}
+        | {"episodes": options.episodes, "queries per class": options.query, "learner": result.protocol["learner"]}
+        for shot, result in zip(options.shot, results, strict=True)
+    ]
+    facts = {
+        "manifest": manifest(command_line(), options.seed),
+        "fingerprint": embedder.fingerprint,
+        "split": split,
+        "results": rows,
+    }
+    give(rows, options, facts)
+    return 0
