@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.persistence.files import open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.utils.executors import Executor, Failure
+from fewshot.utils.progress import progress_bar
 
 #: Images per chunk, which is the most that an interruption loses.
 PART = 1024
-#: Shows the progress of tasks and passes their outcomes on.
-Watch = Callable[[str, Iterator[tuple[int, Any]], int], Iterator[tuple[int, Any]]]
 
 #: The embedder that this process used last.
 _loaded: dict[tuple[str, str | None], Embedder] = {}
@@ -61,6 +60,8 @@ class Embeddings:
         The folder.
     cache : path, optional
         See `Embedder`.
+    progress : bool
+        Whether to show a progress bar.
 
     Attributes
     ----------
@@ -68,17 +69,15 @@ class Embeddings:
         Why embedding failed, by key.
     """
 
-    def __init__(self, folder: Path, cache: str | Path | None) -> None:
-        self.folder, self.cache = folder, None if cache is None else str(cache)
+    def __init__(self, folder: Path, cache: str | Path | None, progress: bool) -> None:
+        self.folder, self.cache, self.progress = folder, None if cache is None else str(cache), progress
         self.failed: dict[str, Failure] = {}
 
     def path(self, key: str) -> Path:
         """Return the file of a key."""
         return self.folder / f"{key}.npy"
 
-    def make(
-        self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone], watch: Watch
-    ) -> list[EmbeddedDataset]:
+    def make(self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone]) -> list[EmbeddedDataset]:
         """Embed each data set with each backbone, unless its embeddings are stored already."""
         found, wanted = [], {}
         for backbone in backbones:
@@ -90,14 +89,14 @@ class Embeddings:
                     base = key_of("embeddings", VERSION, network, one.base_digest)
                     wanted[base] = backbone, network, one.base.images
                 found.append(EmbeddedDataset(one, backbone, key, base))
-        self._embed(workers, wanted, watch)
+        self._embed(workers, wanted)
         return found
 
     def mean(self, key: str) -> tuple[float, ...]:
         """Return the mean embedding of a key."""
         return tuple(np.load(self.path(key)).mean(0, dtype=np.float64).tolist())
 
-    def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, str, NDArray[Any]]], watch: Watch) -> None:
+    def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, str, NDArray[Any]]]) -> None:
         parts = {
             key: {
                 self.folder / f"{key}-{start}.npy": (images[start : start + PART], backbone, network, self.cache)
@@ -113,7 +112,7 @@ class Embeddings:
             if not _is_stored(path, len(arguments[0]))
         ]
         outcomes = workers.map(embed_part, [arguments for *_, arguments in missing])
-        for i, outcome in watch("embedding", outcomes, len(missing)):
+        for i, outcome in progress_bar(len(missing), "part", show=self.progress, desc="embedding", iterable=outcomes):
             key, path, _ = missing[i]
             if isinstance(outcome, Failure):
                 self.failed[key] = replace(outcome, error=f"embedding failed: {outcome.error}")

@@ -92,10 +92,8 @@ def run_benchmark(
     """
     if not isinstance(grid, Grid):
         grid = Grid.from_dict(grid) if isinstance(grid, Mapping) else Grid.from_toml(grid)
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs is {jobs}; expected at least 1")
     with _results_folder(out) as folder:
-        return _Run(grid, folder, cache, progress).go(executor, jobs or os.cpu_count() or 1, episodes)
+        return _Run(grid, folder, cache, progress).go(executor, os.cpu_count() or 1 if jobs is None else jobs, episodes)
 
 
 class _Run:
@@ -103,7 +101,7 @@ class _Run:
 
     def __init__(self, grid: Grid, folder: Path, cache: str | Path | None, progress: bool) -> None:
         self.grid, self.folder, self.progress = grid, folder, progress
-        self.embeddings = Embeddings(folder / "embeddings", cache)
+        self.embeddings = Embeddings(folder / "embeddings", cache, progress)
         self.external = {backbone.name: is_external(backbone) for backbone in grid.backbones}
 
     def go(self, executor: str, jobs: int, episodes: str | Path | None) -> pd.DataFrame:
@@ -121,7 +119,7 @@ class _Run:
             backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
             # Only now: a run that is refused keeps the file of the run before.
             write_text(own, json.dumps(frozen, indent=1) + "\n")
-            rows = self._answer(workers, self.embeddings.make(workers, data, backbones, self._watch))
+            rows = self._answer(workers, self.embeddings.make(workers, data, backbones))
         finally:
             workers.close()
         return self._write(rows, data, {"executor": executor, "learners": learners})
@@ -160,7 +158,8 @@ class _Run:
         keys = dict.fromkeys(unit.embedded for unit in missing)
         shared = {key: workers.share(self.embeddings.path(key)) for key in keys}
         tasks = [(unit, shared[unit.embedded], labels[unit.dataset]) for unit in missing]
-        for i, outcome in self._watch("answering", workers.map(answer, tasks), len(tasks)):
+        answers = workers.map(answer, tasks)
+        for i, outcome in progress_bar(len(tasks), "unit", show=self.progress, desc="answering", iterable=answers):
             outcomes[missing[i]] = outcome
             if not isinstance(outcome, Failure):
                 found = {"key": missing[i].key, "found": outcome}
@@ -218,10 +217,6 @@ class _Run:
         write_text(self.folder / FACTS, json.dumps(facts, indent=1, default=dict) + "\n")
         write_report(self.folder / REPORT, rows, frame, summary, data, facts)
         return frame
-
-    def _watch(self, what: str, outcomes: Iterator[tuple[int, Any]], total: int) -> Iterator[tuple[int, Any]]:
-        unit = "part" if what == "embedding" else "unit"
-        return iter(progress_bar(total, unit, show=self.progress, desc=what, iterable=outcomes))
 
     def _result(self, unit: Unit) -> Path:
         return self.folder / "units" / f"{unit.key}.json"
