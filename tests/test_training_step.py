@@ -15,7 +15,7 @@ from fewshot import (
     create_backbone,
 )
 from fewshot.errors import TrainingError
-from fewshot.training.step import Stepper, Tasks, learning_rates, split_tasks
+from fewshot.training.step import Stepper, learning_rates, split_episode, split_tasks, task_rows
 from fewshot.utils.randomness import seeded
 from tests.training_data import SIZES, TRAIN
 
@@ -248,10 +248,10 @@ def test_a_step_skipped_by_half_precision_changes_no_statistics():
 
 def test_an_episode_of_uneven_classes_is_one_task():
     episode = next(e for e in VariedEpisodeSampler(LABELS, seed=1) if len(set(np.bincount(e.support_labels))) > 1)
-    tasks = Tasks.of(episode)
-    np.testing.assert_array_equal(tasks.rows, np.concatenate([episode.support, episode.query]))
-    z = torch.from_numpy(tasks.rows)[:, None].float()
-    support, labels, queries, expected = tasks.split(z, rotate=True)
+    rows, n_shot = task_rows(episode)
+    np.testing.assert_array_equal(rows, np.concatenate([episode.support, episode.query]))
+    z = torch.from_numpy(rows)[:, None].float()
+    support, labels, queries, expected = split_episode(z, episode, n_shot, rotate=True)
     assert support[0, :, 0].tolist() == episode.support.tolist()
     assert labels[0].tolist() == episode.support_labels.tolist()
     assert queries[0, :, 0].tolist() == episode.query.tolist()
@@ -260,17 +260,17 @@ def test_an_episode_of_uneven_classes_is_one_task():
 
 def test_an_episode_of_even_classes_is_one_task_per_image_of_a_class():
     episode = EpisodeSampler(LABELS, 4, 2, 3, seed=1)[0]
-    tasks = Tasks.of(episode)
-    z = torch.from_numpy(tasks.rows)[:, None].float()
-    support, labels, queries, expected = tasks.split(z, rotate=True)
+    rows, n_shot = task_rows(episode)
+    z = torch.from_numpy(rows)[:, None].float()
+    support, labels, queries, expected = split_episode(z, episode, n_shot, rotate=True)
     assert support.shape == (5, 8, 1)
     assert labels.shape == (5, 8)
     for t in range(5):
-        for rows, codes in ((support[t], labels[t]), (queries[t], expected[t])):
-            assert LABELS[rows[:, 0].long().numpy()].tolist() == episode.classes[codes.numpy()].tolist()
+        for images, codes in ((support[t], labels[t]), (queries[t], expected[t])):
+            assert LABELS[images[:, 0].long().numpy()].tolist() == episode.classes[codes.numpy()].tolist()
         assert not set(support[t].flatten().tolist()) & set(queries[t].flatten().tolist())
     assert set(support[0].flatten().tolist()) == set(episode.support.tolist())
-    once, *_ = tasks.split(z, rotate=False)
+    once, *_ = split_episode(z, episode, n_shot, rotate=False)
     torch.testing.assert_close(once, support[:1])
     assert PrototypicalLearner()(support, labels, queries, 4).shape == (5, 12, 4)
 

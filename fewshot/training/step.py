@@ -152,14 +152,15 @@ class Stepper:
 
     def _episode(self, i: int, episode: Episode, n_episodes: int) -> tuple[float, float]:
         """Compute the gradient of one episode; return its loss and accuracy."""
-        tasks = Tasks.of(episode)
+        rows, n_shot = task_rows(episode)
         try:
             with seeded(int(episode_rng(self.config.seed, i, MODEL).integers(2**63))):
-                x = to_input(np.ascontiguousarray(self.images[tasks.rows]), self.backbone)
+                x = to_input(np.ascontiguousarray(self.images[rows]), self.backbone)
                 if self.augment is not None:
                     x = self.augment(x, episode_rng(self.config.seed, i, AUGMENT))
                 embeddings = self._embed(x)
-                support, labels, queries, expected = tasks.split(embeddings, self.config.rotate_support)
+                tasks = split_episode(embeddings, episode, n_shot, self.config.rotate_support)
+                support, labels, queries, expected = tasks
                 logits = self.learner(support, labels, queries, episode.n_way)
                 loss = self.learner.loss(logits, expected)
                 # The backward pass recomputes chunks, which would update the batch-norm statistics a second time.
@@ -171,8 +172,8 @@ class Stepper:
             if not _is_out_of_memory(error):
                 raise
             raise TrainingError(
-                f"out of memory in episode {i}: {len(tasks.rows)} images of {episode.n_way} classes; embed fewer at a "
-                f"time (embed_chunk={max(len(tasks.rows) // 4, 1)}), or lower n_way or n_query"
+                f"out of memory in episode {i}: {len(rows)} images of {episode.n_way} classes; embed fewer at a "
+                f"time (embed_chunk={max(len(rows) // 4, 1)}), or lower n_way or n_query"
             ) from error
         accuracy = (logits.detach().argmax(-1) == expected).float().mean()
         return loss.item(), accuracy.item()
@@ -233,57 +234,46 @@ def one_cycle(optimizer: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=n_steps + 1, pct_start=0.3)
 
 
-@dataclass(frozen=True)
-class Tasks:
-    """How the images of an episode become tasks.
+def task_rows(episode: Episode) -> tuple[NDArray[np.int64], int]:
+    """Return the images of an episode in the order in which to embed them, and the shots per class.
 
-    Attributes
+    If all classes have as many shots and queries, images are ordered by class; else support comes first, and the number
+    of shots is 0.
+    """
+    shots, queries = (
+        np.bincount(codes, minlength=episode.n_way) for codes in (episode.support_labels, episode.query_labels)
+    )
+    if (shots != shots[0]).any() or (queries != queries[0]).any() or not queries[0]:
+        return np.concatenate([episode.support, episode.query]), 0
+    parts = [rows.reshape(episode.n_way, -1) for rows in (episode.support, episode.query)]
+    return np.concatenate(parts, axis=1).ravel(), int(shots[0])
+
+
+def split_episode(
+    embeddings: Tensor, episode: Episode, n_shot: int, rotate: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return support, support labels, queries and query labels: (n_tasks, n, d) or (n_tasks, n).
+
+    Parameters
     ----------
-    rows : ndarray of shape (n,)
-        The images to embed, in this order.
-    n_shot : int
-        Shots per class; 0 if classes are uneven.
+    embeddings : Tensor of shape (n, d)
+        The embeddings of the `task_rows` of the episode.
     episode : Episode
         The episode.
+    n_shot : int
+        Shots per class, as `task_rows` returns them.
+    rotate : bool
+        Whether each image of a class is support in turn; ignored for uneven classes.
     """
-
-    rows: NDArray[np.int64]
-    n_shot: int
-    episode: Episode
-
-    @classmethod
-    def of(cls, episode: Episode) -> Tasks:
-        """Plan the tasks of an episode; if classes are even, their images are ordered by class."""
-        shots, queries = (
-            np.bincount(codes, minlength=episode.n_way) for codes in (episode.support_labels, episode.query_labels)
-        )
-        if (shots != shots[0]).any() or (queries != queries[0]).any() or not queries[0]:
-            return cls(np.concatenate([episode.support, episode.query]), 0, episode)
-        parts = [rows.reshape(episode.n_way, -1) for rows in (episode.support, episode.query)]
-        return cls(np.concatenate(parts, axis=1).ravel(), int(shots[0]), episode)
-
-    def split(self, embeddings: Tensor, rotate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return support, support labels, queries and query labels: (n_tasks, n, d) or (n_tasks, n).
-
-        Parameters
-        ----------
-        embeddings : Tensor of shape (n, d)
-            The embeddings of `rows`.
-        rotate : bool
-            Whether each image of a class is support in turn; ignored for uneven classes.
-        """
-        n_way, device = self.episode.n_way, embeddings.device
-        if not self.n_shot:
-            n = len(self.episode.support)
-            codes = (self.episode.support_labels, self.episode.query_labels)
-            support_labels, query_labels = (torch.from_numpy(c).to(device)[None] for c in codes)
-            return embeddings[None, :n], support_labels, embeddings[None, n:], query_labels
-        support, queries = split_tasks(embeddings.unflatten(0, (n_way, -1)), self.n_shot, rotate)
-        support_labels, query_labels = (
-            torch.arange(n_way, device=device).repeat_interleave(part.shape[1] // n_way).expand(part.shape[:-1])
-            for part in (support, queries)
-        )
-        return support, support_labels, queries, query_labels
+    if n_shot:
+        support, queries = split_tasks(embeddings.unflatten(0, (episode.n_way, -1)), n_shot, rotate)
+    else:
+        support, queries = embeddings[None].tensor_split([len(episode.support)], dim=1)
+    labels, expected = (
+        torch.from_numpy(codes).to(embeddings.device).expand(part.shape[:-1])
+        for codes, part in ((episode.support_labels, support), (episode.query_labels, queries))
+    )
+    return support, labels, queries, expected
 
 
 def split_tasks(embeddings: Tensor, n_shot: int, rotate: bool) -> tuple[Tensor, Tensor]:
