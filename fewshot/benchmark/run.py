@@ -131,15 +131,15 @@ class _Run:
             if not backbone.train_on:
                 backbone_key(backbone)
         carriers = [backbone for backbone in self.grid.backbones if has_own(backbone)]
-        for method in self.grid.learners:
-            if method.learner == OWN and not carriers:
-                raise ValueError(
-                    f"the learner {OWN!r} needs a checkpoint, and no backbone is one; name a checkpoint file as a "
-                    "backbone, or train one with train_on = ..."
-                )
-            for backbone in carriers:
-                if method.learner == OWN and not backbone.train_on:
-                    make_learner(method, backbone, None)
+        own = [method for method in self.grid.learners if method.learner == OWN]
+        if own and not carriers:
+            raise ValueError(
+                f"the learner {OWN!r} needs a checkpoint, and no backbone is one; name a checkpoint file as a "
+                "backbone, or train one with train_on = ..."
+            )
+        for method, backbone in product(own, carriers):
+            if not backbone.train_on:
+                make_learner(method, backbone, None)
         return {method.name: describe_method(method, self.grid.backbones[0]) for method in self.grid.learners}
 
     def _prepare_folder(self) -> None:

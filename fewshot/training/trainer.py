@@ -93,7 +93,6 @@ class MetaTrainer:
                 backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share it
         self._architecture = backbone if isinstance(backbone, str) else ""
         self._network = None if isinstance(backbone, str) else backbone
-        self._began = "random" if isinstance(backbone, str) else "given"
         self.augment = augment
         self.device = torch.device(device)
         self.callbacks = callbacks
@@ -212,7 +211,7 @@ class MetaTrainer:
         return {
             "classes": classes if as_json else [str(label) for label in classes],
             "images": sorted({content for data in both for content in digest_classes(data).values()}),
-            "began": self._began,
+            "began": "random" if self._architecture else "given",
         }
 
     def _callbacks(self, folder: Path | None, progress: bool) -> list[Callback]:
