@@ -9,6 +9,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -304,8 +305,10 @@ def embed_items(
     ahead = 0 if loaded.is_on_cpu else 2
     parts: list[Embedded] = []
     start = 0
-    bar = progress_bar(len(items), "image", show=progress, desc="embedding", delay=BAR_AFTER, leave=False)
-    with evaluating(loaded.network), keeping_memory(), bar:
+    bar: Any = nullcontext()
+    if progress:
+        bar = progress_bar(len(items), "image", show=True, desc="embedding", delay=BAR_AFTER, leave=False)
+    with evaluating(loaded.network), keeping_memory(), bar as shown:
         n_chunk = max(_n_chunk(seen), size)
         for chunk in prepared_chunks(items, seen, n_chunk, n_jobs=n_jobs, ahead=ahead, thumbnails=thumbnails):
             errors = [error for _, _, error in chunk if error is not None]
@@ -314,7 +317,8 @@ def embed_items(
             done = []
             for i in range(0, len(chunk), size):
                 done.append(loaded.embed([pixels for pixels, _, _ in chunk[i : i + size]]))
-                bar.update(len(done[-1]))
+                if shown is not None:
+                    shown.update(len(done[-1]))
             parts.append(Embedded(np.concatenate(done), errors, [picture for _, picture, _ in chunk if thumbnails]))
             if keep is not None:
                 keep(start, parts[-1])

@@ -343,13 +343,13 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ImageDecodeError
             If an item cannot be read and ``on_error="raise"``.
         """
-        now = self.snapshot()
-        return now.classifier.predict(now.embed(X).embeddings)
+        classifier, x = self._embedded(X)
+        return classifier.predict(x)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
-        now = self.snapshot()
-        return now.classifier.predict_proba(now.embed(X).embeddings)
+        classifier, x = self._embedded(X)
+        return classifier.predict_proba(x)
 
     def nearest(self, X: Any, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Return labels and similarities (n, k) of the nearest keys: prototypes, or support items, by learner.
@@ -359,8 +359,16 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If k is not in 1..number of keys.
         """
+        classifier, x = self._embedded(X)
+        return classifier.nearest(x, k)
+
+    def _embedded(self, X: Any) -> tuple[FewShotClassifier, NDArray[np.float32]]:
+        """Return the present classifier and the embeddings of queries; by `on_error`, unreadable ones raise or are NaN.
+
+        There is no warning, because the answer shows which query was unreadable.
+        """
         now = self.snapshot()
-        return now.classifier.nearest(now.embed(X).embeddings, k)
+        return now.classifier, now.embedder.embed(X, on_error=now.classifier.on_error).embeddings
 
     def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy on labelled items, or on `LabeledImages`."""
