@@ -213,13 +213,13 @@ def load_artifact(folder: str | Path, kind: str, build: Callable[[dict[str, Any]
         As for `read_artifact`, and instead of any error of `build` about the content.
     """
     while True:
-        before = stamp(folder)
+        before = _stamp(folder)
         manifest, paths = read_artifact(folder, kind)
         try:
             with errors_of_file(folder, "restore it from a copy, or save again"):
                 return build(manifest, paths)
         except (OSError, ArtifactError):
-            if stamp(folder) == before and all(path.exists() for path in paths.values()):
+            if _stamp(folder) == before and all(path.exists() for path in paths.values()):
                 raise  # if a file is really missing, read_artifact says so
 
 
@@ -236,7 +236,7 @@ def refuse_others(folder: str | Path, kind: str) -> None:
         _replaceable(Path(folder), kind)
 
 
-def stamp(folder: str | Path) -> tuple[int, int] | None:
+def _stamp(folder: str | Path) -> tuple[int, int] | None:
     """Return a value that changes whenever the folder is written, even with the same content.
 
     If it differs before and after reading, another process may have replaced files after they were verified.

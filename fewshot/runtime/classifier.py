@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.opening import as_sequence, describe, is_name
 from fewshot.errors import ArtifactError
-from fewshot.persistence.artifact import Versions, stamp, version_of, writing
+from fewshot.persistence.artifact import Versions, load_artifact, writing
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.memory import Array, DeviceMemory, device_labels
@@ -273,6 +273,8 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
         If the folder is not an export, is damaged or inconsistent, or was written by a newer version.
     MissingExtraError
         If onnxruntime is missing.
+    ValueError
+        If `n_threads` is below 1.
 
     Examples
     --------
@@ -286,20 +288,18 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
     >>> device.classes_.tolist()
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
     """
-    while True:
-        before, version = stamp(folder), version_of(folder)
-        path, preprocessing, model, facts = saving.read_folder(folder)
-        try:
-            encoder = Encoder(path, preprocessing, n_threads)
-        except ArtifactError:
-            if stamp(folder) == before and path.exists():
-                raise
-            continue  # replaced while it was read; if a file is really missing, verification says so
+    if not isinstance(n_threads, int) or n_threads < 1:
+        raise ValueError(f"n_threads is {n_threads!r}; expected a whole number from 1")
+
+    def build(manifest: dict[str, Any], paths: dict[str, Path]) -> RuntimeClassifier:
+        path, preprocessing, model, facts = saving.read_content(folder, manifest, paths)
+        encoder = Encoder(path, preprocessing, n_threads)
         if encoder.width != (width := model.memory.x.shape[1]):
             raise ArtifactError(
                 f"{path} computes embeddings of {encoder.width} numbers, and its memory holds {width}; export it again"
             )
         found = RuntimeClassifier(encoder, model, facts)
-        if version is not None:  # looked up before reading: at worst it is older, and save refuses
-            found._versions = {os.path.realpath(folder): version}
+        found._versions = {os.path.realpath(folder): manifest["digest"]}
         return found
+
+    return load_artifact(folder, "export", build)

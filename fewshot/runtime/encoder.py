@@ -48,13 +48,9 @@ class Encoder:
         If the file is not a network, or does not take the output of `preprocessing`.
     MissingExtraError
         If onnxruntime is missing.
-    ValueError
-        If `n_threads` is below 1.
     """
 
     def __init__(self, path: str | Path, preprocessing: Preprocessing, n_threads: int = 1) -> None:
-        if not isinstance(n_threads, int) or n_threads < 1:
-            raise ValueError(f"n_threads is {n_threads!r}; expected a whole number from 1")
         try:
             import onnxruntime
         except ImportError:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ArtifactError
-from fewshot.persistence.artifact import MANIFEST, Part, Versions, read_artifact, write_artifact
+from fewshot.persistence.artifact import MANIFEST, Part, Versions, write_artifact
 from fewshot.persistence.content import errors_of_file, is_number, json_object, labels_from_json, labels_to_json
 from fewshot.persistence.files import digest, read_regular
 from fewshot.runtime.encoder import CURE
@@ -70,33 +70,30 @@ def write_folder(
     return write_artifact(folder, "export", content, parts, {}, known)
 
 
-def read_folder(folder: str | Path) -> tuple[Path, Preprocessing, DeviceModel, dict[str, Any]]:
-    """Read and verify an export: the path of the encoder, its preprocessing, the model, and the facts.
+def read_content(
+    folder: str | Path, manifest: dict[str, Any], paths: dict[str, Path]
+) -> tuple[Path, Preprocessing, DeviceModel, dict[str, Any]]:
+    """Check an export: return the path of the encoder, its preprocessing, the model, and the facts.
 
     Raises
     ------
     ArtifactError
-        If the folder is not an export, is damaged or inconsistent, or was written by a newer version.
+        If the content is damaged or inconsistent.
     """
-    while True:
-        with errors_of_file(Path(folder) / MANIFEST, CURE):
-            manifest, paths = read_artifact(folder, "export")
-            encoder, preprocess, rows = (paths[name] for name in FILES)
-            facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
-            _check_facts(facts)
-            learner, classes = DeviceLearner.from_dict(facts["method"]), labels_from_json(manifest["classes"])
-            if classes.tolist() != manifest["classes"]["values"]:
-                raise ValueError(f"classes are not {classes.dtype}, as declared")
-            n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
-        try:
-            with errors_of_file(preprocess, CURE):
-                preprocessing = Preprocessing.from_dict(json_object(read_regular(preprocess, 1 << 20)))
-            with errors_of_file(rows, CURE):
-                memory = DeviceMemory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
-                _check_fit(memory, learner)
-        except FileNotFoundError:  # replaced while it was read
-            continue
-        return encoder, preprocessing, DeviceModel(memory, learner, facts), facts
+    with errors_of_file(Path(folder) / MANIFEST, CURE):
+        encoder, preprocess, rows = (paths[name] for name in FILES)
+        facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
+        _check_facts(facts)
+        learner, classes = DeviceLearner.from_dict(facts["method"]), labels_from_json(manifest["classes"])
+        if classes.tolist() != manifest["classes"]["values"]:
+            raise ValueError(f"classes are not {classes.dtype}, as declared")
+        n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
+    with errors_of_file(preprocess, CURE):
+        preprocessing = Preprocessing.from_dict(json_object(read_regular(preprocess, 1 << 20)))
+    with errors_of_file(rows, CURE):
+        memory = DeviceMemory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
+        _check_fit(memory, learner)
+    return encoder, preprocessing, DeviceModel(memory, learner, facts), facts
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
