@@ -16,7 +16,7 @@ from fewshot import (
     register_learner,
 )
 from fewshot.learners.registry import learner_class
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 
 
 @register_learner("outsider")

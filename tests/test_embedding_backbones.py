@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from fewshot import create_backbone
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.backbones.networks import ResNet12
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 
 
 class PlainConv4(nn.Module):

@@ -20,7 +20,7 @@ from fewshot import (
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.checkpoint import FORMAT, Checkpoint, build_learner, save_weights
 from fewshot.persistence import tensors as stored
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 from tests.forging import confined
 
 

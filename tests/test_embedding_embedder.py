@@ -31,7 +31,7 @@ from fewshot.errors import (
     ReadError,
     UnknownNameError,
 )
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 from tests.photographs import photos, quick_embedder, write_photos
 
 

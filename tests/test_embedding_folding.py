@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fewshot import create_backbone
 from fewshot.embedding.folding import fold_batch_norm
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 
 
 def noise(n, side):

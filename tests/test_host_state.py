@@ -87,9 +87,9 @@ for i, (pixels, label) in enumerate(zip(IMAGES, LABELS)):
 network = ["--backbone", "conv4", "--weights", "random", "--size", "28", "--quiet"]
 assert main(["fit", str(folder / "photos"), "--out", str(folder / "model"), *network]) == 0
 compare(before, "a command")
-from fewshot.report.figures import accuracy_bars
+from fewshot.report.figures import accuracy_dots
 row = {"setting": "5-way", "method": "ours", "accuracy": 0.9, "ci95": 0.01}
-accuracy_bars(pandas.DataFrame([row])).savefig(folder / "figure.svg")
+accuracy_dots(pandas.DataFrame([row])).savefig(folder / "figure.svg")
 compare(before, "a figure")
 print("unchanged")
 """

@@ -17,7 +17,7 @@ from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import read_artifact
 from fewshot.runtime import load
 from fewshot.runtime.learner import KEPT, SUMMED, DeviceLearner
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 
 DATA = digits()
 KNOWN = DATA.select(DATA.labels < 4)

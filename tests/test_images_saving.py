@@ -18,7 +18,7 @@ from fewshot.errors import ArtifactError, ImageDecodeError, UnknownNameError
 from fewshot.images import saving
 from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import size_of
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 from tests.photographs import photos, quick_embedder, write_photos
 from tests.together import together
 

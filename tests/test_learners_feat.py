@@ -6,7 +6,7 @@ import torch
 
 from fewshot import FEATLearner, FewShotClassifier, MetaTrainer, TrainConfig, create_backbone, evaluate
 from fewshot.embedding.checkpoint import load_learner, save_weights
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 from tests.test_contract import episode
 from tests.training_data import SIZES, TRAIN, VAL
 

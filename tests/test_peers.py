@@ -14,7 +14,7 @@ from fewshot import (
     PTMAPLearner,
     SimpleShotLearner,
 )
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 
 pytest.importorskip("easyfsl")
 from easyfsl import methods

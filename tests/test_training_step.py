@@ -16,7 +16,7 @@ from fewshot import (
 )
 from fewshot.errors import TrainingError
 from fewshot.training.step import Stepper, learning_rates, split_episode, split_tasks, task_rows
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 from tests.training_data import SIZES, TRAIN
 
 EPISODES = EpisodeSampler(TRAIN.labels, 5, 1, 3)

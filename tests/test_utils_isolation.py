@@ -41,7 +41,7 @@ from fewshot import (
 )
 from fewshot.embedding import embedder as embedding
 from fewshot.learners.registry import learner_class
-from fewshot.utils.isolation import isolated
+from fewshot.utils.isolation import isolated, seeded
 from tests.training_data import QUICK, TRAIN, VAL
 
 RNG = np.random.default_rng(0)
@@ -323,3 +323,14 @@ def test_every_new_tensor_says_where_it_is_and_what_it_holds():
                 said = {keyword.arg for keyword in node.keywords}
                 missing = wanted.get(ast.unparse(node.func).removeprefix("torch."), set()) - said
                 assert not missing, f"{path}:{node.lineno} does not say the {missing} of a new tensor"
+
+
+def test_inside_is_reproducible_and_outside_untouched():
+    before = torch.random.get_rng_state()
+    with seeded(7):
+        first = torch.rand(3)
+    with seeded(7):
+        assert torch.equal(torch.rand(3), first)
+    with seeded(8):
+        assert not torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.random.get_rng_state(), before)

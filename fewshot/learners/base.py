@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from fewshot.errors import UnknownNameError
 from fewshot.learners.memory import Memory, Statistics, mask_padding, read
 from fewshot.search.similarity import METRICS, prepare_keys
-from fewshot.utils.isolation import isolated
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import isolated, seeded
 
 #: Label of padded queries; the loss ignores them.
 IGNORE = -100

@@ -18,7 +18,7 @@ from fewshot.errors import TrainingError
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import all_reduce, n_processes, rank
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import seeded
 from fewshot.utils.streams import AUGMENT, MODEL, episode_rng
 
 Augment = Callable[[Tensor, np.random.Generator], Tensor]

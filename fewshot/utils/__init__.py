@@ -1,5 +1,6 @@
 """Small tools that know nothing of few-shot learning and may be used anywhere.
 
-For example, `containers`, `labels` and `values` convert and check user input, `randomness` and `streams` provide
-reproducible random numbers, and `locks`, `threads` and `executors` organise parallel work.
+For example, `containers`, `labels` and `values` convert and check user input, `streams` provides reproducible random
+numbers, `isolation` shields the library and its host from each other, and `locks`, `threads` and `executors` organise
+parallel work.
 """

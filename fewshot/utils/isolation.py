@@ -1,13 +1,16 @@
-"""Shield computations from settings of the host program: default types and devices, autocast, gradients."""
+"""Shield computations from settings of the host program, and its random numbers from ours."""
 
 from __future__ import annotations
 
-from contextlib import ContextDecorator, ExitStack
+from collections.abc import Iterator
+from contextlib import ContextDecorator, ExitStack, contextmanager
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
+
+from fewshot.utils.locks import lock_of
 
 #: Kinds of devices that have an autocast setting.
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
@@ -67,6 +70,31 @@ class isolated(ContextDecorator):
 
     def __exit__(self, *raised: Any) -> None:
         self._stack.__exit__(*raised)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators inside the block and restore them after it.
+
+    Layers draw initial weights and dropout masks from the global generators and accept no other. Only one thread at a
+    time is inside the block: two would share their random numbers.
+
+    Examples
+    --------
+    >>> with seeded(0):
+    ...     a = torch.rand(1)
+    >>> with seeded(0):
+    ...     b = torch.rand(1)
+    >>> bool(a == b)
+    True
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with lock_of(seeded), torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 class _Float32ByDefault(TorchFunctionMode):

@@ -22,7 +22,6 @@ WASTE = 2**24
 
 _EXACT = {bool: "boolean", int: "integer", float: "float", str: "string"}
 _KINDS = {"b": "boolean", "i": "integer", "u": "integer", "f": "float", "U": "string", "S": "bytes"}
-_DTYPES: dict[str, type] = {"boolean": np.bool_, "integer": np.int64, "float": np.float64}
 
 
 def plain_label(label: Any) -> Any:
@@ -105,7 +104,7 @@ def as_labels(
     else:
         labels, kinds = _plain(list(found), name)
     if known is not None and known.size and len(labels):
-        kinds = kinds | {kind_of(known.reshape(-1)[0])}
+        kinds = kinds | _plain(list(known.reshape(-1)[:1]), name)[1]
     _refuse_mixed(kinds)
     array = labels if isinstance(labels, np.ndarray) else _to_array(labels, kinds, name)
     if not any_type:
@@ -115,12 +114,6 @@ def as_labels(
     if known is not None and known.dtype.kind in "iu" and array.dtype.kind == "f":
         return _integers(list(map(int, array.tolist())), name)  # as floats, large integers would lose digits
     return array
-
-
-def kind_of(label: Any) -> str:
-    """Return the kind of one label: "boolean", "integer", "float", "string", "bytes", or the name of its type."""
-    label = plain_label(label)
-    return _EXACT.get(type(label)) or ("bytes" if isinstance(label, bytes) else type(label).__name__)
 
 
 def check_length(label: Any, what: str) -> Any:
@@ -234,7 +227,7 @@ def _to_array(labels: list[Any], kinds: set[str], name: str) -> NDArray[Any]:
     if types == {int}:
         return _integers(labels, name)
     if types and types <= {int, float, bool}:
-        return np.array(labels, dtype=_DTYPES["boolean" if types == {bool} else "float"])
+        return np.array(labels, dtype=np.bool_ if types == {bool} else np.float64)
     if not labels or all(isinstance(label, np.generic) for label in labels):
         return np.array(labels)
     array = np.empty(len(labels), dtype=object)

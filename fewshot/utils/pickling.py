@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from typing import Any
 
@@ -12,13 +11,8 @@ from fewshot.utils.warning import warn
 
 def with_new_parameters(cls: type, state: dict[str, Any]) -> dict[str, Any]:
     """Add to the state of an estimator the defaults of parameters that did not exist when it was pickled."""
-    return {**_defaults(cls), **state}
-
-
-@functools.cache  # copies use it too, one for each answer
-def _defaults(cls: type) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {p.name: p.default for p in parameters if p.default is not p.empty} | state
 
 
 class VersionedPickle:

@@ -56,22 +56,21 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
         return x
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         raise TypeError(f"{name} is sparse; pass a dense array ({name}.toarray())")
-    if is_table(x):
-        if keep_table and x.shape[1] != 1:
-            return x
-        cells = np.asarray(x)
-        if cells.shape[1] == 1 and _holds_vectors(cells[:, 0]):
-            return _stacked(list(cells[:, 0]), name)
-        return x if keep_table else _numbers(cells)
+    table = is_table(x)
+    if table and keep_table and x.shape[1] != 1:
+        return x
     try:
         found = to_array(x)
     except TypeError as error:
         raise TypeError(f"{name} is not an array of embeddings: {error}") from None
     if isinstance(found, list):
         return _of_list(found, name)
-    if found.dtype.kind == "O" and found.ndim == 2 and found.shape[1] == 1 and _holds_vectors(found[:, 0]):
-        return _stacked(list(found[:, 0]), name)
-    return _stacked(list(found), name) if found.dtype.kind == "O" and _holds_vectors(found) else found
+    column = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if _holds_vectors(column):
+        return _stacked(list(column), name)
+    if not table:
+        return found
+    return x if keep_table else _numbers(found)
 
 
 def _of_list(rows: list[Any], name: str) -> NDArray[Any]:

@@ -19,8 +19,7 @@ from torch import nn
 from fewshot.embedding.backbones.limits import arguments_of, fault_of, within_budget
 from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError
 from fewshot.persistence.content import json_object
-from fewshot.utils.isolation import isolated
-from fewshot.utils.randomness import seeded
+from fewshot.utils.isolation import isolated, seeded
 
 #: Prefixes of names in timm.
 HUB, FOLDER = "hf-hub", "local-dir"
