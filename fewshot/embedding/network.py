@@ -25,14 +25,13 @@ from fewshot.data.preprocess import Preprocessing, prepared_chunks
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.errors import ImageDecodeError
-from fewshot.utils.heap import keeping_memory
-from fewshot.utils.isolation import isolated
+from fewshot.utils.isolation import isolated, keeping_memory
 from fewshot.utils.locks import new_lock
 from fewshot.utils.progress import progress_bar
 from fewshot.utils.threads import use_one_thread_after_fork
 from fewshot.utils.warning import warn
 
-#: Pixels in a batch. On a CPU, the allocator does not keep the blocks of larger batches (see `fewshot.utils.heap`).
+#: Pixels in a batch. On a CPU, the allocator does not keep the blocks of larger batches (see `keeping_memory`).
 CPU_PIXELS, GPU_PIXELS = 4 * 224 * 224, 64 * 224 * 224
 #: Pixels in a chunk, enough to keep every decoding thread busy.
 CHUNK_PIXELS = 96 * 224 * 224

@@ -19,8 +19,7 @@ from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax, to_tensor
-from fewshot.utils.heap import keeping_memory
-from fewshot.utils.isolation import isolated
+from fewshot.utils.isolation import isolated, keeping_memory
 from fewshot.utils.labels import as_labels
 from fewshot.utils.values import as_values, check_same_length, check_values
 

@@ -32,8 +32,7 @@ from fewshot.training.folder import LOG, lock_training, refuse_foreign_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.step import Augment, Stepper, learning_rates
-from fewshot.utils.heap import give_back_memory, keeping_memory
-from fewshot.utils.isolation import isolated
+from fewshot.utils.isolation import give_back_memory, isolated, keeping_memory
 
 
 class MetaTrainer:
