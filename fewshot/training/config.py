@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.files import read_regular
 
-PRECISIONS = ("float32", "bf16", "fp16")
-BATCH_NORMS = ("train", "frozen")
+_CHOICES = {"precision": ("float32", "bf16", "fp16"), "batch_norm": ("train", "frozen")}
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+#: Conditions of values, and what a message expects.
+_COUNT = (lambda v: 1 <= v <= 10**6, "at least 1, at most 1000000")
+_STEPS = (lambda v: 1 <= v <= 10**9, "at least 1, at most 1000000000")
+_WAYS = (lambda v: 2 <= v <= 10**6, "at least 2, at most 1000000")
+_CHUNK = (lambda v: 0 <= v <= 10**6, "at least 0, at most 1000000")
+_SEED = (lambda v: 0 <= v < 2**63, "from 0, below 2**63")
+_FLAG = (lambda v: v in (True, False), "True or False")
+_RATE = (lambda v: 0 < v < math.inf, "above 0")
+_RATIO = (lambda v: 0 < v <= 1, "above 0, at most 1")
 
 
-def _help(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def _setting(default: Any, text: str, ok: Callable[[Any], bool] = _COUNT[0], expected: str = _COUNT[1]) -> Any:
+    return field(default=default, metadata={"help": text, "ok": ok, "expected": expected})
 
 
 @dataclass(frozen=True)
@@ -73,36 +82,35 @@ class TrainConfig:
     5
     """
 
-    n_episodes: int = _help(500, "total number of episodes")
-    n_way: int = _help(40, "classes per episode")
-    n_shot: int = _help(1, "support images per class")
-    n_query: int = _help(5, "queries per class")
-    rotate_support: bool = _help(True, "use each image of a class as support in turn")
-    meta_batch: int = _help(1, "episodes per optimiser step")
-    lr: float = _help(3e-3, "peak learning rate of Adam with a one-cycle schedule")
-    weight_decay: float = _help(0.0, "decoupled weight decay")
-    layer_decay: float = _help(1.0, "ratio of a layer's rate to that of the next layer (timm networks)")
-    batch_norm: str = _help("train", "'train', or 'frozen': use the running statistics of the network")
-    precision: str = _help("float32", "'float32', 'bf16' or 'fp16'")
-    embed_chunk: int = _help(0, "images embedded at a time, to save memory; 0: all")
-    seed: int = _help(0, "seed of weights, episodes and augmentation")
-    validate_every: int = _help(100, "steps between validations")
-    val_n_way: int = _help(20, "classes per validation episode")
-    val_n_shot: int = _help(1, "support images per class in validation")
-    val_n_query: int = _help(5, "queries per class in validation")
-    val_n_episodes: int = _help(200, "number of validation episodes")
-    save_every: int = _help(100, "steps between saved states")
-    max_skipped: int = _help(5, "consecutive steps with a non-finite loss before training stops")
+    n_episodes: int = _setting(500, "total number of episodes", *_STEPS)
+    n_way: int = _setting(40, "classes per episode", *_WAYS)
+    n_shot: int = _setting(1, "support images per class")
+    n_query: int = _setting(5, "queries per class")
+    rotate_support: bool = _setting(True, "use each image of a class as support in turn", *_FLAG)
+    meta_batch: int = _setting(1, "episodes per optimiser step")
+    lr: float = _setting(3e-3, "peak learning rate of Adam with a one-cycle schedule", *_RATE)
+    weight_decay: float = _setting(0.0, "decoupled weight decay", lambda v: 0 <= v < math.inf, "at least 0")
+    layer_decay: float = _setting(1.0, "ratio of a layer's rate to that of the next layer (timm networks)", *_RATIO)
+    batch_norm: str = _setting("train", "'train', or 'frozen': use the running statistics of the network")
+    precision: str = _setting("float32", "'float32', 'bf16' or 'fp16'")
+    embed_chunk: int = _setting(0, "images embedded at a time, to save memory; 0: all", *_CHUNK)
+    seed: int = _setting(0, "seed of weights, episodes and augmentation", *_SEED)
+    validate_every: int = _setting(100, "steps between validations", *_STEPS)
+    val_n_way: int = _setting(20, "classes per validation episode", *_WAYS)
+    val_n_shot: int = _setting(1, "support images per class in validation")
+    val_n_query: int = _setting(5, "queries per class in validation")
+    val_n_episodes: int = _setting(200, "number of validation episodes")
+    save_every: int = _setting(100, "steps between saved states", *_STEPS)
+    max_skipped: int = _setting(5, "consecutive steps with a non-finite loss before training stops")
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for f in fields(self):
+            name, value = f.name, getattr(self, f.name)
             if name in _CHOICES:
                 if value not in _CHOICES[name]:
                     raise UnknownNameError(name, value, _CHOICES[name])
-                continue
-            ok, expected = _RANGES.get(name, (lambda v: 1 <= v <= 10**6, "at least 1, at most 1000000"))
-            if isinstance(value, str) or not ok(value):
-                raise ValueError(f"{name} is {value!r}; expected {expected}")
+            elif isinstance(value, str) or not f.metadata["ok"](value):
+                raise ValueError(f"{name} is {value!r}; expected {f.metadata['expected']}")
         if self.n_episodes % self.meta_batch:
             raise ValueError(f"n_episodes is {self.n_episodes}; expected a multiple of meta_batch={self.meta_batch}")
 
@@ -157,19 +165,3 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value!r:.60}; expected {_TYPES[kind]}")
             parsed[name] = value
         return parsed
-
-
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-_CHOICES = {"precision": PRECISIONS, "batch_norm": BATCH_NORMS}
-_AT_LEAST_0 = (lambda v: 0 <= v < math.inf, "at least 0")
-_STEPS = (lambda v: 1 <= v <= 10**9, "at least 1, at most 1000000000")
-_RANGES: dict[str, tuple[Any, str]] = {
-    "seed": (lambda v: 0 <= v < 2**63, "from 0, below 2**63"),
-    **dict.fromkeys(("n_episodes", "validate_every", "save_every"), _STEPS),
-    **dict.fromkeys(("n_way", "val_n_way"), (lambda v: 2 <= v <= 10**6, "at least 2, at most 1000000")),
-    "weight_decay": _AT_LEAST_0,
-    "embed_chunk": (lambda v: 0 <= v <= 10**6, "at least 0, at most 1000000"),
-    "rotate_support": (lambda v: v in (True, False), "True or False"),
-    "lr": (lambda v: 0 < v < math.inf, "above 0"),
-    "layer_decay": (lambda v: 0 < v <= 1, "above 0, at most 1"),
-}
