@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -199,16 +199,17 @@ class Store(ABC):
     def _facts(self) -> dict[str, Any]:
         return {"metric": self.metric, "fingerprint": self.fingerprint, "d": self.d}
 
-    def _find(self, search: Search, vectors: ArrayLike, k: int, where: Mapping[str, Any] | None) -> list[list[Match]]:
-        """Return the candidates of each query, re-scored, nearest first."""
+    def _find(
+        self, search: Search, vectors: ArrayLike, k: int, where: Mapping[str, Any] | None
+    ) -> Iterator[list[Match]]:
+        """Yield the candidates of each query, re-scored, nearest first."""
         queries, conditions = check_queries(vectors, self.d, k), check_where(where)
-        if not all(conditions.values()):
-            return [[] for _ in queries]
-        found: list[list[Match]] = []
+        accepts_any = all(conditions.values())
         for start in range(0, len(queries), QUERIES):
             part = queries[start : start + QUERIES]
-            found += map(self._compare, part, search(part, int(k) + SPARE, conditions))
-        return found
+            found = search(part, int(k) + SPARE, conditions) if accepts_any else [[] for _ in part]
+            for query, records in zip(part, found, strict=True):
+                yield self._compare(query, records)
 
     def _compare(self, query: Vectors, records: Sequence[Record]) -> list[Match]:
         values = similarities(query, [record.vector for record in records], self.metric).tolist()
