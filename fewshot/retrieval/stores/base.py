@@ -225,7 +225,8 @@ class Store(ABC):
         n = 4 * k + SPARE
         while True:
             (records,) = self._candidates(query[None], n, conditions)
-            if len(records) < n or len({token("label", record.label) for record in records[:-SPARE]}) >= k:
+            # As a set counts 1 and True once, it may ask for more records than needed, never for fewer.
+            if len(records) < n or len({record.label for record in records[:-SPARE]}) >= k:
                 return records
             n *= 4
 

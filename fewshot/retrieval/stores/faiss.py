@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,9 @@ class FaissStore(Store):
 
     def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         if conditions:
-            records = list(self._passing(conditions))
+            wanted = [{token(name, value) for value in values} for name, values in conditions.items()]
+            held = list(self._held.values())  # an atomic copy: other threads may add
+            records = [record for record, own in held if not any(some.isdisjoint(own) for some in wanted)]
             return [self._nearest(query, records, n) for query in queries]
         while some := min(n, len(self._index)):
             try:
@@ -109,13 +111,6 @@ class FaissStore(Store):
             if all(len(row) == some for row in known):  # no other thread has removed any
                 return known
         return [[] for _ in queries]
-
-    def _passing(self, conditions: Conditions) -> Iterator[Record]:
-        """Yield the records that meet every condition."""
-        wanted = [{token(name, value) for value in values} for name, values in conditions.items()]
-        for record, own in list(self._held.values()):  # an atomic copy: other threads may add
-            if not any(some.isdisjoint(own) for some in wanted):
-                yield record
 
     def _nearest(self, query: Vectors, records: Sequence[Record], n: int) -> list[Record]:
         if len(records) <= n:
