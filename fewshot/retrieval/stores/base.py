@@ -70,14 +70,6 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def snapshot(self) -> list[Record]:
-        """Return all current records, sorted by id."""
-
-    @abstractmethod
-    def labels(self) -> list[Any]:
-        """Return the distinct labels, in any order."""
-
-    @abstractmethod
     def close(self) -> None:
         """Close the connection, if any."""
 
@@ -87,6 +79,14 @@ class Store(ABC):
     @abstractmethod
     def _remove(self, ids: list[str]) -> None:
         """Remove at least one record, or call `refuse_missing` before anything is removed."""
+
+    @abstractmethod
+    def _records(self) -> Iterable[Record]:
+        """Return copies of all records, in any order."""
+
+    @abstractmethod
+    def _labels(self) -> Iterable[Any]:
+        """Return all labels, in any order; each at least once."""
 
     @abstractmethod
     def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
@@ -106,6 +106,14 @@ class Store(ABC):
         if gone:
             self._remove(gone)
         return len(gone)
+
+    def snapshot(self) -> list[Record]:
+        """Return all current records, sorted by id."""
+        return sorted(self._records(), key=lambda record: record.id)
+
+    def labels(self) -> list[Any]:
+        """Return the distinct labels, in any order."""
+        return list({token("label", label): label for label in self._labels()}.values())
 
     def search(self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> list[list[Match]]:
         """Return the nearest records of each of `vectors` (n, d), sorted by similarity, then by id.

@@ -67,20 +67,6 @@ class FaissStore(Store):
             self._index.add(np.stack([record.vector for record in new]), np.array(numbers))
         return len(new)
 
-    def snapshot(self) -> list[Record]:
-        """Return all records, sorted by id."""
-        with self._lock:
-            records = [record for record, _ in self._held.values()]
-        # Copies, so that callers cannot modify the store.
-        copies = (Record(r.id, r.vector.copy(), r.label, dict(r.payload), r.embedder) for r in records)
-        return sorted(copies, key=lambda record: record.id)
-
-    def labels(self) -> list[Any]:
-        """Return the distinct labels."""
-        with self._lock:
-            found = {token("label", record.label): record.label for record, _ in self._held.values()}
-        return list(found.values())
-
     def close(self) -> None:
         """Do nothing."""
 
@@ -95,10 +81,17 @@ class FaissStore(Store):
             for number in numbers:
                 del self._held[number]
 
+    def _records(self) -> Iterable[Record]:
+        held = list(self._held.values())  # an atomic copy: other threads may add
+        return (Record(r.id, r.vector.copy(), r.label, dict(r.payload), r.embedder) for r, _ in held)
+
+    def _labels(self) -> Iterable[Any]:
+        return (record.label for record, _ in list(self._held.values()))
+
     def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         if conditions:
             wanted = [{token(name, value) for value in values} for name, values in conditions.items()]
-            held = list(self._held.values())  # an atomic copy: other threads may add
+            held = list(self._held.values())
             records = [record for record, own in held if not any(some.isdisjoint(own) for some in wanted)]
             return [self._nearest(query, records, n) for query in queries]
         while some := min(n, len(self._index)):

@@ -207,17 +207,6 @@ class PgVectorStore(Store):
             raise
         return total
 
-    def snapshot(self) -> list[Record]:
-        """Return all records, sorted by id."""
-        with self._transaction() as connection:
-            rows = connection.execute(self._sql(f"SELECT {_RECORD} FROM {{table}}"), binary=True).fetchall()
-        return sorted(map(self._to_record, rows), key=lambda record: record.id)
-
-    def labels(self) -> list[Any]:
-        """Return the distinct labels."""
-        with self._transaction() as connection:
-            return [label for (label,) in connection.execute(self._sql("SELECT DISTINCT label FROM {table}"))]
-
     def __len__(self) -> int:
         with self._transaction() as connection:
             return int(connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()[0])
@@ -226,6 +215,15 @@ class PgVectorStore(Store):
         with self._transaction() as connection:
             statement = self._sql("DELETE FROM {table} WHERE key = ANY(%s) RETURNING id")
             refuse_missing(ids, {id for (id,) in connection.execute(statement, [[uuid_of(id) for id in ids]])})
+
+    def _records(self) -> Iterable[Record]:
+        with self._transaction() as connection:
+            rows = connection.execute(self._sql(f"SELECT {_RECORD} FROM {{table}}"), binary=True).fetchall()
+        return map(self._to_record, rows)
+
+    def _labels(self) -> Iterable[Any]:
+        with self._transaction() as connection:
+            return [label for (label,) in connection.execute(self._sql("SELECT DISTINCT label FROM {table}"))]
 
     # ---- searching ------------------------------------------------------------------------------------------------
 

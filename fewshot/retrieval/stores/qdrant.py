@@ -156,16 +156,6 @@ class QdrantStore(Store):
             raise
         return len(new)
 
-    def snapshot(self) -> list[Record]:
-        """Return all records, sorted by id."""
-        points = self._scroll(True, self.metric != "cosine")
-        return sorted(map(self._record, points), key=lambda record: record.id)
-
-    def labels(self) -> list[Any]:
-        """Return the distinct labels."""
-        found = (point.payload["label"] for point in self._scroll(["label"], False))
-        return list({token("label", label): label for label in found}.values())
-
     def __len__(self) -> int:
         with self._calls():
             return int(self._client.count(self.collection, exact=True).count)
@@ -174,6 +164,12 @@ class QdrantStore(Store):
         with self._calls():
             refuse_missing(ids, set(self._present(ids)))
             self._delete(ids)
+
+    def _records(self) -> Iterable[Record]:
+        return map(self._record, self._scroll(True, self.metric != "cosine"))
+
+    def _labels(self) -> Iterable[Any]:
+        return (point.payload["label"] for point in self._scroll(["label"], False))
 
     def _point(self, record: Record, batch: str) -> Any:
         payload = {
