@@ -243,35 +243,30 @@ def prepared_chunks(
 ) -> Iterator[list[Decoded]]:
     """Yield chunks of `size` (pixels, thumbnail, error), prepared on `n_jobs` threads, `ahead` chunks in advance."""
 
-    def prepare(i: int) -> Decoded:
-        try:
-            with at_index(i):
-                pixels = preprocessing(items[i])
-        except ImageDecodeError as error:
-            return None, b"", error
-        except TypeError as error:
-            raise TypeError(f"image {i}: {error}") from None
-        return pixels, make_thumbnail(pixels) if thumbnails else b"", None
-
     def prepare_block(rows: range) -> list[Decoded]:
-        return [prepare(i) for i in rows]
+        return [_prepare(items, i, preprocessing, thumbnails) for i in rows]
 
     pool = ThreadPoolExecutor(default_jobs(n_jobs), thread_name_prefix="fewshot-decode")
     waiting: deque[list[Future[list[Decoded]]]] = deque()
-
-    def first() -> list[Decoded]:
-        return [image for future in waiting.popleft() for image in future.result()]
-
     try:
-        for start in range(0, len(items), size):
+        for start in range(0, len(items) + ahead * size, size):
             rows = range(start, min(start + size, len(items)))
             waiting.append([pool.submit(prepare_block, rows[i : i + BLOCK]) for i in range(0, len(rows), BLOCK)])
-            if len(waiting) > ahead:
-                yield first()
-        while waiting:
-            yield first()
+            if len(waiting) > ahead and (futures := waiting.popleft()):
+                yield [image for future in futures for image in future.result()]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare(items: Sequence[Any] | NDArray[Any], i: int, preprocessing: Preprocessing, thumbnails: bool) -> Decoded:
+    try:
+        with at_index(i):
+            pixels = preprocessing(items[i])
+    except ImageDecodeError as error:
+        return None, b"", error
+    except TypeError as error:
+        raise TypeError(f"image {i}: {error}") from None
+    return pixels, make_thumbnail(pixels) if thumbnails else b"", None
 
 
 def make_thumbnail(pixels: NDArray[np.uint8]) -> bytes:
