@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from fewshot import PrototypicalClassifier
-from fewshot.utils.values import check_count, check_number, check_values
+from fewshot.errors import UnknownNameError
+from fewshot.utils.values import check_count, check_name, check_number, check_values
 from tests.together import together
 
 
@@ -65,3 +66,9 @@ def test_threads_that_check_anything_else_leave_the_filters_as_they_were():
 
     together(*[ask] * 3)
     assert warnings.filters == filters
+
+
+def test_a_name_that_is_none_of_the_known_is_refused_with_similar_ones():
+    assert check_name("prior", "uniform", ("uniform", "support")) == "uniform"
+    with pytest.raises(UnknownNameError, match="no prior is called 'unifrom'; did you mean 'uniform'"):
+        check_name("prior", "unifrom", ("uniform", "support"))

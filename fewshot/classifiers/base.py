@@ -17,7 +17,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifiers.calibration import Calibration, score_episodes
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import INDEXES
@@ -26,8 +25,9 @@ from fewshot.utils.labels import as_labels, check_unknown, mark_unknown, unknown
 from fewshot.utils.locks import one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.values import (
+    ON_ERROR,
     check_embeddings,
-    check_on_error,
+    check_name,
     check_same_length,
     check_sample_weight,
     skip_bad_rows,
@@ -191,9 +191,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self._checked_learner()
 
     def _check_parameters(self) -> None:
-        if self.index not in INDEXES:
-            raise UnknownNameError("index", self.index, INDEXES)
-        check_on_error(self.on_error)
+        check_name("index", self.index, INDEXES)
+        check_name("on_error", self.on_error, ON_ERROR)
 
     @isolated()
     def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:

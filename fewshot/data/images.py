@@ -17,7 +17,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.labels import as_labels
-from fewshot.utils.values import check_on_error
+from fewshot.utils.values import check_name
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class LabeledImages:
         ImageDecodeError
             If an image cannot be read and `on_error` is "raise", or if no image can be read.
         """
-        check_on_error(on_error, ("raise", "skip"))
+        check_name("on_error", on_error, ("raise", "skip"))
         preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits)
         try:
             return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)

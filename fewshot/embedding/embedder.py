@@ -28,7 +28,7 @@ from fewshot.embedding.sources import Source, preprocessing_of, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated
 from fewshot.utils.pickling import with_new_parameters
-from fewshot.utils.values import check_on_error
+from fewshot.utils.values import ON_ERROR, check_name
 
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
@@ -180,7 +180,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             As for `transform`.
         """
         self._check_parameters()
-        items, action = self.as_items(X), check_on_error(on_error or self.on_error)
+        items, action = self.as_items(X), check_name("on_error", on_error or self.on_error, ON_ERROR)
         try:
             if action == "raise":
                 for error in check_paths(items):
@@ -277,7 +277,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         known, given = self._ready[0], tuple(v for k, v in vars(self).items() if not k.startswith("_"))
         if known and all(map(is_, known, given)):
             return known
-        check_on_error(self.on_error)
+        check_name("on_error", self.on_error, ON_ERROR)
         check_bits(self.bits)
         for name, most in _MOST.items():
             value = getattr(self, name)

@@ -17,7 +17,7 @@ from fewshot.data.opening import as_rows, describe
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.containers import is_missing, to_numpy
-from fewshot.utils.values import check_on_error
+from fewshot.utils.values import ON_ERROR, check_name
 
 
 class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -78,7 +78,7 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
         """Return the vectors of a collection of items, with empty thumbnails; see `Embedder.embed`."""
-        stop = check_on_error(on_error or self.on_error) == "raise"
+        stop = check_name("on_error", on_error or self.on_error, ON_ERROR) == "raise"
         call, items = self._call(), self.as_items(X)
         missing = [i for i in range(len(items)) if is_missing(items[i])]
         errors = dict.fromkeys(missing, "the item is missing; omit the row")

@@ -20,7 +20,7 @@ from fewshot.embedding.checkpoint import Checkpoint, load_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import spelled
-from fewshot.errors import UnknownNameError, brief
+from fewshot.errors import brief
 from fewshot.images import saving
 from fewshot.images.answer import Answer, answer_all
 from fewshot.images.audit import audit_support
@@ -32,7 +32,7 @@ from fewshot.persistence.artifact import Versions, version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.text import shortened
-from fewshot.utils.values import check_on_error
+from fewshot.utils.values import ON_ERROR, check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If there are no items, a label is missing, a name is in use, or a parameter is out of range.
         """
-        embedder = self._make_embedder().set_params(on_error=check_on_error(self.on_error))
+        embedder = self._make_embedder().set_params(on_error=check_name("on_error", self.on_error, ON_ERROR))
         classifier = FewShotClassifier(
             default_learner(embedder) if self.learner is None else self.learner,
             index=self.index,
@@ -207,8 +207,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ImageDecodeError, ValueError
             As for that method.
         """
-        if then not in PREPARABLE:
-            raise UnknownNameError("then", then, PREPARABLE)
+        check_name("then", then, PREPARABLE)
         return self._editable().prepare(X, y, ids, then)
 
     def _embed_and_change(

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot.errors import UnknownNameError
 from fewshot.learners.memory import Memory, Statistics, mask_padding, read
 from fewshot.search.similarity import METRICS, prepare_keys
 from fewshot.utils.isolation import isolated, seeded
+from fewshot.utils.values import check_name
 
 #: Label of padded queries; the loss ignores them.
 IGNORE = -100
@@ -77,11 +77,9 @@ class Learner(nn.Module):
 
     def __init__(self, metric: str = "sqeuclidean", temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__()
-        if metric not in METRICS:
-            raise UnknownNameError("metric", metric, METRICS)
+        self.metric = check_name("metric", metric, METRICS)
         if isinstance(temperature, str) or not 1e-9 <= temperature < math.inf:
             raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give at least 1e-9")
-        self.metric = metric
         self._fixed_temperature = float(temperature)
         self.register_parameter("log_temperature", log_parameter(temperature) if learn_temperature else None)
 

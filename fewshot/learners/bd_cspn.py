@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import Span, rectify
 from fewshot.search.similarity import normalize
-from fewshot.utils.values import check_number
+from fewshot.utils.values import check_name, check_number
 
 NORMALIZATIONS = ("L2N", "UN")
 
@@ -63,9 +62,7 @@ class BDCSPNLearner(SupportLearner):
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
         self.sharpness = check_number("sharpness", sharpness)
-        if normalization not in NORMALIZATIONS:
-            raise UnknownNameError("normalization", normalization, NORMALIZATIONS)
-        self.normalization = normalization
+        self.normalization = check_name("normalization", normalization, NORMALIZATIONS)
 
     def transform(self, x: Tensor) -> Tensor:
         """Scale each embedding to unit length under ``L2N``."""

@@ -7,11 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics, read
 from fewshot.learners.registry import register_learner
-from fewshot.utils.values import check_number
+from fewshot.utils.values import check_name, check_number
 
 PRIORS = ("uniform", "support")
 
@@ -59,9 +58,7 @@ class KeyValueCacheLearner(SupportLearner):
         learn_temperature: bool = False,
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
-        if prior not in PRIORS:
-            raise UnknownNameError("prior", prior, PRIORS)
-        self.sharpness, self.prior = check_number("sharpness", sharpness), prior
+        self.sharpness, self.prior = check_number("sharpness", sharpness), check_name("prior", prior, PRIORS)
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Return one key per support embedding, with the log-prior of each class, minus infinity for absent ones."""

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Statistics
 from fewshot.learners.registry import register_learner
+from fewshot.utils.values import check_name
 
 REPLACEMENTS = ("reservoir", "oldest")
 
@@ -66,9 +66,8 @@ class MatchingLearner(SupportLearner):
         super().__init__(metric, temperature, learn_temperature)
         if max_support is not None and (not isinstance(max_support, (int, np.integer)) or max_support < 1):
             raise ValueError(f"max_support is {max_support!r}; expected at least 1, or None to keep all support")
-        if replacement not in REPLACEMENTS:
-            raise UnknownNameError("replacement", replacement, REPLACEMENTS)
-        self.max_support, self.replacement = max_support, replacement
+        self.max_support = max_support
+        self.replacement = check_name("replacement", replacement, REPLACEMENTS)
 
     def kept_rows(self, statistics: Statistics) -> Tensor | None:
         """Return at most `max_support` rows per class."""

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SumLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import Span, transport
 from fewshot.search.similarity import normalize
-from fewshot.utils.values import check_count, check_number
+from fewshot.utils.values import check_count, check_name, check_number
 
 PRIORS = ("uniform", "support", "none")
 #: Added before taking the power, so that no embedding is zero.
@@ -71,9 +70,7 @@ class PTMAPLearner(SumLearner):
         rate: float = 0.2,
     ) -> None:
         super().__init__("sqeuclidean")
-        if prior not in PRIORS:
-            raise UnknownNameError("prior", prior, PRIORS)
-        self.prior, self.power = prior, check_number("power", power, above=True)
+        self.prior, self.power = check_name("prior", prior, PRIORS), check_number("power", power, above=True)
         self.regularization = check_number("regularization", regularization, above=True)
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
         self.rate = check_number("rate", rate, above=True)

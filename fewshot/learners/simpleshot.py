@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SumLearner
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
+from fewshot.utils.values import check_name
 
 NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
@@ -60,15 +60,13 @@ class SimpleShotLearner(SumLearner):
         learn_temperature: bool = False,
     ) -> None:
         super().__init__(metric, temperature, learn_temperature)
-        if normalization not in NORMALIZATIONS:
-            raise UnknownNameError("normalization", normalization, NORMALIZATIONS)
+        self.normalization = check_name("normalization", normalization, NORMALIZATIONS)
         if (center is None) == (normalization == "CL2N"):
             raise ValueError(
                 "CL2N needs center, the mean embedding of the base classes"
                 if center is None
                 else f"center is for CL2N, and normalization is {normalization!r}; leave one of the two out"
             )
-        self.normalization = normalization
         # Not a buffer, which would fix the precision of the learner; episodes use that of the embeddings.
         self.center = None if center is None else torch.as_tensor(center, dtype=torch.float64, device="cpu")
         if self.center is not None and not (self.center.ndim == 1 and torch.isfinite(self.center).all()):

@@ -23,7 +23,7 @@ from fewshot.runtime.encoder import CURE
 from fewshot.runtime.learner import DeviceLearner, check_temperature
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.model import DeviceModel
-from fewshot.utils.values import check_number, check_on_error
+from fewshot.utils.values import ON_ERROR, check_name, check_number
 
 #: Names of the data files; on disk, part of the digest is added to each name.
 ENCODER, PREPROCESS, MEMORY = FILES = "encoder.onnx", "preprocess.json", "memory.npz"
@@ -116,7 +116,7 @@ def _check_facts(facts: dict[str, Any]) -> None:
     check_temperature(facts["temperature"])
     if facts["threshold"] is not None:
         check_number("threshold", facts["threshold"], -math.inf)
-    check_on_error(facts["on_error"])
+    check_name("on_error", facts["on_error"], ON_ERROR)
     label = facts["unknown_label"]
     if not (label is None or isinstance(label, (bool, str)) or is_number(label)):
         raise ValueError(f"unknown_label is {facts['unknown_label']!r}; expected one label")

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fewshot.errors import UnknownNameError
 from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
 from fewshot.search.saving import load_index, save_index
@@ -22,7 +21,7 @@ from fewshot.search.state import Base, State
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import lock_of, one_at_a_time
-from fewshot.utils.values import as_values, check_values
+from fewshot.utils.values import as_values, check_name, check_values
 
 #: Most rows of a delta: of a small base, and of one whose FAISS index a merge must rebuild.
 SMALL_DELTA, LARGE_DELTA = 1024, 8192
@@ -68,13 +67,10 @@ class PrototypeIndex:
     """
 
     def __init__(self, metric: str = "sqeuclidean", index: str = "auto", recall: float = 0.99) -> None:
-        if metric not in METRICS:
-            raise UnknownNameError("metric", metric, METRICS)
-        if index not in INDEXES:
-            raise UnknownNameError("index", index, INDEXES)
+        self.metric, self.index = check_name("metric", metric, METRICS), check_name("index", index, INDEXES)
         if not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}; expected above 0, at most 1")
-        self.metric, self.index, self.recall = metric, index, float(recall)
+        self.recall = float(recall)
         self._state: State | None = None
         self._merger: threading.Thread | None = None
         self._next = 0

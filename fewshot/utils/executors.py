@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.errors import MissingExtraError, UnknownNameError
+from fewshot.errors import MissingExtraError
 from fewshot.utils.threads import passive_waiting, wait_passively
+from fewshot.utils.values import check_name
 
 EXECUTORS = ("serial", "joblib", "ray")
 MAX_JOBS = 1024
@@ -186,8 +187,7 @@ def make_executor(name: str, jobs: int) -> Executor:
     MissingExtraError
         If its package is missing.
     """
-    if name not in EXECUTORS:
-        raise UnknownNameError("executor", name, EXECUTORS)
+    check_name("executor", name, EXECUTORS)
     if not 1 <= jobs <= MAX_JOBS:
         raise ValueError(f"jobs is {jobs}; expected a whole number from 1 to {MAX_JOBS}")
     if name == "serial" or (name == "joblib" and jobs == 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
 
@@ -321,22 +321,22 @@ def warn_of_zero_rows(X: NDArray[Any]) -> None:
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 
-def check_on_error(on_error: str, allowed: Sequence[str] = ON_ERROR) -> str:
-    """Return `on_error` if it is allowed.
+def check_name(kind: str, name: str, known: Collection[str]) -> str:
+    """Return `name` if it is one of `known`.
 
     Raises
     ------
     UnknownNameError
-        If it is not.
+        If it is not; the message proposes similar names.
 
     Examples
     --------
-    >>> check_on_error("skip")
+    >>> check_name("on_error", "skip", ON_ERROR)
     'skip'
     """
-    if on_error not in allowed:
-        raise UnknownNameError("on_error", on_error, allowed)
-    return on_error
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return name
 
 
 def check_number(name: str, value: Any, least: float = 0, *, above: bool = False) -> float:
