@@ -83,6 +83,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "refuse images with more pixels (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
     },
     "--quiet": {**_ON, "help": "no progress bar"},
+    "--seed": {"type": seed, "default": 0, "help": "seed of the episodes (default: %(default)s)"},
     "--skip-unreadable": {**_ON, "help": "skip images that cannot be read"},
     "--spreadsheet": {
         **_ON,
@@ -221,7 +222,7 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     calibrate.add_argument("--keep-answering", action="store_true", help="calibrate probabilities, but reject nothing")
     calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="episodes to use (default: 200)")
-    calibrate.add_argument("--seed", type=seed, default=0, help="seed of the episodes (default: %(default)s)")
+    shared(calibrate, "--seed")
     report(calibrate, "figures")
     shared(calibrate, "--unknown-label", *EMBEDDING)
 

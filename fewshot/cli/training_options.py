@@ -104,8 +104,7 @@ def evaluate_options(evaluate: argparse.ArgumentParser) -> None:
         "--shot", type=count, nargs="+", default=[1, 5], metavar="N", help="support images per class (default: 1 5)"
     )
     _small_classes(evaluate, "raise", "drop")
-    evaluate.add_argument("--seed", type=seed, default=0, help="seed of the episodes (default: %(default)s)")
-    shared(evaluate, *TABLES, *EMBEDDING)
+    shared(evaluate, "--seed", *TABLES, *EMBEDDING)
 
 
 def _small_classes(command: argparse.ArgumentParser, *choices: str) -> None:
