@@ -12,7 +12,7 @@ from torch import nn
 from fewshot import Embedder, FewShotImageClassifier, LabeledImages, MatchingLearner, OwnEmbedder, digits, export
 from fewshot.errors import ArtifactError, MissingExtraError, UnknownNameError
 from fewshot.images.exporting import folder, network, quantized
-from fewshot.images.exporting.translate import translate_learner
+from fewshot.images.exporting.folder import translate_learner
 from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import read_artifact
 from fewshot.runtime import load
