@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from fewshot import Grid, PrototypicalLearner, digits, evaluate, list_learners, register_learner, run_benchmark
 from fewshot.benchmark import embeddings, run
-from fewshot.benchmark.methods import LinearProbe
 from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
 from fewshot.learners import registry
@@ -311,19 +309,6 @@ def test_different_frozen_episodes_are_refused(tmp_path):
     for folder, episodes in (("four", frozen), ("one", None)):
         with pytest.raises(ValueError, match="frozen by a version of fewshot that drew different episodes of 'digits'"):
             bench(tmp_path / folder, episodes=episodes)
-
-
-def test_the_linear_probe_equals_scikit_learn():
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import normalize
-
-    rng = np.random.default_rng(0)
-    x, y, q = rng.normal(size=(2, 9, 4)), np.array([0, 2, 2, 0, 0, 3, 3, 2, 0]), rng.normal(size=(2, 5, 4))
-    logits = LinearProbe(C=2.0)(torch.from_numpy(x), torch.from_numpy(np.stack([y, y])), torch.from_numpy(q), 4)
-    for i in range(2):
-        model = LogisticRegression(C=2.0, max_iter=1000).fit(normalize(x[i]), y)
-        np.testing.assert_allclose(logits[i][:, [0, 2, 3]], model.predict_log_proba(normalize(q[i])), rtol=1e-6)
-    assert torch.isinf(logits[..., 1]).all()
 
 
 def command(grid, out, *more):

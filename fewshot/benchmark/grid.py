@@ -19,8 +19,8 @@ _ADDRESS = re.compile(r"[\w-]{2,}:", re.ASCII)
 SAMPLERS = ("fixed", "varied")
 #: The backbone whose embeddings are the pixels themselves.
 PIXELS = "pixels"
-#: Learners outside the registry: scikit-learn's logistic regression, and the learner stored in a checkpoint.
-LINEAR_PROBE, OWN = "linear-probe", "own"
+#: Learners outside the registry: scikit-learn's logistic regression, any classifier of it, and the one in a checkpoint.
+LINEAR_PROBE, SCIKIT_LEARN, OWN = "linear-probe", "scikit-learn", "own"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class LearnerSpec:
     Attributes
     ----------
     learner : str
-        A registered name; ``own``, the learner in the backbone's checkpoint; or ``linear-probe``.
+        A registered name; ``own``, the learner in the backbone's checkpoint; ``linear-probe``; or ``scikit-learn``,
+        whose parameters name one of its classifiers (see `ScikitLearn`).
     name : str
         Name in tables.
     params : mapping

@@ -1,4 +1,4 @@
-"""The learners of a benchmark: how a row of the grid becomes a learner, which code defines it, and a reference."""
+"""The learners of a benchmark: how a row of the grid becomes a learner, and which code defines it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import inspect
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from fewshot.benchmark.grid import LINEAR_PROBE, OWN, Backbone, LearnerSpec
+from fewshot.benchmark.grid import OWN, Backbone, LearnerSpec
+from fewshot.benchmark.references import LinearProbe, ScikitLearn
 from fewshot.embedding.checkpoint import describe_learner, load_learner
-from fewshot.learners.base import Learner, SupportLearner
-from fewshot.learners.memory import Memory
+from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import digest
-from fewshot.utils.warning import ignored_warnings
+
+#: Learners outside the registry.
+REFERENCES: dict[str, type[Learner]] = {kind.name: kind for kind in (LinearProbe, ScikitLearn)}
 
 
 def script_class(method: LearnerSpec) -> type[Learner] | None:
@@ -28,7 +26,7 @@ def script_class(method: LearnerSpec) -> type[Learner] | None:
 
 def method_class(method: LearnerSpec) -> type[Learner]:
     """Return the class of a learner, unless it is the one in a checkpoint."""
-    return LinearProbe if method.learner == LINEAR_PROBE else learner_class(method.learner)
+    return REFERENCES.get(method.learner) or learner_class(method.learner)
 
 
 def make_learner(
@@ -93,48 +91,10 @@ def describe_method(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
     if method.learner == OWN:
         return {"name": OWN, "params": {}}
     try:
-        described = describe_learner(make_learner(method, backbone, (0.0,)))
+        learner = make_learner(method, backbone, (0.0,))
+        if isinstance(learner, ScikitLearn):
+            return {"name": learner.name, "params": learner.arguments()}
+        described = describe_learner(learner)
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}") from error
     return {**described, "params": {**described["params"], **method.params}}  # keeps center = "base"
-
-
-class LinearProbe(SupportLearner):
-    """scikit-learn's logistic regression, fitted to each support set by gradient descent.
-
-    This reference shows what the few-shot methods gain. A benchmark measures it like any learner, but it is not
-    registered and cannot be meta-trained.
-
-    Parameters
-    ----------
-    C : float, default=1.0
-        Inverse regularisation strength, for embeddings scaled to unit length.
-    """
-
-    name, indexable = LINEAR_PROBE, False
-
-    def __init__(self, C: float = 1.0) -> None:
-        super().__init__()
-        self.C = C
-
-    def score(self, memory: Memory, queries: Tensor) -> Tensor:
-        """Return log-probabilities, with one fit per episode."""
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import normalize
-
-        parts = [
-            part.reshape(-1, *part.shape[queries.ndim - 2 :]).double().numpy()
-            for part in (memory.keys, memory.labels, memory.log_weight.exp(), queries)
-        ]
-        logits = np.full((len(parts[0]), queries.shape[-2], memory.n_way), -np.inf)
-        for i, (x, labels, weight, asked) in enumerate(zip(*parts, strict=True)):
-            real = weight > 0
-            classes = labels[real].astype(int)
-            if len(set(classes)) == 1:
-                logits[i, :, classes[0]] = 0.0
-                continue
-            model = LogisticRegression(C=self.C, max_iter=1000)
-            with ignored_warnings(UserWarning):  # of convergence, and of many classes with one image
-                model.fit(normalize(x[real]), classes, sample_weight=weight[real])
-            logits[i][:, model.classes_] = model.predict_log_proba(normalize(asked))
-        return torch.from_numpy(logits).reshape(*queries.shape[:-1], memory.n_way)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fewshot.benchmark.grid import LINEAR_PROBE
+from fewshot.benchmark.references import iterates
 from fewshot.benchmark.tasks import Unit
 from fewshot.episodes.evaluate import mean_and_ci95
 
@@ -19,7 +19,7 @@ MARKS = {"transductive": "†", "external": "‡", "gradient": "§"}
 MEANING = {
     "transductive": "transductive: all queries of an episode are answered together",
     "external": "external pretraining: the network has seen other data, perhaps of these classes",
-    "gradient": "fitted by gradient descent to each support set",
+    "gradient": "fitted iteratively to each support set, as by gradient descent",
 }
 #: The columns that identify a set of episodes, and those that identify a unit.
 SETTING = ["dataset", "n_way", "n_shot"]
@@ -61,7 +61,7 @@ class Row:
         return {
             "transductive": bool(self.found.get("transductive", False)),
             "external": self.external,
-            "gradient": self.unit.method.learner == LINEAR_PROBE,
+            "gradient": iterates(self.unit.method),
         }
 
     @property

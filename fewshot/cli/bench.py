@@ -41,7 +41,11 @@ EXAMPLE = """a grid:
   normalization = "CL2N"
   center = "base"                # the mean embedding of the split "train"
   [[learners]]
-  learner = "linear-probe"       # a reference: logistic regression
+  learner = "linear-probe"       # a reference: logistic regression on unit vectors, and its C
+  [[learners]]
+  learner = "scikit-learn"       # a reference: any classifier of scikit-learn, and its parameters
+  classifier = "KNeighborsClassifier"
+  n_neighbors = 1                # also unit = true: embeddings of unit length
   [[learners]]
   learner = "own"                # the learner in the checkpoint
 """
