@@ -289,3 +289,24 @@ def test_a_lack_of_memory_is_a_sentence_and_leaves_no_image_out(folder, tmp_path
     assert main(["fit", str(folder), "--out", str(tmp_path / "m"), *QUICK, "--skip-unreadable"]) == 1
     assert "out of memory (the image may be intact)" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_long_images_are_a_sentence_and_the_crop_is_an_option(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 256, (24, 64, 3), np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
+    fit = ["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "m"), "--force", *QUICK]
+    for given, said, mode in (
+        ([], "so the network sees all of them, but small; crop='tiles' also", "pad"),
+        (["--crop", "center"], "only the middle of each image, 38% of it on average; crop='pad' shows", "center"),
+        (["--crop", "tiles"], "", "tiles"),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert main([*fit, *given]) == 0
+        sentences = [str(one.message) for one in caught if "crop" in str(one.message)]
+        assert len(sentences) == bool(said)
+        assert said in "".join(sentences)
+        assert FewShotImageClassifier.load(tmp_path / "m").embedder_.preprocessing.crop_mode == mode

@@ -18,7 +18,17 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from fewshot import Embedder, LabeledImages, PrototypicalClassifier, PrototypicalLearner, create_backbone, embed
+from fewshot import (
+    Embedder,
+    LabeledImages,
+    MetaTrainer,
+    PrototypicalClassifier,
+    PrototypicalLearner,
+    TrainConfig,
+    create_backbone,
+    embed,
+    glyphs,
+)
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.embedding.embedder import _LOADED
 from fewshot.embedding.sources import Source
@@ -457,3 +467,55 @@ def test_a_lack_of_memory_or_files_stops_also_who_leaves_out_unreadable_images(t
             with pytest.raises(kind, match="01.png: .*the image may be intact"):
                 embedder.transform(paths)
     assert np.isfinite(embedder.transform(paths)).all()
+
+
+def long_and_square(seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((24, 64), (90, 30), (40, 40), (64, 64), (32, 32))]
+
+
+def test_a_crop_changes_long_images_and_no_square_and_belongs_to_the_fingerprint(tmp_path):
+    crops = ("center", "pad", "squash", "tiles")
+    embedders = {crop: quick_embedder(crop=crop, cache=tmp_path) for crop in crops}
+    found = {crop: embedder.transform(long_and_square()) for crop, embedder in embedders.items()}
+    for crop in crops[1:]:
+        np.testing.assert_array_equal(found[crop][2:], found["center"][2:])
+        assert (found[crop][:2] != found["center"][:2]).any(1).all()
+    assert len({embedder.fingerprint for embedder in embedders.values()}) == len(crops)
+    for crop, embedder in embedders.items():  # from the cache, and without one
+        np.testing.assert_array_equal(embedder.transform(long_and_square()), found[crop])
+        again = pickle.loads(pickle.dumps(clone(embedder))).set_params(cache=None)
+        assert again.fingerprint == embedder.fingerprint
+        np.testing.assert_allclose(again.transform(long_and_square()), found[crop], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="crop"):
+        quick_embedder(crop="middle").fit()
+
+
+def test_tiles_are_the_largest_numbers_of_the_whole_and_its_squares():
+    image, tiled = long_and_square()[0], quick_embedder(crop="tiles")
+    squares = [np.ascontiguousarray(image[:, at : at + 24]) for at in (0, 13, 27, 40)]
+    parts = quick_embedder(crop="pad").transform([image, *squares])
+    np.testing.assert_allclose(tiled.transform([image])[0], parts.max(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(np.isnan(tiled.embed([b"", image], on_error="skip").embeddings).all(1), [True, False])
+
+
+def test_auto_is_pad_but_what_training_saw_for_a_network_that_was_trained_here(tmp_path):
+    assert quick_embedder().preprocessing.crop_mode == "pad"
+    network = create_backbone("conv4", img_size=28)
+    assert Embedder(network).preprocessing.crop_mode == "pad"
+    assert Embedder(network, crop=None).preprocessing.crop_mode == "center"
+    for crop, mode in (("center", "center"), ("squash", "stretch")):
+        trainer = MetaTrainer("conv4", config=TrainConfig(n_episodes=1, n_way=5), crop=crop)
+        trainer.fit(glyphs("val"), out=tmp_path / crop, progress=False)
+        for source in (trainer.backbone, tmp_path / crop / "best.safetensors"):
+            assert Embedder(source).preprocessing.crop_mode == mode
+            assert Embedder(source, crop="pad").preprocessing.crop_mode == "pad"
+    with pytest.raises(ValueError, match="crop"):
+        MetaTrainer("conv4", crop="tiles")
+
+
+def test_a_pickle_from_before_crops_keeps_the_middle():
+    state = {key: value for key, value in quick_embedder(crop=None).__getstate__().items() if key != "crop"}
+    old = Embedder.__new__(Embedder)
+    old.__setstate__(state)
+    assert old.preprocessing.crop_mode == "center"

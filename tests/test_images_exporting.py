@@ -16,6 +16,7 @@ from fewshot.images.exporting.folder import translate_learner
 from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import read_artifact
 from fewshot.runtime import load
+from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.learner import KEPT, SUMMED, DeviceLearner
 from fewshot.utils.isolation import seeded
 
@@ -292,3 +293,20 @@ def test_an_embedder_of_ones_own_is_refused(tmp_path):
     model = FewShotImageClassifier(OwnEmbedder(lambda texts: [[len(text)] for text in texts], "length"))
     with pytest.raises(TypeError, match="length is a custom embedder; only networks on images"):
         export(model.fit(["a", "bb"], ["x", "y"]), tmp_path / "out")
+
+
+@pytest.mark.parametrize("crop", ["pad", "squash", "tiles"])
+@pytest.mark.filterwarnings("ignore:the images are 2.7 times")
+def test_a_device_crops_as_the_model_does(tmp_path, crop):
+    images = [np.random.default_rng(i).integers(0, 256, (24, 64), np.uint8) for i in range(6)]
+    images.append(DATA.images[0])
+    embedder = Embedder("conv4", weights="random", img_size=28, crop=crop, progress=False)
+    model = FewShotImageClassifier(embedder, progress=False).fit(images[:4], [0, 1, 0, 1])
+    export(model, tmp_path / "d")
+    device = load(tmp_path / "d")
+    found, _ = device.encoder.embed(images)
+    np.testing.assert_allclose(found, model.embedder_.transform(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(device.predict_proba(images), model.predict_proba(images), atol=1e-5)
+    (tmp_path / "copy.onnx").write_bytes(device.encoder.path.read_bytes())
+    coarse = folder._quantize(Encoder(tmp_path / "copy.onnx", device.encoder.preprocessing), images)
+    assert coarse.embed(images)[0].shape == found.shape

@@ -324,3 +324,37 @@ def test_loading_does_not_depend_on_the_host_programs_settings(model, tmp_path, 
     with settings():
         loaded = FewShotImageClassifier.load(tmp_path / "model")
     assert loaded.classes_.tolist() == model.classes_.tolist()
+
+
+LONG = [np.random.default_rng(i).integers(0, 256, (24, 64, 3), np.uint8) for i in range(6)]
+
+
+@pytest.mark.parametrize("crop", ["center", "pad", "squash", "tiles"])
+@pytest.mark.parametrize("weights", ["embed", "reference"])
+@pytest.mark.filterwarnings("ignore:the network sees only", "ignore:the images are 2.7 times")
+def test_the_crop_is_kept_with_the_classifier(tmp_path, crop, weights):
+    own = {"weights": "random"} if weights == "embed" else {}
+    model = FewShotImageClassifier("conv4" if own else "tf_efficientnet_lite0", img_size=32, crop=crop, **own)
+    model.fit(LONG[:4], [0, 1, 0, 1]).save(tmp_path / "m", weights=weights)
+    loaded = FewShotImageClassifier.load(tmp_path / "m")
+    assert loaded.embedder_.preprocessing == model.embedder_.preprocessing
+    np.testing.assert_allclose(loaded.predict_proba(LONG[4:]), model.predict_proba(LONG[4:]), atol=1e-6)
+    fitted_again = loaded.fit(LONG[:4], [0, 1, 0, 1])
+    np.testing.assert_allclose(fitted_again.predict_proba(LONG[4:]), model.predict_proba(LONG[4:]), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:the network sees only", "ignore:the images are 2.7 times")
+def test_a_network_that_is_given_again_keeps_the_crop_of_its_folder(tmp_path):
+    class Mean(nn.Module):
+        """A network made by hand."""
+
+        def forward(self, x):
+            return x.mean(-1).flatten(1)
+
+    for crop in (None, "tiles"):
+        model = FewShotImageClassifier(Mean(), img_size=32, crop=crop, progress=False).fit(LONG[:4], [0, 1, 0, 1])
+        model.save(tmp_path / str(crop), weights="reference")
+        content = json.loads((tmp_path / str(crop) / "manifest.json").read_text())
+        assert ("crop" in content["source"]) == (crop is not None)  # so that older versions read the folder
+        loaded = FewShotImageClassifier.load(tmp_path / str(crop), embedder=Embedder(Mean(), img_size=32, crop=crop))
+        assert loaded.embedder_.fingerprint == model.embedder_.fingerprint

@@ -238,6 +238,7 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
         pretrained=options.pretrained,
         img_size=options.size,
         bits=options.bits,
+        crop=options.crop,
         device=options.device,
         cache=options.cache,
         progress=not options.quiet,

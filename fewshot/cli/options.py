@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fewshot.data.crop import AUTO, CROPS, TRAINING
 from fewshot.persistence.suffixes import check_suffix
 
 N = TypeVar("N", int, float)
@@ -106,7 +107,10 @@ def shared(command: argparse.ArgumentParser, *names: str) -> None:
 
 
 def backbone(
-    command: argparse.ArgumentParser, default: str = "tf_efficientnet_lite0", default_size: str = "the network's own"
+    command: argparse.ArgumentParser,
+    default: str = "tf_efficientnet_lite0",
+    default_size: str = "the network's own",
+    crop: str = AUTO,
 ) -> None:
     """Add the options that choose the network."""
     one = command.add_mutually_exclusive_group()
@@ -118,6 +122,11 @@ def backbone(
     command.add_argument(
         "--bits", type=whole(8, 16), metavar="N", help="bit depth of 16-bit images, if files do not tell"
     )
+    seen = "what of long images is seen: the center, or all, with borders (pad) or out of proportion (squash)"
+    if crop == AUTO:
+        seen += ", or all and overlapping tiles, at several times the time (auto: that of training, or pad)"
+    crops = TRAINING if crop in TRAINING else (AUTO, *CROPS)
+    command.add_argument("--crop", choices=crops, default=crop, help=f"{seen} (default: %(default)s)")
     side = f"side of the images (default: {default_size})"
     command.add_argument("--size", type=whole(1, 4096), metavar="PX", help=side)
 

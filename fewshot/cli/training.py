@@ -78,7 +78,8 @@ def _trainer(options: argparse.Namespace, config: TrainConfig, device: torch.dev
     changes = ((Mirror(), Light()) if options.photo else ()) + ((Distortion(),) if options.distort else ())
     augment = Chain(changes) if changes else None
     callbacks = [TensorBoard(options.tensorboard)] if options.tensorboard and rank() == 0 else []
-    return MetaTrainer(*_network(options), config, augment=augment, device=device, callbacks=callbacks)
+    given = {"augment": augment, "device": device, "callbacks": callbacks, "crop": options.crop}
+    return MetaTrainer(*_network(options), config, **given)
 
 
 def _refuse_existing(out: Path, options: argparse.Namespace) -> None:
@@ -180,12 +181,12 @@ def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConf
 def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
     if data.is_decoded and not options.size:
         coloured = data.images.ndim == 4 and data.images.shape[-1] == 3
-        return data.decoded(data.images.shape[1], grey=True) if options.grey and coloured else data
+        return data.decoded(data.images.shape[1], grey=True, crop=options.crop) if options.grey and coloured else data
     if not options.size:
         raise ValueError("the images are files of any size; give the size to train on, e.g. --size 84")
     on_error = "skip" if options.skip_unreadable else "raise"
-    quiet, bits = options.quiet, options.bits
-    return data.decoded(options.size, grey=options.grey, bits=bits, progress=not quiet, on_error=on_error)
+    given = {"grey": options.grey, "bits": options.bits, "crop": options.crop}
+    return data.decoded(options.size, progress=not options.quiet, on_error=on_error, **given)
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ def train_options(train: argparse.ArgumentParser) -> None:
 
 
 def _add_network(train: argparse.ArgumentParser) -> None:
-    backbone(train, "conv4", "that of the data")
+    backbone(train, "conv4", "that of the data", crop="center")
     train.add_argument("--learner", metavar="NAME", help="method (default: that of --from, or prototypical)")
     train.add_argument("--metric", metavar="NAME", help="similarity of the learner: sqeuclidean, cosine or dot")
     train.add_argument("--temperature", type=temperature, metavar="X", help="initial temperature; training adapts it")

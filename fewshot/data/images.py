@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.data.cache import decode_all, find_unreadable
+from fewshot.data.crop import CROPS, TRAINING
 from fewshot.data.packed import TABLE, is_packed, read_packed
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
+from fewshot.data.unseen import warn_of_unseen
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.labels import as_labels
 from fewshot.utils.values import check_name
@@ -182,8 +184,9 @@ class LabeledImages:
         cache: str | Path | None = None,
         progress: bool = True,
         on_error: str = "raise",
+        crop: str = "center",
     ) -> LabeledImages:
-        """Return the images as pixels of one size: scaled to cover a square, and cropped to its centre.
+        """Return the images as pixels of one size: by default scaled to cover a square, and cropped to its centre.
 
         Files are decoded once. The pixels are cached on disk by file content, verified, and memory-mapped. The cache
         holds at most ``$FEWSHOT_CACHE_GB`` gigabytes (20).
@@ -202,6 +205,9 @@ class LabeledImages:
             Whether to show a progress bar on standard error if decoding takes long.
         on_error : {"raise", "skip"}, default="raise"
             "raise" raises if an image cannot be read; "skip" leaves the image out, with a warning.
+        crop : {"center", "pad", "squash"}, default="center"
+            What is kept of images that are not square: the middle, with a warning if much is outside; or all, between
+            grey borders or squashed.
 
         Returns
         -------
@@ -214,7 +220,9 @@ class LabeledImages:
             If an image cannot be read and `on_error` is "raise", or if no image can be read.
         """
         check_name("on_error", on_error, ("raise", "skip"))
-        preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits)
+        mode = CROPS[check_name("crop", crop, TRAINING)]
+        preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits, crop_mode=mode)
+        warn_of_unseen(self.images, preprocessing)
         try:
             return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
         except ImageDecodeError as error:

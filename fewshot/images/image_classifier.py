@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sklearn.base import clone
 from sklearn.utils import Tags
 from torch import nn
 
+from fewshot.data.crop import AUTO
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.images.model import FewShotModel
@@ -28,7 +29,7 @@ class FewShotImageClassifier(FewShotModel):
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with; for other backbones
         `CosinePrototypicalLearner`.
-    weights, pretrained, img_size, device, cache, bits, max_pixels
+    weights, pretrained, img_size, device, cache, bits, max_pixels, crop
         As for `Embedder`; omit if `backbone` is one.
     on_error, reject, unknown_label, index, keep_support
         As for `FewShotModel`.
@@ -67,6 +68,7 @@ class FewShotImageClassifier(FewShotModel):
         cache: str | Path | None = None,
         bits: int | None = None,
         max_pixels: int | None = None,
+        crop: str | None = AUTO,
         progress: bool = True,
     ) -> None:
         self.backbone = backbone
@@ -83,15 +85,16 @@ class FewShotImageClassifier(FewShotModel):
         self.cache = cache
         self.bits = bits
         self.max_pixels = max_pixels
+        self.crop = crop
         self.progress = progress
 
     def _make_embedder(self) -> Embedder | OwnEmbedder:
-        names = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels", "progress")
+        names = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels", "crop", "progress")
         params = {name: getattr(self, name) for name in names}
         if not isinstance(self.backbone, (Embedder, OwnEmbedder)):
             return Embedder(self.backbone, **params)
         for name, value in params.items():
-            if value and name not in ("device", "progress"):
+            if value not in (None, False, AUTO) and name not in ("device", "progress"):
                 raise ValueError(f"{name} belongs to the Embedder that is given as backbone; set it there")
         return clone(self.backbone)
 
@@ -100,6 +103,9 @@ class FewShotImageClassifier(FewShotModel):
         embedder = self.backbone if isinstance(self.backbone, (Embedder, OwnEmbedder)) else Embedder()
         tags.input_tags = embedder.__sklearn_tags__().input_tags
         return tags
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"crop": None, **state})  # older versions had no other
 
     @classmethod
     def _with_parameters(cls, found: Saved, device: str) -> Self:

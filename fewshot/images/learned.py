@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import describe, is_name
+from fewshot.data.unseen import warn_of_unseen
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import Embedded
 from fewshot.embedding.own import OwnEmbedder
@@ -102,6 +103,8 @@ class Learned:
         if then == "calibrate" and self.classifier.reject is not None:
             unknown_mark(self.classifier.unknown_label, self.classifier.classes_)
         items, labels = labelled(X, y, self.embedder.as_items, known)
+        if then == "partial_fit" and known is None and isinstance(self.embedder, Embedder):
+            warn_of_unseen(items, self.embedder.preprocessing)
         keep = then == "partial_fit" and self.support is not None
         names = names_of(items, ids, self.support.ids if keep and self.support is not None else ())
         embedded = self.embedder.embed(items, thumbnails=keep, on_error=on_error)

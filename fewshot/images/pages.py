@@ -19,7 +19,7 @@ from fewshot.utils.text import as_unicode
 
 #: Support images shown for a class.
 SHOWN = 12
-FOOTER = "Pictures show what the network saw: scaled and center-cropped."
+FOOTER = "Pictures show what the network saw: scaled, and cropped or padded to a square."
 
 
 def write_answers(path: str | Path, model: FewShotModel, answers: Sequence[Answer]) -> None:

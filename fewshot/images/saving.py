@@ -23,6 +23,8 @@ from torch import Tensor
 from fewshot.classifiers.calibration import Calibration, is_score
 from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
+from fewshot.data.crop import CROPS, crop_of
+from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import cached_file, spec_of, why_not_saved
 from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
 from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
@@ -160,7 +162,7 @@ def _read_embedder(
     """Return embedder, learner and the parameters of the embedder."""
     checkpoint = Checkpoint.open(paths["weights"]) if "weights" in paths else None
     if checkpoint is not None:
-        source: dict[str, Any] = {"backbone": checkpoint.path}
+        source: dict[str, Any] = {"backbone": checkpoint.path, "crop": crop_of(checkpoint.preprocessing.crop_mode)}
         if manifest["backbone"] != checkpoint.backbone:
             raise ValueError("its manifest names a different network than its weights")
         learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
@@ -168,9 +170,9 @@ def _read_embedder(
         source = _read_source(manifest["source"], given is not None)
         learner = build_learner(manifest["learner"], read_tensors(paths["learner"])[0])
     if given is not None:
-        source = {"backbone": given}
-    if isinstance(given, (Embedder, OwnEmbedder)):
-        return clone(given), learner.double(), source
+        if isinstance(given, (Embedder, OwnEmbedder)):
+            return clone(given), learner.double(), {"backbone": given}
+        source = {"backbone": given, "crop": source["crop"]}
     embedder = Embedder(**source, device=device, progress=progress)
     if checkpoint is not None and given is None:
         embedder.load(checkpoint)
@@ -206,8 +208,9 @@ def _source(embedder: Any) -> dict[str, Any]:
 
     For a custom embedder, which the user passes to `load`, return its name.
     """
+    crop = _changed_crop(embedder) if isinstance(embedder, Embedder) else {}
     if spec_of(embedder.network) is None:
-        return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__)}
+        return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__), **crop}
     parameters = {name: getattr(embedder, name) for name in ("backbone", "weights", "pretrained", "img_size")}
     by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
     if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
@@ -217,7 +220,14 @@ def _source(embedder: Any) -> dict[str, Any]:
         )
     # Only if set, so that older versions can read the folder otherwise.
     own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}
-    return parameters | {name: int(value) for name, value in own.items() if value is not None}
+    return parameters | {name: int(value) for name, value in own.items() if value is not None} | crop
+
+
+def _changed_crop(embedder: Embedder) -> dict[str, str | None]:
+    """Return the crop if it is not the network's own, so that older versions can read the folder otherwise."""
+    own = Preprocessing.of(getattr(embedder.network, "pretrained_cfg", None) or {}).crop_mode
+    mode = embedder.preprocessing.crop_mode
+    return {} if mode == own else {"crop": crop_of(mode)}
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
@@ -257,13 +267,17 @@ def _read_source(said: Any, given: bool) -> dict[str, Any]:
     ArtifactError
         If the weights are not on this machine, since loading downloads nothing, or the user must pass the embedder.
     """
-    if isinstance(said, dict) and said.keys() == {GIVEN}:
+    if isinstance(said, dict):
+        said = {"crop": None, **said}  # older versions had no other
+        if said["crop"] is not None and said["crop"] not in list(CROPS):
+            raise ValueError(f"its crop is {said['crop']!r:.60}; expected {', '.join(CROPS)}")
+    if isinstance(said, dict) and said.keys() == {GIVEN, "crop"}:
         if not given:
             raise ArtifactError(
                 f"the model was fitted with a custom embedder, {said[GIVEN]!r:.60}; pass it to load with embedder="
             )
-        return {}
-    always, own = {"backbone", "weights", "pretrained", "img_size"}, {"bits", "max_pixels"}
+        return {"crop": said["crop"]}
+    always, own = {"backbone", "weights", "pretrained", "img_size", "crop"}, {"bits", "max_pixels"}
     if not isinstance(said, dict) or said.keys() - own != always:
         raise ValueError(f"its source is {said!r:.100}; expected backbone, weights, pretrained and img_size")
     name, size = said["backbone"], said["img_size"]

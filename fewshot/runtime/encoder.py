@@ -64,7 +64,7 @@ class Encoder:
             graph = read_regular(self.path, MOST_BYTES)  # run the checked bytes, even if the file changes
             check_graph(graph)
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            _, self.width = self._run(np.stack([self._blank()] * 2)).shape
+            _, self.width = self._run(preprocessing.stack([preprocessing.blank()] * 2)).shape
 
     def embed(self, images: Any) -> tuple[NDArray[np.float32], list[ImageDecodeError]]:
         """Return the embeddings (n, d) of images, NaN for those that cannot be read, and the errors of those.
@@ -112,10 +112,7 @@ class Encoder:
             raise TypeError(f"image {i}: {error}") from None
 
     def _embed_read(self, pixels: list[NDArray[np.uint8] | None]) -> NDArray[np.float32]:
-        found = self.embed_pixels(np.stack([self._blank() if image is None else image for image in pixels]))
+        seen = [self.preprocessing.blank() if image is None else image for image in pixels]
+        found = self.preprocessing.embed(seen, self.embed_pixels)
         found[[image is None for image in pixels]] = np.nan
         return found
-
-    def _blank(self) -> NDArray[np.uint8]:
-        p = self.preprocessing
-        return np.zeros((p.height, p.width, 3)[: 2 + (p.channels == 3)], np.uint8)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewshot.data.crop import CROPS, TRAINING
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
@@ -20,7 +21,7 @@ from fewshot.embedding.backbones import check_backbone, create_backbone, spec_of
 from fewshot.embedding.checkpoint import describe_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import embed
-from fewshot.embedding.sources import sized
+from fewshot.embedding.sources import TRAINED_HERE, sized
 from fewshot.episodes.balanced import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.learners.base import Learner
@@ -33,6 +34,7 @@ from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.step import Augment, Stepper, learning_rates
 from fewshot.utils.isolation import give_back_memory, isolated, keeping_memory
+from fewshot.utils.values import check_name
 
 
 class MetaTrainer:
@@ -58,6 +60,8 @@ class MetaTrainer:
         The training device.
     callbacks : sequence of Callback, default=()
         Observers of each step, in addition to the log and the progress bar; see `fewshot.training.callbacks`.
+    crop : {"center", "pad", "squash"}, default="center"
+        How the training images were cropped, see `LabeledImages.decoded`: the checkpoint records it for other images.
 
     References
     ----------
@@ -82,6 +86,7 @@ class MetaTrainer:
         augment: Augment | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
+        crop: str = "center",
     ) -> None:
         self.config = config or TrainConfig()
         self.learner = as_learner(learner)
@@ -95,6 +100,7 @@ class MetaTrainer:
         self.augment = augment
         self.device = torch.device(device)
         self.callbacks = callbacks
+        self.crop = check_name("crop", crop, TRAINING)
 
     @property
     def backbone(self) -> nn.Module:
@@ -191,7 +197,8 @@ class MetaTrainer:
                 f"the images have {channels} channel(s) and the network takes {config['input_size'][0]}; convert the "
                 "images, e.g. LabeledImages(np.repeat(images[..., None], 3, -1), labels), or use another network"
             )
-        seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": "center"}
+        seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": CROPS[self.crop]}
+        seen[TRAINED_HERE] = True
         seen["interpolation"] = Preprocessing.interpolation  # as LabeledImages.decoded scales
         self._network.pretrained_cfg = {**config, **seen}
         self.learner.to(self.device)

@@ -236,7 +236,7 @@ def _check_same_support(found: DeviceMemory, memory: DeviceMemory) -> None:
 
 def _quantize(exact: Encoder, calibration: list[Any]) -> Encoder:
     """Write the encoder in 8 bits next to the exact one."""
-    pixels = np.stack([exact.preprocessing(image) for image in calibration])
+    pixels = exact.preprocessing.stack([exact.preprocessing(image) for image in calibration])
     path = exact.path.with_name("int8.onnx")
     quantized.quantize(exact.path, path, pixels)
     return Encoder(path, exact.preprocessing)

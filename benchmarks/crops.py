@@ -1,0 +1,133 @@
+"""How to show long images to the network: accuracy of each crop, and what each costs.
+
+Long images are made from square ones: each is placed at a random position along a longer canvas of smoothed noise (or
+in its middle, as a photographer would), and `parts` are drawn: plates of 640 x 240 pixels, whole, with a hole, or with
+a scratch near one end. Each crop answers all classes at once with cosine prototypes, on the same draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+from protocol import facts
+
+from fewshot import Embedder, FewShotClassifier, LabeledImages, digits
+from fewshot.persistence.files import write_text
+
+CROPS = ("center", "pad", "squash", "tiles")
+#: Width and height of the canvas, and whether the object is anywhere along it or in the middle.
+CANVASES = {"640 x 240": (640, 240, False), "320 x 240": (320, 240, False), "320 x 240, centred": (320, 240, True)}
+SHOTS = (1, 5)
+Noise = np.random.Generator
+
+
+def background(rng: Noise, width: int, height: int) -> Image.Image:
+    """Return smoothed noise."""
+    noise = Image.fromarray(rng.integers(60, 196, (height // 8, width // 8, 3), np.uint8))
+    return noise.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def lengthen(image: NDArray[np.uint8], width: int, height: int, centred: bool, rng: Noise) -> NDArray[np.uint8]:
+    """Place a square image on a longer canvas."""
+    canvas, square = background(rng, width, height), Image.fromarray(image).convert("RGB")
+    left = (width - height) // 2 if centred else int(rng.integers(0, width - height + 1))
+    canvas.paste(square.resize((height, height), Image.Resampling.BICUBIC), (left, 0))
+    return np.array(canvas)
+
+
+def part(kind: str, rng: Noise) -> NDArray[np.uint8]:
+    """Draw a plate of 640 x 240 pixels on a bench: whole, or with a hole or scratch within 90 pixels of an end."""
+    image = background(rng, 640, 240).filter(ImageFilter.GaussianBlur(6))
+    draw, grey = ImageDraw.Draw(image), int(rng.integers(150, 200))
+    top, bottom = int(rng.integers(30, 50)), int(rng.integers(190, 210))
+    draw.rounded_rectangle((12, top, 628, bottom), 14, fill=(grey, grey, grey + 8))
+    x, y = int(rng.integers(45, 90)), int(rng.integers(top + 40, bottom - 40))
+    x = x if rng.random() < 0.5 else 639 - x
+    if kind == "hole":
+        r = int(rng.integers(16, 26))
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(25, 25, 28))
+    if kind == "scratch":
+        for _ in range(4):
+            (a, b), (c, d) = rng.integers(-32, 33, (2, 2)).tolist()
+            draw.line((x + a, y + b, x + c, y + d), fill=(250, 250, 250), width=5)
+    noise = rng.normal(0, 6, (240, 640, 1))
+    return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
+
+
+def sets(options: argparse.Namespace) -> dict[str, tuple[list[NDArray[np.uint8]], NDArray[Any]]]:
+    """Return the sets of long images by name."""
+    rng = np.random.default_rng(options.seed)
+    kinds = np.repeat(["whole", "hole", "scratch"], options.images * 2)
+    found = {"parts, 640 x 240": ([part(kind, rng) for kind in kinds], kinds)}
+    sources = {"digits": digits()} | {f"{name.split('=')[0]}": _open(name.split("=")[1]) for name in options.data}
+    for name, data in sources.items():
+        keep = np.concatenate(
+            [rng.permutation(np.flatnonzero(data.labels == label))[: options.images] for label in data.classes[:20]]
+        )
+        few = data.select(keep).decoded(64, progress=False)
+        for canvas, (width, height, centred) in CANVASES.items():
+            found[f"{name}, {canvas}"] = [lengthen(i, width, height, centred, rng) for i in few.images], few.labels
+    return found
+
+
+def _open(path: str) -> LabeledImages:
+    folder, _, split = path.partition("@")
+    return LabeledImages.open(folder, split or None)
+
+
+def accuracies(x: NDArray[np.float32], y: NDArray[Any], shot: int, draws: int, learner: str) -> NDArray[np.float64]:
+    """Return the accuracy of each draw of the support, all classes at once."""
+    found = []
+    for draw in range(draws):
+        rng = np.random.default_rng(draw)
+        rows = np.concatenate([rng.permutation(np.flatnonzero(y == c))[:shot] for c in np.unique(y)])
+        rest = np.setdiff1d(np.arange(len(y)), rows)
+        found.append(FewShotClassifier(learner).fit(x[rows], y[rows]).score(x[rest], y[rest]))
+    return np.array(found)
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return one row per set, shot and crop, with the paired difference from the middle crop."""
+    rows = []
+    for name, (images, labels) in sets(options).items():
+        embedded = {}
+        for crop in CROPS:
+            start = time.perf_counter()
+            embedder = Embedder(options.backbone, img_size=options.size, crop=crop, progress=False)
+            embedded[crop] = embedder.transform(images), 1e3 * (time.perf_counter() - start) / len(images)
+        for shot in SHOTS:
+            middle = accuracies(embedded["center"][0], labels, shot, options.draws, options.learner)
+            for crop, (x, ms) in embedded.items():
+                found = accuracies(x, labels, shot, options.draws, options.learner)
+                gain = 100 * (found - middle)
+                row = {"images": name, "shot": shot, "crop": crop, "accuracy": 100 * found.mean()}
+                rows.append(row | {"gain": gain.mean(), "ci95": 1.96 * gain.std() / len(gain) ** 0.5, "ms": ms})
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure, print and write the results."""
+    parser = argparse.ArgumentParser(prog="crops.py", description=__doc__)
+    parser.add_argument("data", nargs="*", metavar="NAME=DATA", help="square images, of a split: NAME=DATA@SPLIT")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--learner", default="cosine-prototypical", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--size", type=int, metavar="PX", help="side of the network's input (default: its own)")
+    parser.add_argument("--images", type=int, default=15, metavar="N", help="images of a class (default: %(default)s)")
+    parser.add_argument("--draws", type=int, default=50, metavar="N", help="draws of the support (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the long images (default: %(default)s)")
+    parser.add_argument("--out", default="benchmarks/results/crops.json", metavar="FILE", help="%(default)s")
+    options = parser.parse_args()
+    rows = measure(options)
+    results = {**facts("crops.py", options.seed), "backbone": options.backbone, "rows": rows}
+    write_text(options.out, json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
