@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.benchmark.run import run_benchmark as run_benchmark
     from fewshot.classifiers.few_shot import FewShotClassifier as FewShotClassifier
     from fewshot.classifiers.few_shot import TransductiveClassifier as TransductiveClassifier
+    from fewshot.classifiers.methods import DiscriminantClassifier as DiscriminantClassifier
     from fewshot.classifiers.methods import KeyValueCacheClassifier as KeyValueCacheClassifier
     from fewshot.classifiers.methods import KNearestClassifier as KNearestClassifier
     from fewshot.classifiers.methods import LifelongClassifier as LifelongClassifier
@@ -51,6 +52,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
     from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner as CosinePrototypicalLearner
+    from fewshot.learners.discriminant import DiscriminantLearner as DiscriminantLearner
     from fewshot.learners.feat import FEATLearner as FEATLearner
     from fewshot.learners.full_context import FullContextLearner as FullContextLearner
     from fewshot.learners.k_nearest import KNearestLearner as KNearestLearner
@@ -92,6 +94,8 @@ _HOME = {
     "Chain": "data.augment",
     "CosinePrototypicalLearner": "learners.cosine_prototypical",
     "Distortion": "data.augment",
+    "DiscriminantClassifier": "classifiers.methods",
+    "DiscriminantLearner": "learners.discriminant",
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced",

@@ -192,7 +192,7 @@ def test_a_file_named_like_a_network_changes_nothing(tmp_path, monkeypatch):
         shutil.copy("best.safetensors", name)
     embedder = Embedder("conv4", weights="random", progress=False)
     assert embedder.fingerprint == wanted
-    assert default_learner(embedder).metric == "cosine"
+    assert default_learner(embedder).name == "discriminant"
     assert Embedder("conv4", weights=Path("random"), progress=False)._source().weights == "./random"
     for path in ("./conv4", Path("conv4")):
         assert Source(Embedder(path)._source().backbone).is_checkpoint

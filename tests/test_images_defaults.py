@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from fewshot import CosinePrototypicalLearner, Embedder, FewShotImageClassifier, MatchingLearner, create_backbone
+from fewshot import (
+    CosinePrototypicalLearner,
+    DiscriminantLearner,
+    Embedder,
+    FewShotImageClassifier,
+    MatchingLearner,
+    OwnEmbedder,
+    create_backbone,
+)
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.images.model import default_learner
 
@@ -19,10 +27,11 @@ def test_the_temperature_is_the_one_that_the_benchmark_chose():
     assert float(min(total, key=total.get)) == CosinePrototypicalLearner().temperature.item()
 
 
-def test_a_backbone_without_a_learner_gets_cosine_prototypes_and_a_checkpoint_its_own(tmp_path):
+def test_a_backbone_without_a_learner_gets_discriminant_analysis_and_a_checkpoint_its_own(tmp_path):
     for backbone in ("resnet18", create_backbone("conv4")):
         learner = default_learner(Embedder(backbone))
-        assert repr(learner) == "CosinePrototypicalLearner(metric='cosine', temperature=0.05)"
+        assert (type(learner), learner.power) == (DiscriminantLearner, 0.5)
+    assert default_learner(OwnEmbedder(lambda items: [[1.0, -1.0]] * len(items), "own 1")).power == 1
     save_weights(tmp_path / "best.safetensors", create_backbone("conv4"), MatchingLearner(temperature=0.3))
     learner = default_learner(Embedder(tmp_path / "best.safetensors"))
     assert (type(learner), learner.temperature.item()) == (MatchingLearner, pytest.approx(0.3))

@@ -14,6 +14,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from fewshot import (
+    DiscriminantLearner,
     Embedder,
     FewShotImageClassifier,
     KNearestLearner,
@@ -48,6 +49,8 @@ LEARNERS = {
     "matching sqeuclidean": MatchingLearner("sqeuclidean", 2.0),
     "k-nearest": KNearestLearner(3),
     "k-nearest 1": KNearestLearner(1, "sqeuclidean", 1.0),
+    "discriminant": DiscriminantLearner(),
+    "discriminant 1": DiscriminantLearner(1.0, 0.5, temperature=0.1),
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fewshot.classifiers.base import BaseFewShotClassifier
+from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.k_nearest import KNearestLearner
 from fewshot.learners.key_value_cache import KeyValueCacheLearner
 from fewshot.learners.lifelong import LifelongLearner
@@ -26,6 +27,38 @@ class IndexedClassifier(BaseFewShotClassifier):
 
     index: str = "auto"
     on_error: str = "raise"
+
+
+@dataclass(eq=False, repr=False)
+class DiscriminantClassifier(IndexedClassifier):
+    """A scikit-learn classifier by regularised discriminant analysis in closed form, the default of `FewShotModel`.
+
+    Parameters
+    ----------
+    power : float, default=0.5
+        Exponent of the absolute values; 1 suits embeddings of both signs. See `DiscriminantLearner`.
+    regularization : float, optional
+        Strength; by default leave-one-out chooses it.
+    temperature : float, default=0.05
+        Logits are similarity / temperature.
+    {shared}
+
+    References
+    ----------
+    J. Friedman (1989). Regularized Discriminant Analysis. JASA 84. Y. Hu et al. (2021). arXiv:2006.03806.
+
+    Examples
+    --------
+    >>> from fewshot import DiscriminantClassifier
+    >>> model = DiscriminantClassifier().fit([[9.0, 1.0, 0.0], [1.0, 9.0, 0.0], [0.0, 1.0, 9.0]], ["cat", "dog", "owl"])
+    >>> model.predict([[1.0, 2.0, 7.0]])
+    array(['owl'], dtype='<U3')
+    """
+
+    method = DiscriminantLearner
+    power: float = 0.5
+    regularization: float | None = None
+    temperature: float = 0.05
 
 
 @dataclass(eq=False, repr=False)

@@ -48,7 +48,7 @@ def search(options: argparse.Namespace) -> int:
     model.embedder_.set_params(progress=not options.quiet)
     paths, where = list_paths(options.images), _conditions(model, options.where)
     facts = table_facts(options.table)
-    metric = options.metric or facts["metric"] or model.learner_.metric
+    metric = options.metric or facts["metric"] or model.learner_.item_metric
     store = FaissStore(metric, facts["fingerprint"], facts["d"])
     store.check_embedder(model.embedder_.fingerprint)
     columns = {"label"}

@@ -141,7 +141,7 @@ def _nearest_support(
         return [[] for _ in embeddings]
     learner = classifier.learner_
     keys, queries = (learner.transform(to_tensor(x).double()) for x in (support.embeddings, embeddings))
-    snapshot = KeySnapshot(keys, learner.metric, "exact", steady=True)
+    snapshot = KeySnapshot(keys, learner.item_metric, "exact", steady=True)
     rows, similarities = search_in_chunks(snapshot, queries, min(k, len(support)))
     labels = support.labels.tolist()
     return [

@@ -51,8 +51,8 @@ def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
     x, labels = learner.transform(to_tensor(support.embeddings).double()), torch.from_numpy(codes)
     count = torch.bincount(labels, minlength=len(classes)).double()
     sums = sum_by_class(x, labels, len(classes))
-    own = _own_similarity(x, labels, count, sums, learner.metric)
-    other, other_similarity = _nearest_other(x, labels, sums / count.unsqueeze(-1), learner.metric)
+    own = _own_similarity(x, labels, count, sums, learner.item_metric)
+    other, other_similarity = _nearest_other(x, labels, sums / count.unsqueeze(-1), learner.item_metric)
     twin = _duplicates(to_tensor(support.embeddings).double())
     nearer = other_similarity > own
 

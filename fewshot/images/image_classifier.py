@@ -28,7 +28,7 @@ class FewShotImageClassifier(FewShotModel):
         A timm name, a checkpoint of `MetaTrainer`, a network, or an embedder.
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with; for other backbones
-        `CosinePrototypicalLearner`.
+        `DiscriminantLearner`.
     weights, pretrained, img_size, device, cache, bits, max_pixels, crop
         As for `Embedder`; omit if `backbone` is one.
     on_error, reject, unknown_label, index, keep_support

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ from fewshot.images.support import Support
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import as_labels, plain_label, unknown_mark
 from fewshot.utils.twins import earlier_twins, warn_of_twins
+from fewshot.utils.warning import warn
+
+#: From this ratio of images on, support is uneven enough to warn of.
+UNEVEN = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,17 @@ class Learned:
     embedder: Embedder | OwnEmbedder
     classifier: FewShotClassifier
     support: Support | None
+
+    def warn_of_uneven(self) -> Self:
+        """Warn if some classes have many more items than others and the learner favours them; return this state."""
+        learner, n, classes = self.classifier.learner_, self.classifier.n_support_, self.classifier.classes_
+        if not learner.balanced and len(n) and n.max() >= UNEVEN * (least := max(1, n.min())):
+            most, few = (brief(repr(classes[place()].item())) for place in (n.argmax, n.argmin))
+            warn(
+                f"class {most} has {n.max()} items and {few} has {least}, and {learner.name} favours larger classes; "
+                "use the default learner, discriminant, or classes of about the same size"
+            )
+        return self
 
     def embed(self, X: Any, thumbnails: bool = False) -> Embedded:
         """Embed queries; by the classifier's ``on_error``, unreadable ones raise or become NaN.

@@ -27,7 +27,7 @@ from fewshot.images.audit import audit_support
 from fewshot.images.learned import Learned, Prepared, labelled
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
-from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner
+from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.persistence.artifact import Versions, version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
@@ -66,7 +66,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Turns items into embeddings. `fit` uses a copy.
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that the embedder's checkpoint was trained with; for
-        other embedders `CosinePrototypicalLearner`.
+        other embedders `DiscriminantLearner`.
     on_error : {"raise", "skip", "unknown"}, default="raise"
         What to do with an item that cannot be read. ``raise`` raises an error. ``skip`` leaves it out of the support,
         with a warning, and answers `unknown_label` for a query. ``unknown`` raises for support and answers
@@ -167,7 +167,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         )
         classifier.check_parameters()
         empty = Learned(embedder, classifier, Support.none() if self.keep_support else None)
-        return self._publish(empty.grown(empty.prepare(X, y, ids, "partial_fit")))
+        return self._publish(empty.grown(empty.prepare(X, y, ids, "partial_fit")).warn_of_uneven())
 
     def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn more items of known or new classes.
@@ -454,6 +454,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         learned = self._fitted()
         if learned.support is None:
             raise ValueError("support was not kept, so there is nothing to audit; fit with keep_support=True")
+        learned.warn_of_uneven()
         return audit_support(learned.classifier.learner_, learned.support)
 
     # ---- editing -----------------------------------------------------------------------------------------------
@@ -648,9 +649,13 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
 
 def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
-    """Return the learner that a checkpoint was trained with; for other backbones, cosine prototypes."""
+    """Return the learner that a checkpoint was trained with; for other embedders, discriminant analysis.
+
+    The square root is for networks whose embeddings are never negative; an embedder of the user's own, such as one of
+    sentences, keeps its numbers.
+    """
     backbone = embedder.backbone
     path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
     if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
         return load_learner(path)
-    return CosinePrototypicalLearner()
+    return DiscriminantLearner(power=1.0 if isinstance(embedder, OwnEmbedder) else 0.5)

@@ -52,6 +52,9 @@ class Learner(nn.Module):
         Whether the learner has trainable weights that `MetaTrainer` must train first.
     ordered : bool
         Whether the order of the support matters.
+    balanced : bool
+        Whether a class counts as a class however many images it has. Otherwise a class with many more images than
+        the others gets too many answers.
     d : int or None
         Embedding length of the weights of a `learned` learner; None until it is known.
 
@@ -66,6 +69,7 @@ class Learner(nn.Module):
     transductive: ClassVar[bool] = False
     learned: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
+    balanced: ClassVar[bool] = False
 
     d: int | None = None
     log_temperature: nn.Parameter | None
@@ -89,6 +93,11 @@ class Learner(nn.Module):
         if self.log_temperature is not None:
             return self.log_temperature.exp()
         return torch.tensor(self._fixed_temperature, dtype=torch.float64, device="cpu")
+
+    @property
+    def item_metric(self) -> str:
+        """The similarity of two transformed embeddings, such as a query and an item of the support."""
+        return self.metric
 
     @property
     def learn_temperature(self) -> bool:

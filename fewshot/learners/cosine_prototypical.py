@@ -10,8 +10,7 @@ from fewshot.learners.registry import register_learner
 class CosinePrototypicalLearner(PrototypicalLearner):
     """Answer with the class whose prototype has the largest cosine with the query.
 
-    ``logit[c] = cosine(query, mean(support of c)) / temperature``: `PrototypicalLearner` under the cosine. It is the
-    default of `FewShotModel`, unless the backbone is a checkpoint, which names the learner it was trained with.
+    ``logit[c] = cosine(query, mean(support of c)) / temperature``: `PrototypicalLearner` under the cosine.
 
     Parameters
     ----------

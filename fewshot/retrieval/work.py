@@ -192,7 +192,7 @@ def _is_done(file: Path, ids: Sequence[str], schema: pyarrow.Schema) -> bool:
 
 def _schema(model: FewShotModel) -> pyarrow.Schema:
     d, fingerprint = model.classifier_.n_features_in_, model.embedder_.fingerprint
-    return annotation_schema(d, fingerprint, model.learner_.metric, model.classes_.tolist())
+    return annotation_schema(d, fingerprint, model.learner_.item_metric, model.classes_.tolist())
 
 
 def _make(runner: Executor, tasks: list[tuple[Any, ...]], files: list[Path], schema: pyarrow.Schema) -> Iterator[int]:

@@ -10,13 +10,33 @@ from numpy.typing import NDArray
 
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.content import is_number
-from fewshot.runtime.memory import MOST_MAGNITUDE, Array
+from fewshot.runtime.memory import MOST_MAGNITUDE, Array, DeviceMemory
+from fewshot.utils.discriminant import Support, choose, class_keys, signed_power
 from fewshot.utils.values import check_count
 
 #: Learners whose memory is class sums and counts, and learners that keep their support.
-SUMMED, KEPT = ("prototypical", "cosine-prototypical", "simpleshot"), ("matching", "k-nearest")
+SUMMED, KEPT = ("prototypical", "cosine-prototypical", "simpleshot"), ("matching", "k-nearest", "discriminant")
 NORMALIZATIONS = ("UN", "L2N", "CL2N")
 METRICS = ("sqeuclidean", "cosine", "dot")
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceKeys:
+    """The keys that a learner makes of a memory.
+
+    Attributes
+    ----------
+    keys : ndarray of shape (m, d)
+        Vectors that queries are compared with.
+    labels : ndarray of shape (m,)
+        The class of each key, as a position among the classes of the memory.
+    log_weight : ndarray of shape (m,)
+        Log weight of each key.
+    """
+
+    keys: Array
+    labels: NDArray[np.int64]
+    log_weight: Array
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,10 @@ class DeviceLearner:
         For ``CL2N`` only.
     n_neighbors : int, optional
         Number of nearest keys that vote, for ``k-nearest`` only.
+    power : float, optional
+        Exponent of the absolute values, for ``discriminant`` only.
+    regularization : float, optional
+        Strength, for ``discriminant`` only; by default leave-one-out chooses it.
 
     Raises
     ------
@@ -50,6 +74,8 @@ class DeviceLearner:
     normalization: str = "UN"
     center: tuple[float, ...] | None = None
     n_neighbors: int | None = None
+    power: float | None = None
+    regularization: float | None = None
 
     def __post_init__(self) -> None:
         for what, name, known in (
@@ -60,11 +86,17 @@ class DeviceLearner:
             if name not in known:
                 raise UnknownNameError(what, name, known)
         check_temperature(self.temperature)
-        for what, needed in (("center", self.normalization == "CL2N"), ("n_neighbors", self.name == "k-nearest")):
+        needs = {"center": self.normalization == "CL2N", "n_neighbors": self.name == "k-nearest"}
+        for what, needed in {**needs, "power": self.name == "discriminant"}.items():
             if (getattr(self, what) is not None) != needed:
                 raise ValueError(
-                    f"{what} is {'missing' if needed else 'unexpected'}: CL2N has a center, k-nearest n_neighbors"
+                    f"{what} is {'missing' if needed else 'unexpected'}: CL2N has a center, k-nearest n_neighbors, "
+                    "discriminant a power"
                 )
+        if self.power is not None and not is_number(self.power, 1e-9, 1):
+            raise ValueError(f"power is {self.power!r}; expected a number above 0, at most 1")
+        if self.regularization is not None and not is_number(self.regularization, 1e-6, MOST_MAGNITUDE):
+            raise ValueError(f"regularization is {self.regularization!r}; expected a number of at least 1e-6")
         if self.center is not None and not all(is_number(v, -MOST_MAGNITUDE, MOST_MAGNITUDE) for v in self.center):
             raise ValueError("center is not finite; expected the mean embedding of the base classes")
         if self.n_neighbors is not None:
@@ -83,7 +115,8 @@ class DeviceLearner:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to values that JSON can hold."""
-        return asdict(self)
+        later = {"power", "regularization"} if self.power is None else set()  # unknown to earlier versions
+        return {name: value for name, value in asdict(self).items() if name not in later}
 
     @property
     def is_summed(self) -> bool:
@@ -93,13 +126,25 @@ class DeviceLearner:
     def transform(self, embeddings: NDArray[np.floating]) -> Array:
         """Normalize embeddings (n, d), in float64."""
         x = embeddings.astype(np.float64)
+        if self.power is not None:
+            x = unit_length(x)
+            return x if self.power == 1 else unit_length(signed_power(x, self.power, np))
         if self.normalization == "UN":
             return x
         return unit_length(x if self.center is None else x - np.array(self.center))
 
-    def read(
-        self, similarity: Array, log_weight: Array, labels: NDArray[np.int64], n_classes: int, eps: float
-    ) -> Array:
+    def memorize(self, memory: DeviceMemory) -> DeviceKeys:
+        """Return the keys of a memory."""
+        if self.power is None:
+            return DeviceKeys(memory.keys, memory.key_labels, memory.log_weight)
+        means = memory.summed()
+        present = means.weights > 0
+        middle = means.x / np.where(present, means.weights, 1)[:, None]
+        support = Support(memory.x, memory.labels, memory.weights, middle, means.weights)
+        keys = class_keys(support, *choose(support, self.regularization, np), np)[present]
+        return DeviceKeys(keys, np.flatnonzero(present), np.zeros(len(keys)))
+
+    def read(self, similarity: Array, keys: DeviceKeys, n_classes: int, eps: float) -> Array:
         """Turn similarities to keys (q, m) into logits of classes (q, n_classes).
 
         ``logit[c] = log of the sum over the keys of c of weight * exp(similarity / temperature)``; for ``k-nearest``
@@ -109,20 +154,20 @@ class DeviceLearner:
         ----------
         similarity : ndarray of shape (q, m)
             Similarity of each query to each key.
-        log_weight, labels : ndarray of shape (m,)
-            Log weight of each key, and its class as a number below `n_classes`.
+        keys : DeviceKeys
+            The keys.
         n_classes : int
             Number of classes.
         eps : float
             Rounding error of the embeddings: keys that are equally far up to it share a vote.
         """
-        scores = similarity / self.temperature + log_weight
+        scores = similarity / self.temperature + keys.log_weight
         if self.n_neighbors is not None:
             with np.errstate(divide="ignore"):
-                scores += np.log(_voting(similarity, np.exp(log_weight), self.n_neighbors, eps))
+                scores += np.log(_voting(similarity, np.exp(keys.log_weight), self.n_neighbors, eps))
         logits = np.full((len(scores), n_classes), -np.inf)
-        for label in np.unique(labels):
-            logits[:, label] = _log_sum_exp(scores[:, labels == label])
+        for label in np.unique(keys.labels):
+            logits[:, label] = _log_sum_exp(scores[:, keys.labels == label])
         return logits
 
 

@@ -65,7 +65,7 @@ class DeviceMemory:
         classes = np.unique(y) if classes is None else classes
         codes = np.searchsorted(classes, y)
         made = cls(classes, np.bincount(codes, minlength=len(classes)), False, x, codes, np.ones(len(x)))
-        return made._summed() if is_summed else made
+        return made.summed() if is_summed else made
 
     @classmethod
     def from_arrays(
@@ -134,7 +134,7 @@ class DeviceMemory:
             labels=np.concatenate([places[0][self.labels], places[1][other.labels]]),
             weights=np.concatenate([self.weights, other.weights]),
         )
-        return joined._summed() if self.is_summed else joined
+        return joined.summed() if self.is_summed else joined
 
     def without(self, label: Any) -> Self:
         """Return the memory as if it had never seen the class `label`.
@@ -243,8 +243,8 @@ class DeviceMemory:
             weights=self.weights[rows],
         )
 
-    def _summed(self) -> Self:
-        """Sum the rows of each class."""
+    def summed(self) -> Self:
+        """Return the memory of one sum per class."""
         x, weights = np.zeros((len(self.classes), self.x.shape[1])), np.zeros(len(self.classes))
         np.add.at(x, self.labels, self.x)
         np.add.at(weights, self.labels, self.weights)

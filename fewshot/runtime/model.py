@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.runtime.learner import DeviceLearner, squares, unit_length
+from fewshot.runtime.learner import DeviceKeys, DeviceLearner, squares, unit_length
 from fewshot.runtime.memory import Array, DeviceMemory
 from fewshot.utils.labels import mark_unknown
 
@@ -67,7 +67,7 @@ class DeviceModel:
         """Return the probability of each class, (n, n_classes)."""
         similarity, unknown = self._compare(x)
         logits = self._logits(x, similarity) / self.facts["temperature"]
-        there = np.isin(np.arange(len(self.memory.classes)), self.memory.key_labels)
+        there = np.isin(np.arange(len(self.memory.classes)), self._made.labels)
         logits[unknown] = np.where(there, 0, -np.inf)
         shares = np.exp(logits - logits.max(1, keepdims=True))
         proba: Array = shares / shares.sum(1, keepdims=True)
@@ -89,7 +89,7 @@ class DeviceModel:
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         near = np.take_along_axis(similarity, order, 1)
         near[unknown] = -np.inf
-        return self._marked(self.memory.classes[self.memory.key_labels[order]], unknown), near
+        return self._marked(self.memory.classes[self._made.labels[order]], unknown), near
 
     def _compare(self, x: NDArray[np.floating]) -> tuple[Array, NDArray[np.bool_]]:
         """Return the similarities (n, n_keys) of embeddings, and which embeddings are not finite."""
@@ -107,12 +107,17 @@ class DeviceModel:
 
     @cached_property
     def _keys(self) -> Array:
-        return self._placed(self.memory.keys)
+        return self._placed(self._made.keys)
+
+    @cached_property
+    def _made(self) -> DeviceKeys:
+        """The keys as the learner makes them."""
+        return self.learner.memorize(self.memory)
 
     @cached_property
     def _offset(self) -> Array:
         """Subtracted from keys and queries for ``sqeuclidean``, whose expansion loses digits far from the origin."""
-        return self.memory.keys.mean(0)
+        return self._made.keys.mean(0)
 
     def _placed(self, x: Array) -> Array:
         """Return keys or queries (n, d) with what their metric needs done once."""
@@ -121,8 +126,7 @@ class DeviceModel:
         return x - self._offset if self.learner.metric == "sqeuclidean" else x
 
     def _logits(self, x: NDArray[np.floating], similarity: Array) -> Array:
-        memory, eps = self.memory, float(np.finfo(x.dtype).eps)
-        return self.learner.read(similarity, memory.log_weight, memory.key_labels, len(memory.classes), eps)
+        return self.learner.read(similarity, self._made, len(self.memory.classes), float(np.finfo(x.dtype).eps))
 
     def _marked(self, labels: NDArray[Any], unknown: NDArray[np.bool_]) -> NDArray[Any]:
         return mark_unknown(labels, unknown, self.facts["unknown_label"], self.memory.classes)

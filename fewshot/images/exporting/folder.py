@@ -20,6 +20,7 @@ from fewshot.images.exporting.network import OPSET, TOLERANCE, check_extra, writ
 from fewshot.images.learned import labelled
 from fewshot.learners.base import Learner
 from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner
+from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.k_nearest import KNearestLearner
 from fewshot.learners.matching import MatchingLearner
 from fewshot.learners.prototypical import PrototypicalLearner
@@ -61,7 +62,7 @@ def export(
     Parameters
     ----------
     model : FewShotModel
-        Fitted, with a learner that needs only a metric: prototypical, simpleshot, matching or k-nearest.
+        Fitted, with a learner that a device has: discriminant, prototypical, simpleshot, matching or k-nearest.
     folder : path
         New, empty, or one that holds an export.
     quantize : {"int8"}, optional
@@ -269,6 +270,8 @@ def translate_learner(learner: Learner) -> DeviceLearner:
     if isinstance(learner, SimpleShotLearner) and kind is SimpleShotLearner:
         center = None if learner.center is None else tuple(learner.center.tolist())
         return DeviceLearner(*basic, learner.normalization, center)
+    if isinstance(learner, DiscriminantLearner) and kind is DiscriminantLearner:
+        return DeviceLearner(*basic, power=learner.power, regularization=learner.regularization)
     if isinstance(learner, KNearestLearner) and kind is KNearestLearner:
         return DeviceLearner(*basic, n_neighbors=learner.n_neighbors)
     if isinstance(learner, MatchingLearner) and kind is MatchingLearner:
@@ -278,9 +281,7 @@ def translate_learner(learner: Learner) -> DeviceLearner:
                 "which; fit one that keeps all, max_support=None"
             )
         return DeviceLearner(*basic)
-    raise TypeError(
-        f"{kind.__name__} cannot be exported; expected one that needs only a metric: {', '.join(SUMMED + KEPT)}"
-    )
+    raise TypeError(f"{kind.__name__} cannot be exported; expected one of {', '.join(SUMMED + KEPT)}")
 
 
 def translate_memory(fitted: FittedModel) -> DeviceMemory:

@@ -1,0 +1,99 @@
+"""Regularised discriminant analysis: class means compared in the metric that the whole support teaches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewshot.learners.base import SupportLearner
+from fewshot.learners.memory import Memory, Statistics
+from fewshot.learners.registry import register_learner
+from fewshot.search.similarity import normalize
+from fewshot.utils.discriminant import TEMPERATURE, Support, choose, class_keys, signed_power
+from fewshot.utils.values import check_number
+
+
+@register_learner("discriminant")
+class DiscriminantLearner(SupportLearner):
+    """Answer with the class whose mean is nearest by the cosine in the metric that the whole support teaches.
+
+    With f(x) the signed power of x scaled to unit length, m[c] the mean of f over the support of class c, m the mean of
+    the class means, and ``T = sum over the support of f(x) f(x)' + r I``:
+
+    ``logit[c] = s f(query)' T^-1 (m[c] - m) / (|m[c] - m| temperature)`` with ``|v|^2 = v' T^-1 v``.
+
+    This is regularised least squares without an intercept, each output scaled by its class. T damps the directions in
+    which all images differ, whatever their class. Since m is the mean of the class means, and T that of all images, a
+    class counts as a class however many images it has. For large r it becomes the cosine with centred prototypes.
+
+    The strength r and the scale s are those that make left-out images likeliest: each is removed in closed form,
+    exactly, as if the support had never held it. So the probabilities at temperature 0.05 are honest. The only image of
+    a class cannot be left out; where the support says little, r stays near 0.3, and s near a value that suits the
+    number of shots. Of many images, about 1000 are left out.
+
+    It stores the support, O(n d); learning takes O(n d min(n, d) + n n_way min(n, d)), a query O(n_way d).
+
+    Parameters
+    ----------
+    power : float, default=0.5
+        Exponent of the absolute values, in (0, 1]. The square root suits embeddings that are never negative, as after a
+        ReLU; for embeddings of both signs, such as those of sentences, 1 is better.
+    regularization : float, optional
+        r, the strength. By default leave-one-out chooses it.
+    temperature : float, default=0.05
+        Logits are similarity / temperature.
+    learn_temperature : bool, default=False
+        Whether meta-training adjusts the temperature.
+
+    References
+    ----------
+    J. Friedman (1989). Regularized Discriminant Analysis. JASA 84. R. Rifkin, R. Lippert (2007). Notes on Regularized
+    Least Squares. MIT-CSAIL-TR-2007-025; leave-one-out. Y. Hu, V. Gripon, S. Pateux (2021). Leveraging the Feature
+    Distribution in Transfer-based Few-Shot Learning. ICANN. arXiv:2006.03806; the power. L. Bertinetto et al. (2019).
+    arXiv:1805.08136; least squares as a few-shot learner.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewshot import DiscriminantLearner
+    >>> support = torch.tensor([[9.0, 1.0, 0.0], [1.0, 9.0, 0.0], [9.0, 0.0, 1.0], [0.0, 9.0, 1.0]])
+    >>> learner = DiscriminantLearner()
+    >>> learner(support, torch.tensor([0, 0, 1, 1]), torch.tensor([[5.0, 2.0, 0.0]]), n_way=2).argmax(-1)
+    tensor([0])
+    """
+
+    balanced = True
+
+    def __init__(
+        self,
+        power: float = 0.5,
+        regularization: float | None = None,
+        temperature: float = TEMPERATURE,
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__("dot", temperature, learn_temperature)
+        self.power = check_number("power", power, above=True)
+        if self.power > 1:
+            raise ValueError(f"power is {power!r}; expected a number above 0, at most 1")
+        self.regularization = None if regularization is None else check_number("regularization", regularization, 1e-6)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Take the signed power of each number, and scale each embedding to unit length."""
+        x = normalize(x)
+        return x if self.power == 1 else normalize(signed_power(x, self.power, torch))
+
+    @property
+    def item_metric(self) -> str:
+        """Two embeddings are compared by the cosine."""
+        return "cosine"
+
+    def memorize(self, statistics: Statistics) -> Memory:
+        """Return one key per class, its mean in the metric."""
+        x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
+        parts = x, weight, statistics.means, statistics.count
+        exact = [part.detach().double() for part in parts]
+        chosen = choose(Support(exact[0], labels, *exact[1:]), self.regularization, torch)
+        strength, scale = (value.to(x) for value in chosen)
+        return Memory.of_prototypes(
+            class_keys(Support(x, labels, *parts[1:]), strength, scale, torch), statistics.count
+        )

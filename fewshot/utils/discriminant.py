@@ -1,0 +1,247 @@
+"""Regularised discriminant analysis in closed form: one body for numpy arrays and torch tensors.
+
+`DiscriminantLearner` describes the method and its names. The rows x of the support are transformed already; ``xp`` is
+the module of the arrays, `numpy` or `torch`. Only tensors may have leading batch dimensions (...).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log10, prod
+from typing import Any, Self
+
+#: Logits are similarity / temperature; similarities are scaled so that this one gives honest probabilities.
+TEMPERATURE = 0.05
+#: The strengths that leave-one-out compares, and the one it prefers where the support says little.
+STRENGTHS, USUAL_STRENGTH = (0.1, 0.3, 1.0, 3.0, 10.0), 0.3
+#: The temperature that it prefers at one shot and the usual strength.
+USUAL_TEMPERATURE = 0.06
+#: The temperatures that leave-one-out compares, and the ratio of neighbours.
+RATIO = 1.35
+TEMPERATURES = tuple(0.008 * RATIO**i for i in range(13))
+#: What it costs, in log-likelihood, to choose a strength ten times, and a temperature e times, the preferred one.
+COST_OF_STRENGTH, COST_OF_TEMPERATURE = 4.0, 16.0
+#: At most about this many rows are left out; of more, every so many in the order of their leverage.
+MOST_LEFT_OUT = 1000
+#: Left-out rows are scored in parts of at most this many numbers.
+PART = 2**22
+#: Where the power function becomes a line, so that its slope at 0 is finite; relative to the length of an embedding.
+NEAR_ZERO = 1e-6
+#: Keeps a divisor from being zero, where the quotient is not used.
+TINY = 1e-300
+
+
+def signed_power(x: Any, power: float, xp: Any) -> Any:
+    """Return rows (..., d) of unit length with each absolute value raised to `power`."""
+    size = xp.abs(x)
+    return x * xp.where(size > NEAR_ZERO, size, NEAR_ZERO) ** (power - 1)
+
+
+def class_keys(support: Support, strength: Any, scale: Any, xp: Any) -> Any:
+    """Return the key of each class, (..., n_way, d), whose products with queries are their similarities.
+
+    Parameters
+    ----------
+    support : Support
+        The support; gradients flow through it.
+    strength, scale : arrays of shape (...)
+        The strength r and the scale of the similarities, as `choose` returns them.
+    xp : module
+        `numpy` or `torch`.
+    """
+    rows, centred = support.weighted_rows(xp), support.centred(xp)
+    n, d = rows.shape[-2:]
+    ridge = strength[..., None, None]
+    side = ridge * xp.eye(min(n, d), dtype=rows.dtype, device=rows.device)
+    if n >= d:
+        keys = xp.linalg.solve(rows.mT @ rows + side, centred.mT).mT
+    else:  # Woodbury's identity: a matrix of the size of the support
+        keys = (centred - xp.linalg.solve(rows @ rows.mT + side, rows @ centred.mT).mT @ rows) / ridge
+    squared = (keys * centred).sum(-1)[..., None]
+    tiny = xp.finfo(rows.dtype).tiny
+    return xp.where(squared > tiny, keys * xp.where(squared > tiny, squared, 1) ** -0.5 * scale[..., None, None], 0)
+
+
+def choose(support: Support, strength: float | None, xp: Any) -> tuple[Any, Any]:
+    """Return the strength and the scale of similarities whose logits at `TEMPERATURE` are honest, each (...).
+
+    Parameters
+    ----------
+    support : Support
+        The support in float64, detached.
+    strength : float or None
+        The strength, or None to choose it by leave-one-out.
+    xp : module
+        `numpy` or `torch`.
+    """
+    rotated = _Rotated.of(support, xp)
+    rows = rotated.to_leave_out(xp)
+    found: list[Any] = []
+    for one in STRENGTHS if strength is None else (strength,):
+        length = rotated.length(one, xp)
+        loss, temperature = rows.tried(one, length, xp)
+        tried = [loss, one + 0 * loss, TEMPERATURE / (temperature * length)]
+        found = [xp.where(loss < found[0], *pair) for pair in zip(tried, found, strict=True)] if found else tried
+    return found[1], found[2]
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """A labelled support set and its class means.
+
+    Attributes
+    ----------
+    x : array of shape (..., n, d)
+        Rows; those of weight 0 are zero.
+    labels : array of shape (..., n)
+        Class of each row, integers.
+    weight : array of shape (..., n)
+        Sample weight of each row.
+    means : array of shape (..., n_way, d)
+        Mean of each class; 0 for absent classes.
+    count : array of shape (..., n_way)
+        Sum of the weights of each class.
+    """
+
+    x: Any
+    labels: Any
+    weight: Any
+    means: Any
+    count: Any
+
+    def weighted_rows(self, xp: Any) -> Any:
+        """Return the rows times the root of their weights, whose second moment is that of the support."""
+        return self.x * xp.sqrt(self.weight)[..., None]
+
+    @property
+    def n_present(self) -> Any:
+        """The number of classes with support, (...)."""
+        return (self.count > 0).sum(-1)
+
+    def centred(self, xp: Any) -> Any:
+        """Return the class means minus the mean of the present ones; a single class keeps its own."""
+        present, n = (self.count > 0)[..., None], self.n_present[..., None, None]
+        middle = (self.means * present).sum(-2)[..., None, :] / xp.where(n > 0, n, 1)
+        return xp.where(present, self.means - xp.where(n > 1, middle, 0), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rotated(Support):
+    """The support in the eigenvectors of its second moment, in which T is diagonal for every strength.
+
+    Attributes
+    ----------
+    moment : array of shape (..., r)
+        Eigenvalues; r is the smaller of n and d.
+    """
+
+    moment: Any
+
+    @classmethod
+    def of(cls, support: Support, xp: Any) -> Self:
+        """Rotate the rows and means of a support."""
+        rows = support.weighted_rows(xp)
+        if rows.shape[-2] >= rows.shape[-1]:
+            moment, vectors = xp.linalg.eigh(rows.mT @ rows)
+        else:
+            moment, vectors = xp.linalg.eigh(rows @ rows.mT)
+            known = moment > 1e-12 * moment[..., -1:]  # below, only rounding
+            vectors = rows.mT @ (vectors * xp.where(known, xp.where(known, moment, 1) ** -0.5, 0)[..., None, :])
+        x, means = support.x @ vectors, support.means @ vectors
+        return cls(x, support.labels, support.weight, means, support.count, xp.where(moment > 0, moment, 0))
+
+    def to_leave_out(self, xp: Any) -> Self:
+        """Return the rows that can be left out, at most about 1000; which ones does not depend on their order.
+
+        Batched support keeps all its rows: those that cannot be left out have no share in the loss.
+        """
+        if self.labels.ndim > 1:
+            return self
+        lever = (self.x**2 / (self.moment + USUAL_STRENGTH)).sum(-1)
+        kept = xp.argsort(lever)
+        kept = kept[self._shares(xp)[kept] > 0]
+        kept = kept[:: max(1, len(kept) // MOST_LEFT_OUT)]
+        return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
+
+    def length(self, strength: float, xp: Any) -> Any:
+        """Return the length of a typical query under a strength, (...)."""
+        lever, total = (self.x**2 / (self.moment + strength)[..., None, :]).sum(-1), self.weight.sum(-1)
+        square = (self.weight * lever / (1 - self._unit(xp) * lever)).sum(-1) / xp.where(total > 0, total, 1)
+        return xp.where(square > 0, square, 1) ** 0.5
+
+    def tried(self, strength: float, length: Any, xp: Any) -> tuple[Any, Any]:
+        """Return the loss of leaving out these rows under a strength, and the best temperature."""
+        n_present = self.n_present
+        shots = self.count.sum(-1) / xp.where(n_present > 0, n_present, 1)
+        usual = USUAL_TEMPERATURE * (strength / USUAL_STRENGTH) ** (1 / 3) * xp.where(shots > 1, shots, 1) ** -0.3
+        losses = [COST_OF_TEMPERATURE / 2 * xp.log(t / usual) ** 2 for t in TEMPERATURES]
+        step = max(1, PART // (prod(self.labels.shape[:-1]) * self.count.shape[-1]))
+        shares = self._shares(xp)
+        for start in range(0, self.labels.shape[-1], step):
+            rows = slice(start, start + step)
+            part = replace(self, x=self.x[..., rows, :], labels=self.labels[..., rows], weight=self.weight[..., rows])
+            similarity = part.left_out(strength, xp) / length[..., None, None]
+            own = (similarity * part._is_own(xp)).sum(-1)
+            similarity = xp.where((self.count > 0)[..., None, :], similarity, -xp.inf)
+            for i, t in enumerate(TEMPERATURES):
+                surprise = _log_sum_exp(similarity / t, xp) - own / t
+                losses[i] = losses[i] + (shares[..., rows] * surprise).sum(-1)
+        loss, temperature = _lowest(losses, xp)
+        return loss + COST_OF_STRENGTH * log10(strength / USUAL_STRENGTH) ** 2, temperature
+
+    def _unit(self, xp: Any) -> Any:
+        """Return the weight that leaving a row out takes away: of two equal rows, written as one of weight 2, one."""
+        return xp.where(self.weight < 1, self.weight, 1)
+
+    def _shares(self, xp: Any) -> Any:
+        """Return the weight (..., n) of each row in the loss: each class counts as one; 0 if it has no other row."""
+        own = self._of_rows(self.count[..., None], xp)[..., 0]
+        usable = (self.weight > 0) & (own - self._unit(xp) > 1e-9 * own) & (self.n_present > 1)[..., None]
+        share = xp.where(usable, self.weight / xp.where(own > 0, own, 1), 0)
+        total = share.sum(-1)[..., None]
+        return share * ((self.weight * usable).sum(-1)[..., None] / xp.where(total > 0, total, 1))
+
+    def left_out(self, strength: float, xp: Any) -> Any:
+        """Return the similarity (..., k, n_way) of rows to every class, as if it had never held them; 0 if absent.
+
+        Leaving a row x of weight u out turns T^-1 into ``T^-1 + u T^-1 x x' T^-1 / (1 - u h)`` with ``h = x' T^-1 x``,
+        the mean m of its class into ``m - n e`` and every centred mean of another class v into ``v + e``, with n the
+        number of classes and ``e = (x - m) u / (n (count - u))``.
+        """
+        inverse, unit = 1 / (self.moment + strength)[..., None, :], self._unit(xp)
+        lever = (self.x**2 * inverse).sum(-1)
+        centred, n = self.centred(xp), self.n_present[..., None, None]
+        rest = n * (self._of_rows(self.count[..., None], xp) - unit[..., None])
+        e = (self.x - self._of_rows(self.means, xp)) * unit[..., None] / xp.where(rest > TINY, rest, xp.inf)
+        to_x, to_e = (inverse * self.x) @ centred.mT, (inverse * e) @ centred.mT
+        x_e, e_e = ((inverse * e * other).sum(-1)[..., None] for other in (self.x, e))
+        shift = 1 - n * self._is_own(xp)  # the own class moves by e - n e
+        dot = to_x + shift * x_e
+        squared = (inverse * centred**2).sum(-1)[..., None, :] + 2 * shift * to_e + shift**2 * e_e
+        left = (1 - unit * lever)[..., None]
+        squared = squared + unit[..., None] * dot**2 / left
+        return dot / left * xp.where(squared > TINY, squared, xp.inf) ** -0.5
+
+    def _is_own(self, xp: Any) -> Any:
+        return self.labels[..., None] == xp.arange(self.count.shape[-1], device=self.labels.device)
+
+    def _of_rows(self, table: Any, xp: Any) -> Any:
+        """Return the entry of the class of each row, (..., n, k), in a table (..., n_way, k)."""
+        return table[self.labels] if self.labels.ndim == 1 else xp.take_along_dim(table, self.labels[..., None], -2)
+
+
+def _log_sum_exp(x: Any, xp: Any) -> Any:
+    top = xp.amax(x, -1)[..., None]
+    return xp.log(xp.exp(x - top).sum(-1)) + top[..., 0]
+
+
+def _lowest(losses: list[Any], xp: Any) -> tuple[Any, Any]:
+    """Return the least loss, and the temperature at the vertex of the parabola around it."""
+    least, temperature = losses[0], TEMPERATURES[0] + 0 * losses[0]
+    for low, middle, high, t in zip(losses, losses[1:], losses[2:], TEMPERATURES[1:], strict=False):
+        bend = low - 2 * middle + high
+        step = xp.where(bend > 0, (low - high) / (2 * xp.where(bend > 0, bend, 1)), 0)
+        step = xp.where(step < -1, -1, xp.where(step > 1, 1, step))
+        temperature = xp.where(middle < least, t * RATIO**step, temperature)
+        least = xp.where(middle < least, middle, least)
+    return least, temperature
