@@ -1,6 +1,7 @@
 """Grids of data sets, backbones and learners, compared on the same episodes.
 
 Start at `run`, which runs a whole grid. `grid` reads the TOML file, `sources` opens the images, `backbones` trains and
-checks the networks, `embeddings` embeds each data set once, `methods` builds the learners, `tasks` answers the
+checks the networks, `embeddings` embeds each data set once, `methods` builds the learners,
+`references` the classifiers of scikit-learn, `tasks` answers the
 episodes, `frozen` pins them, and `table` and `page` report the results.
 """

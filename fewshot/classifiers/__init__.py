@@ -2,5 +2,5 @@
 
 Start at `base`: ``fit``, ``partial_fit``, ``predict``, editing and calibration, shared by all estimators. `fitted` is
 the immutable model behind them: each change returns a new one. `methods` has one estimator per method, `few_shot` the
-estimator of any inductive learner, `transductive` that of any transductive one. `checks` validates input.
+estimators of any learner, inductive or transductive, `calibration` temperatures and thresholds.
 """
