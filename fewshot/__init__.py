@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.embedding.backbones import create_backbone as create_backbone
     from fewshot.embedding.checkpoint import load_learner as load_learner
     from fewshot.embedding.checkpoint import load_weights as load_weights
+    from fewshot.embedding.domain import Domain as Domain
     from fewshot.embedding.embedder import Embedder as Embedder
     from fewshot.embedding.network import embed as embed
     from fewshot.embedding.own import OwnEmbedder as OwnEmbedder
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.episodes.evaluate import evaluate as evaluate
     from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
     from fewshot.episodes.varied import VariedEpisodeSampler as VariedEpisodeSampler
+    from fewshot.images.adapt import adapt as adapt
     from fewshot.images.estimator_checks import check_image_estimator as check_image_estimator
     from fewshot.images.exporting.folder import export as export
     from fewshot.images.image_classifier import FewShotImageClassifier as FewShotImageClassifier
@@ -96,6 +98,7 @@ _HOME = {
     "Distortion": "data.augment",
     "DiscriminantClassifier": "classifiers.methods",
     "DiscriminantLearner": "learners.discriminant",
+    "Domain": "embedding.domain",
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced",
@@ -147,6 +150,7 @@ _HOME = {
     "TrainConfig": "training.config",
     "TransductiveClassifier": "classifiers.few_shot",
     "VariedEpisodeSampler": "episodes.varied",
+    "adapt": "images.adapt",
     "annotate": "retrieval.annotate",
     "check_image_estimator": "images.estimator_checks",
     "create_backbone": "embedding.backbones",

@@ -39,9 +39,9 @@ def test_a_backbone_without_a_learner_gets_discriminant_analysis_and_a_checkpoin
 
 def test_an_embedder_is_cloned_and_takes_no_second_settings():
     given = Embedder("resnet18", weights="random", batch_size=3)
-    made = FewShotImageClassifier(given)._make_embedder()
+    made = FewShotImageClassifier(given).make_embedder()
     assert made is not given
     assert made.get_params() == given.get_params()
     for name, value in {"weights": "w.pth", "pretrained": True, "img_size": 64, "cache": "folder", "bits": 12}.items():
         with pytest.raises(ValueError, match=f"{name} belongs to the Embedder"):
-            FewShotImageClassifier(given, **{name: value})._make_embedder()
+            FewShotImageClassifier(given, **{name: value}).make_embedder()

@@ -40,6 +40,7 @@ COMMANDS = {
     "show": Command("options", "models", "show a classifier: classes, images, backbone, size"),
     "calibrate": Command("options", "models", "calibrate probabilities, and recognise unknown images"),
     "audit": Command("options", "models", "list support images that may do harm: outliers, duplicates, wrong classes"),
+    "adapt": Command("options", "adapting", "adapt embeddings to a domain, given other classes of it; takes seconds"),
     "annotate": Command(
         "options", "retrieval", "write vectors and labels of a folder of images, of any size, as Parquet"
     ),

@@ -33,7 +33,7 @@ def fit(options: argparse.Namespace) -> int:
     """Learn the classes of a folder and write the classifier."""
     refuse_existing(options)
     embedder = make_embedder(options)
-    _ = embedder.network  # fail now, not after scanning a folder of images
+    _ = embedder.fingerprint  # fail now, not after scanning a folder of images
     on_error = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
     (data, split), start = open_data(options.folder, options), time.perf_counter()
@@ -242,6 +242,7 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
         device=options.device,
         cache=options.cache,
         progress=not options.quiet,
+        domain=getattr(options, "domain", None),
     )
 
 
@@ -250,12 +251,13 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
     embedder, learner = model.embedder_, model.learner_
     pixels = embedder.preprocessing
     spec: Any = embedder.network.fewshot_spec
+    domain = embedder.find_domain()
     return {
         "classifier": folder,
         "classes": len(model.classes_),
         "images": int(model.n_support_.sum()),
         "backbone": f"{spec['name']}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}",
-        "embedding": f"{model.classifier_.n_features_in_} numbers",
+        "embedding": f"{model.classifier_.n_features_in_} numbers{', in a ' + repr(domain) if domain else ''}",
         "learner": learner.description,
         "size": f"{size_of(folder) / 1e6:.1f} MB",
         "fingerprint": embedder.fingerprint[:16],

@@ -75,6 +75,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--cache": {"metavar": "DIR", "help": "store embeddings there, so that no image is embedded twice"},
     "--csv": {"type": file_of("CSV"), "metavar": "FILE", "help": "write the table as CSV; - for standard output"},
     "--device": {"default": "auto", "help": "auto, cpu, cuda or mps (default: %(default)s)"},
+    "--domain": {"metavar": "FILE", "help": "a domain from fewshot adapt, which maps the embeddings"},
     "--jobs": {"type": jobs, "metavar": "N", "help": "number of processes (default: one per core)"},
     "--json": {"type": file_of("JSON"), "metavar": "FILE", "help": "write it as JSON; - for standard output"},
     "--learner": {"metavar": "NAME", "help": "method (default: the checkpoint's, or cosine prototypes)"},
@@ -150,13 +151,33 @@ def fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
     fit.add_argument("--split", metavar="NAME", help="learn only this split of the data, such as train")
     backbone(fit)
-    shared(fit, "--cache", "--learner")
+    shared(fit, "--domain", "--cache", "--learner")
     fit.add_argument(
         "--reference", action="store_true", help="store only the name and hash of pretrained weights, not the weights"
     )
     shared(fit, "--skip-unreadable")
     fit.add_argument("--force", action="store_true", help="replace a classifier in DIR")
     shared(fit, "--unknown-label", *EMBEDDING)
+
+
+def adapt_options(adapt: argparse.ArgumentParser) -> None:
+    """Define ``fewshot adapt``."""
+    adapt.description = (
+        "Learn from other classes of a domain, five or more, which differences between images do not matter there: "
+        "those within the classes. This takes seconds and no gradient step. Then fewshot fit --domain FILE tells new "
+        "classes apart better."
+    )
+    shared(adapt, "data")
+    adapt.add_argument("--out", required=True, metavar="FILE", help="file for the domain, such as domain.safetensors")
+    adapt.add_argument("--split", metavar="NAME", help="use only this split of the data, such as train")
+    adapt.add_argument("--unlabelled", action="store_true", help="DATA is a folder of images of unknown classes")
+    adapt.add_argument(
+        "--shrinkage", type=number(0.001, 1), metavar="S", help="(default: chosen by leaving classes out)"
+    )
+    backbone(adapt)
+    shared(adapt, "--cache", "--skip-unreadable")
+    adapt.add_argument("--force", action="store_true", help="replace the file")
+    shared(adapt, *EMBEDDING)
 
 
 def add_options(add: argparse.ArgumentParser) -> None:

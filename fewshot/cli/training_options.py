@@ -93,6 +93,7 @@ def evaluate_options(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--split", metavar="NAME", help="split to measure on (default: test, if there are splits)")
     shared(evaluate, "--skip-unreadable")
     backbone(evaluate)
+    shared(evaluate, "--domain")
     shared(evaluate, "--cache", "--learner")
     for name, kind, value, what in (
         ("way", count, 5, "classes per episode"),

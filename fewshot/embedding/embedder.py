@@ -22,8 +22,10 @@ from fewshot.data.crop import AUTO, CROPS
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing, check_bits
+from fewshot.embedding.adapted import Adapted
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.embedding.domain import Domain
 from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items
 from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
@@ -36,10 +38,10 @@ _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2
 #: Loaded networks by source and device. Clones and copies of an embedder share one while any of them is alive.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
 #: Attributes that clones share, and those of scikit-learn that they copy.
-_SHARED, _COPIED = ("_ready", "_expected"), ("_sklearn_output_config", "_metadata_request")
+_SHARED, _COPIED = ("_ready", "_expected", "_found"), ("_sklearn_output_config", "_metadata_request")
 
 
-class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Embed images of any kind with any timm backbone and its own preprocessing.
 
     The network is loaded when the first image is embedded. Clones share it. It is not pickled: a copy in another
@@ -88,11 +90,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         have the same embedding under every crop. The crop is part of the fingerprint and saved with classifiers.
     progress : bool, default=True
         Whether work that takes more than two seconds shows a progress bar on standard error.
+    domain : Domain or path, optional
+        Maps the embeddings of the network; see `adapt`. It is part of the fingerprint and saved with classifiers.
 
     Attributes
     ----------
     fingerprint : str
-        SHA-256 of weights and preprocessing. Embeddings with equal fingerprints are comparable.
+        SHA-256 of weights, preprocessing and domain. Embeddings with equal fingerprints are comparable.
 
     Raises
     ------
@@ -127,6 +131,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         max_pixels: int | None = None,
         crop: str | None = AUTO,
         progress: bool = True,
+        domain: Domain | str | Path | None = None,
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -141,6 +146,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.max_pixels = max_pixels
         self.crop = crop
         self.progress = progress
+        self.domain = domain
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Check the parameters; there is nothing to learn."""
@@ -196,6 +202,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 for error in check_paths(items):
                     raise error
             embedded = self._embed(items, thumbnails, action)
+            if self.domain is not None:
+                embedded = self._mapped(embedded, self._load().fingerprint)
         except ImageDecodeError as error:
             error.add_note('on_error="skip" continues without such images')
             raise
@@ -224,17 +232,23 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         loaded = self._load()
         # Folding batch norms, as for the user's images, takes longer than this forward pass.
         unfolded = Loaded(loaded.network, loaded.preprocessing)
-        return embed_items(unfolded, [np.array([[[10, 100, 200]]], np.uint8)]).embeddings[0]
+        found = embed_items(unfolded, [np.array([[[10, 100, 200]]], np.uint8)])
+        return (found if self.domain is None else self._mapped(found, loaded.fingerprint)).embeddings[0]
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights and preprocessing."""
-        return self._load().fingerprint
+        """SHA-256 of weights, preprocessing and domain."""
+        return self._extended(self._load().fingerprint)
 
     @property
     def identity(self) -> str:
-        """SHA-256 of architecture, weights and preprocessing."""
-        return self._load().identity
+        """SHA-256 of architecture, weights, preprocessing and domain."""
+        return self._extended(self._load().identity)
+
+    @property
+    def unadapted(self) -> Self:
+        """A copy without domain, which shares the network."""
+        return self.__sklearn_clone__().set_params(domain=None)
 
     @property
     def network(self) -> nn.Module:
@@ -260,7 +274,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         tags.input_tags = InputTags(one_d_array=True, two_d_array=False, three_d_array=True, string=True)
         return tags
 
-    def __sklearn_clone__(self) -> Embedder:
+    def __sklearn_clone__(self) -> Self:
         # scikit-learn's clone would copy a network passed as backbone.
         clone = type(self)(**self.get_params(deep=False))
         clone.__dict__.update({k: v for k, v in self.__dict__.items() if k in _SHARED})

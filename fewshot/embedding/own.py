@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,13 +15,15 @@ from sklearn.utils import InputTags, Tags
 
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_rows, describe
+from fewshot.embedding.adapted import Adapted
+from fewshot.embedding.domain import Domain
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.containers import is_missing, to_numpy
 from fewshot.utils.values import ON_ERROR, check_name
 
 
-class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class OwnEmbedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Embed items with any object that has ``encode`` or ``transform``, or with a function of a list.
 
     Classifiers, `annotate` and `retrieve` then accept its input: sentences, recordings, other kinds of images. Each row
@@ -38,11 +41,13 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         unreadable image.
     progress : bool, default=True
         Ignored; for compatibility with `Embedder`.
+    domain : Domain or path, optional
+        Maps the vectors; see `adapt`. It is part of the fingerprint.
 
     Attributes
     ----------
     fingerprint : str
-        SHA-256 of the name.
+        SHA-256 of the name and the domain.
 
     Raises
     ------
@@ -61,11 +66,20 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     ['a', 'i']
     """
 
-    def __init__(self, backbone: Any, name: str, *, on_error: str = "raise", progress: bool = True) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        name: str,
+        *,
+        on_error: str = "raise",
+        progress: bool = True,
+        domain: Domain | str | Path | None = None,
+    ) -> None:
         self.backbone = backbone
         self.name = name
         self.on_error = on_error
         self.progress = progress
+        self.domain = domain
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Check the parameters; there is nothing to learn."""
@@ -92,7 +106,7 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         vectors[bad] = np.nan
         errors = {i: f"{brief(self.name)} returned NaN or infinity" for i in bad} | errors
         failed = [ImageDecodeError(describe(items[i]), reason, i) for i, reason in sorted(errors.items())]
-        return Embedded(vectors, failed, [b""] * len(items) if thumbnails else [])
+        return self._mapped(Embedded(vectors, failed, [b""] * len(items) if thumbnails else []), self._name_digest())
 
     def as_items(self, X: Any) -> Sequence[Any]:
         """Return a collection as a sequence of items, one per row of an array.
@@ -120,7 +134,15 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the name."""
+        """SHA-256 of the name and the domain."""
+        return self._extended(self._name_digest())
+
+    @property
+    def unadapted(self) -> Self:
+        """A copy without domain, which shares the backbone."""
+        return self.__sklearn_clone__().set_params(domain=None)
+
+    def _name_digest(self) -> str:
         if not self.name:
             raise ValueError("name is empty; choose one that identifies this embedder and its weights")
         return hashlib.sha256(f"own embedder {self.name}".encode()).hexdigest()
@@ -137,9 +159,11 @@ class OwnEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def __sklearn_clone__(self) -> OwnEmbedder:
+    def __sklearn_clone__(self) -> Self:
         # Clones share the backbone: it may be large, and they do not change it.
-        return type(self)(**self.get_params(deep=False))
+        clone = type(self)(**self.get_params(deep=False))
+        clone._found = self._found
+        return clone
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -10,6 +10,7 @@ from sklearn.utils import Tags
 from torch import nn
 
 from fewshot.data.crop import AUTO
+from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.images.model import FewShotModel
@@ -29,7 +30,7 @@ class FewShotImageClassifier(FewShotModel):
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with; for other backbones
         `DiscriminantLearner`.
-    weights, pretrained, img_size, device, cache, bits, max_pixels, crop
+    weights, pretrained, img_size, device, cache, bits, max_pixels, crop, domain
         As for `Embedder`; omit if `backbone` is one.
     on_error, reject, unknown_label, index, keep_support
         As for `FewShotModel`.
@@ -70,6 +71,7 @@ class FewShotImageClassifier(FewShotModel):
         max_pixels: int | None = None,
         crop: str | None = AUTO,
         progress: bool = True,
+        domain: Domain | str | Path | None = None,
     ) -> None:
         self.backbone = backbone
         self.learner = learner
@@ -87,9 +89,12 @@ class FewShotImageClassifier(FewShotModel):
         self.max_pixels = max_pixels
         self.crop = crop
         self.progress = progress
+        self.domain = domain
 
-    def _make_embedder(self) -> Embedder | OwnEmbedder:
-        names = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels", "crop", "progress")
+    def make_embedder(self) -> Embedder | OwnEmbedder:
+        """Return the embedder that `fit` would use."""
+        given = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels", "crop", "domain")
+        names = (*given, "progress")
         params = {name: getattr(self, name) for name in names}
         if not isinstance(self.backbone, (Embedder, OwnEmbedder)):
             return Embedder(self.backbone, **params)

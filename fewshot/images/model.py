@@ -142,8 +142,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : collection of n items, or LabeledImages
-            What the embedder takes.
+        X : collection of n items, LabeledImages or Prepared
+            What the embedder takes, or what `prepare` of another model returned.
         y : array-like of shape (n,), optional
             Labels: text of at most 10,000 characters, integers or booleans, in any ordered container. Omit if X is
             `LabeledImages`.
@@ -157,7 +157,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If there are no items, a label is missing, a name is in use, or a parameter is out of range.
         """
-        embedder = self._make_embedder().set_params(on_error=check_name("on_error", self.on_error, ON_ERROR))
+        embedder = self.make_embedder().set_params(on_error=check_name("on_error", self.on_error, ON_ERROR))
         classifier = FewShotClassifier(
             default_learner(embedder) if self.learner is None else self.learner,
             index=self.index,
@@ -167,7 +167,10 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         )
         classifier.check_parameters()
         empty = Learned(embedder, classifier, Support.none() if self.keep_support else None)
-        return self._publish(empty.grown(empty.prepare(X, y, ids, "partial_fit")).warn_of_uneven())
+        prepared = X if isinstance(X, Prepared) else empty.prepare(X, y, ids, "partial_fit")
+        if not empty.is_comparable(prepared):
+            raise ValueError("X was embedded with another network than this model's; prepare it again")
+        return self._publish(empty.grown(prepared).warn_of_uneven())
 
     def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn more items of known or new classes.
@@ -234,7 +237,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         self._learned = learned
         return self
 
-    def _make_embedder(self) -> Embedder | OwnEmbedder:
+    def make_embedder(self) -> Embedder | OwnEmbedder:
+        """Return the embedder that `fit` would use."""
         if not isinstance(self.embedder, (Embedder, OwnEmbedder)):
             raise TypeError(
                 f"embedder is {brief(repr(self.embedder))}; expected an Embedder, such as Embedder('resnet18'), or an "
@@ -649,11 +653,13 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
 
 def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
-    """Return the learner that a checkpoint was trained with; for other embedders, discriminant analysis.
+    """Return the learner that a checkpoint was trained with; for others, discriminant analysis.
 
     The square root is for networks whose embeddings are never negative; an embedder of the user's own, such as one of
-    sentences, keeps its numbers.
+    sentences, keeps its numbers, and so do embeddings that are adapted to a domain.
     """
+    if embedder.domain is not None:
+        return DiscriminantLearner(power=1.0)
     backbone = embedder.backbone
     path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
     if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):

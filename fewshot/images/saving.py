@@ -28,6 +28,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import cached_file, spec_of, why_not_saved
 from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
 from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
+from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
 from fewshot.embedding.own import OwnEmbedder
@@ -123,6 +124,8 @@ def save(
     else:
         content |= {"source": _source(embedder), "learner": describe_learner(learner)}
         parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
+    if (domain := embedder.find_domain()) is not None:
+        parts["domain"] = (domain.fingerprint, domain.write)
     if learned.support is not None:
         parts["support"] = (None, partial(write_tensors, tensors=learned.support.to_tensors(fitted.classes)))
     return write_artifact(folder, "classifier", content, parts, {}, known)
@@ -139,6 +142,9 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     params = _read_params(manifest["params"])
     embedder, learner, source = _read_embedder(device, given, manifest, paths, params.pop("progress"))
     embedder.set_params(on_error=params["on_error"])
+    if "domain" in paths and embedder.domain is None:
+        embedder.set_params(domain=Domain.load(paths["domain"]))
+        source |= {"domain": embedder.domain} if given is None else {"backbone": embedder}
     if embedder.fingerprint != manifest["fingerprint"]:
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
     classes, n_support = _read_classes(manifest["classes"], manifest["n_support"])

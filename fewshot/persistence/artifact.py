@@ -45,7 +45,7 @@ FORMAT = 2
 _BEGIN = b'{"format": '
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 #: Names of the data files of an artifact.
-_PARTS = "memory|weights|learner|support|keys|changes|lists|encoder|preprocess"
+_PARTS = "memory|weights|learner|domain|support|keys|changes|lists|encoder|preprocess"
 _SUFFIXES = "safetensors|faiss|onnx|json|npz"
 _NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
 #: Data files, and what a killed writer leaves (``.tmp`` is safetensors' own); not the hidden files of other programs.

@@ -16,7 +16,7 @@ from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
 from fewshot.images.exporting import quantized
-from fewshot.images.exporting.network import OPSET, TOLERANCE, check_extra, write_onnx
+from fewshot.images.exporting.network import OPSET, TOLERANCE, InDomain, check_extra, write_onnx
 from fewshot.images.learned import labelled
 from fewshot.learners.base import Learner
 from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner
@@ -55,8 +55,8 @@ def export(
 ) -> None:
     """Write a model to a folder that `fewshot.runtime.load` reads without torch, or replace an existing export.
 
-    The folder holds the network as ONNX (opset 17), from pixels of any number of images to embeddings; the
-    preprocessing; class sums and counts, or the support embeddings; and a manifest with the SHA-256 of each. The
+    The folder holds the network and its domain as ONNX (opset 17), from pixels of any number of images to embeddings;
+    the preprocessing; class sums and counts, or the support embeddings; and a manifest with the SHA-256 of each. The
     network is first checked against torch on random images. A failure leaves an existing export intact.
 
     Parameters
@@ -121,7 +121,9 @@ def export(
     facts = _facts(classifier, embedder, learner) | {"quantize": quantize}
     with tempfile.TemporaryDirectory(prefix="fewshot-export-") as work:
         path = Path(work) / "float.onnx"
-        facts["difference"] = write_onnx(embedder.network, embedder.preprocessing, path)
+        domain = embedder.find_domain()
+        network = embedder.network if domain is None else InDomain(embedder.network, domain)
+        facts["difference"] = write_onnx(network, embedder.preprocessing, path)
         if quantize is not None:
             exact = Encoder(path, embedder.preprocessing)
             _check_same_support(_relearn(exact, known, learner, memory), memory)

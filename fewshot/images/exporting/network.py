@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewshot.data.preprocess import Preprocessing
+from fewshot.embedding.domain import Domain
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.network import normalize_pixels
 from fewshot.errors import ArtifactError, MissingExtraError
@@ -39,6 +40,42 @@ class _FromPixels(nn.Module):
         x = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
         embeddings: Tensor = self.network(normalize_pixels(x, self.mean, self.std))
         return embeddings
+
+
+class InDomain(nn.Module):
+    """A network followed by the map of a `Domain`, so that a device need not do it in numpy."""
+
+    def __init__(self, network: nn.Module, domain: Domain) -> None:
+        super().__init__()
+        self.network, self.domain_map = network, _Map(domain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mapped embeddings (n, d) of network inputs."""
+        embeddings: Tensor = self.domain_map(self.network(x))
+        return embeddings
+
+
+class _Map(nn.Module):
+    matrix: Tensor
+    shift: Tensor
+
+    def __init__(self, domain: Domain) -> None:
+        super().__init__()
+        self.power = domain.power
+        self.register_buffer("matrix", torch.from_numpy(domain.matrix).float())
+        self.register_buffer("shift", torch.from_numpy(-domain.matrix @ domain.mean).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _unit_length(x)
+        if self.power != 1:
+            size = x.abs()
+            x = _unit_length(x.sign() * (size.sqrt() if self.power == 0.5 else size**self.power))
+        return nn.functional.linear(x, self.matrix, self.shift)
+
+
+def _unit_length(x: Tensor) -> Tensor:
+    x = x / x.abs().amax(-1, keepdim=True).clamp_min(1e-30)  # avoids overflow and underflow of squares
+    return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-30)
 
 
 def check_extra() -> None:

@@ -1,0 +1,41 @@
+"""The command ``fewshot adapt``: meta-learning in closed form."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from fewshot.cli.inputs import open_data
+from fewshot.cli.models import list_paths, make_embedder
+from fewshot.cli.terminal import n_classes, n_images, say
+from fewshot.images.adapt import adapt as adapt_embedder
+
+
+def adapt(options: argparse.Namespace) -> int:
+    """Adapt embeddings to a domain and write it."""
+    out = Path(options.out)
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; expected a file, such as {out / 'domain.safetensors'}")
+    if out.exists() and not options.force:
+        raise ValueError(f"{out} exists; replace it with --force, or choose another --out")
+    on_error = "skip" if options.skip_unreadable else "raise"
+    embedder = make_embedder(options).set_params(on_error=on_error)
+    _ = embedder.network  # fail now, not after scanning a folder of images
+    data: Any = list_paths([options.data], True) if options.unlabelled else open_data(options.data, options)[0]
+    start = time.perf_counter()
+    domain = adapt_embedder(embedder, data, shrinkage=options.shrinkage).domain
+    domain.save(out)
+    what = f" of {n_classes(domain.n_classes)}" if domain.n_classes else ", unlabelled"
+    accuracy = (
+        ""
+        if domain.accuracy is None
+        else (f"; estimated 5-way 1-shot accuracy on left-out classes {100 * domain.accuracy:.1f} %")
+    )
+    say(
+        f"adapted to {n_images(domain.n_items)}{what} in {time.perf_counter() - start:.1f} s",
+        f"shrinkage {domain.shrinkage:g}{accuracy}",
+        f"written to {out}; now: fewshot fit FOLDER --out DIR --domain {out}",
+    )
+    return 0
