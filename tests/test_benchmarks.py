@@ -72,6 +72,17 @@ def test_the_open_world_is_measured_on_other_classes(tmp_path):
         assert 0 <= expected[0] <= expected[1] <= 100
 
 
+@pytest.mark.slow
+def test_adapting_is_measured_on_classes_that_were_not_adapted_to(tmp_path):
+    noise(tmp_path / "data", 32, (3,))
+    few = ("--classes", "16", "--draws", "2", "--episodes", "20")
+    found = run_alone("adapt.py", tmp_path / "adapt", f"noise={tmp_path / 'data'}:test", *few)
+    assert [(row["map"], row["shot"]) for row in found["rows"]] == [
+        ("labelled", 1), ("unlabelled", 1), ("labelled", 5), ("unlabelled", 5)
+    ]  # fmt: skip
+    assert "| mean | largest | labelled | 5 |" in (tmp_path / "adapt.md").read_text()
+
+
 def figures(results):
     return [{name: value for name, value in row.items() if name != "minutes"} for row in results["rows"]]
 
