@@ -37,6 +37,8 @@ WHOLE = (
     *((command, "--max-pixels", NUMBERS) for command in ("fit DATA --out OUT", "evaluate DATA", "audit X", "show X")),
     *((command, "--max-pixels", NUMBERS) for command in ("calibrate X Y", "annotate X --model Y --out Z")),
     *((command, "--max-pixels", NUMBERS) for command in ("search X Y --model Z", "train DATA --out OUT")),
+    *(("adapt DATA --out OUT", option, NUMBERS) for option in ("--size", "--bits", "--max-pixels")),
+    ("adapt DATA --out OUT", "--shrinkage", ("nan", "inf", "-1", "0", "1.1", "1e400", "")),
     ("predict MODEL IMAGE", "--top", NUMBERS),
     ("search TABLE IMAGE --model MODEL", "-k", NUMBERS),
     ("calibrate MODEL DATA", "--episodes", NUMBERS),
@@ -102,7 +104,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
     free = (
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
-        "unknown_label",
+        "unknown_label", "domain",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices
