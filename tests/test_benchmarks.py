@@ -83,6 +83,21 @@ def test_adapting_is_measured_on_classes_that_were_not_adapted_to(tmp_path):
     assert "| mean | largest | labelled | 5 |" in (tmp_path / "adapt.md").read_text()
 
 
+@pytest.mark.slow
+def test_the_default_is_compared_on_the_same_draws(tmp_path):
+    noise(tmp_path / "data", 32, (3,), FEW)
+    arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))
+    one, two = (run_alone("defaults.py", tmp_path / name, *arguments) for name in ("one", "two"))
+    both = zip(one["cells"], two["cells"], strict=True)  # logistic regression rounds differently each time
+    assert all(a["rows"]["discriminant"] == b["rows"]["discriminant"] for a, b in both)
+    assert {cell["data"] for cell in one["cells"]} == {"glyphs", "digits", "EuroSAT"}
+    for cell in one["cells"]:
+        assert all(0 <= row["accuracy"][0] <= 100 for row in cell["rows"].values())
+        before, rows = cell["rows"]["cosine-prototypical"]["accuracy"][0], cell["rows"].items()
+        assert all(abs(row["accuracy"][0] - before - row["change"][0]) < 0.02 for _, row in list(rows)[1:])
+    assert "| digits | 1 / 5 |" in (tmp_path / "one.md").read_text()
+
+
 def figures(results):
     return [{name: value for name, value in row.items() if name != "minutes"} for row in results["rows"]]
 

@@ -15,7 +15,7 @@ from fewshot import (
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.images.model import default_learner
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "defaults.json"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "temperature.json"
 
 
 def test_the_temperature_is_the_one_that_the_benchmark_chose():

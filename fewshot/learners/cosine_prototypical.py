@@ -15,7 +15,7 @@ class CosinePrototypicalLearner(PrototypicalLearner):
     Parameters
     ----------
     temperature : float, default=0.05
-        Logits are cosine / temperature. ``benchmarks/defaults.py`` chose the default on validation classes.
+        Logits are cosine / temperature. ``benchmarks/temperature.py`` chose the default on validation classes.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
 
