@@ -122,7 +122,7 @@ def test_every_image_gets_the_shape_of_the_network(size, channels, crop_mode):
         st.floats(0.1, 1.5),
         st.sampled_from(CROP_MODES),
         st.tuples(*[st.integers(0, 255)] * 3),
-        st.integers(1, 1 << 40),
+        st.integers(1, 1 << 40).filter(lambda n: n != 89_478_485),  # which stands for no limit
     )
 )
 def test_it_survives_json(preprocessing):
