@@ -208,7 +208,7 @@ class TestContract:
         learner = make(name, 3).requires_grad_(False)
         if name == "discriminant":  # what leave-one-out chooses counts as constant
             chosen = tuple(torch.tensor(value, dtype=torch.float64) for value in (0.3, 1.2))
-            monkeypatch.setattr("fewshot.learners.discriminant.choose", lambda *_: chosen)
+            monkeypatch.setattr("fewshot.learners.discriminant.strength_and_scale", lambda *_: chosen)
         support.requires_grad_(), queries.requires_grad_()
         assert torch.autograd.gradcheck(lambda s, q: learner(s, labels, q, 2), (support, queries))
 

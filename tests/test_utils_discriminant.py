@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot.utils import discriminant
-from fewshot.utils.discriminant import TEMPERATURES, Support, choose, class_keys
+from fewshot.utils.discriminant import TEMPERATURES, LabelledRows, class_keys, strength_and_scale
 
 
 def support_of(n, d, n_way, seed, weighted=False):
-    """Support in numpy whose last class may have one row, or none."""
+    """LabelledRows in numpy whose last class may have one row, or none."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(n_way), rng.integers(0, n_way, max(0, n - n_way))])[:n]
     weight = rng.choice([0.5, 1.0, 2.0], n) if weighted else np.ones(n)
@@ -21,11 +21,11 @@ def support_of(n, d, n_way, seed, weighted=False):
 def make(x, labels, weight, n_way):
     count = np.bincount(labels, weight, n_way)
     means = np.stack([(x * (weight * (labels == c))[:, None]).sum(0) / max(count[c], 1e-9) for c in range(n_way)])
-    return Support(x, labels, weight, means, count)
+    return LabelledRows(x, labels, weight, means, count)
 
 
 def as_torch(support):
-    return Support(*(torch.from_numpy(np.asarray(v)) for v in vars(support).values()))
+    return LabelledRows(*(torch.from_numpy(np.asarray(v)) for v in vars(support).values()))
 
 
 def similarity(support, query, strength):
@@ -59,8 +59,8 @@ def test_a_row_is_left_out_as_if_the_support_had_never_held_it(n, d, weighted, s
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 5), st.integers(0, 99), st.booleans())
 def test_numpy_and_torch_agree_and_keys_are_the_definition(n, d, n_way, seed, weighted):
     support = support_of(n, d, n_way, seed, weighted)
-    found = choose(support, None, np)
-    for one, other in zip(found, choose(as_torch(support), None, torch), strict=True):
+    found = strength_and_scale(support, None, np)
+    for one, other in zip(found, strength_and_scale(as_torch(support), None, torch), strict=True):
         np.testing.assert_allclose(one, other.numpy(), rtol=1e-8)
     strength, scale = found
     keys = class_keys(support, strength, scale, np)
@@ -76,7 +76,7 @@ def test_numpy_and_torch_agree_and_keys_are_the_definition(n, d, n_way, seed, we
 def test_the_temperature_and_strength_make_the_left_out_rows_likeliest():
     support = support_of(60, 10, 3, 0)
     rotated = discriminant._Rotated.of(support, np)
-    strength, scale = (float(v) for v in choose(support, None, np))
+    strength, scale = (float(v) for v in strength_and_scale(support, None, np))
     temperature = 0.05 / (scale * float(rotated.length(strength, np)))
     losses = {}
     for r in discriminant.STRENGTHS:
@@ -103,6 +103,6 @@ def test_many_rows_are_sampled_whatever_their_order():
     support = support_of(5000, 6, 4, 0)
     order = np.random.default_rng(1).permutation(5000)
     shuffled = make(support.x[order], support.labels[order], support.weight[order], 4)
-    for one, other in zip(choose(support, None, np), choose(shuffled, None, np), strict=True):
+    for one, other in zip(strength_and_scale(support, None, np), strength_and_scale(shuffled, None, np), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9)
     assert discriminant._Rotated.of(support, np).to_leave_out(np).labels.shape == (1000,)

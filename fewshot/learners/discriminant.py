@@ -9,7 +9,7 @@ from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
-from fewshot.utils.discriminant import TEMPERATURE, Support, choose, class_keys, signed_power
+from fewshot.utils.discriminant import TEMPERATURE, LabelledRows, class_keys, signed_power, strength_and_scale
 from fewshot.utils.values import check_number
 
 
@@ -92,8 +92,8 @@ class DiscriminantLearner(SupportLearner):
         x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
         parts = x, weight, statistics.means, statistics.count
         exact = [part.detach().double() for part in parts]
-        chosen = choose(Support(exact[0], labels, *exact[1:]), self.regularization, torch)
+        chosen = strength_and_scale(LabelledRows(exact[0], labels, *exact[1:]), self.regularization, torch)
         strength, scale = (value.to(x) for value in chosen)
         return Memory.of_prototypes(
-            class_keys(Support(x, labels, *parts[1:]), strength, scale, torch), statistics.count
+            class_keys(LabelledRows(x, labels, *parts[1:]), strength, scale, torch), statistics.count
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.content import is_number
 from fewshot.runtime.memory import MOST_MAGNITUDE, Array, DeviceMemory
-from fewshot.utils.discriminant import Support, choose, class_keys, signed_power
+from fewshot.utils.discriminant import LabelledRows, class_keys, signed_power, strength_and_scale
 from fewshot.utils.values import check_count
 
 #: Learners whose memory is class sums and counts, and learners that keep their support.
@@ -140,8 +140,8 @@ class DeviceLearner:
         means = memory.summed()
         present = means.weights > 0
         middle = means.x / np.where(present, means.weights, 1)[:, None]
-        support = Support(memory.x, memory.labels, memory.weights, middle, means.weights)
-        keys = class_keys(support, *choose(support, self.regularization, np), np)[present]
+        support = LabelledRows(memory.x, memory.labels, memory.weights, middle, means.weights)
+        keys = class_keys(support, *strength_and_scale(support, self.regularization, np), np)[present]
         return DeviceKeys(keys, np.flatnonzero(present), np.zeros(len(keys)))
 
     def read(self, similarity: Array, keys: DeviceKeys, n_classes: int, eps: float) -> Array:

@@ -37,15 +37,15 @@ def signed_power(x: Any, power: float, xp: Any) -> Any:
     return x * xp.where(size > NEAR_ZERO, size, NEAR_ZERO) ** (power - 1)
 
 
-def class_keys(support: Support, strength: Any, scale: Any, xp: Any) -> Any:
+def class_keys(support: LabelledRows, strength: Any, scale: Any, xp: Any) -> Any:
     """Return the key of each class, (..., n_way, d), whose products with queries are their similarities.
 
     Parameters
     ----------
-    support : Support
+    support : LabelledRows
         The support; gradients flow through it.
     strength, scale : arrays of shape (...)
-        The strength r and the scale of the similarities, as `choose` returns them.
+        The strength r and the scale of the similarities, as `strength_and_scale` returns them.
     xp : module
         `numpy` or `torch`.
     """
@@ -62,12 +62,12 @@ def class_keys(support: Support, strength: Any, scale: Any, xp: Any) -> Any:
     return xp.where(squared > tiny, keys * xp.where(squared > tiny, squared, 1) ** -0.5 * scale[..., None, None], 0)
 
 
-def choose(support: Support, strength: float | None, xp: Any) -> tuple[Any, Any]:
+def strength_and_scale(support: LabelledRows, strength: float | None, xp: Any) -> tuple[Any, Any]:
     """Return the strength and the scale of similarities whose logits at `TEMPERATURE` are honest, each (...).
 
     Parameters
     ----------
-    support : Support
+    support : LabelledRows
         The support in float64, detached.
     strength : float or None
         The strength, or None to choose it by leave-one-out.
@@ -86,7 +86,7 @@ def choose(support: Support, strength: float | None, xp: Any) -> tuple[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Support:
+class LabelledRows:
     """A labelled support set and its class means.
 
     Attributes
@@ -126,7 +126,7 @@ class Support:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rotated(Support):
+class _Rotated(LabelledRows):
     """The support in the eigenvectors of its second moment, in which T is diagonal for every strength.
 
     Attributes
@@ -138,7 +138,7 @@ class _Rotated(Support):
     moment: Any
 
     @classmethod
-    def of(cls, support: Support, xp: Any) -> Self:
+    def of(cls, support: LabelledRows, xp: Any) -> Self:
         """Rotate the rows and means of a support."""
         rows = support.weighted_rows(xp)
         if rows.shape[-2] >= rows.shape[-1]:
