@@ -186,7 +186,8 @@ def test_threads_that_answer_annotate_explain_and_learn_are_as_one():
     """Answers are those of one thread, and filters and numbers of threads stay as they were."""
     embedder = Embedder("conv4", weights="random", img_size=28, progress=False)
     good, bad = [picture(level) for level in (0, 90, 180, 250)], picture(90)[:60]
-    model = FewShotImageClassifier(embedder, progress=False).fit(good, ["a", "b", "c", "d"])
+    # A learner whose classes do not depend on each other, so that answers stay the same while others are learned.
+    model = FewShotImageClassifier(embedder, "cosine-prototypical", progress=False).fit(good, ["a", "b", "c", "d"])
     store = FaissStore("cosine", model.embedder_.fingerprint, 64)
     store.add(found.record() for found in annotate(model, good))
     held_out = [picture(level) for level in (20, 30, 60, 70)]
