@@ -12,6 +12,9 @@ class CosinePrototypicalLearner(PrototypicalLearner):
 
     ``logit[c] = cosine(query, mean(support of c)) / temperature``: `PrototypicalLearner` under the cosine.
 
+    The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
+    others gets too many answers; `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     temperature : float, default=0.05

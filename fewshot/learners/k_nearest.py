@@ -20,6 +20,9 @@ class KNearestLearner(SupportLearner):
     Keys tied for the last places share them. A class without a vote has logit minus infinity; the training loss is the
     cross-entropy of probabilities mixed with 1 % of the uniform distribution.
 
+    A class with many more images than the others has the most voters and gets too many answers; `DiscriminantLearner`
+    does not mind.
+
     Parameters
     ----------
     n_neighbors : int, default=5

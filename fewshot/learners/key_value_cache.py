@@ -23,6 +23,9 @@ class KeyValueCacheLearner(SupportLearner):
     + log prior[c]``, where n is the largest class weight: the training-free form of Tip-Adapter. The support is the
     memory: O(n d) to store, O(n d) per query.
 
+    Every image adds its share, so a class with many more images than the others gets most answers;
+    `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     sharpness : float, default=5.5

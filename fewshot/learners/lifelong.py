@@ -35,6 +35,8 @@ class LifelongLearner(Learner):
     class by class, and replaced keys do not come back. O(size d) to store, to learn a row and to answer a query. (An
     image classifier also keeps thumbnails of all support for its pages.)
 
+    A class with many more images than the others gets too many answers; `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     size : int, default=1000

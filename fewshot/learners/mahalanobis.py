@@ -27,6 +27,8 @@ class MahalanobisLearner(SupportLearner):
     of side min(n, d) is factored. The first term has the rank of the shots and is inverted by Woodbury's identity.
     O(n d) to store, O(n^2 d + n^3) to learn for each distinct number of shots, O(n d) per query.
 
+    A class with many more images than the others gets too many answers; `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     regularization : float, default=1.0

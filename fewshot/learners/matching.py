@@ -25,6 +25,9 @@ class MatchingLearner(SupportLearner):
     ``p(c | query) = sum over the support of c of softmax(cosine(query, support) / temperature)``, without
     full-context embeddings (see `FullContextLearner`). The support is the memory: O(n d) to store, O(n d) per query.
 
+    Every image adds its share, so a class with many more images than the others gets most answers;
+    `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"

@@ -28,6 +28,9 @@ class MultiPrototypicalLearner(SupportLearner):
     is the fraction of the class in the cluster. With one prototype this is `PrototypicalLearner`. O(n d) to store,
     O(n k d) per iteration to learn, O(n_way k d) per query.
 
+    The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
+    others gets too many answers; `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"

@@ -13,6 +13,9 @@ class PrototypicalLearner(SumLearner):
     ``logit[c] = similarity(query, mean(support of c)) / temperature``. Statistics are class sums and counts, so
     memory and time do not depend on the number of shots: O(n_way d) to store, O(n_way d) per query.
 
+    The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
+    others gets too many answers; `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"

@@ -21,6 +21,8 @@ class RidgeLearner(SupportLearner):
     ``W = X'S (S XX' S + r I)^-1 S Y`` with S the root of D. O(n d) to store, O(n d min(n, d)) to learn, O(n_way d) per
     query.
 
+    A class with many more images than the others gets too many answers; `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     regularization : float, default=1.0

@@ -22,6 +22,9 @@ class SimpleShotLearner(SumLearner):
     ``logit[c] = similarity(f(query), mean(f(support of c))) / temperature`` with ``f(x) = x`` for ``UN``,
     ``x / |x|`` for ``L2N`` and ``(x - center) / |x - center|`` for ``CL2N``. O(n_way d) to store, O(n_way d) per query.
 
+    The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
+    others gets too many answers; `DiscriminantLearner` does not mind.
+
     Parameters
     ----------
     normalization : {"L2N", "CL2N", "UN"}, default="L2N"
