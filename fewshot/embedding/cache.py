@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -74,20 +75,30 @@ class EmbeddingCache:
 
     def _try(self, what: str, use: Callable[[sqlite3.Connection], Any]) -> Any:
         """Use the database; if that fails, warn and continue, since a cache holds nothing of value."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as base, base:  # the second one commits
-                base.text_factory = bytes  # damaged text may not be UTF-8
-                base.execute("PRAGMA journal_mode=WAL")
-                base.execute("PRAGMA synchronous=NORMAL")
-                base.execute(
-                    "CREATE TABLE IF NOT EXISTS embeddings "
-                    "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, picture BLOB NOT NULL, checksum BLOB NOT NULL)"
-                )
-                return use(base)
-        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # sqlite3 may fail to decode a damaged name
-            warn(f"the cache {self.path} cannot be {what} ({error}); continuing without it; delete it to start afresh")
-            return None
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._use(use)
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # sqlite3 may fail to decode a damaged name
+                # SQLite waits for other processes, but not when it sets the mode of a new file.
+                if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY and time.monotonic() < end:
+                    time.sleep(0.01)
+                    continue
+                failed = f"the cache {self.path} cannot be {what} ({error})"
+                warn(f"{failed}; continuing without it; delete it to start afresh")
+                return None
+
+    def _use(self, use: Callable[[sqlite3.Connection], Any]) -> Any:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as base, base:  # the second one commits
+            base.text_factory = bytes  # damaged text may not be UTF-8
+            base.execute("PRAGMA journal_mode=WAL")
+            base.execute("PRAGMA synchronous=NORMAL")
+            base.execute(
+                "CREATE TABLE IF NOT EXISTS embeddings "
+                "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, picture BLOB NOT NULL, checksum BLOB NOT NULL)"
+            )
+            return use(base)
 
 
 def _select(base: sqlite3.Connection, keys: Sequence[bytes]) -> Iterable[tuple[bytes, bytes, bytes, bytes]]:
