@@ -165,20 +165,21 @@ def test_processes_share_it(tmp_path):
 
 def put_together(folder, start, barrier):
     barrier.wait(60)
-    EmbeddingCache(folder, "f" * 64).put({start.to_bytes(4, "big"): (np.full(3, start, np.float32), b"")})
+    for i in range(start, start + 5):
+        EmbeddingCache(folder, "f" * 64).put({i.to_bytes(4, "big"): (np.full(3, i, np.float32), b"")})
 
 
 def test_processes_that_make_it_at_once_lose_nothing(tmp_path):
     context = multiprocessing.get_context("fork")
     for n in range(20):  # a fifth of them lost an embedding when none tried again
         barrier = context.Barrier(4)
-        processes = [context.Process(target=put_together, args=(tmp_path / str(n), i, barrier)) for i in range(4)]
+        processes = [context.Process(target=put_together, args=(tmp_path / str(n), 5 * i, barrier)) for i in range(4)]
         for process in processes:
             process.start()
         for process in processes:
             process.join(60)
-        found = EmbeddingCache(tmp_path / str(n), "f" * 64).get(i.to_bytes(4, "big") for i in range(4))
-        assert len(found) == 4
+        found = EmbeddingCache(tmp_path / str(n), "f" * 64).get(i.to_bytes(4, "big") for i in range(20))
+        assert len(found) == 20
 
 
 def test_the_command_line_keeps_embeddings(tmp_path, capsys, seen):
