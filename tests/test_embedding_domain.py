@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewshot.embedding.domain import Domain
-from fewshot.embedding.scatter import unit_length
+from fewshot.utils.discriminant import unit_length
 
 
 def _labelled(n_classes: int = 8, n: int = 15, d: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

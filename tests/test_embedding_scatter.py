@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewshot.embedding.scatter import Scatter, expected_accuracy, shrunk, signed_power, unit_length
+from fewshot.embedding.scatter import Scatter, expected_accuracy, powered, shrunk
+from fewshot.utils.discriminant import unit_length
 
 
 def _labelled(n_classes: int = 8, n: int = 15, d: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +33,7 @@ def test_scatters_of_parts_add_up_to_that_of_the_whole() -> None:
 @pytest.mark.parametrize("d", [12, 150])  # more, and fewer, items than numbers
 def test_expected_accuracy_is_that_of_drawn_episodes(d: int) -> None:
     x, y = _labelled(n_classes=10, d=d)
-    rows = signed_power(x, 1.0)
+    rows = powered(x, 1.0)
     found = expected_accuracy(rows, y, (0.1, 1.0))
     for shrinkage, expected in found.items():
         rng, wins = np.random.default_rng(0), []

@@ -40,7 +40,7 @@ def iterates(method: LearnerSpec) -> bool:
 
 
 class ScikitLearn(SupportLearner):
-    """A classifier of scikit-learn, fitted anew to each support set.
+    """A classifier of scikit-learn, fitted to each support set on its own.
 
     These references show what the few-shot methods gain. A benchmark measures them like any learner, but they are not
     registered and cannot be meta-trained.

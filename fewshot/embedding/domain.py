@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewshot.embedding.scatter import Scatter, expected_accuracy, shrunk, signed_power
+from fewshot.embedding.scatter import Scatter, expected_accuracy, powered, shrunk
 from fewshot.persistence.content import is_number, is_whole, json_object
 from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_tensors, write_tensors
@@ -112,7 +112,7 @@ class Domain:
             raise ValueError(f"embeddings have shape {x.shape}; expected rows of finite numbers")
         if power is None:
             power = 1.0 if (x < 0).mean() >= SIGNED else 0.5
-        rows = signed_power(x, check_share("power", power, 1e-3))
+        rows = powered(x, check_share("power", power, 1e-3))
         labels = np.zeros(len(x), np.int64) if y is None else np.unique(y, return_inverse=True)[1].reshape(-1)
         scatter, accuracy = Scatter.of(rows, labels), None
         variances, vectors = np.linalg.eigh(scatter.covariance())
@@ -143,7 +143,7 @@ class Domain:
                 f"embeddings have {x.shape[-1]} numbers, and the domain was adapted to {len(self.mean)}; adapt again"
             )
         bad = ~np.isfinite(x).all(-1)
-        rows = signed_power(np.where(bad[:, None], 0, x).astype(np.float64), self.power)
+        rows = powered(np.where(bad[:, None], 0, x).astype(np.float64), self.power)
         mapped = ((rows - self.mean) @ self.matrix.T).astype(np.float32)
         mapped[bad] = np.nan
         return mapped

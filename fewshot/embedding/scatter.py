@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils.discriminant import unit_length
+
 Array = NDArray[np.float64]
 #: Groups of classes that are left out in turn, and the classes of the task for which accuracy is estimated.
 FOLDS, N_WAY = 3, 5
-#: The most items that are compared; of more, every so many.
+#: The most items that are compared; of more, evenly spaced ones.
 MOST_COMPARED = 2000
 
 
@@ -83,19 +85,10 @@ class Scatter:
         return covariance
 
 
-def signed_power(x: Array, power: float) -> Array:
+def powered(x: Array, power: float) -> Array:
     """Scale rows (n, d) to unit length, raise absolute values to `power`, and scale again; zero rows stay zero."""
     x = unit_length(x)
     return x if power == 1 else unit_length(np.sign(x) * np.abs(x) ** power)
-
-
-def unit_length(x: Array) -> Array:
-    """Scale rows (n, d) to unit length; zero rows stay zero."""
-    largest = np.abs(x).max(-1, keepdims=True, initial=0)
-    scaled = x / np.where(largest > 0, largest, 1)  # avoids overflow and underflow of squares
-    length = np.linalg.norm(scaled, axis=-1, keepdims=True)
-    unit: Array = scaled / np.where(length > 0, length, 1)
-    return unit
 
 
 def shrunk(variances: Array, shrinkage: float, typical: float) -> Array:

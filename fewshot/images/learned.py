@@ -95,9 +95,9 @@ class Learned:
 
     def warn_of_uneven(self) -> Self:
         """Warn if some classes have many more items than others and the learner favours them; return this state."""
-        learner, n, classes = self.classifier.learner_, self.classifier.n_support_, self.classifier.classes_
+        learner, n, classes = self.classifier.learner_, self.classifier.n_support_, self.classifier.classes_.tolist()
         if not learner.balanced and len(n) and n.max() >= UNEVEN * (least := max(1, n.min())):
-            most, few = (brief(repr(classes[place()].item())) for place in (n.argmax, n.argmin))
+            most, few = (brief(repr(classes[place])) for place in (n.argmax(), n.argmin()))
             warn(
                 f"class {most} has {n.max()} items and {few} has {least}, and {learner.name} favours larger classes; "
                 "use the default learner, discriminant, or classes of about the same size"

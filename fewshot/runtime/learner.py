@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.content import is_number
 from fewshot.runtime.memory import MOST_MAGNITUDE, Array, DeviceMemory
-from fewshot.utils.discriminant import LabelledRows, class_keys, signed_power, strength_and_scale
+from fewshot.utils.discriminant import LabelledRows, class_keys, signed_power, strength_and_scale, unit_length
 from fewshot.utils.values import check_count
 
 #: Learners whose memory is class sums and counts, and learners that keep their support.
@@ -181,14 +181,6 @@ def check_temperature(value: Any) -> None:
     """
     if not is_number(value, 1e-9, 1e12):
         raise ValueError(f"temperature is {value!r}; expected a number from 1e-9 to 1e12")
-
-
-def unit_length(x: Array) -> Array:
-    """Scale rows (n, d) to unit length; a zero row stays zero."""
-    largest = np.abs(x).max(-1, keepdims=True, initial=0)
-    scaled = x / np.where(largest > 0, largest, 1)  # avoids overflow and underflow of squares
-    norm = np.sqrt(squares(scaled))[:, None]
-    return scaled / np.where(norm > 0, norm, 1)
 
 
 def squares(x: Array) -> Array:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.runtime.learner import DeviceKeys, DeviceLearner, squares, unit_length
+from fewshot.runtime.learner import DeviceKeys, DeviceLearner, squares
 from fewshot.runtime.memory import Array, DeviceMemory
+from fewshot.utils.discriminant import unit_length
 from fewshot.utils.labels import mark_unknown
 
 #: numpy's default handling of floating-point errors, whatever the host program has set.

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from math import log10, prod
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 #: Logits are similarity / temperature; similarities are scaled so that this one gives honest probabilities.
 TEMPERATURE = 0.05
 #: The strengths that leave-one-out compares, and the one it prefers where the support says little.
@@ -21,7 +24,7 @@ RATIO = 1.35
 TEMPERATURES = tuple(0.008 * RATIO**i for i in range(13))
 #: What it costs, in log-likelihood, to choose a strength ten times, and a temperature e times, the preferred one.
 COST_OF_STRENGTH, COST_OF_TEMPERATURE = 4.0, 16.0
-#: At most about this many rows are left out; of more, every so many in the order of their leverage.
+#: At most about this many rows are left out; of more, evenly spaced ones in the order of their leverage.
 MOST_LEFT_OUT = 1000
 #: Left-out rows are scored in parts of at most this many numbers.
 PART = 2**22
@@ -29,6 +32,15 @@ PART = 2**22
 NEAR_ZERO = 1e-6
 #: Keeps a divisor from being zero, where the quotient is not used.
 TINY = 1e-300
+
+
+def unit_length(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale rows (n, d) of an array to unit length; a zero row stays zero."""
+    largest = np.abs(x).max(-1, keepdims=True, initial=0)
+    scaled = x / np.where(largest > 0, largest, 1)  # avoids overflow and underflow of squares
+    norm = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
+    unit: NDArray[np.float64] = scaled / np.where(norm > 0, norm, 1)
+    return unit
 
 
 def signed_power(x: Any, power: float, xp: Any) -> Any:
