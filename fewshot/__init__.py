@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fewshot._version import __version__
 
 if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
-    from fewshot.benchmark.grid import Grid as Grid
-    from fewshot.benchmark.run import run_benchmark as run_benchmark
-    from fewshot.classifiers.few_shot import FewShotClassifier as FewShotClassifier
-    from fewshot.classifiers.few_shot import TransductiveClassifier as TransductiveClassifier
+    from fewshot.benchmark.grid_file import Grid as Grid
+    from fewshot.benchmark.run_grid import run_benchmark as run_benchmark
+    from fewshot.classifiers.any_learner import FewShotClassifier as FewShotClassifier
+    from fewshot.classifiers.any_learner import TransductiveClassifier as TransductiveClassifier
     from fewshot.classifiers.methods import DiscriminantClassifier as DiscriminantClassifier
     from fewshot.classifiers.methods import KeyValueCacheClassifier as KeyValueCacheClassifier
     from fewshot.classifiers.methods import KNearestClassifier as KNearestClassifier
@@ -40,12 +40,12 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.embedding.embedder import Embedder as Embedder
     from fewshot.embedding.network import embed as embed
     from fewshot.embedding.own import OwnEmbedder as OwnEmbedder
-    from fewshot.episodes.balanced import EpisodeSampler as EpisodeSampler
+    from fewshot.episodes.balanced_sampler import EpisodeSampler as EpisodeSampler
     from fewshot.episodes.episode import Episode as Episode
     from fewshot.episodes.evaluate import EvalResult as EvalResult
     from fewshot.episodes.evaluate import evaluate as evaluate
-    from fewshot.episodes.grouped import GroupedEpisodeSampler as GroupedEpisodeSampler
-    from fewshot.episodes.varied import VariedEpisodeSampler as VariedEpisodeSampler
+    from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler as GroupedEpisodeSampler
+    from fewshot.episodes.varied_sampler import VariedEpisodeSampler as VariedEpisodeSampler
     from fewshot.images.adapt import adapt as adapt
     from fewshot.images.estimator_checks import check_image_estimator as check_image_estimator
     from fewshot.images.exporting.folder import export as export
@@ -101,16 +101,16 @@ _HOME = {
     "Domain": "embedding.domain",
     "Embedder": "embedding.embedder",
     "Episode": "episodes.episode",
-    "EpisodeSampler": "episodes.balanced",
+    "EpisodeSampler": "episodes.balanced_sampler",
     "EvalResult": "episodes.evaluate",
     "FEATLearner": "learners.feat",
     "FaissStore": "retrieval.stores.faiss",
-    "FewShotClassifier": "classifiers.few_shot",
+    "FewShotClassifier": "classifiers.any_learner",
     "FewShotImageClassifier": "images.image_classifier",
     "FewShotModel": "images.model",
     "FullContextLearner": "learners.full_context",
-    "Grid": "benchmark.grid",
-    "GroupedEpisodeSampler": "episodes.grouped",
+    "Grid": "benchmark.grid_file",
+    "GroupedEpisodeSampler": "episodes.grouped_sampler",
     "KNearestClassifier": "classifiers.methods",
     "KNearestLearner": "learners.k_nearest",
     "KeyValueCacheClassifier": "classifiers.methods",
@@ -148,8 +148,8 @@ _HOME = {
     "Store": "retrieval.stores.base",
     "StoredMemory": "retrieval.stores.memory",
     "TrainConfig": "training.config",
-    "TransductiveClassifier": "classifiers.few_shot",
-    "VariedEpisodeSampler": "episodes.varied",
+    "TransductiveClassifier": "classifiers.any_learner",
+    "VariedEpisodeSampler": "episodes.varied_sampler",
     "adapt": "images.adapt",
     "annotate": "retrieval.annotate",
     "check_image_estimator": "images.estimator_checks",
@@ -168,7 +168,7 @@ _HOME = {
     "pairwise_similarity": "search.similarity",
     "register_learner": "learners.registry",
     "retrieve": "retrieval.retrieve",
-    "run_benchmark": "benchmark.run",
+    "run_benchmark": "benchmark.run_grid",
     "sum_by_class": "learners.memory",
 }
 

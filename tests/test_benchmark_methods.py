@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from fewshot import PrototypicalLearner
-from fewshot.benchmark.grid import Backbone, LearnerSpec
+from fewshot.benchmark.grid_file import Backbone, LearnerSpec
 from fewshot.benchmark.methods import code_of, describe_method, make_learner, script_class
 
 PIXELS = Backbone("pixels")

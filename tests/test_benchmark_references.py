@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import normalize
 
-from fewshot.benchmark.grid import Backbone, LearnerSpec
+from fewshot.benchmark.grid_file import Backbone, LearnerSpec
 from fewshot.benchmark.methods import describe_method, make_learner
 from fewshot.benchmark.references import LinearProbe, ScikitLearn, iterates
 from fewshot.errors import UnknownNameError

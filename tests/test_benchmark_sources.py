@@ -8,7 +8,7 @@ import pytest
 
 from fewshot import LabeledImages, MetaTrainer, TrainConfig
 from fewshot.benchmark.backbones import is_external, refuse_unfit, train_backbone
-from fewshot.benchmark.grid import Backbone, Dataset
+from fewshot.benchmark.grid_file import Backbone, Dataset
 from fewshot.benchmark.sources import measured
 from fewshot.data.packed import write_packed
 from fewshot.errors import ImageDecodeError, LeakError

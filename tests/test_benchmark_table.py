@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewshot.benchmark.grid import Backbone, LearnerSpec
+from fewshot.benchmark.grid_file import Backbone, LearnerSpec
 from fewshot.benchmark.table import Row, list_failures, mean_ranks, pooled, tidy, to_markdown
 from fewshot.benchmark.tasks import Unit
 from fewshot.episodes.evaluate import mean_and_ci95

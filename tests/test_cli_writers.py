@@ -249,7 +249,7 @@ def test_waiting_too_long_is_an_error_and_nothing_is_lost(made, tmp_path, monkey
 
 def test_long_runs_are_refused_while_another_holds_the_folder(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fewshot.retrieval.work.BRIEF", 0.1)
-    monkeypatch.setattr("fewshot.benchmark.run.BRIEF", 0.1)
+    monkeypatch.setattr("fewshot.benchmark.run_grid.BRIEF", 0.1)
     monkeypatch.setattr("fewshot.training.folder.BRIEF", 0.1)
     out, shards = tmp_path / "all.parquet", tmp_path / "all.parquet.shards"
     grid = tmp_path / "grid.toml"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fewshot import LabeledImages, MetaTrainer, TrainConfig, mix
-from fewshot.episodes.grouped import GroupedEpisodeSampler
+from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler
 from tests.training_data import SIZES, TRAIN, VAL
 
 

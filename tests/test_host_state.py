@@ -66,7 +66,7 @@ import fewshot
 from fewshot import *
 compare(before, "importing")
 from tests.test_utils_isolation import SCENARIOS
-from fewshot.benchmark.run import run_benchmark
+from fewshot.benchmark.run_grid import run_benchmark
 from fewshot.cli import main
 compare(before, "importing the parts")
 for name in ("of_images", "of_an_index", "of_training"):

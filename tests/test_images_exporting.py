@@ -17,7 +17,7 @@ from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import read_artifact
 from fewshot.runtime import load
 from fewshot.runtime.encoder import Encoder
-from fewshot.runtime.learner import KEPT, SUMMED, DeviceLearner
+from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
 from fewshot.utils.isolation import seeded
 
 DATA = digits()
@@ -124,7 +124,7 @@ def test_a_network_that_does_not_compute_the_same_is_refused(tmp_path):
 def test_a_learner_is_exported_or_refused_in_one_sentence(name):
     if name in SUMMED + KEPT:
         method = translate_learner(learner_class(name)())
-        assert (method.name, DeviceLearner.from_dict(json.loads(json.dumps(method.to_dict())))) == (name, method)
+        assert (method.name, DeviceMethod.from_dict(json.loads(json.dumps(method.to_dict())))) == (name, method)
     else:
         with pytest.raises(TypeError, match="cannot be exported; expected"):
             translate_learner(learner_class(name)())
@@ -185,7 +185,7 @@ def test_int8_has_a_fingerprint_of_its_own_and_embeds_its_support_anew(model, tm
         exact.merge(coarse)
     embedded, _ = coarse.encoder.embed(SUPPORT[0])
     assert np.abs(embedded - exact.encoder.embed(SUPPORT[0])[0]).max() > 1e-4
-    np.testing.assert_allclose(coarse.model.memory.x, coarse.model.learner.transform(embedded), rtol=1e-6)
+    np.testing.assert_allclose(coarse.model.memory.x, coarse.model.method.transform(embedded), rtol=1e-6)
     assert coarse.n_support_.tolist() == exact.n_support_.tolist()
     rows = coarse.facts["gate"]
     assert [(row["way"], row["shot"]) for row in rows] == [(5, 1), (5, 5)]

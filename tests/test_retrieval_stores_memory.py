@@ -3,7 +3,7 @@ import uuid
 import numpy as np
 import pytest
 
-from fewshot.classifiers.few_shot import FewShotClassifier
+from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.methods import (
     KNearestClassifier,
     KNearestLearner,

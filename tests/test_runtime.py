@@ -26,8 +26,8 @@ from fewshot import (
 )
 from fewshot.errors import ArtifactError, ImageDecodeError, OutOfMemoryError
 from fewshot.runtime import load
-from fewshot.runtime.learner import DeviceLearner
 from fewshot.runtime.memory import DeviceMemory, device_labels
+from fewshot.runtime.method import DeviceMethod
 from fewshot.runtime.model import DeviceModel
 from fewshot.search.similarity import METRICS, pairwise_similarity
 from tests.photographs import photos
@@ -81,7 +81,7 @@ def test_similarities_are_those_of_the_library(metric):
     rng = np.random.default_rng(0)
     queries, keys = (np.vstack([rng.normal(size=(n, 8)) + 100, np.zeros((1, 8))]) for n in (9, 5))
     expected = pairwise_similarity(torch.from_numpy(queries), torch.from_numpy(keys), metric).numpy()
-    memory, learner = DeviceMemory.of(keys, np.arange(6), True), DeviceLearner("prototypical", metric, 1.0)
+    memory, learner = DeviceMemory.of(keys, np.arange(6), True), DeviceMethod("prototypical", metric, 1.0)
     found = DeviceModel(memory, learner, {"unknown_label": None}).nearest(queries, 6)[1]
     np.testing.assert_allclose(found, -np.sort(-expected), rtol=1e-12, atol=1e-9)
 
@@ -633,7 +633,7 @@ def test_what_numpy_is_told_of_underflow_changes_no_answer(name):
     x, y, queries = rng.normal(size=(12, 4)), np.repeat(["a", "b", "c"], 4), 1e3 * rng.normal(size=(5, 4))
     facts = {"temperature": 1.0, "threshold": None, "unknown_label": None}
     neighbours = {"n_neighbors": 3} if name == "k-nearest" else {}
-    method = DeviceLearner(name, "sqeuclidean", 1e-3, **neighbours)
+    method = DeviceMethod(name, "sqeuclidean", 1e-3, **neighbours)
 
     def answers():
         model = DeviceModel(DeviceMemory.of(x, y, method.is_summed), method, facts)

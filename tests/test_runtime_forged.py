@@ -11,7 +11,7 @@ import pytest
 from fewshot import Embedder, FewShotImageClassifier, SimpleShotLearner, digits, export
 from fewshot.errors import ArtifactError
 from fewshot.runtime import load
-from fewshot.runtime.learner import DeviceLearner
+from fewshot.runtime.method import DeviceMethod
 from tests import forging
 
 DATA = digits()
@@ -194,7 +194,7 @@ def test_a_manifest_that_leaves_something_out(exports, tmp_path, name):
 )
 def test_a_method_that_there_is_not(exports, tmp_path, kind, changes, match):
     method = json.loads((exports / kind / "manifest.json").read_text())["method"]
-    assert DeviceLearner.from_dict(method).to_dict() | {"center": method["center"]} == method
+    assert DeviceMethod.from_dict(method).to_dict() | {"center": method["center"]} == method
     refused(forged(exports, tmp_path, kind, method={**method, **changes}), match)
 
 

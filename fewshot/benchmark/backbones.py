@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewshot.benchmark.grid import PIXELS, Backbone
+from fewshot.benchmark.grid_file import PIXELS, Backbone
 from fewshot.benchmark.methods import code_of
 from fewshot.benchmark.sources import Measured, contents_of, open_images, refuse_shared, splits_of
 from fewshot.benchmark.tasks import key_of

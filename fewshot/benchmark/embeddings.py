@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.benchmark.backbones import backbone_embedder, backbone_key
-from fewshot.benchmark.grid import PIXELS, Backbone
+from fewshot.benchmark.grid_file import PIXELS, Backbone
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import key_of, one_thread
 from fewshot.data.preprocess import Preprocessing

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot._version import __version__
-from fewshot.benchmark.grid import Grid
+from fewshot.benchmark.grid_file import Grid
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import make_sampler
 from fewshot.persistence.content import json_object

@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 from uuid import uuid4
 
-from fewshot.benchmark.grid import OWN, Backbone, LearnerSpec
+from fewshot.benchmark.grid_file import OWN, Backbone, LearnerSpec
 from fewshot.benchmark.references import LinearProbe, ScikitLearn
 from fewshot.embedding.checkpoint import describe_learner, load_learner
 from fewshot.learners.base import Learner

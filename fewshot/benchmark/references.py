@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.benchmark.grid import LINEAR_PROBE, SCIKIT_LEARN, LearnerSpec
+from fewshot.benchmark.grid_file import LINEAR_PROBE, SCIKIT_LEARN, LearnerSpec
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.benchmark.grid import Dataset
+from fewshot.benchmark.grid_file import Dataset
 from fewshot.data.digest import hash_contents
 from fewshot.data.digits import digits
 from fewshot.data.glyphs import glyphs

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot._version import __version__
-from fewshot.benchmark.grid import Backbone, LearnerSpec
+from fewshot.benchmark.grid_file import Backbone, LearnerSpec
 from fewshot.benchmark.methods import make_learner
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.evaluate import evaluate
-from fewshot.episodes.varied import VariedEpisodeSampler
+from fewshot.episodes.varied_sampler import VariedEpisodeSampler
 from fewshot.learners.base import Learner
 from fewshot.persistence.provenance import versions
 

@@ -1,6 +1,6 @@
 """The scikit-learn estimators on embeddings.
 
 Start at `base`: ``fit``, ``partial_fit``, ``predict``, editing and calibration, shared by all estimators. `fitted` is
-the immutable model behind them: each change returns a new one. `methods` has one estimator per method, `few_shot` the
-estimators of any learner, inductive or transductive, `calibration` temperatures and thresholds.
+the immutable model behind them: each change returns a new one. `methods` has one estimator per method, `any_learner`
+the estimators of any learner, inductive or transductive, `calibration` temperatures and thresholds.
 """

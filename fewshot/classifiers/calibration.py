@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Episode, check_whole, rows_by_class
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory

@@ -78,7 +78,7 @@ def bench_options(bench: argparse.ArgumentParser) -> None:
 
 def bench(options: argparse.Namespace) -> int:
     """Run a grid; exit with 1 if a unit failed."""
-    from fewshot.benchmark.run import MARKDOWN, run_benchmark
+    from fewshot.benchmark.run_grid import MARKDOWN, run_benchmark
     from fewshot.persistence.files import replacing
 
     if options.parquet and find_spec("pyarrow") is None:

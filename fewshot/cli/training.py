@@ -21,11 +21,11 @@ from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.evaluate import evaluate as measure
-from fewshot.episodes.grouped import GroupedEpisodeSampler
-from fewshot.episodes.varied import VariedEpisodeSampler
+from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler
+from fewshot.episodes.varied_sampler import VariedEpisodeSampler
 from fewshot.images.model import default_learner
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner

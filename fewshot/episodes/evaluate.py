@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from fewshot.embedding.network import embed, evaluating
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.classifiers.few_shot import FewShotClassifier
+from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.data.opening import describe
 from fewshot.errors import ImageDecodeError
 from fewshot.images.learned import Learned

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.classifiers.few_shot import FewShotClassifier
+from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import describe, is_name
 from fewshot.data.unseen import warn_of_unseen

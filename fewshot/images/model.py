@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
-from fewshot.classifiers.few_shot import FewShotClassifier
+from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import Checkpoint, load_learner
 from fewshot.embedding.embedder import Embedder

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from torch import Tensor
 
+from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.calibration import Calibration, is_score
-from fewshot.classifiers.few_shot import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.data.crop import CROPS, crop_of
 from fewshot.data.preprocess import Preprocessing

@@ -5,7 +5,7 @@
     pip install --no-deps fewshot
     pip install numpy Pillow onnxruntime filelock
 
-Start at `classifier`. `encoder` runs the network, `model` answers from a `memory` read by a `learner`, `graph` checks
+Start at `classifier`. `encoder` runs the network, `model` answers from a `memory` read by a `method`, `graph` checks
 untrusted ONNX files, and `saving` defines the folder.
 """
 

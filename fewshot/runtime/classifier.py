@@ -45,7 +45,7 @@ class RuntimeClassifier:
         self._versions: Versions = {}
 
     def __repr__(self) -> str:
-        return f"RuntimeClassifier({self.model.learner.name}, {len(self.classes_)} classes)"
+        return f"RuntimeClassifier({self.model.method.name}, {len(self.classes_)} classes)"
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -217,9 +217,9 @@ class RuntimeClassifier:
                 f"the other classifier has the encoder {other.fingerprint[:12]} and this one {self.fingerprint[:12]}, "
                 "so their embeddings cannot be combined; merge classifiers exported with the same encoder"
             )
-        if not self.model.learner.is_like(other.model.learner):
+        if not self.model.method.is_like(other.model.method):
             raise ValueError(
-                f"cannot merge what {other.model.learner.name} learned into {self.model.learner.name}; merge "
+                f"cannot merge what {other.model.method.name} learned into {self.model.method.name}; merge "
                 "classifiers that have the same learner with the same parameters"
             )
         device_labels(other.classes_, len(other.classes_), self.classes_)
@@ -238,7 +238,7 @@ def _name(place: int, item: Any) -> str:
 
 def _warn_of_duplicates(model: DeviceModel, embeddings: NDArray[np.floating], names: list[str]) -> None:
     """Warn of images that kept support holds already, or that occur twice in this call."""
-    memory, x = model.memory, model.learner.transform(embeddings)
+    memory, x = model.memory, model.method.transform(embeddings)
     known = memory.x[:0] if memory.is_summed else memory.x
     labels = memory.classes[memory.labels[: len(known)]].tolist()
     names = [*(f"an image of {label!r} learned before" for label in labels), *names]

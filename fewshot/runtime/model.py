@@ -1,4 +1,4 @@
-"""From embeddings to answers on a device: a memory read by a learner."""
+"""From embeddings to answers on a device: a memory read by a method."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.runtime.learner import DeviceKeys, DeviceLearner, squares
 from fewshot.runtime.memory import Array, DeviceMemory
+from fewshot.runtime.method import DeviceKeys, DeviceMethod, squares
 from fewshot.utils.discriminant import unit_length
 from fewshot.utils.labels import mark_unknown
 
@@ -30,7 +30,7 @@ class DeviceModel:
     ----------
     memory : DeviceMemory
         What was learned.
-    learner : DeviceLearner
+    method : DeviceMethod
         How the memory is read.
     facts : mapping
         ``temperature`` of the probabilities, ``threshold`` (the similarity below which a query is unknown, or None) and
@@ -40,19 +40,19 @@ class DeviceModel:
     --------
     >>> memory = DeviceMemory.of(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array(["right", "up"]), True)
     >>> facts = {"temperature": 1.0, "threshold": 0.5, "unknown_label": None}
-    >>> model = DeviceModel(memory, DeviceLearner("prototypical", "cosine", 0.05), facts)
+    >>> model = DeviceModel(memory, DeviceMethod("prototypical", "cosine", 0.05), facts)
     >>> model.predict(np.array([[2.0, 0.1], [-1.0, -1.0]])).tolist()
     ['right', 'unknown']
     """
 
     memory: DeviceMemory
-    learner: DeviceLearner
+    method: DeviceMethod
     facts: Mapping[str, Any]
 
     @_default_errors
     def learned(self, x: NDArray[np.floating], y: NDArray[Any]) -> DeviceMemory:
         """Return the memory of support embeddings (n, d) with labels (n,), to be added to that of the model."""
-        return DeviceMemory.of(self.learner.transform(x), y, self.learner.is_summed)
+        return DeviceMemory.of(self.method.transform(x), y, self.method.is_summed)
 
     @_default_errors
     def predict(self, x: NDArray[np.floating]) -> NDArray[Any]:
@@ -95,13 +95,13 @@ class DeviceModel:
     def _compare(self, x: NDArray[np.floating]) -> tuple[Array, NDArray[np.bool_]]:
         """Return the similarities (n, n_keys) of embeddings, and which embeddings are not finite."""
         unknown = ~np.isfinite(x).all(1)
-        return self._similarity(self.learner.transform(np.where(unknown[:, None], 0, x))), unknown
+        return self._similarity(self.method.transform(np.where(unknown[:, None], 0, x))), unknown
 
     def _similarity(self, queries: Array) -> Array:
         """Return the similarities (q, n_keys) of queries (q, d), as `fewshot.search.similarity`; higher is closer."""
         x = self._placed(queries)
         product: Array = x @ self._keys.T
-        if self.learner.metric != "sqeuclidean":
+        if self.method.metric != "sqeuclidean":
             return product
         # Rounding can give equal rows a tiny positive value.
         return np.minimum(2 * product - (squares(x)[:, None] + squares(self._keys)), 0)
@@ -112,8 +112,8 @@ class DeviceModel:
 
     @cached_property
     def _made(self) -> DeviceKeys:
-        """The keys as the learner makes them."""
-        return self.learner.memorize(self.memory)
+        """The keys as the method makes them."""
+        return self.method.memorize(self.memory)
 
     @cached_property
     def _offset(self) -> Array:
@@ -122,12 +122,12 @@ class DeviceModel:
 
     def _placed(self, x: Array) -> Array:
         """Return keys or queries (n, d) with what their metric needs done once."""
-        if self.learner.metric == "cosine":
+        if self.method.metric == "cosine":
             return unit_length(x)
-        return x - self._offset if self.learner.metric == "sqeuclidean" else x
+        return x - self._offset if self.method.metric == "sqeuclidean" else x
 
     def _logits(self, x: NDArray[np.floating], similarity: Array) -> Array:
-        return self.learner.read(similarity, self._made, len(self.memory.classes), float(np.finfo(x.dtype).eps))
+        return self.method.read(similarity, self._made, len(self.memory.classes), float(np.finfo(x.dtype).eps))
 
     def _marked(self, labels: NDArray[Any], unknown: NDArray[np.bool_]) -> NDArray[Any]:
         return mark_unknown(labels, unknown, self.facts["unknown_label"], self.memory.classes)

@@ -20,8 +20,8 @@ from fewshot.persistence.artifact import MANIFEST, Part, Versions, write_artifac
 from fewshot.persistence.content import errors_of_file, is_number, json_object, labels_from_json, labels_to_json
 from fewshot.persistence.files import digest, read_regular
 from fewshot.runtime.encoder import CURE
-from fewshot.runtime.learner import DeviceLearner, check_temperature
 from fewshot.runtime.memory import DeviceMemory
+from fewshot.runtime.method import DeviceMethod, check_temperature
 from fewshot.runtime.model import DeviceModel
 from fewshot.utils.values import ON_ERROR, check_name, check_number
 
@@ -84,7 +84,7 @@ def read_content(
         encoder, preprocess, rows = (paths[name] for name in FILES)
         facts = {name: value for name, value in manifest.items() if name not in _NOT_FACTS}
         _check_facts(facts)
-        learner, classes = DeviceLearner.from_dict(facts["method"]), labels_from_json(manifest["classes"])
+        method, classes = DeviceMethod.from_dict(facts["method"]), labels_from_json(manifest["classes"])
         if classes.tolist() != manifest["classes"]["values"]:
             raise ValueError(f"classes are not {classes.dtype}, as declared")
         n_support, forgotten = manifest["n_support"], dict(manifest.get("forgotten", []))
@@ -92,8 +92,8 @@ def read_content(
         preprocessing = Preprocessing.from_dict(json_object(read_regular(preprocess, 1 << 20)))
     with errors_of_file(rows, CURE):
         memory = DeviceMemory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
-        _check_fit(memory, learner)
-    return encoder, preprocessing, DeviceModel(memory, learner, facts), facts
+        _check_fit(memory, method)
+    return encoder, preprocessing, DeviceModel(memory, method, facts), facts
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -122,12 +122,12 @@ def _check_facts(facts: dict[str, Any]) -> None:
         raise ValueError(f"unknown_label is {facts['unknown_label']!r}; expected one label")
 
 
-def _check_fit(memory: DeviceMemory, learner: DeviceLearner) -> None:
-    """Raise unless the learner could have made the memory."""
-    if memory.is_summed != learner.is_summed:
-        raise ValueError(f"{learner.name} does not keep {', '.join(memory.to_arrays())}")
-    if learner.center is not None and len(learner.center) != memory.x.shape[1]:
-        raise ValueError(f"its rows have {memory.x.shape[1]} numbers and the center {len(learner.center)}")
+def _check_fit(memory: DeviceMemory, method: DeviceMethod) -> None:
+    """Raise unless the method could have made the memory."""
+    if memory.is_summed != method.is_summed:
+        raise ValueError(f"{method.name} does not keep {', '.join(memory.to_arrays())}")
+    if method.center is not None and len(method.center) != memory.x.shape[1]:
+        raise ValueError(f"its rows have {memory.x.shape[1]} numbers and the center {len(method.center)}")
 
 
 def preprocessing_bytes(preprocessing: Preprocessing) -> bytes:

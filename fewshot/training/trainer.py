@@ -22,7 +22,7 @@ from fewshot.embedding.checkpoint import describe_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import embed
 from fewshot.embedding.sources import TRAINED_HERE, sized
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import as_learner

@@ -16,7 +16,7 @@ from torch import nn
 from fewshot.classifiers.methods import PrototypicalClassifier
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.network import embed
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.evaluate import EvalResult, mean_and_ci95
 from fewshot.search.index import PrototypeIndex
 from fewshot.training.result import TrainResult

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fewshot.classifiers.methods import PrototypicalClassifier
 from fewshot.cli.demo.measures import CHARACTERS, DIGITS, TRAINED, UNTRAINED, DemoResult
 from fewshot.data.images import LabeledImages
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
 from fewshot.report.page import Page, QueryAnswer
 

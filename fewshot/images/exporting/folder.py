@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fewshot.classifiers.few_shot import FewShotClassifier
+from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedder
@@ -28,8 +28,8 @@ from fewshot.learners.simpleshot import SimpleShotLearner
 from fewshot.persistence.files import digest
 from fewshot.runtime import saving
 from fewshot.runtime.encoder import Encoder
-from fewshot.runtime.learner import KEPT, SUMMED, DeviceLearner
 from fewshot.runtime.memory import DeviceMemory, device_labels, is_writable
+from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
 from fewshot.utils.labels import plain_label, unknown_mark
 from fewshot.utils.values import check_number
 
@@ -109,7 +109,7 @@ def export(
     classifier, embedder = now.classifier, now.embedder
     if not isinstance(embedder, Embedder):
         raise TypeError(f"{embedder.name} is a custom embedder; only networks on images can be exported")
-    learner, memory = translate_learner(classifier.learner_), translate_memory(classifier.model_)
+    method, memory = translate_learner(classifier.learner_), translate_memory(classifier.model_)
     if not is_writable(memory.classes):
         raise TypeError(f"labels are {memory.classes.dtype}, which a device cannot store; fit with text or integers")
     if classifier.reject is not None or classifier.on_error != "raise":
@@ -118,7 +118,7 @@ def export(
         known, held_out = _check_quantized(quantize, support, gate, memory)
         check_number("max_loss", max_loss)
         calibration = _calibration(known[0], calibration)
-    facts = _facts(classifier, embedder, learner) | {"quantize": quantize}
+    facts = _facts(classifier, embedder, method) | {"quantize": quantize}
     with tempfile.TemporaryDirectory(prefix="fewshot-export-") as work:
         path = Path(work) / "float.onnx"
         domain = embedder.find_domain()
@@ -126,11 +126,11 @@ def export(
         facts["difference"] = write_onnx(network, embedder.preprocessing, path)
         if quantize is not None:
             exact = Encoder(path, embedder.preprocessing)
-            _check_same_support(_relearn(exact, known, learner, memory), memory)
+            _check_same_support(_relearn(exact, known, method, memory), memory)
             coarse = _quantize(exact, calibration)
             facts["gate"] = quantized.measure(classifier.learner_, exact, coarse, *held_out)
             quantized.check_loss(facts["gate"], max_loss)
-            path, memory = coarse.path, _relearn(coarse, known, learner, memory)
+            path, memory = coarse.path, _relearn(coarse, known, method, memory)
         facts["encoder"] = digest(path)
         if quantize is not None:
             described = saving.preprocessing_bytes(embedder.preprocessing) + facts["encoder"].encode()
@@ -138,12 +138,12 @@ def export(
         saving.write_folder(folder, path, embedder.preprocessing, memory, facts)
 
 
-def _facts(classifier: FewShotClassifier, embedder: Embedder, learner: DeviceLearner) -> dict[str, Any]:
+def _facts(classifier: FewShotClassifier, embedder: Embedder, method: DeviceMethod) -> dict[str, Any]:
     """Return the manifest of a float export, except for the encoder's digest."""
     return {
         "fingerprint": embedder.fingerprint,
         "embedder": embedder.fingerprint,
-        "method": learner.to_dict(),
+        "method": method.to_dict(),
         "temperature": classifier.proba_temperature(),
         "threshold": classifier.reject_threshold(),
         "unknown_label": plain_label(classifier.unknown_label),
@@ -245,14 +245,14 @@ def _quantize(exact: Encoder, calibration: list[Any]) -> Encoder:
     return Encoder(path, exact.preprocessing)
 
 
-def _relearn(encoder: Encoder, support: tuple[Any, Any], learner: DeviceLearner, memory: DeviceMemory) -> DeviceMemory:
+def _relearn(encoder: Encoder, support: tuple[Any, Any], method: DeviceMethod, memory: DeviceMemory) -> DeviceMemory:
     """Return the memory of the support, embedded by another encoder."""
     images, y = support
-    x = learner.transform(quantized.embed_with(encoder, images))
-    return DeviceMemory.of(x, y, learner.is_summed, memory.classes)  # classes without support stay
+    x = method.transform(quantized.embed_with(encoder, images))
+    return DeviceMemory.of(x, y, method.is_summed, memory.classes)  # classes without support stay
 
 
-def translate_learner(learner: Learner) -> DeviceLearner:
+def translate_learner(learner: Learner) -> DeviceMethod:
     """Translate a learner.
 
     Raises
@@ -268,21 +268,21 @@ def translate_learner(learner: Learner) -> DeviceLearner:
     # Not isinstance: a subclass may predict differently.
     kind, basic = type(learner), (learner.name, learner.metric, learner.temperature.item())
     if kind in (PrototypicalLearner, CosinePrototypicalLearner):
-        return DeviceLearner(*basic)
+        return DeviceMethod(*basic)
     if isinstance(learner, SimpleShotLearner) and kind is SimpleShotLearner:
         center = None if learner.center is None else tuple(learner.center.tolist())
-        return DeviceLearner(*basic, learner.normalization, center)
+        return DeviceMethod(*basic, learner.normalization, center)
     if isinstance(learner, DiscriminantLearner) and kind is DiscriminantLearner:
-        return DeviceLearner(*basic, power=learner.power, regularization=learner.regularization)
+        return DeviceMethod(*basic, power=learner.power, regularization=learner.regularization)
     if isinstance(learner, KNearestLearner) and kind is KNearestLearner:
-        return DeviceLearner(*basic, n_neighbors=learner.n_neighbors)
+        return DeviceMethod(*basic, n_neighbors=learner.n_neighbors)
     if isinstance(learner, MatchingLearner) and kind is MatchingLearner:
         if learner.max_support is not None:
             raise TypeError(
                 f"the learner keeps max_support={learner.max_support} images per class, and a device cannot choose "
                 "which; fit one that keeps all, max_support=None"
             )
-        return DeviceLearner(*basic)
+        return DeviceMethod(*basic)
     raise TypeError(f"{kind.__name__} cannot be exported; expected one of {', '.join(SUMMED + KEPT)}")
 
 

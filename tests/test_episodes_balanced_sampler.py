@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot import EpisodeSampler
-from fewshot.episodes.balanced import choose, choose_weighted
+from fewshot.episodes.balanced_sampler import choose, choose_weighted
 
 LABELS = np.repeat(["a", "b", "c", "d"], [4, 6, 9, 5])
 NUMBERS = np.random.default_rng(0).integers(2**32, size=(20_000, 8), dtype=np.uint32)

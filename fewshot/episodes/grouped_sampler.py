@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.episodes.balanced import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_class
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels

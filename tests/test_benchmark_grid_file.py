@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fewshot import Grid
-from fewshot.benchmark.grid import Backbone
+from fewshot.benchmark.grid_file import Backbone
 from fewshot.cli.bench import EXAMPLE
 
 GRIDS = sorted((Path(__file__).parents[1] / "benchmarks" / "grids").glob("*.toml"))

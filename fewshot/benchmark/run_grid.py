@@ -18,7 +18,7 @@ import pandas as pd
 from fewshot.benchmark.backbones import backbone_key, has_own, is_external, refuse_unfit, train_backbone
 from fewshot.benchmark.embeddings import EmbeddedDataset, Embeddings
 from fewshot.benchmark.frozen import check_frozen, freeze
-from fewshot.benchmark.grid import OWN, Grid
+from fewshot.benchmark.grid_file import OWN, Grid
 from fewshot.benchmark.methods import describe_method, identify, make_learner, script_class
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured

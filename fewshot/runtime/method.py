@@ -1,4 +1,4 @@
-"""Learners on a device: those of the library that can predict without torch."""
+"""Methods on a device: what it needs of the learners that can predict without torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METRICS = ("sqeuclidean", "cosine", "dot")
 
 @dataclass(frozen=True, eq=False)
 class DeviceKeys:
-    """The keys that a learner makes of a memory.
+    """The keys that a method makes of a memory.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class DeviceKeys:
 
 
 @dataclass(frozen=True)
-class DeviceLearner:
+class DeviceMethod:
     """The part of a learner that a device needs.
 
     Attributes
