@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from fewshot import Grid, PrototypicalLearner, digits, evaluate, list_learners, register_learner, run_benchmark
-from fewshot.benchmark import embeddings, run
+from fewshot.benchmark import embeddings, run_grid
 from fewshot.embedding import embedder
 from fewshot.errors import MissingExtraError
 from fewshot.learners import registry
@@ -79,13 +79,13 @@ def test_all_result_files_are_written(tmp_path):
 
 def test_stored_units_are_kept_and_damaged_ones_answered_again(tmp_path, monkeypatch):
     frame, answered = bench(tmp_path), []
-    answer = run.answer
+    answer = run_grid.answer
 
     def counted(unit, *rest):
         answered.append(unit)
         return answer(unit, *rest)
 
-    monkeypatch.setattr(run, "answer", counted)
+    monkeypatch.setattr(run_grid, "answer", counted)
     pd.testing.assert_frame_equal(bench(tmp_path), frame)
     assert not answered
     paths = sorted((tmp_path / "units").iterdir())
@@ -148,7 +148,7 @@ def test_a_mapping_is_a_grid_and_a_foreign_folder_is_refused(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", run.WRITTEN)
+@pytest.mark.parametrize("name", run_grid.WRITTEN)
 def test_results_are_not_written_through_a_link(tmp_path, name):
     folder = tmp_path / "results"
     folder.mkdir()
@@ -216,7 +216,7 @@ def test_mistakes_are_found_before_anything_is_trained_or_written(tmp_path, monk
     def train(*arguments):
         raise AssertionError("a backbone was trained before the mistake was found")
 
-    monkeypatch.setattr(run, "train_backbone", train)
+    monkeypatch.setattr(run_grid, "train_backbone", train)
     monkeypatch.setitem(sys.modules, "ray", None)
     data = str(tmp_path / "data")
     prepared(data, {"train": list("abcde"), "val": list("fghij"), "test": list("klmno")})
