@@ -71,8 +71,8 @@ def blurred(image: Image.Image) -> Image.Image:
 STYLES: tuple[Callable[[Image.Image], Image.Image], ...] = (grey, edges, blurred, ImageOps.invert)
 
 
-def samples(options: argparse.Namespace) -> list[Sample]:
-    """Return the data sets that the options name, and those that need no file."""
+def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES) -> list[Sample]:
+    """Return the data sets that the options name, and those that need no file; some also in other `styles`."""
     embed = Embedder(options.backbone, cache=options.cache).transform
     small = glyphs("val")
     drawn = small.with_classes(small.classes[small.counts >= DRAWINGS])
@@ -82,9 +82,9 @@ def samples(options: argparse.Namespace) -> list[Sample]:
     ]
     if options.cifar:
         found += _with_styles("CIFAR-FS validation", CHOOSE, options.cifar, "val", (), embed)
-        found += _with_styles("CIFAR-FS test", REPORT, options.cifar, "test", STYLES, embed)
+        found += _with_styles("CIFAR-FS test", REPORT, options.cifar, "test", styles, embed)
     if options.eurosat:
-        found += _with_styles("EuroSAT", REPORT, options.eurosat, None, STYLES, embed)
+        found += _with_styles("EuroSAT", REPORT, options.eurosat, None, styles, embed)
     if options.omniglot:
         for role, part in ((CHOOSE, "background"), (REPORT, "evaluation")):
             found.append(_sample(f"Omniglot {part}", role, *_drawings(Path(options.omniglot), part), embed))

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
 
-from fewshot import FewShotClassifier, MatchingClassifier, MatchingLearner, PrototypicalClassifier, PrototypicalLearner
+from fewshot import (
+    FewShotClassifier,
+    KNearestLearner,
+    MatchingClassifier,
+    MatchingLearner,
+    MultiPrototypicalClassifier,
+    PrototypicalClassifier,
+    PrototypicalLearner,
+    SimpleShotLearner,
+)
+from fewshot.embedding.checkpoint import build_learner, describe_learner
 from fewshot.learners.registry import learner_class, list_learners
 from fewshot.search.approximate import Approximate
 from fewshot.search.similarity import PreparedKeys
@@ -222,7 +232,7 @@ def test_row_15_a_common_offset_costs_no_answer(offset, index):
     exact = -(
         (queries[:, None].astype(float) - np.stack([support[c == Y].astype(float).mean(0) for c in np.unique(Y)])) ** 2
     ).sum(-1)
-    model = PrototypicalClassifier(index=index).fit(support, Y)
+    model = PrototypicalClassifier(temperature=1.0, index=index).fit(support, Y)
     np.testing.assert_array_equal(model.predict(queries), np.unique(Y)[exact.argmax(1)])
     np.testing.assert_allclose(model.decision_function(queries), exact, rtol=1e-4)
     np.testing.assert_array_equal(model.predict(queries), [model.predict(q[None])[0] for q in queries])
@@ -238,7 +248,7 @@ def test_row_16_among_equals_the_first_class_wins(model, width):
 
 
 def test_row_17_log_probabilities_do_not_saturate():
-    model = PrototypicalClassifier().fit([[0.0], [100.0]], ["a", "b"])
+    model = PrototypicalClassifier(temperature=1.0).fit([[0.0], [100.0]], ["a", "b"])
     assert model.predict_proba([[0.0]])[0, 1] == 0.0
     np.testing.assert_allclose(model.predict_log_proba([[0.0]])[0], [0.0, -1e4])
 
@@ -521,7 +531,7 @@ def test_the_fast_path_is_the_formula(index, seed):
     rng, x, y, queries = draw(seed)
     weight = rng.uniform(0.1, 3, len(y))
     prototypes = np.stack([np.average(x[y == c], axis=0, weights=weight[y == c]) for c in range(4)])
-    model = PrototypicalClassifier(index=index).fit(x, y, weight)
+    model = PrototypicalClassifier(temperature=1.0, index=index).fit(x, y, weight)
     distances = ((queries[:, None] - prototypes) ** 2).sum(-1)
     np.testing.assert_allclose(model.decision_function(queries), -distances, rtol=1e-7)
     np.testing.assert_array_equal(model.nearest(queries, 4)[0], distances.argsort(1, kind="stable"))
@@ -762,3 +772,47 @@ def test_parameters_of_the_learner_act_at_the_next_fit_and_are_refused_before():
     with pytest.raises(ValueError, match="cannot continue what"):
         model.partial_fit(X, Y)
     np.testing.assert_allclose(model.fit(X, Y).decision_function(QUERIES), 2 * before)
+
+
+RAW = RNG.gamma(1.0, 10.0, (3, 20)).repeat(8, 0) + RNG.gamma(1.0, 9.0, (24, 20))
+
+
+@pytest.mark.parametrize("kind", [PrototypicalClassifier, MultiPrototypicalClassifier])
+def test_probabilities_do_not_depend_on_the_scale_of_the_embeddings(kind):
+    y = np.repeat(["a", "b", "c"], 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [kind().fit(s * RAW[::2], y[::2]) for s in (1, 1e3)]
+        papers = kind(temperature=1.0).fit(RAW[::2] / 100, y[::2])
+    probabilities = found[0].predict_proba(RAW[1::2])
+    np.testing.assert_allclose(probabilities, found[1].predict_proba(1e3 * RAW[1::2]), rtol=1e-6)
+    assert probabilities.max(1).mean() < 0.999
+    assert (probabilities.argmax(1) == papers.predict_proba(RAW[1::2] / 100).argmax(1)).all()
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [PrototypicalLearner(), SimpleShotLearner("UN"), MatchingLearner("sqeuclidean"), KNearestLearner(3, "dot")],
+    ids=lambda learner: learner.name,
+)
+def test_a_temperature_far_below_the_scale_is_said_with_the_cure(learner):
+    y = np.repeat(["a", "b", "c"], 8)
+    with pytest.warns(UserWarning, match=r"is low for these embeddings, which \d.* would suit.*temperature=None"):
+        model = FewShotClassifier(learner).fit(RAW, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.partial_fit(RAW[:1], ["a"])
+        FewShotClassifier(learner.set_params(temperature=None)).fit(RAW, y)
+
+
+def test_a_temperature_of_the_support_is_read_from_all_of_it():
+    y = np.repeat(["a", "b", "c"], 8)
+    whole, grown = PrototypicalClassifier().fit(RAW, y), PrototypicalClassifier().fit(RAW[:9], y[:9])
+    grown.partial_fit(RAW[9:], y[9:])
+    np.testing.assert_allclose(whole.predict_proba(RAW), grown.predict_proba(RAW), rtol=1e-12)
+    learner = PrototypicalLearner(temperature=None)
+    assert repr(learner) == "PrototypicalLearner(metric='sqeuclidean', temperature=None)"
+    assert learner.description == "prototypical, sqeuclidean, temperature of the support"
+    assert build_learner(describe_learner(learner), {}).get_params()["temperature"] is None
+    with pytest.raises(ValueError, match="the support determines it; here, give a number"):
+        PrototypicalLearner(temperature=None, learn_temperature=True)

@@ -11,6 +11,7 @@ from fewshot import (
     Memory,
     Statistics,
     TransductiveClassifier,
+    digits,
     list_learners,
     pairwise_similarity,
     register_learner,
@@ -39,8 +40,36 @@ class OutsiderLearner(Learner):
         return Memory.of_keys(mean, labels, statistics.count, statistics.n_way)
 
 
+#: Parameters that some learners have: the contract holds with them too.
+VARIANTS = {
+    "prototypical, of the support": ("prototypical", {"temperature": None}),
+    "prototypical, dot, of the support": ("prototypical", {"metric": "dot", "temperature": None, "centered": True}),
+    "multi-prototypical, of the support": ("multi-prototypical", {"temperature": None}),
+    "soft-k-means, of the support": ("soft-k-means", {"temperature": None}),
+    "cosine-prototypical, centred": ("cosine-prototypical", {"temperature": None, "centered": True}),
+    "matching, centred and balanced": ("matching", {"temperature": None, "centered": True, "balanced": True}),
+    "k-nearest, centred": ("k-nearest", {"temperature": None, "centered": True}),
+    "key-value-cache, centred and balanced": ("key-value-cache", {"centered": True, "balanced": True}),
+    "key-value-cache, balanced": ("key-value-cache", {"balanced": True}),
+    "matching, balanced": ("matching", {"balanced": True}),
+}
+
+
+def _registered(name, method, parameters):
+    kind = learner_class(method)
+
+    def init(self):
+        kind.__init__(self, **parameters)
+
+    globals()[name] = register_learner(name)(type(name, (kind,), {"__init__": init}))  # where pickle finds it
+
+
+for variant, (method, parameters) in VARIANTS.items():
+    _registered(variant, method, parameters)
 LEARNERS = list_learners()
 INDEXABLE = [name for name in LEARNERS if learner_class(name).indexable]
+#: Learners for which a class counts as a class, however many rows it has.
+BALANCED = [name for name in LEARNERS if learner_class(name)().balanced]
 
 
 ORDERED = [name for name in LEARNERS if learner_class(name).ordered]
@@ -260,6 +289,23 @@ class TestContract:
         np.testing.assert_allclose(edited.decision_function(queries), expected, rtol=1e-9)
         merged = parts[0].merge(parts[1])
         np.testing.assert_allclose(merged.decision_function(queries), whole.decision_function(queries), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", BALANCED)
+def test_twenty_rows_to_one_cost_a_balanced_learner_at_most_three_points(name):
+    assert "discriminant" in BALANCED  # the default
+    data, rng, change = digits(), np.random.default_rng(0), []
+    x, learner = data.images.reshape(len(data), -1) / 16, make(name, 64)
+    for _ in range(30):
+        rows = [rng.permutation(np.flatnonzero(data.labels == c)) for c in range(10)]
+        queries = np.concatenate([row[20:60] for row in rows])
+        even = np.array([row[0] for row in rows])
+        accuracies = []
+        for support in (even, np.concatenate([even, rows[rng.integers(10)][1:20]])):
+            model = FewShotClassifier(learner).fit(x[support], data.labels[support])
+            accuracies.append((model.predict(x[queries]) == data.labels[queries]).mean())  # equally many of each class
+        change.append(accuracies[1] - accuracies[0])
+    assert np.mean(change) > -0.03
 
 
 @pytest.mark.parametrize("name", INDEXABLE)

@@ -43,7 +43,7 @@ def test_answers_through_all_stores_are_those_of_the_estimator(postgres, metric,
     elif method == "k-nearest":
         learner, estimator = KNearestLearner(7, metric), KNearestClassifier(7, metric)
     else:
-        learner, estimator = PrototypicalLearner(metric), PrototypicalClassifier(metric)
+        learner, estimator = PrototypicalLearner(metric), PrototypicalClassifier(metric, 1.0)
         X, y = np.stack([X[y == label].mean(0) for label in np.unique(y)]), np.unique(y)
     estimator.fit(X, y)
     stores = [

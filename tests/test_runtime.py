@@ -14,6 +14,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from fewshot import (
+    CosinePrototypicalLearner,
     DiscriminantLearner,
     Embedder,
     FewShotImageClassifier,
@@ -49,6 +50,12 @@ LEARNERS = {
     "matching sqeuclidean": MatchingLearner("sqeuclidean", 2.0),
     "k-nearest": KNearestLearner(3),
     "k-nearest 1": KNearestLearner(1, "sqeuclidean", 1.0),
+    "cosine centred": CosinePrototypicalLearner(centered=True),
+    "prototypical of the support": PrototypicalLearner(temperature=None),
+    "cosine of the support": CosinePrototypicalLearner(None, centered=True),
+    "L2N of the support": SimpleShotLearner(temperature=None),
+    "matching centred": MatchingLearner(temperature=None, centered=True, balanced=True),
+    "k-nearest centred": KNearestLearner(3, temperature=None, centered=True),
     "discriminant": DiscriminantLearner(),
     "discriminant 1": DiscriminantLearner(1.0, 0.5, temperature=0.1),
 }

@@ -213,6 +213,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if old is None:
             learned.__dict__.pop("calibration_", None)
         learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, old))
+        if old is None:
+            learned.model_.warn_if_sharp()
         # In one step at the end, so that a failure above changes nothing. Parameters set meanwhile are kept.
         params = self.get_params(deep=False)
         self.__dict__ = {**learned.__dict__, **params}
@@ -591,7 +593,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         >>> data = digits()
         >>> X = data.images.reshape(len(data), -1) / 255
         >>> known = data.labels < 4
-        >>> model = PrototypicalClassifier(reject="auto").fit(X[known][:40], data.labels[known][:40])
+        >>> model = PrototypicalClassifier(temperature=1.0, reject="auto").fit(X[known][:40], data.labels[known][:40])
         >>> model = model.calibrate(X[~known], data.labels[~known], n_episodes=20)
         >>> model.calibration_.ece_after < model.calibration_.ece_before
         True

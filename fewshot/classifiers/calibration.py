@@ -383,7 +383,7 @@ def scored_answer(learner: Learner, memory: Memory, queries: Tensor) -> tuple[Te
     if not learner.indexable:
         logits = learner.score(memory, queries)
         return logits, learner.closeness(logits, None)
-    similarity = prepare_keys(memory.keys, learner.metric).similarity(queries)
+    similarity = prepare_keys(memory.keys, learner.metric).similarity(memory.centred(queries))
     present = similarity.masked_fill(~torch.isfinite(memory.log_weight), -torch.inf)
     logits = learner.read(similarity, memory)
     return logits, learner.closeness(logits, present)

@@ -21,10 +21,14 @@ from fewshot.search.snapshot import take_snapshot
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import shorten
+from fewshot.utils.means import suitable_temperature
+from fewshot.utils.warning import warn
 
 #: Largest relative difference between removed and learned rows, by item size. Float32 rows come from a network, which
 #: rounds differently in other batches; float64 rows may have been float32 in between.
 SAME_ROWS = {4: 1e-4, 8: 1e-6}
+#: A temperature this many times below the one that suits the embeddings deserves a warning.
+SHARP = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,20 @@ class FittedModel:
             # In one step, so that concurrent threads get the same one.
             found = self._snapshots.setdefault((kind, self.steady), found)
         return found
+
+    def warn_if_sharp(self) -> None:
+        """Warn if the temperature is far below the scale of the embeddings, so that probabilities are 0 or 1."""
+        learner, statistics = self.learner, self.statistics
+        if not learner.by_distance or learner.metric == "cosine":
+            return
+        temperature = learner.temperature_of(self.memory).item()
+        suitable = suitable_temperature(statistics.means, statistics.count, learner.metric, torch).item()
+        if temperature < suitable / SHARP:
+            warn(
+                f"temperature {temperature:g} is low for these embeddings, which {suitable:.3g} would suit, so "
+                f"probabilities will be nearly 0 or 1; give {type(learner).__name__} temperature=None, or scale "
+                "embeddings to unit length"
+            )
 
     def without(self, label: Any) -> FittedModel:
         """Return the model without the class `label`; raise ValueError if it is unknown or the only one."""
@@ -297,17 +315,19 @@ class FittedModel:
         queries, learner = to_tensor(X), self.learner
         weights = (*learner.named_parameters(), *learner.named_buffers())
         changed = type(learner).transform is not Learner.transform
+        changed = changed or "center" in self.memory.extras
         if changed or not learner.indexable or any(name != "log_temperature" for name, _ in weights):
             # In the precision in which the support was transformed; far from the origin, float32 loses digits.
             queries = queries.double()
-        return learner.transform(queries)
+        queries = learner.transform(queries)
+        return self.memory.centred(queries) if learner.indexable else queries  # otherwise score does it
 
     def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits (q, n_classes) and similarities to keys, or None, for each chunk of queries."""
         learner, snapshot = self.learner, self.snapshot
         if snapshot is None:
             memory = self.memory.map(lambda x: x.to(queries.dtype))
-            widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()))
+            widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()) if tensor.ndim)
             size = max(1, len(queries) if learner.transductive else CHUNK_BYTES // (8 * widest))
             for part in queries.split(size):
                 yield learner.score(memory, part), None

@@ -69,8 +69,13 @@ class PrototypicalClassifier(IndexedClassifier):
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=1.0
-        Logits are similarity / temperature.
+    temperature : float, optional
+        Logits are similarity / temperature. By default a fraction of the spread of the prototypes, so that
+        probabilities are honest whatever the scale of the embeddings; 1 is that of the paper, for embeddings that were
+        meta-trained with it.
+    centered : bool, default=False
+        Whether to subtract the mean of the class means from embeddings, scaled to unit length under the cosine;
+        distances stay the same.
     {shared}
 
     References
@@ -87,7 +92,8 @@ class PrototypicalClassifier(IndexedClassifier):
 
     method = PrototypicalLearner
     metric: str = "sqeuclidean"
-    temperature: float = 1.0
+    temperature: float | None = None
+    centered: bool = field(default=False, kw_only=True)
 
 
 @dataclass(eq=False, repr=False)
@@ -102,8 +108,8 @@ class SimpleShotClassifier(IndexedClassifier):
         For ``CL2N``, the mean embedding of the base classes.
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=0.1
-        Logits are similarity / temperature.
+    temperature : float or None, default=0.1
+        Logits are similarity / temperature. None suits it to the spread of the prototypes, as ``UN`` needs.
     {shared}
 
     References
@@ -122,7 +128,7 @@ class SimpleShotClassifier(IndexedClassifier):
     normalization: str = "L2N"
     center: Sequence[float] | None = None
     metric: str = "sqeuclidean"
-    temperature: float = 0.1
+    temperature: float | None = 0.1
 
 
 @dataclass(eq=False, repr=False)
@@ -133,8 +139,9 @@ class MultiPrototypicalClassifier(IndexedClassifier):
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=1.0
-        Logits are similarity / temperature.
+    temperature : float, optional
+        Logits are similarity / temperature. By default a fraction of the spread of the class means, so that
+        probabilities are honest whatever the scale of the embeddings.
     n_prototypes : int, default=3
         Most prototypes per class, the means of its clusters; see `MultiPrototypicalLearner`.
     {shared}
@@ -149,7 +156,7 @@ class MultiPrototypicalClassifier(IndexedClassifier):
 
     method = MultiPrototypicalLearner
     metric: str = "sqeuclidean"
-    temperature: float = 1.0
+    temperature: float | None = None
     n_prototypes: int = field(default=3, kw_only=True)
 
 
@@ -161,12 +168,16 @@ class MatchingClassifier(IndexedClassifier):
     ----------
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=0.1
-        Logits are similarity / temperature.
+    temperature : float or None, default=0.1
+        Logits are similarity / temperature. None suits it to the spread of the class means.
     max_support : int, optional
         Support rows retained per class; all by default.
     replacement : {"reservoir", "oldest"}, default="reservoir"
         Which rows a full class drops; see `MatchingLearner`.
+    centered : bool, default=False
+        Whether to subtract the mean of the class means from embeddings of unit length.
+    balanced : bool, default=False
+        Whether each class has the same total weight, however many rows it has.
     {shared}
 
     References
@@ -183,9 +194,11 @@ class MatchingClassifier(IndexedClassifier):
 
     method = MatchingLearner
     metric: str = "cosine"
-    temperature: float = 0.1
+    temperature: float | None = 0.1
     max_support: int | None = field(default=None, kw_only=True)
     replacement: str = field(default="reservoir", kw_only=True)
+    centered: bool = field(default=False, kw_only=True)
+    balanced: bool = field(default=False, kw_only=True)
 
 
 @dataclass(eq=False, repr=False)
@@ -201,8 +214,10 @@ class KNearestClassifier(IndexedClassifier):
         Number of voters; see `KNearestLearner`.
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
         Similarity; ``sqeuclidean`` is minus the squared Euclidean distance.
-    temperature : float, default=0.1
-        The lower it is, the more the nearest votes dominate.
+    temperature : float or None, default=0.1
+        The lower it is, the more the nearest votes dominate. None suits it to the spread of the class means.
+    centered : bool, default=False
+        Whether to subtract the mean of the class means from embeddings of unit length.
     {shared}
 
     Examples
@@ -216,7 +231,8 @@ class KNearestClassifier(IndexedClassifier):
     method = KNearestLearner
     n_neighbors: int = 5
     metric: str = "cosine"
-    temperature: float = 0.1
+    temperature: float | None = 0.1
+    centered: bool = field(default=False, kw_only=True)
 
 
 @dataclass(eq=False, repr=False)
@@ -231,6 +247,10 @@ class KeyValueCacheClassifier(IndexedClassifier):
         Logits are the sum of activations / (n temperature).
     prior : {"uniform", "support"}, default="uniform"
         Prior over classes: uniform, or in proportion to their support.
+    centered : bool, default=False
+        Whether to subtract the mean of the class means from embeddings of unit length.
+    balanced : bool, default=False
+        Whether each class has the same total weight, however many rows it has.
     {shared}
 
     References
@@ -249,6 +269,8 @@ class KeyValueCacheClassifier(IndexedClassifier):
     sharpness: float = 5.5
     temperature: float = 0.1
     prior: str = "uniform"
+    centered: bool = field(default=False, kw_only=True)
+    balanced: bool = field(default=False, kw_only=True)
 
 
 @dataclass(eq=False, repr=False)

@@ -118,7 +118,7 @@ def _margins(classifier: FewShotClassifier, x: NDArray[np.float32]) -> list[floa
         if logits.shape[-1] < 2:
             return np.full(len(logits), np.inf)
         best = logits.topk(2, -1).values
-        return ((best[:, 0] - best[:, 1]) * model.learner.temperature).float().numpy()
+        return ((best[:, 0] - best[:, 1]) * model.learner.temperature_of(model.memory)).float().numpy()
 
     return model.map_logits(x, margin).tolist()
 

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.learners.memory import Memory, Statistics, mask_padding, read
-from fewshot.search.similarity import METRICS, prepare_keys
+from fewshot.search.similarity import METRICS, normalize, prepare_keys
 from fewshot.utils.isolation import isolated, seeded
+from fewshot.utils.means import middle, suitable_temperature
 from fewshot.utils.values import check_name
 
 #: Label of padded queries; the loss ignores them.
 IGNORE = -100
 #: Probability mass spread evenly over all classes where a logarithm needs it.
 SMOOTHING = 0.01
+#: Arguments unknown to earlier versions, which are saved only if they are set.
+LATER = ("centered", "balanced")
 
 
 class Learner(nn.Module):
@@ -35,8 +38,9 @@ class Learner(nn.Module):
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity between queries and keys; higher is closer.
-    temperature : float, default=1.0
-        Logits are similarity / temperature.
+    temperature : float or None, default=1.0
+        Logits are similarity / temperature. None, for learners `by_distance`, means that of `suitable_temperature`,
+        which the support determines in closed form.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature (in log space, starting from `temperature`).
 
@@ -52,16 +56,21 @@ class Learner(nn.Module):
         Whether the learner has trainable weights that `MetaTrainer` must train first.
     ordered : bool
         Whether the order of the support matters.
+    by_distance : bool
+        Whether logits are similarities of embeddings, so that the temperature must suit the scale of the embeddings.
+    centered : bool
+        Whether the mean of the class means is subtracted from embeddings, which are scaled to unit length before if the
+        metric is the cosine. A parameter of some learners.
     balanced : bool
         Whether a class counts as a class however many images it has. Otherwise a class with many more images than
-        the others gets too many answers.
+        the others gets too many answers. A parameter of some learners, which then weight each class equally.
     d : int or None
         Embedding length of the weights of a `learned` learner; None until it is known.
 
     Raises
     ------
     ValueError
-        If the metric is unknown or the temperature is below 1e-9.
+        If the metric is unknown, or the temperature is below 1e-9, or None where it must be given.
     """
 
     name: ClassVar[str] = ""
@@ -69,8 +78,10 @@ class Learner(nn.Module):
     transductive: ClassVar[bool] = False
     learned: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
-    balanced: ClassVar[bool] = False
+    by_distance: ClassVar[bool] = False
 
+    centered: bool = False
+    balanced: bool = False
     d: int | None = None
     log_temperature: nn.Parameter | None
 
@@ -79,20 +90,32 @@ class Learner(nn.Module):
         if "score" in cls.__dict__ and cls.indexable:
             raise TypeError(f"{cls.__name__} overrides score, which an index would bypass; set indexable = False")
 
-    def __init__(self, metric: str = "sqeuclidean", temperature: float = 1.0, learn_temperature: bool = False) -> None:
+    def __init__(
+        self, metric: str = "sqeuclidean", temperature: float | None = 1.0, learn_temperature: bool = False
+    ) -> None:
         super().__init__()
         self.metric = check_name("metric", metric, METRICS)
-        if isinstance(temperature, str) or not 1e-9 <= temperature < math.inf:
+        if temperature is None:
+            if learn_temperature or not self.by_distance:
+                raise ValueError("temperature is None, so the support determines it; here, give a number")
+        elif isinstance(temperature, str) or not 1e-9 <= temperature < math.inf:
             raise ValueError(f"temperature is {temperature!r}; it divides the similarities, so give at least 1e-9")
-        self._fixed_temperature = float(temperature)
-        self.register_parameter("log_temperature", log_parameter(temperature) if learn_temperature else None)
+        self._fixed_temperature = None if temperature is None else float(temperature)
+        learned = log_parameter(temperature) if learn_temperature and temperature is not None else None
+        self.register_parameter("log_temperature", learned)
 
     @property
     def temperature(self) -> Tensor:
-        """The temperature, a scalar tensor; differentiable if it is learned."""
+        """The temperature, a scalar tensor, 1 if the support determines it; differentiable if it is learned."""
         if self.log_temperature is not None:
             return self.log_temperature.exp()
-        return torch.tensor(self._fixed_temperature, dtype=torch.float64, device="cpu")
+        given = 1.0 if self._fixed_temperature is None else self._fixed_temperature
+        return torch.tensor(given, dtype=torch.float64, device="cpu")
+
+    def temperature_of(self, memory: Memory) -> Tensor:
+        """Return the temperature (...) at which a memory is read."""
+        found = memory.extras.get("temperature")
+        return self.temperature if found is None else found
 
     @property
     def item_metric(self) -> str:
@@ -108,7 +131,8 @@ class Learner(nn.Module):
     def description(self) -> str:
         """Name, metric and temperature in words, such as "prototypical, sqeuclidean, temperature 1"."""
         name = self.name or type(self).__name__
-        return f"{name}, {self.metric}, temperature {self.temperature.item():.4g}"
+        of = "of the support" if self._fixed_temperature is None else f"{self.temperature.item():.4g}"
+        return f"{name}, {self.metric}, temperature {of}"
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments that rebuild this learner; its ``state_dict`` holds the weights.
@@ -128,11 +152,13 @@ class Learner(nn.Module):
             json.dumps(params)
         except TypeError as error:
             raise TypeError(f"an argument of {type(self).__name__} cannot be saved as JSON: {error}") from None
-        return params
+        return {name: value for name, value in params.items() if name not in LATER or value}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor arguments, which scikit-learn reaches as ``learner__temperature``."""
         values = {n: getattr(self, n) for n in inspect.signature(type(self)).parameters if hasattr(self, n)}
+        if "temperature" in values and self._fixed_temperature is None:
+            values["temperature"] = None
         return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 
     def set_params(self, **params: Any) -> Self:
@@ -216,7 +242,7 @@ class Learner(nn.Module):
 
     def transform(self, x: Tensor) -> Tensor:
         """Map embeddings (..., n, d) item by item, with parameters that do not depend on the support set."""
-        return x
+        return normalize(x) if self.centered and self.metric == "cosine" else x
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Summarise a support set that `learn` has checked; padding is zero rows of class 0 with weight 0.
@@ -243,6 +269,21 @@ class Learner(nn.Module):
         """Turn statistics into a memory of labelled keys."""
         raise NotImplementedError(f"{type(self).__name__} has no memorize(); define it")
 
+    def prepared(self, statistics: Statistics) -> tuple[Statistics, dict[str, Tensor]]:
+        """Return what `memorize` makes keys of, and the extras of its memory.
+
+        `balanced`, `centered` and the temperature of the support change what is read, not what is kept.
+        """
+        extras = {}
+        if self.balanced:
+            statistics = statistics.evened()
+        if self.centered:
+            extras["center"] = middle(statistics.means, statistics.count, torch)
+            statistics = statistics.moved(-extras["center"])
+        if self._fixed_temperature is None:
+            extras["temperature"] = suitable_temperature(statistics.means, statistics.count, self.metric, torch)
+        return statistics, extras
+
     def kept_rows(self, statistics: Statistics) -> Tensor | None:
         """Return the rows (k,) of kept support that a growing classifier retains; None, the default, means all."""
         return None
@@ -253,11 +294,12 @@ class Learner(nn.Module):
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits (..., q, n_way) of transformed `queries` (..., q, d)."""
-        return self.read(prepare_keys(memory.keys, self.metric).similarity(queries), memory)
+        return self.read(prepare_keys(memory.keys, self.metric).similarity(memory.centred(queries)), memory)
 
     def read(self, similarity: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
         """Turn similarities to all keys (..., q, m), or to candidates (q, k), into logits (..., q, n_way)."""
-        return read(similarity / self.temperature.to(similarity.dtype), memory, candidates)
+        temperature = self.temperature_of(memory).to(similarity.dtype)[..., None, None]
+        return read(similarity / temperature, memory, candidates)
 
     def margins(self, logits: Tensor) -> Tensor:
         """Return logits (..., n_way) whose infinite entries are replaced by values below the query's finite ones."""
@@ -347,7 +389,8 @@ class Learner(nn.Module):
 
     def extra_repr(self) -> str:
         """Return metric and temperature, for ``repr``."""
-        return f"metric={self.metric!r}, temperature={self.temperature.item():.4g}"
+        shown = None if self._fixed_temperature is None else f"{self.temperature.item():.4g}"
+        return f"metric={self.metric!r}, temperature={shown}"
 
 
 class SumLearner(Learner):
@@ -359,7 +402,8 @@ class SumLearner(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Return one key per class, its mean."""
-        return Memory.of_prototypes(statistics.means, statistics.count)
+        statistics, extras = self.prepared(statistics)
+        return Memory.of_prototypes(statistics.means, statistics.count).having(extras)
 
 
 class SupportLearner(Learner):
@@ -371,7 +415,8 @@ class SupportLearner(Learner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Return one key per support embedding."""
-        return Memory.of_support(statistics.support, statistics.n_way)
+        statistics, extras = self.prepared(statistics)
+        return Memory.of_support(statistics.support, statistics.n_way).having(extras)
 
 
 def chance_gap(logits: Tensor) -> float:

@@ -13,14 +13,17 @@ class CosinePrototypicalLearner(PrototypicalLearner):
     ``logit[c] = cosine(query, mean(support of c)) / temperature``: `PrototypicalLearner` under the cosine.
 
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
-    others gets too many answers; `DiscriminantLearner` does not mind.
+    others gets too many answers, unless the learner is `centered`; `DiscriminantLearner` does not mind.
 
     Parameters
     ----------
-    temperature : float, default=0.05
-        Logits are cosine / temperature. ``benchmarks/temperature.py`` chose the default on validation classes.
+    temperature : float or None, default=0.05
+        Logits are cosine / temperature. ``benchmarks/temperature.py`` chose the default on validation classes. None
+        suits it to the spread of the prototypes.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
+    centered : bool, default=False
+        Whether to subtract from each embedding, scaled to unit length, the mean of the class means.
 
     References
     ----------
@@ -36,5 +39,7 @@ class CosinePrototypicalLearner(PrototypicalLearner):
     tensor([[12., 16.]])
     """
 
-    def __init__(self, temperature: float = 0.05, learn_temperature: bool = False) -> None:
-        super().__init__("cosine", temperature, learn_temperature)
+    def __init__(
+        self, temperature: float | None = 0.05, learn_temperature: bool = False, centered: bool = False
+    ) -> None:
+        super().__init__("cosine", temperature, learn_temperature, centered)

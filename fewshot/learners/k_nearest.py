@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import IGNORE, SMOOTHING, SupportLearner, chance_gap
-from fewshot.learners.memory import Memory
+from fewshot.learners.memory import Memory, read
 from fewshot.learners.registry import register_learner
 from fewshot.utils.values import check_count
 
@@ -29,10 +29,12 @@ class KNearestLearner(SupportLearner):
         Number of voters, at most the size of the support, and at most 256 through FAISS.
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
         Similarity.
-    temperature : float, default=0.1
-        The lower it is, the more the nearest votes dominate.
+    temperature : float or None, default=0.1
+        The lower it is, the more the nearest votes dominate. None suits it to the spread of the class means.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
+    centered : bool, default=False
+        Whether to subtract the mean of the class means from embeddings, scaled to unit length under the cosine.
 
     References
     ----------
@@ -49,10 +51,18 @@ class KNearestLearner(SupportLearner):
     tensor([1])
     """
 
+    by_distance = True
+
     def __init__(
-        self, n_neighbors: int = 5, metric: str = "cosine", temperature: float = 0.1, learn_temperature: bool = False
+        self,
+        n_neighbors: int = 5,
+        metric: str = "cosine",
+        temperature: float | None = 0.1,
+        learn_temperature: bool = False,
+        centered: bool = False,
     ) -> None:
         super().__init__(metric, temperature, learn_temperature)
+        self.centered = bool(centered)
         self.n_neighbors = check_count("n_neighbors", n_neighbors)
 
     def read(self, similarity: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
@@ -63,10 +73,9 @@ class KNearestLearner(SupportLearner):
         else:
             log_weight = torch.where(candidates >= 0, log_weight[candidates.clamp(min=0)], -torch.inf)
         share = _voting(similarity.detach(), log_weight.exp(), self.n_neighbors)
-        votes = similarity.masked_fill(share == 0, -torch.inf)
-        # Multiplied by the temperature, by which read() divides.
-        extra = torch.where(share > 0, share, 1).log() * self.temperature.to(similarity)
-        return super().read(votes + extra, memory, candidates)
+        scores = similarity / self.temperature_of(memory).to(similarity)[..., None, None]
+        votes = (scores + torch.where(share > 0, share, 1).log()).masked_fill(share == 0, -torch.inf)
+        return read(votes, memory, candidates)
 
     def margins(self, logits: Tensor) -> Tensor:
         """Return logits (..., n_way) with the lower bound of the loss, because most classes have no vote."""

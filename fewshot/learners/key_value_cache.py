@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -23,8 +21,8 @@ class KeyValueCacheLearner(SupportLearner):
     + log prior[c]``, where n is the largest class weight: the training-free form of Tip-Adapter. The support is the
     memory: O(n d) to store, O(n d) per query.
 
-    Every image adds its share, so a class with many more images than the others gets most answers;
-    `DiscriminantLearner` does not mind.
+    Every image adds its share, so a class with many more images than the others gets most answers, unless the learner
+    is `balanced`; `DiscriminantLearner` does not mind.
 
     Parameters
     ----------
@@ -37,6 +35,10 @@ class KeyValueCacheLearner(SupportLearner):
         Prior over classes: uniform, or in proportion to their support.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
+    centered : bool, default=False
+        Whether to subtract from each embedding, scaled to unit length, the mean of the class means.
+    balanced : bool, default=False
+        Whether each class has the same total weight, however many images it has.
 
     References
     ----------
@@ -59,8 +61,11 @@ class KeyValueCacheLearner(SupportLearner):
         temperature: float = 0.1,
         prior: str = "uniform",
         learn_temperature: bool = False,
+        centered: bool = False,
+        balanced: bool = False,
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
+        self.centered, self.balanced = bool(centered), bool(balanced)
         self.sharpness, self.prior = check_number("sharpness", sharpness), check_name("prior", prior, PRIORS)
 
     def memorize(self, statistics: Statistics) -> Memory:
@@ -68,7 +73,8 @@ class KeyValueCacheLearner(SupportLearner):
         count, memory = statistics.count, super().memorize(statistics)
         share = (count > 0).to(count.dtype) if self.prior == "uniform" else count / count.sum(-1, keepdim=True)
         log_prior = torch.where(share > 0, torch.where(share > 0, share, 1).log(), -torch.inf)
-        return replace(memory, extras={"log_prior": log_prior, "most": count.amax(-1, keepdim=True)})
+        most = (statistics.evened() if self.balanced else statistics).count.amax(-1, keepdim=True)
+        return memory.having({"log_prior": log_prior, "most": most})
 
     def read(self, similarity: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
         """Sum the activations of each class; a class without a retrieved key has activation 0."""

@@ -25,16 +25,16 @@ class MatchingLearner(SupportLearner):
     ``p(c | query) = sum over the support of c of softmax(cosine(query, support) / temperature)``, without
     full-context embeddings (see `FullContextLearner`). The support is the memory: O(n d) to store, O(n d) per query.
 
-    Every image adds its share, so a class with many more images than the others gets most answers;
-    `DiscriminantLearner` does not mind.
+    Every image adds its share, so a class with many more images than the others gets most answers, unless the learner
+    is `balanced`; `DiscriminantLearner` does not mind.
 
     Parameters
     ----------
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
         The paper uses the cosine.
-    temperature : float, default=0.1
+    temperature : float or None, default=0.1
         Logits are similarity / temperature. The paper has no temperature, which means 1. Cosines lie in [-1, 1], so
-        that softmax is nearly flat; the default here is sharper.
+        that softmax is nearly flat; the default here is sharper. None suits it to the spread of the class means.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
     max_support : int, optional
@@ -42,6 +42,10 @@ class MatchingLearner(SupportLearner):
     replacement : {"reservoir", "oldest"}, default="reservoir"
         Which rows a full class drops: those outside a uniform sample of all rows seen, or the oldest. See
         `rows_to_keep`.
+    centered : bool, default=False
+        Whether to subtract the mean of the class means from embeddings, scaled to unit length under the cosine.
+    balanced : bool, default=False
+        Whether each class has the same total weight, however many images it has.
 
     References
     ----------
@@ -58,15 +62,20 @@ class MatchingLearner(SupportLearner):
     tensor([1])
     """
 
+    by_distance = True
+
     def __init__(
         self,
         metric: str = "cosine",
-        temperature: float = 0.1,
+        temperature: float | None = 0.1,
         learn_temperature: bool = False,
         max_support: int | None = None,
         replacement: str = "reservoir",
+        centered: bool = False,
+        balanced: bool = False,
     ) -> None:
         super().__init__(metric, temperature, learn_temperature)
+        self.centered, self.balanced = bool(centered), bool(balanced)
         if max_support is not None and (not isinstance(max_support, (int, np.integer)) or max_support < 1):
             raise ValueError(f"max_support is {max_support!r}; expected at least 1, or None to keep all support")
         self.max_support = max_support

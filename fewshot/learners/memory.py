@@ -101,6 +101,25 @@ class Statistics:
         sums = {name: value.masked_fill(empty.unsqueeze(-1), 0) for name, value in self.sums.items()}
         return replace(self, count=self.count.masked_fill(empty, 0), sums=sums)
 
+    def evened(self) -> Statistics:
+        """Return the summary whose kept support is weighted so that all present classes have the same count."""
+        n = (self.count > 0).sum(-1, keepdim=True)
+        even = torch.where(self.count > 0, self.count.sum(-1, keepdim=True) / torch.where(n > 0, n, 1), 0)
+        factor, support = even / torch.where(self.count > 0, self.count, 1), dict(self.support)
+        if support:
+            support["weight"] = support["weight"] * factor.gather(-1, support["labels"])
+        sums = {name: value * factor.unsqueeze(-1) for name, value in self.sums.items()}
+        return replace(self, count=even, sums=sums, support=support)
+
+    def moved(self, by: Tensor) -> Statistics:
+        """Return the summary of the same embeddings plus `by` (..., d)."""
+        by, sums, support = by.unsqueeze(-2), dict(self.sums), dict(self.support)
+        if sums:
+            sums["x"] = sums["x"] + self.count.unsqueeze(-1) * by
+        if support:
+            support["x"] = torch.where(support["weight"].unsqueeze(-1) > 0, support["x"] + by, 0)
+        return replace(self, sums=sums, support=support)
+
     def take(self, rows: Tensor) -> Statistics:
         """Return the summary of the given `rows` (k,) of kept support, for statistics without sums."""
         support = {name: value[rows] for name, value in self.support.items()}
@@ -281,7 +300,9 @@ class Memory:
     one_key_per_class : bool
         True if key ``j`` is the only key of class ``j``, so that reading needs no sum over keys.
     extras : dict of str to Tensor
-        Further tensors of learners that override ``score`` or ``read``.
+        Further tensors that are read: ``center`` (..., d), which is subtracted from transformed queries, and was from
+        the support; ``temperature`` (...), if it comes from the support; others of learners that override ``score`` or
+        ``read``.
     """
 
     keys: Tensor
@@ -326,6 +347,15 @@ class Memory:
         n_way = prototypes.shape[-2]
         labels = torch.arange(n_way, device=prototypes.device).expand(prototypes.shape[:-1])
         return cls.of_keys(prototypes, labels, (count > 0).to(prototypes.dtype), n_way, one_key_per_class=True)
+
+    def having(self, extras: Mapping[str, Tensor]) -> Memory:
+        """Return this memory with more extras."""
+        return replace(self, extras={**self.extras, **extras})
+
+    def centred(self, queries: Tensor) -> Tensor:
+        """Return transformed queries (..., q, d) minus the centre, if there is one."""
+        center = self.extras.get("center")
+        return queries if center is None else queries - center.to(queries.dtype).unsqueeze(-2)
 
     def present(self) -> Memory:
         """Drop the absent keys of a memory without leading dimensions."""

@@ -35,8 +35,8 @@ class MultiPrototypicalLearner(SupportLearner):
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity. Under ``cosine``, embeddings are scaled to unit length before clustering.
-    temperature : float, default=1.0
-        Logits are similarity / temperature.
+    temperature : float or None, default=1.0
+        Logits are similarity / temperature. None suits it to the spread of the class means.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
     n_prototypes : int, default=3
@@ -57,10 +57,12 @@ class MultiPrototypicalLearner(SupportLearner):
     tensor([0])
     """
 
+    by_distance = True
+
     def __init__(
         self,
         metric: str = "sqeuclidean",
-        temperature: float = 1.0,
+        temperature: float | None = 1.0,
         learn_temperature: bool = False,
         n_prototypes: int = 3,
     ) -> None:
@@ -69,6 +71,7 @@ class MultiPrototypicalLearner(SupportLearner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Return the mean of each cluster as a key, weighted by its share of the class."""
+        statistics, extras = self.prepared(statistics)
         x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
         k, n_way = self.n_prototypes, statistics.n_way
         with torch.no_grad():
@@ -79,7 +82,7 @@ class MultiPrototypicalLearner(SupportLearner):
         keys = sum_by_class(x * weight.unsqueeze(-1), place, n_way * k) / torch.where(total > 0, total, 1)
         share = total.squeeze(-1) / torch.where(statistics.count > 0, statistics.count, 1).repeat_interleave(k, -1)
         classes = torch.arange(n_way, device=x.device).repeat_interleave(k).expand(share.shape)
-        memory = Memory.of_keys(keys, classes, share, n_way)
+        memory = Memory.of_keys(keys, classes, share, n_way).having(extras)
         return memory if k > 1 else replace(memory, one_key_per_class=True)
 
 

@@ -14,16 +14,20 @@ class PrototypicalLearner(SumLearner):
     memory and time do not depend on the number of shots: O(n_way d) to store, O(n_way d) per query.
 
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
-    others gets too many answers; `DiscriminantLearner` does not mind.
+    others gets too many answers, except under the cosine if `centered`; `DiscriminantLearner` does not mind.
 
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         The paper uses (minus) the squared Euclidean distance.
-    temperature : float, default=1.0
-        Logits are similarity / temperature; the paper has no temperature, which means 1.
+    temperature : float or None, default=1.0
+        Logits are similarity / temperature; the paper has no temperature, which means 1. None suits it to the spread of
+        the prototypes, so that the scale of the embeddings does not matter; `PrototypicalClassifier` does so.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
+    centered : bool, default=False
+        Whether to subtract the mean of the class means from embeddings, scaled to unit length under the cosine; it
+        makes no difference to distances.
 
     References
     ----------
@@ -38,3 +42,16 @@ class PrototypicalLearner(SumLearner):
     >>> logits.argmax(-1)
     tensor([0])
     """
+
+    by_distance = True
+
+    def __init__(
+        self,
+        metric: str = "sqeuclidean",
+        temperature: float | None = 1.0,
+        learn_temperature: bool = False,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(metric, temperature, learn_temperature)
+        self.centered = bool(centered)
+        self.balanced = self.centered and metric == "cosine"

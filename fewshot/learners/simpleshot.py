@@ -34,8 +34,9 @@ class SimpleShotLearner(SumLearner):
         set or of test classes.
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         The paper uses the Euclidean distance.
-    temperature : float, default=0.1
-        Logits are similarity / temperature. The paper has no temperature, because it needs no probabilities.
+    temperature : float or None, default=0.1
+        Logits are similarity / temperature. The paper has no temperature, because it needs no probabilities. None suits
+        it to the spread of the prototypes, as ``UN`` needs.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
 
@@ -54,12 +55,14 @@ class SimpleShotLearner(SumLearner):
     tensor([0])
     """
 
+    by_distance = True
+
     def __init__(
         self,
         normalization: str = "L2N",
         center: Sequence[float] | None = None,
         metric: str = "sqeuclidean",
-        temperature: float = 0.1,
+        temperature: float | None = 0.1,
         learn_temperature: bool = False,
     ) -> None:
         super().__init__(metric, temperature, learn_temperature)

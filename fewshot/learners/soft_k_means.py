@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from fewshot.learners.base import SumLearner
@@ -26,8 +24,9 @@ class SoftKMeansLearner(SumLearner):
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity.
-    temperature : float, default=1.0
-        Logits are similarity / temperature; the paper has no temperature.
+    temperature : float or None, default=1.0
+        Logits are similarity / temperature; the paper has no temperature. None suits it to the spread of the
+        prototypes: at 1, embeddings of large numbers make every share 0 or 1.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
     n_iterations : int, default=1
@@ -48,13 +47,14 @@ class SoftKMeansLearner(SumLearner):
     tensor([0, 0, 1, 1])
     """
 
+    by_distance = True
     indexable = False
     transductive = True
 
     def __init__(
         self,
         metric: str = "sqeuclidean",
-        temperature: float = 1.0,
+        temperature: float | None = 1.0,
         learn_temperature: bool = False,
         n_iterations: int = 1,
     ) -> None:
@@ -63,8 +63,7 @@ class SoftKMeansLearner(SumLearner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Return one key per class, its mean, and keep the counts."""
-        memory = super().memorize(statistics)
-        return replace(memory, extras={"count": statistics.count})
+        return super().memorize(statistics).having({"count": statistics.count})
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits of all queries, answered together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.persistence.content import is_number
 from fewshot.runtime.memory import MOST_MAGNITUDE, Array, DeviceMemory
 from fewshot.utils.discriminant import LabelledRows, class_keys, signed_power, strength_and_scale, unit_length
+from fewshot.utils.means import middle, suitable_temperature
 from fewshot.utils.values import check_count
 
 #: Learners whose memory is class sums and counts, and learners that keep their support.
@@ -32,11 +33,17 @@ class DeviceKeys:
         The class of each key, as a position among the classes of the memory.
     log_weight : ndarray of shape (m,)
         Log weight of each key.
+    temperature : float
+        Logits are similarity / temperature.
+    center : ndarray of shape (d,) or 0
+        Subtracted from transformed queries; it was from the support.
     """
 
     keys: Array
     labels: NDArray[np.int64]
     log_weight: Array
+    temperature: float
+    center: Any = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,8 @@ class DeviceMethod:
         One of `SUMMED` or `KEPT`.
     metric : str
         Name of the similarity; higher is closer.
-    temperature : float
-        Logits are similarity / temperature.
+    temperature : float or None
+        Logits are similarity / temperature; None means that the support determines it.
     normalization : {"UN", "L2N", "CL2N"}, default="UN"
         Transform of each embedding: none, unit length, or unit length after subtracting `center`.
     center : tuple of d floats, optional
@@ -61,6 +68,8 @@ class DeviceMethod:
         Exponent of the absolute values, for ``discriminant`` only.
     regularization : float, optional
         Strength, for ``discriminant`` only; by default leave-one-out chooses it.
+    centered, balanced : bool, default=False
+        As for the learners that have them.
 
     Raises
     ------
@@ -70,12 +79,14 @@ class DeviceMethod:
 
     name: str
     metric: str
-    temperature: float
+    temperature: float | None
     normalization: str = "UN"
     center: tuple[float, ...] | None = None
     n_neighbors: int | None = None
     power: float | None = None
     regularization: float | None = None
+    centered: bool = False
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         for what, name, known in (
@@ -85,7 +96,10 @@ class DeviceMethod:
         ):
             if name not in known:
                 raise UnknownNameError(what, name, known)
-        check_temperature(self.temperature)
+        if self.temperature is not None or self.power is not None:
+            check_temperature(self.temperature)
+        if not isinstance(self.centered, bool) or not isinstance(self.balanced, bool):
+            raise ValueError("centered and balanced are not booleans")
         needs = {"center": self.normalization == "CL2N", "n_neighbors": self.name == "k-nearest"}
         for what, needed in {**needs, "power": self.name == "discriminant"}.items():
             if (getattr(self, what) is not None) != needed:
@@ -116,6 +130,7 @@ class DeviceMethod:
     def to_dict(self) -> dict[str, Any]:
         """Convert to values that JSON can hold."""
         later = {"power", "regularization"} if self.power is None else set()  # unknown to earlier versions
+        later |= {name for name in ("centered", "balanced") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in later}
 
     @property
@@ -129,6 +144,8 @@ class DeviceMethod:
         if self.power is not None:
             x = unit_length(x)
             return x if self.power == 1 else unit_length(signed_power(x, self.power, np))
+        if self.centered and self.metric == "cosine":
+            return unit_length(x)
         if self.normalization == "UN":
             return x
         return unit_length(x if self.center is None else x - np.array(self.center))
@@ -136,13 +153,24 @@ class DeviceMethod:
     def memorize(self, memory: DeviceMemory) -> DeviceKeys:
         """Return the keys of a memory."""
         if self.power is None:
-            return DeviceKeys(memory.keys, memory.key_labels, memory.log_weight)
-        means = memory.summed()
-        present = means.weights > 0
-        middle = means.x / np.where(present, means.weights, 1)[:, None]
-        support = LabelledRows(memory.x, memory.labels, memory.weights, middle, means.weights)
+            return self._as_they_are(memory)
+        summed = memory.summed()
+        present = summed.weights > 0
+        support = LabelledRows(memory.x, memory.labels, memory.weights, _means(summed), summed.weights)
         keys = class_keys(support, *strength_and_scale(support, self.regularization, np), np)[present]
-        return DeviceKeys(keys, np.flatnonzero(present), np.zeros(len(keys)))
+        return DeviceKeys(keys, np.flatnonzero(present), np.zeros(len(keys)), cast(float, self.temperature))
+
+    def _as_they_are(self, memory: DeviceMemory) -> DeviceKeys:
+        """Return keys that are class means or support embeddings, centred and with equal classes if so set."""
+        summed = memory.summed()
+        means, count = _means(summed), summed.weights
+        center = middle(means, count, np) if self.centered else 0.0
+        log_weight, labels, temperature = memory.log_weight, memory.key_labels, self.temperature
+        if self.balanced and not memory.is_summed:
+            log_weight = log_weight + np.log(count.sum() / (count > 0).sum() / count[labels])
+        if temperature is None:
+            temperature = suitable_temperature((means - center) * (count > 0)[:, None], count, self.metric, np).item()
+        return DeviceKeys(memory.keys - center, labels, log_weight, temperature, center)
 
     def read(self, similarity: Array, keys: DeviceKeys, n_classes: int, eps: float) -> Array:
         """Turn similarities to keys (q, m) into logits of classes (q, n_classes).
@@ -161,7 +189,7 @@ class DeviceMethod:
         eps : float
             Rounding error of the embeddings: keys that are equally far up to it share a vote.
         """
-        scores = similarity / self.temperature + keys.log_weight
+        scores = similarity / keys.temperature + keys.log_weight
         if self.n_neighbors is not None:
             with np.errstate(divide="ignore"):
                 scores += np.log(_voting(similarity, np.exp(keys.log_weight), self.n_neighbors, eps))
@@ -181,6 +209,11 @@ def check_temperature(value: Any) -> None:
     """
     if not is_number(value, 1e-9, 1e12):
         raise ValueError(f"temperature is {value!r}; expected a number from 1e-9 to 1e12")
+
+
+def _means(summed: DeviceMemory) -> Array:
+    means: Array = summed.x / np.where(summed.weights > 0, summed.weights, 1)[:, None]
+    return means
 
 
 def squares(x: Array) -> Array:

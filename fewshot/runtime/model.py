@@ -95,7 +95,8 @@ class DeviceModel:
     def _compare(self, x: NDArray[np.floating]) -> tuple[Array, NDArray[np.bool_]]:
         """Return the similarities (n, n_keys) of embeddings, and which embeddings are not finite."""
         unknown = ~np.isfinite(x).all(1)
-        return self._similarity(self.method.transform(np.where(unknown[:, None], 0, x))), unknown
+        queries = self.method.transform(np.where(unknown[:, None], 0, x))
+        return self._similarity(queries - self._made.center), unknown
 
     def _similarity(self, queries: Array) -> Array:
         """Return the similarities (q, n_keys) of queries (q, d), as `fewshot.search.similarity`; higher is closer."""

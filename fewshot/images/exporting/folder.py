@@ -266,23 +266,24 @@ def translate_learner(learner: Learner) -> DeviceMethod:
     0.05
     """
     # Not isinstance: a subclass may predict differently.
-    kind, basic = type(learner), (learner.name, learner.metric, learner.temperature.item())
+    kind, basic = type(learner), (learner.name, learner.metric, learner.get_params()["temperature"])
+    shared: dict[str, Any] = {"centered": learner.centered, "balanced": learner.balanced}
     if kind in (PrototypicalLearner, CosinePrototypicalLearner):
-        return DeviceMethod(*basic)
+        return DeviceMethod(*basic, **shared)
     if isinstance(learner, SimpleShotLearner) and kind is SimpleShotLearner:
         center = None if learner.center is None else tuple(learner.center.tolist())
         return DeviceMethod(*basic, learner.normalization, center)
     if isinstance(learner, DiscriminantLearner) and kind is DiscriminantLearner:
         return DeviceMethod(*basic, power=learner.power, regularization=learner.regularization)
     if isinstance(learner, KNearestLearner) and kind is KNearestLearner:
-        return DeviceMethod(*basic, n_neighbors=learner.n_neighbors)
+        return DeviceMethod(*basic, n_neighbors=learner.n_neighbors, **shared)
     if isinstance(learner, MatchingLearner) and kind is MatchingLearner:
         if learner.max_support is not None:
             raise TypeError(
                 f"the learner keeps max_support={learner.max_support} images per class, and a device cannot choose "
                 "which; fit one that keeps all, max_support=None"
             )
-        return DeviceMethod(*basic)
+        return DeviceMethod(*basic, **shared)
     raise TypeError(f"{kind.__name__} cannot be exported; expected one of {', '.join(SUMMED + KEPT)}")
 
 
