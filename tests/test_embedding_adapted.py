@@ -9,56 +9,34 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from fewshot import (
-    Embedder,
-    adapt,
-    digits,
-)
-
-DATA = digits()
-KNOWN = np.flatnonzero(DATA.labels < 5)[:100]
-NEW = np.flatnonzero(DATA.labels >= 5)[:80]
-SUPPORT, QUERIES = NEW[:25], NEW[25:]
+from fewshot import Embedder
+from tests.adapting import QUERIES, adapted, images, plain
 
 
-def _images(rows: np.ndarray) -> np.ndarray:
-    return DATA.images[rows]
+def test_an_adapted_embedder_maps_the_embeddings_of_the_network() -> None:
+    raw = plain().transform(images(QUERIES))
+    assert np.array_equal(adapted().transform(images(QUERIES)), adapted().domain(raw))
+    assert plain().domain is None
+    assert np.array_equal(adapted().unadapted.transform(images(QUERIES)), raw)
+    assert len({one.fingerprint for one in (plain(), adapted(), clone(adapted()))}) == 2
+    assert plain().fingerprint == adapted().domain.embedder == adapted().unadapted.fingerprint
+    assert plain().identity != adapted().identity
+    assert adapted().domain.n_classes == 5
 
 
-@pytest.fixture(scope="module")
-def plain() -> Embedder:
-    return Embedder("conv4", weights="random", img_size=28, progress=False)
-
-
-@pytest.fixture(scope="module")
-def adapted(plain: Embedder) -> Embedder:
-    return adapt(plain, _images(KNOWN), DATA.labels[KNOWN])
-
-
-def test_an_adapted_embedder_maps_the_embeddings_of_the_network(plain: Embedder, adapted: Embedder) -> None:
-    raw = plain.transform(_images(QUERIES))
-    assert np.array_equal(adapted.transform(_images(QUERIES)), adapted.domain(raw))
-    assert plain.domain is None
-    assert np.array_equal(adapted.unadapted.transform(_images(QUERIES)), raw)
-    assert len({one.fingerprint for one in (plain, adapted, clone(adapted))}) == 2
-    assert plain.fingerprint == adapted.domain.embedder == adapted.unadapted.fingerprint
-    assert plain.identity != adapted.identity
-    assert adapted.domain.n_classes == 5
-
-
-def test_a_domain_in_a_file_is_the_same(adapted: Embedder, plain: Embedder, tmp_path: Path) -> None:
-    adapted.domain.save(tmp_path / "d.safetensors")
-    from_file = clone(plain).set_params(domain=tmp_path / "d.safetensors")
-    assert from_file.fingerprint == adapted.fingerprint
+def test_a_domain_in_a_file_is_the_same(tmp_path: Path) -> None:
+    adapted().domain.save(tmp_path / "d.safetensors")
+    from_file = clone(plain()).set_params(domain=tmp_path / "d.safetensors")
+    assert from_file.fingerprint == adapted().fingerprint
     (tmp_path / "d.safetensors").unlink()  # it was read
-    assert np.array_equal(clone(from_file).transform(_images(QUERIES)), adapted.transform(_images(QUERIES)))
-    pickled = pickle.loads(pickle.dumps(adapted))
-    assert np.array_equal(pickled.transform(_images(QUERIES)), adapted.transform(_images(QUERIES)))
+    assert np.array_equal(clone(from_file).transform(images(QUERIES)), adapted().transform(images(QUERIES)))
+    pickled = pickle.loads(pickle.dumps(adapted()))
+    assert np.array_equal(pickled.transform(images(QUERIES)), adapted().transform(images(QUERIES)))
 
 
-def test_the_domain_of_another_network_is_refused(adapted: Embedder) -> None:
-    other = Embedder("conv4", weights="random", img_size=32, progress=False, domain=adapted.domain)
+def test_the_domain_of_another_network_is_refused() -> None:
+    other = Embedder("conv4", weights="random", img_size=32, progress=False, domain=adapted().domain)
     with pytest.raises(ValueError, match="adapt again, with this embedder"):
-        other.transform(_images(QUERIES))
+        other.transform(images(QUERIES))
     with pytest.raises(TypeError, match="domain is 3"):
-        other.set_params(domain=3).transform(_images(QUERIES))
+        other.set_params(domain=3).transform(images(QUERIES))

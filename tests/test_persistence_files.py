@@ -15,6 +15,7 @@ from fewshot.persistence.files import (
     open_regular,
     partial_file,
     read_regular,
+    refuse_other_files,
     replacing,
     write_text,
 )
@@ -230,3 +231,14 @@ def test_what_killed_processes_have_left_is_found_and_nothing_else(tmp_path):
         assert set(leftovers(tmp_path)) == {left, other}
         os.utime(elsewhere, (0, 0))
         assert set(leftovers(tmp_path, ["a.npy"])) == {left, elsewhere}
+
+
+def test_a_folder_for_results_may_hold_only_its_own_and_hidden_files(tmp_path):
+    refuse_other_files(tmp_path / "new")
+    for name in (".hidden", "own"):
+        (tmp_path / name).touch()
+    refuse_other_files(tmp_path, ["own"])
+    with pytest.raises(ValueError, match=r"holds other files, such as 'own'; choose an empty folder, or a new one"):
+        refuse_other_files(tmp_path)
+    with pytest.raises(ValueError, match=r"own is a file; expected a folder"):
+        refuse_other_files(tmp_path / "own")

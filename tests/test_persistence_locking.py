@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from fewshot.errors import InUseError
 from fewshot.persistence import locking
-from fewshot.persistence.locking import LOCK, locked
+from fewshot.persistence.locking import LOCK, locked, locked_new
 from tests.together import together
 
 
@@ -245,3 +246,21 @@ def test_what_a_lock_file_says_is_only_text(tmp_path):
             assert locking._holder(handle).isprintable()
         finally:
             os.close(handle)
+
+
+def test_a_writer_that_waits_goes_on_when_the_one_before_has_ended_and_removed_its_new_folder(tmp_path):
+    folder, order, has_begun = tmp_path / "new", [], threading.Event()
+
+    def write(name, seconds):
+        with locked_new(folder, 5):
+            order.append(name)
+            has_begun.set()
+            time.sleep(seconds)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(write, "first", 0.2)
+        has_begun.wait(10)
+        pool.submit(write, "second", 0).result()
+        first.result()
+    assert order == ["first", "second"]
+    assert not folder.exists()

@@ -5,8 +5,6 @@ import errno
 import os
 import shutil
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -185,21 +183,3 @@ def test_a_data_url_is_no_name():
     model = FewShotImageClassifier(quick_embedder(), progress=False)
     model.fit([np.zeros((9, 9), np.uint8), np.full((9, 9), 99, np.uint8)], ["a", "b"])
     assert [(one.id, one.vector) for one in annotate(model, [url])] == [("0", None)]
-
-
-def test_a_run_that_waits_goes_on_when_the_one_before_has_ended_and_removed_its_folder(tmp_path):
-    shards, order, has_begun = tmp_path / "t.parquet.shards", [], threading.Event()
-
-    def run(name, seconds):
-        with work._only_run(shards):
-            order.append(name)
-            has_begun.set()
-            time.sleep(seconds)
-
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(run, "first", 0.2)
-        has_begun.wait(10)
-        pool.submit(run, "second", 0).result()
-        first.result()
-    assert order == ["first", "second"]
-    assert not shards.exists()

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain, product
 from pathlib import Path
@@ -24,8 +24,8 @@ from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
 from fewshot.benchmark.tasks import Unit, answer
-from fewshot.persistence.files import leftovers, refuse_irregular, write_text
-from fewshot.persistence.locking import BRIEF, locked
+from fewshot.persistence.files import leftovers, refuse_irregular, refuse_other_files, write_text
+from fewshot.persistence.locking import BRIEF, locked_new
 from fewshot.persistence.provenance import command_line, manifest
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
@@ -234,16 +234,8 @@ def _results_folder(out: str | Path | None) -> Iterator[Path]:
             yield Path(name)
         return
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; expected a folder for the results")
-    others = sorted(e.name for e in folder.iterdir() if not e.name.startswith(".")) if folder.exists() else []
-    if EPISODES not in others and not set(others) <= {"trained", *FOLDERS}:
-        raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
     refuse_irregular(folder, WRITTEN)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder, BRIEF):
-            yield folder
-    finally:
-        with suppress(OSError):  # unless the folder holds results
-            folder.rmdir()
+    if not (folder / EPISODES).exists():
+        refuse_other_files(folder, ("trained", *FOLDERS))
+    with locked_new(folder, BRIEF):
+        yield folder

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.scan import read_csv, take_split
-from fewshot.persistence.files import digest, refuse_irregular, replacing, write_text
+from fewshot.persistence.files import digest, refuse_irregular, refuse_other_files, replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,14 +61,9 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
 
 def refuse_other_data(folder: str | Path) -> None:
     """Raise `ValueError` if a folder for a data set contains other files; hidden files do not matter."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; expected a folder for the prepared data")
     refuse_irregular(folder, (PIXELS, TABLE, MANIFEST))
-    if not folder.exists() or is_packed(folder):
-        return
-    if others := sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):
-        raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+    if not is_packed(folder):
+        refuse_other_files(folder)
 
 
 def is_packed(folder: str | Path) -> bool:

@@ -285,6 +285,22 @@ def refuse_irregular(folder: str | Path, names: Iterable[str]) -> None:
             )
 
 
+def refuse_other_files(folder: str | Path, own: Iterable[str] = ()) -> None:
+    """Raise if a folder for results holds files other than its `own`; hidden files do not count.
+
+    Raises
+    ------
+    ValueError
+        Naming a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; expected a folder")
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if others := [name for name in names if not name.startswith(".") and name not in own]:
+        raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+
+
 def read_regular(path: str | Path, most: int, *, follow: bool = False) -> bytes:
     """Return the content of a regular file of at most `most` bytes; see `open_regular`.
 

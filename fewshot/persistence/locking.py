@@ -85,6 +85,26 @@ def locked(folder: str | Path, patience: float | None = None) -> Iterator[None]:
             del _mine.__dict__[key]
 
 
+@contextmanager
+def locked_new(folder: str | Path, patience: float | None = None) -> Iterator[None]:
+    """Create a folder if needed and hold its write lock; at the end, remove the folder if it is empty; see `locked`."""
+    folder = Path(folder)
+    try:
+        with ExitStack() as lock:
+            while True:
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock.enter_context(locked(folder, patience))
+                    break
+                except FileNotFoundError:
+                    if folder.exists():
+                        raise  # else its last holder has just removed it
+            yield
+    finally:
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+
+
 def is_held(folder: str | Path) -> bool:
     """Whether this thread holds the write lock of a folder."""
     return _key(os.path.realpath(folder)) in _mine.__dict__

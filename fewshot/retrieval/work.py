@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from fewshot.errors import StoreError
 from fewshot.images.model import FewShotModel
 from fewshot.persistence.artifact import MANIFEST
 from fewshot.persistence.files import PARTIAL, is_special, leftovers, refuse_irregular, sync, write_text
-from fewshot.persistence.locking import BRIEF, LOCK, locked
+from fewshot.persistence.locking import BRIEF, LOCK, locked_new
 from fewshot.persistence.suffixes import check_suffix
 from fewshot.retrieval.annotate import annotate
 from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_table
@@ -107,7 +107,7 @@ def annotate_folder(
     parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
     # For a pipe or a device, use a temporary folder: such a run cannot be resumed.
     shards = Path(tempfile.mkdtemp(prefix="fewshot-")) if is_special(out) else out.with_name(f"{out.name}.shards")
-    with _only_run(shards):
+    with locked_new(shards, BRIEF):
         _refuse_finished(out, shards, overwrite)
         target = Path(os.path.realpath(out))
         _sweep(target.parent, [target.name])
@@ -139,25 +139,6 @@ def _join(shards: Path, n: int, out: Path, schema: pyarrow.Schema) -> int:
     write_table(out, tables(), schema)
     sync(out.absolute().parent)
     return sum(unreadable)
-
-
-@contextmanager
-def _only_run(shards: Path) -> Iterator[None]:
-    """Hold the lock of the folder of shards, and remove the folder at the end if it is empty."""
-    try:
-        with ExitStack() as lock:
-            while True:
-                shards.mkdir(parents=True, exist_ok=True)
-                try:
-                    lock.enter_context(locked(shards, BRIEF))
-                    break
-                except FileNotFoundError:
-                    if shards.exists():
-                        raise  # else another run has just ended and removed it
-            yield
-    finally:
-        with suppress(OSError):  # not empty
-            shards.rmdir()
 
 
 def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:

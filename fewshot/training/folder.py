@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewshot._version import __version__
 from fewshot.embedding.checkpoint import savable
-from fewshot.persistence.files import leftovers, refuse_irregular, replacing, sync
+from fewshot.persistence.files import leftovers, refuse_irregular, refuse_other_files, replacing, sync
 from fewshot.persistence.locking import BRIEF, locked
 from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.training.callbacks import CsvLog
@@ -157,10 +157,8 @@ def refuse_foreign_files(folder: Path) -> None:
         raise ValueError(
             f"{folder} holds a {MANIFEST} of something else, such as a classifier; choose another folder with --out"
         )
-    others = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    others = [name for name in others if not name.startswith(".") and name not in FILES]
-    if others and not holds_training(folder):
-        raise ValueError(f"{folder} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+    if not holds_training(folder):
+        refuse_other_files(folder, FILES)
 
 
 def refuse_foreign_log(folder: Path) -> None:

@@ -24,7 +24,7 @@ from fewshot.data.images import LabeledImages
 from fewshot.embedding.backbones import create_backbone
 from fewshot.embedding.network import embed
 from fewshot.episodes.evaluate import evaluate
-from fewshot.persistence.files import write_text
+from fewshot.persistence.files import refuse_other_files, write_text
 from fewshot.persistence.provenance import manifest
 from fewshot.training.config import TrainConfig
 from fewshot.training.result import TrainResult
@@ -165,12 +165,10 @@ def _refuse_others(out: Path) -> None:
     ValueError
         The message names a file.
     """
-    others = sorted(e.name for e in out.iterdir() if not e.name.startswith(".")) if out.is_dir() else []
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         if json.loads((out / RESULTS).read_text(encoding="utf-8"))["manifest"]["command"].startswith("fewshot demo"):
             return
-    if others:
-        raise ValueError(f"{out} holds other files, such as {others[0]!r}; choose an empty folder, or a new one")
+    refuse_other_files(out)
 
 
 def _training_facts(config: TrainConfig, training: TrainResult) -> dict[str, Any]:
