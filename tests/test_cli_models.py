@@ -299,9 +299,10 @@ def test_long_images_are_a_sentence_and_the_crop_is_an_option(tmp_path, capsys):
             Image.fromarray(rng.integers(0, 256, (24, 64, 3), np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
     fit = ["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "m"), "--force", *QUICK]
     for given, said, mode in (
-        ([], "so the network sees all of them, but small; crop='tiles' also", "pad"),
+        ([], "", "adaptive"),
+        (["--crop", "pad"], "so the network sees all of them, but small; crop='tiles' also", "pad"),
         (["--crop", "center"], "only the middle of each image, 38% of it on average; crop='pad' shows", "center"),
-        (["--crop", "tiles"], "", "tiles"),
+        (["--crop", "tiles"], "", "overlap"),
     ):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot.data.crop import CROPS, MOST_TILES, crop_of, seen_share, tile_boxes, whole_size
+from fewshot.data.crop import CROPS, LONG, MOST_TILES, crop_of, seen_share, tile_boxes, whole_size
 from fewshot.data.preprocess import Preprocessing
 
 SIDES = st.integers(1, 3000)
@@ -22,18 +22,16 @@ def test_a_square_is_the_same_under_every_crop(crop, crop_pct, side):
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     middle = replace(NETWORK, crop_pct=crop_pct)
     pixels = middle.changed(bits=None, max_pixels=None, crop=crop)(image)
-    np.testing.assert_array_equal(pixels[0] if crop == "tiles" else pixels, middle(image))
-    assert crop != "tiles" or len(pixels) == 1
+    np.testing.assert_array_equal(pixels, middle(image))
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("crop", ["pad", "squash", "tiles"])
+@pytest.mark.parametrize("crop", ["pad", "squash", "tiles", "adaptive"])
 def test_both_ends_of_a_long_image_are_seen(crop, turned):
     image = np.zeros((240, 640, 3), np.uint8)
     image[:, :12, 0] = image[:, -12:, 1] = 255
     image = np.ascontiguousarray(image.swapaxes(0, 1)) if turned else image
-    seen = NETWORK.changed(bits=None, max_pixels=None, crop=crop)(image)
-    whole = seen[0] if crop == "tiles" else seen
+    whole = NETWORK.parts(NETWORK.changed(bits=None, max_pixels=None, crop=crop)(image))[0]
     whole = whole.swapaxes(0, 1) if turned else whole
     assert whole[16, 0, 0] > 80
     assert whole[16, -1, 1] > 80
@@ -65,8 +63,7 @@ def test_the_whole_is_never_larger_than_seen_beyond_the_rim_of_a_square(size, ke
 @given(st.tuples(SIDES, SIDES))
 @settings(deadline=None)
 def test_tiles_overlap_and_cover_the_image(size):
-    whole, *tiles = tile_boxes(size, (256, 256))
-    assert whole == (0, 0, *size)
+    tiles = tile_boxes(size, (256, 256))
     assert len(tiles) != 1
     assert len(tiles) <= MOST_TILES
     if tiles:
@@ -81,6 +78,27 @@ def test_tiles_overlap_and_cover_the_image(size):
 def test_auto_keeps_a_crop_that_is_not_the_middle_and_names_lead_back():
     squashed = replace(NETWORK, crop_mode="squash")
     assert squashed.changed(bits=None, max_pixels=None, crop="auto") == squashed
-    assert NETWORK.changed(bits=None, max_pixels=None, crop="auto").crop_mode == "pad"
+    assert NETWORK.changed(bits=None, max_pixels=None, crop="auto").crop_mode == "adaptive"
     assert [crop_of(mode) for mode in CROPS.values()] == list(CROPS)
     assert crop_of("border") is None
+
+
+def adaptive():
+    return NETWORK.changed(bits=None, max_pixels=None, crop="adaptive")
+
+
+def test_adaptive_pads_images_up_to_twice_as_long_as_wide_and_tiles_longer_ones():
+    rng = np.random.default_rng(0)
+    for long, n_tiles in ((90, 0), (180, 0), (181, 3), (240, 4), (900, MOST_TILES)):
+        image = rng.integers(0, 256, (90, long, 3), np.uint8)
+        padded, tiled = (replace(NETWORK, crop_mode=mode) for mode in ("pad", "overlap"))
+        found = NETWORK.parts(adaptive()(image))
+        assert len(found) == 1 + n_tiles
+        np.testing.assert_array_equal(found[0], padded(image))
+        np.testing.assert_array_equal(found[1:], tiled(image)[1:] if long > LONG * 90 else found[1:])
+
+
+def test_a_tile_loses_no_rim():
+    image = np.zeros((240, 640, 3), np.uint8)
+    image[:, :4, 0] = 255
+    assert adaptive()(image)[1][16, 0, 0] > 80

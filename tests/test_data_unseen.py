@@ -37,7 +37,8 @@ def test_padded_images_are_small_if_they_are_very_long():
 @pytest.mark.parametrize(
     ("images", "mode"),
     [
-        (LONG[None], "tiles"),
+        (LONG[None], "overlap"),
+        (LONG[None], "adaptive"),
         (LONG[None], "stretch"),
         (LONG[None, :, :32], "center"),
         (LONG[None, :, :40], "pad"),

@@ -475,7 +475,7 @@ def long_and_square(seed=0):
 
 
 def test_a_crop_changes_long_images_and_no_square_and_belongs_to_the_fingerprint(tmp_path):
-    crops = ("center", "pad", "squash", "tiles")
+    crops = ("center", "pad", "squash", "tiles", "adaptive")
     embedders = {crop: quick_embedder(crop=crop, cache=tmp_path) for crop in crops}
     found = {crop: embedder.transform(long_and_square()) for crop, embedder in embedders.items()}
     for crop in crops[1:]:
@@ -491,18 +491,19 @@ def test_a_crop_changes_long_images_and_no_square_and_belongs_to_the_fingerprint
         quick_embedder(crop="middle").fit()
 
 
-def test_tiles_are_the_largest_numbers_of_the_whole_and_its_squares():
+def test_tiles_are_the_mean_of_the_whole_and_the_largest_numbers_of_its_squares():
     image, tiled = long_and_square()[0], quick_embedder(crop="tiles")
     squares = [np.ascontiguousarray(image[:, at : at + 24]) for at in (0, 13, 27, 40)]
     parts = quick_embedder(crop="pad").transform([image, *squares])
-    np.testing.assert_allclose(tiled.transform([image])[0], parts.max(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(tiled.transform([image])[0], (parts[0] + parts[1:].max(0)) / 2, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(quick_embedder().transform([image]), tiled.transform([image]))
     np.testing.assert_array_equal(np.isnan(tiled.embed([b"", image], on_error="skip").embeddings).all(1), [True, False])
 
 
-def test_auto_is_pad_but_what_training_saw_for_a_network_that_was_trained_here(tmp_path):
-    assert quick_embedder().preprocessing.crop_mode == "pad"
+def test_auto_is_adaptive_but_what_training_saw_for_a_network_that_was_trained_here(tmp_path):
+    assert quick_embedder().preprocessing.crop_mode == "adaptive"
     network = create_backbone("conv4", img_size=28)
-    assert Embedder(network).preprocessing.crop_mode == "pad"
+    assert Embedder(network).preprocessing.crop_mode == "adaptive"
     assert Embedder(network, crop=None).preprocessing.crop_mode == "center"
     for crop, mode in (("center", "center"), ("squash", "stretch")):
         trainer = MetaTrainer("conv4", config=TrainConfig(n_episodes=1, n_way=5), crop=crop)

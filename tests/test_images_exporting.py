@@ -292,7 +292,7 @@ def test_an_embedder_of_ones_own_is_refused(tmp_path):
         export(model.fit(["a", "bb"], ["x", "y"]), tmp_path / "out")
 
 
-@pytest.mark.parametrize("crop", ["pad", "squash", "tiles"])
+@pytest.mark.parametrize("crop", ["pad", "squash", "tiles", "adaptive"])
 @pytest.mark.filterwarnings("ignore:the images are 2.7 times")
 def test_a_device_crops_as_the_model_does(tmp_path, crop):
     images = [np.random.default_rng(i).integers(0, 256, (24, 64), np.uint8) for i in range(6)]

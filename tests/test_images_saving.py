@@ -329,7 +329,7 @@ def test_loading_does_not_depend_on_the_host_programs_settings(model, tmp_path, 
 LONG = [np.random.default_rng(i).integers(0, 256, (24, 64, 3), np.uint8) for i in range(6)]
 
 
-@pytest.mark.parametrize("crop", ["center", "pad", "squash", "tiles"])
+@pytest.mark.parametrize("crop", ["center", "pad", "squash", "tiles", "adaptive"])
 @pytest.mark.parametrize("weights", ["embed", "reference"])
 @pytest.mark.filterwarnings("ignore:the network sees only", "ignore:the images are 2.7 times")
 def test_the_crop_is_kept_with_the_classifier(tmp_path, crop, weights):

@@ -125,7 +125,10 @@ def backbone(
     )
     seen = "what of long images is seen: the center, or all, with borders (pad) or out of proportion (squash)"
     if crop == AUTO:
-        seen += ", or all and overlapping tiles, at several times the time (auto: that of training, or pad)"
+        seen += (
+            ", or all and overlapping tiles, at several times the time; adaptive: tiles if over twice as long as wide, "
+            "else pad (auto: that of training, or adaptive)"
+        )
     crops = TRAINING if crop in TRAINING else (AUTO, *CROPS)
     command.add_argument("--crop", choices=crops, default=crop, help=f"{seen} (default: %(default)s)")
     side = f"side of the images (default: {default_size})"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 
 #: The user's names, and those of `Preprocessing`, in which timm's "squash" is another one.
-CROPS = {"center": "center", "pad": "pad", "squash": "stretch", "tiles": "tiles"}
+CROPS = {"center": "center", "pad": "pad", "squash": "stretch", "tiles": "overlap", "adaptive": "adaptive"}
+#: Modes with tiles.
+TILED = ("overlap", "adaptive")
 #: Those that networks can be trained with.
 TRAINING = ("center", "pad", "squash")
 #: The crop of a network that is published for the middle of images; `benchmarks/crops.py` compares them.
-DEFAULT = "pad"
+DEFAULT = "adaptive"
 #: `DEFAULT`, unless the network was trained here, or published for another crop than the middle.
 AUTO = "auto"
 #: Distance of neighbouring tiles in sides; steps that the last tile may be short of; the largest number of tiles.
 STEP, SLACK, MOST_TILES = 0.75, 0.15, 5
+#: From this ratio of its sides on, an image has tiles if the crop is adaptive.
+LONG = 2.0
 Size = tuple[int, int]
 
 
@@ -40,25 +44,27 @@ def whole_size(size: Size, scaled: Size, kept: Size, stretch: bool) -> Size:
     return (short, long) if axis else (long, short)
 
 
-def tile_boxes(size: Size, scaled: Size) -> list[tuple[int, int, int, int]]:
-    """Return the box of the whole image, then those of overlapping tiles along its longer side; a square has none.
+def tile_boxes(size: Size, scaled: Size, least: float = 1.0) -> list[tuple[int, int, int, int]]:
+    """Return the boxes of overlapping tiles along the longer side of an image; none if it is a square.
 
-    Tiles are squares if `MOST_TILES` suffice, and longer otherwise.
+    Tiles are squares if `MOST_TILES` suffice, and longer otherwise. An image has none if the ratio of its sides is at
+    most `least`.
 
     Examples
     --------
     >>> tile_boxes((640, 240), (256, 256))
-    [(0, 0, 640, 240), (0, 0, 240, 240), (133, 0, 373, 240), (267, 0, 507, 240), (400, 0, 640, 240)]
+    [(0, 0, 240, 240), (133, 0, 373, 240), (267, 0, 507, 240), (400, 0, 640, 240)]
     """
     ratios = [n / s for n, s in zip(size, scaled, strict=True)]
     axis = int(ratios[1] > ratios[0])
-    n = min(1 + math.ceil((ratios[axis] / ratios[1 - axis] - 1) / STEP - SLACK), MOST_TILES)
-    if n == 1:
-        return [(0, 0, *size)]
+    ratio = ratios[axis] / ratios[1 - axis]
+    n = min(1 + math.ceil((ratio - 1) / STEP - SLACK), MOST_TILES)
+    if n == 1 or ratio <= least:
+        return []
     square = round(ratios[1 - axis] * scaled[axis])
     side = min(max(square, math.ceil(size[axis] / (1 + (n - 1) * STEP))), size[axis])
     starts = [round(i * (size[axis] - side) / (n - 1)) for i in range(n)]
-    return [(0, 0, *size)] + [(0, at, size[0], at + side) if axis else (at, 0, at + side, size[1]) for at in starts]
+    return [(0, at, size[0], at + side) if axis else (at, 0, at + side, size[1]) for at in starts]
 
 
 def seen_share(size: Size, scaled: Size) -> float:

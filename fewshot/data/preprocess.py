@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.data.crop import AUTO, CROPS, DEFAULT, tile_boxes, whole_size
+from fewshot.data.crop import AUTO, CROPS, DEFAULT, LONG, TILED, tile_boxes, whole_size
 from fewshot.data.decode import BACKGROUND, decode
 from fewshot.data.opening import at_index, describe
 from fewshot.errors import ImageDecodeError, OutOfMemoryError, brief
@@ -24,7 +24,7 @@ from fewshot.errors import ImageDecodeError, OutOfMemoryError, brief
 INTERPOLATIONS = {name.lower(): getattr(Image.Resampling, name) for name in Image.Resampling.__members__}
 #: Crops of timm, and with those of `fewshot.data.crop`.
 CROP_MODES = ("center", "squash", "border")
-ALL_CROP_MODES = (*CROP_MODES, "pad", "stretch", "tiles")
+ALL_CROP_MODES = (*CROP_MODES, "pad", "stretch", *TILED)
 #: Written for "no limit" in files; formerly the limit of all images.
 NO_LIMIT = 89_478_485
 #: Longest side of input images, so that a forged file cannot exhaust memory.
@@ -60,11 +60,12 @@ class Preprocessing:
         A Pillow filter: ``bilinear``, ``bicubic``, ``lanczos``, ``nearest``, ``box``, ``hamming``.
     crop_pct : float, default=1.0
         Fraction of the scaled image's side to keep; above 1 a black border is added.
-    crop_mode : {"center", "squash", "border", "pad", "stretch", "tiles"}, default="center"
+    crop_mode : {"center", "squash", "border", "pad", "stretch", "overlap", "adaptive"}, default="center"
         Whether the scaled image covers the square, is squashed into it, or is padded with the mean to fit into it;
         these three are timm's, which then keeps `crop_pct` of each side. The next two show the longer side of a long
-        image whole: padded with grey, or squashed. ``tiles`` are the whole image, padded, and up to five
-        overlapping squares along its longer side. All of them give a square image the same pixels.
+        image whole: padded with grey, or squashed. ``overlap`` is the whole image, padded, and up to five
+        overlapping squares along its longer side; ``adaptive`` is the same for images over twice as long as wide, and
+        ``pad`` for others. All of them give a square image the same pixels.
     background : tuple of int, default=(255, 255, 255)
         Colour under transparent pixels.
     max_pixels : int, optional
@@ -174,17 +175,20 @@ class Preprocessing:
         )
 
     def __call__(self, source: Any) -> NDArray[np.uint8]:
-        """Return the pixels (height, width) or (height, width, 3) of a source for `decode`; of tiles, (t, ...)."""
+        """Return the pixels of a source for `decode`, (height, width) or (height, width, 3); of `t` parts, (t, ...)."""
         image = decode(source, background=self.background, max_pixels=self.max_pixels, bits=self.bits)
         try:
             if self.channels == 1:
                 image = image.convert("L")
-            if self.crop_mode == "tiles":
-                boxes = tile_boxes(image.size, self._wanted)
-                return np.stack([self._seen(image if len(boxes) == 1 else image.crop(box)) for box in boxes])
-            return self._seen(image)
+            seen, tiles = self._seen(image), self._tiles(image) if self.crop_mode in TILED else []
+            return np.stack([seen, *tiles]) if tiles else seen
         except MemoryError as error:
             raise OutOfMemoryError(describe(source)) from error
+
+    def _tiles(self, image: Image.Image) -> list[NDArray[np.uint8]]:
+        boxes = tile_boxes(image.size, self._wanted, LONG if self.crop_mode == "adaptive" else 1.0)
+        part = replace(self, crop_pct=max(self.crop_pct, 1.0))  # a square loses a rim; tiles lose nothing
+        return [part._seen(image.crop(box)) for box in boxes]
 
     def _seen(self, image: Image.Image) -> NDArray[np.uint8]:
         if (self.width, self.height) != image.size or self.crop_pct != 1:
@@ -198,23 +202,33 @@ class Preprocessing:
 
     def stack(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Return the pixels of images as one array of what the network sees, (n, ...), or all their tiles."""
-        return np.concatenate(images) if self.crop_mode == "tiles" else np.stack(images)
+        return np.concatenate([self.parts(image) for image in images])
+
+    def parts(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the pixels (1 + t, ...) of the whole image and its `t` tiles."""
+        return image.reshape(-1, *self._shape)
 
     def embed(
         self, images: Sequence[NDArray[np.uint8]], forward: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """Return the embeddings (n, d) that `forward` computes of the pixels of images; of tiles, their maximum."""
+        """Return the embeddings (n, d) that `forward` computes of the pixels of images.
+
+        That of an image with tiles is the mean of two: of the whole image, and the maximum over its tiles.
+        """
         pixels, size = self.stack(images), len(images)
         if len(pixels) == size:
             return forward(pixels)
         rows = np.concatenate([forward(pixels[start : start + size]) for start in range(0, len(pixels), size)])
-        ends = np.cumsum([0, *map(len, images)])
-        return np.stack([rows[start:end].max(axis=0) for start, end in pairwise(ends)])
+        ends = np.cumsum([0, *(len(self.parts(image)) for image in images)])
+        return np.stack([_combined(rows[start], rows[start + 1 : end]) for start, end in pairwise(ends)])
 
     def blank(self) -> NDArray[np.uint8]:
         """Return the pixels of a black square."""
-        shape = (self.height, self.width, 3)[: 2 + (self.channels == 3)]
-        return np.zeros((1, *shape) if self.crop_mode == "tiles" else shape, np.uint8)
+        return np.zeros(self._shape, np.uint8)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self.height, self.width, 3)[: 2 + (self.channels == 3)]
 
     def _cut(self, image: Image.Image) -> Image.Image:
         """Scale, then crop the centre; cropping first would change the weights, because Pillow rounds boxes."""
@@ -232,7 +246,7 @@ class Preprocessing:
         wanted = self._wanted
         if self.crop_mode == "squash":
             return wanted
-        if self.crop_mode in ("pad", "stretch", "tiles"):
+        if self.crop_mode in ("pad", "stretch", *TILED):
             return whole_size(size, wanted, (self.width, self.height), self.crop_mode == "stretch")
         if self.crop_mode == "center" and wanted[0] == wanted[1]:  # torchvision's Resize, which timm uses for squares
             width, height = (wanted[0] * n // min(size) for n in size)
@@ -247,13 +261,17 @@ class Preprocessing:
         if image.size == wanted:
             return image
         means = self.mean if self.crop_mode == "border" else (0.0,)
-        if self.crop_mode in ("pad", "tiles") and self.crop_pct <= 1:  # above 1, training has shown black borders
+        if self.crop_mode in ("pad", *TILED) and self.crop_pct <= 1:  # above 1, training has shown black borders
             means = (0.5,)  # whatever the mean, so that training need not know it
         levels = means if len(means) == self.channels else [sum(means) / len(means)] * self.channels
         fill = tuple(min(max(round(255 * level), 0), 255) for level in levels)
         whole = Image.new(image.mode, wanted, fill if self.channels == 3 else fill[0])
         whole.paste(image, ((wanted[0] - image.width) // 2, (wanted[1] - image.height) // 2))
         return whole
+
+
+def _combined(whole: NDArray[np.float32], tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (whole + tiles.max(axis=0)) / 2 if len(tiles) else whole
 
 
 def _is_whole(value: object, most: int = 2**53) -> bool:
@@ -311,8 +329,7 @@ def _prepare(items: Sequence[Any] | NDArray[Any], i: int, preprocessing: Preproc
         return None, b"", error
     except TypeError as error:
         raise TypeError(f"image {i}: {error}") from None
-    whole = pixels[0] if preprocessing.crop_mode == "tiles" else pixels
-    return pixels, make_thumbnail(whole) if thumbnails else b"", None
+    return pixels, make_thumbnail(preprocessing.parts(pixels)[0]) if thumbnails else b"", None
 
 
 def make_thumbnail(pixels: NDArray[np.uint8]) -> bytes:

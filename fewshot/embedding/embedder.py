@@ -81,13 +81,14 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     max_pixels : int, optional
         Larger images are refused; by default ``$FEWSHOT_MAX_PIXELS``, or 268435456, enough for photographs of 200
         megapixels.
-    crop : {"auto", "center", "pad", "squash", "tiles"} or None, default="auto"
+    crop : {"auto", "adaptive", "center", "pad", "squash", "tiles"} or None, default="auto"
         What the network sees of an image that is not square. ``center`` is its middle; ``pad`` is all of it, between
         grey borders; ``squash`` is all of it, out of proportion. ``tiles`` are all of it and up to five overlapping
-        squares along it: each number of the embedding is the largest of theirs, and the time is that of so many
-        images. None is what the network was trained or published with. "auto" is the same for networks that
-        `MetaTrainer` trained and those that are not published for the middle, and ``pad`` for all others. Square images
-        have the same embedding under every crop. The crop is part of the fingerprint and saved with classifiers.
+        squares along it: the embedding is the mean of that of the whole and of the largest numbers of the squares, at
+        the time of so many images. ``adaptive`` is ``tiles`` for images that are over twice as long as wide, and
+        ``pad`` for others. None is what the network was trained or published with. "auto" is the same for networks that
+        `MetaTrainer` trained and those that are not published for the middle, and ``adaptive`` for all others. Square
+        images have the same embedding under every crop. The crop is part of the fingerprint and saved with classifiers.
     progress : bool, default=True
         Whether work that takes more than two seconds shows a progress bar on standard error.
     domain : Domain or path, optional
