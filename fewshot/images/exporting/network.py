@@ -57,25 +57,26 @@ class InDomain(nn.Module):
 
 class _Map(nn.Module):
     matrix: Tensor
-    shift: Tensor
+    mean: Tensor
 
     def __init__(self, domain: Domain) -> None:
         super().__init__()
         self.power = domain.power
         self.register_buffer("matrix", torch.from_numpy(domain.matrix).float())
-        self.register_buffer("shift", torch.from_numpy(-domain.matrix @ domain.mean).float())
+        self.register_buffer("mean", torch.from_numpy(domain.mean))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _unit_length(x)
+        # In float64 until the mean is gone, which takes most digits of a unit vector with it.
+        x = _unit_length(x.double())
         if self.power != 1:
             size = x.abs()
             x = _unit_length(x.sign() * (size.sqrt() if self.power == 0.5 else size**self.power))
-        return nn.functional.linear(x, self.matrix, self.shift)
+        return nn.functional.linear((x - self.mean).float(), self.matrix)
 
 
 def _unit_length(x: Tensor) -> Tensor:
     x = x / x.abs().amax(-1, keepdim=True).clamp_min(1e-30)  # avoids overflow and underflow of squares
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    return x / (x * x).sum(-1, keepdim=True).sqrt().clamp_min(1e-30)
 
 
 def check_extra() -> None:
