@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fewshot import (
+    Domain,
     Embedder,
     FewShotImageClassifier,
     FewShotModel,
@@ -25,6 +26,9 @@ ANSWERS = json.loads((FROZEN / "answers.json").read_text())
 RNG = np.random.default_rng(0)
 IMAGES, QUERIES = RNG.integers(0, 256, (24, 16, 16, 3), np.uint8), RNG.integers(0, 256, (4, 16, 16, 3), np.uint8)
 LABELS = np.repeat(["ant", "bee", "cat", "unknown kind"], 6)
+
+
+DOMAIN = FROZEN.parent / "domain"
 
 
 @pytest.fixture
@@ -96,3 +100,19 @@ def test_a_training_goes_on_from_its_state(folder):
     expected = ANSWERS["training"]["losses"]
     saved = QUICK.save_every  # version 2 of the sampler draws other episodes from there on
     np.testing.assert_allclose(losses[:saved], expected[:saved], rtol=1e-4)
+
+
+def test_a_domain_and_a_model_in_it_answer_and_learn_on(tmp_path):
+    expected, folder = json.loads((DOMAIN / "answers.json").read_text()), shutil.copytree(DOMAIN, tmp_path / "domain")
+    domain = Domain.load(folder / "domain.safetensors")
+    assert (domain.fingerprint, domain.shrinkage) == (expected["fingerprint"], expected["shrinkage"])
+    np.testing.assert_allclose(domain(np.array(expected["raw"])), expected["mapped"], rtol=1e-6, atol=1e-7)
+    model, device = FewShotImageClassifier.load(folder / "classifier"), load(folder / "device")
+    assert model.embedder_.domain.fingerprint == domain.fingerprint
+    assert model.predict(QUERIES).tolist() == device.predict(QUERIES).tolist() == expected["labels"]
+    np.testing.assert_allclose(model.predict_proba(QUERIES), expected["proba"], rtol=1e-4)
+    np.testing.assert_allclose(device.predict_proba(QUERIES), expected["device"], rtol=1e-4)
+    model.partial_fit(QUERIES[:1], ["dog"]).save(folder / "classifier")
+    device.partial_fit(QUERIES[:1], ["dog"]).save(folder / "device")
+    for answers in (FewShotImageClassifier.load(folder / "classifier"), load(folder / "device")):
+        assert "dog" in answers.classes_
