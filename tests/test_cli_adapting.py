@@ -37,7 +37,8 @@ def test_adapt_then_fit(folders: dict[str, Path], tmp_path: Path, capsys: pytest
     assert model.embedder_.domain.fingerprint == Domain.load(out).fingerprint
     out.unlink()  # the model has it
     assert main(["show", str(tmp_path / "m")]) == 0
-    assert "Domain(5 classes, 40 items" in capsys.readouterr().out
+    facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:10] if line)
+    assert facts["domain"] == f"40 images of 5 classes, shrinkage {model.embedder_.domain.shrinkage:g}"
     assert main(["predict", str(tmp_path / "m"), str(folders["new"] / "5" / "0.png")]) == 0
 
 

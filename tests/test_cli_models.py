@@ -14,6 +14,7 @@ from PIL import Image
 
 from fewshot import Embedder, FewShotImageClassifier
 from fewshot.cli import main
+from fewshot.data.crop import DEFAULT
 from fewshot.persistence.artifact import version_of
 from tests.photographs import photos, write_photos
 
@@ -95,6 +96,7 @@ def test_show_lists_classes_and_draws_them(model, tmp_path, capsys):
     assert main(["show", str(model), "--json", "-", "--report", str(tmp_path / "page.html")]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["classes"], facts["images"]) == (2, 6)
+    assert (facts["crop"], facts["domain"]) == (DEFAULT, "none")
     assert facts["class_counts"] == [{"class": "flower", "images": 3}, {"class": "temple", "images": 3}]
     assert (tmp_path / "page.html").read_text().count("data:image/") == 6
 

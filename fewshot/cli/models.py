@@ -16,9 +16,11 @@ import numpy as np
 from fewshot.cli.inputs import open_data
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import complain, n_classes, n_images, put, quoted, say
+from fewshot.data.crop import crop_of
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images
+from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
 from fewshot.images.audit import suspects
@@ -257,11 +259,19 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
         "classes": len(model.classes_),
         "images": int(model.n_support_.sum()),
         "backbone": f"{spec['name']}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}",
-        "embedding": f"{model.classifier_.n_features_in_} numbers{', in a ' + repr(domain) if domain else ''}",
+        "crop": crop_of(pixels.crop_mode) or pixels.crop_mode,  # timm has others
+        "domain": "none" if domain is None else _domain_of(domain),
+        "embedding": f"{model.classifier_.n_features_in_} numbers",
         "learner": learner.description,
         "size": f"{size_of(folder) / 1e6:.1f} MB",
         "fingerprint": embedder.fingerprint[:16],
     }
+
+
+def _domain_of(domain: Domain) -> str:
+    """Return a domain in words."""
+    of = f"{n_images(domain.n_items)} of {n_classes(domain.n_classes)}" if domain.n_classes else "unlabelled images"
+    return f"{of}, shrinkage {domain.shrinkage:g}"
 
 
 def load(options: argparse.Namespace) -> FewShotImageClassifier:
