@@ -77,8 +77,8 @@ def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES) -> list
     small = glyphs("val")
     drawn = small.with_classes(small.classes[small.counts >= DRAWINGS])
     found = [
-        _sample("glyphs", CHOOSE, *_of(_some_classes(drawn)), embed),
-        _sample("digits", REPORT, *_of(digits(size=28)), embed),
+        _sample("glyphs", CHOOSE, *pictures_of(_some_classes(drawn)), embed),
+        _sample("digits", REPORT, *pictures_of(digits(size=28)), embed),
     ]
     if options.cifar:
         found += _with_styles("CIFAR-FS validation", CHOOSE, options.cifar, "val", (), embed)
@@ -87,7 +87,7 @@ def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES) -> list
         found += _with_styles("EuroSAT", REPORT, options.eurosat, None, styles, embed)
     if options.omniglot:
         for role, part in ((CHOOSE, "background"), (REPORT, "evaluation")):
-            found.append(_sample(f"Omniglot {part}", role, *_drawings(Path(options.omniglot), part), embed))
+            found.append(_sample(f"Omniglot {part}", role, *drawings(Path(options.omniglot), part), embed))
     return found + ([sentences()] if options.text else [])
 
 
@@ -120,7 +120,7 @@ def _with_styles(
     name: str, role: str, source: str, split: str | None, styles: Sequence[Any], embed: Callable[..., Any]
 ) -> list[Sample]:
     """Return a data set, and for each style one whose queries have that style, if every class has enough images."""
-    images, labels = _of(LabeledImages.open(source, split))
+    images, labels = pictures_of(LabeledImages.open(source, split))
     plain, found = _sample(name, role, images, labels, embed), []
     if np.bincount(plain.y).min() <= PHOTOS:
         return [plain]
@@ -133,7 +133,7 @@ def _with_styles(
     return [plain, *found]
 
 
-def _of(data: LabeledImages) -> tuple[list[Image.Image], list[Any]]:
+def pictures_of(data: LabeledImages) -> tuple[list[Image.Image], list[Any]]:
     """Return the first images of each class, and their labels."""
     rows = np.flatnonzero(_rank(_codes(data.labels)) < MOST)
     opened = (Image.fromarray(data.images[i]) if data.is_decoded else Image.open(data.images[i]) for i in rows)
@@ -144,7 +144,7 @@ def _some_classes(data: LabeledImages) -> LabeledImages:
     return data.with_classes(data.classes[_spaced(len(data.classes))])
 
 
-def _drawings(folder: Path, part: str) -> tuple[list[Image.Image], list[str]]:
+def drawings(folder: Path, part: str) -> tuple[list[Image.Image], list[str]]:
     """Return drawings of the official archive, and their characters."""
     with zipfile.ZipFile(folder / f"images_{part}.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".png"))

@@ -84,6 +84,18 @@ def test_adapting_is_measured_on_classes_that_were_not_adapted_to(tmp_path):
 
 
 @pytest.mark.slow
+def test_views_are_compared_on_the_same_draws(tmp_path):
+    noise(tmp_path / "data", 32, (3,), FEW)
+    few = ("--cifar", str(tmp_path / "data"), "--size", "32", "--classes", "6", "--images", "8")
+    rows = run_alone("views.py", tmp_path / "views", *few)["rows"]
+    assert [row["data"] for row in rows] == ["CIFAR-FS validation"] * 5 + ["CIFAR-FS test"] * 5
+    one, mirrored = (row["cells"] for row in rows[:2])
+    for a, b in zip(one, mirrored, strict=True):
+        assert abs(b["accuracy"] - a["accuracy"] - b["gain"]) < 0.02
+    assert "| CIFAR-FS test | report | mirror | x " in (tmp_path / "views.md").read_text()
+
+
+@pytest.mark.slow
 def test_the_default_is_compared_on_the_same_draws(tmp_path):
     noise(tmp_path / "data", 32, (3,), FEW)
     arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))

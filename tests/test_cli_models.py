@@ -293,6 +293,17 @@ def test_a_lack_of_memory_is_a_sentence_and_leaves_no_image_out(folder, tmp_path
     assert not (tmp_path / "m").exists()
 
 
+def test_views_are_an_option_and_shown(tmp_path, capsys):
+    write_photos(tmp_path / "photos", 2)
+    fit = ["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "m"), *QUICK]
+    assert main([*fit, "--views", "scales+mirror"]) == 0
+    assert FewShotImageClassifier.load(tmp_path / "m").embedder_.preprocessing.views == "mirror+scales"
+    assert main(["show", str(tmp_path / "m")]) == 0
+    assert "mirror+scales" in capsys.readouterr().out
+    assert main([*fit, "--force", "--views", "flip"]) == 2
+    assert "no view is called 'flip'; known are 'mirror', 'scales', 'shifts'" in capsys.readouterr().err
+
+
 def test_long_images_are_a_sentence_and_the_crop_is_an_option(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for label in ("a", "b"):

@@ -515,8 +515,58 @@ def test_auto_is_adaptive_but_what_training_saw_for_a_network_that_was_trained_h
         MetaTrainer("conv4", crop="tiles")
 
 
+@pytest.mark.parametrize("crop", ["adaptive", "center"])
+def test_an_embedding_is_the_mean_over_the_views_and_they_belong_to_the_fingerprint(tmp_path, crop):
+    plain, images = quick_embedder(crop=crop), long_and_square()[2:]
+    mirrored = plain.transform([np.ascontiguousarray(image[:, ::-1]) for image in images])
+    found = quick_embedder(crop=crop, views="mirror").transform(images)
+    np.testing.assert_allclose(found, (plain.transform(images) + mirrored) / 2, rtol=1e-4, atol=1e-5)
+    fingerprints = {plain.fingerprint}
+    for views in ("mirror", "scales", "shifts", "mirror+scales+shifts"):
+        embedder = quick_embedder(crop=crop, views=views, cache=tmp_path)
+        found = embedder.transform(long_and_square())
+        assert (found != plain.transform(long_and_square())).any(1).all()
+        fingerprints.add(embedder.fingerprint)
+        again = pickle.loads(pickle.dumps(clone(embedder))).set_params(cache=None)
+        assert again.fingerprint == embedder.fingerprint
+        np.testing.assert_allclose(again.transform(long_and_square()), found, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(embedder.transform(long_and_square()), found)
+    assert len(fingerprints) == 5
+    assert quick_embedder(views="scales+mirror").fingerprint == quick_embedder(views="mirror+scales").fingerprint
+
+
+def test_views_of_a_long_image_are_those_of_its_whole_and_of_each_tile():
+    image = long_and_square()[0]
+    squares = [image, *(image[:, at : at + 24] for at in (0, 13, 27, 40))]
+    whole, *tiles = (
+        quick_embedder(crop="pad").transform([np.ascontiguousarray(one), np.ascontiguousarray(one[:, ::-1])]).mean(0)
+        for one in squares
+    )
+    found = quick_embedder(views="mirror").transform([image])[0]
+    np.testing.assert_allclose(found, (whole + np.max(tiles, axis=0)) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_scales_are_the_middle_and_the_whole():
+    square, wide = long_and_square()[2], long_and_square()[0][:, :40]
+    network, network_of_all = create_backbone("conv4", img_size=28), create_backbone("conv4", img_size=28)
+    network_of_all.load_state_dict(network.state_dict())
+    network.pretrained_cfg = {**network.pretrained_cfg, "crop_pct": 0.875}
+    middle, both = Embedder(network), Embedder(network, views="scales")
+    for image, other in ((square, Embedder(network_of_all)), (wide, Embedder(network, crop="center"))):
+        expected = (middle.transform([image]) + other.transform([image])) / 2
+        np.testing.assert_allclose(both.transform([image]), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(np.isnan(both.embed([b"", wide], on_error="skip").embeddings).all(1), [True, False])
+
+
+@pytest.mark.parametrize(("views", "error"), [("mirrored", ValueError), ("", ValueError), (2, TypeError)])
+def test_other_views_are_refused(views, error):
+    with pytest.raises(error, match="view"):
+        quick_embedder(views=views).fit()
+
+
 def test_a_pickle_from_before_crops_keeps_the_middle():
-    state = {key: value for key, value in quick_embedder(crop=None).__getstate__().items() if key != "crop"}
+    state = quick_embedder(crop=None).__getstate__()
+    state = {key: value for key, value in state.items() if key not in ("crop", "views")}
     old = Embedder.__new__(Embedder)
     old.__setstate__(state)
     assert old.preprocessing.crop_mode == "center"

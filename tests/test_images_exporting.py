@@ -292,12 +292,13 @@ def test_an_embedder_of_ones_own_is_refused(tmp_path):
         export(model.fit(["a", "bb"], ["x", "y"]), tmp_path / "out")
 
 
+@pytest.mark.parametrize("views", [None, "mirror+scales+shifts"])
 @pytest.mark.parametrize("crop", ["pad", "squash", "tiles", "adaptive"])
 @pytest.mark.filterwarnings("ignore:the images are 2.7 times")
-def test_a_device_crops_as_the_model_does(tmp_path, crop):
+def test_a_device_looks_at_images_as_the_model_does(tmp_path, crop, views):
     images = [np.random.default_rng(i).integers(0, 256, (24, 64), np.uint8) for i in range(6)]
     images.append(DATA.images[0])
-    embedder = Embedder("conv4", weights="random", img_size=28, crop=crop, progress=False)
+    embedder = Embedder("conv4", weights="random", img_size=28, crop=crop, views=views, progress=False)
     model = FewShotImageClassifier(embedder, progress=False).fit(images[:4], [0, 1, 0, 1])
     export(model, tmp_path / "d")
     device = load(tmp_path / "d")

@@ -330,11 +330,13 @@ LONG = [np.random.default_rng(i).integers(0, 256, (24, 64, 3), np.uint8) for i i
 
 
 @pytest.mark.parametrize("crop", ["center", "pad", "squash", "tiles", "adaptive"])
+@pytest.mark.parametrize("views", [None, "mirror+scales"])
 @pytest.mark.parametrize("weights", ["embed", "reference"])
 @pytest.mark.filterwarnings("ignore:the network sees only", "ignore:the images are 2.7 times")
-def test_the_crop_is_kept_with_the_classifier(tmp_path, crop, weights):
+def test_crop_and_views_are_kept_with_the_classifier(tmp_path, crop, weights, views):
     own = {"weights": "random"} if weights == "embed" else {}
-    model = FewShotImageClassifier("conv4" if own else "tf_efficientnet_lite0", img_size=32, crop=crop, **own)
+    own |= {"crop": crop, "views": views}
+    model = FewShotImageClassifier("conv4" if "weights" in own else "tf_efficientnet_lite0", img_size=32, **own)
     model.fit(LONG[:4], [0, 1, 0, 1]).save(tmp_path / "m", weights=weights)
     loaded = FewShotImageClassifier.load(tmp_path / "m")
     assert loaded.embedder_.preprocessing == model.embedder_.preprocessing
@@ -351,10 +353,12 @@ def test_a_network_that_is_given_again_keeps_the_crop_of_its_folder(tmp_path):
         def forward(self, x):
             return x.mean(-1).flatten(1)
 
-    for crop in (None, "tiles"):
-        model = FewShotImageClassifier(Mean(), img_size=32, crop=crop, progress=False).fit(LONG[:4], [0, 1, 0, 1])
+    for crop, views in ((None, None), ("tiles", "mirror")):
+        own = {"img_size": 32, "crop": crop, "views": views}
+        model = FewShotImageClassifier(Mean(), **own, progress=False).fit(LONG[:4], [0, 1, 0, 1])
         model.save(tmp_path / str(crop), weights="reference")
         content = json.loads((tmp_path / str(crop) / "manifest.json").read_text())
-        assert ("crop" in content["source"]) == (crop is not None)  # so that older versions read the folder
-        loaded = FewShotImageClassifier.load(tmp_path / str(crop), embedder=Embedder(Mean(), img_size=32, crop=crop))
+        for name in ("crop", "views"):
+            assert (name in content["source"]) == (crop is not None)  # so that older versions read the folder
+        loaded = FewShotImageClassifier.load(tmp_path / str(crop), embedder=Embedder(Mean(), **own))
         assert loaded.embedder_.fingerprint == model.embedder_.fingerprint

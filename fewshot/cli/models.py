@@ -241,6 +241,7 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
         img_size=options.size,
         bits=options.bits,
         crop=options.crop,
+        views=options.views,
         device=options.device,
         cache=options.cache,
         progress=not options.quiet,
@@ -260,6 +261,7 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
         "images": int(model.n_support_.sum()),
         "backbone": f"{spec['name']}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}",
         "crop": crop_of(pixels.crop_mode) or pixels.crop_mode,  # timm has others
+        **({"views": pixels.views} if pixels.views else {}),
         "domain": "none" if domain is None else _domain_of(domain),
         "embedding": f"{model.classifier_.n_features_in_} numbers",
         "learner": learner.description,

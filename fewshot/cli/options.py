@@ -130,6 +130,9 @@ def backbone(
             "else pad (auto: that of training, or adaptive)"
         )
     crops = TRAINING if crop in TRAINING else (AUTO, *CROPS)
+    if crop == AUTO:
+        looks = "average several looks at each image: mirror or scales, twice the time, or shifts, five times"
+        command.add_argument("--views", metavar="NAMES", help=f"{looks}; '+' joins them, as in mirror+scales")
     command.add_argument("--crop", choices=crops, default=crop, help=f"{seen} (default: %(default)s)")
     side = f"side of the images (default: {default_size})"
     command.add_argument("--size", type=whole(1, 4096), metavar="PX", help=side)

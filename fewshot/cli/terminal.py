@@ -42,7 +42,7 @@ _PARAMETER = re.compile(
     r"|(?P<alone>[a-z]+(?:_[a-z]+)+))(?![\w/'\"=(]|\.\w)"
 )
 #: Settings made once, by ``fewshot fit``, for commands that have no such flag.
-_OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits", "crop", "size", "weights")}
+_OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits", "crop", "size", "views", "weights")}
 _AFTER_FIT = ("models", "retrieval")
 #: Flags by the names of their values, and whether they take one.
 Flags = Mapping[str, tuple[str, bool]]

@@ -18,6 +18,7 @@ from PIL import Image
 from fewshot.data.crop import AUTO, CROPS, DEFAULT, LONG, TILED, tile_boxes, whole_size
 from fewshot.data.decode import BACKGROUND, decode
 from fewshot.data.opening import at_index, describe
+from fewshot.data.views import MIDDLE, VIEWS, are_views, check_views, offsets, shown
 from fewshot.errors import ImageDecodeError, OutOfMemoryError, brief
 
 #: Interpolations by timm name.
@@ -35,6 +36,9 @@ WHOLE_PIXELS = 1 << 23
 THUMBNAIL = 96
 #: Images that a thread takes at once.
 BLOCK = 4
+
+#: Values that older versions did not know: left out of files unless set.
+_ADDED = {"bits", "views"}
 
 #: Pixels and thumbnail of an image, without an error; or None, empty bytes and the error of an unreadable one.
 Decoded = tuple[Any, bytes, ImageDecodeError | None]
@@ -72,6 +76,8 @@ class Preprocessing:
         Larger images are refused; see `decode`.
     bits : int, optional
         The range of 16-bit images; see `decode`.
+    views : str, optional
+        More than one look at each image, averaged: names of `fewshot.data.views.VIEWS`, joined by "+".
 
     Raises
     ------
@@ -96,6 +102,7 @@ class Preprocessing:
     background: tuple[int, int, int] = BACKGROUND
     max_pixels: int | None = None
     bits: int | None = None
+    views: str | None = None
 
     def __post_init__(self) -> None:
         for name, expected, ok in (
@@ -113,6 +120,7 @@ class Preprocessing:
                 _are_numbers(self.background) and len(self.background) == 3 and set(self.background) <= set(range(256)),
             ),
             ("max_pixels", "a whole number from 1, or None", self.max_pixels is None or _is_whole(self.max_pixels)),
+            ("views", f"some of {'+'.join(VIEWS)}, or None", are_views(self.views)),
         ):
             if not ok:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
@@ -144,7 +152,7 @@ class Preprocessing:
             If a value is missing, unknown or out of range.
         """
         known = {field.name for field in fields(cls)}
-        if not known - {"bits"} <= set(values) <= known:
+        if not known - _ADDED <= set(values) <= known:
             raise ValueError(f"preprocessing has {list(values)!s:.200}; expected {sorted(known)}")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if given["max_pixels"] == NO_LIMIT:
@@ -155,15 +163,15 @@ class Preprocessing:
         """Return all values in the JSON form that older versions read."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         values["max_pixels"] = self.max_pixels or NO_LIMIT
-        if self.bits is None:
-            del values["bits"]
-        return values
+        return {key: value for key, value in values.items() if key not in _ADDED or value is not None}
 
     def identity(self) -> dict[str, Any]:
         """Return the values on which pixels depend: all but the limit."""
         return {**self.to_dict(), "max_pixels": NO_LIMIT}
 
-    def changed(self, *, bits: int | None, max_pixels: int | None, crop: str | None = None) -> Self:
+    def changed(
+        self, *, bits: int | None, max_pixels: int | None, crop: str | None = None, views: str | None = None
+    ) -> Self:
         """Return a copy with the values that are not None; `crop` is one of `CROPS`, or "auto"."""
         if crop == AUTO:
             crop = DEFAULT if self.crop_mode == "center" else None
@@ -172,6 +180,7 @@ class Preprocessing:
             crop_mode=self.crop_mode if crop is None else CROPS[crop],
             bits=self.bits if bits is None else bits,
             max_pixels=self.max_pixels if max_pixels is None else max_pixels,
+            views=check_views(views) or self.views,
         )
 
     def __call__(self, source: Any) -> NDArray[np.uint8]:
@@ -180,10 +189,22 @@ class Preprocessing:
         try:
             if self.channels == 1:
                 image = image.convert("L")
-            seen, tiles = self._seen(image), self._tiles(image) if self.crop_mode in TILED else []
-            return np.stack([seen, *tiles]) if tiles else seen
+            parts = [*self._scales(image), *(self._tiles(image) if self.crop_mode in TILED else [])]
+            return np.stack(parts) if len(parts) > 1 else parts[0]
         except MemoryError as error:
             raise OutOfMemoryError(describe(source)) from error
+
+    def _scales(self, image: Image.Image) -> list[NDArray[np.uint8]]:
+        """Return what is seen of an image; with the view ``scales`` also the whole or, if that is it, the middle."""
+        if not self._has("scales"):
+            return [self._seen(image)]
+        other = replace(self, crop_pct=max(self.crop_pct, 1.0))
+        if other._scaled(image.size) == self._scaled(image.size):
+            other = replace(self, crop_mode="center", crop_pct=min(self.crop_pct, MIDDLE))
+        return [self._seen(image), other._seen(image)]
+
+    def _has(self, view: str) -> bool:
+        return view in (self.views or "").split("+")
 
     def _tiles(self, image: Image.Image) -> list[NDArray[np.uint8]]:
         boxes = tile_boxes(image.size, self._wanted, LONG if self.crop_mode == "adaptive" else 1.0)
@@ -201,11 +222,11 @@ class Preprocessing:
         return max(int(self.width / self.crop_pct), 1), max(int(self.height / self.crop_pct), 1)
 
     def stack(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Return the pixels of images as one array of what the network sees, (n, ...), or all their tiles."""
+        """Return the pixels of images as one array of what the network sees, (n, ...): all parts of the first, ..."""
         return np.concatenate([self.parts(image) for image in images])
 
     def parts(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the pixels (1 + t, ...) of the whole image and its `t` tiles."""
+        """Return the pixels (t, ...) of the parts of an image: of it as a whole, at one scale or two, and its tiles."""
         return image.reshape(-1, *self._shape)
 
     def embed(
@@ -213,14 +234,28 @@ class Preprocessing:
     ) -> NDArray[np.float32]:
         """Return the embeddings (n, d) that `forward` computes of the pixels of images.
 
-        That of an image with tiles is the mean of two: of the whole image, and the maximum over its tiles.
+        That of an image is the mean over its views; with tiles it is the mean of this and the maximum over the tiles.
         """
         pixels, size = self.stack(images), len(images)
+        starts = range(0, len(pixels), size)
+        rows = np.concatenate([self._averaged(pixels[start : start + size], forward) for start in starts])
         if len(pixels) == size:
-            return forward(pixels)
-        rows = np.concatenate([forward(pixels[start : start + size]) for start in range(0, len(pixels), size)])
+            return rows
         ends = np.cumsum([0, *(len(self.parts(image)) for image in images)])
-        return np.stack([_combined(rows[start], rows[start + 1 : end]) for start, end in pairwise(ends)])
+        return np.stack([self._combined(rows[start:end]) for start, end in pairwise(ends)])
+
+    def _averaged(
+        self, pixels: NDArray[np.uint8], forward: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Return the mean over mirror images and shifts of pixels."""
+        shifts = offsets(min(self.height, self.width)) if self._has("shifts") else [(0, 0)]
+        found = [forward(view) for view in shown(pixels, shifts, self._has("mirror"))]
+        return found[0] if len(found) == 1 else np.mean(found, axis=0)
+
+    def _combined(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        n_scales = 1 + self._has("scales")
+        whole, tiles = rows[:n_scales].mean(axis=0), rows[n_scales:]
+        return (whole + tiles.max(axis=0)) / 2 if len(tiles) else whole
 
     def blank(self) -> NDArray[np.uint8]:
         """Return the pixels of a black square."""
@@ -268,10 +303,6 @@ class Preprocessing:
         whole = Image.new(image.mode, wanted, fill if self.channels == 3 else fill[0])
         whole.paste(image, ((wanted[0] - image.width) // 2, (wanted[1] - image.height) // 2))
         return whole
-
-
-def _combined(whole: NDArray[np.float32], tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (whole + tiles.max(axis=0)) / 2 if len(tiles) else whole
 
 
 def _is_whole(value: object, most: int = 2**53) -> bool:

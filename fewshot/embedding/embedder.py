@@ -22,6 +22,7 @@ from fewshot.data.crop import AUTO, CROPS
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing, check_bits
+from fewshot.data.views import check_views
 from fewshot.embedding.adapted import Adapted
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
@@ -89,6 +90,11 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         ``pad`` for others. None is what the network was trained or published with. "auto" is the same for networks that
         `MetaTrainer` trained and those that are not published for the middle, and ``adaptive`` for all others. Square
         images have the same embedding under every crop. The crop is part of the fingerprint and saved with classifiers.
+    views : str, optional
+        More than one look at each image, averaged. ``mirror`` adds its mirror image (twice the time), ``scales`` all of
+        it or, if that is seen anyway, its middle (twice), and ``shifts`` four small ones (five times); "+" joins them,
+        as in "mirror+scales", and multiplies their time. Tiles are mirrored and shifted too. They are part of the
+        fingerprint and saved with classifiers.
     progress : bool, default=True
         Whether work that takes more than two seconds shows a progress bar on standard error.
     domain : Domain or path, optional
@@ -131,6 +137,7 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         bits: int | None = None,
         max_pixels: int | None = None,
         crop: str | None = AUTO,
+        views: str | None = None,
         progress: bool = True,
         domain: Domain | str | Path | None = None,
     ) -> None:
@@ -146,6 +153,7 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.bits = bits
         self.max_pixels = max_pixels
         self.crop = crop
+        self.views = views
         self.progress = progress
         self.domain = domain
 
@@ -295,7 +303,8 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _source(self) -> Source:
         weights = None if self.weights is None else spelled(self.weights)
         backbone = spelled(self.backbone)  # type: ignore[arg-type]
-        return Source(backbone, weights, self.pretrained, self.img_size, self.bits, self.max_pixels, self.crop)
+        own = self.img_size, self.bits, self.max_pixels, self.crop, check_views(self.views)
+        return Source(backbone, weights, self.pretrained, *own)
 
     def _check_parameters(self) -> tuple[Any, ...]:
         """Return the parameters; raise if one is invalid, unless the network was loaded for exactly these."""
@@ -306,6 +315,7 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_bits(self.bits)
         if self.crop is not None:
             check_name("crop", self.crop, (AUTO, *CROPS))
+        check_views(self.views)
         for name, most in _MOST.items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or not 1 <= value <= most):
@@ -326,7 +336,10 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if isinstance(self.backbone, nn.Module):
             seen = preprocessing_of(self.backbone, self.img_size)
             crop = None if self.crop == AUTO and is_trained_here(self.backbone) else self.crop
-            return Loaded(self.backbone, seen.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop))
+            return Loaded(
+                self.backbone,
+                seen.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop, views=self.views),
+            )
         if loaded is None or known is not given:
             source, device = self._source(), choose_device(self.device)
             # The network stays until its source or device changes, even if the file is replaced.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewshot.data.preprocess import Preprocessing, prepared_chunks
+from fewshot.data.views import shown
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.errors import ImageDecodeError
@@ -192,17 +193,6 @@ def normalize_pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
         )
         return torch.addcmul(-means / stds, x, 1 / (255 * stds))  # one pass over the pixels, not three
     return x.div_(255)
-
-
-def views(x: Tensor, shifts: int, mirror: bool) -> Iterator[Tensor]:
-    """Yield images (b, c, h, w) shifted by up to `shifts` pixels along each axis, edges repeated, and mirrored."""
-    height, width = x.shape[-2:]
-    wide = nn.functional.pad(x, (shifts,) * 4, mode="replicate") if shifts else x
-    for top, left in product(range(2 * shifts + 1), repeat=2):
-        view = wide[..., top : top + height, left : left + width]
-        yield view
-        if mirror:
-            yield view.flip(-1)
 
 
 class evaluating:
@@ -392,11 +382,13 @@ def embed(
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
     if shifts < 0:
         raise ValueError(f"shifts is {shifts}; expected at least 0")
+    steps = range(-shifts, shifts + 1)
+    grid = list(product(steps, steps))
     with evaluating(backbone), keeping_memory():
         parts = []
         for i in range(0, len(images), batch_size):
-            x = to_input(images[i : i + batch_size], backbone)
-            parts.append(torch.stack([backbone(view).float() for view in views(x, shifts, mirror)]).mean(0).cpu())
+            views = shown(images[i : i + batch_size], grid, mirror)
+            parts.append(torch.stack([backbone(to_input(view, backbone)).float() for view in views]).mean(0).cpu())
     if not parts:
         return np.empty((0, int(getattr(backbone, "num_features", 0))), np.float32)
     return torch.cat(parts).numpy()

@@ -50,7 +50,7 @@ class Source:
         Side of the images; by default the network's own.
     bits, max_pixels : int, optional
         See `Preprocessing`; by default the network's own.
-    crop : str, optional
+    crop, views : str, optional
         As for `Embedder`; by default the network's own.
     """
 
@@ -61,6 +61,7 @@ class Source:
     bits: int | None = None
     max_pixels: int | None = None
     crop: str | None = None
+    views: str | None = None
 
     @property
     def is_checkpoint(self) -> bool:
@@ -125,7 +126,8 @@ class Source:
             preprocessing = Preprocessing.of(getattr(network, "pretrained_cfg", None) or {}, self.img_size)
         network = network.to(memory_format=torch.channels_last)
         crop = None if self.is_checkpoint and self.crop == AUTO else self.crop  # training has fixed it
-        return network, preprocessing.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop)
+        changed = preprocessing.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop, views=self.views)
+        return network, changed
 
     def _create(self) -> nn.Module:
         pretrained = self.pretrained or (self.weights is None and bool(files_of(self.backbone)))

@@ -30,7 +30,7 @@ class FewShotImageClassifier(FewShotModel):
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with; for other backbones
         `DiscriminantLearner`.
-    weights, pretrained, img_size, device, cache, bits, max_pixels, crop, domain
+    weights, pretrained, img_size, device, cache, bits, max_pixels, crop, views, domain
         As for `Embedder`; omit if `backbone` is one.
     on_error, reject, unknown_label, index, keep_support
         As for `FewShotModel`.
@@ -70,6 +70,7 @@ class FewShotImageClassifier(FewShotModel):
         bits: int | None = None,
         max_pixels: int | None = None,
         crop: str | None = AUTO,
+        views: str | None = None,
         progress: bool = True,
         domain: Domain | str | Path | None = None,
     ) -> None:
@@ -88,13 +89,14 @@ class FewShotImageClassifier(FewShotModel):
         self.bits = bits
         self.max_pixels = max_pixels
         self.crop = crop
+        self.views = views
         self.progress = progress
         self.domain = domain
 
     def make_embedder(self) -> Embedder | OwnEmbedder:
         """Return the embedder that `fit` would use."""
-        given = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels", "crop", "domain")
-        names = (*given, "progress")
+        given = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels")
+        names = (*given, "crop", "views", "domain", "progress")
         params = {name: getattr(self, name) for name in names}
         if not isinstance(self.backbone, (Embedder, OwnEmbedder)):
             return Embedder(self.backbone, **params)

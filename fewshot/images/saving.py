@@ -25,6 +25,7 @@ from fewshot.classifiers.calibration import Calibration, is_score
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.data.crop import CROPS, crop_of
 from fewshot.data.preprocess import Preprocessing
+from fewshot.data.views import VIEWS, are_views
 from fewshot.embedding.backbones import cached_file, spec_of, why_not_saved
 from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
 from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
@@ -168,7 +169,8 @@ def _read_embedder(
     """Return embedder, learner and the parameters of the embedder."""
     checkpoint = Checkpoint.open(paths["weights"]) if "weights" in paths else None
     if checkpoint is not None:
-        source: dict[str, Any] = {"backbone": checkpoint.path, "crop": crop_of(checkpoint.preprocessing.crop_mode)}
+        seen = checkpoint.preprocessing
+        source: dict[str, Any] = {"backbone": checkpoint.path, "crop": crop_of(seen.crop_mode), "views": seen.views}
         if manifest["backbone"] != checkpoint.backbone:
             raise ValueError("its manifest names a different network than its weights")
         learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
@@ -178,7 +180,7 @@ def _read_embedder(
     if given is not None:
         if isinstance(given, (Embedder, OwnEmbedder)):
             return clone(given), learner.double(), {"backbone": given}
-        source = {"backbone": given, "crop": source["crop"]}
+        source = {"backbone": given, "crop": source["crop"], "views": source["views"]}
     embedder = Embedder(**source, device=device, progress=progress)
     if checkpoint is not None and given is None:
         embedder.load(checkpoint)
@@ -214,9 +216,9 @@ def _source(embedder: Any) -> dict[str, Any]:
 
     For a custom embedder, which the user passes to `load`, return its name.
     """
-    crop = _changed_crop(embedder) if isinstance(embedder, Embedder) else {}
+    seen = _changed_look(embedder) if isinstance(embedder, Embedder) else {}
     if spec_of(embedder.network) is None:
-        return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__), **crop}
+        return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__), **seen}
     parameters = {name: getattr(embedder, name) for name in ("backbone", "weights", "pretrained", "img_size")}
     by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
     if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
@@ -226,14 +228,14 @@ def _source(embedder: Any) -> dict[str, Any]:
         )
     # Only if set, so that older versions can read the folder otherwise.
     own = {name: getattr(embedder, name) for name in ("bits", "max_pixels")}
-    return parameters | {name: int(value) for name, value in own.items() if value is not None} | crop
+    return parameters | {name: int(value) for name, value in own.items() if value is not None} | seen
 
 
-def _changed_crop(embedder: Embedder) -> dict[str, str | None]:
-    """Return the crop if it is not the network's own, so that older versions can read the folder otherwise."""
+def _changed_look(embedder: Embedder) -> dict[str, str | None]:
+    """Return crop and views if they are not the network's own, so that older versions can read the folder otherwise."""
     own = Preprocessing.of(getattr(embedder.network, "pretrained_cfg", None) or {}).crop_mode
-    mode = embedder.preprocessing.crop_mode
-    return {} if mode == own else {"crop": crop_of(mode)}
+    mode, views = embedder.preprocessing.crop_mode, embedder.preprocessing.views
+    return ({} if mode == own else {"crop": crop_of(mode)}) | ({} if views is None else {"views": views})
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
@@ -274,16 +276,18 @@ def _read_source(said: Any, given: bool) -> dict[str, Any]:
         If the weights are not on this machine, since loading downloads nothing, or the user must pass the embedder.
     """
     if isinstance(said, dict):
-        said = {"crop": None, **said}  # older versions had no other
+        said = {"crop": None, "views": None, **said}  # older versions had no others
+        if not are_views(said["views"]):
+            raise ValueError(f"its views are {said['views']!r:.60}; expected some of {'+'.join(VIEWS)}")
         if said["crop"] is not None and said["crop"] not in list(CROPS):
             raise ValueError(f"its crop is {said['crop']!r:.60}; expected {', '.join(CROPS)}")
-    if isinstance(said, dict) and said.keys() == {GIVEN, "crop"}:
+    if isinstance(said, dict) and said.keys() == {GIVEN, "crop", "views"}:
         if not given:
             raise ArtifactError(
                 f"the model was fitted with a custom embedder, {said[GIVEN]!r:.60}; pass it to load with embedder="
             )
-        return {"crop": said["crop"]}
-    always, own = {"backbone", "weights", "pretrained", "img_size", "crop"}, {"bits", "max_pixels"}
+        return {"crop": said["crop"], "views": said["views"]}
+    always, own = {"backbone", "weights", "pretrained", "img_size", "crop", "views"}, {"bits", "max_pixels"}
     if not isinstance(said, dict) or said.keys() - own != always:
         raise ValueError(f"its source is {said!r:.100}; expected backbone, weights, pretrained and img_size")
     name, size = said["backbone"], said["img_size"]

@@ -1,0 +1,119 @@
+"""Images of EuroSAT, CIFAR-FS and Omniglot, a few of each class: how well and how fast embedders tell them apart.
+
+Accuracy is that of the default learner: 5-way and all classes at once, 1 and 5 shots, on the same draws for every
+embedder. CIFAR-FS validation classes and Omniglot background are for choosing; the other data only report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from samples import CHOOSE, REPORT, drawings, pictures_of
+
+from fewshot import Embedder, FewShotClassifier, LabeledImages
+from fewshot.utils.streams import episode_rng
+
+#: Way (0: all classes) and shot; and draws of 5-way and of all classes.
+CELLS, DRAWS = ((5, 1), (5, 5), (0, 1), (0, 5)), {5: 200, 0: 20}
+#: Images whose time is taken at once.
+BLOCK = 8
+#: Name, role, images and labels.
+Pictures = tuple[str, str, list[Image.Image], NDArray[Any]]
+Accuracies = dict[tuple[int, int], NDArray[np.float64]]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the data."""
+    parser.add_argument(
+        "--cifar", metavar="DIR", help="prepared CIFAR-FS with splits val and test (default: leave out)"
+    )
+    parser.add_argument("--omniglot", metavar="DIR", help="folder with Omniglot's official archives images_*.zip")
+    parser.add_argument("--eurosat", metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data")
+    parser.add_argument("--classes", type=int, default=20, metavar="N", help="classes of a data set (%(default)s)")
+    parser.add_argument("--images", type=int, default=15, metavar="N", help="images of a class (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
+
+
+def pictures(options: argparse.Namespace) -> list[Pictures]:
+    """Return the data sets that the options name."""
+    found: list[tuple[str, str, Sequence[Image.Image], Sequence[Any]]] = []
+    if options.cifar:
+        for role, split, name in ((CHOOSE, "val", "CIFAR-FS validation"), (REPORT, "test", "CIFAR-FS test")):
+            found.append((name, role, *pictures_of(LabeledImages.open(options.cifar, split))))
+    if options.eurosat:
+        found.append(("EuroSAT", REPORT, *pictures_of(LabeledImages.open(options.eurosat))))
+    if options.omniglot:
+        for role, part in ((CHOOSE, "background"), (REPORT, "evaluation")):
+            found.append((f"Omniglot {part}", role, *drawings(Path(options.omniglot), part)))
+    return [(name, role, *_few(images, labels, options)) for name, role, images, labels in found]
+
+
+def _few(
+    images: Sequence[Image.Image], labels: Sequence[Any], options: argparse.Namespace
+) -> tuple[list[Image.Image], NDArray[Any]]:
+    """Return the first images of classes evenly spaced in their order."""
+    y = np.asarray(labels)
+    classes = np.unique(y)
+    kept = classes[np.linspace(0, len(classes) - 1, min(len(classes), options.classes)).astype(int)]
+    rows = np.concatenate([np.flatnonzero(y == label)[: options.images] for label in kept])
+    return [images[i] for i in rows], y[rows]
+
+
+def timed(embedder: Embedder, images: Sequence[Image.Image]) -> tuple[NDArray[np.float32], float]:
+    """Return embeddings, and the milliseconds an image of the fastest block, on one thread: others were disturbed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    embedder.set_params(n_jobs=1, progress=False).transform(images[:1])  # load and fold
+    parts, took = [], []
+    for start in range(0, len(images), BLOCK):
+        began = time.perf_counter()
+        parts.append(embedder.transform(images[start : start + BLOCK]))
+        took.append(1e3 * (time.perf_counter() - began) / len(parts[-1]))
+    torch.set_num_threads(threads)
+    return np.concatenate(parts), min(took)
+
+
+def accuracies(x: NDArray[np.float32], y: NDArray[Any], seed: int) -> Accuracies:
+    """Return the accuracy of each draw, in %, for every cell."""
+    return {
+        (way, shot): np.array([_accuracy(x, y, way, shot, episode_rng(seed, i)) for i in range(DRAWS[way])])
+        for way, shot in CELLS
+    }
+
+
+def _accuracy(x: NDArray[np.float32], y: NDArray[Any], way: int, shot: int, rng: np.random.Generator) -> float:
+    classes = np.unique(y)
+    drawn = rng.choice(classes, way, replace=False) if way else classes
+    rows = [rng.permutation(np.flatnonzero(y == label)) for label in drawn]
+    support, queries = np.concatenate([r[:shot] for r in rows]), np.concatenate([r[shot:] for r in rows])
+    return 100 * float(FewShotClassifier("discriminant").fit(x[support], y[support]).score(x[queries], y[queries]))
+
+
+def summed(found: Accuracies, base: Accuracies | None = None) -> list[dict[str, Any]]:
+    """Return the mean of each cell with its interval, and the paired gain over `base`."""
+    rows = []
+    for (way, shot), values in found.items():
+        row = {"way": way, "shot": shot, "accuracy": values.mean(), "ci95": _ci95(values)}
+        if base is not None:
+            gain = values - base[way, shot]
+            row |= {"gain": gain.mean(), "gain ci95": _ci95(gain)}
+        rows.append({key: round(float(value), 2) if isinstance(value, float) else value for key, value in row.items()})
+    return rows
+
+
+def _ci95(values: NDArray[np.float64]) -> float:
+    return float(1.96 * values.std(ddof=1) / len(values) ** 0.5)
+
+
+def heading(*names: str) -> list[str]:
+    """Return the first lines of a table in Markdown, with a column for each cell."""
+    columns = [*names, *(f"{f'{way}-way' if way else 'all classes'} {shot}-shot" for way, shot in CELLS)]
+    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
