@@ -96,6 +96,22 @@ def test_views_are_compared_on_the_same_draws(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_ladder_measures_networks_and_sizes(tmp_path):
+    noise(tmp_path / "data", 32, (3,), FEW)
+    few = ("--eurosat", str(tmp_path / "data"), "--classes", "6", "--images", "8")
+    rungs = ("tf_efficientnet_lite0@224", "tf_efficientnet_lite0@64")
+    large, small = run_alone("ladder.py", tmp_path / "ladder", *few, "--backbones", *rungs)["rows"]
+    assert (large["px"], small["px"]) == (224, 64)
+    assert large["ms"] > small["ms"]
+    assert all(cell["gain"] == 0 for cell in large["found"]["EuroSAT"])
+    (untrained,) = run_alone(
+        "ladder.py", tmp_path / "hub", *few, "--backbones", "dinov2-small@56", "--weights", "random"
+    )["rows"]
+    assert (untrained["backbone"], untrained["px"], untrained["numbers"]) == ("dinov2-small", 56, 384)
+    assert "| tf_efficientnet_lite0 | 64 | " in (tmp_path / "ladder.md").read_text()
+
+
+@pytest.mark.slow
 def test_the_default_is_compared_on_the_same_draws(tmp_path):
     noise(tmp_path / "data", 32, (3,), FEW)
     arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))

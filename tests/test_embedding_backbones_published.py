@@ -14,7 +14,8 @@ from timm.models import save_for_hf
 
 from fewshot import Embedder, FewShotImageClassifier, PrototypicalLearner, create_backbone
 from fewshot.cli import main
-from fewshot.embedding.backbones import spec_of
+from fewshot.embedding.backbones import check_backbone, is_sized, spec_of
+from fewshot.embedding.backbones.presets import PRESETS
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.embedding.sources import Source
 from fewshot.errors import DownloadError, UnknownNameError
@@ -95,6 +96,46 @@ def test_repositories_of_timm_are_its_networks(name, hub_cache):
 def test_timm_publishes_under_other_names_too(hub_cache):
     wanted = hub_cache("timm/ViT-Tiny-Test")
     same_weights(create_backbone("timm/ViT-Tiny-Test", pretrained=True), wanted)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_published_network_of_timm(name):
+    config = check_backbone(name).get_pretrained_cfg(PRESETS[name])
+    assert config.has_weights
+    assert is_sized(name) == config.fixed_input_size
+
+
+def test_a_preset_takes_its_weights_from_the_hub_and_is_saved_by_the_name_that_timm_knows(
+    hub_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(PRESETS, "tiny", "test_vit.r160_in1k")
+    with pytest.raises(DownloadError, match=r"the weights of 'test_vit.r160_in1k' could not be downloaded .* weights="):
+        Embedder("tiny", progress=False).transform(IMAGES)
+    wanted = hub_cache("timm/test_vit.r160_in1k")
+    same_weights(Embedder("tiny").network, wanted)
+    same_weights(create_backbone("tiny", pretrained=True), wanted)
+    assert spec_of(create_backbone("tiny"))["name"] == "test_vit.r160_in1k"
+    untrained = Embedder("tiny", weights="random", img_size=32, progress=False)
+    assert untrained.preprocessing.height == 32
+    assert np.isfinite(untrained.transform(IMAGES)).all()
+    model = FewShotImageClassifier("tiny", progress=False).fit(IMAGES, ["a", "b"] * 2)
+    model.save(tmp_path / "m", weights="reference")
+    source = json.loads((tmp_path / "m" / "manifest.json").read_text())["source"]
+    assert (source["backbone"], source["pretrained"]) == ("test_vit.r160_in1k", True)
+    loaded = FewShotImageClassifier.load(tmp_path / "m")
+    np.testing.assert_allclose(loaded.predict_proba(IMAGES), model.predict_proba(IMAGES), atol=1e-6)
+
+
+def test_size_and_normalisation_of_a_preset_are_those_of_timm():
+    config = timm.get_pretrained_cfg("vit_small_patch14_dinov2.lvd142m")
+    preprocessing = Embedder("dinov2-small", weights="random", img_size=28).preprocessing
+    assert (preprocessing.mean, preprocessing.std, preprocessing.height) == (config.mean, config.std, 28)
+    assert preprocessing.interpolation == config.interpolation
+
+
+def test_a_name_that_is_nearly_a_preset_is_told_so():
+    with pytest.raises(UnknownNameError, match="did you mean 'dinov2-small'"):
+        create_backbone("dinov2-smal")
 
 
 def test_a_folder_in_the_layout_of_the_hub_brings_its_weights(no_network, tmp_path):

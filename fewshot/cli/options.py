@@ -115,7 +115,8 @@ def backbone(
 ) -> None:
     """Add the options that choose the network."""
     one = command.add_mutually_exclusive_group()
-    known = "any timm name, hf-hub:OWNER/NAME or local-dir:PATH (default: %(default)s)"
+    known = "any timm name, hf-hub:OWNER/NAME, local-dir:PATH, or clip-base, siglip2-base, dinov2-small, dinov3-small"
+    known += " and others, whose weights come from the hub (default: %(default)s)"
     one.add_argument("--backbone", default=default, metavar="NAME", help=known)
     one.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a checkpoint from fewshot train")
     command.add_argument("--weights", metavar="FILE", help="backbone weights: a local file, 'offline' or 'random'")

@@ -24,6 +24,7 @@ from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing, check_bits
 from fewshot.data.views import check_views
 from fewshot.embedding.adapted import Adapted
+from fewshot.embedding.backbones.presets import located
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.domain import Domain
@@ -52,10 +53,11 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     Parameters
     ----------
     backbone : str, path or nn.Module, default="tf_efficientnet_lite0"
-        A timm name (or ``conv4``, ``resnet12``); a repository of the Hugging Face hub (``hf-hub:OWNER/NAME``) or a
-        folder in its layout (``local-dir:PATH``, which includes the weights); a checkpoint that `MetaTrainer` wrote;
-        or a network. A string is a path if it ends in ``.safetensors`` or starts with ``./``, ``../``, ``~/`` or ``/``,
-        whatever files exist.
+        A timm name (or ``conv4``, ``resnet12``); ``clip-base``, ``siglip2-base``, ``dinov2-small``, ``dinov3-small``
+        or another of `fewshot.embedding.backbones.presets`, whose weights come from the hub; a repository of the
+        Hugging Face hub (``hf-hub:OWNER/NAME``) or a folder in its layout (``local-dir:PATH``, which includes the
+        weights); a checkpoint that `MetaTrainer` wrote; or a network. A string is a path if it ends in
+        ``.safetensors`` or starts with ``./``, ``../``, ``~/`` or ``/``, whatever files exist.
     weights : path, {"offline", "random"} or None, default=None
         A local file (safetensors, or a torch state dict); "offline" for the package of the extra `offline`, the default
         of ``tf_efficientnet_lite0``, ``1`` and ``2``; or "random" for an untrained network.
@@ -304,7 +306,8 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         weights = None if self.weights is None else spelled(self.weights)
         backbone = spelled(self.backbone)  # type: ignore[arg-type]
         own = self.img_size, self.bits, self.max_pixels, self.crop, check_views(self.views)
-        return Source(backbone, weights, self.pretrained, *own)
+        name, pretrained = located(backbone, self.pretrained, weights)
+        return Source(name, weights, pretrained, *own)
 
     def _check_parameters(self) -> tuple[Any, ...]:
         """Return the parameters; raise if one is invalid, unless the network was loaded for exactly these."""

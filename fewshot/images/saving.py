@@ -28,6 +28,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.data.views import VIEWS, are_views
 from fewshot.embedding.backbones import cached_file, spec_of, why_not_saved
 from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
+from fewshot.embedding.backbones.presets import located
 from fewshot.embedding.checkpoint import Checkpoint, build_learner, describe_learner, write_weights
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
@@ -219,7 +220,9 @@ def _source(embedder: Any) -> dict[str, Any]:
     seen = _changed_look(embedder) if isinstance(embedder, Embedder) else {}
     if spec_of(embedder.network) is None:
         return {GIVEN: getattr(embedder, "name", type(embedder.network).__name__), **seen}
-    parameters = {name: getattr(embedder, name) for name in ("backbone", "weights", "pretrained", "img_size")}
+    backbone, pretrained = located(embedder.backbone, embedder.pretrained, embedder.weights)
+    parameters = {"backbone": backbone, "weights": embedder.weights, "pretrained": pretrained}
+    parameters["img_size"] = embedder.img_size
     by_name = isinstance(embedder.backbone, str) and not Source(embedder.backbone).is_checkpoint
     if not by_name or embedder.weights not in (None, OFFLINE_WEIGHTS):
         raise ValueError(

@@ -17,6 +17,7 @@ from urllib.request import getproxies
 from torch import nn
 
 from fewshot.embedding.backbones.limits import arguments_of, fault_of, within_budget
+from fewshot.embedding.backbones.presets import PRESETS
 from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError
 from fewshot.persistence.content import json_object
 from fewshot.utils.isolation import isolated, seeded
@@ -40,8 +41,9 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     Parameters
     ----------
     name : str
-        ``"conv4"``, ``"resnet12"`` or any timm name; a repository of the Hugging Face hub
-        (``hf-hub:OWNER/NAME``, or ``timm/NAME``), or a folder in its layout (``local-dir:PATH``).
+        ``"conv4"``, ``"resnet12"`` or any timm name; a short name of `PRESETS` such as ``"dinov2-small"``; a
+        repository of the Hugging Face hub (``hf-hub:OWNER/NAME``, or ``timm/NAME``), or a folder in its layout
+        (``local-dir:PATH``).
     seed : int, default=0
         Seed of the initial weights; the caller's random state does not change.
     pretrained : bool, default=False
@@ -117,7 +119,7 @@ def check_backbone(name: str) -> Any:
         folder_of(kind, rest)
     elif not kind:
         if not timm.is_model(rest):
-            raise UnknownNameError("backbone", name, timm.list_models())
+            raise UnknownNameError("backbone", name, [*PRESETS, *timm.list_models()])
         try:
             timm.get_pretrained_cfg(rest)
         except RuntimeError:  # the part after the dot
@@ -188,7 +190,7 @@ def cached_file(name: str) -> str | None:
     UnknownNameError
         If there is no such network.
     """
-    config = check_backbone(name).get_pretrained_cfg(name)
+    config = check_backbone(name).get_pretrained_cfg(PRESETS.get(name, name))
     if config is None or not config.hf_hub_id:
         return None
     found = (cached(config.hf_hub_id, file) for file in WEIGHTS)
@@ -209,7 +211,7 @@ def is_path(name: str) -> bool:
 def parse_name(name: str) -> tuple[str, str]:
     """Split a name into its prefix ("" for timm's own networks) and the name without it.
 
-    The repositories of timm itself are named after its networks, so they become plain timm names.
+    The repositories of timm itself are named after its networks, so they become plain timm names, and so do `PRESETS`.
 
     Raises
     ------
@@ -223,6 +225,7 @@ def parse_name(name: str) -> tuple[str, str]:
     >>> parse_name("hf-hub:timm/resnet18.a1_in1k"), parse_name("hf_hub:me/net@v2")
     (('', 'resnet18.a1_in1k'), ('hf-hub', 'me/net@v2'))
     """
+    name = PRESETS.get(name, name)
     found = _PREFIX.fullmatch(name)
     prefix, rest = (found[1].lower().replace("_", "-"), found[2]) if found else ("", name)
     if not prefix and rest.startswith("timm/"):
