@@ -134,7 +134,8 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return means over the cells of each role, and the cell where the default falls furthest behind the former."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in found:
-        groups.setdefault("queries in another style" if cell["styled"] else cell["role"], []).append(cell)
+        name = cell["role"] + (", queries in another style" if cell["styled"] else "")
+        groups.setdefault(name, []).append(cell)
     return {name: _summary(group) for name, group in groups.items()}
 
 

@@ -81,7 +81,7 @@ def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES) -> list
         _sample("digits", REPORT, *pictures_of(digits(size=28)), embed),
     ]
     if options.cifar:
-        found += _with_styles("CIFAR-FS validation", CHOOSE, options.cifar, "val", (), embed)
+        found += _with_styles("CIFAR-FS validation", CHOOSE, options.cifar, "val", styles, embed)
         found += _with_styles("CIFAR-FS test", REPORT, options.cifar, "test", styles, embed)
     if options.eurosat:
         found += _with_styles("EuroSAT", REPORT, options.eurosat, None, styles, embed)

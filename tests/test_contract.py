@@ -17,6 +17,7 @@ from fewshot import (
     register_learner,
 )
 from fewshot.learners.registry import learner_class
+from fewshot.utils.discriminant import Chosen
 from fewshot.utils.isolation import seeded
 
 
@@ -236,8 +237,8 @@ class TestContract:
         support, labels, queries = episode(n_way=2, shots=(1, 2), n_query=2, d=3)
         learner = make(name, 3).requires_grad_(False)
         if name == "discriminant":  # what leave-one-out chooses counts as constant
-            chosen = tuple(torch.tensor(value, dtype=torch.float64) for value in (0.3, 1.2))
-            monkeypatch.setattr("fewshot.learners.discriminant.strength_and_scale", lambda *_: chosen)
+            chosen = Chosen(*(torch.tensor(value, dtype=torch.float64) for value in (0.3, 1.2, 0.4)))
+            monkeypatch.setattr("fewshot.learners.discriminant.choose", lambda *_: chosen)
         support.requires_grad_(), queries.requires_grad_()
         assert torch.autograd.gradcheck(lambda s, q: learner(s, labels, q, 2), (support, queries))
 

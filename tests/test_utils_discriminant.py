@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot.utils import discriminant
-from fewshot.utils.discriminant import TEMPERATURES, LabelledRows, class_keys, strength_and_scale
+from fewshot.utils.discriminant import TEMPERATURES, LabelledRows, choose, class_keys
 
 
 def support_of(n, d, n_way, seed, weighted=False):
@@ -39,6 +39,11 @@ def similarity(support, query, strength):
     )
 
 
+def plain_cosine(support, query):
+    there = support.count > 0
+    return np.array([query @ v / np.linalg.norm(v) if p else 0 for v, p in zip(support.means, there, strict=True)])
+
+
 @pytest.mark.parametrize(("n", "d"), [(9, 20), (30, 8), (12, 12)])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("strength", [0.1, 3.0])
@@ -46,6 +51,7 @@ def test_a_row_is_left_out_as_if_the_support_had_never_held_it(n, d, weighted, s
     support = support_of(n, d, 4, 0, weighted)
     rotated = discriminant._Rotated.of(support, np)
     found, unit = rotated.left_out(strength, np), np.minimum(support.weight, 1)
+    cosine = rotated.left_out_cosine(np)
     usable = rotated._shares(np) > 0
     for i in range(n):
         weight = support.weight - unit * (np.arange(n) == i)
@@ -53,22 +59,21 @@ def test_a_row_is_left_out_as_if_the_support_had_never_held_it(n, d, weighted, s
         assert usable[i] == (without.count[support.labels[i]] > 0)
         if usable[i]:
             np.testing.assert_allclose(found[i], similarity(without, support.x[i], strength), rtol=1e-9, atol=1e-11)
+            np.testing.assert_allclose(cosine[i], plain_cosine(without, support.x[i]), rtol=1e-9, atol=1e-11)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 5), st.integers(0, 99), st.booleans())
 def test_numpy_and_torch_agree_and_keys_are_the_definition(n, d, n_way, seed, weighted):
     support = support_of(n, d, n_way, seed, weighted)
-    found = strength_and_scale(support, None, np)
-    for one, other in zip(found, strength_and_scale(as_torch(support), None, torch), strict=True):
-        np.testing.assert_allclose(one, other.numpy(), rtol=1e-8)
-    strength, scale = found
-    keys = class_keys(support, strength, scale, np)
-    np.testing.assert_allclose(
-        keys, class_keys(as_torch(support), *map(torch.tensor, (strength, scale)), torch), atol=1e-9
-    )
+    found, other = choose(support, None, np), choose(as_torch(support), None, torch)
+    for name, value in vars(found).items():
+        np.testing.assert_allclose(value, getattr(other, name).numpy(), rtol=1e-8)
+    keys = class_keys(support, found, np)
+    np.testing.assert_allclose(keys, class_keys(as_torch(support), found.map(torch.tensor), torch), atol=1e-9)
     query = np.random.default_rng(1).normal(size=d)
-    expected = similarity(support, query, float(strength)) * scale
+    expected = similarity(support, query, float(found.strength)) * found.scale
+    expected = expected + plain_cosine(support, query) * found.cosine
     centred = np.abs(support.centred(np)).max(-1) > 1e-9  # equal means have no direction
     np.testing.assert_allclose((keys @ query)[centred], expected[centred], rtol=1e-6, atol=1e-8)
 
@@ -76,33 +81,58 @@ def test_numpy_and_torch_agree_and_keys_are_the_definition(n, d, n_way, seed, we
 def test_the_temperature_and_strength_make_the_left_out_rows_likeliest():
     support = support_of(60, 10, 3, 0)
     rotated = discriminant._Rotated.of(support, np)
-    strength, scale = (float(v) for v in strength_and_scale(support, None, np))
-    temperature = 0.05 / (scale * float(rotated.length(strength, np)))
+    chosen = choose(support, None, np).map(float)
+    strength, temperature = chosen.strength, 0.05 / (chosen.scale * float(rotated.length(chosen.strength, np)))
+    assert chosen.cosine / 0.05 == pytest.approx((1 - 20**-0.5) / temperature)
+    spread = float(rotated.spread(np))
     losses = {}
     for r in discriminant.STRENGTHS:
-        rows = np.stack(
-            [
-                similarity(make(support.x, support.labels, (np.arange(60) != i).astype(float), 3), support.x[i], r)
-                for i in range(60)
-            ]
-        )
-        rows = rows / float(rotated.length(r, np))
+        rows = np.empty((60, 3))
+        for i in range(60):
+            without = make(support.x, support.labels, (np.arange(60) != i).astype(float), 3)
+            rows[i] = similarity(without, support.x[i], r) / float(rotated.length(r, np))
+            rows[i] += (1 - 20**-0.5) * plain_cosine(without, support.x[i])
         share = (1 / support.count)[support.labels] * 60 / 3
         for t in (*TEMPERATURES, temperature):
             logits = rows / t
             surprise = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
             surprise -= logits[np.arange(60), support.labels]
-            usual = 0.06 * (r / 0.3) ** (1 / 3) * 20**-0.3
+            usual = 0.068 * (spread / 0.2) ** 0.41 * (3 / 10) ** -0.09 * (r / 0.3) ** (1 / 3) * 20**-0.3
             losses[r, t] = (share * surprise).sum() + 4 * np.log10(r / 0.3) ** 2 + 8 * np.log(t / usual) ** 2
     best = min(losses, key=losses.get)
     assert best[0] == strength
-    assert losses[strength, temperature] <= min(losses.values()) + 1e-2  # the vertex of a parabola through three
+    assert losses[strength, temperature] <= min(losses.values()) + 5e-2  # the vertex of a parabola through three
+
+
+def test_of_many_rows_each_is_kept_for_itself_alone():
+    support = support_of(9000, 6, 4, 0)
+    order = np.random.default_rng(1).permutation(9000)
+    shuffled = make(support.x[order], support.labels[order], support.weight[order], 4)
+    part = make(support.x[:6000], support.labels[:6000], support.weight[:6000], 4)
+    kept, again, fewer = ({tuple(row) for row in one.limited(np).x.tolist()} for one in (support, shuffled, part))
+    assert len(kept) == len(fewer) == discriminant.MOST_ROWS
+    assert kept == again == {tuple(row) for row in as_torch(support).limited(torch).x.tolist()}
+    assert kept & {tuple(row) for row in part.x.tolist()} <= fewer  # later support only displaces others
+    assert part.limited(np).means is part.means
+    few = make(support.x[:4096], support.labels[:4096], support.weight[:4096], 4)
+    assert few.limited(np) is few
+
+
+@pytest.mark.parametrize("n_way", [1, 2, 6, 15])
+def test_the_spread_is_that_of_the_cosines_between_class_means(n_way):
+    support = support_of(3 * n_way, 8, n_way, 0)
+    centred = support.centred(np)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    cosines = (unit @ unit.T)[np.triu_indices(n_way, 1)]
+    squared = (cosines.var() if n_way > 1 else 0) * len(cosines) + 3 * 0.2**2
+    assert support.spread(np) == pytest.approx((squared / (len(cosines) + 3)) ** 0.5)
 
 
 def test_many_rows_are_sampled_whatever_their_order():
     support = support_of(5000, 6, 4, 0)
     order = np.random.default_rng(1).permutation(5000)
     shuffled = make(support.x[order], support.labels[order], support.weight[order], 4)
-    for one, other in zip(strength_and_scale(support, None, np), strength_and_scale(shuffled, None, np), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9)
+    found, other = choose(support, None, np), choose(shuffled, None, np)
+    for name, value in vars(found).items():
+        np.testing.assert_allclose(value, getattr(other, name), rtol=1e-9)
     assert discriminant._Rotated.of(support, np).to_leave_out(np).labels.shape == (1000,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
-from fewshot.utils.discriminant import TEMPERATURE, LabelledRows, class_keys, signed_power, strength_and_scale
+from fewshot.utils.discriminant import TEMPERATURE, LabelledRows, choose, class_keys, signed_power
 from fewshot.utils.values import check_number
 
 
@@ -20,18 +22,25 @@ class DiscriminantLearner(SupportLearner):
     With f(x) the signed power of x scaled to unit length, m[c] the mean of f over the support of class c, m the mean of
     the class means, and ``T = sum over the support of f(x) f(x)' + r I``:
 
-    ``logit[c] = s f(query)' T^-1 (m[c] - m) / (|m[c] - m| temperature)`` with ``|v|^2 = v' T^-1 v``.
+    ``logit[c] = s (f(query)' T^-1 (m[c] - m) / (l |m[c] - m|) + a cos(f(query), m[c])) / temperature``
 
-    This is regularised least squares without an intercept, each output scaled by its class. T damps the directions in
-    which all images differ, whatever their class. Since m is the mean of the class means, and T that of all images, a
-    class counts as a class however many images it has. For large r it becomes the cosine with centred prototypes.
+    with ``|v|^2 = v' T^-1 v`` and l the length |f(x)| of a typical query, so that the first part is a cosine too. It is
+    regularised least squares without an intercept, each output scaled by its class. T damps the directions in which all
+    images differ, whatever their class. Since m is the mean of the class means, and T that of all images, a class
+    counts as a class however many images it has.
+
+    The second part, with ``a = 1 - 1 / sqrt(images per class)``, is for queries in another style than the support, such
+    as drawings for photographs: the more images teach the metric, the more it takes their style for granted.
 
     The strength r and the scale s are those that make left-out images likeliest: each is removed in closed form,
     exactly, as if the support had never held it. So the probabilities at temperature 0.05 are honest. The only image of
     a class cannot be left out; where the support says little, r stays near 0.3, and s near a value that suits the
-    number of shots. Of many images, about 1000 are left out.
+    number of images and classes, and how much some classes are more alike than others. Of many images, about 1000 are
+    left out. Of more than 4096 images, or twice the length of an embedding, only so many make up T; of 5120 images of
+    64 classes of CIFAR-FS, the other 1000 made no difference to the accuracy.
 
-    It stores the support, O(n d); learning takes O(n d min(n, d) + n n_way min(n, d)), a query O(n_way d).
+    It stores the support, O(n d). Learning takes O(n d + (k + n_way) d min(k, d)) with k = min(n, 4096), so that time
+    and memory grow with the support as those of prototypes do; a query takes O(n_way d).
 
     Parameters
     ----------
@@ -90,10 +99,8 @@ class DiscriminantLearner(SupportLearner):
     def memorize(self, statistics: Statistics) -> Memory:
         """Return one key per class, its mean in the metric."""
         x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
-        parts = x, weight, statistics.means, statistics.count
-        exact = [part.detach().double() for part in parts]
-        chosen = strength_and_scale(LabelledRows(exact[0], labels, *exact[1:]), self.regularization, torch)
-        strength, scale = (value.to(x) for value in chosen)
-        return Memory.of_prototypes(
-            class_keys(LabelledRows(x, labels, *parts[1:]), strength, scale, torch), statistics.count
-        )
+        support = LabelledRows(x, labels, weight, statistics.means, statistics.count).limited(torch)
+        exact = {name: getattr(support, name).detach().double() for name in ("x", "weight", "means", "count")}
+        chosen = choose(replace(support, **exact), self.regularization, torch)
+        keys = class_keys(support, chosen.map(lambda value: value.to(support.x)), torch)
+        return Memory.of_prototypes(keys, statistics.count)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.content import is_number
 from fewshot.runtime.memory import MOST_MAGNITUDE, Array, DeviceMemory
-from fewshot.utils.discriminant import LabelledRows, class_keys, signed_power, strength_and_scale, unit_length
+from fewshot.utils.discriminant import LabelledRows, choose, class_keys, signed_power, unit_length
 from fewshot.utils.means import middle, suitable_temperature
 from fewshot.utils.values import check_count
 
@@ -156,8 +156,8 @@ class DeviceMethod:
             return self._as_they_are(memory)
         summed = memory.summed()
         present = summed.weights > 0
-        support = LabelledRows(memory.x, memory.labels, memory.weights, _means(summed), summed.weights)
-        keys = class_keys(support, *strength_and_scale(support, self.regularization, np), np)[present]
+        support = LabelledRows(memory.x, memory.labels, memory.weights, _means(summed), summed.weights).limited(np)
+        keys = class_keys(support, choose(support, self.regularization, np), np)[present]
         return DeviceKeys(keys, np.flatnonzero(present), np.zeros(len(keys)), cast(float, self.temperature))
 
     def _as_they_are(self, memory: DeviceMemory) -> DeviceKeys:

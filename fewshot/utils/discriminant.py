@@ -6,6 +6,7 @@ the module of the arrays, `numpy` or `torch`. Only tensors may have leading batc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import log10, prod
 from typing import Any, Self
@@ -17,19 +18,27 @@ from numpy.typing import NDArray
 TEMPERATURE = 0.05
 #: The strengths that leave-one-out compares, and the one it prefers where the support says little.
 STRENGTHS, USUAL_STRENGTH = (0.1, 0.3, 1.0, 3.0, 10.0), 0.3
-#: The temperature that it prefers at one shot and the usual strength.
-USUAL_TEMPERATURE = 0.06
+#: The temperature that it prefers for ten classes at one shot, at the usual strength and spread of the classes.
+USUAL_TEMPERATURE, USUAL_SPREAD = 0.068, 0.2
 #: The temperatures that leave-one-out compares, and the ratio of neighbours.
-RATIO = 1.35
+RATIO = 1.4
 TEMPERATURES = tuple(0.008 * RATIO**i for i in range(13))
 #: What it costs, in log-likelihood, to choose a strength ten times, and a temperature e times, the preferred one.
 COST_OF_STRENGTH, COST_OF_TEMPERATURE = 4.0, 16.0
-#: At most about this many rows are left out; of more, evenly spaced ones in the order of their leverage.
-MOST_LEFT_OUT = 1000
+#: Of more rows than this, or than twice the length of an embedding, so many teach the metric.
+MOST_ROWS = 4096
+#: At most about this many rows are left out, and so many similarities looked at; of more rows, evenly spaced ones in
+#: the order of their leverage.
+MOST_LEFT_OUT, MOST_LOOKED_AT = 1000, 2**22
+#: The factor that the cosine with the class means approaches, and the number of pairs of classes that the usual spread
+#: counts as.
+MOST_COSINE, CERTAIN = 1.0, 3.0
 #: Left-out rows are scored in parts of at most this many numbers.
 PART = 2**22
 #: Where the power function becomes a line, so that its slope at 0 is finite; relative to the length of an embedding.
 NEAR_ZERO = 1e-6
+#: Spreads integers evenly over 0..1.
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 #: Keeps a divisor from being zero, where the quotient is not used.
 TINY = 1e-300
 
@@ -49,33 +58,62 @@ def signed_power(x: Any, power: float, xp: Any) -> Any:
     return x * xp.where(size > NEAR_ZERO, size, NEAR_ZERO) ** (power - 1)
 
 
-def class_keys(support: LabelledRows, strength: Any, scale: Any, xp: Any) -> Any:
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What leave-one-out chooses; numbers or arrays (...).
+
+    Attributes
+    ----------
+    strength : array
+        The strength r.
+    scale : array
+        The factor of the similarities in the metric, so that logits at `TEMPERATURE` are honest.
+    cosine : array
+        The factor of the cosine with the class means.
+    """
+
+    strength: Any
+    scale: Any
+    cosine: Any
+
+    def map(self, function: Callable[[Any], Any]) -> Self:
+        """Apply `function`, such as a cast, to all three."""
+        return replace(self, **{name: function(value) for name, value in vars(self).items()})
+
+
+def class_keys(support: LabelledRows, chosen: Chosen, xp: Any) -> Any:
     """Return the key of each class, (..., n_way, d), whose products with queries are their similarities.
 
     Parameters
     ----------
     support : LabelledRows
         The support; gradients flow through it.
-    strength, scale : arrays of shape (...)
-        The strength r and the scale of the similarities, as `strength_and_scale` returns them.
+    chosen : Chosen
+        Strength and factors, as `choose` returns them.
     xp : module
         `numpy` or `torch`.
     """
     rows, centred = support.weighted_rows(xp), support.centred(xp)
     n, d = rows.shape[-2:]
-    ridge = strength[..., None, None]
+    ridge = chosen.strength[..., None, None]
     side = ridge * xp.eye(min(n, d), dtype=rows.dtype, device=rows.device)
     if n >= d:
         keys = xp.linalg.solve(rows.mT @ rows + side, centred.mT).mT
     else:  # Woodbury's identity: a matrix of the size of the support
         keys = (centred - xp.linalg.solve(rows @ rows.mT + side, rows @ centred.mT).mT @ rows) / ridge
-    squared = (keys * centred).sum(-1)[..., None]
-    tiny = xp.finfo(rows.dtype).tiny
-    return xp.where(squared > tiny, keys * xp.where(squared > tiny, squared, 1) ** -0.5 * scale[..., None, None], 0)
+    in_metric = keys * _per_length((keys * centred).sum(-1), xp)
+    cosine = support.means * _per_length((support.means**2).sum(-1), xp)
+    return in_metric * chosen.scale[..., None, None] + cosine * chosen.cosine[..., None, None]
 
 
-def strength_and_scale(support: LabelledRows, strength: float | None, xp: Any) -> tuple[Any, Any]:
-    """Return the strength and the scale of similarities whose logits at `TEMPERATURE` are honest, each (...).
+def _per_length(squared: Any, xp: Any) -> Any:
+    """Return 1 / length (..., n, 1) of vectors with these squared lengths (..., n); 0 for zero."""
+    known = squared > xp.finfo(squared.dtype).tiny
+    return xp.where(known, xp.where(known, squared, 1) ** -0.5, 0)[..., None]
+
+
+def choose(support: LabelledRows, strength: float | None, xp: Any) -> Chosen:
+    """Return the strength and the factors that make left-out rows likeliest.
 
     Parameters
     ----------
@@ -87,14 +125,15 @@ def strength_and_scale(support: LabelledRows, strength: float | None, xp: Any) -
         `numpy` or `torch`.
     """
     rotated = _Rotated.of(support, xp)
-    rows = rotated.to_leave_out(xp)
+    rows, cosine, usual = rotated.to_leave_out(xp), rotated.cosine_factor(xp), rotated.usual_temperature(xp)
     found: list[Any] = []
     for one in STRENGTHS if strength is None else (strength,):
         length = rotated.length(one, xp)
-        loss, temperature = rows.tried(one, length, xp)
-        tried = [loss, one + 0 * loss, TEMPERATURE / (temperature * length)]
+        loss, temperature = rows.tried(one, length, cosine, usual, xp)
+        scale = TEMPERATURE / temperature
+        tried = [loss, one + 0 * loss, scale / length, scale * cosine]
         found = [xp.where(loss < found[0], *pair) for pair in zip(tried, found, strict=True)] if found else tried
-    return found[1], found[2]
+    return Chosen(*found[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +143,7 @@ class LabelledRows:
     Attributes
     ----------
     x : array of shape (..., n, d)
-        Rows; those of weight 0 are zero.
+        Rows that teach the metric; those of weight 0 are zero.
     labels : array of shape (..., n)
         Class of each row, integers.
     weight : array of shape (..., n)
@@ -121,6 +160,21 @@ class LabelledRows:
     means: Any
     count: Any
 
+    def limited(self, xp: Any) -> Self:
+        """Return the support with at most `MOST_ROWS` rows, or 2 d; the class means stay those of all rows.
+
+        Which rows are kept depends on each row alone, so that chunks, their order and later support matter as little as
+        they can. Batched support keeps all its rows.
+        """
+        n, d = self.x.shape[-2:]
+        most = max(MOST_ROWS, 2 * d)
+        if self.labels.ndim > 1 or n <= most:
+            return self
+        ramp = xp.arange(d, dtype=self.x.dtype, device=self.x.device)
+        place = xp.floor(self.x @ xp.cos(ramp) * 2**24)  # coarser than rounding errors
+        kept = xp.argsort(place * GOLDEN_RATIO % 1)[:most]
+        return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
+
     def weighted_rows(self, xp: Any) -> Any:
         """Return the rows times the root of their weights, whose second moment is that of the support."""
         return self.x * xp.sqrt(self.weight)[..., None]
@@ -128,7 +182,35 @@ class LabelledRows:
     @property
     def n_present(self) -> Any:
         """The number of classes with support, (...)."""
-        return (self.count > 0).sum(-1)
+        return (self.count > 0).sum(-1, dtype=self.count.dtype)
+
+    def shots(self, xp: Any) -> Any:
+        """Return the mean weight of a class with support, (...); at least 1."""
+        n = self.n_present
+        mean = self.count.sum(-1) / xp.where(n > 0, n, 1)
+        return xp.where(mean > 1, mean, 1)
+
+    def cosine_factor(self, xp: Any) -> Any:
+        """Return the factor of the cosine with the class means, compared with that in the metric, (...).
+
+        The more images teach the metric, the more it takes for granted that queries come in their style; the cosine
+        does not.
+        """
+        return MOST_COSINE * (1 - self.shots(xp) ** -0.5)
+
+    def spread(self, xp: Any) -> Any:
+        """Return how much the cosines between centred class means vary, (...): high where some classes are alike."""
+        centred = self.centred(xp)
+        unit = centred * _per_length((centred**2).sum(-1), xp)
+        n, d = unit.shape[-2:]
+        gram = unit @ unit.mT if n < d else unit.mT @ unit  # equal sums of squares
+        n = self.n_present
+        pairs = n * (n - 1) / 2
+        each = 2 * xp.where(pairs > 0, pairs, 1)
+        mean = ((unit.sum(-2) ** 2).sum(-1) - n) / each
+        variance = ((gram**2).sum(-1).sum(-1) - n) / each - mean**2
+        known = pairs * xp.where(variance > 0, variance, 0)
+        return ((known + CERTAIN * USUAL_SPREAD**2) / (pairs + CERTAIN)) ** 0.5
 
     def centred(self, xp: Any) -> Any:
         """Return the class means minus the mean of the present ones; a single class keeps its own."""
@@ -172,7 +254,7 @@ class _Rotated(LabelledRows):
         lever = (self.x**2 / (self.moment + USUAL_STRENGTH)).sum(-1)
         kept = xp.argsort(lever)
         kept = kept[self._shares(xp)[kept] > 0]
-        kept = kept[:: max(1, len(kept) // MOST_LEFT_OUT)]
+        kept = kept[:: max(1, len(kept) // min(MOST_LEFT_OUT, max(1, MOST_LOOKED_AT // len(self.count))))]
         return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
 
     def length(self, strength: float, xp: Any) -> Any:
@@ -181,11 +263,9 @@ class _Rotated(LabelledRows):
         square = (self.weight * lever / (1 - self._unit(xp) * lever)).sum(-1) / xp.where(total > 0, total, 1)
         return xp.where(square > 0, square, 1) ** 0.5
 
-    def tried(self, strength: float, length: Any, xp: Any) -> tuple[Any, Any]:
+    def tried(self, strength: float, length: Any, cosine: Any, usual: Any, xp: Any) -> tuple[Any, Any]:
         """Return the loss of leaving out these rows under a strength, and the best temperature."""
-        n_present = self.n_present
-        shots = self.count.sum(-1) / xp.where(n_present > 0, n_present, 1)
-        usual = USUAL_TEMPERATURE * (strength / USUAL_STRENGTH) ** (1 / 3) * xp.where(shots > 1, shots, 1) ** -0.3
+        usual = usual * (strength / USUAL_STRENGTH) ** (1 / 3)
         losses = [COST_OF_TEMPERATURE / 2 * xp.log(t / usual) ** 2 for t in TEMPERATURES]
         step = max(1, PART // (prod(self.labels.shape[:-1]) * self.count.shape[-1]))
         shares = self._shares(xp)
@@ -193,6 +273,7 @@ class _Rotated(LabelledRows):
             rows = slice(start, start + step)
             part = replace(self, x=self.x[..., rows, :], labels=self.labels[..., rows], weight=self.weight[..., rows])
             similarity = part.left_out(strength, xp) / length[..., None, None]
+            similarity = similarity + cosine[..., None, None] * part.left_out_cosine(xp)
             own = (similarity * part._is_own(xp)).sum(-1)
             similarity = xp.where((self.count > 0)[..., None, :], similarity, -xp.inf)
             for i, t in enumerate(TEMPERATURES):
@@ -200,6 +281,12 @@ class _Rotated(LabelledRows):
                 losses[i] = losses[i] + (shares[..., rows] * surprise).sum(-1)
         loss, temperature = _lowest(losses, xp)
         return loss + COST_OF_STRENGTH * log10(strength / USUAL_STRENGTH) ** 2, temperature
+
+    def usual_temperature(self, xp: Any) -> Any:
+        """Return the temperature that is preferred before any row is left out, (...)."""
+        n = self.n_present
+        few = (xp.where(n > 1, n, 1) / 10) ** -0.09 * self.shots(xp) ** -0.3
+        return USUAL_TEMPERATURE * (self.spread(xp) / USUAL_SPREAD) ** 0.41 * few
 
     def _unit(self, xp: Any) -> Any:
         """Return the weight that leaving a row out takes away: of two equal rows, written as one of weight 2, one."""
@@ -233,6 +320,15 @@ class _Rotated(LabelledRows):
         left = (1 - unit * lever)[..., None]
         squared = squared + unit[..., None] * dot**2 / left
         return dot / left * xp.where(squared > TINY, squared, xp.inf) ** -0.5
+
+    def left_out_cosine(self, xp: Any) -> Any:
+        """Return the cosine (..., k, n_way) of rows with the means of every class, as if it had never held them."""
+        dot, square = self.x @ self.means.mT, (self.x**2).sum(-1)[..., None]
+        mean_square = (self.means**2).sum(-1)[..., None, :]
+        share = self._unit(xp)[..., None] / xp.where(self.count > 0, self.count, 1)[..., None, :]
+        gone = self._is_own(xp) * share  # the mean becomes (mean - gone x) / (1 - gone)
+        squared = mean_square - 2 * gone * dot + gone**2 * square
+        return (dot - gone * square) * xp.where(squared > TINY, squared, xp.inf) ** -0.5
 
     def _is_own(self, xp: Any) -> Any:
         return self.labels[..., None] == xp.arange(self.count.shape[-1], device=self.labels.device)

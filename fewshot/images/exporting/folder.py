@@ -266,7 +266,7 @@ def translate_learner(learner: Learner) -> DeviceMethod:
     0.05
     """
     # Not isinstance: a subclass may predict differently.
-    kind, basic = type(learner), (learner.name, learner.metric, learner.get_params()["temperature"])
+    kind, basic = type(learner), (learner.name, learner.metric, learner.get_params().get("temperature"))
     shared: dict[str, Any] = {"centered": learner.centered, "balanced": learner.balanced}
     if kind in (PrototypicalLearner, CosinePrototypicalLearner):
         return DeviceMethod(*basic, **shared)
