@@ -22,6 +22,7 @@ from fewshot.cli.terminal import say
 from fewshot.data.archive import obtain
 from fewshot.data.preparation import arguments, check_total, download_options, finish, read_splits, run
 from fewshot.persistence.files import digest
+from fewshot.utils.text import counted
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 SHA256 = "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
@@ -51,7 +52,7 @@ def prepare(
     split_of = {name: split for split, classes in splits.items() for name in classes}
     if unknown := sorted(set(split_of) - set(names)):
         raise ValueError(f"the splits name {unknown[0]!r}, which is not in the archive; give those of CIFAR-100")
-    say("split " + ", ".join(f"{split}: {len(classes)} classes" for split, classes in splits.items()))
+    say("split " + ", ".join(f"{split}: {counted(len(classes), 'class')}" for split, classes in splits.items()))
     table = pd.DataFrame({"path": paths, "label": labels})
     table["split"] = table["label"].map(split_of)
     wanted = table["split"].notna().to_numpy()

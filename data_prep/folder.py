@@ -21,7 +21,7 @@ from fewshot.persistence.files import digest, replacing
 from fewshot.persistence.suffixes import check_suffix
 from fewshot.utils.progress import progress_bar
 from fewshot.utils.streams import SPLIT, episode_rng
-from fewshot.utils.text import as_unicode
+from fewshot.utils.text import as_unicode, counted
 
 
 def prepare(
@@ -56,8 +56,8 @@ def prepare(
     sizes["train"] = len(classes) - sizes["val"] - sizes["test"]
     if sizes["train"] < (share["train"] > 0):
         raise ValueError(
-            f"{folder} has {len(classes)} classes of at least {min_images} images, too few for every split; "
-            "add classes, or leave out a split (--val 0)"
+            f"{folder} has {counted(len(classes), 'class')} of at least {counted(min_images, 'image')}, too few for "
+            "every split; add classes, or leave out a split (--val 0)"
         )
     order = episode_rng(seed, 0, SPLIT).permutation(len(classes))
     split_of = dict(zip(classes[order], np.repeat(list(sizes), list(sizes.values())), strict=True))

@@ -24,6 +24,7 @@ from fewshot.data.preparation import arguments, check_total, download_options, f
 from fewshot.errors import ImageDecodeError
 from fewshot.persistence.files import digest
 from fewshot.utils.progress import progress_bar
+from fewshot.utils.text import counted
 
 BASE = "https://github.com/brendenlake/omniglot/raw/master/python/"
 ARCHIVES = {
@@ -73,7 +74,7 @@ def prepare(
                 small = drawing.rotate(angle).resize((size, size), Image.Resampling.BILINEAR)
                 images.append(np.asarray(ImageOps.invert(small)))
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
-    say("split " + ", ".join(f"{split}: {len(classes)} classes" for split, classes in splits.items()))
+    say("split " + ", ".join(f"{split}: {counted(len(classes), 'class')}" for split, classes in splits.items()))
     finish(out, np.stack(images), table, {path.name: digest(path) for path in archives}, say)
 
 

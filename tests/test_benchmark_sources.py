@@ -48,7 +48,7 @@ def test_files_are_compared_by_content(tmp_path):
 
 def test_a_class_of_another_split_refuses_the_run(tmp_path):
     prepared(tmp_path, {"train": ["a", "b"], "test": ["b", "c"]})
-    with pytest.raises(LeakError, match=r"1 classes of .* are also in the split 'train' of .*, e.g. b; split by class"):
+    with pytest.raises(LeakError, match=r"found 1 class of .* also in the split 'train' of .*, e.g. b; split by class"):
         measured(Dataset(str(tmp_path)), False)
 
 
@@ -56,7 +56,7 @@ def test_an_image_of_another_split_refuses_the_run(tmp_path):
     images = prepared(tmp_path, {"val": ["a"], "test": ["b", "c"]})
     images[8] = images[2]
     prepared(tmp_path, {"val": ["a"], "test": ["b", "c"]}, images)
-    with pytest.raises(LeakError, match=r"1 images of .* are also in the split 'val' of .*, e.g. image 2 \(of a\)"):
+    with pytest.raises(LeakError, match=r"found 1 image of .* also in the split 'val' of .*, e.g. image 2 \(of a\)"):
         measured(Dataset(str(tmp_path)), False)
 
 
@@ -81,9 +81,9 @@ def checkpoint(tmp_path_factory):
 def test_measuring_on_training_or_selection_classes_of_a_checkpoint_is_refused(checkpoint, tmp_path, seen):
     prepared(tmp_path / "data", {"test": [seen, "x"]})
     one = measured(Dataset(str(tmp_path / "data")), False)
-    with pytest.raises(LeakError, match=rf"was trained or selected on 1 classes of data, e.g. {seen}"):
+    with pytest.raises(LeakError, match=rf"was trained or selected on 1 class of data, e.g. {seen}"):
         refuse_unfit(Backbone(str(checkpoint)), [one])
-    with pytest.raises(LeakError, match=rf"was trained or selected on 1 classes of data, e.g. {seen}"):
+    with pytest.raises(LeakError, match=rf"was trained or selected on 1 class of data, e.g. {seen}"):
         refuse_unfit(Backbone("conv4", weights=str(checkpoint)), [one])
     prepared(tmp_path / "data", {"test": ["x", "y"]})
     refuse_unfit(Backbone(str(checkpoint)), [measured(Dataset(str(tmp_path / "data")), False)])
@@ -104,7 +104,7 @@ def test_words_name_the_same_class_in_other_data_and_numbers_do_not(tmp_path):
     prepared(tmp_path / "two", {"test": ["wolf", "y"]})
     prepared(tmp_path / "three", {"test": ["1", "2"]})
     trained = Backbone("conv4", train_on=str(tmp_path / "one"))
-    with pytest.raises(LeakError, match=r"1 classes of two are also in the split 'train' of .*, e.g. wolf"):
+    with pytest.raises(LeakError, match=r"found 1 class of two also in the split 'train' of .*, e.g. wolf"):
         refuse_unfit(trained, [measured(Dataset(str(tmp_path / "two")), False)])
     refuse_unfit(trained, [measured(Dataset(str(tmp_path / "three")), False)])
 
@@ -137,7 +137,7 @@ def test_images_that_a_backbone_of_the_grid_is_trained_on_refuse_the_run(tmp_pat
     trained = Backbone("conv4", train_on=str(tmp_path / "one"))
     refuse_unfit(trained, [measured(Dataset(str(tmp_path / "one")), False)])
     prepared(tmp_path / "two", {"test": ["x", "y"]}, images[6:18])
-    with pytest.raises(LeakError, match=r"6 images of two are also in the split 'train' of .*, on which conv4"):
+    with pytest.raises(LeakError, match=r"found 6 images of two also in the split 'train' of .*, on which conv4"):
         refuse_unfit(trained, [measured(Dataset(str(tmp_path / "two")), False)])
 
 

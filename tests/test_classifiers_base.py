@@ -113,7 +113,7 @@ def test_rows_1_2_18_such_a_query_can_be_answered_unknown(model, value):
 
 def test_skip_leaves_bad_support_out_and_answers_bad_queries_unknown():
     bad, model = with_value(X, np.nan), PrototypicalClassifier(on_error="skip")
-    with pytest.warns(UserWarning, match=r"holds NaN or infinity \(1 such rows\); they were not learned"):
+    with pytest.warns(UserWarning, match=r"holds NaN or infinity \(1 such row\); they were not learned"):
         model.fit(bad, Y)
     good = np.isfinite(bad).all(1)
     expected = PrototypicalClassifier().fit(bad[good], np.asarray(Y)[good])
@@ -202,7 +202,7 @@ def test_row_11_another_length_is_refused(model):
 @pytest.mark.parametrize("model", [MatchingClassifier(), PrototypicalClassifier("cosine")], ids=repr)
 def test_row_12_a_zero_row_is_similar_to_nothing_with_one_warning(model):
     zero = np.vstack([np.zeros(6), X])
-    with pytest.warns(UserWarning, match=r"row 0 of X is all zeros \(1 such rows\)") as record:
+    with pytest.warns(UserWarning, match=r"row 0 of X is all zeros \(1 such row\)") as record:
         model.fit(zero, np.r_[["zero"], Y])
     assert len(record) == 1
     with pytest.warns(UserWarning, match="all zeros"):

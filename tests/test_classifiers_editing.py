@@ -76,7 +76,7 @@ def test_a_class_that_was_announced_stays_when_another_goes():
         ((X[:1], ["q"]), "there is no class 'q'; the classes are 'a', 'b', 'c', 'd'"),
         ((X, ["a"] * 24), "cannot remove 24 support rows of 'a', which has 6; give rows that were learned"),
         ((X, Y), "nothing would remain"),
-        ((X[:2], ["a"]), "X has 2 rows and y 1 labels"),
+        ((X[:2], ["a"]), "X has 2 rows and y 1 label"),
         ((X[:1, :3], ["a"]), "X has 3 features, but .* is expecting 5"),
         ((X[:1] * np.nan, ["a"]), "NaN at row 0, column 0"),
     ],

@@ -240,3 +240,12 @@ def test_a_sentence_without_a_stream_does_not_go_to_standard_output(monkeypatch,
         patched.setattr(sys, "stderr", None)
         complain("x")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("flag", ["--learner", "--metric"])
+def test_a_name_that_nothing_has_is_an_error_of_its_flag(tmp_path, capsys, flag):
+    (tmp_path / "data").mkdir()
+    command = ["train", str(tmp_path / "data"), "--out", str(tmp_path / "out"), flag, "nope"]
+    assert main(command) == 2
+    what = flag.removeprefix("--")
+    assert capsys.readouterr().err.startswith(f"fewshot: {flag}: no {what} is called 'nope'; known are ")

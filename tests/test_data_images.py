@@ -55,7 +55,7 @@ def test_with_classes_keeps_the_order_of_the_rows():
 
 
 def test_with_classes_does_not_take_one_for_its_digit():
-    with pytest.raises(ValueError, match=r"1 of the 1 classes do not occur, e\.g\. '1'"):
+    with pytest.raises(ValueError, match=r"the class '1' does not occur \(1 of 1 class\)"):
         make([1, 2]).with_classes(["1"])
 
 

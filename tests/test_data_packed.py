@@ -58,7 +58,7 @@ def test_the_manifest_says_what_is_in_it(folder):
 def test_writing_again_replaces_everything(folder):
     table = pd.DataFrame({"path": ["a"], "label": ["z"], "split": ["test"]})
     write_packed(folder, np.zeros((1, 3, 3, 3), np.uint8), table, {})
-    assert repr(LabeledImages.open(folder)) == "LabeledImages(1 images of 3 x 3 x 3, 1 classes)"
+    assert repr(LabeledImages.open(folder)) == "LabeledImages(1 image of 3 x 3 x 3, 1 class)"
     assert "sources" not in json.loads((folder / "manifest.json").read_text())
 
 
@@ -77,7 +77,7 @@ def test_an_interrupted_preparation_is_not_taken_for_data(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        (pd.DataFrame({"path": ["a"], "label": ["x"], "split": ["train"]}), "has 1 rows and columns"),
+        (pd.DataFrame({"path": ["a"], "label": ["x"], "split": ["train"]}), "has 1 row and columns"),
         (pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}), r"columns \['path', 'label'\]; expected path, label"),
     ],
 )

@@ -218,11 +218,11 @@ def test_cifar_is_read_by_its_fine_labels(tmp_path):
     prepare_cifar(write_tar(tmp_path / "c.tar.gz", parts), tmp_path / "out", say=lines.append)
     assert lines[:3] == [
         "4 classes of 3 images in the archive",
-        "split train: 1 classes, val: 1 classes, test: 1 classes",
+        "split train: 1 class, val: 1 class, test: 1 class",
         "no image occurs twice",
     ]
     test = LabeledImages.open(tmp_path / "out", "test")
-    assert repr(test) == "LabeledImages(3 images of 32 x 32 x 3, 1 classes)"
+    assert repr(test) == "LabeledImages(3 images of 32 x 32 x 3, 1 class)"
     record = np.frombuffer(parts["train.bin"], np.uint8).reshape(-1, 3074)[3]  # the first dog but for test.bin's
     for plane in range(3):
         start = 2 + 1024 * plane

@@ -59,7 +59,7 @@ def test_the_copies_are_listed_and_the_counts_told(prepared):
         ["d", "kept"],
         ["f", "dropped"],
     ]
-    assert lines[0].startswith("2 images occur more than once (1 of them in two classes); 1 across splits, of which 1")
+    assert lines[0].startswith("2 images found more than once (1 of them in two classes); 1 across splits, of which 1")
     assert lines[0].endswith(f"see {folder}/duplicates.csv")
     assert [line.split() for line in lines[2:5]] == [
         ["train", "1", "1", "1"],
@@ -153,7 +153,7 @@ def test_a_sentence_counts_what_was_found():
     table = table_of([("train", "x", "1"), ("val", "y", "1"), ("test", "x", "1"), ("val", "z", "2"), ("val", "z", "2")])
     _, listing = find_duplicates(table, table["hash"].tolist())
     assert describe_duplicates(listing) == (
-        "2 images occur more than once (1 of them in two classes); 1 across splits, of which 2 copies are dropped"
+        "2 images found more than once (1 of them in two classes); 1 across splits, of which 2 copies dropped"
     )
     assert describe_duplicates(listing[:0]) == "no image occurs twice"
 

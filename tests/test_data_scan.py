@@ -63,7 +63,7 @@ def test_row_62_links_to_files_and_to_folders_elsewhere_are_followed_once(tmp_pa
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "cat" / "2.png").symlink_to(tmp_path / "elsewhere" / "1.png")
     (tmp_path / "data" / "dog2").symlink_to(tmp_path / "elsewhere")
-    with pytest.warns(UserWarning, match="1 folders in .* hold no image and are skipped: 'dog2'"):
+    with pytest.warns(UserWarning, match="skipped 1 folder without an image in .*: 'dog2'"):
         assert found(tmp_path / "data") == {"cat": ["1.png", "2.png"], "dog": ["1.png"]}
 
 

@@ -29,7 +29,7 @@ def test_groups_are_drawn_by_their_weights():
 
 
 def test_groups_that_are_too_small_are_named_or_dropped():
-    with pytest.raises(ValueError, match="the group a is too small: 5 classes have the 3 rows"):
+    with pytest.raises(ValueError, match="the group a is too small: found 5 classes with the 3 rows"):
         GroupedEpisodeSampler(LABELS, GROUPS, partial(EpisodeSampler, n_way=8, n_query=2))
     sampler = GroupedEpisodeSampler(LABELS, GROUPS, partial(EpisodeSampler, n_way=8, n_query=2), small_groups="drop")
     assert sampler.classes.tolist() == list(range(5, 30))

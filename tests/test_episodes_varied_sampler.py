@@ -63,7 +63,7 @@ def test_uneven_episodes_are_answered_together_as_one_by_one(learner):
     ("arguments", "match"),
     [
         ({"min_way": 0}, "min_way is 0; expected at least 1"),
-        ({"min_way": 61, "max_way": 70}, "60 classes have two rows or more, fewer than min_way=61"),
+        ({"min_way": 61, "max_way": 70}, "found 60 classes of two rows or more, fewer than min_way=61"),
         ({"max_way": 4}, "min_way is 5, max_way 4 and max_support 500; expected them in this order"),
         ({"max_support": 20}, "expected them in this order"),
         ({"seed": -1}, "seed is -1"),

@@ -278,7 +278,7 @@ def test_names_are_those_given_or_what_images_are_called():
     assert names_of([b"1", b"2"], ("one", "two"), {"three"}) == ["one", "two"]
     assert names_of([b"1", b"2"], pd.Series(["one", "two"], index=[3, 4]), ()) == ["one", "two"]
     for ids, message in (
-        (["one"], "there are 1 ids for 2 images"),
+        (["one"], "found 1 id for 2 images"),
         (["one", "one"], "the id 'one' is in use"),
         (["one", "three"], "the id 'three' is in use; remove that image first"),
     ):

@@ -167,7 +167,7 @@ def test_a_wrong_parameter_is_one_sentence(params, error, message):
     ("given", "message"),
     [
         (([], []), "there are no images to learn from"),
-        ((["a.png"], ["a", "b"]), "X has 1 images and y 2 labels"),
+        ((["a.png"], ["a", "b"]), "X has 1 image and y 2 labels"),
         ((["a.png"],), "y is missing"),
         ((LabeledImages(np.zeros((1, 8, 8), np.uint8), ["a"]), ["a"]), "leave y out"),
         ((["gone.png"], ["a"]), r"image 0, gone\.png: no such file"),

@@ -32,6 +32,17 @@ def test_a_command_refuses_a_name_of_another_format(tmp_path, monkeypatch, capsy
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "is_refused"), [("--report", True), ("--csv", False), ("--json", False)], ids=lambda value: str(value)
+)
+def test_plain_text_may_be_a_table_but_no_page(capsys, name, is_refused):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "m", "photos", name, "out.txt", "--top", "0"])  # a mistake, so that nothing runs
+    assert ended.value.code == 2
+    reason = f"argument {name}: the file is 'out.txt', but HTML is written to it; expected a name that ends in .html"
+    assert (reason in capsys.readouterr().err) == is_refused
+
+
 def test_functions_refuse_a_name_of_another_format(tmp_path):
     with pytest.raises(ValueError, match=r"out is 'a.csv', but Parquet is written to it; expected .* ends in .parquet"):
         annotate_folder("nowhere", "nothing", "a.csv")

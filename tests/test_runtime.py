@@ -1,6 +1,8 @@
 """The runtime answers, learns and is saved as the library, without torch."""
 
+import copy
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -308,7 +310,7 @@ def test_an_image_that_is_learned_twice_is_named(embedder, tmp_path, learner, kn
     assert len(told) == known
     if known:
         assert "the same as an image of 'new' learned before" in told[0]
-    with pytest.warns(UserWarning, match="1 of 2 images are learned already or twice"):
+    with pytest.warns(UserWarning, match="learned already or twice, 1 of 2 images: "):
         device.partial_fit(DATA.images[[101, 101]], ["new", "new"])
 
 
@@ -632,6 +634,15 @@ def test_a_device_stops_where_the_image_is_not_to_blame(embedder, tmp_path, monk
             call([tmp_path / "a.png"])
     with pytest.raises(TypeError, match="image 1: an image is given as int"):
         device.predict([DATA.images[0], 3])
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+def test_a_device_is_copied_by_saving_and_loading(embedder, tmp_path, copied):
+    export(fitted(embedder), tmp_path / "e")
+    with pytest.raises(
+        TypeError, match=r"a RuntimeClassifier cannot be pickled or copied, .*; save.. it, and load\(\)"
+    ):
+        copied(load(tmp_path / "e"))
 
 
 @pytest.mark.parametrize("name", ["prototypical", "matching", "simpleshot", "k-nearest"])

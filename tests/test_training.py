@@ -196,7 +196,7 @@ def test_classes_shared_by_train_and_val_are_refused():
 
 def test_too_few_validation_images_are_refused_before_training():
     trainer = MetaTrainer(config=QUICK)
-    with pytest.raises(ValueError, match="4 classes have fewer than the 4 rows"):
+    with pytest.raises(ValueError, match="found 4 classes with fewer than the 4 rows"):
         trainer.fit(TRAIN, bars(4, n=3, first=12), progress=False)
     with pytest.raises(AttributeError, match="created by fit"):
         _ = trainer.backbone

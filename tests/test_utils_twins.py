@@ -47,6 +47,9 @@ def test_many_images_and_many_copies_of_one_are_no_matrix_of_pairs():
 
 def test_a_warning_names_some_and_counts_all():
     names = [f"{i}.png" for i in range(10)]
-    with pytest.warns(UserWarning, match=r"^7 of 8 images .*: 2.png is the same as 0.png; .*, and 2 more; each copy"):
+    with pytest.warns(
+        UserWarning,
+        match=r"^learned already or twice, 7 of 8 images: 2.png is the same as 0.png; .*, and 2 more; each copy",
+    ):
         warn_of_twins(np.array([0] * 7 + [-1]), 2, names)
     warn_of_twins(np.array([-1, -1]), 8, names)

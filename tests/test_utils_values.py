@@ -72,3 +72,21 @@ def test_a_name_that_is_none_of_the_known_is_refused_with_similar_ones():
     assert check_name("prior", "uniform", ("uniform", "support")) == "uniform"
     with pytest.raises(UnknownNameError, match="no prior is called 'unifrom'; did you mean 'uniform'"):
         check_name("prior", "unifrom", ("uniform", "support"))
+
+
+@pytest.mark.parametrize(
+    ("X", "found", "kind"),
+    [
+        (["text", "more"], r"'text' at row 0 \(could not convert string to float: 'text'\)", ValueError),
+        ([["1", "2"], ["3", "x"]], "'x' at row 1, column 1 ", ValueError),
+        ([[b"x"], [b"1"]], "b'x' at row 0, column 0 ", ValueError),
+        ([[1, 2j], [0, 0]], r"\(1\+0j\) at row 0, column 0 \(Complex data not supported\)", ValueError),
+        ([[None, {}], [0.0, 1.0]], "{} at row 0, column 1 .*not 'dict'", TypeError),
+        (pd.DataFrame({"a": [0.0, 1.0], "b": [2.0, "high"]}), "'high' at row 1, column 1 ", ValueError),
+    ],
+)
+def test_what_is_no_real_number_is_named_with_its_place(X, found, kind):
+    model = PrototypicalClassifier().fit([[0.0, 1.0], [1.0, 0.0]], ["x", "y"])
+    for call in (lambda: PrototypicalClassifier().fit(X, ["x", "y"]), lambda: model.predict(X)):
+        with pytest.raises(kind, match=f"X holds {found}.*; expected embeddings, which are real numbers: embed"):
+            call()

@@ -23,6 +23,7 @@ from fewshot.persistence.files import write_text
 from fewshot.training.config import TrainConfig
 from fewshot.training.folder import BEST
 from fewshot.training.trainer import MetaTrainer
+from fewshot.utils.text import counted
 
 #: Marks a finished training.
 DONE = "done.json"
@@ -92,7 +93,7 @@ def refuse_unfit(backbone: Backbone, data: Sequence[Measured]) -> None:
         same = [str(label) for label, content in digests.items() if content in images]
         if shared := sorted((set(_words(one)) & known).union(same)):
             raise LeakError(
-                f"{path} was trained or selected on {len(shared)} classes of {one.dataset.name}, "
+                f"{path} was trained or selected on {counted(len(shared), 'class')} of {one.dataset.name}, "
                 f"e.g. {', '.join(shared[:3])}; measure on other classes"
             )
 

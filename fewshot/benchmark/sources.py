@@ -18,6 +18,7 @@ from fewshot.data.glyphs import glyphs
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.opening import reading
 from fewshot.errors import ImageDecodeError, LeakError
+from fewshot.utils.text import counted
 
 #: Data sets that need no file, and their splits.
 BUILT_IN: dict[str, tuple[Callable[..., LabeledImages], tuple[str, ...]]] = {
@@ -106,13 +107,14 @@ def refuse_shared(
     """
     if shared := sorted(set(classes) & set(other.classes.tolist()), key=str):
         raise LeakError(
-            f"{len(shared)} classes of {name} are also in {where}, e.g. {_some(shared)}; split by class, so that "
-            "the benchmark measures how new classes are learned"
+            f"found {counted(len(shared), 'class')} of {name} also in {where}, e.g. {_some(shared)}; "
+            "split by class, so that the benchmark measures how new classes are learned"
         )
     twice = [i for i, content in enumerate(hashes) if content in contents]
     if twice:
         raise LeakError(
-            f"{len(twice)} images of {name} are also in {where}, e.g. {_some([_name(other, i) for i in twice])}; "
+            f"found {counted(len(twice), 'image')} of {name} also in {where}, "
+            f"e.g. {_some([_name(other, i) for i in twice])}; "
             "remove them from one of the two, as the scripts in data_prep do"
         )
 

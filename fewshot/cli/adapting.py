@@ -9,8 +9,9 @@ from typing import Any
 
 from fewshot.cli.inputs import open_data
 from fewshot.cli.models import list_paths, make_embedder
-from fewshot.cli.terminal import n_classes, n_images, say
+from fewshot.cli.terminal import say
 from fewshot.images.adapt import adapt as adapt_embedder
+from fewshot.utils.text import counted
 
 
 def adapt(options: argparse.Namespace) -> int:
@@ -27,14 +28,14 @@ def adapt(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     domain = adapt_embedder(embedder, data, shrinkage=options.shrinkage).domain
     domain.save(out)
-    what = f" of {n_classes(domain.n_classes)}" if domain.n_classes else ", unlabelled"
+    what = f" of {counted(domain.n_classes, 'class')}" if domain.n_classes else ", unlabelled"
     accuracy = (
         ""
         if domain.accuracy is None
         else (f"; estimated 5-way 1-shot accuracy on left-out classes {100 * domain.accuracy:.1f} %")
     )
     say(
-        f"adapted to {n_images(domain.n_items)}{what} in {time.perf_counter() - start:.1f} s",
+        f"adapted to {counted(domain.n_items, 'image')}{what} in {time.perf_counter() - start:.1f} s",
         f"shrinkage {domain.shrinkage:g}{accuracy}",
         f"written to {out}; now: fewshot fit FOLDER --out DIR --domain {out}",
     )

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from fewshot.cli.tables import is_piped
-from fewshot.cli.terminal import n_classes, n_images, note, say
+from fewshot.cli.terminal import note, say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
+from fewshot.utils.text import counted
 
 
 def choose_split(source: str, given: str | None, wanted: str | None = None) -> str | None:
@@ -39,5 +40,5 @@ def open_data(
     data = LabeledImages.open(source, split)
     place = f"the split {split} of {source}" if split else source
     tell = note if hasattr(options, "csv") and is_piped(options) else say
-    tell(f"{place}: {n_images(len(data))} of {n_classes(len(data.classes))}{about}")
+    tell(f"{place}: {counted(len(data), 'image')} of {counted(len(data.classes), 'class')}{about}")
     return data, split

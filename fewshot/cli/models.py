@@ -15,7 +15,7 @@ import numpy as np
 
 from fewshot.cli.inputs import open_data
 from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import complain, n_classes, n_images, put, quoted, say
+from fewshot.cli.terminal import complain, put, quoted, say
 from fewshot.data.crop import crop_of
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
@@ -28,7 +28,7 @@ from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers, write_audit, write_calibration, write_classes
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
 from fewshot.utils.labels import unknown_mark
-from fewshot.utils.text import printable
+from fewshot.utils.text import counted, printable
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -49,7 +49,8 @@ def fit(options: argparse.Namespace) -> int:
     splits = [] if split else list_splits(options.folder)
     one = "only one class: it is the answer to every image until you add another (fewshot add)"
     say(
-        f"learned {n_classes(len(model.classes_))} from {n_images(n)} in {time.perf_counter() - start:.1f} s",
+        f"learned {counted(len(model.classes_), 'class')} from {counted(n, 'image')} "
+        f"in {time.perf_counter() - start:.1f} s",
         *([one] if len(model.classes_) == 1 else []),
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
@@ -72,9 +73,9 @@ def add(options: argparse.Namespace) -> int:
             unknown_mark(model.unknown_label, model.classes_)
         seconds = time.perf_counter() - start
     n = int(model.n_support_[model.classes_.tolist().index(label)])
-    new = f"has {n_images(n)} now" if known else "is a new class"
-    learned = f"learned {n_images(int(model.n_support_.sum()) - before)} in {1000 * seconds:.0f} ms"
-    say(f"{quoted(label)} {new}: {learned}; {n_classes(len(model.classes_))}")
+    new = f"has {counted(n, 'image')} now" if known else "is a new class"
+    learned = f"learned {counted(int(model.n_support_.sum()) - before, 'image')} in {1000 * seconds:.0f} ms"
+    say(f"{quoted(label)} {new}: {learned}; {counted(len(model.classes_), 'class')}")
     return 0
 
 
@@ -84,7 +85,7 @@ def remove(options: argparse.Namespace) -> int:
     if options.images is None:
         with changing(options, model) as model:
             model.remove_class(as_label(model, options.label))
-        say(f"{quoted(options.label)} removed; {n_classes(len(model.classes_))} left")
+        say(f"{quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left")
         return 0
     prepared = None
     if not _are_known(model, options):
@@ -98,7 +99,7 @@ def remove(options: argparse.Namespace) -> int:
         else:
             model.remove(prepared)
     gone = before - int(model.n_support_.sum())
-    say(f"{n_images(gone)} of {quoted(options.label)} removed; {n_classes(len(model.classes_))} left")
+    say(f"{counted(gone, 'image')} of {quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left")
     return 0
 
 
@@ -132,7 +133,7 @@ def merge(options: argparse.Namespace) -> int:
             refuse_existing(options)  # another process may have been faster
             model.save(options.out, overwrite=True)
     n = int(model.n_support_.sum())
-    say(f"{n_classes(len(model.classes_))} from {n_images(n)}; written to {options.out or options.dir}")
+    say(f"{counted(len(model.classes_), 'class')} from {counted(n, 'image')}; written to {options.out or options.dir}")
     return 0
 
 
@@ -220,7 +221,7 @@ def audit(options: argparse.Namespace) -> int:
     rows = [{"image": frame["id"][place], "class": labels[place], "why": why} for place, why in found]
     give(rows, options)
     if not is_piped(options):
-        say(f"{len(found)} of {n_images(len(frame))} to check")
+        say(f"{len(found)} of {counted(len(frame), 'image')} to check")
     if options.report:
         write_audit(options.report, model, frame)
         if not is_piped(options):
@@ -272,7 +273,11 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
 
 def _domain_of(domain: Domain) -> str:
     """Return a domain in words."""
-    of = f"{n_images(domain.n_items)} of {n_classes(domain.n_classes)}" if domain.n_classes else "unlabelled images"
+    of = (
+        f"{counted(domain.n_items, 'image')} of {counted(domain.n_classes, 'class')}"
+        if domain.n_classes
+        else "unlabelled images"
+    )
     return f"{of}, shrinkage {domain.shrinkage:g}"
 
 

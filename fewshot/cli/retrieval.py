@@ -10,14 +10,14 @@ from typing import Any
 
 from fewshot.cli.models import as_label, list_paths
 from fewshot.cli.tables import give
-from fewshot.cli.terminal import complain, n_images, say
+from fewshot.cli.terminal import complain, say
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.retrieval.retrieve import classify_and_retrieve
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.retrieval.stores.records import Record
 from fewshot.retrieval.table import import_records, table_facts
 from fewshot.retrieval.work import annotate_folder
-from fewshot.utils.text import as_unicode
+from fewshot.utils.text import as_unicode, counted
 
 
 def annotate(options: argparse.Namespace) -> int:
@@ -35,10 +35,10 @@ def annotate(options: argparse.Namespace) -> int:
         overwrite=options.force,
     )
     seconds = time.perf_counter() - start
-    resumed = f", with {found['resumed']} shards of an earlier run" if found["resumed"] else ""
-    say(f"{n_images(found['images'])} in {seconds:.1f} s{resumed}; written to {options.out}")
+    resumed = f", with {counted(found['resumed'], 'shard')} of an earlier run" if found["resumed"] else ""
+    say(f"{counted(found['images'], 'image')} in {seconds:.1f} s{resumed}; written to {options.out}")
     if found["unreadable"]:
-        complain(f"{n_images(found['unreadable'])} could not be read; see the column error")
+        complain(f"{counted(found['unreadable'], 'image')} could not be read; see the column error")
     return 1 if found["unreadable"] else 0
 
 

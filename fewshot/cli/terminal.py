@@ -41,6 +41,8 @@ _PARAMETER = re.compile(
     r"(?<!--set )(?<![\w/.'\"=(-])(?:(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w|\.\.\.|)"
     r"|(?P<alone>[a-z]+(?:_[a-z]+)+))(?![\w/'\"=(]|\.\w)"
 )
+#: The beginning of a message about a name that a flag may have given.
+_UNKNOWN = re.compile(r"^no (\w+) is called ")
 #: Settings made once, by ``fewshot fit``, for commands that have no such flag.
 _OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits", "crop", "size", "views", "weights")}
 _AFTER_FIT = ("models", "retrieval")
@@ -104,16 +106,6 @@ def note(line: object) -> None:
 def quoted(label: Any) -> str:
     """Return a label, quoted for a sentence."""
     return f"'{shortened(printable(label), 100)}'" if isinstance(label, str) else repr(label)
-
-
-def n_classes(n: int) -> str:
-    """Return ``n class(es)`` with the right plural."""
-    return f"{n} class" if n == 1 else f"{n} classes"
-
-
-def n_images(n: int) -> str:
-    """Return ``n image(s)`` with the right plural."""
-    return f"{n} image" if n == 1 else f"{n} images"
 
 
 @contextmanager
@@ -190,4 +182,6 @@ def in_flags(sentence: str) -> str:
         value = (match["value"] or "").strip("'\"")
         return f"{own} {shlex.quote(value)}" if takes_value and value else own
 
+    if (unknown := _UNKNOWN.match(sentence)) and (given := flags.get(unknown[1])):
+        sentence = f"{given[0]}: {sentence}"
     return _PARAMETER.sub(flag, sentence)

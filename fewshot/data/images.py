@@ -19,6 +19,7 @@ from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_fol
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.labels import as_labels
+from fewshot.utils.text import counted
 from fewshot.utils.values import check_name
 from fewshot.utils.warning import warn
 
@@ -73,7 +74,7 @@ class LabeledImages:
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.images.shape[1:])) if self.is_decoded else "any size, as files"
-        return f"LabeledImages({len(self)} images of {size}, {len(self.classes)} classes)"
+        return f"LabeledImages({counted(len(self), 'image')} of {size}, {counted(len(self.classes), 'class')})"
 
     @classmethod
     def open(cls, source: str | Path, split: str | None = None) -> LabeledImages:
@@ -233,7 +234,7 @@ class LabeledImages:
         unread = [error.index or 0 for error in errors]
         if len(unread) == len(self):
             raise errors[0]
-        warn(f"{len(unread)} of {len(self)} images could not be read, first {errors[0]}")
+        warn(f"{len(unread)} of {counted(len(self), 'image')} could not be read, first {errors[0]}")
         rest = self.select(np.setdiff1d(np.arange(len(self)), unread))
         return LabeledImages(decode_all(rest.images, preprocessing, cache, progress), rest.labels)
 
@@ -309,8 +310,8 @@ class LabeledImages:
         unknown = [label for label in wanted.tolist() if label not in position]
         if unknown:
             raise ValueError(
-                f"{len(unknown)} of the {len(wanted)} classes do not occur, e.g. {brief(repr(unknown[0]))}; "
-                "expected labels in .classes, of the same type"
+                f"the class {brief(repr(unknown[0]))} does not occur "
+                f"({len(unknown)} of {counted(len(wanted), 'class')}); expected labels in .classes, of the same type"
             )
         keep = np.zeros(len(position), dtype=bool)
         keep[[position[label] for label in wanted.tolist()]] = True

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.scan import read_csv, take_split
 from fewshot.persistence.files import digest, refuse_irregular, refuse_other_files, replacing, write_text
+from fewshot.utils.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +41,8 @@ def write_packed(folder: str | Path, images: NDArray[np.uint8], table: pd.DataFr
     """
     if len(table) != len(images) or not {"path", "label", "split"} <= set(table.columns):
         raise ValueError(
-            f"the table has {len(table)} rows and columns {list(table.columns)}; expected path, label and split for "
-            f"{len(images)} images"
+            f"the table has {counted(len(table), 'row')} and columns {list(table.columns)}; expected path, label "
+            f"and split for {counted(len(images), 'image')}"
         )
     folder = Path(folder)
     refuse_other_data(folder)
@@ -98,7 +99,8 @@ def read_packed(folder: str | Path, split: str | None = None) -> tuple[NDArray[n
     table = read_csv(folder / TABLE)
     if len(images) != len(table):
         raise ValueError(
-            f"{folder / TABLE} has {len(table)} rows and {PIXELS} {len(images)} images; prepare the data again"
+            f"{folder / TABLE} has {counted(len(table), 'row')} and {PIXELS} {counted(len(images), 'image')}; "
+            "prepare the data again"
         )
     rows = take_split(table, split, str(folder / TABLE)).index.to_numpy()
     together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)

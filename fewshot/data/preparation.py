@@ -17,7 +17,7 @@ from fewshot.data.packed import refuse_other_data, write_packed
 from fewshot.errors import FewshotError
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import manifest
-from fewshot.utils.text import printable
+from fewshot.utils.text import counted, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,8 +155,8 @@ def describe_duplicates(listing: pd.DataFrame) -> str:
     mixed = int((groups["label"].nunique() > 1).sum())
     dropped = int((listing["action"] == "dropped").sum())
     return (
-        f"{len(groups)} images occur more than once ({mixed} of them in two classes); {crossing} across splits, "
-        f"of which {dropped} copies are dropped"
+        f"{counted(len(groups), 'image')} found more than once ({mixed} of them in two classes); {crossing} across "
+        f"splits, of which {counted(dropped, 'copy', 'copies')} dropped"
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fewshot.errors import brief
 from fewshot.utils.labels import as_labels
-from fewshot.utils.text import printable
+from fewshot.utils.text import counted, printable
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
         elif entry.is_file():
             left.note(entry.name)
     if not found:
-        reason = f"{left.loose} images but no class folders" if left.loose else "no images"
+        reason = f"{counted(left.loose, 'image')} but no class folders" if left.loose else "no images"
         left.loose = 0
         text = f" ({text})" if (text := left.summary()) else ""
         raise ValueError(f"{root} holds {reason}{text}; expected one folder of images per class, named after the class")
@@ -298,7 +298,7 @@ def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
     """Warn of empty class folders, and of names that look like mistakes."""
     if empty:
         listed = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        warn(f"{len(empty)} folders in {root} hold no image and are skipped: {listed}")
+        warn(f"skipped {counted(len(empty), 'folder')} without an image in {root}: {listed}")
     seen: dict[str, str] = {}
     for label in labels:
         twin = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), label)

@@ -17,6 +17,7 @@ from fewshot.embedding.scatter import Scatter, expected_accuracy, powered, shrun
 from fewshot.persistence.content import is_number, is_whole, json_object
 from fewshot.persistence.files import replacing, sync
 from fewshot.persistence.tensors import read_tensors, write_tensors
+from fewshot.utils.text import counted
 
 Array = NDArray[np.float64]
 #: The shrinkages that leave-classes-out compares, the one for classes too few to leave out, and for unlabelled items.
@@ -128,7 +129,9 @@ class Domain:
         return cls(scatter.mean(), matrix, float(power), float(shrinkage), embedder, n_classes, len(x), accuracy)
 
     def __repr__(self) -> str:
-        return f"Domain({self.n_classes} classes, {self.n_items} items, shrinkage {self.shrinkage:g})"
+        return (
+            f"Domain({counted(self.n_classes, 'class')}, {counted(self.n_items, 'item')}, shrinkage {self.shrinkage:g})"
+        )
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Return embeddings (n, d), mapped; a row that is not finite becomes NaN.

@@ -29,6 +29,7 @@ from fewshot.errors import ImageDecodeError
 from fewshot.utils.isolation import isolated, keeping_memory
 from fewshot.utils.locks import new_lock
 from fewshot.utils.progress import progress_bar
+from fewshot.utils.text import counted
 from fewshot.utils.threads import use_one_thread_after_fork
 from fewshot.utils.warning import warn
 
@@ -251,7 +252,7 @@ class Embedded:
         """Warn if images could not be read."""
         if self.errors:
             n, first = len(self.embeddings), self.errors[0]
-            warn(f"{len(self.errors)} of {n} images could not be read, first {first}")
+            warn(f"{len(self.errors)} of {counted(n, 'image')} could not be read, first {first}")
 
 
 @isolated(gradients=False)

@@ -13,6 +13,7 @@ from fewshot.episodes.episode import Episode, Sampler, check_index, check_whole,
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import episode_numbers
+from fewshot.utils.text import counted
 
 SMALL_CLASSES = ("raise", "drop", "use")
 #: Bump when the same seed draws different episodes; part of the protocol.
@@ -77,8 +78,8 @@ class EpisodeSampler(Sampler):
         self.classes = as_labels(list(rows), any_type=True)
         if len(self.classes) < n_way:
             raise TooSmallError(
-                f"{len(self.classes)} classes have the {n_shot + n_query} rows that {n_shot} shots and {n_query} "
-                f"queries need, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
+                f"found {counted(len(self.classes), 'class')} with the {n_shot + n_query} rows that n_shot={n_shot} "
+                f"and n_query={n_query} need, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
             )
         self._sizes = np.array([len(group) for group in rows.values()])
         self._starts, self._rows = self._sizes.cumsum() - self._sizes, np.concatenate(list(rows.values()))
@@ -144,7 +145,7 @@ def _large_enough(
     if small_classes == "raise":
         listed = ", ".join(f"{label} ({count})" for label, count in list(small.items())[:10])
         raise TooSmallError(
-            f"{len(small)} classes have fewer than the {needed} rows that an episode needs: {listed}"
+            f"found {counted(len(small), 'class')} with fewer than the {needed} rows that an episode needs: {listed}"
             f"{', ...' if len(small) > 10 else ''}; lower n_shot or n_query, or pass small_classes='drop'"
         )
     return {label: rows for label, rows in groups.items() if label not in small}

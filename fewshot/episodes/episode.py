@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.utils.labels import as_labels
+from fewshot.utils.text import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class Sampler(ABC):
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.protocol.items() if name != "sampler")
-        return f"{type(self).__name__}({len(self.classes)} classes, {given})"
+        return f"{type(self).__name__}({counted(len(self.classes), 'class')}, {given})"
 
 
 def rows_by_class(labels: ArrayLike) -> dict[Any, NDArray[np.int64]]:

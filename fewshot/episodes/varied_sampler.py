@@ -12,6 +12,7 @@ from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_clas
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import episode_rng
+from fewshot.utils.text import counted
 
 
 class VariedEpisodeSampler(Sampler):
@@ -77,7 +78,9 @@ class VariedEpisodeSampler(Sampler):
         self.max_support, self.max_shot, self.seed = max_support, max_shot, seed
         groups = {label: rows for label, rows in rows_by_class(labels).items() if len(rows) > 1}
         if len(groups) < min_way:
-            raise TooSmallError(f"{len(groups)} classes have two rows or more, fewer than min_way={min_way}; lower it")
+            raise TooSmallError(
+                f"found {counted(len(groups), 'class')} of two rows or more, fewer than min_way={min_way}; lower it"
+            )
         self.classes, self._groups = as_labels(list(groups), any_type=True), list(groups.values())
 
     @property

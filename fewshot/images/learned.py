@@ -23,6 +23,7 @@ from fewshot.errors import brief
 from fewshot.images.support import Support
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import as_labels, plain_label, unknown_mark
+from fewshot.utils.text import counted
 from fewshot.utils.twins import earlier_twins, warn_of_twins
 from fewshot.utils.warning import warn
 
@@ -245,7 +246,9 @@ def labelled(
     if not len(items):
         raise ValueError("there are no images to learn from; give at least one of each class")
     if len(items) != len(labels):
-        raise ValueError(f"X has {len(items)} images and y {len(labels)} labels; give one label for each image")
+        raise ValueError(
+            f"X has {counted(len(items), 'image')} and y {counted(len(labels), 'label')}; give one label for each image"
+        )
     return items, labels
 
 
@@ -261,7 +264,9 @@ def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[
         return list(map(describe, items))
     ids = [plain_label(name) for name in to_array(ids, as_list=True)]
     if len(ids) != len(items):
-        raise ValueError(f"there are {len(ids)} ids for {len(items)} images; give one for each, or none")
+        raise ValueError(
+            f"found {counted(len(ids), 'id')} for {counted(len(items), 'image')}; give one for each, or none"
+        )
     check_new_names(ids, known)
     return ids
 

@@ -15,7 +15,7 @@ from fewshot.images.model import FewShotModel
 from fewshot.images.support import Support
 from fewshot.report import figures
 from fewshot.report.page import Page, QueryAnswer
-from fewshot.utils.text import as_unicode
+from fewshot.utils.text import as_unicode, counted
 
 #: Support images shown for a class.
 SHOWN = 12
@@ -36,9 +36,9 @@ def write_answers(path: str | Path, model: FewShotModel, answers: Sequence[Answe
     """
     read = [answer for answer in answers if answer.error is None]
     page = Page(
-        f"{len(answers)} images and their classes",
-        f"Answered by a classifier of {len(model.classes_)} classes, "
-        f"learned from {int(model.n_support_.sum())} images. "
+        counted(len(answers), "classified image"),
+        f"Answered by a classifier of {counted(len(model.classes_), 'class')}, "
+        f"learned from {counted(int(model.n_support_.sum()), 'image')}. "
         "For each image: its class, the probabilities, and the nearest support images with their similarity (higher is "
         "closer).",
     )
@@ -65,7 +65,7 @@ def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any
     """
     now = model.snapshot()
     support, labels, counts = now.support, now.classifier.classes_.tolist(), now.classifier.n_support_.tolist()
-    page = Page(f"{len(labels)} classes", f"Learned from {sum(counts)} images, with no gradient step.")
+    page = Page(counted(len(labels), "class"), f"Learned from {counted(sum(counts), 'image')}, with no gradient step.")
     page.cards([(str(len(counts)), "classes"), (_range(counts), "images per class")])
     page.section("Classes", "The support images were not kept." if support is None else "")
     if support is not None:
@@ -135,7 +135,7 @@ def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> N
     support = model.support_ or Support.none()
     found = suspects(frame)
     page = Page(
-        f"{len(found)} of {len(frame)} support images to look at",
+        f"{len(found)} of {counted(len(frame), 'support image')} to look at",
         "Each support image was compared with all others.",
     )
     if found:

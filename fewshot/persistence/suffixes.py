@@ -6,14 +6,14 @@ import os
 from pathlib import PurePath
 
 _FORMATS = {
-    "CSV": (".csv",),
-    "JSON": (".json",),
+    "CSV": (".csv", ".txt"),
+    "JSON": (".json", ".txt"),
     "HTML": (".html", ".htm"),
     "Parquet": (".parquet", ".parq", ".pq"),
 }
 #: Suffixes of known formats.
 _KNOWN = (
-    "csv tsv tab psv json jsonl ndjson json5 xml yaml yml toml ini md rst html htm xhtml mhtml pdf tex log "
+    "csv txt tsv tab psv json jsonl ndjson json5 xml yaml yml toml ini md rst html htm xhtml mhtml pdf tex log "
     "xls xlsx xlsm xlsb ods doc docx odt rtf ppt pptx parquet parq pq arrow feather ipc avro orc lance "
     "h5 hdf hdf5 nc zarr mat db sqlite sqlite3 duckdb sql dta sav rds npy npz pkl pickle pt pth safetensors "
     "onnx faiss py ipynb zip gz tgz bz2 xz zst lz4 7z rar tar png jpg jpeg gif bmp tif tiff webp svg heic avif"

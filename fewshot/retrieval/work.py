@@ -25,7 +25,7 @@ from fewshot.retrieval.annotate import annotate
 from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_table
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
-from fewshot.utils.text import as_unicode
+from fewshot.utils.text import as_unicode, counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -187,7 +187,8 @@ def _make(runner: Executor, tasks: list[tuple[Any, ...]], files: list[Path], sch
             yield outcome.num_rows
     if failures:
         raise StoreError(
-            f"{len(failures)} of {len(tasks)} shards failed, first {failures[0]}; the others are kept: run it again"
+            f"{len(failures)} of {counted(len(tasks), 'shard')} failed, first {failures[0]}; "
+            "the others are kept: run it again"
         )
 
 

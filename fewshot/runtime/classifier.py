@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from fewshot.runtime.memory import Array, DeviceMemory, device_labels
 from fewshot.runtime.model import DeviceModel
 from fewshot.utils.labels import check_unknown
 from fewshot.utils.locks import lock_of, one_at_a_time
+from fewshot.utils.text import counted
 from fewshot.utils.twins import earlier_twins, warn_of_twins
 
 
@@ -45,7 +46,13 @@ class RuntimeClassifier:
         self._versions: Versions = {}
 
     def __repr__(self) -> str:
-        return f"RuntimeClassifier({self.model.method.name}, {len(self.classes_)} classes)"
+        return f"RuntimeClassifier({self.model.method.name}, {counted(len(self.classes_), 'class')})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a RuntimeClassifier cannot be pickled or copied, because it runs a network in onnxruntime; save() it, and "
+            "load() the folder where it is needed"
+        )
 
     @property
     def classes_(self) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from fewshot.errors import ImageDecodeError, MissingExtraError
 from fewshot.persistence.content import errors_of_file
 from fewshot.persistence.files import read_regular
 from fewshot.runtime.graph import check_graph
+from fewshot.utils.text import counted
 
 #: Names of the input, uint8 pixels (n, h, w[, c]), and of the output, embeddings (n, d).
 INPUT, OUTPUT = "pixels", "embeddings"
@@ -93,7 +94,7 @@ class Encoder:
         with errors_of_file(self.path, CURE):
             found = self._run(pixels)
             if found.shape != (len(pixels), self.width):
-                raise ValueError(f"it maps {len(pixels)} images to {found.shape}")
+                raise ValueError(f"it maps {counted(len(pixels), 'image')} to {found.shape}")
             return found
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

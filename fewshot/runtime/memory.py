@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fewshot.errors import brief
 from fewshot.utils.labels import as_labels
+from fewshot.utils.text import counted
 
 Array = NDArray[np.float64]
 #: Larger numbers overflow when their squares are summed.
@@ -279,7 +280,9 @@ def device_labels(y: Any, n: int, known: NDArray[Any]) -> NDArray[Any]:
     """
     labels = as_labels(y, name="the list of labels", known=known)
     if len(labels) != n:
-        raise ValueError(f"there are {n} images and {len(labels)} labels; give one label for each image")
+        raise ValueError(
+            f"found {counted(n, 'image')} and {counted(len(labels), 'label')}; give one label for each image"
+        )
     if not is_writable(labels):
         raise TypeError(f"labels are {labels.dtype}; a device stores text, integers and booleans: use one of these")
     return labels

@@ -21,6 +21,7 @@ from fewshot.search.state import Base, State
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import lock_of, one_at_a_time
+from fewshot.utils.text import counted
 from fewshot.utils.values import as_values, check_name, check_values
 
 #: Most rows of a delta: of a small base, and of one whose FAISS index a merge must rebuild.
@@ -80,7 +81,7 @@ class PrototypeIndex:
         return 0 if self._state is None else self._state.n_alive
 
     def __repr__(self) -> str:
-        return f"PrototypeIndex(metric={self.metric!r}, index={self.index!r}) of {len(self)} keys"
+        return f"PrototypeIndex(metric={self.metric!r}, index={self.index!r}) of {counted(len(self), 'key')}"
 
     def __getstate__(self) -> dict[str, Any]:
         # Keys and labels only: threads, locks and FAISS's index are created again.
@@ -284,7 +285,9 @@ class PrototypeIndex:
         labels = np.arange(self._next, self._next + len(new)) if labels is None else labels
         added = _whole_numbers(as_labels(labels, name="labels", known=self._known_labels()))
         if len(added) != len(new):
-            raise ValueError(f"there are {len(added)} labels for {len(new)} keys; give one label for each key")
+            raise ValueError(
+                f"found {counted(len(added), 'label')} for {counted(len(new), 'key')}; give one label for each key"
+            )
         self._next += len(new)
         if (state := self._state) is None or not state.n_alive:
             # Copies: the caller may change the arrays later.

@@ -26,6 +26,7 @@ from fewshot.training.folder import BEST, LOG, TrainingState, remove_leftovers, 
 from fewshot.training.interrupt import deferred_signals
 from fewshot.training.result import TrainResult
 from fewshot.training.step import Stepper, StepResult, one_cycle
+from fewshot.utils.text import counted
 from fewshot.utils.warning import warn
 
 
@@ -231,7 +232,8 @@ def _read_log(path: Path, progress: dict[str, Any]) -> list[dict[str, float]]:
     records = CsvLog.read(path, progress["steps"])
     if len(records) < progress["steps"]:
         raise ValueError(
-            f"{path} has {len(records)} rows and the state {progress['steps']} steps; start again without resume=True"
+            f"{path} has {counted(len(records), 'row')} and the state {counted(progress['steps'], 'step')}; "
+            "start again without resume=True"
         )
     digest = CsvLog.digest(records)
     if progress.get("log", digest) != digest:

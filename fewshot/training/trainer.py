@@ -34,6 +34,7 @@ from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.step import Augment, Stepper, learning_rates
 from fewshot.utils.isolation import give_back_memory, isolated, keeping_memory
+from fewshot.utils.text import counted
 from fewshot.utils.values import check_name
 
 
@@ -253,7 +254,7 @@ def _check_data(train: LabeledImages, val: LabeledImages | None, config: TrainCo
     shared = np.intersect1d(train.classes, val.classes) if val is not None else np.empty(0)
     if len(shared):
         raise ValueError(
-            f"train and val share {len(shared)} classes, such as {shared.tolist()[0]!r}; split by class, "
+            f"train and val share {counted(len(shared), 'class')}, such as {shared.tolist()[0]!r}; split by class, "
             "so that validation measures unseen classes"
         )
     if val is not None:

@@ -27,6 +27,17 @@ def as_unicode(value: Any) -> Any:
         return value.encode(errors="backslashreplace").decode()
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(2, "class"), counted(0, "copy", "copies")
+    ('1 image', '2 classes', '0 copies')
+    """
+    return f"{n} {noun if n == 1 else plural or noun + ('es' if noun.endswith('s') else 's')}"
+
+
 def printable(value: Any, keep: str = "") -> str:
     r"""Return text with backslash escapes for characters that a terminal would interpret or cannot show.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils.text import counted
 from fewshot.utils.warning import warn
 
 #: Largest distance between embeddings of one image, relative to their length.
@@ -78,8 +79,8 @@ def warn_of_twins(twins: NDArray[np.int64], start: int, names: Sequence[str]) ->
     pairs = [f"{names[start + i]} is the same as {names[twins[i]]}" for i in found[:SHOWN].tolist()]
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     warn(
-        f"{len(found)} of {len(twins)} images are learned already or twice: {'; '.join(pairs)}{more}; each copy counts "
-        "again, so remove those given by mistake"
+        f"learned already or twice, {len(found)} of {counted(len(twins), 'image')}: {'; '.join(pairs)}{more}; "
+        "each copy counts again, so remove those given by mistake"
     )
 
 

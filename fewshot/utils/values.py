@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.errors import UnknownNameError
+from fewshot.errors import UnknownNameError, brief
 from fewshot.utils.containers import is_missing, is_table, to_array, to_numpy
+from fewshot.utils.text import counted
 from fewshot.utils.warning import lock_of_filters, warn
 
 #: "raise" raises an error. "skip" leaves the item out of the support, with a warning; "unknown" raises for support.
@@ -94,7 +95,7 @@ def _stacked(vectors: list[Any], name: str) -> NDArray[Any]:
         rows.append(None if is_missing(vector) else _numbers(np.asarray(as_values(vector, name=f"row {i} of {name}"))))
     shapes = {row.shape: i for i, row in reversed(list(enumerate(rows))) if row is not None}
     if not shapes:
-        raise ValueError(f"all {len(rows)} vectors of {name} are missing; give at least one")
+        raise ValueError(f"every vector of {name} is missing; give at least one")
     (shape, first), *others = sorted(shapes.items(), key=lambda item: item[1])
     if others:
         raise ValueError(
@@ -135,7 +136,9 @@ def _is_vector(row: Any) -> bool:
 def check_same_length(X: Any, y: Any) -> None:
     """Raise unless X and y have the same length."""
     if len(X) != len(y):
-        raise ValueError(f"X has {len(X)} rows and y {len(y)} labels; give one label for each row")
+        raise ValueError(
+            f"X has {counted(len(X), 'row')} and y {counted(len(y), 'label')}; give one label for each row"
+        )
 
 
 def check_values(
@@ -251,8 +254,12 @@ def check_embeddings(
         X = X if X.dtype.kind == "f" else X.astype(np.float64)
     else:
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": False}
-        with lock_of_filters():
-            X = validate_data(estimator, X, reset=reset, ensure_min_samples=min_samples, **how)
+        try:
+            with lock_of_filters():
+                X = validate_data(estimator, X, reset=reset, ensure_min_samples=min_samples, **how)
+        except (TypeError, ValueError) as error:
+            _refuse_other_than_numbers(X, error)
+            raise
     cure = "drop or repair that row; on_error='skip' learns without it, and answers such queries 'unknown'"
     return check_values(X, "X", "Input X", cure, finite=finite)
 
@@ -266,6 +273,23 @@ def _is_plain(X: Any, min_samples: int) -> bool:
         and len(X) >= min_samples
         and X.shape[1] > 0
     )
+
+
+def _refuse_other_than_numbers(X: Any, found: Exception) -> None:
+    """Raise an error about the first text, complex number or object in X, if there is one, instead of `found`."""
+    cells = np.asarray(X)
+    for place in np.ndindex(cells.shape) if cells.dtype.kind not in "fiub" else ():
+        cell = cells.item(*place)
+        try:
+            if not is_missing(cell):
+                float(cell)
+        except (TypeError, ValueError) as error:
+            reason = "Complex data not supported" if isinstance(cell, complex) else str(error)
+            where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
+            raise (TypeError if isinstance(found, TypeError) else ValueError)(
+                f"X holds {brief(repr(cell), 40)} at {where} ({brief(reason, 80)}); expected embeddings, which are "
+                "real numbers: embed images or text with an embedder first"
+            ) from None
 
 
 def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -307,7 +331,7 @@ def skip_bad_rows(
     if not good.any():
         raise ValueError("every row of X holds NaN or infinity, so nothing can be learned; repair them")
     bad = np.flatnonzero(~good)
-    warn(f"row {bad[0]} of X holds NaN or infinity ({bad.size} such rows); they were not learned")
+    warn(f"row {bad[0]} of X holds NaN or infinity ({counted(bad.size, 'such row')}); they were not learned")
     return X[good], y[good], weight[good]
 
 
@@ -315,7 +339,8 @@ def warn_of_zero_rows(X: NDArray[Any]) -> None:
     """Warn once if there are zero rows, which have no direction."""
     zero = np.flatnonzero(~X.any(1))
     if zero.size:
-        warn(f"row {zero[0]} of X is all zeros ({zero.size} such rows); its cosine with anything is taken as 0")
+        rows = counted(zero.size, "such row")
+        warn(f"row {zero[0]} of X is all zeros ({rows}); its cosine with anything is taken as 0")
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.memory import DeviceMemory, device_labels, is_writable
 from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
 from fewshot.utils.labels import plain_label, unknown_mark
+from fewshot.utils.text import counted
 from fewshot.utils.values import check_number
 
 if TYPE_CHECKING:
@@ -206,8 +207,8 @@ def _check_gate(labels: Any, memory: DeviceMemory) -> None:
     least = quantized.N_QUERY + max(quantized.SHOTS)
     if len(names) < quantized.N_WAY or counts.min() < least:
         raise TooSmallError(
-            f"gate has {len(names)} classes, of {names.tolist()[counts.argmin()]!r} {counts.min()} images; give "
-            f"{quantized.N_WAY} classes or more, {least} images of each"
+            f"gate has {counted(len(names), 'class')}, of {names.tolist()[counts.argmin()]!r} "
+            f"{counted(counts.min(), 'image')}; give {quantized.N_WAY} classes or more, {least} images of each"
         )
 
 
