@@ -56,6 +56,9 @@ def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
     assert [row["classes"] for row in found["rows"]] == [10, 100]
     assert found["largest difference of sums, by the sum of absolute values"] < 1e-12
     assert found["same answers"] == 1.0
+    bounds = json.loads((tmp_path / "incremental_bounds.json").read_text())["rows"]
+    assert [(row["classes"], row["shots"]) for row in bounds] == [(5, 5), (100, 5), (100, 200)]
+    assert all(row["accuracy"] > 0.9 for row in bounds)
 
 
 @pytest.mark.slow
