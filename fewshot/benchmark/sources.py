@@ -107,14 +107,15 @@ def refuse_shared(
     """
     if shared := sorted(set(classes) & set(other.classes.tolist()), key=str):
         raise LeakError(
-            f"found {counted(len(shared), 'class')} of {name} also in {where}, e.g. {_some(shared)}; "
+            f"found {counted(len(shared), 'class')} of {name} also in {where}, "
+            f"e.g. {', '.join(map(str, shared[:EXAMPLES]))}; "
             "split by class, so that the benchmark measures how new classes are learned"
         )
     twice = [i for i, content in enumerate(hashes) if content in contents]
     if twice:
         raise LeakError(
             f"found {counted(len(twice), 'image')} of {name} also in {where}, "
-            f"e.g. {_some([_name(other, i) for i in twice])}; "
+            f"e.g. {', '.join(_name(other, i) for i in twice[:EXAMPLES])}; "
             "remove them from one of the two, as the scripts in data_prep do"
         )
 
@@ -151,7 +152,3 @@ def _read(path: Path) -> bytes:
 
 def _name(data: LabeledImages, i: int) -> str:
     return f"image {i} (of {data.labels[i]!s})" if data.is_decoded else str(data.images[i])
-
-
-def _some(values: Sequence[Any]) -> str:
-    return ", ".join(map(str, values[:EXAMPLES])) + (", ..." if len(values) > EXAMPLES else "")

@@ -20,8 +20,8 @@ from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k,
 from fewshot.search.snapshot import take_snapshot
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
-from fewshot.utils.labels import shorten
 from fewshot.utils.means import suitable_temperature
+from fewshot.utils.text import listed
 from fewshot.utils.warning import warn
 
 #: Largest relative difference between removed and learned rows, by item size. Float32 rows come from a network, which
@@ -246,7 +246,7 @@ class FittedModel:
         for i, known in enumerate(self.classes.tolist()):
             if known == label:
                 return i
-        raise ValueError(f"there is no class {brief(repr(label))}; the classes are {shorten(self.classes)}")
+        raise ValueError(f"there is no class {brief(repr(label))}; the classes are {listed(self.classes.tolist())}")
 
     def _keep(self, places: NDArray[np.int64]) -> FittedModel:
         if len(places) == len(self.classes):

@@ -27,6 +27,7 @@ from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers, write_audit, write_calibration, write_classes
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
+from fewshot.persistence.files import check_file
 from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import counted, printable
 
@@ -231,8 +232,8 @@ def audit(options: argparse.Namespace) -> int:
 
 def make_embedder(options: argparse.Namespace) -> Embedder:
     """Return the embedder that the options describe."""
-    if options.checkpoint and not Path(options.checkpoint).is_file():
-        raise ValueError(f"{options.checkpoint} does not exist; expected a checkpoint, such as RUN/best.safetensors")
+    if options.checkpoint:
+        check_file(options.checkpoint, "a checkpoint, such as RUN/best.safetensors")
     if options.cache and not Path(options.cache).is_dir() and Path(options.cache).exists():
         raise ValueError(f"--cache {options.cache} is a file; expected a folder")
     return Embedder(
@@ -273,12 +274,8 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
 
 def _domain_of(domain: Domain) -> str:
     """Return a domain in words."""
-    of = (
-        f"{counted(domain.n_items, 'image')} of {counted(domain.n_classes, 'class')}"
-        if domain.n_classes
-        else "unlabelled images"
-    )
-    return f"{of}, shrinkage {domain.shrinkage:g}"
+    of = f"of {counted(domain.n_classes, 'class')}" if domain.n_classes else "unlabelled"
+    return f"{counted(domain.n_items, 'image')} {of}, shrinkage {domain.shrinkage:g}"
 
 
 def load(options: argparse.Namespace) -> FewShotImageClassifier:

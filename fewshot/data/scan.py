@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.errors import brief
+from fewshot.persistence.files import check_file
 from fewshot.utils.labels import as_labels
-from fewshot.utils.text import counted, printable
+from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
@@ -192,10 +193,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"{brief(path)} {'is a folder' if os.path.isdir(path) else 'does not exist'}; expected a CSV file"
-        )
+    check_file(path, "a CSV file")
     try:
         # Strings, so that 007 and NA are class names like any other.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -297,8 +295,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
     """Warn of empty class folders, and of names that look like mistakes."""
     if empty:
-        listed = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        warn(f"skipped {counted(len(empty), 'folder')} without an image in {root}: {listed}")
+        warn(f"skipped {counted(len(empty), 'folder')} without an image in {root}: {listed(empty)}")
     seen: dict[str, str] = {}
     for label in labels:
         twin = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
@@ -346,7 +343,7 @@ class LeftOut:
                 named.append(f"{others} of other kinds")
             yield f"{', '.join(named)} (convert images to JPEG or PNG)"
         if self.loose:
-            yield f"{self.loose} image{'' if self.loose == 1 else 's'} in no class folder"
+            yield f"{counted(self.loose, 'image')} in no class folder"
 
 
 def _begins_like_an_image(path: Path) -> bool:

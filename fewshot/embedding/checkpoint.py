@@ -20,7 +20,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class
 from fewshot.persistence.content import MOST_NUMBERS, is_number, is_whole, is_word, json_object
-from fewshot.persistence.files import replacing, sync
+from fewshot.persistence.files import check_file, replacing, sync
 from fewshot.persistence.tensors import read_metadata, read_tensors, write_tensors
 from fewshot.utils.isolation import isolated
 
@@ -129,10 +129,7 @@ class Checkpoint:
             If the file does not exist, is damaged, was written by a newer version, or holds only weights.
         """
         path = Path(path)
-        if not path.is_file():
-            raise ValueError(
-                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; expected a file of weights"
-            )
+        check_file(path, "a file of weights")
         stamp = stamp_of(path)
         tensors, metadata = read_tensors(path)
         if _KEY not in metadata:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fewshot.embedding.scatter import Scatter, expected_accuracy, powered, shrunk
 from fewshot.persistence.content import is_number, is_whole, json_object
-from fewshot.persistence.files import replacing, sync
+from fewshot.persistence.files import check_file, replacing, sync
 from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.utils.text import counted
 
@@ -185,8 +185,7 @@ class Domain:
         ValueError
             If it is not a domain, is damaged, or was written by a newer version.
         """
-        if not Path(path).is_file():
-            raise ValueError(f"{path} does not exist; expected a domain, as fewshot adapt or Domain.save write it")
+        check_file(path, "a domain, as fewshot adapt or Domain.save write it")
         tensors, metadata = read_tensors(path)
         if _KEY not in metadata or tensors.keys() != {"mean", "matrix"}:
             raise ValueError(f"{path} holds no domain; expected a file of fewshot adapt or Domain.save")

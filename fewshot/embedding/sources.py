@@ -18,7 +18,8 @@ from fewshot.data.crop import AUTO
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_path, is_sized
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
-from fewshot.errors import MissingExtraError, brief
+from fewshot.errors import MissingExtraError
+from fewshot.persistence.files import check_file
 from fewshot.persistence.tensors import read_tensors
 from fewshot.utils.warning import warn
 
@@ -189,10 +190,7 @@ def offline_file(backbone: str) -> Path:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read weights from a safetensors file or a torch state dict, without executing anything in it."""
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"{brief(path)} {'is a folder' if os.path.isdir(path) else 'does not exist'}; expected a file of weights"
-        )
+    check_file(path, "a file of weights")
     try:
         if path.suffix == ".safetensors":
             tensors, _ = read_tensors(path)

@@ -609,7 +609,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             learned, known = self._fitted(), {} if overwrite else self._versions
             stored = weights or ("reference" if isinstance(learned.embedder, OwnEmbedder) else self._stored)
             params = {name: getattr(self, name) for name in SAVED}
-            written = saving.save(folder, learned, params, stored, known)
+            written = saving.write_model(folder, learned, params, stored, known)
             self._versions = {**self._versions, **written}
             self._stored = stored
 
@@ -641,7 +641,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             If the folder is not a saved model, is damaged or inconsistent, or was written by a newer version; if the
             embedder is another; or if the weights that it refers to are not on this machine.
         """
-        found = saving.load(folder, device, embedder)
+        found = saving.read_model(folder, device, embedder)
         model = cls._with_parameters(found, device)
         model._versions, model._stored = found.versions, found.stored
         return model._publish(found.learned)

@@ -94,7 +94,7 @@ class Saved:
     versions: Versions
 
 
-def save(
+def write_model(
     folder: str | Path, learned: Learned, params: Mapping[str, Any], weights: str, known: Versions | None
 ) -> Versions:
     """Write a model to `folder`; see `FewShotModel.save`, and `write_artifact` for `known`."""
@@ -134,7 +134,7 @@ def save(
 
 
 @isolated()
-def load(folder: str | Path, device: str, embedder: Any = None) -> Saved:
+def read_model(folder: str | Path, device: str, embedder: Any = None) -> Saved:
     """Read what `save` wrote; see `FewShotModel.load`."""
     choose_device(device)  # first: a missing device is not an error of the folder
     return load_artifact(folder, "classifier", partial(_rebuild, folder, device, embedder))

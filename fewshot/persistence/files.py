@@ -19,6 +19,8 @@ from functools import cache
 from io import BufferedReader
 from pathlib import Path
 
+from fewshot.errors import brief
+
 #: Most links to follow before they are considered a loop, as in Linux.
 _LINKS = 40
 #: End of the name of a partial file: machine (missing in older versions), process, thread.
@@ -283,6 +285,13 @@ def refuse_irregular(folder: str | Path, names: Iterable[str]) -> None:
             raise ValueError(
                 f"{path} is a link or not a regular file, and would be written to; remove it, or choose another folder"
             )
+
+
+def check_file(path: str | Path, expected: str) -> None:
+    """Raise ValueError unless a path leads to a file; `expected` ends the message."""
+    if not os.path.isfile(path):
+        state = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise ValueError(f"{brief(path)} {state}; expected {expected}")
 
 
 def refuse_other_files(folder: str | Path, own: Iterable[str] = ()) -> None:

@@ -299,7 +299,7 @@ def load(folder: str | Path, *, n_threads: int = 1) -> RuntimeClassifier:
         raise ValueError(f"n_threads is {n_threads!r}; expected a whole number from 1")
 
     def build(manifest: dict[str, Any], paths: dict[str, Path]) -> RuntimeClassifier:
-        path, preprocessing, model, facts = saving.read_content(folder, manifest, paths)
+        path, preprocessing, model, facts = saving.read_folder(folder, manifest, paths)
         encoder = Encoder(path, preprocessing, n_threads)
         if encoder.width != (width := model.memory.x.shape[1]):
             raise ArtifactError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fewshot.errors import brief
 from fewshot.utils.labels import as_labels
-from fewshot.utils.text import counted
+from fewshot.utils.text import counted, listed
 
 Array = NDArray[np.float64]
 #: Larger numbers overflow when their squares are summed.
@@ -147,8 +147,7 @@ class DeviceMemory:
         """
         known = self.classes.tolist()
         if label not in known:
-            shown = ", ".join(map(repr, known[:10])) + (", ..." if len(known) > 10 else "")
-            raise ValueError(f"there is no class {brief(repr(label))}; the classes are {shown}")
+            raise ValueError(f"there is no class {brief(repr(label))}; the classes are {listed(known)}")
         if len(known) == 1:
             raise ValueError(f"{label!r} is the only class; a classifier needs one")
         label = known[known.index(label)]  # a plain value that JSON can hold

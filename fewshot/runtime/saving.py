@@ -70,7 +70,7 @@ def write_folder(
     return write_artifact(folder, "export", content, parts, {}, known)
 
 
-def read_content(
+def read_folder(
     folder: str | Path, manifest: dict[str, Any], paths: dict[str, Path]
 ) -> tuple[Path, Preprocessing, DeviceModel, dict[str, Any]]:
     """Check an export: return the path of the encoder, its preprocessing, the model, and the facts.

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.errors import brief
 from fewshot.utils.containers import is_missing, to_array
 from fewshot.utils.warning import warn
 
@@ -123,18 +122,6 @@ def check_length(label: Any, what: str) -> Any:
             f"{what} has {len(label)} characters ({label[:20]!r}...); a label may have {LONGEST}, so shorten it"
         )
     return label
-
-
-def shorten(labels: NDArray[Any], n: int = 10) -> str:
-    """Return the first `n` labels as text for a message.
-
-    Examples
-    --------
-    >>> shorten(np.array(["ant", "bee", "cat"]), 2)
-    "'ant', 'bee', ... (3 in all)"
-    """
-    shown = ", ".join(brief(repr(label)) for label in labels[:n].tolist())
-    return shown if len(labels) <= n else f"{shown}, ... ({len(labels)} in all)"
 
 
 def warn_if_look_alike(classes: NDArray[Any]) -> None:

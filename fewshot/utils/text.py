@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
+
+from fewshot.errors import brief
 
 #: Joiners, which Persian words and emoji of several people need, and which do not affect the layout.
 _JOINERS = "\u200c\u200d"
@@ -36,6 +39,18 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     ('1 image', '2 classes', '0 copies')
     """
     return f"{n} {noun if n == 1 else plural or noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def listed(values: Sequence[Any], most: int = 10) -> str:
+    """Return the first `most` values as text for a message.
+
+    Examples
+    --------
+    >>> listed(["ant", "bee", "cat"], 2)
+    "'ant', 'bee', ... (3 in all)"
+    """
+    shown = ", ".join(brief(repr(value)) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
 
 def printable(value: Any, keep: str = "") -> str:

@@ -31,7 +31,7 @@ from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.memory import DeviceMemory, device_labels, is_writable
 from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
 from fewshot.utils.labels import plain_label, unknown_mark
-from fewshot.utils.text import counted
+from fewshot.utils.text import counted, listed
 from fewshot.utils.values import check_number
 
 if TYPE_CHECKING:
@@ -202,8 +202,7 @@ def _check_gate(labels: Any, memory: DeviceMemory) -> None:
     names, counts = np.unique(labels, return_counts=True)
     learned = set(memory.classes.tolist())
     if known := [name for name in names.tolist() if name in learned]:
-        shown = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "")
-        raise LeakError(f"gate has classes that were learned, {shown}; give images of held-out classes")
+        raise LeakError(f"gate has classes that were learned, {listed(known)}; give images of held-out classes")
     least = quantized.N_QUERY + max(quantized.SHOTS)
     if len(names) < quantized.N_WAY or counts.min() < least:
         raise TooSmallError(
