@@ -37,6 +37,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--omniglot", metavar="DIR", help="folder with Omniglot's official archives images_*.zip")
     parser.add_argument("--eurosat", metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data")
+    parser.add_argument(
+        "--roles", nargs="+", default=[CHOOSE, REPORT], choices=(CHOOSE, REPORT), help="of the data sets"
+    )
     parser.add_argument("--classes", type=int, default=20, metavar="N", help="classes of a data set (%(default)s)")
     parser.add_argument("--images", type=int, default=15, metavar="N", help="images of a class (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
@@ -53,7 +56,7 @@ def pictures(options: argparse.Namespace) -> list[Pictures]:
     if options.omniglot:
         for role, part in ((CHOOSE, "background"), (REPORT, "evaluation")):
             found.append((f"Omniglot {part}", role, *drawings(Path(options.omniglot), part)))
-    return [(name, role, *_few(images, labels, options)) for name, role, images, labels in found]
+    return [(name, role, *_few(x, y, options)) for name, role, x, y in found if role in options.roles]
 
 
 def _few(

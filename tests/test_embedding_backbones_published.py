@@ -257,7 +257,11 @@ def test_the_command_line_takes_the_same_names(no_network, tmp_path, monkeypatch
     write_photos(tmp_path / "photos", 3)
     fit = ["fit", "photos", "--quiet", "--out", "model", "--backbone"]
     assert main([*fit, "local-dir:net"]) == 0
-    assert main([*fit, "timm/resnet18.a1_in1k", "--pretrained", "--force"]) == 1
-    assert "cannot be reached" in capsys.readouterr().err
+    write_photos(tmp_path / "data" / "train", 3)
+    train = ["train", "data", "--quiet", "--out", "run", "--size", "28", "--way", "2", "--backbone", "dinov2-small"]
+    train += ["--shot", "1", "--query", "1"]
+    for command in ([*fit, "timm/resnet18.a1_in1k", "--pretrained", "--force"], [*fit, "clip-base", "--force"], train):
+        assert main(command) == 1
+        assert "cannot be reached" in capsys.readouterr().err
     assert main(["show", "model"]) == 0
     assert "test_vit" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from fewshot.cli.tables import give
 from fewshot.cli.terminal import say
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
+from fewshot.embedding.backbones.presets import located
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
 from fewshot.episodes.balanced_sampler import EpisodeSampler
@@ -98,7 +99,7 @@ def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResul
         "manifest": manifest(command_line(), config.seed),
         "config": {
             "backbone": options.checkpoint or options.backbone,
-            "weights": "hub" if options.pretrained else options.weights or ("own" if options.checkpoint else "random"),
+            "weights": "hub" if _from_hub(options) else options.weights or ("own" if options.checkpoint else "random"),
             "learner": repr(trainer.learner),
             **asdict(config),
         },
@@ -111,7 +112,7 @@ def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResul
 
 def _network(options: argparse.Namespace) -> tuple[str | Embedder, Learner]:
     """Return the backbone, as a name if it is trained from scratch, and the learner."""
-    if not (options.checkpoint or options.weights or options.pretrained):
+    if not (options.checkpoint or options.weights or _from_hub(options)):
         return options.backbone, _learner(options)
     embedder = Embedder(
         Path(options.checkpoint) if options.checkpoint else options.backbone,
@@ -123,6 +124,10 @@ def _network(options: argparse.Namespace) -> tuple[str | Embedder, Learner]:
     if own is not None and options.metric is None and options.temperature is None:
         return embedder, own
     return embedder, _learner(options, "prototypical" if own is None else own.name)
+
+
+def _from_hub(options: argparse.Namespace) -> bool:
+    return not options.checkpoint and located(options.backbone, options.pretrained, options.weights)[1]
 
 
 def _learner(options: argparse.Namespace, default: str = "prototypical") -> Learner:
