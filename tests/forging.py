@@ -140,3 +140,18 @@ def confined(folder):
         yield seen
     finally:
         _watched = None
+
+
+def forgeries(source, target, parts):
+    """Yield folders in each of which one thing is wrong, in the manifest or in one of `parts`, files of tensors."""
+    manifest = manifest_of(source)
+    for way in places({name: value for name, value in manifest.items() if name != "digest"}):
+        for value in (MISSING, *VALUES):
+            folder = copied(source, target)
+            seal(folder, changed(manifest, way, value))
+            yield folder
+    for part in parts:
+        for _, wrong in wrong_tensors(tensors_of(source, part)):
+            folder = copied(source, target)
+            put_tensors(folder, part, wrong)
+            yield folder

@@ -104,7 +104,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
     free = (
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
-        "unknown_label", "domain",
+        "unknown_label", "domain", "views",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices

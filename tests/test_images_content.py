@@ -16,6 +16,7 @@ from tests.forging import (
     changed,
     confined,
     copied,
+    forgeries,
     manifest_of,
     places,
     put,
@@ -84,19 +85,9 @@ def described(folder):
         return json.loads(file.metadata()["fewshot"])
 
 
-def forgeries(source, target):
+def forged(source, target):
     """Yield folders in each of which one thing is wrong."""
-    manifest = manifest_of(source)
-    for way in places({name: value for name, value in manifest.items() if name != "digest"}):
-        for value in (MISSING, *VALUES):
-            folder = copied(source, target)
-            seal(folder, changed(manifest, way, value))
-            yield folder
-    for part in ("memory", "support"):
-        for _, wrong in wrong_tensors(tensors_of(source, part)):
-            folder = copied(source, target)
-            put_tensors(folder, part, wrong)
-            yield folder
+    yield from forgeries(source, target, ("memory", "support"))
     says, weights = described(source), tensors_of(source, "weights")
     for way in places(says):
         for value in (MISSING, *VALUES):
@@ -114,7 +105,7 @@ def forgeries(source, target):
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.filterwarnings("ignore")
 def test_whatever_one_thing_is_wrong_it_is_refused_or_answers(name, saved, tmp_path):
-    errors = [refused_or_right(folder, tmp_path) for folder in forgeries(saved(name), tmp_path / "forged")]
+    errors = [refused_or_right(folder, tmp_path) for folder in forged(saved(name), tmp_path / "forged")]
     assert len(errors) > 1000
     assert sum(error is not None for error in errors) > 0.8 * len(errors)
 

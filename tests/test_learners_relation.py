@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import fewshot.learners.relation as module
-from fewshot import FewShotClassifier, MetaTrainer, RelationLearner, TrainConfig, create_backbone, evaluate
+from fewshot import FewShotClassifier, RelationLearner, create_backbone, evaluate
 from fewshot.embedding.checkpoint import load_learner, save_weights
 from tests.test_contract import episode
-from tests.training_data import SIZES, TRAIN, VAL
+from tests.training_data import improves_and_answers_as_saved
 
 
 def make(d=8, **parameters):
@@ -103,13 +103,7 @@ def test_weights_survive_a_checkpoint(tmp_path):
 
 
 def test_training_improves_it_and_what_is_saved_answers_alike(tmp_path):
-    config = TrainConfig(**{**SIZES, "n_episodes": 30, "n_way": 8, "lr": 1e-2, "validate_every": 15})
-    trainer = MetaTrainer("conv4", "relation", config)
-    losses = trainer.fit(TRAIN, VAL, out=tmp_path, progress=False).to_frame()["loss"]
-    assert losses[-5:].mean() < 0.9 * losses[:5].mean()
-    support, labels, queries = (t.float() if t.is_floating_point() else t for t in episode(d=trainer.learner.d))
-    loaded = load_learner(tmp_path / "best.safetensors")
-    assert torch.equal(loaded(support, labels, queries, 4), trainer.learner(support, labels, queries, 4))
+    improves_and_answers_as_saved("relation", episode, tmp_path)
 
 
 def test_bad_parameters_are_named():

@@ -13,18 +13,14 @@ from fewshot.errors import ArtifactError
 from fewshot.search.approximate import Approximate, faiss_module
 from fewshot.search.faiss_file import check_faiss_file
 from tests.forging import (
-    MISSING,
-    VALUES,
-    changed,
     confined,
     copied,
+    forgeries,
     manifest_of,
-    places,
     put,
     put_tensors,
     seal,
     tensors_of,
-    wrong_tensors,
 )
 
 RNG = np.random.default_rng(0)
@@ -63,26 +59,12 @@ def refused_or_right(folder, tmp_path):
     return error
 
 
-def forgeries(source, target):
-    manifest = manifest_of(source)
-    for way in places({name: value for name, value in manifest.items() if name != "digest"}):
-        for value in (MISSING, *VALUES):
-            folder = copied(source, target)
-            seal(folder, changed(manifest, way, value))
-            yield folder
-    for part in ("keys", "changes"):
-        for _, wrong in wrong_tensors(tensors_of(source, part)):
-            folder = copied(source, target)
-            put_tensors(folder, part, wrong)
-            yield folder
-
-
 @pytest.mark.parametrize(
     ("kind", "step"), [("exact", 5), *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in ("exact", "ivf"))]
 )
 @pytest.mark.filterwarnings("ignore")
 def test_whatever_one_thing_is_wrong_it_is_refused_or_answers(kind, step, saved, tmp_path):
-    made = forgeries(saved[kind], tmp_path / "forged")
+    made = forgeries(saved[kind], tmp_path / "forged", ("keys", "changes"))
     errors = [refused_or_right(folder, tmp_path) for i, folder in enumerate(made) if i % step == 0]
     assert len(errors) > 500 / step
     assert sum(error is not None for error in errors) > 0.4 * len(errors)

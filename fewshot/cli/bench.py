@@ -61,10 +61,8 @@ def bench_options(bench: argparse.ArgumentParser) -> None:
     bench.epilog = EXAMPLE
     bench.add_argument("grid", metavar="GRID", help="a TOML file that lists what to compare")
     bench.add_argument("--out", default="bench", metavar="DIR", help="results folder (default: %(default)s)")
-    bench.add_argument(
-        "--executor", choices=("joblib", "serial", "ray"), default="joblib",
-        help="several processes, this process, or a Ray cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
-    )  # fmt: skip
+    shared(bench, "--executor")
+    bench.set_defaults(executor="joblib")
     shared(bench, "--jobs")
     bench.add_argument(
         "--episodes", dest="frozen", metavar="FILE", help="episodes.json of another run; fail if the episodes differ"

@@ -76,6 +76,13 @@ SHARED: dict[str, dict[str, Any]] = {
     "--csv": {"type": file_of("CSV"), "metavar": "FILE", "help": "write the table as CSV; - for standard output"},
     "--device": {"default": "auto", "help": "auto, cpu, cuda or mps (default: %(default)s)"},
     "--domain": {"metavar": "FILE", "help": "a domain from fewshot adapt, which maps the embeddings"},
+    "--executor": {
+        "choices": ("serial", "joblib", "ray"),
+        "default": "serial",
+        "help": "this process, several processes, or a Ray cluster (extra; RAY_ADDRESS names it) "
+        "(default: %(default)s)",
+    },
+    "--force": {**_ON, "help": "replace what is there already"},
     "--jobs": {"type": jobs, "metavar": "N", "help": "number of processes (default: one per core)"},
     "--json": {"type": file_of("JSON"), "metavar": "FILE", "help": "write it as JSON; - for standard output"},
     "--learner": {"metavar": "NAME", "help": "method (default: the checkpoint's, or cosine prototypes)"},
@@ -87,6 +94,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--quiet": {**_ON, "help": "no progress bar"},
     "--seed": {"type": seed, "default": 0, "help": "seed of the episodes (default: %(default)s)"},
     "--skip-unreadable": {**_ON, "help": "skip images that cannot be read"},
+    "--split": {"metavar": "NAME", "help": "use only this split of the data, such as train"},
     "--spreadsheet": {
         **_ON,
         "help": "in CSV, put ' before text that begins with = + - @, tab or return, so that no spreadsheet runs it as "
@@ -156,15 +164,13 @@ def fit_options(fit: argparse.ArgumentParser) -> None:
     )
     shared(fit, "folder")
     fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
-    fit.add_argument("--split", metavar="NAME", help="learn only this split of the data, such as train")
+    shared(fit, "--split")
     backbone(fit)
     shared(fit, "--domain", "--cache", "--learner")
     fit.add_argument(
         "--reference", action="store_true", help="store only the name and hash of pretrained weights, not the weights"
     )
-    shared(fit, "--skip-unreadable")
-    fit.add_argument("--force", action="store_true", help="replace a classifier in DIR")
-    shared(fit, "--unknown-label", *EMBEDDING)
+    shared(fit, "--skip-unreadable", "--force", "--unknown-label", *EMBEDDING)
 
 
 def adapt_options(adapt: argparse.ArgumentParser) -> None:
@@ -176,15 +182,13 @@ def adapt_options(adapt: argparse.ArgumentParser) -> None:
     )
     shared(adapt, "data")
     adapt.add_argument("--out", required=True, metavar="FILE", help="file for the domain, such as domain.safetensors")
-    adapt.add_argument("--split", metavar="NAME", help="use only this split of the data, such as train")
+    shared(adapt, "--split")
     adapt.add_argument("--unlabelled", action="store_true", help="DATA is a folder of images of unknown classes")
     adapt.add_argument(
         "--shrinkage", type=number(0.001, 1), metavar="S", help="(default: chosen by leaving classes out)"
     )
     backbone(adapt)
-    shared(adapt, "--cache", "--skip-unreadable")
-    adapt.add_argument("--force", action="store_true", help="replace the file")
-    shared(adapt, *EMBEDDING)
+    shared(adapt, "--cache", "--skip-unreadable", "--force", *EMBEDDING)
 
 
 def add_options(add: argparse.ArgumentParser) -> None:
@@ -217,8 +221,7 @@ def merge_options(merge: argparse.ArgumentParser) -> None:
     shared(merge, "dir")
     merge.add_argument("others", nargs="+", metavar="OTHERS", help="more classifiers, which are not changed")
     merge.add_argument("--out", metavar="DIR", help="folder for the result (default: the first classifier)")
-    merge.add_argument("--force", action="store_true", help="replace a classifier in --out")
-    shared(merge, "--unknown-label", *EMBEDDING)
+    shared(merge, "--force", "--unknown-label", *EMBEDDING)
 
 
 def predict_options(predict: argparse.ArgumentParser) -> None:
@@ -250,9 +253,7 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
         "answers are right, and the similarity below which an image belongs to no known class. DATA needs two classes "
         "of two images or more; they may differ from those of the classifier."
     )
-    shared(calibrate, "dir", "data")
-    calibrate.add_argument("--split", metavar="NAME", help="use only this split of the data")
-    shared(calibrate, "--skip-unreadable")
+    shared(calibrate, "dir", "data", "--split", "--skip-unreadable")
     calibrate.add_argument(
         "--false-accepts", type=number(0, 99.9), default=5.0, metavar="PERCENT",
         help="percentage of unknown images that may be accepted as known (default: 5)",
@@ -274,14 +275,9 @@ def annotate_options(annotate: argparse.ArgumentParser) -> None:
     annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth")
     annotate.add_argument("--model", required=True, metavar="DIR", help="a classifier")
     annotate.add_argument("--out", type=file_of("Parquet"), required=True, metavar="FILE", help="the table (.parquet)")
-    annotate.add_argument(
-        "--executor", choices=("serial", "joblib", "ray"), default="serial",
-        help="this process, several processes, or a Ray cluster (extra; RAY_ADDRESS names it) (default: %(default)s)",
-    )  # fmt: skip
-    shared(annotate, "--jobs")
+    shared(annotate, "--executor", "--jobs")
     annotate.add_argument("--shard", type=count, default=1024, metavar="N", help="images per write (default: 1024)")
-    annotate.add_argument("--force", action="store_true", help="replace an existing table")
-    shared(annotate, *EMBEDDING)
+    shared(annotate, "--force", *EMBEDDING)
 
 
 def search_options(search: argparse.ArgumentParser) -> None:

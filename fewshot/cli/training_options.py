@@ -37,7 +37,7 @@ def train_options(train: argparse.ArgumentParser) -> None:
     shared(train, "data")
     train.add_argument("--out", required=True, metavar="DIR", help="folder for the checkpoint")
     train.add_argument("--resume", action="store_true", help="continue from the state in DIR, exactly where it stopped")
-    train.add_argument("--force", action="store_true", help="replace a training in DIR")
+    shared(train, "--force")
     train.add_argument("--config", metavar="FILE", help="a TOML file of the fields below")
     train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="set one of the fields below; may be repeated"
