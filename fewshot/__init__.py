@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.images.exporting.folder import export as export
     from fewshot.images.image_classifier import FewShotImageClassifier as FewShotImageClassifier
     from fewshot.images.model import FewShotModel as FewShotModel
+    from fewshot.images.tested import TestResult as TestResult
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
     from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner as CosinePrototypicalLearner
@@ -148,6 +149,7 @@ _HOME = {
     "Store": "retrieval.stores.base",
     "StoredMemory": "retrieval.stores.memory",
     "TrainConfig": "training.config",
+    "TestResult": "images.tested",
     "TransductiveClassifier": "classifiers.any_learner",
     "VariedEpisodeSampler": "episodes.varied_sampler",
     "adapt": "images.adapt",

@@ -1,4 +1,4 @@
-"""``fewshot calibrate`` and ``audit``."""
+"""``fewshot test``, ``calibrate`` and ``audit``."""
 
 import json
 import shutil
@@ -27,6 +27,30 @@ def made(tmp_path):
     table = pd.DataFrame({"path": "made", "label": np.arange(8).repeat(5), "split": "val"})
     write_packed(tmp_path / "held_out", images.reshape(-1, 32, 32, 3).astype(np.uint8), table, {})
     return tmp_path, paths
+
+
+def test_a_folder_of_labelled_images_tells_how_good_it_is(made, capsys):
+    folder, _ = made
+    model, page = str(folder / "model"), folder / "pages" / "test.html"
+    (folder / "photos" / "copy.png").unlink()
+    assert main(["test", model, str(folder / "photos"), "--report", str(page)]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "of 6 images right; of others of the same kind, expect",
+        "% sure on the mean",
+        "pictures",
+    ):
+        assert part in shown
+    assert "only just" in page.read_text(encoding="utf-8")
+    assert main(["test", model, str(folder / "photos"), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == sum(row["images"] for row in found["classes"]) == 6
+    assert found["interval"][0] < found["accuracy"] <= found["interval"][1] <= 1
+    (folder / "photos" / "flower" / "bad.png").write_bytes(b"no image")
+    assert main(["test", model, str(folder / "photos")]) == 2
+    assert "--skip-unreadable skips such images" in capsys.readouterr().err
+    assert main(["test", model, str(folder / "photos"), "--skip-unreadable"]) == 0
+    assert "6 images right" in capsys.readouterr().out
 
 
 def test_calibrating_makes_it_say_unknown(made, capsys):

@@ -37,6 +37,7 @@ COMMANDS = {
     "rename": Command("options", "models", "give a class of a classifier another label"),
     "merge": Command("options", "models", "merge several classifiers into one"),
     "predict": Command("options", "models", "classify images"),
+    "test": Command("options", "models", "measure how good a classifier is on a folder of labelled images"),
     "show": Command("options", "models", "show a classifier: classes, images, backbone, size"),
     "calibrate": Command("options", "models", "calibrate probabilities, and recognise unknown images"),
     "audit": Command("options", "models", "list support images that may do harm: outliers, duplicates, wrong classes"),

@@ -25,7 +25,7 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
 from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
-from fewshot.images.pages import write_answers, write_audit, write_calibration, write_classes
+from fewshot.images.pages import write_answers, write_audit, write_calibration, write_classes, write_test
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import unknown_mark
@@ -166,6 +166,37 @@ def predict(options: argparse.Namespace) -> int:
     for error in unreadable:
         complain(f"{error.source}: {error.reason}")
     return 1 if unreadable else 0
+
+
+def test(options: argparse.Namespace) -> int:
+    """Measure how good a classifier is on a folder of labelled images."""
+    model = load(options).set_params(on_error="skip" if options.skip_unreadable else "raise")
+    data, _ = open_data(options.folder, options)
+    found = model.test(data)
+    frame = found.per_class
+    rows = [
+        {"class": label, "images": row.images, "right": row.right, "accuracy": f"{row.accuracy:.3f}",
+         "taken for": "" if row.taken_for is None else row.taken_for}
+        for label, row in zip(frame.index.tolist(), frame.itertuples(), strict=True)
+    ]  # fmt: skip
+    (low, high), lost = found.interval, found.unknown_accepted
+    facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
+             "calibration_error": found.calibration_error, "unknown_accepted": lost}  # fmt: skip
+    give(rows, options, {**facts, "classes": rows})
+    if options.report:
+        write_test(options.report, found)
+    if not is_piped(options):
+        n_unknown = len(found.truth) - found.n
+        taken = f"{100 * (lost or 0):.0f} % of {counted(n_unknown, 'image')} of unknown classes taken for a class"
+        say(
+            "",
+            f"{100 * found.accuracy:.1f} % of {counted(found.n, 'image')} right; of others of the same kind, expect "
+            f"{100 * low:.1f} to {100 * high:.1f} %",
+            f"it was {100 * found.mean_probability:.0f} % sure on the mean",
+            *([taken] if n_unknown else []),
+            *([f"pictures: {options.report}"] if options.report else []),
+        )
+    return 0
 
 
 def show(options: argparse.Namespace) -> int:

@@ -85,7 +85,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--force": {**_ON, "help": "replace what is there already"},
     "--jobs": {"type": jobs, "metavar": "N", "help": "number of processes (default: one per core)"},
     "--json": {"type": file_of("JSON"), "metavar": "FILE", "help": "write it as JSON; - for standard output"},
-    "--learner": {"metavar": "NAME", "help": "method (default: the checkpoint's, or cosine prototypes)"},
+    "--learner": {"metavar": "NAME", "help": "method (default: the checkpoint's, or discriminant)"},
     "--max-pixels": {
         "type": whole(1, 10**12),
         "metavar": "N",
@@ -234,6 +234,19 @@ def predict_options(predict: argparse.ArgumentParser) -> None:
     predict.add_argument("--top", type=count, default=1, metavar="K", help="number of likeliest classes (default: 1)")
     report(predict, "pictures")
     shared(predict, *TABLES, *EMBEDDING)
+
+
+def test_options(test: argparse.ArgumentParser) -> None:
+    """Define ``fewshot test``."""
+    test.description = (
+        "Measure how good a classifier is on labelled images that it has not learned: accuracy with its 95 % interval, "
+        "each class, and with --report the mistakes. Images of classes that it does not know are counted apart."
+    )
+    shared(test, "dir", "folder")
+    test.add_argument("--split", metavar="NAME", help="use only this split of the data")
+    shared(test, "--skip-unreadable")
+    report(test, "pictures of the mistakes")
+    shared(test, *TABLES, *EMBEDDING)
 
 
 def show_options(show: argparse.ArgumentParser) -> None:

@@ -26,13 +26,14 @@ from fewshot.images.answer import Answer, answer_all
 from fewshot.images.audit import audit_support
 from fewshot.images.learned import Learned, Prepared, labelled
 from fewshot.images.support import Support
+from fewshot.images.tested import TestResult, test_model
 from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.persistence.artifact import Versions, version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.text import shortened
-from fewshot.utils.values import ON_ERROR, check_name
+from fewshot.utils.values import ON_ERROR, check_count, check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -413,6 +414,43 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self.answer([item], top=top, n_neighbours=n_neighbours)[0]
 
     # ---- trust -------------------------------------------------------------------------------------------------
+
+    def test(self, X: Any, y: ArrayLike | None = None, *, n_shown: int = 24) -> TestResult:
+        """Measure how good the model is on labelled items that it has not learned.
+
+        Items of classes that the model does not know are counted apart; the right answer to them is the unknown label.
+
+        Parameters
+        ----------
+        X : collection of n items, or LabeledImages
+            Items.
+        y : array-like of shape (n,), optional
+            Their labels. Omit if X is `LabeledImages`.
+        n_shown : int, default=24
+            How many wrong answers to keep with their reasons, the surest first, and right ones, the least sure first.
+
+        Returns
+        -------
+        TestResult
+            Accuracy with its interval, figures of each class, confusion, and the answers to look at.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an item cannot be read, unless ``on_error`` is "skip" or "unknown"; then it is left out with a warning.
+        ValueError
+            If the model knows none of the classes.
+
+        Examples
+        --------
+        >>> from fewshot import Embedder, FewShotModel, digits
+        >>> data = digits()
+        >>> model = FewShotModel(Embedder("conv4", weights="random", img_size=28))
+        >>> result = model.fit(data.images[:50], data.labels[:50]).test(data.images[50:80], data.labels[50:80])
+        >>> result.n, result.interval[0] < result.accuracy < result.interval[1], len(result.per_class)
+        (30, True, 10)
+        """
+        return test_model(self.snapshot(), X, y, check_count("n_shown", n_shown, 0))
 
     def calibrate(self, X: Any, y: ArrayLike | None = None, **settings: Any) -> Self:
         """Make probabilities match accuracy, and find the similarity below which an item is unknown.

@@ -13,12 +13,13 @@ from fewshot.images.answer import Answer
 from fewshot.images.audit import suspects
 from fewshot.images.model import FewShotModel
 from fewshot.images.support import Support
+from fewshot.images.tested import TestResult
 from fewshot.report import figures
 from fewshot.report.page import Page, QueryAnswer
 from fewshot.utils.text import as_unicode, counted
 
-#: Support images shown for a class.
-SHOWN = 12
+#: Support images shown for a class, and the most classes whose confusion is drawn.
+SHOWN, MOST_CONFUSED = 12, 100
 FOOTER = "Pictures show what the network saw: scaled, and cropped or padded to a square."
 
 
@@ -48,6 +49,51 @@ def write_answers(path: str | Path, model: FewShotModel, answers: Sequence[Answe
         page.section("Not read", "These files could not be read as images, so they have no answer.")
         reasons = {as_unicode(answer.id): as_unicode(str(answer.error and answer.error.reason)) for answer in unread}
         page.table(pd.DataFrame.from_dict(reasons, orient="index", columns=["reason"]).rename_axis("image"))
+    _write(page, path)
+
+
+def write_test(path: str | Path, found: TestResult) -> None:
+    """Write a page of how good a model is: its accuracy, each class, what is confused, and the worst mistakes.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    found : TestResult
+        The result of `FewShotModel.test`.
+    """
+    low, high = found.interval
+    page = Page(
+        f"{100 * found.accuracy:.1f} % right",
+        f"Answers to {found.n} images of {len(found.per_class)} classes. For other images of the same kind, expect "
+        f"{100 * low:.1f} to {100 * high:.1f} % (95 % interval).",
+    )
+    cards = [
+        (f"{100 * found.accuracy:.1f} %", "of the images right"),
+        (f"{100 * found.balanced_accuracy:.1f} %", "right, mean over the classes"),
+        (f"{100 * found.mean_probability:.1f} %", "how sure it was, on the mean"),
+    ]
+    if found.unknown_accepted is not None:
+        n = int((~found.is_known).sum())
+        cards.append((f"{100 * found.unknown_accepted:.0f} %", f"of {n} images of unknown classes taken for a class"))
+    page.cards(cards)
+    page.section("Classes", "Precision is the share of a class's answers that are right.")
+    rows = found.per_class.sort_values("accuracy", kind="stable")
+    percent = {name: (100 * rows[name]).round(1) for name in ("accuracy", "precision")}
+    rows = rows.assign(**percent, taken_for=rows["taken_for"].map(lambda label: "" if label is None else str(label)))
+    page.table(rows.rename(columns={"accuracy": "accuracy, %", "precision": "precision, %", "taken_for": "taken for"}))
+    confusion = found.confusion
+    if 1 < len(confusion) <= MOST_CONFUSED:
+        page.section("What is taken for what")
+        page.figure(figures.confusion(confusion), "Share of the images of each class by answer")
+    n_right = int(found.right.sum())
+    for shown, title, n, how in (
+        (found.mistakes, "Mistakes", len(found.right) - n_right, "surest"),
+        (found.unsure, "Right, but only just", n_right, "least sure"),
+    ):
+        if shown:
+            page.section(title, f"The {len(shown)} of {n} of which the model was {how}.")
+            page.task({}, [_query(answer, label) for label, answer in shown])
     _write(page, path)
 
 
@@ -152,11 +198,11 @@ def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> N
     _write(page, path)
 
 
-def _query(answer: Answer) -> QueryAnswer:
+def _query(answer: Answer, label: Any = None) -> QueryAnswer:
     near = [(neighbour.label, neighbour.similarity, neighbour.thumbnail) for neighbour in answer.neighbours]
     ranking = [(label, share, None) for label, share in answer.ranking]
     return QueryAnswer(
-        answer.thumbnail, None, ranking, answer.id, near, verdict=answer.label if answer.rejected else None
+        answer.thumbnail, label, ranking, answer.id, near, verdict=answer.label if answer.rejected else None
     )
 
 

@@ -1,0 +1,159 @@
+"""How good a model is on labelled items that it has not learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.images.answer import Answer, answer_all
+from fewshot.images.learned import Learned, labelled
+from fewshot.utils.text import listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class TestResult:
+    """The answers to labelled items; see `FewShotModel.test`.
+
+    Attributes
+    ----------
+    classes : ndarray
+        The classes of the model.
+    truth, predicted : ndarray of shape (n,)
+        Class and answer of each item that could be read.
+    probability : ndarray of shape (n,)
+        Probability of the likeliest class.
+    mistakes, unsure : list of (label, Answer)
+        Wrong answers, the surest first, and right ones, the least sure first, with the classes of their items; at most
+        as many as were asked for.
+    n_unreadable : int
+        Items that could not be read; they are left out.
+    """
+
+    __test__ = False  # not a class of tests, whatever pytest makes of its name
+
+    classes: NDArray[Any]
+    truth: NDArray[Any]
+    predicted: NDArray[Any]
+    probability: NDArray[np.floating]
+    n_unreadable: int
+    mistakes: list[tuple[Any, Answer]] = field(default_factory=list, repr=False)
+    unsure: list[tuple[Any, Answer]] = field(default_factory=list, repr=False)
+
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Which items (n,) are of a class that the model knows."""
+        return np.isin(self.truth, self.classes)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which answers (n,) are right; to an item of an unknown class, that is any label that is not a class."""
+        same: NDArray[np.bool_] = self.predicted == self.truth
+        return np.where(self.is_known, same, ~np.isin(self.predicted, self.classes))
+
+    @property
+    def n(self) -> int:
+        """Number of items of known classes."""
+        return int(self.is_known.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers to items of known classes."""
+        return float(self.right[self.is_known].mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy (Wilson 1927), for other items of the same kind."""
+        from scipy.stats import binomtest
+
+        found = binomtest(int(self.right[self.is_known].sum()), self.n).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over classes of the share of right answers."""
+        return float(self.per_class["accuracy"].mean())
+
+    @property
+    def mean_probability(self) -> float:
+        """How sure the model was on the mean; equal to the accuracy if it is neither too sure nor too unsure."""
+        return float(self.probability[self.is_known].mean())
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean difference between accuracy and probability, in 15 bins of probability."""
+        known = self.is_known
+        return expected_calibration_error(reliability(self.probability[known], self.right[known]))
+
+    @property
+    def unknown_accepted(self) -> float | None:
+        """Share of items of unknown classes that were answered with a class; None if there are none."""
+        wrong = ~self.right[~self.is_known]
+        return float(wrong.mean()) if len(wrong) else None
+
+    @property
+    def confusion(self) -> pd.DataFrame:
+        """Number of items by class (rows) and answer (columns), in the order of the classes; other labels last."""
+        import pandas as pd
+
+        table = pd.crosstab(pd.Series(self.truth, name="class"), pd.Series(self.predicted, name="answer"))
+        labels = list(dict.fromkeys([*self.classes.tolist(), *np.unique(self.truth).tolist(), *table.columns.tolist()]))
+        return table.reindex(index=labels, columns=labels, fill_value=0)
+
+    @property
+    def per_class(self) -> pd.DataFrame:
+        """One row per class that was tested.
+
+        Its columns are ``images``, ``right``, ``accuracy``, ``answers`` (how often the class was the answer),
+        ``precision`` (share of those that were right; NaN if none) and ``taken_for`` (the most frequent wrong answer,
+        or None).
+        """
+        import pandas as pd
+
+        table = self.confusion
+        counts, labels = table.to_numpy(), table.index.tolist()
+        images, answers, right = counts.sum(1), counts.sum(0), np.diag(counts)
+        wrong = counts - np.diag(right)
+        frame = pd.DataFrame(
+            {
+                "images": images,
+                "right": right,
+                "accuracy": right / np.where(images > 0, images, 1),
+                "answers": answers,
+                "precision": np.where(answers > 0, right / np.where(answers > 0, answers, 1), np.nan),
+                "taken_for": pd.Series([labels[row.argmax()] if row.any() else None for row in wrong], dtype=object),
+            }
+        ).set_axis(table.index)
+        return frame[(images > 0) & table.index.isin(self.classes)]
+
+
+def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
+    """Answer labelled items, and keep the most telling answers with their reasons; see `FewShotModel.test`."""
+    classifier = now.classifier
+    items, truth = labelled(X, y, now.embedder.as_items, classifier.classes_)
+    if not np.isin(truth, classifier.classes_).any():
+        tested, known = listed(np.unique(truth).tolist()), listed(classifier.classes_.tolist())
+        raise ValueError(f"the model knows none of the classes {tested}; expected some of {known}")
+    embedded = now.embed(items)
+    unreadable = {error.index for error in embedded.errors}
+    rows = np.array([i for i in range(len(items)) if i not in unreadable], np.int64)
+    if not len(rows):
+        raise embedded.errors[0]
+    embedded.warn()
+    x, truth = embedded.embeddings[rows], truth[rows]
+    predicted, probability = classifier.predict(x), classifier.predict_proba(x).max(1)
+    found = TestResult(classifier.classes_, truth, predicted, probability, len(unreadable))
+    surest = np.argsort(-probability, kind="stable")
+    mistakes, unsure = surest[~found.right[surest]][:n_shown], surest[found.right[surest]][::-1][:n_shown]
+
+    def explained(places: NDArray[np.int64]) -> list[tuple[Any, Answer]]:
+        answers = answer_all(now, [items[row] for row in rows[places].tolist()], 3, 3)
+        return list(zip(truth[places].tolist(), answers, strict=True))
+
+    return replace(found, mistakes=explained(mistakes), unsure=explained(unsure))
