@@ -20,6 +20,11 @@ FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
         (FIT, "backbone=..., weights='my weights.pth'", "--backbone ..., --weights 'my weights.pth'"),
         (FIT, "img_size is 8; expected at least 16", "--size is 8; expected at least 16"),
         (FIT, "leave out weights='reference'", "leave out --reference"),
+        (
+            FIT,
+            "give the learner temperature=None, or scale embeddings to unit length",
+            "choose --learner cosine-prototypical or discriminant, or run fewshot calibrate",
+        ),
         (FIT, "give bits=12 to confirm, or bits=16 if", "give --bits 12 to confirm, or --bits 16 if"),
         (FIT, "unknown_label='a b' is a class", "--unknown-label 'a b' is a class"),
         (FIT, "raise max_pixels", "raise --max-pixels"),

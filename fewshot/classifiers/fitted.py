@@ -28,7 +28,7 @@ from fewshot.utils.warning import warn
 #: rounds differently in other batches; float64 rows may have been float32 in between.
 SAME_ROWS = {4: 1e-4, 8: 1e-6}
 #: A temperature this many times below the one that suits the embeddings deserves a warning.
-SHARP = 10
+SHARP = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +133,8 @@ class FittedModel:
         if temperature < suitable / SHARP:
             warn(
                 f"temperature {temperature:g} is low for these embeddings, which {suitable:.3g} would suit, so "
-                f"probabilities will be nearly 0 or 1; give {type(learner).__name__} temperature=None, or scale "
-                "embeddings to unit length"
+                "probabilities will be nearly 0 or 1; "
+                "give the learner temperature=None, or scale embeddings to unit length"
             )
 
     def without(self, label: Any) -> FittedModel:

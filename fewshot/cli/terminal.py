@@ -33,6 +33,9 @@ _PHRASES = {
     "weights='reference'": "--reference",
     "train it with MetaTrainer, or pass load_learner(checkpoint)": "train it with fewshot train, and give --from",
     "move it there, give another root, or allow_outside=True": "move it there, or the table above it",
+    "give the learner temperature=None, or scale embeddings to unit length": (
+        "choose --learner cosine-prototypical or discriminant, or run fewshot calibrate"
+    ),
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
 }
