@@ -87,6 +87,28 @@ def test_adapting_is_measured_on_classes_that_were_not_adapted_to(tmp_path):
 
 
 @pytest.mark.slow
+def test_adapting_and_training_are_compared_on_the_same_classes(tmp_path):
+    noise(tmp_path / "data", 32, (3,))
+    few = ("--size", "32", "--train-episodes", "2", "--episodes", "20", "--domain", "5")
+    found = run("adapt_or_train.py", tmp_path / "out", f"noise={tmp_path / 'data'}", *few)
+    names = ["", ", adapted to 5 classes", ", adapted to 50 classes"]
+    assert [row["embeddings"] for row in found["rows"]] == [
+        f"{network}{name}" for network in ("as it is", "meta-trained") for name in names
+    ]
+    assert "| meta-trained, adapted to 5 classes |" in (tmp_path / "out.md").read_text()
+
+
+@pytest.mark.slow
+def test_parameters_of_learners_are_compared_on_the_same_draws(tmp_path):
+    rows = run_alone("parameters.py", tmp_path / "parameters", "--quick")["rows"]
+    kept = [row for row in rows if row["learner"] == "prototypical, temperature=None"]
+    assert len(kept) == 6
+    for row in kept:
+        assert row["change"] == [0, 0]
+        assert row["calibration error"][1] < row["calibration error"][0]
+
+
+@pytest.mark.slow
 def test_views_are_compared_on_the_same_draws(tmp_path):
     noise(tmp_path / "data", 32, (3,), FEW)
     few = ("--cifar", str(tmp_path / "data"), "--size", "32", "--classes", "6", "--images", "8")
