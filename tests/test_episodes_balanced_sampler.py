@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot import EpisodeSampler
-from fewshot.episodes.balanced_sampler import choose, choose_weighted
+from fewshot.episodes.balanced_sampler import choose_uniformly, choose_weighted
 
 LABELS = np.repeat(["a", "b", "c", "d"], [4, 6, 9, 5])
 NUMBERS = np.random.default_rng(0).integers(2**32, size=(20_000, 8), dtype=np.uint32)
@@ -132,7 +132,7 @@ def shares(samples):
 
 def test_every_ordered_sample_is_equally_likely():
     for size, k in ((4, 2), (3, 3), (5, 1)):
-        samples = choose(NUMBERS[:, : 2 * k], np.full(len(NUMBERS), size), k)
+        samples = choose_uniformly(NUMBERS[:, : 2 * k], np.full(len(NUMBERS), size), k)
         n_samples = np.prod(np.arange(size, size - k, -1))
         np.testing.assert_allclose(shares(samples), np.full(n_samples, 1 / n_samples), atol=0.01)
 
@@ -150,17 +150,17 @@ def test_weighted_draws_follow_the_weights_that_are_left():
 def test_draws_are_distinct_and_below_the_size_whatever_is_drawn_together(seed, k, more):
     sizes = np.array(more) + k
     numbers = np.random.default_rng(seed).integers(2**32, size=(len(sizes), 2 * k), dtype=np.uint32)
-    chosen = choose(numbers, sizes, k)
+    chosen = choose_uniformly(numbers, sizes, k)
     assert chosen.shape == (len(sizes), k)
     assert (np.diff(np.sort(chosen)) > 0).all()
     assert (chosen >= 0).all()
     assert (chosen < sizes[:, None]).all()
     for row, own, size in zip(chosen, numbers, sizes, strict=True):
-        np.testing.assert_array_equal(choose(own[None], np.array([size]), k), [row])
+        np.testing.assert_array_equal(choose_uniformly(own[None], np.array([size]), k), [row])
 
 
 def test_draws_are_frozen():
     numbers = (np.arange(1, 9) * 0x9E3779B9 % 2**32).astype(np.uint32)[None]
-    assert choose(numbers, np.array([4]), 4).tolist() == [[0, 2, 1, 3]]
-    assert choose(numbers, np.array([1000]), 4).tolist() == [[616, 853, 235, 472]]
+    assert choose_uniformly(numbers, np.array([4]), 4).tolist() == [[0, 2, 1, 3]]
+    assert choose_uniformly(numbers, np.array([1000]), 4).tolist() == [[616, 853, 235, 472]]
     assert choose_weighted(numbers, np.arange(8.0), 4).tolist() == [[7, 5, 2, 6]]

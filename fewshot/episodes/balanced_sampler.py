@@ -118,12 +118,12 @@ class EpisodeSampler(Sampler):
         n_way, n_taken, n_first = self.n_way, self.n_shot + self.n_query, self._n_first
         numbers = episode_numbers(self.seed, start, stop, n_first + 2 * n_way * n_taken)
         if self._weights is None:
-            chosen = choose(numbers[:, :n_first], np.full(len(numbers), len(self.classes)), n_way)
+            chosen = choose_uniformly(numbers[:, :n_first], np.full(len(numbers), len(self.classes)), n_way)
         else:
             chosen = choose_weighted(numbers[:, :n_first], self._weights, n_way)
         # Small classes are padded to `n_taken` places; padding is dropped after drawing.
         sizes, numbers = self._sizes[chosen], numbers[:, n_first:].reshape(*chosen.shape, 2 * n_taken)
-        places = choose(numbers, sizes.clip(min=n_taken), n_taken)
+        places = choose_uniformly(numbers, sizes.clip(min=n_taken), n_taken)
         real, n_shot = places < sizes[..., None], (sizes - 1).clip(1, self.n_shot)
         is_support = real & (real.cumsum(-1) <= n_shot[..., None])
         places += self._starts[chosen][..., None]
@@ -163,7 +163,7 @@ def _weights(classes: NDArray[Any], class_weight: Mapping[Any, float] | None, n_
     return weights
 
 
-def choose(numbers: NDArray[np.uint32], sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+def choose_uniformly(numbers: NDArray[np.uint32], sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """Draw `k` distinct integers below each size, in random order.
 
     Floyd's algorithm draws the set; sorting by random keys orders it. Time and memory do not depend on the sizes.
