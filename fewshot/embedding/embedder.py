@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from copy import deepcopy
 from functools import partial
 from operator import is_
 from pathlib import Path
@@ -14,7 +13,6 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import InputTags, Tags
 from torch import nn
 
@@ -23,8 +21,8 @@ from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing, check_bits
 from fewshot.data.views import check_views
-from fewshot.embedding.adapted import Adapted
 from fewshot.embedding.backbones.presets import located
+from fewshot.embedding.base import BaseEmbedder
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.domain import Domain
@@ -39,11 +37,9 @@ from fewshot.utils.values import ON_ERROR, check_name
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
 #: Loaded networks by source and device. Clones and copies of an embedder share one while any of them is alive.
 _LOADED: WeakValueDictionary[Any, Loaded] = WeakValueDictionary()
-#: Attributes that clones share, and those of scikit-learn that they copy.
-_SHARED, _COPIED = ("_ready", "_expected", "_found"), ("_sklearn_output_config", "_metadata_request")
 
 
-class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class Embedder(BaseEmbedder):
     """Embed images of any kind with any timm backbone and its own preprocessing.
 
     The network is loaded when the first image is embedded. Clones share it. It is not pickled: a copy in another
@@ -121,6 +117,7 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     (2, 64)
     """
 
+    _shared = ("_ready", "_expected", "_found")
     #: The parameters for which the network was loaded, then its source and device, then the network.
     _ready: tuple[tuple[Any, ...], tuple[Source, torch.device] | None, Loaded | None] = ((), None, None)
 
@@ -159,24 +156,18 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.progress = progress
         self.domain = domain
 
-    def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Check the parameters; there is nothing to learn."""
-        self._check_parameters()
-        return self
-
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the embeddings of images.
+    def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
+        """Return the embeddings of images, the errors of unreadable ones, and thumbnails on request.
 
         Parameters
         ----------
         X : collection of n images
             A list, array or Series of paths, bytes, data URLs, open files, PIL images, arrays and tensors; one uint8
             array (n, h, w) or (n, h, w, c); or `LabeledImages`.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            In the order of the images.
+        thumbnails : bool, default=False
+            Whether to make thumbnails of the network's input.
+        on_error : {"raise", "skip", "unknown"}, optional
+            Overrides the parameter for this call. Then no warning is issued; check ``errors``.
 
         Raises
         ------
@@ -186,25 +177,6 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             If memory, file handles or the disk fail, whatever `on_error` is, because the image may be intact.
         TypeError
             If X is a single image, or not a collection of images.
-        """
-        return self.embed(X).embeddings
-
-    def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
-        """Return the embeddings of images, the errors of unreadable ones, and thumbnails on request.
-
-        Parameters
-        ----------
-        X : collection of n images
-            As for `transform`.
-        thumbnails : bool, default=False
-            Whether to make thumbnails of the network's input.
-        on_error : {"raise", "skip", "unknown"}, optional
-            Overrides the parameter for this call. Then no warning is issued; check ``errors``.
-
-        Raises
-        ------
-        ImageDecodeError, TypeError
-            As for `transform`.
         """
         self._check_parameters()
         items, action = self.as_items(X), check_name("on_error", on_error or self.on_error, ON_ERROR)
@@ -257,11 +229,6 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self._extended(self._load().identity)
 
     @property
-    def unadapted(self) -> Self:
-        """A copy without domain, which shares the network."""
-        return self.__sklearn_clone__().set_params(domain=None)
-
-    @property
     def network(self) -> nn.Module:
         """The network, which is loaded if necessary. Clones share it: to change it, pass a changed copy as backbone."""
         return self._load().network
@@ -275,22 +242,11 @@ class Embedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _n_features_out(self) -> int:
         return self._embed([], False, "raise").embeddings.shape[1]
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
         # Paths, or stacked or listed images of three dimensions.
         tags.input_tags = InputTags(one_d_array=True, two_d_array=False, three_d_array=True, string=True)
         return tags
-
-    def __sklearn_clone__(self) -> Self:
-        # scikit-learn's clone would copy a network passed as backbone.
-        clone = type(self)(**self.get_params(deep=False))
-        clone.__dict__.update({k: v for k, v in self.__dict__.items() if k in _SHARED})
-        clone.__dict__.update({k: deepcopy(v) for k, v in self.__dict__.items() if k in _COPIED})
-        return clone
 
     def __getstate__(self) -> dict[str, Any]:
         state = {k: v for k, v in super().__getstate__().items() if k != "_ready"}

@@ -6,16 +6,15 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import InputTags, Tags
 
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_rows, describe
-from fewshot.embedding.adapted import Adapted
+from fewshot.embedding.base import BaseEmbedder
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError, brief
@@ -23,7 +22,7 @@ from fewshot.utils.containers import is_missing, to_numpy
 from fewshot.utils.values import ON_ERROR, check_name
 
 
-class OwnEmbedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class OwnEmbedder(BaseEmbedder):
     """Embed items with any object that has ``encode`` or ``transform``, or with a function of a list.
 
     Classifiers, `annotate` and `retrieve` then accept its input: sentences, recordings, other kinds of images. Each row
@@ -81,15 +80,6 @@ class OwnEmbedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.progress = progress
         self.domain = domain
 
-    def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Check the parameters; there is nothing to learn."""
-        self._call()
-        return self
-
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the vectors (n, d) of a collection of n items."""
-        return self.embed(X).embeddings
-
     def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
         """Return the vectors of a collection of items, with empty thumbnails; see `Embedder.embed`."""
         stop = check_name("on_error", on_error or self.on_error, ON_ERROR) == "raise"
@@ -137,11 +127,6 @@ class OwnEmbedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """SHA-256 of the name and the domain."""
         return self._extended(self._name_digest())
 
-    @property
-    def unadapted(self) -> Self:
-        """A copy without domain, which shares the backbone."""
-        return self.__sklearn_clone__().set_params(domain=None)
-
     def _name_digest(self) -> str:
         if not self.name:
             raise ValueError("name is empty; choose one that identifies this embedder and its weights")
@@ -156,22 +141,15 @@ class OwnEmbedder(Adapted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _n_features_out(self) -> int:
         return int(getattr(self, "_n_out", 0))
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def __sklearn_clone__(self) -> Self:
-        # Clones share the backbone: it may be large, and they do not change it.
-        clone = type(self)(**self.get_params(deep=False))
-        clone._found = self._found
-        return clone
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
         inner = self.backbone.__sklearn_tags__().input_tags if hasattr(self.backbone, "__sklearn_tags__") else None
         # A function may take anything: text, recordings, rows of numbers.
         tags.input_tags = InputTags(two_d_array=False, one_d_array=True, string=True) if inner is None else inner
         return tags
+
+    def _check_parameters(self) -> None:
+        self._call()
 
     def _call(self) -> Any:
         backbone = self.backbone

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import clone
 
 from fewshot.data.images import LabeledImages
-from fewshot.embedding.adapted import Adapted
+from fewshot.embedding.base import BaseEmbedder
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import Embedded
@@ -82,7 +82,7 @@ def _adapted_model(model: Any, X: Any, y: Any, shrinkage: float | None) -> Any:
         raise ValueError(f"the model {why}, so it cannot learn again; adapt its embedder, then fit it again")
     embedder = model.make_embedder() if now is None else clone(now.embedder)
     domain = _domain_of(embedder.unadapted, X, y, shrinkage)
-    owners = [name for name in ("embedder", "backbone") if isinstance(getattr(model, name, None), Adapted)]
+    owners = [name for name in ("embedder", "backbone") if isinstance(getattr(model, name, None), BaseEmbedder)]
     adapted = clone(model).set_params(**{"__".join([*owners, "domain"]): domain})
     if now is None:
         return adapted

@@ -1,4 +1,4 @@
-"""Embedders with a domain."""
+"""What all embedders are, with and without a domain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from fewshot import Embedder
+from fewshot import Embedder, OwnEmbedder
 from tests.adapting import QUERIES, adapted, images, plain
 
 
@@ -40,3 +40,13 @@ def test_the_domain_of_another_network_is_refused() -> None:
         other.transform(images(QUERIES))
     with pytest.raises(TypeError, match="domain is 3"):
         other.set_params(domain=3).transform(images(QUERIES))
+
+
+@pytest.mark.parametrize("kind", [Embedder, OwnEmbedder])
+def test_a_clone_keeps_what_scikit_learn_was_told(kind: type) -> None:
+    given = images(QUERIES)[:2]
+    own = OwnEmbedder(lambda items: np.array([image.ravel()[:3] for image in items]), "pixels")
+    embedder = plain() if kind is Embedder else own
+    told = clone(embedder).set_output(transform="pandas")
+    found = clone(told).transform(given)
+    assert found.columns[0] == f"{kind.__name__.lower()}0"
