@@ -78,7 +78,16 @@ def test_labels_keep_their_type(labels, tmp_path):
     assert loaded.predict(images[:1]).tolist() == labels[:1]
 
 
-@pytest.mark.parametrize("learner", [None, "prototypical", MatchingLearner(temperature=0.2)])
+@pytest.mark.parametrize(
+    "learner",
+    [
+        None,
+        "prototypical",
+        MatchingLearner(temperature=0.2),
+        MatchingLearner(temperature=None, centered=True, balanced=True),
+        PrototypicalLearner("cosine", temperature=None, centered=True),
+    ],
+)
 @pytest.mark.parametrize("keep_support", [True, False])
 def test_it_goes_on_learning_as_if_it_had_never_been_saved(learner, keep_support, tmp_path):
     (images, labels), (queries, _) = photos(3), photos(3, seed=1)

@@ -116,6 +116,15 @@ def test_learners_with_other_keys_are_refused(name, message):
         StoredMemory(store, learner)
 
 
+@pytest.mark.parametrize(
+    "learner",
+    [MatchingLearner(balanced=True), MatchingLearner(centered=True), PrototypicalLearner("cosine", temperature=None)],
+)
+def test_what_only_all_support_can_say_is_refused(learner):
+    with pytest.raises(ValueError, match="give a temperature, centered=False and balanced=False"):
+        StoredMemory(FaissStore("cosine", "f", 4), learner)
+
+
 def test_what_does_not_fit_is_refused():
     store = FaissStore("cosine", "f", 4)
     for learner in (FEATLearner(), LifelongLearner()):

@@ -75,6 +75,11 @@ class StoredMemory:
         rows = torch.from_numpy(np.linspace([1, 3], [2, 1], self.store.d, axis=1))
         statistics = self.learner.learn(rows, torch.arange(2, device="cpu"), 2)
         memory = self.learner.memorize(statistics)
+        if self.learner.get_params().get("balanced") or memory.extras.keys() & {"center", "temperature"}:
+            raise ValueError(
+                f"{type(self.learner).__name__} reads its keys by what all support says, which a store cannot; give a "
+                "temperature, centered=False and balanced=False"
+            )
         if (
             memory.keys.shape != rows.shape
             or memory.extras
