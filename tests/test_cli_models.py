@@ -301,7 +301,9 @@ def test_views_are_an_option_and_shown(tmp_path, capsys):
     assert main(["show", str(tmp_path / "m")]) == 0
     assert "mirror+scales" in capsys.readouterr().out
     assert main([*fit, "--force", "--views", "flip"]) == 2
-    assert "no view is called 'flip'; known are 'mirror', 'scales', 'shifts'" in capsys.readouterr().err
+    assert (
+        "fewshot: --views: no view is called 'flip'; known are 'mirror', 'scales', 'shifts'" in capsys.readouterr().err
+    )
 
 
 def test_long_images_are_a_sentence_and_the_crop_is_an_option(tmp_path, capsys):

@@ -185,6 +185,6 @@ def in_flags(sentence: str) -> str:
         value = (match["value"] or "").strip("'\"")
         return f"{own} {shlex.quote(value)}" if takes_value and value else own
 
-    if (unknown := _UNKNOWN.match(sentence)) and (given := flags.get(unknown[1])):
+    if (unknown := _UNKNOWN.match(sentence)) and (given := flags.get(unknown[1]) or flags.get(f"{unknown[1]}s")):
         sentence = f"{given[0]}: {sentence}"
     return _PARAMETER.sub(flag, sentence)
