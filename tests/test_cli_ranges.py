@@ -35,7 +35,7 @@ WHOLE = (
     ("train DATA --out OUT", "--bits", NUMBERS),
     *((f"{command} MODEL X Y", "--max-pixels", NUMBERS) for command in ("predict", "add", "remove", "rename", "merge")),
     *((command, "--max-pixels", NUMBERS) for command in ("fit DATA --out OUT", "evaluate DATA", "audit X", "show X")),
-    *((command, "--max-pixels", NUMBERS) for command in ("calibrate X Y", "annotate X --model Y --out Z")),
+    *((command, "--max-pixels", NUMBERS) for command in ("calibrate X Y", "test X Y", "annotate X --model Y --out Z")),
     *((command, "--max-pixels", NUMBERS) for command in ("search X Y --model Z", "train DATA --out OUT")),
     *(("adapt DATA --out OUT", option, NUMBERS) for option in ("--size", "--bits", "--max-pixels")),
     ("adapt DATA --out OUT", "--shrinkage", ("nan", "inf", "-1", "0", "1.1", "1e400", "")),

@@ -54,7 +54,7 @@ COMMANDS = {
     ),
     "bench": Command("bench", "bench", "compare learners on data sets and backbones, on the same episodes"),
     "demo": Command(
-        "demonstration", "demonstration", "train, learn new classes, look them up; writes a report with pictures"
+        "demo.command", "demo.command", "train, learn new classes, look them up; writes a report with pictures"
     ),
 }
 #: Options whose values are stored under another name.

@@ -83,11 +83,12 @@ class Embedder(BaseEmbedder):
     crop : {"auto", "adaptive", "center", "pad", "squash", "tiles"} or None, default="auto"
         What the network sees of an image that is not square. ``center`` is its middle; ``pad`` is all of it, between
         grey borders; ``squash`` is all of it, out of proportion. ``tiles`` are all of it and up to five overlapping
-        squares along it: the embedding is the mean of that of the whole and of the largest numbers of the squares, at
-        the time of so many images. ``adaptive`` is ``tiles`` for images that are over twice as long as wide, and
-        ``pad`` for others. None is what the network was trained or published with. "auto" is the same for networks that
-        `MetaTrainer` trained and those that are not published for the middle, and ``adaptive`` for all others. Square
-        images have the same embedding under every crop. The crop is part of the fingerprint and saved with classifiers.
+        squares along it: the embedding is the mean of that of the whole and of the largest numbers of the squares,
+        each of which takes the time of an image. ``adaptive`` is ``tiles`` for images that are over twice as long as
+        wide, and ``pad`` for others. None is what the network was trained or published with. "auto" is the same for
+        networks that `MetaTrainer` trained and those that are not published for the middle, and ``adaptive`` for all
+        others. Square images have the same embedding under every crop. The crop is part of the fingerprint and saved
+        with classifiers.
     views : str, optional
         More than one look at each image, averaged. ``mirror`` adds its mirror image (twice the time), ``scales`` all of
         it or, if that is seen anyway, its middle (twice), and ``shifts`` four small ones (five times); "+" joins them,
