@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pictures import CELLS, Accuracies, accuracies, add_options, pictures, summed, timed
+from pictures import CELLS, Accuracies, accuracies, add_options, milliseconds, pictures, summed
 from protocol import facts, write
 
 from fewshot import Embedder
@@ -32,23 +32,23 @@ def embedder_of(rung: str, options: argparse.Namespace) -> Embedder:
     """Return the embedder of NAME or NAME@PX."""
     found = re.fullmatch(r"(.+)@(\d+)", rung)
     name, size = (found[1], int(found[2])) if found else (rung, None)
-    return Embedder(name, img_size=size, pretrained=options.pretrained, weights=options.weights)
+    return Embedder(name, img_size=size, pretrained=options.pretrained, weights=options.weights, progress=False)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return one row per rung."""
     data, base, rows = pictures(options), {}, []
-    for rung in options.backbones:
-        embedder, cells, took = embedder_of(rung, options), {}, []
+    embedders = [embedder_of(rung, options) for rung in options.backbones]
+    took = milliseconds(embedders, data[0][2])
+    for rung, embedder, ms in zip(options.backbones, embedders, took, strict=True):
+        cells = {}
         for name, _, images, y in data:
-            x, ms = timed(embedder, images)
-            found = accuracies(x, y, options.seed)
-            if rung == BASE:
-                base[name] = found
-            cells[name] = found
-            took.append(ms)
+            x = embedder.transform(images)
+            cells[name] = accuracies(x, y, options.seed)
+        if rung == BASE:
+            base = cells
         numbers = sum(parameter.numel() for parameter in embedder.network.parameters())
-        row = {"backbone": rung.partition("@")[0], "px": embedder.preprocessing.height, "ms": round(min(took), 1)}
+        row = {"backbone": rung.partition("@")[0], "px": embedder.preprocessing.height, "ms": ms}
         row |= {"million parameters": round(numbers / 1e6, 1), "numbers": x.shape[1], "found": cells}
         rows.append(row)
         print(json.dumps({key: value for key, value in row.items() if key != "found"}), flush=True)

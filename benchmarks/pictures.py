@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from fewshot.utils.streams import episode_rng
 
 #: Way (0: all classes) and shot; and draws of 5-way and of all classes.
 CELLS, DRAWS = ((5, 1), (5, 5), (0, 1), (0, 5)), {5: 200, 0: 20}
-#: Images whose time is taken at once.
-BLOCK = 8
+#: Images whose time is taken at once, and how often.
+BLOCK, ROUNDS = 8, 7
 #: Name, role, images and labels.
 Pictures = tuple[str, str, list[Image.Image], NDArray[Any]]
 Accuracies = dict[tuple[int, int], NDArray[np.float64]]
@@ -70,18 +71,21 @@ def _few(
     return [images[i] for i in rows], y[rows]
 
 
-def timed(embedder: Embedder, images: Sequence[Image.Image]) -> tuple[NDArray[np.float32], float]:
-    """Return embeddings, and the milliseconds an image of the fastest block, on one thread: others were disturbed."""
-    threads = torch.get_num_threads()
+def milliseconds(embedders: Sequence[Embedder], images: Sequence[Image.Image]) -> list[float]:
+    """Return the milliseconds an image on one thread: the fastest round, since other processes disturb some.
+
+    The embedders take turns, so that a slower hour of the machine affects all of them.
+    """
+    threads, few = torch.get_num_threads(), images[:BLOCK]
     torch.set_num_threads(1)
-    embedder.set_params(n_jobs=1, progress=False).transform(images[:1])  # load and fold
-    parts, took = [], []
-    for start in range(0, len(images), BLOCK):
-        began = time.perf_counter()
-        parts.append(embedder.transform(images[start : start + BLOCK]))
-        took.append(1e3 * (time.perf_counter() - began) / len(parts[-1]))
+    took = np.empty((ROUNDS, len(embedders)))
+    for turn, (i, embedder) in product(range(ROUNDS), enumerate(embedders)):
+        embedder.set_params(n_jobs=1, progress=False).transform(few[:1])
+        start = time.perf_counter()
+        embedder.transform(few)
+        took[turn, i] = 1e3 * (time.perf_counter() - start) / len(few)
     torch.set_num_threads(threads)
-    return np.concatenate(parts), min(took)
+    return [round(float(ms), 1) for ms in took.min(axis=0)]
 
 
 def accuracies(x: NDArray[np.float32], y: NDArray[Any], seed: int) -> Accuracies:

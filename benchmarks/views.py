@@ -7,40 +7,46 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
-from pictures import accuracies, add_options, heading, pictures, summed, timed
+from pictures import accuracies, add_options, heading, milliseconds, pictures, summed
 from protocol import facts, write
 
 from fewshot import Embedder
+from fewshot.data.views import VIEWS
 
 ROWS = (None, "mirror", "scales", "shifts", "mirror+scales")
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return one row per data set and kind of views."""
-    rows = []
-    for name, role, images, y in pictures(options):
+    rows, data = [], pictures(options)
+    embedders = [Embedder(options.backbone, img_size=options.size, views=views, progress=False) for views in ROWS]
+    took = milliseconds(embedders, data[0][2])
+    for name, role, images, y in data:
         base = None
-        for views in ROWS:
-            x, ms = timed(Embedder(options.backbone, img_size=options.size, views=views), images)
-            found = accuracies(x, y, options.seed)
+        for views, embedder, ms in zip(ROWS, embedders, took, strict=True):
+            found = accuracies(embedder.transform(images), y, options.seed)
             base = found if base is None else base
-            row = {"data": name, "role": role, "views": views, "ms": round(ms, 2)}
-            rows.append(row | {"cells": summed(found, base)})
+            rows.append({"data": name, "role": role, "views": views, "ms": ms, "cells": summed(found, base)})
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
+def passes(views: str | None) -> int:
+    """Return how often the network sees an image."""
+    return math.prod(VIEWS[name] for name in (views or "").split("+") if name)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown: the accuracy of one look, and the gain of others."""
-    ms = {views: min(row["ms"] for row in rows if row["views"] == views) for views in ROWS}
-    lines = heading("data", "role", "views", "time")
+    lines = heading("data", "role", "views", "passes", "ms")
     for row in rows:
-        start = f"| {row['data']} | {row['role']} | {row['views'] or 'one'} | x {ms[row['views']] / ms[None]:.1f} | "
+        start = [row["data"], row["role"], row["views"] or "one", f"{passes(row['views'])}", f"{row['ms']:.0f}"]
         plain = row["views"] is None
         cells = (f"{c['accuracy']:.1f}" if plain else f"{c['gain']:+.1f} ± {c['gain ci95']:.1f}" for c in row["cells"])
-        lines.append(start + " | ".join(cells) + " |")
+        lines.append(f"| {' | '.join([*start, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
