@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from protocol import facts, write
-from samples import REPORT, Sample, samples
+from samples import REPORT, Sample, add_options, samples
 from scipy.stats import t as student
 
 from fewshot import Learner
@@ -210,17 +210,7 @@ def _shots(cell: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="defaults.py", description=__doc__)
-    parser.add_argument(
-        "--cifar", metavar="DIR", help="prepared CIFAR-FS with splits val and test (default: leave out)"
-    )
-    parser.add_argument("--omniglot", metavar="DIR", help="folder with Omniglot's official archives images_*.zip")
-    parser.add_argument("--eurosat", metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data")
-    parser.add_argument("--text", action="store_true", help="sentences too; needs pip install 'fewshot[peers]'")
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--cache", metavar="DIR", help="store embeddings there, and reuse them")
-    parser.add_argument("--quick", action="store_true", help="1 and 5 shots, a tenth of the draws")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/defaults", metavar="NAME", help="NAME.json and NAME.md")
+    add_options(parser, "defaults")
     options = parser.parse_args()
     options.fewer = 10 if options.quick else 1
     found = list(cells(options))

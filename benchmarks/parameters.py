@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from defaults import DRAWS, answer, draw, interval
 from protocol import facts, write
-from samples import REPORT, Sample, samples
+from samples import REPORT, Sample, add_options, samples
 
 from fewshot.classifiers.calibration import expected_calibration_error, reliability
 from fewshot.learners.registry import learner_class
@@ -101,16 +101,9 @@ def _mean(rows: Sequence[dict[str, Any]], what: str, way: int, shots: int) -> li
 def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(prog="parameters.py", description=__doc__)
-    parser.add_argument("--cifar", metavar="DIR", help="prepared CIFAR-FS with splits val and test")
-    parser.add_argument("--omniglot", metavar="DIR", help="folder with Omniglot's official archives images_*.zip")
-    parser.add_argument("--eurosat", metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data")
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--cache", metavar="DIR", help="store embeddings there, and reuse them")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the draws")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/parameters", metavar="NAME", help="NAME.json and NAME.md")
+    add_options(parser, "parameters", text=False)
     options = parser.parse_args()
-    options.text, options.fewer = False, 10 if options.quick else 1
+    options.fewer = 10 if options.quick else 1
     data = [sample for sample in samples(options, styles=()) if sample.role == REPORT]
     rows = [row for sample in data for way in DRAWS for shots in SHOTS for row in measure(sample, way, shots, options)]
     results = {**facts("parameters.py", options.seed), "backbone": options.backbone, "rows": rows}

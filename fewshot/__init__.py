@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler as GroupedEpisodeSampler
     from fewshot.episodes.varied_sampler import VariedEpisodeSampler as VariedEpisodeSampler
     from fewshot.images.adapt import adapt as adapt
+    from fewshot.images.checked import CheckResult as CheckResult
     from fewshot.images.estimator_checks import check_image_estimator as check_image_estimator
     from fewshot.images.exporting.folder import export as export
     from fewshot.images.image_classifier import FewShotImageClassifier as FewShotImageClassifier
@@ -95,6 +96,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
 _HOME = {
     "BDCSPNLearner": "learners.bd_cspn",
     "Chain": "data.augment",
+    "CheckResult": "images.checked",
     "CosinePrototypicalLearner": "learners.cosine_prototypical",
     "Distortion": "data.augment",
     "DiscriminantClassifier": "classifiers.methods",

@@ -34,7 +34,10 @@ WHOLE = (
     *((command, "--bits", (*NUMBERS, "7", "17")) for command in ("fit DATA --out OUT", "evaluate DATA")),
     ("train DATA --out OUT", "--bits", NUMBERS),
     *((f"{command} MODEL X Y", "--max-pixels", NUMBERS) for command in ("predict", "add", "remove", "rename", "merge")),
-    *((command, "--max-pixels", NUMBERS) for command in ("fit DATA --out OUT", "evaluate DATA", "audit X", "show X")),
+    *(
+        (command, "--max-pixels", NUMBERS)
+        for command in ("fit DATA --out OUT", "evaluate DATA", "audit X", "check X", "show X")
+    ),
     *((command, "--max-pixels", NUMBERS) for command in ("calibrate X Y", "test X Y", "annotate X --model Y --out Z")),
     *((command, "--max-pixels", NUMBERS) for command in ("search X Y --model Z", "train DATA --out OUT")),
     *(("adapt DATA --out OUT", option, NUMBERS) for option in ("--size", "--bits", "--max-pixels")),

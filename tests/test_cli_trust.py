@@ -53,6 +53,21 @@ def test_a_folder_of_labelled_images_tells_how_good_it_is(made, capsys):
     assert "6 images right" in capsys.readouterr().out
 
 
+def test_a_classifier_is_checked_from_its_own_images(made, capsys):
+    folder, _ = made
+    model, page = str(folder / "model"), folder / "pages" / "check.html"
+    assert main(["check", model, "--report", str(page)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("% of new images right (", "with twice the images", "taken for each other: flower and temple", "pict"):
+        assert part in shown
+    assert "Mistakes" in page.read_text(encoding="utf-8")
+    assert main(["check", model, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], len(found["classes"])) == (7, 2)
+    assert found["interval"][0] < found["accuracy"] < found["with_twice_the_images"]
+    assert found["confused"][0]["of"] == 7
+
+
 def test_calibrating_makes_it_say_unknown(made, capsys):
     folder, paths = made
     model, noise = str(folder / "model"), str(folder / "noise.png")

@@ -37,10 +37,11 @@ COMMANDS = {
     "rename": Command("options", "models", "give a class of a classifier another label"),
     "merge": Command("options", "models", "merge several classifiers into one"),
     "predict": Command("options", "models", "classify images"),
-    "test": Command("options", "models", "measure how good a classifier is on a folder of labelled images"),
+    "test": Command("options", "trust", "measure how good a classifier is on a folder of labelled images"),
+    "check": Command("options", "trust", "estimate how good a classifier will be, from its own images alone"),
     "show": Command("options", "models", "show a classifier: classes, images, backbone, size"),
-    "calibrate": Command("options", "models", "calibrate probabilities, and recognise unknown images"),
-    "audit": Command("options", "models", "list support images that may do harm: outliers, duplicates, wrong classes"),
+    "calibrate": Command("options", "trust", "calibrate probabilities, and recognise unknown images"),
+    "audit": Command("options", "trust", "list support images that may do harm: outliers, duplicates, wrong classes"),
     "adapt": Command("options", "adapting", "adapt embeddings to a domain, given other classes of it; takes seconds"),
     "annotate": Command(
         "options", "retrieval", "write vectors and labels of a folder of images, of any size, as Parquet"

@@ -23,9 +23,8 @@ from fewshot.data.scan import list_images
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
-from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
-from fewshot.images.pages import write_answers, write_audit, write_calibration, write_classes, write_test
+from fewshot.images.pages import write_answers, write_classes
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import unknown_mark
@@ -49,10 +48,12 @@ def fit(options: argparse.Namespace) -> int:
     n = int(model.n_support_.sum())
     splits = [] if split else list_splits(options.folder)
     one = "only one class: it is the answer to every image until you add another (fewshot add)"
+    can_check = len(model.classes_) > 1 and int(model.n_support_.max()) > 1
     say(
         f"learned {counted(len(model.classes_), 'class')} from {counted(n, 'image')} "
         f"in {time.perf_counter() - start:.1f} s",
         *([one] if len(model.classes_) == 1 else []),
+        *([f"{model.check(n_shown=0)}: fewshot check {options.out}"] if can_check else []),
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
@@ -168,37 +169,6 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def test(options: argparse.Namespace) -> int:
-    """Measure how good a classifier is on a folder of labelled images."""
-    model = load(options).set_params(on_error="skip" if options.skip_unreadable else "raise")
-    data, _ = open_data(options.folder, options)
-    found = model.test(data)
-    frame = found.per_class
-    rows = [
-        {"class": label, "images": row.images, "right": row.right, "accuracy": f"{row.accuracy:.3f}",
-         "taken for": "" if row.taken_for is None else row.taken_for}
-        for label, row in zip(frame.index.tolist(), frame.itertuples(), strict=True)
-    ]  # fmt: skip
-    (low, high), lost = found.interval, found.unknown_accepted
-    facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
-             "calibration_error": found.calibration_error, "unknown_accepted": lost}  # fmt: skip
-    give(rows, options, {**facts, "classes": rows})
-    if options.report:
-        write_test(options.report, found)
-    if not is_piped(options):
-        n_unknown = len(found.truth) - found.n
-        taken = f"{100 * (lost or 0):.0f} % of {counted(n_unknown, 'image')} of unknown classes taken for a class"
-        say(
-            "",
-            f"{100 * found.accuracy:.1f} % of {counted(found.n, 'image')} right; of others of the same kind, expect "
-            f"{100 * low:.1f} to {100 * high:.1f} %",
-            f"it was {100 * found.mean_probability:.0f} % sure on the mean",
-            *([taken] if n_unknown else []),
-            *([f"pictures: {options.report}"] if options.report else []),
-        )
-    return 0
-
-
 def show(options: argparse.Namespace) -> int:
     """Show a classifier."""
     model = load(options)
@@ -214,50 +184,6 @@ def show(options: argparse.Namespace) -> int:
         write_classes(options.report, model, facts)
         if not is_piped(options):
             say("", f"pictures: {options.report}")
-    return 0
-
-
-def calibrate(options: argparse.Namespace) -> int:
-    """Calibrate a classifier on held-out classes."""
-    model, answers = load(options).set_params(reject=None), "always"
-    if not options.keep_answering:  # raises before anything is embedded
-        answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
-    data, _ = open_data(options.data, options)
-    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
-    held_out = snapshot.prepare(data, None, None, "calibrate")
-    settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
-    with changing(options, model) as model:
-        model.set_params(reject=None if options.keep_answering else "auto").calibrate(held_out, **settings)
-    found = model.calibration_
-    interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
-    if options.report:
-        write_calibration(options.report, found)
-    say(
-        f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} after",
-        f"known or unknown   AUROC {found.auroc:.3f}; if 95 % of known images are accepted, "
-        f"{100 * found.fpr_at_95:.0f} % of unknown ones are too",
-        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
-        f"({interval} % for other unknown classes), and {100 * found.false_reject_rate:.1f} % of known ones rejected",
-        *([f"figures: {options.report}"] if options.report else []),
-        f"{options.dir} answers {answers}",
-    )
-    return 0
-
-
-def audit(options: argparse.Namespace) -> int:
-    """List support images that may do harm."""
-    model = load(options)
-    frame = model.audit()
-    found = suspects(frame)
-    labels = frame["label"].tolist()
-    rows = [{"image": frame["id"][place], "class": labels[place], "why": why} for place, why in found]
-    give(rows, options)
-    if not is_piped(options):
-        say(f"{len(found)} of {counted(len(frame), 'image')} to check")
-    if options.report:
-        write_audit(options.report, model, frame)
-        if not is_piped(options):
-            say(f"pictures: {options.report}")
     return 0
 
 

@@ -250,13 +250,13 @@ def test_options(test: argparse.ArgumentParser) -> None:
 
 
 def show_options(show: argparse.ArgumentParser) -> None:
-    """Define ``fewshot show``, and ``fewshot audit``, which has the same options."""
+    """Define ``fewshot show``, and ``check`` and ``audit``, which have the same options."""
     shared(show, "dir")
     report(show, "pictures")
     shared(show, *TABLES, *EMBEDDING)
 
 
-audit_options = show_options
+audit_options = check_options = show_options
 
 
 def calibrate_options(calibrate: argparse.ArgumentParser) -> None:

@@ -91,7 +91,7 @@ def answer_all(now: Learned, items: Sequence[Any], top: int, n_neighbours: int) 
         classifier.predict_proba(x),
         _margins(classifier, x),
         _nearest_keys(classifier, x, top),
-        _nearest_support(classifier, now.support, x, n_neighbours),
+        nearest_support(classifier, now.support, x, n_neighbours),
     )
     rows, classes, answers = zip(*columns, strict=True), classifier.classes_.tolist(), []
     known = set(classes)
@@ -133,7 +133,7 @@ def _nearest_keys(classifier: FewShotClassifier, x: NDArray[np.float32], k: int)
 
 
 @isolated(gradients=False)
-def _nearest_support(
+def nearest_support(
     classifier: FewShotClassifier, support: Support | None, embeddings: NDArray[np.float32], k: int
 ) -> list[list[Neighbour]]:
     """Return the `k` nearest support items of each embedding (n, d); none if support is not kept."""

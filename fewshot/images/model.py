@@ -24,6 +24,7 @@ from fewshot.errors import brief
 from fewshot.images import saving
 from fewshot.images.answer import Answer, answer_all
 from fewshot.images.audit import audit_support
+from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.learned import Learned, Prepared, labelled
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
@@ -451,6 +452,46 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         (30, True, 10)
         """
         return test_model(self.snapshot(), X, y, check_count("n_shown", n_shown, 0))
+
+    def check(self, *, n_shown: int = 24) -> CheckResult:
+        """Estimate how good the model will be on new items, from its support alone.
+
+        Each item is answered as if it had not been learned: in closed form by the default learner, in ten parts by
+        others. The result allows for the item that is missing then. It holds for new items of the same kind, not for
+        those of another camera or day.
+
+        Parameters
+        ----------
+        n_shown : int, default=24
+            How many wrong answers to keep with their reasons, the surest first.
+
+        Returns
+        -------
+        CheckResult
+            The accuracy to expect, with its interval, and what is taken for what.
+
+        Raises
+        ------
+        ValueError
+            If support was not kept, there is one class, or every class has one item.
+
+        Examples
+        --------
+        >>> from fewshot import Embedder, FewShotModel, digits
+        >>> data = digits()
+        >>> model = FewShotModel(Embedder("conv4", weights="random", img_size=28))
+        >>> result = model.fit(data.images[:50], data.labels[:50]).check()
+        >>> result.interval[0] < result.accuracy < result.interval[1], result.accuracy < result.expected(2)
+        (True, True)
+        """
+        learned, n_shown = self._fitted(), check_count("n_shown", n_shown, 0)
+        if learned.support is None:
+            raise ValueError("support was not kept, so there is nothing to check; fit with keep_support=True")
+        if len(learned.classifier.classes_) < 2:
+            raise ValueError("there is one class, which is every answer; add another")
+        if (found := check_model(learned.classifier, learned.support, n_shown)) is None:
+            raise ValueError("every class has one item, so none can be left out; add a second to some of them")
+        return found
 
     def calibrate(self, X: Any, y: ArrayLike | None = None, **settings: Any) -> Self:
         """Make probabilities match accuracy, and find the similarity below which an item is unknown.

@@ -11,12 +11,13 @@ import pandas as pd
 from fewshot.classifiers.calibration import Calibration
 from fewshot.images.answer import Answer
 from fewshot.images.audit import suspects
+from fewshot.images.checked import CheckResult
 from fewshot.images.model import FewShotModel
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult
 from fewshot.report import figures
 from fewshot.report.page import Page, QueryAnswer
-from fewshot.utils.text import as_unicode, counted
+from fewshot.utils.text import as_unicode, counted, listed
 
 #: Support images shown for a class, and the most classes whose confusion is drawn.
 SHOWN, MOST_CONFUSED = 12, 100
@@ -77,23 +78,39 @@ def write_test(path: str | Path, found: TestResult) -> None:
         n = int((~found.is_known).sum())
         cards.append((f"{100 * found.unknown_accepted:.0f} %", f"of {n} images of unknown classes taken for a class"))
     page.cards(cards)
-    page.section("Classes", "Precision is the share of a class's answers that are right.")
-    rows = found.per_class.sort_values("accuracy", kind="stable")
-    percent = {name: (100 * rows[name]).round(1) for name in ("accuracy", "precision")}
-    rows = rows.assign(**percent, taken_for=rows["taken_for"].map(lambda label: "" if label is None else str(label)))
-    page.table(rows.rename(columns={"accuracy": "accuracy, %", "precision": "precision, %", "taken_for": "taken for"}))
-    confusion = found.confusion
-    if 1 < len(confusion) <= MOST_CONFUSED:
-        page.section("What is taken for what")
-        page.figure(figures.confusion(confusion), "Share of the images of each class by answer")
-    n_right = int(found.right.sum())
-    for shown, title, n, how in (
-        (found.mistakes, "Mistakes", len(found.right) - n_right, "surest"),
-        (found.unsure, "Right, but only just", n_right, "least sure"),
-    ):
-        if shown:
-            page.section(title, f"The {len(shown)} of {n} of which the model was {how}.")
-            page.task({}, [_query(answer, label) for label, answer in shown])
+    _show_tested(page, found)
+    _write(page, path)
+
+
+def write_check(path: str | Path, found: CheckResult) -> None:
+    """Write a page of how good a model will be, from its support alone.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    found : CheckResult
+        The result of `FewShotModel.check`.
+    """
+    low, high = found.interval
+    page = Page(
+        f"About {100 * found.accuracy:.0f} % of new images right",
+        f"Each of {len(found.n_taught)} images was answered as if it had not been learned. For new images of the same "
+        f"kind, expect {100 * low:.0f} to {100 * high:.0f} % (95 % interval).",
+    )
+    page.cards(
+        [
+            (f"{100 * found.accuracy:.0f} %", "right, to expect"),
+            (f"{100 * found.expected(2):.0f} %", "with twice the images of each class"),
+            (f"{100 * found.left_out.mean_probability:.0f} %", "how sure it was, on the mean"),
+        ]
+    )
+    if found.alone:
+        page.section("Not checked", f"Classes with one image: {listed(found.alone)}. Add a second to check them.")
+    if len(pairs := found.confused):
+        page.section("Taken for each other", "More images of these classes help most.")
+        page.table(pairs.head(SHOWN).set_index("class"))
+    _show_tested(page, found.left_out)
     _write(page, path)
 
 
@@ -196,6 +213,27 @@ def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> N
     else:
         page.section("Nothing found", "No outlier, no duplicate, and no image nearer to another class than to its own.")
     _write(page, path)
+
+
+def _show_tested(page: Page, found: TestResult) -> None:
+    """Show the classes, what is taken for what, and the answers to look at."""
+    page.section("Classes", "Precision is the share of a class's answers that are right.")
+    rows = found.per_class.sort_values("accuracy", kind="stable")
+    percent = {name: (100 * rows[name]).round(1) for name in ("accuracy", "precision")}
+    rows = rows.assign(**percent, taken_for=rows["taken_for"].map(lambda label: "" if label is None else str(label)))
+    page.table(rows.rename(columns={"accuracy": "accuracy, %", "precision": "precision, %", "taken_for": "taken for"}))
+    confusion = found.confusion
+    if 1 < len(confusion) <= MOST_CONFUSED:
+        page.section("What is taken for what")
+        page.figure(figures.confusion(confusion), "Share of the images of each class by answer")
+    n_right = int(found.right.sum())
+    for shown, title, n, how in (
+        (found.mistakes, "Mistakes", len(found.right) - n_right, "surest"),
+        (found.unsure, "Right, but only just", n_right, "least sure"),
+    ):
+        if shown:
+            page.section(title, f"The {len(shown)} of {n} of which the model was {how}.")
+            page.task({}, [_query(answer, label) for label, answer in shown])
 
 
 def _query(answer: Answer, label: Any = None) -> QueryAnswer:

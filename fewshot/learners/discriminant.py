@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import SupportLearner
+from fewshot.learners.left_out import LeftOut
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
-from fewshot.utils.discriminant import TEMPERATURE, LabelledRows, choose, class_keys, signed_power
+from fewshot.utils.discriminant import TEMPERATURE, LabelledRows, choose, class_keys, left_out, signed_power
 from fewshot.utils.values import check_number
 
 
@@ -98,9 +99,31 @@ class DiscriminantLearner(SupportLearner):
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Return one key per class, its mean in the metric."""
-        x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
-        support = LabelledRows(x, labels, weight, statistics.means, statistics.count).limited(torch)
-        exact = {name: getattr(support, name).detach().double() for name in ("x", "weight", "means", "count")}
-        chosen = choose(replace(support, **exact), self.regularization, torch)
+        support = _rows(statistics).limited(torch)
+        chosen = choose(_exact(support), self.regularization, torch)
         keys = class_keys(support, chosen.map(lambda value: value.to(support.x)), torch)
         return Memory.of_prototypes(keys, statistics.count)
+
+    def leave_out(self, x: Tensor, labels: Tensor, n_way: int) -> LeftOut:
+        """Leave out each row in closed form; of many, those that make up the metric."""
+        support = _rows(self.learn(x, labels, n_way))
+        rows = support.rows_to_keep(torch)
+        support = _exact(support.limited(torch))
+        similarity = left_out(support, choose(support, self.regularization, torch), torch)
+        rows = torch.arange(len(labels)) if rows is None else rows
+        others = support.count[support.labels] - 1
+        there = others > 0
+        absent = (support.count <= 0).expand_as(similarity)
+        logits = (similarity / self.temperature).masked_fill(absent, -torch.inf)
+        return LeftOut(rows[there], logits[there], others[there])
+
+
+def _rows(statistics: Statistics) -> LabelledRows:
+    x, labels, weight = (statistics.support[name] for name in ("x", "labels", "weight"))
+    return LabelledRows(x, labels, weight, statistics.means, statistics.count)
+
+
+def _exact(support: LabelledRows) -> LabelledRows:
+    """Return the rows in float64, without a gradient."""
+    names = ("x", "weight", "means", "count")
+    return replace(support, **{name: getattr(support, name).detach().double() for name in names})

@@ -136,6 +136,18 @@ def choose(support: LabelledRows, strength: float | None, xp: Any) -> Chosen:
     return Chosen(*found[1:])
 
 
+def left_out(support: LabelledRows, chosen: Chosen, xp: Any) -> Any:
+    """Return the similarity (n, n_way) of each row to every class, as if the support had never held it."""
+    rotated, parts = _Rotated.of(support, xp), []
+    step = max(1, PART // len(support.count))
+    for start in range(0, len(support.labels), step):
+        rows = slice(start, start + step)
+        part = replace(rotated, x=rotated.x[rows], labels=rotated.labels[rows], weight=rotated.weight[rows])
+        in_metric = part.left_out(float(chosen.strength), xp) * chosen.scale
+        parts.append(in_metric + part.left_out_cosine(xp) * chosen.cosine)
+    return xp.concat(parts)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledRows:
     """A labelled support set and its class means.
@@ -161,7 +173,13 @@ class LabelledRows:
     count: Any
 
     def limited(self, xp: Any) -> Self:
-        """Return the support with at most `MOST_ROWS` rows, or 2 d; the class means stay those of all rows.
+        """Return the support with at most `MOST_ROWS` rows, or 2 d; the class means stay those of all rows."""
+        if (kept := self.rows_to_keep(xp)) is None:
+            return self
+        return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
+
+    def rows_to_keep(self, xp: Any) -> Any:
+        """Return the places of the rows that `limited` keeps, or None for all.
 
         Which rows are kept depends on each row alone, so that chunks, their order and later support matter as little as
         they can. Batched support keeps all its rows.
@@ -169,11 +187,10 @@ class LabelledRows:
         n, d = self.x.shape[-2:]
         most = max(MOST_ROWS, 2 * d)
         if self.labels.ndim > 1 or n <= most:
-            return self
+            return None
         ramp = xp.arange(d, dtype=self.x.dtype, device=self.x.device)
         place = xp.floor(self.x @ xp.cos(ramp) * 2**24)  # coarser than rounding errors
-        kept = xp.argsort(place * GOLDEN_RATIO % 1)[:most]
-        return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
+        return xp.argsort(place * GOLDEN_RATIO % 1)[:most]
 
     def weighted_rows(self, xp: Any) -> Any:
         """Return the rows times the root of their weights, whose second moment is that of the support."""

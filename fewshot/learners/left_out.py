@@ -1,0 +1,63 @@
+"""What a learner answers to rows of its own support, as if it had never seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Support is left out in at most so many parts.
+MOST_PARTS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Answers to left-out rows.
+
+    Attributes
+    ----------
+    rows : Tensor of shape (m,)
+        Places of the rows; the only row of a class is not among them.
+    logits : Tensor of shape (m, n_way)
+        Their logits.
+    n_taught : Tensor of shape (m,)
+        How many rows of its class taught the answer to each.
+    """
+
+    rows: Tensor
+    logits: Tensor
+    n_taught: Tensor
+
+
+def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: int) -> LeftOut:
+    """Leave out the support in parts: each class is spread evenly over them, so that others of it remain.
+
+    Parameters
+    ----------
+    answer : callable
+        A learner in evaluation mode.
+    x : Tensor of shape (n, d)
+        Embeddings.
+    labels : Tensor of shape (n,)
+        Classes, integers in 0..n_way-1.
+    n_way : int
+        Number of classes.
+    """
+    count = torch.bincount(labels, minlength=n_way)
+    order = torch.argsort(labels, stable=True)
+    rank = torch.empty_like(labels)
+    rank[order] = torch.arange(len(labels)) - (count.cumsum(0) - count)[labels[order]]
+    part = torch.where(count[labels] > 1, rank % MOST_PARTS, -1)
+    rows, logits, taught = [], [], []
+    for number in range(min(MOST_PARTS, int(count.max()))):
+        out = part == number
+        if out.any():
+            rest = torch.bincount(labels[~out], minlength=n_way)
+            rows.append(out.nonzero().flatten())
+            logits.append(answer(x[~out], labels[~out], x[out], n_way))
+            taught.append(rest[labels[out]])
+    if not rows:
+        return LeftOut(labels[:0], x.new_zeros((0, n_way)), labels[:0])
+    return LeftOut(torch.cat(rows), torch.cat(logits), torch.cat(taught))
