@@ -110,7 +110,7 @@ class DiscriminantLearner(SupportLearner):
         rows = support.rows_to_keep(torch)
         support = _exact(support.limited(torch))
         similarity = left_out(support, choose(support, self.regularization, torch), torch)
-        rows = torch.arange(len(labels)) if rows is None else rows
+        rows = torch.arange(len(labels), device=labels.device) if rows is None else rows
         others = support.count[support.labels] - 1
         there = others > 0
         absent = (support.count <= 0).expand_as(similarity)

@@ -48,7 +48,7 @@ def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: in
     count = torch.bincount(labels, minlength=n_way)
     order = torch.argsort(labels, stable=True)
     rank = torch.empty_like(labels)
-    rank[order] = torch.arange(len(labels)) - (count.cumsum(0) - count)[labels[order]]
+    rank[order] = torch.arange(len(labels), device=labels.device) - (count.cumsum(0) - count)[labels[order]]
     part = torch.where(count[labels] > 1, rank % MOST_PARTS, -1)
     rows, logits, taught = [], [], []
     for number in range(min(MOST_PARTS, int(count.max()))):
