@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: With f times the images of each class, the share of wrong answers is f ** -LEARNING times as large.
 LEARNING = 0.4
-#: Left-out answers depend on each other: they tell as much as so many times fewer independent ones.
+#: Left-out answers depend on each other: n of them tell as much as n / DEPENDENCE independent ones.
 DEPENDENCE = 1.5
 
 
@@ -59,7 +59,7 @@ class CheckResult:
         return round(float(low), 9), round(float(high), 9)  # so that rounding does not leave out 0 and 1
 
     def expected(self, times: float) -> float:
-        """Return the accuracy to expect with so many times the images of each class."""
+        """Return the accuracy to expect with `times` as many images of each class."""
         fewer = (self.n_taught / (times * (self.n_taught + 1))) ** LEARNING
         return float(1 - (~self.left_out.right * fewer).mean())
 

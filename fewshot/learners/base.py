@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot.learners.left_out import LeftOut, in_parts
+from fewshot.learners.left_out import LeftOutRows, in_parts
 from fewshot.learners.memory import Memory, Statistics, mask_padding, read
 from fewshot.search.similarity import METRICS, normalize, prepare_keys
 from fewshot.utils.isolation import isolated, seeded
@@ -266,7 +266,7 @@ class Learner(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no collect(); define it")
 
-    def leave_out(self, x: Tensor, labels: Tensor, n_way: int) -> LeftOut:
+    def leave_out(self, x: Tensor, labels: Tensor, n_way: int) -> LeftOutRows:
         """Answer rows of a support set as if it had never held them; see `in_parts`."""
         return in_parts(self, x, labels, n_way)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import SupportLearner
-from fewshot.learners.left_out import LeftOut
+from fewshot.learners.left_out import LeftOutRows
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
@@ -37,8 +37,8 @@ class DiscriminantLearner(SupportLearner):
     exactly, as if the support had never held it. So the probabilities at temperature 0.05 are honest. The only image of
     a class cannot be left out; where the support says little, r stays near 0.3, and s near a value that suits the
     number of images and classes, and how much some classes are more alike than others. Of many images, about 1000 are
-    left out. Of more than 4096 images, or twice the length of an embedding, only so many make up T; of 5120 images of
-    64 classes of CIFAR-FS, the other 1000 made no difference to the accuracy.
+    left out. At most 4096 images, or twice the length of an embedding, make up T; of 5120 images of 64 classes of
+    CIFAR-FS, the others made no difference to the accuracy.
 
     It stores the support, O(n d). Learning takes O(n d + (k + n_way) d min(k, d)) with k = min(n, 4096), so that time
     and memory grow with the support as those of prototypes do; a query takes O(n_way d).
@@ -104,7 +104,7 @@ class DiscriminantLearner(SupportLearner):
         keys = class_keys(support, chosen.map(lambda value: value.to(support.x)), torch)
         return Memory.of_prototypes(keys, statistics.count)
 
-    def leave_out(self, x: Tensor, labels: Tensor, n_way: int) -> LeftOut:
+    def leave_out(self, x: Tensor, labels: Tensor, n_way: int) -> LeftOutRows:
         """Leave out each row in closed form; of many, those that make up the metric."""
         support = _rows(self.learn(x, labels, n_way))
         rows = support.rows_to_keep(torch)
@@ -115,7 +115,7 @@ class DiscriminantLearner(SupportLearner):
         there = others > 0
         absent = (support.count <= 0).expand_as(similarity)
         logits = (similarity / self.temperature).masked_fill(absent, -torch.inf)
-        return LeftOut(rows[there], logits[there], others[there])
+        return LeftOutRows(rows[there], logits[there], others[there])
 
 
 def _rows(statistics: Statistics) -> LabelledRows:

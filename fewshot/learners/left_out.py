@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Support is left out in at most so many parts.
+#: The most parts in which support is left out.
 MOST_PARTS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class LeftOut:
+class LeftOutRows:
     """Answers to left-out rows.
 
     Attributes
@@ -31,7 +31,7 @@ class LeftOut:
     n_taught: Tensor
 
 
-def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: int) -> LeftOut:
+def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: int) -> LeftOutRows:
     """Leave out the support in parts: each class is spread evenly over them, so that others of it remain.
 
     Parameters
@@ -59,5 +59,5 @@ def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: in
             logits.append(answer(x[~out], labels[~out], x[out], n_way))
             taught.append(rest[labels[out]])
     if not rows:
-        return LeftOut(labels[:0], x.new_zeros((0, n_way)), labels[:0])
-    return LeftOut(torch.cat(rows), torch.cat(logits), torch.cat(taught))
+        return LeftOutRows(labels[:0], x.new_zeros((0, n_way)), labels[:0])
+    return LeftOutRows(torch.cat(rows), torch.cat(logits), torch.cat(taught))

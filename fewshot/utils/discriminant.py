@@ -25,10 +25,10 @@ RATIO = 1.4
 TEMPERATURES = tuple(0.008 * RATIO**i for i in range(13))
 #: What it costs, in log-likelihood, to choose a strength ten times, and a temperature e times, the preferred one.
 COST_OF_STRENGTH, COST_OF_TEMPERATURE = 4.0, 16.0
-#: Of more rows than this, or than twice the length of an embedding, so many teach the metric.
+#: The most rows that teach the metric, unless twice the length of an embedding is more.
 MOST_ROWS = 4096
-#: At most about this many rows are left out, and so many similarities looked at; of more rows, evenly spaced ones in
-#: the order of their leverage.
+#: About the most rows that are left out, and the most similarities looked at; of more rows, evenly spaced ones in the
+#: order of their leverage.
 MOST_LEFT_OUT, MOST_LOOKED_AT = 1000, 2**22
 #: The factor that the cosine with the class means approaches, and the number of pairs of classes that the usual spread
 #: counts as.
