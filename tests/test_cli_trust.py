@@ -53,6 +53,18 @@ def test_a_folder_of_labelled_images_tells_how_good_it_is(made, capsys):
     assert "6 images right" in capsys.readouterr().out
 
 
+def test_folders_named_by_numbers_are_classes_that_are_numbers(made, capsys):
+    folder, paths = made
+    FewShotImageClassifier(quick_embedder()).fit(paths, [7, 7, 7, 30, 30, 30]).save(folder / "numbers")
+    for number, path in zip((7, 30), (paths[0], paths[-1]), strict=True):
+        (folder / "tested" / str(number)).mkdir(parents=True)
+        shutil.copy(path, folder / "tested" / str(number))
+    assert main(["test", str(folder / "numbers"), str(folder / "tested"), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["class"] for row in found["classes"]] == [7, 30]
+    assert {type(row["accuracy"]) for row in found["classes"]} == {float}
+
+
 def test_a_classifier_is_checked_from_its_own_images(made, capsys):
     folder, _ = made
     model, page = str(folder / "model"), folder / "pages" / "check.html"

@@ -64,6 +64,20 @@ def test_pairs_classes_of_one_and_mistakes_are_told():
     assert model.check(n_shown=0).left_out.mistakes == []
 
 
+def test_calibration_and_what_a_learner_keeps_do_not_mislead_it():
+    rng = np.random.default_rng(0)
+    x, y = np.abs(rng.normal(size=(12, 8))) + np.arange(3).repeat(4)[:, None] % 2, np.arange(3).repeat(4)
+    model = model_of(x, y, learner="cosine-prototypical")
+    before = model.check().left_out.mean_probability
+    model.calibrate(list(rng.normal(size=(40, 8)).astype(np.float32)), np.arange(4).repeat(10), n_episodes=5)
+    assert model.check().left_out.mean_probability != before
+    assert model_of(x, y, learner="lifelong").check().alone == []
+    found = model.check()
+    assert all(len(answer.neighbours) == 3 for _, answer in found.left_out.mistakes)
+    with pytest.raises(ValueError, match="times is 0"):
+        found.expected(0)
+
+
 def test_what_cannot_be_checked_is_one_sentence():
     x = np.eye(4)
     for model, message in (

@@ -166,7 +166,7 @@ def test_a_wrong_parameter_is_one_sentence(params, error, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (([], []), "there are no images to learn from"),
+        (([], []), "there are no images; give at least one of each class"),
         ((["a.png"], ["a", "b"]), "X has 1 image and y 2 labels"),
         ((["a.png"],), "y is missing"),
         ((LabeledImages(np.zeros((1, 8, 8), np.uint8), ["a"]), ["a"]), "leave y out"),

@@ -5,7 +5,7 @@ import pytest
 
 from fewshot import FewShotImageClassifier, FewShotModel, LabeledImages, OwnEmbedder
 from fewshot.errors import ImageDecodeError
-from fewshot.images.pages import write_test
+from fewshot.images.pages import write_check, write_test
 from tests.photographs import photos, quick_embedder, write_photos
 
 
@@ -99,3 +99,27 @@ def test_the_page_shows_figures_mistakes_and_successes(model, tmp_path):
         assert part in page
     assert "of 2 images of unknown classes taken for a class" in page
     assert "<b>one" not in page
+
+
+@pytest.mark.parametrize("labels", [["a" * 300, "b"], [True, False], [3, 7], ["bee\udcff", "ant"], ["unknown", "b"]])
+def test_labels_of_any_kind_are_counted_and_shown(labels, tmp_path):
+    x = items([1, 0, 0], [0.9, 0.1, 0], [0, 1, 0], [0, 0.9, 0.1])
+    embedder = OwnEmbedder(lambda batch: np.stack(batch), "as they are")
+    y = np.array(labels, object).repeat(2) if isinstance(labels[0], str) else np.repeat(labels, 2)
+    model = FewShotModel(embedder, "cosine-prototypical").fit(x, y)
+    for model_, rejected in ((model, 0), (model.set_params(reject=0.95), 1)):
+        found = model_.test([*x, *items([1, 1, 1])], [*y.tolist(), labels[0]])
+        assert found.confusion.to_numpy().sum() == 5
+        assert found.per_class["images"].sum() == 5
+        assert found.right.tolist()[:4] == [True] * 4
+        write_test(tmp_path / f"{rejected}.html", found)
+    write_check(tmp_path / "check.html", model.check())
+    assert len(model.check().n_taught) == 4
+
+
+def test_if_no_known_class_can_be_read_a_sentence_says_so(tmp_path):
+    paths = write_photos(tmp_path, 2)
+    labels = [path.split("/")[-2] for path in paths]
+    model = FewShotImageClassifier(quick_embedder(), on_error="skip").fit(paths, labels)
+    with pytest.raises(ValueError, match="no item of a class that the model knows could be read"):
+        model.test([b"no image", paths[0]], [labels[0], "other"])

@@ -65,3 +65,10 @@ def test_without_a_class_of_two_nothing_can_be_left_out():
     x, labels = support_of([1, 1, 1])
     for learner in (DiscriminantLearner(), PrototypicalLearner()):
         assert len(learner.double().leave_out(x, labels, 3).rows) == 0
+
+
+def test_of_many_rows_about_a_thousand_are_left_out_in_parts():
+    x, labels = support_of([2000, 3000, 1, 2])
+    found = PrototypicalLearner().double().leave_out(x, labels, 4)
+    assert 900 < len(found.rows) < 1100
+    assert len(found.rows.unique()) == len(found.rows)

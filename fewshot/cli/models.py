@@ -48,16 +48,23 @@ def fit(options: argparse.Namespace) -> int:
     n = int(model.n_support_.sum())
     splits = [] if split else list_splits(options.folder)
     one = "only one class: it is the answer to every image until you add another (fewshot add)"
-    can_check = len(model.classes_) > 1 and int(model.n_support_.max()) > 1
     say(
         f"learned {counted(len(model.classes_), 'class')} from {counted(n, 'image')} "
         f"in {time.perf_counter() - start:.1f} s",
         *([one] if len(model.classes_) == 1 else []),
-        *([f"{model.check(n_shown=0)}: fewshot check {options.out}"] if can_check else []),
+        *_expected(model, options.out),
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
     return 0
+
+
+def _expected(model: FewShotImageClassifier, out: str) -> list[str]:
+    """Return what to expect of a new classifier, in words; nothing if it cannot be checked."""
+    try:
+        return [f"{model.check(n_shown=0)}: fewshot check {out}"]
+    except (ValueError, TypeError, RuntimeError):  # such as one image a class; the classifier is written already
+        return []
 
 
 def add(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from fewshot.cli.inputs import open_data
-from fewshot.cli.models import changing, load
+from fewshot.cli.models import as_label, changing, load
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
 from fewshot.images.audit import suspects
@@ -20,7 +20,8 @@ def test(options: argparse.Namespace) -> int:
     """Measure how good a classifier is on a folder of labelled images."""
     model = load(options).set_params(on_error="skip" if options.skip_unreadable else "raise")
     data, _ = open_data(options.folder, options)
-    found = model.test(data)
+    labels = [as_label(model, name) if isinstance(name, str) else name for name in data.labels.tolist()]
+    found = model.test(data.images, labels)
     rows = _per_class(found)
     (low, high), lost = found.interval, found.unknown_accepted
     facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
@@ -66,7 +67,7 @@ def check(options: argparse.Namespace) -> int:
 def _per_class(found: TestResult) -> list[dict[str, Any]]:
     frame = found.per_class
     return [
-        {"class": label, "images": row.images, "right": row.right, "accuracy": f"{row.accuracy:.3f}",
+        {"class": label, "images": row.images, "right": row.right, "accuracy": float(row.accuracy),
          "taken for": "" if row.taken_for is None else row.taken_for}
         for label, row in zip(frame.index.tolist(), frame.itertuples(), strict=True)
     ]  # fmt: skip

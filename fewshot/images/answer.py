@@ -134,20 +134,25 @@ def _nearest_keys(classifier: FewShotClassifier, x: NDArray[np.float32], k: int)
 
 @isolated(gradients=False)
 def nearest_support(
-    classifier: FewShotClassifier, support: Support | None, embeddings: NDArray[np.float32], k: int
+    classifier: FewShotClassifier,
+    support: Support | None,
+    embeddings: NDArray[np.float32],
+    k: int,
+    own: NDArray[np.int64] | None = None,
 ) -> list[list[Neighbour]]:
-    """Return the `k` nearest support items of each embedding (n, d); none if support is not kept."""
+    """Return the `k` nearest support items of each embedding (n, d), without its `own` (n,); none if not kept."""
     if support is None or k < 1 or not len(embeddings):
         return [[] for _ in embeddings]
     learner = classifier.learner_
     keys, queries = (learner.transform(to_tensor(x).double()) for x in (support.embeddings, embeddings))
     snapshot = KeySnapshot(keys, learner.item_metric, "exact", steady=True)
-    rows, similarities = search_in_chunks(snapshot, queries, min(k, len(support)))
+    rows, similarities = search_in_chunks(snapshot, queries, min(k + (own is not None), len(support)))
     labels = support.labels.tolist()
     return [
         [
             Neighbour(support.ids[row], labels[row], float(np.float32(s)), support.thumbnails[row])
             for row, s in zip(near.tolist(), closeness.tolist(), strict=True)
-        ]
-        for near, closeness in zip(rows, similarities, strict=True)
+            if own is None or row != own[i]
+        ][:k]
+        for i, (near, closeness) in enumerate(zip(rows, similarities, strict=True))
     ]

@@ -15,6 +15,7 @@ from fewshot.images.support import Support
 from fewshot.images.tested import TestResult
 from fewshot.search.similarity import to_tensor
 from fewshot.utils.isolation import isolated
+from fewshot.utils.values import check_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,7 @@ class CheckResult:
 
     def expected(self, times: float) -> float:
         """Return the accuracy to expect with `times` as many images of each class."""
+        check_number("times", times, above=True)
         fewer = (self.n_taught / (times * (self.n_taught + 1))) ** LEARNING
         return float(1 - (~self.left_out.right * fewer).mean())
 
@@ -78,8 +80,8 @@ class CheckResult:
         first, second = np.nonzero(np.triu(both, 1))
         rows = pd.DataFrame(
             {
-                "class": [labels[i] for i in first],
-                "other": [labels[i] for i in second],
+                "class": pd.Series([labels[i] for i in first], dtype=object),
+                "other": pd.Series([labels[i] for i in second], dtype=object),
                 "images": both[first, second],
                 "of": images[first] + images[second],
             }
@@ -90,26 +92,25 @@ class CheckResult:
 @isolated(gradients=False)
 def check_model(classifier: FewShotClassifier, support: Support, n_shown: int) -> CheckResult | None:
     """Answer each item of the support as if it had not been learned; None if every class has one item."""
-    classes, learner = classifier.classes_, classifier.learner_
+    classes, learner, names = classifier.classes_, classifier.learner_, support.labels.tolist()
     codes = np.searchsorted(classes, support.labels)
     x = to_tensor(support.embeddings).double()
     found = learner.leave_out(x, torch.from_numpy(codes), len(classes))
-    alone = classes[classifier.n_support_ == 1].tolist()
+    alone = classes[np.bincount(codes, minlength=len(classes)) == 1].tolist()
     if not len(found.rows):
         return None
-    rows, shares = found.rows.numpy(), found.logits.softmax(-1).numpy()
+    rows, shares = found.rows.numpy(), (found.logits / classifier.proba_temperature()).softmax(-1).numpy()
     truth, predicted, probability = support.labels[rows], classes[shares.argmax(1)], shares.max(1)
     surest = np.argsort(-probability, kind="stable")
     wrong = surest[(predicted != truth)[surest]][:n_shown].tolist()
-    near = nearest_support(classifier, support, support.embeddings[rows[wrong]], 4)
+    near = nearest_support(classifier, support, support.embeddings[rows[wrong]], 3, rows[wrong])
     mistakes = []
     for i, neighbours in zip(wrong, near, strict=True):
         order = np.argsort(-shares[i], kind="stable")[:3]
-        ranking = [(classes[place].item(), float(shares[i, place])) for place in order]
-        others = [one for one in neighbours if one.thumbnail is not support.thumbnails[rows[i]]][:3]
+        ranking = [(classes[place : place + 1].tolist()[0], float(shares[i, place])) for place in order.tolist()]
         answer = Answer(
-            support.ids[rows[i]], ranking[0][0], ranking[0][1], ranking, [], 0.0, False, others,
+            support.ids[rows[i]], ranking[0][0], ranking[0][1], ranking, [], 0.0, False, neighbours,
             support.thumbnails[rows[i]],
         )  # fmt: skip
-        mistakes.append((truth[i].item(), answer))
+        mistakes.append((names[rows[i]], answer))
     return CheckResult(TestResult(classes, truth, predicted, probability, 0, mistakes), found.n_taught.numpy(), alone)

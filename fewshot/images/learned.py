@@ -244,7 +244,7 @@ def labelled(
         raise ValueError("y is missing; give one label for each image, or LabeledImages")
     items, labels = as_items(X), as_labels(y, known=known)
     if not len(items):
-        raise ValueError("there are no images to learn from; give at least one of each class")
+        raise ValueError("there are no images; give at least one of each class")
     if len(items) != len(labels):
         raise ValueError(
             f"X has {counted(len(items), 'image')} and y {counted(len(labels), 'label')}; give one label for each image"

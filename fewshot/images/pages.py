@@ -109,7 +109,8 @@ def write_check(path: str | Path, found: CheckResult) -> None:
         page.section("Not checked", f"Classes with one image: {listed(found.alone)}. Add a second to check them.")
     if len(pairs := found.confused):
         page.section("Taken for each other", "More images of these classes help most.")
-        page.table(pairs.head(SHOWN).set_index("class"))
+        named = {name: [as_unicode(str(label)) for label in pairs[name]] for name in ("class", "other")}
+        page.table(pairs.assign(**named).head(SHOWN).set_index("class"))
     _show_tested(page, found.left_out)
     _write(page, path)
 
@@ -220,7 +221,8 @@ def _show_tested(page: Page, found: TestResult) -> None:
     page.section("Classes", "Precision is the share of a class's answers that are right.")
     rows = found.per_class.sort_values("accuracy", kind="stable")
     percent = {name: (100 * rows[name]).round(1) for name in ("accuracy", "precision")}
-    rows = rows.assign(**percent, taken_for=rows["taken_for"].map(lambda label: "" if label is None else str(label)))
+    taken_for = ["" if label is None else as_unicode(str(label)) for label in rows["taken_for"]]
+    rows = rows.assign(**percent, taken_for=taken_for).rename(index=lambda label: as_unicode(str(label)))
     page.table(rows.rename(columns={"accuracy": "accuracy, %", "precision": "precision, %", "taken_for": "taken for"}))
     confusion = found.confusion
     if 1 < len(confusion) <= MOST_CONFUSED:

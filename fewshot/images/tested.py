@@ -102,9 +102,14 @@ class TestResult:
         """Number of items by class (rows) and answer (columns), in the order of the classes; other labels last."""
         import pandas as pd
 
-        table = pd.crosstab(pd.Series(self.truth, name="class"), pd.Series(self.predicted, name="answer"))
-        labels = list(dict.fromkeys([*self.classes.tolist(), *np.unique(self.truth).tolist(), *table.columns.tolist()]))
-        return table.reindex(index=labels, columns=labels, fill_value=0)
+        truth, answers = self.truth.tolist(), self.predicted.tolist()
+        labels = list(dict.fromkeys([*self.classes.tolist(), *sorted(set(truth), key=str), *answers]))
+        place = {label: i for i, label in enumerate(labels)}
+        counts = np.zeros((len(labels), len(labels)), np.int64)
+        np.add.at(counts, ([place[label] for label in truth], [place[label] for label in answers]), 1)
+        # As objects: pandas cannot hold every text otherwise, such as file names that are not UTF-8.
+        index, columns = (pd.Index(labels, dtype=object, name=name) for name in ("class", "answer"))
+        return pd.DataFrame(counts, index, columns)
 
     @property
     def per_class(self) -> pd.DataFrame:
@@ -130,7 +135,7 @@ class TestResult:
                 "taken_for": pd.Series([labels[row.argmax()] if row.any() else None for row in wrong], dtype=object),
             }
         ).set_axis(table.index)
-        return frame[(images > 0) & table.index.isin(self.classes)]
+        return frame[(images > 0) & (np.arange(len(labels)) < len(self.classes))]
 
 
 def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
@@ -147,6 +152,8 @@ def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
         raise embedded.errors[0]
     embedded.warn()
     x, truth = embedded.embeddings[rows], truth[rows]
+    if not np.isin(truth, classifier.classes_).any():
+        raise ValueError("no item of a class that the model knows could be read; give readable ones")
     predicted, probability = classifier.predict(x), classifier.predict_proba(x).max(1)
     found = TestResult(classifier.classes_, truth, predicted, probability, len(unreadable))
     surest = np.argsort(-probability, kind="stable")

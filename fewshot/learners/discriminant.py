@@ -115,7 +115,7 @@ class DiscriminantLearner(SupportLearner):
         there = others > 0
         absent = (support.count <= 0).expand_as(similarity)
         logits = (similarity / self.temperature).masked_fill(absent, -torch.inf)
-        return LeftOutRows(rows[there], logits[there], others[there])
+        return LeftOutRows(rows[there], logits[there], others[there].long())
 
 
 def _rows(statistics: Statistics) -> LabelledRows:
