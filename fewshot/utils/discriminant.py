@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils.means import middle
+
 #: Logits are similarity / temperature; similarities are scaled so that this one gives honest probabilities.
 TEMPERATURE = 0.05
 #: The strengths that leave-one-out compares, and the one it prefers where the support says little.
@@ -231,9 +233,8 @@ class LabelledRows:
 
     def centred(self, xp: Any) -> Any:
         """Return the class means minus the mean of the present ones; a single class keeps its own."""
-        present, n = (self.count > 0)[..., None], self.n_present[..., None, None]
-        middle = (self.means * present).sum(-2)[..., None, :] / xp.where(n > 0, n, 1)
-        return xp.where(present, self.means - xp.where(n > 1, middle, 0), 0)
+        away = self.means - middle(self.means, self.count, xp)[..., None, :]
+        return xp.where((self.count > 0)[..., None], away, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,10 +364,10 @@ def _log_sum_exp(x: Any, xp: Any) -> Any:
 def _lowest(losses: list[Any], xp: Any) -> tuple[Any, Any]:
     """Return the least loss, and the temperature at the vertex of the parabola around it."""
     least, temperature = losses[0], TEMPERATURES[0] + 0 * losses[0]
-    for low, middle, high, t in zip(losses, losses[1:], losses[2:], TEMPERATURES[1:], strict=False):
-        bend = low - 2 * middle + high
+    for low, mid, high, t in zip(losses, losses[1:], losses[2:], TEMPERATURES[1:], strict=False):
+        bend = low - 2 * mid + high
         step = xp.where(bend > 0, (low - high) / (2 * xp.where(bend > 0, bend, 1)), 0)
         step = xp.where(step < -1, -1, xp.where(step > 1, 1, step))
-        temperature = xp.where(middle < least, t * RATIO**step, temperature)
-        least = xp.where(middle < least, middle, least)
+        temperature = xp.where(mid < least, t * RATIO**step, temperature)
+        least = xp.where(mid < least, mid, least)
     return least, temperature
