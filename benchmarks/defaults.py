@@ -44,8 +44,9 @@ HARD = ROWS[6:]
 SHOTS, UNEVEN = (1, 2, 5, 10, 20, 50), (1, 2, 3, 5, 10, 20)
 #: Shots where queries come in another style, and the fewest and most queries of a class: all classes at once and 5-way.
 STYLED, LEAST, MOST = (1, 5, 20), 5, {0: 30, 5: 15}
-#: Draws, all classes at once and 5-way.
-DRAWS = {0: 6, 5: 80}
+#: Draws, all classes at once and 5-way; as many times more where queries come in another style, since one point has to
+#: be told from none there.
+DRAWS, STYLED_TIMES = {0: 6, 5: 80}, 4
 #: Rows of support and queries, and their classes.
 Draw = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -104,7 +105,7 @@ def interval(values: Sequence[float]) -> list[float]:
 def measure(sample: Sample, way: int, shots: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of all rows on the same draws."""
     draws = partial(draw, sample, way, shots, options.seed)
-    n = max(2, DRAWS[way] // options.fewer)
+    n = max(2, DRAWS[way] * (1 if sample.asked is None else STYLED_TIMES) // options.fewer)
     found = {row: [answer(make(row, sample.power), sample, draws(i)) for i in range(n)] for row in ROWS}
     accuracy = {row: [one[0] for one in answers] for row, answers in found.items()}
     rows: dict[str, dict[str, Any]] = {}
