@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.images.checked import CheckResult as CheckResult
     from fewshot.images.estimator_checks import check_image_estimator as check_image_estimator
     from fewshot.images.exporting.folder import export as export
+    from fewshot.images.history import SavedVersion as SavedVersion
     from fewshot.images.image_classifier import FewShotImageClassifier as FewShotImageClassifier
     from fewshot.images.model import FewShotModel as FewShotModel
     from fewshot.images.tested import TestResult as TestResult
@@ -144,6 +145,7 @@ _HOME = {
     "RelationLearner": "learners.relation",
     "RidgeFewShotClassifier": "classifiers.methods",
     "RidgeLearner": "learners.ridge",
+    "SavedVersion": "images.history",
     "SimpleShotClassifier": "classifiers.methods",
     "SimpleShotLearner": "learners.simpleshot",
     "SoftKMeansLearner": "learners.soft_k_means",

@@ -61,7 +61,10 @@ def test_a_classifier_lives_through_processes(tmp_path):
     shutil.copytree(tmp_path / "model", tmp_path / "elsewhere" / "copy")
     answer = run("predict", tmp_path / "elsewhere" / "copy", "red1.png", "--json", "-", cwd=tmp_path)
     assert json.loads(answer.stdout)[0]["label"] == "red"
-    assert run("remove", "model", "red", cwd=tmp_path).stdout == "'red' removed; 2 classes left\n"
+    assert (
+        run("remove", "model", "red", cwd=tmp_path).stdout
+        == "'red' removed; 2 classes left; to go back: fewshot undo model\n"
+    )
     assert run("predict", "model", "queries", "--csv", "-", cwd=tmp_path).stdout == first.stdout
     show = run("show", "model", cwd=tmp_path).stdout
     assert "tf_efficientnet_lite0, 224 x 224" in show

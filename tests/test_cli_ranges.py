@@ -45,6 +45,7 @@ WHOLE = (
     ("predict MODEL IMAGE", "--top", NUMBERS),
     ("search TABLE IMAGE --model MODEL", "-k", NUMBERS),
     ("calibrate MODEL DATA", "--episodes", NUMBERS),
+    ("undo MODEL", "--to", tuple(text for text in NUMBERS if text != "0")),
     ("bench GRID", "--jobs", NUMBERS),
     ("demo", "--episodes", NUMBERS),
     ("demo", "--train-episodes", NUMBERS),

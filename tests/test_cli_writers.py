@@ -244,6 +244,7 @@ def test_waiting_too_long_is_an_error_and_nothing_is_lost(made, tmp_path, monkey
     assert "new" not in classes(folder)
     assert command("add", folder, "new", image)() == 0
     assert "new" in classes(folder)
+    FewShotImageClassifier.clear_history(folder)
     assert len(os.listdir(folder)) == len(before)
 
 

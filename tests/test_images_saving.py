@@ -112,7 +112,7 @@ def test_saving_again_writes_the_weights_once(model, tmp_path):
     model.partial_fit(photos(1, seed=2)[0], ["new", "new"]).save(tmp_path / "model")
     assert weights.stat().st_mtime_ns == before
     assert FewShotImageClassifier.load(tmp_path / "model").classes_.tolist() == ["flower", "new", "temple"]
-    assert len(list((tmp_path / "model").iterdir())) == 4
+    assert len(list((tmp_path / "model").iterdir())) == 7  # the version before has its own manifest, memory and support
 
 
 def test_parameters_come_back(tmp_path):
@@ -271,7 +271,7 @@ def test_pretrained_weights_can_be_named_instead_of_written(tmp_path, monkeypatc
     loaded = FewShotImageClassifier.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.predict_proba(queries), model.predict_proba(queries))
     loaded.partial_fit(queries[:1], ["new"]).save(tmp_path / "model")  # still by name
-    assert size_of(tmp_path / "model") < 200_000
+    assert not list((tmp_path / "model").glob("weights-*"))
     loaded.save(tmp_path / "model", weights="embed")
     assert size_of(tmp_path / "model") > 10_000_000
     again = FewShotImageClassifier.load(tmp_path / "model")

@@ -40,6 +40,8 @@ COMMANDS = {
     "test": Command("options", "trust", "measure how good a classifier is on a folder of labelled images"),
     "check": Command("options", "trust", "estimate how good a classifier will be, from its own images alone"),
     "show": Command("options", "models", "show a classifier: classes, images, backbone, size"),
+    "history": Command("options", "versions", "list the last versions of a classifier"),
+    "undo": Command("options", "versions", "go back to an earlier version of a classifier"),
     "calibrate": Command("options", "trust", "calibrate probabilities, and recognise unknown images"),
     "audit": Command("options", "trust", "list support images that may do harm: outliers, duplicates, wrong classes"),
     "adapt": Command("options", "adapting", "adapt embeddings to a domain, given other classes of it; takes seconds"),

@@ -34,7 +34,7 @@ from fewshot.utils.text import counted, printable
 def fit(options: argparse.Namespace) -> int:
     """Learn the classes of a folder and write the classifier."""
     refuse_existing(options)
-    embedder = make_embedder(options)
+    embedder, is_new = make_embedder(options), not is_artifact(options.out)
     _ = embedder.fingerprint  # fail now, not after scanning a folder of images
     on_error = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
@@ -44,8 +44,8 @@ def fit(options: argparse.Namespace) -> int:
     model.fit(data)
     with writing(options.out, "classifier"):
         refuse_existing(options)  # another process may have been faster
-        model.save(options.out, weights="reference" if options.reference else "embed")
-    n = int(model.n_support_.sum())
+        n, weights = int(model.n_support_.sum()), "reference" if options.reference else "embed"
+        model.save(options.out, weights=weights, note=f"fit {counted(n, 'image')}")
     splits = [] if split else list_splits(options.folder)
     one = "only one class: it is the answer to every image until you add another (fewshot add)"
     say(
@@ -54,6 +54,7 @@ def fit(options: argparse.Namespace) -> int:
         *([one] if len(model.classes_) == 1 else []),
         *_expected(model, options.out),
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
+        *([] if is_new else [f"replaced a classifier{way_back(options.out)}"]),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
     return 0
@@ -74,7 +75,7 @@ def add(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     snapshot = model.snapshot("skip" if options.skip_unreadable else None)
     prepared = snapshot.prepare(paths, [as_label(model, options.label)] * len(paths), None, "partial_fit")
-    with changing(options, model) as model:
+    with changing(options, model, f"add {counted(len(prepared.labels), 'image')} of {options.label}") as model:
         label = as_label(model, options.label)
         known, before = label in model.classes_.tolist(), int(model.n_support_.sum())
         model.partial_fit(replace(prepared, labels=[label] * len(prepared.labels)))
@@ -84,7 +85,7 @@ def add(options: argparse.Namespace) -> int:
     n = int(model.n_support_[model.classes_.tolist().index(label)])
     new = f"has {counted(n, 'image')} now" if known else "is a new class"
     learned = f"learned {counted(int(model.n_support_.sum()) - before, 'image')} in {1000 * seconds:.0f} ms"
-    say(f"{quoted(label)} {new}: {learned}; {counted(len(model.classes_), 'class')}")
+    say(f"{quoted(label)} {new}: {learned}; {counted(len(model.classes_), 'class')}{way_back(options.dir)}")
     return 0
 
 
@@ -92,15 +93,16 @@ def remove(options: argparse.Namespace) -> int:
     """Remove a class, or some of its images."""
     model = load(options)
     if options.images is None:
-        with changing(options, model) as model:
+        with changing(options, model, f"remove {options.label}") as model:
             model.remove_class(as_label(model, options.label))
-        say(f"{quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left")
+        say(f"{quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left{way_back(options.dir)}")
         return 0
     prepared = None
     if not _are_known(model, options):
         paths = list_paths(options.images)
         prepared = model.prepare(paths, [as_label(model, options.label)] * len(paths), then="remove")
-    with changing(options, model) as model:
+    n = len(options.images if prepared is None else prepared.labels)
+    with changing(options, model, f"remove {counted(n, 'image')} of {options.label}") as model:
         before = int(model.n_support_.sum())
         if prepared is None:
             # By name, because the files may be gone.
@@ -108,7 +110,8 @@ def remove(options: argparse.Namespace) -> int:
         else:
             model.remove(prepared)
     gone = before - int(model.n_support_.sum())
-    say(f"{counted(gone, 'image')} of {quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left")
+    left = f"{counted(len(model.classes_), 'class')} left"
+    say(f"{counted(gone, 'image')} of {quoted(options.label)} removed; {left}{way_back(options.dir)}")
     return 0
 
 
@@ -122,9 +125,9 @@ def _are_known(model: FewShotImageClassifier, options: argparse.Namespace) -> bo
 
 def rename(options: argparse.Namespace) -> int:
     """Give a class another label."""
-    with changing(options, load(options)) as model:
+    with changing(options, load(options), f"rename {options.label} to {options.new}") as model:
         model.rename_class(as_label(model, options.label), as_label(model, options.new))
-    say(f"{quoted(options.label)} is now called {quoted(options.new)}")
+    say(f"{quoted(options.label)} is now called {quoted(options.new)}{way_back(options.dir)}")
     return 0
 
 
@@ -133,16 +136,18 @@ def merge(options: argparse.Namespace) -> int:
     refuse_existing(options)
     model = load(options)
     others = [FewShotImageClassifier.load(other, device=options.device) for other in options.others]
-    if options.out is None or os.path.realpath(options.out) == os.path.realpath(options.dir):
-        with changing(options, model) as model:
+    out, note = options.out or options.dir, f"merge {counted(len(others), 'classifier')}"
+    is_new = not is_artifact(out)
+    if os.path.realpath(out) == os.path.realpath(options.dir):
+        with changing(options, model, note) as model:
             _merge(model, others)
     else:
         _merge(model, others)
-        with writing(options.out, "classifier"):
+        with writing(out, "classifier"):
             refuse_existing(options)  # another process may have been faster
-            model.save(options.out, overwrite=True)
-    n = int(model.n_support_.sum())
-    say(f"{counted(len(model.classes_), 'class')} from {counted(n, 'image')}; written to {options.out or options.dir}")
+            model.save(out, overwrite=True, note=note)
+    n, undone = int(model.n_support_.sum()), "" if is_new else way_back(out)
+    say(f"{counted(len(model.classes_), 'class')} from {counted(n, 'image')}; written to {out}{undone}")
     return 0
 
 
@@ -232,6 +237,7 @@ def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
         "embedding": f"{model.classifier_.n_features_in_} numbers",
         "learner": learner.description,
         "size": f"{size_of(folder) / 1e6:.1f} MB",
+        "history": f"{counted(len(model.history(folder)) - 1, 'other version')}: fewshot history {folder}",
         "fingerprint": embedder.fingerprint[:16],
     }
 
@@ -254,15 +260,20 @@ def load(options: argparse.Namespace) -> FewShotImageClassifier:
 
 
 @contextmanager
-def changing(options: argparse.Namespace, model: FewShotImageClassifier) -> Iterator[FewShotImageClassifier]:
-    """Lock DIR, yield its classifier for a change, and save it.
+def changing(options: argparse.Namespace, model: FewShotImageClassifier, note: str) -> Iterator[FewShotImageClassifier]:
+    """Lock DIR, yield its classifier for a change, and save it; `note` is for ``fewshot history``.
 
     `model` was loaded before the lock was taken; it is loaded again if another process has changed DIR since.
     """
     with writing(options.dir, "classifier"):
         now = model if model.is_saved_in(options.dir) else load(options)
         yield now
-        now.save(options.dir)
+        now.save(options.dir, note=note)
+
+
+def way_back(folder: str) -> str:
+    """Return how to undo a change, as the end of a sentence about it."""
+    return f"; to go back: fewshot undo {folder}"
 
 
 def refuse_existing(options: argparse.Namespace) -> None:

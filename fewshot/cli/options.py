@@ -259,6 +259,28 @@ def show_options(show: argparse.ArgumentParser) -> None:
 audit_options = check_options = show_options
 
 
+def history_options(history: argparse.ArgumentParser) -> None:
+    """Define ``fewshot history``."""
+    history.description = (
+        "List the last versions of a classifier: when each was made, by what, its classes and images. A folder keeps "
+        "the ten before the current one, up to 100 MB."
+    )
+    shared(history, "dir")
+    history.add_argument(
+        "--clear", action="store_true", help="delete all but the current one, and with them what was removed from it"
+    )
+    shared(history, *TABLES)
+
+
+def undo_options(undo: argparse.ArgumentParser) -> None:
+    """Define ``fewshot undo``."""
+    undo.description = (
+        "Go back to the version from which the current one was made, or to any other. The current one is kept, too."
+    )
+    shared(undo, "dir")
+    undo.add_argument("--to", type=whole(0, 10**9), metavar="N", help="a version of fewshot history")
+
+
 def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     """Define ``fewshot calibrate``."""
     calibrate.description = (

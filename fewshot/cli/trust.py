@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from fewshot.cli.inputs import open_data
-from fewshot.cli.models import as_label, changing, load
+from fewshot.cli.models import as_label, changing, load, way_back
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
 from fewshot.images.audit import suspects
@@ -82,7 +82,7 @@ def calibrate(options: argparse.Namespace) -> int:
     snapshot = model.snapshot("skip" if options.skip_unreadable else None)
     held_out = snapshot.prepare(data, None, None, "calibrate")
     settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
-    with changing(options, model) as model:
+    with changing(options, model, "calibrate") as model:
         model.set_params(reject=None if options.keep_answering else "auto").calibrate(held_out, **settings)
     found = model.calibration_
     interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
@@ -95,7 +95,7 @@ def calibrate(options: argparse.Namespace) -> int:
         f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
         f"({interval} % for other unknown classes), and {100 * found.false_reject_rate:.1f} % of known ones rejected",
         *([f"figures: {options.report}"] if options.report else []),
-        f"{options.dir} answers {answers}",
+        f"{options.dir} answers {answers}{way_back(options.dir)}",
     )
     return 0
 

@@ -25,6 +25,7 @@ from fewshot.images import saving
 from fewshot.images.answer import Answer, answer_all
 from fewshot.images.audit import audit_support
 from fewshot.images.checked import CheckResult, check_model
+from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.learned import Learned, Prepared, labelled
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
@@ -643,11 +644,14 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     # ---- saving ------------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path, *, weights: str | None = None, overwrite: bool = False) -> None:
+    def save(
+        self, folder: str | Path, *, weights: str | None = None, overwrite: bool = False, note: str = "save"
+    ) -> None:
         """Write the model to a folder of JSON and safetensors, or replace the one that is there.
 
         The folder holds weights, preprocessing, statistics, labels and kept support. It is replaced in one step: a
-        failure leaves the old one intact. Threads and processes that write the same folder take turns.
+        failure leaves the old one intact. Threads and processes that write the same folder take turns. The last
+        versions are kept: see `history` and `undo`.
 
         Parameters
         ----------
@@ -660,6 +664,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         overwrite : bool, default=False
             Whether to replace the folder even if someone else has written it since this model was loaded from it or
             last saved to it. A model that was never saved there replaces it in any case.
+        note : str, default="save"
+            What changed, for `history`; at most 200 characters.
 
         Raises
         ------
@@ -688,7 +694,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             learned, known = self._fitted(), {} if overwrite else self._versions
             stored = weights or ("reference" if isinstance(learned.embedder, OwnEmbedder) else self._stored)
             params = {name: getattr(self, name) for name in SAVED}
-            written = saving.write_model(folder, learned, params, stored, known)
+            written = saving.write_model(folder, learned, params, stored, known, note)
             self._versions = {**self._versions, **written}
             self._stored = stored
 
@@ -696,6 +702,69 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         """Whether a folder still holds what this model was loaded from there, or last saved there."""
         version = self._versions.get(os.path.realpath(folder))
         return version is not None and version == version_of(folder)
+
+    @staticmethod
+    def history(folder: str | Path) -> list[SavedVersion]:
+        """Return the versions of a saved model that `undo` can return to, oldest first, the current one among them.
+
+        A folder keeps the ten versions before, as long as what only they need takes at most 100 MB, and the last one in
+        any case. They share the files that did not change, such as the network's weights. Copying the folder copies
+        them.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder is not a saved model, or is damaged.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from fewshot import Embedder, FewShotModel, digits
+        >>> data, folder = digits(), tempfile.mkdtemp()
+        >>> model = FewShotModel(Embedder("conv4", weights="random", img_size=28))
+        >>> model.fit(data.images[:5], data.labels[:5]).save(folder)
+        >>> model.remove_class(3).save(folder, note="remove 3")
+        >>> [(one.number, one.note, one.n_classes) for one in FewShotModel.history(folder)]
+        [(1, 'save', 5), (2, 'remove 3', 4)]
+        >>> FewShotModel.undo(folder).number, len(FewShotModel.load(folder).classes_)
+        (1, 5)
+        >>> FewShotModel.undo(folder, to=2).n_classes
+        4
+        """
+        return read_history(folder)
+
+    @staticmethod
+    def undo(folder: str | Path, to: int | None = None) -> SavedVersion:
+        """Make an earlier version of a saved model the current one again, in one step; see `history`.
+
+        Nothing is lost: the version that was current is kept, and ``to=`` its number returns to it. Models that were
+        loaded before stay as they are, and `save` refuses to replace the folder by them.
+
+        Parameters
+        ----------
+        folder : path
+            The folder.
+        to : int, optional
+            Number of the version; by default the one from which the current one was made.
+
+        Returns
+        -------
+        SavedVersion
+            The version that is current now.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder is not a saved model, or there is no such version, or it is damaged.
+        InUseError
+            If someone else is writing the folder for longer than a minute.
+        """
+        return go_back(folder, to)
+
+    @staticmethod
+    def clear_history(folder: str | Path) -> None:
+        """Delete the earlier versions of a saved model, and with them what was removed from it; see `history`."""
+        clear_history(folder)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto", embedder: Any = None) -> Self:

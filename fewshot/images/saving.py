@@ -95,9 +95,9 @@ class Saved:
 
 
 def write_model(
-    folder: str | Path, learned: Learned, params: Mapping[str, Any], weights: str, known: Versions | None
+    folder: str | Path, learned: Learned, params: Mapping[str, Any], weights: str, known: Versions | None, note: str
 ) -> Versions:
-    """Write a model to `folder`; see `FewShotModel.save`, and `write_artifact` for `known`."""
+    """Write a model to `folder`; see `FewShotModel.save`, and `write_artifact` for `known` and `note`."""
     if weights not in WEIGHTS:
         raise UnknownNameError("weights", weights, WEIGHTS)
     embedder, fitted = learned.embedder, learned.classifier.model_
@@ -130,7 +130,7 @@ def write_model(
         parts["domain"] = (domain.fingerprint, domain.write)
     if learned.support is not None:
         parts["support"] = (None, partial(write_tensors, tensors=learned.support.to_tensors(fitted.classes)))
-    return write_artifact(folder, "classifier", content, parts, {}, known)
+    return write_artifact(folder, "classifier", content, parts, {}, known, note)
 
 
 @isolated()

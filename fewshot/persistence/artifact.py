@@ -9,52 +9,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fewshot._version import __version__
 from fewshot.errors import ArtifactError
-from fewshot.persistence.content import errors_of_file, is_whole, json_object
-from fewshot.persistence.files import (
-    PARTIAL,
-    copy_access,
-    digest,
-    open_regular,
-    partial_file,
-    read_regular,
-    replacing,
-    sync,
-)
+from fewshot.persistence.content import errors_of_file
+from fewshot.persistence.files import copy_access, digest, partial_file, read_regular, replacing, sync
 from fewshot.persistence.locking import LOCK, is_held, locked
+from fewshot.persistence.manifest import (
+    BEGIN,
+    DATA_FILE,
+    FORMAT,
+    KINDS,
+    MANIFEST,
+    MOST_BYTES,
+    parse_manifest,
+    refuse_newer,
+    verified,
+)
+from fewshot.persistence.versions import Version, kept, read_versions, saved_facts, store_version, to_restore
 
 T = TypeVar("T")
-MANIFEST = "manifest.json"
-KINDS = ("classifier", "index", "export")
 #: What creates an artifact of a kind, apart from save().
 _MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot.export()"}
 #: A digest of the content of a file, if known, and a function that writes it to a path.
 Part = tuple[str | None, Callable[[Path], object]]
 #: Full path of a folder -> digest of the artifact that it is known to hold.
 Versions = Mapping[str, str]
-#: Bump when older versions cannot read the format.
-FORMAT = 2
-_BEGIN = b'{"format": '
-_DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
-#: Names of the data files of an artifact.
-_PARTS = "memory|weights|learner|domain|support|keys|changes|lists|encoder|preprocess"
-_SUFFIXES = "safetensors|faiss|onnx|json|npz"
-_NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
-#: Data files, and what a killed writer leaves (``.tmp`` is safetensors' own); not the hidden files of other programs.
-_DATA_FILE = re.compile(
-    rf"{_NAME.pattern}|{re.escape(LOCK)}|\.(({_PARTS})(-[0-9a-f]{{16}})?\.({_SUFFIXES})|manifest\.json){PARTIAL}|\.tmp\w{{6}}"
-)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-#: Largest size of a manifest; a million labels take some 20 MB.
-MOST_BYTES = 1 << 30
 #: Another process may still be writing to a partial file that is younger than this.
 _STALE_SECONDS = 3600
 
@@ -112,6 +98,7 @@ def write_artifact(
     parts: Mapping[str, Part],
     caches: Mapping[str, Part],
     known: Versions | None = None,
+    note: str | None = None,
 ) -> Versions:
     """Write an artifact, or replace an existing one.
 
@@ -131,6 +118,8 @@ def write_artifact(
         The same for files that can be computed from the others; their names end in ``.faiss``.
     known : mapping of folder to digest, optional
         The versions that the writer has read or written; a folder that now holds another version is not replaced.
+    note : str, optional
+        What changed, for people. With a note, the last versions are kept, and equal content is not a new version.
 
     Returns
     -------
@@ -155,21 +144,97 @@ def write_artifact(
                 f"{folder} has changed since this {kind} was loaded from it or saved to it, and saving would undo "
                 "that: load it again and repeat your changes, or call save with overwrite=True"
             )
-        old = {entry["name"]: entry for part in ("files", "caches") for entry in manifest.get(part, {}).values()}
+        versions = [] if note is None else read_versions(folder, kind)
+        old = {entry["name"]: entry for one in (manifest, *(v.manifest for v in versions)) for entry in _entries(one)}
         files, cached = (
             {name: _write_part(folder, name, key, write, old) for name, (key, write) in some.items()}
             for some in (parts, caches)
         )
         facts = {"format": FORMAT, "version": __version__, "kind": kind, **content, "files": files, "caches": cached}
+        if note is not None:
+            if current is not None and _is_same(facts, manifest):
+                return {**known, os.path.realpath(folder): current}
+            facts["saved"] = saved_facts(versions, current, note)
         body = json.dumps(facts)[:-1].encode()
         version = hashlib.sha256(body).hexdigest()
+        if versions:
+            store_version(folder)
         sync(folder)  # file names reach the disk before the manifest that refers to them
-        with replacing(folder / MANIFEST) as partial:
-            partial.write_bytes(body + f', "digest": "{version}"}}\n'.encode())
-            sync(partial)
-        sync(folder)
-        _sweep(folder, {entry["name"] for entry in (*files.values(), *cached.values())})
+        _replace_manifest(folder, body + f', "digest": "{version}"}}\n'.encode())
+        earlier = kept(versions, {entry["name"] for entry in _entries(facts)}, current)
+        _sweep(folder, [facts, *(one.manifest for one in earlier)], {one.name for one in earlier})
     return {**known, os.path.realpath(folder): version}
+
+
+def restore_artifact(folder: str | Path, kind: str, number: int | None = None) -> Version:
+    """Make an earlier version of an artifact the current one again, in one step, and return it.
+
+    The version that was current is kept, so that it can be restored as well.
+
+    Parameters
+    ----------
+    folder : path
+        Holds an artifact of this kind, written with notes.
+    kind : {"classifier", "index", "export"}
+        Kind of artifact.
+    number : int, optional
+        The version; by default the one from which the current one was made, or the newest if that is damaged.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder holds no artifact of this kind, or no such version that is whole.
+    InUseError
+        If another writer holds the folder for longer than a minute.
+    OSError
+        If nothing can be written; the current version is unchanged.
+    """
+    folder = Path(folder)
+    if not read_versions(folder, kind):
+        read_artifact(folder, kind)  # says why
+    with writing(folder, kind):
+        current, versions = _replaceable(folder, kind), read_versions(folder, kind)
+        found = to_restore(folder, versions, current.get("digest"), number)
+        for entry in found.manifest["files"].values():
+            verified(folder, entry)
+        if current:
+            store_version(folder)
+        sync(folder)
+        _replace_manifest(folder, found.raw)
+    return replace(found, is_current=True)
+
+
+def forget_versions(folder: str | Path, kind: str) -> None:
+    """Delete all versions of an artifact but the current one, with the files that only they need.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder holds no artifact of this kind, or the current version is damaged.
+    InUseError
+        If another writer holds the folder for longer than a minute.
+    """
+    folder = Path(folder)
+    read_artifact(folder, kind)  # raises before anything is created
+    with writing(folder, kind):
+        _sweep(folder, [read_artifact(folder, kind)[0]], set())
+
+
+def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [entry for part in ("files", "caches") for entry in manifest.get(part, {}).values()]
+
+
+def _is_same(facts: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest says what is about to be written."""
+    written = {name: value for name, value in manifest.items() if name not in ("saved", "digest")}
+    return bool(json.loads(json.dumps(facts)) == written)
+
+
+def _replace_manifest(folder: Path, raw: bytes) -> None:
+    with replacing(folder / MANIFEST) as partial:
+        partial.write_bytes(raw)
+        sync(partial)
+    sync(folder)
 
 
 def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -190,7 +255,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
         if (found := manifest.get("kind", KINDS[0])) != kind:
             raise ArtifactError(f"{folder} is not a saved {kind}: it holds a saved {found}; give another folder")
         try:
-            paths = {name: _verified(folder, entry) for name, entry in manifest["files"].items()}
+            paths = {name: verified(folder, entry) for name, entry in manifest["files"].items()}
         except ArtifactError:
             if raw == damaged:
                 raise  # failing once may only mean that another process was replacing it
@@ -198,7 +263,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
             continue
         for name, entry in manifest.get("caches", {}).items():
             with suppress(ArtifactError):
-                paths[name] = _verified(folder, entry)
+                paths[name] = verified(folder, entry)
         return manifest, paths
 
 
@@ -226,7 +291,7 @@ def load_artifact(folder: str | Path, kind: str, build: Callable[[dict[str, Any]
 def version_of(folder: str | Path) -> str | None:
     """Return the digest of the whole content of an artifact; None if it has no whole manifest."""
     with suppress(OSError, ValueError):
-        return str(_parse_manifest(read_regular(Path(folder) / MANIFEST, MOST_BYTES))["digest"])
+        return str(parse_manifest(read_regular(Path(folder) / MANIFEST, MOST_BYTES))["digest"])
     return None
 
 
@@ -260,63 +325,9 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
             f"{folder} is not a saved {kind}: {reason}; make one with save(){_MADE_BY.get(kind, '')}"
         ) from None
     with errors_of_file(path, "restore it from a copy, or save again"):
-        manifest = _parse_manifest(raw)
-    _refuse_newer(folder, manifest)
+        manifest = parse_manifest(raw)
+    refuse_newer(folder, manifest)
     return raw, manifest
-
-
-def _parse_manifest(raw: bytes) -> dict[str, Any]:
-    """Return a manifest; raise ValueError if its digest does not match or no version writes such content."""
-    found = _DIGEST.search(raw)
-    if found is None or hashlib.sha256(raw[: found.start()]).hexdigest().encode() != found[1]:
-        raise ValueError("it is damaged, because its digest does not match")
-    manifest = json_object(raw)
-    if not is_whole(manifest.get("format"), 1) or not isinstance(manifest.get("version"), str):
-        raise ValueError("it does not name the version that wrote it")
-    if manifest["format"] <= FORMAT:
-        if manifest.get("kind", KINDS[0]) not in KINDS:
-            raise ValueError(f"its kind is {manifest['kind']!r:.60}; expected {', '.join(KINDS)}")
-        for part in ("files", "caches"):
-            entries = manifest.get(part, {} if part == "caches" else None)
-            if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
-                raise ValueError(f"not all of its {part} have a name, sha256 and bytes")
-    return manifest
-
-
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and all(isinstance(entry.get(name), str) for name in ("name", "sha256"))
-        and _SHA256.fullmatch(entry["sha256"]) is not None
-        and is_whole(entry.get("bytes"))
-    )
-
-
-def _refuse_newer(folder: Path, manifest: Mapping[str, Any]) -> None:
-    if manifest["format"] > FORMAT:
-        raise ArtifactError(
-            f"{folder} was written by fewshot {manifest['version']!s:.40} in format {manifest['format']}; this is "
-            f"{__version__}, which reads up to format {FORMAT}: upgrade fewshot"
-        )
-
-
-def _verified(folder: Path, entry: Mapping[str, Any]) -> Path:
-    if not _NAME.fullmatch(entry["name"]):
-        raise ArtifactError(
-            f"{folder / MANIFEST} names {entry['name']!r:.80}, which is not the name of a data file; save again"
-        )
-    path = folder / entry["name"]
-    try:
-        with open_regular(path) as file:
-            # The size first, because a far larger file takes long to read.
-            fits = os.fstat(file.fileno()).st_size == entry["bytes"]
-            found = hashlib.file_digest(file, "sha256").hexdigest() if fits else ""
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}; restore it from a copy, or save again") from None
-    if found != entry["sha256"]:
-        what = "SHA-256" if found else "size"
-        raise ArtifactError(f"{path} is damaged: its {what} does not match; restore it from a copy, or save again")
-    return path
 
 
 def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
@@ -333,15 +344,15 @@ def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
             f"{path} cannot be replaced ({error.strerror}), so nothing was written there; give a new folder"
         ) from None
     try:
-        manifest = _parse_manifest(raw)
+        manifest = parse_manifest(raw)
     except ValueError:
-        others = [entry.name for entry in folder.iterdir() if not _DATA_FILE.fullmatch(entry.name)]
-        if set(others) <= {MANIFEST} and (not raw or raw.startswith(_BEGIN)):
+        others = [entry.name for entry in folder.iterdir() if not DATA_FILE.fullmatch(entry.name)]
+        if set(others) <= {MANIFEST} and (not raw or raw.startswith(BEGIN)):
             return {}  # an interrupted first save, or damage: saving repairs it
         raise ArtifactError(
             f"{folder} holds other files but no saved {kind}, so nothing was written there; give a new folder"
         ) from None
-    _refuse_newer(folder, manifest)
+    refuse_newer(folder, manifest)
     if (found := manifest.get("kind", KINDS[0])) != kind:
         raise ArtifactError(f"{folder} holds a saved {found}, so no {kind} was written there; give a new folder")
     return manifest
@@ -355,7 +366,7 @@ def _write_part(
     if key is not None:
         entry = old.get(f"{stem}-{key[:16]}{suffix}")
         with suppress(ArtifactError):  # a damaged file is written again
-            if entry and _verified(folder, entry):
+            if entry and verified(folder, entry):
                 return entry
     with partial_file(folder / f"{stem}{suffix}") as partial:
         write(partial)
@@ -368,10 +379,11 @@ def _write_part(
     return {"name": path.name, "sha256": sha256, "bytes": size}
 
 
-def _sweep(folder: Path, keep: set[str]) -> None:
-    now = time.time()
+def _sweep(folder: Path, manifests: Sequence[Mapping[str, Any]], others: set[str]) -> None:
+    """Delete the data files that no manifest names, except `others`."""
+    now, keep = time.time(), others | {entry["name"] for one in manifests for entry in _entries(one)}
     for path in folder.iterdir():
-        if not _DATA_FILE.fullmatch(path.name) or path.name in keep:
+        if not DATA_FILE.fullmatch(path.name) or path.name in keep:
             continue
         with suppress(OSError):  # the new content is complete already
             if path.name != LOCK and (not path.name.startswith(".") or now - path.stat().st_mtime > _STALE_SECONDS):

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
 from fewshot.images.model import FewShotModel
-from fewshot.persistence.artifact import MANIFEST
 from fewshot.persistence.files import PARTIAL, is_special, leftovers, refuse_irregular, sync, write_text
 from fewshot.persistence.locking import BRIEF, LOCK, locked_new
+from fewshot.persistence.manifest import MANIFEST
 from fewshot.persistence.suffixes import check_suffix
 from fewshot.retrieval.annotate import annotate
 from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_table

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from fewshot.data.preprocess import Preprocessing
 from fewshot.errors import ArtifactError
-from fewshot.persistence.artifact import MANIFEST, Part, Versions, write_artifact
+from fewshot.persistence.artifact import Part, Versions, write_artifact
 from fewshot.persistence.content import errors_of_file, is_number, json_object, labels_from_json, labels_to_json
 from fewshot.persistence.files import digest, read_regular
+from fewshot.persistence.manifest import MANIFEST
 from fewshot.runtime.encoder import CURE
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.method import DeviceMethod, check_temperature

@@ -1,0 +1,68 @@
+"""The versions of a saved model, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fewshot.persistence.artifact import forget_versions, read_artifact, restore_artifact
+from fewshot.persistence.content import is_whole
+from fewshot.persistence.versions import Version, read_versions
+
+_KIND = "classifier"
+
+
+@dataclass(frozen=True)
+class SavedVersion:
+    """A version of a saved model; see `FewShotModel.history`.
+
+    Attributes
+    ----------
+    number : int
+        Counts up with each change; 0 if a program without history wrote it.
+    at : datetime or None
+        When it was saved, if known.
+    note : str
+        What changed, such as "add 3 images of heron".
+    n_classes, n_support : int
+        Number of classes and of support items.
+    is_current : bool
+        Whether the folder holds it now.
+    """
+
+    number: int
+    at: datetime | None
+    note: str
+    n_classes: int
+    n_support: int
+    is_current: bool
+
+
+def read_history(folder: str | Path) -> list[SavedVersion]:
+    """Return the versions of a saved model, oldest first; see `FewShotModel.history`."""
+    versions = read_versions(folder, _KIND)
+    if not versions:
+        read_artifact(folder, _KIND)  # says why
+    return [_described(one) for one in versions]
+
+
+def go_back(folder: str | Path, number: int | None = None) -> SavedVersion:
+    """Make an earlier version the current one; see `FewShotModel.undo`."""
+    return _described(restore_artifact(folder, _KIND, number))
+
+
+def clear_history(folder: str | Path) -> None:
+    """Delete all versions but the current one; see `FewShotModel.clear_history`."""
+    forget_versions(folder, _KIND)
+
+
+def _described(version: Version) -> SavedVersion:
+    """Return a version for people; the manifest of a stranger may hold anything."""
+    classes, n_support = version.manifest.get("classes"), version.manifest.get("n_support")
+    values: Any = classes.get("values") if isinstance(classes, Mapping) else None
+    counts = n_support if isinstance(n_support, list) and all(map(is_whole, n_support)) else []
+    n_classes = len(values) if isinstance(values, list) else 0
+    return SavedVersion(version.number, version.at, version.note, n_classes, sum(counts), version.is_current)
