@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.images.history import SavedVersion as SavedVersion
     from fewshot.images.image_classifier import FewShotImageClassifier as FewShotImageClassifier
     from fewshot.images.model import FewShotModel as FewShotModel
+    from fewshot.images.suggesting.suggest import Suggestion as Suggestion
     from fewshot.images.tested import TestResult as TestResult
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
@@ -152,6 +153,7 @@ _HOME = {
     "Statistics": "learners.memory",
     "Store": "retrieval.stores.base",
     "StoredMemory": "retrieval.stores.memory",
+    "Suggestion": "images.suggesting.suggest",
     "TrainConfig": "training.config",
     "TestResult": "images.tested",
     "TransductiveClassifier": "classifiers.any_learner",

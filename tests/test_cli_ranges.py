@@ -44,6 +44,7 @@ WHOLE = (
     ("adapt DATA --out OUT", "--shrinkage", ("nan", "inf", "-1", "0", "1.1", "1e400", "")),
     ("predict MODEL IMAGE", "--top", NUMBERS),
     ("search TABLE IMAGE --model MODEL", "-k", NUMBERS),
+    *(("suggest MODEL DATA", option, NUMBERS) for option in ("-k", "--size", "--bits", "--max-pixels")),
     ("calibrate MODEL DATA", "--episodes", NUMBERS),
     ("undo MODEL", "--to", tuple(text for text in NUMBERS if text != "0")),
     ("bench GRID", "--jobs", NUMBERS),
@@ -51,7 +52,7 @@ WHOLE = (
     ("demo", "--train-episodes", NUMBERS),
     *(
         (command, "--seed", HUGE)
-        for command in ("train DATA --out OUT", "evaluate DATA", "calibrate MODEL DATA", "demo")
+        for command in ("train DATA --out OUT", "evaluate DATA", "calibrate MODEL DATA", "demo", "suggest MODEL DATA")
     ),
     ("calibrate MODEL DATA", "--false-accepts", ("nan", "inf", "-0.1", "100", "1e400", "", "x")),
     ("train DATA --out OUT", "--lr", ("nan", "inf", "-1", "0", "1e400", "")),

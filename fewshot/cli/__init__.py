@@ -42,6 +42,7 @@ COMMANDS = {
     "show": Command("options", "models", "show a classifier: classes, images, backbone, size"),
     "history": Command("options", "versions", "list the last versions of a classifier"),
     "undo": Command("options", "versions", "go back to an earlier version of a classifier"),
+    "suggest": Command("labelling", "labelling", "choose the images to label next, from a folder without labels"),
     "calibrate": Command("options", "trust", "calibrate probabilities, and recognise unknown images"),
     "audit": Command("options", "trust", "list support images that may do harm: outliers, duplicates, wrong classes"),
     "adapt": Command("options", "adapting", "adapt embeddings to a domain, given other classes of it; takes seconds"),

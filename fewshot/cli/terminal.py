@@ -48,7 +48,7 @@ _PARAMETER = re.compile(
 _UNKNOWN = re.compile(r"^no (\w+) is called ")
 #: Settings made once, by ``fewshot fit``, for commands that have no such flag.
 _OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits", "crop", "size", "views", "weights")}
-_AFTER_FIT = ("models", "trust", "retrieval")
+_AFTER_FIT = ("models", "trust", "retrieval", "labelling")
 #: Flags by the names of their values, and whether they take one.
 Flags = Mapping[str, tuple[str, bool]]
 #: Flags of the running commands, latest last. Not thread-local, because other threads decode images and warn.

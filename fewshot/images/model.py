@@ -27,6 +27,7 @@ from fewshot.images.audit import audit_support
 from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.learned import Learned, Prepared, labelled
+from fewshot.images.suggesting.suggest import Suggestion, suggest
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
 from fewshot.learners.base import Learner
@@ -160,6 +161,14 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If there are no items, a label is missing, a name is in use, or a parameter is out of range.
         """
+        empty = self._empty()
+        prepared = X if isinstance(X, Prepared) else empty.prepare(X, y, ids, "partial_fit")
+        if not empty.is_comparable(prepared):
+            raise ValueError("X was embedded with another network than this model's; prepare it again")
+        return self._publish(empty.grown(prepared).warn_of_uneven())
+
+    def _empty(self) -> Learned:
+        """Return the state before anything is learned."""
         embedder = self.make_embedder().set_params(on_error=check_name("on_error", self.on_error, ON_ERROR))
         classifier = FewShotClassifier(
             default_learner(embedder) if self.learner is None else self.learner,
@@ -169,11 +178,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             unknown_label=self.unknown_label,
         )
         classifier.check_parameters()
-        empty = Learned(embedder, classifier, Support.none() if self.keep_support else None)
-        prepared = X if isinstance(X, Prepared) else empty.prepare(X, y, ids, "partial_fit")
-        if not empty.is_comparable(prepared):
-            raise ValueError("X was embedded with another network than this model's; prepare it again")
-        return self._publish(empty.grown(prepared).warn_of_uneven())
+        return Learned(embedder, classifier, Support.none() if self.keep_support else None)
 
     def partial_fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
         """Learn more items of known or new classes.
@@ -493,6 +498,53 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         if (found := check_model(learned.classifier, learned.support, n_shown)) is None:
             raise ValueError("every class has one item, so none can be left out; add a second to some of them")
         return found
+
+    def suggest(self, X: Any, k: int = 20, *, strategy: str = "uncertainty-herding", seed: int = 0) -> list[Suggestion]:
+        """Choose the items of a pool to label next, the best first.
+
+        By default they cover the pool, and first of all what the model is unsure of: while little is labelled, that is
+        everything, later the doubtful items in dense places. An item is not suggested if it is in the kept support or
+        a copy of another. Nothing need be learned before. Time and memory grow as the pool does.
+
+        Parameters
+        ----------
+        X : collection of n items
+            The pool, without labels; items that were learned already may be among them.
+        k : int, default=20
+            How many to choose.
+        strategy : str, default="uncertainty-herding"
+            ``uncertainty-herding`` (Bae et al. 2025, arXiv:2412.20644); for coverage alone ``herding`` (Bae et al.
+            2024, arXiv:2407.12212), ``typiclust`` (Hacohen et al. 2022, arXiv:2202.02794), ``probcover`` (Yehuda et
+            al. 2022, arXiv:2205.11320) and ``k-center`` (Sener and Savarese 2018, arXiv:1708.00489); for doubt alone
+            ``margin`` and ``entropy``; ``random``.
+        seed : int, default=0
+            Seed of random choices.
+
+        Returns
+        -------
+        list of Suggestion
+            At most k items, each with the present answer, a score and a reason.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an item cannot be read, unless ``on_error`` is "skip" or "unknown"; then it is left out with a warning.
+        UnknownNameError
+            If there is no such strategy.
+
+        Examples
+        --------
+        >>> from fewshot import Embedder, FewShotModel, digits
+        >>> data = digits()
+        >>> model = FewShotModel(Embedder("conv4", weights="random", img_size=28))
+        >>> first = [found.row for found in model.suggest(data.images[:200], 20)]
+        >>> model = model.fit(data.images[first], data.labels[first])
+        >>> second = [found.row for found in model.suggest(data.images[:200], 20)]
+        >>> len({*first, *second})
+        40
+        """
+        now = self._empty() if self._learned is None else self.snapshot()
+        return suggest(now, X, check_count("k", k), strategy, check_count("seed", seed, 0))
 
     def calibrate(self, X: Any, y: ArrayLike | None = None, **settings: Any) -> Self:
         """Make probabilities match accuracy, and find the similarity below which an item is unknown.

@@ -1,0 +1,37 @@
+"""The page of what to label next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewshot.images.suggesting.suggest import Suggestion
+from fewshot.report.page import Page
+from fewshot.utils.text import counted
+
+
+def write_suggestions(path: str | Path, found: Sequence[Suggestion]) -> None:
+    """Write a page of the items to label next, with the present answers and the reasons.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    found : sequence of Suggestion
+        The result of `FewShotModel.suggest`.
+    """
+    page = Page(
+        f"Label {counted(len(found), 'image')} next",
+        "The best first: each stands for the images of the pool that are nearer to it than to any other labelled or "
+        "suggested image.",
+    )
+    if found:
+        page.pictures([(one.thumbnail, f"{_answer(one)}{one.reason}", one.id) for one in found])
+    else:
+        page.section("Nothing to label", "All images are learned already, or copies of such images.")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    page.write(path, "Pictures show what the network saw: scaled, and cropped or padded to a square.")
+
+
+def _answer(one: Suggestion) -> str:
+    return "" if one.label is None else f"{one.label}, {100 * one.probability:.0f} %: "
