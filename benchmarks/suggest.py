@@ -19,15 +19,15 @@ import torch
 from defaults import interval
 from numpy.typing import NDArray
 from protocol import facts, write
-from samples import REPORT, Sample, add_options, samples
+from samples import CHOOSE, REPORT, Sample, add_options, samples
 
 from fewshot import DiscriminantLearner, FewShotModel, OwnEmbedder
 from fewshot.images.suggesting.suggest import STRATEGIES
 from fewshot.utils.streams import episode_rng
 
 RANDOM, DEFAULT = "random", next(iter(STRATEGIES))
-#: Labelled images a class, and the share of the images that are the pool.
-BUDGETS, POOL, SEEDS = (1, 2, 5, 10), 0.6, 20
+#: Labelled images a class, the share of the images that are the pool, and the seeds.
+BUDGETS, POOL, SEEDS = (1, 2, 5, 10), 0.6, {CHOOSE: 5, REPORT: 20}
 #: The ratio of the largest class to the smallest, classes known at first, and their images.
 RATIO, KNOWN, TAUGHT = 20, 2, 5
 #: Beginnings, and the strategies that are compared there, random first.
@@ -75,7 +75,10 @@ def once(sample: Sample, start: str, strategy: str, seed: int) -> list[float]:
 
 def measure(sample: Sample, start: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the figures of all strategies."""
-    seeds, cells = range(options.seed, options.seed + (4 if options.quick else SEEDS)), []
+    seeds, cells = (
+        range(options.seed, options.seed + (4 if options.quick else SEEDS[sample.role])),
+        list[dict[str, Any]](),
+    )
     accuracy: dict[str, NDArray[np.float64]] = {}
     for strategy in STARTS[start]:
         accuracy[strategy] = np.array([once(sample, start, strategy, seed) for seed in seeds])

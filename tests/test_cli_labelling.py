@@ -1,8 +1,9 @@
-"""``fewshot suggest``."""
+"""``fewshot suggest``, ``export-labels`` and ``import-labels``."""
 
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,104 @@ def test_the_first_images_are_chosen_before_anything_is_learned(tmp_path, capsys
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert len({row["image"] for row in rows} & set(paths)) == 2
     assert {row["answer"] for row in rows} == {""}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A classifier of two classes, and a pool of six photographs of each."""
+    paths = write_photos(tmp_path / "pool", 6)
+    learned = write_photos(tmp_path / "learned", 2, seed=4)
+    FewShotImageClassifier(quick_embedder()).fit(learned, ["temple"] * 2 + ["flower"] * 2).save(tmp_path / "model")
+    return tmp_path, paths
+
+
+def labelled_by_hand(tasks):
+    """Fill the first three tasks in as Label Studio does: a label, two labels, skipped; leave the others."""
+    for task, names in zip(tasks, (["temple"], ["temple", "owl"], []), strict=False):
+        result = {"type": "choices", "from_name": "choice", "to_name": "image", "value": {"choices": names}}
+        task["annotations"] = [{"result": [result] if names else [], "was_cancelled": not names}]
+    return tasks
+
+
+def test_what_to_label_goes_to_label_studio_and_comes_back_into_the_classifier(made, capsys):
+    folder, _ = made
+    model, pool, todo, tasks = (str(folder / name) for name in ("model", "pool", "next.csv", "tasks.json"))
+    assert main(["suggest", model, pool, "-k", "4", "--csv", todo]) == 0
+    export = ["export-labels", todo, "--model", model, "--format", "label-studio", "--out", tasks]
+    assert main(export) == 0
+    assert "4 images, 0 labels, 4 answers" in capsys.readouterr().out
+    export = labelled_by_hand(json.loads((folder / "tasks.json").read_text(encoding="utf-8")))
+    (folder / "export.json").write_text(json.dumps(export))
+    teach = ["import-labels", str(folder / "export.json"), "--add-to", model]
+    assert main([*teach, "--out", str(folder / "labelled")]) == 1
+    told = capsys.readouterr()
+    assert "1 image of 1 class; 2 without a label, 1 that cannot be used" in told.out
+    assert "learned 1 image; to go back: fewshot undo" in told.out
+    assert "several labels: 'owl', 'temple'" in told.err
+    (link,) = (folder / "labelled" / "temple").iterdir()
+    assert link.resolve() == Path(export[0]["data"]["path"]).resolve()
+    assert FewShotImageClassifier.load(model).n_support_.tolist() == [2, 3]
+    assert main(teach) == 1
+    assert "has learned all of them already" in capsys.readouterr().out
+    # The label is corrected.
+    export[0]["annotations"][0]["result"][0]["value"]["choices"] = ["owl"]
+    (folder / "export.json").write_text(json.dumps(export[:1]))
+    assert main(teach) == 0
+    assert "1 of them under another label than before" in capsys.readouterr().out
+    after = FewShotImageClassifier.load(model)
+    assert dict(zip(after.classes_.tolist(), after.n_support_.tolist(), strict=True)) == {
+        "flower": 2, "owl": 1, "temple": 2,
+    }  # fmt: skip
+
+
+def test_all_labels_of_a_classifier_may_be_corrected_at_once(made, capsys):
+    folder, _ = made
+    model = str(folder / "model")
+    assert main(["export-labels", "--model", model, "--format", "csv", "--out", str(folder / "t.csv")]) == 0
+    text = (folder / "t.csv").read_text().replace("temple,,", "a,,").replace("flower,,", "b,,")
+    (folder / "t.csv").write_text(text)
+    assert main(["import-labels", str(folder / "t.csv"), "--add-to", model]) == 0
+    after = FewShotImageClassifier.load(model)
+    assert (after.classes_.tolist(), after.n_support_.tolist()) == (["a", "b"], [2, 2])
+
+
+def test_classes_that_are_numbers_stay_numbers(made, capsys):
+    folder, paths = made
+    FewShotImageClassifier(quick_embedder()).fit(paths[:2], [7, 30]).save(folder / "numbers")
+    for label, status in (("30", 0), ("owl", 2)):
+        (folder / "t.csv").write_text(f"path,label\npool/{Path(paths[3]).parent.name}/03.png,{label}\n")
+        assert main(["import-labels", str(folder / "t.csv"), "--add-to", str(folder / "numbers")]) == status
+    assert "not a whole number" in capsys.readouterr().err
+    assert FewShotImageClassifier.load(folder / "numbers").n_support_.tolist() == [1, 2]
+
+
+def test_a_table_of_labels_can_be_fitted(made, capsys):
+    folder, _ = made
+    out = str(folder / "pool" / "labels.csv")
+    assert main(["import-labels", str(folder / "pool"), "--out", out]) == 0
+    fit = ["fit", out, "--out", str(folder / "new"), "--backbone", "conv4", "--weights", "random", "--size", "32"]
+    assert main(fit) == 0
+    assert "learned 2 classes from 12 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("export-labels --format csv --out x.csv", "nothing to export"),
+        ("export-labels {pool} --format csv --out x.csv --copy", "--copy is for --format folders"),
+        ("export-labels {pool} --format folders --out x --root /", "--root is for --format label-studio"),
+        ("import-labels {pool}", "--out PATH, --add-to DIR"),
+        ("import-labels {gone} --out x.csv", "does not exist"),
+        ("suggest {gone}", "no such file"),
+    ],
+)
+def test_a_mistake_is_one_sentence(command, message, made, capsys, monkeypatch):
+    folder, _ = made
+    monkeypatch.chdir(folder)
+    names = {"pool": folder / "pool", "gone": folder / "gone"}
+    assert main([word.format(**names) for word in command.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (folder / "x").exists()
+    assert not (folder / "x.csv").exists()

@@ -92,7 +92,7 @@ def test_copies_and_learned_items_are_left_out():
     assert sorted(rows_of(found)) == list(range(20, 30))
     assert model.suggest(x[:20], 5) == []
     assert model.suggest([], 5) == []
-    assert model_of().suggest(x[:1], 5)[0].reason == "like no other"
+    assert model_of().suggest(x[:1], 5)[0].reason == "stands for itself"
 
 
 @pytest.mark.parametrize("learner", ["discriminant", "prototypical", "ridge", "k-nearest", "mahalanobis"])

@@ -43,6 +43,10 @@ COMMANDS = {
     "history": Command("options", "versions", "list the last versions of a classifier"),
     "undo": Command("options", "versions", "go back to an earlier version of a classifier"),
     "suggest": Command("labelling", "labelling", "choose the images to label next, from a folder without labels"),
+    "export-labels": Command(
+        "labelling", "labelling", "write images for Label Studio, FiftyOne, a table or class folders"
+    ),
+    "import-labels": Command("labelling", "labelling", "read what was labelled there, for fit or into a classifier"),
     "calibrate": Command("options", "trust", "calibrate probabilities, and recognise unknown images"),
     "audit": Command("options", "trust", "list support images that may do harm: outliers, duplicates, wrong classes"),
     "adapt": Command("options", "adapting", "adapt embeddings to a domain, given other classes of it; takes seconds"),
@@ -138,7 +142,7 @@ class CommandParser(Parser):
         self.add_argument(
             "--plugin", action="append", default=[], metavar="FILE", help="load learners from a Python file or module"
         )
-        getattr(import_module(f"fewshot.cli.{command.options}"), f"{self.command}_options")(self)
+        getattr(import_module(f"fewshot.cli.{command.options}"), f"{_called(self.command)}_options")(self)
         flags = {}
         for action in self._actions:
             if span := getattr(action.type, "span", None):
@@ -163,6 +167,11 @@ def make_parser() -> Parser:
     return parser
 
 
+def _called(command: str) -> str:
+    """Return the name of a command in Python."""
+    return command.replace("-", "_")
+
+
 def _run(options: argparse.Namespace) -> int:
     try:
         if options.plugin:
@@ -172,7 +181,7 @@ def _run(options: argparse.Namespace) -> int:
                 add_plugin(plugin)
         module = import_module(f"fewshot.cli.{options.module}")
         with _largest_image(getattr(options, "max_pixels", None)):
-            return int(getattr(module, options.command)(options))
+            return int(getattr(module, _called(options.command))(options))
     except TrainingInterrupted as stopped:
         return _fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:

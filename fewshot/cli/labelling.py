@@ -1,8 +1,10 @@
-"""The commands on what to label: ``fewshot suggest``."""
+"""The commands on labelling: ``fewshot suggest``, ``export-labels`` and ``import-labels``."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any
 
 from fewshot.cli.options import TABLES, backbone, count, report, seed, shared
@@ -55,3 +57,165 @@ def suggest(options: argparse.Namespace) -> int:
         if options.report:
             say(f"pictures: {options.report}")
     return 0
+
+
+def export_labels_options(export: argparse.ArgumentParser) -> None:
+    """Define ``fewshot export-labels``."""
+    export.description = (
+        "Write images to label for other tools, with the answers of a classifier to begin with. Without IMAGES, those "
+        "that the classifier has learned, with their labels. IMAGES may be a table of fewshot suggest --csv. For Label "
+        "Studio, FILE.xml beside it is the labelling interface to paste."
+    )
+    export.add_argument("images", nargs="*", metavar="IMAGES", help="image files, folders of them, or tables (.csv)")
+    export.add_argument("--model", metavar="DIR", help="a classifier, whose answers are pre-annotations")
+    export.add_argument(
+        "--format", required=True, choices=("label-studio", "fiftyone", "csv", "folders"),
+        help="tasks as JSON, a data set, a table, or a folder of links for each class",
+    )  # fmt: skip
+    export.add_argument("--out", required=True, metavar="PATH", help="the file, or the folder")
+    export.add_argument(
+        "--root", metavar="DIR", help="LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of Label Studio (default: /)"
+    )
+    export.add_argument("--copy", action="store_true", help="in folders, copies instead of links")
+    shared(export, "--device", "--max-pixels", "--quiet")
+
+
+def export_labels(options: argparse.Namespace) -> int:
+    """Write images with labels and answers."""
+    from fewshot.cli.terminal import say
+    from fewshot.images.image_classifier import FewShotImageClassifier
+    from fewshot.integrations.label_formats import write_labels
+    from fewshot.integrations.labels import answered, taught
+    from fewshot.utils.text import counted
+
+    for name, wanted in (("root", "label-studio"), ("copy", "folders")):
+        if getattr(options, name) and options.format != wanted:
+            raise ValueError(f"--{name} is for --format {wanted}; leave it out")
+    if not options.images and options.model is None:
+        raise ValueError("there is nothing to export; give IMAGES, or a classifier with --model")
+    tasks = _tasks(options.images)
+    if options.model is not None:
+        model = FewShotImageClassifier.load(options.model, device=options.device)
+        model.embedder_.set_params(progress=not options.quiet)
+        tasks = answered(model, tasks) if options.images else taught(model)
+    settings = {name: value for name in ("root", "copy") if (value := getattr(options, name))}
+    write_labels(tasks, options.out, options.format, **settings)
+    n_labels, n_answers = (sum(getattr(task, name) is not None for task in tasks) for name in ("label", "answer"))
+    say(
+        f"{counted(len(tasks), 'image')}, {counted(n_labels, 'label')}, {counted(n_answers, 'answer')}; "
+        f"written to {options.out}",
+        *(_HOW_TO_SERVE if options.format == "label-studio" else ()),
+        f"then: fewshot import-labels {'EXPORT' if options.format == 'label-studio' else options.out} --out labelled",
+    )
+    return 0
+
+
+_HOW_TO_SERVE = (
+    "Label Studio serves the images if it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true",
+    "and the project has a local storage that holds them; paste the .xml as the labelling interface",
+)
+
+
+def _tasks(images: list[str]) -> list[Any]:
+    """Return the images of files, folders and tables, with the labels that tables have."""
+    from fewshot.cli.models import list_paths
+    from fewshot.data.scan import read_csv
+    from fewshot.integrations.label_formats import read_table
+    from fewshot.integrations.labels import Task
+
+    found = []
+    for name in images:
+        if not name.lower().endswith(".csv"):
+            found += [Task(path) for path in list_paths([name])]
+            continue
+        rows = [{"label": "", **row} for row in read_csv(Path(name)).to_dict("records")]
+        read = read_table(rows, Path())
+        if read.problems:
+            raise ValueError(f"{name} names {read.problems[0][0]}, but {read.problems[0][1]}")
+        found += [Task(path, label) for path, label in read.labelled] + [Task(path) for path in read.unlabelled]
+    return found
+
+
+def import_labels_options(command: argparse.ArgumentParser) -> None:
+    """Define ``fewshot import-labels``."""
+    command.description = (
+        "Read an export of Label Studio (JSON, JSON-MIN, CSV), a data set of FiftyOne, a table path,label or class "
+        "folders. Images without a label, and skipped ones, are counted; those that cannot be used, because of several "
+        "labels or a missing file, are named, and the exit status is 1. Images that the classifier has learned under "
+        "the same label are not learned again; under another one, they are corrected."
+    )
+    command.add_argument("source", metavar="SOURCE", help="the export, or the folder")
+    command.add_argument(
+        "--out", metavar="PATH", help="write the labels there: a table (.csv) or class folders, for fit"
+    )
+    command.add_argument("--add-to", metavar="DIR", help="teach them to this classifier")
+    command.add_argument(
+        "--images", metavar="DIR", help="where the images lie (default: beside SOURCE, or where they were exported)"
+    )
+    command.add_argument("--field", metavar="NAME", help="the field that holds the labels, if there are several")
+    command.add_argument("--copy", action="store_true", help="in class folders, copies instead of links")
+    shared(command, "--skip-unreadable", "--device", "--max-pixels", "--quiet")
+
+
+def import_labels(options: argparse.Namespace) -> int:
+    """Read labels, write them or teach them; exit with 1 if some cannot be used."""
+    from fewshot.cli.terminal import complain, say
+    from fewshot.integrations.label_formats import read_labels, write_labels
+    from fewshot.integrations.labels import Task
+    from fewshot.utils.text import counted
+
+    if options.out is None and options.add_to is None:
+        raise ValueError("say where the labels go: --out PATH, --add-to DIR, or both")
+    found = read_labels(options.source, images=options.images, field=options.field)
+    n_classes = len({label for _, label in found.labelled})
+    say(
+        f"{counted(len(found.labelled), 'image')} of {counted(n_classes, 'class')}; {len(found.unlabelled)} without a "
+        f"label, {len(found.problems)} that cannot be used"
+    )
+    for image, reason in found.problems:
+        complain(f"{image}: {reason}")
+    _ = found.data  # raises if there is none
+    if options.out is not None:
+        tasks = [Task(path, label) for path, label in found.labelled]
+        format = "csv" if options.out.lower().endswith(".csv") else "folders"
+        write_labels(tasks, options.out, format, **({"copy": True} if options.copy else {}))
+        say(f"written to {options.out}; now: fewshot fit {options.out} --out model")
+    if options.add_to is not None:
+        say(_teach(options, found.labelled))
+    return 1 if found.problems else 0
+
+
+def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> str:
+    """Teach the labels to the classifier, and return what was done."""
+    from fewshot.cli.models import as_label, changing, load, way_back
+    from fewshot.utils.text import counted
+
+    options.dir, options.unknown_label = options.add_to, None
+    model = load(options)
+    known = _known(model)
+    new = [(path, as_label(model, label)) for path, label in labelled]
+    new = [(path, label) for path, label in new if known.get(os.path.realpath(path), ("", None))[1] != label]
+    if not new:
+        return f"{options.dir} has learned all of them already"
+    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
+    prepared = snapshot.prepare([path for path, _ in new], [label for _, label in new], None, "partial_fit")
+    with changing(options, model, f"import-labels {options.source}") as model:
+        known = _known(model)
+        old = [known[path] for path in map(os.path.realpath, prepared.names) if path in known]
+        all_change = 0 < len(old) == len(known)  # then learn first: a classifier cannot be empty
+        if all_change:
+            model.partial_fit(prepared)
+        for name, label in old:
+            model.remove_support([name], label=label)
+        if not all_change:
+            model.partial_fit(prepared)
+    n_corrected = len(old)
+    corrected = f", {n_corrected} of them under another label than before" if n_corrected else ""
+    return f"learned {counted(len(prepared.names), 'image')}{corrected}{way_back(options.dir)}"
+
+
+def _known(model: Any) -> dict[str, tuple[str, Any]]:
+    """Return name and label of each learned image, by its path without links."""
+    if (support := model.support_) is None:
+        return {}
+    return {os.path.realpath(id): (id, label) for id, label in zip(support.ids, support.labels.tolist(), strict=True)}

@@ -1,4 +1,6 @@
-"""Adapters for other frameworks, one file and one optional extra per framework.
+"""Adapters for other tools, one file per tool.
 
-Both define a `FewShotRetriever`, which classifies a query and then searches a store from `fewshot.retrieval`.
+`langchain` and `haystack` each need an optional extra and define a `FewShotRetriever`, which classifies a query and
+then searches a store from `fewshot.retrieval`. `label_formats` writes images for tools that people label with, and
+reads what they have labelled.
 """

@@ -142,7 +142,7 @@ def _explained(
     shares = classifier.predict_proba(x[chosen]) if fitted else np.zeros((len(chosen), 1))
     for i, place in enumerate(places):
         n, best = stands_for[i], np.argsort(-shares[i], kind="stable")[:2]
-        reason = f"stands for {counted(n, 'image')}" if n > 1 else "like no other"
+        reason = f"stands for {counted(n, 'image')}" if n > 1 else "stands for itself"
         first, second = (*shares[i, best].tolist(), 0.0)[:2]
         if second >= RIVAL * first > 0:
             a, b = classifier.classes_[best].tolist()

@@ -1,0 +1,130 @@
+"""Write images for a labelling tool, and read what people have labelled, in any format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fewshot.data.scan import read_csv
+from fewshot.errors import brief
+from fewshot.integrations.class_folders import read_class_folders, write_class_folders
+from fewshot.integrations.fiftyone import LABELS, SAMPLES, read_fiftyone, write_fiftyone
+from fewshot.integrations.label_studio import read_label_studio, write_label_studio
+from fewshot.integrations.labels import ImportedLabels, Task, gathered, read_json
+from fewshot.persistence.files import write_text
+from fewshot.utils.text import as_unicode
+from fewshot.utils.values import check_name
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "label-studio": write_label_studio,
+    "fiftyone": write_fiftyone,
+    "csv": lambda tasks, path: write_table(tasks, path),
+    "folders": write_class_folders,
+}
+
+
+def write_labels(tasks: Sequence[Task], path: str | Path, format: str, **settings: Any) -> None:
+    """Write images with their labels, and the answers of a model, for people to label or correct.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        The images; `answered` adds the answers of a model.
+    path : path
+        A JSON file for Label Studio, a CSV file, or a folder.
+    format : {"label-studio", "fiftyone", "csv", "folders"}
+        The format.
+    **settings
+        ``root`` for Label Studio, ``copy`` for folders; see `write_label_studio` and `write_class_folders`.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or the format cannot hold one of them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Image.new("RGB", (8, 8)).save(folder / "1.png")
+    >>> write_labels([Task(str(folder / "1.png"), "owl")], folder / "labels.csv", "csv")
+    >>> read_labels(folder / "labels.csv").labelled[0][1]
+    'owl'
+    """
+    if not tasks:
+        raise ValueError("there are no images to write; give some")
+    write = WRITERS[check_name("format", format, WRITERS)]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write(tasks, path, **settings)
+
+
+def read_labels(path: str | Path, *, images: str | Path | None = None, field: str | None = None) -> ImportedLabels:
+    """Read what people have labelled; nothing is lost: each image is labelled, unlabelled, or a problem.
+
+    Parameters
+    ----------
+    path : path
+        An export of Label Studio (JSON, JSON-MIN or CSV); a data set of FiftyOne (its folder, ``samples.json`` or
+        ``labels.json``); a table ``path,label`` (.csv); or a folder of class folders.
+    images : path, optional
+        Where relative names of images start, and where images that were uploaded to Label Studio lie; by default the
+        folder of the file.
+    field : str, optional
+        The field that holds the labels, if there are several.
+
+    Raises
+    ------
+    ValueError
+        If the file is none of these, or has several fields with labels.
+    """
+    place = Path(path)
+    if place.is_dir() and (dataset := next((place / n for n in (SAMPLES, LABELS) if (place / n).is_file()), None)):
+        place = dataset
+    if place.is_dir():
+        return read_class_folders(place)
+    folder = place.parent if images is None else Path(images)
+    if place.suffix.lower() == ".csv":
+        rows = read_csv(place).to_dict("records")
+        return read_table(rows, folder, field) if _is_table(rows) else read_label_studio(rows, folder, field)
+    if not os.path.exists(place):
+        raise ValueError(f"{brief(path)} does not exist; expected an export of a labelling tool")
+    content = read_json(place)
+    if isinstance(content, Mapping):
+        return read_fiftyone(content, folder, field)
+    return read_label_studio(content, folder, field)
+
+
+def _is_table(rows: list[dict[str, Any]]) -> bool:
+    """Whether these are the rows of a table ``path,label`` rather than of Label Studio."""
+    return not rows or not {"annotation_id", "annotator", "lead_time"} & rows[0].keys()
+
+
+def read_table(rows: list[dict[str, Any]], folder: Path, field: str | None = None) -> ImportedLabels:
+    """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``."""
+    column = field or "label"
+    if rows and not ({"path", "image"} & rows[0].keys() and column in rows[0]):
+        raise ValueError(f"the table has the columns {', '.join(rows[0])}; expected path and {column}")
+    given = (([row.get("path") or row.get("image", "")], [row[column]] if row[column] else [], "") for row in rows)
+    return gathered(given, folder)
+
+
+def write_table(tasks: Sequence[Task], path: str | Path) -> None:
+    """Write a table ``path,label,answer,probability``; a path below the table is relative to it."""
+    folder = os.path.abspath(Path(path).parent)
+    rows = {
+        "path": [as_unicode(_beside(task.path, folder)) for task in tasks],
+        "label": ["" if task.label is None else as_unicode(str(task.label)) for task in tasks],
+        "answer": ["" if task.answer is None else as_unicode(str(task.answer)) for task in tasks],
+        "probability": [float(task.probability) for task in tasks],
+    }
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def _beside(path: str, folder: str) -> str:
+    relative = os.path.relpath(path, folder)
+    return os.path.abspath(path) if relative.startswith(os.pardir) else relative

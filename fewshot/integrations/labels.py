@@ -1,0 +1,212 @@
+"""Labels from and for the tools that people label with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from fewshot.data.images import LabeledImages
+from fewshot.data.scan import list_images
+from fewshot.errors import brief
+from fewshot.images.model import FewShotModel
+from fewshot.persistence.files import check_file
+from fewshot.utils.text import listed
+
+#: Beginnings of addresses that name no file of this machine.
+_REMOTE = ("http://", "https://", "s3://", "gs://", "azure-blob://", "data:")
+#: Addresses of Label Studio: files of a folder that it serves, and uploaded ones, whose names begin with a digest.
+LOCAL, UPLOAD = "/data/local-files/", "/data/upload/"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to label, or to check.
+
+    Attributes
+    ----------
+    path : str
+        The image.
+    label : object
+        Its label; None if it has none.
+    answer : object
+        What a model answers; None if it was not asked, or did not know.
+    probability : float
+        Probability of that answer.
+    """
+
+    path: str
+    label: Any = None
+    answer: Any = None
+    probability: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedLabels:
+    """What people have labelled; each image is in one of the three lists.
+
+    Attributes
+    ----------
+    labelled : list of (path, label)
+        Images with one label; labels are text.
+    unlabelled : list of str
+        Images without a label, or skipped by all who saw them.
+    problems : list of (image, reason)
+        Images that cannot be used: several labels, disagreement, no such file.
+    """
+
+    labelled: list[tuple[str, str]] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def data(self) -> LabeledImages:
+        """The labelled images, for `fit` and `partial_fit`.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        if not self.labelled:
+            raise ValueError("no image has a usable label; label some first")
+        paths, labels = np.array(self.labelled, dtype=object).T
+        return LabeledImages(paths, labels)
+
+
+def answered(model: FewShotModel, tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks with the answers of a model; an image that cannot be read has none."""
+    now = model.snapshot("unknown")
+    x = now.embed([task.path for task in tasks]).embeddings
+    answers, shares = now.classifier.predict(x).tolist(), now.classifier.predict_proba(x).max(1).tolist()
+    known = set(now.classifier.classes_.tolist())
+    return [
+        Task(task.path, task.label, answer, share) if answer in known else Task(task.path, task.label)
+        for task, answer, share in zip(tasks, answers, shares, strict=True)
+    ]
+
+
+def taught(model: FewShotModel) -> list[Task]:
+    """Return the kept support of a model with its labels.
+
+    Raises
+    ------
+    ValueError
+        If support was not kept.
+    """
+    if model.support_ is None:
+        raise ValueError("support was not kept, so there are no labels to export; give images")
+    return [Task(name, label) for name, label in zip(model.support_.ids, model.support_.labels.tolist(), strict=True)]
+
+
+def gathered(rows: Iterable[tuple[Sequence[str], Sequence[str], str]], folder: Path) -> ImportedLabels:
+    """Return the labels of rows.
+
+    Parameters
+    ----------
+    rows : iterable of (addresses, labels, problem)
+        The names under which an image may be found, the best first; its labels; and why it cannot be used, or "".
+        Rows of one image are brought together.
+    folder : path
+        Where relative addresses start.
+    """
+    found, finder = ImportedLabels(), Finder(folder)
+    by_image: dict[str, tuple[Sequence[str], set[str], list[str]]] = {}
+    for addresses, labels, problem in rows:
+        if not any(addresses):
+            found.problems.append(("a row", "it names no image"))
+            continue
+        _, known, problems = by_image.setdefault(next(filter(None, addresses)), (addresses, set(), []))
+        known.update(labels)
+        problems += [problem] if problem else []
+    for name, (addresses, known, problems) in by_image.items():
+        if len(known) > 1:
+            problems.append(f"it has several labels: {listed(sorted(known))}")
+        if problems:
+            found.problems.append((name, problems[0]))
+        elif not known:
+            found.unlabelled.append(name)
+        else:
+            try:
+                found.labelled.append((finder.find(addresses), known.pop()))
+            except ValueError as error:
+                found.problems.append((name, str(error)))
+    return found
+
+
+class Finder:
+    """Find the files that labelling tools name.
+
+    Parameters
+    ----------
+    folder : path
+        Where relative names start, and where uploaded images are looked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._by_name: dict[str, list[str]] | None = None
+
+    def find(self, addresses: Sequence[str]) -> str:
+        """Return the path of the first address that is a file; raise ValueError if none is."""
+        for address in filter(None, addresses):
+            for path in self._candidates(address):
+                if os.path.isfile(path):
+                    return path
+        name = next(filter(None, addresses))
+        if name.startswith(_REMOTE):
+            raise ValueError("it is not a file of this machine; download the images, and name their folder")
+        raise ValueError(f"there is no such file, neither there nor below {self.folder}")
+
+    def _candidates(self, address: str) -> Iterator[str]:
+        if address.startswith(_REMOTE) and not (address := urlsplit(address)._replace(scheme="", netloc="").geturl()):
+            return
+        if address.startswith(LOCAL):
+            path = parse_qs(urlsplit(address).query).get("d", [""])[0]
+            yield os.path.join(self.folder, path)
+            yield os.path.join(os.sep, path)
+        elif address.startswith(UPLOAD):
+            name = os.path.basename(unquote(address))
+            digest, _, rest = name.partition("-")
+            same = [*self._named(name), *(self._named(rest) if len(digest) == 8 else [])]
+            yield from same if len(same) == 1 else []
+        else:
+            yield os.path.join(self.folder, address)
+
+    def _named(self, name: str) -> list[str]:
+        if self._by_name is None:
+            self._by_name = {}
+            for path in list_images(self.folder) if self.folder.is_dir() else []:
+                self._by_name.setdefault(os.path.basename(path), []).append(path)
+        return self._by_name.get(name, [])
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    ValueError
+        If the file does not exist or is not JSON.
+    """
+    check_file(path, "a JSON file")
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{brief(path)} cannot be read as JSON: {' '.join(str(error).split())}") from None
+
+
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping, or an empty one for anything else: files come from strangers."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list, or an empty one for anything else."""
+    return value if isinstance(value, list) else []
