@@ -59,6 +59,22 @@ def test_of_many_rows_those_that_make_up_the_metric_are_left_out(monkeypatch):
     found = DiscriminantLearner(1.0).double().leave_out(x, labels, 3)
     assert len(found.rows) == 40
     assert (found.logits.argmax(-1) == labels[found.rows]).double().mean() > 0.6
+    every = DiscriminantLearner(1.0, regularization=0.3).double().leave_out(x, labels, 3, every=True)
+    assert every.rows.sort().values.tolist() == list(range(90))
+    torch.testing.assert_close(every.rows[:40], found.rows)
+    assert (every.n_taught == 29).all()
+    whole = DiscriminantLearner(1.0, regularization=0.3).double().learn(x, labels, 3)
+    unit, weight = whole.support["x"], whole.support["weight"]
+    kept = discriminant.LabelledRows(unit, labels, weight, whole.means, whole.count).limited(torch)
+    chosen = discriminant.choose(kept, 0.3, torch)
+    for place in (50, 89):  # a row that has not taught the metric is in the mean of its class alone
+        row = every.rows[place]
+        weight = (torch.arange(90) != row).double()
+        sums = torch.zeros(3, 6).double().index_add(0, labels, unit * weight[:, None])
+        count = torch.bincount(labels, weight, 3)
+        without = discriminant.LabelledRows(kept.x, kept.labels, kept.weight, sums / count[:, None], count)
+        keys = discriminant.class_keys(without, chosen, torch)
+        torch.testing.assert_close(every.logits[place], keys @ unit[row] / 0.05)
 
 
 def test_without_a_class_of_two_nothing_can_be_left_out():
@@ -72,3 +88,5 @@ def test_of_many_rows_about_a_thousand_are_left_out_in_parts():
     found = PrototypicalLearner().double().leave_out(x, labels, 4)
     assert 900 < len(found.rows) < 1100
     assert len(found.rows.unique()) == len(found.rows)
+    every = PrototypicalLearner().double().leave_out(x, labels, 4, every=True)
+    assert sorted(every.rows.tolist()) == [*range(5000), 5001, 5002]

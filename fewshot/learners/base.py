@@ -266,9 +266,9 @@ class Learner(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no collect(); define it")
 
-    def leave_out(self, x: Tensor, labels: Tensor, n_way: int) -> LeftOutRows:
-        """Answer rows of a support set as if it had never held them; see `in_parts`."""
-        return in_parts(self, x, labels, n_way)
+    def leave_out(self, x: Tensor, labels: Tensor, n_way: int, every: bool = False) -> LeftOutRows:
+        """Answer rows of a support set as if it had never held them, about 1000 or `every` one; see `in_parts`."""
+        return in_parts(self, x, labels, n_way, every)
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Turn statistics into a memory of labelled keys."""

@@ -103,18 +103,22 @@ class DiscriminantLearner(SupportLearner):
         keys = class_keys(support, chosen.map(lambda value: value.to(support.x)), torch)
         return Memory.of_prototypes(keys, statistics.count)
 
-    def leave_out(self, x: Tensor, labels: Tensor, n_way: int) -> LeftOutRows:
-        """Leave out each row in closed form; of many, those that make up the metric."""
-        support = _rows(self.learn(x, labels, n_way))
-        rows = support.rows_to_keep(torch)
-        support = _exact(support.limited(torch))
-        similarity = left_out(support, choose(support, self.regularization, torch), torch)
-        rows = torch.arange(len(labels), device=labels.device) if rows is None else rows
-        others = support.count[support.labels] - 1
-        there = others > 0
+    def leave_out(self, x: Tensor, labels: Tensor, n_way: int, every: bool = False) -> LeftOutRows:
+        """Leave out each row in closed form; of many, those that make up the metric, or every one."""
+        support = _exact(_rows(self.learn(x, labels, n_way)))
+        rows, beyond = support.rows_to_keep(torch), None
+        if rows is None:
+            rows = torch.arange(len(labels), device=labels.device)
+        elif every:
+            rest = torch.ones_like(labels, dtype=torch.bool).index_fill(0, rows, False).nonzero().flatten()
+            beyond = replace(support, x=support.x[rest], labels=labels[rest], weight=support.weight[rest])
+            rows = torch.cat([rows, rest])
+        similarity = left_out(support.limited(torch), self.regularization, torch, beyond)
+        n_taught = support.count[labels[rows]] - 1
+        there = n_taught > 0
         absent = (support.count <= 0).expand_as(similarity)
         logits = (similarity / self.temperature).masked_fill(absent, -torch.inf)
-        return LeftOutRows(rows[there], logits[there], others[there].long())
+        return LeftOutRows(rows[there], logits[there], n_taught[there].long())
 
 
 def _rows(statistics: Statistics) -> LabelledRows:

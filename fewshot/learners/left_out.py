@@ -31,7 +31,9 @@ class LeftOutRows:
     n_taught: Tensor
 
 
-def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: int) -> LeftOutRows:
+def in_parts(
+    answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: int, every: bool = False
+) -> LeftOutRows:
     """Leave out the support in parts: each class is spread evenly over them, so that others of it remain.
 
     Of more than 1000 rows, evenly spaced ones in the order of the classes are left out.
@@ -46,6 +48,8 @@ def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: in
         Classes, integers in 0..n_way-1.
     n_way : int
         Number of classes.
+    every : bool, default=False
+        Whether to leave out all rows, however many.
     """
     count = torch.bincount(labels, minlength=n_way)
     order = torch.argsort(labels, stable=True)
@@ -54,7 +58,7 @@ def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: in
     part = torch.where(count[labels] > 1, rank % MOST_PARTS, -1)
     chosen = torch.zeros_like(part, dtype=torch.bool)
     can = order[part[order] >= 0]
-    chosen[can[:: max(1, len(can) // MOST_ROWS)]] = True
+    chosen[can[:: 1 if every else max(1, len(can) // MOST_ROWS)]] = True
     rows, logits, taught = [], [], []
     for number in range(min(MOST_PARTS, int(count.max()))):
         out = chosen & (part == number)

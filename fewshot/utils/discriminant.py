@@ -126,7 +126,10 @@ def choose(support: LabelledRows, strength: float | None, xp: Any) -> Chosen:
     xp : module
         `numpy` or `torch`.
     """
-    rotated = _Rotated.of(support, xp)
+    return _choose(_Rotated.of(support, xp), strength, xp)
+
+
+def _choose(rotated: _Rotated, strength: float | None, xp: Any) -> Chosen:
     rows, cosine, usual = rotated.to_leave_out(xp), rotated.cosine_factor(xp), rotated.usual_temperature(xp)
     found: list[Any] = []
     for one in STRENGTHS if strength is None else (strength,):
@@ -138,15 +141,27 @@ def choose(support: LabelledRows, strength: float | None, xp: Any) -> Chosen:
     return Chosen(*found[1:])
 
 
-def left_out(support: LabelledRows, chosen: Chosen, xp: Any) -> Any:
-    """Return the similarity (n, n_way) of each row to every class, as if the support had never held it."""
+def left_out(support: LabelledRows, strength: float | None, xp: Any, beyond: LabelledRows | None = None) -> Any:
+    """Return the similarity (n, n_way) of each row to every class, as if the support had never held it.
+
+    Parameters
+    ----------
+    support : LabelledRows
+        The rows that make up the metric, in float64, detached.
+    strength : float or None
+        The strength, or None to choose it by leave-one-out.
+    xp : module
+        `numpy` or `torch`.
+    beyond : LabelledRows, optional
+        More rows, which are in the class means alone; their similarities follow.
+    """
     rotated, parts = _Rotated.of(support, xp), []
-    step = max(1, PART // len(support.count))
-    for start in range(0, len(support.labels), step):
-        rows = slice(start, start + step)
-        part = replace(rotated, x=rotated.x[rows], labels=rotated.labels[rows], weight=rotated.weight[rows])
-        in_metric = part.left_out(float(chosen.strength), xp) * chosen.scale
-        parts.append(in_metric + part.left_out_cosine(xp) * chosen.cosine)
+    chosen, step = _choose(rotated, strength, xp), max(1, PART // len(support.count))
+    for rows in [rotated] if beyond is None else [rotated, rotated.of_others(beyond)]:
+        for start in range(0, len(rows.labels), step):
+            part = rows.part(slice(start, start + step))
+            in_metric = part.left_out(float(chosen.strength), xp, taught=rows is rotated) * chosen.scale
+            parts.append(in_metric + part.left_out_cosine(xp) * chosen.cosine)
     return xp.concat(parts)
 
 
@@ -245,9 +260,12 @@ class _Rotated(LabelledRows):
     ----------
     moment : array of shape (..., r)
         Eigenvalues; r is the smaller of n and d.
+    vectors : array of shape (..., d, r)
+        Eigenvectors.
     """
 
     moment: Any
+    vectors: Any
 
     @classmethod
     def of(cls, support: LabelledRows, xp: Any) -> Self:
@@ -260,7 +278,7 @@ class _Rotated(LabelledRows):
             known = moment > 1e-12 * moment[..., -1:]  # below, only rounding
             vectors = rows.mT @ (vectors * xp.where(known, xp.where(known, moment, 1) ** -0.5, 0)[..., None, :])
         x, means = support.x @ vectors, support.means @ vectors
-        return cls(x, support.labels, support.weight, means, support.count, xp.where(moment > 0, moment, 0))
+        return cls(x, support.labels, support.weight, means, support.count, xp.where(moment > 0, moment, 0), vectors)
 
     def to_leave_out(self, xp: Any) -> Self:
         """Return the rows that can be left out, at most about 1000; which ones does not depend on their order.
@@ -274,6 +292,14 @@ class _Rotated(LabelledRows):
         kept = kept[self._shares(xp)[kept] > 0]
         kept = kept[:: max(1, len(kept) // min(MOST_LEFT_OUT, max(1, MOST_LOOKED_AT // len(self.count))))]
         return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
+
+    def of_others(self, rows: LabelledRows) -> Self:
+        """Return other rows of the classes; `vectors` must span them, as those of more rows than numbers do."""
+        return replace(self, x=rows.x @ self.vectors, labels=rows.labels, weight=rows.weight)
+
+    def part(self, rows: Any) -> Self:
+        """Return some of the rows."""
+        return replace(self, x=self.x[..., rows, :], labels=self.labels[..., rows], weight=self.weight[..., rows])
 
     def length(self, strength: float, xp: Any) -> Any:
         """Return the length of a typical query under a strength, (...)."""
@@ -289,7 +315,7 @@ class _Rotated(LabelledRows):
         shares = self._shares(xp)
         for start in range(0, self.labels.shape[-1], step):
             rows = slice(start, start + step)
-            part = replace(self, x=self.x[..., rows, :], labels=self.labels[..., rows], weight=self.weight[..., rows])
+            part = self.part(rows)
             similarity = part.left_out(strength, xp) / length[..., None, None]
             similarity = similarity + cosine[..., None, None] * part.left_out_cosine(xp)
             own = (similarity * part._is_own(xp)).sum(-1)
@@ -318,8 +344,10 @@ class _Rotated(LabelledRows):
         total = share.sum(-1)[..., None]
         return share * ((self.weight * usable).sum(-1)[..., None] / xp.where(total > 0, total, 1))
 
-    def left_out(self, strength: float, xp: Any) -> Any:
+    def left_out(self, strength: float, xp: Any, taught: bool = True) -> Any:
         """Return the similarity (..., k, n_way) of rows to every class, as if it had never held them; 0 if absent.
+
+        Rows that have not `taught` the metric leave T as it is.
 
         Leaving a row x of weight u out turns T^-1 into ``T^-1 + u T^-1 x x' T^-1 / (1 - u h)`` with ``h = x' T^-1 x``,
         the mean m of its class into ``m - n e`` and every centred mean of another class v into ``v + e``, with n the
@@ -335,9 +363,10 @@ class _Rotated(LabelledRows):
         shift = 1 - n * self._is_own(xp)  # the own class moves by e - n e
         dot = to_x + shift * x_e
         squared = (inverse * centred**2).sum(-1)[..., None, :] + 2 * shift * to_e + shift**2 * e_e
-        left = (1 - unit * lever)[..., None]
-        squared = squared + unit[..., None] * dot**2 / left
-        return dot / left * xp.where(squared > TINY, squared, xp.inf) ** -0.5
+        if taught:
+            left = (1 - unit * lever)[..., None]
+            squared, dot = squared + unit[..., None] * dot**2 / left, dot / left
+        return dot * xp.where(squared > TINY, squared, xp.inf) ** -0.5
 
     def left_out_cosine(self, xp: Any) -> Any:
         """Return the cosine (..., k, n_way) of rows with the means of every class, as if it had never held them."""
