@@ -78,6 +78,10 @@ def test_a_classifier_is_checked_from_its_own_images(made, capsys):
     assert (found["images"], len(found["classes"])) == (7, 2)
     assert found["interval"][0] < found["accuracy"] < found["with_twice_the_images"]
     assert found["confused"][0]["of"] == 7
+    assert {row["class"] for row in found["gains"]} == {"flower", "temple"}
+    assert [point["images"] for point in found["curve"]] == [1, pytest.approx(3.07, abs=0.01)]
+    assert any("copy.png" in later for later, _ in found["near_duplicates"])
+    assert all(row["suspicion"] > 0 and row["neighbour"] for row in found["suspects"])
 
 
 def test_calibrating_makes_it_say_unknown(made, capsys):
@@ -119,13 +123,15 @@ def test_an_audit_lists_a_duplicate_and_shows_it(made, capsys):
     assert main(["audit", str(folder / "model"), "--report", str(page)]) == 0
     shown = capsys.readouterr().out
     assert f"the same as {paths[0]}" in shown
-    assert "of 7 images to check" in shown
+    assert "of 7 images to check; about" in shown
+    assert "% of right images look as suspect" in shown
     text = page.read_text(encoding="utf-8")
     assert f"the same as {paths[0]}" in text
     assert "data:image/" in text
     assert main(["audit", str(folder / "model"), "--json", "-"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert any("copy.png" in row["image"] and row["class"] == "flower" for row in rows)
+    assert {"why", "taken for", "neighbour", "similarity", "suspicion", "false alarm"} < set(rows[0])
 
 
 def test_a_clean_audit(made, capsys):

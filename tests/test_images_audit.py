@@ -51,7 +51,9 @@ def test_what_is_planted_is_found():
     assert frame["duplicate_of"][frame["duplicate_of"] != ""].to_dict() == {20: "5.png", 25: "24.png"}
     found = dict(suspects(frame))
     assert set(found) == set(np.flatnonzero(frame["suspect"]))
-    assert "nearer to 2" in found[12]
+    assert "more like 2, such as " in found[12]
+    assert frame["neighbour"][12] == f"{frame['neighbour_row'][12]}.png"
+    assert labels[frame["neighbour_row"][12]] == frame["taken_for"][12] == 2
     assert found[25] == "the same as 24.png"
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from fewshot import FewShotImageClassifier, FewShotModel, OwnEmbedder
 from fewshot.images.checked import CheckResult
-from fewshot.images.pages import write_check
+from fewshot.images.support_pages import write_check
 from fewshot.images.tested import TestResult
 from tests.photographs import photos, quick_embedder
 
@@ -26,7 +26,7 @@ def of(right, n_taught):
 def test_the_estimate_allows_for_the_missing_image_and_for_more():
     found = of([True] * 8 + [False] * 2, [4] * 10)
     assert found.accuracy == pytest.approx(1 - 0.2 * 0.8**0.4)
-    assert found.expected(2) == pytest.approx(1 - 0.2 * 0.4**0.4)
+    assert found.expected(2) == pytest.approx(1 - 0.2 * 0.8**0.4 * 0.5**0.5)
     low, high = found.interval
     assert 0 < low < 0.8 < found.accuracy < high < 1
     assert of([True] * 9, [4] * 9).interval[1] == 1

@@ -5,7 +5,8 @@ import pytest
 
 from fewshot import FewShotImageClassifier, FewShotModel, LabeledImages, OwnEmbedder
 from fewshot.errors import ImageDecodeError
-from fewshot.images.pages import write_check, write_test
+from fewshot.images.pages import write_test
+from fewshot.images.support_pages import write_check
 from tests.photographs import photos, quick_embedder, write_photos
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fewshot.persistence.files import write_text
-from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
+from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve, shots_curve
 from fewshot.report.page import Page, QueryAnswer
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a\x00b\nc", "x" * 300, "🦉", "שלום", "../x"]
@@ -155,6 +155,15 @@ def test_maps_draw_every_point_and_name_every_class():
     for ax in figure.axes:
         assert sum(len(c.get_offsets()) for c in ax.collections) == 4
         assert len(ax.texts) == 3
+
+
+def test_measured_and_expected_accuracy_share_an_axis_of_images():
+    measured = pd.DataFrame({"images": [1, 2, 9.7], "accuracy": [0.5, 0.6, 0.8], "ci95": [0.1, 0.1, 0.05]})
+    figure = shots_curve(measured, pd.DataFrame({"images": [9.7, 19.4], "accuracy": [0.8, 0.85]}))
+    assert figure.axes[0].get_xscale() == "log"
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["1", "2", "10", "19"]
+    with pytest.raises(ValueError, match="lacks"):
+        shots_curve(measured[["images"]], measured)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ COMMANDS = {
     ),
     "import-labels": Command("labelling", "labelling", "read what was labelled there, for fit or into a classifier"),
     "calibrate": Command("options", "trust", "calibrate probabilities, and recognise unknown images"),
-    "audit": Command("options", "trust", "list support images that may do harm: outliers, duplicates, wrong classes"),
+    "audit": Command("options", "trust", "list support images that may do harm: wrong classes, duplicates"),
     "adapt": Command("options", "adapting", "adapt embeddings to a domain, given other classes of it; takes seconds"),
     "annotate": Command(
         "options", "retrieval", "write vectors and labels of a folder of images, of any size, as Parquet"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewshot.cli.inputs import open_data
 from fewshot.cli.models import as_label, changing, load, way_back
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
 from fewshot.images.audit import suspects
-from fewshot.images.pages import write_audit, write_calibration, write_check, write_test
+from fewshot.images.pages import write_calibration, write_test
+from fewshot.images.support_pages import write_audit, write_check
 from fewshot.images.tested import TestResult
 from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import counted, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A gain in accuracy worth mentioning.
+WORTH = 0.005
 
 
 def test(options: argparse.Namespace) -> int:
@@ -49,15 +56,34 @@ def check(options: argparse.Namespace) -> int:
     rows, pairs, (low, high) = _per_class(found.left_out), found.confused, found.interval
     facts = {"images": len(found.n_taught), "accuracy": found.accuracy, "interval": [low, high],
              "with_twice_the_images": found.expected(2), "alone": found.alone}  # fmt: skip
-    give(rows, options, {**facts, "classes": rows, "confused": pairs.to_dict("records")})
+    gains = found.gains.reset_index()
+    doubtful, ids = found.suspects, found.support.ids
+    facts |= {"confused": pairs.to_dict("records"), "gains": gains.to_dict("records"),
+              "curve": [{"images": p.images, "accuracy": p.accuracy} for p in found.curve],
+              "suspects": _suspects(doubtful), "false_alarms": doubtful.attrs["false_alarms"],
+              "near_duplicates": [[ids[i], ids[j]] for i, j in found.near_duplicates]}  # fmt: skip
+    give(rows, options, {**facts, "classes": rows})
     if options.report:
         write_check(options.report, found)
     if not is_piped(options):
         worst = [f"{a} and {b} ({n} of {of})" for a, b, n, of in pairs.head(3).itertuples(index=False)]
+        needy = [f"{row['class']} (+{100 * row.gain:.0f} points with twice)" for _, row in gains.head(3).iterrows()
+                 if row.gain >= WORTH]  # fmt: skip
         say(
             "",
             f"{found}; with twice the images, {100 * found.expected(2):.0f} %",
             *([f"taken for each other: {', '.join(worst)}"] if worst else []),
+            *([f"more images help most: {', '.join(needy)}"] if needy else []),
+            *(
+                [f"perhaps of another class: {counted(len(doubtful), 'image')}: fewshot audit {options.dir}"]
+                if len(doubtful)
+                else []
+            ),
+            *(
+                [f"nearly the same: {counted(len(found.near_duplicates), 'pair')} of images"]
+                if found.near_duplicates
+                else []
+            ),
             *([f"not checked, because they have one image: {listed(found.alone)}"] if found.alone else []),
             *([f"pictures: {options.report}"] if options.report else []),
         )
@@ -104,14 +130,33 @@ def audit(options: argparse.Namespace) -> int:
     """List support images that may do harm."""
     model = load(options)
     frame = model.audit()
-    found = suspects(frame)
-    labels = frame["label"].tolist()
-    rows = [{"image": frame["id"][place], "class": labels[place], "why": why} for place, why in found]
-    give(rows, options)
+    reasons = suspects(frame)
+    found = frame.loc[[place for place, _ in reasons]]
+    rows = [{**row, "why": why} for row, (_, why) in zip(_suspects(found), reasons, strict=True)]
+    give([{name: row[name] for name in ("image", "class", "why", "false alarm")} for row in rows], options, rows)
     if not is_piped(options):
-        say(f"{len(found)} of {counted(len(frame), 'image')} to check")
+        n_near = int((frame["near_duplicate_of"] != "").sum())
+        say(
+            f"{len(found)} of {counted(len(frame), 'image')} to check; about "
+            f"{100 * frame.attrs['false_alarms']:.1f} % of right images look as suspect",
+            *([f"nearly the same as another: {counted(n_near, 'image')}"] if n_near else []),
+        )
     if options.report:
         write_audit(options.report, model, frame)
         if not is_piped(options):
             say(f"pictures: {options.report}")
     return 0
+
+
+def _suspects(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return suspects, each with the neighbour that says why, as rows."""
+    return [
+        {"image": row["id"], "class": row["label"], "taken for": row["taken_for"], "neighbour": row["neighbour"],
+         "similarity": _or_none(row["neighbour_similarity"]), "suspicion": _or_none(row["suspicion"]),
+         "false alarm": _or_none(row["false_alarm"])}
+        for row in frame.to_dict("records")
+    ]  # fmt: skip
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else value  # JSON has no NaN

@@ -1,21 +1,22 @@
-"""Find support images that may do harm: outliers, duplicates, and images nearer to another class."""
+"""Find support images that may do harm: implausible labels, duplicates, and outliers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.images.duplicates import near_duplicates
 from fewshot.images.support import Support
+from fewshot.images.suspects import find_suspects, text_column
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import sum_by_class
 from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, prepare_keys, search_in_chunks, to_tensor
 from fewshot.utils.isolation import isolated
-from fewshot.utils.text import as_unicode
 from fewshot.utils.twins import SAME_IMAGE
 
 if TYPE_CHECKING:
@@ -27,54 +28,67 @@ OUTLIER = 3.5
 
 @isolated(gradients=False)
 def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
-    """Compare each support image with all others.
+    """Compare each support image with all others, and answer it as if it had not been learned.
 
     Parameters
     ----------
     learner : Learner
-        Its transform and metric are used; a class is represented by the mean of its other images.
+        Its transform, metric and answers are used.
     support : Support
         The images.
 
     Returns
     -------
     DataFrame
-        One row per image, in the order of the support: ``id``, ``label``, ``similarity`` to the mean of its class's
-        other images, ``other`` (the nearest other class) and ``other_similarity``, ``duplicate_of`` (the first equal
-        image of any class, or empty), ``nearer_to_other``, ``outlier`` (its similarity is unusually far below the
-        median of its class, relative to the median deviation over all classes) and ``suspect`` (any of the last
-        three). NaN if there is no other image or class.
+        One row per image, in the order of the support, with these columns; NaN if there is no other image or class.
+
+        - ``id``, ``label``.
+        - ``similarity`` to the mean of its class's other images, ``other`` (the nearest other class) and
+          ``other_similarity``; ``nearer_to_other``; ``outlier``: its similarity is unusually far below the median of
+          its class, relative to the median deviation over all classes.
+        - ``duplicate_of``: the first equal image of any class, or empty; ``near_duplicate_of``: the most similar
+          earlier one that is nearly the same, such as recompressed, resized or slightly shifted.
+        - ``suspicion``: how implausible its label is, the logarithm of how many times likelier the other classes are on
+          the mean; ``false_alarm``: the estimated share of right labels that are at least as suspect.
+        - ``taken_for``, the likeliest other class if the label is implausible; the ``neighbour`` of that class that
+          says why, its ``neighbour_row`` and ``neighbour_similarity``.
+        - ``suspect``: an implausible label, or a duplicate.
+
+        ``attrs["false_alarms"]`` is the estimated share of right labels that are implausible.
     """
     import pandas as pd
 
     classes, codes = np.unique(support.labels, return_inverse=True)
-    x, labels = learner.transform(to_tensor(support.embeddings).double()), torch.from_numpy(codes)
+    raw = to_tensor(support.embeddings).double()
+    x, labels = learner.transform(raw), torch.from_numpy(codes)
     count = torch.bincount(labels, minlength=len(classes)).double()
     sums = sum_by_class(x, labels, len(classes))
     own = _own_similarity(x, labels, count, sums, learner.item_metric)
     other, other_similarity = _nearest_other(x, labels, sums / count.unsqueeze(-1), learner.item_metric)
-    twin = _duplicates(to_tensor(support.embeddings).double())
-    nearer = other_similarity > own
-
-    def as_column(values: Any) -> pd.Series:
-        # pandas can hold text that is not UTF-8, such as some file names, only as objects.
-        not_unicode = any(value != as_unicode(value) for value in values)
-        return pd.Series(values, dtype=object if not_unicode else None)
-
-    outlier = _outliers(own, codes)
+    left_out = learner.leave_out(raw, labels, len(classes), every=True)
+    judged = find_suspects(learner, support, classes, left_out.rows.numpy(), left_out.logits.numpy())
+    twin, near = _duplicates(raw), near_duplicates(support)
     frame = pd.DataFrame(
         {
-            "id": as_column(support.ids),
-            "label": as_column(support.labels),
+            "id": text_column(support.ids),
+            "label": text_column(support.labels),
             "similarity": own,
-            "other": as_column([None if i < 0 else classes.tolist()[i] for i in other.tolist()]),
+            "other": text_column([None if i < 0 else classes.tolist()[i] for i in other.tolist()]),
             "other_similarity": other_similarity,
-            "duplicate_of": as_column(["" if i < 0 else support.ids[i] for i in twin.tolist()]),
-            "nearer_to_other": nearer,
-            "outlier": outlier,
+            "duplicate_of": _names(support, twin),
+            "near_duplicate_of": _names(support, np.where(twin >= 0, -1, near)),
+            "nearer_to_other": other_similarity > own,
+            "outlier": _outliers(own, codes),
         }
     )
-    return frame.assign(suspect=nearer | outlier | (twin >= 0))
+    suspect = judged.pop("implausible") | (twin >= 0)
+    frame = frame.join(judged).assign(suspect=suspect)
+    frame.attrs |= judged.attrs
+    return frame
+
+
+def _names(support: Support, rows: NDArray[np.int64]) -> pd.Series:
+    return text_column(["" if i < 0 else support.ids[i] for i in rows.tolist()])
 
 
 def _own_similarity(x: Tensor, labels: Tensor, count: Tensor, sums: Tensor, metric: str) -> NDArray[np.float64]:
@@ -132,16 +146,16 @@ def _outliers(own: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.
 
 
 def suspects(frame: pd.DataFrame) -> Sequence[tuple[int, str]]:
-    """Return the row number of each suspect image of an audit, and the reasons in words."""
+    """Return the row number of each suspect image of an audit, the most suspect first, and the reasons in words."""
     found = []
-    for place, row in enumerate(frame.to_dict("records")):
+    rows = frame[frame["suspect"]].sort_values("suspicion", ascending=False, kind="stable")
+    for place, row in zip(rows.index.tolist(), rows.to_dict("records"), strict=True):
         reasons = []
         if row["duplicate_of"]:
             reasons.append(f"the same as {row['duplicate_of']}")
-        if row["nearer_to_other"]:
-            reasons.append(f"nearer to {row['other']}")
-        if row["outlier"]:
-            reasons.append("unlike the others of its class")
-        if reasons:
-            found.append((place, ", ".join(reasons)))
+        if row["neighbour_row"] >= 0:
+            reasons.append(f"more like {row['taken_for']}, such as {row['neighbour']}")
+            if row["outlier"]:
+                reasons.append("unlike the others of its class")
+        found.append((place, ", ".join(reasons)))
     return found

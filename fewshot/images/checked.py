@@ -1,8 +1,9 @@
-"""How good a model will be on new items, from its support alone."""
+"""How good a model will be on new items, and what would make it better, from its support alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.images.answer import Answer, nearest_support
+from fewshot.images.curve import DEPENDENCE, Point, measure_curve, slope_of
+from fewshot.images.duplicates import near_duplicates
 from fewshot.images.support import Support
+from fewshot.images.suspects import find_suspects, text_column
 from fewshot.images.tested import TestResult
+from fewshot.learners.base import Learner
 from fewshot.search.similarity import to_tensor
 from fewshot.utils.isolation import isolated
 from fewshot.utils.values import check_number
@@ -20,10 +25,10 @@ from fewshot.utils.values import check_number
 if TYPE_CHECKING:
     import pandas as pd
 
-#: With f times the images of each class, the share of wrong answers is f ** -LEARNING times as large.
+#: With the image that was left out, the share of wrong answers of n is (1 - 1/n) ** LEARNING times as large.
 LEARNING = 0.4
-#: Left-out answers depend on each other: n of them tell as much as n / DEPENDENCE independent ones.
-DEPENDENCE = 1.5
+#: The accuracy of a class counts this many images of the mean accuracy as its own.
+SHRINK = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +43,26 @@ class CheckResult:
         How many other images of its class taught the answer to each.
     alone : list
         Classes with one image, which cannot be left out.
+    rows : ndarray of shape (n,)
+        Which rows of the support were answered.
+    logits : ndarray of shape (n, n_way)
+        Logits of the answers.
+    support : Support
+        The support.
     """
 
     left_out: TestResult
     n_taught: NDArray[np.int64]
     alone: list[Any]
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+    logits: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    support: Support = field(default_factory=Support.none, repr=False)
+    _classifier: FewShotClassifier | None = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> float:
         """Expected accuracy on new items, with all of the support."""
-        return self.expected(1)
+        return float(1 - self._error().mean())
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -59,11 +74,59 @@ class CheckResult:
         low, high = ((middle + side) / (1 + z**2 / n) for side in (-half, half))
         return round(float(low), 9), round(float(high), 9)  # so that rounding does not leave out 0 and 1
 
+    @cached_property
+    def curve(self) -> list[Point]:
+        """The accuracy with 1, 2, 4, ... images of each class, on the other images; then that of the left-out ones."""
+        if self._classifier is None:
+            return []
+        measured = _measured(self._classifier, self.support)
+        return [*measured, Point(float(self.n_taught.mean()) + 0.5, self.left_out.accuracy, len(self.n_taught))]
+
     def expected(self, times: float) -> float:
-        """Return the accuracy to expect with `times` as many images of each class."""
+        """Return the accuracy to expect with `times` as many images of each class, by the learning curve."""
         check_number("times", times, above=True)
-        fewer = (self.n_taught / (times * (self.n_taught + 1))) ** LEARNING
-        return float(1 - (~self.left_out.right * fewer).mean())
+        return float(1 - self._error().mean() * times ** -slope_of(self.curve))
+
+    def _error(self) -> NDArray[np.float64]:
+        """Return the share of each answer (n,) that would still be wrong with the image that was left out."""
+        error: NDArray[np.float64] = ~self.left_out.right * (self.n_taught / (self.n_taught + 1)) ** LEARNING
+        return error
+
+    @property
+    def gains(self) -> pd.DataFrame:
+        """What twice the images of each class would give, by class, the greatest gain first.
+
+        Columns ``images`` (of the class), ``accuracy`` (to expect of its images now), ``with_twice`` and ``gain``. Few
+        images say little, so classes are drawn towards the mean.
+        """
+        import pandas as pd
+
+        classes, error = self.left_out.classes, self._error()
+        codes = np.searchsorted(classes, self.left_out.truth)
+        images = np.bincount(codes, minlength=len(classes))
+        now = (np.bincount(codes, error, len(classes)) + SHRINK * error.mean()) / (images + SHRINK)
+        after = now * 2 ** -slope_of(self.curve)
+        # As objects: pandas cannot hold every text otherwise, such as file names that are not UTF-8.
+        index = pd.Index(classes.tolist(), dtype=object, name="class")
+        columns = {"images": images, "accuracy": 1 - now, "with_twice": 1 - after, "gain": now - after}
+        return pd.DataFrame(columns, index)[images > 0].sort_values("gain", ascending=False, kind="stable")
+
+    @cached_property
+    def suspects(self) -> pd.DataFrame:
+        """Items whose label is implausible, the most suspect first; the index is their row of the support.
+
+        Columns are ``id``, ``label`` and those of `fewshot.images.suspects.find_suspects`; ``attrs["false_alarms"]`` is
+        the share of right labels that would be among them, as estimated.
+        """
+        if self._classifier is None:
+            raise ValueError("the result holds no classifier, so it has no suspects; take it from FewShotModel.check")
+        return _suspects(self, self._classifier.learner_)
+
+    @cached_property
+    def near_duplicates(self) -> list[tuple[int, int]]:
+        """Pairs of rows of the support that are nearly the same; see `fewshot.images.duplicates.near_duplicates`."""
+        twin = near_duplicates(self.support)
+        return [(i, int(twin[i])) for i in np.flatnonzero(twin >= 0).tolist()]
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -90,6 +153,21 @@ class CheckResult:
 
 
 @isolated(gradients=False)
+def _suspects(found: CheckResult, learner: Learner) -> pd.DataFrame:
+    support = found.support
+    frame = find_suspects(learner, support, found.left_out.classes, found.rows, found.logits)
+    frame.insert(0, "id", text_column(support.ids))
+    frame.insert(1, "label", text_column(support.labels))
+    return frame[frame.pop("implausible")].sort_values("suspicion", ascending=False, kind="stable")
+
+
+@isolated(gradients=False)
+def _measured(classifier: FewShotClassifier, support: Support) -> list[Point]:
+    codes = torch.from_numpy(np.searchsorted(classifier.classes_, support.labels))
+    return measure_curve(classifier.learner_, to_tensor(support.embeddings).double(), codes, len(classifier.classes_))
+
+
+@isolated(gradients=False)
 def check_model(classifier: FewShotClassifier, support: Support, n_shown: int) -> CheckResult | None:
     """Answer each item of the support as if it had not been learned; None if every class has one item."""
     classes, learner, names = classifier.classes_, classifier.learner_, support.labels.tolist()
@@ -113,4 +191,6 @@ def check_model(classifier: FewShotClassifier, support: Support, n_shown: int) -
             support.thumbnails[rows[i]],
         )  # fmt: skip
         mistakes.append((names[rows[i]], answer))
-    return CheckResult(TestResult(classes, truth, predicted, probability, 0, mistakes), found.n_taught.numpy(), alone)
+    answers = TestResult(classes, truth, predicted, probability, 0, mistakes)
+    logits = found.logits.numpy()
+    return CheckResult(answers, found.n_taught.numpy(), alone, rows, logits, support, classifier)

@@ -474,7 +474,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         CheckResult
-            The accuracy to expect, with its interval, and what is taken for what.
+            The accuracy to expect, with its interval, and what is taken for what; on request ``suspects``,
+            ``near_duplicates``, the learning ``curve``, and the ``gains`` of more images.
 
         Raises
         ------
@@ -575,7 +576,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self._embed_and_change(lambda now, given: now.calibrated(given, settings), "calibrate", X, y)
 
     def audit(self) -> pd.DataFrame:
-        """Find support that may do harm: outliers, duplicates, items nearer to another class.
+        """Find support that may do harm: implausible labels, duplicates, outliers.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""HTML pages about a model: its answers, its classes, its calibration, and the audit of its support."""
+"""HTML pages about a model: its answers, its classes and its calibration."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import pandas as pd
 
 from fewshot.classifiers.calibration import Calibration
 from fewshot.images.answer import Answer
-from fewshot.images.audit import suspects
-from fewshot.images.checked import CheckResult
 from fewshot.images.model import FewShotModel
-from fewshot.images.support import Support
 from fewshot.images.tested import TestResult
 from fewshot.report import figures
 from fewshot.report.page import Page, QueryAnswer
-from fewshot.utils.text import as_unicode, counted, listed
+from fewshot.utils.text import as_unicode, counted
 
 #: Support images shown for a class, and the most classes whose confusion is drawn.
 SHOWN, MOST_CONFUSED = 12, 100
@@ -50,7 +47,7 @@ def write_answers(path: str | Path, model: FewShotModel, answers: Sequence[Answe
         page.section("Not read", "These files could not be read as images, so they have no answer.")
         reasons = {as_unicode(answer.id): as_unicode(str(answer.error and answer.error.reason)) for answer in unread}
         page.table(pd.DataFrame.from_dict(reasons, orient="index", columns=["reason"]).rename_axis("image"))
-    _write(page, path)
+    write_page(page, path)
 
 
 def write_test(path: str | Path, found: TestResult) -> None:
@@ -78,41 +75,8 @@ def write_test(path: str | Path, found: TestResult) -> None:
         n = int((~found.is_known).sum())
         cards.append((f"{100 * found.unknown_accepted:.0f} %", f"of {n} images of unknown classes taken for a class"))
     page.cards(cards)
-    _show_tested(page, found)
-    _write(page, path)
-
-
-def write_check(path: str | Path, found: CheckResult) -> None:
-    """Write a page of how good a model will be, from its support alone.
-
-    Parameters
-    ----------
-    path : path
-        The page.
-    found : CheckResult
-        The result of `FewShotModel.check`.
-    """
-    low, high = found.interval
-    page = Page(
-        f"About {100 * found.accuracy:.0f} % of new images right",
-        f"Each of {len(found.n_taught)} images was answered as if it had not been learned. For new images of the same "
-        f"kind, expect {100 * low:.0f} to {100 * high:.0f} % (95 % interval).",
-    )
-    page.cards(
-        [
-            (f"{100 * found.accuracy:.0f} %", "right, to expect"),
-            (f"{100 * found.expected(2):.0f} %", "with twice the images of each class"),
-            (f"{100 * found.left_out.mean_probability:.0f} %", "how sure it was, on the mean"),
-        ]
-    )
-    if found.alone:
-        page.section("Not checked", f"Classes with one image: {listed(found.alone)}. Add a second to check them.")
-    if len(pairs := found.confused):
-        page.section("Taken for each other", "More images of these classes help most.")
-        named = {name: [as_unicode(str(label)) for label in pairs[name]] for name in ("class", "other")}
-        page.table(pairs.assign(**named).head(SHOWN).set_index("class"))
-    _show_tested(page, found.left_out)
-    _write(page, path)
+    show_tested(page, found)
+    write_page(page, path)
 
 
 def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any]) -> None:
@@ -140,7 +104,7 @@ def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any
     page.section("What it is made of")
     rows = {name: as_unicode(str(value)) for name, value in facts.items()}
     page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("part"))
-    _write(page, path)
+    write_page(page, path)
 
 
 def write_calibration(path: str | Path, found: Calibration) -> None:
@@ -181,42 +145,10 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
     )
     rows = {name: str(value) for name, value in found.protocol.items()}
     page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("episodes"))
-    _write(page, path, "")
+    write_page(page, path, "")
 
 
-def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> None:
-    """Write a page of the support images that may do harm, with the reasons.
-
-    Parameters
-    ----------
-    path : path
-        The page.
-    model : FewShotModel
-        The model.
-    frame : DataFrame
-        The result of its `audit`.
-    """
-    support = model.support_ or Support.none()
-    found = suspects(frame)
-    page = Page(
-        f"{len(found)} of {counted(len(frame), 'support image')} to look at",
-        "Each support image was compared with all others.",
-    )
-    if found:
-        labels = support.labels.tolist()
-        page.pictures(
-            [(support.thumbnails[place], f"{labels[place]}: {why}", support.ids[place]) for place, why in found]
-        )
-        columns = ["id", "label", "similarity", "other", "other_similarity"]
-        suspect = frame.loc[[place for place, _ in found], columns].set_index("id").round(3)
-        page.section("Similarities", "To the mean of the other images of its class, and to the nearest other class.")
-        page.table(suspect.rename(columns={"label": "class", "other_similarity": "similarity to it"}))
-    else:
-        page.section("Nothing found", "No outlier, no duplicate, and no image nearer to another class than to its own.")
-    _write(page, path)
-
-
-def _show_tested(page: Page, found: TestResult) -> None:
+def show_tested(page: Page, found: TestResult) -> None:
     """Show the classes, what is taken for what, and the answers to look at."""
     page.section("Classes", "Precision is the share of a class's answers that are right.")
     rows = found.per_class.sort_values("accuracy", kind="stable")
@@ -250,6 +182,7 @@ def _range(counts: list[int]) -> str:
     return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
 
 
-def _write(page: Page, path: str | Path, footer: str = FOOTER) -> None:
+def write_page(page: Page, path: str | Path, footer: str = FOOTER) -> None:
+    """Write a page, and the folder that it is in."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     page.write(path, footer)

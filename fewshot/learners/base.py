@@ -270,6 +270,10 @@ class Learner(nn.Module):
         """Answer rows of a support set as if it had never held them, about 1000 or `every` one; see `in_parts`."""
         return in_parts(self, x, labels, n_way, every)
 
+    def without_choosing(self) -> Learner:
+        """Return a learner of nearly the same answers that takes usual values for what it would choose by itself."""
+        return self
+
     def memorize(self, statistics: Statistics) -> Memory:
         """Turn statistics into a memory of labelled keys."""
         raise NotImplementedError(f"{type(self).__name__} has no memorize(); define it")

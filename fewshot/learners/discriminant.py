@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,15 @@ from fewshot.learners.left_out import LeftOutRows
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.search.similarity import normalize
-from fewshot.utils.discriminant import TEMPERATURE, LabelledRows, choose, class_keys, left_out, signed_power
+from fewshot.utils.discriminant import (
+    TEMPERATURE,
+    USUAL_STRENGTH,
+    LabelledRows,
+    choose,
+    class_keys,
+    left_out,
+    signed_power,
+)
 from fewshot.utils.values import check_number
 
 
@@ -119,6 +128,12 @@ class DiscriminantLearner(SupportLearner):
         absent = (support.count <= 0).expand_as(similarity)
         logits = (similarity / self.temperature).masked_fill(absent, -torch.inf)
         return LeftOutRows(rows[there], logits[there], n_taught[there].long())
+
+    def without_choosing(self) -> DiscriminantLearner:
+        """Return this learner with the usual strength, if it has none."""
+        quick = copy(self)
+        quick.regularization = self.regularization or USUAL_STRENGTH
+        return quick
 
 
 def _rows(statistics: Statistics) -> LabelledRows:

@@ -31,9 +31,7 @@ class LeftOutRows:
     n_taught: Tensor
 
 
-def in_parts(
-    answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: int, every: bool = False
-) -> LeftOutRows:
+def in_parts(answer: Callable[..., Tensor], x: Tensor, labels: Tensor, n_way: int, every: bool = False) -> LeftOutRows:
     """Leave out the support in parts: each class is spread evenly over them, so that others of it remain.
 
     Of more than 1000 rows, evenly spaced ones in the order of the classes are left out.

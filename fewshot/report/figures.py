@@ -188,6 +188,39 @@ def learning_curve(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def shots_curve(measured: pd.DataFrame, expected: pd.DataFrame) -> Figure:
+    """Draw the accuracy that was measured with few images of a class, and that to expect with more.
+
+    Parameters
+    ----------
+    measured, expected : DataFrame
+        Columns ``images`` (of a class) and ``accuracy`` (0..1); of measured ones also ``ci95``.
+
+    Returns
+    -------
+    Figure
+        Two lines over a logarithmic axis.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    """
+    require(measured, ["images", "accuracy", "ci95"])
+    require(expected, ["images", "accuracy"])
+    figure, (ax,) = new_figure(6.4, 3.4)
+    ax.errorbar(measured["images"], 100 * measured["accuracy"], 100 * measured["ci95"], fmt="o-", markersize=4,
+                capsize=2, color=COLOURS[0], label="measured")  # fmt: skip
+    ax.plot(expected["images"], 100 * expected["accuracy"], "o--", markersize=4, color=COLOURS[1], label="expected")
+    ticks = sorted({*measured["images"], *expected["images"]})
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="images of a class", ylabel="accuracy, %")
+    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure
+
+
 def confusion(frame: pd.DataFrame) -> Figure:
     """Draw a confusion matrix, with each row as shares of its class.
 

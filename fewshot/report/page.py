@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Neighbours: label, similarity and image of each.
+Near = Sequence[tuple[Any, float, "NDArray[np.uint8] | bytes"]]
+#: An image, text, name, the neighbours that say why, and their heading.
+Picture = tuple["NDArray[np.uint8] | bytes", str, str, Near, str]
+
+
 @dataclass(frozen=True, eq=False)
 class QueryAnswer:
     """A query image and its answer.
@@ -46,7 +52,7 @@ class QueryAnswer:
     label: Any
     answers: Sequence[tuple[Any, float, float | None]]
     name: str = ""
-    neighbours: Sequence[tuple[Any, float, NDArray[np.uint8] | bytes]] = ()
+    neighbours: Near = ()
     verdict: Any = None
 
     def __post_init__(self) -> None:
@@ -131,13 +137,9 @@ class Page:
         answers = "".join(_query(query) for query in queries)
         self._parts.append(f'<div class="task">{title}<div>{classes}</div><div class="queries">{answers}</div></div>')
 
-    def pictures(self, items: Sequence[tuple[NDArray[np.uint8] | bytes, str, str]]) -> None:
-        """Add pictures with text: (image, text, name)."""
-        shown = "".join(
-            f'<div class="query told">{_tile(image, name)}<div class="answers"><div class="verdict">{_text(text)}</div>'
-            f'<div class="name" title="{_text(name)}"><bdi>{_text(name)}</bdi></div></div></div>'
-            for image, text, name in items
-        )
+    def pictures(self, items: Sequence[Picture | tuple[NDArray[np.uint8] | bytes, str, str]]) -> None:
+        """Add pictures with text: (image, text, name), and the pictures that say why, as neighbours of a query."""
+        shown = "".join(_picture(*item) for item in items)
         self._parts.append(f'<div class="task"><div class="queries">{shown}</div></div>')
 
     def rerun(self, command: str, facts: Mapping[str, Any], heading: str) -> None:
@@ -206,16 +208,27 @@ def _query(query: QueryAnswer) -> str:
     else:
         kind, verdict = "wrong", f"✗ wrong, it is <bdi>{_text(query.label)}</bdi>"
     name = f'<div class="name" title="{_text(query.name)}"><bdi>{_text(query.name)}</bdi></div>' if query.name else ""
-    near = "".join(
-        f'<figure class="near">{_tile(image, label)}<figcaption>{_label(label)} {similarity:.2f}</figcaption></figure>'
-        for label, similarity, image in query.neighbours
-    )
-    neighbours = f'<div class="neighbours"><span>nearest support images</span><div>{near}</div></div>' if near else ""
+    neighbours = _neighbours(query.neighbours, "nearest support images")
     return (
         f'<div class="query {kind}">{_tile(query.image, query.label if query.name == "" else query.name)}'
         f'<div class="answers"><div class="verdict">{verdict}</div>{name}'
         f"{''.join(_answer(*answer) for answer in query.answers)}{neighbours}</div></div>"
     )
+
+
+def _picture(image: NDArray[np.uint8] | bytes, text: str, name: str, near: Near = (), why: str = "") -> str:
+    return (
+        f'<div class="query told">{_tile(image, name)}<div class="answers"><div class="verdict">{_text(text)}</div>'
+        f'<div class="name" title="{_text(name)}"><bdi>{_text(name)}</bdi></div>{_neighbours(near, why)}</div></div>'
+    )
+
+
+def _neighbours(near: Near, title: str) -> str:
+    shown = "".join(
+        f'<figure class="near">{_tile(image, label)}<figcaption>{_label(label)} {similarity:.2f}</figcaption></figure>'
+        for label, similarity, image in near
+    )
+    return f'<div class="neighbours"><span>{_text(title)}</span><div>{shown}</div></div>' if shown else ""
 
 
 def _answer(label: Any, share: float, similarity: float | None) -> str:
