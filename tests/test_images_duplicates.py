@@ -8,7 +8,7 @@ from PIL import Image
 
 from fewshot import FewShotImageClassifier
 from fewshot.images import duplicates
-from fewshot.images.duplicates import NEAR_ITEMS, near_duplicates
+from fewshot.images.duplicates import NEAR_ITEMS, NEIGHBOUR, OF_USUAL, near_duplicates
 from fewshot.images.support import Support
 from tests.photographs import photos, quick_embedder
 
@@ -18,15 +18,17 @@ def items(x):
     return Support(tuple(map(str, range(n))), np.zeros(n), np.asarray(x, np.float32), (b"",) * n)
 
 
-@pytest.mark.parametrize("d", [3, 200])
+@pytest.mark.parametrize("d", [5, 200])
 def test_without_pictures_the_cosine_decides_as_by_brute_force(d, monkeypatch):
-    monkeypatch.setattr(duplicates, "PART", 50)
+    monkeypatch.setattr(duplicates, "PART", 180 if d == 5 else 50)
     rng = np.random.default_rng(d)
     x = rng.normal(size=(180, d)) + 0.5
     x[rng.integers(0, 180, 40)] = x[rng.integers(0, 180, 40)] * 3 + 0.1 * rng.normal(size=(40, d))
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = np.where(np.tri(180, k=-1) == 1, unit @ unit.T, -1)
-    expected = np.where(cosine.max(1) >= NEAR_ITEMS, cosine.argmax(1), -1)
+    usual = np.median(np.sort(1 - unit @ unit.T, 1)[:, NEIGHBOUR])
+    least = max(NEAR_ITEMS, 1 - OF_USUAL[1] * usual)
+    expected = np.where(cosine.max(1) >= least, cosine.argmax(1), -1)
     assert (expected >= 0).sum() > 10
     np.testing.assert_array_equal(near_duplicates(items(x)), expected)
 

@@ -12,11 +12,14 @@ from fewshot.images.support import Support
 
 #: Side of the small pictures that are compared, and images compared with all others in one go.
 SIDE, PART = 12, 256
-#: Two images are nearly the same if pictures correlate and embeddings have a cosine above one of these pairs: the first
-#: is met by recompressed and resized images, the second by shifted and cropped ones.
+#: Two images are nearly the same if the correlation of their pictures and the cosine of their embeddings are above one
+#: of these pairs: the first is met by recompressed and resized images, the second by shifted and cropped ones.
 NEAR = ((0.92, 0.6), (0.7, 0.95))
-#: The cosine above which items without pictures are nearly the same.
+#: Items without pictures are nearly the same if the cosine of their embeddings is above this.
 NEAR_ITEMS = 0.98
+#: And if they are apart no more than these shares of what is usual between an image and its third nearest: for the
+#: correlation of pictures, and for the cosine. Where all images look alike, copies must be more alike.
+OF_USUAL, NEIGHBOUR = (0.2, 0.33), 3
 #: Directions in which items without pictures are compared first.
 DIRECTIONS = 64
 
@@ -26,7 +29,8 @@ def near_duplicates(support: Support) -> NDArray[np.int64]:
 
     Pictures are compared by the correlation of their colours at 12 x 12, and by the cosine of their embeddings. Either
     alone would not do: embeddings of different pictures of the sea are as near as two of the same, and so are small
-    pictures of different strokes; a network sees recompression more than people do.
+    pictures of different strokes; a network sees recompression more than people do. Where all images look alike, such
+    as digits, copies must be more alike.
 
     Parameters
     ----------
@@ -44,17 +48,30 @@ def near_duplicates(support: Support) -> NDArray[np.int64]:
         return found
     x = _unit(support.embeddings)
     pictures = _small_pictures(support.thumbnails)
-    rough, least = (_projected(x), NEAR_ITEMS) if pictures is None else (pictures, NEAR[-1][0])
+    far = 1 - _usual(x, OF_USUAL[1])
+    rough, least = (_projected(x), max(NEAR_ITEMS, far)) if pictures is None else (pictures, NEAR[-1][0])
+    alike = max(NEAR[0][0], 1 - _usual(rough, OF_USUAL[0]))
     for rows, likeness in _earlier(rough, plain=pictures is not None):
         places = np.flatnonzero((likeness >= least).any(1))
-        cosine = x[rows][places] @ x.T
-        near = cosine >= NEAR_ITEMS
-        if pictures is not None:
-            near = np.any([(likeness[places] >= r) & (cosine >= c) for r, c in NEAR], axis=0)
+        cosine, likeness = x[rows][places] @ x.T, likeness[places]
+        if pictures is None:
+            near = cosine >= least
+        else:
+            near = (likeness >= alike) & (cosine >= NEAR[0][1])
+            near |= (likeness >= NEAR[1][0]) & (cosine >= max(NEAR[1][1], far))
         near &= np.arange(len(x)) < (rows.start + places)[:, None]
         best = np.where(near, cosine, -np.inf).argmax(1)
         found[rows][places] = np.where(near.any(1), best, -1)
     return found
+
+
+def _usual(x: NDArray[np.float32], share: float) -> float:
+    """Return a share of how far unit vectors usually are from their third nearest, as 1 - cosine; 2 if they are few."""
+    if len(x) <= NEIGHBOUR + 1:
+        return 2.0
+    some = x[:: max(1, len(x) // PART)]
+    nearest = np.partition(some @ x.T, -1 - NEIGHBOUR, 1)[:, -1 - NEIGHBOUR]
+    return share * float(np.median(1 - nearest)) + 1e-6  # rounding
 
 
 def _earlier(rough: NDArray[np.float32], plain: bool) -> Iterator[tuple[slice, NDArray[np.float32]]]:
