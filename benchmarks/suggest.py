@@ -30,13 +30,11 @@ RANDOM, DEFAULT = "random", next(iter(STRATEGIES))
 BUDGETS, POOL, SEEDS = (1, 2, 5, 10), 0.6, {CHOOSE: 5, REPORT: 20}
 #: The ratio of the largest class to the smallest, classes known at first, and their images.
 RATIO, KNOWN, TAUGHT = 20, 2, 5
-#: Beginnings, and the strategies that are compared there, random first.
+#: Beginnings.
 EVEN, UNEVEN, GROWN = "nothing labelled", "nothing labelled, uneven classes", "two classes known"
-STARTS = {
-    EVEN: (RANDOM, *(name for name in STRATEGIES if name != RANDOM)),
-    UNEVEN: (RANDOM, DEFAULT),
-    GROWN: (RANDOM, DEFAULT),
-}
+STARTS = (EVEN, UNEVEN, GROWN)
+#: Strategies beside the default are compared from nothing, and reported on data of at most this many classes.
+FEW_CLASSES = 20
 
 
 def split(sample: Sample, start: str, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -80,7 +78,8 @@ def measure(sample: Sample, start: str, options: argparse.Namespace) -> list[dic
         list[dict[str, Any]](),
     )
     accuracy: dict[str, NDArray[np.float64]] = {}
-    for strategy in STARTS[start]:
+    others = start == EVEN and (sample.role == CHOOSE or sample.y.max() < FEW_CLASSES)
+    for strategy in (RANDOM, DEFAULT, *(name for name in STRATEGIES if others and name not in (RANDOM, DEFAULT))):
         accuracy[strategy] = np.array([once(sample, start, strategy, seed) for seed in seeds])
         rows = zip(BUDGETS, accuracy[strategy].T, accuracy[RANDOM].T, strict=True)
         labels = {

@@ -60,7 +60,7 @@ class Suggestion:
     score : float
         What the strategy goes by; higher is better.
     reason : str
-        How many items of the pool it stands for, and between which classes the model cannot decide.
+        How many items of the pool it stands for, and which class is nearly as likely as the answer.
     thumbnail : bytes
         A small picture of what the network saw.
     """
@@ -145,8 +145,7 @@ def _explained(
         reason = f"stands for {counted(n, 'image')}" if n > 1 else "stands for itself"
         first, second = (*shares[i, best].tolist(), 0.0)[:2]
         if second >= RIVAL * first > 0:
-            a, b = classifier.classes_[best].tolist()
-            reason += f"; {a} ({100 * first:.0f} %) or {b} ({100 * second:.0f} %)?"
+            reason += f"; or {classifier.classes_[best[1:]].tolist()[0]}, {100 * second:.0f} %?"
         thumbnail = seen.thumbnails[i] if seen.thumbnails else b""
         found.append(Suggestion(place, describe(items[place]), answers[i], first, scores[i], reason, thumbnail))
     return found
