@@ -4,8 +4,8 @@ A pool of 60 % of the images of each class has no labels; the others are the tes
 2, 5 and 10 a class are chosen (fewer where the pool is too small), labelled with the truth and learned by the default
 learner. Three beginnings: nothing is labelled; nothing is labelled and the classes of the pool differ up to 20 times in
 size; a model of two classes with five images each meets a pool of all classes. Seeds are the same for all strategies,
-so that changes from random ones are paired; intervals are Student's, over seeds. The default was chosen on CIFAR-FS
-validation classes, Omniglot background, glyphs and sentences; the other data only report.
+so that changes from random ones are paired; intervals are Student's, over 20 seeds. The default was chosen on CIFAR-FS
+validation classes, Omniglot background and glyphs, of which 5 seeds are shown; the other data only report.
 """
 
 from __future__ import annotations
