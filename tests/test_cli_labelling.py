@@ -134,6 +134,8 @@ def test_a_table_of_labels_can_be_fitted(made, capsys):
         ("import-labels {pool}", "--out PATH, --add-to DIR"),
         ("import-labels {gone} --out x.csv", "does not exist"),
         ("suggest {gone}", "no such file"),
+        ("suggest {pool} {pool} --size 9", "--size is for a folder without DIR"),
+        ("suggest {pool} {pool} --from x", "--from is for a folder without DIR"),
     ],
 )
 def test_a_mistake_is_one_sentence(command, message, made, capsys, monkeypatch):

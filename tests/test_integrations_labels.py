@@ -70,6 +70,8 @@ def test_labels_come_back_from_every_format(format, paths, tmp_path):
 def test_tasks_carry_pre_annotations_and_an_interface(paths, model, tmp_path):
     tasks = answered(model, [Task(path) for path in paths])
     assert [task.answer for task in tasks] == model.predict(paths).tolist()
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert answered(model, [Task(str(tmp_path / "bad.png"), "owl")]) == [Task(str(tmp_path / "bad.png"), "owl")]
     write_labels(tasks, tmp_path / "tasks.json", "label-studio", root=tmp_path)
     rows = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
     for row, task in zip(rows, tasks, strict=True):

@@ -69,7 +69,8 @@ COMMANDS = {
 _NAMES = {"checkpoint": "from", "frozen": "episodes"}
 _STATUS = """exit status:
   0    success
-  1    failure; or an image got no answer (predict, annotate, search), or a unit of a grid failed (bench)
+  1    failure; or an image got no answer (predict, annotate, search) or has no usable label (import-labels), or a unit
+       of a grid failed (bench)
   2    mistake in the command; nothing was changed
   130  interrupted (Ctrl-C)
   143  terminated (SIGTERM); train has saved its state

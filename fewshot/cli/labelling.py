@@ -29,7 +29,7 @@ def suggest_options(suggest: argparse.ArgumentParser) -> None:
 
 
 def suggest(options: argparse.Namespace) -> int:
-    """Choose the images to label next; exit with 1 if some could not be read."""
+    """Choose the images to label next; those that cannot be read are left out, with a warning."""
     from fewshot.cli.models import list_paths, load, make_embedder
     from fewshot.cli.tables import give, is_piped
     from fewshot.cli.terminal import say
@@ -40,6 +40,7 @@ def suggest(options: argparse.Namespace) -> int:
     if options.dir is None:
         model = FewShotImageClassifier(make_embedder(options))
     else:
+        _refuse_network(options)
         model = load(options)
         model.embedder_.set_params(cache=options.cache)
     model.set_params(on_error="skip")
@@ -57,6 +58,15 @@ def suggest(options: argparse.Namespace) -> int:
         if options.report:
             say(f"pictures: {options.report}")
     return 0
+
+
+def _refuse_network(options: argparse.Namespace) -> None:
+    """Raise if options choose a network although the classifier has its own."""
+    usual = argparse.ArgumentParser()
+    backbone(usual)
+    for name, value in vars(usual.parse_args([])).items():
+        if getattr(options, name) != value:
+            raise ValueError(f"{options.flags[name][0]} is for a folder without DIR; {options.dir} has its own network")
 
 
 def export_labels_options(export: argparse.ArgumentParser) -> None:
