@@ -16,7 +16,7 @@ from fewshot import Embedder, FewShotImageClassifier
 from fewshot.cli import main
 from fewshot.data.crop import DEFAULT
 from fewshot.persistence.artifact import version_of
-from tests.photographs import photos, write_photos
+from tests.photographs import photos, quick_embedder, write_photos
 
 QUICK = ("--backbone", "conv4", "--weights", "random", "--size", "32", "--quiet")
 
@@ -329,3 +329,31 @@ def test_long_images_are_a_sentence_and_the_crop_is_an_option(tmp_path, capsys):
         assert len(sentences) == bool(said)
         assert said in "".join(sentences)
         assert FewShotImageClassifier.load(tmp_path / "m").embedder_.preprocessing.crop_mode == mode
+
+
+def test_sets_with_a_promise_are_a_column_and_need_enough_images(tmp_path, capsys):
+    paths = write_photos(tmp_path / "photos", 6)
+    labels = [path.split("/")[-2] for path in paths]
+    model = FewShotImageClassifier(quick_embedder(), progress=False).fit(paths, labels)
+    model.save(tmp_path / "m")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    predict = ["predict", str(tmp_path / "m"), *paths[:2], str(tmp_path / "broken.png"), "--quiet"]
+    held_out = ["--held-out", str(tmp_path / "photos")]
+    for options in (["--coverage", "0.9"], ["--coverage", "0.5", "--by-class"], ["--coverage", "0.9", *held_out]):
+        page = tmp_path / "page.html"
+        assert main([*predict, *options, "--json", "-", "--report", str(page)]) == 1
+        rows = json.loads(capsys.readouterr().out)
+        given = (paths, labels) if "--held-out" in options else None
+        sets = model.predict_set(paths[:2], float(options[1]), by_class="--by-class" in options, held_out=given)
+        assert [row["set"] for row in rows] == [*sets, []]
+        assert f": {', '.join(sets[0]) or 'no class fits'}" in page.read_text()
+    assert main([*predict, "--coverage", "0.9"]) == 1
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["image", "label", "probability", "set", "error"]
+    assert "(none)" in table[3]
+    assert main([*predict, "--coverage", "0.95"]) == 2
+    said = capsys.readouterr().err
+    assert "--coverage 0.95 can be promised from 19 images on" in said or "coverage 0.95 can be promised" in said
+    for options in (["--by-class"], held_out):
+        assert main([*predict, *options]) == 2
+        assert "--by-class and --held-out are about --coverage" in capsys.readouterr().err

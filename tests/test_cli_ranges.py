@@ -47,6 +47,7 @@ WHOLE = (
     *(("suggest MODEL DATA", option, NUMBERS) for option in ("-k", "--size", "--bits", "--max-pixels")),
     *((command, "--max-pixels", NUMBERS) for command in ("export-labels X --format csv --out Z", "import-labels X")),
     ("calibrate MODEL DATA", "--episodes", NUMBERS),
+    ("predict MODEL IMAGE", "--coverage", ("nan", "inf", "-0.1", "0", "1", "1e400", "", "x", "90")),
     ("undo MODEL", "--to", tuple(text for text in NUMBERS if text != "0")),
     ("bench GRID", "--jobs", NUMBERS),
     ("demo", "--episodes", NUMBERS),
@@ -110,7 +111,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
     free = (
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
-        "unknown_label", "domain", "views", "root", "add_to", "field",
+        "unknown_label", "domain", "views", "root", "add_to", "field", "held_out",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices

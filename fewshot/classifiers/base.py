@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifiers.calibration import Calibration, score_episodes
+from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import argmax
@@ -484,6 +485,69 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         log_proba, X = self._log_proba(X)
         proba = np.exp(log_proba)
         return self._rounded(proba / proba.sum(-1, keepdims=True), X)
+
+    def predict_set(
+        self,
+        X: ArrayLike,
+        coverage: float = 0.9,
+        *,
+        by_class: bool = False,
+        held_out: Any = None,
+    ) -> list[list[Any]]:
+        """Return for each query a set of classes that holds the right one as often as promised.
+
+        The promise is for queries of the same kind, from the known classes in equal shares. An empty set means that no
+        class fits: the query is unknown. `reject` has no part in it.
+
+        A class is in the set if its probability is at least that of the right class in all but the fraction
+        1 - `coverage` of the answers to rows that had not been learned. By default these are rows of the support, each
+        left out in turn; the learner must keep them. Since answers get better with the row that is left out, a miss
+        counts less, by a power of the number of rows that was chosen by measuring; ``benchmarks/coverage.py`` shows how
+        well the promise is kept. With `held_out` rows it is exact.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+        coverage : float, default=0.9
+            How often the set is to hold the right class; above 0 and below 1. 0.8 needs 4 rows that had not been
+            learned, 0.9 needs 9, and 0.95 needs 19.
+        by_class : bool, default=False
+            Whether to promise it for each class instead of their mean. Classes with fewer rows than that share the
+            promise for the mean, with a warning.
+        held_out : (X, y), optional
+            Labelled embeddings that were not learned, to compare with instead of the support.
+
+        Returns
+        -------
+        list of n lists
+            Labels, likeliest first; empty for invalid rows.
+
+        Raises
+        ------
+        ValueError
+            If there are too few rows, such as one of each class, or the learner keeps no support.
+        TypeError
+            If the learner is transductive.
+
+        References
+        ----------
+        M. Sadinle, J. Lei, L. Wasserman (2019). Least Ambiguous Set-Valued Classifiers with Bounded Error Levels. JASA
+        114. arXiv:1609.00451. V. Vovk (2015). Cross-conformal predictors. arXiv:1208.0806; leaving out.
+
+        Examples
+        --------
+        >>> from fewshot import DiscriminantClassifier, digits
+        >>> data = digits()
+        >>> X = data.images.reshape(len(data), -1) / 255
+        >>> asked = np.arange(len(X)) % 9 > 0  # images of all writers for both
+        >>> model = DiscriminantClassifier().fit(X[~asked], data.labels[~asked])
+        >>> sets = model.predict_set(X[asked], coverage=0.9)
+        >>> kept = np.mean([label in found for label, found in zip(data.labels[asked].tolist(), sets)])
+        >>> bool(abs(kept - 0.9) < 0.05)
+        True
+        """
+        return predict_sets(self.view(), X, coverage, by_class, held_out)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy on queries (n, d) with labels (n,)."""

@@ -25,6 +25,7 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers, write_classes
+from fewshot.images.sets import Promise
 from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import unknown_mark
@@ -159,8 +160,10 @@ def _merge(model: FewShotImageClassifier, others: list[FewShotImageClassifier]) 
 def predict(options: argparse.Namespace) -> int:
     """Classify images; exit with 1 if one could not be read."""
     model = load(options).set_params(on_error="unknown")
-    paths = list_paths(options.images)
-    answers = model.answer(paths, top=max(options.top, 3 if options.report else 1))
+    promise = _promise(model, options)
+    answers = model.answer(
+        list_paths(options.images), top=max(options.top, 3 if options.report else 1), promise=promise
+    )
     rows: list[dict[str, Any]] = []
     for answer in answers:
         known: list[tuple[Any, Any]] = [*([(answer.label, "")] if answer.rejected else []), *answer.ranking]
@@ -169,7 +172,8 @@ def predict(options: argparse.Namespace) -> int:
         for place, (label, share) in enumerate(ranking, start=1):
             suffix = "" if place == 1 else f" {place}"
             row |= {f"label{suffix}": label, f"probability{suffix}": share}
-        rows.append({**row, "error": answer.error.reason if answer.error else ""})
+        held = {} if answer.label_set is None else {"set": answer.label_set}
+        rows.append({**row, **held, "error": answer.error.reason if answer.error else ""})
     give(rows, options)
     if options.report:
         write_answers(options.report, model, answers)
@@ -179,6 +183,19 @@ def predict(options: argparse.Namespace) -> int:
     for error in unreadable:
         complain(f"{error.source}: {error.reason}")
     return 1 if unreadable else 0
+
+
+def _promise(model: FewShotImageClassifier, options: argparse.Namespace) -> Promise | None:
+    """Return what sets were asked for."""
+    if options.coverage is None:
+        if options.by_class or options.held_out:
+            raise ValueError("--by-class and --held-out are about --coverage; give it, such as --coverage 0.9")
+        return None
+    if options.held_out is None:
+        return Promise(options.coverage, options.by_class)
+    data, _ = open_data(options.held_out, options)
+    labels = [as_label(model, name) if isinstance(name, str) else name for name in data.labels.tolist()]
+    return Promise(options.coverage, options.by_class, (data.images, labels))
 
 
 def show(options: argparse.Namespace) -> int:

@@ -232,6 +232,16 @@ def predict_options(predict: argparse.ArgumentParser) -> None:
     )
     shared(predict, "dir", "images")
     predict.add_argument("--top", type=count, default=1, metavar="K", help="number of likeliest classes (default: 1)")
+    predict.add_argument(
+        "--coverage", type=number(0.01, 0.999), metavar="SHARE",
+        help="answer also with a set of classes, which holds the right one for this share of images like the learned "
+        "ones; none fits an unknown image; two images of a class are needed, and for 0.9 nine in all",
+    )  # fmt: skip
+    predict.add_argument(
+        "--by-class", action="store_true", help="promise it for each class, from nine images on for 0.9"
+    )
+    predict.add_argument("--held-out", metavar="DATA", help="labelled images to base it on, instead of those learned")
+    shared(predict, "--split")
     report(predict, "pictures")
     shared(predict, *TABLES, *EMBEDDING)
 

@@ -112,12 +112,17 @@ def _is_standard_output(target: str | None) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
-    return printable(value)
+    return printable(_joined(value) or "(none)" if isinstance(value, list) else value)
 
 
 def _cell_of_csv(value: Any, spreadsheet: bool) -> Any:
+    value = _joined(value) if isinstance(value, list) else value
     is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{as_unicode(value)}" if spreadsheet and is_formula else as_unicode(value)
+
+
+def _joined(values: list[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _in_unicode(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.data.opening import describe
 from fewshot.errors import ImageDecodeError
 from fewshot.images.learned import Learned
+from fewshot.images.sets import Promise
 from fewshot.images.support import Support
 from fewshot.search.similarity import KeySnapshot, search_in_chunks, to_tensor
 from fewshot.utils.isolation import isolated
@@ -67,6 +68,8 @@ class Answer:
         A small picture of what the network saw.
     error : ImageDecodeError or None
         Why the query could not be read.
+    label_set : list or None
+        The classes that may be right, if a coverage was asked for; empty if no class fits.
     """
 
     id: str
@@ -79,9 +82,12 @@ class Answer:
     neighbours: list[Neighbour]
     thumbnail: bytes = field(repr=False)
     error: ImageDecodeError | None = None
+    label_set: list[Any] | None = None
 
 
-def answer_all(now: Learned, items: Sequence[Any], top: int, n_neighbours: int) -> list[Answer]:
+def answer_all(
+    now: Learned, items: Sequence[Any], top: int, n_neighbours: int, promise: Promise | None = None
+) -> list[Answer]:
     """Return the answers to `items`, with their reasons."""
     embedded, classifier = now.embed(items, thumbnails=True), now.classifier
     errors = {error.index: error for error in embedded.errors}
@@ -92,21 +98,25 @@ def answer_all(now: Learned, items: Sequence[Any], top: int, n_neighbours: int) 
         _margins(classifier, x),
         _nearest_keys(classifier, x, top),
         nearest_support(classifier, now.support, x, n_neighbours),
+        [None] * len(x) if promise is None else promise.sets(now, x),
     )
     rows, classes, answers = zip(*columns, strict=True), classifier.classes_.tolist(), []
     known = set(classes)
     for i, item in enumerate(items):
         if i in errors:
-            answers.append(Answer(describe(item), None, 0.0, [], [], 0.0, False, [], b"", errors[i]))
+            answers.append(
+                Answer(
+                    describe(item), None, 0.0, [], [], 0.0, False, [], b"", errors[i], None if promise is None else []
+                )
+            )
             continue
-        label, share, margin, keys, near = next(rows)
+        label, share, margin, keys, near, held = next(rows)
         order = np.argsort(-share, kind="stable")[: max(top, 1)].tolist()
         ranking = [(classes[place], float(share[place])) for place in order]
         thumbnail, rejected = embedded.thumbnails[i], label not in known
         probability = ranking[0][1]
-        answers.append(
-            Answer(describe(item), label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
-        )
+        found = Answer(describe(item), label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
+        answers.append(replace(found, label_set=held))
     return answers
 
 

@@ -27,6 +27,7 @@ from fewshot.images.audit import audit_support
 from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.learned import Learned, Prepared, labelled
+from fewshot.images.sets import Promise
 from fewshot.images.suggesting.suggest import Suggestion, suggest
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
@@ -386,7 +387,45 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         items, labels = labelled(X, y, self.embedder_.as_items)
         return super().score(items, labels, sample_weight)
 
-    def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3) -> list[Answer]:
+    def predict_set(
+        self, X: Any, coverage: float = 0.9, *, by_class: bool = False, held_out: Any = None
+    ) -> list[list[Any]]:
+        """Return for each item a set of classes that holds the right one as often as promised.
+
+        Parameters
+        ----------
+        X : collection of n items
+            Queries of the same kind as the support.
+        coverage, by_class
+            As for `DiscriminantClassifier.predict_set`, which says what is promised, and from how many images on.
+        held_out : LabeledImages or (X, y), optional
+            Labelled items that were not learned. By default items of the support are left out.
+
+        Returns
+        -------
+        list of n lists
+            Labels, likeliest first; empty if no class fits, or the item cannot be read.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an item cannot be read and ``on_error="raise"``.
+        ValueError
+            If there are too few images for the promise, such as one of each class.
+
+        Examples
+        --------
+        >>> from fewshot import Embedder, FewShotModel, digits
+        >>> data = digits()
+        >>> model = FewShotModel(Embedder("conv4", weights="random", img_size=28))
+        >>> sets = model.fit(data.images[:50], data.labels[:50]).predict_set(data.images[60:63], coverage=0.8)
+        >>> len(sets), sum(label in found for label, found in zip(data.labels[60:63].tolist(), sets))
+        (3, 2)
+        """
+        now = self.snapshot()
+        return Promise(coverage, by_class, held_out).sets(now, now.embed(now.embedder.as_items(X)).embeddings)
+
+    def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3, promise: Promise | None = None) -> list[Answer]:
         """Classify each item with the reasons: likeliest classes, nearest prototypes, nearest support items.
 
         Parameters
@@ -397,6 +436,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             Classes in the ranking, and prototypes.
         n_neighbours : int, default=3
             Support items; none if support is not kept.
+        promise : Promise, optional
+            Which sets to answer with, too; see `predict_set`.
 
         Raises
         ------
@@ -404,7 +445,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             If an item cannot be read and ``on_error="raise"``.
         """
         now = self.snapshot()
-        return answer_all(now, now.embedder.as_items(X), top, n_neighbours)
+        return answer_all(now, now.embedder.as_items(X), top, n_neighbours, promise)
 
     def explain(self, item: Any, *, top: int = 3, n_neighbours: int = 3) -> Answer:
         """Classify one item with the reasons; see `answer`.

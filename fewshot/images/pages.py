@@ -172,10 +172,10 @@ def show_tested(page: Page, found: TestResult) -> None:
 
 def _query(answer: Answer, label: Any = None) -> QueryAnswer:
     near = [(neighbour.label, neighbour.similarity, neighbour.thumbnail) for neighbour in answer.neighbours]
-    ranking = [(label, share, None) for label, share in answer.ranking]
-    return QueryAnswer(
-        answer.thumbnail, label, ranking, answer.id, near, verdict=answer.label if answer.rejected else None
-    )
+    ranking, name = [(label, share, None) for label, share in answer.ranking], answer.id
+    if answer.label_set is not None:
+        name += f": {', '.join(map(str, answer.label_set)) or 'no class fits'}"
+    return QueryAnswer(answer.thumbnail, label, ranking, name, near, verdict=answer.label if answer.rejected else None)
 
 
 def _range(counts: list[int]) -> str:

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -266,9 +267,11 @@ class Learner(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no collect(); define it")
 
-    def leave_out(self, x: Tensor, labels: Tensor, n_way: int, every: bool = False) -> LeftOutRows:
+    def leave_out(
+        self, x: Tensor, labels: Tensor, n_way: int, every: bool = False, *, transformed: bool = False
+    ) -> LeftOutRows:
         """Answer rows of a support set as if it had never held them, about 1000 or `every` one; see `in_parts`."""
-        return in_parts(self, x, labels, n_way, every)
+        return in_parts(partial(self, transformed=transformed), x, labels, n_way, every)
 
     def without_choosing(self) -> Learner:
         """Return a learner of nearly the same answers that takes usual values for what it would choose by itself."""

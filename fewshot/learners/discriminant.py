@@ -112,9 +112,11 @@ class DiscriminantLearner(SupportLearner):
         keys = class_keys(support, chosen.map(lambda value: value.to(support.x)), torch)
         return Memory.of_prototypes(keys, statistics.count)
 
-    def leave_out(self, x: Tensor, labels: Tensor, n_way: int, every: bool = False) -> LeftOutRows:
+    def leave_out(
+        self, x: Tensor, labels: Tensor, n_way: int, every: bool = False, *, transformed: bool = False
+    ) -> LeftOutRows:
         """Leave out each row in closed form; of many, those that make up the metric, or every one."""
-        support = _exact(_rows(self.learn(x, labels, n_way)))
+        support = _exact(_rows(self.learn(x, labels, n_way, transformed=transformed)))
         rows, beyond = support.rows_to_keep(torch), None
         if rows is None:
             rows = torch.arange(len(labels), device=labels.device)
