@@ -25,7 +25,7 @@ from samples import REPORT, Sample, add_options, samples
 from fewshot import DiscriminantLearner
 from fewshot.classifiers.conformal import LEARNING, least_kept, n_needed
 
-SHOTS, DRAWS, COVERAGES, HELD_OUT = (1, 2, 5, 20), {0: 10, 5: 60}, (0.8, 0.9, 0.95), 5
+SHOTS, DRAWS, COVERAGES, HELD_OUT = (1, 2, 5, 20), {0: 20, 5: 100}, (0.8, 0.9, 0.95), 5
 Floats = NDArray[np.float64]
 
 
@@ -78,15 +78,16 @@ def measure(sample: Sample, way: int, shots: int, options: argparse.Namespace) -
                     half = 1.96 * np.sqrt(coverage * (1 - coverage) * (1 / len(own) + 1 / asked))
                     kept = held[np.arange(asked), truth].mean()
                     inside = abs(kept - coverage) <= half
-                    rows[name].append((kept, inside, held.sum(1).mean(), (~held.any(1)).mean()))
+                    rows[name].append((kept, inside, held.sum(1).mean(), (~held.any(1)).mean(), half))
         if not rows["probability"]:
             continue  # too few images to promise it
-        kept, inside, size, empty = np.mean(rows["probability"], 0)
+        kept, inside, size, empty, half = np.mean(rows["probability"], 0)
         cells.append(
             {
                 "data": sample.name, "role": sample.role, "way": way, "shots": shots, "draws": n,
                 "from": "support" if shots > 1 else "held out", "promised": 100 * coverage,
-                "kept": round(100 * kept, 1), "in interval": round(100 * inside, 1), "classes": round(size, 2),
+                "kept": round(100 * kept, 1), "half interval": round(100 * half, 1),
+                "in interval": round(100 * inside, 1), "classes": round(size, 2),
                 "empty": round(100 * empty, 1),
                 **{f"classes, {name}": round(np.mean(rows[name], 0)[2], 2) for name in rows if name != "probability"},
             }
@@ -103,10 +104,12 @@ def table(cells: list[dict[str, Any]]) -> str:
     for role in dict.fromkeys(cell["role"] for cell in cells):
         own = [cell for cell in cells if cell["role"] == role]
         off = np.array([cell["kept"] - cell["promised"] for cell in own])
+        n_inside = (abs(off) <= [cell["half interval"] for cell in own]).sum()
         lines += [
             "",
-            f"{role}: {np.mean([cell['in interval'] for cell in own]):.1f} % of the draws in the interval; kept minus "
-            f"promised {off.min():.1f} to {off.max():.1f} points, {off.mean():.1f} on the mean of {len(own)} cells.",
+            f"{role}: {np.mean([cell['in interval'] for cell in own]):.1f} % of the draws in the interval, and the mean "
+            f"of {n_inside} of {len(own)} cells; kept minus promised {off.min():.1f} to {off.max():.1f} points, "
+            f"{off.mean():.1f} on the mean.",
         ]
     return "\n".join(lines) + "\n"
 

@@ -71,9 +71,7 @@ def test_classes_with_too_few_images_share_the_promise_for_all():
     with pytest.warns(UserWarning, match="needs 9 images of a class.*1 class with fewer share the promise for all: 3"):
         model.predict_set(X[ASKED[:5]], 0.9, by_class=True)
     few = np.concatenate([SUPPORT[Y[SUPPORT] == label][:5] for label in range(10)])
-    with pytest.raises(
-        ValueError, match="can be promised from 9 images of a class on .* there are 5; ask for at most 0.8"
-    ):
+    with pytest.raises(ValueError, match="needs 9 images of a class .* there are 5; ask for at most 0.8"):
         DiscriminantClassifier().fit(X[few], Y[few]).predict_set(X[:1], 0.9, by_class=True)
 
 
@@ -155,8 +153,8 @@ def test_what_cannot_be_promised_is_refused():
     model = DiscriminantClassifier().fit(X[SUPPORT], Y[SUPPORT])
     for rows, coverage, message in (
         (SUPPORT[::10], 0.9, "every class has one image, so none can be left out; add a second"),
-        (SUPPORT[[0, 1, 10, 11]], 0.9, "from 9 images on .* there are 4; ask for at most 0.8"),
-        (SUPPORT, 0.995, "from 199 images on .* there are 100; ask for at most 0.99"),
+        (SUPPORT[[0, 1, 10, 11]], 0.9, "needs 9 images .* there are 4; ask for at most 0.8"),
+        (SUPPORT, 0.995, "needs 199 images .* there are 100; ask for at most 0.99"),
     ):
         with pytest.raises(ValueError, match=message):
             DiscriminantClassifier().fit(X[rows], Y[rows]).predict_set(X[:1], coverage)

@@ -260,6 +260,6 @@ def least_kept(values: NDArray[np.float64], weight: NDArray[np.float64], coverag
 
 def _refuse(coverage: float, n: int, what: str) -> None:
     raise ValueError(
-        f"coverage {coverage:g} can be promised from {n_needed(coverage)} {what} on that were not learned or are left "
-        f"out, and there are {n}; ask for at most {math.floor(1000 * n / (n + 1)) / 1000:g}, or give more images"
+        f"coverage {coverage:g} needs {n_needed(coverage)} {what} that were not learned, or can be left out, and there "
+        f"are {n}; ask for at most {math.floor(1000 * n / (n + 1)) / 1000:g}, or give more images"
     )

@@ -174,7 +174,7 @@ def _query(answer: Answer, label: Any = None) -> QueryAnswer:
     near = [(neighbour.label, neighbour.similarity, neighbour.thumbnail) for neighbour in answer.neighbours]
     ranking, name = [(label, share, None) for label, share in answer.ranking], answer.id
     if answer.label_set is not None:
-        name += f": {', '.join(map(str, answer.label_set)) or 'no class fits'}"
+        name += f"; one of: {', '.join(map(str, answer.label_set))}" if answer.label_set else "; no class fits"
     return QueryAnswer(answer.thumbnail, label, ranking, name, near, verdict=answer.label if answer.rejected else None)
 
 
