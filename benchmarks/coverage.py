@@ -104,12 +104,12 @@ def table(cells: list[dict[str, Any]]) -> str:
     for role in dict.fromkeys(cell["role"] for cell in cells):
         own = [cell for cell in cells if cell["role"] == role]
         off = np.array([cell["kept"] - cell["promised"] for cell in own])
+        in_draws = np.mean([cell["in interval"] for cell in own])
         n_inside = (abs(off) <= [cell["half interval"] for cell in own]).sum()
         lines += [
             "",
-            f"{role}: {np.mean([cell['in interval'] for cell in own]):.1f} % of the draws in the interval, and the mean "
-            f"of {n_inside} of {len(own)} cells; kept minus promised {off.min():.1f} to {off.max():.1f} points, "
-            f"{off.mean():.1f} on the mean.",
+            f"{role}: {in_draws:.1f} % of the draws in the interval, and the mean of {n_inside} of {len(own)} cells; "
+            f"kept minus promised {off.min():.1f} to {off.max():.1f} points, {off.mean():.1f} on the mean.",
         ]
     return "\n".join(lines) + "\n"
 
