@@ -346,7 +346,7 @@ def test_sets_with_a_promise_are_a_column_and_need_enough_images(tmp_path, capsy
         given = (paths, labels) if "--held-out" in options else None
         sets = model.predict_set(paths[:2], float(options[1]), by_class="--by-class" in options, held_out=given)
         assert [row["set"] for row in rows] == [*sets, []]
-        assert (f"; one of: {', '.join(sets[0])}" if sets[0] else "; no class fits") in page.read_text()
+        assert (f"one of: {', '.join(sets[0])}" if sets[0] else "no class fits") in page.read_text()
     assert main([*predict, "--coverage", "0.9"]) == 1
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["image", "label", "probability", "set", "error"]

@@ -172,10 +172,11 @@ def show_tested(page: Page, found: TestResult) -> None:
 
 def _query(answer: Answer, label: Any = None) -> QueryAnswer:
     near = [(neighbour.label, neighbour.similarity, neighbour.thumbnail) for neighbour in answer.neighbours]
-    ranking, name = [(label, share, None) for label, share in answer.ranking], answer.id
-    if answer.label_set is not None:
-        name += f"; one of: {', '.join(map(str, answer.label_set))}" if answer.label_set else "; no class fits"
-    return QueryAnswer(answer.thumbnail, label, ranking, name, near, verdict=answer.label if answer.rejected else None)
+    ranking, held, note = [(label, share, None) for label, share in answer.ranking], answer.label_set, ""
+    if held is not None:
+        note = f"one of: {', '.join(map(str, held))}" if held else "no class fits"
+    verdict = answer.label if answer.rejected else None
+    return QueryAnswer(answer.thumbnail, label, ranking, answer.id, near, verdict, note)
 
 
 def _range(counts: list[int]) -> str:

@@ -46,6 +46,8 @@ class QueryAnswer:
         The nearest support images.
     verdict : object, optional
         The answer, if it is not the likeliest class but the label for unknown images.
+    note : str, default=""
+        A sentence about the answer.
     """
 
     image: NDArray[np.uint8] | bytes
@@ -54,6 +56,7 @@ class QueryAnswer:
     name: str = ""
     neighbours: Near = ()
     verdict: Any = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not self.answers:
@@ -208,6 +211,7 @@ def _query(query: QueryAnswer) -> str:
     else:
         kind, verdict = "wrong", f"✗ wrong, it is <bdi>{_text(query.label)}</bdi>"
     name = f'<div class="name" title="{_text(query.name)}"><bdi>{_text(query.name)}</bdi></div>' if query.name else ""
+    name += f'<div class="note"><bdi>{_text(query.note)}</bdi></div>' if query.note else ""
     neighbours = _neighbours(query.neighbours, "nearest support images")
     return (
         f'<div class="query {kind}">{_tile(query.image, query.label if query.name == "" else query.name)}'
