@@ -126,6 +126,14 @@ def test_they_can_be_forgotten_and_are_copied_with_the_folder(folder, tmp_path):
     assert not (tmp_path / "gone").exists()
 
 
+def test_versions_of_a_private_folder_stay_private(folder):
+    for path in folder.iterdir():
+        path.chmod(0o600)
+    write(folder, "four")
+    undo(folder)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
 def test_a_folder_without_history_gets_one_from_now_on(tmp_path):
     parts = {"memory": (None, lambda path: path.write_text("old memory"))}
     write_artifact(tmp_path, "classifier", {"says": "old"}, parts, {})  # as older versions do

@@ -496,8 +496,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     ) -> list[list[Any]]:
         """Return for each query a set of classes that holds the right one as often as promised.
 
-        The promise is for queries of the same kind, from the known classes in equal shares. An empty set means that no
-        class fits: the query is unknown. `reject` has no part in it.
+        The promise is for queries like the rows it rests on, in the same shares of the classes. An empty set means that
+        no class fits: the query is unknown. `reject` has no part in it.
 
         A class is in the set if its probability is at least that of the right class in all but the fraction
         1 - `coverage` of the answers to rows that had not been learned. By default these are rows of the support, each
