@@ -151,6 +151,19 @@ def test_the_default_is_compared_on_the_same_draws(tmp_path):
     assert "| digits | 1 / 5 |" in (tmp_path / "one.md").read_text()
 
 
+@pytest.mark.slow
+def test_wrong_labels_and_copies_are_found(tmp_path):
+    noise(tmp_path / "data", 32, (3,), FEW)
+    arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))
+    found = run_alone("suspects.py", tmp_path / "suspects", *arguments)
+    assert {cell["data"] for cell in found["cells"]} == {"glyphs", "digits", "EuroSAT"}
+    assert all(0 <= cell["right ones flagged"] <= 100 for cell in found["cells"])
+    assert [row["images"] for row in found["copies"]] == [100, 200]
+    table = (tmp_path / "suspects.md").read_text()
+    assert "report, 5 shots: wrong ones flagged" in table
+    assert "| half the size |" in table
+
+
 def figures(results):
     return [{name: value for name, value in row.items() if name != "minutes"} for row in results["rows"]]
 

@@ -57,6 +57,8 @@ def check(options: argparse.Namespace) -> int:
     facts = {"images": len(found.n_taught), "accuracy": found.accuracy, "interval": [low, high],
              "with_twice_the_images": found.expected(2), "alone": found.alone}  # fmt: skip
     gains = found.gains.reset_index()
+    gain = dict(zip(gains["class"], gains["gain"], strict=True))
+    rows = [{**row, "gain with twice": gain[row["class"]]} for row in rows]
     doubtful, ids = found.suspects, found.support.ids
     facts |= {"confused": pairs.to_dict("records"), "gains": gains.to_dict("records"),
               "curve": [{"images": p.images, "accuracy": p.accuracy} for p in found.curve],
