@@ -67,15 +67,17 @@ def measure(sample: Sample, way: int, shots: int, options: argparse.Namespace) -
     half = np.where(accuracy < expected, expected - low, high - expected)
     half_asked = 1.96 * np.sqrt(accuracy * (1 - accuracy) / asked)
     inside = np.abs(expected - accuracy) <= np.hypot(half, half_asked) + 1e-9
-    off = {name: round(100 * float(np.abs(value - twice).mean()), 2)
-           for name, value in (("off with twice", by_curve), ("off by a fixed slope", by_slope))}  # fmt: skip
+    gains = {name: round(100 * float((value - base).mean()), 2)
+             for name, value, base in (("gain with twice", twice, accuracy), ("gain expected", by_curve, expected),
+                                       ("gain by a fixed slope", by_slope, expected))}  # fmt: skip
     cell = {
         "data": sample.name, "role": sample.role, "way": way, "shots": shots, "draws": n,
         "accuracy": round(100 * accuracy.mean(), 2), "expected": round(100 * expected.mean(), 2),
         "off": round(100 * float(np.abs(expected - accuracy).mean()), 2),
         "half interval": round(50 * float((high - low).mean()), 2),
         "in interval": round(100 * float(inside.mean()), 1),
-        "with twice": round(100 * float(twice.mean()), 2), **off,
+        "off with twice": round(100 * float(np.abs(by_curve - twice).mean()), 2),
+        "by a fixed slope": round(100 * float(np.abs(by_slope - twice).mean()), 2), **gains,
     }  # fmt: skip
     cell = {name: None if value != value else value for name, value in cell.items()}  # JSON has no NaN
     print(json.dumps(cell), flush=True)
@@ -93,9 +95,12 @@ def table(cells: list[dict[str, Any]]) -> str:
         shares = [cell["in interval"] for cell in cells if cell["role"] == role]
         cells_right = f"90 % or more in {sum(share >= 90 for share in shares)} of {len(shares)} cells"
         lines += ["", f"{role}: {np.mean(shares):.1f} % of the draws in the interval; {cells_right}."]
-        more = [cell for cell in cells if cell["role"] == role and cell["with twice"] is not None]
-        curve, slope = (np.mean([cell[name] for cell in more]) for name in ("off with twice", "off by a fixed slope"))
-        lines += ["", f"{role}, twice the images: off by {curve:.2f} points; by a fixed slope, {slope:.2f}."]
+        more = [cell for cell in cells if cell["role"] == role and cell["gain with twice"] is not None]
+        curve, slope = (np.mean([cell[name] for cell in more]) for name in ("off with twice", "by a fixed slope"))
+        gains = [np.mean([abs(cell[name] - cell["gain with twice"]) for cell in more])
+                 for name in ("gain expected", "gain by a fixed slope")]  # fmt: skip
+        lines += ["", f"{role}, twice the images: accuracy off by {curve:.2f} points, by a fixed slope {slope:.2f}; mean "
+                  f"gain of a cell by {gains[0]:.2f}, by a fixed slope {gains[1]:.2f}."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
