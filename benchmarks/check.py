@@ -99,8 +99,9 @@ def table(cells: list[dict[str, Any]]) -> str:
         curve, slope = (np.mean([cell[name] for cell in more]) for name in ("off with twice", "by a fixed slope"))
         gains = [np.mean([abs(cell[name] - cell["gain with twice"]) for cell in more])
                  for name in ("gain expected", "gain by a fixed slope")]  # fmt: skip
-        lines += ["", f"{role}, twice the images: accuracy off by {curve:.2f} points, by a fixed slope {slope:.2f}; mean "
-                  f"gain of a cell by {gains[0]:.2f}, by a fixed slope {gains[1]:.2f}."]  # fmt: skip
+        told = f"accuracy off by {curve:.2f} points, by a fixed slope {slope:.2f}"
+        told += f"; mean gain of a cell off by {gains[0]:.2f}, by a fixed slope {gains[1]:.2f}"
+        lines += ["", f"{role}, twice the images: {told}."]
     return "\n".join(lines) + "\n"
 
 
