@@ -62,17 +62,18 @@ def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_open_world_is_measured_on_other_classes(tmp_path):
-    noise(tmp_path / "data", 32, (3,))
-    arguments = ("--data", str(tmp_path / "data"), "--size", "32", "--episodes", "30", "--halves", "3")
-    one, two = (run_alone("open_world.py", tmp_path / name, *arguments) for name in ("one", "two"))
-    assert (one["rows"], one["halves"]) == (two["rows"], two["halves"])
-    assert [(row["shot"], row["classes chosen on"]) for row in one["halves"]] == [(1, 55), (5, 55)]
-    assert [row["shot"] for row in one["rows"]] == [1, 1, 5, 5]
-    for row in one["rows"]:
-        (rate, low, high), expected = row["false accepts, %"], row["expected false accepts, %"]
-        assert low <= rate <= high
-        assert 0 <= expected[0] <= expected[1] <= 100
+def test_the_open_world_is_measured_by_score_promise_and_calibration(tmp_path):
+    found = run_alone("open_world.py", tmp_path / "open_world", "--draws", "2")
+    assert {cell["data"] for cell in found["scores"]} == {"glyphs", "digits"}
+    for cell in found["scores"]:
+        assert all(0 <= value <= 100 for name in ("nearest prototype", "familiarity") for value in cell[name])
+    for cell in found["promises"]:
+        assert 0 <= cell["accepted"] <= 100
+        assert 0 <= cell["kept"] <= 100
+    few = [cell for cell in found["calibration"] if cell["spare"] < 4]
+    assert few
+    assert all(cell["before"] == cell["after"] for cell in few)  # too few classes to tell
+    assert "| familiarity, spare classes |" in (tmp_path / "open_world.md").read_text()
 
 
 @pytest.mark.slow

@@ -14,13 +14,13 @@ from fewshot import FewShotClassifier, MatchingClassifier, PrototypicalClassifie
 from fewshot.classifiers.calibration import (
     Calibration,
     ScoredQueries,
-    area_under_roc,
     choose_temperature,
-    choose_threshold,
     expected_calibration_error,
+    helpful_temperature,
     reliability,
     score_episodes,
 )
+from fewshot.classifiers.rejection import UnknownScores, area_under_roc
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import pairwise_similarity
 
@@ -37,16 +37,17 @@ def clusters(n_classes, n, spread=1.0, seed=0, d=8):
     )
 
 
-def scored(**values):
-    empty = {
-        "log_proba": [],
-        "true": [],
-        "known": np.zeros(0),
-        "unknown": np.zeros(0),
-        "unknown_class": np.zeros(0, int),
-        "taken_for": np.zeros(0, int),
-    }
-    return ScoredQueries(**{**empty, "protocol": {"seed": 0}, **values})
+def scored(logits, true, classes=None):
+    classes = np.asarray(true) if classes is None else classes
+    log_proba = torch.as_tensor(logits).log_softmax(-1).numpy()
+    return ScoredQueries(log_proba, np.asarray(true), np.asarray(classes), np.zeros(len(true)), {"seed": 0})
+
+
+def answers(n, factor, seed=0, n_way=5):
+    """Return logits that are `factor` times too large, and classes drawn from what they should be."""
+    logits = torch.from_numpy(2 * np.random.default_rng(seed).normal(size=(n, n_way)))
+    true = torch.multinomial(logits.softmax(-1), 1, generator=torch.Generator().manual_seed(seed)).flatten().numpy()
+    return factor * logits, true
 
 
 # ---- the choice ----------------------------------------------------------------------------------------------------
@@ -54,26 +55,60 @@ def scored(**values):
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 3.0])
 def test_the_temperature_undoes_a_factor_on_the_logits(factor):
-    logits = torch.from_numpy(2 * RNG.normal(size=(20000, 5)))
-    true = torch.multinomial(logits.softmax(-1), 1, generator=torch.Generator().manual_seed(0)).flatten().numpy()
-    found = scored(log_proba=[(factor * logits).log_softmax(-1).numpy()], true=[true])
+    logits, true = answers(20000, factor)
+    found = scored(logits, true, RNG.integers(0, 2000, len(true)))  # so many classes that the prior does not count
     assert choose_temperature(found) == pytest.approx(factor, rel=0.03)
     best = found.negative_log_likelihood(choose_temperature(found))
-    assert all(best <= found.negative_log_likelihood(factor * t) + 1e-9 for t in (0.9, 0.97, 1.03, 1.1))
+    assert all(best <= found.negative_log_likelihood(factor * t) + 1e-4 for t in (0.9, 0.97, 1.03, 1.1))
 
 
-@given(SCORES, st.floats(0, 0.99))
-def test_the_threshold_accepts_no_more_than_asked_and_as_many_as_that_allows(unknown, rate):
-    threshold = choose_threshold(unknown, rate)
-    assert (unknown >= threshold).mean() <= rate
-    lower = unknown[unknown < threshold]
+def test_few_classes_move_the_temperature_little():
+    logits, true = answers(2000, 5.0)
+    few, many = (choose_temperature(scored(logits, true, true % n)) for n in (1, 5))
+    assert 1 < few < many < 5
+    sure = scored(np.eye(2)[[0, 1] * 50] * 30, [0, 1] * 50)  # always right: as sharp as one likes
+    assert 1 / 50 < choose_temperature(sure) <= 1
+
+
+def test_a_temperature_is_kept_only_if_it_helps_classes_that_it_was_not_chosen_on():
+    classes = RNG.integers(0, 30, 3000)
+    assert helpful_temperature(scored(*answers(3000, 4.0), classes)) == pytest.approx(4, rel=0.3)
+    assert helpful_temperature(scored(*answers(3000, 1.0), classes)) == 1
+    assert helpful_temperature(scored(*answers(3000, 4.0), classes % 3)) == 1  # too few classes to tell
+    # Half of the classes want sharper answers and half softer ones.
+    (sharp, true), (soft, others) = answers(1500, 4.0), answers(1500, 0.25, seed=1)
+    mixed = scored(torch.cat([sharp, soft]), np.concatenate([true, others]), np.repeat([0, 1, 2, 3], 750))
+    assert helpful_temperature(mixed) == 1
+
+
+@given(st.lists(SCORES, min_size=1, max_size=5), st.floats(0, 0.99))
+def test_the_threshold_accepts_no_more_than_asked_and_as_many_as_that_allows(classes, rate):
+    found = UnknownScores.of(classes, np.zeros(0))
+
+    def accepted(threshold):
+        return np.mean([(scores >= threshold).mean() for scores in classes])
+
+    threshold = found.threshold(rate)
+    assert accepted(threshold) <= rate + 1e-9
+    lower = found.unknown[found.unknown < threshold]
     if len(lower):
-        assert (unknown >= lower.max()).mean() > rate
+        assert accepted(lower.max()) > rate - 1e-9
+
+
+@given(st.lists(SCORES, min_size=1, max_size=5), SCORES)
+def test_a_balanced_threshold_loses_no_more_of_one_than_it_must(classes, known):
+    found = UnknownScores.of(classes, known)
+    threshold = found.threshold("balanced")
+
+    def rates(threshold):
+        return np.mean([(scores >= threshold).mean() for scores in classes]), (known < threshold).mean()
+
+    assert abs(np.subtract(*rates(threshold))) <= min(abs(np.subtract(*rates(t))) for t in found.unknown) + 1e-9
 
 
 def test_bad_rates_are_named():
     with pytest.raises(ValueError, match="false_accept_rate is 1.0; expected at least 0, below 1"):
-        choose_threshold(np.zeros(3), 1.0)
+        fitted().calibrate(*HELD_OUT, false_accept_rate=1.0)
 
 
 def test_reliability_is_counted_bin_by_bin():
@@ -97,54 +132,35 @@ def test_auroc_is_the_share_of_pairs_in_order(known, unknown):
     assert area_under_roc(known, unknown) == pytest.approx(pairs.mean())
 
 
-def test_the_interval_is_that_of_classes_and_not_of_queries():
-    """Of 20 classes 10 are always accepted: 50 %, and the interval is that of 20 throws, not of 20,000."""
-    classes = np.arange(20).repeat(1000)
-    others = np.tile(np.arange(20), 1000)
-    unknown = (classes % 2).astype(float)
-    for found in (
-        scored(unknown=unknown, unknown_class=classes, taken_for=others),
-        scored(unknown=unknown, unknown_class=others, taken_for=classes),
-    ):
-        rate, low, high = found.false_accepts(0.5)
-        assert rate == 0.5
-        assert 0.2 < low < 0.35 < 0.65 < high < 0.8
+def of_classes(rng, n_classes, n):
+    """Return scores of unknown queries that their class decides, class by class."""
+    return [rng.normal() + rng.normal(size=n) for _ in range(n_classes)]
 
 
-def pairs(rng, n_classes, n):
-    """Return scores of unknown queries that both classes of a pair decide, and these two, all pairs being there."""
-    one, other = np.nonzero(~np.eye(n_classes, dtype=bool))
-    one, other = one.repeat(n), other.repeat(n)
-    both = rng.normal(size=(2, n_classes))
-    return both[0][one] + both[1][other] + rng.normal(size=len(one)), one, other
-
-
-def test_the_expected_interval_is_that_of_a_plain_bootstrap_of_both_classes():
+def test_the_expected_interval_is_that_of_a_plain_bootstrap_of_classes_and_of_images_in_them():
     rng = np.random.default_rng(1)
-    unknown, one, other = pairs(rng, 9, 5)
-    unknown = np.round(unknown, 1)  # with equals
-    found = scored(unknown=unknown, unknown_class=one + 3, taken_for=other + 3)
+    classes = [np.round(scores, 1) for scores in of_classes(rng, 9, 5)]  # with equals
+    classes[0] = classes[0][:2]
     rates = []
 
     def drawn():
-        classes = rng.choice(9, 9)
-        return np.concatenate([unknown[(one == a) & (other == b)] for a in classes for b in classes])
+        return [rng.choice(classes[i], len(classes[i])) for i in rng.choice(9, 9)]
 
-    for _ in range(400):
-        choosing, asked = drawn(), drawn()
-        rates.append((asked >= choose_threshold(choosing, 0.1)).mean())
-    np.testing.assert_allclose(found.expected_false_accepts(0.1), np.quantile(rates, [0.025, 0.975]), atol=0.06)
+    for _ in range(1000):
+        threshold = UnknownScores.of(drawn(), np.zeros(0)).threshold(0.1)
+        rates.append(np.mean([(scores >= threshold).mean() for scores in drawn()]))
+    found = UnknownScores.of(classes, np.zeros(0)).expected_false_accepts(0.1)
+    np.testing.assert_allclose(found, np.quantile(rates, [0.025, 0.975]), atol=0.06)
 
 
 def test_the_expected_interval_holds_for_other_classes_as_often_as_it_says():
     """Thresholds chosen on 20 classes, measured on 20 others: 95 % of the rates should lie in the interval."""
     rng, inside = np.random.default_rng(2), []
-    for _ in range(25):
-        drawn = (pairs(rng, 20, 3) for _ in range(2))
-        chosen, others = (scored(unknown=x, unknown_class=one, taken_for=other) for x, one, other in drawn)
+    for _ in range(40):
+        chosen, others = (UnknownScores.of(of_classes(rng, 20, 10), np.zeros(0)) for _ in range(2))
         low, high = chosen.expected_false_accepts(0.05)
-        inside.append(low <= (others.unknown >= choose_threshold(chosen.unknown, 0.05)).mean() <= high)
-    assert np.mean(inside) >= 0.8
+        inside.append(low <= (others.unknown >= chosen.threshold(0.05)).mean() <= high)
+    assert np.mean(inside) >= 0.85
 
 
 # ---- the episodes --------------------------------------------------------------------------------------------------
@@ -162,26 +178,33 @@ class Distance(Learner):
 
 
 @pytest.mark.parametrize("learner", [PrototypicalLearner("cosine", 0.1), Distance(temperature=2.0)])
-def test_queries_are_scored_as_a_classifier_scores_them(learner):
-    X, y = clusters(8, 12)
-    found = score_episodes(learner.double(), X, y, n_way=3, n_shot=2, n_query=4, n_episodes=5, seed=7)
+@pytest.mark.parametrize("beside", [False, True])
+def test_queries_are_scored_as_a_classifier_scores_them(learner, beside):
+    X, y = clusters(4, 12)
+    own = FewShotClassifier(learner).fit(*clusters(3, 5, seed=9))
+    more = {"n_way": 6, "beside": own.model_.statistics} if beside else {"n_way": 3}
+    found = score_episodes(learner.double(), X, y, n_shot=2, n_query=4, n_episodes=5, seed=7, **more)
     from fewshot import EpisodeSampler
 
-    sampler = EpisodeSampler(y, 6, 2, 4, seed=7)
-    known, unknown = [], []
+    n_way = 4 if beside else 3
+    sampler, place = EpisodeSampler(y, n_way, 2, 4, seed=7), 0
     for i in range(5):
         episode = sampler[i]
-        learned = episode.support_labels < 3
-        model = FewShotClassifier(learner).fit(X[episode.support[learned]], episode.support_labels[learned])
-        asked = episode.query_labels < 3
-        np.testing.assert_allclose(found.log_proba[i], model.predict_log_proba(X[episode.query[asked]]), rtol=1e-9)
-        assert found.true[i].tolist() == episode.query_labels[asked].tolist()
-        _, scores = model.model_.classify(X[episode.query])
-        known.append(scores[asked]), unknown.append(scores[~asked])
-        assert not set(episode.classes[:3]) & set(episode.classes[episode.query_labels[~asked]])
-    np.testing.assert_allclose(found.known, np.concatenate(known), rtol=1e-9)
-    np.testing.assert_allclose(found.unknown, np.concatenate(unknown), rtol=1e-9)
-    assert found.protocol == {"n_way": 3, "n_shot": 2, "n_query": 4, "n_episodes": 5, "seed": 7}
+        model = FewShotClassifier(learner).fit(X[episode.support], episode.support_labels)
+        asked = X[episode.query]
+        rows = slice(place, place := place + len(asked))
+        if not beside:
+            np.testing.assert_allclose(found.log_proba[rows], model.predict_log_proba(asked), rtol=1e-9)
+            np.testing.assert_allclose(found.scores[rows], model.model_.classify(asked)[1], rtol=1e-9)
+        else:  # two of the own classes are possible answers too
+            own_logits = own.predict_log_proba(asked)
+            assert found.log_proba.shape[1] == 6
+            ratios = own_logits[:, :, None] - own_logits[:, None]
+            mine = found.log_proba[rows, 4] - found.log_proba[rows, 5]
+            assert any(np.allclose(mine, ratios[:, a, b]) for a in range(3) for b in range(3))
+        assert found.true[rows].tolist() == episode.query_labels.tolist()
+        assert found.classes[rows].tolist() == episode.classes[episode.query_labels].tolist()
+    assert found.protocol == {"n_way": n_way, "n_shot": 2, "n_query": 4, "n_episodes": 5, "seed": 7}
 
 
 def test_the_score_is_the_similarity_to_the_nearest_key():
@@ -193,11 +216,11 @@ def test_the_score_is_the_similarity_to_the_nearest_key():
         np.testing.assert_allclose(model.model_.classify(X)[1], expected, rtol=1e-9)
 
 
-def test_small_classes_give_what_they_have_and_half_of_the_classes_are_learned_at_most():
+def test_small_classes_give_what_they_have():
     X, y = clusters(5, 3)
     found = score_episodes(PrototypicalLearner().double(), X, y, n_way=100, n_shot=5, n_episodes=3)
-    assert found.protocol["n_way"] == 2
-    assert [rows.shape for rows in found.log_proba] == [(2, 2)] * 3
+    assert found.protocol["n_way"] == 5
+    assert found.log_proba.shape == (15, 5)
     with pytest.raises(ValueError, match="only one class has two rows or more; calibration needs at least two"):
         score_episodes(PrototypicalLearner().double(), X[:4], y[:4], n_way=2, n_shot=1)
     with pytest.raises(ValueError, match="no class has two rows or more; calibration needs at least two"):
@@ -221,8 +244,6 @@ def test_calibration_helps_on_yet_other_classes():
     others = score_episodes(model.model_.learner, *clusters(100, 15, seed=9), n_way=6, n_shot=5)
     before, after = (expected_calibration_error(reliability(*others.confidence(t))) for t in (1.0, found.temperature))
     assert after < 0.7 * before
-    _, low, high = others.false_accepts(found.threshold)
-    assert low <= 0.05 <= high
 
 
 def test_probabilities_are_tempered_and_answers_are_not():
@@ -260,7 +281,8 @@ def test_far_queries_and_invalid_ones_are_unknown_alike():
     ("reject", "message"),
     [
         ("auto", r"reject='auto' needs a threshold; call calibrate\(X, y\) with held-out classes first"),
-        ("always", "reject is 'always'; expected None, 'auto' or a similarity"),
+        ("always", "reject is 'always'; expected None, 'auto', 'balanced', a rate of false accepts such as '5%' or a"),
+        ("100%", "reject is '100%'"),
         (True, "reject is True"),
         (np.nan, "reject is nan"),
     ],

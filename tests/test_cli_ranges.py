@@ -57,6 +57,10 @@ WHOLE = (
         for command in ("train DATA --out OUT", "evaluate DATA", "calibrate MODEL DATA", "demo", "suggest MODEL DATA")
     ),
     ("calibrate MODEL DATA", "--false-accepts", ("nan", "inf", "-0.1", "100", "1e400", "", "x")),
+    *(
+        (command, "--reject", ("nan", "-1", "100", "5%%", "", "x"))
+        for command in ("fit DATA --out OUT", "calibrate MODEL")
+    ),
     ("train DATA --out OUT", "--lr", ("nan", "inf", "-1", "0", "1e400", "")),
     ("train DATA --out OUT", "--temperature", ("nan", "inf", "-1", "0", "1e-300", "1e300", "")),
 )
@@ -111,7 +115,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
     free = (
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
-        "unknown_label", "domain", "views", "root", "add_to", "field", "held_out",
+        "unknown_label", "domain", "views", "root", "add_to", "field", "held_out", "none_of_these",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices

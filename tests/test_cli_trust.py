@@ -90,31 +90,68 @@ def test_calibrating_makes_it_say_unknown(made, capsys):
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)).save(noise)
     page = folder / "pages" / "calibration.html"
     command = ["calibrate", model, str(folder / "held_out"), "--episodes", "20", "--report", str(page)]
-    assert main([*command, "--false-accepts", "0"]) == 0
+    assert main(command) == 0
     shown = capsys.readouterr().out
-    for part in (
-        "calibration error",
-        "AUROC",
-        "0 % of unknown images are accepted",
-        'answers "unknown" below',
-        "figures",
-    ):
+    for part in ("calibration error", "AUROC", "no image is answered unknown; --reject says which", "figures"):
         assert part in shown
     assert "known ones rejected" in page.read_text(encoding="utf-8")
+    assert FewShotImageClassifier.load(model).reject is None
+    assert main([*command, "--reject", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert "--reject 0%: 0 % of unknown images would be taken for a class (0 to " in shown
+    assert "of 100 known ones, " in shown
     loaded = FewShotImageClassifier.load(model)
-    threshold = loaded.set_params(reject=None).calibration_.threshold
-    expected = [s < threshold for s in loaded.nearest([noise, paths[1]])[1][:, 0]]
+    expected = loaded.predict([noise, paths[1]]) == "unknown"
     assert main(["predict", model, noise, paths[1], "--json", "-", "--top", "2", "--report", str(page)]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["label"] == "unknown" for row in rows] == expected
+    assert [row["label"] == "unknown" for row in rows] == expected.tolist()
     for row in rows:
         if row["label"] == "unknown":
             assert (row["probability"], row["label 2"] in ("flower", "temple")) == ("", True)
     assert any(expected)
     assert ">unknown<" in page.read_text(encoding="utf-8")
     assert main([*command, "--keep-answering"]) == 0
-    assert "answers always" in capsys.readouterr().out
+    assert "every image is answered with a class" in capsys.readouterr().out
     assert FewShotImageClassifier.load(model).reject is None
+
+
+def test_what_is_unknown_is_told_without_held_out_classes(made, capsys):
+    folder, _ = made
+    model, other = str(folder / "model"), str(folder / "other")
+    assert main(["calibrate", model, "--reject", "balanced", "--none-of-these", str(folder / "photos" / "temple")]) == 0
+    assert "--reject balanced: " in capsys.readouterr().out
+    loaded = FewShotImageClassifier.load(model)
+    assert loaded.reject == "balanced"
+    assert len(loaded.classifier_.background_.x) == 3
+    assert main(["calibrate", model, "--clear", "--out", other]) == 0
+    assert "is not calibrated, and answers every image with a class" in capsys.readouterr().out
+    cleared = FewShotImageClassifier.load(other)
+    assert (cleared.reject, hasattr(cleared.classifier_, "background_")) == (None, False)
+    assert FewShotImageClassifier.load(model).reject == "balanced"
+    for wrong, message in (
+        ([model], "there is nothing to do; give DATA, --none-of-these, --reject or --clear"),
+        (
+            [model, "--reject", "5", "--report", str(folder / "x.html")],
+            "--report shows a calibration, which needs DATA",
+        ),
+        ([model, "--clear", "--out", other], "already holds a classifier; replace it with --force"),
+    ):
+        assert main(["calibrate", *wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_new_classifier_says_what_rejecting_costs(made, capsys):
+    folder, _ = made
+    (folder / "photos" / "copy.png").unlink()
+    fit = ["fit", str(folder / "photos"), "--out", str(folder / "new"), "--backbone", "conv4", "--weights", "random"]
+    fit += ["--size", "32"]
+    assert main([*fit, "--reject", "10%", "--none-of-these", str(folder / "photos" / "flower")]) == 0
+    assert "--reject 10%: " in capsys.readouterr().out
+    assert FewShotImageClassifier.load(folder / "new").reject == "10%"
+    assert main([*fit, "--force", "--learner", "prototypical", "--reject", "5"]) == 2
+    shown = capsys.readouterr().err
+    assert "needs a threshold" in shown
+    assert FewShotImageClassifier.load(folder / "new").learner_.name == "prototypical"  # nothing is lost
 
 
 def test_an_audit_lists_a_duplicate_and_shows_it(made, capsys):
@@ -161,14 +198,14 @@ def test_a_mistake_is_one_sentence(arguments, message, made, capsys):
 def test_a_class_named_unknown_differs_from_the_unknown_label(made, capsys):
     folder, paths = made
     model, data = str(folder / "model"), str(folder / "held_out")
-    calibrate = ["calibrate", model, data, "--episodes", "5", "--false-accepts", "1"]
+    calibrate = ["calibrate", model, data, "--episodes", "5", "--reject", "1"]
     assert main(["rename", model, "temple", "unknown"]) == 0  # nothing is rejected yet
     assert main(calibrate) == 2
     assert "--unknown-label unknown is a class; choose another" in capsys.readouterr().err
     assert main([*calibrate, "--keep-answering"]) == 0
     assert main([*calibrate, "--unknown-label", "flower"]) == 2
     assert main([*calibrate, "--unknown-label", "none of these"]) == 0
-    assert 'answers "none of these" below' in capsys.readouterr().out
+    assert "unknown images are answered 'none of these'" in capsys.readouterr().out.replace('"', "'")
     assert FewShotImageClassifier.load(model).unknown_label == "none of these"
     assert main(["predict", model, *paths]) == 0
     assert main(["rename", model, "unknown", "temple", "--unknown-label", "unknown"]) == 2

@@ -110,7 +110,7 @@ def test_calibration_survives_a_file_and_learning_and_goes_with_fit(model, tmp_p
     assert loaded.calibration_.threshold == model.calibration_.threshold
     assert not hasattr(loaded.fit(IMAGES, LABELS), "calibration_")
     with pytest.raises(ValueError, match=r"reject='auto' needs a threshold; call calibrate\(X, y\)"):
-        loaded.predict(QUERIES)
+        loaded.set_params(learner="prototypical").fit(IMAGES, LABELS).predict(QUERIES)
 
 
 def test_unreadable_images_are_told_or_left_out(model):

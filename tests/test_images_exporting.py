@@ -136,7 +136,7 @@ def test_what_a_device_could_not_do_is_refused(embedder, model, tmp_path):
     floats = FewShotImageClassifier(embedder, progress=False).fit(SUPPORT[0], SUPPORT[1].astype(float))
     with pytest.raises(TypeError, match="labels are float64"):
         export(floats, tmp_path / "d")
-    uncalibrated = FewShotImageClassifier(embedder, progress=False, reject="auto").fit(*SUPPORT)
+    uncalibrated = FewShotImageClassifier(embedder, "prototypical", progress=False, reject="auto").fit(*SUPPORT)
     with pytest.raises(ValueError, match="calibrate"):
         export(uncalibrated, tmp_path / "d")
     (tmp_path / "full").mkdir()

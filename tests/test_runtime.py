@@ -252,10 +252,15 @@ def test_merging_refuses_another_encoder_or_learner(embedder, device, tmp_path):
     assert device.model is before
 
 
-def test_the_unknown_is_as_it_was(embedder, tmp_path):
-    model = fitted(embedder, LEARNERS["prototypical cosine"], reject="auto", unknown_label="?", on_error="unknown")
-    model.calibrate(DATA.images[:400], NAMES[:400], n_episodes=20)
+@pytest.mark.parametrize("learner", ["prototypical cosine", "discriminant"])
+def test_the_unknown_is_as_it_was(embedder, learner, tmp_path):
+    few, others = np.flatnonzero(DATA.labels < 4)[:40], np.flatnonzero(DATA.labels > 4)[:200]
+    model = fitted(embedder, LEARNERS[learner], reject="20%", unknown_label="?", on_error="unknown")
+    model.fit(DATA.images[few], NAMES[few])
+    model.calibrate(DATA.images[others], NAMES[others], reject_examples=DATA.images[others[:5]], n_episodes=20)
     device = exported(model, tmp_path / "d")
+    device.save(tmp_path / "again")
+    device = load(tmp_path / "again")
     queries = [*DATA.images[200:260], np.zeros((28, 28), np.uint8), b"no image"]
     expected = model.predict(queries)
     assert (expected[:60] == "?").any()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,9 +14,11 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot.classifiers.calibration import Calibration, score_episodes
+from fewshot.classifiers.calibration import FALSE_ACCEPTS
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.reject_rule import RejectRule
+from fewshot.classifiers.rejection import Rejection, check_rate
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import INDEXES
@@ -34,6 +35,9 @@ from fewshot.utils.values import (
     skip_bad_rows,
     warn_of_zero_rows,
 )
+
+#: What `calibrate` sets, and `fit` drops.
+TAUGHT = ("calibration_", "background_")
 
 
 def _is_indexable(estimator: BaseFewShotClassifier) -> bool:
@@ -69,9 +73,11 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         What to do with rows that hold NaN or infinity. ``raise`` raises an error. ``skip`` leaves such support out,
         with a warning, and answers such queries with `unknown_label`. ``unknown`` raises for support and answers
         queries with `unknown_label`.
-    reject : float or "auto", optional
-        Similarity to the nearest key below which a query is answered with `unknown_label`; "auto" uses the threshold
-        found by `calibrate`. By default every query is answered with a class.
+    reject : float or str, optional
+        Which queries are answered with `unknown_label`; by default none. A number is the least similarity to the
+        nearest key. "5%" is a threshold that accepts 5 % of the queries of unknown classes, "auto" the rate given to
+        `calibrate`, or else 5 %, and "balanced" accepts as large a part of the unknown as it rejects of the known; see
+        `rejection`.
     unknown_label : object, optional
         The answer to unknown queries; by default ``"unknown"`` for string labels and -1 for integers.
 
@@ -119,7 +125,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     # ---- learning ----------------------------------------------------------------------------------------------
 
     @one_at_a_time
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, reject_examples: Any = None
+    ) -> Self:
         """Learn classes from labelled support embeddings, and forget what was learned before.
 
         Parameters
@@ -131,6 +139,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             any ordered container.
         sample_weight : array-like of shape (n,), optional
             Weights, at least 0.
+        reject_examples : array-like of shape (m, d), optional
+            Embeddings of "none of these", without labels, for `reject`; see `calibrate`.
 
         Returns
         -------
@@ -144,7 +154,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         TypeError
             If labels mix types, or X is sparse.
         """
-        return self._learn(X, y, None, sample_weight, old=None)
+        return self._learn(X, y, None, sample_weight, None, reject_examples)
 
     @one_at_a_time
     def partial_fit(
@@ -196,7 +206,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_name("on_error", self.on_error, ON_ERROR)
 
     @isolated()
-    def _learn(self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None) -> Self:
+    def _learn(
+        self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None, reject_examples: Any = None
+    ) -> Self:
         self._check_parameters()
         learned, known = self.view(), None if old is None else old.classes
         finite = self.on_error != "skip"
@@ -212,10 +224,12 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         all_classes = observed if known is None else np.union1d(known, observed)
         self._check_classes(all_classes, old)
         if old is None:
-            learned.__dict__.pop("calibration_", None)
+            learned.clear_calibration()
         learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, old))
         if old is None:
             learned.model_.warn_if_sharp()
+        if reject_examples is not None:
+            learned.calibrate(reject_examples=reject_examples)
         # In one step at the end, so that a failure above changes nothing. Parameters set meanwhile are kept.
         params = self.get_params(deep=False)
         self.__dict__ = {**learned.__dict__, **params}
@@ -440,12 +454,14 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             whose score is below the threshold of `reject`.
         """
         now = self.view()  # a consistent pair of calibration and model
-        threshold = now.reject_threshold()
         model, X, unknown = now._check_queries(X)
-        if threshold is None:
+        rule = now.reject_rule()
+        if (threshold := rule.threshold()) is None:
             codes = model.map_logits(X, argmax)
         else:
             codes, scores = model.classify(X)
+            if (open_set := rule.open_set()) is not None:
+                scores = open_set.scores(X, scores)
             unknown |= ~(scores >= threshold)
         return now._marked(model.classes[codes], unknown, model)
 
@@ -611,30 +627,36 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     @isolated()
     def calibrate(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | None = None,
+        y: ArrayLike | None = None,
         *,
-        false_accept_rate: float = 0.05,
+        reject_examples: ArrayLike | None = None,
+        false_accept_rate: float = FALSE_ACCEPTS,
         n_shot: int | None = None,
         n_query: int = 15,
         n_episodes: int = 200,
         seed: int = 0,
     ) -> Self:
-        """Calibrate probabilities, and find the score below which a query is unknown.
+        """Refine probabilities, and say what is unknown, by items of other classes.
 
-        Each of many episodes learns half of its held-out classes and answers queries of all. Queries of known classes
-        determine the temperature of `predict_proba`, those of unknown classes the threshold of ``reject="auto"``. The
-        result, ``calibration_``, survives later changes of the support and is dropped by `fit`. It fits best as long as
-        the numbers of classes and shots stay similar.
+        Each of many episodes learns held-out classes and answers queries of them; the answers determine the temperature
+        of `predict_proba`. It stays 1 where another does not help on held-out classes that it was not chosen on.
+
+        The rows are kept, at most 1000, since they also tell what is unknown: queries of held-out classes are compared
+        with the classes of this classifier, and the threshold of ``reject="auto"`` follows when these change. Nothing
+        is rejected unless `reject` says so. All this survives later changes of the support; `fit` and
+        `clear_calibration` drop it.
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Embeddings of classes that the backbone was not trained on; they need not be classes of the classifier.
-        y : array-like of shape (n,)
+        X : array-like of shape (n, d), optional
+            Embeddings of classes that the backbone was not trained on and that are none of the classifier's.
+        y : array-like of shape (n,), optional
             Their labels.
+        reject_examples : array-like of shape (m, d), optional
+            Embeddings of "none of these", such as clutter or empty scenes, without labels; added to earlier ones.
         false_accept_rate : float, default=0.05
-            Fraction of unknown queries that may be accepted as known.
+            Fraction of unknown queries that ``reject="auto"`` accepts as known.
         n_shot : int, optional
             Support per class in the episodes; by default the median of this classifier.
         n_query, n_episodes, seed : int, default=15, 200, 0
@@ -648,8 +670,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If fewer than two classes have two rows, a number is out of range, or a class equals the unknown label.
-            The classifier is then unchanged.
+            If fewer than two classes have two rows, a number is out of range, a class equals the unknown label, or
+            neither labelled rows nor `reject_examples` are given. The classifier is then unchanged.
 
         Examples
         --------
@@ -663,22 +685,24 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         True
         """
         check_is_fitted(self)
+        check_rate(false_accept_rate)
         if self.reject is not None:
             unknown_mark(self.unknown_label, self.model_.classes)
-        X, y, _ = self._check_support(X, y, None, None, reset=False)
-        n_support = self.model_.n_support
-        shots = int(np.median(n_support[n_support > 0])) if n_shot is None else n_shot
-        scored = score_episodes(
-            self.model_.learner,
-            X,
-            y,
-            n_way=len(n_support),
-            n_shot=shots,
-            n_query=n_query,
-            n_episodes=n_episodes,
-            seed=seed,
-        )
-        self.calibration_ = Calibration.of(scored, false_accept_rate)
+        rule = self.reject_rule()
+        if reject_examples is not None:
+            rule = rule.with_examples(check_embeddings(self, reject_examples, reset=False))
+        elif X is None:
+            raise ValueError("there is nothing to calibrate with; give X and y of held-out classes, or reject_examples")
+        if X is not None:
+            X, y, _ = self._check_support(X, y, None, None, reset=False)
+            how = {"n_query": n_query, "n_episodes": n_episodes, "seed": seed}
+            rule = rule.calibrated(X, y, false_accept_rate, n_shot, how)
+        self.__dict__ = {**self.__dict__, **rule.taught()}
+        return self
+
+    def clear_calibration(self) -> Self:
+        """Forget what `calibrate` and `reject_examples` have taught."""
+        self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in TAUGHT}
         return self
 
     def proba_temperature(self) -> float:
@@ -686,15 +710,37 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         calibration = getattr(self, "calibration_", None)
         return 1.0 if calibration is None else calibration.temperature
 
-    def reject_threshold(self) -> float | None:
-        """Return the score below which a query is unknown, or None."""
-        reject = self.reject
-        if reject is None:
-            return None
-        if isinstance(reject, Real) and not isinstance(reject, bool) and reject == reject:  # not NaN
-            return float(reject)
-        if not isinstance(reject, str) or reject != "auto":
-            raise ValueError(f"reject is {reject!r}; expected None, 'auto' or a similarity")
-        if (calibration := getattr(self, "calibration_", None)) is None:
-            raise ValueError("reject='auto' needs a threshold; call calibrate(X, y) with held-out classes first")
-        return calibration.threshold
+    def reject_rule(self) -> RejectRule:
+        """Return which queries are unknown."""
+        known = (getattr(self, name, None) for name in TAUGHT)
+        return RejectRule(self.reject, self.model_, *known)
+
+    def rejection(self, reject: str = "auto") -> Rejection:
+        """Return the threshold that a value of `reject` means, and what it costs, without setting it.
+
+        The evidence is the support alone, each class as if it had never been learned, with the rows that `calibrate`
+        was given. Each class of it is compared with the classes that the classifier knows now.
+
+        Parameters
+        ----------
+        reject : str, default="auto"
+            "auto", "balanced", or the fraction of unknown queries to accept, such as "5%".
+
+        Raises
+        ------
+        ValueError
+            If the value is none of these, or there is no evidence.
+
+        Examples
+        --------
+        >>> from fewshot import FewShotClassifier, digits
+        >>> data = digits()
+        >>> X = data.images.reshape(len(data), -1) / 255
+        >>> model = FewShotClassifier("discriminant").fit(X[:100], data.labels[:100])
+        >>> costs = model.rejection("10%")
+        >>> low, high = costs.false_accept_interval
+        >>> low < costs.false_accept_rate <= 0.1 < high, 0 < costs.false_reject_rate < 1
+        (True, True)
+        """
+        check_is_fitted(self)
+        return replace(self.reject_rule(), reject=reject).rejection()

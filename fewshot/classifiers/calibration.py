@@ -1,10 +1,9 @@
-"""Calibration: episodes over held-out classes score queries, to which temperature and threshold are fitted."""
+"""Calibration on held-out classes: temperature of probabilities, and threshold below which a query is unknown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,113 +12,79 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
+from fewshot.classifiers.open_set import scores_in_episode
+from fewshot.classifiers.rejection import UnknownScores
 from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Episode, check_whole, rows_by_class
 from fewshot.learners.base import Learner
-from fewshot.learners.memory import Memory
+from fewshot.learners.memory import Memory, Statistics
 from fewshot.persistence.content import is_number, is_whole
 from fewshot.search.similarity import prepare_keys
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
-from fewshot.utils.streams import RESAMPLE, episode_rng
-from fewshot.utils.warning import lock_of_filters
+from fewshot.utils.streams import SPLIT, episode_rng
 
-#: Bootstrap resamples.
-N_RESAMPLES = 2000
-#: Bins of the reliability diagram, and points of the trade-off curve.
-N_BINS, N_POINTS = 15, 101
+#: Fraction of unknown queries that the threshold accepts by default.
+FALSE_ACCEPTS = 0.05
+#: What thresholds are compared with; earlier versions know only the first.
+SCORES = ("closeness", "familiarity")
+#: Bins of the reliability diagram.
+N_BINS = 15
 #: Range of the temperature search.
-RANGE = (1e-3, 1e3)
+RANGE = (1 / 50, 50)
+#: Standard deviation of the prior of its logarithm, and how many independent queries those of one class count as.
+PRIOR, QUERIES_OF_A_CLASS = 1.0, 1
+#: Fewer classes say too little of other classes.
+FEWEST_CLASSES = 4
+#: The most classes of an episode to which own classes are added.
+MOST_WAYS = 20
+#: The most parts in which the classes take turns.
+N_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredQueries:
-    """Answered queries of many episodes, some of known classes and some of classes that were not learned.
+    """Answered queries of many episodes.
 
     Attributes
     ----------
-    log_proba : list of ndarray (q, n_way)
-        Log-probabilities of the known queries of each episode.
-    true : list of ndarray (q,)
+    log_proba : ndarray of shape (m, n_way)
+        Log-probabilities of the queries.
+    true : ndarray of shape (m,)
         Their true classes, as column numbers.
-    known, unknown : ndarray
-        Scores of the queries of known and of unknown classes; see `Learner.closeness`.
-    unknown_class, taken_for : ndarray
-        Class of each unknown query, and the known class nearest to it, as numbers.
+    classes : ndarray of shape (m,)
+        Their true classes, as numbers that are the same in all episodes.
+    scores : ndarray of shape (m,)
+        Their scores, which thresholds are compared with; see `fewshot.classifiers.open_set`.
     protocol : dict
         Sizes and seed of the episodes.
     """
 
-    log_proba: list[NDArray[np.float64]]
-    true: list[NDArray[np.int64]]
-    known: NDArray[np.float64]
-    unknown: NDArray[np.float64]
-    unknown_class: NDArray[np.int64]
-    taken_for: NDArray[np.int64]
+    log_proba: NDArray[np.float64]
+    true: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float64]
     protocol: dict[str, Any]
 
     def confidence(self, temperature: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the probability of each answer at `temperature`, and whether the answer is correct."""
-        found = self._tempered(temperature)
-        right = [rows.argmax(1) == true for rows, true in zip(found, self.true, strict=True)]
-        return np.exp(np.concatenate([rows.max(1) for rows in found])), np.concatenate(right)
+        found = log_softmax(self.log_proba / temperature, 1)
+        return np.exp(found.max(1)), found.argmax(1) == self.true
 
     def negative_log_likelihood(self, temperature: float = 1.0) -> float:
-        """Return the mean negative log-likelihood of all known queries at `temperature`."""
-        rows = (p[np.arange(len(t)), t] for p, t in zip(self._tempered(temperature), self.true, strict=True))
-        return -float(np.concatenate(list(rows)).mean())
+        """Return the mean negative log-likelihood of all queries at `temperature`."""
+        found = log_softmax(self.log_proba / temperature, 1)
+        return -float(found[np.arange(len(self.true)), self.true].mean())
 
-    def _tempered(self, temperature: float) -> list[NDArray[np.float64]]:
-        """Return the log-probabilities of each episode at `temperature`."""
-        return [log_softmax(rows / temperature, 1) for rows in self.log_proba]
+    def calibration_error(self, temperature: float = 1.0) -> float:
+        """Return the expected calibration error at `temperature`."""
+        return expected_calibration_error(reliability(*self.confidence(temperature)))
 
-    def false_accepts(self, threshold: float) -> tuple[float, float, float]:
-        """Return the fraction of unknown queries that a threshold accepts, and its 95 % interval (low, high).
-
-        The interval comes from a bootstrap over classes, because queries of one class, or nearest to one class, are
-        correlated. A query counts as often as its class was drawn times as often as its nearest class was drawn.
-        """
-        accepted = self.unknown >= threshold
-        rng = episode_rng(self.protocol["seed"], 0, RESAMPLE)
-        rates = np.full(N_RESAMPLES, np.nan)
-        resample = self._resampler(slice(None))
-        for i in range(N_RESAMPLES):
-            weight = resample(rng)
-            if total := weight.sum():
-                rates[i] = weight[accepted].sum() / total
-        low, high = np.nanquantile(rates, [0.025, 0.975])
-        return float(accepted.mean()), float(low), float(high)
-
-    def _resampler(self, order: NDArray[np.int64] | slice) -> Callable[[np.random.Generator], NDArray[np.int64]]:
-        """Return a function that resamples classes and returns how often each unknown query, in `order`, counts."""
-        own, other = self.unknown_class[order], self.taken_for[order]
-        present = np.union1d(own, other)
-
-        def resample(rng: np.random.Generator) -> NDArray[np.int64]:
-            times = np.bincount(rng.choice(present, len(present)), minlength=int(present[-1]) + 1)
-            return times[own] * times[other]
-
-        return resample
-
-    def expected_false_accepts(self, false_accept_rate: float) -> tuple[float, float]:
-        """Return an interval (low, high), about 95 %, for the fraction of unknown queries accepted on other classes.
-
-        The threshold depends on the few classes it was chosen on, and its effect on the classes it meets. So each
-        resample chooses a threshold on classes drawn with replacement, and measures it on as many other draws; queries
-        count as in `false_accepts`. With fewer than ten classes the interval is too narrow.
-        """
-        order = np.argsort(-self.unknown, kind="stable")
-        falling, resample = self.unknown[order], self._resampler(order)
-        first_equal = np.searchsorted(-falling, -falling)
-        rng, rates = episode_rng(self.protocol["seed"], 1, RESAMPLE), np.full(N_RESAMPLES, np.nan)
-        for i in range(N_RESAMPLES):
-            choosing, asked = (resample(rng).cumsum() for _ in range(2))
-            if choosing[-1] and asked[-1]:
-                one_too_many = np.searchsorted(choosing, int(false_accept_rate * choosing[-1]), side="right")
-                n_accepted = first_equal[one_too_many]
-                rates[i] = asked[n_accepted - 1] / asked[-1] if n_accepted else 0.0
-        low, high = np.nanquantile(rates, [0.025, 0.975])
-        return float(low), float(high)
+    def of_classes(self, chosen: NDArray[np.int64]) -> Self:
+        """Return the queries of some classes."""
+        kept = np.isin(self.classes, chosen)
+        log_proba, true, classes, scores = self.log_proba[kept], self.true[kept], self.classes[kept], self.scores[kept]
+        return replace(self, log_proba=log_proba, true=true, classes=classes, scores=scores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +117,8 @@ class Calibration:
         ``threshold``, ``false_accept`` and ``false_reject`` at 101 points of the trade-off.
     protocol : dict
         Sizes and seed of the episodes.
+    score : {"closeness", "familiarity"}
+        What the threshold is compared with: the similarity to the nearest key, or the familiarity of the query.
 
     References
     ----------
@@ -172,38 +139,41 @@ class Calibration:
     reliability: dict[str, Any]
     curve: dict[str, list[float]]
     protocol: dict[str, Any]
+    score: str = "closeness"
 
     @classmethod
-    def of(cls, scored: ScoredQueries, false_accept_rate: float = 0.05) -> Self:
-        """Choose temperature and threshold on scored queries."""
-        temperature = choose_temperature(scored)
-        threshold = choose_threshold(scored.unknown, false_accept_rate)
+    def of(
+        cls,
+        scored: ScoredQueries,
+        found: UnknownScores,
+        false_accept_rate: float = FALSE_ACCEPTS,
+        score: str = "closeness",
+    ) -> Self:
+        """Choose the temperature on scored queries, and a threshold on scores of unknown ones."""
+        temperature, rejection = helpful_temperature(scored), found.rejection(false_accept_rate)
         before, after = (reliability(*scored.confidence(t)) for t in (1.0, temperature))
-        points = np.quantile(np.concatenate([scored.known, scored.unknown]), np.linspace(0, 1, N_POINTS))
         return cls(
             temperature,
-            threshold,
+            rejection.threshold,
             false_accept_rate,
-            list(scored.expected_false_accepts(false_accept_rate)),
-            float((scored.known < threshold).mean()),
+            list(rejection.false_accept_interval),
+            rejection.false_reject_rate,
             expected_calibration_error(before),
             expected_calibration_error(after),
             scored.negative_log_likelihood(),
             scored.negative_log_likelihood(temperature),
-            area_under_roc(scored.known, scored.unknown),
-            float((scored.unknown >= np.quantile(scored.known, 0.05)).mean()),
+            found.auroc,
+            float((found.unknown >= np.quantile(found.known, 0.05)).mean()),
             {"upper": [(i + 1) / N_BINS for i in range(N_BINS)], "before": before, "after": after},
-            {
-                "threshold": points.tolist(),
-                "false_accept": [float((scored.unknown >= t).mean()) for t in points],
-                "false_reject": [float((scored.known < t).mean()) for t in points],
-            },
+            found.curve(),
             scored.protocol,
+            score,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the calibration as a JSON value."""
-        return asdict(self)
+        said = asdict(self)
+        return {name: value for name, value in said.items() if (name, value) != ("score", "closeness")}
 
     @classmethod
     def from_dict(cls, said: Any) -> Self:
@@ -234,6 +204,7 @@ class Calibration:
             curve.keys() == {"threshold", "false_accept", "false_reject"} and all(map(is_score, curve["threshold"])),
             all(len(column) == n_points for column in curve.values()),
             all(map(is_whole, found.protocol.values())),
+            found.score in SCORES,
         ]
         if not all(checks):
             raise ValueError("its calibration has values that are not numbers or out of range")
@@ -258,30 +229,44 @@ def _is_rate(value: Any) -> bool:
     return is_number(value, 0, 1 + 1e-9)
 
 
+def helpful_temperature(scored: ScoredQueries) -> float:
+    """Return the chosen temperature if it helps on classes that it was not chosen on, or else 1, as for few classes.
+
+    The classes take turns: a temperature is chosen on some and tried on the others. It helps if the likelihood rises on
+    the mean over the classes by more than chance allows (Student's t, one side, 5 %), and the calibration error falls.
+    """
+    from scipy.stats import t as student
+
+    classes = np.unique(scored.classes)
+    if len(classes) < FEWEST_CLASSES:
+        return 1.0
+    gains, tried = [], []
+    for fold in range(n_folds := min(N_FOLDS, len(classes))):
+        asked, others = classes[fold::n_folds], np.delete(classes, np.s_[fold::n_folds])
+        temperature = choose_temperature(scored.of_classes(others))
+        for one in asked:
+            own = scored.of_classes(one[None])
+            gains.append(own.negative_log_likelihood() - own.negative_log_likelihood(temperature))
+            tried.append((*own.confidence(), own.confidence(temperature)[0]))
+    before, right, after = (np.concatenate(parts) for parts in zip(*tried, strict=True))
+    errors = [expected_calibration_error(reliability(confidence, right)) for confidence in (before, after)]
+    by_chance = student.ppf(0.95, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5
+    if np.mean(gains) > by_chance and errors[1] < errors[0]:
+        return choose_temperature(scored)
+    return 1.0
+
+
 def choose_temperature(scored: ScoredQueries) -> float:
-    """Return the temperature of least negative log-likelihood."""
+    """Return the likeliest temperature, with a prior around 1 that counts the more the fewer classes there are."""
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(RANGE)
-    found = minimize_scalar(
-        lambda log_t: scored.negative_log_likelihood(float(np.exp(log_t))), bounds=(low, high), method="bounded"
-    )
-    return float(np.exp(found.x))
+    n_effective = QUERIES_OF_A_CLASS * len(np.unique(scored.classes))
 
+    def loss(log_t: float) -> float:
+        return scored.negative_log_likelihood(float(np.exp(log_t))) + log_t**2 / (2 * PRIOR**2 * n_effective)
 
-def choose_threshold(unknown: NDArray[np.floating], false_accept_rate: float) -> float:
-    """Return the lowest threshold that accepts at most `false_accept_rate` of the scores `unknown`.
-
-    Examples
-    --------
-    >>> choose_threshold(np.arange(100.0), 0.05) <= 95.0
-    True
-    """
-    if not 0 <= false_accept_rate < 1:
-        raise ValueError(f"false_accept_rate is {false_accept_rate!r}; expected at least 0, below 1")
-    falling = -np.sort(-unknown)
-    # Just above the first score that is one too many, because equal scores are accepted together.
-    return float(np.nextafter(falling[int(false_accept_rate * len(falling))], np.inf))
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
 
 
 def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> dict[str, list[Any]]:
@@ -299,15 +284,6 @@ def expected_calibration_error(bins: dict[str, list[Any]]) -> float:
     return sum(n * abs(a - c) for n, c, a in columns if n) / sum(bins["n"])
 
 
-def area_under_roc(known: NDArray[np.floating], unknown: NDArray[np.floating]) -> float:
-    """Return the probability that a known query scores above an unknown one; ties count half."""
-    from sklearn.metrics import roc_auc_score
-
-    truth = np.repeat([1, 0], [len(known), len(unknown)])
-    with lock_of_filters():
-        return float(roc_auc_score(truth, np.concatenate([known, unknown])))
-
-
 # ---- episodes -------------------------------------------------------------------------------------------------------
 
 
@@ -322,21 +298,25 @@ def score_episodes(
     n_query: int = 15,
     n_episodes: int = 200,
     seed: int = 0,
+    beside: Statistics | None = None,
 ) -> ScoredQueries:
-    """Answer the queries of episodes in which half of the classes are learned.
+    """Learn and answer held-out classes in many episodes.
 
     Parameters
     ----------
     learner : Learner
-        An inductive learner, in the precision of `X` or better.
+        A learner, in the precision of `X` or better.
     X : ndarray of shape (n, d)
         Embeddings of held-out classes.
     y : array-like of shape (n,)
         Their labels.
     n_way, n_shot : int
-        Number of classes learned, at most half of all, and their shots. Smaller classes give the rows they have.
+        Number of classes of an episode, at least two, and their shots. Smaller classes give the rows they have.
     n_query, n_episodes, seed : int
         Queries per class, number of episodes, and their seed.
+    beside : Statistics, optional
+        What a classifier has learned. If there are fewer held-out classes than `n_way`, some of its classes, of 20 in
+        all at most, are possible answers too.
 
     Raises
     ------
@@ -345,41 +325,47 @@ def score_episodes(
     """
     check_whole(n_way=n_way, n_shot=n_shot, n_query=n_query, n_episodes=n_episodes)
     rows = {label: places for label, places in rows_by_class(y).items() if len(places) > 1}
-    n_way = min(n_way, len(rows) // 2)
-    if not n_way:
+    if len(rows) < 2:
         enough = "only one class has" if rows else "no class has"
         raise ValueError(f"{enough} two rows or more; calibration needs at least two such classes")
+    can_join = beside is not None and not beside.totals and not learner.ordered
+    n_own = max(0, min(n_way, MOST_WAYS) - len(rows)) if can_join else 0
+    n_way = min(max(n_way, 2), len(rows))
     places = np.sort(np.concatenate(list(rows.values())))
     labels = as_labels(y)[places]
-    sampler = EpisodeSampler(labels, 2 * n_way, n_shot, n_query, seed=seed, small_classes="use")
+    sampler = EpisodeSampler(labels, n_way, n_shot, n_query, seed=seed, small_classes="use")
     x = torch.from_numpy(np.ascontiguousarray(X[places])).double()
-    parts = [_score(learner, x, episode, n_way) for episode in sampler.between(0, n_episodes)]
-    log_proba, true, known, unknown, classes, nearest = zip(*parts, strict=True)
-    codes, taken_for = (np.searchsorted(sampler.classes, np.concatenate(labels)) for labels in (classes, nearest))
+    parts = []
+    for i, episode in enumerate(sampler.between(0, n_episodes)):
+        own = None
+        if beside is not None and n_own:
+            present = torch.nonzero(beside.count > 0).flatten().numpy()
+            drawn = episode_rng(seed, i, SPLIT).permutation(present)[:n_own]
+            own = beside.keep(torch.from_numpy(np.sort(drawn)))
+        parts.append(_score(learner, x, episode, n_way, own))
+    log_proba, true, classes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
     protocol = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query, "n_episodes": n_episodes, "seed": seed}
-    scores = np.concatenate(known), np.concatenate(unknown)
-    return ScoredQueries(list(log_proba), list(true), *scores, codes, taken_for, protocol)
+    return ScoredQueries(log_proba, true, np.searchsorted(sampler.classes, classes), scores, protocol)
 
 
-def _score(learner: Learner, x: Tensor, episode: Episode, n_way: int) -> tuple[Any, ...]:
-    """Return the fields of `ScoredQueries` for one episode, whose first `n_way` classes are learned."""
-    support, query = episode.support_labels < n_way, episode.query_labels < n_way
-    labels = torch.from_numpy(episode.support_labels[support])
-    memory = learner.memorize(learner.learn(x[episode.support[support]], labels, n_way))
-    logits, score = scored_answer(learner, memory, learner.transform(x[episode.query]))
-    true = episode.query_labels
-    return (
-        logits[torch.from_numpy(query)].log_softmax(-1).numpy(),
-        true[query],
-        score.numpy()[query],
-        score.numpy()[~query],
-        episode.classes[true[~query]],
-        episode.classes[logits[torch.from_numpy(~query)].argmax(-1).numpy()],
-    )
+def _score(
+    learner: Learner, x: Tensor, episode: Episode, n_way: int, own: Statistics | None
+) -> tuple[NDArray[Any], ...]:
+    """Return log-probabilities, true columns, classes and scores of the queries of one episode."""
+    statistics = learner.learn(x[episode.support], torch.from_numpy(episode.support_labels), n_way)
+    if own is not None:
+        ways = n_way + len(own.count)
+        statistics = statistics.joined(
+            torch.arange(n_way, device="cpu"), own, torch.arange(n_way, ways, device="cpu"), ways
+        )
+    queries = learner.transform(x[episode.query])
+    logits, closeness = scored_answer(learner, learner.memorize(statistics), queries)
+    scores, true = scores_in_episode(learner, statistics, queries, closeness), episode.query_labels
+    return logits.log_softmax(-1).numpy(), true, episode.classes[true], scores.numpy()
 
 
 def scored_answer(learner: Learner, memory: Memory, queries: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits (q, n_way) of transformed queries, and the score (q,) of each; see `ScoredQueries`."""
+    """Return the logits (q, n_way) of transformed queries, and the closeness (q,) of each to its nearest key."""
     if not learner.indexable:
         logits = learner.score(memory, queries)
         return logits, learner.closeness(logits, None)

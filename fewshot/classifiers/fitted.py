@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from fewshot.utils.means import suitable_temperature
 from fewshot.utils.text import listed
 from fewshot.utils.warning import warn
 
+T = TypeVar("T")
 #: Largest relative difference between removed and learned rows, by item size. Float32 rows come from a network, which
 #: rounds differently in other batches; float64 rows may have been float32 in between.
 SAME_ROWS = {4: 1e-4, 8: 1e-6}
@@ -61,12 +62,13 @@ class FittedModel:
     index: str = "auto"
     steady: bool = False
     _snapshots: dict[tuple[str, bool], KeySnapshot] = field(default_factory=dict, repr=False)
+    _made: list[tuple[Any, Any]] = field(default_factory=list, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_snapshots": {}}  # created again on demand
+        return {**self.__dict__, "_snapshots": {}, "_made": []}  # created again on demand
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"_snapshots": {}, **state})  # pickles of older versions have none
+        self.__dict__.update({"_snapshots": {}, "_made": [], **state})  # pickles of older versions have none
 
     @classmethod
     @isolated(gradients=False)
@@ -121,6 +123,15 @@ class FittedModel:
             found = take_snapshot(memory.keys, metric, kind, steady=self.steady)
             # In one step, so that concurrent threads get the same one.
             found = self._snapshots.setdefault((kind, self.steady), found)
+        return found
+
+    def remembered(self, kind: Callable[[FittedModel, Any], T], given: Any) -> T:
+        """Return ``kind(self, given)``, made once for each `given`; only the last is kept."""
+        for known, made in self._made:
+            if known is given:
+                return made
+        found = kind(self, given)
+        self._made[:] = [(given, found)]
         return found
 
     def warn_if_sharp(self) -> None:

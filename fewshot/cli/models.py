@@ -40,9 +40,10 @@ def fit(options: argparse.Namespace) -> int:
     on_error = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
     (data, split), start = open_data(options.folder, options), time.perf_counter()
-    if options.unknown_label is not None:
+    if options.unknown_label is not None or options.reject not in (None, "none"):
         unknown_mark(options.unknown_label, data.classes)
-    model.fit(data)
+    none = None if options.none_of_these is None else list_paths([options.none_of_these], options.skip_unreadable)
+    model.fit(data, reject_examples=none)
     with writing(options.out, "classifier"):
         refuse_existing(options)  # another process may have been faster
         n, weights = int(model.n_support_.sum()), "reference" if options.reference else "embed"
@@ -58,7 +59,21 @@ def fit(options: argparse.Namespace) -> int:
         *([] if is_new else [f"replaced a classifier{way_back(options.out)}"]),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
+    if options.reject is not None:  # last, since it may be impossible, and nothing must be lost then
+        with writing(options.out, "classifier"):
+            reject(model, options.reject)
+            model.save(options.out, note=f"reject {options.reject}")
     return 0
+
+
+def reject(model: FewShotImageClassifier, rule: str) -> None:
+    """Print what a rule of --reject costs, and set it."""
+    if rule == "none":
+        say("every image is answered with a class")
+    else:
+        label = unknown_mark(model.unknown_label, model.classes_)
+        say(f"--reject {rule}: {model.rejection(rule)}", f"unknown images are answered {quoted(str(label))}")
+    model.set_params(reject=None if rule == "none" else rule)
 
 
 def _expected(model: FewShotImageClassifier, out: str) -> list[str]:

@@ -170,6 +170,7 @@ def fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--reference", action="store_true", help="store only the name and hash of pretrained weights, not the weights"
     )
+    unknown(fit)
     shared(fit, "--skip-unreadable", "--force", "--unknown-label", *EMBEDDING)
 
 
@@ -294,20 +295,56 @@ def undo_options(undo: argparse.ArgumentParser) -> None:
 def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     """Define ``fewshot calibrate``."""
     calibrate.description = (
-        "On classes that the network was not trained on, find the temperature at which probabilities match how often "
-        "answers are right, and the similarity below which an image belongs to no known class. DATA needs two classes "
-        "of two images or more; they may differ from those of the classifier."
+        "On classes that are none of the classifier's, refine its probabilities, if that helps, and learn what is "
+        "unknown. DATA holds four or more such classes, which the network was not trained on. --reject says which "
+        "images are answered unknown from then on; its cost is printed before it takes effect. The default learner "
+        "needs no DATA for --reject: each of its own classes in turn plays an unknown one."
     )
-    shared(calibrate, "dir", "data", "--split", "--skip-unreadable")
+    shared(calibrate, "dir")
+    calibrate.add_argument("data", metavar="DATA", nargs="?", help=_DATA)
+    shared(calibrate, "--split", "--skip-unreadable")
     calibrate.add_argument(
         "--false-accepts", type=number(0, 99.9), default=5.0, metavar="PERCENT",
-        help="percentage of unknown images that may be accepted as known (default: 5)",
+        help="percentage of unknown images that --reject auto accepts as known (default: 5)",
     )  # fmt: skip
-    calibrate.add_argument("--keep-answering", action="store_true", help="calibrate probabilities, but reject nothing")
+    calibrate.add_argument(
+        "--keep-answering", action="store_true", help="answer every image with a class, as if never told to --reject"
+    )
+    unknown(calibrate)
+    calibrate.add_argument("--out", metavar="DIR", help="write the classifier there, and leave DIR as it is")
+    calibrate.add_argument(
+        "--clear", action="store_true", help="forget what calibrating has taught, and reject nothing"
+    )
     calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="episodes to use (default: 200)")
-    shared(calibrate, "--seed")
+    shared(calibrate, "--seed", "--force")
     report(calibrate, "figures")
     shared(calibrate, "--unknown-label", *EMBEDDING)
+
+
+def unknown(command: argparse.ArgumentParser) -> None:
+    """Add the options on what is unknown."""
+    command.add_argument(
+        "--reject", type=reject_of, metavar="RULE",
+        help="which images are answered unknown: a percentage of unknown images to accept as known, such as 5; auto, "
+        "that of --false-accepts; balanced, as many unknown ones accepted as known ones rejected; none",
+    )  # fmt: skip
+    command.add_argument("--none-of-these", metavar="FOLDER", help="images that are none of the classes")
+
+
+def reject_of(text: str) -> str:
+    """Return the value of `reject` that a text on the command line means.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is neither a rule nor a percentage.
+    """
+    if text in ("auto", "balanced", "none"):
+        return text
+    try:
+        return f"{number(0, 99.9)(text.removesuffix('%')):g}%"
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; auto, balanced and none are possible too") from None
 
 
 def annotate_options(annotate: argparse.ArgumentParser) -> None:

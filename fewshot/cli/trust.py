@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fewshot.classifiers.calibration import Calibration
 from fewshot.cli.inputs import open_data
-from fewshot.cli.models import as_label, changing, load, way_back
+from fewshot.cli.models import as_label, changing, list_paths, load, refuse_existing, reject, way_back
 from fewshot.cli.tables import give, is_piped
 from fewshot.cli.terminal import say
 from fewshot.images.audit import suspects
+from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_calibration, write_test
 from fewshot.images.support_pages import write_audit, write_check
 from fewshot.images.tested import TestResult
+from fewshot.persistence.artifact import writing
 from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import counted, listed
 
@@ -102,30 +109,75 @@ def _per_class(found: TestResult) -> list[dict[str, Any]]:
 
 
 def calibrate(options: argparse.Namespace) -> int:
-    """Calibrate a classifier on held-out classes."""
-    model, answers = load(options).set_params(reject=None), "always"
-    if not options.keep_answering:  # raises before anything is embedded
-        answers = f'"{unknown_mark(model.unknown_label, model.classes_)}" below the threshold'
-    data, _ = open_data(options.data, options)
-    snapshot = model.snapshot("skip" if options.skip_unreadable else None)
-    held_out = snapshot.prepare(data, None, None, "calibrate")
+    """Refine the probabilities of a classifier, and choose what is unknown."""
+    model = load(options)
+    if options.out is not None and os.path.realpath(options.out) != os.path.realpath(options.dir):
+        refuse_existing(options)
+        change, back = partial(_written_apart, options), ""
+    else:
+        change, back = partial(changing, options, note="calibrate"), way_back(options.dir)
+    if options.clear:
+        with change(model) as model:
+            model.clear_calibration().set_params(reject=None)
+        say(f"{options.out or options.dir} is not calibrated, and answers every image with a class{back}")
+        return 0
+    held_out, examples, rule = _given(options, model)
     settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
-    with changing(options, model, "calibrate") as model:
-        model.set_params(reject=None if options.keep_answering else "auto").calibrate(held_out, **settings)
-    found = model.calibration_
-    interval = " to ".join(f"{100 * share:.1f}" for share in found.false_accept_interval)
-    if options.report:
-        write_calibration(options.report, found)
+    with change(model) as model:
+        if held_out is not None or examples is not None:
+            model.calibrate(held_out, reject_examples=examples, **settings)
+        if held_out is not None:
+            _say_calibration(model.calibration_)
+        if rule is not None:
+            reject(model, rule)
+        elif model.reject is None:
+            say("no image is answered unknown; --reject says which should be")
+    if options.report and held_out is not None:
+        write_calibration(options.report, model.calibration_)
+        say(f"figures: {options.report}")
+    say(f"written to {options.out or options.dir}{back}")
+    return 0
+
+
+def _given(options: argparse.Namespace, model: FewShotImageClassifier) -> tuple[Any, Any, str | None]:
+    """Return the embedded images of DATA and of --none-of-these, and the rule of --reject."""
+    rule = "none" if options.keep_answering else options.reject
+    if options.data is None and options.none_of_these is None and rule is None:
+        raise ValueError("there is nothing to do; give DATA, --none-of-these, --reject or --clear")
+    if options.report and options.data is None:
+        raise ValueError("--report shows a calibration, which needs DATA; give a folder of held-out classes")
+    if rule not in (None, "none"):
+        unknown_mark(model.unknown_label, model.classes_)  # raises before anything is embedded
+    snapshot, held_out, examples = model.snapshot("skip" if options.skip_unreadable else None), None, None
+    if options.data is not None:
+        held_out = snapshot.prepare(open_data(options.data, options)[0], None, None, "calibrate")
+    if options.none_of_these is not None:
+        examples = snapshot.prepare_examples(list_paths([options.none_of_these], options.skip_unreadable))
+    return held_out, examples, rule
+
+
+@contextmanager
+def _written_apart(options: argparse.Namespace, model: FewShotImageClassifier) -> Iterator[FewShotImageClassifier]:
+    """Yield the classifier for a change, and save it to --out."""
+    yield model
+    with writing(options.out, "classifier"):
+        refuse_existing(options)  # another process may have been faster
+        model.save(options.out, overwrite=True, note="calibrate")
+
+
+def _say_calibration(found: Calibration) -> None:
+    """Print what calibrating did to the probabilities."""
+    error = f"calibration error  {100 * found.ece_before:.1f} points before, {100 * found.ece_after:.1f} after"
+    if found.temperature == 1:
+        error = (
+            f"calibration error  {100 * found.ece_before:.1f} points; no temperature was surely better on held-out "
+            "classes, so probabilities stay"
+        )
     say(
-        f"calibration error  {found.ece_before:.3f} before, {found.ece_after:.3f} after",
+        error,
         f"known or unknown   AUROC {found.auroc:.3f}; if 95 % of known images are accepted, "
         f"{100 * found.fpr_at_95:.0f} % of unknown ones are too",
-        f"threshold          {found.threshold:.4g}: {options.false_accepts:g} % of unknown images are accepted "
-        f"({interval} % for other unknown classes), and {100 * found.false_reject_rate:.1f} % of known ones rejected",
-        *([f"figures: {options.report}"] if options.report else []),
-        f"{options.dir} answers {answers}{way_back(options.dir)}",
     )
-    return 0
 
 
 def audit(options: argparse.Namespace) -> int:

@@ -126,6 +126,15 @@ class Learned:
         embedded = self.embedder.embed(items, thumbnails=keep, on_error=on_error)
         return Prepared(names, ids is not None, labels, embedded, self.embedder).without_unreadable(on_error)
 
+    def prepare_examples(self, items: Any) -> Prepared:
+        """Embed items that are none of the classes, unless they are embedded already."""
+        if isinstance(items, Prepared):
+            return items
+        items = self.embedder.as_items(items)
+        if not len(items):
+            raise ValueError("reject_examples is empty; give items that are none of the classes, or leave it out")
+        return self.prepare(items, np.zeros(len(items), np.int64), None, "calibrate")
+
     def is_comparable(self, prepared: Prepared) -> bool:
         """Whether the same network computed these embeddings."""
         other = prepared.embedder
@@ -181,10 +190,19 @@ class Learned:
         support = self.support and self.support.renamed(old, new, classifier.classes_.dtype)
         return replace(self, classifier=classifier, support=support)
 
-    def calibrated(self, held_out: Prepared, settings: Mapping[str, Any]) -> Learned:
-        """Calibrate on held-out classes."""
-        classifier = self.classifier.view()
-        return replace(self, classifier=classifier.calibrate(held_out.embedded.embeddings, held_out.labels, **settings))
+    def calibrated(
+        self, held_out: Prepared | None, reject_examples: Prepared | None, settings: Mapping[str, Any]
+    ) -> Learned:
+        """Calibrate on held-out classes, on examples of none of the classes, or both."""
+        if reject_examples is not None and not self.is_comparable(reject_examples):
+            raise ValueError("reject_examples were embedded with another network than this model's; prepare them again")
+        X, y = (None, None) if held_out is None else (held_out.embedded.embeddings, held_out.labels)
+        none = None if reject_examples is None else reject_examples.embedded.embeddings
+        return replace(self, classifier=self.classifier.view().calibrate(X, y, reject_examples=none, **settings))
+
+    def uncalibrated(self) -> Learned:
+        """Forget what calibrating has taught."""
+        return replace(self, classifier=self.classifier.view().clear_calibration())
 
     def merged(self, other: Learned) -> Learned:
         """Add what another model has learned.

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fewshot.classifiers.calibration import Calibration
+    from fewshot.classifiers.rejection import Rejection
 
 #: Parameters that are saved; the others follow from the embedder and the learner in the folder.
 SAVED = ("on_error", "reject", "unknown_label", "index", "keep_support")
@@ -76,9 +77,11 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         What to do with an item that cannot be read. ``raise`` raises an error. ``skip`` leaves it out of the support,
         with a warning, and answers `unknown_label` for a query. ``unknown`` raises for support and answers
         `unknown_label` for a query.
-    reject : float or "auto", optional
-        Answer `unknown_label` if the similarity to the nearest key is below this; "auto" takes the threshold that
-        `calibrate` found. By default every item gets a class.
+    reject : float or str, optional
+        Which items are answered with `unknown_label`; by default none. "5%" is a threshold that accepts 5 % of the
+        items of unknown classes, "auto" the rate given to `calibrate`, or else 5 %, and "balanced" accepts as large a
+        part of the unknown as it rejects of the known; `rejection` tells what that costs. A number is the least
+        similarity to the nearest key.
     unknown_label : object, optional
         The answer for unknown items; by default ``"unknown"`` if labels are text and -1 if they are integers.
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
@@ -140,7 +143,9 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     # ---- learning ----------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Self:
+    def fit(
+        self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None, reject_examples: Any = None
+    ) -> Self:
         """Learn classes from labelled items, forgetting what was learned before.
 
         An item that is given twice counts twice, with a warning that names it.
@@ -154,6 +159,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             `LabeledImages`.
         ids : sequence of n str, optional
             Unique names under which kept support stores the items; by default their paths.
+        reject_examples : collection of m items, optional
+            Items that are none of the classes, such as clutter or empty scenes, for `reject`; see `calibrate`.
 
         Raises
         ------
@@ -166,7 +173,10 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         prepared = X if isinstance(X, Prepared) else empty.prepare(X, y, ids, "partial_fit")
         if not empty.is_comparable(prepared):
             raise ValueError("X was embedded with another network than this model's; prepare it again")
-        return self._publish(empty.grown(prepared).warn_of_uneven())
+        learned = empty.grown(prepared).warn_of_uneven()
+        if reject_examples is not None:
+            learned = learned.calibrated(None, learned.prepare_examples(reject_examples), {})
+        return self._publish(learned)
 
     def _empty(self) -> Learned:
         """Return the state before anything is learned."""
@@ -588,16 +598,24 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         now = self._empty() if self._learned is None else self.snapshot()
         return suggest(now, X, check_count("k", k), strategy, check_count("seed", seed, 0))
 
-    def calibrate(self, X: Any, y: ArrayLike | None = None, **settings: Any) -> Self:
-        """Make probabilities match accuracy, and find the similarity below which an item is unknown.
+    def calibrate(
+        self, X: Any = None, y: ArrayLike | None = None, *, reject_examples: Any = None, **settings: Any
+    ) -> Self:
+        """Refine probabilities, and say what is unknown, by items of other classes.
+
+        The embeddings of at most 1000 of the items are kept and saved. Nothing is rejected unless `reject` says so;
+        `rejection` tells what that would cost.
 
         Parameters
         ----------
-        X : collection of n items, or LabeledImages
-            Items of classes that the network was not trained on; they need not be classes of the model. Or the result
-            of `prepare`.
+        X : collection of n items, or LabeledImages, optional
+            Items of classes that the network was not trained on and that are none of the model's. Or the result of
+            `prepare`.
         y : array-like of shape (n,), optional
             Their labels. Omit if X is `LabeledImages`.
+        reject_examples : collection of m items, optional
+            Items that are none of the classes, such as clutter or empty scenes, without labels. Or the result of
+            `prepare`.
         **settings
             ``false_accept_rate``, ``n_shot``, ``n_query``, ``n_episodes`` and ``seed``, as for
             `PrototypicalClassifier.calibrate`.
@@ -605,16 +623,52 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         self
-            The calibrated model; ``calibration_`` holds the result, and ``reject="auto"`` uses it.
+            The calibrated model; ``calibration_`` holds the result if X was given.
 
         Raises
         ------
         ImageDecodeError
             If an item cannot be read, unless ``on_error="skip"``.
         ValueError
-            If there are fewer than two classes of two items, a number is out of range, or `unknown_label` is a class.
+            If there are fewer than two classes of two items, a number is out of range, `unknown_label` is a class, or
+            neither X nor `reject_examples` is given.
         """
-        return self._embed_and_change(lambda now, given: now.calibrated(given, settings), "calibrate", X, y)
+        examples = None if reject_examples is None else self._editable().prepare_examples(reject_examples)
+        if X is None and examples is not None:
+            return self._embed_and_change(
+                lambda now, given: now.calibrated(None, given, settings), "calibrate", examples, y
+            )
+        return self._embed_and_change(lambda now, given: now.calibrated(given, examples, settings), "calibrate", X, y)
+
+    @one_at_a_time
+    def clear_calibration(self) -> Self:
+        """Forget what `calibrate` and `reject_examples` have taught."""
+        return self._publish(self._editable().uncalibrated())
+
+    def rejection(self, reject: str = "auto") -> Rejection:
+        """Return the threshold that a value of `reject` means, and what it costs, without setting it.
+
+        Parameters
+        ----------
+        reject : str, default="auto"
+            "auto", "balanced", or the fraction of unknown items to accept, such as "5%".
+
+        Raises
+        ------
+        ValueError
+            If the value is none of these, or nothing tells what is unknown: there is one class, or the learner is not
+            the default one and was not calibrated.
+
+        Examples
+        --------
+        >>> from fewshot import Embedder, FewShotModel, digits
+        >>> data = digits()
+        >>> model = FewShotModel(Embedder("conv4", weights="random", img_size=28))
+        >>> costs = model.fit(data.images[:50], data.labels[:50]).rejection("10%")
+        >>> costs.false_accept_rate <= 0.1 < costs.false_accept_interval[1]
+        True
+        """
+        return self.snapshot().classifier.rejection(reject)
 
     def audit(self) -> pd.DataFrame:
         """Find support that may do harm: implausible labels, duplicates, outliers.

@@ -119,7 +119,8 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
     """
     page = Page(
         "Calibration",
-        "Measured on episodes of held-out classes: one half of them learned, the other half unknown.",
+        "Measured on held-out classes: learned in many episodes for the probabilities, and compared with the "
+        "classifier's own classes to tell what is unknown.",
     )
     page.cards(
         [
@@ -138,7 +139,7 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
     low, high = found.false_accept_interval
     page.section(
         "The threshold",
-        f"A query is unknown if its similarity to the nearest class is below {found.threshold:.4g}. "
+        f"With --reject auto, a query is unknown if its {found.score} is below {found.threshold:.4g}. "
         f"This accepts {100 * found.false_accept_rate:g} % of the unknown queries, as requested, and rejects "
         f"{100 * found.false_reject_rate:.1f} % of the known ones. For other classes, expect "
         f"{100 * low:.1f} to {100 * high:.1f} % of the unknown queries to be accepted.",

@@ -23,6 +23,8 @@ from torch import Tensor
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.calibration import Calibration, is_score
 from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.open_set import Background
+from fewshot.classifiers.reject_rule import is_reject_rule
 from fewshot.data.crop import CROPS, crop_of
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.views import VIEWS, are_views
@@ -61,7 +63,7 @@ _MOST_WEIGHT = 1e120
 #: The saved parameters, each with its check; the others follow from the data files.
 PARAMS = {
     "on_error": lambda value: value in ON_ERROR,
-    "reject": lambda value: value is None or value == "auto" or is_score(value),
+    "reject": lambda value: value is None or is_score(value) or is_reject_rule(value),
     "unknown_label": lambda value: value is None or isinstance(value, (bool, str)) or is_number(value),
     "index": lambda value: value in INDEXES,
     "keep_support": lambda value: isinstance(value, bool),
@@ -128,6 +130,8 @@ def write_model(
         parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
     if (domain := embedder.find_domain()) is not None:
         parts["domain"] = (domain.fingerprint, domain.write)
+    if (background := getattr(learned.classifier, "background_", None)) is not None:
+        parts["background"] = (None, partial(write_tensors, tensors=background.to_tensors()))
     if learned.support is not None:
         parts["support"] = (None, partial(write_tensors, tensors=learned.support.to_tensors(fitted.classes)))
     return write_artifact(folder, "classifier", content, parts, {}, known, note)
@@ -158,6 +162,8 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     if (calibration := manifest.get("calibration")) is not None:
         classifier.calibration_ = Calibration.from_dict(calibration)
     d = fitted.memory.keys.shape[-1]
+    if "background" in paths:
+        classifier.background_ = Background.from_tensors(read_tensors(paths["background"])[0], d)
     support = Support.from_tensors(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
     versions = {os.path.realpath(folder): manifest["digest"]}
     stored = "embed" if "weights" in paths else "reference"

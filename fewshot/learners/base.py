@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from fewshot.learners.left_out import LeftOutRows, in_parts
 from fewshot.learners.memory import Memory, Statistics, mask_padding, read
 from fewshot.search.similarity import METRICS, normalize, prepare_keys
+from fewshot.utils.discriminant import LabelledRows
 from fewshot.utils.isolation import isolated, seeded
 from fewshot.utils.means import middle, suitable_temperature
 from fewshot.utils.values import check_name
@@ -325,6 +326,13 @@ class Learner(nn.Module):
     def closeness(self, logits: Tensor, similarity: Tensor | None) -> Tensor:
         """Return the similarity (..., q) to the nearest key, else temperature times the top logit."""
         return logits.amax(-1) * self.temperature.to(logits) if similarity is None else similarity.amax(-1)
+
+    def familiar_rows(self, statistics: Statistics) -> LabelledRows | None:
+        """Return the support that tells how familiar a query is; by default None, and `closeness` tells.
+
+        Rows are transformed and of unit length, in float64, without a gradient; see `fewshot.utils.familiarity`.
+        """
+        return None
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of `logits` (..., q, n_way); queries labelled -100 are padding."""

@@ -112,6 +112,10 @@ class DiscriminantLearner(SupportLearner):
         keys = class_keys(support, chosen.map(lambda value: value.to(support.x)), torch)
         return Memory.of_prototypes(keys, statistics.count)
 
+    def familiar_rows(self, statistics: Statistics) -> LabelledRows:
+        """Return the rows that make up the metric."""
+        return _exact(_rows(statistics).limited(torch))
+
     def leave_out(
         self, x: Tensor, labels: Tensor, n_way: int, every: bool = False, *, transformed: bool = False
     ) -> LeftOutRows:

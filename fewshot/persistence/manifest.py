@@ -22,7 +22,7 @@ FORMAT = 2
 BEGIN = b'{"format": '
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 #: Names of the data files of an artifact, and of earlier manifests.
-_PARTS = "memory|weights|learner|domain|support|keys|changes|lists|encoder|preprocess|history"
+_PARTS = "memory|weights|learner|domain|background|support|keys|changes|lists|encoder|preprocess|history"
 _SUFFIXES = "safetensors|faiss|onnx|json|npz"
 _NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
 #: Data files, and what a killed writer leaves (``.tmp`` is safetensors' own); not the hidden files of other programs.

@@ -203,9 +203,9 @@ class RuntimeClassifier:
             If it cannot be written; what was there is untouched.
         """
         with writing(folder, "export"):  # read the state inside: the later of two threads writes what both learned
-            encoder, memory = self.encoder, self.model.memory
-            known = {} if overwrite else self._versions
-            written = saving.write_folder(folder, encoder.path, encoder.preprocessing, memory, self.facts, known)
+            encoder, model = self.encoder, self.model
+            known, parts = {} if overwrite else self._versions, (model.memory, model.background, self.facts)
+            written = saving.write_folder(folder, encoder.path, encoder.preprocessing, *parts, known)
             self._versions = {**self._versions, **written}
 
     def _queries(self, images: Any) -> NDArray[np.float32]:

@@ -152,13 +152,18 @@ class DeviceMethod:
 
     def memorize(self, memory: DeviceMemory) -> DeviceKeys:
         """Return the keys of a memory."""
-        if self.power is None:
+        if (support := self.familiar_rows(memory)) is None:
             return self._as_they_are(memory)
-        summed = memory.summed()
-        present = summed.weights > 0
-        support = LabelledRows(memory.x, memory.labels, memory.weights, _means(summed), summed.weights).limited(np)
+        present = support.count > 0
         keys = class_keys(support, choose(support, self.regularization, np), np)[present]
         return DeviceKeys(keys, np.flatnonzero(present), np.zeros(len(keys)), cast(float, self.temperature))
+
+    def familiar_rows(self, memory: DeviceMemory) -> LabelledRows | None:
+        """Return the support that tells how familiar a query is; None if the similarity to the nearest key tells."""
+        if self.power is None:
+            return None
+        summed = memory.summed()
+        return LabelledRows(memory.x, memory.labels, memory.weights, _means(summed), summed.weights).limited(np)
 
     def _as_they_are(self, memory: DeviceMemory) -> DeviceKeys:
         """Return keys that are class means or support embeddings, centred and with equal classes if so set."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.runtime.background import DeviceBackground
 from fewshot.runtime.memory import Array, DeviceMemory
 from fewshot.runtime.method import DeviceKeys, DeviceMethod, squares
 from fewshot.utils.discriminant import unit_length
+from fewshot.utils.familiarity import Familiarity
 from fewshot.utils.labels import mark_unknown
 
 #: numpy's default handling of floating-point errors, whatever the host program has set.
@@ -33,8 +35,10 @@ class DeviceModel:
     method : DeviceMethod
         How the memory is read.
     facts : mapping
-        ``temperature`` of the probabilities, ``threshold`` (the similarity below which a query is unknown, or None) and
-        ``unknown_label``.
+        ``temperature`` of the probabilities, ``threshold`` (the similarity below which a query is unknown, or a mapping
+        that holds its least ``familiarity``, or None) and ``unknown_label``.
+    background : DeviceBackground, optional
+        What tells how familiar a query is.
 
     Examples
     --------
@@ -48,6 +52,7 @@ class DeviceModel:
     memory: DeviceMemory
     method: DeviceMethod
     facts: Mapping[str, Any]
+    background: DeviceBackground | None = None
 
     @_default_errors
     def learned(self, x: NDArray[np.floating], y: NDArray[Any]) -> DeviceMemory:
@@ -59,7 +64,11 @@ class DeviceModel:
         """Return the class of each embedding (n, d), or the unknown label."""
         similarity, unknown = self._compare(x)
         labels = self.memory.classes[self._logits(x, similarity).argmax(1)]
-        if (threshold := self.facts["threshold"]) is not None:
+        threshold = self.facts["threshold"]
+        if isinstance(threshold, Mapping):
+            queries = self.method.transform(np.where(unknown[:, None], 0, x))
+            unknown = unknown | ~(self._familiarity.scores(queries, np).astype(np.float32) >= threshold["familiarity"])
+        elif threshold is not None:
             unknown = unknown | ~(similarity.max(1) >= threshold)
         return self._marked(labels, unknown)
 
@@ -110,6 +119,12 @@ class DeviceModel:
     @cached_property
     def _keys(self) -> Array:
         return self._placed(self._made.keys)
+
+    @cached_property
+    def _familiarity(self) -> Familiarity:
+        if self.background is None:
+            raise ValueError("this export has no background, which its threshold needs; export it again")
+        return self.background.familiarity(self.memory, self.method)
 
     @cached_property
     def _made(self) -> DeviceKeys:

@@ -20,6 +20,7 @@ from fewshot.persistence.artifact import Part, Versions, write_artifact
 from fewshot.persistence.content import errors_of_file, is_number, json_object, labels_from_json, labels_to_json
 from fewshot.persistence.files import digest, read_regular
 from fewshot.persistence.manifest import MANIFEST
+from fewshot.runtime.background import DeviceBackground
 from fewshot.runtime.encoder import CURE
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.method import DeviceMethod, check_temperature
@@ -28,6 +29,8 @@ from fewshot.utils.values import ON_ERROR, check_name, check_number
 
 #: Names of the data files; on disk, part of the digest is added to each name.
 ENCODER, PREPROCESS, MEMORY = FILES = "encoder.onnx", "preprocess.json", "memory.npz"
+#: The data file of exports that judge by familiarity.
+BACKGROUND = "background.npz"
 #: Entries of the manifest that `write_artifact` adds or that describe the memory.
 _NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "classes", "n_support", "forgotten")
 
@@ -37,6 +40,7 @@ def write_folder(
     encoder: Path,
     preprocessing: Preprocessing,
     memory: DeviceMemory,
+    background: DeviceBackground | None,
     facts: dict[str, Any],
     known: Versions | None = None,
 ) -> Versions:
@@ -52,6 +56,8 @@ def write_folder(
         How images become its input.
     memory : DeviceMemory
         What was learned.
+    background : DeviceBackground or None
+        What tells how familiar an image is.
     facts : dict
         The other entries of the manifest.
     known : mapping, optional
@@ -66,8 +72,10 @@ def write_folder(
     parts: dict[str, Part] = {
         ENCODER: (facts["encoder"], partial(_copy, encoder, facts["encoder"])),
         PREPROCESS: (None, lambda path: path.write_bytes(preprocessing_bytes(preprocessing))),
-        MEMORY: (None, partial(_write_memory, memory)),
+        MEMORY: (None, partial(_write_arrays, memory.to_arrays())),
     }
+    if background is not None:
+        parts[BACKGROUND] = (None, partial(_write_arrays, vars(background)))
     return write_artifact(folder, "export", content, parts, {}, known)
 
 
@@ -94,7 +102,12 @@ def read_folder(
     with errors_of_file(rows, CURE):
         memory = DeviceMemory.from_arrays(_read_arrays(rows), classes, n_support, forgotten)
         _check_fit(memory, method)
-    return encoder, preprocessing, DeviceModel(memory, method, facts), facts
+    background = None
+    if isinstance(facts["threshold"], dict):
+        with errors_of_file(paths.get(BACKGROUND, Path(folder) / BACKGROUND), CURE):
+            background = DeviceBackground.from_arrays(_read_arrays(paths[BACKGROUND]), memory.x.shape[1])
+            background.familiarity(memory, method)
+    return encoder, preprocessing, DeviceModel(memory, method, facts, background), facts
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -115,8 +128,10 @@ def _check_facts(facts: dict[str, Any]) -> None:
         if not isinstance(facts[name], str):
             raise ValueError(f"{name} is {facts[name]!r}; expected text")
     check_temperature(facts["temperature"])
-    if facts["threshold"] is not None:
-        check_number("threshold", facts["threshold"], -math.inf)
+    if isinstance(threshold := facts["threshold"], dict) and threshold.keys() == {"familiarity"}:
+        threshold = threshold["familiarity"]
+    if threshold is not None:
+        check_number("threshold", threshold, -math.inf)
     check_name("on_error", facts["on_error"], ON_ERROR)
     label = facts["unknown_label"]
     if not (label is None or isinstance(label, (bool, str)) or is_number(label)):
@@ -144,6 +159,6 @@ def _copy(encoder: Path, expected: str, path: Path) -> None:
         raise ArtifactError(f"{encoder} has changed since it was loaded; restore it from a copy, or export again")
 
 
-def _write_memory(memory: DeviceMemory, path: Path) -> None:
+def _write_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> None:
     with path.open("wb") as file:  # given a path, numpy would append a suffix
-        np.savez(file, **memory.to_arrays())  # type: ignore[arg-type]
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import numpy as np
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.open_set import NONE
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
@@ -27,6 +28,7 @@ from fewshot.learners.prototypical import PrototypicalLearner
 from fewshot.learners.simpleshot import SimpleShotLearner
 from fewshot.persistence.files import digest
 from fewshot.runtime import saving
+from fewshot.runtime.background import DeviceBackground
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.memory import DeviceMemory, device_labels, is_writable
 from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
@@ -136,7 +138,7 @@ def export(
         if quantize is not None:
             described = saving.preprocessing_bytes(embedder.preprocessing) + facts["encoder"].encode()
             facts["fingerprint"] = hashlib.sha256(described).hexdigest()
-        saving.write_folder(folder, path, embedder.preprocessing, memory, facts)
+        saving.write_folder(folder, path, embedder.preprocessing, memory, translate_background(classifier), facts)
 
 
 def _facts(classifier: FewShotClassifier, embedder: Embedder, method: DeviceMethod) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _facts(classifier: FewShotClassifier, embedder: Embedder, method: DeviceMeth
         "embedder": embedder.fingerprint,
         "method": method.to_dict(),
         "temperature": classifier.proba_temperature(),
-        "threshold": classifier.reject_threshold(),
+        "threshold": _threshold(classifier),
         "unknown_label": plain_label(classifier.unknown_label),
         "on_error": classifier.on_error,
         "opset": OPSET,
@@ -285,6 +287,19 @@ def translate_learner(learner: Learner) -> DeviceMethod:
             )
         return DeviceMethod(*basic, **shared)
     raise TypeError(f"{kind.__name__} cannot be exported; expected one of {', '.join(SUMMED + KEPT)}")
+
+
+def translate_background(classifier: FewShotClassifier) -> DeviceBackground | None:
+    """Return what tells a device how familiar an image is; None if the similarity to the nearest key tells."""
+    open_set = classifier.reject_rule().open_set()
+    if open_set is None or open_set.seen is None:
+        return None
+    return DeviceBackground(open_set.background.x, open_set.background.codes == NONE)
+
+
+def _threshold(classifier: FewShotClassifier) -> Any:
+    threshold = classifier.reject_rule().threshold()
+    return threshold if translate_background(classifier) is None else {"familiarity": threshold}
 
 
 def translate_memory(fitted: FittedModel) -> DeviceMemory:

@@ -1,0 +1,230 @@
+"""How familiar a query is to what was learned, and the evidence for a threshold below which it is unknown.
+
+The evidence are queries of unknown classes: each class of the support, as if it had never been learned, and each
+held-out class. All are compared with the classes that the classifier knows now, so that the threshold suits their
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.rejection import UnknownScores
+from fewshot.learners.base import Learner
+from fewshot.learners.memory import Statistics
+from fewshot.search.similarity import to_tensor
+from fewshot.utils.discriminant import LabelledRows
+from fewshot.utils.familiarity import Familiarity
+from fewshot.utils.isolation import isolated
+
+#: The most rows of held-out classes that are kept.
+MOST_KEPT = 1000
+#: About the most classes of the support that stand for unknown ones, and the most rows that are left out.
+MOST_CLASSES, MOST_LEFT_OUT = 300, 1000
+#: The most held-out classes that are learned to see how familiar a known class is.
+MOST_LEARNED = 40
+#: Queries are scored in parts of this many.
+PART = 4096
+#: Number of the examples that belong to no class.
+NONE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What a classifier keeps of rows that are none of its classes.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n, d)
+        Embeddings.
+    codes : ndarray of shape (n,)
+        Number of the held-out class of each; -1 for examples of "none of these", which have no class.
+    known : ndarray of shape (m,)
+        Scores of queries of known classes, in episodes of the held-out classes.
+    """
+
+    x: NDArray[np.floating]
+    codes: NDArray[np.int64]
+    known: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, d: int) -> Self:
+        """Return one without rows, for embeddings of length `d`."""
+        return cls(np.zeros((0, d), np.float32), np.zeros(0, np.int64), np.zeros(0))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the content as tensors, for a file."""
+        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], d: int) -> Self:
+        """Convert back from `to_tensors`, for embeddings of length `d`, without trusting the content.
+
+        Raises
+        ------
+        ValueError
+            If it is not what `to_tensors` returns.
+        """
+        values = {name: tensor.numpy() for name, tensor in tensors.items()}
+        if values.keys() != {"x", "codes", "known"}:
+            raise ValueError(f"its background holds {', '.join(values)}; expected x, codes and known")
+        x, codes, known = values["x"], values["codes"], values["known"]
+        are_numbers = all(a.dtype in (np.float32, np.float64) and np.isfinite(a).all() for a in (x, known))
+        fits = x.ndim == 2 and x.shape[1] == d and codes.shape == (len(x),) and known.ndim == 1
+        if not (are_numbers and fits and codes.dtype == np.int64 and (codes >= NONE).all() and (codes < len(x)).all()):
+            raise ValueError(f"its background does not hold finite rows of {d} numbers with a class each")
+        return cls(x, codes, known.astype(np.float64))
+
+    def having_classes(self, x: NDArray[np.floating], y: NDArray[Any], known: NDArray[np.float64]) -> Self:
+        """Return this with other held-out classes; of many rows, equally many of each class."""
+        codes = np.unique(y, return_inverse=True)[1]
+        count = np.bincount(codes)
+        order = np.argsort(codes, kind="stable")
+        rank = np.arange(len(codes)) - np.repeat(count.cumsum() - count, count)
+        kept = np.sort(order[rank < max(1, MOST_KEPT // len(count))])
+        none = self.codes == NONE
+        return replace(
+            self,
+            x=np.concatenate([self.x[none], x[kept]]),
+            codes=np.concatenate([self.codes[none], codes[kept]]),
+            known=known,
+        )
+
+    def having_none_of_these(self, x: NDArray[np.floating]) -> Self:
+        """Return this with more examples of none of the classes."""
+        codes = np.concatenate([self.codes, np.full(len(x), NONE, np.int64)])
+        return replace(self, x=np.concatenate([self.x, x]), codes=codes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """The support of a learner that tells how familiar queries are, and what else was seen.
+
+    Attributes
+    ----------
+    support : LabelledRows
+        The support.
+    others : Tensor of shape (n, d)
+        Transformed rows that are none of the classes.
+    codes : ndarray of shape (n,)
+        Their numbers, as in `Background`.
+    familiarity : Familiarity
+        What support and other rows say together.
+    """
+
+    support: LabelledRows
+    others: Tensor
+    codes: NDArray[np.int64]
+    familiarity: Familiarity
+
+    @classmethod
+    def of(cls, learner: Learner, statistics: Statistics, background: Background) -> Self | None:
+        """Return what was seen, or None if the learner judges by closeness alone."""
+        if (support := learner.familiar_rows(statistics)) is None:
+            return None
+        others = learner.transform(to_tensor(background.x).double())
+        rows = torch.cat([support.weighted_rows(torch), others])
+        negatives = others[torch.from_numpy(background.codes == NONE)]
+        familiarity = Familiarity.of(rows, support.means, support.count, negatives, torch)
+        return cls(support, others, background.codes, familiarity)
+
+    def unknown(self) -> list[NDArray[np.float64]]:
+        """Return the familiarity of the rows of each class, as if it had never been seen: own and held-out ones."""
+        rows, taught = self.support.weighted_rows(torch), self.support.weight > 0
+        classes = torch.unique(self.support.labels[taught]).tolist()
+        own = classes[:: max(1, len(classes) // MOST_CLASSES)] if len(classes) > 1 else []
+        groups = [(rows[taught & (self.support.labels == label)], label) for label in own]
+        groups += [(self.others[torch.from_numpy(self.codes == code)], None) for code in _classes(self.codes)]
+        return [self.familiarity.of_new_class(group, own, torch).numpy() for group, own in groups]
+
+    def known(self) -> NDArray[np.float64]:
+        """Return the familiarity of left-out rows of the support; or of held-out classes, if they were learned."""
+        count = self.support.count[self.support.labels]
+        rows = torch.nonzero((self.support.weight > 0) & (count > self.support.weight * (1 + 1e-9))).flatten()
+        if not len(rows):
+            return np.concatenate([np.zeros(0), *map(self._if_learned, _classes(self.codes)[:MOST_LEARNED])])
+        rows = rows[:: max(1, len(rows) // MOST_LEFT_OUT)]
+        x, labels, weight = (
+            self.support.weighted_rows(torch)[rows],
+            self.support.labels[rows],
+            self.support.weight[rows],
+        )
+        found: NDArray[np.float64] = self.familiarity.of_left_out(x, labels, weight, self.support.count, torch).numpy()
+        return found
+
+    def _if_learned(self, code: int) -> NDArray[np.float64]:
+        """Return the familiarity of rows of a held-out class, as if its first ones had been learned."""
+        own = torch.from_numpy(self.codes == code)
+        n_shot = round(self.support.shots(torch).item())
+        learned, asked = self.others[own][:n_shot], self.others[own][n_shot:]
+        rows = torch.cat([self.support.weighted_rows(torch), self.others[~own], learned])
+        means = torch.cat([self.support.means, learned.mean(0, keepdim=True)])
+        count = torch.cat([self.support.count, self.support.count.new_tensor([len(learned)])])
+        negatives = self.others[torch.from_numpy(self.codes == NONE)]
+        found: NDArray[np.float64] = Familiarity.of(rows, means, count, negatives, torch).scores(asked, torch).numpy()
+        return found
+
+
+class OpenSet:
+    """Scores of queries for one fitted model, and the evidence for thresholds.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The model.
+    given : Background, optional
+        What is known of rows that are none of its classes.
+    """
+
+    def __init__(self, model: FittedModel, given: Background | None = None) -> None:
+        self.model, self.given = model, given
+        self.background = Background.empty(model.d) if given is None else given
+
+    @cached_property
+    @isolated(gradients=False)
+    def seen(self) -> _Seen | None:
+        """What tells how familiar queries are; None if the closeness to the nearest key tells."""
+        return _Seen.of(self.model.learner, self.model.statistics, self.background)
+
+    @isolated(gradients=False)
+    def scores(self, X: NDArray[np.floating], closeness: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the score (q,) of queries (q, d): their familiarity, or else their `closeness` (q,)."""
+        if self.seen is None or not len(X):
+            return closeness
+        queries = self.model.learner.transform(to_tensor(X).double())
+        parts = [self.seen.familiarity.scores(part, torch).numpy() for part in queries.split(PART)]
+        # In single precision, which hides how products of different sizes are rounded.
+        return np.concatenate(parts).astype(np.float32)
+
+    @cached_property
+    @isolated(gradients=False)
+    def scored(self) -> UnknownScores | None:
+        """Scores of queries of unknown and of known classes; None if nothing tells what is unknown."""
+        codes, known = self.background.codes, self.background.known
+        if self.seen is not None:
+            unknown, left_out = self.seen.unknown(), self.seen.known()
+            known = left_out if len(left_out) else known
+        else:
+            closeness = self.model.classify(self.background.x)[1].astype(np.float64)
+            unknown = [closeness[codes == code] for code in _classes(codes)]
+        return UnknownScores.of(unknown, known) if unknown else None
+
+
+def scores_in_episode(learner: Learner, statistics: Statistics, queries: Tensor, closeness: Tensor) -> Tensor:
+    """Return the scores (q,) of transformed queries (q, d) of an episode, whose `closeness` (q,) is known."""
+    seen = _Seen.of(learner, statistics, Background.empty(queries.shape[-1]))
+    return closeness if seen is None else seen.familiarity.scores(queries, torch)
+
+
+def _classes(codes: NDArray[np.int64]) -> list[int]:
+    found: list[int] = np.unique(codes[codes != NONE]).tolist()
+    return found

@@ -1,0 +1,153 @@
+"""What ``reject`` of a classifier means: which queries it answers with the unknown label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.classifiers.calibration import FALSE_ACCEPTS, SCORES, Calibration, score_episodes
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.open_set import Background, OpenSet
+from fewshot.classifiers.rejection import Rejection, UnknownScores
+
+
+@dataclass(frozen=True, eq=False)
+class RejectRule:
+    """A value of `reject`, and what a classifier knows about unknown queries.
+
+    Attributes
+    ----------
+    reject : float, str or None
+        See `BaseFewShotClassifier`.
+    model : FittedModel
+        The model.
+    calibration : Calibration or None
+        The result of `calibrate`.
+    background : Background or None
+        Rows that are none of the classes. Classifiers of earlier versions have a calibration and no such rows.
+    """
+
+    reject: Any
+    model: FittedModel
+    calibration: Calibration | None
+    background: Background | None
+
+    @property
+    def asked(self) -> float | str | None:
+        """The rate of false accepts, or "balanced"; None if `reject` is None or a similarity."""
+        asked = None if self.reject is None else asked_of(self.reject)
+        if asked == "auto":
+            return FALSE_ACCEPTS if self.calibration is None else self.calibration.false_accept_rate
+        return asked
+
+    @property
+    def _is_of_earlier_version(self) -> bool:
+        return self.reject == "auto" and self.calibration is not None and self.background is None
+
+    def open_set(self) -> OpenSet | None:
+        """Return what scores queries; None if the similarity to the nearest key does."""
+        asked = self.asked  # raises
+        return None if asked is None or self._is_of_earlier_version else self.model.remembered(OpenSet, self.background)
+
+    def threshold(self) -> float | None:
+        """Return the score below which a query is unknown, or None."""
+        if (asked := self.asked) is None:
+            return None if self.reject is None else float(self.reject)
+        if self._is_of_earlier_version and self.calibration is not None:
+            return self.calibration.threshold
+        return self.scored().threshold(asked)
+
+    @property
+    def score(self) -> str:
+        """The name of the score, "closeness" or "familiarity"."""
+        return SCORES[self.model.remembered(OpenSet, self.background).seen is not None]
+
+    def taught(self) -> dict[str, Any]:
+        """Return what a classifier keeps of it, as attributes."""
+        kept = {"calibration_": self.calibration, "background_": self.background}
+        return {name: value for name, value in kept.items() if value is not None}
+
+    def with_examples(self, x: NDArray[np.floating]) -> Self:
+        """Return the rule that also knows embeddings (m, d) that are none of the classes."""
+        background = self.background or Background.empty(self.model.d)
+        return replace(self, background=background.having_none_of_these(x))
+
+    def calibrated(
+        self,
+        x: NDArray[np.floating],
+        y: NDArray[Any],
+        false_accept_rate: float,
+        n_shot: int | None,
+        how: Mapping[str, int],
+    ) -> Self:
+        """Return the rule that is calibrated on held-out classes; see `BaseFewShotClassifier.calibrate`."""
+        n_support = self.model.n_support
+        shots = int(np.median(n_support[n_support > 0])) if n_shot is None else n_shot
+        sizes: dict[str, Any] = {**how, "n_way": len(n_support), "n_shot": shots}
+        scored = score_episodes(self.model.learner, x, y, **sizes, beside=self.model.statistics)
+        background = self.background or Background.empty(self.model.d)
+        rule = replace(self, background=background.having_classes(x, y, scored.scores))
+        return replace(rule, calibration=Calibration.of(scored, rule.scored(), false_accept_rate, rule.score))
+
+    def rejection(self) -> Rejection:
+        """Return the threshold and what it costs."""
+        if (asked := self.asked) is None:
+            raise ValueError(f"reject is {self.reject!r}; expected 'auto', 'balanced' or a rate such as '5%'")
+        return self.scored().rejection(asked)
+
+    def scored(self) -> UnknownScores:
+        """Return the evidence for a threshold.
+
+        Raises
+        ------
+        ValueError
+            If nothing tells what is unknown.
+        """
+        if (found := self.model.remembered(OpenSet, self.background).scored) is not None:
+            return found
+        learner = self.model.learner
+        has_rows = learner.familiar_rows(self.model.statistics) is not None
+        cure = ", or add a second class" if has_rows else "; only the default learner, discriminant, needs none"
+        raise ValueError(
+            f"reject={self.reject!r} needs a threshold; call calibrate(X, y) with held-out classes first{cure}"
+        )
+
+
+def asked_of(reject: Any) -> float | str | None:
+    """Return the rate of false accepts that a value of `reject` asks for, "auto", "balanced", or None for a similarity.
+
+    Raises
+    ------
+    ValueError
+        If the value is none of what `reject` can be.
+
+    Examples
+    --------
+    >>> asked_of("5%"), asked_of("balanced"), asked_of(0.7)
+    (0.05, 'balanced', None)
+    """
+    if isinstance(reject, Real) and not isinstance(reject, bool) and reject == reject:  # not NaN
+        return None
+    if isinstance(reject, str) and reject in ("auto", "balanced"):
+        return reject
+    if isinstance(reject, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", reject)):
+        rate = float(found[1]) / 100
+        if rate < 1:
+            return rate
+    raise ValueError(
+        f"reject is {reject!r}; expected None, 'auto', 'balanced', a rate of false accepts such as '5%' or a similarity"
+    )
+
+
+def is_reject_rule(value: Any) -> bool:
+    """Whether a JSON value is a rule for `reject`, such as "auto"."""
+    try:
+        return asked_of(value) is not None
+    except ValueError:
+        return False

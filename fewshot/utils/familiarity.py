@@ -1,0 +1,125 @@
+"""How familiar a query looks to a support set: one body for numpy arrays and torch tensors.
+
+The familiarity of a query q is its largest cosine with a class mean m in the metric of the regularised second moment T
+of the support: ``cos(q, m) = q' T^-1 m / (|q| |m|)`` with ``|v|^2 = v' T^-1 v``. T damps what all images share, so what
+is left of a query of a new class is far from every mean. Rows of other classes teach T as well. Rows that are known to
+be none of the classes also count against a query: a quarter of its largest cosine with one of them is subtracted.
+``xp`` is the module of the arrays, `numpy` or `torch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+#: Strength of the regularisation of T, for rows of unit length.
+STRENGTH = 0.1
+#: How much the nearest row that is none of the classes counts against a query.
+AGAINST = 0.25
+#: Keeps a divisor from being zero, where the quotient is not used.
+TINY = 1e-300
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """Class means in the metric that a support set teaches.
+
+    Attributes
+    ----------
+    metric : array of shape (r, d) or (d, d)
+        V such that ``STRENGTH T^-1 = I - V' V``; or, if there are more rows than numbers, that matrix itself.
+    points : array of shape (n_way + n_negatives, d)
+        ``STRENGTH T^-1`` times each class mean, then times each row that is none of the classes.
+    lengths : array of shape (n_way + n_negatives,)
+        Their squared lengths in the metric.
+    present : bool array of shape (n_way,)
+        Which classes have support.
+    """
+
+    metric: Any
+    points: Any
+    lengths: Any
+    present: Any
+
+    @classmethod
+    def of(cls, rows: Any, means: Any, count: Any, negatives: Any, xp: Any) -> Self:
+        """Build from what was learned.
+
+        Parameters
+        ----------
+        rows : array of shape (n, d)
+            All rows that teach the metric: unit vectors, each times the root of its weight.
+        means : array of shape (n_way, d)
+            Class means; 0 for absent classes.
+        count : array of shape (n_way,)
+            Weight of each class; 0 for absent classes.
+        negatives : array of shape (n_negatives, d)
+            Those of the rows that are none of the classes; there may be none.
+        xp : module
+            `numpy` or `torch`.
+        """
+        n, d = rows.shape
+        side = STRENGTH * xp.eye(min(n, d), dtype=rows.dtype, device=rows.device)
+        if n < d:
+            metric = xp.linalg.solve(xp.linalg.cholesky(rows @ rows.mT + side), rows)
+        else:
+            metric = STRENGTH * xp.linalg.inv(rows.mT @ rows + side)
+        points = xp.concat([means, negatives])
+        damped = _damped(points, metric)
+        return cls(metric, damped, (points * damped).sum(-1), count > 0)
+
+    def scores(self, queries: Any, xp: Any) -> Any:
+        """Return the familiarity (q,) of unit vectors (q, d), at most 1; minus infinity if no class is present."""
+        own = (queries * _damped(queries, self.metric)).sum(-1)
+        return self._read(queries @ self.points.mT, own, self.lengths, self.present, xp)
+
+    def of_new_class(self, rows: Any, own: int | None, xp: Any) -> Any:
+        """Return the familiarity (k,) of rows (k, d), as if they and their class `own` had never been seen.
+
+        Removing rows R from T turns its inverse into ``T^-1 + T^-1 R' (I - R T^-1 R')^-1 R T^-1``.
+        """
+        dot, damped = rows @ self.points.mT, _damped(rows, self.metric)
+        gram = rows @ damped.mT
+        free = xp.linalg.inv(xp.eye(len(rows), dtype=rows.dtype, device=rows.device) - gram / STRENGTH)
+        left = free @ dot
+        present = self.present
+        if own is not None:
+            present = present & (xp.arange(len(present), device=rows.device) != own)
+        return self._read(left, (gram * free).sum(-1), self.lengths + (dot * left).sum(0) / STRENGTH, present, xp)
+
+    def of_left_out(self, rows: Any, labels: Any, weight: Any, count: Any, xp: Any) -> Any:
+        """Return the familiarity (k,) of rows (k, d) of the support, each as if it alone had never been seen.
+
+        Parameters
+        ----------
+        rows : array of shape (k, d)
+            Rows as in `of`, each of a class that has others.
+        labels, weight : arrays of shape (k,)
+            Their classes and weights.
+        count : array of shape (n_way,)
+            Weight of each class.
+        xp : module
+            `numpy` or `torch`.
+        """
+        dot = rows @ self.points.mT
+        length = (rows * _damped(rows, self.metric)).sum(-1)
+        free = (1 / (1 - length / STRENGTH))[:, None]
+        lengths, dot, length = self.lengths + dot**2 * free / STRENGTH, dot * free, length * free[:, 0]
+        own = labels[:, None] == xp.arange(dot.shape[-1], device=rows.device)
+        gone = (own * (weight**0.5 / count[labels])[:, None]) * 1.0  # the mean loses this times the row
+        lengths = lengths - 2 * gone * dot + gone**2 * length[:, None]
+        return self._read(dot - gone * length[:, None], length, lengths, self.present, xp)
+
+    def _read(self, dot: Any, own: Any, lengths: Any, present: Any, xp: Any) -> Any:
+        """Turn products (q, n) with the points, and squared lengths of queries (q,) and points, into familiarity."""
+        square = own[:, None] * lengths
+        cosine = dot * xp.where(square > TINY, square, xp.inf) ** -0.5
+        n_way = self.present.shape[-1]
+        best = xp.amax(xp.where(present, cosine[:, :n_way], -xp.inf), -1)
+        against = cosine[:, n_way:]
+        return best - AGAINST * xp.amax(against, -1) if against.shape[-1] else best
+
+
+def _damped(x: Any, metric: Any) -> Any:
+    """Return rows (n, d) times STRENGTH T^-1."""
+    return x @ metric if metric.shape[0] == metric.shape[1] else x - (x @ metric.mT) @ metric
