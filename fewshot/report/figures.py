@@ -284,7 +284,7 @@ def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[flo
     for i, (name, what) in enumerate((("false_accept", "unknown accepted"), ("false_reject", "known rejected"))):
         right.plot(curve["threshold"], [100 * share for share in curve[name]], color=COLOURS[5 * i], label=what)
     right.axvline(threshold, color=COLOURS[2], linestyle="--", label="chosen")
-    right.set(xlabel="threshold on the similarity", ylabel="queries, %", ylim=(0, 102))
+    right.set(xlabel="threshold", ylabel="queries, %", ylim=(0, 102))
     for ax in (left, right):
         ax.legend(frameon=False, fontsize=8.5, ncols=3, columnspacing=1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
