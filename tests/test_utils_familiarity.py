@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.utils.familiarity import AGAINST, STRENGTH, Familiarity
+from fewshot.utils.familiarity import AGAINST, STRENGTH, Familiarity, HeldOut
 
 N_WAY = 4
 
@@ -63,9 +63,24 @@ def test_a_class_left_out_is_as_if_it_had_never_been_seen(n_shot, d):
     everything = made(x, y, others, negatives)
     rest = y != 1
     expected = made(x[rest], y[rest], others, negatives).scores(x[~rest], np)
-    np.testing.assert_allclose(everything.of_new_class(x[~rest], 1, np), expected, rtol=0, atol=1e-10)
-    expected = made(x, y, others[:4], negatives).scores(others[4:], np)
-    np.testing.assert_allclose(everything.of_new_class(others[4:], None, np), expected, rtol=0, atol=1e-10)
+    found = everything.without(x[~rest], np.ones(n_shot), 1, x[~rest], np)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+    added = unit(x[:1] - others[:1])  # one row instead of three
+    expected = made(x, y, np.concatenate([others[:4], added]), negatives).scores(others[4:], np)
+    changed, signs = np.concatenate([others[4:], added]), np.array([1.0, 1.0, 1.0, -1.0])
+    found = everything.without(changed, signs, None, others[4:], np)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+
+
+def test_held_out_classes_add_what_differs_within_them_and_their_mean():
+    x, codes = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]]), np.array([7, 7, 4])
+    found = HeldOut.of(x, codes, np)
+    assert found.within.tolist() == [[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]]
+    np.testing.assert_allclose(found.mean, [[3.5 * 3**0.5, 3.0 * 3**0.5]])
+    theirs = HeldOut.of(torch.from_numpy(x), torch.from_numpy(codes), torch)
+    for mine, other in zip(found.rows, theirs.rows, strict=True):
+        np.testing.assert_allclose(other, mine)
+    assert [len(rows) for rows in HeldOut.of(x[:0], codes[:0], np).rows] == [0, 0]
 
 
 @pytest.mark.parametrize(("n_shot", "d"), [(3, 30), (20, 12)])

@@ -23,7 +23,7 @@ from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
 from fewshot.search.similarity import to_tensor
 from fewshot.utils.discriminant import LabelledRows
-from fewshot.utils.familiarity import Familiarity
+from fewshot.utils.familiarity import Familiarity, HeldOut
 from fewshot.utils.isolation import isolated
 
 #: The most rows of held-out classes that are kept.
@@ -115,7 +115,7 @@ class _Seen:
         The support.
     others : Tensor of shape (n, d)
         Transformed rows that are none of the classes.
-    codes : ndarray of shape (n,)
+    codes : Tensor of shape (n,)
         Their numbers, as in `Background`.
     familiarity : Familiarity
         What support and other rows say together.
@@ -123,7 +123,7 @@ class _Seen:
 
     support: LabelledRows
     others: Tensor
-    codes: NDArray[np.int64]
+    codes: Tensor
     familiarity: Familiarity
 
     @classmethod
@@ -131,20 +131,26 @@ class _Seen:
         """Return what was seen, or None if the learner judges by closeness alone."""
         if (support := learner.familiar_rows(statistics)) is None:
             return None
-        others = learner.transform(to_tensor(background.x).double())
-        rows = torch.cat([support.weighted_rows(torch), others])
-        negatives = others[torch.from_numpy(background.codes == NONE)]
-        familiarity = Familiarity.of(rows, support.means, support.count, negatives, torch)
-        return cls(support, others, background.codes, familiarity)
+        others, codes = learner.transform(to_tensor(background.x).double()), torch.from_numpy(background.codes)
+        return cls(support, others, codes, _familiarity(support, others, codes))
 
     def unknown(self) -> list[NDArray[np.float64]]:
         """Return the familiarity of the rows of each class, as if it had never been seen: own and held-out ones."""
-        rows, taught = self.support.weighted_rows(torch), self.support.weight > 0
+        found, taught, x = [], self.support.weight > 0, self.support.weighted_rows(torch)
         classes = torch.unique(self.support.labels[taught]).tolist()
-        own = classes[:: max(1, len(classes) // MOST_CLASSES)] if len(classes) > 1 else []
-        groups = [(rows[taught & (self.support.labels == label)], label) for label in own]
-        groups += [(self.others[torch.from_numpy(self.codes == code)], None) for code in _classes(self.codes)]
-        return [self.familiarity.of_new_class(group, own, torch).numpy() for group, own in groups]
+        for label in classes[:: max(1, len(classes) // MOST_CLASSES)] if len(classes) > 1 else []:
+            rows = x[taught & (self.support.labels == label)]
+            found.append(self.familiarity.without(rows, torch.ones_like(rows[:, 0]), label, rows, torch))
+        whole = HeldOut.of(self.others[self.codes != NONE], self.codes[self.codes != NONE], torch)
+        for code in _classes(self.codes):
+            own, rest = self.codes == code, (self.codes != NONE) & (self.codes != code)
+            parts = (*HeldOut.of(self.others[own], self.codes[own], torch).rows[:1], whole.mean)
+            added = HeldOut.of(self.others[rest], self.codes[rest], torch).mean
+            removed = torch.cat([*parts, added])
+            signs = torch.ones_like(removed[:, 0])
+            signs[len(signs) - len(added) :] = -1
+            found.append(self.familiarity.without(removed, signs, None, self.others[own], torch))
+        return [scores.numpy() for scores in found]
 
     def known(self) -> NDArray[np.float64]:
         """Return the familiarity of left-out rows of the support; or of held-out classes, if they were learned."""
@@ -163,15 +169,28 @@ class _Seen:
 
     def _if_learned(self, code: int) -> NDArray[np.float64]:
         """Return the familiarity of rows of a held-out class, as if its first ones had been learned."""
-        own = torch.from_numpy(self.codes == code)
-        n_shot = round(self.support.shots(torch).item())
+        own, support = self.codes == code, self.support
+        n_shot = round(support.shots(torch).item())
         learned, asked = self.others[own][:n_shot], self.others[own][n_shot:]
-        rows = torch.cat([self.support.weighted_rows(torch), self.others[~own], learned])
-        means = torch.cat([self.support.means, learned.mean(0, keepdim=True)])
-        count = torch.cat([self.support.count, self.support.count.new_tensor([len(learned)])])
-        negatives = self.others[torch.from_numpy(self.codes == NONE)]
-        found: NDArray[np.float64] = Familiarity.of(rows, means, count, negatives, torch).scores(asked, torch).numpy()
+        more = replace(
+            support,
+            x=torch.cat([support.x, learned]),
+            weight=torch.cat([support.weight, torch.ones_like(learned[:, 0])]),
+            means=torch.cat([support.means, learned.mean(0, keepdim=True)]),
+            count=torch.cat([support.count, support.count.new_tensor([len(learned)])]),
+        )
+        found: NDArray[np.float64] = (
+            _familiarity(more, self.others[~own], self.codes[~own]).scores(asked, torch).numpy()
+        )
         return found
+
+
+def _familiarity(support: LabelledRows, others: Tensor, codes: Tensor) -> Familiarity:
+    """Return how familiar queries are, given transformed rows that are none of the classes and their numbers."""
+    held_out = HeldOut.of(others[codes != NONE], codes[codes != NONE], torch)
+    negatives = others[codes == NONE]
+    rows = torch.cat([support.weighted_rows(torch), *held_out.rows, negatives])
+    return Familiarity.of(rows, support.means, support.count, negatives, torch)
 
 
 class OpenSet:
@@ -215,7 +234,7 @@ class OpenSet:
             known = left_out if len(left_out) else known
         else:
             closeness = self.model.classify(self.background.x)[1].astype(np.float64)
-            unknown = [closeness[codes == code] for code in _classes(codes)]
+            unknown = [closeness[codes == code] for code in _classes(torch.from_numpy(codes))]
         return UnknownScores.of(unknown, known) if unknown else None
 
 
@@ -225,6 +244,6 @@ def scores_in_episode(learner: Learner, statistics: Statistics, queries: Tensor,
     return closeness if seen is None else seen.familiarity.scores(queries, torch)
 
 
-def _classes(codes: NDArray[np.int64]) -> list[int]:
-    found: list[int] = np.unique(codes[codes != NONE]).tolist()
+def _classes(codes: Tensor) -> list[int]:
+    found: list[int] = torch.unique(codes[codes != NONE]).tolist()
     return found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.method import DeviceMethod
-from fewshot.utils.familiarity import Familiarity
+from fewshot.utils.familiarity import Familiarity, HeldOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +22,13 @@ class DeviceBackground:
     ----------
     x : ndarray of shape (n, d)
         Embeddings.
-    is_negative : bool ndarray of shape (n,)
-        Which of them also count against an image that is like them.
+    codes : ndarray of shape (n,)
+        Number of the held-out class of each; -1 for images that are none of the classes, which also count against an
+        image that is like them.
     """
 
     x: NDArray[np.floating]
-    is_negative: NDArray[np.bool_]
+    codes: NDArray[np.int64]
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], d: int) -> Self:
@@ -38,11 +39,11 @@ class DeviceBackground:
         ValueError
             If they are not such embeddings.
         """
-        if arrays.keys() != {"x", "is_negative"}:
-            raise ValueError(f"it holds {', '.join(arrays)}; expected x and is_negative")
-        found = cls(arrays["x"], arrays["is_negative"])  # type: ignore[arg-type]
-        is_fit = found.x.ndim == 2 and found.x.shape[1] == d and found.is_negative.shape == (len(found.x),)
-        are_numbers = found.x.dtype in (np.float32, np.float64) and found.is_negative.dtype == np.bool_
+        if arrays.keys() != {"x", "codes"}:
+            raise ValueError(f"it holds {', '.join(arrays)}; expected x and codes")
+        found = cls(arrays["x"], arrays["codes"])  # type: ignore[arg-type]
+        is_fit = found.x.ndim == 2 and found.x.shape[1] == d and found.codes.shape == (len(found.x),)
+        are_numbers = found.x.dtype in (np.float32, np.float64) and found.codes.dtype == np.int64
         if not (is_fit and are_numbers and np.isfinite(found.x).all()):
             raise ValueError(f"it does not hold finite embeddings of {d} numbers")
         return found
@@ -57,6 +58,7 @@ class DeviceBackground:
         """
         if (support := method.familiar_rows(memory)) is None:
             raise ValueError(f"{method.name} compares images with keys alone; export it again")
-        others = method.transform(self.x)
-        rows = np.concatenate([support.weighted_rows(np), others])
-        return Familiarity.of(rows, support.means, support.count, others[self.is_negative], np)
+        others, is_none = method.transform(self.x), self.codes < 0
+        held_out = HeldOut.of(others[~is_none], self.codes[~is_none], np)
+        rows = np.concatenate([support.weighted_rows(np), *held_out.rows, others[is_none]])
+        return Familiarity.of(rows, support.means, support.count, others[is_none], np)

@@ -2,9 +2,10 @@
 
 The familiarity of a query q is its largest cosine with a class mean m in the metric of the regularised second moment T
 of the support: ``cos(q, m) = q' T^-1 m / (|q| |m|)`` with ``|v|^2 = v' T^-1 v``. T damps what all images share, so what
-is left of a query of a new class is far from every mean. Rows of other classes teach T as well. Rows that are known to
-be none of the classes also count against a query: a quarter of its largest cosine with one of them is subtracted.
-``xp`` is the module of the arrays, `numpy` or `torch`.
+is left of a query of a new class is far from every mean. Held-out classes add to T how images differ within a class,
+and the mean of their class means. Rows that are known to be none of the classes add to T too, and count against a
+query: a quarter of its largest cosine with one of them is subtracted. ``xp`` is the module of the arrays, `numpy` or
+`torch`.
 """
 
 from __future__ import annotations
@@ -73,19 +74,33 @@ class Familiarity:
         own = (queries * _damped(queries, self.metric)).sum(-1)
         return self._read(queries @ self.points.mT, own, self.lengths, self.present, xp)
 
-    def of_new_class(self, rows: Any, own: int | None, xp: Any) -> Any:
-        """Return the familiarity (k,) of rows (k, d), as if they and their class `own` had never been seen.
+    def without(self, removed: Any, signs: Any, own: int | None, queries: Any, xp: Any) -> Any:
+        """Return the familiarity (k,) of unit vectors (k, d), as if some rows and their class had never been seen.
 
-        Removing rows R from T turns its inverse into ``T^-1 + T^-1 R' (I - R T^-1 R')^-1 R T^-1``.
+        With rows R and their signs D, ``(T - R' D R)^-1 = T^-1 + T^-1 R' (D - R T^-1 R')^-1 R T^-1``.
+
+        Parameters
+        ----------
+        removed : array of shape (r, d)
+            Rows R that T is without.
+        signs : array of shape (r,)
+            1 for a row that is removed, -1 for one that is added instead.
+        own : int or None
+            The class of the queries, if it is one of those present.
+        queries : array of shape (k, d)
+            The queries.
+        xp : module
+            `numpy` or `torch`.
         """
-        dot, damped = rows @ self.points.mT, _damped(rows, self.metric)
-        gram = rows @ damped.mT
-        free = xp.linalg.inv(xp.eye(len(rows), dtype=rows.dtype, device=rows.device) - gram / STRENGTH)
-        left = free @ dot
+        damped = _damped(removed, self.metric)
+        middle = xp.linalg.inv(STRENGTH * xp.diag(signs) - removed @ damped.mT)
+        asked, points = queries @ damped.mT, removed @ self.points.mT
+        dot = queries @ self.points.mT + asked @ middle @ points
+        length = (queries * _damped(queries, self.metric)).sum(-1) + ((asked @ middle) * asked).sum(-1)
         present = self.present
         if own is not None:
-            present = present & (xp.arange(len(present), device=rows.device) != own)
-        return self._read(left, (gram * free).sum(-1), self.lengths + (dot * left).sum(0) / STRENGTH, present, xp)
+            present = present & (xp.arange(len(present), device=queries.device) != own)
+        return self._read(dot, length, self.lengths + ((middle @ points) * points).sum(0), present, xp)
 
     def of_left_out(self, rows: Any, labels: Any, weight: Any, count: Any, xp: Any) -> Any:
         """Return the familiarity (k,) of rows (k, d) of the support, each as if it alone had never been seen.
@@ -118,6 +133,36 @@ class Familiarity:
         best = xp.amax(xp.where(present, cosine[:, :n_way], -xp.inf), -1)
         against = cosine[:, n_way:]
         return best - AGAINST * xp.amax(against, -1) if against.shape[-1] else best
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What held-out classes add to T.
+
+    Attributes
+    ----------
+    within : array of shape (n, d)
+        Rows minus the mean of their class.
+    mean : array of shape (1, d)
+        The mean of the class means, times the root of the number of rows; (0, d) without classes.
+    """
+
+    within: Any
+    mean: Any
+
+    @classmethod
+    def of(cls, x: Any, codes: Any, xp: Any) -> Self:
+        """Build from unit vectors (n, d) and the numbers of their classes (n,)."""
+        if not len(codes):
+            return cls(x, x)
+        numbers, place = xp.unique(codes, return_inverse=True)
+        means = xp.stack([x[codes == number].mean(0) for number in numbers])
+        return cls(x - means[place], means.mean(0)[None] * len(codes) ** 0.5)
+
+    @property
+    def rows(self) -> tuple[Any, Any]:
+        """All rows that they add."""
+        return self.within, self.mean
 
 
 def _damped(x: Any, metric: Any) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.classifiers.open_set import NONE
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
@@ -294,7 +293,7 @@ def translate_background(classifier: FewShotClassifier) -> DeviceBackground | No
     open_set = classifier.reject_rule().open_set()
     if open_set is None or open_set.seen is None:
         return None
-    return DeviceBackground(open_set.background.x, open_set.background.codes == NONE)
+    return DeviceBackground(open_set.background.x, open_set.background.codes)
 
 
 def _threshold(classifier: FewShotClassifier) -> Any:
