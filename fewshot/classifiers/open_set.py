@@ -136,21 +136,30 @@ class _Seen:
 
     def unknown(self) -> list[NDArray[np.float64]]:
         """Return the familiarity of the rows of each class, as if it had never been seen: own and held-out ones."""
-        found, taught, x = [], self.support.weight > 0, self.support.weighted_rows(torch)
-        classes = torch.unique(self.support.labels[taught]).tolist()
-        for label in classes[:: max(1, len(classes) // MOST_CLASSES)] if len(classes) > 1 else []:
-            rows = x[taught & (self.support.labels == label)]
-            found.append(self.familiarity.without(rows, torch.ones_like(rows[:, 0]), label, rows, torch))
-        whole = HeldOut.of(self.others[self.codes != NONE], self.codes[self.codes != NONE], torch)
-        for code in _classes(self.codes):
-            own, rest = self.codes == code, (self.codes != NONE) & (self.codes != code)
-            parts = (*HeldOut.of(self.others[own], self.codes[own], torch).rows[:1], whole.mean)
-            added = HeldOut.of(self.others[rest], self.codes[rest], torch).mean
-            removed = torch.cat([*parts, added])
-            signs = torch.ones_like(removed[:, 0])
-            signs[len(signs) - len(added) :] = -1
-            found.append(self.familiarity.without(removed, signs, None, self.others[own], torch))
-        return [scores.numpy() for scores in found]
+        classes = torch.unique(self.support.labels[self.support.weight > 0]).tolist()
+        own = classes[:: max(1, len(classes) // MOST_CLASSES)] if len(classes) > 1 else []
+        return [*map(self._own, own), *map(self._held_out, _classes(self.codes))]
+
+    def _own(self, label: int) -> NDArray[np.float64]:
+        """Return the familiarity of the rows of a class of the support, as if it had never been learned."""
+        rows = self.support.weighted_rows(torch)[(self.support.weight > 0) & (self.support.labels == label)]
+        found: NDArray[np.float64] = self.familiarity.without(
+            rows, torch.ones_like(rows[:, 0]), label, rows, torch
+        ).numpy()
+        return found
+
+    def _held_out(self, code: int) -> NDArray[np.float64]:
+        """Return the familiarity of the rows of a held-out class, as if it had never been given."""
+        every, own = self.codes != NONE, self.codes == code
+        before, mine, rest = (
+            HeldOut.of(self.others[rows], self.codes[rows], torch) for rows in (every, own, every & ~own)
+        )
+        changed = torch.cat([mine.within, before.mean, rest.mean])
+        signs = torch.ones_like(changed[:, 0])
+        signs[len(mine.within) + 1 :] = -1
+        rows = self.others[own]
+        found: NDArray[np.float64] = self.familiarity.without(changed, signs, None, rows, torch).numpy()
+        return found
 
     def known(self) -> NDArray[np.float64]:
         """Return the familiarity of left-out rows of the support; or of held-out classes, if they were learned."""
@@ -159,11 +168,8 @@ class _Seen:
         if not len(rows):
             return np.concatenate([np.zeros(0), *map(self._if_learned, _classes(self.codes)[:MOST_LEARNED])])
         rows = rows[:: max(1, len(rows) // MOST_LEFT_OUT)]
-        x, labels, weight = (
-            self.support.weighted_rows(torch)[rows],
-            self.support.labels[rows],
-            self.support.weight[rows],
-        )
+        labels, weight = self.support.labels[rows], self.support.weight[rows]
+        x = self.support.weighted_rows(torch)[rows]
         found: NDArray[np.float64] = self.familiarity.of_left_out(x, labels, weight, self.support.count, torch).numpy()
         return found
 
