@@ -38,6 +38,15 @@ def test_the_promise_is_kept_from_the_support_alone(method, coverage):
     assert abs(kept(model.predict_set(X[ASKED], coverage), Y[ASKED]) - coverage) <= half
 
 
+@pytest.mark.parametrize("method", ["discriminant", "matching"])
+def test_copies_in_the_support_break_no_promise(method):
+    twice = np.concatenate([SUPPORT, SUPPORT])
+    sets = FewShotClassifier(method).fit(X[twice], Y[twice]).predict_set(X[ASKED], 0.9)
+    assert kept(sets, Y[ASKED]) > 0.85
+    with pytest.raises(ValueError, match="every class has one image"):
+        FewShotClassifier(method).fit(X[SUPPORT[::10].repeat(5)], Y[SUPPORT[::10].repeat(5)]).predict_set(X[:1])
+
+
 @pytest.mark.parametrize("coverage", [0.7, 0.9])
 def test_with_held_out_rows_the_promise_is_exact(coverage):
     """Over draws of held-out rows: the theory gives coverage to coverage + 1 / (n + 1) for values without ties."""

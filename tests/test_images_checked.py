@@ -78,6 +78,22 @@ def test_calibration_and_what_a_learner_keeps_do_not_mislead_it():
         found.expected(0)
 
 
+def test_copies_count_once():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((24, 30)) + 0.3 * rng.random((4, 30)).repeat(6, 0), np.arange(4).repeat(6)
+    once, other = model_of(x, y).check(), np.concatenate([x[:1], x[:1]])
+    twice = model_of(np.concatenate([x, x * (1 + 1e-6), other]), np.concatenate([y, y, [1, 0]])).check()
+    assert once.accuracy < 0.9  # new items would not all be right
+    assert twice.accuracy == pytest.approx(once.accuracy, abs=0.1)
+    assert twice.rows.tolist() == [*range(24), 48]  # the copy in another class is an item
+    assert [point.images for point in twice.curve][:2] == [1, 2]
+    assert len(twice.near_duplicates) >= 24
+    found = model_of(np.concatenate([x, x[:1], x[:1] + 5, x[:1] + 5]), [*y, 0, 9, 9]).check()
+    assert found.alone == [9]
+    with pytest.raises(ValueError, match="every class has one item"):
+        model_of(np.eye(2).repeat(2, 0), list("aabb")).check()
+
+
 def test_what_cannot_be_checked_is_one_sentence():
     x = np.eye(4)
     for model, message in (

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from fewshot.utils.twins import SAME_IMAGE, earlier_twins, warn_of_twins
+from fewshot.utils.twins import SAME_IMAGE, distinct_rows, earlier_twins, warn_of_twins
 
 RNG = np.random.default_rng(5)
 
@@ -28,6 +28,14 @@ def test_twins_are_those_of_all_pairs(dtype, start, centre):
     for i in np.flatnonzero(twins >= 0):
         assert twins[i] < start + i
         assert np.linalg.norm(x[twins[i]] - x[start + i]) <= 3 * SAME_IMAGE * np.linalg.norm(x[start + i])
+
+
+def test_copies_are_told_within_a_label():
+    x = RNG.normal(size=(6, 5))
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    rows = [0, 0, 0, 3, 0, 3]  # 2 copies 0, 4 copies 1; 1 and 5 are copies of another label's
+    assert distinct_rows(x[rows], labels).tolist() == [0, 1, 3, 5]
+    assert distinct_rows(x, labels).tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (1, 4), (3, 0)])

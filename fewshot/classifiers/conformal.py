@@ -1,9 +1,10 @@
 """Sets of classes that hold the right one as often as promised: conformal prediction.
 
 A class is in the set of a query if its probability is at least that of the right class in most answers to rows that
-were not learned: rows of the support that are left out (leave-one-out), or held-out rows (split conformal). Of the
-scores that were compared, the probability gives the smallest sets; ``benchmarks/coverage.py`` compares it with others.
-Logarithms tell probabilities apart that round to 0.
+were not learned: rows of the support that are left out (leave-one-out), or held-out rows (split conformal). Copies of a
+row in its class count once, since a copy would answer for the row that is left out. Of the scores that were compared,
+the probability gives the smallest sets; ``benchmarks/coverage.py`` compares it with others. Logarithms tell
+probabilities apart that round to 0.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fewshot.learners.base import Learner
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.text import counted, listed
+from fewshot.utils.twins import distinct_rows
 from fewshot.utils.values import check_embeddings, check_number
 from fewshot.utils.warning import warn
 
@@ -129,13 +131,14 @@ def witnesses_of(classifier: Answers, support: tuple[Tensor, Tensor] | None, hel
         raise TypeError(f"{type(learner).__name__} answers all queries together, which no set can be promised for")
     if held_out is None:
         x, codes = support_of(classifier) if support is None else support
-        temperature = classifier.proba_temperature()
+        rows = torch.from_numpy(distinct_rows(x.cpu().numpy(), codes.cpu().numpy())).to(codes.device)
+        x, codes, temperature = x[rows], codes[rows], classifier.proba_temperature()
         found = left_out_witnesses(learner, x, codes, len(classes), temperature, transformed=support is None)
         if not len(found.codes):
             raise ValueError(
                 "every class has one image, so none can be left out; add a second to some, or give held_out"
             )
-        if alone := classes[classifier.n_support_ == 1].tolist():
+        if alone := classes[torch.bincount(codes, minlength=len(classes)).cpu().numpy() == 1].tolist():
             warn(f"classes with one image cannot be left out, so nothing is promised for them: {listed(alone)}")
         return found
     X, y = held_out

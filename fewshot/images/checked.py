@@ -20,6 +20,7 @@ from fewshot.images.tested import TestResult
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import to_tensor
 from fewshot.utils.isolation import isolated
+from fewshot.utils.twins import distinct_rows
 from fewshot.utils.values import check_number
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class CheckResult:
     n_taught : ndarray of shape (n,)
         How many other images of its class taught the answer to each.
     alone : list
-        Classes with one image, which cannot be left out.
+        Classes with one image, which cannot be left out; copies do not count.
     rows : ndarray of shape (n,)
         Which rows of the support were answered.
     logits : ndarray of shape (n, n_way)
@@ -163,13 +164,19 @@ def _suspects(found: CheckResult, learner: Learner) -> pd.DataFrame:
 
 @isolated(gradients=False)
 def _measured(classifier: FewShotClassifier, support: Support) -> list[Point]:
+    support = support.rows(distinct_rows(support.embeddings, support.labels).tolist())
     codes = torch.from_numpy(np.searchsorted(classifier.classes_, support.labels))
     return measure_curve(classifier.learner_, to_tensor(support.embeddings).double(), codes, len(classifier.classes_))
 
 
 @isolated(gradients=False)
 def check_model(classifier: FewShotClassifier, support: Support, n_shown: int) -> CheckResult | None:
-    """Answer each item of the support as if it had not been learned; None if every class has one item."""
+    """Answer each item of the support as if it had not been learned; None if every class has one item.
+
+    Copies within a class are no items: the other copy would answer for the one that is left out.
+    """
+    kept, whole = distinct_rows(support.embeddings, support.labels), support
+    support = whole.rows(kept.tolist())
     classes, learner, names = classifier.classes_, classifier.learner_, support.labels.tolist()
     codes = np.searchsorted(classes, support.labels)
     x = to_tensor(support.embeddings).double()
@@ -193,4 +200,4 @@ def check_model(classifier: FewShotClassifier, support: Support, n_shown: int) -
         mistakes.append((names[rows[i]], answer))
     answers = TestResult(classes, truth, predicted, probability, 0, mistakes)
     logits = found.logits.numpy()
-    return CheckResult(answers, found.n_taught.numpy(), alone, rows, logits, support, classifier)
+    return CheckResult(answers, found.n_taught.numpy(), alone, kept[rows], logits, whole, classifier)

@@ -514,8 +514,9 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         """Estimate how good the model will be on new items, from its support alone.
 
         Each item is answered as if it had not been learned: in closed form by the default learner, in ten parts by
-        others; of many, about 1000. The result allows for the item that is missing then. It holds for new items of the
-        same kind, not for those of another camera or day, and says nothing of those that `reject` turns away.
+        others; of many, about 1000. Copies of an item in its class count once. The result allows for the item that is
+        missing then. It holds for new items of the same kind, not for those of another camera or day, and says nothing
+        of those that `reject` turns away.
 
         Parameters
         ----------

@@ -133,7 +133,10 @@ def _suspects(support: Support, rows: pd.DataFrame) -> list[Picture]:
 def _show_near_duplicates(page: Page, support: Support, pairs: Sequence[tuple[int, int]]) -> None:
     if not pairs:
         return
-    page.section("Nearly the same", f"{_first(pairs, 'pair')}. A copy adds little, and makes a check too hopeful.")
+    page.section(
+        "Nearly the same",
+        f"{_first(pairs, 'pair')}. A copy adds little, and makes a check too hopeful; exact ones count once.",
+    )
     labels, shown = support.labels.tolist(), []
     for i, j in pairs[:MOST]:
         cosine = float(support.embeddings[i] @ support.embeddings[j]) / float(

@@ -71,6 +71,30 @@ def earlier_twins(x: NDArray[np.floating], start: int = 0) -> NDArray[np.int64]:
     return twins
 
 
+def distinct_rows(x: NDArray[np.floating], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the numbers of the rows that are no copy of an earlier row with the same label.
+
+    A row that is left out is still learned if a copy of it is; without copies it is not.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d)
+        Embeddings, all finite.
+    labels : ndarray of shape (n,)
+        Their classes; a copy in another class stays.
+
+    Examples
+    --------
+    >>> distinct_rows(np.ones((3, 2)), np.array([0, 1, 0])).tolist()
+    [0, 1]
+    """
+    distinct = np.ones(len(x), bool)
+    for label in np.unique(labels[earlier_twins(x) >= 0]):
+        own = np.flatnonzero(labels == label)
+        distinct[own] = earlier_twins(x[own]) < 0
+    return np.flatnonzero(distinct)
+
+
 def warn_of_twins(twins: NDArray[np.int64], start: int, names: Sequence[str]) -> None:
     """Warn of images that are learned twice, given the `names` of all rows; see `earlier_twins`."""
     found = np.flatnonzero(twins >= 0)
