@@ -38,6 +38,8 @@ def test_a_table_has_a_line_a_row_whatever_the_labels(rows):
 
 def test_numbers_stand_to_the_right_and_nothing_is_nothing():
     assert as_table([{"n": 5, "of": "x"}, {"n": 12, "of": "yy"}]) == " n  of\n 5  x\n12  yy\n"
+    rows = [{"n": 0.5, "of": None}, {"n": None, "of": None}]
+    assert (as_table(rows), as_csv(rows)) == ("    n\n0.500\n\n", "n,of\n0.5,\n,\n")
     assert as_table([]) == ""
 
 

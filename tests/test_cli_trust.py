@@ -63,6 +63,12 @@ def test_folders_named_by_numbers_are_classes_that_are_numbers(made, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [row["class"] for row in found["classes"]] == [7, 30]
     assert {type(row["accuracy"]) for row in found["classes"]} == {float}
+    FewShotImageClassifier(quick_embedder()).fit(paths, [7, 7, 30, 30, 30, 7]).save(folder / "doubtful")
+    assert main(["check", str(folder / "doubtful")]) == 0
+    shown = capsys.readouterr().out
+    assert "more images help most: " in shown
+    assert "7 (+" in shown
+    assert ".0 (+" not in shown
 
 
 def test_a_classifier_is_checked_from_its_own_images(made, capsys):
@@ -107,7 +113,10 @@ def test_calibrating_makes_it_say_unknown(made, capsys):
     assert [row["label"] == "unknown" for row in rows] == expected.tolist()
     for row in rows:
         if row["label"] == "unknown":
-            assert (row["probability"], row["label 2"] in ("flower", "temple")) == ("", True)
+            assert row["probability"] is None
+            assert {row["label 2"], row["label 3"]} == {"flower", "temple"}
+        else:
+            assert (row["label 3"], row["probability 3"]) == ("", None)
     assert any(expected)
     assert ">unknown<" in page.read_text(encoding="utf-8")
     assert main([*command, "--keep-answering"]) == 0

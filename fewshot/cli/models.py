@@ -180,9 +180,11 @@ def predict(options: argparse.Namespace) -> int:
         list_paths(options.images), top=max(options.top, 3 if options.report else 1), promise=promise
     )
     rows: list[dict[str, Any]] = []
+    n_shown = min(options.top, len(model.classes_)) + (options.top > 1 and model.reject is not None)
     for answer in answers:
-        known: list[tuple[Any, Any]] = [*([(answer.label, "")] if answer.rejected else []), *answer.ranking]
-        ranking = (known + [("", "")] * options.top)[: min(options.top, len(model.classes_))]
+        best: list[tuple[Any, Any]] = answer.ranking[: options.top]
+        shown = [*([(answer.label, None)] if answer.rejected else []), *best]
+        ranking = (shown + [("", None)] * n_shown)[:n_shown]
         row: dict[str, Any] = {"image": answer.id}
         for place, (label, share) in enumerate(ranking, start=1):
             suffix = "" if place == 1 else f" {place}"

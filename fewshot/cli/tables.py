@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from fewshot.cli.terminal import put
@@ -80,7 +81,7 @@ def as_json(value: Any) -> str:
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as a table: text left-aligned, numbers right-aligned, control characters escaped.
 
-    Empty columns are left out.
+    None is an empty cell. Empty columns are left out.
 
     Examples
     --------
@@ -91,9 +92,9 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     if not rows:
         return ""
-    columns = [column for column in rows[0] if any(row[column] != "" for row in rows)]
+    columns = [column for column in rows[0] if any(row[column] not in ("", None) for row in rows)]
     cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
-    numeric = [all(isinstance(row[column], (int, float)) for row in rows) for column in columns]
+    numeric = [all(isinstance(row[column], (int, float, NoneType)) for row in rows) for column in columns]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = (
         "  ".join(
@@ -112,6 +113,8 @@ def _is_standard_output(target: str | None) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
+    if value is None:
+        return ""
     return printable(_joined(value) or "(none)" if isinstance(value, list) else value)
 
 

@@ -76,8 +76,8 @@ def check(options: argparse.Namespace) -> int:
         write_check(options.report, found)
     if not is_piped(options):
         worst = [f"{a} and {b} ({n} of {of})" for a, b, n, of in pairs.head(3).itertuples(index=False)]
-        needy = [f"{row['class']} (+{100 * row.gain:.0f} points with twice)" for _, row in gains.head(3).iterrows()
-                 if row.gain >= WORTH]  # fmt: skip
+        needy = [f"{label} (+{100 * points:.0f} points with twice)" for label, points in list(gain.items())[:3]
+                 if points >= WORTH]  # fmt: skip
         say(
             "",
             f"{found}; with twice the images, {100 * found.expected(2):.0f} %",
