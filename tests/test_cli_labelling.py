@@ -106,6 +106,35 @@ def test_all_labels_of_a_classifier_may_be_corrected_at_once(made, capsys):
     assert (after.classes_.tolist(), after.n_support_.tolist()) == (["a", "b"], [2, 2])
 
 
+def test_tables_in_other_folders_are_read_alike(made, capsys, monkeypatch):
+    folder, _ = made
+    monkeypatch.chdir(folder)
+    Path("sub").mkdir()
+    assert main(["suggest", "model", "pool", "-k", "3", "--csv", "sub/next.csv"]) == 0
+    rows = list(csv.DictReader(Path("sub/next.csv").read_text().splitlines()))
+    images = [row["image"] for row in rows]
+    labelled = ["temple ", "  ", ""]
+    lines = [f"{image},{label}" for image, label in zip(images, labelled, strict=True)]
+    Path("sub/labelled.csv").write_text("\n".join(["path,label", *lines, "pool/gone.png,temple"]))
+    assert main(["import-labels", "sub/labelled.csv", "--out", "sub/pool.csv"]) == 1
+    told = capsys.readouterr()
+    assert "1 image of 1 class; 2 without a label, 1 that cannot be used" in told.out
+    assert "pool/gone.png: there is no such file in sub or the working directory; name the folder" in told.err
+    assert main(["import-labels", "sub/labelled.csv", "--images", "sub", "--out", "x.csv"]) == 2
+    Path("sub/pool").mkdir()
+    shutil.copy(images[0], "sub/pool/beside.png")
+    Path("sub/own.csv").write_text("path,label\npool/beside.png,owl\n")
+    export = ["export-labels", "sub/next.csv", "sub/own.csv", "--format", "label-studio", "--out", "tasks.json"]
+    assert main(export) == 0
+    tasks = json.loads(Path("tasks.json").read_text())
+    assert [task["data"]["path"] for task in tasks] == [
+        *(str(folder / image) for image in images), str(folder / "sub/pool/beside.png"),
+    ]  # fmt: skip
+    assert main([*export, "--model", "model"]) == 0
+    interface = Path("tasks.xml").read_text()
+    assert [f'value="{label}"' in interface for label in ("flower", "owl", "temple")] == [True] * 3
+
+
 def test_classes_that_are_numbers_stay_numbers(made, capsys):
     folder, paths = made
     FewShotImageClassifier(quick_embedder()).fit(paths[:2], [7, 30]).save(folder / "numbers")

@@ -86,6 +86,8 @@ def test_tasks_carry_pre_annotations_and_an_interface(paths, model, tmp_path):
     interface = (tmp_path / "tasks.xml").read_text(encoding="utf-8")
     assert '<Image name="image" value="$image"/>' in interface
     assert all(f'<Choice value="{task.answer}"/>' in interface for task in tasks)
+    write_labels([Task(paths[0], "owl")], tmp_path / "few.json", "label-studio", classes=model.classes_.tolist())
+    assert (tmp_path / "few.xml").read_text(encoding="utf-8").count("<Choice ") == 3
     with pytest.raises(ValueError, match="outside of root"):
         write_labels(tasks, tmp_path / "tasks.json", "label-studio", root=tmp_path / "learned")
 

@@ -108,7 +108,9 @@ def export_labels(options: argparse.Namespace) -> int:
         model = FewShotImageClassifier.load(options.model, device=options.device)
         model.embedder_.set_params(progress=not options.quiet)
         tasks = answered(model, tasks) if options.images else taught(model)
-    settings = {name: value for name in ("root", "copy") if (value := getattr(options, name))}
+    settings: dict[str, Any] = {name: value for name in ("root", "copy") if (value := getattr(options, name))}
+    if options.model is not None and options.format == "label-studio":
+        settings["classes"] = model.classes_.tolist()
     write_labels(tasks, options.out, options.format, **settings)
     n_labels, n_answers = (sum(getattr(task, name) is not None for task in tasks) for name in ("label", "answer"))
     say(
@@ -139,7 +141,7 @@ def _tasks(images: list[str]) -> list[Any]:
             found += [Task(path) for path in list_paths([name])]
             continue
         rows = [{"label": "", **row} for row in read_csv(Path(name)).to_dict("records")]
-        read = read_table(rows, Path())
+        read = read_table(rows, Path(name).parent, Path())
         if read.problems:
             raise ValueError(f"{name} names {read.problems[0][0]}, but {read.problems[0][1]}")
         found += [Task(path, label) for path, label in read.labelled] + [Task(path) for path in read.unlabelled]
@@ -152,7 +154,8 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
         "Read an export of Label Studio (JSON, JSON-MIN, CSV), a data set of FiftyOne, a table path,label or class "
         "folders. Images without a label, and skipped ones, are counted; those that cannot be used, because of several "
         "labels or a missing file, are named, and the exit status is 1. Images that the classifier has learned under "
-        "the same label are not learned again; under another one, they are corrected."
+        "the same label are not learned again; under another one, they are corrected. Paths in a "
+        "table start beside it, or else in the working directory."
     )
     command.add_argument("source", metavar="SOURCE", help="the export, or the folder")
     command.add_argument(
@@ -160,7 +163,9 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--add-to", metavar="DIR", help="teach them to this classifier")
     command.add_argument(
-        "--images", metavar="DIR", help="where the images lie (default: beside SOURCE, or where they were exported)"
+        "--images",
+        metavar="DIR",
+        help="where the images lie (default: beside SOURCE, or where they were exported)",
     )
     command.add_argument("--field", metavar="NAME", help="the field that holds the labels, if there are several")
     command.add_argument("--copy", action="store_true", help="in class folders, copies instead of links")

@@ -39,7 +39,8 @@ def write_labels(tasks: Sequence[Task], path: str | Path, format: str, **setting
     format : {"label-studio", "fiftyone", "csv", "folders"}
         The format.
     **settings
-        ``root`` for Label Studio, ``copy`` for folders; see `write_label_studio` and `write_class_folders`.
+        ``root`` and ``classes`` for Label Studio, ``copy`` for folders; see `write_label_studio` and
+        `write_class_folders`.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def read_labels(path: str | Path, *, images: str | Path | None = None, field: st
         ``labels.json``); a table ``path,label`` (.csv); or a folder of class folders.
     images : path, optional
         Where relative names of images start, and where images that were uploaded to Label Studio lie; by default the
-        folder of the file.
+        folder of the file. Those of a table that are not there are looked for in the working directory.
     field : str, optional
         The field that holds the labels, if there are several.
 
@@ -90,7 +91,9 @@ def read_labels(path: str | Path, *, images: str | Path | None = None, field: st
     folder = place.parent if images is None else Path(images)
     if place.suffix.lower() == ".csv":
         rows = read_csv(place).to_dict("records")
-        return read_table(rows, folder, field) if _is_table(rows) else read_label_studio(rows, folder, field)
+        if not _is_table(rows):
+            return read_label_studio(rows, folder, field)
+        return read_table(rows, *([folder, Path()] if images is None else [folder]), field=field)
     if not os.path.exists(place):
         raise ValueError(f"{brief(path)} does not exist; expected an export of a labelling tool")
     content = read_json(place)
@@ -104,13 +107,16 @@ def _is_table(rows: list[dict[str, Any]]) -> bool:
     return not rows or not {"annotation_id", "annotator", "lead_time"} & rows[0].keys()
 
 
-def read_table(rows: list[dict[str, Any]], folder: Path, field: str | None = None) -> ImportedLabels:
-    """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``."""
+def read_table(rows: list[dict[str, Any]], *folders: Path, field: str | None = None) -> ImportedLabels:
+    """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``.
+
+    Relative paths start in the first of the folders that has such a file.
+    """
     column = field or "label"
     if rows and not ({"path", "image"} & rows[0].keys() and column in rows[0]):
         raise ValueError(f"the table has the columns {', '.join(rows[0])}; expected path and {column}")
     given = (([row.get("path") or row.get("image", "")], [row[column]] if row[column] else [], "") for row in rows)
-    return gathered(given, folder)
+    return gathered(given, *folders)
 
 
 def write_table(tasks: Sequence[Task], path: str | Path) -> None:

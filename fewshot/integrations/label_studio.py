@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ PATH = "path"
 _OWN = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"}
 
 
-def write_label_studio(tasks: Sequence[Task], path: str | Path, root: str | Path = os.sep) -> None:
+def write_label_studio(
+    tasks: Sequence[Task], path: str | Path, root: str | Path = os.sep, classes: Iterable[Any] = ()
+) -> None:
     """Write tasks to import, and beside them the labelling interface, with the suffix ``.xml``.
 
     Parameters
@@ -40,13 +42,15 @@ def write_label_studio(tasks: Sequence[Task], path: str | Path, root: str | Path
         The JSON file.
     root : path, default="/"
         Label Studio's ``LOCAL_FILES_DOCUMENT_ROOT``, from which it serves images.
+    classes : iterable, default=()
+        Classes to choose from, besides the labels and answers of the tasks.
 
     Raises
     ------
     ValueError
         If an image lies outside of `root`.
     """
-    classes = sorted({str(label) for task in tasks for label in (task.label, task.answer) if label is not None})
+    named = [label for task in tasks for label in (task.label, task.answer) if label is not None]
     rows = [
         {
             "data": {FIELD: _address(task.path, root), PATH: as_unicode(os.path.abspath(task.path))},
@@ -56,7 +60,8 @@ def write_label_studio(tasks: Sequence[Task], path: str | Path, root: str | Path
         for task in tasks
     ]
     write_text(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    choices = "".join(f"    <Choice value={quoteattr(as_unicode(name))}/>\n" for name in classes)
+    names = sorted({as_unicode(str(label)) for label in (*classes, *named)})
+    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in names)
     write_text(
         Path(path).with_suffix(".xml"),
         f'<View>\n  <Image name="{IMAGE}" value="${FIELD}"/>\n'

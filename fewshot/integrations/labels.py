@@ -17,7 +17,7 @@ from fewshot.data.scan import list_images
 from fewshot.errors import brief
 from fewshot.images.model import FewShotModel
 from fewshot.persistence.files import check_file
-from fewshot.utils.text import listed
+from fewshot.utils.text import counted, listed
 
 #: Beginnings of addresses that name no file of this machine.
 _REMOTE = ("http://", "https://", "s3://", "gs://", "azure-blob://", "data:")
@@ -98,32 +98,38 @@ def taught(model: FewShotModel) -> list[Task]:
     Raises
     ------
     ValueError
-        If support was not kept.
+        If support was not kept, or an image is no file, as seen from the working directory.
     """
     if model.support_ is None:
         raise ValueError("support was not kept, so there are no labels to export; give images")
-    return [Task(name, label) for name, label in zip(model.support_.ids, model.support_.labels.tolist(), strict=True)]
+    names = model.support_.ids
+    if gone := [name for name in names if not os.path.isfile(name)]:
+        raise ValueError(
+            f"{brief(gone[0])} was learned, but is not a file here ({len(gone)} of {counted(len(names), 'image')} are "
+            "not); work in the folder where they were learned, or give images"
+        )
+    return [Task(name, label) for name, label in zip(names, model.support_.labels.tolist(), strict=True)]
 
 
-def gathered(rows: Iterable[tuple[Sequence[str], Sequence[str], str]], folder: Path) -> ImportedLabels:
-    """Return the labels of rows.
+def gathered(rows: Iterable[tuple[Sequence[str], Sequence[str], str]], *folders: Path) -> ImportedLabels:
+    """Return the labels of rows, without blanks around them.
 
     Parameters
     ----------
     rows : iterable of (addresses, labels, problem)
         The names under which an image may be found, the best first; its labels; and why it cannot be used, or "".
         Rows of one image are brought together.
-    folder : path
-        Where relative addresses start.
+    *folders : path
+        Where relative addresses start, the best first.
     """
-    found, finder = ImportedLabels(), Finder(folder)
+    found, finder = ImportedLabels(), Finder(*folders)
     by_image: dict[str, tuple[Sequence[str], set[str], list[str]]] = {}
     for addresses, labels, problem in rows:
         if not any(addresses):
             found.problems.append(("a row", "it names no image"))
             continue
         _, known, problems = by_image.setdefault(next(filter(None, addresses)), (addresses, set(), []))
-        known.update(labels)
+        known.update(filter(None, map(str.strip, labels)))
         problems += [problem] if problem else []
     for name, (addresses, known, problems) in by_image.items():
         if len(known) > 1:
@@ -147,10 +153,12 @@ class Finder:
     ----------
     folder : path
         Where relative names start, and where uploaded images are looked for.
+    *others : path
+        Where relative names start if there is no such file in `folder`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *others: Path) -> None:
+        self.folder, self.folders = folder, (folder, *others)
         self._by_name: dict[str, list[str]] | None = None
 
     def find(self, addresses: Sequence[str]) -> str:
@@ -162,7 +170,12 @@ class Finder:
         name = next(filter(None, addresses))
         if name.startswith(_REMOTE):
             raise ValueError("it is not a file of this machine; download the images, and name their folder")
-        raise ValueError(f"there is no such file, neither there nor below {self.folder}")
+        if name.startswith(UPLOAD):
+            raise ValueError(f"no image below {_shown(self.folder)}, or several, have its name; give another folder")
+        if os.path.isabs(name) and not name.startswith(LOCAL):
+            raise ValueError("there is no such file; restore it, or correct its path")
+        places = " or ".join(dict.fromkeys(map(_shown, self.folders)))
+        raise ValueError(f"there is no such file in {places}; name the folder in which its path begins, or work there")
 
     def _candidates(self, address: str) -> Iterator[str]:
         if address.startswith(_REMOTE) and not (address := urlsplit(address)._replace(scheme="", netloc="").geturl()):
@@ -177,7 +190,7 @@ class Finder:
             same = [*self._named(name), *(self._named(rest) if len(digest) == 8 else [])]
             yield from same if len(same) == 1 else []
         else:
-            yield os.path.join(self.folder, address)
+            yield from (os.fspath(folder / address) for folder in self.folders)
 
     def _named(self, name: str) -> list[str]:
         if self._by_name is None:
@@ -185,6 +198,10 @@ class Finder:
             for path in list_images(self.folder) if self.folder.is_dir() else []:
                 self._by_name.setdefault(os.path.basename(path), []).append(path)
         return self._by_name.get(name, [])
+
+
+def _shown(folder: Path) -> str:
+    return "the working directory" if folder == Path() else str(folder)
 
 
 def read_json(path: str | Path) -> Any:
