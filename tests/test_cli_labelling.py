@@ -88,7 +88,7 @@ def test_what_to_label_goes_to_label_studio_and_comes_back_into_the_classifier(m
     export[0]["annotations"][0]["result"][0]["value"]["choices"] = ["owl"]
     (folder / "export.json").write_text(json.dumps(export[:1]))
     assert main(teach) == 0
-    assert "1 of them under another label than before" in capsys.readouterr().out
+    assert "learned 1 image, and forgot 1 under another label" in capsys.readouterr().out
     after = FewShotImageClassifier.load(model)
     assert dict(zip(after.classes_.tolist(), after.n_support_.tolist(), strict=True)) == {
         "flower": 2, "owl": 1, "temple": 2,
@@ -104,6 +104,34 @@ def test_all_labels_of_a_classifier_may_be_corrected_at_once(made, capsys):
     assert main(["import-labels", str(folder / "t.csv"), "--add-to", model]) == 0
     after = FewShotImageClassifier.load(model)
     assert (after.classes_.tolist(), after.n_support_.tolist()) == (["a", "b"], [2, 2])
+
+
+def test_labels_are_corrected_from_any_folder(made, capsys, monkeypatch):
+    folder, _ = made
+    monkeypatch.chdir(folder)
+    learned = [f"learned/{name}/0{i}.png" for name, i in (("temple", 0), ("temple", 1), ("flower", 2), ("flower", 3))]
+    labels = ["temple"] * 2 + ["flower"] * 2
+    FewShotImageClassifier(quick_embedder()).fit(learned, labels).save("here")
+    (folder / "sub").mkdir()
+    monkeypatch.chdir(folder / "sub")
+    Path("fix.csv").write_text(f"path,label\n../{learned[1]},flower\n../{learned[2]},flower\n")
+    assert main(["import-labels", "fix.csv", "--add-to", "../here"]) == 0
+    assert "learned 1 image, and forgot 1 under another label" in capsys.readouterr().out
+    after = FewShotImageClassifier.load(folder / "here")
+    found = dict(zip(after.support_.ids, after.support_.labels.tolist(), strict=True))
+    assert found == {learned[0]: "temple", f"../{learned[1]}": "flower", learned[2]: "flower", learned[3]: "flower"}
+    assert main(["import-labels", "fix.csv", "--add-to", "../here"]) == 0
+    assert "has learned all of them already" in capsys.readouterr().out
+    # A relative path of another folder does not stand for another image of that name.
+    write_photos(folder / "sub" / "learned", 2, seed=8)
+    Path("new.csv").write_text(f"path,label\n{learned[0]},temple\n")
+    assert main(["import-labels", "new.csv", "--add-to", "../here"]) == 0
+    assert "learned 1 image; to go back" in capsys.readouterr().out
+    # What cannot be found from here is not written.
+    shutil.rmtree("learned")
+    assert main(["export-labels", "--model", "../here", "--format", "csv", "--out", "t.csv"]) == 2
+    assert f"{learned[0]} was learned, but is not a file here" in capsys.readouterr().err
+    assert not Path("t.csv").exists()
 
 
 def test_tables_in_other_folders_are_read_alike(made, capsys, monkeypatch):

@@ -154,7 +154,7 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
         "Read an export of Label Studio (JSON, JSON-MIN, CSV), a data set of FiftyOne, a table path,label or class "
         "folders. Images without a label, and skipped ones, are counted; those that cannot be used, because of several "
         "labels or a missing file, are named, and the exit status is 1. Images that the classifier has learned under "
-        "the same label are not learned again; under another one, they are corrected. Paths in a "
+        "the same label are not learned again, wherever they lie; under another one, they are corrected. Paths in a "
         "table start beside it, or else in the working directory."
     )
     command.add_argument("source", metavar="SOURCE", help="the export, or the folder")
@@ -203,34 +203,30 @@ def import_labels(options: argparse.Namespace) -> int:
 def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> str:
     """Teach the labels to the classifier, and return what was done."""
     from fewshot.cli.models import as_label, changing, load, way_back
+    from fewshot.integrations.correcting import changes, learned_files
     from fewshot.utils.text import counted
 
     options.dir, options.unknown_label = options.add_to, None
     model = load(options)
-    known = _known(model)
+    known = learned_files(model.support_)
     new = [(path, as_label(model, label)) for path, label in labelled]
-    new = [(path, label) for path, label in new if known.get(os.path.realpath(path), ("", None))[1] != label]
+    new = [(path, label) for path, label in new if known.get(os.path.realpath(path)) != {label}]
+    nothing = f"{options.dir} has learned all of them already"
     if not new:
-        return f"{options.dir} has learned all of them already"
+        return nothing
     snapshot = model.snapshot("skip" if options.skip_unreadable else None)
     prepared = snapshot.prepare([path for path, _ in new], [label for _, label in new], None, "partial_fit")
+    if changes(model.support_, prepared) == (None, None):
+        return nothing
     with changing(options, model, f"import-labels {options.source}") as model:
-        known = _known(model)
-        old = [known[path] for path in map(os.path.realpath, prepared.names) if path in known]
-        all_change = 0 < len(old) == len(known)  # then learn first: a classifier cannot be empty
-        if all_change:
-            model.partial_fit(prepared)
-        for name, label in old:
-            model.remove_support([name], label=label)
-        if not all_change:
-            model.partial_fit(prepared)
-    n_corrected = len(old)
-    corrected = f", {n_corrected} of them under another label than before" if n_corrected else ""
-    return f"learned {counted(len(prepared.names), 'image')}{corrected}{way_back(options.dir)}"
-
-
-def _known(model: Any) -> dict[str, tuple[str, Any]]:
-    """Return name and label of each learned image, by its path without links."""
-    if (support := model.support_) is None:
-        return {}
-    return {os.path.realpath(id): (id, label) for id, label in zip(support.ids, support.labels.tolist(), strict=True)}
+        more, wrong = changes(model.support_, prepared)
+        all_change = wrong is not None and len(wrong.names) == model.n_support_.sum()
+        if wrong is not None and not all_change:
+            model.remove(wrong)
+        if more is not None:
+            model.partial_fit(more)
+        if wrong is not None and all_change:  # removed last: a classifier cannot be empty
+            model.remove(wrong)
+    n_more, n_wrong = (0 if one is None else len(one.names) for one in (more, wrong))
+    corrected = f", and forgot {n_wrong} under another label" if n_wrong else ""
+    return f"learned {counted(n_more, 'image')}{corrected}{way_back(options.dir)}"
