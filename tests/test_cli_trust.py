@@ -53,6 +53,36 @@ def test_a_folder_of_labelled_images_tells_how_good_it_is(made, capsys):
     assert "6 images right" in capsys.readouterr().out
 
 
+def test_refused_images_are_told_apart(made, capsys):
+    folder, paths = made
+    model, page = str(folder / "rejects"), folder / "test.html"
+    FewShotImageClassifier(quick_embedder()).fit(paths, ["a", "a", "a", "b", "b", "b"]).save(model)
+    for name in ("a", "b", "c"):
+        for path in paths[:3] if name == "a" else paths[3:]:
+            (folder / "tested" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / "tested" / name)
+    shutil.copytree(folder / "tested" / "c", folder / "others" / "c")
+    assert main(["test", model, str(folder / "others")]) == 2  # it answers every image
+    assert "knows none of the classes" in capsys.readouterr().err
+    loaded = FewShotImageClassifier.load(model)
+    sure = np.sort([answer.prototypes[0][1] for answer in loaded.answer(paths)])
+    loaded.set_params(reject=float(sure[3])).save(model)
+    assert main(["test", model, str(folder / "tested"), "--report", str(page)]) == 0
+    shown = capsys.readouterr().out
+    for part in (" % of them refused as unknown; of the others ", "% right, and it was ", "of 3 images of unknown"):
+        assert part in shown
+    assert "of images of its classes refused as unknown" in page.read_text(encoding="utf-8")
+    assert main(["test", model, str(folder / "others"), "--report", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "of 3 images of unknown classes taken for a class" in shown
+    assert "nan" not in shown
+    assert "nan" not in page.read_text(encoding="utf-8").split("<svg")[0].split("data:image")[0]
+    assert main(["test", model, str(folder / "others"), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["accuracy"], found["refused"], found["classes"]) == (0, None, None, [])
+    assert 0 <= found["unknown_accepted"] <= 1
+
+
 def test_folders_named_by_numbers_are_classes_that_are_numbers(made, capsys):
     folder, paths = made
     FewShotImageClassifier(quick_embedder()).fit(paths, [7, 7, 7, 30, 30, 30]).save(folder / "numbers")

@@ -7,6 +7,7 @@ from fewshot import FewShotImageClassifier, FewShotModel, LabeledImages, OwnEmbe
 from fewshot.errors import ImageDecodeError
 from fewshot.images.pages import write_test
 from fewshot.images.support_pages import write_check
+from fewshot.images.tested import TestResult
 from tests.photographs import photos, quick_embedder, write_photos
 
 
@@ -52,10 +53,25 @@ def test_classes_that_the_model_does_not_know_are_counted_apart(model):
     found = model.test(queries, ["a", "x", "x"])
     assert found.right.tolist() == [True, True, False]
     assert (found.unknown_accepted, model.test(queries[:1], ["a"]).unknown_accepted) == (0.5, None)
+    alone = model.test(queries[1:], ["x", "y"])
+    assert (alone.n, alone.unknown_accepted, len(alone.per_class)) == (0, 0.5, 0)
+    figures = (alone.accuracy, alone.refused, *alone.interval, alone.mean_probability, alone.calibration_error)
+    assert np.isnan([*figures, alone.balanced_accuracy]).all()
+    model.set_params(reject=None)
     with pytest.raises(
         ValueError, match="the model knows none of the classes 'x', 'y'; expected some of 'a', 'b', 'c'"
     ):
         model.test(queries, ["x", "x", "y"])
+
+
+def test_what_is_refused_is_no_sure_answer():
+    truth, predicted = np.array(["a", "a", "b", "b", "x"]), np.array(["a", "b", "?", "b", "a"])
+    found = TestResult(np.array(["a", "b"]), truth, predicted, np.array([0.6, 0.8, 0.99, 1.0, 0.5]), 0)
+    assert (found.accuracy, found.refused, found.mean_probability) == (0.5, 0.25, pytest.approx(0.8))
+    assert found.calibration_error == pytest.approx((0.4 + 0.8 + 0) / 3)
+    refused = TestResult(found.classes, truth[:2], np.array(["?", "?"]), found.probability[:2], 0)
+    assert (refused.accuracy, refused.refused) == (0, 1)
+    assert np.isnan([refused.mean_probability, refused.calibration_error]).all()
 
 
 def test_sure_mistakes_and_unsure_successes_are_explained():

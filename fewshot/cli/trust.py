@@ -39,22 +39,36 @@ def test(options: argparse.Namespace) -> int:
     rows = _per_class(found)
     (low, high), lost = found.interval, found.unknown_accepted
     facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
-             "calibration_error": found.calibration_error, "unknown_accepted": lost}  # fmt: skip
+             "calibration_error": found.calibration_error, "refused": found.refused,
+             "unknown_accepted": lost}  # fmt: skip
     give(rows, options, {**facts, "classes": rows})
     if options.report:
         write_test(options.report, found)
     if not is_piped(options):
         n_unknown = len(found.truth) - found.n
         taken = f"{100 * (lost or 0):.0f} % of {counted(n_unknown, 'image')} of unknown classes taken for a class"
+        right = (
+            f"{100 * found.accuracy:.1f} % of {counted(found.n, 'image')} right; of others of the same kind, expect "
+            f"{100 * low:.1f} to {100 * high:.1f} %"
+        )
         say(
             "",
-            f"{100 * found.accuracy:.1f} % of {counted(found.n, 'image')} right; of others of the same kind, expect "
-            f"{100 * low:.1f} to {100 * high:.1f} %",
-            f"it was {100 * found.mean_probability:.0f} % sure on the mean",
+            *([right, _sureness(found)] if found.n else []),
             *([taken] if n_unknown else []),
             *([f"pictures: {options.report}"] if options.report else []),
         )
     return 0
+
+
+def _sureness(found: TestResult) -> str:
+    """Return how sure the model was, and how much it refused, in words."""
+    sure = f"it was {100 * found.mean_probability:.0f} % sure on the mean"
+    if not found.refused:
+        return sure
+    refused, answered = f"{100 * found.refused:.0f} % of them refused as unknown", 1 - found.refused
+    if not found.is_answered.any():
+        return refused
+    return f"{refused}; of the others {100 * found.accuracy / answered:.1f} % right, and {sure}"
 
 
 def check(options: argparse.Namespace) -> int:

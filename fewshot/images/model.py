@@ -497,7 +497,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ImageDecodeError
             If an item cannot be read, unless ``on_error`` is "skip" or "unknown"; then it is left out with a warning.
         ValueError
-            If the model knows none of the classes.
+            If the model knows none of the classes, and `reject` is None, so that every answer is wrong.
 
         Examples
         --------

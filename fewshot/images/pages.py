@@ -60,17 +60,23 @@ def write_test(path: str | Path, found: TestResult) -> None:
     found : TestResult
         The result of `FewShotModel.test`.
     """
-    low, high = found.interval
-    page = Page(
-        f"{100 * found.accuracy:.1f} % right",
-        f"Answers to {found.n} images of {len(found.per_class)} classes. For other images of the same kind, expect "
-        f"{100 * low:.1f} to {100 * high:.1f} % (95 % interval).",
-    )
-    cards = [
-        (f"{100 * found.accuracy:.1f} %", "of the images right"),
-        (f"{100 * found.balanced_accuracy:.1f} %", "right, mean over the classes"),
-        (f"{100 * found.mean_probability:.1f} %", "how sure it was, on the mean"),
-    ]
+    (low, high), cards = found.interval, []
+    if found.n:
+        page = Page(
+            f"{100 * found.accuracy:.1f} % right",
+            f"Answers to {found.n} images of {len(found.per_class)} classes. For other images of the same kind, expect "
+            f"{100 * low:.1f} to {100 * high:.1f} % (95 % interval).",
+        )
+        cards += [
+            (f"{100 * found.accuracy:.1f} %", "of the images right"),
+            (f"{100 * found.balanced_accuracy:.1f} %", "right, mean over the classes"),
+        ]
+    else:
+        page = Page("Images of unknown classes", "The model knows none of their classes, so unknown is right.")
+    if found.refused > 0:
+        cards.append((f"{100 * found.refused:.1f} %", "of images of its classes refused as unknown"))
+    if found.is_answered.any():
+        cards.append((f"{100 * found.mean_probability:.1f} %", "how sure it was of its answers, on the mean"))
     if found.unknown_accepted is not None:
         n = int((~found.is_known).sum())
         cards.append((f"{100 * found.unknown_accepted:.0f} %", f"of {n} images of unknown classes taken for a class"))
@@ -151,12 +157,8 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
 
 def show_tested(page: Page, found: TestResult) -> None:
     """Show the classes, what is taken for what, and the answers to look at."""
-    page.section("Classes", "Precision is the share of a class's answers that are right.")
-    rows = found.per_class.sort_values("accuracy", kind="stable")
-    percent = {name: (100 * rows[name]).round(1) for name in ("accuracy", "precision")}
-    taken_for = ["" if label is None else as_unicode(str(label)) for label in rows["taken_for"]]
-    rows = rows.assign(**percent, taken_for=taken_for).rename(index=lambda label: as_unicode(str(label)))
-    page.table(rows.rename(columns={"accuracy": "accuracy, %", "precision": "precision, %", "taken_for": "taken for"}))
+    if found.n:
+        _show_classes(page, found)
     confusion = found.confusion
     if 1 < len(confusion) <= MOST_CONFUSED:
         page.section("What is taken for what")
@@ -169,6 +171,15 @@ def show_tested(page: Page, found: TestResult) -> None:
         if shown:
             page.section(title, f"The {len(shown)} of {n} of which the model was {how}.")
             page.task({}, [_query(answer, label) for label, answer in shown])
+
+
+def _show_classes(page: Page, found: TestResult) -> None:
+    page.section("Classes", "Precision is the share of a class's answers that are right.")
+    rows = found.per_class.sort_values("accuracy", kind="stable")
+    percent = {name: (100 * rows[name]).round(1) for name in ("accuracy", "precision")}
+    taken_for = ["" if label is None else as_unicode(str(label)) for label in rows["taken_for"]]
+    rows = rows.assign(**percent, taken_for=taken_for).rename(index=lambda label: as_unicode(str(label)))
+    page.table(rows.rename(columns={"accuracy": "accuracy, %", "precision": "precision, %", "taken_for": "taken for"}))
 
 
 def _query(answer: Answer, label: Any = None) -> QueryAnswer:

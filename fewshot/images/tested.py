@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +64,27 @@ class TestResult:
         return int(self.is_known.sum())
 
     @property
+    def is_answered(self) -> NDArray[np.bool_]:
+        """Which items (n,) of known classes were answered with a class, so that the answer has a probability."""
+        return self.is_known & np.isin(self.predicted, self.classes)
+
+    @property
     def accuracy(self) -> float:
-        """Share of right answers to items of known classes."""
-        return float(self.right[self.is_known].mean())
+        """Share of right answers to items of known classes, refused ones among the wrong; NaN if there are none."""
+        return _share(self.right[self.is_known])
+
+    @property
+    def refused(self) -> float:
+        """Share of items of known classes that were answered unknown; NaN if there are none."""
+        return _share(~self.is_answered[self.is_known])
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy (Wilson 1927), for other items of the same kind."""
+        """The 95 % interval of the accuracy (Wilson 1927), for other items of the same kind; NaN if it is."""
         from scipy.stats import binomtest
 
+        if not self.n:
+            return math.nan, math.nan
         found = binomtest(int(self.right[self.is_known].sum()), self.n).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
 
@@ -82,14 +95,19 @@ class TestResult:
 
     @property
     def mean_probability(self) -> float:
-        """How sure the model was on the mean; equal to the accuracy if it is neither too sure nor too unsure."""
-        return float(self.probability[self.is_known].mean())
+        """How sure the model was on the mean, of items of known classes that it did not refuse; NaN if there are none.
+
+        Equal to the accuracy on these if it is neither too sure nor too unsure.
+        """
+        return _share(self.probability[self.is_answered])
 
     @property
     def calibration_error(self) -> float:
-        """Mean difference between accuracy and probability, in 15 bins of probability."""
-        known = self.is_known
-        return expected_calibration_error(reliability(self.probability[known], self.right[known]))
+        """Mean difference between accuracy and probability, in 15 bins of probability, of the same items."""
+        sure = self.is_answered
+        if not sure.any():
+            return math.nan
+        return expected_calibration_error(reliability(self.probability[sure], self.right[sure]))
 
     @property
     def unknown_accepted(self) -> float | None:
@@ -138,11 +156,15 @@ class TestResult:
         return frame[(images > 0) & (np.arange(len(labels)) < len(self.classes))]
 
 
+def _share(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
 def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
     """Answer labelled items, and keep the most telling answers with their reasons; see `FewShotModel.test`."""
     classifier = now.classifier
     items, truth = labelled(X, y, now.embedder.as_items, classifier.classes_)
-    if not np.isin(truth, classifier.classes_).any():
+    if classifier.reject is None and not np.isin(truth, classifier.classes_).any():
         tested, known = listed(np.unique(truth).tolist()), listed(classifier.classes_.tolist())
         raise ValueError(f"the model knows none of the classes {tested}; expected some of {known}")
     embedded = now.embed(items)
@@ -152,7 +174,7 @@ def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
         raise embedded.errors[0]
     embedded.warn()
     x, truth = embedded.embeddings[rows], truth[rows]
-    if not np.isin(truth, classifier.classes_).any():
+    if classifier.reject is None and not np.isin(truth, classifier.classes_).any():
         raise ValueError("no item of a class that the model knows could be read; give readable ones")
     predicted, probability = classifier.predict(x), classifier.predict_proba(x).max(1)
     found = TestResult(classifier.classes_, truth, predicted, probability, len(unreadable))
