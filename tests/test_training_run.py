@@ -86,13 +86,16 @@ def test_resuming_with_another_thread_count_warns(tmp_path):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_row_77_a_signal_finishes_the_episode_and_saves(signum, whole, tmp_path):
-    before = signal.getsignal(signum)
-    with pytest.raises(
-        TrainingInterrupted, match="stopped after episode 7; the state is in .* continue with resume=True"
-    ) as e:
-        fit(tmp_path, [StopAfter(7, signum)])
-    assert e.value.signum == signum
-    assert signal.getsignal(signum) is before
+    outside = signal.signal(signum, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
+    try:
+        with pytest.raises(
+            TrainingInterrupted, match="stopped after episode 7; the state is in .* continue with resume=True"
+        ) as e:
+            fit(tmp_path, [StopAfter(7, signum)])
+        assert e.value.signum == signum
+        assert signal.getsignal(signum) is signal.default_int_handler
+    finally:
+        signal.signal(signum, outside)
     fit(tmp_path, resume=True)
     assert_same(tmp_path, whole[0])
 
