@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.classifiers.methods import PrototypicalClassifier as PrototypicalClassifier
     from fewshot.classifiers.methods import RidgeFewShotClassifier as RidgeFewShotClassifier
     from fewshot.classifiers.methods import SimpleShotClassifier as SimpleShotClassifier
+    from fewshot.classifiers.rejection import Rejection as Rejection
     from fewshot.data.augment import Chain as Chain
     from fewshot.data.augment import Distortion as Distortion
     from fewshot.data.augment import Light as Light
@@ -143,6 +144,7 @@ _HOME = {
     "PrototypicalLearner": "learners.prototypical",
     "QdrantStore": "retrieval.stores.qdrant",
     "Record": "retrieval.stores.records",
+    "Rejection": "classifiers.rejection",
     "RelationLearner": "learners.relation",
     "RidgeFewShotClassifier": "classifiers.methods",
     "RidgeLearner": "learners.ridge",
