@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot import FewShotClassifier
+from fewshot import FewShotClassifier, KNearestLearner
 from fewshot.classifiers.open_set import NONE, Background
 
 RNG = np.random.default_rng(0)
@@ -21,6 +21,10 @@ def clusters(n_classes, n, seed=0, d=40, spread=0.5):
 X, Y = clusters(24, 12)
 KNOWN, SPARE, NEW = Y < 6, (Y >= 6) & (Y < 12), Y >= 12
 FEW = KNOWN & (np.arange(len(Y)) % 12 < 4)
+
+
+def few_of(low, high):
+    return FEW & (low <= Y) & (high > Y)
 
 
 def fitted(rows=FEW, **params):
@@ -142,8 +146,12 @@ def test_many_rows_are_kept_evenly_and_come_back_from_a_file_unless_they_are_dam
     x, y = RNG.normal(size=(3000, 2)), np.repeat(np.arange(10), 300)
     found = Background.empty(2).having_none_of_these(x[:5]).having_classes(x, y, np.ones(3))
     assert np.bincount(found.codes[5:]).tolist() == [100] * 10
+    assert len(found.having_none_of_these(x[:5]).x) == len(found.x)  # each once
+    many = Background.empty(2).having_none_of_these(x).having_classes(x, np.repeat(np.arange(1500), 2), np.ones(3))
+    assert (many.codes == NONE).sum() <= 1000
+    assert (many.codes != NONE).sum() <= 1000
     tensors = found.to_tensors()
-    again = Background.from_tensors(tensors, 2)
+    again = Background.from_tensors(tensors, found.names, 2)
     for name in ("x", "codes", "known"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     for change, message in (
@@ -154,4 +162,37 @@ def test_many_rows_are_kept_evenly_and_come_back_from_a_file_unless_they_are_dam
         ({"other": tensors["x"]}, "expected x, codes and known"),
     ):
         with pytest.raises(ValueError, match=message):
-            Background.from_tensors({**tensors, **change}, 2)
+            Background.from_tensors({**tensors, **change}, found.names, 2)
+
+
+def test_what_is_learned_is_no_longer_unknown():
+    """A held-out class that becomes a class, and an example of none of these that is learned, count no more."""
+    same, none = (np.flatnonzero(label == Y)[:4] for label in (6, 12))
+    others = SPARE & (Y != 6)
+    model = fitted(reject="10%").calibrate(X[SPARE], Y[SPARE], n_episodes=2, reject_examples=X[none])
+    never = fitted(reject="10%").calibrate(X[others], Y[others], n_episodes=2)
+    for one in (model, never):
+        one.partial_fit(X[same], Y[same]).partial_fit(X[none], Y[none])
+    np.testing.assert_array_equal(model.predict(X), never.predict(X))
+    assert (model.predict(X[Y == 6]) == 6).mean() > 0.5
+    other_name = fitted(reject="10%").calibrate(X[SPARE], Y[SPARE], n_episodes=2).partial_fit(X[same], Y[same] + 90)
+    assert (other_name.predict(X[Y == 6]) == 96).mean() > 0.5  # the same images under another name
+    with pytest.warns(UserWarning, match="0, 1, .* are classes of the classifier too"):
+        own = fitted(reject="10%").calibrate(X[KNOWN], Y[KNOWN], n_episodes=2)
+    np.testing.assert_array_equal(own.predict(X), fitted(reject="10%").predict(X))
+
+
+def test_merging_joins_what_both_know_of_the_unknown():
+    one = fitted(few_of(0, 3), reject="10%")
+    two = FewShotClassifier("discriminant").fit(X[few_of(3, 6)], Y[few_of(3, 6)], reject_examples=X[Y == 12])
+    merged = one.merge(two.calibrate(X[SPARE], Y[SPARE], n_episodes=2))
+    whole = fitted(reject="10%").calibrate(X[SPARE], Y[SPARE], n_episodes=2, reject_examples=X[Y == 12])
+    np.testing.assert_array_equal(merged.predict(X), whole.predict(X))
+
+
+def test_answers_that_are_impossible_warn_of_nothing():
+    with np.errstate(all="raise"):
+        model = FewShotClassifier(KNearestLearner(1)).fit(X[FEW], Y[FEW])
+        model.calibrate(X[NEW] + 3 * RNG.normal(size=X[NEW].shape), Y[NEW], n_episodes=9)
+    assert model.calibration_.temperature == 1
+    assert model.calibration_.nll_before == np.inf

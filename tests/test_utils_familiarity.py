@@ -76,7 +76,9 @@ def test_held_out_classes_add_what_differs_within_them_and_their_mean():
     x, codes = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]]), np.array([7, 7, 4])
     found = HeldOut.of(x, codes, np)
     assert found.within.tolist() == [[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]]
-    np.testing.assert_allclose(found.mean, [[3.5 * 3**0.5, 3.0 * 3**0.5]])
+    np.testing.assert_allclose(found.mean(), [[3.5 * 3**0.5, 3.0 * 3**0.5]])
+    np.testing.assert_allclose(found.mean(gone=0), [[2.0 * 2**0.5, 1.0 * 2**0.5]])
+    assert len(HeldOut.of(x[:2], codes[:2], np).mean(gone=0)) == 0
     theirs = HeldOut.of(torch.from_numpy(x), torch.from_numpy(codes), torch)
     for mine, other in zip(found.rows, theirs.rows, strict=True):
         np.testing.assert_allclose(other, mine)

@@ -404,7 +404,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         mine.check_mergeable(theirs)
         classes = np.union1d(mine.classes, self._check_labels(theirs.classes, mine.classes))
         self._check_classes(classes, mine, "the other classifier has")
-        return self.adopt(mine.merged(theirs, classes))
+        rule = self.reject_rule().joined(other.reject_rule())
+        self.adopt(mine.merged(theirs, classes)).__dict__.update(rule.taught())
+        return self
 
     # ---- answering ---------------------------------------------------------------------------------------------
 

@@ -238,7 +238,7 @@ def helpful_temperature(scored: ScoredQueries) -> float:
     from scipy.stats import t as student
 
     classes = np.unique(scored.classes)
-    if len(classes) < FEWEST_CLASSES:
+    if len(classes) < FEWEST_CLASSES or not math.isfinite(scored.negative_log_likelihood()):
         return 1.0
     gains, tried = [], []
     for fold in range(n_folds := min(N_FOLDS, len(classes))):

@@ -23,8 +23,9 @@ from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
 from fewshot.search.similarity import to_tensor
 from fewshot.utils.discriminant import LabelledRows
-from fewshot.utils.familiarity import Familiarity, HeldOut
+from fewshot.utils.familiarity import Familiarity, HeldOut, unlearned
 from fewshot.utils.isolation import isolated
+from fewshot.utils.twins import earlier_twins
 
 #: The most rows of held-out classes that are kept.
 MOST_KEPT = 1000
@@ -50,23 +51,26 @@ class Background:
         Number of the held-out class of each; -1 for examples of "none of these", which have no class.
     known : ndarray of shape (m,)
         Scores of queries of known classes, in episodes of the held-out classes.
+    names : ndarray of shape (k,)
+        Labels of the held-out classes, which `codes` number.
     """
 
     x: NDArray[np.floating]
     codes: NDArray[np.int64]
     known: NDArray[np.float64]
+    names: NDArray[Any]
 
     @classmethod
     def empty(cls, d: int) -> Self:
         """Return one without rows, for embeddings of length `d`."""
-        return cls(np.zeros((0, d), np.float32), np.zeros(0, np.int64), np.zeros(0))
+        return cls(np.zeros((0, d), np.float32), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, "U1"))
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the content as tensors, for a file."""
-        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in vars(self).items()}
+        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in ("x", "codes", "known")}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], d: int) -> Self:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], names: NDArray[Any], d: int) -> Self:
         """Convert back from `to_tensors`, for embeddings of length `d`, without trusting the content.
 
         Raises
@@ -80,29 +84,54 @@ class Background:
         x, codes, known = values["x"], values["codes"], values["known"]
         are_numbers = all(a.dtype in (np.float32, np.float64) and np.isfinite(a).all() for a in (x, known))
         fits = x.ndim == 2 and x.shape[1] == d and codes.shape == (len(x),) and known.ndim == 1
-        if not (are_numbers and fits and codes.dtype == np.int64 and (codes >= NONE).all() and (codes < len(x)).all()):
+        if not (
+            are_numbers and fits and codes.dtype == np.int64 and (codes >= NONE).all() and (codes < len(names)).all()
+        ):
             raise ValueError(f"its background does not hold finite rows of {d} numbers with a class each")
-        return cls(x, codes, known.astype(np.float64))
+        return cls(x, codes, known.astype(np.float64), names)
 
     def having_classes(self, x: NDArray[np.floating], y: NDArray[Any], known: NDArray[np.float64]) -> Self:
         """Return this with other held-out classes; of many rows, equally many of each class."""
-        codes = np.unique(y, return_inverse=True)[1]
-        count = np.bincount(codes)
+        names, codes, count = np.unique(y, return_inverse=True, return_counts=True)
         order = np.argsort(codes, kind="stable")
         rank = np.arange(len(codes)) - np.repeat(count.cumsum() - count, count)
-        kept = np.sort(order[rank < max(1, MOST_KEPT // len(count))])
+        kept = order[rank < max(1, MOST_KEPT // len(count))]
+        kept = np.sort(kept[:: -(-len(kept) // MOST_KEPT)])
         none = self.codes == NONE
         return replace(
             self,
             x=np.concatenate([self.x[none], x[kept]]),
             codes=np.concatenate([self.codes[none], codes[kept]]),
             known=known,
+            names=names,
         )
 
     def having_none_of_these(self, x: NDArray[np.floating]) -> Self:
-        """Return this with more examples of none of the classes."""
-        codes = np.concatenate([self.codes, np.full(len(x), NONE, np.int64)])
-        return replace(self, x=np.concatenate([self.x, x]), codes=codes)
+        """Return this with more examples of none of the classes; each once, and of many, some."""
+        none = self.codes == NONE
+        rows = np.concatenate([self.x[none], x])
+        rows = rows[earlier_twins(rows) < 0]
+        rows = rows[:: -(-len(rows) // MOST_KEPT)]
+        codes = np.concatenate([np.full(len(rows), NONE, np.int64), self.codes[~none]])
+        return replace(self, x=np.concatenate([rows, self.x[~none]]), codes=codes)
+
+    def joined(self, other: Self) -> Self:
+        """Return what both hold; of the held-out classes, those of this one if it has some."""
+        both = self.having_none_of_these(other.x[other.codes == NONE]) if (other.codes == NONE).any() else self
+        if (self.codes != NONE).any():
+            return both
+        held_out = other.codes != NONE
+        x, codes = np.concatenate([both.x, other.x[held_out]]), np.concatenate([both.codes, other.codes[held_out]])
+        return replace(both, x=x, codes=codes, known=other.known, names=other.names)
+
+    def beside(self, classes: NDArray[Any]) -> Self:
+        """Return this without held-out classes that have been learned since: those of these names."""
+        known = set(classes.tolist())
+        learned = np.array([name in known for name in self.names.tolist()], np.bool_)
+        if not learned.any():
+            return self
+        kept = (self.codes == NONE) | ~learned[self.codes]
+        return replace(self, x=self.x[kept], codes=self.codes[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +160,9 @@ class _Seen:
         """Return what was seen, or None if the learner judges by closeness alone."""
         if (support := learner.familiar_rows(statistics)) is None:
             return None
-        others, codes = learner.transform(to_tensor(background.x).double()), torch.from_numpy(background.codes)
+        others = learner.transform(to_tensor(background.x).double())
+        kept = torch.from_numpy(unlearned(support.x.numpy(), others.numpy(), background.codes))
+        others, codes = others[kept], torch.from_numpy(background.codes)[kept]
         return cls(support, others, codes, _familiarity(support, others, codes))
 
     def unknown(self) -> list[NDArray[np.float64]]:
@@ -150,16 +181,20 @@ class _Seen:
 
     def _held_out(self, code: int) -> NDArray[np.float64]:
         """Return the familiarity of the rows of a held-out class, as if it had never been given."""
-        every, own = self.codes != NONE, self.codes == code
-        before, mine, rest = (
-            HeldOut.of(self.others[rows], self.codes[rows], torch) for rows in (every, own, every & ~own)
-        )
-        changed = torch.cat([mine.within, before.mean, rest.mean])
+        held_out, own = self._classes_held_out, self.codes == code
+        place = int(held_out.place[self.codes[self.codes != NONE] == code][0])
+        within = held_out.within[held_out.place == place]
+        changed = torch.cat([within, held_out.mean(), held_out.mean(place)])
         signs = torch.ones_like(changed[:, 0])
-        signs[len(mine.within) + 1 :] = -1
+        signs[len(within) + 1 :] = -1
         rows = self.others[own]
         found: NDArray[np.float64] = self.familiarity.without(changed, signs, None, rows, torch).numpy()
         return found
+
+    @cached_property
+    def _classes_held_out(self) -> HeldOut:
+        some = self.codes != NONE
+        return HeldOut.of(self.others[some], self.codes[some], torch)
 
     def known(self) -> NDArray[np.float64]:
         """Return the familiarity of left-out rows of the support; or of held-out classes, if they were learned."""
@@ -212,7 +247,7 @@ class OpenSet:
 
     def __init__(self, model: FittedModel, given: Background | None = None) -> None:
         self.model, self.given = model, given
-        self.background = Background.empty(model.d) if given is None else given
+        self.background = Background.empty(model.d) if given is None else given.beside(model.classes)
 
     @cached_property
     @isolated(gradients=False)

@@ -15,6 +15,8 @@ from fewshot.classifiers.calibration import FALSE_ACCEPTS, SCORES, Calibration, 
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.open_set import Background, OpenSet
 from fewshot.classifiers.rejection import Rejection, UnknownScores
+from fewshot.utils.text import listed
+from fewshot.utils.warning import warn
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,13 @@ class RejectRule:
         kept = {"calibration_": self.calibration, "background_": self.background}
         return {name: value for name, value in kept.items() if value is not None}
 
+    def joined(self, other: Self) -> Self:
+        """Return the rule that also knows what another one does."""
+        if other.background is None:
+            return self
+        background = other.background if self.background is None else self.background.joined(other.background)
+        return replace(self, background=background, calibration=self.calibration or other.calibration)
+
     def with_examples(self, x: NDArray[np.floating]) -> Self:
         """Return the rule that also knows embeddings (m, d) that are none of the classes."""
         background = self.background or Background.empty(self.model.d)
@@ -87,6 +96,12 @@ class RejectRule:
         how: Mapping[str, int],
     ) -> Self:
         """Return the rule that is calibrated on held-out classes; see `BaseFewShotClassifier.calibrate`."""
+        own = set(self.model.classes.tolist())
+        if shared := [name for name in np.unique(y).tolist() if name in own]:
+            warn(
+                f"{listed(shared)} {'is a class' if len(shared) == 1 else 'are classes'} of the classifier too, so "
+                "nothing is learned from them about the unknown; give classes that it does not know"
+            )
         n_support = self.model.n_support
         shots = int(np.median(n_support[n_support > 0])) if n_shot is None else n_shot
         sizes: dict[str, Any] = {**how, "n_way": len(n_support), "n_shot": shots}

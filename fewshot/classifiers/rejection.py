@@ -160,8 +160,9 @@ def _threshold(scores: NDArray[np.float64], weights: NDArray[np.float64], rate: 
     order = np.argsort(-scores, kind="stable")
     accepted = weights[order].cumsum()
     one_too_many = min(int(np.searchsorted(accepted, rate * accepted[-1] * (1 + 1e-9), side="right")), len(order) - 1)
-    # Just above the first score that is one too many, because equal scores are accepted together.
-    return float(np.nextafter(scores[order[one_too_many]], np.inf))
+    # Just above the first score that is one too many, because equal scores are accepted together; in single precision,
+    # to which scores are rounded.
+    return float(np.nextafter(np.float32(scores[order[one_too_many]]), np.float32(np.inf)))
 
 
 def check_rate(false_accept_rate: float) -> None:

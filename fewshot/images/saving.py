@@ -132,6 +132,7 @@ def write_model(
         parts["domain"] = (domain.fingerprint, domain.write)
     if (background := getattr(learned.classifier, "background_", None)) is not None:
         parts["background"] = (None, partial(write_tensors, tensors=background.to_tensors()))
+        content["held_out"] = labels_to_json(background.names)
     if learned.support is not None:
         parts["support"] = (None, partial(write_tensors, tensors=learned.support.to_tensors(fitted.classes)))
     return write_artifact(folder, "classifier", content, parts, {}, known, note)
@@ -163,7 +164,8 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         classifier.calibration_ = Calibration.from_dict(calibration)
     d = fitted.memory.keys.shape[-1]
     if "background" in paths:
-        classifier.background_ = Background.from_tensors(read_tensors(paths["background"])[0], d)
+        tensors, names = read_tensors(paths["background"])[0], labels_from_json(manifest["held_out"])
+        classifier.background_ = Background.from_tensors(tensors, names, d)
     support = Support.from_tensors(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
     versions = {os.path.realpath(folder): manifest["digest"]}
     stored = "embed" if "weights" in paths else "reference"

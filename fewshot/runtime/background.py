@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.method import DeviceMethod
-from fewshot.utils.familiarity import Familiarity, HeldOut
+from fewshot.utils.familiarity import Familiarity, HeldOut, unlearned
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,10 @@ class DeviceBackground:
         """
         if (support := method.familiar_rows(memory)) is None:
             raise ValueError(f"{method.name} compares images with keys alone; export it again")
-        others, is_none = method.transform(self.x), self.codes < 0
-        held_out = HeldOut.of(others[~is_none], self.codes[~is_none], np)
+        others = method.transform(self.x)
+        kept = unlearned(support.x, others, self.codes)
+        others, codes = others[kept], self.codes[kept]
+        is_none = codes < 0
+        held_out = HeldOut.of(others[~is_none], codes[~is_none], np)
         rows = np.concatenate([support.weighted_rows(np), *held_out.rows, others[is_none]])
         return Familiarity.of(rows, support.means, support.count, others[is_none], np)

@@ -13,6 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.utils.twins import earlier_twins
+
 #: Strength of the regularisation of T, for rows of unit length.
 STRENGTH = 0.1
 #: How much the nearest row that is none of the classes counts against a query.
@@ -143,26 +148,54 @@ class HeldOut:
     ----------
     within : array of shape (n, d)
         Rows minus the mean of their class.
-    mean : array of shape (1, d)
-        The mean of the class means, times the root of the number of rows; (0, d) without classes.
+    place : array of shape (n,)
+        The class of each, in 0..k-1.
+    means : array of shape (k, d)
+        Class means.
     """
 
     within: Any
-    mean: Any
+    place: Any
+    means: Any
 
     @classmethod
     def of(cls, x: Any, codes: Any, xp: Any) -> Self:
         """Build from unit vectors (n, d) and the numbers of their classes (n,)."""
-        if not len(codes):
-            return cls(x, x)
         numbers, place = xp.unique(codes, return_inverse=True)
-        means = xp.stack([x[codes == number].mean(0) for number in numbers])
-        return cls(x - means[place], means.mean(0)[None] * len(codes) ** 0.5)
+        means = xp.stack([x[codes == number].mean(0) for number in numbers]) if len(codes) else x
+        return cls(x - means[place], place, means)
+
+    def mean(self, gone: int | None = None) -> Any:
+        """Return the mean of the class means, without the class `gone`, times the root of the number of rows: (1, d).
+
+        If no class is left, (0, d).
+        """
+        k, n, total = len(self.means), len(self.place), self.means.sum(0)
+        if gone is not None:
+            k, n, total = k - 1, n - int((self.place == gone).sum()), total - self.means[gone]
+        return total[None] * (n**0.5 / k) if k else self.means[:0]
 
     @property
     def rows(self) -> tuple[Any, Any]:
         """All rows that they add."""
-        return self.within, self.mean
+        return self.within, self.mean()
+
+
+def unlearned(support: NDArray[Any], others: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which of other rows are still none of the classes: an image may have been learned since.
+
+    Parameters
+    ----------
+    support, others : ndarrays of shape (n, d) and (m, d)
+        Rows of the support, and rows that were none of the classes.
+    codes : ndarray of shape (m,)
+        Numbers of the held-out classes of the latter, negative for those without one. A class is learned if one of its
+        rows is.
+    """
+    learned = earlier_twins(np.concatenate([support, others]), len(support))
+    twins = (learned >= 0) & (learned < len(support))
+    kept: NDArray[np.bool_] = ~twins & ~((codes >= 0) & np.isin(codes, codes[twins]))
+    return kept
 
 
 def _damped(x: Any, metric: Any) -> Any:
