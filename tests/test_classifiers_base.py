@@ -609,11 +609,11 @@ def test_parameters_that_are_set_while_it_learns_stay_set(model):
 
 
 def test_a_calibration_goes_with_the_model_that_it_was_made_for():
-    model = PrototypicalClassifier(reject="auto").fit(X, Y)
+    model, others = PrototypicalClassifier(reject="auto").fit(X, Y), np.array([f"not {label}" for label in Y])
 
     def learn():
         for _ in range(10):
-            model.fit(X, Y).calibrate(RNG.normal(size=(12, 6)), Y, n_episodes=2)
+            model.fit(X, Y).calibrate(RNG.normal(size=(12, 6)), others, n_episodes=2)
 
     def ask():
         for _ in range(200):

@@ -177,8 +177,9 @@ def test_what_is_learned_is_no_longer_unknown():
     assert (model.predict(X[Y == 6]) == 6).mean() > 0.5
     other_name = fitted(reject="10%").calibrate(X[SPARE], Y[SPARE], n_episodes=2).partial_fit(X[same], Y[same] + 90)
     assert (other_name.predict(X[Y == 6]) == 96).mean() > 0.5  # the same images under another name
+    own = fitted(reject="10%")
     with pytest.warns(UserWarning, match="0, 1, .* are classes of the classifier too"):
-        own = fitted(reject="10%").calibrate(X[KNOWN], Y[KNOWN], n_episodes=2)
+        own.calibrate(X[KNOWN], Y[KNOWN], n_episodes=2)
     np.testing.assert_array_equal(own.predict(X), fitted(reject="10%").predict(X))
 
 

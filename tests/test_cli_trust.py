@@ -161,6 +161,11 @@ def test_what_is_unknown_is_told_without_held_out_classes(made, capsys):
     assert "--reject balanced: " in capsys.readouterr().out
     loaded = FewShotImageClassifier.load(model)
     assert loaded.reject == "balanced"
+    assert main(["calibrate", model, "--reject", "auto", "--false-accepts", "40", "--out", str(folder / "loose")]) == 0
+    assert "--reject 40%: " in capsys.readouterr().out
+    assert main(["remove", other.replace("other", "loose"), "temple"]) == 0
+    assert main(["predict", str(folder / "loose"), str(folder / "photos" / "flower")]) == 2
+    assert "run fewshot calibrate with held-out classes or --reject none" in capsys.readouterr().err
     assert len(loaded.classifier_.background_.x) == 3
     assert main(["calibrate", model, "--clear", "--out", other]) == 0
     assert "is not calibrated, and answers every image with a class" in capsys.readouterr().out
@@ -174,6 +179,8 @@ def test_what_is_unknown_is_told_without_held_out_classes(made, capsys):
             "--report shows a calibration, which needs DATA",
         ),
         ([model, "--clear", "--out", other], "already holds a classifier; replace it with --force"),
+        ([model, "--clear", "--reject", "5"], "--clear forgets everything, so --reject would be ignored"),
+        ([model, "--keep-answering", "--reject", "5"], "--keep-answering means --reject none; give one of them"),
     ):
         assert main(["calibrate", *wrong]) == 2
         assert message in capsys.readouterr().err
@@ -241,7 +248,7 @@ def test_a_class_named_unknown_differs_from_the_unknown_label(made, capsys):
     assert main(["rename", model, "temple", "unknown"]) == 0  # nothing is rejected yet
     assert main(calibrate) == 2
     assert "--unknown-label unknown is a class; choose another" in capsys.readouterr().err
-    assert main([*calibrate, "--keep-answering"]) == 0
+    assert main([*calibrate[:-2], "--keep-answering"]) == 0
     assert main([*calibrate, "--unknown-label", "flower"]) == 2
     assert main([*calibrate, "--unknown-label", "none of these"]) == 0
     assert "unknown images are answered 'none of these'" in capsys.readouterr().out.replace('"', "'")

@@ -96,18 +96,18 @@ class RejectRule:
         how: Mapping[str, int],
     ) -> Self:
         """Return the rule that is calibrated on held-out classes; see `BaseFewShotClassifier.calibrate`."""
-        own = set(self.model.classes.tolist())
-        if shared := [name for name in np.unique(y).tolist() if name in own]:
-            warn(
-                f"{listed(shared)} {'is a class' if len(shared) == 1 else 'are classes'} of the classifier too, so "
-                "nothing is learned from them about the unknown; give classes that it does not know"
-            )
         n_support = self.model.n_support
         shots = int(np.median(n_support[n_support > 0])) if n_shot is None else n_shot
         sizes: dict[str, Any] = {**how, "n_way": len(n_support), "n_shot": shots}
         scored = score_episodes(self.model.learner, x, y, **sizes, beside=self.model.statistics)
         background = self.background or Background.empty(self.model.d)
         rule = replace(self, background=background.having_classes(x, y, scored.scores))
+        own = set(self.model.classes.tolist())
+        if shared := [name for name in np.unique(y).tolist() if name in own]:
+            warn(
+                f"{listed(shared)} {'is a class' if len(shared) == 1 else 'are classes'} of the classifier too, which "
+                "says nothing about the unknown; give classes that it does not know"
+            )
         return replace(rule, calibration=Calibration.of(scored, rule.scored(), false_accept_rate, rule.score))
 
     def rejection(self) -> Rejection:

@@ -304,8 +304,9 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     calibrate.add_argument("data", metavar="DATA", nargs="?", help=_DATA)
     shared(calibrate, "--split", "--skip-unreadable")
     calibrate.add_argument(
-        "--false-accepts", type=number(0, 99.9), default=5.0, metavar="PERCENT",
-        help="percentage of unknown images that --reject auto accepts as known (default: 5)",
+        "--false-accepts", type=number(0, 99.9), metavar="PERCENT",
+        help="percentage of unknown images that --reject auto accepts as known (default: that of the last calibration, "
+        "or else 5)",
     )  # fmt: skip
     calibrate.add_argument(
         "--keep-answering", action="store_true", help="answer every image with a class, as if never told to --reject"
@@ -326,7 +327,8 @@ def unknown(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--reject", type=reject_of, metavar="RULE",
         help="which images are answered unknown: a percentage of unknown images to accept as known, such as 5; auto, "
-        "that of --false-accepts; balanced, as many unknown ones accepted as known ones rejected; none",
+        "that of the calibration, or else 5; balanced, which accepts as large a part of the unknown as it rejects of "
+        "the known; none, which answers every image with a class",
     )  # fmt: skip
     command.add_argument("--none-of-these", metavar="FOLDER", help="images that are none of the classes")
 

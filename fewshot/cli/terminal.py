@@ -36,6 +36,7 @@ _PHRASES = {
     "give the learner temperature=None, or scale embeddings to unit length": (
         "choose --learner cosine-prototypical or discriminant, or run fewshot calibrate"
     ),
+    "call calibrate(X, y) with held-out classes first": "run fewshot calibrate with held-out classes or --reject none",
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
 }

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fewshot.classifiers.calibration import Calibration
+import numpy as np
+
+from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
 from fewshot.cli.inputs import open_data
 from fewshot.cli.models import as_label, changing, list_paths, load, refuse_existing, reject, way_back
 from fewshot.cli.tables import give, is_piped
@@ -124,6 +126,7 @@ def _per_class(found: TestResult) -> list[dict[str, Any]]:
 
 def calibrate(options: argparse.Namespace) -> int:
     """Refine the probabilities of a classifier, and choose what is unknown."""
+    _refuse_contradictions(options)
     model = load(options)
     if options.out is not None and os.path.realpath(options.out) != os.path.realpath(options.dir):
         refuse_existing(options)
@@ -136,12 +139,13 @@ def calibrate(options: argparse.Namespace) -> int:
         say(f"{options.out or options.dir} is not calibrated, and answers every image with a class{back}")
         return 0
     held_out, examples, rule = _given(options, model)
-    settings = {"false_accept_rate": options.false_accepts / 100, "n_episodes": options.episodes, "seed": options.seed}
+    rate = 5.0 if options.false_accepts is None else options.false_accepts
+    settings = {"false_accept_rate": rate / 100, "n_episodes": options.episodes, "seed": options.seed}
     with change(model) as model:
         if held_out is not None or examples is not None:
             model.calibrate(held_out, reject_examples=examples, **settings)
         if held_out is not None:
-            _say_calibration(model.calibration_)
+            _say_calibration(model.calibration_, len(np.unique(held_out.labels)))
         if rule is not None:
             reject(model, rule)
         elif model.reject is None:
@@ -153,9 +157,24 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_contradictions(options: argparse.Namespace) -> None:
+    """Raise if an option would be ignored."""
+    given = {
+        "DATA": options.data, "--none-of-these": options.none_of_these, "--reject": options.reject,
+        "--report": options.report, "--keep-answering": options.keep_answering or None,
+    }  # fmt: skip
+    there = [name for name, value in given.items() if value is not None]
+    if options.clear and there:
+        raise ValueError(f"--clear forgets everything, so {', '.join(there)} would be ignored; give one or the other")
+    if options.keep_answering and options.reject is not None:
+        raise ValueError("--keep-answering means --reject none; give one of them")
+
+
 def _given(options: argparse.Namespace, model: FewShotImageClassifier) -> tuple[Any, Any, str | None]:
     """Return the embedded images of DATA and of --none-of-these, and the rule of --reject."""
     rule = "none" if options.keep_answering else options.reject
+    if rule == "auto" and options.data is None and options.false_accepts is not None:
+        rule = f"{options.false_accepts:g}%"  # there is no calibration to keep it
     if options.data is None and options.none_of_these is None and rule is None:
         raise ValueError("there is nothing to do; give DATA, --none-of-these, --reject or --clear")
     if options.report and options.data is None:
@@ -179,14 +198,13 @@ def _written_apart(options: argparse.Namespace, model: FewShotImageClassifier) -
         model.save(options.out, overwrite=True, note="calibrate")
 
 
-def _say_calibration(found: Calibration) -> None:
+def _say_calibration(found: Calibration, n_classes: int) -> None:
     """Print what calibrating did to the probabilities."""
     error = f"calibration error  {100 * found.ece_before:.1f} points before, {100 * found.ece_after:.1f} after"
     if found.temperature == 1:
-        error = (
-            f"calibration error  {100 * found.ece_before:.1f} points; no temperature was surely better on held-out "
-            "classes, so probabilities stay"
-        )
+        few = f"fewer than {FEWEST_CLASSES} classes tell too little" if n_classes < FEWEST_CLASSES else ""
+        why = few or "no temperature was surely better on held-out classes"
+        error = f"calibration error  {100 * found.ece_before:.1f} points; {why}, so probabilities stay"
     say(
         error,
         f"known or unknown   AUROC {found.auroc:.3f}; if 95 % of known images are accepted, "

@@ -27,7 +27,8 @@ class RuntimeClassifier:
     """A classifier written by `fewshot.export` and read by `load`.
 
     It gives the answers of the exported model, computed in float64: for equal embeddings, probabilities are equal up to
-    the float32 rounding of that model. Learning adds to the memory; the encoder and the calibration stay the same.
+    the float32 rounding of that model. Learning adds to the memory; the encoder, the calibration and the threshold of
+    ``reject`` stay the same, so export again after learning many classes, since the nearest of more classes is nearer.
 
     Attributes
     ----------
