@@ -67,7 +67,7 @@ def of_images(folder):
     yield answers(model)
     model.partial_fit(IMAGES[12:20], LABELS[12:20]).remove_class("dog")
     model.remove(IMAGES[:1], LABELS[:1])
-    yield answers(model.calibrate(IMAGES, LABELS, n_episodes=3))
+    yield answers(model.calibrate(IMAGES, [f"not {label}" for label in LABELS], n_episodes=3))
     yield [model.audit(), model.explain(IMAGES[0])]
     model.save(folder / "model")
     yield answers(FewShotImageClassifier.load(folder / "model"))
