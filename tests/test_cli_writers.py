@@ -106,7 +106,7 @@ def merge(root, folder, n):
 
 def calibrate(root, folder, n):
     image, data = root / "photos" / "flower" / "03.png", root / "photos"
-    calibrating = [command("calibrate", folder, data, "--episodes", 2) for _ in range(n // 2)]
+    calibrating = [command("calibrate", folder, data, "--episodes", 2, "--reject", "auto") for _ in range(n // 2)]
     adding = [command("add", folder, f"new{i}", image) for i in range(n - n // 2)]
     assert at_once([*calibrating, *adding]) == [0] * n
     found = FewShotImageClassifier.load(folder)
