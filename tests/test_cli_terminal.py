@@ -127,9 +127,11 @@ def test_streams_that_are_closed_or_full_end_no_process(streams, unbuffered):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
 @pytest.mark.parametrize("streams", STREAMS)
 def test_a_process_whose_streams_are_closed_or_full_learns_and_succeeds(model, saved, streams):
+    assert main(["history", str(model), "--clear"]) == 0
     files = len(os.listdir(model))
     assert shell(f'"{sys.executable}" -m fewshot add "{model}" heron "{saved[1]}" {streams}').returncode == 0
     assert "heron" in classes(model)
+    assert main(["history", str(model), "--clear"]) == 0  # the version before, which undo would go back to
     assert len(os.listdir(model)) == files
 
 
