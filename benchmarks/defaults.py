@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,8 @@ STYLED, LEAST, MOST = (1, 5, 20), 5, {0: 30, 5: 15}
 #: Draws, all classes at once and 5-way; as many times more where queries come in another style, since one point has to
 #: be told from none there.
 DRAWS, STYLED_TIMES = {0: 6, 5: 80}, 4
+#: Draws are doubled, this many times at most, while the interval of the default's change holds this many points.
+MARGIN, DOUBLED = -0.5, 4
 #: Rows of support and queries, and their classes.
 Draw = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -102,10 +104,26 @@ def interval(values: Sequence[float]) -> list[float]:
     return [round(100 * float(np.mean(values)), 2), round(100 * float(half), 2)]
 
 
+def enough(sample: Sample, draws: Callable[[int], Draw], n: int) -> int:
+    """Return how many draws tell whether the default falls behind the former one by more than the margin."""
+    changes: list[float] = []
+    for _ in range(DOUBLED + 1):
+        for i in range(len(changes), n):
+            ours, before = (answer(make(row, sample.power), sample, draws(i))[0] for row in (DEFAULT, BEFORE))
+            changes.append(ours - before)
+        mean, half = interval(changes)
+        if not mean - half < MARGIN < mean + half:
+            break
+        n *= 2
+    return len(changes)
+
+
 def measure(sample: Sample, way: int, shots: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of all rows on the same draws."""
     draws = partial(draw, sample, way, shots, options.seed)
     n = max(2, DRAWS[way] * (1 if sample.asked is None else STYLED_TIMES) // options.fewer)
+    if sample.asked is None and not options.quick:
+        n = enough(sample, draws, n)
     found = {row: [answer(make(row, sample.power), sample, draws(i)) for i in range(n)] for row in ROWS}
     accuracy = {row: [one[0] for one in answers] for row, answers in found.items()}
     rows: dict[str, dict[str, Any]] = {}

@@ -70,7 +70,7 @@ def test_the_open_world_is_measured_by_score_promise_and_calibration(tmp_path):
     for cell in found["promises"]:
         assert 0 <= cell["accepted"] <= 100
         assert 0 <= cell["kept"] <= 100
-    few = [cell for cell in found["calibration"] if cell["spare"] < 4]
+    few = [cell for cell in found["calibration"] if cell["spare"] < 6]
     assert few
     assert all(cell["before"] == cell["after"] for cell in few)  # too few classes to tell
     assert "| familiarity, spare classes |" in (tmp_path / "open_world.md").read_text()

@@ -74,10 +74,10 @@ def test_a_temperature_is_kept_only_if_it_helps_classes_that_it_was_not_chosen_o
     classes = RNG.integers(0, 30, 3000)
     assert helpful_temperature(scored(*answers(3000, 4.0), classes)) == pytest.approx(4, rel=0.3)
     assert helpful_temperature(scored(*answers(3000, 1.0), classes)) == 1
-    assert helpful_temperature(scored(*answers(3000, 4.0), classes % 3)) == 1  # too few classes to tell
+    assert helpful_temperature(scored(*answers(3000, 4.0), classes % 5)) == 1  # too few classes to tell
     # Half of the classes want sharper answers and half softer ones.
     (sharp, true), (soft, others) = answers(1500, 4.0), answers(1500, 0.25, seed=1)
-    mixed = scored(torch.cat([sharp, soft]), np.concatenate([true, others]), np.repeat([0, 1, 2, 3], 750))
+    mixed = scored(torch.cat([sharp, soft]), np.concatenate([true, others]), np.repeat(np.arange(8), 375))
     assert helpful_temperature(mixed) == 1
 
 

@@ -191,6 +191,11 @@ def test_merging_joins_what_both_know_of_the_unknown():
     np.testing.assert_array_equal(merged.predict(X), whole.predict(X))
 
 
+def test_a_copy_does_not_answer_for_the_row_that_is_left_out():
+    twice = FewShotClassifier("discriminant").fit(np.repeat(X[FEW], 2, 0), np.repeat(Y[FEW], 2))
+    np.testing.assert_allclose(np.sort(evidence(twice).known), np.sort(evidence(fitted()).known), rtol=0, atol=1e-9)
+
+
 def test_answers_that_are_impossible_warn_of_nothing():
     with np.errstate(all="raise"):
         model = FewShotClassifier(KNearestLearner(1)).fit(X[FEW], Y[FEW])

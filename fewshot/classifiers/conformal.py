@@ -141,6 +141,8 @@ def witnesses_of(classifier: Answers, support: tuple[Tensor, Tensor] | None, hel
         if alone := classes[torch.bincount(codes, minlength=len(classes)).cpu().numpy() == 1].tolist():
             warn(f"classes with one image cannot be left out, so nothing is promised for them: {listed(alone)}")
         return found
+    if not isinstance(held_out, (tuple, list)) or len(held_out) != 2:
+        raise TypeError(f"held_out is of type {type(held_out).__name__}; expected (X, y): rows and their labels")
     X, y = held_out
     logs, labels = classifier.predict_log_proba(X), as_labels(y, known=classes)
     if len(logs) != len(labels) or not len(labels):

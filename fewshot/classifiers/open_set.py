@@ -20,12 +20,12 @@ from torch import Tensor
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.rejection import UnknownScores
 from fewshot.learners.base import Learner
-from fewshot.learners.memory import Statistics
+from fewshot.learners.memory import Statistics, sum_by_class
 from fewshot.search.similarity import to_tensor
 from fewshot.utils.discriminant import LabelledRows
 from fewshot.utils.familiarity import Familiarity, HeldOut, unlearned
 from fewshot.utils.isolation import isolated
-from fewshot.utils.twins import earlier_twins
+from fewshot.utils.twins import distinct_rows, earlier_twins
 
 #: The most rows of held-out classes that are kept.
 MOST_KEPT = 1000
@@ -198,6 +198,10 @@ class _Seen:
 
     def known(self) -> NDArray[np.float64]:
         """Return the familiarity of left-out rows of the support; or of held-out classes, if they were learned."""
+        distinct = distinct_rows(self.support.x.numpy(), self.support.labels.numpy())
+        if len(distinct) < len(self.support.x):  # the copy of a row would answer for it
+            support = _of_rows(self.support, torch.from_numpy(distinct))
+            return replace(self, support=support, familiarity=_familiarity(support, self.others, self.codes)).known()
         count = self.support.count[self.support.labels]
         rows = torch.nonzero((self.support.weight > 0) & (count > self.support.weight * (1 + 1e-9))).flatten()
         if not len(rows):
@@ -220,10 +224,18 @@ class _Seen:
             means=torch.cat([support.means, learned.mean(0, keepdim=True)]),
             count=torch.cat([support.count, support.count.new_tensor([len(learned)])]),
         )
-        found: NDArray[np.float64] = (
-            _familiarity(more, self.others[~own], self.codes[~own]).scores(asked, torch).numpy()
-        )
+        familiarity = _familiarity(more, self.others[~own], self.codes[~own])
+        found: NDArray[np.float64] = familiarity.scores(asked, torch).numpy()
         return found
+
+
+def _of_rows(support: LabelledRows, rows: Tensor) -> LabelledRows:
+    """Return some rows of a support, as if they were all of it."""
+    x, labels, weight = support.x[rows], support.labels[rows], support.weight[rows]
+    n_way = len(support.count)
+    count = torch.zeros_like(support.count).index_add(0, labels, weight)
+    sums = sum_by_class(x * weight.unsqueeze(-1), labels, n_way)
+    return LabelledRows(x, labels, weight, sums / torch.where(count > 0, count, 1).unsqueeze(-1), count)
 
 
 def _familiarity(support: LabelledRows, others: Tensor, codes: Tensor) -> Familiarity:

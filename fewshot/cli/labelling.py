@@ -74,7 +74,7 @@ def export_labels_options(export: argparse.ArgumentParser) -> None:
     export.description = (
         "Write images to label for other tools, with the answers of a classifier to begin with. Without IMAGES, those "
         "that the classifier has learned, with their labels. IMAGES may be a table of fewshot suggest --csv. For Label "
-        "Studio, FILE.xml beside it is the labelling interface to paste."
+        "Studio, FILE.xml is the labelling interface to paste."
     )
     export.add_argument("images", nargs="*", metavar="IMAGES", help="image files, folders of them, or tables (.csv)")
     export.add_argument("--model", metavar="DIR", help="a classifier, whose answers are pre-annotations")
@@ -132,7 +132,7 @@ def _tasks(images: list[str]) -> list[Any]:
     """Return the images of files, folders and tables, with the labels that tables have."""
     from fewshot.cli.models import list_paths
     from fewshot.data.scan import read_csv
-    from fewshot.integrations.label_formats import read_table
+    from fewshot.integrations.label_formats import read_label_table
     from fewshot.integrations.labels import Task
 
     found = []
@@ -141,7 +141,7 @@ def _tasks(images: list[str]) -> list[Any]:
             found += [Task(path) for path in list_paths([name])]
             continue
         rows = [{"label": "", **row} for row in read_csv(Path(name)).to_dict("records")]
-        read = read_table(rows, Path(name).parent, Path())
+        read = read_label_table(rows, Path(name).parent, Path())
         if read.problems:
             raise ValueError(f"{name} names {read.problems[0][0]}, but {read.problems[0][1]}")
         found += [Task(path, label) for path, label in read.labelled] + [Task(path) for path in read.unlabelled]
@@ -155,7 +155,7 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
         "folders. Images without a label, and skipped ones, are counted; those that cannot be used, because of several "
         "labels or a missing file, are named, and the exit status is 1. Images that the classifier has learned under "
         "the same label are not learned again, wherever they lie; under another one, they are corrected. Paths in a "
-        "table start beside it, or else in the working directory."
+        "table start in its folder, or else in the working directory."
     )
     command.add_argument("source", metavar="SOURCE", help="the export, or the folder")
     command.add_argument(

@@ -296,7 +296,7 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     """Define ``fewshot calibrate``."""
     calibrate.description = (
         "On classes that are none of the classifier's, refine its probabilities, if that helps, and learn what is "
-        "unknown. DATA holds four or more such classes, which the network was not trained on. --reject says which "
+        "unknown. DATA holds six or more such classes, which the network was not trained on. --reject says which "
         "images are answered unknown from then on; its cost is printed before it takes effect. The default learner "
         "needs no DATA for --reject: each of its own classes in turn plays an unknown one."
     )

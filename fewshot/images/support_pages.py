@@ -110,7 +110,7 @@ def _show_suspects(page: Page, found: CheckResult) -> None:
         return
     page.section(
         "Perhaps of another class",
-        f"{_first(rows.index)} whose class is implausible, the most suspect first, each beside the nearest image of "
+        f"{_first(rows.index)} whose class is implausible, the most suspect first, each with the nearest image of "
         f"the class that it is taken for. {_false_alarms(rows)}",
     )
     page.pictures(_suspects(found.support, rows.head(MOST).assign(duplicate_of="")))

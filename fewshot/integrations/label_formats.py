@@ -22,7 +22,7 @@ from fewshot.utils.values import check_name
 WRITERS: dict[str, Callable[..., None]] = {
     "label-studio": write_label_studio,
     "fiftyone": write_fiftyone,
-    "csv": lambda tasks, path: write_table(tasks, path),
+    "csv": lambda tasks, path: write_label_table(tasks, path),
     "folders": write_class_folders,
 }
 
@@ -93,7 +93,7 @@ def read_labels(path: str | Path, *, images: str | Path | None = None, field: st
         rows = read_csv(place).to_dict("records")
         if not _is_table(rows):
             return read_label_studio(rows, folder, field)
-        return read_table(rows, *([folder, Path()] if images is None else [folder]), field=field)
+        return read_label_table(rows, *([folder, Path()] if images is None else [folder]), field=field)
     if not os.path.exists(place):
         raise ValueError(f"{brief(path)} does not exist; expected an export of a labelling tool")
     content = read_json(place)
@@ -107,7 +107,7 @@ def _is_table(rows: list[dict[str, Any]]) -> bool:
     return not rows or not {"annotation_id", "annotator", "lead_time"} & rows[0].keys()
 
 
-def read_table(rows: list[dict[str, Any]], *folders: Path, field: str | None = None) -> ImportedLabels:
+def read_label_table(rows: list[dict[str, Any]], *folders: Path, field: str | None = None) -> ImportedLabels:
     """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``.
 
     Relative paths start in the first of the folders that has such a file.
@@ -119,7 +119,7 @@ def read_table(rows: list[dict[str, Any]], *folders: Path, field: str | None = N
     return gathered(given, *folders)
 
 
-def write_table(tasks: Sequence[Task], path: str | Path) -> None:
+def write_label_table(tasks: Sequence[Task], path: str | Path) -> None:
     """Write a table ``path,label,answer,probability``; a path below the table is relative to it."""
     folder = os.path.abspath(Path(path).parent)
     rows = {

@@ -1,4 +1,4 @@
-"""The last versions of an artifact: earlier manifests beside the current one, and the data files that they name.
+"""The last versions of an artifact: earlier manifests next to the current one, and the data files that they name.
 
 Versions share the data files that did not change, by name: nothing is copied or linked, on any file system. A version
 is current if ``manifest.json`` holds its manifest, so that one replaced file goes from one version to another.

@@ -60,7 +60,7 @@ def export(
     The folder holds the network and its domain as ONNX (opset 17), from pixels of any number of images to embeddings;
     the preprocessing; class sums and counts, or the support embeddings; and a manifest with the SHA-256 of each. The
     network is first checked against torch on random images. A failure leaves an existing export intact. The threshold
-    of `reject` stays what it is now, also when the device learns more classes: export again to choose it anew.
+    of `reject` stays what it is now, also when the device learns more classes: export again to choose another.
 
     Parameters
     ----------
