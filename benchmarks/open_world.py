@@ -140,7 +140,7 @@ class Drawn:
         self.examples = X[np.concatenate([some[:EXAMPLES] for some in parts[2]])]
         self.unknown = X[np.concatenate([some[EXAMPLES:][:QUERIES] for some in parts[2]])]
         self.spare = X[np.concatenate([some[:SPARE_IMAGES] for some in parts[1]])] if spare else X[:0]
-        self.spare_y = np.repeat(np.arange(spare), [len(some[:SPARE_IMAGES]) for some in parts[1]])
+        self.spare_y = known + np.repeat(np.arange(spare), [len(some[:SPARE_IMAGES]) for some in parts[1]])
         self.n_way = known
 
     def model(self, **params: Any) -> Any:
