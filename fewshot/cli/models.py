@@ -154,22 +154,12 @@ def merge(options: argparse.Namespace) -> int:
     others = [FewShotImageClassifier.load(other, device=options.device) for other in options.others]
     out, note = options.out or options.dir, f"merge {counted(len(others), 'classifier')}"
     is_new = not is_artifact(out)
-    if os.path.realpath(out) == os.path.realpath(options.dir):
-        with changing(options, model, note) as model:
-            _merge(model, others)
-    else:
-        _merge(model, others)
-        with writing(out, "classifier"):
-            refuse_existing(options)  # another process may have been faster
-            model.save(out, overwrite=True, note=note)
+    with changing(options, model, note, options.out) as model:
+        for other in others:
+            model.merge(other)
     n, undone = int(model.n_support_.sum()), "" if is_new else way_back(out)
     say(f"{counted(len(model.classes_), 'class')} from {counted(n, 'image')}; written to {out}{undone}")
     return 0
-
-
-def _merge(model: FewShotImageClassifier, others: list[FewShotImageClassifier]) -> None:
-    for other in others:
-        model.merge(other)
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -294,11 +284,20 @@ def load(options: argparse.Namespace) -> FewShotImageClassifier:
 
 
 @contextmanager
-def changing(options: argparse.Namespace, model: FewShotImageClassifier, note: str) -> Iterator[FewShotImageClassifier]:
+def changing(
+    options: argparse.Namespace, model: FewShotImageClassifier, note: str, out: str | None = None
+) -> Iterator[FewShotImageClassifier]:
     """Lock DIR, yield its classifier for a change, and save it; `note` is for ``fewshot history``.
 
-    `model` was loaded before the lock was taken; it is loaded again if another process has changed DIR since.
+    `model` was loaded before the lock was taken; it is loaded again if another process has changed DIR since. With
+    `out`, the result is written there, and DIR stays as it is.
     """
+    if out is not None and os.path.realpath(out) != os.path.realpath(options.dir):
+        yield model
+        with writing(out, "classifier"):
+            refuse_existing(options)  # another process may have been faster
+            model.save(out, overwrite=True, note=note)
+        return
     with writing(options.dir, "classifier"):
         now = model if model.is_saved_in(options.dir) else load(options)
         yield now

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +17,7 @@ from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_calibration, write_test
 from fewshot.images.support_pages import write_audit, write_check
 from fewshot.images.tested import TestResult
-from fewshot.persistence.artifact import writing
+from fewshot.persistence.artifact import is_artifact
 from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import counted, listed
 
@@ -127,21 +123,18 @@ def _per_class(found: TestResult) -> list[dict[str, Any]]:
 def calibrate(options: argparse.Namespace) -> int:
     """Refine the probabilities of a classifier, and choose what is unknown."""
     _refuse_contradictions(options)
-    model = load(options)
-    if options.out is not None and os.path.realpath(options.out) != os.path.realpath(options.dir):
-        refuse_existing(options)
-        change, back = partial(_written_apart, options), ""
-    else:
-        change, back = partial(changing, options, note="calibrate"), way_back(options.dir)
+    refuse_existing(options)
+    model, out = load(options), options.out or options.dir
+    back = way_back(out) if is_artifact(out) else ""
     if options.clear:
-        with change(model) as model:
+        with changing(options, model, "clear calibration", options.out) as model:
             model.clear_calibration().set_params(reject=None)
-        say(f"{options.out or options.dir} is not calibrated, and answers every image with a class{back}")
+        say(f"{out} is not calibrated, and answers every image with a class{back}")
         return 0
     held_out, examples, rule = _given(options, model)
     rate = 5.0 if options.false_accepts is None else options.false_accepts
     settings = {"false_accept_rate": rate / 100, "n_episodes": options.episodes, "seed": options.seed}
-    with change(model) as model:
+    with changing(options, model, "calibrate", options.out) as model:
         if held_out is not None or examples is not None:
             model.calibrate(held_out, reject_examples=examples, **settings)
         if held_out is not None:
@@ -153,7 +146,7 @@ def calibrate(options: argparse.Namespace) -> int:
     if options.report and held_out is not None:
         write_calibration(options.report, model.calibration_)
         say(f"figures: {options.report}")
-    say(f"written to {options.out or options.dir}{back}")
+    say(f"written to {out}{back}")
     return 0
 
 
@@ -187,15 +180,6 @@ def _given(options: argparse.Namespace, model: FewShotImageClassifier) -> tuple[
     if options.none_of_these is not None:
         examples = snapshot.prepare_examples(list_paths([options.none_of_these], options.skip_unreadable))
     return held_out, examples, rule
-
-
-@contextmanager
-def _written_apart(options: argparse.Namespace, model: FewShotImageClassifier) -> Iterator[FewShotImageClassifier]:
-    """Yield the classifier for a change, and save it to --out."""
-    yield model
-    with writing(options.out, "classifier"):
-        refuse_existing(options)  # another process may have been faster
-        model.save(options.out, overwrite=True, note="calibrate")
 
 
 def _say_calibration(found: Calibration, n_classes: int) -> None:
