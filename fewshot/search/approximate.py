@@ -26,8 +26,8 @@ Trial = Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
 CANDIDATES = 256
 #: Number of keys for each list that k-means is trained on.
 TRAINING_POINTS = 40
-#: Rows added at a time.
-PART = 65536
+#: Rows added at a time to lists, and to a graph, where a thousand take a second.
+PART = {"flat": 65536, "ivf": 65536, "hnsw": 1024}
 #: HNSW's links for each key, its search width while building, and its largest search width.
 LINKS, WIDTH_BUILDING, WIDEST = 32, 80, 4096
 
@@ -112,18 +112,18 @@ class Approximate:
         recall : float
             The recall to reach.
         """
-        start = time.perf_counter()
+        began = time.perf_counter()
         n_lists = max(1, round(n**0.5)) if kind == "ivf" else 0
         index = _empty(kind, is_product, d, n_lists)
         with _threads():
             if kind == "ivf":
                 sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * n_lists]
                 index.train(rows(np.sort(sample)))
-            for start in range(0, n, PART):
-                index.add(rows(np.arange(start, min(start + PART, n))))
+            for start in range(0, n, PART[kind]):
+                index.add(rows(np.arange(start, min(start + PART[kind], n))))
         built = cls(index, Choice(kind, n_lists, 1))
         effort, found = (1, 1.0) if kind == "flat" else built._tune(*trial(), recall)
-        built.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - start, 3))
+        built.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - began, 3))
         return built
 
     @classmethod

@@ -48,9 +48,10 @@ class PrototypeIndex:
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity; higher is closer.
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
-        ``exact`` multiplies with all keys. ``ivf`` searches a few of many lists of near keys; the first search builds
-        the lists and finds how many to search, in seconds to minutes. ``hnsw`` follows a graph: slower to build, and
-        not for ``dot``. Both propose candidates, which are scored exactly. ``auto`` is ``exact`` up to 1e5 keys and
+        ``exact`` multiplies with all keys. ``ivf`` searches a few of many lists of near keys. ``hnsw`` follows a graph:
+        slower to build, and not for ``dot``. Both propose candidates, which are scored exactly. They take seconds to
+        minutes to build. The first search begins this in the background, on as many threads as torch may use, and
+        exact search answers until it is done; `build` waits for it. ``auto`` is ``exact`` up to 1e5 keys and
         ``ivf`` beyond; ``faiss`` is FAISS's own exact search up to 1e5 keys, then ``ivf``.
     recall : float, default=0.99
         The share of nearest keys that ``ivf`` and ``hnsw`` must find, measured against exact answers to queries between

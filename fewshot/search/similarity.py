@@ -61,6 +61,7 @@ class PreparedKeys:
     offset: Tensor | None = None
     sqnorm: Tensor | None = None
     steady: bool = False
+    inverse_norm: Tensor | None = None
 
     def steadied(self) -> PreparedKeys:
         """Return float64 keys whose similarities to a query are the same, to the last bit, in any batch of queries."""
@@ -71,7 +72,8 @@ class PreparedKeys:
     def part(self, start: int, stop: int) -> PreparedKeys:
         """Return a slice of unbatched keys."""
         sqnorm = None if self.sqnorm is None else self.sqnorm[:, start:stop]
-        return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm, self.steady)
+        factor = None if self.inverse_norm is None else self.inverse_norm[:, start:stop]
+        return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm, self.steady, factor)
 
     def similarity(self, queries: Tensor) -> Tensor:
         """Return the similarities (..., q, m) of `queries` (..., q, d)."""
@@ -94,7 +96,8 @@ class PreparedKeys:
         # Mixed precision would round the product but not the norms that are subtracted from it.
         with torch.autocast(prepared.device.type, enabled=False):
             if self.sqnorm is None:
-                return inner_products(prepared, self.keys)
+                products = inner_products(prepared, self.keys)
+                return products if self.inverse_norm is None else products.mul_(self.inverse_norm)
             if self.steady or prepared.dim() > 2 or self.keys.dim() > 2 or len(prepared) == 1:
                 return inner_products(prepared, self.keys).mul_(2).sub_(self.sqnorm)
             # Saves two passes over the result; but a sum that begins with the norms is not exact on the grid.
@@ -361,7 +364,11 @@ class KeySnapshot:
         """The mean key (1, d) in float64, subtracted from both sides for ``sqeuclidean``."""
         if self.metric != "sqeuclidean":
             return None
-        mean = self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys
+        if len(self.keys) > PART:  # in a quarter of the time of mean
+            sums = [part.double().sum(0, keepdim=True) for part in self.keys.split(PART)]
+            mean = torch.cat(sums).sum(0, keepdim=True) / len(self.keys)
+        else:
+            mean = self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys
         # Rounded to the precision of the keys, so that subtracting it from float32 queries is exact in one step.
         return mean.to(self.keys.dtype).double()
 
@@ -387,7 +394,26 @@ class KeySnapshot:
 
     @cached_property
     def _single(self) -> PreparedKeys:
-        return self._prepare_all(torch.float32)
+        return self._plain or self._prepare_all(torch.float32)
+
+    @cached_property
+    def _plain(self) -> PreparedKeys | None:
+        """All keys as they are, prepared for float32 queries without a copy; None if float32 would lose digits."""
+        keys, sqnorm, factor = self.keys, None, None
+        if keys.dtype != torch.float32 or self._scale != 1 or len(keys) < 2:
+            return None
+        if self.metric != "dot":
+            squares = sum_of_squares(keys)
+            low, high = squares.aminmax()
+            if self.metric == "cosine" and not (low > LEAST_SQUARE and high < LARGEST_SQUARE):
+                return None
+            if self.offset is not None and sum_of_squares(self.offset) > squares.mean() * NEAR_ORIGIN**2 / (
+                1 + NEAR_ORIGIN**2
+            ):
+                return None
+            sqnorm = squares[None] if self.metric == "sqeuclidean" else None
+            factor = squares.rsqrt()[None] if self.metric == "cosine" else None
+        return PreparedKeys(self.metric, keys, None, sqnorm, inverse_norm=factor)
 
     def _prepared_for(self, queries: Tensor) -> PreparedKeys:
         """Return all keys in the precision in which `queries` are compared."""
@@ -412,9 +438,17 @@ class KeySnapshot:
     @cached_property
     def _scale(self) -> float:
         """Divisor of all keys by which their squares fit float32; a common factor does not change the ranking."""
-        found = (float(self.prepare(part).keys.abs().max()) for part in self.keys.split(PART) if part.numel())
-        largest = max(found, default=0.0)
+        parts = self.keys.split(PART)
+        largest = self._largest(parts[0])
+        if largest >= TINY and len(parts) > 1:  # a bound that takes one pass, without copies
+            low, high = self.keys.aminmax()
+            if 2 * max(float(high), -float(low)) <= NEEDS_FLOAT64:
+                return 1.0
+        largest = max([largest, *map(self._largest, parts[1:])])
         return largest if 0 < largest < TINY else max(1.0, largest / NEEDS_FLOAT64)
+
+    def _largest(self, part: Tensor) -> float:
+        return float(self.prepare(part).keys.abs().max()) if part.numel() else 0.0
 
     def retrieve(self, queries: Tensor, k: int) -> tuple[Tensor | None, Tensor]:
         """Score `queries` (q, d), finite and of the right length, against candidates.

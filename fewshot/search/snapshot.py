@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.search.approximate import CANDIDATES, Approximate, Choice
+from fewshot.search.background import begin
 from fewshot.search.similarity import CHUNK_BYTES, PART, KeySnapshot, PreparedKeys, top
+from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import lock_of
 from fewshot.utils.values import NEEDS_FLOAT64
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 #: Up to this many keys one matrix product is faster than an index on a CPU.
 EXACT_LIMIT = 100_000
+#: An index of up to this many keys is built at once, a larger one in the background.
+QUICK = 8192
+#: Exact search compares float64 queries with all keys in float32, then with the 2k + SPARE best in float64.
+SPARE = 16
 #: Number of tuning queries, and their position between a key (0) and its nearest neighbour (1).
 N_TRIALS, WAY_OUT = 200, 0.4
 
@@ -48,6 +54,7 @@ class FaissSnapshot(KeySnapshot):
     ) -> None:
         super().__init__(keys, metric, index, recall, steady=steady)
         self.kind = kind
+        self._index: Approximate | None = None
 
     # ---- the frame of FAISS -----------------------------------------------------------------------------------------
 
@@ -72,17 +79,36 @@ class FaissSnapshot(KeySnapshot):
 
     @property
     def approximate(self) -> Approximate:
-        """The FAISS index, built on first use while other threads wait."""
+        """The FAISS index, built first if it is missing, while other threads wait."""
         with lock_of(self):
-            return self._index
+            return self._index or self._build(lambda: self)
 
-    @cached_property
-    def _index(self) -> Approximate:
+    @property
+    def ready(self) -> Approximate | None:
+        """The FAISS index; None if it is being built in the background, which begins when this is first asked."""
+        if self.built is not None:
+            return self.built
+        if len(self.keys) <= QUICK:
+            return self.approximate
+        begin(self, FaissSnapshot._build, "building an index in the background")
+        return self.built
+
+    @staticmethod
+    @isolated(gradients=False)
+    def _build(alive: Callable[[], FaissSnapshot]) -> Approximate:
+        """Build the index of the snapshot that ``alive()`` returns, unless another thread has."""
+
         def rows(places: NDArray[np.int64]) -> NDArray[np.float32]:
-            return self._to_faiss(self.keys[torch.from_numpy(places)])
+            snapshot = alive()
+            return snapshot._to_faiss(snapshot.keys[torch.from_numpy(places)])
 
-        m, d = self.keys.shape
-        return Approximate.build(self.kind, self.metric == "dot", m, d, rows, self._trial, self.recall)
+        if (snapshot := alive()).built is not None:
+            return snapshot.built
+        (m, d), kind, is_product, recall = snapshot.keys.shape, snapshot.kind, snapshot.metric == "dot", snapshot.recall
+        del snapshot  # so that it can be forgotten
+        found = Approximate.build(kind, is_product, m, d, rows, lambda: alive()._trial(), recall)
+        alive()._index = found
+        return found
 
     def _trial(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return queries for tuning, in FAISS's frame, and the nearest key of each.
@@ -102,7 +128,7 @@ class FaissSnapshot(KeySnapshot):
     @property
     def built(self) -> Approximate | None:
         """The FAISS index, if it has been built."""
-        return self.__dict__.get("_index")
+        return self._index
 
     @property
     def frame(self) -> dict[str, Tensor]:
@@ -125,20 +151,39 @@ class FaissSnapshot(KeySnapshot):
     def retrieve(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Score `queries` (q, d) against the candidates that FAISS proposes; see `KeySnapshot.retrieve`."""
         n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
-        ids = torch.from_numpy(self.approximate.search(self._to_faiss(queries), n_candidates))
+        if (index := self.ready) is None:
+            return self.exact_top(queries, n_candidates)
+        ids = torch.from_numpy(index.search(self._to_faiss(queries), n_candidates))
         similarity = self.score(queries, self.keys[ids.clamp(min=0)])
         return ids, torch.where(ids >= 0, similarity, -torch.inf).to(self._answer_dtype(queries))
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys found, nearest first; ties go to the first key."""
+        if self.ready is None:
+            return self.exact_top(queries, k)
         ids, similarity = top(*self.retrieve(queries, k), k)
         missed = (ids < 0).any(-1)
         if missed.any():  # a graph may reach fewer than k keys, and an id of -1 must never become a label
             ids[missed], similarity[missed] = self.exact_top(queries[missed], k)
         return ids, similarity
 
+    def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what exact search finds; see `KeySnapshot.exact_top`.
+
+        Queries in float64 are compared in float32 first, and the best of all keys again in float64.
+        """
+        n_best = min(len(self.keys), 2 * k + SPARE)
+        if queries.dtype == torch.float32 or self._plain is None or self.needs_double or n_best == len(self.keys):
+            return super().exact_top(queries, k, dead)
+        ids, ranks = super().exact_top(queries.float(), n_best, dead)
+        similarity = torch.where(torch.isfinite(ranks), self.score(queries, self.keys[ids]), -torch.inf)
+        return top(ids, similarity, k)
+
     def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
         """Yield all keys, a part at a time: users of FAISS should not pay for a prepared copy of all."""
+        if self._plain is not None and queries.dtype == torch.float32 and not (self.steady or self.needs_double):
+            yield from super()._parts(queries, k)
+            return
         parts = map(self.prepare, self.keys.split(max(PART, 4 * k)))
         yield from (part.steadied() if self.steady else part for part in parts)
 

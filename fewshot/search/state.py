@@ -214,7 +214,7 @@ class State:
         if not len(self.labels) and not self.n_dead:
             ids, similarity = snapshot.search(queries, k)
             return self._labels_of(ids), similarity
-        faiss = snapshot if isinstance(snapshot, FaissSnapshot) else None
+        faiss = snapshot if isinstance(snapshot, FaissSnapshot) and snapshot.ready is not None else None
         ids, similarity = self._best(queries, k, faiss)
         # Candidates may be missing, or dead.
         if faiss is not None and (similarity.shape[-1] < k or not torch.isfinite(similarity).all()):
