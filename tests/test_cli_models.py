@@ -39,6 +39,25 @@ def model(folder, tmp_path, capsys):
     return tmp_path / "model"
 
 
+COUNTING = """
+import sys, timm
+from fewshot.cli import main
+made = []
+create = timm.create_model
+timm.create_model = lambda *args, **more: made.append(args) or create(*args, **more)
+main(sys.argv[1:])
+print(len(made), *({"faiss", "matplotlib", "sklearn.cluster", "sklearn.metrics"} & set(sys.modules)))
+"""
+
+
+def test_predict_loads_the_network_once_and_no_slow_package_that_it_does_not_need(model, folder):
+    image = sorted(folder.glob("*/*.png"))[0]
+    ran = subprocess.run(
+        [sys.executable, "-c", COUNTING, "predict", str(model), str(image)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == "1"
+
+
 def test_a_classifier_lives_through_processes(tmp_path):
     """With the offline weights: fit, predict, add, predict from a copy elsewhere, remove, show."""
     write_photos(tmp_path / "photos", 2)

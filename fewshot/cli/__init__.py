@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from fewshot._version import __version__
 from fewshot.cli.terminal import complain, ready_streams, speaking
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
+from fewshot.utils.collector import collect_rarely
 from fewshot.utils.text import printable, shortened
 from fewshot.utils.threads import wait_passively
 
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # this process is ours
         wait_passively()
+        collect_rarely()
     with ready_streams():
         options = make_parser().parse_args(arguments)
         with speaking(options):

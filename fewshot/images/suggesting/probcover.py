@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from fewshot.images.suggesting.cover import most_covering
@@ -23,6 +22,8 @@ def probcover(pool: Pool, k: int) -> tuple[list[int], list[float]]:
 
 def _cosine_of_pure_balls(pool: Pool, k: int) -> float:
     """Return the least cosine at which `PURITY` of the balls hold items of one cluster only."""
+    from sklearn.cluster import KMeans  # slow to import
+
     rows = torch.from_numpy(pool.rng().permutation(len(pool))[:LOOKED_AT])
     x = pool.x[rows]
     n_clusters = min(len(pool.labelled) + k, len(x))

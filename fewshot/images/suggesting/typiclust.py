@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 
 from fewshot.images.suggesting.pool import Pool
 
@@ -18,6 +17,8 @@ def typiclust(pool: Pool, k: int) -> tuple[list[int], list[float]]:
 
     There are as many clusters as labelled and chosen items, at most `MOST_CLUSTERS`.
     """
+    from sklearn.cluster import MiniBatchKMeans  # slow to import
+
     every = torch.cat([pool.x, pool.labelled]).numpy()
     n_clusters = min(len(pool.labelled) + k, MOST_CLUSTERS, len(every))
     clusters = MiniBatchKMeans(n_clusters, random_state=pool.seed, n_init=3, batch_size=4096).fit_predict(every)
