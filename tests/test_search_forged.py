@@ -10,7 +10,7 @@ import torch
 
 from fewshot import PrototypeIndex
 from fewshot.errors import ArtifactError
-from fewshot.search.approximate import Approximate, faiss_module
+from fewshot.search.approximate import LINKS, Approximate, faiss_module
 from fewshot.search.faiss_file import check_faiss_file
 from tests.forging import (
     confined,
@@ -182,15 +182,16 @@ def test_a_file_that_is_cut_off_or_longer_is_refused(kind, saved):
 def test_a_graph_whose_links_leave_their_level_is_refused():
     """FAISS would read beyond the links of a row that has none on that level."""
     faiss = faiss_module()
-    index = faiss.IndexHNSWFlat(4, 32)
-    index.add(RNG.normal(size=(3000, 4)).astype(np.float32))
+    index = faiss.IndexHNSWSQ(4, faiss.ScalarQuantizer.QT_8bit, LINKS)
+    index.train(rows := RNG.normal(size=(3000, 4)).astype(np.float32))
+    index.add(rows)
     whole = faiss.serialize_index(index).tobytes()
     check_faiss_file(whole, "hnsw", False, 3000, 4, 0)
     levels = faiss.vector_to_array(index.hnsw.levels)
     offsets = faiss.vector_to_array(index.hnsw.offsets)
     high, low = int(np.flatnonzero(levels > 1)[0]), int(np.flatnonzero(levels == 1)[0])
     neighbors = faiss.vector_to_array(index.hnsw.neighbors)
-    neighbors[int(offsets[high]) + 64] = low
+    neighbors[int(offsets[high]) + 2 * LINKS] = low
     faiss.copy_array_to_vector(neighbors, index.hnsw.neighbors)
     with pytest.raises(ValueError, match="levels that they are not on"):
         check_faiss_file(faiss.serialize_index(index).tobytes(), "hnsw", False, 3000, 4, 0)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fewshot import FewShotClassifier, PrototypeIndex
+from fewshot.search.approximate import Choice
 from fewshot.search.similarity import search_in_chunks
 from fewshot.search.snapshot import FaissSnapshot, take_snapshot
 
@@ -56,7 +57,9 @@ def test_search_never_returns_an_id_of_minus_one(monkeypatch):
     snapshot = take_snapshot(torch.from_numpy(RNG.normal(size=(30, 4))), "sqeuclidean", "faiss")
 
     class Lame:
-        def search(self, queries, k, effort=0):
+        choice = Choice("ivf")
+
+        def propose(self, queries, k, least=0):
             return np.full((len(queries), k), -1)
 
     monkeypatch.setitem(snapshot.__dict__, "_index", Lame())

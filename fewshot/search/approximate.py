@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import mmap
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -21,15 +20,18 @@ from fewshot.persistence.files import open_regular, read_regular
 from fewshot.utils.threads import use_one_thread_after_fork
 
 Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-Trial = Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
-#: Fewest candidates of a query; they are scored exactly, and no other keys are read.
+#: Fewest candidates that a classifier's sum over keys reads.
 CANDIDATES = 256
+#: Lists and FAISS's exact search propose 2k + SPARE candidates, because FAISS's distances are rounded.
+SPARE = 16
 #: Number of keys for each list that k-means is trained on.
 TRAINING_POINTS = 40
 #: Rows added at a time to lists, and to a graph, where a thousand take a second.
 PART = {"flat": 65536, "ivf": 65536, "hnsw": 1024}
 #: HNSW's links for each key, its search width while building, and its largest search width.
-LINKS, WIDTH_BUILDING, WIDEST = 32, 80, 4096
+LINKS, WIDTH_BUILDING, WIDEST = 24, 80, 2048
+#: Numbers of neighbours for which the effort of a search is tuned; for more it grows in proportion.
+TUNED_FOR = (1, 10, 100)
 
 use_one_thread_after_fork()
 
@@ -64,11 +66,14 @@ class Choice:
     kind : {"exact", "flat", "ivf", "hnsw"}
         How candidates are found: by products with all keys (in torch, or in FAISS), in inverted lists, or in a graph.
     n_lists, effort : int
-        Number of lists of ``ivf``, and how many of them a search reads; for ``hnsw`` the width of the search.
+        Number of lists of ``ivf``, and how many of them a search for one neighbour reads; for ``hnsw`` the width of
+        such a search.
     recall : float
         The share of nearest keys that are found, measured against exact answers to tuning queries; 1 for exact.
     seconds : float
         Time to build and tune.
+    efforts : tuple of (int, int)
+        Numbers of neighbours that are asked for, and the effort that finds the required share of them.
     """
 
     kind: str
@@ -76,6 +81,7 @@ class Choice:
     effort: int = 0
     recall: float = 1.0
     seconds: float = 0.0
+    efforts: tuple[tuple[int, int], ...] = ()
 
 
 class Approximate:
@@ -94,8 +100,8 @@ class Approximate:
         self._file: mmap.mmap | None = None
 
     @classmethod
-    def build(cls, kind: str, is_product: bool, n: int, d: int, rows: Rows, trial: Trial, recall: float) -> Approximate:
-        """Build an index and tune it.
+    def build(cls, kind: str, is_product: bool, n: int, d: int, rows: Rows) -> Approximate:
+        """Build an index, which `tune` must make ready to search.
 
         Parameters
         ----------
@@ -107,24 +113,16 @@ class Approximate:
             Number of rows and their length.
         rows : callable
             ``rows(places)`` returns the rows (k, d) at these positions.
-        trial : callable
-            Returns queries (q, d) and the position (q,) of the nearest row of each, found by exact search.
-        recall : float
-            The recall to reach.
         """
-        began = time.perf_counter()
         n_lists = max(1, round(n**0.5)) if kind == "ivf" else 0
         index = _empty(kind, is_product, d, n_lists)
         with _threads():
-            if kind == "ivf":
-                sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * n_lists]
+            if kind != "flat":
+                sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * (n_lists or 1000)]
                 index.train(rows(np.sort(sample)))
             for start in range(0, n, PART[kind]):
                 index.add(rows(np.arange(start, min(start + PART[kind], n))))
-        built = cls(index, Choice(kind, n_lists, 1))
-        effort, found = (1, 1.0) if kind == "flat" else built._tune(*trial(), recall)
-        built.choice = Choice(kind, n_lists, effort, found, round(time.perf_counter() - began, 3))
-        return built
+        return cls(index, Choice(kind, n_lists, 1))
 
     @classmethod
     def open(cls, path: Path, choice: Choice, check: Callable[[Any], None], mapped: bool) -> Approximate:
@@ -175,9 +173,15 @@ class Approximate:
             except RuntimeError as error:
                 raise OSError(f"{path} cannot be written: {error}") from error
 
-    def search(self, x: NDArray[np.float32], k: int, effort: int = 0) -> NDArray[np.int64]:
+    def propose(self, x: NDArray[np.float32], k: int, least: int = 0) -> NDArray[np.int64]:
+        """Return candidates (q, c) for the `k` nearest rows to queries `x` (q, d), at least `least`; -1 is missing."""
+        effort = self._effort(k)
+        wanted = effort if self.choice.kind == "hnsw" else 2 * k + SPARE
+        return self.search(x, min(max(wanted, least, k), self.index.ntotal), effort)
+
+    def search(self, x: NDArray[np.float32], k: int, effort: int) -> NDArray[np.int64]:
         """Return the positions (q, k) of the nearest rows found for queries `x` (q, d), -1 for missing ones."""
-        effort, faiss = effort or self.choice.effort, faiss_module()
+        faiss = faiss_module()
         if self.choice.kind == "ivf":
             settings = faiss.SearchParametersIVF(nprobe=effort)
         elif self.choice.kind == "hnsw":
@@ -190,17 +194,61 @@ class Approximate:
             found: NDArray[np.int64] = search(x, k, params=settings)[1]
         return found
 
-    def _tune(self, queries: NDArray[np.float32], nearest: NDArray[np.int64], recall: float) -> tuple[int, float]:
-        """Return the least effort, doubling from the smallest, that reaches `recall`, and the recall it reaches."""
-        n_lists = self.choice.n_lists
-        effort, most = (1, n_lists) if n_lists else (LINKS // 2, WIDEST)
+    def _effort(self, k: int) -> int:
+        for known, effort in self.choice.efforts:
+            if k <= known:
+                return effort
+        if not self.choice.efforts:
+            return self.choice.effort
+        known, effort = self.choice.efforts[-1]
+        scaled = -(-effort * k // known)
+        return min(scaled, self.choice.n_lists or scaled)
+
+    def tune(self, measure: Callable[[int], dict[int, float]], recall: float) -> None:
+        """Find the least effort that reaches a recall, for each number of neighbours.
+
+        Parameters
+        ----------
+        measure : callable
+            ``measure(effort)`` returns the recall reached for each number of neighbours, in rising order.
+        recall : float
+            The recall to reach.
+        """
+        effort, most = (1, self.choice.n_lists) if self.choice.n_lists else (LINKS, WIDEST)
+        # A little more than asked for, because the tuning queries are a sample.
+        target, efforts, reached, found = recall + (1 - recall) / 4, {}, {}, {}
         while True:
-            # Candidates are scored exactly, so the nearest row may be anywhere among them.
-            candidates = self.search(queries, min(CANDIDATES, self.index.ntotal), effort)
-            found = float((candidates == nearest[:, None]).any(1).mean())
-            if found >= recall or effort >= most:
-                return effort, round(found, 4)
-            effort = min(2 * effort, most)
+            found = measure(effort)
+            for k, share in found.items():
+                if k not in efforts and (share >= target or effort >= most):
+                    efforts[k], reached[k] = effort, share
+            if len(efforts) == len(found):
+                break
+            effort = min(most, max(effort + 1, round(1.4 * effort)))
+        efforts = {k: max(other for j, other in efforts.items() if j <= k) for k in efforts}
+        self.choice = replace(
+            self.choice,
+            effort=next(iter(efforts.values())),
+            recall=round(min(reached.values()), 4),
+            efforts=tuple(efforts.items()),
+        )
+
+    @contextmanager
+    def without(self, gone: NDArray[np.bool_]) -> Iterator[None]:
+        """Remove the links to some rows inside the block, as if they had never been added to a graph."""
+        if self.choice.kind != "hnsw":
+            yield
+            return
+        faiss, graph = faiss_module(), self.index.hnsw
+        links = faiss.rev_swig_ptr(graph.neighbors.data(), graph.neighbors.size())
+        starts = faiss.rev_swig_ptr(graph.offsets.data(), graph.offsets.size())
+        places = np.flatnonzero((links >= 0) & gone[links])
+        kept = links[places].copy()
+        links[places] = np.searchsorted(starts, places, "right") - 1  # to itself
+        try:
+            yield
+        finally:
+            links[places] = kept
 
 
 def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
@@ -209,7 +257,7 @@ def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
     if kind == "flat":
         return faiss.IndexFlat(d, metric)
     if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(d, LINKS, metric)
+        index = faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_8bit, LINKS, metric)
         index.hnsw.efConstruction = WIDTH_BUILDING
         return index
     index = faiss.IndexIVFFlat(faiss.IndexFlat(d, metric), d, n_lists, metric)

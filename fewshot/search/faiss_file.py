@@ -88,7 +88,7 @@ def _check_ivf(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) 
 
 def _check_graph(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
     faiss = faiss_module()
-    reader.header(b"IHNf", d, n, int(not is_product))
+    reader.header(b"IHNs", d, n, int(not is_product))
     empty = faiss.IndexHNSWFlat(d, LINKS)
     slots = faiss.vector_to_array(empty.hnsw.cum_nneighbor_per_level)
     reader.expect("Q", len(slots) - 1)
@@ -101,7 +101,13 @@ def _check_graph(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int
     _, width, _ = reader.take("iii")
     if width < 1:
         raise ValueError("its search width is below 1")
-    reader.flat(d, n, is_product)
+    reader.header(b"IxSQ", d, n, int(not is_product))
+    reader.expect("iifQQ", faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.RS_minmax, 0.0, d, d)
+    reader.expect("Q", 2 * d)
+    if not np.isfinite(reader.array("f4", 2 * d)).all():
+        raise ValueError("the ranges of its numbers are not finite")
+    reader.expect("Q", n * d)
+    reader.at += n * d
 
 
 def _checked_levels(reader: _Reader, slots: NDArray[Any], n: int) -> NDArray[Any]:

@@ -48,14 +48,16 @@ class PrototypeIndex:
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"
         Similarity; higher is closer.
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
-        ``exact`` multiplies with all keys. ``ivf`` searches a few of many lists of near keys. ``hnsw`` follows a graph:
-        slower to build, and not for ``dot``. Both propose candidates, which are scored exactly. They take seconds to
-        minutes to build. The first search begins this in the background, on as many threads as torch may use, and
-        exact search answers until it is done; `build` waits for it. ``auto`` is ``exact`` up to 1e5 keys and
-        ``ivf`` beyond; ``faiss`` is FAISS's own exact search up to 1e5 keys, then ``ivf``.
+        ``exact`` multiplies with all keys. ``hnsw`` follows a graph of near keys, in the up to 128 directions in which
+        keys differ most; not for ``dot``. ``ivf`` searches a few of many lists of near keys, which hold a copy of them.
+        Both propose candidates, which are scored exactly. They take seconds to minutes to build. The first search
+        begins this in the background, on as many threads as torch may use, and exact search answers until it is done;
+        `build` waits for it. ``auto`` is ``exact`` up to 1e5 keys and the graph beyond (lists for ``dot``), or
+        ``exact`` if that misses the recall; ``faiss`` is FAISS's own exact search up to 1e5 keys, then as ``auto``.
     recall : float, default=0.99
-        The share of nearest keys that ``ivf`` and ``hnsw`` must find, measured against exact answers to queries between
-        keys and their neighbours.
+        The share of the k nearest keys that ``ivf`` and ``hnsw`` must find on average, for every k: measured for the
+        nearest, 10 and 100 against exact answers, to queries between keys and their neighbours and to queries drawn
+        as the keys are. 1 is ``exact``.
 
     Examples
     --------

@@ -94,11 +94,12 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
 
 def _adopt(snapshot: FaissSnapshot, about: Any, path: Path, frame: dict[str, Tensor]) -> None:
     """Take over FAISS's index if it is of this version and of these keys; otherwise it is built again."""
-    (n, d), is_product = snapshot.keys.shape, snapshot.metric == "dot"
+    n, d, is_product = len(snapshot.keys), snapshot.keys.shape[1], snapshot.metric == "dot"
     try:
         choice = _checked_choice(about, n)
         if about["faiss"] != faiss_module().__version__ or not _is_frame(frame, snapshot):
             return
+        d = frame["axes"].shape[1] if "axes" in frame else d
         check = partial(check_faiss_file, kind=choice.kind, is_product=is_product, n=n, d=d, n_lists=choice.n_lists)
         snapshot.adopt(Approximate.open(path, choice, check, path.stat().st_size > MAPPED), frame)
     except (KeyError, TypeError, ValueError):
@@ -109,7 +110,9 @@ def _adopt(snapshot: FaissSnapshot, about: Any, path: Path, frame: dict[str, Ten
 
 
 def _checked_choice(about: Any, n: int) -> Choice:
-    choice = Choice(**about["choice"])
+    choice = Choice(**{**about["choice"], "efforts": tuple(map(tuple, about["choice"]["efforts"]))})
+    if not choice.efforts or not all(is_whole(k, 1) and is_whole(e, 1, 1 << 20) for k, e in choice.efforts):
+        raise ValueError("not efforts that were tuned")
     counts = is_whole(choice.n_lists, 0, n) and is_whole(choice.effort, 1, 1 << 20)
     if choice.kind not in KEPT or not counts or not is_number(choice.recall, 0, 1) or not is_number(choice.seconds, 0):
         raise ValueError("not a saved kind of index")
@@ -120,7 +123,8 @@ def _is_frame(frame: dict[str, Tensor], snapshot: FaissSnapshot) -> bool:
     """Whether tensors can be the `FaissSnapshot.frame` of these keys."""
     d, is_euclidean = snapshot.keys.shape[1], snapshot.metric == "sqeuclidean"
     return (
-        ("offset" in frame) == is_euclidean
+        ("axes" not in frame or (frame["axes"].ndim == 2 and _is_finite(frame["axes"], (d, frame["axes"].shape[1]))))
+        and ("offset" in frame) == is_euclidean
         and (not is_euclidean or _is_finite(frame["offset"], (1, d)))
         and _is_finite(frame["centre"], *([(d,)] if snapshot.metric == "cosine" else [(), (1,)]))
         and _is_finite(frame["scale"], ())

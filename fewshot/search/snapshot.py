@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -10,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.search.approximate import CANDIDATES, Approximate, Choice
+from fewshot.search.approximate import CANDIDATES, SPARE, Approximate, Choice
 from fewshot.search.background import begin
 from fewshot.search.similarity import CHUNK_BYTES, PART, KeySnapshot, PreparedKeys, top
+from fewshot.search.trials import Trials
 from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import lock_of
 from fewshot.utils.values import NEEDS_FLOAT64
@@ -22,17 +25,16 @@ INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 EXACT_LIMIT = 100_000
 #: An index of up to this many keys is built at once, a larger one in the background.
 QUICK = 8192
-#: Exact search compares float64 queries with all keys in float32, then with the 2k + SPARE best in float64.
-SPARE = 16
-#: Number of tuning queries, and their position between a key (0) and its nearest neighbour (1).
-N_TRIALS, WAY_OUT = 200, 0.4
+#: A graph compares keys along the directions in which they differ most: fewest and most of them, and the share of the
+#: variance that they should hold. Of this many keys they are found.
+DIRECTIONS, SHARE, SAMPLE = (32, 128), 0.8, 16384
 
 
 def take_snapshot(
     keys: Tensor, metric: str, index: str = "auto", recall: float = 0.99, *, steady: bool = False
 ) -> KeySnapshot:
     """Return keys (m, d) that are searched through `index`, or exactly if that is faster; see `KeySnapshot`."""
-    kind = choose_kind(index, metric, len(keys))
+    kind = choose_kind(index, metric, len(keys), recall)
     if kind == "exact":
         return KeySnapshot(keys, metric, index, recall, steady=steady)
     return FaissSnapshot(kind, keys, metric, index, recall, steady=steady)
@@ -69,10 +71,30 @@ class FaissSnapshot(KeySnapshot):
         )
         return total / max(len(self.keys), 1)
 
-    def _to_faiss(self, x: Tensor) -> NDArray[np.float32]:
+    @cached_property
+    def _axes(self) -> Tensor | None:
+        """The directions (d, p) along which a graph compares keys; None for all."""
+        m, d = self.keys.shape
+        if self.kind != "hnsw" or d <= DIRECTIONS[0]:
+            return None
+        places = torch.from_numpy(np.sort(np.random.default_rng(2).permutation(m)[:SAMPLE]))
+        sample = self._shifted(self.keys[places])
+        sample -= sample.mean(0)
+        variance, axes = np.linalg.eigh((sample.T @ sample).numpy())
+        share = np.cumsum(variance[::-1]) / max(float(variance.sum()), np.finfo(np.float64).tiny)
+        p = int(np.clip(np.searchsorted(share, SHARE) + 1, DIRECTIONS[0], min(DIRECTIONS[1], d)))
+        return torch.from_numpy(axes[:, ::-1][:, :p].copy())
+
+    def _shifted(self, x: Tensor) -> Tensor:
+        """Bring keys or queries into FAISS's frame, in float64."""
+        return (self.prepare(x).keys - self._centre) / self._scale
+
+    def _to_faiss(self, x: Tensor, are_keys: bool = False) -> NDArray[np.float32]:
         """Bring keys or queries into FAISS's frame and range: outside it, FAISS would answer -1."""
-        shifted = (self.prepare(x).keys - self._centre) / self._scale
-        if self.metric == "dot":  # the length of a query does not change its ranking
+        shifted = self._shifted(x)
+        if self._axes is not None:
+            shifted = shifted @ self._axes
+        if self.metric == "dot" and not are_keys:  # the length of a query does not change its ranking
             shifted = shifted / shifted.abs().amax(-1, keepdim=True).clamp(min=1)
         shifted = shifted.clamp(-NEEDS_FLOAT64, NEEDS_FLOAT64)
         return np.ascontiguousarray(shifted.float().numpy())
@@ -81,17 +103,19 @@ class FaissSnapshot(KeySnapshot):
     def approximate(self) -> Approximate:
         """The FAISS index, built first if it is missing, while other threads wait."""
         with lock_of(self):
-            return self._index or self._build(lambda: self)
+            return self.built or self._build(lambda: self)
 
     @property
     def ready(self) -> Approximate | None:
-        """The FAISS index; None if it is being built in the background, which begins when this is first asked."""
-        if self.built is not None:
-            return self.built
-        if len(self.keys) <= QUICK:
-            return self.approximate
-        begin(self, FaissSnapshot._build, "building an index in the background")
-        return self.built
+        """The FAISS index; None if it is being built in the background, which begins when this is first asked.
+
+        It stays None if no effort reaches the recall and the choice is free, so that exact search goes on.
+        """
+        if self.built is None and len(self.keys) > QUICK:
+            begin(self, FaissSnapshot._build, "building an index in the background")
+            return None
+        found = self.approximate
+        return None if found.choice.kind == "exact" else found
 
     @staticmethod
     @isolated(gradients=False)
@@ -100,26 +124,41 @@ class FaissSnapshot(KeySnapshot):
 
         def rows(places: NDArray[np.int64]) -> NDArray[np.float32]:
             snapshot = alive()
-            return snapshot._to_faiss(snapshot.keys[torch.from_numpy(places)])
+            return snapshot._to_faiss(snapshot.keys[torch.from_numpy(places)], are_keys=True)
+
+        def measure(effort: int) -> dict[int, float]:
+            return alive()._recalls(found, trials, effort)
 
         if (snapshot := alive()).built is not None:
             return snapshot.built
-        (m, d), kind, is_product, recall = snapshot.keys.shape, snapshot.kind, snapshot.metric == "dot", snapshot.recall
+        began, m, d, recall = time.perf_counter(), *snapshot.frame_shape, snapshot.recall
+        kind, is_product, is_free = snapshot.kind, snapshot.metric == "dot", snapshot.index in ("auto", "faiss")
         del snapshot  # so that it can be forgotten
-        found = Approximate.build(kind, is_product, m, d, rows, lambda: alive()._trial(), recall)
+        found = Approximate.build(kind, is_product, m, d, rows)
+        if kind != "flat":
+            trials = Trials.of(alive())
+            with found.without(trials.held.numpy()):
+                found.tune(measure, recall)
+        if is_free and found.choice.recall < recall:
+            found = Approximate(None, Choice("exact"))
+        found.choice = replace(found.choice, seconds=round(time.perf_counter() - began, 3))
         alive()._index = found
         return found
 
-    def _trial(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return queries for tuning, in FAISS's frame, and the nearest key of each.
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Number of rows that FAISS holds, and their length."""
+        m, d = self.keys.shape
+        return m, d if self._axes is None else self._axes.shape[1]
 
-        They lie between some keys and their nearest neighbours, as far from the key as its queries may well be.
-        """
-        some = np.random.default_rng(1).permutation(len(self.keys))[:N_TRIALS]
-        keys = self.keys[torch.from_numpy(np.sort(some))].double()
-        neighbours = self.exact_top(keys, min(2, len(self.keys)))[0][:, -1]
-        queries = torch.lerp(keys, self.keys[neighbours].double(), WAY_OUT)
-        return self._to_faiss(queries), self.exact_top(queries, 1)[0][:, 0].numpy()
+    def _recalls(self, index: Approximate, trials: Trials, effort: int) -> dict[int, float]:
+        """Return the recall of an index at one effort, for each number of neighbours."""
+        k, parts = trials.nearest.shape[1], []
+        for x in trials.queries.split(64):
+            wanted = effort if index.choice.kind == "hnsw" else 2 * k + SPARE
+            ids = index.search(self._to_faiss(x), min(max(wanted, k), len(self.keys)), effort)
+            parts.append(self._best(x, ids, k, trials.held)[1])
+        return trials.recalls(torch.cat(parts))
 
     def build(self) -> Choice:
         """Build the index if it is missing; return what was chosen and how good it is."""
@@ -133,7 +172,7 @@ class FaissSnapshot(KeySnapshot):
     @property
     def frame(self) -> dict[str, Tensor]:
         """The tensors that took a pass over all keys to compute, for `adopt`."""
-        found = {"offset": self.offset, "centre": self._centre, "scale": self._scale}
+        found = {"offset": self.offset, "centre": self._centre, "scale": self._scale, "axes": self._axes}
         return {name: torch.as_tensor(value, device="cpu") for name, value in found.items() if value is not None}
 
     def adopt(self, index: Approximate, frame: Mapping[str, Tensor]) -> None:
@@ -143,6 +182,7 @@ class FaissSnapshot(KeySnapshot):
             "offset": frame.get("offset"),
             "_centre": centre if centre.ndim else float(centre),
             "_scale": float(frame["scale"]),
+            "_axes": frame["axes"].double() if "axes" in frame else None,
             "_index": index,
         }
 
@@ -153,19 +193,55 @@ class FaissSnapshot(KeySnapshot):
         n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
         if (index := self.ready) is None:
             return self.exact_top(queries, n_candidates)
-        ids = torch.from_numpy(index.search(self._to_faiss(queries), n_candidates))
+        ids = torch.from_numpy(index.propose(self._to_faiss(queries), k, n_candidates))
         similarity = self.score(queries, self.keys[ids.clamp(min=0)])
         return ids, torch.where(ids >= 0, similarity, -torch.inf).to(self._answer_dtype(queries))
 
-    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids and similarities (q, k) of the nearest keys found, nearest first; ties go to the first key."""
-        if self.ready is None:
-            return self.exact_top(queries, k)
-        ids, similarity = top(*self.retrieve(queries, k), k)
-        missed = (ids < 0).any(-1)
-        if missed.any():  # a graph may reach fewer than k keys, and an id of -1 must never become a label
-            ids[missed], similarity[missed] = self.exact_top(queries[missed], k)
-        return ids, similarity
+    def search(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys found that are not `dead` (m,), nearest first.
+
+        Ties go to the first key.
+        """
+        if (index := self.ready) is None:
+            return self.exact_top(queries, k, dead)
+        x = self._to_faiss(queries)
+        ids, similarity = self._best(queries, index.propose(x, k), k, dead)
+        missed = similarity[:, -1] == -torch.inf
+        if missed.any():  # candidates may be dead, or a graph reaches few, and an id of -1 must never become a label
+            ids, similarity = ids.clone(), similarity.to(torch.promote_types(similarity.dtype, queries.dtype))
+            found = self.exact_top(queries[missed], k, dead)
+            ids[missed], similarity[missed] = found[0], found[1].to(similarity.dtype)
+        return ids, similarity.to(self._answer_dtype(queries))
+
+    def _best(
+        self, queries: Tensor, ids: NDArray[np.int64], k: int, dead: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return ids and float64 similarities (q, k) of the best candidates `ids` (q, c), minus infinity for none."""
+        gone, marks = ids < 0, None if dead is None else dead.numpy()
+        if marks is not None:
+            gone |= marks[ids]
+        ids = np.where(gone, -1, ids)
+        if ids.shape[1] > 2 * k + SPARE and self._plain is not None and not self.needs_double:
+            ids = self._better(queries.float().numpy(), ids, 2 * k + SPARE)
+        found = torch.from_numpy(ids)
+        similarity = self.score(queries, self.keys[found.clamp(min=0)])
+        return top(found, similarity.masked_fill(found < 0, -torch.inf), k)
+
+    def _better(self, x: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """Return the `k` best of candidates `ids` (q, c) of queries `x` (q, d) in float32, in any order."""
+        keys, chosen = self.keys.numpy(), np.empty((len(ids), k), np.int64)
+        for query, row, best in zip(x, ids, chosen, strict=True):
+            rows = keys[row]
+            if self.metric == "sqeuclidean":
+                rows -= query
+                apart = np.vecdot(rows, rows)
+            else:
+                apart = -np.vecdot(rows, query)
+                if self.metric == "cosine":
+                    apart /= np.sqrt(np.vecdot(rows, rows))
+            apart[row < 0] = np.inf
+            best[:] = row[np.argpartition(apart, k - 1)[:k]]
+        return chosen
 
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what exact search finds; see `KeySnapshot.exact_top`.
@@ -195,18 +271,22 @@ class FaissSnapshot(KeySnapshot):
     search_chunk = chunk
 
 
-def choose_kind(index: str, metric: str, n: int) -> str:
+def choose_kind(index: str, metric: str, n: int, recall: float = 0.99) -> str:
     """Return what searches `n` keys.
 
-    Up to 1e5 keys one matrix product is faster than any index, beyond that inverted lists are. A graph finds
-    unnormalised inner products badly, so ``dot`` never uses one.
+    Up to 1e5 keys one matrix product is faster than any index, beyond that a graph is. It finds unnormalised inner
+    products badly, so ``dot`` is searched in inverted lists. A recall of 1 needs all keys.
     """
     if not n:
         return "exact"
+    if index == "faiss" and n <= EXACT_LIMIT:
+        return "flat"
+    if index == "exact" or recall == 1:
+        return "exact"
     if index == "hnsw":
         return "flat" if metric == "dot" else "hnsw"
-    if index in ("exact", "ivf"):
+    if index == "ivf":
         return index
-    if n > EXACT_LIMIT:
-        return "ivf"
-    return "exact" if index == "auto" else "flat"
+    if n <= EXACT_LIMIT:
+        return "exact"
+    return "ivf" if metric == "dot" else "hnsw"

@@ -214,22 +214,15 @@ class State:
         if not len(self.labels) and not self.n_dead:
             ids, similarity = snapshot.search(queries, k)
             return self._labels_of(ids), similarity
-        faiss = snapshot if isinstance(snapshot, FaissSnapshot) and snapshot.ready is not None else None
-        ids, similarity = self._best(queries, k, faiss)
-        # Candidates may be missing, or dead.
-        if faiss is not None and (similarity.shape[-1] < k or not torch.isfinite(similarity).all()):
-            ids, similarity = self._best(queries, k)
+        ids, similarity = self._best(queries, k)
         return self._labels_of(ids), similarity
 
-    def _best(self, queries: Tensor, k: int, faiss: FaissSnapshot | None = None) -> tuple[Tensor, Tensor]:
+    def _best(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k or fewer) of the nearest live keys, of all or of FAISS's candidates."""
         snapshot, n, n_delta = self.base.snapshot, len(self.base), len(self.labels)
         wanted = k + SPARE if n_delta else k
-        if faiss is None:
-            ids, similarity = snapshot.exact_top(queries, min(wanted, n), self.dead_base if self.n_dead else None)
-        else:
-            ids, similarity = faiss.retrieve(queries, wanted)
-            similarity = similarity.masked_fill(self.dead_base[ids.clamp(min=0)], -torch.inf)
+        find = snapshot.search if isinstance(snapshot, FaissSnapshot) else snapshot.exact_top
+        ids, similarity = find(queries, min(wanted, n), self.dead_base if self.n_dead else None)
         if not n_delta:
             return top(ids, similarity, min(wanted, similarity.shape[-1]))
         own = self._delta.similarity(queries.double())

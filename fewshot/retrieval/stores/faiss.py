@@ -17,7 +17,7 @@ PART = 16384
 
 
 class FaissStore(Store):
-    """A store in memory: a matrix product up to 1e5 records, inverted lists of FAISS beyond.
+    """A store in memory: a matrix product up to 1e5 records, a graph or lists of FAISS beyond.
 
     Searches are exact with a filter, and without one up to 1e5 records; see `PrototypeIndex` for larger stores. Any
     number of threads may search while one adds or removes. The content is lost when the process ends: keep the records
