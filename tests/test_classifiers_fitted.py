@@ -97,7 +97,7 @@ def test_row_30_support_is_learned_a_part_at_a_time(kind, monkeypatch):
     """What is added to sums needs no second copy of all support in double precision."""
     x, y = RNG.normal(size=(300, 6)), RNG.integers(0, 5, 300)
     whole = kind().fit(x, y)
-    monkeypatch.setattr("fewshot.classifiers.fitted.CHUNK_BYTES", 6 * 8 * 7)
+    monkeypatch.setattr("fewshot.classifiers.summary.CHUNK_BYTES", 6 * 8 * 7)
     sizes, learn = [], Learner.learn
     monkeypatch.setattr(Learner, "learn", lambda self, x, *rest: sizes.append(len(x)) or learn(self, x, *rest))
     parts = kind().fit(x, y)

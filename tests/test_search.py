@@ -31,9 +31,9 @@ def oracle(queries, keys, metric):
 @pytest.fixture
 def small(monkeypatch):
     """Let everything that takes many keys happen with few."""
-    monkeypatch.setattr("fewshot.search.index.SMALL_DELTA", 12)
-    monkeypatch.setattr("fewshot.search.index.LARGE_DELTA", 12)
-    monkeypatch.setattr("fewshot.search.index.EXACT_LIMIT", 60)
+    monkeypatch.setattr("fewshot.search.growing.SMALL_DELTA", 12)
+    monkeypatch.setattr("fewshot.search.growing.LARGE_DELTA", 12)
+    monkeypatch.setattr("fewshot.search.growing.EXACT_LIMIT", 60)
     monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 60)
 
 
@@ -91,9 +91,9 @@ OPERATIONS = st.lists(
 @settings(max_examples=12, deadline=None)
 def test_it_is_a_list_of_keys_whatever_happens(kind, metric, operations, dtype):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("index.SMALL_DELTA", "index.LARGE_DELTA"):
+        for name in ("growing.SMALL_DELTA", "growing.LARGE_DELTA"):
             patch.setattr(f"fewshot.search.{name}", 12)
-        for name in ("index.EXACT_LIMIT", "snapshot.EXACT_LIMIT"):
+        for name in ("growing.EXACT_LIMIT", "snapshot.EXACT_LIMIT"):
             patch.setattr(f"fewshot.search.{name}", 60)
         index, model = PrototypeIndex(metric, kind), Model(metric)
         for operation, seed in [("add", 0), *operations, ("search", 1)]:

@@ -15,15 +15,16 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifiers.calibration import FALSE_ACCEPTS
+from fewshot.classifiers.clashes import check_classes, telling_labels
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.live import lively, model_type
 from fewshot.classifiers.reject_rule import RejectRule
 from fewshot.classifiers.rejection import Rejection, check_rate
 from fewshot.learners.base import Learner
-from fewshot.search.similarity import argmax
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
-from fewshot.utils.labels import as_labels, check_unknown, mark_unknown, unknown_mark, warn_if_look_alike
+from fewshot.utils.labels import as_labels, mark_unknown, unknown_mark
 from fewshot.utils.locks import one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.values import (
@@ -186,9 +187,21 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def adopt(self, model: FittedModel) -> Self:
         """Answer with the given model, for example one that was loaded from a file."""
-        learned = {"model_": model, "classes_": model.classes, "n_support_": model.n_support, "n_features_in_": model.d}
-        self.__dict__ = {**self.__dict__, **learned}  # in one step, so that a concurrent `view` is consistent
+        # In one step, so that a concurrent `view` is consistent.
+        self.__dict__ = {**self.__dict__, "model_": lively(model), "n_features_in_": model.d}
         return self
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Sorted class labels, (n_classes,)."""
+        check_is_fitted(self)
+        return self.model_.classes
+
+    @property
+    def n_support_(self) -> NDArray[np.int64]:
+        """Number of support rows of each class, (n_classes,); in a bounded memory, those that it still holds."""
+        check_is_fitted(self)
+        return self.model_.n_support
 
     def view(self, **params: Any) -> Self:
         """Return a shallow copy with different parameters; both share the fitted model."""
@@ -210,7 +223,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self, X: Any, y: Any, classes: Any, sample_weight: Any, old: FittedModel | None, reject_examples: Any = None
     ) -> Self:
         self._check_parameters()
-        learned, known = self.view(), None if old is None else old.classes
+        learned, known = self.view(), None if old is None else old.some_classes
         finite = self.on_error != "skip"
         X, y, weight = learned._check_support(X, y, sample_weight, known, reset=old is None, finite=finite)
         if not finite:
@@ -221,11 +234,11 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         observed = np.unique(y)
         if classes is not None:
             observed = np.union1d(observed, self._check_labels(classes, observed))
-        all_classes = observed if known is None else np.union1d(known, observed)
-        self._check_classes(all_classes, old)
+        check_classes(self, observed, old)
         if old is None:
             learned.clear_calibration()
-        learned.adopt(FittedModel.learn(learner, X, y, weight, all_classes, old))
+        kind = model_type(learner, len(observed))
+        learned.adopt(kind.learn(learner, X, y, weight, observed, old))
         if old is None:
             learned.model_.warn_if_sharp()
         if reject_examples is not None:
@@ -265,18 +278,6 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if not old.learner.is_like(learner):
             raise ValueError(f"cannot continue what {old.learner} learned with {learner}; call fit to start again")
         return old.learner
-
-    def _check_classes(self, classes: NDArray[Any], old: FittedModel | None, holder: str = "y has") -> None:
-        """Raise for new classes of a closed set, and for a class that equals the unknown label."""
-        if self.closed_set and old is not None and len(classes) > len(old.classes):
-            new = np.setdiff1d(classes, old.classes).tolist()
-            raise ValueError(
-                f"{holder} the new classes {new}, but closed_set=True; pass them in classes= of the first call, "
-                "or set closed_set=False"
-            )
-        warn_if_look_alike(classes)
-        if self.on_error != "raise" or self.reject is not None:
-            check_unknown(self.unknown_label, classes, None if old is None else old.classes)
 
     # ---- editing -----------------------------------------------------------------------------------------------
 
@@ -334,7 +335,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         array([[0.]])
         """
         check_is_fitted(self)
-        X, y, weight = self._check_support(X, y, sample_weight, self.model_.classes, reset=False)
+        X, y, weight = self._check_support(X, y, sample_weight, self.model_.some_classes, reset=False)
         return self.adopt(self.model_.less(X, y, weight, drop_empty))
 
     @one_at_a_time
@@ -363,15 +364,13 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         array(['b', 'cat'], dtype='<U3')
         """
         check_is_fitted(self)
-        known = self.model_.classes
-        given = self._check_labels([new], known)
+        given = self._check_labels([new], self.model_.some_classes)
         (label,) = given.tolist()
-        if old != new and label in known.tolist():
+        if old != new and self.model_.known_among([label]):
             raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
-        others = known[[name != old for name in known.tolist()]]
-        classes = np.union1d(others, given)
-        self._check_classes(classes, self.model_)
-        return self.adopt(self.model_.renamed(old, label, classes))
+        renamed = self.model_.renamed(old, label)
+        check_classes(self, given, self.model_, after=renamed)
+        return self.adopt(renamed)
 
     @one_at_a_time
     def merge(self, other: Self) -> Self:
@@ -402,10 +401,10 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_is_fitted(other)
         mine, theirs = self.model_, other.model_
         mine.check_mergeable(theirs)
-        classes = np.union1d(mine.classes, self._check_labels(theirs.classes, mine.classes))
-        self._check_classes(classes, mine, "the other classifier has")
+        added = self._check_labels(theirs.classes, mine.some_classes)
+        check_classes(self, added, mine, "the other classifier has")
         rule = self.reject_rule().joined(other.reject_rule())
-        self.adopt(mine.merged(theirs, classes)).__dict__.update(rule.taught())
+        self.adopt(mine.merged(theirs)).__dict__.update(rule.taught())
         return self
 
     # ---- answering ---------------------------------------------------------------------------------------------
@@ -459,13 +458,13 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         model, X, unknown = now._check_queries(X)
         rule = now.reject_rule()
         if (threshold := rule.threshold()) is None:
-            codes = model.map_logits(X, argmax)
+            codes = model.best(X)
         else:
             codes, scores = model.classify(X)
             if (open_set := rule.open_set()) is not None:
                 scores = open_set.scores(X, scores)
             unknown |= ~(scores >= threshold)
-        return now._marked(model.classes[codes], unknown, model)
+        return now._marked(model.names(codes), unknown, model)
 
     @isolated()
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -604,7 +603,11 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self._marked(labels, unknown, model), similarities
 
     def _marked(self, labels: NDArray[Any], unknown: NDArray[np.bool_], model: FittedModel) -> NDArray[Any]:
-        return mark_unknown(labels, unknown, self.unknown_label, model.classes) if unknown.any() else labels
+        return (
+            mark_unknown(labels, unknown, self.unknown_label, telling_labels(model, self.unknown_label))
+            if unknown.any()
+            else labels
+        )
 
     def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
         now = self.view()
@@ -689,7 +692,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         check_rate(false_accept_rate)
         if self.reject is not None:
-            unknown_mark(self.unknown_label, self.model_.classes)
+            unknown_mark(self.unknown_label, telling_labels(self.model_, self.unknown_label))
         rule = self.reject_rule()
         if reject_examples is not None:
             rule = rule.with_examples(check_embeddings(self, reject_examples, reset=False))

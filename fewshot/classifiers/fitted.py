@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.classifiers.summary import Summary
 from fewshot.errors import brief
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
@@ -20,16 +19,18 @@ from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k,
 from fewshot.search.snapshot import take_snapshot
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
+from fewshot.utils.labels import as_labels
 from fewshot.utils.means import suitable_temperature
 from fewshot.utils.text import listed
 from fewshot.utils.warning import warn
 
 T = TypeVar("T")
-#: Largest relative difference between removed and learned rows, by item size. Float32 rows come from a network, which
-#: rounds differently in other batches; float64 rows may have been float32 in between.
-SAME_ROWS = {4: 1e-4, 8: 1e-6}
 #: A temperature this many times below the one that suits the embeddings deserves a warning.
 SHARP = 4
+#: About the classes whose spread tells which temperature suits the embeddings.
+MOST_LOOKED_AT = 4096
+#: What is said of a removal that would leave no support.
+NOTHING_LEFT = "nothing would remain; a classifier needs support of one class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +84,12 @@ class FittedModel:
     ) -> FittedModel:
         """Learn support `X` (n, d) with labels `y` and `weight` (n,) in addition to `old`.
 
-        `classes` are the sorted labels of both.
+        `classes` are their sorted labels, and those of classes to know without support.
         """
-        codes = np.searchsorted(classes, y)
-        own = np.unique(codes)  # summarised on their own: they may be one class of ten thousand
-        n_own, new = _summarise(learner, X, np.searchsorted(own, codes), weight, len(own))
+        learned = Summary.of(learner, X, y, weight, classes)
         if old is not None:
-            return old._joined(n_own, new, own, classes)
-        n_support = np.zeros(len(classes), np.int64)
-        n_support[own] = n_own
-        statistics = new.relabel(torch.from_numpy(own), len(classes))
-        return cls.of(learner, classes, n_support, learner.settle(statistics))
+            return old.grown(learned)
+        return cls.of(learner, classes, learned.n_support, learner.settle(learned.statistics))
 
     @classmethod
     @isolated(gradients=False)
@@ -140,7 +136,8 @@ class FittedModel:
         if not learner.by_distance or learner.metric == "cosine":
             return
         temperature = learner.temperature_of(self.memory).item()
-        suitable = suitable_temperature(statistics.means, statistics.count, learner.metric, torch).item()
+        some = statistics.keep(torch.arange(0, self.n_classes, 1 + self.n_classes // MOST_LOOKED_AT, device="cpu"))
+        suitable = suitable_temperature(some.means, some.count, learner.metric, torch).item()
         if temperature < suitable / SHARP:
             warn(
                 f"temperature {temperature:g} is low for these embeddings, which {suitable:.3g} would suit, so "
@@ -151,19 +148,41 @@ class FittedModel:
     def without(self, label: Any) -> FittedModel:
         """Return the model without the class `label`; raise ValueError if it is unknown or the only one."""
         place = self._place(label)
-        if len(self.classes) == 1:
+        if self.n_classes == 1:
             raise ValueError(f"{label!r} is the only class; a classifier needs one")
         return self._keep(np.delete(np.arange(len(self.classes)), place))
 
-    def renamed(self, old: Any, new: Any, classes: NDArray[Any]) -> FittedModel:
-        """Return the model with class `old` renamed to `new`; `classes` are the new sorted labels."""
-        order = {label: place for place, label in enumerate(classes.tolist())}
+    def renamed(self, old: Any, new: Any) -> FittedModel:
+        """Return the model with class `old` renamed to `new`, which is no class; raise ValueError if `old` is none."""
         renamed = self._place(old)
-        names = (new if i == renamed else known for i, known in enumerate(self.classes.tolist()))
-        places = torch.from_numpy(np.array([order[name] for name in names], np.int64))
+        names = [new if i == renamed else known for i, known in enumerate(self.classes.tolist())]
+        classes = np.union1d(np.delete(self.classes, renamed), as_labels([new], known=self.classes))
+        order = {label: place for place, label in enumerate(classes.tolist())}
+        places = np.array([order[name] for name in names], np.int64)
         n_support = np.zeros_like(self.n_support)
-        n_support[places.numpy()] = self.n_support
-        return self.of(self.learner, classes, n_support, self.statistics.relabel(places, len(classes)))
+        n_support[places] = self.n_support
+        return self.of(
+            self.learner, classes, n_support, self.statistics.relabel(torch.from_numpy(places), len(classes))
+        )
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def some_classes(self) -> NDArray[Any]:
+        """Some labels, at least one, in an array of the type of all."""
+        return self.classes
+
+    def known_among(self, labels: Iterable[Any]) -> list[Any]:
+        """Return those of some labels that are classes."""
+        known = set(self.classes.tolist())
+        return [label for label in labels if label in known]
+
+    def names(self, codes: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the labels of classes by the numbers (...) that `best` and `classify` return."""
+        return self.classes[codes]
 
     @property
     def d(self) -> int:
@@ -179,22 +198,21 @@ class FittedModel:
                 f"the other classifier has {other.d} features, this one {self.d}; embed both with the same backbone"
             )
 
-    @isolated(gradients=False)
-    def merged(self, other: FittedModel, classes: NDArray[Any]) -> FittedModel:
-        """Return the model of the support of both; `classes` are the sorted labels of both."""
-        places = np.searchsorted(classes, other.classes)
-        return self._joined(other.n_support, other.statistics, places, classes)
+    @property
+    def summary(self) -> Summary:
+        """What is known of all classes."""
+        return Summary(self.classes, self.n_support, self.statistics)
 
-    def _joined(
-        self, n_added: NDArray[np.int64], added: Statistics, places: NDArray[np.int64], classes: NDArray[Any]
-    ) -> FittedModel:
-        """Return the model after adding statistics of the classes at `places` among the sorted `classes`."""
-        own = np.searchsorted(classes, self.classes)
-        statistics = self.statistics.joined(torch.from_numpy(own), added, torch.from_numpy(places), len(classes))
-        n_support = np.zeros(len(classes), np.int64)
-        n_support[own] = self.n_support
-        n_support[places] += n_added
-        return self.of(self.learner, classes, n_support, self.learner.settle(statistics))
+    @isolated(gradients=False)
+    def merged(self, other: FittedModel) -> FittedModel:
+        """Return the model of the support of both."""
+        return self.grown(other.summary)
+
+    @isolated(gradients=False)
+    def grown(self, added: Summary) -> FittedModel:
+        """Return the model of what is known and what is added, of known or new classes."""
+        joined = self.summary.joined(added)
+        return self.of(self.learner, joined.classes, joined.n_support, self.learner.settle(joined.statistics))
 
     @isolated(gradients=False)
     def less(
@@ -209,51 +227,14 @@ class FittedModel:
         """
         for label in sorted(set(y.tolist()) - set(self.classes.tolist()))[:1]:
             self._place(label)  # raises
-        codes = np.searchsorted(self.classes, y)
-        n_gone, gone = _summarise(self.learner, X, codes, weight, len(self.classes))
-        n_support = self.n_support - n_gone
-        for i in np.flatnonzero(n_support < 0)[:1]:
-            raise ValueError(
-                f"cannot remove {n_gone[i]} support rows of {self.classes.tolist()[i]!r}, which has "
-                f"{self.n_support[i]}; give rows that were learned"
-            )
-        empty = n_support == 0
-        if empty.all():
-            raise ValueError("nothing would remain; a classifier needs support of one class")
-        left = self.statistics - gone
-        lengths = _lengths(self.learner, X, codes, weight, len(self.classes))
-        self._refuse_residue(left, lengths, empty & (n_gone > 0), SAME_ROWS[X.dtype.itemsize])
-        left = left.emptied(torch.from_numpy(empty))
-        if bad := self.classes[~empty & (left.count.numpy() <= 0)].tolist():
-            raise ValueError(f"cannot remove more weight of {bad[0]!r} than was learned; give the learned weights")
-        model = self.of(self.learner, self.classes, n_support, left)
-        return model._keep(np.flatnonzero(~empty | (self.n_support == 0))) if drop_empty else model
-
-    def _refuse_residue(
-        self, left: Statistics, lengths: NDArray[np.float64], emptied: NDArray[np.bool_], same: float
-    ) -> None:
-        """Raise ValueError unless the removed rows of each emptied class add up to its sum.
-
-        Parameters
-        ----------
-        left : Statistics
-            Statistics after removal.
-        lengths : ndarray of shape (n_classes,)
-            Sum of the lengths of the removed rows, which bounds the rounding of sums.
-        emptied : ndarray of shape (n_classes,)
-            Classes of which nothing should remain.
-        same : float
-            Largest residue, relative to `lengths`.
-        """
-        count = left.count.abs().numpy() > same * self.statistics.count.numpy()
-        rest = left.sums["x"].norm(dim=-1).numpy() > same * lengths if "x" in left.sums else np.zeros_like(count)
-        for i in np.flatnonzero(emptied & (count | rest))[:1]:
-            raise ValueError(
-                f"the rows to remove from {self.classes.tolist()[i]!r} are as many as it learned, but not the same; "
-                "give the rows that were learned, with their weights, or remove the class (remove_class)"
-            )
+        left = self.summary.less(self.learner, X, y, weight)
+        if not left.n_support.any():
+            raise ValueError(NOTHING_LEFT)
+        model = self.of(self.learner, self.classes, left.n_support, left.statistics)
+        return model._keep(np.flatnonzero((left.n_support > 0) | (self.n_support == 0))) if drop_empty else model
 
     def _place(self, label: Any) -> int:
+        """Return the number of a class; raise ValueError if there is none."""
         for i, known in enumerate(self.classes.tolist()):
             if known == label:
                 return i
@@ -270,9 +251,8 @@ class FittedModel:
         """Return the rows that a bounded memory retains, given all support `X` (n, d) with labels `y`."""
         if len(X) == self.n_support.sum():
             return np.arange(len(X))
-        codes = np.searchsorted(self.classes, y)
-        _, statistics = _summarise(self.learner, X, codes, np.ones(len(X)), len(self.classes))
-        rows = self.learner.kept_rows(statistics)
+        learned = Summary.of(self.learner, X, y, np.ones(len(X)), self.classes)
+        rows = self.learner.kept_rows(learned.statistics)
         return np.arange(len(X)) if rows is None else rows.numpy()
 
     @isolated(gradients=False)
@@ -292,9 +272,13 @@ class FittedModel:
             "pass fewer queries at a time, or use predict or nearest",
         )
 
+    def best(self, X: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the number of the class of each query, (q,); ties go to the first class."""
+        return self.map_logits(X, argmax)
+
     @isolated(gradients=False)
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-        """Return class index (ties go to the first) and score (the learner's `closeness`) of each query, both (q,)."""
+        """Return the number of the class, and the score (the learner's `closeness`), of each query, both (q,)."""
         queries = self._transform(X)
         parts = [
             (argmax(logits), self.learner.closeness(logits, similarity).numpy())
@@ -326,12 +310,24 @@ class FittedModel:
         queries, learner = to_tensor(X), self.learner
         weights = (*learner.named_parameters(), *learner.named_buffers())
         changed = type(learner).transform is not Learner.transform
-        changed = changed or "center" in self.memory.extras
-        if changed or not learner.indexable or any(name != "log_temperature" for name, _ in weights):
+        center = self.center
+        if (
+            changed
+            or center is not None
+            or not learner.indexable
+            or any(name != "log_temperature" for name, _ in weights)
+        ):
             # In the precision in which the support was transformed; far from the origin, float32 loses digits.
             queries = queries.double()
         queries = learner.transform(queries)
-        return self.memory.centred(queries) if learner.indexable else queries  # otherwise score does it
+        if center is None or not learner.indexable:  # score does it
+            return queries
+        return queries - center.to(queries.dtype)
+
+    @property
+    def center(self) -> Tensor | None:
+        """What is subtracted from queries (d,), if anything."""
+        return self.memory.extras.get("center")
 
     def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits (q, n_classes) and similarities to keys, or None, for each chunk of queries."""
@@ -347,34 +343,3 @@ class FittedModel:
         for part in queries.split(size):
             ids, similarity = snapshot.retrieve(part, 1)
             yield learner.read(similarity, self.memory, ids), similarity
-
-
-def _chunks(X: NDArray[np.floating]) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the rows of X (n, d) in float64, a part at a time, because sums need no copy of all support."""
-    size = max(1, CHUNK_BYTES // (8 * X.shape[1]))
-    for start in range(0, max(len(X), 1), size):  # one empty part if there are no rows
-        rows = slice(start, start + size)
-        yield rows, _double(X[rows])
-
-
-def _double(array: NDArray[Any]) -> Tensor:
-    """Return a float64 tensor, which shares memory if it can."""
-    return torch.from_numpy(np.require(array, np.float64, ["C", "W"]))
-
-
-def _lengths(
-    learner: Learner, X: NDArray[np.floating], codes: NDArray[np.int64], weight: NDArray[np.float64], n_way: int
-) -> NDArray[np.float64]:
-    """Return the weighted sum of the lengths of the transformed rows of each class, (n_way,)."""
-    total = np.zeros(n_way)
-    for rows, x in _chunks(X):
-        np.add.at(total, codes[rows], learner.transform(x).norm(dim=-1).numpy() * weight[rows])
-    return total
-
-
-def _summarise(
-    learner: Learner, X: NDArray[np.floating], codes: NDArray[np.int64], weight: NDArray[np.float64], n_way: int
-) -> tuple[NDArray[np.int64], Statistics]:
-    """Return the number of rows of each class and the statistics of all rows, with their `codes` in 0..n_way-1."""
-    parts = (learner.learn(x, torch.from_numpy(codes[rows]), n_way, _double(weight[rows])) for rows, x in _chunks(X))
-    return np.bincount(codes[weight > 0], minlength=n_way), reduce(operator.add, parts)

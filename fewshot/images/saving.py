@@ -23,6 +23,7 @@ from torch import Tensor
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.calibration import Calibration, is_score
 from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.live import model_type
 from fewshot.classifiers.open_set import Background
 from fewshot.classifiers.reject_rule import is_reject_rule
 from fewshot.data.crop import CROPS, crop_of
@@ -156,7 +157,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
     classes, n_support = _read_classes(manifest["classes"], manifest["n_support"])
     statistics = _read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
-    fitted = FittedModel.of(learner, classes, n_support, statistics)
+    fitted = model_type(learner, len(classes)).of(learner, classes, n_support, statistics)
     _check_answers(embedder, fitted)
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
     classifier.adopt(fitted)

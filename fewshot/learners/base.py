@@ -121,6 +121,11 @@ class Learner(nn.Module):
         return self.temperature if found is None else found
 
     @property
+    def means_are_keys(self) -> bool:
+        """Whether the key of a class is the mean of its support alone, so that learning a class changes no other."""
+        return False
+
+    @property
     def item_metric(self) -> str:
         """The similarity of two transformed embeddings, such as a query and an item of the support."""
         return self.metric
@@ -415,6 +420,11 @@ class Learner(nn.Module):
 
 class SumLearner(Learner):
     """A learner that keeps class sums and counts; its keys are the class means."""
+
+    @property
+    def means_are_keys(self) -> bool:
+        """Whether the key of a class is the mean of its support alone, so that learning a class changes no other."""
+        return self.indexable and not self.centered and type(self).memorize is SumLearner.memorize
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep class sums and counts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,6 +96,36 @@ class Statistics:
             support,
         )
 
+    @classmethod
+    def gathered(cls, parts: Iterable[tuple[Statistics, Tensor]], n_way: int) -> Statistics:
+        """Return the sum of statistics whose classes are some of `n_way`, without a copy of all sums for each.
+
+        Parameters
+        ----------
+        parts : iterable of (Statistics, Tensor)
+            At least one: statistics of k classes, and which of the `n_way` classes these are, (k,), distinct.
+        n_way : int
+            Number of classes.
+        """
+        parts = iter(parts)
+        part, labels = next(parts)
+        total, kept = replace(part, support={}).relabel(labels, n_way), [part.relabel_support(labels)]
+        for part, labels in parts:
+            total = total._increased(part, labels)
+            kept.append(part.relabel_support(labels))
+        support = {
+            name: torch.cat([one[name] for one in kept], -2 if name == "x" else -1) if len(kept) > 1 else value
+            for name, value in kept[0].items()
+        }
+        return replace(total, support=support)
+
+    def _increased(self, other: Statistics, labels: Tensor) -> Statistics:
+        """Add statistics without support, whose classes are `labels`, to these in place."""
+        self.count.index_add_(-1, labels, other.count)
+        for name, value in self.sums.items():
+            value.index_add_(-2, labels, other.sums[name])
+        return replace(self, totals={name: value + other.totals[name] for name, value in self.totals.items()})
+
     def emptied(self, empty: Tensor) -> Statistics:
         """Zero the rounding residue of the classes that `empty` (n_way,) marks."""
         sums = {name: value.masked_fill(empty.unsqueeze(-1), 0) for name, value in self.sums.items()}
@@ -147,14 +177,7 @@ class Statistics:
     def joined(self, new_labels: Tensor, other: Statistics, other_labels: Tensor, n_way: int) -> Statistics:
         """Return the sum of both after `relabel` to `n_way` classes; fast if `other` is small."""
         joined, added = self.relabel(new_labels, n_way), other.relabel_support(other_labels)
-        joined.count.index_add_(-1, other_labels, other.count)
-        for name, value in joined.sums.items():
-            value.index_add_(-2, other_labels, other.sums[name])
-        return replace(
-            joined,
-            totals={name: value + other.totals[name] for name, value in self.totals.items()},
-            support=_concatenated(joined.support, added),
-        )
+        return replace(joined._increased(other, other_labels), support=_concatenated(joined.support, added))
 
     def relabel_support(self, new_labels: Tensor) -> dict[str, Tensor]:
         """Return kept support with class ``i`` renamed to ``new_labels[i]``."""

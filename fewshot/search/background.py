@@ -46,6 +46,13 @@ def begin(owner: Any, work: Callable[[Callable[[], Any]], Any], what: str) -> No
     thread.start()
 
 
+def is_running(owner: Any) -> bool:
+    """Return whether work that has begun for `owner` goes on in this process."""
+    with _guard:
+        thread = _begun.get(owner)
+    return thread is not None and thread.is_alive()
+
+
 def _run(ref: Callable[[], Any], lock: threading.RLock, work: Callable[[Callable[[], Any]], Any], what: str) -> None:
     def alive() -> Any:
         if (owner := ref()) is None or _ending.is_set():

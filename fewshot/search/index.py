@@ -14,20 +14,16 @@ from torch import Tensor
 
 from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
+from fewshot.search.growing import capacity, is_merge_due, is_quick, merged
 from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS, check_k, to_tensor
-from fewshot.search.snapshot import EXACT_LIMIT, INDEXES, FaissSnapshot, take_snapshot
+from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
 from fewshot.search.state import Base, State
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.text import counted
 from fewshot.utils.values import as_values, check_name, check_values
-
-#: Most rows of a delta: of a small base, and of one whose FAISS index a merge must rebuild.
-SMALL_DELTA, LARGE_DELTA = 1024, 8192
-#: Share of dead keys beyond which a base is rebuilt.
-MOST_DEAD = 0.25
 
 
 class PrototypeIndex:
@@ -297,7 +293,7 @@ class PrototypeIndex:
             self._begin(new.clone(), added.copy())
         elif len(new):
             state = state.without(added) if replace else state
-            is_large = len(new) > max(_capacity(state.base), len(state.base) // 2)
+            is_large = len(new) > max(capacity(state.base), len(state.base) // 2)
             self._state = state.merged_with(new, added) if is_large else state.with_keys(new, added)
             self._merge_if_due(self._state)
         return self
@@ -306,11 +302,9 @@ class PrototypeIndex:
         self._state = State.of(Base(take_snapshot(keys, self.metric, self.index, self.recall), labels))
 
     def _merge_if_due(self, state: State) -> None:
-        n, n_delta = len(state.base), len(state.labels)
-        many_dead = state.n_dead > max(SMALL_DELTA, MOST_DEAD * n)
-        if n_delta <= max(_capacity(state.base), n // 8 if n <= EXACT_LIMIT else 0) and not many_dead:
+        if not is_merge_due(state):
             return
-        if n + n_delta <= EXACT_LIMIT and not isinstance(state.base.snapshot, FaissSnapshot):
+        if is_quick(state):
             self._merge(state)
         elif self._merger is None or not self._merger.is_alive():  # a forked child has the object but no thread
             self._merger = threading.Thread(target=self._merge, args=(state,), name="fewshot-merge", daemon=True)
@@ -318,9 +312,7 @@ class PrototypeIndex:
 
     def _merge(self, begun: State) -> None:
         """Merge all live keys of a state into a new base; changes made meanwhile are kept."""
-        base = begun.base.like(*begun.alive())
-        if isinstance(base.snapshot, FaissSnapshot):
-            base.snapshot.build()  # before it is published
+        base = merged(begun)
         with lock_of(self):
             if (now := self._state) is not None and now.base is begun.base:  # else another merge was faster
                 self._state = now.moved_to(base, begun)
@@ -347,7 +339,3 @@ def _whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype.kind == "f" and (np.abs(labels.astype(np.float64)) < 2.0**63).all():  # float16 cannot hold 2**63
         return labels.astype(np.int64)
     return labels
-
-
-def _capacity(base: Base) -> int:
-    return LARGE_DELTA if len(base) > EXACT_LIMIT else SMALL_DELTA

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -72,25 +72,37 @@ class Rows:
     ----------
     raw, keys, sqnorm : Tensor of shape (r, d), (r, d), (r, 1)
         Keys as they came; in the frame of the base, in float64; their squared norms in that frame.
+    taken : dict
+        After how many rows a state has written more; see `extended`.
     """
 
     raw: Tensor
     keys: Tensor
     sqnorm: Tensor
+    taken: dict[int, object] = field(default_factory=dict)
 
     def extended(self, used: int, raw: Tensor, keys: Tensor) -> Rows:
-        """Return buffers with more rows after the first `used`."""
+        """Return buffers with more rows after the first `used`, in place if no other state has written there."""
         end, wide = used + len(raw), torch.promote_types(self.raw.dtype, raw.dtype)
-        rows = Rows(*(_with_room(buffer, used, end) for buffer in (self.raw.to(wide), self.keys, self.sqnorm)))
+        rows = self
+        if wide != self.raw.dtype or end > len(self.raw) or not self._take(used):
+            size = max(2 * len(self.raw), end, 64)
+            copies = [_copied(buffer, used, size) for buffer in (self.raw.to(wide), self.keys, self.sqnorm)]
+            rows = Rows(copies[0], copies[1], copies[2], {used: self})
         rows.raw[used:end], rows.keys[used:end], rows.sqnorm[used:end, 0] = raw, keys, sum_of_squares(keys)
         return rows
 
+    def _take(self, used: int) -> bool:
+        """Claim the rows after the first `used`; False if another state has, because versions have branched."""
+        mine = object()
+        return (
+            self.taken.setdefault(used, mine) is mine
+        )  # one operation of the interpreter: one of several threads wins
 
-def _with_room(buffer: Tensor, used: int, needed: int) -> Tensor:
-    """Return a buffer with room for `needed` rows; a larger one is a copy, so that readers keep theirs."""
-    if needed <= len(buffer):
-        return buffer
-    larger = buffer.new_empty((max(2 * len(buffer), needed, 64), buffer.shape[1]))
+
+def _copied(buffer: Tensor, used: int, size: int) -> Tensor:
+    """Return a copy of the first `used` rows with room for `size`."""
+    larger = buffer.new_empty((size, buffer.shape[1]))
     larger[:used] = buffer[:used]
     return larger
 

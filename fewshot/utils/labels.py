@@ -139,6 +139,21 @@ def warn_if_look_alike(classes: NDArray[Any]) -> None:
             return
 
 
+def other_forms(classes: NDArray[Any]) -> list[str]:
+    """Return the composed and decomposed Unicode forms of text labels that are not among them.
+
+    Examples
+    --------
+    >>> [len(form) for form in other_forms(np.array(["café", "tea"]))]
+    [5]
+    """
+    if classes.dtype.kind not in "UO" or not all(isinstance(label, str) for label in classes):
+        return []
+    accented = [label for label in classes.tolist() if not label.isascii()]
+    forms = {unicodedata.normalize(form, label) for label in accented for form in ("NFC", "NFD")}
+    return sorted(forms.difference(accented))
+
+
 def _one_dimensional(y: NDArray[Any] | list[Any], name: str, warning: type[Warning]) -> NDArray[Any] | list[Any]:
     """Return the labels of a column, with a warning; return 1-D labels unmodified."""
     if isinstance(y, np.ndarray):

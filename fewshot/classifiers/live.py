@@ -1,0 +1,361 @@
+"""The fitted model of many classes, of which a change touches only the classes that it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel
+from fewshot.classifiers.summary import Summary
+from fewshot.learners.base import Learner
+from fewshot.learners.memory import Memory, Statistics
+from fewshot.search.growing import Growing
+from fewshot.search.similarity import CHUNK_BYTES, PART, check_k, prepare_keys
+from fewshot.utils.blocks import Blocks
+from fewshot.utils.isolation import isolated
+from fewshot.utils.labels import as_labels
+from fewshot.utils.places import Places
+
+#: From this many classes on, copying all of them at each change takes longer than finding the changed ones.
+LIVE_FROM = 500
+#: Candidates of a query beyond the nearest; the exact sums decide among them.
+SPARE = 8
+#: Numbers for each class, beyond which those of removed classes are given up.
+MOST_NUMBERS = 2
+#: Class means from which the precision of the searchable keys is chosen.
+N_SAMPLE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class _Classes:
+    """What is known of each class, by the number that it got when it was first learned.
+
+    Attributes
+    ----------
+    places : Places
+        Numbers of the present classes.
+    labels, n_support, count, sums : Blocks of n rows
+        Of every number: label, support rows, total weight and sum of embeddings; zeros for classes that are gone.
+    dtype : dtype
+        Of an array of all labels.
+    """
+
+    places: Places
+    labels: Blocks
+    n_support: Blocks
+    count: Blocks
+    sums: Blocks
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, all_classes: Summary) -> Self:
+        """Return the given classes, numbered in their order."""
+        classes, statistics = all_classes.classes, all_classes.statistics
+        return cls(
+            Places(classes, np.arange(len(classes))),
+            Blocks.of(_one_by_one(classes)),
+            Blocks.of(all_classes.n_support),
+            Blocks.of(statistics.count.numpy()),
+            Blocks.of(statistics.sums["x"].numpy()),
+            classes.dtype,
+        )
+
+    def numbers(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the number of each label (k,), -1 for an unknown one."""
+        return np.array(list(map(self.places.of, labels.tolist())), np.int64)
+
+    def names(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the labels of classes by number (...), in the type of all labels."""
+        return self.labels.rows(numbers).astype(self.dtype, copy=False)
+
+    def means(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the mean support of classes by number (...), (..., d), which must have some."""
+        return self.sums.rows(numbers) / self.count.rows(numbers)[..., None]
+
+    def part(self, numbers: NDArray[np.int64]) -> Summary:
+        """Return what is known of the classes of these numbers (k,), in this order."""
+        count, sums = (torch.from_numpy(blocks.rows(numbers)) for blocks in (self.count, self.sums))
+        return Summary(self.names(numbers), self.n_support.rows(numbers), Statistics(len(numbers), count, {"x": sums}))
+
+    def having(self, part: Summary) -> tuple[Self, NDArray[np.int64]]:
+        """Return the classes with those of `part` added or replaced, and their numbers (k,)."""
+        numbers = self.numbers(part.classes)
+        new = numbers < 0
+        numbers[new] = len(self.sums) + np.arange(new.sum())
+        labels, statistics = part.classes[new], part.statistics
+
+        def written(blocks: Blocks, values: NDArray[Any]) -> Blocks:
+            return blocks.changed(numbers[~new], values[~new]).extended(values[new])
+
+        changed = type(self)(
+            self.places.changed(dict(zip(labels.tolist(), numbers[new].tolist(), strict=True))),
+            self.labels.extended(_one_by_one(labels)),
+            written(self.n_support, part.n_support),
+            written(self.count, statistics.count.numpy()),
+            written(self.sums, statistics.sums["x"].numpy()),
+            np.result_type(self.dtype, labels),
+        )
+        return changed, numbers
+
+    def without(self, numbers: NDArray[np.int64]) -> Self:
+        """Return the classes without those of these numbers (k,)."""
+        gone = dict.fromkeys(self.names(numbers).tolist(), -1)
+        n_support, count, sums = (
+            blocks.changed(numbers, np.zeros_like(blocks.rows(numbers)))
+            for blocks in (self.n_support, self.count, self.sums)
+        )
+        return replace(self, places=self.places.changed(gone), n_support=n_support, count=count, sums=sums)
+
+    def renamed(self, number: int, label: Any) -> Self:
+        """Return the classes with another label for one of them."""
+        old, new = self.names(np.array([number])).tolist()[0], as_labels([label])
+        labels = self.labels.changed(np.array([number]), _one_by_one(new))
+        return replace(
+            self,
+            places=self.places.changed({old: -1, label: number}),
+            labels=labels,
+            dtype=np.result_type(self.dtype, new),
+        )
+
+
+def _one_by_one(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as an array whose elements have one size; text as objects, since a longer one may come."""
+    return labels.astype(object) if labels.dtype.kind == "U" else labels
+
+
+class LiveModel(FittedModel):
+    """A fitted model whose keys are the means of its classes, each on its own.
+
+    Learning, renaming and removing a class cost the same however many classes are known, and so do `best` and `nearest`
+    if an index finds the candidates; the exact sums decide among these. What concerns all classes, such as `classes`
+    and `statistics`, is made when it is first asked for.
+
+    The numbers of its classes are those in which they were learned.
+    """
+
+    _known: _Classes
+    _held: dict[str, Growing]
+
+    def __init__(
+        self, learner: Learner, known: _Classes, held: dict[str, Growing], index: str = "auto", steady: bool = False
+    ) -> None:
+        content = {"learner": learner, "_known": known, "_held": held, "index": index, "steady": steady}
+        self.__dict__.update({**content, "_snapshots": {}, "_made": []})
+
+    def __repr__(self) -> str:
+        return f"LiveModel({self.learner}, {self.n_classes} classes)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LiveModel.of, (self.learner, self.classes, self.n_support, self.statistics)
+
+    @classmethod
+    def of(
+        cls, learner: Learner, classes: NDArray[Any], n_support: NDArray[np.int64], statistics: Statistics
+    ) -> LiveModel:
+        """Return the model of the statistics of a learner whose `means_are_keys`."""
+        return LiveModel(learner, _Classes.of(Summary(classes, n_support, statistics)), {})
+
+    def served(self, index: str, steady: bool = False) -> FittedModel:
+        """Return this model with its keys searched through `index`; see `FittedModel.served`."""
+        if (index, steady) == (self.index, self.steady):
+            return self
+        view = object.__new__(type(self))
+        view.__dict__.update({**self.__dict__, "index": index, "steady": steady})
+        return view
+
+    # ---- what concerns all classes ---------------------------------------------------------------------------------
+
+    @cached_property
+    def classes(self) -> NDArray[Any]:
+        """Sorted labels, (n_classes,)."""
+        return self._known.places.ordered()[0]
+
+    @cached_property
+    def n_support(self) -> NDArray[np.int64]:
+        """Support rows of each class, (n_classes,)."""
+        return self._ordered(self._known.n_support)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Summary of all support, in float64."""
+        count, sums = (torch.from_numpy(self._ordered(blocks)) for blocks in (self._known.count, self._known.sums))
+        return Statistics(len(count), count, {"x": sums})
+
+    @cached_property
+    @isolated(gradients=False)
+    def memory(self) -> Memory:
+        """The present keys, in the order of the labels."""
+        return self.learner.memorize(self.statistics).present()
+
+    def _ordered(self, blocks: Blocks) -> NDArray[Any]:
+        """Return the rows of all classes in the order of their labels."""
+        order = self._known.places.ordered()[1]
+        is_whole = len(order) == len(blocks) and bool((order == np.arange(len(order))).all())
+        return blocks.whole() if is_whole else blocks.rows(order)
+
+    # ---- what concerns some ----------------------------------------------------------------------------------------
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self._known.places)
+
+    @property
+    def some_classes(self) -> NDArray[Any]:
+        """Some labels, at least one, in an array of the type of all."""
+        return self._known.places.some().astype(self._known.dtype)
+
+    @property
+    def d(self) -> int:
+        """Embedding length."""
+        return int(self._known.sums.blocks[0].shape[-1])
+
+    @property
+    def center(self) -> Tensor | None:
+        """What is subtracted from queries: nothing."""
+        return None
+
+    def known_among(self, labels: Iterable[Any]) -> list[Any]:
+        """Return those of some labels that are classes."""
+        return [label for label in labels if self._known.places.of(label) >= 0]
+
+    def names(self, codes: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the labels of classes by the numbers (...) that `best` and `classify` return."""
+        return self._known.names(codes)
+
+    def _place(self, label: Any) -> int:
+        number = self._known.places.of(label)
+        return number if number >= 0 else super()._place(label)  # which raises
+
+    # ---- changes ---------------------------------------------------------------------------------------------------
+
+    @isolated(gradients=False)
+    def grown(self, added: Summary) -> FittedModel:
+        """Return the model of what is known and what is added, of known or new classes."""
+        numbers = self._known.numbers(added.classes)
+        before = self._known.part(numbers[numbers >= 0])
+        return self._having(before.joined(added) if len(before.classes) else added)
+
+    def without(self, label: Any) -> FittedModel:
+        """Return the model without the class `label`; raise ValueError if it is unknown or the only one."""
+        number = self._place(label)
+        return super().without(label) if self.n_classes == 1 else self._dropping(np.array([number]))
+
+    def renamed(self, old: Any, new: Any) -> FittedModel:
+        """Return the model with class `old` renamed to `new`, which is no class; raise ValueError if `old` is none."""
+        return LiveModel(self.learner, self._known.renamed(self._place(old), new), self._held, self.index, self.steady)
+
+    @isolated(gradients=False)
+    def less(
+        self, X: NDArray[np.floating], y: NDArray[Any], weight: NDArray[np.float64], drop_empty: bool
+    ) -> FittedModel:
+        """Return the model without some support; see `FittedModel.less`."""
+        labels = np.unique(y)
+        numbers = np.array([self._place(label) for label in labels.tolist()], np.int64)
+        left = self._known.part(numbers).less(self.learner, X, y, weight)
+        emptied = (left.n_support == 0) & (self._known.n_support.rows(numbers) > 0)
+        model = self._having(left)
+        if emptied.any() and not model._known.n_support.whole().any():
+            raise ValueError(NOTHING_LEFT)
+        return model._dropping(numbers[emptied]) if drop_empty and emptied.any() else model
+
+    def _having(self, part: Summary) -> LiveModel:
+        """Return the model in which the classes of `part` are as it says."""
+        before = self._known.numbers(part.classes)
+        known, numbers = self._known.having(part)
+        present = numbers[known.count.rows(numbers) > 0]
+        return self._with(known, before[before >= 0], present)
+
+    def _dropping(self, numbers: NDArray[np.int64]) -> LiveModel:
+        model = self._with(self._known.without(numbers), numbers, numbers[:0])
+        if len(model._known.sums) <= MOST_NUMBERS * model.n_classes:
+            return model
+        return LiveModel.of(self.learner, model.classes, model.n_support, model.statistics)  # numbers them anew
+
+    def _with(self, known: _Classes, before: NDArray[np.int64], after: NDArray[np.int64]) -> LiveModel:
+        """Return the model of other classes, given whose keys have to go and whose have to come."""
+        gone = before[self._known.count.rows(before) > 0]
+        means = torch.from_numpy(known.means(after))
+        held = {kind: keys.changed(gone, means, after) for kind, keys in list(self._held.items())}
+        still = {kind: keys for kind, keys in held.items() if keys is not None}
+        return LiveModel(self.learner, known, still, self.index, self.steady)
+
+    # ---- answers ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _keys(self) -> Growing:
+        """The searchable keys, prepared when first needed."""
+        if (found := self._held.get(self.index)) is None:
+            numbers = np.flatnonzero(self._known.count.whole() > 0)
+            parts = (torch.from_numpy(self._known.means(numbers[i : i + PART])) for i in range(0, len(numbers), PART))
+            some = torch.from_numpy(self._known.means(numbers[:: 1 + len(numbers) // N_SAMPLE]))
+            found = Growing.of(parts, some, numbers, self.learner.metric, self.index)
+            found = self._held.setdefault(self.index, found)  # in one step, so that concurrent threads get the same one
+        return found
+
+    @isolated(gradients=False)
+    def best(self, X: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the number of the class of each query, (q,); ties go to the first class."""
+        return self.classify(X)[0]
+
+    @isolated(gradients=False)
+    def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+        """Return the number of the class and the similarity of its key for each query, both (q,)."""
+        numbers, similarities = self._nearest(X, 1)
+        return numbers[:, 0], similarities[:, 0]
+
+    @isolated(gradients=False)
+    def nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        """Return labels and similarities (n, k) of the nearest keys; see `FittedModel.nearest`."""
+        check_k(k, self._keys.state.n_alive)
+        numbers, similarities = self._nearest(X, k)
+        return self.names(numbers), similarities
+
+    def _nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+        """Return numbers and similarities (n, k) of the nearest classes; ties go to the first label."""
+        queries, keys = self._transform(X), self._keys
+        wide = min(k + SPARE, keys.state.n_alive)
+        size = max(1, min(keys.chunk(wide), CHUNK_BYTES // (8 * wide * self.d)))
+        numbers, similarities = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), X.dtype)
+        for start in range(0, len(queries), size):
+            part = queries[start : start + size]
+            found, similarity = self._exact(part, keys.search(part, wide)[0])
+            numbers[start : start + size], similarities[start : start + size] = found[:, :k], similarity[:, :k]
+            # More classes than these may be as near as the last one wanted.
+            is_tied = (similarity[:, k - 1] == similarity[:, -1]) & (wide < keys.state.n_alive)
+            for i in start + np.flatnonzero(is_tied):
+                labels, similarities[i] = super().nearest(X[i : i + 1], k)
+                numbers[i] = self._known.numbers(labels[0])
+        return numbers, similarities
+
+    def _exact(self, queries: Tensor, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the classes `numbers` (q, c), nearest first, and their similarities, from the exact sums."""
+        keys = torch.from_numpy(self._known.means(numbers))
+        prepared = prepare_keys(keys, self.learner.metric, self._keys.origin)
+        prepared = prepared.steadied() if self.steady else prepared
+        similarity = prepared.similarity(queries.double().unsqueeze(-2)).squeeze(-2).numpy()
+        order = np.argsort(-similarity, axis=-1, kind="stable")
+        ordered = np.take_along_axis(similarity, order, -1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            rank = np.unique(self.names(numbers), return_inverse=True)[1].reshape(numbers.shape)
+            order = np.lexsort((rank, -similarity), axis=-1)
+        return np.take_along_axis(numbers, order, -1), ordered
+
+
+def model_type(learner: Learner, n_classes: int) -> type[FittedModel]:
+    """Return the kind of model that suits a learner and a number of classes."""
+    return LiveModel if learner.means_are_keys and n_classes >= LIVE_FROM else FittedModel
+
+
+def lively(model: FittedModel) -> FittedModel:
+    """Return a model as one of the kind that suits it."""
+    if type(model) is not FittedModel or model_type(model.learner, model.n_classes) is FittedModel:
+        return model
+    return LiveModel.of(model.learner, model.classes, model.n_support, model.statistics)

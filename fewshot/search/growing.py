@@ -1,0 +1,144 @@
+"""Searchable keys of which each change gives a new version, as a classifier needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.search.background import begin, is_running
+from fewshot.search.similarity import KeySnapshot
+from fewshot.search.snapshot import EXACT_LIMIT, FaissSnapshot, take_snapshot
+from fewshot.search.state import Base, State
+
+#: Most rows of a delta: of a small base, and of one whose FAISS index a merge must rebuild.
+SMALL_DELTA, LARGE_DELTA = 1024, 8192
+#: Share of dead keys beyond which a base is rebuilt.
+MOST_DEAD = 0.25
+
+
+class _Merge:
+    """The live keys of a state on their way into a new base, which takes long enough to happen in the background."""
+
+    def __init__(self, begun: State) -> None:
+        self.begun = begun
+        self.base: Base | None = None
+        begin(self, _finish, "merging keys in the background")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is under way; a forked child has the object but no thread."""
+        return self.base is None and is_running(self)
+
+
+def _finish(alive: Callable[[], _Merge]) -> None:
+    alive().base = merged(alive().begun)
+
+
+class Growing:
+    """Keys with whole numbers as labels, at most one of each; a change returns a new version and leaves the old one.
+
+    Parameters
+    ----------
+    state : State
+        The keys, minus `origin`.
+    origin : Tensor of shape (1, d) or None
+        Subtracted from keys and queries, so that the precision of the state tells them apart.
+    merge : optional
+        A merge that has begun with a state of which this one is a later version.
+    """
+
+    def __init__(self, state: State, origin: Tensor | None, merge: _Merge | None = None) -> None:
+        self._versions, self.origin = (state, merge), origin
+
+    @classmethod
+    def of(cls, parts: Iterable[Tensor], some: Tensor, labels: NDArray[np.int64], metric: str, index: str) -> Self:
+        """Return searchable keys in as few bytes as tell them apart.
+
+        Parameters
+        ----------
+        parts : iterable of Tensor
+            The float64 keys (m, d), a part of them at a time.
+        some : Tensor of shape (s, d)
+            Some of the keys, by which origin and precision are chosen.
+        labels : ndarray of shape (m,)
+            Their labels.
+        metric, index : str
+            As for `PrototypeIndex`.
+        """
+        sample = KeySnapshot(some, metric)
+        dtype = torch.float64 if sample.needs_double else torch.float32
+        keys, start = torch.empty((len(labels), some.shape[1]), dtype=dtype, device="cpu"), 0
+        for part in parts:
+            keys[start : start + len(part)] = part if sample.offset is None else part - sample.offset
+            start += len(part)
+        return cls(State.of(Base(take_snapshot(keys, metric, index), labels)), sample.offset)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        """Bring keys or queries (n, d) into the frame and precision of the state."""
+        moved = x if self.origin is None else x.double() - self.origin
+        return moved.to(self._versions[0].rows.raw.dtype)
+
+    @property
+    def state(self) -> State:
+        """The keys, over the merged base as soon as there is one."""
+        state, merge = self._versions  # both at once: another thread may do the same
+        if merge is not None and merge.base is not None:
+            state = state.moved_to(merge.base, merge.begun)
+            self._versions = (state, None)
+        return state
+
+    def changed(self, gone: NDArray[np.int64], keys: Tensor, labels: NDArray[np.int64]) -> Growing | None:
+        """Return a version without the keys of the labels `gone`, and with more; None if a new one would be faster."""
+        state, (_, merge) = self.state, self._versions
+        if len(gone) + len(labels) > capacity(state.base):
+            return None
+        if len(gone):
+            state = state.without(gone)
+        if len(labels):
+            state = state.with_keys(self._cast(keys), labels)
+        if merge is not None and merge.is_running:
+            return Growing(state, self.origin, merge)
+        if not is_merge_due(state):
+            return Growing(state, self.origin)
+        if is_quick(state):
+            return Growing(State.of(merged(state)), self.origin)
+        return Growing(state, self.origin, _Merge(state))
+
+    def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
+        """Return labels and similarities (q, k) of the nearest keys to `queries` (q, d)."""
+        return self.state.search(self._cast(queries), k)
+
+    def chunk(self, k: int) -> int:
+        """Return how many queries to search for at a time."""
+        return self.state.chunk(k)
+
+
+def is_merge_due(state: State) -> bool:
+    """Whether so much has changed that the live keys should become a new base."""
+    n, n_delta = len(state.base), len(state.labels)
+    many_dead = state.n_dead > max(SMALL_DELTA, MOST_DEAD * n)
+    return many_dead or n_delta > max(capacity(state.base), n // 8 if n <= EXACT_LIMIT else 0)
+
+
+def is_quick(state: State) -> bool:
+    """Whether a merge takes milliseconds."""
+    n = len(state.base) + len(state.labels)
+    return n <= EXACT_LIMIT and not isinstance(state.base.snapshot, FaissSnapshot)
+
+
+def merged(state: State) -> Base:
+    """Return a base of all live keys of a state, ready to be searched."""
+    base = state.base.like(*state.alive())
+    if isinstance(base.snapshot, FaissSnapshot):
+        base.snapshot.build()  # before it is published
+    return base
+
+
+def capacity(base: Base) -> int:
+    """Return the most rows of a delta."""
+    return LARGE_DELTA if len(base) > EXACT_LIMIT else SMALL_DELTA

@@ -1,0 +1,218 @@
+"""The model of many classes answers as the one that copies all of them at each change."""
+
+import copy
+import pickle
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot import CosinePrototypicalLearner, FewShotClassifier, PrototypicalClassifier, SimpleShotClassifier
+from fewshot.classifiers import live
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.live import LiveModel
+
+D, N, SHOTS = 12, 40, 3
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch):
+    monkeypatch.setattr(live, "LIVE_FROM", 20)
+    for name, most in (("SMALL_DELTA", 12), ("LARGE_DELTA", 12)):
+        monkeypatch.setattr(f"fewshot.search.growing.{name}", most)
+    monkeypatch.setattr("fewshot.utils.places.MOST_CHANGES", 9)
+    monkeypatch.setattr("fewshot.utils.blocks.BLOCK_BYTES", 8 * D * 4)
+
+
+def rows(rng, n, offset=0.0):
+    return (rng.normal(size=(n, D)) + offset).astype(np.float32)
+
+
+def pair(make, x, y):
+    """Return a live classifier, and one that is not."""
+    one = make().fit(x, y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "LIVE_FROM", 10**9)
+        other = make().fit(x, y)
+    assert (type(one.model_), type(other.model_)) == (LiveModel, FittedModel)
+    return one, other
+
+
+def both(models, change):
+    """Apply a change to a live classifier, and to one that stays what it is."""
+    one, other = models
+    change(one)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "LIVE_FROM", 10**9)
+        change(other)
+
+
+def check_equal(models, queries):
+    one, other = models
+    assert one.classes_.tolist() == other.classes_.tolist()
+    assert one.n_support_.tolist() == other.n_support_.tolist()
+    sums = [model.model_.statistics.sums["x"] for model in models]
+    torch.testing.assert_close(*sums, rtol=1e-12, atol=1e-9)
+    assert one.predict(queries).tolist() == other.predict(queries).tolist()
+    k = min(4, int((one.n_support_ > 0).sum()))
+    labels, similarities = zip(*(model.nearest(queries, k) for model in models), strict=True)
+    assert labels[0].tolist() == labels[1].tolist()
+    np.testing.assert_allclose(*similarities, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(*(model.predict_proba(queries[:5]) for model in models), atol=1e-5)
+
+
+KINDS = {
+    "distances": (lambda **how: PrototypicalClassifier(temperature=1.0, **how), 0.0),
+    "far from the origin": (lambda **how: PrototypicalClassifier(temperature=1.0, **how), 1e4),
+    "cosine": (lambda **how: PrototypicalClassifier("cosine", temperature=0.1, **how), 0.5),
+    "simpleshot": (lambda **how: SimpleShotClassifier(**how), 0.5),
+    "learner": (lambda **how: FewShotClassifier(CosinePrototypicalLearner(), **how), 0.5),
+}
+
+
+@pytest.mark.parametrize("index", ["auto", "hnsw"])
+@pytest.mark.parametrize("text", [False, True], ids=["integers", "text"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_changes_give_the_same_answers(kind, text, index):
+    make, offset = KINDS[kind]
+    rng = np.random.default_rng(0)
+    name = str if text else int
+    y = np.array([name(10 * i) for i in range(N)]).repeat(SHOTS)
+    x = rows(rng, N * SHOTS, offset)
+    models = pair(lambda: make(index=index), x, y)
+    queries = rows(rng, 30, offset)
+    check_equal(models, queries)
+    for step in range(40):
+        known = models[0].classes_.tolist()
+        what = rng.choice(["learn", "learn", "remove class", "rename", "remove", "register"])
+        if what == "learn":
+            labels = [
+                known[rng.integers(len(known))] if rng.random() < 0.5 else name(rng.integers(1000)) for _ in "abc"
+            ]
+            more = rows(rng, 3, offset)
+            both(models, lambda m: m.partial_fit(more, labels))  # noqa: B023
+        elif what == "remove class" and len(known) > 25:
+            both(models, lambda m: m.remove_class(known[3]))  # noqa: B023
+        elif what == "rename":
+            new = name(2000 + step) + ("é" * step if text else 0)
+            both(models, lambda m: m.rename_class(known[5], new))  # noqa: B023
+        elif what == "register":
+            both(models, lambda m: m.partial_fit(x[:1], y[:1], classes=[name(3000 + step)]))  # noqa: B023
+        elif y[SHOTS * step] in known and models[0].n_support_[known.index(y[SHOTS * step])] == SHOTS:
+            gone = slice(SHOTS * step, SHOTS * step + rng.choice([1, SHOTS]))
+            both(models, lambda m: m.remove(x[gone], y[gone], drop_empty=bool(step % 2)))  # noqa: B023
+        if step % 4 == 3:
+            check_equal(models, queries)
+    assert type(models[0].model_) is LiveModel
+    other = PrototypicalClassifier.fit(make(), rows(rng, 4, offset), [known[0], *map(name, (71, 72, 73))])
+    both(models, lambda m: m.merge(other))
+    check_equal(models, queries)
+
+
+def test_versions_branch_and_readers_keep_theirs():
+    rng = np.random.default_rng(0)
+    x, y = rows(rng, N), np.arange(N)
+    first = PrototypicalClassifier().fit(x, y)
+    assert first.predict(x).tolist() == y.tolist()
+    one, two = first.view(), first.view()
+    a, b = 9 + rows(rng, 1), -9 + rows(rng, 1)
+    one.partial_fit(a, [100]), two.partial_fit(b, [200]), one.remove_class(3)
+    assert one.predict([*a, x[4]]).tolist() == [100, 4]
+    assert two.predict([*b, x[3]]).tolist() == [200, 3]
+    assert first.predict(x).tolist() == y.tolist()
+    assert one.classes_.tolist() == [0, 1, 2, *range(4, N), 100]
+    assert first.classes_.tolist() == y.tolist()
+
+
+def test_equal_classes_are_told_apart_by_their_labels():
+    x = np.ones((N, D), np.float32)
+    x[:5] = 7
+    for index in ("auto", "hnsw"):
+        model = PrototypicalClassifier(index=index).fit(x[::-1], np.arange(N)[::-1])
+        model.partial_fit(x[-1:], [-4])
+        assert model.predict(x[[0, -1]]).tolist() == [0, -4]
+        assert model.nearest(x[-1:], 3)[0].tolist() == [[-4, 5, 6]]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_go_their_own_way(copied):
+    rng = np.random.default_rng(0)
+    model = PrototypicalClassifier().fit(rows(rng, N), np.arange(N))
+    x = rows(rng, 5)
+    twin = copied(model.partial_fit(5 + x[:1], [-1]))
+    assert type(twin.model_) is LiveModel
+    assert twin.predict(x).tolist() == model.predict(x).tolist()
+    twin.partial_fit(x[:1], [77])
+    assert (twin.predict(x[:1]).item(), len(twin.classes_), len(model.classes_)) == (77, N + 2, N + 1)
+
+
+def test_a_wrong_change_is_refused_and_changes_nothing():
+    rng = np.random.default_rng(0)
+    x, y = rows(rng, N), [f"c{i:02}" for i in range(N)]
+    model = PrototypicalClassifier(closed_set=True, reject=-1.0).fit(x, y)
+    before = model.model_
+    for change, message in (
+        (lambda: model.partial_fit(x[:1], ["new"]), r"y has the new classes \['new'\], but closed_set"),
+        (lambda: model.remove_class("new"), "there is no class 'new'"),
+        (lambda: model.rename_class("c01", "c02"), "'c02' is a class already"),
+        (lambda: model.rename_class("new", "c99"), "there is no class 'new'"),
+        (lambda: model.rename_class("c01", "unknown"), "unknown_label='unknown' is a class"),
+        (lambda: model.remove(x[:1], ["c05"]), "as many as it learned, but not the same"),
+        (lambda: model.remove(x[[0, 0]], ["c00"] * 2), "cannot remove 2 support rows of 'c00', which has 1"),
+        (lambda: model.remove(x, y), "nothing would remain"),
+        (lambda: model.nearest(x[:1], N + 1), "expected an integer from 1 to 40"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            change()
+        assert model.model_ is before
+    with pytest.raises(TypeError, match="mix the types"):
+        model.partial_fit(x[:1], [3])
+    model.set_params(closed_set=False).partial_fit(x[:1], ["cafe\u0301"])
+    with pytest.warns(UserWarning, match="one text in two Unicode forms"):
+        model.partial_fit(x[:1], ["caf\u00e9"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.partial_fit(x[:1], ["c00"])
+
+
+def test_numbers_of_removed_classes_are_given_up():
+    rng = np.random.default_rng(0)
+    x = rows(rng, N)
+    model = PrototypicalClassifier().fit(x, np.arange(N))
+    for i in range(5 * N):
+        model.partial_fit(x[i % N : i % N + 1] + 1, [1000 + i]).remove_class(1000 + i)
+    assert len(model.model_._known.sums) <= live.MOST_NUMBERS * N + 1
+    assert model.predict(x).tolist() == list(range(N))
+
+
+def test_readers_see_one_moment_while_a_writer_learns(monkeypatch):
+    """Each class comes with a partner at the same moment; no answer knows one without the other."""
+    monkeypatch.setattr("fewshot.search.growing.EXACT_LIMIT", 60)
+    monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 60)
+    rng = np.random.default_rng(0)
+    x = 10 * rows(rng, 400)
+    model = PrototypicalClassifier().fit(x[:N], np.arange(N))
+    failures, stop = [], threading.Event()
+
+    def read():
+        try:
+            while not stop.is_set():
+                now = model.view()
+                n = len(now.classes_)
+                assert n % 2 == 0
+                assert now.predict(x[[n - 1, n - 2, 0]]).tolist() == [n - 1, n - 2, 0]
+        except BaseException as error:
+            failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for i in range(N, 400, 2):
+        model.partial_fit(x[i : i + 2], [i, i + 1])
+    stop.set()
+    for reader in readers:
+        reader.join(60)
+    assert not failures
+    assert model.predict(x).tolist() == list(range(400))
