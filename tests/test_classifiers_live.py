@@ -216,3 +216,21 @@ def test_readers_see_one_moment_while_a_writer_learns(monkeypatch):
         reader.join(60)
     assert not failures
     assert model.predict(x).tolist() == list(range(400))
+
+
+@pytest.mark.parametrize("index", ["auto", "hnsw"])
+def test_probabilities_come_from_all_classes(index):
+    rng = np.random.default_rng(0)
+    x, y, queries = rows(rng, 600), [f"c{i % 300:03}" for i in range(600)], rows(rng, 7)
+    for model in pair(lambda: PrototypicalClassifier(index=index, on_error="unknown"), x, y):
+        proba = model.predict_proba(queries)
+        labels, top = model.predict_top(queries, 3)
+        order = np.argsort(-proba, axis=-1, kind="stable")[:, :3]
+        assert labels.tolist() == model.classes_[order].tolist()
+        np.testing.assert_allclose(top, np.take_along_axis(proba, order, -1), rtol=1e-5)
+        np.testing.assert_allclose(model.predict_top(queries, 300)[1].sum(-1), 1, rtol=1e-5)
+        labels, top = model.predict_top([[np.nan] * D], 2)
+        assert (labels.tolist(), top.tolist()) == ([["unknown"] * 2], [[0, 0]])
+        for k in (0, 301):
+            with pytest.raises(ValueError, match=f"k is {k}; expected an integer from 1 to 300, the number of classes"):
+                model.predict_top(queries, k)

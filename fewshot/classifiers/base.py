@@ -22,6 +22,7 @@ from fewshot.classifiers.live import lively, model_type
 from fewshot.classifiers.reject_rule import RejectRule
 from fewshot.classifiers.rejection import Rejection, check_rate
 from fewshot.learners.base import Learner
+from fewshot.search.similarity import check_k
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels, mark_unknown, unknown_mark
@@ -65,9 +66,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
-        How the nearest keys (prototypes or support embeddings) are found; see `PrototypeIndex`. Through FAISS only the
-        256 keys nearest to a query are read; a class without a key among them has logit minus infinity and probability
-        0. ``auto`` is exact if classes have several keys.
+        How `predict` and `nearest` find the nearest keys (prototypes or support embeddings); see `PrototypeIndex`. Of
+        keys that an index proposes, `predict` reads 256. Logits and probabilities always come from all keys. ``auto``
+        is exact if classes have several keys.
     closed_set : bool, default=False
         Whether `partial_fit` refuses classes that the first call did not pass.
     on_error : {"raise", "skip", "unknown"}, default="raise"
@@ -244,8 +245,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if reject_examples is not None:
             learned.calibrate(reject_examples=reject_examples)
         # In one step at the end, so that a failure above changes nothing. Parameters set meanwhile are kept.
-        params = self.get_params(deep=False)
-        self.__dict__ = {**learned.__dict__, **params}
+        self.__dict__ = {**learned.__dict__, **self.get_params(deep=False)}
         return self
 
     def _check_labels(self, y: Any, known: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -460,10 +460,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if (threshold := rule.threshold()) is None:
             codes = model.best(X)
         else:
-            codes, scores = model.classify(X)
-            if (open_set := rule.open_set()) is not None:
-                scores = open_set.scores(X, scores)
-            unknown |= ~(scores >= threshold)
+            codes, closeness = model.classify(X)
+            unknown |= ~(rule.scores(X, closeness) >= threshold)
         return now._marked(model.names(codes), unknown, model)
 
     @isolated()
@@ -476,13 +474,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         """Return log-probabilities, in the precision of the computation, and the checked queries."""
         now = self.view()
         model, X, unknown = now._check_queries(X)
-        model.check_room(X)
-        temperature = now.proba_temperature()
-        log_proba = model.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
-        supported = model.statistics.count.numpy() > 0
-        with np.errstate(divide="ignore"):
-            log_proba[unknown] = np.log(supported / supported.sum())
-        return log_proba, X
+        return model.log_proba(X, unknown, now.proba_temperature()), X
 
     @isolated()
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -502,6 +494,46 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         log_proba, X = self._log_proba(X)
         proba = np.exp(log_proba)
         return self._rounded(proba / proba.sum(-1, keepdims=True), X)
+
+    @isolated()
+    def predict_top(self, X: ArrayLike, k: int = 5) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        """Return the likeliest classes of each query, with the probabilities that `predict_proba` has for them.
+
+        For many classes: of `n` queries nothing of the size (n, n_classes) is kept. Each query is compared with every
+        class, since the probability of one depends on all.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Queries.
+        k : int, default=5
+            Number of classes.
+
+        Returns
+        -------
+        labels : ndarray of shape (n, k)
+            Labels, likeliest first; the unknown label for invalid rows. `reject` has no part in it.
+        probabilities : ndarray of shape (n, k)
+            Their probabilities; 0 for invalid rows.
+
+        Raises
+        ------
+        ValueError
+            If k is not in 1..number of classes.
+
+        Examples
+        --------
+        >>> from fewshot import PrototypicalClassifier
+        >>> model = PrototypicalClassifier(temperature=1.0).fit([[0.0], [1.0], [9.0]], ["a", "b", "c"])
+        >>> labels, probabilities = model.predict_top([[1.0]], k=2)
+        >>> labels.tolist(), probabilities.round(2).tolist()
+        ([['b', 'a']], [[0.73, 0.27]])
+        """
+        now = self.view()
+        model, X, unknown = now._check_queries(X)
+        check_k(k, model.n_classes, "classes")
+        labels, proba = model.top(X, k, now.proba_temperature())
+        return now._marked(labels, unknown, model), self._rounded(np.where(unknown[:, None], 0, proba), X)
 
     def predict_set(
         self,

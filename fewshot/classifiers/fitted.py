@@ -15,7 +15,7 @@ from fewshot.classifiers.summary import Summary
 from fewshot.errors import brief
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
-from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k, search_in_chunks, to_tensor
+from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k, search_in_chunks, to_tensor, top
 from fewshot.search.snapshot import take_snapshot
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
@@ -109,14 +109,16 @@ class FittedModel:
     @property
     def snapshot(self) -> KeySnapshot | None:
         """The searchable keys, prepared when first needed; None if the learner overrides score."""
-        memory, metric = self.memory, self.learner.metric
-        if not self.learner.indexable:
-            return None
+        memory = self.memory
         # If classes have several keys, the sum of a class would miss keys beyond the candidates.
         several = self.index == "auto" and not memory.one_key_per_class and len(memory.keys) > memory.n_way
-        kind = "exact" if several else self.index
+        return self._snapshot("exact" if several else self.index)
+
+    def _snapshot(self, kind: str) -> KeySnapshot | None:
+        if not self.learner.indexable:
+            return None
         if (found := self._snapshots.get((kind, self.steady))) is None:
-            found = take_snapshot(memory.keys, metric, kind, steady=self.steady)
+            found = take_snapshot(self.memory.keys, self.learner.metric, kind, steady=self.steady)
             # In one step, so that concurrent threads get the same one.
             found = self._snapshots.setdefault((kind, self.steady), found)
         return found
@@ -261,7 +263,29 @@ class FittedModel:
         queries = self._transform(X)
         if not len(queries):
             return function(queries.new_empty((0, len(self.classes))))
-        return np.concatenate([function(logits) for logits, _ in self._answers(queries)])
+        return np.concatenate([function(logits) for logits, _ in self._answers(queries, self._snapshot("exact"))])
+
+    def log_proba(
+        self, X: NDArray[np.floating], unknown: NDArray[np.bool_], temperature: float
+    ) -> NDArray[np.floating]:
+        """Return log-probabilities (q, n_classes); those of an even choice for queries that are `unknown` (q,)."""
+        self.check_room(X)
+        log_proba = self.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
+        supported = self.statistics.count.numpy() > 0
+        with np.errstate(divide="ignore"):
+            log_proba[unknown] = np.log(supported / supported.sum())
+        return log_proba
+
+    @isolated(gradients=False)
+    def top(self, X: NDArray[np.floating], k: int, temperature: float) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        """Return labels and probabilities (q, k) of the likeliest classes; ties go to the first."""
+
+        def best(logits: Tensor) -> NDArray[np.floating]:
+            codes, log_proba = top(None, (logits / temperature).log_softmax(-1), k)
+            return np.stack([codes.numpy(), log_proba.exp().numpy()], -1)
+
+        found = self.map_logits(X, best).reshape(-1, k, 2)
+        return self.classes[found[..., 0].astype(np.int64)], found[..., 1]
 
     def check_room(self, X: NDArray[np.floating]) -> None:
         """Raise MemoryError if the logits (n, n_classes) of the queries (n, d) cannot fit in memory."""
@@ -272,9 +296,12 @@ class FittedModel:
             "pass fewer queries at a time, or use predict or nearest",
         )
 
+    @isolated(gradients=False)
     def best(self, X: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return the number of the class of each query, (q,); ties go to the first class."""
-        return self.map_logits(X, argmax)
+        queries = self._transform(X)
+        found = [argmax(logits) for logits, _ in self._answers(queries, self.snapshot)] if len(queries) else []
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     @isolated(gradients=False)
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
@@ -282,7 +309,7 @@ class FittedModel:
         queries = self._transform(X)
         parts = [
             (argmax(logits), self.learner.closeness(logits, similarity).numpy())
-            for logits, similarity in self._answers(queries)
+            for logits, similarity in self._answers(queries, self.snapshot)
         ]
         if not parts:
             return np.empty(0, np.int64), np.empty(0, X.dtype)
@@ -329,9 +356,9 @@ class FittedModel:
         """What is subtracted from queries (d,), if anything."""
         return self.memory.extras.get("center")
 
-    def _answers(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _answers(self, queries: Tensor, snapshot: KeySnapshot | None) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits (q, n_classes) and similarities to keys, or None, for each chunk of queries."""
-        learner, snapshot = self.learner, self.snapshot
+        learner = self.learner
         if snapshot is None:
             memory = self.memory.map(lambda x: x.to(queries.dtype))
             widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()) if tensor.ndim)

@@ -57,6 +57,11 @@ class RejectRule:
         asked = self.asked  # raises
         return None if asked is None or self._is_of_earlier_version else self.model.remembered(OpenSet, self.background)
 
+    def scores(self, X: NDArray[np.floating], closeness: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the score (q,) of queries (q, d) whose `closeness` (q,) to the nearest key is known."""
+        open_set = self.open_set()
+        return closeness if open_set is None else open_set.scores(X, closeness)
+
     def threshold(self) -> float | None:
         """Return the score below which a query is unknown, or None."""
         if (asked := self.asked) is None:

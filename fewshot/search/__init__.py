@@ -9,5 +9,7 @@ small exact delta, and marks on removed keys.
 with the one before, so adding a key costs the same for a thousand keys as for a million. Once the delta or the removed
 keys are many, it compacts all into a new base: at once if that is quick, else in the background.
 
+`growing` is the same for classifiers: versions that may branch, each with a key for each class.
+
 `saving` is its folder, and `faiss_file` checks FAISS's part of it before FAISS reads it.
 """

@@ -523,7 +523,7 @@ def to_tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array)
 
 
-def check_k(k: Any, n_keys: int) -> None:
-    """Raise unless k is an integer from 1 to n_keys."""
-    if not isinstance(k, (int, np.integer)) or not 1 <= k <= n_keys:
-        raise ValueError(f"k is {k!r}; expected an integer from 1 to {n_keys}, the number of keys")
+def check_k(k: Any, n: int, what: str = "keys") -> None:
+    """Raise unless k is an integer from 1 to n, the number of `what`."""
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
+        raise ValueError(f"k is {k!r}; expected an integer from 1 to {n}, the number of {what}")
