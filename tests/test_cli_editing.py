@@ -1,5 +1,8 @@
 """``fewshot remove``, ``rename`` and ``merge``."""
 
+import subprocess
+import sys
+
 import pytest
 
 from fewshot import FewShotImageClassifier
@@ -85,3 +88,24 @@ def test_a_mistake_is_one_sentence(arguments, message, made, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+LIGHT = """
+import sys
+from fewshot.cli import main
+for command in sys.argv[1].split(";"):
+    assert main(command.split()) == 0
+print(*({"torch", "timm", "sklearn", "pandas", "scipy"} & set(sys.modules)))
+"""
+
+
+def test_showing_and_editing_load_neither_torch_nor_the_network(made):
+    one, _, paths = made
+    commands = [
+        f"show {one}", f"rename {one} temple église", f"remove {one} flower", f"calibrate {one} --clear",
+        f"remove {one} église --images {paths[2]}", f"history {one}", f"undo {one}", f"history {one} --clear",
+    ]  # fmt: skip
+    ran = subprocess.run([sys.executable, "-c", LIGHT, ";".join(commands)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == ""
+    assert counts(one) == {"église": 2}  # the image that was removed has come back

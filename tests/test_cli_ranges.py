@@ -191,7 +191,7 @@ def test_lack_of_memory_is_one_sentence(places, capsys, monkeypatch):
         def fail(options, error=error):
             raise error
 
-        monkeypatch.setattr("fewshot.cli.models.show", fail)
+        monkeypatch.setattr("fewshot.cli.saved.show", fail)
         assert "not enough memory" in refused(["show", "MODEL"], places, capsys, status=(1,))
 
 

@@ -212,7 +212,7 @@ def test_warnings_are_sentences(saved, monkeypatch, capsys):
         shown.append(warnings.formatwarning(UserWarning("a\nb"), UserWarning, "file.py", 3))
         return 0
 
-    monkeypatch.setattr("fewshot.cli.models.show", show)
+    monkeypatch.setattr("fewshot.cli.saved.show", show)
     assert main(["show", str(saved[0])]) == 0
     assert shown == ["fewshot: a\\x0ab\n"]
 

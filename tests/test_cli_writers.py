@@ -183,7 +183,9 @@ def test_a_command_builds_on_the_change_of_another(made, tmp_path, monkeypatch, 
     ):
         shutil.copytree(made / "model", folder)
         with monkeypatch.context() as patched:
-            patched.setattr("fewshot.cli.models.writing", meanwhile(command("add", folder, "theirs", image)))
+            waiting = meanwhile(command("add", folder, "theirs", image))
+            for room in ("models", "saved"):
+                patched.setattr(f"fewshot.cli.{room}.writing", waiting)
             assert own() == 0
         assert "theirs" in classes(folder)
         shutil.rmtree(folder)

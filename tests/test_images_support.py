@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load, save
+from safetensors.numpy import load, save
 
 from fewshot.images.support import Support
 
@@ -28,7 +28,7 @@ def same(one, other):
 def test_it_is_the_same_after_a_journey_through_a_file(rows):
     support = make(rows)
     classes = np.unique(support.labels)
-    same(Support.from_tensors(load(save(support.to_tensors(classes))), classes, 3), support)
+    same(Support.from_arrays(load(save(support.to_arrays(classes))), classes, 3), support)
 
 
 @given(ROWS)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fewshot.persistence.tensors import DIGEST, read_metadata, read_tensors, tensors_digest, write_tensors
+from fewshot.persistence.arrays import DIGEST, read_metadata
+from fewshot.persistence.tensors import read_tensors, tensors_digest, write_tensors
 
 
 def test_tensors_come_back_whatever_their_layout(tmp_path):

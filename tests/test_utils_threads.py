@@ -9,7 +9,7 @@ import pytest
 
 from fewshot.utils.threads import passive_waiting
 
-COMMAND = ["-m", "fewshot", "show", "no-such-folder"]  # fails, having loaded torch
+COMMAND = ["-m", "fewshot", "predict", "no-such-folder", "x.png"]  # fails, having loaded torch
 # A program that is not ours, and does not load torch itself.
 HOST = """
 import time, timeit

@@ -34,13 +34,13 @@ class Command(NamedTuple):
 COMMANDS = {
     "fit": Command("options", "models", "learn the classes of a folder of images; writes a classifier"),
     "add": Command("options", "models", "add images of a class, known or new, to a classifier"),
-    "remove": Command("options", "models", "remove a class, or some of its images, from a classifier"),
-    "rename": Command("options", "models", "give a class of a classifier another label"),
+    "remove": Command("options", "saved", "remove a class, or some of its images, from a classifier"),
+    "rename": Command("options", "saved", "give a class of a classifier another label"),
     "merge": Command("options", "models", "merge several classifiers into one"),
     "predict": Command("options", "models", "classify images"),
     "test": Command("options", "trust", "measure how good a classifier is on a folder of labelled images"),
     "check": Command("options", "trust", "estimate how good a classifier will be, from its own images alone"),
-    "show": Command("options", "models", "show a classifier: classes, images, backbone, size"),
+    "show": Command("options", "saved", "show a classifier: classes, images, backbone, size"),
     "history": Command("options", "versions", "list the last versions of a classifier"),
     "undo": Command("options", "versions", "go back to an earlier version of a classifier"),
     "suggest": Command("labelling", "labelling", "choose the images to label next, from a folder without labels"),
@@ -48,7 +48,7 @@ COMMANDS = {
         "labelling", "labelling", "write images for Label Studio, FiftyOne, a table or class folders"
     ),
     "import-labels": Command("labelling", "labelling", "read what was labelled there, for fit or into a classifier"),
-    "calibrate": Command("options", "trust", "calibrate probabilities, and recognise unknown images"),
+    "calibrate": Command("options", "saved", "calibrate probabilities, and recognise unknown images"),
     "audit": Command("options", "trust", "list support images that may do harm: wrong classes, duplicates"),
     "adapt": Command("options", "adapting", "adapt embeddings to a domain, given other classes of it; takes seconds"),
     "annotate": Command(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from fewshot.cli.tables import is_piped
 from fewshot.cli.terminal import note, say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
+from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import counted
 
 
@@ -42,3 +45,26 @@ def open_data(
     tell = note if hasattr(options, "csv") and is_piped(options) else say
     tell(f"{place}: {counted(len(data), 'image')} of {counted(len(data.classes), 'class')}{about}")
     return data, split
+
+
+def as_label(model: Any, text: str) -> Any:
+    """Convert a label from the command line to the label type of the classifier."""
+    kind = model.classes_.dtype.kind
+    if kind in "iu":
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"the label {text!r} is not a whole number, but the classes are numbers") from None
+    if kind == "b":
+        if text not in ("True", "False"):
+            raise ValueError(f"the label {text!r} is neither True nor False, but the classes are")
+        return text == "True"
+    return float(text) if kind == "f" else str(text)
+
+
+def take_unknown_label(model: Any, options: argparse.Namespace) -> None:
+    """Set the parameter of --unknown-label, if it is given."""
+    if (chosen := getattr(options, "unknown_label", None)) is not None:
+        with suppress(ValueError):  # a string may stand for unknown images among numbers
+            chosen = as_label(model, chosen)
+        model.set_params(unknown_label=unknown_mark(chosen, model.classes_))

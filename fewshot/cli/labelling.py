@@ -202,7 +202,9 @@ def import_labels(options: argparse.Namespace) -> int:
 
 def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> str:
     """Teach the labels to the classifier, and return what was done."""
-    from fewshot.cli.models import as_label, changing, load, way_back
+    from fewshot.cli.inputs import as_label
+    from fewshot.cli.models import changing, load
+    from fewshot.cli.terminal import way_back
     from fewshot.integrations.correcting import changes, learned_files
     from fewshot.utils.text import counted
 

@@ -6,30 +6,26 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fewshot.cli.inputs import open_data
+from fewshot.cli.inputs import as_label, open_data, take_unknown_label
 from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import complain, put, quoted, say
-from fewshot.data.crop import crop_of
+from fewshot.cli.terminal import complain, quoted, say, way_back
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images
-from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
 from fewshot.images.image_classifier import FewShotImageClassifier
-from fewshot.images.pages import write_answers, write_classes
+from fewshot.images.pages import write_answers
 from fewshot.images.sets import Promise
-from fewshot.persistence.artifact import is_artifact, refuse_others, size_of, writing
+from fewshot.persistence.artifact import is_artifact, refuse_others, writing
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import unknown_mark
-from fewshot.utils.text import counted, printable
+from fewshot.utils.text import counted
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -105,48 +101,6 @@ def add(options: argparse.Namespace) -> int:
     return 0
 
 
-def remove(options: argparse.Namespace) -> int:
-    """Remove a class, or some of its images."""
-    model = load(options)
-    if options.images is None:
-        with changing(options, model, f"remove {options.label}") as model:
-            model.remove_class(as_label(model, options.label))
-        say(f"{quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left{way_back(options.dir)}")
-        return 0
-    prepared = None
-    if not _are_known(model, options):
-        paths = list_paths(options.images)
-        prepared = model.prepare(paths, [as_label(model, options.label)] * len(paths), then="remove")
-    n = len(options.images if prepared is None else prepared.labels)
-    with changing(options, model, f"remove {counted(n, 'image')} of {options.label}") as model:
-        before = int(model.n_support_.sum())
-        if prepared is None:
-            # By name, because the files may be gone.
-            model.remove_support(options.images, label=as_label(model, options.label))
-        else:
-            model.remove(prepared)
-    gone = before - int(model.n_support_.sum())
-    left = f"{counted(len(model.classes_), 'class')} left"
-    say(f"{counted(gone, 'image')} of {quoted(options.label)} removed; {left}{way_back(options.dir)}")
-    return 0
-
-
-def _are_known(model: FewShotImageClassifier, options: argparse.Namespace) -> bool:
-    """Whether all images are given by the names under which they were learned."""
-    support = model.support_
-    if support is None:
-        return False
-    return set(options.images) <= {support.ids[place] for place in support.places(as_label(model, options.label))}
-
-
-def rename(options: argparse.Namespace) -> int:
-    """Give a class another label."""
-    with changing(options, load(options), f"rename {options.label} to {options.new}") as model:
-        model.rename_class(as_label(model, options.label), as_label(model, options.new))
-    say(f"{quoted(options.label)} is now called {quoted(options.new)}{way_back(options.dir)}")
-    return 0
-
-
 def merge(options: argparse.Namespace) -> int:
     """Merge several classifiers into one."""
     refuse_existing(options)
@@ -205,24 +159,6 @@ def _promise(model: FewShotImageClassifier, options: argparse.Namespace) -> Prom
     return Promise(options.coverage, options.by_class, (data.images, labels))
 
 
-def show(options: argparse.Namespace) -> int:
-    """Show a classifier."""
-    model = load(options)
-    facts = describe(model, options.dir)
-    rows = [
-        {"class": label, "images": n}
-        for label, n in zip(model.classes_.tolist(), model.n_support_.tolist(), strict=True)
-    ]
-    if not is_piped(options):
-        put("".join(f"{name:12s} {printable(value)}\n" for name, value in facts.items()) + "\n")
-    give(rows, options, {**facts, "class_counts": rows})
-    if options.report:
-        write_classes(options.report, model, facts)
-        if not is_piped(options):
-            say("", f"pictures: {options.report}")
-    return 0
-
-
 def make_embedder(options: argparse.Namespace) -> Embedder:
     """Return the embedder that the options describe."""
     if options.checkpoint:
@@ -244,42 +180,11 @@ def make_embedder(options: argparse.Namespace) -> Embedder:
     )
 
 
-def describe(model: FewShotImageClassifier, folder: str) -> dict[str, Any]:
-    """Return the facts about a classifier, in display order."""
-    embedder, learner = model.embedder_, model.learner_
-    pixels = embedder.preprocessing
-    spec: Any = embedder.network.fewshot_spec
-    domain = embedder.find_domain()
-    return {
-        "classifier": folder,
-        "classes": len(model.classes_),
-        "images": int(model.n_support_.sum()),
-        "backbone": f"{spec['name']}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}",
-        "crop": crop_of(pixels.crop_mode) or pixels.crop_mode,  # timm has others
-        **({"views": pixels.views} if pixels.views else {}),
-        "domain": "none" if domain is None else _domain_of(domain),
-        "embedding": f"{model.classifier_.n_features_in_} numbers",
-        "learner": learner.description,
-        "size": f"{size_of(folder) / 1e6:.1f} MB",
-        "history": f"{counted(len(model.history(folder)) - 1, 'other version')}: fewshot history {folder}",
-        "fingerprint": embedder.fingerprint[:16],
-    }
-
-
-def _domain_of(domain: Domain) -> str:
-    """Return a domain in words."""
-    of = f"of {counted(domain.n_classes, 'class')}" if domain.n_classes else "unlabelled"
-    return f"{counted(domain.n_items, 'image')} {of}, shrinkage {domain.shrinkage:g}"
-
-
 def load(options: argparse.Namespace) -> FewShotImageClassifier:
     """Load the classifier in DIR."""
     model = FewShotImageClassifier.load(options.dir, device=options.device)
     model.embedder_.set_params(progress=not options.quiet)
-    if (chosen := getattr(options, "unknown_label", None)) is not None:
-        with suppress(ValueError):  # a string may stand for unknown images among numbers
-            chosen = as_label(model, chosen)
-        model.set_params(unknown_label=unknown_mark(chosen, model.classes_))
+    take_unknown_label(model, options)
     return model
 
 
@@ -304,11 +209,6 @@ def changing(
         now.save(options.dir, note=note)
 
 
-def way_back(folder: str) -> str:
-    """Return how to undo a change, as the end of a sentence about it."""
-    return f"; to go back: fewshot undo {folder}"
-
-
 def refuse_existing(options: argparse.Namespace) -> None:
     """Raise if --out holds a classifier and --force is not given, or anything else in any case."""
     if options.out is not None and is_artifact(options.out) and not options.force:
@@ -326,18 +226,3 @@ def list_paths(given: list[str], skip_unreadable: bool = False) -> list[str]:
         if not (skip_unreadable and Path(str(error.source)).exists()):
             raise ImageDecodeError(error.source, error.reason)
     return paths
-
-
-def as_label(model: FewShotImageClassifier, text: str) -> Any:
-    """Convert a label from the command line to the label type of the classifier."""
-    kind = model.classes_.dtype.kind
-    if kind in "iu":
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"the label {text!r} is not a whole number, but the classes are numbers") from None
-    if kind == "b":
-        if text not in ("True", "False"):
-            raise ValueError(f"the label {text!r} is neither True nor False, but the classes are")
-        return text == "True"
-    return float(text) if kind == "f" else np.str_(text).item()

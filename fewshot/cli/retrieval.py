@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fewshot.cli.models import as_label, list_paths
+from fewshot.cli.inputs import as_label
+from fewshot.cli.models import list_paths
 from fewshot.cli.tables import give
 from fewshot.cli.terminal import complain, say
 from fewshot.images.image_classifier import FewShotImageClassifier

@@ -49,7 +49,7 @@ _PARAMETER = re.compile(
 _UNKNOWN = re.compile(r"^no (\w+) is called ")
 #: Settings made once, by ``fewshot fit``, for commands that have no such flag.
 _OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits", "crop", "size", "views", "weights")}
-_AFTER_FIT = ("models", "trust", "retrieval", "labelling")
+_AFTER_FIT = ("models", "saved", "trust", "retrieval", "labelling")
 #: Flags by the names of their values, and whether they take one.
 Flags = Mapping[str, tuple[str, bool]]
 #: Flags of the running commands, latest last. Not thread-local, because other threads decode images and warn.
@@ -105,6 +105,11 @@ def note(line: object) -> None:
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
             _discard(sys.stderr)
+
+
+def way_back(folder: str) -> str:
+    """Return how to undo a change, as the end of a sentence about it."""
+    return f"; to go back: fewshot undo {folder}"
 
 
 def quoted(label: Any) -> str:

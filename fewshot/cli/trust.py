@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
-from fewshot.cli.inputs import open_data
-from fewshot.cli.models import as_label, changing, list_paths, load, refuse_existing, reject, way_back
+from fewshot.cli.inputs import as_label, open_data
+from fewshot.cli.models import changing, list_paths, load, refuse_existing, reject
 from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import say
+from fewshot.cli.terminal import say, way_back
 from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_calibration, write_test

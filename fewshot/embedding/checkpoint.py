@@ -19,9 +19,10 @@ from fewshot.embedding.backbones.limits import within_budget
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class
+from fewshot.persistence.arrays import read_metadata
 from fewshot.persistence.content import MOST_NUMBERS, is_number, is_whole, is_word, json_object
 from fewshot.persistence.files import check_file, replacing, sync
-from fewshot.persistence.tensors import read_metadata, read_tensors, write_tensors
+from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.utils.isolation import isolated
 
 #: Bump when the format changes.

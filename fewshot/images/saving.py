@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,11 @@ from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.images.learned import Learned
+from fewshot.images.stored import describe, read_classes
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
+from fewshot.persistence.arrays import read_arrays, write_arrays
 from fewshot.persistence.artifact import Part, Versions, load_artifact, write_artifact
 from fewshot.persistence.content import is_number, is_whole, labels_from_json, labels_to_json
 from fewshot.persistence.tensors import read_tensors, tensors_digest, write_tensors
@@ -118,6 +119,7 @@ def write_model(
         "params": {name: plain_label(value) for name, value in {**params, "progress": embedder.progress}.items()},
         "classes": labels_to_json(fitted.classes),
         "n_support": fitted.n_support.tolist(),
+        "shown": describe(learned),
         "calibration": None if calibration is None else calibration.to_dict(),
     }
     memory = statistics_to_tensors(fitted.statistics)
@@ -135,7 +137,7 @@ def write_model(
         parts["background"] = (None, partial(write_tensors, tensors=background.to_tensors()))
         content["held_out"] = labels_to_json(background.names)
     if learned.support is not None:
-        parts["support"] = (None, partial(write_tensors, tensors=learned.support.to_tensors(fitted.classes)))
+        parts["support"] = (None, partial(write_arrays, arrays=learned.support.to_arrays(fitted.classes)))
     return write_artifact(folder, "classifier", content, parts, {}, known, note)
 
 
@@ -155,7 +157,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         source |= {"domain": embedder.domain} if given is None else {"backbone": embedder}
     if embedder.fingerprint != manifest["fingerprint"]:
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
-    classes, n_support = _read_classes(manifest["classes"], manifest["n_support"])
+    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
     statistics = _read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
     fitted = model_type(learner, len(classes)).of(learner, classes, n_support, statistics)
     _check_answers(embedder, fitted)
@@ -167,7 +169,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     if "background" in paths:
         tensors, names = read_tensors(paths["background"])[0], labels_from_json(manifest["held_out"])
         classifier.background_ = Background.from_tensors(tensors, names, d)
-    support = Support.from_tensors(read_tensors(paths["support"])[0], classes, d) if "support" in paths else None
+    support = Support.from_arrays(read_arrays(paths["support"])[0], classes, d) if "support" in paths else None
     versions = {os.path.realpath(folder): manifest["digest"]}
     stored = "embed" if "weights" in paths else "reference"
     return Saved(Learned(embedder, classifier, support), params, source, stored, versions)
@@ -318,24 +320,6 @@ def _read_source(said: Any, given: bool) -> dict[str, Any]:
             f"once with Embedder({name!r}, pretrained=True).network, then load it again"
         )
     return said
-
-
-def _read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the sorted labels and the number of support items of each class.
-
-    Raises
-    ------
-    ValueError
-        If labels are unsorted or repeated, or a count is missing or negative.
-    """
-    classes = labels_from_json(said)
-    names = classes.tolist()
-    is_nan = classes.dtype.kind == "f" and bool(np.isnan(classes).any())
-    if not names or is_nan or any(one >= other for one, other in pairwise(names)):
-        raise ValueError("its classes must be sorted labels without repeats")
-    if not isinstance(n_support, list) or len(n_support) != len(names) or not all(map(is_whole, n_support)):
-        raise ValueError(f"its n_support must be a count for each of {len(names)} classes")
-    return classes, np.array(n_support, dtype=np.int64)
 
 
 def statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:

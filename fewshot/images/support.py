@@ -10,9 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fewshot.data.opening import is_name
 from fewshot.errors import brief
@@ -146,47 +144,46 @@ class Support:
             tuple(self.thumbnails[i] for i in rows),
         )
 
-    def to_tensors(self, classes: NDArray[Any]) -> dict[str, Tensor]:
-        """Convert to tensors for a safetensors file; labels become positions in `classes`."""
+    def to_arrays(self, classes: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Convert to arrays for a safetensors file; labels become positions in `classes`."""
         pictures = [np.frombuffer(picture, np.uint8) for picture in self.thumbnails]
-        names = json.dumps(self.ids).encode("ascii")
         return {
-            "embeddings": torch.from_numpy(np.ascontiguousarray(self.embeddings)),
-            "labels": torch.from_numpy(np.searchsorted(classes, self.labels)),
-            "thumbnails": torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *pictures])),
-            "thumbnail_ends": torch.from_numpy(np.cumsum([len(picture) for picture in pictures], dtype=np.int64)),
-            "ids": torch.from_numpy(np.frombuffer(names, np.uint8).copy()),
+            "embeddings": self.embeddings,
+            "labels": np.searchsorted(classes, self.labels),
+            "thumbnails": np.concatenate([np.empty(0, np.uint8), *pictures]),
+            "thumbnail_ends": np.cumsum([len(picture) for picture in pictures], dtype=np.int64),
+            "ids": np.frombuffer(json.dumps(self.ids).encode("ascii"), np.uint8),
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], classes: NDArray[Any], d: int) -> Support:
-        """Convert back from `to_tensors`, without trusting them.
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], classes: NDArray[Any], d: int) -> Support:
+        """Convert back from `to_arrays`, without trusting them.
 
         Raises
         ------
         ValueError
             If names, labels, embeddings (n, d) and thumbnails are inconsistent or of the wrong types.
         """
-        embeddings, labels, ends = (tensors[name] for name in ("embeddings", "labels", "thumbnail_ends"))
+        embeddings, labels, ends = (arrays[name] for name in ("embeddings", "labels", "thumbnail_ends"))
         n = len(labels)
         for name, dtype, shape in (
-            ("embeddings", torch.float32, (n, d)),
-            ("labels", torch.int64, (n,)),
-            ("thumbnails", torch.uint8, (tensors["thumbnails"].numel(),)),
-            ("thumbnail_ends", torch.int64, (n,)),
-            ("ids", torch.uint8, (tensors["ids"].numel(),)),
+            ("embeddings", np.float32, (n, d)),
+            ("labels", np.int64, (n,)),
+            ("thumbnails", np.uint8, (arrays["thumbnails"].size,)),
+            ("thumbnail_ends", np.int64, (n,)),
+            ("ids", np.uint8, (arrays["ids"].size,)),
         ):
-            if tensors[name].dtype != dtype or tensors[name].shape != shape:
-                raise ValueError(f"{name} of its support are {tensors[name].dtype} {tuple(tensors[name].shape)}")
-        if not (embeddings.abs() <= TOO_LARGE).all() or not ((labels >= 0) & (labels < len(classes))).all():
+            if arrays[name].dtype != dtype or arrays[name].shape != shape:
+                raise ValueError(f"{name} of its support are {arrays[name].dtype} {arrays[name].shape}")
+        if not (np.abs(embeddings) <= TOO_LARGE).all() or not ((labels >= 0) & (labels < len(classes))).all():
             raise ValueError("its support must have finite embeddings, and labels among its classes")
-        borders, pictures = [0, *ends.tolist()], tensors["thumbnails"].numpy().tobytes()
+        borders, pictures = [0, *ends.tolist()], arrays["thumbnails"].tobytes()
         if borders != sorted(borders) or borders[-1] != len(pictures):
             raise ValueError("its thumbnail_ends do not match its thumbnails")
         thumbnails = tuple(pictures[start:end] for start, end in pairwise(borders))
         if not all(not picture or picture.startswith(_PICTURES) for picture in thumbnails):
             raise ValueError("its thumbnails must be PNG or JPEG")
-        ids = json.loads(tensors["ids"].numpy().tobytes())
+        ids = json.loads(arrays["ids"].tobytes())
         if not isinstance(ids, list) or len(ids) != n or not all(isinstance(name, str) for name in ids):
             raise ValueError(f"its support must have {n} names")
-        return cls(tuple(ids), classes[labels.numpy()], embeddings.numpy(), thumbnails)
+        return cls(tuple(ids), classes[labels], embeddings, thumbnails)

@@ -37,8 +37,9 @@ from fewshot.persistence.versions import Version, kept, read_versions, saved_fac
 T = TypeVar("T")
 #: What creates an artifact of a kind, apart from save().
 _MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot.export()"}
-#: A digest of the content of a file, if known, and a function that writes it to a path.
-Part = tuple[str | None, Callable[[Path], object]]
+#: A digest of the content of a file, if known, and a function that writes it to a path; or the entry of a file that the
+#: folder has.
+Part = tuple[str | None, Callable[[Path], object]] | Mapping[str, Any]
 #: Full path of a folder -> digest of the artifact that it is known to hold.
 Versions = Mapping[str, str]
 #: Another process may still be writing to a partial file that is younger than this.
@@ -110,10 +111,10 @@ def write_artifact(
         Kind of artifact.
     content : mapping
         Content of the manifest, as values that JSON can hold.
-    parts : mapping of str to (key, write)
+    parts : mapping of str to (key, write) or entry
         Data files by name. ``write(path)`` writes one. It is not called if the folder already has the file of this
         `key`, a hexadecimal digest of the content; without a key, the digest of the bytes serves. A name without a
-        suffix is a safetensors file.
+        suffix is a safetensors file. An entry of the present manifest keeps that file.
     caches : mapping of str to (key, write)
         The same for files that can be computed from the others; their names end in ``.faiss``.
     known : mapping of folder to digest, optional
@@ -147,8 +148,7 @@ def write_artifact(
         versions = [] if note is None else read_versions(folder, kind)
         old = {entry["name"]: entry for one in (manifest, *(v.manifest for v in versions)) for entry in _entries(one)}
         files, cached = (
-            {name: _write_part(folder, name, key, write, old) for name, (key, write) in some.items()}
-            for some in (parts, caches)
+            {name: _write_part(folder, name, part, old) for name, part in some.items()} for some in (parts, caches)
         )
         facts = {"format": FORMAT, "version": __version__, "kind": kind, **content, "files": files, "caches": cached}
         if note is not None:
@@ -358,9 +358,10 @@ def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
     return manifest
 
 
-def _write_part(
-    folder: Path, name: str, key: str | None, write: Callable[[Path], object], old: Mapping[str, dict[str, Any]]
-) -> dict[str, Any]:
+def _write_part(folder: Path, name: str, part: Part, old: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    if isinstance(part, Mapping):
+        return dict(part)
+    key, write = part
     stem, _, kind = name.partition(".")
     suffix = f".{kind or 'safetensors'}"
     if key is not None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fewshot.persistence.arrays import unicode_name
 from fewshot.persistence.artifact import Part, Versions, load_artifact, write_artifact
 from fewshot.persistence.content import is_number, is_whole, labels_from_json, labels_to_json
-from fewshot.persistence.tensors import read_tensors, unicode_name, write_tensors
+from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
 from fewshot.search.faiss_file import check_faiss_file
 from fewshot.search.similarity import METRICS, PART

@@ -1,0 +1,273 @@
+"""A saved model as it lies in its folder: shown and edited without network and torch, which take seconds to load."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.data.crop import crop_of
+from fewshot.errors import brief
+from fewshot.images.support import Support
+from fewshot.persistence.arrays import read_arrays, read_metadata, write_arrays
+from fewshot.persistence.artifact import Part, load_artifact, write_artifact
+from fewshot.persistence.content import errors_of_file, is_whole, labels_from_json, labels_to_json
+from fewshot.persistence.manifest import FORMAT
+from fewshot.runtime.method import DeviceMethod
+from fewshot.utils.labels import as_labels, check_unknown, warn_if_look_alike
+from fewshot.utils.text import counted, listed
+
+if TYPE_CHECKING:
+    from fewshot.images.learned import Learned
+
+_KIND, _CURE = "classifier", "restore it from a copy, or save again"
+#: What a manifest says of itself, not of the model.
+_OF_THE_FILE = ("format", "version", "kind", "files", "caches", "saved", "digest")
+#: Largest difference between two transforms of one embedding, by numpy and by torch.
+_ROUNDING = 1e-9
+
+
+class StoredModel:
+    """The labels, statistics and support in the folder of a saved model.
+
+    The methods that change it do what those of `FewShotModel` do, with the same errors, and `save` writes the same.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    manifest : mapping
+        Its manifest, not trusted.
+    paths : mapping of str to Path
+        Its data files, verified.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
+        self.folder, self._manifest, self._paths = folder, manifest, paths
+        self.classes_, self.n_support_ = read_classes(manifest["classes"], manifest["n_support"])
+        self._params = {"reject": None, **manifest["params"]}  # format 1 did not have it
+        if missing := {"keep_support", "on_error", "unknown_label"} - self._params.keys():
+            raise ValueError(f"its parameters lack {min(missing)}")
+        self._is_calibrated = True
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read a folder that `FewShotModel.save` has written.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder is not a saved model, is damaged or inconsistent, or was written by a newer version.
+        """
+        return load_artifact(folder, _KIND, partial(cls, Path(folder)))
+
+    @property
+    def version(self) -> str:
+        """The digest of the whole content."""
+        return str(self._manifest["digest"])
+
+    @property
+    def shown(self) -> dict[str, str] | None:
+        """What `describe` says of the model, if the program that saved it has written that."""
+        found = self._manifest.get("shown")
+        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+            return None
+        return {**found, "fingerprint": str(self._manifest["fingerprint"])[:16]}
+
+    @property
+    def is_editable(self) -> bool:
+        """Whether it can be changed here; else `FewShotModel` can: a learner may keep totals over all classes."""
+        return self._manifest["format"] == FORMAT and not any(name.startswith("totals.") for name in self._memory)
+
+    # ---- content ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _memory(self) -> dict[str, NDArray[Any]]:
+        """Statistics by name: ``count``, ``sums.x``, ``support.labels``."""
+        with errors_of_file(self.folder, _CURE):
+            memory, n_way = read_arrays(self._paths["memory"])[0], len(self.classes_)
+            labels = memory.get("support.labels", np.empty(0, np.int64))
+            for name, x in memory.items():
+                if not name.startswith("totals.") and len(x) != (len(labels) if name.startswith("support.") else n_way):
+                    raise ValueError(f"{name} in its memory has {len(x)} rows")
+            if labels.dtype != np.int64 or not ((labels >= 0) & (labels < n_way)).all():
+                raise ValueError(f"its support must be of the {n_way} classes")
+            return memory
+
+    @cached_property
+    def support_(self) -> Support | None:
+        """The support, if kept."""
+        if "support" not in self._paths or not self._params["keep_support"]:
+            return None
+        with errors_of_file(self.folder, _CURE):
+            arrays, _ = read_arrays(self._paths["support"])
+            return Support.from_arrays(arrays, self.classes_, arrays["embeddings"].shape[-1])
+
+    @property
+    def _learner(self) -> Mapping[str, Any]:
+        """Name and arguments of the learner."""
+        with errors_of_file(self.folder, _CURE):
+            if "weights" in self._paths:
+                found: Mapping[str, Any] = json.loads(read_metadata(self._paths["weights"])["fewshot"])["learner"]
+                return found
+            return dict(self._manifest["learner"])
+
+    # ---- changes ---------------------------------------------------------------------------------------------------
+
+    def rename_class(self, old: Any, new: Any) -> Self:
+        """Give a class another label; see `FewShotModel.rename_class`."""
+        known = self.classes_
+        given = as_labels([new], known=known)
+        (label,) = given.tolist()
+        if old != new and label in known.tolist():
+            raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
+        classes = np.union1d(known[[name != old for name in known.tolist()]], given)
+        warn_if_look_alike(classes)
+        if self._params["on_error"] != "raise" or self._params["reject"] is not None:
+            check_unknown(self._params["unknown_label"], classes, known)
+        place = self._place(old)
+        names = [label if i == place else name for i, name in enumerate(known.tolist())]
+        support = self.support_ and self.support_.renamed(old, label, classes.dtype)
+        order = {name: i for i, name in enumerate(names)}
+        return self._become(classes, [order[name] for name in classes.tolist()], support)
+
+    def remove_class(self, label: Any) -> Self:
+        """Forget a class and all of its support; see `FewShotModel.remove_class`."""
+        place = self._place(label)
+        if len(self.classes_) == 1:
+            raise ValueError(f"{label!r} is the only class; a classifier needs one")
+        left = [i for i in range(len(self.classes_)) if i != place]
+        support = self.support_ and self.support_.without(self.support_.places(label))
+        return self._become(self.classes_[left], left, support)
+
+    def remove_support(self, ids: Sequence[str], *, label: Any = None) -> Self:
+        """Forget support items that `find_rows` finds, by their names; see `FewShotModel.remove_support`."""
+        if (found := self.find_rows(ids, label)) is None:
+            raise ValueError(f"{self.folder} does not keep what each image added; remove images with FewShotModel")
+        rows, kept = found
+        n_left = np.bincount(np.delete(self._memory["support.labels"], kept), minlength=len(self.classes_))
+        if not n_left.any():
+            raise ValueError("nothing would remain; a classifier needs support of one class")
+        left = np.flatnonzero((n_left > 0) | (self.n_support_ == 0)).tolist()
+        memory = {name: np.delete(x, kept, 0) for name, x in self._memory.items() if name.startswith("support.")}
+        self._memory, self.n_support_ = {"count": n_left.astype(np.float64), **memory}, n_left
+        return self._become(self.classes_[left], left, self.support_ and self.support_.without(rows))
+
+    def find_rows(self, ids: Sequence[str], label: Any = None) -> tuple[list[int], list[int]] | None:
+        """Return which rows of the support, and of the statistics, are items of these names.
+
+        None if only `FewShotModel` can tell: without support, and if the learner does not keep its rows.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `FewShotModel.remove_support`.
+        """
+        support, memory = self.support_, self._memory
+        if support is None or "support.x" not in memory or (memory["support.weight"] != 1).any():
+            return None
+        rows = support.named(ids, label)
+        gone = support.rows(rows)
+        x = gone.embeddings.astype(np.float64)
+        if (learner := self._learner)["name"] == "discriminant":
+            x = DeviceMethod("discriminant", "dot", 1.0, power=learner["params"].get("power", 0.5)).transform(x)
+        codes, found = np.searchsorted(self.classes_, gone.labels), list[int]()
+        for row, code in zip(x, codes.tolist(), strict=True):
+            places = np.setdiff1d(np.flatnonzero(memory["support.labels"] == code), found)
+            apart = np.abs(memory["support.x"][places] - row).max(1, initial=0)
+            if not (apart <= _ROUNDING).any():
+                return None
+            same = memory["support.x"][places[apart.argmin()]]
+            found.append(next(i for i in places.tolist() if (memory["support.x"][i] == same).all()))  # the oldest
+        return rows, found
+
+    def clear_calibration(self) -> Self:
+        """Forget what `calibrate` has taught; see `FewShotModel.clear_calibration`."""
+        self._is_calibrated = False
+        return self
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the model."""
+        self._params |= params
+        return self
+
+    def _place(self, label: Any) -> int:
+        known = self.classes_.tolist()
+        if label not in known:
+            raise ValueError(f"there is no class {brief(repr(label))}; the classes are {listed(known)}")
+        return known.index(label)
+
+    def _become(self, classes: NDArray[Any], places: list[int], support: Support | None) -> Self:
+        """Take the classes at these places of the present ones, under these sorted labels."""
+        self._memory = _of_classes(self._memory, np.array(places, np.int64), len(self.classes_))
+        self.classes_, self.n_support_, self.support_ = classes, self.n_support_[places], support
+        return self
+
+    def save(self, note: str) -> None:
+        """Write the change to the folder, as `FewShotModel.save` does."""
+        content = {name: value for name, value in self._manifest.items() if name not in _OF_THE_FILE}
+        content |= {"params": self._params, "classes": labels_to_json(self.classes_)}
+        parts: dict[str, Part] = dict(self._manifest["files"])
+        content["n_support"] = self.n_support_.tolist()
+        if not self._is_calibrated:
+            content["calibration"] = None
+            content.pop("held_out", None)
+            parts.pop("background", None)
+        parts["memory"] = (None, partial(write_arrays, arrays=self._memory))
+        parts.pop("support", None)
+        if self.support_ is not None:
+            parts["support"] = (None, partial(write_arrays, arrays=self.support_.to_arrays(self.classes_)))
+        write_artifact(self.folder, _KIND, content, parts, {}, {os.path.realpath(self.folder): self.version}, note)
+
+
+def _of_classes(memory: Mapping[str, NDArray[Any]], places: NDArray[np.int64], n_way: int) -> dict[str, NDArray[Any]]:
+    """Return the statistics of the classes at `places` among `n_way`, in this order, as `Statistics.keep` does."""
+    number = np.full(n_way, -1)
+    number[places] = np.arange(len(places))
+    found = {name: x[places] for name, x in memory.items() if not name.startswith("support.")}
+    if "support.labels" in memory:
+        labels = number[memory["support.labels"]]
+        rows = {name: x[labels >= 0] for name, x in memory.items() if name.startswith("support.")}
+        found |= {**rows, "support.labels": labels[labels >= 0]}
+    return found
+
+
+def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted labels and the number of support items of each class, from a manifest.
+
+    Raises
+    ------
+    ValueError
+        If labels are unsorted or repeated, or a count is missing or negative.
+    """
+    classes = labels_from_json(said)
+    names = classes.tolist()
+    is_nan = classes.dtype.kind == "f" and bool(np.isnan(classes).any())
+    if not names or is_nan or any(one >= other for one, other in pairwise(names)):
+        raise ValueError("its classes must be sorted labels without repeats")
+    if not isinstance(n_support, list) or len(n_support) != len(names) or not all(map(is_whole, n_support)):
+        raise ValueError(f"its n_support must be a count for each of {len(names)} classes")
+    return classes, np.array(n_support, dtype=np.int64)
+
+
+def describe(learned: Learned) -> dict[str, str]:
+    """Return what people want to know of a model besides its classes, in display order."""
+    embedder, d = learned.embedder, learned.classifier.n_features_in_
+    spec, domain = getattr(embedder.network, "fewshot_spec", None), embedder.find_domain()
+    of = {"backbone": spec["name"] if spec else getattr(embedder, "name", type(embedder.network).__name__)}
+    if (pixels := getattr(embedder, "preprocessing", None)) is not None:
+        of["backbone"] += f", {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}"
+        of["crop"] = crop_of(pixels.crop_mode) or pixels.crop_mode  # timm has others
+        of |= {"views": pixels.views} if pixels.views else {}
+    about = "none"
+    if domain is not None:
+        taught = f"of {counted(domain.n_classes, 'class')}" if domain.n_classes else "unlabelled"
+        about = f"{counted(domain.n_items, 'image')} {taught}, shrinkage {domain.shrinkage:g}"
+    return {**of, "domain": about, "embedding": f"{d} numbers", "learner": learned.classifier.learner_.description}
