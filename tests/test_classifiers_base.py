@@ -28,6 +28,7 @@ from fewshot.embedding.checkpoint import build_learner, describe_learner
 from fewshot.learners.registry import learner_class, list_learners
 from fewshot.search.approximate import Approximate
 from fewshot.search.similarity import PreparedKeys
+from fewshot.search.single import similarities
 from tests.summation import sum_in_other_orders
 from tests.together import together
 
@@ -565,7 +566,12 @@ def test_memory_is_bounded_whatever_the_number_of_queries(name, index, monkeypat
         sizes.append(max(result.numel(), self.keys.numel() if self.keys.dim() > 2 else 0) * 8)
         return result
 
+    def candidates(x, rows, metric):
+        sizes.append(rows.nbytes)
+        return similarities(x, rows, metric)
+
     monkeypatch.setattr(PreparedKeys, "rank", watched)
+    monkeypatch.setattr("fewshot.search.similarity.similarities", candidates)
     model, queries = FewShotClassifier(name, index=index), RNG.normal(size=(4000, 50)).astype(np.float32)
     model.fit(RNG.normal(size=(1000, 50)), np.arange(1000)).predict(queries)
     n_predict = len(sizes)

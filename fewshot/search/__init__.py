@@ -1,9 +1,9 @@
 """Similarity and nearest-neighbour search over labelled keys that change while others search.
 
 From the formula up: `similarity` compares queries with keys, picks the best, and searches an immutable set of keys
-exactly. `snapshot` searches it with FAISS (`approximate`), whose index it builds in the `background` and tunes with
-queries that have known answers (`trials`). `state` is what a reader sees at one moment: a large immutable base, a
-small exact delta, and marks on removed keys.
+exactly; `single` does so for one query. `snapshot` searches it with FAISS (`approximate`), whose index it builds in
+the `background` and tunes with queries that have known answers (`trials`). `state` is what a reader sees at one
+moment: a large immutable base, a small exact delta, and marks on removed keys.
 
 `index` is the public `PrototypeIndex`. It publishes one state after another. Each shares the base and the delta's rows
 with the one before, so adding a key costs the same for a thousand keys as for a million. Once the delta or the removed

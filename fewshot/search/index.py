@@ -19,7 +19,7 @@ from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS, check_k, to_tensor
 from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
 from fewshot.search.state import Base, State
-from fewshot.utils.isolation import isolated
+from fewshot.utils.isolation import NUMPY_ERRORS, isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.text import counted
@@ -243,7 +243,6 @@ class PrototypeIndex:
             self._merge(self._state)
         return self
 
-    @isolated(gradients=False)
     def search(self, queries: ArrayLike, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Find the `k` nearest keys of each query.
 
@@ -270,7 +269,16 @@ class PrototypeIndex:
         if (state := self._state) is None or not state.n_alive:
             raise ValueError("the index is empty; add keys before searching")
         check_k(k, state.n_alive)
-        x = self._check(queries, "queries")
+        x = self._checked(queries, "queries")
+        if len(x) == 1 and x.dtype.char in "fd" and np.geterr() == NUMPY_ERRORS:
+            found = state.search_one(x[0], k)
+            if found is not None:
+                return found
+        return self._search(state, x, k)
+
+    @isolated(gradients=False)
+    def _search(self, state: State, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.floating]]:
+        x = to_tensor(queries)
         if not len(x):
             return np.empty((0, k), state.base.labels.dtype), x.new_empty((0, k)).numpy()
         parts = [state.search(part, k) for part in x.split(state.chunk(k))]
@@ -280,7 +288,7 @@ class PrototypeIndex:
 
     @one_at_a_time
     def _add(self, keys: ArrayLike, labels: ArrayLike | None, replace: bool) -> PrototypeIndex:
-        new = self._check(keys, "keys")
+        new = to_tensor(self._checked(keys, "keys"))
         labels = np.arange(self._next, self._next + len(new)) if labels is None else labels
         added = _whole_numbers(as_labels(labels, name="labels", known=self._known_labels()))
         if len(added) != len(new):
@@ -320,7 +328,7 @@ class PrototypeIndex:
     def _known_labels(self) -> NDArray[Any] | None:
         return self._state.base.labels if self._state is not None and len(self) else None
 
-    def _check(self, x: ArrayLike, what: str) -> Tensor:
+    def _checked(self, x: ArrayLike, what: str) -> NDArray[Any]:
         array = as_values(x, name=what)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{what} are of type {array.dtype}; expected numbers")
@@ -331,7 +339,7 @@ class PrototypeIndex:
             raise ValueError(
                 f"{what} have {array.shape[1]} dimensions, the index holds {d}; embed both with the same backbone"
             )
-        return to_tensor(check_values(array, what, f"the array of {what}"))
+        return check_values(array, what, f"the array of {what}")
 
 
 def _whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:

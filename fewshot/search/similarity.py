@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
+from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, SingleSearch, similarities
 from fewshot.utils.values import NEEDS_FLOAT64, TINY
 
 METRICS = ("sqeuclidean", "cosine", "dot")
-#: A sum of squares within this range has kept its digits.
-LEAST_SQUARE, LARGEST_SQUARE = 1e-20, 1e20
 #: numpy multiplies batches of matrices faster than torch up to this many multiplications for each matrix.
 SMALL_PRODUCT = 2**18
 #: Keys are not centred if their mean is at most this many times as long as the distance of any key from it: the
@@ -74,6 +73,11 @@ class PreparedKeys:
         sqnorm = None if self.sqnorm is None else self.sqnorm[:, start:stop]
         factor = None if self.inverse_norm is None else self.inverse_norm[:, start:stop]
         return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm, self.steady, factor)
+
+    def for_one(self) -> SingleSearch:
+        """Return unbatched keys for searches with one query in numpy."""
+        rows = (x if x is None else x[0].numpy() for x in (self.sqnorm, self.inverse_norm, self.offset))
+        return SingleSearch(self.keys.numpy(), self.metric == "cosine", *rows)
 
     def similarity(self, queries: Tensor) -> Tensor:
         """Return the similarities (..., q, m) of `queries` (..., q, d)."""
@@ -468,7 +472,24 @@ class KeySnapshot:
 
     def score(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """Return float64 similarities (q, c) of `queries` (q, d) to `candidates` (q, c, d) of their own."""
+        if self._scale == 1 and _numpy_may_read(queries, candidates):
+            x, rows = queries.double().numpy(), candidates.double().numpy()
+            return torch.from_numpy(similarities(x, rows, self.metric))
         return self.prepare(candidates).similarity(queries.double().unsqueeze(-2)).squeeze(-2)
+
+    def search_one(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+        """Return ids and similarities (k,) of the nearest keys to one query (d,), as `search`; None if only it can."""
+        if self.steady or not len(self.keys) or self.needs_double:
+            return None
+        return (self._one_single if x.dtype == np.float32 else self._one_double).search(x, k)
+
+    @cached_property
+    def _one_single(self) -> SingleSearch:
+        return self._single.for_one()
+
+    @cached_property
+    def _one_double(self) -> SingleSearch:
+        return self._double.for_one()
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys, nearest first; ties go to the first key."""

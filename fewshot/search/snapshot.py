@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from fewshot.search.approximate import CANDIDATES, SPARE, Approximate, Choice
 from fewshot.search.background import begin
 from fewshot.search.similarity import CHUNK_BYTES, PART, KeySnapshot, PreparedKeys, top
+from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, best, shortlist, similarities
 from fewshot.search.trials import Trials
 from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import lock_of
@@ -213,6 +215,50 @@ class FaissSnapshot(KeySnapshot):
             ids[missed], similarity[missed] = found[0], found[1].to(similarity.dtype)
         return ids, similarity.to(self._answer_dtype(queries))
 
+    def search_one(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+        """Return ids and similarities (k,) of the nearest keys found for one query (d,); None if only `search` can."""
+        if (index := self.ready) is None or not self._fits_float32:
+            return None
+        if (query := self._one_to_faiss(x)) is None:
+            return None
+        ids = index.propose(query, k)[0]
+        if ids.min() < 0:
+            return None
+        ids.sort()  # ties go to the first, and the memory is read in order
+        keys, wanted = self.keys.numpy(), 2 * k + SPARE
+        if len(ids) > wanted:
+            ids = ids[shortlist(x.astype(np.float32, copy=False), keys[ids], self.metric, wanted)]
+        similarity = similarities(x.astype(np.float64), keys[ids].astype(np.float64), self.metric)
+        places = best(similarity, k)
+        return ids[places], similarity[places].astype(x.dtype)
+
+    def _one_to_faiss(self, x: NDArray[np.floating]) -> NDArray[np.float32] | None:
+        """Bring one query (d,) into FAISS's frame as `_to_faiss` does; None if its squares would lose digits."""
+        axes, offset, centre = self._numpy_frame
+        square = np.vecdot(x, x)
+        if not LEAST_SQUARE < square < LARGEST_SQUARE:
+            return None
+        shifted = x.astype(np.float64)
+        if self.metric == "cosine":
+            shifted /= np.sqrt(square)
+        elif self.metric == "dot":
+            shifted /= max(1.0, float(np.abs(shifted).max()))
+        if offset is not None:
+            shifted -= offset
+        shifted -= centre
+        return (shifted if axes is None else shifted @ axes)[None].astype(np.float32)
+
+    @cached_property
+    def _fits_float32(self) -> bool:
+        """Whether float32 tells which of some candidates are near."""
+        return self.keys.dtype == torch.float32 and self._scale == 1 and not self.needs_double
+
+    @cached_property
+    def _numpy_frame(self) -> tuple[NDArray[Any] | None, NDArray[Any] | None, Any]:
+        axes, offset = (None if x is None else x.numpy() for x in (self._axes, self.offset))
+        centre = self._centre.numpy() if isinstance(self._centre, Tensor) else self._centre
+        return axes, None if offset is None else offset[0], centre
+
     def _best(
         self, queries: Tensor, ids: NDArray[np.int64], k: int, dead: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -221,7 +267,7 @@ class FaissSnapshot(KeySnapshot):
         if marks is not None:
             gone |= marks[ids]
         ids = np.where(gone, -1, ids)
-        if ids.shape[1] > 2 * k + SPARE and self._plain is not None and not self.needs_double:
+        if ids.shape[1] > 2 * k + SPARE and self._fits_float32:
             ids = self._better(queries.float().numpy(), ids, 2 * k + SPARE)
         found = torch.from_numpy(ids)
         similarity = self.score(queries, self.keys[found.clamp(min=0)])
@@ -230,17 +276,10 @@ class FaissSnapshot(KeySnapshot):
     def _better(self, x: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """Return the `k` best of candidates `ids` (q, c) of queries `x` (q, d) in float32, in any order."""
         keys, chosen = self.keys.numpy(), np.empty((len(ids), k), np.int64)
-        for query, row, best in zip(x, ids, chosen, strict=True):
-            rows = keys[row]
-            if self.metric == "sqeuclidean":
-                rows -= query
-                apart = np.vecdot(rows, rows)
-            else:
-                apart = -np.vecdot(rows, query)
-                if self.metric == "cosine":
-                    apart /= np.sqrt(np.vecdot(rows, rows))
-            apart[row < 0] = np.inf
-            best[:] = row[np.argpartition(apart, k - 1)[:k]]
+        for query, row, found in zip(x, ids, chosen, strict=True):
+            live = row if row.min() >= 0 else row[row >= 0]
+            found[:] = -1
+            found[: min(k, len(live))] = live if len(live) <= k else live[shortlist(query, keys[live], self.metric, k)]
         return chosen
 
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:

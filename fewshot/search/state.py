@@ -220,6 +220,12 @@ class State:
         """Return how many queries to search for at a time."""
         return min(self.base.snapshot.search_chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
 
+    def search_one(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]] | None:
+        """Return labels and similarities (1, k) for one query (d,) in numpy; None if only `search` can."""
+        if len(self.labels) or self.n_dead or (found := self.base.snapshot.search_one(x, k)) is None:
+            return None
+        return self.base.labels[found[0][None]], found[1][None]
+
     def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
         """Return labels and similarities (q, k) of the nearest keys; ties go to the key that came first."""
         snapshot = self.base.snapshot

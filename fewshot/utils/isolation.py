@@ -22,7 +22,7 @@ from fewshot.utils.locks import lock_of
 #: Kinds of devices that have an autocast setting.
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 #: numpy's default handling of floating-point errors.
-_NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 #: Returns the number of active modes of torch functions; private to torch, so it may disappear.
 _n_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 1)
 #: Functions that create tensors of the default type.
@@ -90,8 +90,8 @@ class isolated(ContextDecorator):
             self._stack.enter_context(torch.device("cpu"))
         if torch.get_default_dtype() is not torch.float32:
             self._stack.enter_context(_Float32ByDefault())
-        if np.geterr() != _NUMPY_ERRORS:
-            self._stack.enter_context(np.errstate(**_NUMPY_ERRORS))  # type: ignore[arg-type]
+        if np.geterr() != NUMPY_ERRORS:
+            self._stack.enter_context(np.errstate(**NUMPY_ERRORS))  # type: ignore[arg-type]
 
     def __exit__(self, *raised: Any) -> None:
         self._stack.__exit__(*raised)
