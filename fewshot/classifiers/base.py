@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -21,7 +20,7 @@ from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import lively, model_type
 from fewshot.classifiers.reject_rule import RejectRule
 from fewshot.classifiers.rejection import Rejection, check_rate
-from fewshot.learners.base import Learner
+from fewshot.learners.base import Learner, parameter_names
 from fewshot.search.similarity import check_k
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
@@ -118,7 +117,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         cls.__doc__ = (cls.__doc__ or "").replace("    {shared}\n", shared)
 
     def _make_learner(self) -> Learner:
-        names = inspect.signature(self.method).parameters
+        names = parameter_names(self.method)
         return self.method(**{name: getattr(self, name) for name in names if hasattr(self, name)})
 
     def _learner_type(self) -> type[Learner]:

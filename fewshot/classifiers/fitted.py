@@ -135,9 +135,9 @@ class FittedModel:
     def warn_if_sharp(self) -> None:
         """Warn if the temperature is far below the scale of the embeddings, so that probabilities are 0 or 1."""
         learner, statistics = self.learner, self.statistics
-        if not learner.by_distance or learner.metric == "cosine":
+        if not learner.by_distance or learner.metric == "cosine" or learner.fits_temperature:
             return
-        temperature = learner.temperature_of(self.memory).item()
+        temperature = learner.temperature.item()
         some = statistics.keep(torch.arange(0, self.n_classes, 1 + self.n_classes // MOST_LOOKED_AT, device="cpu"))
         suitable = suitable_temperature(some.means, some.count, learner.metric, torch).item()
         if temperature < suitable / SHARP:

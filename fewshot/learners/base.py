@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -28,6 +28,16 @@ IGNORE = -100
 SMOOTHING = 0.01
 #: Arguments unknown to earlier versions, which are saved only if they are set.
 LATER = ("centered", "balanced")
+
+
+@cache
+def _parameter_names(kind: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind).parameters)
+
+
+def parameter_names(kind: Any) -> tuple[str, ...]:
+    """Return the names of the constructor arguments of a class, which are looked up once."""
+    return _parameter_names(kind)
 
 
 class Learner(nn.Module):
@@ -115,6 +125,11 @@ class Learner(nn.Module):
         given = 1.0 if self._fixed_temperature is None else self._fixed_temperature
         return torch.tensor(given, dtype=torch.float64, device="cpu")
 
+    @property
+    def fits_temperature(self) -> bool:
+        """Whether the support determines the temperature."""
+        return self._fixed_temperature is None
+
     def temperature_of(self, memory: Memory) -> Tensor:
         """Return the temperature (...) at which a memory is read."""
         found = memory.extras.get("temperature")
@@ -151,7 +166,7 @@ class Learner(nn.Module):
             If a constructor argument has no attribute of the same name, or JSON cannot hold its value.
         """
         params = self.get_params()
-        for name in inspect.signature(type(self)).parameters.keys() - params.keys():
+        for name in set(parameter_names(type(self))) - params.keys():
             raise TypeError(
                 f"{type(self).__name__} takes {name!r} but has no attribute of that name; store it as self.{name}, "
                 "so that the learner can be saved"
@@ -164,7 +179,7 @@ class Learner(nn.Module):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor arguments, which scikit-learn reaches as ``learner__temperature``."""
-        values = {n: getattr(self, n) for n in inspect.signature(type(self)).parameters if hasattr(self, n)}
+        values = {n: getattr(self, n) for n in parameter_names(type(self)) if hasattr(self, n)}
         if "temperature" in values and self._fixed_temperature is None:
             values["temperature"] = None
         return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
