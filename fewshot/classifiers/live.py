@@ -331,7 +331,7 @@ class LiveModel(FittedModel):
             # More classes than these may be as near as the last one wanted.
             is_tied = (similarity[:, k - 1] == similarity[:, -1]) & (wide < keys.state.n_alive)
             for i in start + np.flatnonzero(is_tied):
-                labels, similarities[i] = super().nearest(X[i : i + 1], k)
+                labels, similarities[i] = FittedModel.nearest(self.served("exact", self.steady), X[i : i + 1], k)
                 numbers[i] = self._known.numbers(labels[0])
         return numbers, similarities
 
