@@ -77,3 +77,22 @@ def test_a_query_costs_little_beside_its_product():
         took.append(np.diff(times))
     ours, bare = np.median(took, 0)
     assert ours - bare < 4e-5
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_was_added_and_removed_is_seen_as_in_a_batch(kind, metric, dtype):
+    index = PrototypeIndex(metric, kind).add(KEYS.astype(dtype))
+    index.build()
+    index.add((KEYS[:50] + 0.1).astype(dtype), range(1000, 1050)).remove([0, 2, 401, 402, 1000, 1007])
+    for k in (1, 3, 40):
+        labels, values = index.search(QUERIES.astype(dtype), k)
+        for i, x in enumerate(QUERIES.astype(dtype)):
+            own, value = index.search(x[None], k)
+            assert own.dtype == labels.dtype
+            assert not {0, 2, 401, 402, 1000, 1007} & set(own[0].tolist())
+            np.testing.assert_allclose(value[0], values[i], rtol=1e-5, atol=2e-5)
+    for _ in range(3):  # equal keys come in the order in which they were added
+        index.add(KEYS[5:6].astype(dtype), [5])
+    assert metric == "dot" or index.search(KEYS[5:6].astype(dtype), 5)[0][0].tolist()[:4].count(5) >= 3

@@ -11,5 +11,6 @@ keys are many, it compacts all into a new base: at once if that is quick, else i
 
 `growing` is the same for classifiers: versions that may branch, each with a key for each class.
 
-`saving` is its folder, and `faiss_file` checks FAISS's part of it before FAISS reads it.
+`limits` says from how many keys FAISS is faster, and `packing` keeps keys in half precision or 8 bits. `saving` is the
+index's folder, and `faiss_file` checks FAISS's part of it before FAISS reads it.
 """

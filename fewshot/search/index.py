@@ -15,6 +15,7 @@ from torch import Tensor
 from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
 from fewshot.search.growing import capacity, is_merge_due, is_quick, merged
+from fewshot.search.packing import PRECISIONS, packed, width
 from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS, check_k, to_tensor
 from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
@@ -48,12 +49,18 @@ class PrototypeIndex:
         keys differ most; not for ``dot``. ``ivf`` searches a few of many lists of near keys, which hold a copy of them.
         Both propose candidates, which are scored exactly. They take seconds to minutes to build. The first search
         begins this in the background, on as many threads as torch may use, and exact search answers until it is done;
-        `build` waits for it. ``auto`` is ``exact`` up to 1e5 keys and the graph beyond (lists for ``dot``), or
-        ``exact`` if that misses the recall; ``faiss`` is FAISS's own exact search up to 1e5 keys, then as ``auto``.
+        `build` waits for it. ``auto`` is ``exact`` up to 2e4 to 1e5 keys, as long as the graph would not halve the time
+        (measured for each metric and dimension: ``fewshot.search.limits``), then the graph (lists for ``dot``), or
+        ``exact`` again if that misses the recall. ``faiss`` is FAISS's own exact search up to 1e5 keys, then as
+        ``auto``.
     recall : float, default=0.99
         The share of the k nearest keys that ``ivf`` and ``hnsw`` must find on average, for every k: measured for the
         nearest, 10 and 100 against exact answers, to queries between keys and their neighbours and to queries drawn
         as the keys are. 1 is ``exact``.
+    keys : {"full", "float16", "int8"}, default="full"
+        How keys are kept, and so compared: as they come, in half precision, or in 8 bits with a factor for each key.
+        An entry d of a key takes 4 bytes (8 if keys come in float64), 2 or 1; a graph takes up to 350 bytes for each
+        key beside them. In units of the largest entry of a key, half precision rounds by at most 2e-4, 8 bits by 4e-3.
 
     Examples
     --------
@@ -66,11 +73,13 @@ class PrototypeIndex:
     [['far']]
     """
 
-    def __init__(self, metric: str = "sqeuclidean", index: str = "auto", recall: float = 0.99) -> None:
+    def __init__(
+        self, metric: str = "sqeuclidean", index: str = "auto", recall: float = 0.99, keys: str = "full"
+    ) -> None:
         self.metric, self.index = check_name("metric", metric, METRICS), check_name("index", index, INDEXES)
         if not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}; expected above 0, at most 1")
-        self.recall = float(recall)
+        self.recall, self.keys = float(recall), check_name("precision", keys, PRECISIONS)
         self._state: State | None = None
         self._merger: threading.Thread | None = None
         self._next = 0
@@ -89,7 +98,7 @@ class PrototypeIndex:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         alive = state.pop("_alive")
-        self.__dict__.update({"_versions": {}, "_state": None, "_merger": None, **state})
+        self.__dict__.update({"keys": "full", "_versions": {}, "_state": None, "_merger": None, **state})
         if alive is not None:
             self._begin(*alive)
 
@@ -192,7 +201,7 @@ class PrototypeIndex:
         >>> PrototypeIndex.load(folder).add([[1.0, 1.0]], ["c"]).search([[0.0, 2.0]], k=3)[0].tolist()
         [['b', 'c', 'a']]
         """
-        settings = {name: getattr(self, name) for name in ("metric", "index", "recall")}
+        settings = {name: getattr(self, name) for name in ("metric", "index", "recall", "keys")}
         with writing(folder, "index"):  # of two threads, the later one writes what both have added
             state = self._state
             # The next number is read after the state and only rises, so no key added later repeats a number.
@@ -225,7 +234,7 @@ class PrototypeIndex:
             If the folder holds no index, or one that is damaged, incomplete, invalid or written by a newer version.
         """
         content, state = load_index(folder, cache)
-        index = cls(content["metric"], content["index"], content["recall"])
+        index = cls(content["metric"], content["index"], content["recall"], content["keys"])
         index._state, index._next = state, content["next"]
         index._versions = {os.path.realpath(folder): content["digest"]}
         return index
@@ -288,7 +297,7 @@ class PrototypeIndex:
 
     @one_at_a_time
     def _add(self, keys: ArrayLike, labels: ArrayLike | None, replace: bool) -> PrototypeIndex:
-        new = to_tensor(self._checked(keys, "keys"))
+        new = packed(to_tensor(self._checked(keys, "keys")), self.keys)
         labels = np.arange(self._next, self._next + len(new)) if labels is None else labels
         added = _whole_numbers(as_labels(labels, name="labels", known=self._known_labels()))
         if len(added) != len(new):
@@ -334,7 +343,7 @@ class PrototypeIndex:
             raise TypeError(f"{what} are of type {array.dtype}; expected numbers")
         if array.ndim != 2:
             raise ValueError(f"{what} have shape {array.shape}; expected two dimensions, (n, d)")
-        d = array.shape[1] if self._state is None else self._state.rows.raw.shape[1]
+        d = array.shape[1] if self._state is None else width(self._state.rows.raw)
         if array.shape[1] != d:
             raise ValueError(
                 f"{what} have {array.shape[1]} dimensions, the index holds {d}; embed both with the same backbone"

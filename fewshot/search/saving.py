@@ -20,6 +20,7 @@ from fewshot.persistence.content import is_number, is_whole, labels_from_json, l
 from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.search.approximate import Approximate, Choice, faiss_module
 from fewshot.search.faiss_file import check_faiss_file
+from fewshot.search.packing import FACTOR, PRECISIONS, unpacked, width
 from fewshot.search.similarity import METRICS, PART
 from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
 from fewshot.search.state import Base, State
@@ -61,6 +62,7 @@ def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], State |
     """
 
     def build(manifest: dict[str, Any], paths: dict[str, Path]) -> tuple[dict[str, Any], State | None]:
+        manifest = {"keys": "full", **manifest}  # older versions knew no other precision
         _check_settings(manifest, paths)
         return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
 
@@ -78,8 +80,8 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
     if held.keys() != {"keys"} or not changes.keys() >= {"raw", "dead_base", "dead_delta"}:
         raise ValueError(f"its tensors are {', '.join([*held, *changes]):.200}")
     labels, delta = labels_from_json(manifest["base"]), labels_from_json(manifest["delta"])
-    _check_keys(held["keys"], labels, changes["dead_base"])
-    _check_keys(changes["raw"], delta, changes["dead_delta"])
+    _check_keys(held["keys"], labels, changes["dead_base"], manifest["keys"])
+    _check_keys(changes["raw"], delta, changes["dead_delta"], manifest["keys"])
     if changes["raw"].shape[1] != held["keys"].shape[1]:
         raise ValueError("its keys have different lengths")
     if len(delta) and not len(labels):
@@ -95,7 +97,7 @@ def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> S
 
 def _adopt(snapshot: FaissSnapshot, about: Any, path: Path, frame: dict[str, Tensor]) -> None:
     """Take over FAISS's index if it is of this version and of these keys; otherwise it is built again."""
-    n, d, is_product = len(snapshot.keys), snapshot.keys.shape[1], snapshot.metric == "dot"
+    n, d, is_product = len(snapshot.keys), width(snapshot.keys), snapshot.metric == "dot"
     try:
         choice = _checked_choice(about, n)
         if about["faiss"] != faiss_module().__version__ or not _is_frame(frame, snapshot):
@@ -122,7 +124,7 @@ def _checked_choice(about: Any, n: int) -> Choice:
 
 def _is_frame(frame: dict[str, Tensor], snapshot: FaissSnapshot) -> bool:
     """Whether tensors can be the `FaissSnapshot.frame` of these keys."""
-    d, is_euclidean = snapshot.keys.shape[1], snapshot.metric == "sqeuclidean"
+    d, is_euclidean = width(snapshot.keys), snapshot.metric == "sqeuclidean"
     return (
         ("axes" not in frame or (frame["axes"].ndim == 2 and _is_finite(frame["axes"], (d, frame["axes"].shape[1]))))
         and ("offset" in frame) == is_euclidean
@@ -144,19 +146,22 @@ def _check_settings(manifest: Mapping[str, Any], parts: Collection[str]) -> None
         ("metric", manifest["metric"] in METRICS),
         ("index", manifest["index"] in INDEXES),
         ("recall", is_number(manifest["recall"], 0, 1) and manifest["recall"] > 0),
+        ("keys", manifest["keys"] in PRECISIONS),
         ("next", is_whole(manifest["next"], 0, 2**62)),
     ):
         if not ok:
             raise ValueError(f"its {name} is {manifest[name]!r:.60}")
 
 
-def _check_keys(keys: Tensor, labels: NDArray[Any], dead: Tensor) -> None:
+def _check_keys(keys: Tensor, labels: NDArray[Any], dead: Tensor, precision: str) -> None:
     """Raise unless keys are finite numbers (n, d), each with a label and a mark whether it is dead."""
-    if keys.dtype not in (torch.float32, torch.float64) or keys.ndim != 2:
-        raise ValueError(f"its keys are {keys.dtype} {tuple(keys.shape)}; expected float32 or float64, (n, d)")
+    expected = {"float16": (torch.float16,), "int8": (torch.int8,)}.get(precision, (torch.float32, torch.float64))
+    if keys.dtype not in expected or keys.ndim != 2 or (precision == "int8" and keys.shape[1] < FACTOR):
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in expected)
+        raise ValueError(f"its keys are {keys.dtype} {tuple(keys.shape)}; expected {names}, (n, d)")
     if labels.shape != (len(keys),) or dead.shape != (len(keys),) or dead.dtype != torch.bool:
         raise ValueError(f"it has {len(keys)} keys, {len(labels)} labels and {dead.dtype} marks {tuple(dead.shape)}")
-    if not all((part.abs() <= TOO_LARGE).all() for part in keys.split(PART)):
+    if not all((unpacked(part).abs() <= TOO_LARGE).all() for part in keys.split(PART)):
         raise ValueError(f"its keys must be finite, up to {TOO_LARGE:.0e}")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError("its labels must be finite")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.errors import UnknownNameError
+from fewshot.search.packing import precision_of, unpacked, width
 from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, SingleSearch, similarities
 from fewshot.utils.values import NEEDS_FLOAT64, TINY
 
@@ -72,7 +73,13 @@ class PreparedKeys:
         """Return a slice of unbatched keys."""
         sqnorm = None if self.sqnorm is None else self.sqnorm[:, start:stop]
         factor = None if self.inverse_norm is None else self.inverse_norm[:, start:stop]
-        return PreparedKeys(self.metric, self.keys[start:stop], self.offset, sqnorm, self.steady, factor)
+        keys = unpacked(self.keys[start:stop])
+        return PreparedKeys(self.metric, keys, self.offset, sqnorm, self.steady, factor)
+
+    def parts(self, n_queries: int, k: int) -> Iterator[PreparedKeys]:
+        """Yield slices of unbatched keys that are searched at once for the `k` nearest."""
+        size = max(BLOCK, 4 * k, FEWEST_SCORES // max(n_queries, 1))
+        yield from (self.part(start, start + size) for start in range(0, len(self.keys), size))
 
     def for_one(self) -> SingleSearch:
         """Return unbatched keys for searches with one query in numpy."""
@@ -346,7 +353,7 @@ class KeySnapshot:
     Parameters
     ----------
     keys : Tensor of shape (m, d)
-        Float32 or float64 keys.
+        Keys in float32 or float64, or as `packed` returns them.
     metric : str
         Similarity.
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="exact"
@@ -369,20 +376,25 @@ class KeySnapshot:
         if self.metric != "sqeuclidean":
             return None
         if len(self.keys) > PART:  # in a quarter of the time of mean
-            sums = [part.double().sum(0, keepdim=True) for part in self.keys.split(PART)]
+            sums = [unpacked(part).double().sum(0, keepdim=True) for part in self.keys.split(PART)]
             mean = torch.cat(sums).sum(0, keepdim=True) / len(self.keys)
         else:
-            mean = self.keys.mean(0, keepdim=True, dtype=torch.float64) if len(self.keys) else self.keys
+            keys = unpacked(self.keys)
+            mean = keys.mean(0, keepdim=True, dtype=torch.float64) if len(keys) else keys
         # Rounded to the precision of the keys, so that subtracting it from float32 queries is exact in one step.
-        return mean.to(self.keys.dtype).double()
+        return mean.to(self.rows(slice(0)).dtype).double()
+
+    def rows(self, places: Any) -> Tensor:
+        """Return some keys (..., d) in float32 or float64, whatever they are kept in."""
+        return unpacked(self.keys[places])
 
     def prepare(self, keys: Tensor) -> PreparedKeys:
         """Prepare some keys (..., d) in the frame of all, in float64."""
-        return prepare_keys(keys.double(), self.metric, self.offset)
+        return prepare_keys(unpacked(keys).double(), self.metric, self.offset)
 
     def _prepare_all(self, dtype: torch.dtype) -> PreparedKeys:
         """Prepare all keys, a part at a time."""
-        keys = self.keys.new_empty(self.keys.shape, dtype=dtype)
+        keys = self.keys.new_empty((len(self.keys), width(self.keys)), dtype=dtype)
         sqnorm = keys.new_empty((1, len(keys))) if self.metric == "sqeuclidean" else None
         for start in range(0, len(keys), PART):
             part = self.prepare(self.keys[start : start + PART])
@@ -398,16 +410,16 @@ class KeySnapshot:
 
     @cached_property
     def _single(self) -> PreparedKeys:
-        return self._plain or self._prepare_all(torch.float32)
+        return (self._plain if self.keys.dtype == torch.float32 else None) or self._prepare_all(torch.float32)
 
     @cached_property
     def _plain(self) -> PreparedKeys | None:
         """All keys as they are, prepared for float32 queries without a copy; None if float32 would lose digits."""
         keys, sqnorm, factor = self.keys, None, None
-        if keys.dtype != torch.float32 or self._scale != 1 or len(keys) < 2:
+        if keys.dtype == torch.float64 or self._scale != 1 or len(keys) < 2:
             return None
         if self.metric != "dot":
-            squares = sum_of_squares(keys)
+            squares = torch.cat([sum_of_squares(unpacked(part)) for part in keys.split(PART)])
             low, high = squares.aminmax()
             if self.metric == "cosine" and not (low > LEAST_SQUARE and high < LARGEST_SQUARE):
                 return None
@@ -444,7 +456,9 @@ class KeySnapshot:
         """Divisor of all keys by which their squares fit float32; a common factor does not change the ranking."""
         parts = self.keys.split(PART)
         largest = self._largest(parts[0])
-        if largest >= TINY and len(parts) > 1:  # a bound that takes one pass, without copies
+        if (
+            largest >= TINY and len(parts) > 1 and self.keys.dtype == torch.float32
+        ):  # a bound that takes one pass, without copies
             low, high = self.keys.aminmax()
             if 2 * max(float(high), -float(low)) <= NEEDS_FLOAT64:
                 return 1.0
@@ -473,15 +487,17 @@ class KeySnapshot:
     def score(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """Return float64 similarities (q, c) of `queries` (q, d) to `candidates` (q, c, d) of their own."""
         if self._scale == 1 and _numpy_may_read(queries, candidates):
-            x, rows = queries.double().numpy(), candidates.double().numpy()
+            x, rows = queries.double().numpy(), unpacked(candidates).double().numpy()
             return torch.from_numpy(similarities(x, rows, self.metric))
         return self.prepare(candidates).similarity(queries.double().unsqueeze(-2)).squeeze(-2)
 
-    def search_one(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
-        """Return ids and similarities (k,) of the nearest keys to one query (d,), as `search`; None if only it can."""
-        if self.steady or not len(self.keys) or self.needs_double:
+    def search_one(
+        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+        """Return ids and similarities (k,) for one query (d,), as `search`; None if only that can answer."""
+        if self.steady or not len(self.keys) or self.needs_double or precision_of(self.keys) != "full":
             return None
-        return (self._one_single if x.dtype == np.float32 else self._one_double).search(x, k)
+        return (self._one_single if x.dtype == np.float32 else self._one_double).search(x, k, dead)
 
     @cached_property
     def _one_single(self) -> SingleSearch:
@@ -515,9 +531,7 @@ class KeySnapshot:
 
     def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
         """Yield all keys, a part at a time, in the precision in which `queries` (q, d) are compared."""
-        prepared = self._prepared_for(queries)
-        size = max(BLOCK, 4 * k, FEWEST_SCORES // max(len(queries), 1))
-        yield from (prepared.part(start, start + size) for start in range(0, len(self.keys), size))
+        yield from self._prepared_for(queries).parts(len(queries), k)
 
     def chunk(self) -> int:
         """Return how many queries to score at a time, so that the work fits `CHUNK_BYTES`."""

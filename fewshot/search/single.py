@@ -34,10 +34,10 @@ class SingleSearch:
             high = offset.astype(keys.dtype)
             self.offsets = (high, (offset - high).astype(keys.dtype))
 
-    def search(self, x: Array, k: int) -> tuple[NDArray[np.int64], Array] | None:
-        """Return ids and similarities (k,) of the nearest keys to a query (d,), nearest first; ties go to the first.
+    def search(self, x: Array, k: int, dead: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.int64], Array] | None:
+        """Return ids and similarities (k,) of the nearest keys to a query (d,) that are not `dead`, nearest first.
 
-        None if the squares of the query would lose digits.
+        Ties go to the first. None if the squares of the query would lose digits.
         """
         for offset in self.offsets:
             x = x - offset
@@ -50,6 +50,8 @@ class SingleSearch:
             ranks -= self.sqnorm
         elif self.factor is not None:
             ranks *= self.factor
+        if dead is not None:
+            ranks[dead] = -np.inf
         ids = best(ranks, k)
         similarity = ranks[ids]
         if self.sqnorm is not None:

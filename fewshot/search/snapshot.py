@@ -15,6 +15,8 @@ from torch import Tensor
 
 from fewshot.search.approximate import CANDIDATES, SPARE, Approximate, Choice
 from fewshot.search.background import begin
+from fewshot.search.limits import exact_limit
+from fewshot.search.packing import width
 from fewshot.search.similarity import CHUNK_BYTES, PART, KeySnapshot, PreparedKeys, top
 from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, best, shortlist, similarities
 from fewshot.search.trials import Trials
@@ -23,7 +25,7 @@ from fewshot.utils.locks import lock_of
 from fewshot.utils.values import NEEDS_FLOAT64
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
-#: Up to this many keys one matrix product is faster than an index on a CPU.
+#: Up to this many keys exact search is affordable; by default fewer, where FAISS takes half the time (`exact_limit`).
 EXACT_LIMIT = 100_000
 #: An index of up to this many keys is built at once, a larger one in the background.
 QUICK = 8192
@@ -36,7 +38,7 @@ def take_snapshot(
     keys: Tensor, metric: str, index: str = "auto", recall: float = 0.99, *, steady: bool = False
 ) -> KeySnapshot:
     """Return keys (m, d) that are searched through `index`, or exactly if that is faster; see `KeySnapshot`."""
-    kind = choose_kind(index, metric, len(keys), recall)
+    kind = choose_kind(index, metric, len(keys), width(keys), recall)
     if kind == "exact":
         return KeySnapshot(keys, metric, index, recall, steady=steady)
     return FaissSnapshot(kind, keys, metric, index, recall, steady=steady)
@@ -69,14 +71,14 @@ class FaissSnapshot(KeySnapshot):
             return 0.0
         total = sum(
             (self.prepare(part).keys.sum(0) for part in self.keys.split(PART)),
-            self.keys.new_zeros(1, dtype=torch.float32),
+            torch.zeros(1, device="cpu"),
         )
         return total / max(len(self.keys), 1)
 
     @cached_property
     def _axes(self) -> Tensor | None:
         """The directions (d, p) along which a graph compares keys; None for all."""
-        m, d = self.keys.shape
+        m, d = len(self.keys), width(self.keys)
         if self.kind != "hnsw" or d <= DIRECTIONS[0]:
             return None
         places = torch.from_numpy(np.sort(np.random.default_rng(2).permutation(m)[:SAMPLE]))
@@ -150,7 +152,7 @@ class FaissSnapshot(KeySnapshot):
     @property
     def frame_shape(self) -> tuple[int, int]:
         """Number of rows that FAISS holds, and their length."""
-        m, d = self.keys.shape
+        m, d = len(self.keys), width(self.keys)
         return m, d if self._axes is None else self._axes.shape[1]
 
     def _recalls(self, index: Approximate, trials: Trials, effort: int) -> dict[int, float]:
@@ -215,20 +217,25 @@ class FaissSnapshot(KeySnapshot):
             ids[missed], similarity[missed] = found[0], found[1].to(similarity.dtype)
         return ids, similarity.to(self._answer_dtype(queries))
 
-    def search_one(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+    def search_one(
+        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
         """Return ids and similarities (k,) of the nearest keys found for one query (d,); None if only `search` can."""
         if (index := self.ready) is None or not self._fits_float32:
             return None
         if (query := self._one_to_faiss(x)) is None:
             return None
         ids = index.propose(query, k)[0]
-        if ids.min() < 0:
+        if dead is not None:
+            ids = ids[(ids >= 0) & ~dead[ids]]
+        if len(ids) < k or ids.min() < 0:
             return None
         ids.sort()  # ties go to the first, and the memory is read in order
-        keys, wanted = self.keys.numpy(), 2 * k + SPARE
+        rows, wanted = self.rows(torch.from_numpy(ids)).numpy(), 2 * k + SPARE
         if len(ids) > wanted:
-            ids = ids[shortlist(x.astype(np.float32, copy=False), keys[ids], self.metric, wanted)]
-        similarity = similarities(x.astype(np.float64), keys[ids].astype(np.float64), self.metric)
+            places = shortlist(x.astype(np.float32, copy=False), rows, self.metric, wanted)
+            ids, rows = ids[places], rows[places]
+        similarity = similarities(x.astype(np.float64), rows.astype(np.float64), self.metric)
         places = best(similarity, k)
         return ids[places], similarity[places].astype(x.dtype)
 
@@ -251,7 +258,7 @@ class FaissSnapshot(KeySnapshot):
     @cached_property
     def _fits_float32(self) -> bool:
         """Whether float32 tells which of some candidates are near."""
-        return self.keys.dtype == torch.float32 and self._scale == 1 and not self.needs_double
+        return self.keys.dtype != torch.float64 and self._scale == 1 and not self.needs_double
 
     @cached_property
     def _numpy_frame(self) -> tuple[NDArray[Any] | None, NDArray[Any] | None, Any]:
@@ -275,11 +282,14 @@ class FaissSnapshot(KeySnapshot):
 
     def _better(self, x: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """Return the `k` best of candidates `ids` (q, c) of queries `x` (q, d) in float32, in any order."""
-        keys, chosen = self.keys.numpy(), np.empty((len(ids), k), np.int64)
+        chosen = np.empty((len(ids), k), np.int64)
         for query, row, found in zip(x, ids, chosen, strict=True):
             live = row if row.min() >= 0 else row[row >= 0]
             found[:] = -1
-            found[: min(k, len(live))] = live if len(live) <= k else live[shortlist(query, keys[live], self.metric, k)]
+            if len(live) > k:
+                rows = self.rows(torch.from_numpy(live)).numpy()
+                live = live[shortlist(query, rows, self.metric, k)]
+            found[: len(live)] = live
         return chosen
 
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -297,7 +307,7 @@ class FaissSnapshot(KeySnapshot):
     def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
         """Yield all keys, a part at a time: users of FAISS should not pay for a prepared copy of all."""
         if self._plain is not None and queries.dtype == torch.float32 and not (self.steady or self.needs_double):
-            yield from super()._parts(queries, k)
+            yield from self._plain.parts(len(queries), k)
             return
         parts = map(self.prepare, self.keys.split(max(PART, 4 * k)))
         yield from (part.steadied() if self.steady else part for part in parts)
@@ -310,11 +320,11 @@ class FaissSnapshot(KeySnapshot):
     search_chunk = chunk
 
 
-def choose_kind(index: str, metric: str, n: int, recall: float = 0.99) -> str:
-    """Return what searches `n` keys.
+def choose_kind(index: str, metric: str, n: int, d: int, recall: float = 0.99) -> str:
+    """Return what searches `n` keys of `d` numbers.
 
-    Up to 1e5 keys one matrix product is faster than any index, beyond that a graph is. It finds unnormalised inner
-    products badly, so ``dot`` is searched in inverted lists. A recall of 1 needs all keys.
+    Few keys are searched exactly, and more through a graph. It finds unnormalised inner products badly, so ``dot`` is
+    searched in inverted lists. A recall of 1 needs all keys.
     """
     if not n:
         return "exact"
@@ -326,6 +336,6 @@ def choose_kind(index: str, metric: str, n: int, recall: float = 0.99) -> str:
         return "flat" if metric == "dot" else "hnsw"
     if index == "ivf":
         return index
-    if n <= EXACT_LIMIT:
+    if n <= min(EXACT_LIMIT, exact_limit(metric, d)):
         return "exact"
     return "ivf" if metric == "dot" else "hnsw"

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.search.packing import packed, precision_of, unpacked
 from fewshot.search.similarity import KeySnapshot, PreparedKeys, sum_of_squares, top
+from fewshot.search.single import best, similarities
 from fewshot.search.snapshot import FaissSnapshot, take_snapshot
 from fewshot.utils.isolation import isolated
 
@@ -137,7 +139,7 @@ class State:
     def of(cls, base: Base) -> State:
         """Return the state of a base with an empty delta."""
         raw = base.snapshot.keys[:0].clone()
-        rows = Rows(raw, raw.double(), raw.new_empty((0, 1), dtype=torch.float64))
+        rows = Rows(raw, unpacked(raw).double(), raw.new_empty((0, 1), dtype=torch.float64))
         dead = torch.zeros(len(base), dtype=torch.bool, device="cpu")
         return cls(base, rows, base.labels[:0], dead, dead[:0])
 
@@ -155,8 +157,8 @@ class State:
 
     @isolated(gradients=True)
     def with_keys(self, keys: Tensor, labels: NDArray[Any]) -> State:
-        """Return the state with more keys in its delta."""
-        used = len(self.labels)
+        """Return the state with more keys in its delta, in the precision of the base."""
+        used, keys = len(self.labels), packed(keys, precision_of(self.base.snapshot.keys))
         return replace(
             self,
             rows=self.rows.extended(used, keys, self.base.snapshot.prepare(keys).keys),
@@ -222,9 +224,33 @@ class State:
 
     def search_one(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]] | None:
         """Return labels and similarities (1, k) for one query (d,) in numpy; None if only `search` can."""
-        if len(self.labels) or self.n_dead or (found := self.base.snapshot.search_one(x, k)) is None:
+        n, n_delta = len(self.base), len(self.labels)
+        dead = self.dead_base.numpy() if self.n_dead else None
+        found = self.base.snapshot.search_one(x, min(k + SPARE, n) if n_delta else k, dead)
+        if found is None or (n_delta and self.raw.dtype == torch.float64):
             return None
-        return self.base.labels[found[0][None]], found[1][None]
+        if not n_delta:
+            return self.base.labels[found[0][None]], found[1][None]
+        own = self._nearest_own(x, min(k + SPARE, n_delta))
+        # Base and delta round differently, and ties must stay ties: the best are all scored again in one way.
+        of_base, of_delta = self.base.snapshot.rows(torch.from_numpy(found[0])), self.raw[torch.from_numpy(own)]
+        keys = torch.cat([of_base.double(), unpacked(of_delta).double()]).numpy()
+        similarity = similarities(x.astype(np.float64), keys, self.base.snapshot.metric)
+        similarity[: len(found[0])][~np.isfinite(found[1])] = -np.inf
+        similarity[len(found[0]) :][self.dead_delta.numpy()[own]] = -np.inf
+        order = np.argsort(ids := np.concatenate([found[0], own + n]))  # ties go to the first
+        places = order[best(similarity[order], k)]
+        return self._labels_of(torch.from_numpy(ids[places][None])), similarity[places][None].astype(x.dtype)
+
+    def _nearest_own(self, x: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+        """Return the places (k,) of the keys of the delta nearest to a query (d,), dead ones last."""
+        rows, n, offset = self.rows, len(self.labels), self.base.snapshot.offset
+        query = x.astype(np.float64) if offset is None else x - offset[0].numpy()
+        ranks = np.vecdot(rows.keys[:n].numpy(), query)
+        if self.base.snapshot.metric == "sqeuclidean":
+            ranks = 2 * ranks - rows.sqnorm[:n, 0].numpy()
+        ranks[self.dead_delta.numpy()] = -np.inf
+        return best(ranks, k)
 
     def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
         """Return labels and similarities (q, k) of the nearest keys; ties go to the key that came first."""
@@ -262,8 +288,8 @@ class State:
 
     def _keys_of(self, ids: Tensor) -> Tensor:
         n = len(self.base)
-        keys, own = self.base.snapshot.keys[ids.clamp(0, n - 1)].double(), ids >= n
-        keys[own] = self.raw[ids[own] - n].double()
+        keys, own = self.base.snapshot.rows(ids.clamp(0, n - 1)).double(), ids >= n
+        keys[own] = unpacked(self.raw[ids[own] - n]).double()
         return keys
 
     def _labels_of(self, ids: Tensor) -> NDArray[Any]:

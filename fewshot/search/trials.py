@@ -39,17 +39,19 @@ class Trials:
     @classmethod
     def of(cls, snapshot: KeySnapshot) -> Trials:
         """Draw queries for the keys of a snapshot, and search exactly for their neighbours."""
-        keys, m = snapshot.keys, len(snapshot.keys)
+        m = len(snapshot.keys)
         order = torch.from_numpy(np.random.default_rng(1).permutation(m))
         drawn, some = (places.sort().values for places in (order[: min(N_TRIALS, m // 4)], order[-N_TRIALS:]))
         held = torch.zeros(m, dtype=torch.bool, device="cpu")
         held[drawn] = True
-        neighbours = snapshot.exact_top(keys[some].double(), min(2, m))[0][:, -1]
-        near = torch.lerp(keys[some].double(), keys[neighbours].double(), WAY_OUT)
-        queries = torch.cat([near, keys[drawn].double()])
+        some_keys, drawn_keys = (snapshot.rows(places).double() for places in (some, drawn))
+        neighbours = snapshot.exact_top(some_keys, min(2, m))[0][:, -1]
+        near = torch.lerp(some_keys, snapshot.rows(neighbours).double(), WAY_OUT)
+        queries = torch.cat([near, drawn_keys])
         k = max([1, *(k for k in TUNED_FOR if k <= m // 4)])
         ids = torch.cat([snapshot.exact_top(part, k, held)[0] for part in queries.split(snapshot.search_chunk(k))])
-        nearest = torch.cat([snapshot.score(x, keys[i]) for x, i in zip(queries.split(16), ids.split(16), strict=True)])
+        parts = zip(queries.split(16), ids.split(16), strict=True)
+        nearest = torch.cat([snapshot.score(x, snapshot.keys[places]) for x, places in parts])
         return cls(queries, nearest.sort(-1, descending=True).values, held)
 
     def recalls(self, similarity: Tensor) -> dict[int, float]:
