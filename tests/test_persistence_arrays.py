@@ -45,3 +45,19 @@ def test_damage_is_found(tmp_path):
 def test_torch_is_not_imported():
     code = "import sys, fewshot.persistence.arrays; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_that_does_not_fit_in_memory_is_a_sentence_with_the_sizes(tmp_path, monkeypatch, capsys):
+    from fewshot import FewShotModel, OwnEmbedder
+    from fewshot.cli import main
+
+    embedder = OwnEmbedder(np.asarray, "rows")
+    FewShotModel(embedder).fit(np.eye(3), [0, 1, 2]).save(tmp_path)
+    monkeypatch.setattr("fewshot.utils.heap.ALWAYS_FITS", 0)
+    monkeypatch.setattr("fewshot.utils.heap.available_memory", lambda: 1e-3)
+    with pytest.raises(MemoryError, match=r"safetensors and its arrays take 0\.0 GB, and 0\.0 GB of memory are free"):
+        FewShotModel.load(tmp_path, embedder=embedder)
+    assert main(["rename", str(tmp_path), "1", "7"]) == 1
+    assert "of memory are free; read it where more is free" in capsys.readouterr().err
+    monkeypatch.setattr("fewshot.utils.heap.available_memory", lambda: 1e9)
+    assert FewShotModel.load(tmp_path, embedder=embedder).classes_.tolist() == [0, 1, 2]

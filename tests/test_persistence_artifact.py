@@ -12,7 +12,7 @@ import pytest
 
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import is_artifact, read_artifact, size_of, write_artifact
-from fewshot.persistence.manifest import FORMAT, MANIFEST
+from fewshot.persistence.manifest import FORMAT, MANIFEST, PLAIN
 
 
 def write(folder, text, key=None):
@@ -136,7 +136,7 @@ def test_what_only_looks_like_ours_is_left_alone(tmp_path, folder):
     with pytest.raises(ArtifactError, match="holds other files"):
         write(other, "one")
     raw = (folder / MANIFEST).read_bytes()
-    body = raw[: raw.rindex(b', "digest"')].replace(b'"format": %d' % FORMAT, b'"format": %d' % (FORMAT + 1))
+    body = raw[: raw.rindex(b', "digest"')].replace(b'"format": %d' % PLAIN, b'"format": %d' % (FORMAT + 1))
     (folder / MANIFEST).write_bytes(body + b', "digest": "%s"}\n' % hashlib.sha256(body).hexdigest().encode())
     before = names(folder)
     with pytest.raises(ArtifactError, match="upgrade fewshot"):

@@ -5,7 +5,7 @@ import pytest
 
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import read_artifact
-from fewshot.persistence.manifest import FORMAT, MANIFEST
+from fewshot.persistence.manifest import FORMAT, MANIFEST, PLAIN
 from tests.test_persistence_artifact import names, write
 
 
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 def test_row_71_a_newer_format_is_refused_with_its_version(folder):
     raw = (folder / MANIFEST).read_bytes()
-    body = raw[: raw.rindex(b', "digest"')].replace(b'"format": %d' % FORMAT, b'"format": %d' % (FORMAT + 1))
+    body = raw[: raw.rindex(b', "digest"')].replace(b'"format": %d' % PLAIN, b'"format": %d' % (FORMAT + 1))
     digest = hashlib.sha256(body).hexdigest()
     (folder / MANIFEST).write_bytes(body + b', "digest": "%s"}\n' % digest.encode())
     with pytest.raises(ArtifactError, match=f"in format {FORMAT + 1}; this is .*upgrade"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -103,6 +103,11 @@ class _Classes:
             np.result_type(self.dtype, labels),
         )
         return changed, numbers
+
+    def present(self, numbers: NDArray[np.int64]) -> dict[Any, int]:
+        """Return those of these numbers (k,) that are of present classes, by their labels."""
+        labelled = zip(self.names(numbers).tolist(), numbers.tolist(), strict=True)
+        return {label: number for label, number in labelled if self.places.of(label) == number}
 
     def without(self, numbers: NDArray[np.int64]) -> Self:
         """Return the classes without those of these numbers (k,)."""
@@ -266,6 +271,39 @@ class LiveModel(FittedModel):
             raise ValueError(NOTHING_LEFT)
         return model._dropping(numbers[emptied]) if drop_empty and emptied.any() else model
 
+    def since(self, old: LiveModel) -> tuple[list[Any], Summary] | None:
+        """Return the labels that are gone since `old`, and the classes that are new or changed.
+
+        None if `old` is no earlier version of this model, or what has changed cannot be told from it.
+        """
+        before, now = old._known, self._known
+        blocks = [(getattr(now, name), getattr(before, name)) for name in ("labels", "n_support", "count", "sums")]
+        if any(len(a) < len(b) or a.size != b.size for a, b in blocks) or is_other(*blocks[-1]):
+            return None
+        numbers = np.unique(np.concatenate([a.differing(b) for a, b in blocks]))
+        was, here = before.present(numbers[numbers < len(before.sums)]), now.present(numbers)
+        gone, labels = sorted(was.keys() - here.keys()), sorted(here)
+        if len(before.places) - len(was) + len(here) != len(now.places):
+            return None  # a class without support has gone
+        return gone, now.part(np.array([here[label] for label in labels], np.int64))
+
+    def after(self, gone: list[Any], part: Summary) -> LiveModel:
+        """Return the model without the classes `gone`, in which those of `part` are as it says; see `since`."""
+        numbers = np.array([self._place(label) for label in gone], np.int64)
+        known = self._known.without(numbers) if len(numbers) else self._known
+        return LiveModel(self.learner, known.having(part)[0] if len(part.classes) else known, {})
+
+    def rows(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64], Iterator[NDArray[np.float64]]]:
+        """Return labels, support rows, weights and sums of all classes in the order of labels, the sums in parts."""
+        labels, order = self._known.places.ordered()
+        sums = (self._known.sums.rows(order[i : i + PART]) for i in range(0, len(order), PART))
+        return labels, self._known.n_support.rows(order), self._known.count.rows(order), sums
+
+    @property
+    def n_rows(self) -> int:
+        """Number of support rows of all classes."""
+        return sum(int(block.sum()) for block in self._known.n_support.blocks)
+
     def _having(self, part: Summary) -> LiveModel:
         """Return the model in which the classes of `part` are as it says."""
         before = self._known.numbers(part.classes)
@@ -347,6 +385,11 @@ class LiveModel(FittedModel):
             rank = np.unique(self.names(numbers), return_inverse=True)[1].reshape(numbers.shape)
             order = np.lexsort((rank, -similarity), axis=-1)
         return np.take_along_axis(numbers, order, -1), ordered
+
+
+def is_other(now: Blocks, before: Blocks) -> bool:
+    """Whether two versions share so few blocks that one is hardly made from the other."""
+    return 2 * sum(a is b for a, b in zip(now.blocks, before.blocks, strict=False)) < len(before.blocks) - 1
 
 
 def model_type(learner: Learner, n_classes: int) -> type[FittedModel]:

@@ -18,6 +18,7 @@ from fewshot._version import __version__
 from fewshot.cli.terminal import complain, ready_streams, speaking
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
 from fewshot.utils.collector import collect_rarely
+from fewshot.utils.heap import TooLargeError
 from fewshot.utils.text import printable, shortened
 from fewshot.utils.threads import wait_passively
 
@@ -207,7 +208,8 @@ def _run(options: argparse.Namespace) -> int:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch raises a plain RuntimeError
             raise
-        return _fail("not enough memory; use fewer or smaller images", 1)
+        is_known = isinstance(error, TooLargeError)
+        return _fail(str(error) if is_known else "not enough memory; use fewer or smaller images", 1)
 
 
 @contextmanager

@@ -64,5 +64,7 @@ def _described(version: Version) -> SavedVersion:
     classes, n_support = version.manifest.get("classes"), version.manifest.get("n_support")
     values: Any = classes.get("values") if isinstance(classes, Mapping) else None
     counts = n_support if isinstance(n_support, list) and all(map(is_whole, n_support)) else []
-    n_classes = len(values) if isinstance(values, list) else 0
-    return SavedVersion(version.number, version.at, version.note, n_classes, sum(counts), version.is_current)
+    n_classes, n = len(values) if isinstance(values, list) else 0, sum(counts)
+    if isinstance(classes, Mapping) and is_whole(classes.get("n")) and isinstance(n_support, int):  # of a large model
+        n_classes, n = classes["n"], n_support
+    return SavedVersion(version.number, version.at, version.note, n_classes, n, version.is_current)

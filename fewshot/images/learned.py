@@ -115,7 +115,8 @@ class Learned:
     def prepare(self, X: Any, y: Any, ids: Sequence[str] | None, then: str) -> Prepared:
         """Embed labelled items; see `FewShotModel.prepare`."""
         on_error = "raise" if then == "remove" else self.classifier.on_error
-        known = None if then == "calibrate" else getattr(self.classifier, "classes_", None)
+        model = getattr(self.classifier, "model_", None)
+        known = None if then == "calibrate" or model is None else model.some_classes
         if then == "calibrate" and self.classifier.reject is not None:
             unknown_mark(self.classifier.unknown_label, self.classifier.classes_)
         items, labels = labelled(X, y, self.embedder.as_items, known)

@@ -27,13 +27,14 @@ from fewshot.images.audit import audit_support
 from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.learned import Learned, Prepared, labelled
+from fewshot.images.segments import Held
 from fewshot.images.sets import Promise
 from fewshot.images.suggesting.suggest import Suggestion, suggest
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
 from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
-from fewshot.persistence.artifact import Versions, version_of, writing
+from fewshot.persistence.artifact import version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.text import shortened
@@ -119,8 +120,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
     _stored = "embed"
     #: All that was learned. Always replaced as a whole, so that one read gives a consistent state.
     _learned: Learned | None = None
-    #: The versions of the folders it was loaded from or saved to.
-    _versions: Versions = {}  # noqa: RUF012
+    #: What the folders hold that it was loaded from or saved to.
+    _held = Held()
 
     def __init__(
         self,
@@ -800,7 +801,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         The folder holds weights, preprocessing, statistics, labels and kept support. It is replaced in one step: a
         failure leaves the old one intact. Threads and processes that write the same folder take turns. The last
-        versions are kept: see `history` and `undo`.
+        versions are kept: see `history` and `undo`. Of many classes whose keys are their means, as of a million
+        prototypes, only those are written that changed since the model was loaded from there or saved there.
 
         Parameters
         ----------
@@ -840,16 +842,15 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         """
         self._fitted()
         with writing(folder, "classifier"):  # read the state inside: the later of two threads writes what both learned
-            learned, known = self._fitted(), {} if overwrite else self._versions
+            learned, held = self._fitted(), Held() if overwrite else self._held
             stored = weights or ("reference" if isinstance(learned.embedder, OwnEmbedder) else self._stored)
             params = {name: getattr(self, name) for name in SAVED}
-            written = saving.write_model(folder, learned, params, stored, known, note)
-            self._versions = {**self._versions, **written}
+            self._held = self._held.joined(saving.write_model(folder, learned, params, stored, held, note))
             self._stored = stored
 
     def is_saved_in(self, folder: str | Path) -> bool:
         """Whether a folder still holds what this model was loaded from there, or last saved there."""
-        version = self._versions.get(os.path.realpath(folder))
+        version = self._held.versions.get(os.path.realpath(folder))
         return version is not None and version == version_of(folder)
 
     @staticmethod
@@ -921,7 +922,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         The folder may come from a stranger: loading it runs no code, downloads nothing, and reads and writes no other
         files. Its answers can still be wrong, and it takes memory and time in proportion to its size: digests detect
-        damage, and are not signatures. Everything is read into memory, so the folder may change afterwards.
+        damage, and are not signatures. Everything is read into memory, so the folder may change afterwards; but class
+        sums of more than 8 MB are mapped, and their file must not be truncated or overwritten. `save` replaces it.
 
         Parameters
         ----------
@@ -940,7 +942,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         """
         found = saving.read_model(folder, device, embedder)
         model = cls._with_parameters(found, device)
-        model._versions, model._stored = found.versions, found.stored
+        model._held, model._stored = found.held, found.stored
         return model._publish(found.learned)
 
     @classmethod

@@ -22,7 +22,7 @@ from torch import Tensor
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.calibration import Calibration, is_score
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.classifiers.live import model_type
+from fewshot.classifiers.live import LiveModel, model_type
 from fewshot.classifiers.open_set import Background
 from fewshot.classifiers.reject_rule import is_reject_rule
 from fewshot.data.crop import CROPS, crop_of
@@ -39,13 +39,15 @@ from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.images.learned import Learned
+from fewshot.images.segments import Held, Segments, is_large
 from fewshot.images.stored import describe, read_classes
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
 from fewshot.persistence.arrays import read_arrays, write_arrays
-from fewshot.persistence.artifact import Part, Versions, load_artifact, write_artifact
+from fewshot.persistence.artifact import Part, load_artifact, version_of, write_artifact
 from fewshot.persistence.content import is_number, is_whole, labels_from_json, labels_to_json
+from fewshot.persistence.manifest import FORMAT, PLAIN
 from fewshot.persistence.tensors import read_tensors, tensors_digest, write_tensors
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
@@ -87,21 +89,21 @@ class Saved:
         The parameters of its embedder.
     stored : {"embed", "reference"}
         How its weights are saved.
-    versions : dict
-        The version of the folder, keyed by its path.
+    held : Held
+        What the folder holds.
     """
 
     learned: Learned
     params: dict[str, Any]
     source: dict[str, Any]
     stored: str
-    versions: Versions
+    held: Held
 
 
 def write_model(
-    folder: str | Path, learned: Learned, params: Mapping[str, Any], weights: str, known: Versions | None, note: str
-) -> Versions:
-    """Write a model to `folder`; see `FewShotModel.save`, and `write_artifact` for `known` and `note`."""
+    folder: str | Path, learned: Learned, params: Mapping[str, Any], weights: str, held: Held, note: str
+) -> Held:
+    """Write a model to `folder`; see `FewShotModel.save`, and `write_artifact` for the versions and `note`."""
     if weights not in WEIGHTS:
         raise UnknownNameError("weights", weights, WEIGHTS)
     embedder, fitted = learned.embedder, learned.classifier.model_
@@ -117,20 +119,28 @@ def write_model(
         "backbone": spec_of(network),
         "fingerprint": fingerprint,
         "params": {name: plain_label(value) for name, value in {**params, "progress": embedder.progress}.items()},
-        "classes": labels_to_json(fitted.classes),
-        "n_support": fitted.n_support.tolist(),
         "shown": describe(learned),
         "calibration": None if calibration is None else calibration.to_dict(),
     }
-    memory = statistics_to_tensors(fitted.statistics)
-    parts: dict[str, Part] = {"memory": (None, partial(write_tensors, tensors=memory))}
+    place, parts = os.path.realpath(folder), dict[str, Part]()
+    segments = Segments()
+    if isinstance(fitted, LiveModel) and is_large(fitted):
+        version = held.versions.get(place)
+        before = held.segments if version is not None and version == version_of(folder) else {}
+        segments, parts = before.get(place, segments).extended(fitted)
+        content |= {"format": FORMAT, "classes": {"n": fitted.n_classes}, "n_support": fitted.n_rows}
+        content["changes"] = segments.inline
+    else:
+        parts["memory"] = (None, partial(write_tensors, tensors=statistics_to_tensors(fitted.statistics)))
+        content |= {"classes": labels_to_json(fitted.classes), "n_support": fitted.n_support.tolist()}
     if weights == "embed":
         write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
         described = json.dumps([fingerprint, content["backbone"], describe_learner(learner)])
         parts["weights"] = (tensors_digest(learner.state_dict(), {"network": described}), write)
     else:
         content |= {"source": _source(embedder), "learner": describe_learner(learner)}
-        parts["learner"] = (None, partial(write_tensors, tensors=learner.state_dict()))
+        state = learner.state_dict()
+        parts["learner"] = (tensors_digest(state, {}), partial(write_tensors, tensors=state))
     if (domain := embedder.find_domain()) is not None:
         parts["domain"] = (domain.fingerprint, domain.write)
     if (background := getattr(learned.classifier, "background_", None)) is not None:
@@ -138,7 +148,8 @@ def write_model(
         content["held_out"] = labels_to_json(background.names)
     if learned.support is not None:
         parts["support"] = (None, partial(write_arrays, arrays=learned.support.to_arrays(fitted.classes)))
-    return write_artifact(folder, "classifier", content, parts, {}, known, note)
+    versions = write_artifact(folder, "classifier", content, parts, {}, held.versions, note)
+    return Held(versions, {**held.segments, place: segments})
 
 
 @isolated()
@@ -157,22 +168,30 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         source |= {"domain": embedder.domain} if given is None else {"backbone": embedder}
     if embedder.fingerprint != manifest["fingerprint"]:
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
-    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
-    statistics = _read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
-    fitted = model_type(learner, len(classes)).of(learner, classes, n_support, statistics)
+    fitted, segments = _read_memory(manifest, paths, learner)
     _check_answers(embedder, fitted)
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
     classifier.adopt(fitted)
     if (calibration := manifest.get("calibration")) is not None:
         classifier.calibration_ = Calibration.from_dict(calibration)
-    d = fitted.memory.keys.shape[-1]
+    d = fitted.d
     if "background" in paths:
         tensors, names = read_tensors(paths["background"])[0], labels_from_json(manifest["held_out"])
         classifier.background_ = Background.from_tensors(tensors, names, d)
-    support = Support.from_arrays(read_arrays(paths["support"])[0], classes, d) if "support" in paths else None
-    versions = {os.path.realpath(folder): manifest["digest"]}
-    stored = "embed" if "weights" in paths else "reference"
-    return Saved(Learned(embedder, classifier, support), params, source, stored, versions)
+    support = Support.from_arrays(read_arrays(paths["support"])[0], fitted.classes, d) if "support" in paths else None
+    place, stored = os.path.realpath(folder), "embed" if "weights" in paths else "reference"
+    held = Held({place: manifest["digest"]}, {place: segments})
+    return Saved(Learned(embedder, classifier, support), params, source, stored, held)
+
+
+def _read_memory(manifest: dict[str, Any], paths: dict[str, Path], learner: Learner) -> tuple[FittedModel, Segments]:
+    """Return what was learned, and the files that hold it."""
+    if manifest["format"] > PLAIN:
+        segments = Segments.read(manifest, paths, learner)
+        return segments.model, segments
+    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
+    statistics = _read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
+    return model_type(learner, len(classes)).of(learner, classes, n_support, statistics), Segments()
 
 
 def _read_embedder(
@@ -201,11 +220,11 @@ def _read_embedder(
 
 def _check_answers(embedder: Any, fitted: FittedModel) -> None:
     """Raise unless keys are finite and the network computes embeddings of their length."""
-    if not torch.isfinite(fitted.memory.keys).all():
+    if not is_large(fitted) and not torch.isfinite(fitted.memory.keys).all():
         raise ValueError("its memory gives keys that are not finite")
     if isinstance(embedder, Embedder):
         embedding = embedder.probe()
-        if len(embedding) != (d := fitted.memory.keys.shape[-1]) or not np.isfinite(embedding).all():
+        if len(embedding) != (d := fitted.d) or not np.isfinite(embedding).all():
             raise ValueError(f"its network does not compute embeddings of {d} finite numbers, like those in its memory")
 
 

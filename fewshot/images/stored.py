@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load
 
 from fewshot.data.crop import crop_of
 from fewshot.errors import brief
 from fewshot.images.support import Support
-from fewshot.persistence.arrays import read_arrays, read_metadata, write_arrays
+from fewshot.persistence.arrays import map_arrays, read_arrays, read_metadata, write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, write_artifact
-from fewshot.persistence.content import errors_of_file, is_whole, labels_from_json, labels_to_json
-from fewshot.persistence.manifest import FORMAT
+from fewshot.persistence.content import errors_of_file, is_whole, labels_from_arrays, labels_from_json, labels_to_json
+from fewshot.persistence.manifest import PLAIN
 from fewshot.runtime.method import DeviceMethod
 from fewshot.utils.labels import as_labels, check_unknown, warn_if_look_alike
 from fewshot.utils.text import counted, listed
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from fewshot.images.learned import Learned
 
 _KIND, _CURE = "classifier", "restore it from a copy, or save again"
+#: Name of the largest file of a large model, and beginning of the names of the arrays of labels that a change removes.
+BASE, GONE = "memory", "gone."
 #: What a manifest says of itself, not of the model.
 _OF_THE_FILE = ("format", "version", "kind", "files", "caches", "saved", "digest")
 #: Largest difference between two transforms of one embedding, by numpy and by torch.
@@ -51,7 +55,10 @@ class StoredModel:
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
         self.folder, self._manifest, self._paths = folder, manifest, paths
-        self.classes_, self.n_support_ = read_classes(manifest["classes"], manifest["n_support"])
+        is_plain = manifest["format"] <= PLAIN
+        self.classes_, self.n_support_ = (
+            read_classes(manifest["classes"], manifest["n_support"]) if is_plain else _classes_in(manifest, paths)
+        )
         self._params = {"reject": None, **manifest["params"]}  # format 1 did not have it
         if missing := {"keep_support", "on_error", "unknown_label"} - self._params.keys():
             raise ValueError(f"its parameters lack {min(missing)}")
@@ -84,7 +91,7 @@ class StoredModel:
     @property
     def is_editable(self) -> bool:
         """Whether it can be changed here; else `FewShotModel` can: a learner may keep totals over all classes."""
-        return self._manifest["format"] == FORMAT and not any(name.startswith("totals.") for name in self._memory)
+        return self._manifest["format"] == PLAIN and not any(name.startswith("totals.") for name in self._memory)
 
     # ---- content ---------------------------------------------------------------------------------------------------
 
@@ -214,7 +221,7 @@ class StoredModel:
         """Write the change to the folder, as `FewShotModel.save` does."""
         content = {name: value for name, value in self._manifest.items() if name not in _OF_THE_FILE}
         content |= {"params": self._params, "classes": labels_to_json(self.classes_)}
-        parts: dict[str, Part] = dict(self._manifest["files"])
+        parts: dict[str, Part] = dict.fromkeys(self._manifest["files"])
         content["n_support"] = self.n_support_.tolist()
         if not self._is_calibrated:
             content["calibration"] = None
@@ -237,6 +244,45 @@ def _of_classes(memory: Mapping[str, NDArray[Any]], places: NDArray[np.int64], n
         rows = {name: x[labels >= 0] for name, x in memory.items() if name.startswith("support.")}
         found |= {**rows, "support.labels": labels[labels >= 0]}
     return found
+
+
+def name_of(number: int) -> str:
+    """Return the name of a file of changes of a large model, from 1; see `fewshot.images.segments`."""
+    return f"changes {number}"
+
+
+def changes_in(
+    manifest: Mapping[str, Any], paths: Mapping[str, Path]
+) -> Iterator[tuple[bytes | None, dict[str, NDArray[Any]]]]:
+    """Yield the changes of a large model in order: their bytes if they are in the manifest, and their arrays."""
+    number = 1
+    while (path := paths.get(name_of(number))) is not None:
+        yield None, load(path.read_bytes())
+        number += 1
+    for text in manifest["changes"]:
+        raw = b64decode(text, validate=True)
+        yield raw, load(raw)
+
+
+def gone_in(change: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the labels that are gone after a change, as arrays."""
+    return {name.removeprefix(GONE): value for name, value in change.items() if name.startswith(GONE)}
+
+
+def _classes_in(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted labels and the number of support items of each class of a large model."""
+    known: dict[Any, int] = {}
+
+    def learn(arrays: Mapping[str, NDArray[Any]]) -> None:
+        known.update(zip(labels_from_arrays(arrays).tolist(), arrays["n_support"].tolist(), strict=True))
+
+    learn(map_arrays(paths[BASE]))
+    for _, change in changes_in(manifest, paths):
+        for label in labels_from_arrays(gone_in(change)).tolist():
+            del known[label]
+        learn(change)
+    labels = sorted(known)
+    return as_labels(labels), np.array([known[label] for label in labels], np.int64)
 
 
 def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:

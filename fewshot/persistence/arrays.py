@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import mmap
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,12 +21,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save_file
 
+from fewshot.persistence.content import is_whole, json_object
 from fewshot.persistence.files import open_regular, read_regular
+from fewshot.utils.heap import refuse_full_disk, refuse_too_large
 from fewshot.utils.text import as_unicode
 
 T = TypeVar("T")
+#: Type and shape of an array, and its parts.
+Streamed = tuple[type, tuple[int, ...], Iterable[NDArray[Any]]]
 #: Metadata key of the SHA-256 of the arrays and the other metadata.
 DIGEST = "sha256"
+#: Names of dtypes in a file.
+_DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_}
 #: Size of the length of the header, which comes first in the file.
 PREFIX = 8
 
@@ -55,6 +63,71 @@ def read_arrays(path: str | Path, *, follow: bool = True) -> tuple[dict[str, NDA
     ({'x': array([1., 1.])}, {'made': 'here'})
     """
     return read_sealed(path, load, arrays_digest, follow)
+
+
+def write_streamed(path: str | Path, arrays: Mapping[str, Streamed]) -> None:
+    """Write a safetensors file without a digest, a part of each array at a time, so that it is not copied in memory.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    arrays : mapping of str to (dtype, shape, parts)
+        The parts of each array along its first axis. Those with the widest numbers come first, so that all are aligned.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, or would not fit on the disk.
+    """
+    header, end = {}, 0
+    for name, (dtype, shape, _) in arrays.items():
+        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
+        known = next(key for key, one in _DTYPES.items() if one is dtype)
+        header[name] = {"dtype": known, "shape": list(shape), "data_offsets": [start, end]}
+    refuse_full_disk(path, end)
+    raw = json.dumps(header).encode()
+    raw = raw.ljust(-(-len(raw) // 64) * 64 - PREFIX + 64)  # so that all numbers are aligned
+    with Path(path).open("wb") as file:
+        file.write(len(raw).to_bytes(PREFIX, "little") + raw)
+        for dtype, _, parts in arrays.values():
+            for part in parts:
+                file.write(np.ascontiguousarray(part, dtype).reshape(-1).view(np.uint8).data)
+
+
+def map_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Map the arrays of a safetensors file, whose digest is not checked; what is written to them stays in this process.
+
+    The file must not be truncated or overwritten while they are used.
+
+    Raises
+    ------
+    ValueError
+        If it is not a complete file of arrays.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/x.safetensors"
+    >>> write_streamed(path, {"x": (np.float64, (3, 1), [np.ones((2, 1)), np.zeros((1, 1))])})
+    >>> map_arrays(path)["x"].tolist()
+    [[1.0], [1.0], [0.0]]
+    """
+    with open_regular(path) as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    begin = PREFIX + int.from_bytes(data[:PREFIX], "little")
+    found = {}
+    for name, about in json_object(data[PREFIX:begin]).items():
+        if name != "__metadata__":
+            dtype, shape, (start, end) = _DTYPES[about["dtype"]], about["shape"], about["data_offsets"]
+            n = math.prod(shape)
+            if (
+                not all(is_whole(number) for number in (*shape, start, end))
+                or end - start != n * np.dtype(dtype).itemsize
+            ):
+                raise ValueError(f"{name} has the shape {shape!s:.60} and other bytes")
+            found[name] = np.frombuffer(data, dtype, n, begin + start).reshape(shape)
+    return found
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -129,7 +202,11 @@ def read_sealed(
         If it is not a complete safetensors file, or its digest does not match.
     OSError
         If it is not a regular file, or cannot be read.
+    TooLargeError
+        If it does not fit in memory.
     """
+    with suppress(OSError):
+        refuse_too_large(2.0 * os.stat(path).st_size, f"the file {path} and its arrays", "read it where more is free")
     data = read_regular(path, sys.maxsize, follow=follow)
     try:
         content = parse(data)

@@ -24,10 +24,10 @@ from fewshot.persistence.locking import LOCK, is_held, locked
 from fewshot.persistence.manifest import (
     BEGIN,
     DATA_FILE,
-    FORMAT,
     KINDS,
     MANIFEST,
     MOST_BYTES,
+    PLAIN,
     parse_manifest,
     refuse_newer,
     verified,
@@ -37,9 +37,8 @@ from fewshot.persistence.versions import Version, kept, read_versions, saved_fac
 T = TypeVar("T")
 #: What creates an artifact of a kind, apart from save().
 _MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot.export()"}
-#: A digest of the content of a file, if known, and a function that writes it to a path; or the entry of a file that the
-#: folder has.
-Part = tuple[str | None, Callable[[Path], object]] | Mapping[str, Any]
+#: A digest of the content of a file, if known, and a function that writes it to a path; None keeps the present file.
+Part = tuple[str | None, Callable[[Path], object]] | None
 #: Full path of a folder -> digest of the artifact that it is known to hold.
 Versions = Mapping[str, str]
 #: Another process may still be writing to a partial file that is younger than this.
@@ -110,11 +109,13 @@ def write_artifact(
     kind : {"classifier", "index", "export"}
         Kind of artifact.
     content : mapping
-        Content of the manifest, as values that JSON can hold.
-    parts : mapping of str to (key, write) or entry
+        Content of the manifest, as values that JSON can hold; it may name a later ``format``, which older versions
+        cannot read.
+    parts : mapping of str to (key, write) or None
         Data files by name. ``write(path)`` writes one. It is not called if the folder already has the file of this
         `key`, a hexadecimal digest of the content; without a key, the digest of the bytes serves. A name without a
-        suffix is a safetensors file. An entry of the present manifest keeps that file.
+        suffix is a safetensors file; after a space, a number tells several files of one name apart. None keeps
+        the file that the folder has under this name, unread.
     caches : mapping of str to (key, write)
         The same for files that can be computed from the others; their names end in ``.faiss``.
     known : mapping of folder to digest, optional
@@ -148,9 +149,13 @@ def write_artifact(
         versions = [] if note is None else read_versions(folder, kind)
         old = {entry["name"]: entry for one in (manifest, *(v.manifest for v in versions)) for entry in _entries(one)}
         files, cached = (
-            {name: _write_part(folder, name, part, old) for name, part in some.items()} for some in (parts, caches)
+            {
+                name: _kept_part(folder, name, manifest) if part is None else _write_part(folder, name, *part, old)
+                for name, part in some.items()
+            }
+            for some in (parts, caches)
         )
-        facts = {"format": FORMAT, "version": __version__, "kind": kind, **content, "files": files, "caches": cached}
+        facts = {"format": PLAIN, "version": __version__, "kind": kind, **content, "files": files, "caches": cached}
         if note is not None:
             if current is not None and _is_same(facts, manifest):
                 return {**known, os.path.realpath(folder): current}
@@ -159,7 +164,8 @@ def write_artifact(
         version = hashlib.sha256(body).hexdigest()
         if versions:
             store_version(folder)
-        sync(folder)  # file names reach the disk before the manifest that refers to them
+        if {entry["name"] for entry in _entries(facts)} - old.keys():
+            sync(folder)  # file names reach the disk before the manifest that refers to them
         _replace_manifest(folder, body + f', "digest": "{version}"}}\n'.encode())
         earlier = kept(versions, {entry["name"] for entry in _entries(facts)}, current)
         _sweep(folder, [facts, *(one.manifest for one in earlier)], {one.name for one in earlier})
@@ -358,11 +364,18 @@ def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
     return manifest
 
 
-def _write_part(folder: Path, name: str, part: Part, old: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    if isinstance(part, Mapping):
-        return dict(part)
-    key, write = part
-    stem, _, kind = name.partition(".")
+def _kept_part(folder: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = manifest["files"][name]
+    path = folder / entry["name"]
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        raise ArtifactError(f"{path} is missing or damaged; restore it from a copy, or save with overwrite=True")
+    return entry
+
+
+def _write_part(
+    folder: Path, name: str, key: str | None, write: Callable[[Path], object], old: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    stem, _, kind = name.partition(" ")[0].partition(".")
     suffix = f".{kind or 'safetensors'}"
     if key is not None:
         entry = old.get(f"{stem}-{key[:16]}{suffix}")

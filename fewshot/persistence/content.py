@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.errors import ArtifactError, DownloadError, MissingExtraError
+from fewshot.utils.heap import TooLargeError
 from fewshot.utils.labels import LONGEST, as_labels
 
 #: Most numbers in a list of a file, and most characters of a word.
@@ -55,7 +56,7 @@ def errors_of_file(path: str | Path, cure: str) -> Iterator[None]:
     Raises
     ------
     ArtifactError
-        Instead of any error except those of the system and of missing packages or downloads.
+        Instead of any error except those of the system, of too little memory, and of missing packages or downloads.
 
     Examples
     --------
@@ -66,7 +67,7 @@ def errors_of_file(path: str | Path, cure: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ArtifactError, MissingExtraError, DownloadError, OSError):
+    except (ArtifactError, MissingExtraError, DownloadError, OSError, TooLargeError):
         raise
     except Exception as error:  # JSON, zip, torch, onnxruntime and Python have no other class in common
         text = f"{error} is missing" if isinstance(error, KeyError) else str(error) or repr(error)
@@ -121,6 +122,44 @@ def labels_to_json(labels: NDArray[Any]) -> dict[str, Any]:
     if labels.dtype.kind == "U":  # a longer label may have been removed
         dtype = f"{dtype[:2]}{max(map(len, values), default=1) or 1}"
     return {"dtype": dtype, "values": values}
+
+
+def labels_to_arrays(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return labels as an array of numbers, from which a million are read in no time: text by its code points.
+
+    Examples
+    --------
+    >>> labels_to_arrays(np.array(["ant", "bee"]))["labels"].tolist()
+    [[97, 110, 116], [98, 101, 101]]
+    >>> labels_from_arrays(labels_to_arrays(np.array(["ant", "bee"])))
+    array(['ant', 'bee'], dtype='<U3')
+    """
+    if labels.dtype.kind == "U" and len(labels):
+        width = max(map(len, labels.tolist())) or 1
+        return {"labels": np.ascontiguousarray(labels.astype(f"<U{width}")).view("<i4").reshape(len(labels), width)}
+    if labels.dtype in (np.int64, np.bool_, np.float64):
+        return {"labels": labels}
+    return {"labels_json": np.frombuffer(json.dumps(labels_to_json(labels)).encode(), np.uint8)}
+
+
+def labels_from_arrays(saved: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the labels that `labels_to_arrays` wrote, without trusting them.
+
+    Raises
+    ------
+    ValueError
+        If they are no labels.
+    """
+    if "labels_json" in saved:
+        return labels_from_json(json_object(saved["labels_json"].tobytes()))
+    labels = saved["labels"]
+    if labels.dtype == np.int32 and labels.ndim == 2 and 1 <= labels.shape[1] <= LONGEST:
+        if labels.min(initial=0) < 0 or labels.max(initial=0) > sys.maxunicode:
+            raise ValueError("its labels are not text")
+        return np.ascontiguousarray(labels).view(f"<U{labels.shape[1]}")[:, 0]
+    if labels.ndim == 1 and labels.dtype in (np.int64, np.bool_, np.float64):
+        return labels
+    raise ValueError(f"its labels are {labels.dtype} {labels.shape}; expected text, integers or booleans")
 
 
 def labels_from_json(saved: Any) -> NDArray[Any]:

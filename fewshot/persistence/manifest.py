@@ -17,8 +17,8 @@ from fewshot.persistence.locking import LOCK
 
 MANIFEST = "manifest.json"
 KINDS = ("classifier", "index", "export")
-#: Bump when older versions cannot read the format.
-FORMAT = 2
+#: Bump when older versions cannot read the format; folders that they can read are written in an earlier one.
+FORMAT, PLAIN = 3, 2
 BEGIN = b'{"format": '
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 #: Names of the data files of an artifact, and of earlier manifests.

@@ -1,7 +1,7 @@
 """The last versions of an artifact: earlier manifests next to the current one, and the data files that they name.
 
-Versions share the data files that did not change, by name: nothing is copied or linked, on any file system. A version
-is current if ``manifest.json`` holds its manifest, so that one replaced file goes from one version to another.
+Versions share the data files that did not change, by name: no data is copied, on any file system. A version is current
+if ``manifest.json`` holds its manifest, so that one replaced file goes from one version to another.
 """
 
 from __future__ import annotations
@@ -102,9 +102,12 @@ def store_version(folder: Path) -> None:
     raw = read_regular(folder / MANIFEST, MOST_BYTES)
     path = folder / _version(parse_manifest(raw), raw, True).name
     with partial_file(path) as partial:
-        partial.write_bytes(raw)
-        copy_access((folder / MANIFEST).stat(), partial)
-        sync(partial)
+        try:
+            os.link(folder / MANIFEST, partial)  # no other file is replaced, so this costs no wait for the disk
+        except OSError:  # the drive has no links
+            partial.write_bytes(raw)
+            copy_access((folder / MANIFEST).stat(), partial)
+            sync(partial)
         os.replace(partial, path)  # of a link, the link itself
 
 

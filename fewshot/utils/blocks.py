@@ -78,6 +78,16 @@ class Blocks:
             return self._whole
         return np.concatenate(self.blocks)
 
+    def differing(self, old: Self) -> NDArray[np.int64]:
+        """Return the places of the rows that differ from those of `old`, which shares most blocks."""
+        found = [np.arange(min(len(old), len(self)), len(self))]
+        for number, (now, before) in enumerate(zip(self.blocks, old.blocks, strict=False)):
+            if now is not before:
+                n = min(len(now), len(before))
+                rows = (now[:n] != before[:n]).reshape(n, -1).any(1)
+                found.append(number * self.size + np.flatnonzero(rows))
+        return np.unique(np.concatenate(found))
+
     def _by_block(self, places: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
         """Return the number of each block that holds some `places` (k,), and which of them."""
         if len(places) == 1:

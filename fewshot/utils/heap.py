@@ -1,12 +1,18 @@
-"""Whether a large result fits in memory."""
+"""Whether a large result fits in memory, and a large file on disk."""
 
 from __future__ import annotations
 
+import errno
 import math
+import shutil
 from pathlib import Path
 
-#: Results of fewer bytes are not checked against the free memory.
+#: Results of fewer bytes are not checked.
 ALWAYS_FITS = 2**28
+
+
+class TooLargeError(MemoryError):
+    """A result would not fit in memory; nothing was computed."""
 
 
 def available_memory() -> float:
@@ -19,9 +25,16 @@ def available_memory() -> float:
 
 
 def refuse_too_large(n_bytes: float, what: str, cure: str) -> None:
-    """Raise MemoryError if a result of `n_bytes` cannot fit in memory, before it is computed."""
+    """Raise TooLargeError if a result of `n_bytes` cannot fit in memory, before it is computed."""
     if n_bytes < ALWAYS_FITS:
         return
     free = available_memory()
     if n_bytes > free:
-        raise MemoryError(f"{what} take {n_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; {cure}")
+        raise TooLargeError(f"{what} take {n_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; {cure}")
+
+
+def refuse_full_disk(path: str | Path, n_bytes: int) -> None:
+    """Raise OSError if a file of `n_bytes` cannot fit on disk, before it is written."""
+    if n_bytes >= ALWAYS_FITS and n_bytes > (free := shutil.disk_usage(Path(path).parent).free):
+        sizes = f"the file takes {n_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of disk are free"
+        raise OSError(errno.ENOSPC, sizes, str(path))

@@ -1,0 +1,191 @@
+"""The memory of a large model on disk: a base that is mapped when it is loaded, and the changes since.
+
+A change says which classes are new or different, and which labels are gone. It replaces earlier changes that are no
+larger, so that there are few. Small ones are in the manifest, others in files. Once a change would be an eighth of the
+base, there is a new base.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.live import LiveModel
+from fewshot.classifiers.summary import Summary
+from fewshot.images.stored import BASE, GONE, changes_in, gone_in, name_of
+from fewshot.learners.base import Learner
+from fewshot.learners.memory import Statistics
+from fewshot.persistence.arrays import map_arrays, write_streamed
+from fewshot.persistence.artifact import Part, Versions
+from fewshot.persistence.content import labels_from_arrays, labels_to_arrays
+from fewshot.search.similarity import PART
+from fewshot.utils.values import TOO_LARGE
+
+#: From this many bytes of class sums on, a model is saved in segments. The base must not be overwritten while mapped.
+LARGE = 8 * 2**20
+#: A change is smaller than the base divided by this; changes of at most so many bytes are in the manifest, since a file
+#: takes as long to write as all else together.
+BASE_SHARE, INLINE = 8, 2**15
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A part of the memory: the model after it, its number of classes, and its bytes if it is in the manifest."""
+
+    model: LiveModel
+    n: int
+    inline: bytes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """What holds a model: the base, changes in files, and changes in the manifest."""
+
+    all: tuple[Segment, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Segments, ()  # a copy writes all files anew
+
+    @property
+    def inline(self) -> list[str]:
+        """The changes in the manifest."""
+        return [b64encode(one.inline).decode() for one in self.all if one.inline is not None]
+
+    def extended(self, model: LiveModel) -> tuple[Segments, dict[str, Part]]:
+        """Return the segments of a later model and their files, of which at most one has to be written."""
+        held = list(self.all)
+        while held:
+            change = model.since(held[-1].model)
+            if change is None:
+                break
+            n = len(change[0]) + len(change[1].classes)
+            if not n:
+                return Segments(tuple(held)), _files(held)
+            if len(held) == 1 and n * BASE_SHARE > held[0].n:
+                break
+            if len(held) == 1 or held[-1].n > n:
+                raw = save(_change_to_arrays(*change))
+                new = Segment(model, n, raw if len(raw) <= INLINE else None)
+                files = _files([*held, new])
+                if new.inline is None:
+                    files[name_of(len(files) - 1)] = (None, partial(_write_change, raw=raw))
+                return Segments((*held, new)), files
+            held.pop()
+        base = Segment(model, model.n_classes)
+        return Segments((base,)), {BASE: (None, partial(_write_base, model=model))}
+
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any], paths: Mapping[str, Path], learner: Learner) -> Self:
+        """Return the segments in a manifest and its files, which are verified but not trusted.
+
+        Raises
+        ------
+        ValueError
+            If they do not hold a model of this learner.
+        """
+        if not learner.means_are_keys:
+            raise ValueError(f"{learner.name} does not keep its memory in segments")
+        base = _checked(map_arrays(paths[BASE]))
+        model = LiveModel.of(learner, base.classes, base.n_support, base.statistics)
+        held = [Segment(model, model.n_classes)]
+        for raw, arrays in changes_in(manifest, paths):
+            gone, part = labels_from_arrays(gone_in(arrays)).tolist(), _checked(arrays)
+            if len(part.classes) and isinstance(part.classes[0], str) != isinstance(base.classes[0], str):
+                raise ValueError("its labels mix text and numbers")
+            model = model.after(gone, part)
+            held.append(Segment(model, len(gone) + len(part.classes), raw))
+        if [model.n_classes, model.n_rows] != [manifest["classes"]["n"], manifest["n_support"]] or not model.n_classes:
+            raise ValueError(f"its memory has {model.n_classes} classes of {model.n_rows} items, unlike its manifest")
+        return cls(tuple(held))
+
+    @property
+    def model(self) -> LiveModel:
+        """The model that they hold."""
+        return self.all[-1].model
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What folders hold that a model was loaded from or saved to, keyed by their full paths.
+
+    Attributes
+    ----------
+    versions : dict of str to str
+        The version.
+    segments : dict of str to Segments
+        The files of the memory, empty if it is one file.
+    """
+
+    versions: Versions = field(default_factory=dict)
+    segments: Mapping[str, Segments] = field(default_factory=dict)
+
+    def joined(self, later: Held) -> Held:
+        """Return what both say; `later` counts where they differ."""
+        return Held({**self.versions, **later.versions}, {**self.segments, **later.segments})
+
+
+def is_large(model: FittedModel) -> bool:
+    """Whether a model is saved in segments."""
+    return isinstance(model, LiveModel) and 8 * model.n_classes * model.d > LARGE
+
+
+def _write_base(path: Path, model: LiveModel) -> None:
+    labels, n_support, count, sums = model.rows()
+    arrays: dict[str, Any] = {
+        "sums": (np.float64, (model.n_classes, model.d), sums),
+        "count": (np.float64, count.shape, [count]),
+        "n_support": (np.int64, n_support.shape, [n_support]),
+    }
+    for name, value in labels_to_arrays(labels).items():
+        arrays[name] = (value.dtype.type, value.shape, [value])
+    write_streamed(path, arrays)
+
+
+def _write_change(path: Path, raw: bytes) -> None:
+    path.write_bytes(raw)
+
+
+def _files(segments: list[Segment]) -> dict[str, Part]:
+    """Return the files of segments, all of which are there."""
+    n = sum(one.inline is None for one in segments)
+    return dict.fromkeys([BASE, *map(name_of, range(1, n))])
+
+
+def _change_to_arrays(gone: list[Any], part: Summary) -> dict[str, NDArray[Any]]:
+    kind = part.classes.dtype
+    labels = np.array(gone, object if kind.kind == "U" else kind)
+    arrays = {f"{GONE}{name}": value for name, value in labels_to_arrays(labels).items()}
+    arrays |= labels_to_arrays(part.classes) | {"n_support": part.n_support}
+    return arrays | {"count": part.statistics.count.numpy(), "sums": part.statistics.sums["x"].numpy()}
+
+
+def _checked(arrays: Mapping[str, NDArray[Any]]) -> Summary:
+    """Return the classes in a file; raise ValueError unless their statistics are possible."""
+    classes = labels_from_arrays(arrays)
+    n_support, count, sums = (arrays[name] for name in ("n_support", "count", "sums"))
+    n = len(classes)
+    if len(classes) > 1 and not (classes[:-1] < classes[1:]).all():
+        raise ValueError("its classes must be sorted labels without repeats")
+    if n_support.dtype != np.int64 or n_support.shape != (n,) or n_support.min(initial=0) < 0:
+        raise ValueError(f"its n_support must be a count for each of {n} classes")
+    if count.dtype != np.float64 or count.shape != (n,) or not np.allclose(count, n_support, rtol=1e-6, atol=1e-6):
+        raise ValueError("its counts must be those of n_support")
+    if sums.dtype != np.float64 or sums.ndim != 2 or len(sums) != n or not sums.shape[1]:
+        raise ValueError(f"its sums are {sums.dtype} {sums.shape}; expected one for each of {n} classes")
+    for rows in (slice(start, start + PART) for start in range(0, n, PART)):  # without a copy of all
+        part, most = sums[rows], TOO_LARGE * np.maximum(count[rows], 1)
+        is_small = part.max() <= TOO_LARGE and part.min() >= -TOO_LARGE  # NaN fails, too
+        if not is_small and not (np.abs(part).max(1) <= most).all():
+            raise ValueError("its sums are not finite, or overflow when squared")
+    tensors = torch.from_numpy(count), {"x": torch.from_numpy(sums)}
+    return Summary(classes, n_support, Statistics(n, *tensors))
