@@ -6,18 +6,20 @@ import random
 import shutil
 import signal
 import time
+from base64 import b64encode
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from fewshot import FewShotModel, OwnEmbedder
 from fewshot.classifiers.live import LiveModel
 from fewshot.cli import main
 from fewshot.errors import ArtifactError
 from fewshot.images import segments
-from fewshot.images.stored import StoredModel
+from fewshot.images.stored import StoredModel, change_to_arrays
 from fewshot.persistence.arrays import map_arrays
 from fewshot.persistence.artifact import read_artifact
 from tests.forging import manifest_of, put, seal
@@ -34,11 +36,13 @@ EMBEDDER = OwnEmbedder(as_they_are, "as they are")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Treat small models as large, with small blocks, and changes of two rows as too long for the manifest."""
+    """Treat small models as large, with small blocks, changes of a few rows as too long for the manifest, and
+    allow changes that are larger than the base."""
     monkeypatch.setattr("fewshot.classifiers.live.LIVE_FROM", 3)
     monkeypatch.setattr("fewshot.utils.blocks.BLOCK_BYTES", 4 * 8 * D)
     monkeypatch.setattr(segments, "LARGE", 0)
     monkeypatch.setattr(segments, "INLINE", 600)
+    monkeypatch.setattr(segments, "BASE_SHARE", 0.05)
 
 
 def rows(*seeds):
@@ -78,7 +82,8 @@ def change(model, kind, seed):
     if kind == "learn":
         model.partial_fit(rows(seed, seed + 1), [label, f"class {seed % 7}"])
     elif len(known) > 4 and kind == "remove":
-        model.remove_class(known[seed % len(known)])
+        for _ in range(1 + seed % 3):
+            model.remove_class(model.classes_.tolist()[seed % (len(model.classes_) - 1)])
     elif kind == "rename" and f"änderung {seed}" not in known:
         model.rename_class(known[seed % len(known)], f"änderung {seed}")
     elif len(known) > 4 and kind == "one image":
@@ -108,13 +113,20 @@ def test_what_is_saved_is_loaded_whatever_changed_and_every_version_comes_back(t
         assert (current.n_classes, current.n_support) == (len(model.classes_), model.n_support_.sum())
         if fresh:
             model = again
+        if kind == "rename":  # and back, without the model
+            stored, label = StoredModel.open(folder), model.classes_.tolist()[seed % 4]
+            assert stored.is_editable == (len(manifest_of(folder)["changes"]) < 32)
+            stored.rename_class(label, "ab").rename_class("ab", "aa").remove_class("aa").save("without")
+            model = load(folder)
+            assert state(model)[0] == stored.classes_.tolist()
+            assert label not in state(model)[0]
     for one in FewShotModel.history(folder):
         if not one.is_current and one.number in states:
             FewShotModel.undo(folder, one.number)
             assert state(load(folder)) == states[one.number]
 
 
-def test_a_class_costs_its_own_bytes_and_the_base_stays(tmp_path):
+def test_a_class_costs_its_own_bytes_and_the_base_stays(tmp_path, monkeypatch):
     make(2000).save(tmp_path)
     model, entry = load(tmp_path), manifest_of(tmp_path)["files"]["memory"]
     before, written = os.stat(tmp_path / entry["name"]), 0
@@ -127,6 +139,7 @@ def test_a_class_costs_its_own_bytes_and_the_base_stays(tmp_path):
     assert (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert written < 60 * 8000 < entry["bytes"] * 10
     same(model, tmp_path)
+    monkeypatch.setattr(segments, "BASE_SHARE", 8)
     model.partial_fit(rows(*range(500)), [f"other {i}" for i in range(500)]).save(tmp_path)
     assert set(manifest_of(tmp_path)["files"]) == {"memory", "learner"}  # a new base
     same(model, tmp_path)
@@ -187,7 +200,12 @@ def test_it_is_shown_and_small_again(tmp_path, capsys, monkeypatch):
     model.partial_fit(rows(1), ["new"]).save(tmp_path)
     assert main(["show", str(tmp_path)]) == 0
     assert "classes      13" in capsys.readouterr().out
-    assert not StoredModel.open(tmp_path).is_editable
+    assert main(["rename", str(tmp_path), "new", "newer"]) == 0
+    assert main(["remove", str(tmp_path), "class 3"]) == 0
+    assert main(["undo", str(tmp_path)]) == 0
+    model.rename_class("new", "newer")
+    same(model, tmp_path)
+    model = load(tmp_path)
     monkeypatch.setattr(segments, "LARGE", 2**30)
     model.save(tmp_path)
     assert manifest_of(tmp_path)["format"] == 2
@@ -241,8 +259,6 @@ def test_a_forged_base_is_refused(tmp_path, name):
 
 
 def put_arrays(folder, arrays):
-    from safetensors.numpy import save
-
     put(folder, "memory", save(arrays))
 
 
@@ -257,6 +273,21 @@ def test_a_forged_manifest_is_refused(tmp_path):
         if forged == {"changes": manifest["changes"] * 2}:
             assert state(load(tmp_path)) == state(model)  # twice the same
             continue
+        with pytest.raises(ArtifactError, match="cannot be used"):
+            load(tmp_path)
+
+
+def test_a_forged_change_is_refused(tmp_path):
+    make().save(tmp_path)
+    manifest, names = manifest_of(tmp_path), np.array(["new"])
+    for change in (
+        change_to_arrays(["nobody"], names[:0]),
+        change_to_arrays([], names, np.array([1]), np.ones(1), np.ones((1, D + 1))),
+        change_to_arrays([], names, np.array([2]), np.ones(1), np.ones((1, D))),
+        change_to_arrays([], np.array([3]), np.array([1]), np.ones(1), np.ones((1, D))),
+        change_to_arrays([f"class {i}" for i in range(12)], names[:0]),
+    ):
+        seal(tmp_path, {**manifest, "changes": [b64encode(save(change)).decode()]})
         with pytest.raises(ArtifactError, match="cannot be used"):
             load(tmp_path)
 

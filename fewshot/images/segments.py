@@ -17,12 +17,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.summary import Summary
-from fewshot.images.stored import BASE, GONE, changes_in, gone_in, name_of
+from fewshot.images.stored import BASE, change_to_arrays, changes_in, gone_in, name_of
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
 from fewshot.persistence.arrays import map_arrays, write_streamed
@@ -40,10 +40,10 @@ BASE_SHARE, INLINE = 8, 2**15
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A part of the memory: the model after it, its number of classes, and its bytes if it is in the manifest."""
+    """A part of the memory: the model after it, its size, and its bytes if it is in the manifest."""
 
     model: LiveModel
-    n: int
+    size: int
     inline: bytes | None = None
 
 
@@ -65,23 +65,24 @@ class Segments:
         """Return the segments of a later model and their files, of which at most one has to be written."""
         held = list(self.all)
         while held:
-            change = model.since(held[-1].model)
-            if change is None:
+            if (change := model.since(held[-1].model)) is None:
                 break
-            n = len(change[0]) + len(change[1].classes)
-            if not n:
+            gone, part = change
+            if not gone and not len(part.classes):
                 return Segments(tuple(held)), _files(held)
-            if len(held) == 1 and n * BASE_SHARE > held[0].n:
+            rows = part.n_support, part.statistics.count.numpy(), part.statistics.sums["x"].numpy()
+            raw = save(change_to_arrays(gone, part.classes, *rows))
+            new = Segment(model, len(raw), raw if len(raw) <= INLINE else None)
+            if len(held) == 1 and new.size * BASE_SHARE > held[0].size:
                 break
-            if len(held) == 1 or held[-1].n > n:
-                raw = save(_change_to_arrays(*change))
-                new = Segment(model, n, raw if len(raw) <= INLINE else None)
+            # Files come before what is in the manifest.
+            if len(held) == 1 or (held[-1].size > new.size and (held[-1].inline is None or new.inline is not None)):
                 files = _files([*held, new])
                 if new.inline is None:
                     files[name_of(len(files) - 1)] = (None, partial(_write_change, raw=raw))
                 return Segments((*held, new)), files
             held.pop()
-        base = Segment(model, model.n_classes)
+        base = Segment(model, _bytes_of(model))
         return Segments((base,)), {BASE: (None, partial(_write_base, model=model))}
 
     @classmethod
@@ -97,13 +98,14 @@ class Segments:
             raise ValueError(f"{learner.name} does not keep its memory in segments")
         base = _checked(map_arrays(paths[BASE]))
         model = LiveModel.of(learner, base.classes, base.n_support, base.statistics)
-        held = [Segment(model, model.n_classes)]
-        for raw, arrays in changes_in(manifest, paths):
+        held = [Segment(model, _bytes_of(model))]
+        for raw, is_inline in changes_in(manifest, paths):
+            arrays = load(raw)
             gone, part = labels_from_arrays(gone_in(arrays)).tolist(), _checked(arrays)
             if len(part.classes) and isinstance(part.classes[0], str) != isinstance(base.classes[0], str):
                 raise ValueError("its labels mix text and numbers")
             model = model.after(gone, part)
-            held.append(Segment(model, len(gone) + len(part.classes), raw))
+            held.append(Segment(model, len(raw), raw if is_inline else None))
         if [model.n_classes, model.n_rows] != [manifest["classes"]["n"], manifest["n_support"]] or not model.n_classes:
             raise ValueError(f"its memory has {model.n_classes} classes of {model.n_rows} items, unlike its manifest")
         return cls(tuple(held))
@@ -136,7 +138,12 @@ class Held:
 
 def is_large(model: FittedModel) -> bool:
     """Whether a model is saved in segments."""
-    return isinstance(model, LiveModel) and 8 * model.n_classes * model.d > LARGE
+    return isinstance(model, LiveModel) and _bytes_of(model) > LARGE
+
+
+def _bytes_of(model: LiveModel) -> int:
+    """Return the bytes of the class sums."""
+    return 8 * model.n_classes * model.d
 
 
 def _write_base(path: Path, model: LiveModel) -> None:
@@ -159,14 +166,6 @@ def _files(segments: list[Segment]) -> dict[str, Part]:
     """Return the files of segments, all of which are there."""
     n = sum(one.inline is None for one in segments)
     return dict.fromkeys([BASE, *map(name_of, range(1, n))])
-
-
-def _change_to_arrays(gone: list[Any], part: Summary) -> dict[str, NDArray[Any]]:
-    kind = part.classes.dtype
-    labels = np.array(gone, object if kind.kind == "U" else kind)
-    arrays = {f"{GONE}{name}": value for name, value in labels_to_arrays(labels).items()}
-    arrays |= labels_to_arrays(part.classes) | {"n_support": part.n_support}
-    return arrays | {"count": part.statistics.count.numpy(), "sums": part.statistics.sums["x"].numpy()}
 
 
 def _checked(arrays: Mapping[str, NDArray[Any]]) -> Summary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
@@ -14,14 +14,22 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
+from safetensors.numpy import save as dump
 
 from fewshot.data.crop import crop_of
 from fewshot.errors import brief
 from fewshot.images.support import Support
 from fewshot.persistence.arrays import map_arrays, read_arrays, read_metadata, write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, write_artifact
-from fewshot.persistence.content import errors_of_file, is_whole, labels_from_arrays, labels_from_json, labels_to_json
-from fewshot.persistence.manifest import PLAIN
+from fewshot.persistence.content import (
+    errors_of_file,
+    is_whole,
+    labels_from_arrays,
+    labels_from_json,
+    labels_to_arrays,
+    labels_to_json,
+)
+from fewshot.persistence.manifest import FORMAT, PLAIN
 from fewshot.runtime.method import DeviceMethod
 from fewshot.utils.labels import as_labels, check_unknown, warn_if_look_alike
 from fewshot.utils.text import counted, listed
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
 _KIND, _CURE = "classifier", "restore it from a copy, or save again"
 #: Name of the largest file of a large model, and beginning of the names of the arrays of labels that a change removes.
 BASE, GONE = "memory", "gone."
+#: Names of its arrays besides labels, each with a row for each class; and most changes in a manifest that are added to.
+ROW, MOST_CHANGES = ("n_support", "count", "sums"), 32
 #: What a manifest says of itself, not of the model.
 _OF_THE_FILE = ("format", "version", "kind", "files", "caches", "saved", "digest")
 #: Largest difference between two transforms of one embedding, by numpy and by torch.
@@ -55,9 +65,9 @@ class StoredModel:
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
         self.folder, self._manifest, self._paths = folder, manifest, paths
-        is_plain = manifest["format"] <= PLAIN
+        self._is_large, self._changes = manifest["format"] > PLAIN, list[dict[str, NDArray[Any]]]()
         self.classes_, self.n_support_ = (
-            read_classes(manifest["classes"], manifest["n_support"]) if is_plain else _classes_in(manifest, paths)
+            _classes_in(manifest, paths) if self._is_large else read_classes(manifest["classes"], manifest["n_support"])
         )
         self._params = {"reject": None, **manifest["params"]}  # format 1 did not have it
         if missing := {"keep_support", "on_error", "unknown_label"} - self._params.keys():
@@ -91,6 +101,8 @@ class StoredModel:
     @property
     def is_editable(self) -> bool:
         """Whether it can be changed here; else `FewShotModel` can: a learner may keep totals over all classes."""
+        if self._is_large:
+            return len(self._manifest["changes"]) < MOST_CHANGES
         return self._manifest["format"] == PLAIN and not any(name.startswith("totals.") for name in self._memory)
 
     # ---- content ---------------------------------------------------------------------------------------------------
@@ -177,7 +189,7 @@ class StoredModel:
         ValueError, TypeError
             As for `FewShotModel.remove_support`.
         """
-        support, memory = self.support_, self._memory
+        support, memory = self.support_, {} if self._is_large else self._memory
         if support is None or "support.x" not in memory or (memory["support.weight"] != 1).any():
             return None
         rows = support.named(ids, label)
@@ -213,21 +225,48 @@ class StoredModel:
 
     def _become(self, classes: NDArray[Any], places: list[int], support: Support | None) -> Self:
         """Take the classes at these places of the present ones, under these sorted labels."""
-        self._memory = _of_classes(self._memory, np.array(places, np.int64), len(self.classes_))
+        if self._is_large:
+            self._changes.append(self._change(classes, places))
+        else:
+            self._memory = _of_classes(self._memory, np.array(places, np.int64), len(self.classes_))
         self.classes_, self.n_support_, self.support_ = classes, self.n_support_[places], support
         return self
+
+    def _change(self, classes: NDArray[Any], places: list[int]) -> dict[str, NDArray[Any]]:
+        """Return the change of a large model by which classes at these places of the present ones have these labels."""
+        before, after = self.classes_.tolist(), classes.tolist()
+        known = set(before)
+        new = [(label, before[place]) for label, place in zip(after, places, strict=True) if label not in known]
+        rows = [self._row(old) for _, old in new]
+        parts = (np.concatenate([row[name] for row in rows]) if rows else None for name in ROW)
+        labels = as_labels([label for label, _ in new], known=classes) if new else classes[:0]
+        return change_to_arrays(sorted(known.difference(after)), labels, *parts)
+
+    def _row(self, label: Any) -> dict[str, NDArray[Any]]:
+        """Return what a large model knows of a class, arrays of one row by name."""
+        changes = [*(load(raw) for raw, _ in changes_in(self._manifest, self._paths)), *self._changes]
+        for arrays in (*reversed(changes), map_arrays(self._paths[BASE])):
+            labels = labels_from_arrays(arrays).tolist()
+            if label in labels:
+                place = labels.index(label)
+                return {name: arrays[name][place : place + 1] for name in ROW}
+        raise ValueError(f"its memory has no class {brief(repr(label))}")
 
     def save(self, note: str) -> None:
         """Write the change to the folder, as `FewShotModel.save` does."""
         content = {name: value for name, value in self._manifest.items() if name not in _OF_THE_FILE}
-        content |= {"params": self._params, "classes": labels_to_json(self.classes_)}
+        content["params"] = self._params
         parts: dict[str, Part] = dict.fromkeys(self._manifest["files"])
-        content["n_support"] = self.n_support_.tolist()
+        if self._is_large:
+            content |= {"format": FORMAT, "classes": {"n": len(self.classes_)}, "n_support": int(self.n_support_.sum())}
+            content["changes"] = [*content["changes"], *(b64encode(dump(one)).decode() for one in self._changes)]
+        else:
+            content |= {"classes": labels_to_json(self.classes_), "n_support": self.n_support_.tolist()}
+            parts["memory"] = (None, partial(write_arrays, arrays=self._memory))
         if not self._is_calibrated:
             content["calibration"] = None
             content.pop("held_out", None)
             parts.pop("background", None)
-        parts["memory"] = (None, partial(write_arrays, arrays=self._memory))
         parts.pop("support", None)
         if self.support_ is not None:
             parts["support"] = (None, partial(write_arrays, arrays=self.support_.to_arrays(self.classes_)))
@@ -251,17 +290,25 @@ def name_of(number: int) -> str:
     return f"changes {number}"
 
 
-def changes_in(
-    manifest: Mapping[str, Any], paths: Mapping[str, Path]
-) -> Iterator[tuple[bytes | None, dict[str, NDArray[Any]]]]:
-    """Yield the changes of a large model in order: their bytes if they are in the manifest, and their arrays."""
+def changes_in(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> Iterator[tuple[bytes, bool]]:
+    """Yield the changes of a large model in order, as bytes, and whether they are in the manifest."""
     number = 1
     while (path := paths.get(name_of(number))) is not None:
-        yield None, load(path.read_bytes())
+        yield path.read_bytes(), False
         number += 1
     for text in manifest["changes"]:
-        raw = b64decode(text, validate=True)
-        yield raw, load(raw)
+        yield b64decode(text, validate=True), True
+
+
+def change_to_arrays(
+    gone: list[Any], classes: NDArray[Any], n_support: Any = None, count: Any = None, sums: Any = None
+) -> dict[str, NDArray[Any]]:
+    """Return a change of a large model as arrays: labels that are gone, and what is known of new or other classes."""
+    kind = classes.dtype.kind
+    labels = np.array(gone, object if kind in "UO" else classes.dtype)
+    arrays = {f"{GONE}{name}": value for name, value in labels_to_arrays(labels).items()}
+    rows = (np.empty(0, np.int64), np.empty(0), np.empty((0, 1))) if n_support is None else (n_support, count, sums)
+    return arrays | labels_to_arrays(classes) | dict(zip(ROW, rows, strict=True))
 
 
 def gone_in(change: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -277,7 +324,8 @@ def _classes_in(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> tuple
         known.update(zip(labels_from_arrays(arrays).tolist(), arrays["n_support"].tolist(), strict=True))
 
     learn(map_arrays(paths[BASE]))
-    for _, change in changes_in(manifest, paths):
+    for raw, _ in changes_in(manifest, paths):
+        change = load(raw)
         for label in labels_from_arrays(gone_in(change)).tolist():
             del known[label]
         learn(change)
