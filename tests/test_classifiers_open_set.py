@@ -134,6 +134,16 @@ def test_other_learners_compare_held_out_classes_with_their_own_by_closeness(lea
     assert model.calibration_.score == "closeness"
 
 
+@pytest.mark.parametrize("weight", [1e-9, 1e3, 1e9, 1e15])
+def test_huge_and_tiny_weights_refuse_no_more_than_the_same_rows_often(weight):
+    model = FewShotClassifier("discriminant", reject="10%").fit(X[FEW], Y[FEW], np.full(FEW.sum(), weight))
+    promised = model.rejection()
+    lost = (model.predict(X[KNOWN & ~FEW]) == -1).mean()
+    assert abs(lost - promised.false_reject_rate) < 0.1
+    assert lost < 0.2
+    assert (model.predict(X[NEW]) != -1).mean() <= promised.false_accept_interval[1]
+
+
 def test_a_rule_survives_pickling_and_one_class_is_too_few():
     model = fitted(reject="balanced").calibrate(X[SPARE], Y[SPARE], n_episodes=2)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))

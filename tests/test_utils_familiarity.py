@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.utils.familiarity import AGAINST, STRENGTH, Familiarity, HeldOut
+from fewshot.utils.discriminant import LabelledRows
+from fewshot.utils.familiarity import AGAINST, BEYOND, SOFTNESS, STRENGTH, Familiarity, HeldOut, teaching
 
 N_WAY = 4
 
@@ -25,8 +26,8 @@ def made(x, y, others, negatives, weight=None):
     weight = np.ones(len(y)) if weight is None else weight
     count = np.bincount(y, weight, minlength=N_WAY)
     sums = np.stack([weight[y == c] @ x[y == c] for c in range(N_WAY)])
-    rows = np.concatenate([x * weight[:, None] ** 0.5, others])
-    return Familiarity.of(rows, sums / np.maximum(count, 1)[:, None], count, negatives, np)
+    support = LabelledRows(x, y, weight, sums / np.maximum(count, 1)[:, None], count)
+    return Familiarity.of(np.concatenate([teaching(support, np), others]), support.means, count, negatives, np)
 
 
 def slow(x, y, others, negatives, queries):
@@ -34,13 +35,14 @@ def slow(x, y, others, negatives, queries):
     rows = np.concatenate([x, others])
     inverse = np.linalg.inv(rows.T @ rows + STRENGTH * np.eye(rows.shape[1]))
 
-    def cosine(a, b):
-        return a @ inverse @ b / np.sqrt((a @ inverse @ a) * (b @ inverse @ b))
+    def fit(a, b):
+        square = STRENGTH * a @ inverse @ a
+        return a @ inverse @ b / np.sqrt((a @ inverse @ a) * (b @ inverse @ b)) / square ** (BEYOND / 2)
 
     found = []
     for q in queries:
-        best = max(cosine(q, x[y == c].mean(0)) for c in np.unique(y))
-        found.append(best - AGAINST * max((cosine(q, one) for one in negatives), default=0))
+        best = SOFTNESS * np.log(np.mean([np.exp(fit(q, x[y == c].mean(0)) / SOFTNESS) for c in np.unique(y)]))
+        found.append(best - AGAINST * max((fit(q, one) for one in negatives), default=0))
     return np.array(found)
 
 
@@ -89,9 +91,9 @@ def test_held_out_classes_add_what_differs_within_them_and_their_mean():
 def test_a_row_left_out_is_as_if_it_had_never_been_seen(n_shot, d):
     x, y, others, _ = drawn(n_shot, d)
     weight = np.ones(len(y))
-    weight[2], weight[-1] = 2.0, 0.5
+    weight[2], weight[-1], weight[0] = 2.0, 0.5, 300.0
     count = np.bincount(y, weight)
-    found = made(x, y, others, others[:2], weight).of_left_out(x * weight[:, None] ** 0.5, y, weight, count, np)
+    found = made(x, y, others, others[:2], weight).of_left_out(x, y, weight, count, np)
     for i in range(len(x)):
         left = np.arange(len(x)) != i
         model = made(x[left], y[left], others, others[:2], weight[left])

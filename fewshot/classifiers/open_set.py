@@ -23,7 +23,7 @@ from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics, sum_by_class
 from fewshot.search.similarity import to_tensor
 from fewshot.utils.discriminant import LabelledRows
-from fewshot.utils.familiarity import Familiarity, HeldOut, unlearned
+from fewshot.utils.familiarity import Familiarity, HeldOut, teaching, unlearned
 from fewshot.utils.isolation import isolated
 from fewshot.utils.twins import distinct_rows, earlier_twins
 
@@ -31,6 +31,8 @@ from fewshot.utils.twins import distinct_rows, earlier_twins
 MOST_KEPT = 1000
 #: About the most classes of the support that stand for unknown ones, and the most rows that are left out.
 MOST_CLASSES, MOST_LEFT_OUT = 300, 1000
+#: The part of its weight that a class must keep without a row; of less, rounding leaves nothing.
+LEAST_REST = 1e-5
 #: The most held-out classes that are learned to see how familiar a known class is.
 MOST_LEARNED = 40
 #: Queries are scored in parts of this many.
@@ -173,9 +175,10 @@ class _Seen:
 
     def _own(self, label: int) -> NDArray[np.float64]:
         """Return the familiarity of the rows of a class of the support, as if it had never been learned."""
-        rows = self.support.weighted_rows(torch)[(self.support.weight > 0) & (self.support.labels == label)]
+        own = (self.support.weight > 0) & (self.support.labels == label)
+        rows, queries = teaching(self.support, torch)[own], self.support.x[own]
         found: NDArray[np.float64] = self.familiarity.without(
-            rows, torch.ones_like(rows[:, 0]), label, rows, torch
+            rows, torch.ones_like(rows[:, 0]), label, queries, torch
         ).numpy()
         return found
 
@@ -203,13 +206,13 @@ class _Seen:
             support = _of_rows(self.support, torch.from_numpy(distinct))
             return replace(self, support=support, familiarity=_familiarity(support, self.others, self.codes)).known()
         count = self.support.count[self.support.labels]
-        rows = torch.nonzero((self.support.weight > 0) & (count > self.support.weight * (1 + 1e-9))).flatten()
+        rows = torch.nonzero((self.support.weight > 0) & (count > self.support.weight * (1 + LEAST_REST))).flatten()
         if not len(rows):
             return np.concatenate([np.zeros(0), *map(self._if_learned, _classes(self.codes)[:MOST_LEARNED])])
         rows = rows[:: max(1, len(rows) // MOST_LEFT_OUT)]
         labels, weight = self.support.labels[rows], self.support.weight[rows]
-        x = self.support.weighted_rows(torch)[rows]
-        found: NDArray[np.float64] = self.familiarity.of_left_out(x, labels, weight, self.support.count, torch).numpy()
+        x, count = self.support.x[rows], self.support.count
+        found: NDArray[np.float64] = self.familiarity.of_left_out(x, labels, weight, count, torch).numpy()
         return found
 
     def _if_learned(self, code: int) -> NDArray[np.float64]:
@@ -242,7 +245,7 @@ def _familiarity(support: LabelledRows, others: Tensor, codes: Tensor) -> Famili
     """Return how familiar queries are, given transformed rows that are none of the classes and their numbers."""
     held_out = HeldOut.of(others[codes != NONE], codes[codes != NONE], torch)
     negatives = others[codes == NONE]
-    rows = torch.cat([support.weighted_rows(torch), *held_out.rows, negatives])
+    rows = torch.cat([teaching(support, torch), *held_out.rows, negatives])
     return Familiarity.of(rows, support.means, support.count, negatives, torch)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewshot.runtime.memory import DeviceMemory
 from fewshot.runtime.method import DeviceMethod
-from fewshot.utils.familiarity import Familiarity, HeldOut, unlearned
+from fewshot.utils.familiarity import Familiarity, HeldOut, teaching, unlearned
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,5 +63,5 @@ class DeviceBackground:
         others, codes = others[kept], self.codes[kept]
         is_none = codes < 0
         held_out = HeldOut.of(others[~is_none], codes[~is_none], np)
-        rows = np.concatenate([support.weighted_rows(np), *held_out.rows, others[is_none]])
+        rows = np.concatenate([teaching(support, np), *held_out.rows, others[is_none]])
         return Familiarity.of(rows, support.means, support.count, others[is_none], np)

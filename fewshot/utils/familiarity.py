@@ -1,11 +1,12 @@
 """How familiar a query looks to a support set: one body for numpy arrays and torch tensors.
 
-The familiarity of a query q is its largest cosine with a class mean m in the metric of the regularised second moment T
-of the support: ``cos(q, m) = q' T^-1 m / (|q| |m|)`` with ``|v|^2 = v' T^-1 v``. T damps what all images share, so what
-is left of a query of a new class is far from every mean. Held-out classes add to T how images differ within a class,
-and the mean of their class means. Rows that are known to be none of the classes add to T too, and count against a
-query: a quarter of its largest cosine with one of them is subtracted. ``xp`` is the module of the arrays, `numpy` or
-`torch`.
+The familiarity of a query q is the soft maximum, ``0.05 log(mean over the classes of exp(f / 0.05))``, of how well the
+class means m fit it: ``f(q, m) = q' T^-1 m / (|q|^1.5 |m|)`` with ``|v|^2 = r v' T^-1 v``. T is the second moment of the
+support plus r, 0.1, times the identity. T damps what all images share, so what is left of a query of a new class is far
+from every mean. The exponent 1 instead of 1.5 would make f a cosine; the further half counts against a query what the
+support does not account for. Held-out classes add to T how images differ within a class, and the mean of their class
+means. Rows that are known to be none of the classes add to T too, and count against a query: a quarter of the largest f
+of one of them is subtracted. ``xp`` is the module of the arrays, `numpy` or `torch`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils.discriminant import LabelledRows
 from fewshot.utils.twins import earlier_twins
 
 #: Strength of the regularisation of T, for rows of unit length.
 STRENGTH = 0.1
+#: The power of its length that a query is divided by, beyond that which makes a cosine.
+BEYOND = 0.5
+#: Classes that fit a query worse than the best one by this much count, too.
+SOFTNESS = 0.05
+#: The weight beyond which a row teaches T no more. Nothing would be left of what a huge one damps.
+MOST_WEIGHT = 100.0
 #: How much the nearest row that is none of the classes counts against a query.
 AGAINST = 0.25
 #: Keeps a divisor from being zero, where the quotient is not used.
@@ -54,7 +62,7 @@ class Familiarity:
         Parameters
         ----------
         rows : array of shape (n, d)
-            All rows that teach the metric: unit vectors, each times the root of its weight.
+            All rows that teach the metric; `teaching` gives those of the support.
         means : array of shape (n_way, d)
             Class means; 0 for absent classes.
         count : array of shape (n_way,)
@@ -75,7 +83,7 @@ class Familiarity:
         return cls(metric, damped, (points * damped).sum(-1), count > 0)
 
     def scores(self, queries: Any, xp: Any) -> Any:
-        """Return the familiarity (q,) of unit vectors (q, d), at most 1; minus infinity if no class is present."""
+        """Return the familiarity (q,) of unit vectors (q, d); minus infinity if no class is present."""
         own = (queries * _damped(queries, self.metric)).sum(-1)
         return self._read(queries @ self.points.mT, own, self.lengths, self.present, xp)
 
@@ -113,7 +121,7 @@ class Familiarity:
         Parameters
         ----------
         rows : array of shape (k, d)
-            Rows as in `of`, each of a class that has others.
+            Rows of unit length, each of a class that has others.
         labels, weight : arrays of shape (k,)
             Their classes and weights.
         count : array of shape (n_way,)
@@ -121,22 +129,24 @@ class Familiarity:
         xp : module
             `numpy` or `torch`.
         """
-        dot = rows @ self.points.mT
+        dot, taught = rows @ self.points.mT, _taught(weight, xp)
         length = (rows * _damped(rows, self.metric)).sum(-1)
-        free = (1 / (1 - length / STRENGTH))[:, None]
-        lengths, dot, length = self.lengths + dot**2 * free / STRENGTH, dot * free, length * free[:, 0]
+        free = 1 / (1 - taught * length / STRENGTH)
+        lengths = self.lengths + dot**2 * (taught * free / STRENGTH)[:, None]
+        dot, length = dot * free[:, None], length * free
         own = labels[:, None] == xp.arange(dot.shape[-1], device=rows.device)
-        gone = (own * (weight**0.5 / count[labels])[:, None]) * 1.0  # the mean loses this times the row
+        gone = (own * (weight / count[labels])[:, None]) * 1.0  # the mean loses this times the row
         lengths = lengths - 2 * gone * dot + gone**2 * length[:, None]
         return self._read(dot - gone * length[:, None], length, lengths, self.present, xp)
 
     def _read(self, dot: Any, own: Any, lengths: Any, present: Any, xp: Any) -> Any:
         """Turn products (q, n) with the points, and squared lengths of queries (q,) and points, into familiarity."""
         square = own[:, None] * lengths
-        cosine = dot * xp.where(square > TINY, square, xp.inf) ** -0.5
+        fit = dot * xp.where(square > TINY, square, xp.inf) ** -0.5
+        fit = fit * xp.where(own > TINY, own, xp.inf)[:, None] ** (-BEYOND / 2)
         n_way = self.present.shape[-1]
-        best = xp.amax(xp.where(present, cosine[:, :n_way], -xp.inf), -1)
-        against = cosine[:, n_way:]
+        best = _soft_maximum(xp.where(present, fit[:, :n_way], -xp.inf), xp)
+        against = fit[:, n_way:]
         return best - AGAINST * xp.amax(against, -1) if against.shape[-1] else best
 
 
@@ -181,6 +191,11 @@ class HeldOut:
         return self.within, self.mean()
 
 
+def teaching(support: LabelledRows, xp: Any) -> Any:
+    """Return the rows (n, d) that a support adds to T: its unit vectors, each times the root of its weight."""
+    return support.x * _taught(support.weight, xp)[:, None] ** 0.5
+
+
 def unlearned(support: NDArray[Any], others: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which of other rows are still none of the classes: an image may have been learned since.
 
@@ -201,3 +216,18 @@ def unlearned(support: NDArray[Any], others: NDArray[Any], codes: NDArray[Any]) 
 def _damped(x: Any, metric: Any) -> Any:
     """Return rows (n, d) times STRENGTH T^-1."""
     return x @ metric if metric.shape[0] == metric.shape[1] else x - (x @ metric.mT) @ metric
+
+
+def _taught(weight: Any, xp: Any) -> Any:
+    return xp.where(weight < MOST_WEIGHT, weight, MOST_WEIGHT)
+
+
+def _soft_maximum(x: Any, xp: Any) -> Any:
+    """Return the soft maximum of each row (q, k), of its finite numbers; minus infinity if there are none.
+
+    It is a mean and not a sum, so that evidence from one class less serves as a threshold.
+    """
+    top, n = xp.amax(x, -1), (x > -xp.inf).sum(-1)
+    known = xp.where(top > -xp.inf, top, 0)
+    total = xp.exp((x - known[:, None]) / SOFTNESS).sum(-1)
+    return top + SOFTNESS * xp.log(xp.where(n > 0, total, 1) / xp.where(n > 0, n, 1))
