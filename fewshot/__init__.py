@@ -72,6 +72,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.memory import Statistics as Statistics
     from fewshot.learners.memory import sum_by_class as sum_by_class
     from fewshot.learners.multi_prototypical import MultiPrototypicalLearner as MultiPrototypicalLearner
+    from fewshot.learners.oslo import OSLOLearner as OSLOLearner
     from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
     from fewshot.learners.pt_map import PTMAPLearner as PTMAPLearner
     from fewshot.learners.registry import list_learners as list_learners
@@ -136,6 +137,7 @@ _HOME = {
     "Mirror": "data.augment",
     "MultiPrototypicalClassifier": "classifiers.methods",
     "MultiPrototypicalLearner": "learners.multi_prototypical",
+    "OSLOLearner": "learners.oslo",
     "OwnEmbedder": "embedding.own",
     "PTMAPLearner": "learners.pt_map",
     "PgVectorStore": "retrieval.stores.pgvector",

@@ -455,13 +455,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         """
         now = self.view()  # a consistent pair of calibration and model
         model, X, unknown = now._check_queries(X)
-        rule = now.reject_rule()
-        if (threshold := rule.threshold()) is None:
-            codes = model.best(X)
-        else:
-            codes, closeness = model.classify(X)
-            unknown |= ~(rule.scores(X, closeness) >= threshold)
-        return now._marked(model.names(codes), unknown, model)
+        codes, refused = now.reject_rule().answer(model, X)
+        return now._marked(model.names(codes), unknown | refused, model)
 
     @isolated()
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:

@@ -280,12 +280,21 @@ class OpenSet:
         # In single precision, which hides how products of different sizes are rounded.
         return np.concatenate(parts).astype(np.float32)
 
+    @property
+    def held_out(self) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+        """Embeddings (n, d) of the held-out classes, and their numbers (n,)."""
+        rows = self.background.codes != NONE
+        return self.background.x[rows], self.background.codes[rows]
+
     @cached_property
     @isolated(gradients=False)
     def scored(self) -> UnknownScores | None:
         """Scores of queries of unknown and of known classes; None if nothing tells what is unknown."""
         codes, known = self.background.codes, self.background.known
-        if self.seen is not None:
+        if self.model.learner.transductive:
+            unknown, asked = _asked_together(self.model, *self.held_out)
+            known = asked if len(asked) else known
+        elif self.seen is not None:
             unknown, left_out = self.seen.unknown(), self.seen.known()
             known = left_out if len(left_out) else known
         else:
@@ -298,6 +307,34 @@ def scores_in_episode(learner: Learner, statistics: Statistics, queries: Tensor,
     """Return the scores (q,) of transformed queries (q, d) of an episode, whose `closeness` (q,) is known."""
     seen = _Seen.of(learner, statistics, Background.empty(queries.shape[-1]))
     return closeness if seen is None else seen.familiarity.scores(queries, torch)
+
+
+def _asked_together(
+    model: FittedModel, x: NDArray[np.floating], codes: NDArray[np.int64]
+) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return scores of unknown classes, and of known queries, where every other held-out class is learned too.
+
+    A transductive learner scores a query among the others, so the other classes are asked in one call with the rest of
+    those. Few of the classes that are learned have queries, which makes the task a little harder than it is.
+    """
+    classes, n_own, learner = np.unique(codes), len(model.classes), model.learner
+    unknown, known = [], [np.zeros(0)]
+    rows = learner.transform(to_tensor(x).double())
+    for learned, asked in ((classes[::2], classes[1::2]), (classes[1::2], classes[::2])):
+        places = [np.flatnonzero(codes == one) for one in (*learned, *asked)]
+        shots = [min(round(float(np.median(model.n_support[model.n_support > 0]))), len(p) // 2) for p in places]
+        shots[len(learned) :] = [0] * len(asked)
+        support = np.concatenate([one[:n] for one, n in zip(places, shots, strict=True)])
+        queries = [one[n:] for one, n in zip(places, shots, strict=True)]
+        labels = torch.from_numpy(np.repeat(np.arange(len(shots)), shots))
+        taught = learner.learn(rows[support], labels, len(shots), transformed=True)
+        n_way = n_own + len(shots)
+        both = model.statistics.joined(torch.arange(n_own), taught, torch.arange(n_own, n_way), n_way)
+        found = learner.closeness(learner.score(learner.memorize(both), rows[np.concatenate(queries)]), None).numpy()
+        parts = np.split(found, np.cumsum([len(one) for one in queries])[:-1])
+        known += parts[: len(learned)]
+        unknown += parts[len(learned) :]
+    return unknown, np.concatenate(known)
 
 
 def _classes(codes: Tensor) -> list[int]:

@@ -70,6 +70,27 @@ class RejectRule:
             return self.calibration.threshold
         return self.scored().threshold(asked)
 
+    def answer(self, model: FittedModel, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the number of the class (q,) of queries (q, d), and which of them are unknown, as `model` serves them."""
+        if self.asked is not None and model.learner.transductive:
+            return self._answer_together(model, X, self.asked)
+        if (threshold := self.threshold()) is None:
+            return model.best(X), np.zeros(len(X), np.bool_)
+        codes, closeness = model.classify(X)
+        return codes, ~(self.scores(X, closeness) >= threshold)
+
+    def _answer_together(
+        self, model: FittedModel, X: NDArray[np.floating], asked: float | str
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Answer queries together with the held-out rows, whose scores in this very call are the evidence."""
+        evidence = self.scored()  # raises if there are no held-out rows
+        if asked == "balanced":
+            asked = evidence.rejection(asked).false_accept_rate
+        x, classes = self.model.remembered(OpenSet, self.background).held_out
+        codes, scores = model.classify(np.concatenate([X, x.astype(X.dtype)]))
+        mine, theirs = scores[: len(X)], scores[len(X) :].astype(np.float64)
+        return codes[: len(X)], ~(mine >= UnknownScores(theirs, classes, np.zeros(0)).threshold(asked))
+
     @property
     def score(self) -> str:
         """The name of the score, "closeness" or "familiarity"."""

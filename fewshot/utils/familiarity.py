@@ -1,12 +1,12 @@
 """How familiar a query looks to a support set: one body for numpy arrays and torch tensors.
 
 The familiarity of a query q is the soft maximum, ``0.05 log(mean over the classes of exp(f / 0.05))``, of how well the
-class means m fit it: ``f(q, m) = q' T^-1 m / (|q|^1.5 |m|)`` with ``|v|^2 = r v' T^-1 v``. T is the second moment of the
-support plus r, 0.1, times the identity. T damps what all images share, so what is left of a query of a new class is far
-from every mean. The exponent 1 instead of 1.5 would make f a cosine; the further half counts against a query what the
-support does not account for. Held-out classes add to T how images differ within a class, and the mean of their class
-means. Rows that are known to be none of the classes add to T too, and count against a query: a quarter of the largest f
-of one of them is subtracted. ``xp`` is the module of the arrays, `numpy` or `torch`.
+class means m fit it: ``f(q, m) = q' T^-1 m / (|q|^1.5 |m|)`` with ``|v|^2 = r v' T^-1 v``. T is the second moment of
+the support plus r, 0.1, times the identity. T damps what all images share, so what is left of a query of a new class is
+far from every mean. The exponent 1 instead of 1.5 would make f a cosine; the further half counts against a query what
+the support does not account for. Held-out classes add to T how images differ within a class, and the mean of their
+class means. Rows that are known to be none of the classes add to T too, and count against a query: a quarter of the
+largest f of one of them is subtracted. ``xp`` is the module of the arrays, `numpy` or `torch`.
 """
 
 from __future__ import annotations
