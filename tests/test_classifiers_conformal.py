@@ -170,8 +170,10 @@ def test_what_cannot_be_promised_is_refused():
     weighted = DiscriminantClassifier().fit(X[SUPPORT], Y[SUPPORT], np.arange(100))
     with pytest.raises(ValueError, match="sample weights other than 1 cannot be left out"):
         weighted.predict_set(X[:1])
-    with pytest.raises(TypeError, match=r"held_out is of type ndarray; expected \(X, y\): rows and their labels"):
+    with pytest.raises(TypeError, match="of type ndarray and has no labels; give"):
         model.predict_set(X[:1], held_out=X)
+    with pytest.raises(TypeError, match="of type tuple and has no labels; give"):
+        model.predict_set(X[:1], held_out=(X, None))
     for held_out, message in (
         ((X[:3], Y[:2]), "3 rows and 2 labels"),
         ((X[:0], Y[:0]), "0 rows and 0 labels|empty|expected"),

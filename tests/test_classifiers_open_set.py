@@ -1,12 +1,13 @@
 """What is unknown: the evidence for a threshold, how it follows the classes, and what is saved of it."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from fewshot import FewShotClassifier, KNearestLearner
+from fewshot import FewShotClassifier, KNearestLearner, PrototypicalLearner
 from fewshot.classifiers.open_set import NONE, Background
 
 RNG = np.random.default_rng(0)
@@ -142,6 +143,28 @@ def test_huge_and_tiny_weights_refuse_no_more_than_the_same_rows_often(weight):
     assert abs(lost - promised.false_reject_rate) < 0.1
     assert lost < 0.2
     assert (model.predict(X[NEW]) != -1).mean() <= promised.false_accept_interval[1]
+
+
+@pytest.mark.parametrize(
+    ("learner", "reject", "warned"),
+    [
+        ("discriminant", 5, True), ("discriminant", 0.5, False),
+        (PrototypicalLearner("cosine"), 1.0, False), (PrototypicalLearner("cosine"), 1.1, True),
+        (PrototypicalLearner(), -5, False), (PrototypicalLearner(), 5, True), (PrototypicalLearner("dot"), 5, False),
+    ],
+)  # fmt: skip
+def test_a_similarity_that_no_query_can_have_is_told_from_a_rate(learner, reject, warned):
+    model = FewShotClassifier(learner, reject=reject).fit(X[FEW], Y[FEW])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = model.predict(X[FEW])
+    assert [str(one.message) for one in caught if "such as reject='" in str(one.message)] == [
+        str(one.message) for one in caught
+    ]
+    assert len(caught) == warned
+    if warned:
+        assert (found == -1).all()
+        assert f"such as reject='{reject:g}%'" in str(caught[0].message)
 
 
 def test_a_rule_survives_pickling_and_one_class_is_too_few():

@@ -21,7 +21,7 @@ from fewshot import (
 RNG = np.random.default_rng(0)
 X, QUERIES = RNG.normal(size=(11, 4)), RNG.normal(size=(7, 4))
 Y = np.array(["owl", "ant", "bee", "bee"] * 2 + ["ant", "owl", "ant"])
-NAMES = ["soft-k-means", "bd-cspn", "laplacian-shot", "pt-map"]
+NAMES = ["soft-k-means", "bd-cspn", "laplacian-shot", "oslo", "pt-map"]
 each_learner = pytest.mark.parametrize("name", NAMES)
 
 
@@ -112,3 +112,45 @@ def test_it_works_in_cross_validation(name):
     scores = cross_val_score(TransductiveClassifier(name), centres[y] + rng.normal(size=(60, 5)), y, cv=4)
     assert scores.shape == (4,)
     assert scores.mean() > 0.9
+
+
+def open_world(seed):
+    """Support, held-out rows and their classes, and queries of the known and of other classes."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(20).repeat(20)
+    x = 1.5 * rng.normal(size=(20, 30))[y] + rng.normal(size=(400, 30))
+    first = np.arange(400) % 20 < 2
+    known, spare, new = y < 5, (y >= 5) & (y < 11), y >= 11
+    return (x[known & first], y[known & first]), (x[spare], y[spare]), x[known & ~first], x[new]
+
+
+@pytest.mark.parametrize("name", ["oslo", "soft-k-means"])
+def test_the_rate_of_false_accepts_holds_whatever_share_of_the_queries_is_unknown(name):
+    rates, lost = [], []
+    for seed in range(8):
+        support, spare, known, new = open_world(seed)
+        model = TransductiveClassifier(name, reject="10%").fit(*support).calibrate(*spare, n_episodes=2)
+        for n_known, n_new in ((90, 180), (90, 9), (9, 180), (0, 180), (90, 0), (1, 1)):
+            refused = model.predict(np.concatenate([known[:n_known], new[:n_new]])) == -1
+            rates.append((~refused[n_known:]).mean() if n_new else np.nan)
+            lost.append(refused[:n_known].mean() if n_known else np.nan)
+        low, high = model.rejection().false_accept_interval
+        assert low <= 0.1 <= high
+    assert np.nanmean(np.reshape(rates, (8, 6))[:, :4], 0) == pytest.approx([0.1] * 4, abs=0.12)
+    assert np.nanmean(lost) < 0.6
+
+
+def test_what_a_rule_means_to_queries_that_come_together():
+    support, spare, known, new = open_world(0)
+    model = TransductiveClassifier("oslo", reject="balanced").fit(*support)
+    with pytest.raises(ValueError, match="needs a threshold; call calibrate"):
+        model.predict(known)
+    queries = np.concatenate([known, new])
+    refused = model.calibrate(*spare, n_episodes=2).predict(queries) == -1
+    assert refused[: len(known)].mean() < 0.4 < refused[len(known) :].mean()
+    costs = model.rejection("20%")
+    assert costs.false_accept_rate <= 0.2 + 1e-9
+    assert 0 <= costs.false_reject_rate <= 1
+    # a number is compared with the scores of the call alone
+    by_score = model.set_params(reject=0.0).predict(queries) == -1
+    np.testing.assert_array_equal(by_score, model.model_.classify(queries)[1] < 0)

@@ -118,6 +118,20 @@ def test_a_classifier_is_checked_from_its_own_images(made, capsys):
     assert [point["images"] for point in found["curve"]] == [1, pytest.approx(3.07, abs=0.01)]
     assert any("copy.png" in later for later, _ in found["near_duplicates"])
     assert all(row["suspicion"] > 0 and row["neighbour"] for row in found["suspects"])
+    assert found["refused"] is None
+
+
+@pytest.mark.parametrize(("rule", "least"), [("5%", 0.0), (0.0, 0.0), (5.0, 1.0)])
+def test_a_check_says_what_reject_refuses_of_the_images_that_are_left_out(made, capsys, rule, least):
+    model = str(made[0] / "model")
+    loaded = FewShotImageClassifier.load(model).set_params(reject=rule)
+    loaded.save(model)
+    found = loaded.check()
+    assert least <= found.refused <= 1
+    if rule == "5%":
+        assert found.refused == loaded.rejection("5%").false_reject_rate
+    assert main(["check", model]) == 0
+    assert f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {rule})" in capsys.readouterr().out
 
 
 def test_calibrating_makes_it_say_unknown(made, capsys):

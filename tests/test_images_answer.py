@@ -89,8 +89,10 @@ def test_unknown_images_are_answered_so_after_calibration(model):
     answers = model.answer([*QUERIES, *COLOURS])
     predicted = model.predict([*QUERIES, *COLOURS])
     assert [answer.label for answer in answers] == predicted.tolist()
-    for answer in answers:
-        assert answer.rejected == (answer.prototypes[0][1] < threshold) == (answer.label == "unknown")
+    classifier, x = model.snapshot().classifier, model.embedder_.transform([*QUERIES, *COLOURS])
+    scores = classifier.reject_rule().open_set().scores(x, classifier.model_.classify(x)[1])
+    for answer, score in zip(answers, scores, strict=True):
+        assert answer.rejected == (score < threshold) == (answer.label == "unknown")
     assert any(answer.rejected for answer in answers)
     high = model.set_params(reject=2.0, unknown_label="?").answer(QUERIES)
     assert {answer.label for answer in high} == {"?"}

@@ -34,6 +34,12 @@ def test_from_the_support_that_the_model_or_its_learner_keeps(learner, keep_supp
     assert abs(kept(model.predict_set(ASKED, 0.9)) - 0.9) < 0.07
 
 
+@pytest.mark.parametrize("held_out", [IMAGES[:9], list(IMAGES[:2]), (IMAGES[:9], None)])
+def test_held_out_items_without_labels_are_refused(model, held_out):
+    with pytest.raises(TypeError, match="held_out has no labels; give .* or LabeledImages"):
+        model.predict_set(ASKED[:1], held_out=held_out)
+
+
 def test_held_out_items_may_be_labelled_images_and_unreadable_ones_are_left_out(model):
     held = LabeledImages(np.stack(IMAGES[150:250]), LABELS[150:250])
     sets = model.predict_set(ASKED[100:], 0.8, held_out=held)

@@ -61,9 +61,11 @@ class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
         A registered name of a transductive learner, built with its defaults, or such a learner, which is copied.
     closed_set : bool, default=False
         Whether `partial_fit` refuses classes that the first call did not pass.
-    reject : float or "auto", optional
-        Threshold of temperature times the largest logit, below which a query is answered with `unknown_label`; see
-        `PrototypicalClassifier`.
+    reject : float or str, optional
+        Which queries are answered with `unknown_label`. A number is the least score, which is temperature times the
+        largest logit, or the log-odds of being inside for `OSLOLearner`. "5%", "auto" and "balanced" need held-out
+        classes (`calibrate`), which are asked together with the queries: the threshold accepts that part of them, so
+        the rate holds whatever share of the queries is unknown. `rejection` estimates the cost before they are known.
     unknown_label : object, optional
         The answer to unknown queries; by default ``"unknown"`` for string labels and -1 for integers.
 

@@ -141,9 +141,12 @@ def witnesses_of(classifier: Answers, support: tuple[Tensor, Tensor] | None, hel
         if alone := classes[torch.bincount(codes, minlength=len(classes)).cpu().numpy() == 1].tolist():
             warn(f"classes with one image cannot be left out, so nothing is promised for them: {listed(alone)}")
         return found
-    if not isinstance(held_out, (tuple, list)) or len(held_out) != 2:
-        raise TypeError(f"held_out is of type {type(held_out).__name__}; expected (X, y): rows and their labels")
-    X, y = held_out
+    X, y = held_out if isinstance(held_out, (tuple, list)) and len(held_out) == 2 else (held_out, None)
+    if y is None:
+        kind = type(held_out).__name__
+        raise TypeError(
+            f"held_out is of type {kind} and has no labels; give (X, y): rows that were not learned, and their classes"
+        )
     logs, labels = classifier.predict_log_proba(X), as_labels(y, known=classes)
     if len(logs) != len(labels) or not len(labels):
         raise ValueError(f"held_out has {len(logs)} rows and {len(labels)} labels; expected as many, at least one")

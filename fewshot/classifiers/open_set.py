@@ -291,7 +291,7 @@ class OpenSet:
     def scored(self) -> UnknownScores | None:
         """Scores of queries of unknown and of known classes; None if nothing tells what is unknown."""
         codes, known = self.background.codes, self.background.known
-        if self.model.learner.transductive:
+        if self.model.learner.transductive and len(self.held_out[1]):
             unknown, asked = _asked_together(self.model, *self.held_out)
             known = asked if len(asked) else known
         elif self.seen is not None:
@@ -329,7 +329,8 @@ def _asked_together(
         labels = torch.from_numpy(np.repeat(np.arange(len(shots)), shots))
         taught = learner.learn(rows[support], labels, len(shots), transformed=True)
         n_way = n_own + len(shots)
-        both = model.statistics.joined(torch.arange(n_own), taught, torch.arange(n_own, n_way), n_way)
+        own, new = torch.arange(n_way, device="cpu").split([n_own, len(shots)])
+        both = model.statistics.joined(own, taught, new, n_way)
         found = learner.closeness(learner.score(learner.memorize(both), rows[np.concatenate(queries)]), None).numpy()
         parts = np.split(found, np.cumsum([len(one) for one in queries])[:-1])
         known += parts[: len(learned)]

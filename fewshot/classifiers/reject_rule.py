@@ -65,6 +65,8 @@ class RejectRule:
     def threshold(self) -> float | None:
         """Return the score below which a query is unknown, or None."""
         if (asked := self.asked) is None:
+            if self.reject is not None:
+                _warn_if_out_of_reach(float(self.reject), self.model)
             return None if self.reject is None else float(self.reject)
         if self._is_of_earlier_version and self.calibration is not None:
             return self.calibration.threshold
@@ -157,6 +159,20 @@ class RejectRule:
         cure = ", or add a second class" if has_rows else "; only the default learner, discriminant, needs none"
         raise ValueError(
             f"reject={self.reject!r} needs a threshold; call calibrate(X, y) with held-out classes first{cure}"
+        )
+
+
+def _warn_if_out_of_reach(reject: float, model: FittedModel) -> None:
+    """Warn if no query can be as similar as that, as of 5 where 5 % were meant."""
+    learner, most = model.learner, float("inf")
+    if learner.indexable and reject > 0:
+        most = {"cosine": 1.0, "sqeuclidean": 0.0}.get(learner.metric, most)
+        if learner.item_metric == "cosine" and learner.metric == "dot":  # queries are of unit length
+            most = model.memory.keys.norm(dim=-1).max().item()
+    if reject > most * (1 + 1e-6):
+        warn(
+            f"reject is {reject:g}, a similarity, and no query is nearer than {most:.3g}, so all are unknown; for the "
+            f"rate of false accepts, give text such as reject='{reject:g}%'"
         )
 
 

@@ -71,10 +71,11 @@ def _sureness(found: TestResult) -> str:
 
 def check(options: argparse.Namespace) -> int:
     """Estimate how good a classifier will be, from its support alone."""
-    found = load(options).check()
-    rows, pairs, (low, high) = _per_class(found.left_out), found.confused, found.interval
+    model = load(options)
+    found = model.check()
+    refused, rows, pairs, (low, high) = found.refused, _per_class(found.left_out), found.confused, found.interval
     facts = {"images": len(found.n_taught), "accuracy": found.accuracy, "interval": [low, high],
-             "with_twice_the_images": found.expected(2), "alone": found.alone}  # fmt: skip
+             "with_twice_the_images": found.expected(2), "alone": found.alone, "refused": refused}  # fmt: skip
     gains = found.gains.reset_index()
     gain = dict(zip(gains["class"], gains["gain"], strict=True))
     rows = [{**row, "gain with twice": gain[row["class"]]} for row in rows]
@@ -93,6 +94,11 @@ def check(options: argparse.Namespace) -> int:
         say(
             "",
             f"{found}; with twice the images, {100 * found.expected(2):.0f} %",
+            *(
+                []
+                if refused is None
+                else [f"of these, {100 * refused:.0f} % refused as unknown (--reject {model.reject})"]
+            ),
             *([f"taken for each other: {', '.join(worst)}"] if worst else []),
             *([f"more images help most: {', '.join(needy)}"] if needy else []),
             *(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot.classifiers.any_learner import FewShotClassifier
+from fewshot.classifiers.reject_rule import asked_of
 from fewshot.images.answer import Answer, nearest_support
 from fewshot.images.curve import DEPENDENCE, Point, measure_curve, slope_of
 from fewshot.images.duplicates import near_duplicates
@@ -122,6 +123,24 @@ class CheckResult:
         if self._classifier is None:
             raise ValueError("the result holds no classifier, so it has no suspects; take it from FewShotModel.check")
         return _suspects(self, self._classifier.learner_)
+
+    @property
+    def refused(self) -> float | None:
+        """Share of the items that `reject` would answer as unknown, each as if it had not been learned.
+
+        None if nothing is rejected, or the support cannot tell.
+        """
+        classifier = self._classifier
+        if classifier is None or (rule := classifier.reject) is None:
+            return None
+        if asked_of(rule) is not None:
+            share = classifier.rejection(str(rule)).false_reject_rate
+            return None if share != share else share  # NaN
+        if not classifier.model_.memory.one_key_per_class:
+            return None
+        learner = classifier.learner_
+        similarity = learner.closeness(torch.from_numpy(self.logits), None).numpy()  # of the one key of a class
+        return float((similarity < rule).mean())
 
     @cached_property
     def near_duplicates(self) -> list[tuple[int, int]]:

@@ -516,8 +516,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         Each item is answered as if it had not been learned: in closed form by the default learner, in ten parts by
         others; of many, about 1000. Copies of an item in its class count once. The result allows for the item that is
-        missing then. It holds for new items of the same kind, not for those of another camera or day, and says nothing
-        of those that `reject` turns away.
+        missing then. It holds for new items of the same kind, not for those of another camera or day, and counts all
+        answers; ``refused`` is the share of them that `reject` turns away.
 
         Parameters
         ----------
@@ -544,7 +544,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         >>> result.interval[0] < result.accuracy < result.interval[1], result.accuracy < result.expected(2)
         (True, True)
         """
-        learned, n_shown = self._fitted(), check_count("n_shown", n_shown, 0)
+        learned, n_shown = self.snapshot(), check_count("n_shown", n_shown, 0)
         if learned.support is None:
             raise ValueError("support was not kept, so there is nothing to check; fit with keep_support=True")
         if len(learned.classifier.classes_) < 2:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot.classifiers.conformal import predict_sets
+from fewshot.data.images import LabeledImages
 from fewshot.images.learned import Learned, labelled
 from fewshot.search.similarity import to_tensor
 
@@ -36,11 +37,21 @@ class Promise:
         """Return the classes that may be right for each embedding (n, d), likeliest first."""
         classifier, support, held_out = now.classifier, None, None
         if self.held_out is not None:
-            held_out = _embedded(now, *(self.held_out if isinstance(self.held_out, tuple) else (self.held_out, None)))
+            X, y = self.held_out if _is_pair(self.held_out) else (self.held_out, None)
+            if y is None and not isinstance(X, LabeledImages):
+                raise TypeError(
+                    "held_out has no labels; give (X, y): items that were not learned, and the class of each, or "
+                    "LabeledImages"
+                )
+            held_out = _embedded(now, X, y)
         elif now.support is not None:
             codes = torch.from_numpy(np.searchsorted(classifier.classes_, now.support.labels))
             support = to_tensor(now.support.embeddings).double(), codes
         return predict_sets(classifier, embeddings, self.coverage, self.by_class, held_out, support)
+
+
+def _is_pair(held_out: Any) -> bool:
+    return isinstance(held_out, tuple) and len(held_out) == 2
 
 
 def _embedded(now: Learned, X: Any, y: Any) -> tuple[NDArray[np.floating], NDArray[Any]]:

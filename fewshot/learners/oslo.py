@@ -101,7 +101,7 @@ class OSLOLearner(SupportLearner):
 
     def closeness(self, logits: Tensor, similarity: Tensor | None) -> Tensor:
         """Return the log-odds of the inlierness (..., q), which does not round to 1."""
-        n = torch.isfinite(logits).sum(-1).clamp(min=1)
+        n = torch.isfinite(logits).sum(-1, dtype=logits.dtype).clamp(min=1)
         return logits.logsumexp(-1) - n.log() - self.threshold
 
 
