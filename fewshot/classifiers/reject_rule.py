@@ -73,7 +73,7 @@ class RejectRule:
         return self.scored().threshold(asked)
 
     def answer(self, model: FittedModel, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the number of the class (q,) of queries (q, d), and which of them are unknown, as `model` serves them."""
+        """Return the class numbers of queries (q, d), as `model` serves them, and which are unknown, both (q,)."""
         if self.asked is not None and model.learner.transductive:
             return self._answer_together(model, X, self.asked)
         if (threshold := self.threshold()) is None:
