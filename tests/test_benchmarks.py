@@ -52,10 +52,17 @@ def test_the_index_is_measured_beside_the_others(tmp_path):
 
 @pytest.mark.slow
 def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
-    found = run_alone("incremental.py", tmp_path / "incremental", "--classes", "120")
-    assert [row["classes"] for row in found["rows"]] == [10, 100]
-    assert found["largest difference of sums, by the sum of absolute values"] < 1e-12
-    assert found["same answers"] == 1.0
+    options = ("--classes", "120", "--known", "1000", "--load", "1")
+    found = run_alone("incremental.py", tmp_path / "incremental", *options)
+    assert [row["classes"] for row in found["rows"]] == [100, 1000]
+    for row in found["rows"]:
+        assert (row["right"], row.get("wrong", 0)) == (1, 0)
+        assert row["learn one, ms"] > 0 < row["remove, ms"]
+    assert found["rows"][-1]["changes"] > 0 < found["rows"][-1]["reads"]
+    one_by_one = found["one by one"]
+    assert [row["classes"] for row in one_by_one["one after another"]] == [10, 100]
+    assert one_by_one["largest difference of sums, by the sum of absolute values"] < 1e-12
+    assert one_by_one["same answers"] == 1.0
     bounds = json.loads((tmp_path / "incremental_bounds.json").read_text())["rows"]
     assert [(row["classes"], row["shots"]) for row in bounds] == [(5, 5), (100, 5), (100, 200)]
     assert all(row["accuracy"] > 0.9 for row in bounds)

@@ -15,8 +15,9 @@ from fewshot.classifiers.summary import Summary
 from fewshot.errors import brief
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
+from fewshot.search.approximate import Choice
 from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k, search_in_chunks, to_tensor, top
-from fewshot.search.snapshot import take_snapshot
+from fewshot.search.snapshot import build_now, take_snapshot
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
@@ -122,6 +123,10 @@ class FittedModel:
             # In one step, so that concurrent threads get the same one.
             found = self._snapshots.setdefault((kind, self.steady), found)
         return found
+
+    def build(self) -> Choice:
+        """Build what finds the nearest keys now, and wait; return how they are found, and how well."""
+        return build_now(self.snapshot)
 
     def remembered(self, kind: Callable[[FittedModel, Any], T], given: Any) -> T:
         """Return ``kind(self, given)``, made once for each `given`; only the last is kept."""

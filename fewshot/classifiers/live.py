@@ -16,8 +16,10 @@ from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel
 from fewshot.classifiers.summary import Summary
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
+from fewshot.search.approximate import Choice
 from fewshot.search.growing import Growing
 from fewshot.search.similarity import CHUNK_BYTES, PART, check_k, prepare_keys
+from fewshot.search.snapshot import build_now
 from fewshot.utils.blocks import Blocks
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
@@ -337,6 +339,10 @@ class LiveModel(FittedModel):
             found = Growing.of(parts, some, numbers, self.learner.metric, self.index)
             found = self._held.setdefault(self.index, found)  # in one step, so that concurrent threads get the same one
         return found
+
+    def build(self) -> Choice:
+        """Build what finds the nearest keys now, and wait; return how they are found, and how well."""
+        return build_now(self._keys.state.base.snapshot)
 
     @isolated(gradients=False)
     def best(self, X: NDArray[np.floating]) -> NDArray[np.int64]:

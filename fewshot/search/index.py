@@ -18,7 +18,7 @@ from fewshot.search.growing import capacity, is_merge_due, is_quick, merged
 from fewshot.search.packing import PRECISIONS, packed, width
 from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS, check_k, to_tensor
-from fewshot.search.snapshot import INDEXES, FaissSnapshot, take_snapshot
+from fewshot.search.snapshot import INDEXES, build_now, take_snapshot
 from fewshot.search.state import Base, State
 from fewshot.utils.isolation import NUMPY_ERRORS, isolated
 from fewshot.utils.labels import as_labels
@@ -241,8 +241,7 @@ class PrototypeIndex:
 
     def build(self) -> Choice:
         """Return how the large part of the keys is searched and how good that is, after building what is missing."""
-        snapshot = None if self._state is None else self._state.base.snapshot
-        return snapshot.build() if isinstance(snapshot, FaissSnapshot) else Choice("exact")
+        return build_now(None if self._state is None else self._state.base.snapshot)
 
     def compact(self) -> PrototypeIndex:
         """Merge all changes into the large part now, and wait until it is done; searches go on meanwhile."""

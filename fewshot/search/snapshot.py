@@ -320,6 +320,11 @@ class FaissSnapshot(KeySnapshot):
     search_chunk = chunk
 
 
+def build_now(snapshot: KeySnapshot | None) -> Choice:
+    """Build what finds the nearest keys, if it is missing, and wait; return how they are found, and how well."""
+    return snapshot.build() if isinstance(snapshot, FaissSnapshot) else Choice("exact")
+
+
 def choose_kind(index: str, metric: str, n: int, d: int, recall: float = 0.99) -> str:
     """Return what searches `n` keys of `d` numbers.
 
