@@ -4,12 +4,19 @@ import copy
 import pickle
 import threading
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
-from fewshot import CosinePrototypicalLearner, FewShotClassifier, PrototypicalClassifier, SimpleShotClassifier
+from fewshot import (
+    CosinePrototypicalLearner,
+    DiscriminantClassifier,
+    FewShotClassifier,
+    PrototypicalClassifier,
+    SimpleShotClassifier,
+)
 from fewshot.classifiers import live
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
@@ -22,6 +29,11 @@ def _few(monkeypatch):
     monkeypatch.setattr(live, "LIVE_FROM", 20)
     for name, most in (("SMALL_DELTA", 12), ("LARGE_DELTA", 12)):
         monkeypatch.setattr(f"fewshot.search.growing.{name}", most)
+    for module, classes, support in (("utils.discriminant", 15, 60), ("classifiers.taught", 15, 60)):
+        monkeypatch.setattr(f"fewshot.{module}.MOST_CLASSES", classes)
+        monkeypatch.setattr(f"fewshot.{module}.MOST_ROWS", support)
+    monkeypatch.setattr(live, "MOST_CLASSES", 20)
+    monkeypatch.setattr(live, "MOST_DRIFT", 9)
     monkeypatch.setattr("fewshot.utils.places.MOST_CHANGES", 9)
     monkeypatch.setattr("fewshot.utils.blocks.BLOCK_BYTES", 8 * D * 4)
 
@@ -30,11 +42,19 @@ def rows(rng, n, offset=0.0):
     return (rng.normal(size=(n, D)) + offset).astype(np.float32)
 
 
+@contextmanager
+def copying():
+    """Make only models that copy all classes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "LIVE_FROM", 10**9)
+        patch.setattr(live, "MOST_CLASSES", 10**9)
+        yield
+
+
 def pair(make, x, y):
     """Return a live classifier, and one that is not."""
     one = make().fit(x, y)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "LIVE_FROM", 10**9)
+    with copying():
         other = make().fit(x, y)
     assert (type(one.model_), type(other.model_)) == (LiveModel, FittedModel)
     return one, other
@@ -44,8 +64,7 @@ def both(models, change):
     """Apply a change to a live classifier, and to one that stays what it is."""
     one, other = models
     change(one)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "LIVE_FROM", 10**9)
+    with copying():
         change(other)
 
 
@@ -53,7 +72,7 @@ def check_equal(models, queries):
     one, other = models
     assert one.classes_.tolist() == other.classes_.tolist()
     assert one.n_support_.tolist() == other.n_support_.tolist()
-    sums = [model.model_.statistics.sums["x"] for model in models]
+    sums = [model.model_.statistics.class_sums for model in models]
     torch.testing.assert_close(*sums, rtol=1e-12, atol=1e-9)
     assert one.predict(queries).tolist() == other.predict(queries).tolist()
     k = min(4, int((one.n_support_ > 0).sum()))
@@ -68,6 +87,7 @@ KINDS = {
     "far from the origin": (lambda **how: PrototypicalClassifier(temperature=1.0, **how), 1e4),
     "cosine": (lambda **how: PrototypicalClassifier("cosine", temperature=0.1, **how), 0.5),
     "simpleshot": (lambda **how: SimpleShotClassifier(**how), 0.5),
+    "discriminant": (lambda **how: DiscriminantClassifier(**how), 0.5),
     "learner": (lambda **how: FewShotClassifier(CosinePrototypicalLearner(), **how), 0.5),
 }
 

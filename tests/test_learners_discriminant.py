@@ -155,6 +155,20 @@ def test_chunks_in_any_order_equal_one_fit_also_where_only_some_rows_teach_the_m
     np.testing.assert_allclose(grown.decision_function(x[:50]), whole.decision_function(x[:50]), rtol=1e-9, atol=1e-9)
 
 
+def test_a_sample_of_the_classes_costs_no_accuracy(monkeypatch):
+    data = glyphs()
+    x, y = pixels(data), np.unique(data.labels, return_inverse=True)[1]
+    rng = np.random.default_rng(0)
+    order = [rng.permutation(np.flatnonzero(y == c)) for c in range(200)]
+    support, queries = (np.concatenate([rows[part] for rows in order]) for part in (slice(3), slice(3, 9)))
+    whole = DiscriminantClassifier().fit(x[support], y[support])
+    monkeypatch.setattr("fewshot.utils.discriminant.MOST_CLASSES", 50)
+    sampled = DiscriminantClassifier().fit(x[support], y[support])
+    assert not np.array_equal(*(model.model_.memory.keys.numpy() for model in (sampled, whole)))
+    found, expected = (model.score(x[queries], y[queries]) for model in (sampled, whole))
+    assert found > expected - 0.02 > 0.05
+
+
 @pytest.mark.parametrize("bad", [{"power": 0}, {"power": 1.5}, {"power": "x"}, {"regularization": 0}])
 def test_bad_parameters_are_named(bad):
     name = next(iter(bad))

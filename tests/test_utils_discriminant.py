@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot.utils import discriminant
-from fewshot.utils.discriminant import TEMPERATURES, LabelledRows, choose, class_keys
+from fewshot.utils.discriminant import TEMPERATURES, ClassMetric, LabelledRows, choose, class_keys
 
 
 def support_of(n, d, n_way, seed, weighted=False):
@@ -25,7 +25,7 @@ def make(x, labels, weight, n_way):
 
 
 def as_torch(support):
-    return LabelledRows(*(torch.from_numpy(np.asarray(v)) for v in vars(support).values()))
+    return LabelledRows(*(v if v is None else torch.from_numpy(np.asarray(v)) for v in vars(support).values()))
 
 
 def similarity(support, query, strength):
@@ -136,3 +136,35 @@ def test_many_rows_are_sampled_whatever_their_order():
     for name, value in vars(found).items():
         np.testing.assert_allclose(value, getattr(other, name), rtol=1e-9)
     assert discriminant._Rotated.of(support, np).to_leave_out(np).labels.shape == (1000,)
+
+
+def test_a_sample_of_many_classes_stands_for_all(monkeypatch):
+    """Which classes it has depends on each alone; its metric and choices are those of its classes."""
+    support = support_of(900, 6, 100, 0)
+    monkeypatch.setattr(discriminant, "MOST_CLASSES", 30)
+    monkeypatch.setattr(discriminant, "MOST_ROWS", 200)
+    order, names = np.random.default_rng(1).permutation(900), np.random.default_rng(2).permutation(100)
+    shuffled = make(support.x[order], names[support.labels[order]], support.weight[order], 100)
+    limited, other = support.limited(np), shuffled.limited(np)
+    assert set(names[limited.sample]) == set(other.sample)
+    assert {tuple(row) for row in limited.x} == {tuple(row) for row in other.x}
+    assert limited.sample.tolist() == as_torch(support).limited(torch).sample.tolist()
+    own = np.isin(limited.labels, limited.sample)
+    assert own[: own.sum()].all()  # theirs come first
+    chosen, same = choose(limited, None, np), choose(as_torch(support).limited(torch), None, torch)
+    place = {label: i for i, label in enumerate(limited.sample.tolist())}
+    labels = np.array([place.get(label, -1) for label in limited.labels.tolist()])
+    sample = LabelledRows(
+        limited.x, labels, limited.weight, limited.means[limited.sample], limited.count[limited.sample]
+    )
+    again = choose(sample, None, np, 64)  # the power of two below
+    for name, value in vars(chosen).items():
+        np.testing.assert_allclose(value, getattr(same, name).numpy(), rtol=1e-8)
+        np.testing.assert_allclose(value, getattr(again, name), rtol=1e-8)
+    keys = class_keys(limited, chosen, np)
+    np.testing.assert_allclose(keys, class_keys(as_torch(limited), chosen.map(torch.tensor), torch), atol=1e-9)
+    metric = ClassMetric.of(sample, None, np, 64)
+    np.testing.assert_allclose(metric.keys(support.means, np), keys, rtol=1e-7, atol=1e-8)
+    with_all, center = similarity(limited, support.x[0], float(chosen.strength)), limited.center(np)
+    assert not np.allclose(with_all, (keys @ support.x[0]) / chosen.scale)  # they are compared with their own middle
+    np.testing.assert_allclose(center, support.means[limited.sample].mean(0))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,148 +13,56 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel
+from fewshot.classifiers.known import KnownClasses
 from fewshot.classifiers.summary import Summary
+from fewshot.classifiers.taught import MOST_DRIFT, TaughtKeys
 from fewshot.learners.base import Learner
+from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.approximate import Choice
 from fewshot.search.growing import Growing
 from fewshot.search.similarity import CHUNK_BYTES, PART, check_k, prepare_keys
 from fewshot.search.snapshot import build_now
 from fewshot.utils.blocks import Blocks
+from fewshot.utils.discriminant import MOST_CLASSES
 from fewshot.utils.isolation import isolated
-from fewshot.utils.labels import as_labels
-from fewshot.utils.places import Places
 
-#: From this many classes on, copying all of them at each change takes longer than finding the changed ones.
-LIVE_FROM = 500
 #: Candidates of a query beyond the nearest; the exact sums decide among them.
 SPARE = 8
+#: From this many classes on, copying all of them at each change takes longer than finding the changed ones.
+LIVE_FROM = 500
 #: Numbers for each class, beyond which those of removed classes are given up.
 MOST_NUMBERS = 2
 #: Class means from which the precision of the searchable keys is chosen.
 N_SAMPLE = 4096
-
-
-@dataclass(frozen=True, eq=False)
-class _Classes:
-    """What is known of each class, by the number that it got when it was first learned.
-
-    Attributes
-    ----------
-    places : Places
-        Numbers of the present classes.
-    labels, n_support, count, sums : Blocks of n rows
-        Of every number: label, support rows, total weight and sum of embeddings; zeros for classes that are gone.
-    dtype : dtype
-        Of an array of all labels.
-    """
-
-    places: Places
-    labels: Blocks
-    n_support: Blocks
-    count: Blocks
-    sums: Blocks
-    dtype: np.dtype[Any]
-
-    @classmethod
-    def of(cls, all_classes: Summary) -> Self:
-        """Return the given classes, numbered in their order."""
-        classes, statistics = all_classes.classes, all_classes.statistics
-        return cls(
-            Places(classes, np.arange(len(classes))),
-            Blocks.of(_one_by_one(classes)),
-            Blocks.of(all_classes.n_support),
-            Blocks.of(statistics.count.numpy()),
-            Blocks.of(statistics.sums["x"].numpy()),
-            classes.dtype,
-        )
-
-    def numbers(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        """Return the number of each label (k,), -1 for an unknown one."""
-        return np.array(list(map(self.places.of, labels.tolist())), np.int64)
-
-    def names(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the labels of classes by number (...), in the type of all labels."""
-        return self.labels.rows(numbers).astype(self.dtype, copy=False)
-
-    def means(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the mean support of classes by number (...), (..., d), which must have some."""
-        return self.sums.rows(numbers) / self.count.rows(numbers)[..., None]
-
-    def part(self, numbers: NDArray[np.int64]) -> Summary:
-        """Return what is known of the classes of these numbers (k,), in this order."""
-        count, sums = (torch.from_numpy(blocks.rows(numbers)) for blocks in (self.count, self.sums))
-        return Summary(self.names(numbers), self.n_support.rows(numbers), Statistics(len(numbers), count, {"x": sums}))
-
-    def having(self, part: Summary) -> tuple[Self, NDArray[np.int64]]:
-        """Return the classes with those of `part` added or replaced, and their numbers (k,)."""
-        numbers = self.numbers(part.classes)
-        new = numbers < 0
-        numbers[new] = len(self.sums) + np.arange(new.sum())
-        labels, statistics = part.classes[new], part.statistics
-
-        def written(blocks: Blocks, values: NDArray[Any]) -> Blocks:
-            return blocks.changed(numbers[~new], values[~new]).extended(values[new])
-
-        changed = type(self)(
-            self.places.changed(dict(zip(labels.tolist(), numbers[new].tolist(), strict=True))),
-            self.labels.extended(_one_by_one(labels)),
-            written(self.n_support, part.n_support),
-            written(self.count, statistics.count.numpy()),
-            written(self.sums, statistics.sums["x"].numpy()),
-            np.result_type(self.dtype, labels),
-        )
-        return changed, numbers
-
-    def present(self, numbers: NDArray[np.int64]) -> dict[Any, int]:
-        """Return those of these numbers (k,) that are of present classes, by their labels."""
-        labelled = zip(self.names(numbers).tolist(), numbers.tolist(), strict=True)
-        return {label: number for label, number in labelled if self.places.of(label) == number}
-
-    def without(self, numbers: NDArray[np.int64]) -> Self:
-        """Return the classes without those of these numbers (k,)."""
-        gone = dict.fromkeys(self.names(numbers).tolist(), -1)
-        n_support, count, sums = (
-            blocks.changed(numbers, np.zeros_like(blocks.rows(numbers)))
-            for blocks in (self.n_support, self.count, self.sums)
-        )
-        return replace(self, places=self.places.changed(gone), n_support=n_support, count=count, sums=sums)
-
-    def renamed(self, number: int, label: Any) -> Self:
-        """Return the classes with another label for one of them."""
-        old, new = self.names(np.array([number])).tolist()[0], as_labels([label])
-        labels = self.labels.changed(np.array([number]), _one_by_one(new))
-        return replace(
-            self,
-            places=self.places.changed({old: -1, label: number}),
-            labels=labels,
-            dtype=np.result_type(self.dtype, new),
-        )
-
-
-def _one_by_one(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return labels as an array whose elements have one size; text as objects, since a longer one may come."""
-    return labels.astype(object) if labels.dtype.kind == "U" else labels
+NO_ROWS = np.empty(0, np.int64)
 
 
 class LiveModel(FittedModel):
-    """A fitted model whose keys are the means of its classes, each on its own.
+    """A fitted model whose keys follow from the means of its classes, each on its own.
 
-    Learning, renaming and removing a class cost the same however many classes are known, and so do `best` and `nearest`
-    if an index finds the candidates; the exact sums decide among these. What concerns all classes, such as `classes`
-    and `statistics`, is made when it is first asked for.
+    They are the means, or what `taught` makes of them. Learning, renaming and removing a class cost the same however
+    many classes are known, and so do `best` and `nearest` if an index finds the candidates; the exact sums decide among
+    these. What concerns all classes, such as `classes` and `statistics`, is made when it is first asked for.
 
     The numbers of its classes are those in which they were learned.
     """
 
-    _known: _Classes
+    _known: KnownClasses
+    _taught: TaughtKeys | None
     _held: dict[str, Growing]
 
     def __init__(
-        self, learner: Learner, known: _Classes, held: dict[str, Growing], index: str = "auto", steady: bool = False
+        self,
+        learner: Learner,
+        known: KnownClasses,
+        taught: TaughtKeys | None,
+        held: dict[str, Growing],
+        index: str = "auto",
+        steady: bool = False,
     ) -> None:
-        content = {"learner": learner, "_known": known, "_held": held, "index": index, "steady": steady}
-        self.__dict__.update({**content, "_snapshots": {}, "_made": []})
+        content = {"learner": learner, "_known": known, "_taught": taught, "_held": held}
+        self.__dict__.update({**content, "index": index, "steady": steady, "_snapshots": {}, "_made": []})
 
     def __repr__(self) -> str:
         return f"LiveModel({self.learner}, {self.n_classes} classes)"
@@ -166,8 +74,12 @@ class LiveModel(FittedModel):
     def of(
         cls, learner: Learner, classes: NDArray[Any], n_support: NDArray[np.int64], statistics: Statistics
     ) -> LiveModel:
-        """Return the model of the statistics of a learner whose `means_are_keys`."""
-        return LiveModel(learner, _Classes.of(Summary(classes, n_support, statistics)), {})
+        """Return the model of the statistics of a learner for which `model_type` is this class."""
+        known = KnownClasses.of(Summary(classes, n_support, statistics.summed()))
+        taught = None
+        if isinstance(learner, DiscriminantLearner):
+            taught = TaughtKeys.of(learner, known, statistics.support)
+        return LiveModel(learner, known, taught, {})
 
     def served(self, index: str, steady: bool = False) -> FittedModel:
         """Return this model with its keys searched through `index`; see `FittedModel.served`."""
@@ -192,6 +104,8 @@ class LiveModel(FittedModel):
     @cached_property
     def statistics(self) -> Statistics:
         """Summary of all support, in float64."""
+        if self._taught is not None:
+            return self._taught.statistics(self._taught.rows.present(), self._known.places.ordered()[1])
         count, sums = (torch.from_numpy(self._ordered(blocks)) for blocks in (self._known.count, self._known.sums))
         return Statistics(len(count), count, {"x": sums})
 
@@ -246,9 +160,10 @@ class LiveModel(FittedModel):
     @isolated(gradients=False)
     def grown(self, added: Summary) -> FittedModel:
         """Return the model of what is known and what is added, of known or new classes."""
-        numbers = self._known.numbers(added.classes)
+        numbers, alone = self._known.numbers(added.classes), replace(added, statistics=added.statistics.summed())
         before = self._known.part(numbers[numbers >= 0])
-        return self._having(before.joined(added) if len(before.classes) else added)
+        joined = before.joined(alone) if len(before.classes) else alone
+        return self._having(joined, added.statistics.support)
 
     def without(self, label: Any) -> FittedModel:
         """Return the model without the class `label`; raise ValueError if it is unknown or the only one."""
@@ -257,7 +172,8 @@ class LiveModel(FittedModel):
 
     def renamed(self, old: Any, new: Any) -> FittedModel:
         """Return the model with class `old` renamed to `new`, which is no class; raise ValueError if `old` is none."""
-        return LiveModel(self.learner, self._known.renamed(self._place(old), new), self._held, self.index, self.steady)
+        known = self._known.renamed(self._place(old), new)
+        return LiveModel(self.learner, known, self._taught, self._held, self.index, self.steady)
 
     @isolated(gradients=False)
     def less(
@@ -266,12 +182,21 @@ class LiveModel(FittedModel):
         """Return the model without some support; see `FittedModel.less`."""
         labels = np.unique(y)
         numbers = np.array([self._place(label) for label in labels.tolist()], np.int64)
-        left = self._known.part(numbers).less(self.learner, X, y, weight)
+        part, rows = self._known.part(numbers), numbers[:0]
+        if self._taught is not None:
+            rows = self._taught.rows.of_classes(numbers)
+            part = replace(part, statistics=self._taught.statistics(rows, numbers))
+        left = part.less(self.learner, X, y, weight)
         emptied = (left.n_support == 0) & (self._known.n_support.rows(numbers) > 0)
-        model = self._having(left)
+        model = self._having(replace(left, statistics=left.statistics.summed()), left.statistics.support, rows)
         if emptied.any() and not model._known.n_support.whole().any():
             raise ValueError(NOTHING_LEFT)
         return model._dropping(numbers[emptied]) if drop_empty and emptied.any() else model
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether class sums are all that it knows."""
+        return self._taught is None
 
     def since(self, old: LiveModel) -> tuple[list[Any], Summary] | None:
         """Return the labels that are gone since `old`, and the classes that are new or changed.
@@ -293,7 +218,7 @@ class LiveModel(FittedModel):
         """Return the model without the classes `gone`, in which those of `part` are as it says; see `since`."""
         numbers = np.array([self._place(label) for label in gone], np.int64)
         known = self._known.without(numbers) if len(numbers) else self._known
-        return LiveModel(self.learner, known.having(part)[0] if len(part.classes) else known, {})
+        return LiveModel(self.learner, known.having(part)[0] if len(part.classes) else known, None, {})
 
     def rows(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64], Iterator[NDArray[np.float64]]]:
         """Return labels, support rows, weights and sums of all classes in the order of labels, the sums in parts."""
@@ -306,26 +231,35 @@ class LiveModel(FittedModel):
         """Number of support rows of all classes."""
         return sum(int(block.sum()) for block in self._known.n_support.blocks)
 
-    def _having(self, part: Summary) -> LiveModel:
-        """Return the model in which the classes of `part` are as it says."""
+    def _having(self, part: Summary, support: Mapping[str, Tensor], gone: NDArray[np.int64] = NO_ROWS) -> LiveModel:
+        """Return the model in which the classes of `part` are as it says, with more support, and some rows `gone`."""
         before = self._known.numbers(part.classes)
         known, numbers = self._known.having(part)
-        present = numbers[known.count.rows(numbers) > 0]
-        return self._with(known, before[before >= 0], present)
+        taught = None if self._taught is None else self._taught.changed(known, numbers, gone, support)
+        return self._with(known, taught, before[before >= 0], numbers[known.count.rows(numbers) > 0])
 
     def _dropping(self, numbers: NDArray[np.int64]) -> LiveModel:
-        model = self._with(self._known.without(numbers), numbers, numbers[:0])
+        known, taught = self._known.without(numbers), self._taught
+        if taught is not None:
+            taught = taught.changed(known, numbers, taught.rows.of_classes(numbers))
+        model = self._with(known, taught, numbers, numbers[:0])
         if len(model._known.sums) <= MOST_NUMBERS * model.n_classes:
             return model
         return LiveModel.of(self.learner, model.classes, model.n_support, model.statistics)  # numbers them anew
 
-    def _with(self, known: _Classes, before: NDArray[np.int64], after: NDArray[np.int64]) -> LiveModel:
+    def _with(
+        self, known: KnownClasses, taught: TaughtKeys | None, before: NDArray[np.int64], after: NDArray[np.int64]
+    ) -> LiveModel:
         """Return the model of other classes, given whose keys have to go and whose have to come."""
-        gone = before[self._known.count.rows(before) > 0]
-        means = torch.from_numpy(known.means(after))
-        held = {kind: keys.changed(gone, means, after) for kind, keys in list(self._held.items())}
-        still = {kind: keys for kind, keys in held.items() if keys is not None}
-        return LiveModel(self.learner, known, still, self.index, self.steady)
+        gone, held = before[self._known.count.rows(before) > 0], dict(self._held)
+        if taught is not None and taught.drift > MOST_DRIFT:
+            taught, held = replace(taught, drift=0), {}
+        model = LiveModel(self.learner, known, taught, {}, self.index, self.steady)
+        if held:
+            more = model._keys_of(after)
+            changed = {kind: keys.changed(gone, more, after) for kind, keys in held.items()}
+            model._held.update({kind: keys for kind, keys in changed.items() if keys is not None})
+        return model
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
@@ -334,11 +268,16 @@ class LiveModel(FittedModel):
         """The searchable keys, prepared when first needed."""
         if (found := self._held.get(self.index)) is None:
             numbers = np.flatnonzero(self._known.count.whole() > 0)
-            parts = (torch.from_numpy(self._known.means(numbers[i : i + PART])) for i in range(0, len(numbers), PART))
-            some = torch.from_numpy(self._known.means(numbers[:: 1 + len(numbers) // N_SAMPLE]))
+            parts = (self._keys_of(numbers[i : i + PART]) for i in range(0, len(numbers), PART))
+            some = self._keys_of(numbers[:: 1 + len(numbers) // N_SAMPLE])
             found = Growing.of(parts, some, numbers, self.learner.metric, self.index)
             found = self._held.setdefault(self.index, found)  # in one step, so that concurrent threads get the same one
         return found
+
+    def _keys_of(self, numbers: NDArray[np.int64]) -> Tensor:
+        """Return the exact keys of classes by number (...), (..., d)."""
+        means = self._known.means(numbers)
+        return torch.from_numpy(means if self._taught is None else self._taught.keys(means, self._known))
 
     def build(self) -> Choice:
         """Build what finds the nearest keys now, and wait; return how they are found, and how well."""
@@ -365,7 +304,7 @@ class LiveModel(FittedModel):
     def _nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return numbers and similarities (n, k) of the nearest classes; ties go to the first label."""
         queries, keys = self._transform(X), self._keys
-        wide = min(k + SPARE, keys.state.n_alive)
+        wide = min(k + (SPARE if self._taught is None else self._taught.spare), keys.state.n_alive)
         size = max(1, min(keys.chunk(wide), CHUNK_BYTES // (8 * wide * self.d)))
         numbers, similarities = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), X.dtype)
         for start in range(0, len(queries), size):
@@ -381,8 +320,7 @@ class LiveModel(FittedModel):
 
     def _exact(self, queries: Tensor, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the classes `numbers` (q, c), nearest first, and their similarities, from the exact sums."""
-        keys = torch.from_numpy(self._known.means(numbers))
-        prepared = prepare_keys(keys, self.learner.metric, self._keys.origin)
+        prepared = prepare_keys(self._keys_of(numbers), self.learner.metric, self._keys.origin)
         prepared = prepared.steadied() if self.steady else prepared
         similarity = prepared.similarity(queries.double().unsqueeze(-2)).squeeze(-2).numpy()
         order = np.argsort(-similarity, axis=-1, kind="stable")
@@ -400,7 +338,8 @@ def is_other(now: Blocks, before: Blocks) -> bool:
 
 def model_type(learner: Learner, n_classes: int) -> type[FittedModel]:
     """Return the kind of model that suits a learner and a number of classes."""
-    return LiveModel if learner.means_are_keys and n_classes >= LIVE_FROM else FittedModel
+    taught = type(learner).memorize is DiscriminantLearner.memorize and n_classes > MOST_CLASSES
+    return LiveModel if taught or (learner.means_are_keys and n_classes >= LIVE_FROM) else FittedModel
 
 
 def lively(model: FittedModel) -> FittedModel:

@@ -59,12 +59,19 @@ class Statistics:
     @property
     def means(self) -> Tensor:
         """Class means (..., n_way, d); 0 for absent classes."""
+        return self.class_sums / torch.where(self.count > 0, self.count, 1).unsqueeze(-1)
+
+    @property
+    def class_sums(self) -> Tensor:
+        """Sums of the embeddings of each class, (..., n_way, d)."""
         if self.sums:
-            sums = self.sums["x"]
-        else:
-            x, labels, weight = (self.support[name] for name in ("x", "labels", "weight"))
-            sums = sum_by_class(x * weight.unsqueeze(-1), labels, self.n_way)
-        return sums / torch.where(self.count > 0, self.count, 1).unsqueeze(-1)
+            return self.sums["x"]
+        x, labels, weight = (self.support[name] for name in ("x", "labels", "weight"))
+        return sum_by_class(x * weight.unsqueeze(-1), labels, self.n_way)
+
+    def summed(self) -> Statistics:
+        """Return counts and class sums alone."""
+        return Statistics(self.n_way, self.count, {"x": self.class_sums})
 
     def __add__(self, other: Statistics) -> Statistics:
         return self._combined(other, 1, _concatenated(self.support, other.support))

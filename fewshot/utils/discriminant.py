@@ -27,8 +27,10 @@ RATIO = 1.4
 TEMPERATURES = tuple(0.008 * RATIO**i for i in range(13))
 #: What it costs, in log-likelihood, to choose a strength ten times, and a temperature e times, the preferred one.
 COST_OF_STRENGTH, COST_OF_TEMPERATURE = 4.0, 16.0
-#: The most rows that teach the metric, unless twice the length of an embedding is more.
-MOST_ROWS = 4096
+#: The most rows that teach the metric, unless twice the length of an embedding is more; and the most classes.
+MOST_ROWS, MOST_CLASSES = 4096, 1024
+#: How the likeliest temperature falls with the number of classes.
+BY_CLASSES = -0.09
 #: About the most rows that are left out, and the most similarities looked at; of more rows, evenly spaced ones in the
 #: order of their leverage.
 MOST_LEFT_OUT, MOST_LOOKED_AT = 1000, 2**22
@@ -103,9 +105,45 @@ def class_keys(support: LabelledRows, chosen: Chosen, xp: Any) -> Any:
         keys = xp.linalg.solve(rows.mT @ rows + side, centred.mT).mT
     else:  # Woodbury's identity: a matrix of the size of the support
         keys = (centred - xp.linalg.solve(rows @ rows.mT + side, rows @ centred.mT).mT @ rows) / ridge
+    return _keys(keys, centred, support.means, chosen, xp)
+
+
+def _keys(keys: Any, centred: Any, means: Any, chosen: Chosen, xp: Any) -> Any:
+    """Return keys (..., n_way, d), given centred means times T^-1, centred means, and means."""
     in_metric = keys * _per_length((keys * centred).sum(-1), xp)
-    cosine = support.means * _per_length((support.means**2).sum(-1), xp)
+    cosine = means * _per_length((means**2).sum(-1), xp)
     return in_metric * chosen.scale[..., None, None] + cosine * chosen.cosine[..., None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMetric:
+    """What a support teaches, by which the key of any class follows from its mean.
+
+    Attributes
+    ----------
+    inverse : array of shape (d, d)
+        T^-1.
+    center : array of shape (d,)
+        The mean of the class means.
+    chosen : Chosen
+        Strength and factors.
+    """
+
+    inverse: Any
+    center: Any
+    chosen: Chosen
+
+    @classmethod
+    def of(cls, support: LabelledRows, strength: float | None, xp: Any, n_way: int) -> Self:
+        """Return the metric of a support whose classes stand for `n_way`; rows of others have the label -1."""
+        chosen, rows = choose(support, strength, xp, n_way), support.weighted_rows(xp)
+        side = chosen.strength * xp.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+        return cls(xp.linalg.inv(rows.mT @ rows + side), support.center(xp), chosen)
+
+    def keys(self, means: Any, xp: Any) -> Any:
+        """Return the keys (n, d) of classes of these means (n, d)."""
+        centred = means - self.center
+        return _keys(centred @ self.inverse, centred, means, self.chosen, xp)
 
 
 def _per_length(squared: Any, xp: Any) -> Any:
@@ -114,7 +152,18 @@ def _per_length(squared: Any, xp: Any) -> Any:
     return xp.where(known, xp.where(known, squared, 1) ** -0.5, 0)[..., None]
 
 
-def choose(support: LabelledRows, strength: float | None, xp: Any) -> Chosen:
+def about(n_way: int) -> int:
+    """Return the power of two that is at most `n_way`, so that one class more seldom changes what all share."""
+    return 1 << (n_way.bit_length() - 1) if n_way > MOST_CLASSES else n_way
+
+
+def scattered(x: Any, xp: Any) -> Any:
+    """Return numbers in 0..1 (n,) that depend on the content of rows (n, d) alone, and spread evenly."""
+    ramp = xp.arange(x.shape[-1], dtype=x.dtype, device=x.device)
+    return xp.floor(x @ xp.cos(ramp) * 2**24) * GOLDEN_RATIO % 1  # coarser than rounding errors
+
+
+def choose(support: LabelledRows, strength: float | None, xp: Any, n_way: Any = None) -> Chosen:
     """Return the strength and the factors that make left-out rows likeliest.
 
     Parameters
@@ -125,12 +174,14 @@ def choose(support: LabelledRows, strength: float | None, xp: Any) -> Chosen:
         The strength, or None to choose it by leave-one-out.
     xp : module
         `numpy` or `torch`.
+    n_way : int, optional
+        The classes for which those of the support stand; by default those that are present.
     """
-    return _choose(_Rotated.of(support, xp), strength, xp)
+    return _choose(_Rotated.of(support.alone(xp), xp), strength, xp, support.stands_for() if n_way is None else n_way)
 
 
-def _choose(rotated: _Rotated, strength: float | None, xp: Any) -> Chosen:
-    rows, cosine, usual = rotated.to_leave_out(xp), rotated.cosine_factor(xp), rotated.usual_temperature(xp)
+def _choose(rotated: _Rotated, strength: float | None, xp: Any, n_way: Any) -> Chosen:
+    rows, cosine, usual = rotated.to_leave_out(xp), rotated.cosine_factor(xp), rotated.usual_temperature(xp, n_way)
     found: list[Any] = []
     for one in STRENGTHS if strength is None else (strength,):
         length = rotated.length(one, xp)
@@ -156,7 +207,9 @@ def left_out(support: LabelledRows, strength: float | None, xp: Any, beyond: Lab
         More rows, which are in the class means alone; their similarities follow.
     """
     rotated, parts = _Rotated.of(support, xp), []
-    chosen, step = _choose(rotated, strength, xp), max(1, PART // len(support.count))
+    alone = rotated if support.sample is None else _Rotated.of(support.alone(xp), xp)
+    chosen = _choose(alone, strength, xp, support.stands_for())
+    step = max(1, PART // len(support.count))
     for rows in [rotated] if beyond is None else [rotated, rotated.of_others(beyond)]:
         for start in range(0, len(rows.labels), step):
             part = rows.part(slice(start, start + step))
@@ -181,6 +234,8 @@ class LabelledRows:
         Mean of each class; 0 for absent classes.
     count : array of shape (..., n_way)
         Sum of the weights of each class.
+    sample : array of shape (k,) or None
+        The classes that stand for all in the choices and in the mean of the means; None for all.
     """
 
     x: Any
@@ -188,26 +243,52 @@ class LabelledRows:
     weight: Any
     means: Any
     count: Any
+    sample: Any = None
 
     def limited(self, xp: Any) -> Self:
         """Return the support with at most `MOST_ROWS` rows, or 2 d; the class means stay those of all rows."""
         if (kept := self.rows_to_keep(xp)) is None:
             return self
-        return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
+        x, labels, weight = self.x[kept], self.labels[kept], self.weight[kept]
+        return replace(self, x=x, labels=labels, weight=weight, sample=self.classes_to_keep(xp))
 
     def rows_to_keep(self, xp: Any) -> Any:
         """Return the places of the rows that `limited` keeps, or None for all.
 
-        Which rows are kept depends on each row alone, so that chunks, their order and later support matter as little as
-        they can. Batched support keeps all its rows.
+        Which rows are kept depends on each row and the mean of its class, so that chunks, their order and later support
+        matter as little as they can. Batched support keeps all its rows.
         """
-        n, d = self.x.shape[-2:]
-        most = max(MOST_ROWS, 2 * d)
-        if self.labels.ndim > 1 or n <= most:
+        if self.labels.ndim > 1:
             return None
-        ramp = xp.arange(d, dtype=self.x.dtype, device=self.x.device)
-        place = xp.floor(self.x @ xp.cos(ramp) * 2**24)  # coarser than rounding errors
-        return xp.argsort(place * GOLDEN_RATIO % 1)[:most]
+        (n, d), classes = self.x.shape, self.classes_to_keep(xp)
+        most = max(MOST_ROWS, 2 * d)
+        if classes is None and n <= most:
+            return None
+        place = scattered(self.x, xp)
+        if classes is not None:  # theirs come first
+            place = xp.where(xp.isin(self.labels, classes), place, place + 1)
+        return xp.argsort(place)[:most]
+
+    def classes_to_keep(self, xp: Any) -> Any:
+        """Return the classes that stand for all, (k,), chosen by their means, or None for all."""
+        if self.labels.ndim > 1 or self.n_present <= MOST_CLASSES:
+            return None
+        place = xp.where(self.count > 0, scattered(self.means, xp), 2)
+        return xp.argsort(place)[:MOST_CLASSES]
+
+    def stands_for(self) -> Any:
+        """Return the number of classes that the choices suit, (...)."""
+        n = self.n_present
+        return n if self.sample is None else 0 * n + about(int(n))
+
+    def alone(self, xp: Any) -> Self:
+        """Return the support as if the sampled classes were all; rows of others have the label -1."""
+        if self.sample is None:
+            return self
+        place = xp.zeros(len(self.count), dtype=self.labels.dtype, device=self.labels.device) - 1
+        place[self.sample] = xp.arange(len(self.sample), dtype=self.labels.dtype, device=self.labels.device)
+        means, count = self.means[self.sample], self.count[self.sample]
+        return replace(self, labels=place[self.labels], means=means, count=count, sample=None)
 
     def weighted_rows(self, xp: Any) -> Any:
         """Return the rows times the root of their weights, whose second moment is that of the support."""
@@ -248,8 +329,14 @@ class LabelledRows:
 
     def centred(self, xp: Any) -> Any:
         """Return the class means minus the mean of the present ones; a single class keeps its own."""
-        away = self.means - middle(self.means, self.count, xp)[..., None, :]
+        away = self.means - self.center(xp)[..., None, :]
         return xp.where((self.count > 0)[..., None], away, 0)
+
+    def center(self, xp: Any) -> Any:
+        """Return the mean of the means of the present classes, (..., d), or of those that stand for them."""
+        if self.sample is None:
+            return middle(self.means, self.count, xp)
+        return middle(self.means[self.sample], self.count[self.sample], xp)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,8 +351,8 @@ class _Rotated(LabelledRows):
         Eigenvectors.
     """
 
-    moment: Any
-    vectors: Any
+    moment: Any = None
+    vectors: Any = None
 
     @classmethod
     def of(cls, support: LabelledRows, xp: Any) -> Self:
@@ -278,7 +365,8 @@ class _Rotated(LabelledRows):
             known = moment > 1e-12 * moment[..., -1:]  # below, only rounding
             vectors = rows.mT @ (vectors * xp.where(known, xp.where(known, moment, 1) ** -0.5, 0)[..., None, :])
         x, means = support.x @ vectors, support.means @ vectors
-        return cls(x, support.labels, support.weight, means, support.count, xp.where(moment > 0, moment, 0), vectors)
+        moment = xp.where(moment > 0, moment, 0)
+        return cls(x, support.labels, support.weight, means, support.count, support.sample, moment, vectors)
 
     def to_leave_out(self, xp: Any) -> Self:
         """Return the rows that can be left out, at most about 1000; which ones does not depend on their order.
@@ -326,10 +414,9 @@ class _Rotated(LabelledRows):
         loss, temperature = _lowest(losses, xp)
         return loss + COST_OF_STRENGTH * log10(strength / USUAL_STRENGTH) ** 2, temperature
 
-    def usual_temperature(self, xp: Any) -> Any:
-        """Return the temperature that is preferred before any row is left out, (...)."""
-        n = self.n_present
-        few = (xp.where(n > 1, n, 1) / 10) ** -0.09 * self.shots(xp) ** -0.3
+    def usual_temperature(self, xp: Any, n: Any) -> Any:
+        """Return the temperature that is preferred among `n` classes before any row is left out, (...)."""
+        few = (xp.where(n > 1, n, 1) / 10) ** BY_CLASSES * self.shots(xp) ** -0.3
         return USUAL_TEMPERATURE * (self.spread(xp) / USUAL_SPREAD) ** 0.41 * few
 
     def _unit(self, xp: Any) -> Any:
@@ -339,7 +426,12 @@ class _Rotated(LabelledRows):
     def _shares(self, xp: Any) -> Any:
         """Return the weight (..., n) of each row in the loss: each class counts as one; 0 if it has no other row."""
         own = self._of_rows(self.count[..., None], xp)[..., 0]
-        usable = (self.weight > 0) & (own - self._unit(xp) > 1e-9 * own) & (self.n_present > 1)[..., None]
+        usable = (
+            (self.weight > 0)
+            & (self.labels >= 0)
+            & (own - self._unit(xp) > 1e-9 * own)
+            & (self.n_present > 1)[..., None]
+        )
         share = xp.where(usable, self.weight / xp.where(own > 0, own, 1), 0)
         total = share.sum(-1)[..., None]
         return share * ((self.weight * usable).sum(-1)[..., None] / xp.where(total > 0, total, 1))
@@ -360,7 +452,8 @@ class _Rotated(LabelledRows):
         e = (self.x - self._of_rows(self.means, xp)) * unit[..., None] / xp.where(rest > TINY, rest, xp.inf)
         to_x, to_e = (inverse * self.x) @ centred.mT, (inverse * e) @ centred.mT
         x_e, e_e = ((inverse * e * other).sum(-1)[..., None] for other in (self.x, e))
-        shift = 1 - n * self._is_own(xp)  # the own class moves by e - n e
+        # The own class moves by e - n e. Of many classes, most are not among those whose mean is subtracted.
+        shift = int(self.sample is None) - n * self._is_own(xp)
         dot = to_x + shift * x_e
         squared = (inverse * centred**2).sum(-1)[..., None, :] + 2 * shift * to_e + shift**2 * e_e
         if taught:

@@ -1,0 +1,206 @@
+"""Keys of classes in the metric that the support teaches, for so many classes that a sample of them decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.classifiers.known import KnownClasses
+from fewshot.learners.discriminant import DiscriminantLearner
+from fewshot.learners.memory import Statistics
+from fewshot.search.similarity import PART
+from fewshot.utils.blocks import Blocks
+from fewshot.utils.discriminant import MOST_CLASSES, MOST_ROWS, ClassMetric, LabelledRows, about, scattered
+
+#: The label of a row that is gone, and the place of a class without support.
+GONE, ABSENT = -1, 2.0
+#: Changes of the sample after which the searchable keys are made anew.
+MOST_DRIFT = MOST_CLASSES // 8
+
+
+@dataclass(frozen=True, eq=False)
+class SupportRows:
+    """The transformed support, in the order in which it came.
+
+    Attributes
+    ----------
+    x, number, weight, place : Blocks of n rows
+        Embedding (d,), number of the class or `GONE`, sample weight, and where the content falls in 0..1.
+    """
+
+    x: Blocks
+    number: Blocks
+    weight: Blocks
+    place: Blocks
+
+    @classmethod
+    def of(cls, support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> Self:
+        """Return kept support whose class i has the number ``numbers[i]``."""
+        return cls(*map(Blocks.of, _columns(support, numbers)))
+
+    def extended(self, support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> Self:
+        """Return these rows and more; see `of`."""
+        columns = zip((self.x, self.number, self.weight, self.place), _columns(support, numbers), strict=True)
+        return type(self)(*(blocks.extended(values) for blocks, values in columns))
+
+    def present(self) -> NDArray[np.int64]:
+        """Return which rows are not gone."""
+        return np.flatnonzero(self.number.whole() != GONE)
+
+    def of_classes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which rows are of these classes."""
+        whole = self.number.whole()
+        return np.flatnonzero(whole == numbers[0] if len(numbers) == 1 else np.isin(whole, numbers))
+
+    def without(self, rows: NDArray[np.int64]) -> Self:
+        """Return these rows without some."""
+        return replace(self, number=self.number.changed(rows, np.full(len(rows), GONE)))
+
+
+def _columns(support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    x, weight = support["x"].numpy(), support["weight"].numpy()
+    return x, numbers[support["labels"].numpy()], weight, scattered(x, np)
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """The metric, and what it rests on.
+
+    Attributes
+    ----------
+    metric : ClassMetric
+        The metric.
+    sample, rows : ndarray
+        Sorted numbers of the classes that stand for all, and the rows that make up T.
+    class_cut, row_cut : float
+        A class, or a row, that falls below would be among them.
+    """
+
+    metric: ClassMetric
+    sample: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    class_cut: float
+    row_cut: float
+
+
+@dataclass(frozen=True, eq=False)
+class TaughtKeys:
+    """What makes keys of class means: the support, and a metric that changes only with the sample it rests on.
+
+    Attributes
+    ----------
+    learner : DiscriminantLearner
+        The learner.
+    rows : SupportRows
+        The support.
+    place : Blocks of n rows
+        Where the content of each class falls, by number; `ABSENT` without support.
+    n_way : int
+        Number of classes with support.
+    drift : int
+        How often the sample has changed since the searchable keys were made.
+    """
+
+    #: Candidates of a query beyond the nearest: keys may have been made in a slightly earlier metric.
+    spare: ClassVar[int] = 32
+
+    learner: DiscriminantLearner
+    rows: SupportRows
+    place: Blocks
+    n_way: int
+    drift: int = 0
+    _frames: list[_Frame] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, learner: DiscriminantLearner, known: KnownClasses, support: Mapping[str, Tensor]) -> Self:
+        """Return what the support teaches whose class i has the number i."""
+        numbers = np.arange(len(known.count))
+        rows = SupportRows.of(support, numbers)
+        place = np.concatenate([_places(known, numbers[i : i + PART]) for i in range(0, len(numbers), PART)])
+        return cls(learner, rows, Blocks.of(place), int((place < ABSENT).sum()))
+
+    def keys(self, means: NDArray[np.float64], known: KnownClasses) -> NDArray[np.float64]:
+        """Return the keys (..., d) of classes of these means (..., d)."""
+        flat = means.reshape(-1, means.shape[-1])
+        found: NDArray[np.float64] = self._frame(known).metric.keys(flat, np).reshape(means.shape)
+        return found
+
+    def statistics(self, rows: NDArray[np.int64], order: NDArray[np.int64]) -> Statistics:
+        """Return the statistics of some rows whose classes have the numbers `order` (n_way,)."""
+        place = np.zeros(len(self.place), np.int64)
+        place[order] = np.arange(len(order))
+        x, weight = torch.from_numpy(self.rows.x.rows(rows)), torch.from_numpy(self.rows.weight.rows(rows))
+        return Statistics.of_support(x, torch.from_numpy(place[self.rows.number.rows(rows)]), len(order), weight)
+
+    def changed(
+        self,
+        known: KnownClasses,
+        numbers: NDArray[np.int64],
+        gone: NDArray[np.int64],
+        support: Mapping[str, Tensor] | None = None,
+    ) -> Self:
+        """Return what is taught after a change.
+
+        Parameters
+        ----------
+        known : KnownClasses
+            The classes after it.
+        numbers : ndarray of shape (k,)
+            Those that changed.
+        gone : ndarray
+            The rows that go.
+        support : mapping, optional
+            Rows that come, whose class i has the number ``numbers[i]``.
+        """
+        new = numbers >= len(self.place)
+        found = _places(known, numbers)
+        n_way = self.n_way + int((found < ABSENT).sum()) - int((self.place.rows(numbers[~new]) < ABSENT).sum())
+        place = self.place.changed(numbers[~new], found[~new]).extended(found[new])
+        rows, first = self.rows.without(gone), len(self.rows.number)
+        rows = rows if support is None else rows.extended(support, numbers)
+        frames, drift = self._frames, self.drift
+        if frames and about(n_way) != about(self.n_way):
+            frames = []
+        elif frames:
+            frame = frames[0]
+            touched = np.isin(numbers, frame.sample).sum() + (found < frame.class_cut).sum()
+            come = rows.place.rows(np.arange(first, len(rows.number))) + 1  # of classes that are not in the sample
+            touched += np.isin(gone, frame.rows).sum() + (come < frame.row_cut).sum()
+            frames, drift = ([], drift + int(touched)) if touched else (frames, drift)
+        return type(self)(self.learner, rows, place, n_way, drift, frames)
+
+    def _frame(self, known: KnownClasses) -> _Frame:
+        """Return the metric, computed if the sample has changed."""
+        if not self._frames:
+            self._frames[:] = [self._find(known)]  # in one step: several threads find the same
+        return self._frames[0]
+
+    def _find(self, known: KnownClasses) -> _Frame:
+        places, number, d = self.place.whole(), self.rows.number.whole(), known.sums.blocks[0].shape[-1]
+        sample = np.argsort(places)[:MOST_CLASSES]
+        order = np.where(number == GONE, np.inf, self.rows.place.whole())
+        order = np.where(np.isin(number, sample), order, order + 1)
+        rows = np.argsort(order)[: max(MOST_ROWS, 2 * d)]
+        rows = rows[order[rows] < np.inf]
+        place = np.full(len(places), -1)
+        place[sample] = np.arange(len(sample))
+        x, labels, weight = self.rows.x.rows(rows), place[number[rows]], self.rows.weight.rows(rows)
+        support = LabelledRows(x, labels, weight, known.means(sample), known.count.rows(sample))
+        metric = ClassMetric.of(support, self.learner.regularization, np, about(self.n_way))
+        full = len(rows) == max(MOST_ROWS, 2 * d)
+        row_cut = float(order[rows[-1]]) if full else np.inf
+        return _Frame(metric, np.sort(sample), np.sort(rows), float(places[sample[-1]]), row_cut)
+
+
+def _places(known: KnownClasses, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return where the content of classes falls."""
+    present = known.count.rows(numbers) > 0
+    found = np.full(len(numbers), ABSENT)
+    found[present] = scattered(known.means(numbers[present]), np)
+    return found
