@@ -306,13 +306,17 @@ def check_new_names(names: Sequence[str], known: Collection[str]) -> None:
 def warn_of_duplicates(support: Support | None, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
     """Warn of new items that are in the kept support already, or occur twice among themselves."""
     start = 0 if support is None else len(support)
-    names = [name if is_name(name) else f"image {i}" for i, name in enumerate(names)]
     if support is not None and start:
-        names = [*(id if is_name(id) else f"support image {i}" for i, id in enumerate(support.ids)), *names]
         embeddings = np.concatenate([support.embeddings, embeddings])
-    warn_of_twins(earlier_twins(embeddings, start), start, names)
+    if (twins := earlier_twins(embeddings, start)).max(initial=-1) < 0:
+        return  # before all that is known is named
+    known = () if support is None else support.ids
+    shown = [name if is_name(name) else f"support image {i}" for i, name in enumerate(known)]
+    shown += [name if is_name(name) else f"image {i}" for i, name in enumerate(names)]
+    warn_of_twins(twins, start, shown)
 
 
 def _remembered(classifier: FewShotClassifier, support: Support) -> Support:
     """Return the support that the memory of the classifier still holds: a bounded memory forgets some."""
-    return support.rows(classifier.model_.kept_rows(support.embeddings, support.labels).tolist())
+    rows = classifier.model_.kept_rows(support.embeddings, support.labels)
+    return support if np.array_equal(rows, np.arange(len(support))) else support.rows(rows.tolist())
