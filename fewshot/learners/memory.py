@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Rows of kept support that are summed at a time.
+PART = 16384
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -70,8 +73,14 @@ class Statistics:
         return sum_by_class(x * weight.unsqueeze(-1), labels, self.n_way)
 
     def summed(self) -> Statistics:
-        """Return counts and class sums alone."""
-        return Statistics(self.n_way, self.count, {"x": self.class_sums})
+        """Return counts and class sums alone, of statistics without leading dimensions."""
+        if self.sums:
+            return Statistics(self.n_way, self.count, {"x": self.sums["x"]})
+        x, labels, weight = (self.support[name] for name in ("x", "labels", "weight"))
+        sums = x.new_zeros((self.n_way, x.shape[-1]))
+        for rows in torch.arange(len(x), device=x.device).split(PART):  # a part at a time, without a copy of all
+            sums.index_add_(0, labels[rows], x[rows] * weight[rows, None])
+        return Statistics(self.n_way, self.count, {"x": sums})
 
     def __add__(self, other: Statistics) -> Statistics:
         return self._combined(other, 1, _concatenated(self.support, other.support))
