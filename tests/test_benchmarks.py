@@ -51,6 +51,16 @@ def test_the_index_is_measured_beside_the_others(tmp_path):
 
 
 @pytest.mark.slow
+def test_saved_classifiers_are_measured(tmp_path):
+    found = run_alone("saved.py", tmp_path / "saved", "--rounds", "1", "--classes", "6000")
+    cost = {row["what"]: row["cpu, in imports"][1] for row in found["commands"]}
+    assert cost["predict of one image"] < 1.5
+    assert max(cost[name] for name in ("show", "rename", "remove an image", "undo")) < 0.3
+    assert found["models"][0]["the same bits"]
+    assert found["models"][0]["kilobytes"][1] < 1000
+
+
+@pytest.mark.slow
 def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
     options = ("--classes", "120", "--known", "1000", "--load", "1")
     found = run_alone("incremental.py", tmp_path / "incremental", *options)

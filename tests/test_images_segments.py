@@ -185,6 +185,30 @@ def test_other_places_copies_and_other_writers(tmp_path):
     same(model, two)
 
 
+def test_many_classes_of_the_default_learner_keep_their_support(tmp_path, monkeypatch):
+    monkeypatch.setattr("fewshot.classifiers.live.MOST_CLASSES", 5)
+    model = FewShotModel(EMBEDDER, keep_support=False).fit(rows(*range(12)), [f"class {i % 8}" for i in range(12)])
+    assert isinstance(model.classifier_.model_, LiveModel)
+    for label in ("new", "newer"):
+        model.partial_fit(rows(20), [label]).save(tmp_path)
+        assert manifest_of(tmp_path)["format"] == 2
+        again = load(tmp_path)
+        assert again.classes_.tolist() == model.classes_.tolist()
+        np.testing.assert_array_equal(again.predict(rows(*range(30))), model.predict(rows(*range(30))))
+
+
+def test_what_was_prepared_for_answers_is_not_kept_beside_the_folder(tmp_path):
+    model = make()
+    model.save(tmp_path)
+    model = load(tmp_path)
+    for i in range(3):
+        model.predict(rows(i))
+        model.partial_fit(rows(i), [f"new {i}"]).save(tmp_path)
+    kept = [part.model for held in model._held.segments.values() for part in held.all]
+    assert len(kept) > 1
+    assert not any(one._held or "statistics" in vars(one) for one in kept)
+
+
 def test_a_class_without_support_may_go(tmp_path):
     model = make()
     model.remove(rows(3), ["class 3"], drop_empty=False)

@@ -220,6 +220,10 @@ class LiveModel(FittedModel):
         known = self._known.without(numbers) if len(numbers) else self._known
         return LiveModel(self.learner, known.having(part)[0] if len(part.classes) else known, None, {})
 
+    def bare(self) -> LiveModel:
+        """Return the same model without what it has prepared for answers, which takes memory."""
+        return LiveModel(self.learner, self._known, self._taught, {})
+
     def rows(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64], Iterator[NDArray[np.float64]]]:
         """Return labels, support rows, weights and sums of all classes in the order of labels, the sums in parts."""
         labels, order = self._known.places.ordered()

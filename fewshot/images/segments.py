@@ -72,7 +72,7 @@ class Segments:
                 return Segments(tuple(held)), _files(held)
             rows = part.n_support, part.statistics.count.numpy(), part.statistics.sums["x"].numpy()
             raw = save(change_to_arrays(gone, part.classes, *rows))
-            new = Segment(model, len(raw), raw if len(raw) <= INLINE else None)
+            new = Segment(model.bare(), len(raw), raw if len(raw) <= INLINE else None)
             if len(held) == 1 and new.size * BASE_SHARE > held[0].size:
                 break
             # Files come before what is in the manifest.
@@ -82,7 +82,7 @@ class Segments:
                     files[name_of(len(files) - 1)] = (None, partial(_write_change, raw=raw))
                 return Segments((*held, new)), files
             held.pop()
-        base = Segment(model, _bytes_of(model))
+        base = Segment(model.bare(), _bytes_of(model))
         return Segments((base,)), {BASE: (None, partial(_write_base, model=model))}
 
     @classmethod
@@ -112,8 +112,8 @@ class Segments:
 
     @property
     def model(self) -> LiveModel:
-        """The model that they hold."""
-        return self.all[-1].model
+        """The model that they hold, to be answered with."""
+        return self.all[-1].model.bare()
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +137,8 @@ class Held:
 
 
 def is_large(model: FittedModel) -> bool:
-    """Whether a model is saved in segments."""
-    return isinstance(model, LiveModel) and _bytes_of(model) > LARGE
+    """Whether a model is saved in segments; the learner of one that knows more than class sums keeps its support."""
+    return isinstance(model, LiveModel) and model.is_summed and _bytes_of(model) > LARGE
 
 
 def _bytes_of(model: LiveModel) -> int:
