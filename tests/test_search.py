@@ -159,7 +159,8 @@ def test_the_recall_must_be_a_share():
         PrototypeIndex(recall=0)
 
 
-def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
+@pytest.mark.parametrize("grows", [False, True])
+def test_what_comes_and_goes_while_a_merge_runs_is_kept(grows, small, monkeypatch):
     """The merge is held up while keys of the base, of the old delta and new ones are added and removed."""
     index = PrototypeIndex().add(RNG.normal(size=(80, 4)), range(80))
     model = Model("sqeuclidean")
@@ -179,7 +180,14 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(small, monkeypatch):
 
     index.search(np.zeros((1, 4)))
     ready = index._state.base.snapshot  # the base in place need not wait
-    monkeypatch.setattr(FaissSnapshot, "build", lambda self: report(self) if self is ready else slowly(self))
+    if grows:
+        grown = FaissSnapshot.grown
+        monkeypatch.setattr(
+            FaissSnapshot, "grown", lambda self, more: begun.set() or (go.wait(30) and grown(self, more))
+        )
+    else:
+        monkeypatch.setattr(FaissSnapshot, "grown", lambda self, more: None)
+        monkeypatch.setattr(FaissSnapshot, "build", lambda self: report(self) if self is ready else slowly(self))
     keys = RNG.normal(size=(40, 4))
     both("add", keys[:13], list(range(100, 113)))  # one more than the delta may have
     assert begun.wait(30)

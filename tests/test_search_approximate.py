@@ -26,9 +26,10 @@ def test_the_effort_grows_until_the_recall_is_reached_for_each_number_of_neighbo
     assert high.recall >= 0.99
     assert low.effort <= high.effort
     for choice in (low, high):
-        ks, efforts = zip(*choice.efforts, strict=True)
+        ks, efforts, candidates = zip(*choice.efforts, strict=True)
         assert ks == (1, 10, 100)
         assert list(efforts) == sorted(efforts)
+        assert list(candidates) == sorted(candidates)
         assert efforts[0] == choice.effort
 
 

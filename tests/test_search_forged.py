@@ -129,10 +129,19 @@ def put_cache(folder, content):
 
 
 def adopted(monkeypatch):
-    """Note what FAISS is given to read."""
-    given, faiss = [], faiss_module()
-    read = faiss.read_index  # also what reads from bytes
-    monkeypatch.setattr(faiss, "read_index", lambda *args: given.append(args) or read(*args))
+    """Note what FAISS is given to read when a folder is opened."""
+    given, opening, faiss = [], [], faiss_module()
+    read, open_ = faiss.read_index, Approximate.open.__func__  # the former also reads from bytes
+
+    def opened(cls, *args):
+        opening.append(args)
+        try:
+            return open_(cls, *args)
+        finally:
+            opening.pop()
+
+    monkeypatch.setattr(faiss, "read_index", lambda *args: (opening and given.append(args)) or read(*args))
+    monkeypatch.setattr(Approximate, "open", classmethod(opened))
     return given
 
 

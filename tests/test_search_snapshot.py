@@ -95,3 +95,39 @@ def test_auto_stays_exact_where_a_class_has_several_keys(monkeypatch):
     x, y = RNG.normal(size=(300, 4)), np.arange(300) % 150
     assert not isinstance(FewShotClassifier("matching").fit(x, y).model_.snapshot, FaissSnapshot)
     assert isinstance(FewShotClassifier("prototypical").fit(x, y).model_.snapshot, FaissSnapshot)
+
+
+@pytest.mark.parametrize("keys", ["full", "float16"])
+def test_a_graph_grows_by_what_was_added_instead_of_being_built_again(keys, monkeypatch):
+    for name, value in (("SMALL_DELTA", 20), ("LARGE_DELTA", 20), ("EXACT_LIMIT", 500)):
+        monkeypatch.setattr(f"fewshot.search.growing.{name}", value)
+    x = RNG.normal(size=(1700, 40)).astype(np.float32)
+    index = PrototypeIndex("cosine", "hnsw", keys=keys).add(x[:1500], range(1500))
+    tuned, old = index.build(), index._state
+    index.remove([3, 1499]).add(x[1500:1600], range(1500, 1600)).remove([1510])
+    index._merger.join()
+    state = index._state
+    assert index.build() == tuned
+    assert state.base.keeps_dead
+    assert len(state.base) + len(state.labels) == 1600
+    assert len(index) == 1597
+    labels, similarities = index.search(x, 3)
+    exact = PrototypeIndex("cosine", "exact", keys=keys).add(x[:1600]).remove([3, 1499, 1510]).search(x, 3)
+    assert (labels == exact[0]).mean() > 0.95
+    assert not {3, 1499, 1510} & set(labels.ravel().tolist())
+    np.testing.assert_allclose(similarities[:, 0], exact[1][:, 0], atol=1e-5)
+    assert len(old.base) == 1500  # readers of the old state keep it
+    index.compact()
+    index.add(-x[:1], [3]).compact()
+    assert index.search(-x[:1])[0].tolist() == [[3]]
+    assert len(index) == 1598
+
+
+def test_a_graph_that_has_grown_by_a_quarter_is_built_and_tuned_again():
+    x = RNG.normal(size=(1700, 40)).astype(np.float32)
+    index = PrototypeIndex(index="hnsw").add(x[:1300])
+    assert index.build().n_keys == 1300
+    for part in (x[1300:1500], x[1500:]):
+        index.add(part).compact()
+    assert index.build().n_keys == 1700
+    assert (index.search(x)[0][:, 0] == np.arange(1700)).mean() > 0.95

@@ -30,6 +30,8 @@ TRAINING_POINTS = 40
 PART = {"flat": 65536, "ivf": 65536, "hnsw": 1024}
 #: HNSW's links for each key, its search width while building, and its largest search width.
 LINKS, WIDTH_BUILDING, WIDEST = 24, 80, 2048
+#: A graph may grow this many times beyond the number of keys for which it was tuned.
+MOST_GROWN = 1.25
 #: Numbers of neighbours for which the effort of a search is tuned; for more it grows in proportion.
 TUNED_FOR = (1, 10, 100)
 
@@ -72,8 +74,11 @@ class Choice:
         The share of nearest keys that are found, measured against exact answers to tuning queries; 1 for exact.
     seconds : float
         Time to build and tune.
-    efforts : tuple of (int, int)
-        Numbers of neighbours that are asked for, and the effort that finds the required share of them.
+    efforts : tuple of (int, int, int)
+        Numbers of neighbours that are asked for, the effort that finds the required share of them, and how many
+        candidates are compared exactly.
+    n_keys : int
+        Number of keys for which the effort was tuned.
     """
 
     kind: str
@@ -81,7 +86,8 @@ class Choice:
     effort: int = 0
     recall: float = 1.0
     seconds: float = 0.0
-    efforts: tuple[tuple[int, int], ...] = ()
+    efforts: tuple[tuple[int, int, int], ...] = ()
+    n_keys: int = 0
 
 
 class Approximate:
@@ -126,6 +132,17 @@ class Approximate:
             faiss = faiss_module()
             index = faiss.deserialize_index(faiss.serialize_index(index))
         return cls(index, Choice(kind, n_lists, 1))
+
+    def grown(self, rows: NDArray[np.float32]) -> Approximate | None:
+        """Return a copy with more rows (k, d), as well tuned; None if one has to be built for so many."""
+        if self.choice.kind != "hnsw" or self.index.ntotal + len(rows) > MOST_GROWN * self.choice.n_keys:
+            return None
+        faiss = faiss_module()
+        index = faiss.deserialize_index(faiss.serialize_index(self.index))
+        with _threads():
+            for start in range(0, len(rows), PART["hnsw"]):
+                index.add(rows[start : start + PART["hnsw"]])
+        return Approximate(index, self.choice)
 
     @classmethod
     def open(cls, path: Path, choice: Choice, check: Callable[[Any], None], mapped: bool) -> Approximate:
@@ -178,8 +195,7 @@ class Approximate:
 
     def propose(self, x: NDArray[np.float32], k: int, least: int = 0) -> NDArray[np.int64]:
         """Return candidates (q, c) for the `k` nearest rows to queries `x` (q, d), at least `least`; -1 is missing."""
-        effort = self._effort(k)
-        wanted = effort if self.choice.kind == "hnsw" else 2 * k + SPARE
+        effort, wanted = self._plan(k)
         return self.search(x, min(max(wanted, least, k), self.index.ntotal), effort)
 
     def search(self, x: NDArray[np.float32], k: int, effort: int) -> NDArray[np.int64]:
@@ -197,44 +213,55 @@ class Approximate:
             found: NDArray[np.int64] = search(x, k, params=settings)[1]
         return found
 
-    def _effort(self, k: int) -> int:
-        for known, effort in self.choice.efforts:
+    def _plan(self, k: int) -> tuple[int, int]:
+        """Return effort and number of candidates for `k` neighbours."""
+        for known, effort, wanted in self.choice.efforts:
             if k <= known:
-                return effort
+                return effort, wanted
         if not self.choice.efforts:
-            return self.choice.effort
-        known, effort = self.choice.efforts[-1]
+            return self.choice.effort, 2 * k + SPARE
+        known, effort, wanted = self.choice.efforts[-1]
         scaled = -(-effort * k // known)
-        return min(scaled, self.choice.n_lists or scaled)
+        return min(scaled, self.choice.n_lists or scaled), -(-wanted * k // known)
 
-    def tune(self, measure: Callable[[int], dict[int, float]], recall: float) -> None:
-        """Find the least effort that reaches a recall, for each number of neighbours.
+    def tune(self, measure: Callable[[int, int], dict[int, float]], recall: float) -> None:
+        """Find the least effort that reaches a recall, for each number of neighbours, and the fewest candidates.
 
         Parameters
         ----------
         measure : callable
-            ``measure(effort)`` returns the recall reached for each number of neighbours, in rising order.
+            ``measure(effort, c)`` returns the recall reached for each number of neighbours, in rising order, by the c
+            best candidates.
         recall : float
             The recall to reach.
         """
         effort, most = (1, self.choice.n_lists) if self.choice.n_lists else (LINKS, WIDEST)
         # A little more than asked for, because the tuning queries are a sample.
-        target, efforts, reached, found = recall + (1 - recall) / 4, {}, {}, {}
-        while True:
-            found = measure(effort)
+        target = recall + (1 - recall) / 4
+        plans: dict[int, tuple[int, int]] = {}
+        reached, found = dict[int, float](), dict[int, float]()
+        while len(plans) < max(len(found), 1):
+            found = measure(effort, most_candidates(self.choice.kind, effort, TUNED_FOR[-1]))
             for k, share in found.items():
-                if k not in efforts and (share >= target or effort >= most):
-                    efforts[k], reached[k] = effort, share
-            if len(efforts) == len(found):
-                break
+                if k not in plans and (share >= target or effort >= most):
+                    plans[k], reached[k] = (effort, self._fewest(measure, effort, k, min(target, share))), share
             effort = min(most, max(effort + 1, round(1.4 * effort)))
-        efforts = {k: max(other for j, other in efforts.items() if j <= k) for k in efforts}
+        before = {k: [plan for j, plan in plans.items() if j <= k] for k in plans}
+        efforts = tuple((k, max(e for e, _ in some), max(n for _, n in some)) for k, some in before.items())
         self.choice = replace(
             self.choice,
-            effort=next(iter(efforts.values())),
+            effort=efforts[0][1],
             recall=round(min(reached.values()), 4),
-            efforts=tuple(efforts.items()),
+            efforts=efforts,
+            n_keys=self.index.ntotal,
         )
+
+    def _fewest(self, measure: Callable[[int, int], dict[int, float]], effort: int, k: int, target: float) -> int:
+        """Return the fewest candidates of a search that reach a recall: each takes a random access to memory."""
+        most, n = most_candidates(self.choice.kind, effort, k), 2 * k + SPARE
+        while n < most and measure(effort, n)[k] < target:
+            n = round(1.6 * n)
+        return min(n, most)
 
     @contextmanager
     def without(self, gone: NDArray[np.bool_]) -> Iterator[None]:
@@ -252,6 +279,11 @@ class Approximate:
             yield
         finally:
             links[places] = kept
+
+
+def most_candidates(kind: str, effort: int, k: int) -> int:
+    """Return how many candidates of a search are worth being compared exactly: lists rank them rightly themselves."""
+    return effort if kind == "hnsw" else 2 * k + SPARE
 
 
 def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:

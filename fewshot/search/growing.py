@@ -15,8 +15,8 @@ from fewshot.search.similarity import KeySnapshot
 from fewshot.search.snapshot import EXACT_LIMIT, FaissSnapshot, take_snapshot
 from fewshot.search.state import Base, State
 
-#: Most rows of a delta: of a small base, and of one whose FAISS index a merge must rebuild.
-SMALL_DELTA, LARGE_DELTA = 1024, 8192
+#: Most rows of a delta: of a small base, and of one with a FAISS index, which a merge copies or builds.
+SMALL_DELTA, LARGE_DELTA = 1024, 2048
 #: Share of dead keys beyond which a base is rebuilt.
 MOST_DEAD = 0.25
 
@@ -121,8 +121,11 @@ class Growing:
 def is_merge_due(state: State) -> bool:
     """Whether so much has changed that the live keys should become a new base."""
     n, n_delta = len(state.base), len(state.labels)
-    many_dead = state.n_dead > max(SMALL_DELTA, MOST_DEAD * n)
-    return many_dead or n_delta > max(capacity(state.base), n // 8 if n <= EXACT_LIMIT else 0)
+    return _has_many_dead(state) or n_delta > max(capacity(state.base), n // 8 if n <= EXACT_LIMIT else 0)
+
+
+def _has_many_dead(state: State) -> bool:
+    return state.n_dead > max(SMALL_DELTA, MOST_DEAD * len(state.base))
 
 
 def is_quick(state: State) -> bool:
@@ -132,7 +135,9 @@ def is_quick(state: State) -> bool:
 
 
 def merged(state: State) -> Base:
-    """Return a base of all live keys of a state, ready to be searched."""
+    """Return a base of all live keys of a state, ready to be searched; removed ones may stay in a graph that grows."""
+    if not _has_many_dead(state) and (grown := state.grown()) is not None:
+        return grown
     base = state.base.like(*state.alive())
     if isinstance(base.snapshot, FaissSnapshot):
         base.snapshot.build()  # before it is published

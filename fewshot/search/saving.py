@@ -114,9 +114,10 @@ def _adopt(snapshot: FaissSnapshot, about: Any, path: Path, frame: dict[str, Ten
 
 def _checked_choice(about: Any, n: int) -> Choice:
     choice = Choice(**{**about["choice"], "efforts": tuple(map(tuple, about["choice"]["efforts"]))})
-    if not choice.efforts or not all(is_whole(k, 1) and is_whole(e, 1, 1 << 20) for k, e in choice.efforts):
+    if not choice.efforts or not all(len(x) == 3 and all(is_whole(y, 1, 1 << 20) for y in x) for x in choice.efforts):
         raise ValueError("not efforts that were tuned")
     counts = is_whole(choice.n_lists, 0, n) and is_whole(choice.effort, 1, 1 << 20)
+    counts = counts and is_whole(choice.n_keys, 1, n)
     if choice.kind not in KEPT or not counts or not is_number(choice.recall, 0, 1) or not is_number(choice.seconds, 0):
         raise ValueError("not a saved kind of index")
     return choice

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.search.approximate import CANDIDATES, SPARE, Approximate, Choice
+from fewshot.search.approximate import CANDIDATES, SPARE, Approximate, Choice, most_candidates
 from fewshot.search.background import begin
 from fewshot.search.limits import exact_limit
 from fewshot.search.packing import width
@@ -32,6 +32,8 @@ QUICK = 8192
 #: A graph compares keys along the directions in which they differ most: fewest and most of them, and the share of the
 #: variance that they should hold. Of this many keys they are found.
 DIRECTIONS, SHARE, SAMPLE = (32, 128), 0.8, 16384
+#: Number of tuning queries answered at a time.
+PART_OF_TRIALS = 64
 
 
 def take_snapshot(
@@ -130,9 +132,13 @@ class FaissSnapshot(KeySnapshot):
             snapshot = alive()
             return snapshot._to_faiss(snapshot.keys[torch.from_numpy(places)], are_keys=True)
 
-        def measure(effort: int) -> dict[int, float]:
-            return alive()._recalls(found, trials, effort)
+        def measure(effort: int, n: int) -> dict[int, float]:
+            if effort not in proposed:
+                proposed.clear()
+                proposed[effort] = alive()._proposed(found, trials, effort)
+            return alive()._recalls(trials, [ids[:, :n] for ids in proposed[effort]])
 
+        proposed: dict[int, list[NDArray[np.int64]]] = {}
         if (snapshot := alive()).built is not None:
             return snapshot.built
         began, m, d, recall = time.perf_counter(), *snapshot.frame_shape, snapshot.recall
@@ -155,14 +161,27 @@ class FaissSnapshot(KeySnapshot):
         m, d = len(self.keys), width(self.keys)
         return m, d if self._axes is None else self._axes.shape[1]
 
-    def _recalls(self, index: Approximate, trials: Trials, effort: int) -> dict[int, float]:
-        """Return the recall of an index at one effort, for each number of neighbours."""
-        k, parts = trials.nearest.shape[1], []
-        for x in trials.queries.split(64):
-            wanted = effort if index.choice.kind == "hnsw" else 2 * k + SPARE
-            ids = index.search(self._to_faiss(x), min(max(wanted, k), len(self.keys)), effort)
-            parts.append(self._best(x, ids, k, trials.held)[1])
-        return trials.recalls(torch.cat(parts))
+    def _proposed(self, index: Approximate, trials: Trials, effort: int) -> list[NDArray[np.int64]]:
+        """Return what an index proposes at one effort, for a part of the queries after another."""
+        wanted = min(len(self.keys), most_candidates(self.kind, effort, trials.nearest.shape[1]))
+        return [index.search(self._to_faiss(x), wanted, effort) for x in trials.queries.split(PART_OF_TRIALS)]
+
+    def _recalls(self, trials: Trials, proposed: list[NDArray[np.int64]]) -> dict[int, float]:
+        """Return the recall of candidates, for each number of neighbours."""
+        k, parts = trials.nearest.shape[1], zip(trials.queries.split(PART_OF_TRIALS), proposed, strict=True)
+        best = [self._best(x, ids, min(k, ids.shape[1]), trials.held)[1] for x, ids in parts]
+        return trials.recalls(torch.cat(best))
+
+    def grown(self, more: Tensor) -> FaissSnapshot | None:
+        """Return a snapshot of these keys and `more` (k, d), added to the graph; None if one must be built."""
+        if self.built is None or self._largest(more) > NEEDS_FLOAT64 or self._scale != 1:
+            return None
+        if (index := self.built.grown(self._to_faiss(more, are_keys=True))) is None:
+            return None
+        keys = torch.cat([self.keys, more])
+        snapshot = FaissSnapshot(self.kind, keys, self.metric, self.index, self.recall, steady=self.steady)
+        snapshot.adopt(index, self.frame)
+        return snapshot
 
     def build(self) -> Choice:
         """Build the index if it is missing; return what was chosen and how good it is."""

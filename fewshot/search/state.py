@@ -24,10 +24,19 @@ SPARE = 4
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """Immutable keys with their labels, in the order in which they came."""
+    """Immutable keys with their labels, in the order in which they came.
+
+    Attributes
+    ----------
+    snapshot, labels
+        The keys and their labels.
+    keeps_dead : bool
+        Whether it holds the keys of the base before with those that had been removed, which a graph cannot lose.
+    """
 
     snapshot: KeySnapshot
     labels: NDArray[Any]
+    keeps_dead: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -189,13 +198,21 @@ class State:
         return self.of(self.base.like(keys, labels))
 
     def moved_to(self, base: Base, begun: State) -> State:
-        """Return this state over `base`, which holds all live keys of the earlier state `begun`."""
+        """Return this state over `base`, which holds all live keys of the earlier state `begun`, or `keeps_dead`."""
         n = len(begun.labels)
-        was_alive = torch.cat([~begun.dead_base, ~begun.dead_delta])
+        was_alive = torch.cat([~begun.dead_base | base.keeps_dead, ~begun.dead_delta])
         dead = torch.cat([self.dead_base, self.dead_delta[:n]])[was_alive]
         later = ~self.dead_delta[n:]
         state = State.of(base).with_keys(self.raw[n:][later], self.labels[n:][later.numpy()])
         return state.with_dead(dead, state.dead_delta)
+
+    def grown(self) -> Base | None:
+        """Return a base with the live keys of the delta added to its graph; None if one must be built."""
+        snapshot, live = self.base.snapshot, ~self.dead_delta
+        if not isinstance(snapshot, FaissSnapshot) or (found := snapshot.grown(self.raw[live])) is None:
+            return None
+        labels = np.concatenate([self.base.labels, self.labels[live.numpy()]])
+        return Base(found, labels, keeps_dead=True)
 
     def alive(self) -> tuple[Tensor, NDArray[Any]]:
         """Return keys and labels of all that has not been removed, in the order in which they came."""

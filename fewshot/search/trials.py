@@ -62,7 +62,7 @@ class Trials:
         found, n_drawn = {}, int(self.held.sum())
         for k in TUNED_FOR:
             if k <= self.nearest.shape[1]:
-                hits = (similarity[:, :k] >= self.nearest[:, k - 1 : k]).double().mean(-1)
+                hits = (similarity[:, :k] >= self.nearest[:, k - 1 : k]).double().sum(-1) / k
                 kinds = hits.split([len(hits) - n_drawn, n_drawn])
                 found[k] = min(float(kind.mean()) for kind in kinds if len(kind))
         return found
