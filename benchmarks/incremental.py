@@ -1,10 +1,11 @@
 """The time to learn one more class, however many classes are known; and what a writer costs readers.
 
-First through `PrototypicalClassifier`: it learns one row a class at once, which is compared with numpy's sorted sum by
-class. Then it learns one more class after another from five rows and answers one query of each, removes and renames.
-Beside it scikit-learn's NearestCentroid, fitted again, and a plain numpy array of prototypes that grows. Then four
-threads ask and one learns and removes, and each answer must be right at the moment when it was asked. Each size has its
-own process.
+`PrototypicalClassifier`, and then the default `DiscriminantClassifier`, learn one row a class at once; for
+prototypes the time is compared with numpy's sorted sum by class. Then they learn one more class after another from
+five rows and answer one query of each, rename and remove it. Beside them scikit-learn's NearestCentroid, fitted
+again, and a plain numpy array of prototypes that grows. Then four threads ask prototypes and one learns and
+removes, each again after a pause; each answer must be right at the moment when it was asked. Each size has its own
+process.
 
 Then a classifier learns one class after another from the first on, and is compared with one that learned all at once:
 their sums, and their answers to one query per class.
@@ -43,6 +44,8 @@ KNOWN, REFIT_LIMIT = (100, 1000, 10_000, 100_000, 1_000_000), 10_000
 TURNS, WARM = 100, 10
 #: Readers beside a writer, and the classes that they know.
 READERS, LOADED = 4, 100_000
+#: Seconds between two reads of a thread, and between two changes.
+PAUSE = 0.01
 #: Embedding length, classes and shots of the default learner.
 WIDE, SIZES = 1280, ((5, 5), (100, 5), (1000, 5), (100, 200))
 #: Times of the default learner are the least of this many.
@@ -123,10 +126,22 @@ def known(n: int, seed: int, load: float) -> dict[str, Any]:
     if n <= REFIT_LIMIT:
         found["NearestCentroid, ms"] = refitted(rows, labels)
     found["numpy, ms"] = grown(rows, labels)
-    return {**found, **(loaded(model, rows, labels, load) if load else {})}
+    if load:
+        found |= loaded(model, rows, labels, load)
+    del model
+    rows = np.abs(rows, out=rows)  # as after a ReLU
+    start = time.perf_counter()
+    default = DiscriminantClassifier().fit(rows, labels)
+    found["default: fit, s"] = round(time.perf_counter() - start, 3)
+    found["default: found by"] = default.model_.build().kind
+    found |= {f"default: {name}": value for name, value in turns(default, rows, seed).items()}
+    found["default: right"] = float(np.mean(default.predict(rows[-1000:]) == asked))
+    return found
 
 
-def turns(model: PrototypicalClassifier, rows: NDArray[np.float32], seed: int) -> dict[str, float]:
+def turns(
+    model: PrototypicalClassifier | DiscriminantClassifier, rows: NDArray[np.float32], seed: int
+) -> dict[str, float]:
     """Return the median times to learn one class and answer one query, and to remove and rename a class, in ms."""
     rng, n, took = np.random.default_rng(seed + 1), len(rows), []
     for i in range(TURNS):
@@ -200,13 +215,16 @@ def loaded(
             new = [label for label in range(n, n + len(news)) if now.model_.known_among([label])]
             if new and now.predict(news[new[-1] - n : new[-1] - n + 1])[0] != new[-1]:
                 wrong[0] += 1
+            time.sleep(PAUSE)
 
     def write(count: list[int]) -> None:
         while not stop.is_set():
             for i in range(len(news)):
                 model.partial_fit(news[i : i + 1], [n + i])
+                time.sleep(PAUSE)
             for i in range(len(news)):
                 model.remove_class(n + i)
+                time.sleep(PAUSE)
             count[0] += 2 * len(news)
 
     alone: list[float] = []
@@ -308,7 +326,8 @@ def table_of_bounds(rows: list[dict[str, Any]]) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    titles = ("learn one, ms", "answer, ms", "rename, ms", "remove, ms", "NearestCentroid, ms", "numpy, ms")
+    own = ("learn one, ms", "answer, ms", "rename, ms", "remove, ms")
+    titles = (*own, *(f"default: {name}" for name in own), "NearestCentroid, ms", "numpy, ms")
     lines = [
         f"| classes known | {' | '.join(titles)} | fit / sums | MiB: rows, peak of fit, with index | found by |",
         "|---" * (len(titles) + 4) + "|",
