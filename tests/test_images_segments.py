@@ -169,6 +169,10 @@ def test_other_places_copies_and_other_writers(tmp_path):
     same(copy, one)
     with pytest.raises(ArtifactError, match="has changed since"):
         model.save(one)
+    older = object.__new__(FewShotModel)
+    older.__setstate__({**model.__getstate__(), "_versions": model._held.versions})
+    with pytest.raises(ArtifactError, match="has changed since"):
+        older.save(one)
     model.save(one, overwrite=True)
     same(model, one)
     shutil.rmtree(two)

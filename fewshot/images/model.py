@@ -142,6 +142,10 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         self.index = index
         self.keep_support = keep_support
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        versions = state.get("_versions")  # of older pickles
+        super().__setstate__(state if versions is None else {**state, "_held": Held(versions)})
+
     # ---- learning ----------------------------------------------------------------------------------------------
 
     def fit(
