@@ -8,8 +8,8 @@ Graphs and lists of others get the least effort that finds 99 % of the nearest k
 kinds of queries; ours tunes itself. What takes an hour to build on one thread is left out at a million keys
 (``LIMITS``). Recall is the share of the nearest key (and of the ten nearest keys) by float64 that was found. Memory is
 the growth of the process by building, including its copy of the keys. Times are the processor's, because other
-programs may run. The mixed load is 90 % queries and 10 % changes
-by four threads; the others must not be changed while they are searched.
+programs may run. The mixed load is 90 % queries and 10 % changes by four threads; the others must not be changed while
+they are searched.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from protocol import facts, kibibytes, write
 
 from fewshot import PrototypeIndex
+from fewshot.utils.isolation import give_back_memory
 
 D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
@@ -49,7 +50,7 @@ N_SINGLE, N_BATCH, K = 200, 1024, 10
 #: Least and most turns of search and product; turns end after two seconds.
 TURNS = (7, 401)
 #: Queries of each kind for which efforts of others are tuned.
-N_TUNING = 64
+N_TUNING = 256
 
 Search = Callable[[NDArray[np.float32], int], NDArray[np.int64]]
 
@@ -170,10 +171,12 @@ def work(name: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
     seed, d = options.seed, options.dimensions
     torch.set_num_threads(options.threads)
     keys, queries = make_data(n, seed, d)
+    give_back_memory()
     before = kibibytes("VmRSS")
     start = time.process_time()
     search, index = build(name, keys)
     built, efforts = time.process_time() - start, None
+    give_back_memory()
     size = round((kibibytes("VmRSS") - before) / 1024)
     if name in ("FAISS IVF", "FAISS HNSW", "hnswlib", "usearch"):
         search, efforts = tuned(search, keys, np.r_[queries[-N_TUNING:], drawn_queries(N_TUNING, seed, d)])
