@@ -29,6 +29,7 @@ def test_rounding_is_bounded_by_the_largest_number_of_a_key(x):
         assert precision_of(kept) == precision
         assert width(kept) == 7
         assert packed(kept, precision) is kept
+        assert unpacked(kept[2:3]).equal(unpacked(kept)[2:3])  # bytes of any alignment
         assert (np.abs(unpacked(kept).numpy() - x) <= 1.001 * step * np.abs(x).max(1, keepdims=True)).all()
 
 

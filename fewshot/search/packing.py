@@ -50,7 +50,7 @@ def unpacked(x: Tensor) -> Tensor:
         return x.float()
     if x.dtype != torch.int8:
         return x
-    factor = x[..., -FACTOR:].contiguous().view(torch.float32)
+    factor = x[..., -FACTOR:].clone(memory_format=torch.contiguous_format).view(torch.float32)  # aligned
     return x[..., :-FACTOR].float().mul_(factor)
 
 
