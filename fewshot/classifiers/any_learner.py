@@ -64,8 +64,9 @@ class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
     reject : float or str, optional
         Which queries are answered with `unknown_label`. A number is the least score, which is temperature times the
         largest logit, or the log-odds of being inside for `OSLOLearner`. "5%", "auto" and "balanced" need held-out
-        classes (`calibrate`), which are asked together with the queries: the threshold accepts that part of them, so
-        the rate holds whatever share of the queries is unknown. `rejection` estimates the cost before they are known.
+        classes (`calibrate`), which are asked together with the queries: the threshold accepts that part of them. Where
+        5 % were asked for, it was 5 to 8 % with half or all of the queries unknown, 10 to 12 % with a tenth
+        (``benchmarks/open_world.py``). `rejection` estimates the cost before the queries are known.
     unknown_label : object, optional
         The answer to unknown queries; by default ``"unknown"`` for string labels and -1 for integers.
 
