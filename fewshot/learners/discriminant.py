@@ -121,7 +121,10 @@ class DiscriminantLearner(SupportLearner):
     def leave_out(
         self, x: Tensor, labels: Tensor, n_way: int, every: bool = False, *, transformed: bool = False
     ) -> LeftOutRows:
-        """Leave out each row in closed form; of many, those that make up the metric, or every one."""
+        """Leave out each row in closed form; of many, those that make up the metric, or every one.
+
+        Of more than 1024 classes, the sample that stands for all stays what it is.
+        """
         support = _exact(_rows(self.learn(x, labels, n_way, transformed=transformed)))
         rows, beyond = support.rows_to_keep(torch), None
         if rows is None:
