@@ -131,3 +131,15 @@ def test_a_graph_that_has_grown_by_a_quarter_is_built_and_tuned_again():
         index.add(part).compact()
     assert index.build().n_keys == 1700
     assert (index.search(x)[0][:, 0] == np.arange(1700)).mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["faiss", "ivf", "hnsw"])
+def test_queries_far_from_all_keys_find_the_nearest(kind):
+    """At their distance float32 cannot tell keys apart, so FAISS's candidates would be any of them."""
+    keys = torch.from_numpy(RNG.normal(size=(3000, 40)))
+    queries = torch.from_numpy(RNG.normal(size=(20, 40)) * 1e5)
+    found, exact = (take_snapshot(keys, "sqeuclidean", index).search(queries, 5) for index in (kind, "exact"))
+    np.testing.assert_array_equal(found[0], exact[0])
+    single, far = take_snapshot(keys.float(), "sqeuclidean", kind), queries[0].float().numpy()
+    assert single.search_one(far, 5) is None  # which leaves it to search
+    assert single.search_one(far / 1e5, 5) is not None

@@ -29,6 +29,8 @@ INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 EXACT_LIMIT = 100_000
 #: An index of up to this many keys is built at once, a larger one in the background.
 QUICK = 8192
+#: Queries this many times as far from the middle as keys are compared exactly; about how many keys are looked at.
+FAR, N_LOOKED_AT = 100, 1024
 #: A graph compares keys along the directions in which they differ most: fewest and most of them, and the share of the
 #: variance that they should hold. Of this many keys they are found.
 DIRECTIONS, SHARE, SAMPLE = (32, 128), 0.8, 16384
@@ -73,7 +75,7 @@ class FaissSnapshot(KeySnapshot):
             return 0.0
         total = sum(
             (self.prepare(part).keys.sum(0) for part in self.keys.split(PART)),
-            torch.zeros(1, device="cpu"),
+            torch.zeros(1, dtype=torch.float32, device="cpu"),
         )
         return total / max(len(self.keys), 1)
 
@@ -211,12 +213,27 @@ class FaissSnapshot(KeySnapshot):
 
     # ---- searching --------------------------------------------------------------------------------------------------
 
+    def _are_far(self, x: NDArray[np.float32]) -> Tensor:
+        """Return which queries (q, p), in FAISS's frame, lie so far from all keys that its distances are rounded."""
+        return torch.from_numpy(np.vecdot(x, x) > self._far)
+
+    @cached_property
+    def _far(self) -> float:
+        if self.metric == "dot":
+            return np.inf
+        some = self._to_faiss(self.keys[:: max(1, len(self.keys) // N_LOOKED_AT)])
+        return FAR**2 * float(np.vecdot(some, some).max(initial=0))
+
     def retrieve(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Score `queries` (q, d) against the candidates that FAISS proposes; see `KeySnapshot.retrieve`."""
         n_candidates = min(len(self.keys), max(4 * k, CANDIDATES))
         if (index := self.ready) is None:
             return self.exact_top(queries, n_candidates)
-        ids = torch.from_numpy(index.propose(self._to_faiss(queries), k, n_candidates))
+        x = self._to_faiss(queries)
+        ids = torch.from_numpy(index.propose(x, k, n_candidates))
+        if (far := self._are_far(x)).any():
+            ids = ids.clone()
+            ids[far] = self.exact_top(queries[far], ids.shape[1])[0]
         similarity = self.score(queries, self.keys[ids.clamp(min=0)])
         return ids, torch.where(ids >= 0, similarity, -torch.inf).to(self._answer_dtype(queries))
 
@@ -229,7 +246,7 @@ class FaissSnapshot(KeySnapshot):
             return self.exact_top(queries, k, dead)
         x = self._to_faiss(queries)
         ids, similarity = self._best(queries, index.propose(x, k), k, dead)
-        missed = similarity[:, -1] == -torch.inf
+        missed = (similarity[:, -1] == -torch.inf) | self._are_far(x)
         if missed.any():  # candidates may be dead, or a graph reaches few, and an id of -1 must never become a label
             ids, similarity = ids.clone(), similarity.to(torch.promote_types(similarity.dtype, queries.dtype))
             found = self.exact_top(queries[missed], k, dead)
@@ -242,7 +259,7 @@ class FaissSnapshot(KeySnapshot):
         """Return ids and similarities (k,) of the nearest keys found for one query (d,); None if only `search` can."""
         if (index := self.ready) is None or not self._fits_float32:
             return None
-        if (query := self._one_to_faiss(x)) is None:
+        if (query := self._one_to_faiss(x)) is None or self._are_far(query).any():
             return None
         ids = index.propose(query, k)[0]
         if dead is not None:
