@@ -209,8 +209,7 @@ def test_numbers_of_removed_classes_are_given_up():
 
 def test_readers_see_one_moment_while_a_writer_learns(monkeypatch):
     """Each class comes with a partner at the same moment; no answer knows one without the other."""
-    monkeypatch.setattr("fewshot.search.growing.EXACT_LIMIT", 60)
-    monkeypatch.setattr("fewshot.search.snapshot.EXACT_LIMIT", 60)
+    monkeypatch.setattr("fewshot.search.growing.EXACT_LIMIT", 60)  # merges happen in the background
     rng = np.random.default_rng(0)
     x = 10 * rows(rng, 400)
     model = PrototypicalClassifier().fit(x[:N], np.arange(N))

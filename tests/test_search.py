@@ -208,7 +208,7 @@ def test_what_comes_and_goes_while_a_merge_runs_is_kept(grows, small, monkeypatc
 def test_row_78_readers_see_one_moment_while_a_writer_adds_updates_and_removes(seconds, small):
     """Keys of one label move together between two places; no search may see a label twice or not at all."""
     base = RNG.normal(size=(100, 6))
-    index = PrototypeIndex().add(base, range(100))
+    index = PrototypeIndex(index="ivf").add(base, range(100))  # a graph may miss a key that lies alone
     index.search(base[:1])
     failures, stop, answered = [], threading.Event(), [0]
     here, there = np.full((1, 6), 50.0), np.full((1, 6), -50.0)
