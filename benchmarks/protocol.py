@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -78,7 +79,7 @@ def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]], sign: str = 
 def facts(script: str, seed: int, device: str = "cpu", packages: Sequence[str] = ()) -> dict[str, Any]:
     """Return the manifest of this run for a result file, with the name of the device and versions of more packages."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    found = manifest(" ".join([f"python benchmarks/{script}", *sys.argv[1:]]), seed, packages)
+    found = manifest(f"python benchmarks/{script} {shlex.join(sys.argv[1:])}".strip(), seed, packages)
     return {"manifest": {**found, "device": name}}
 
 
