@@ -337,12 +337,13 @@ def table(results: dict[str, Any]) -> str:
     ]
     for row in results["rows"]:
         shown = [f"{row[title]:.2f}" if title in row else "" for title in titles]
-        ratio = row["fit, s"] / max(row["numpy's sorted sums, s"], 1e-9)
+        sums = row["numpy's sorted sums, s"]
+        ratio = f"{row['fit, s'] / sums:.1f}" if sums else ""
         memory = [
             row[f"MiB {what}"] for what in ("of the rows", "above at the peak of fit", "above with keys and index")
         ]
         lines.append(
-            f"| {row['classes']} | {' | '.join(shown)} | {ratio:.1f} | {', '.join(f'{m:.0f}' for m in memory)} "
+            f"| {row['classes']} | {' | '.join(shown)} | {ratio} | {', '.join(f'{m:.0f}' for m in memory)} "
             f"| {row['found by']} |"
         )
     return "\n".join(lines) + "\n"
