@@ -4,7 +4,7 @@ import copy
 import pickle
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -253,3 +253,44 @@ def test_probabilities_come_from_all_classes(index):
         for k in (0, 301):
             with pytest.raises(ValueError, match=f"k is {k}; expected an integer from 1 to 300, the number of classes"):
                 model.predict_top(queries, k)
+
+
+def discriminants(n, shots=SHOTS):
+    rng = np.random.default_rng(0)
+    x, y = rows(rng, n * shots, 0.5), np.arange(n).repeat(shots)
+    return (*pair(DiscriminantClassifier, x, y), x, y, rows(rng, 20, 0.5))
+
+
+def test_each_version_has_the_metric_of_its_own_support():
+    """Whichever is asked first, also if the metric of neither was known when they parted."""
+    one, other, x, _, queries = discriminants(N)
+    more = np.abs(rows(np.random.default_rng(1), 60, 3.0))
+    for asked_first in (False, True):
+        old, new = one.view(), one.view().partial_fit(more, np.arange(100, 160))
+        later = new if asked_first else old
+        (old if asked_first else new).predict(queries)
+        with copying():
+            expected = other.view().partial_fit(more, np.arange(100, 160)) if later is new else other
+            np.testing.assert_allclose(later.nearest(queries, 3)[1], expected.nearest(queries, 3)[1], rtol=1e-5)
+        one = DiscriminantClassifier().fit(x, np.arange(N).repeat(SHOTS))
+
+
+def test_fewer_classes_than_a_sample_stand_for_themselves():
+    models = discriminants(N)
+    *models, _, _, queries = models
+    models[0].predict(queries)
+    for label in range(N - 8):
+        both(models, lambda m: m.remove_class(label))  # noqa: B023
+        if label > N - 28:
+            check_equal(models, queries)
+    assert type(models[0].model_) is LiveModel
+
+
+def test_rows_that_are_gone_are_given_up():
+    one, other, x, y, queries = discriminants(N)
+    for _ in range(30):
+        for model in (one, other):
+            with copying() if model is other else nullcontext():
+                model.remove(x[:2], y[:2]).partial_fit(x[:2], y[:2])
+    assert len(one.model_._taught.rows.number) <= 2 * len(x) + 4
+    check_equal([one, other], queries)

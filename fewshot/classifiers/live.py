@@ -249,7 +249,7 @@ class LiveModel(FittedModel):
         model = self._with(known, taught, numbers, numbers[:0])
         if len(model._known.sums) <= MOST_NUMBERS * model.n_classes:
             return model
-        return LiveModel.of(self.learner, model.classes, model.n_support, model.statistics)  # numbers them anew
+        return LiveModel.of(self.learner, model.classes, model.n_support, model.statistics)  # numbers them again
 
     def _with(
         self, known: KnownClasses, taught: TaughtKeys | None, before: NDArray[np.int64], after: NDArray[np.int64]

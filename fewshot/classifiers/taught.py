@@ -1,4 +1,4 @@
-"""Keys of classes in the metric that the support teaches, for so many classes that a sample of them decides it."""
+"""Keys of many classes in the metric that the support teaches, which a sample of the classes decides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fewshot.utils.discriminant import MOST_CLASSES, MOST_ROWS, ClassMetric, Lab
 
 #: The label of a row that is gone, and the place of a class without support.
 GONE, ABSENT = -1, 2.0
-#: Changes of the sample after which the searchable keys are made anew.
+#: Changes of the sample after which the searchable keys are made again.
 MOST_DRIFT = MOST_CLASSES // 8
 
 
@@ -52,6 +52,10 @@ class SupportRows:
     def present(self) -> NDArray[np.int64]:
         """Return which rows are not gone."""
         return np.flatnonzero(self.number.whole() != GONE)
+
+    def only(self, rows: NDArray[np.int64]) -> Self:
+        """Return some of the rows, without the memory of the others."""
+        return type(self)(*(Blocks.of(one.rows(rows)) for one in (self.x, self.number, self.weight, self.place)))
 
     def of_classes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return which rows are of these classes."""
@@ -164,7 +168,7 @@ class TaughtKeys:
         place = self.place.changed(numbers[~new], found[~new]).extended(found[new])
         rows, first = self.rows.without(gone), len(self.rows.number)
         rows = rows if support is None else rows.extended(support, numbers)
-        frames, drift = self._frames, self.drift
+        frames, drift = list(self._frames), self.drift  # a list of its own: each version finds its own frame
         if frames and about(n_way) != about(self.n_way):
             frames = []
         elif frames:
@@ -173,6 +177,8 @@ class TaughtKeys:
             come = rows.place.rows(np.arange(first, len(rows.number))) + 1  # of classes that are not in the sample
             touched += np.isin(gone, frame.rows).sum() + (come < frame.row_cut).sum()
             frames, drift = ([], drift + int(touched)) if touched else (frames, drift)
+        if len(gone) and 2 * len(present := rows.present()) < len(rows.number):
+            rows, frames = rows.only(present), []  # which numbers them again
         return type(self)(self.learner, rows, place, n_way, drift, frames)
 
     def _frame(self, known: KnownClasses) -> _Frame:
@@ -183,7 +189,7 @@ class TaughtKeys:
 
     def _find(self, known: KnownClasses) -> _Frame:
         places, number, d = self.place.whole(), self.rows.number.whole(), known.sums.blocks[0].shape[-1]
-        sample = np.argsort(places)[:MOST_CLASSES]
+        sample = np.argsort(places)[: min(MOST_CLASSES, self.n_way)]
         order = np.where(number == GONE, np.inf, self.rows.place.whole())
         order = np.where(np.isin(number, sample), order, order + 1)
         rows = np.argsort(order)[: max(MOST_ROWS, 2 * d)]
@@ -195,7 +201,8 @@ class TaughtKeys:
         metric = ClassMetric.of(support, self.learner.regularization, np, about(self.n_way))
         full = len(rows) == max(MOST_ROWS, 2 * d)
         row_cut = float(order[rows[-1]]) if full else np.inf
-        return _Frame(metric, np.sort(sample), np.sort(rows), float(places[sample[-1]]), row_cut)
+        class_cut = float(places[sample[-1]]) if len(sample) == MOST_CLASSES else ABSENT
+        return _Frame(metric, np.sort(sample), np.sort(rows), class_cut, row_cut)
 
 
 def _places(known: KnownClasses, numbers: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ from fewshot.utils.values import TOO_LARGE
 
 #: From this many bytes of class sums on, a model is saved in segments. The base must not be overwritten while mapped.
 LARGE = 8 * 2**20
-#: A change is smaller than the base divided by this; changes of at most so many bytes are in the manifest, since a file
+#: A change is smaller than the base divided by this; changes of at most INLINE bytes are in the manifest, since a file
 #: takes as long to write as all else together.
 BASE_SHARE, INLINE = 8, 2**15
 
@@ -54,7 +54,7 @@ class Segments:
     all: tuple[Segment, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Segments, ()  # a copy writes all files anew
+        return Segments, ()  # a copy writes all files again
 
     @property
     def inline(self) -> list[str]:

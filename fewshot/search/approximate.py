@@ -134,7 +134,7 @@ class Approximate:
         return cls(index, Choice(kind, n_lists, 1))
 
     def grown(self, rows: NDArray[np.float32]) -> Approximate | None:
-        """Return a copy with more rows (k, d), as well tuned; None if one has to be built for so many."""
+        """Return a copy with more rows (k, d), as well tuned; None if there are too many."""
         if self.choice.kind != "hnsw" or self.index.ntotal + len(rows) > MOST_GROWN * self.choice.n_keys:
             return None
         faiss = faiss_module()
