@@ -288,7 +288,7 @@ def test_fewer_classes_than_a_sample_stand_for_themselves():
 
 def test_rows_that_are_gone_are_given_up():
     one, other, x, y, queries = discriminants(N)
-    for _ in range(30):
+    for _ in range(100):
         for model in (one, other):
             with copying() if model is other else nullcontext():
                 model.remove(x[:2], y[:2]).partial_fit(x[:2], y[:2])
