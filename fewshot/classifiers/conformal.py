@@ -227,7 +227,12 @@ def predict_sets(
         As for `least_logs`.
     """
     check_is_fitted(classifier)
-    least, names = least_logs(classifier, coverage, by_class, held_out, support), classifier.classes_.tolist()
+    return sets_above(classifier, X, least_logs(classifier, coverage, by_class, held_out, support))
+
+
+def sets_above(classifier: Answers, X: Any, least: NDArray[np.float64]) -> list[list[Any]]:
+    """Return the classes whose probability reaches `least`, which `least_logs` returns; see `predict_sets`."""
+    names = classifier.classes_.tolist()
     x = check_embeddings(classifier, X, reset=False, finite=classifier.on_error == "raise", min_samples=0)
     logs = classifier.predict_log_proba(x)
     inside = (logs >= least - _ROUNDING * (1 + np.abs(least))) & np.isfinite(x).all(1)[:, None]

@@ -11,7 +11,7 @@ from fewshot.cli.tables import is_piped
 from fewshot.cli.terminal import note, say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
-from fewshot.utils.labels import unknown_mark
+from fewshot.utils.labels import label_of_text, unknown_mark
 from fewshot.utils.text import counted
 
 
@@ -49,17 +49,7 @@ def open_data(
 
 def as_label(model: Any, text: str) -> Any:
     """Convert a label from the command line to the label type of the classifier."""
-    kind = model.classes_.dtype.kind
-    if kind in "iu":
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"the label {text!r} is not a whole number, but the classes are numbers") from None
-    if kind == "b":
-        if text not in ("True", "False"):
-            raise ValueError(f"the label {text!r} is neither True nor False, but the classes are")
-        return text == "True"
-    return float(text) if kind == "f" else str(text)
+    return label_of_text(text, model.classes_)
 
 
 def take_unknown_label(model: Any, options: argparse.Namespace) -> None:

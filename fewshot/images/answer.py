@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.data.opening import describe
+from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.images.learned import Learned
 from fewshot.images.sets import Promise
@@ -40,6 +41,10 @@ class Neighbour:
     label: Any
     similarity: float
     thumbnail: bytes = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: ``id``, ``label`` and ``similarity``."""
+        return {"id": self.id, "label": self.label, "similarity": self.similarity}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +89,52 @@ class Answer:
     error: ImageDecodeError | None = None
     label_set: list[Any] | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold, without pictures.
+
+        ``label`` is None if the item is unknown or could not be read; ``margin`` is None if there is only one class.
+
+        Examples
+        --------
+        >>> Answer("x.png", "ant", 0.9, [("ant", 0.9)], [], 0.4, False, [], b"").to_dict()["top"]
+        [{'label': 'ant', 'probability': 0.9}]
+        """
+        return {
+            "id": self.id,
+            "label": None if self.rejected else self.label,
+            "unknown": self.rejected,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": share} for label, share in self.ranking],
+            "set": self.label_set,
+            "prototypes": [{"label": label, "similarity": float(found)} for label, found in self.prototypes],
+            "margin": self.margin if np.isfinite(self.margin) else None,
+            "neighbours": [neighbour.to_dict() for neighbour in self.neighbours],
+            "error": None if self.error is None else self.error.reason,
+        }
+
 
 def answer_all(
     now: Learned, items: Sequence[Any], top: int, n_neighbours: int, promise: Promise | None = None
 ) -> list[Answer]:
     """Return the answers to `items`, with their reasons."""
-    embedded, classifier = now.embed(items, thumbnails=True), now.classifier
+    embedded, names = now.embed(items, thumbnails=True), list(map(describe, items))
+    return answer_embedded(now, embedded, names, top, n_neighbours, promise)
+
+
+def answer_embedded(
+    now: Learned,
+    embedded: Embedded,
+    items: Sequence[str],
+    top: int,
+    n_neighbours: int,
+    promise: Promise | None = None,
+    nearby: KeySnapshot | None = None,
+) -> list[Answer]:
+    """Return the answers to items that are embedded already, with thumbnails, under these names.
+
+    `nearby` is what `index_support` returns, for many calls.
+    """
+    classifier = now.classifier
     errors = {error.index: error for error in embedded.errors}
     x = embedded.embeddings[[i for i in range(len(items)) if i not in errors]]
     columns = (
@@ -97,7 +142,7 @@ def answer_all(
         classifier.predict_proba(x),
         _margins(classifier, x),
         _nearest_keys(classifier, x, top),
-        nearest_support(classifier, now.support, x, n_neighbours),
+        nearest_support(classifier, now.support, x, n_neighbours, nearby=nearby),
         [None] * len(x) if promise is None else promise.sets(now, x),
     )
     rows, classes, answers = zip(*columns, strict=True), classifier.classes_.tolist(), []
@@ -105,9 +150,7 @@ def answer_all(
     for i, item in enumerate(items):
         if i in errors:
             answers.append(
-                Answer(
-                    describe(item), None, 0.0, [], [], 0.0, False, [], b"", errors[i], None if promise is None else []
-                )
+                Answer(item, None, 0.0, [], [], 0.0, False, [], b"", errors[i], None if promise is None else [])
             )
             continue
         label, share, margin, keys, near, held = next(rows)
@@ -115,7 +158,7 @@ def answer_all(
         ranking = [(classes[place], float(share[place])) for place in order]
         thumbnail, rejected = embedded.thumbnails[i], label not in known
         probability = ranking[0][1]
-        found = Answer(describe(item), label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
+        found = Answer(item, label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
         answers.append(replace(found, label_set=held))
     return answers
 
@@ -149,13 +192,13 @@ def nearest_support(
     embeddings: NDArray[np.float32],
     k: int,
     own: NDArray[np.int64] | None = None,
+    nearby: KeySnapshot | None = None,
 ) -> list[list[Neighbour]]:
     """Return the `k` nearest support items of each embedding (n, d), without its `own` (n,); none if not kept."""
     if support is None or k < 1 or not len(embeddings):
         return [[] for _ in embeddings]
-    learner = classifier.learner_
-    keys, queries = (learner.transform(to_tensor(x).double()) for x in (support.embeddings, embeddings))
-    snapshot = KeySnapshot(keys, learner.item_metric, "exact", steady=True)
+    snapshot = nearby or index_support(classifier, support)
+    queries = classifier.learner_.transform(to_tensor(embeddings).double())
     rows, similarities = search_in_chunks(snapshot, queries, min(k + (own is not None), len(support)))
     labels = support.labels.tolist()
     return [
@@ -166,3 +209,11 @@ def nearest_support(
         ][:k]
         for i, (near, closeness) in enumerate(zip(rows, similarities, strict=True))
     ]
+
+
+@isolated(gradients=False)
+def index_support(classifier: FewShotClassifier, support: Support) -> KeySnapshot:
+    """Return the support items as keys, for `nearest_support`."""
+    learner = classifier.learner_
+    keys = learner.transform(to_tensor(support.embeddings).double())
+    return KeySnapshot(keys, learner.item_metric, "exact", steady=True)

@@ -40,6 +40,29 @@ class SavedVersion:
     n_support: int
     is_current: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold; the time is in ISO 8601."""
+        return {**vars(self), "at": None if self.at is None else self.at.isoformat()}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Where undo and redo lead: numbers of versions, None if there is no step."""
+
+    undo: int | None
+    redo: int | None
+
+
+def read_steps(folder: str | Path) -> Steps:
+    """Return where undo and redo lead: to the version the current one was made from, and the newest made from it."""
+    versions = read_versions(folder, _KIND)
+    now = next((one for one in versions if one.is_current), None)
+    if now is None:
+        return Steps(None, None)
+    before = [one.number for one in versions if one.digest == now.after]
+    after = [one.number for one in versions if one.after == now.digest]
+    return Steps(*(max(found, default=None) for found in (before, after)))
+
 
 def read_history(folder: str | Path) -> list[SavedVersion]:
     """Return the versions of a saved model, oldest first; see `FewShotModel.history`."""

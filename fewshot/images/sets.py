@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewshot.classifiers.conformal import predict_sets
+from fewshot.classifiers.conformal import least_logs, sets_above
 from fewshot.data.images import LabeledImages
 from fewshot.images.learned import Learned, labelled
 from fewshot.search.similarity import to_tensor
@@ -27,14 +27,32 @@ class Promise:
         Whether for each class.
     held_out : (X, y), LabeledImages or None
         Labelled items that were not learned; by default the support is left out.
+    least : ndarray of shape (n_classes,) or None
+        What `measured` has found.
     """
 
     coverage: float = 0.9
     by_class: bool = False
     held_out: Any = None
+    least: NDArray[np.float64] | None = None
+
+    def measured(self, now: Learned) -> Self:
+        """Return the promise with what it takes to be in a set, which holds as long as nothing is learned.
+
+        Raises
+        ------
+        ValueError
+            If there are too few images for the promise.
+        """
+        return replace(self, least=self._measure(now))
 
     def sets(self, now: Learned, embeddings: NDArray[np.floating]) -> list[list[Any]]:
         """Return the classes that may be right for each embedding (n, d), likeliest first."""
+        least = self._measure(now) if self.least is None else self.least
+        return sets_above(now.classifier, embeddings, least)
+
+    def _measure(self, now: Learned) -> NDArray[np.float64]:
+        """Return the least logarithm of its probability with which each class is in a set."""
         classifier, support, held_out = now.classifier, None, None
         if self.held_out is not None:
             X, y = self.held_out if _is_pair(self.held_out) else (self.held_out, None)
@@ -47,7 +65,7 @@ class Promise:
         elif now.support is not None:
             codes = torch.from_numpy(np.searchsorted(classifier.classes_, now.support.labels))
             support = to_tensor(now.support.embeddings).double(), codes
-        return predict_sets(classifier, embeddings, self.coverage, self.by_class, held_out, support)
+        return least_logs(classifier, self.coverage, self.by_class, held_out, support)
 
 
 def _is_pair(held_out: Any) -> bool:

@@ -115,6 +115,32 @@ def as_labels(
     return array
 
 
+def label_of_text(text: str, classes: NDArray[Any]) -> Any:
+    """Convert text, such as an argument of a command, to the type of the labels.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be one.
+
+    Examples
+    --------
+    >>> label_of_text("7", np.array([1, 2])), label_of_text("7", np.array(["a"]))
+    (7, '7')
+    """
+    kind = classes.dtype.kind
+    if kind in "iu":
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"the label {text!r} is not a whole number, but the classes are numbers") from None
+    if kind == "b":
+        if text not in ("True", "False"):
+            raise ValueError(f"the label {text!r} is neither True nor False, but the classes are")
+        return text == "True"
+    return float(text) if kind == "f" else str(text)
+
+
 def check_length(label: Any, what: str) -> Any:
     """Return a label; raise ValueError if it is too long."""
     if isinstance(label, str) and len(label) > LONGEST:

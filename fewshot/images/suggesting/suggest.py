@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.data.opening import describe
+from fewshot.embedding.network import Embedded
 from fewshot.images.learned import Learned
 from fewshot.images.suggesting.herding import herding, uncertainty_herding
 from fewshot.images.suggesting.k_center import k_center
@@ -77,22 +78,40 @@ class Suggestion:
 @isolated(gradients=False)
 def suggest(now: Learned, X: Any, k: int, strategy: str, seed: int) -> list[Suggestion]:
     """Choose items to label, and say why; see `FewShotModel.suggest`."""
-    choose = STRATEGIES[check_name("strategy", strategy, STRATEGIES)]
+    check_name("strategy", strategy, STRATEGIES)
     items = now.embedder.as_items(X)
-    if not len(items):
-        return []
-    embedded = now.embed(items)
+    embedded = now.embed(items) if len(items) else Embedded(np.empty((0, 0), np.float32), [])
+    embedded.warn()
+
+    def look(rows: list[int]) -> list[bytes]:
+        return now.embed([items[row] for row in rows], thumbnails=True).thumbnails
+
+    return suggest_embedded(now, embedded, list(map(describe, items)), k, strategy, seed, look)
+
+
+@isolated(gradients=False)
+def suggest_embedded(
+    now: Learned,
+    embedded: Embedded,
+    names: Sequence[str],
+    k: int,
+    strategy: str,
+    seed: int,
+    look: Callable[[list[int]], list[bytes]],
+) -> list[Suggestion]:
+    """Choose among items that are embedded already; `look` returns the thumbnails of some rows."""
+    choose = STRATEGIES[check_name("strategy", strategy, STRATEGIES)]
     unreadable = {error.index for error in embedded.errors}
-    rows = np.array([i for i in range(len(items)) if i not in unreadable], np.int64)
-    if embedded.errors:
-        embedded.warn()
+    rows = np.array([i for i in range(len(names)) if i not in unreadable], np.int64)
+    if not len(rows):
+        return []
     rows = rows[_is_new(now, embedded.embeddings[rows])]
     if not len(rows):
         return []
     x = embedded.embeddings[rows]
     pool = _pool(now, x, seed)
     chosen, scores = choose(pool, min(k, len(rows)))
-    return _explained(now, items, rows, x, pool, chosen, scores)
+    return _explained(now, names, rows, x, pool, chosen, scores, look)
 
 
 def _is_new(now: Learned, x: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -127,15 +146,16 @@ def _pool(now: Learned, x: NDArray[np.float32], seed: int) -> Pool:
 
 def _explained(
     now: Learned,
-    items: Sequence[Any],
+    names: Sequence[str],
     rows: NDArray[np.int64],
     x: NDArray[np.float32],
     pool: Pool,
     chosen: list[int],
     scores: list[float],
+    look: Callable[[list[int]], list[bytes]],
 ) -> list[Suggestion]:
     classifier, places = now.classifier, rows[chosen].tolist()
-    seen = now.embed([items[place] for place in places], thumbnails=True)
+    thumbnails = look(places)
     stands_for, found = _stands_for(pool, chosen), []
     fitted = hasattr(classifier, "model_")
     answers = classifier.predict(x[chosen]).tolist() if fitted else [None] * len(chosen)
@@ -146,8 +166,8 @@ def _explained(
         first, second = (*shares[i, best].tolist(), 0.0)[:2]
         if second >= RIVAL * first > 0:
             reason += f"; or {classifier.classes_[best[1:]].tolist()[0]}, {100 * second:.0f} %?"
-        thumbnail = seen.thumbnails[i] if seen.thumbnails else b""
-        found.append(Suggestion(place, describe(items[place]), answers[i], first, scores[i], reason, thumbnail))
+        thumbnail = thumbnails[i] if thumbnails else b""
+        found.append(Suggestion(place, names[place], answers[i], first, scores[i], reason, thumbnail))
     return found
 
 
