@@ -24,7 +24,7 @@ FLOORS = [
     {"classifiers", "training"},
     {"images"},
     {"benchmark", "retrieval"},
-    {"integrations"},
+    {"integrations", "serve"},
     {"cli"},
     {"__main__"},
 ]

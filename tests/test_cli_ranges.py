@@ -48,6 +48,9 @@ WHOLE = (
     *((command, "--max-pixels", NUMBERS) for command in ("export-labels X --format csv --out Z", "import-labels X")),
     ("calibrate MODEL DATA", "--episodes", NUMBERS),
     ("predict MODEL IMAGE", "--coverage", ("nan", "inf", "-0.1", "0", "1", "1e400", "", "x", "90")),
+    ("serve MODEL", "--port", ("-1", "65536", "nan", "1.5", "", "x", "0x10")),
+    ("serve MODEL", "--workers", (*NUMBERS, "65")),
+    *(("serve MODEL", option, NUMBERS) for option in ("--size", "--bits", "--max-pixels")),
     ("undo MODEL", "--to", tuple(text for text in NUMBERS if text != "0")),
     ("bench GRID", "--jobs", NUMBERS),
     ("demo", "--episodes", NUMBERS),
@@ -116,6 +119,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
         "unknown_label", "domain", "views", "root", "add_to", "field", "held_out", "none_of_these",
+        "host", "allow_host", "token", "root_path",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices

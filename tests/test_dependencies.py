@@ -18,7 +18,7 @@ OWN = {"fewshot", "tests", *(path.stem for path in SCRIPTS)}
 #: Modules that come with another package than one of their name.
 MODULES = {"faiss": "faiss-cpu", "sklearn": "scikit-learn", "PIL": "pillow", "haystack": "haystack-ai"}
 #: What a declared package is known to bring.
-BROUGHT = {"pydantic": "langchain-core", "grpc": "qdrant-client"}
+BROUGHT = {"pydantic": "langchain-core", "starlette": "fastapi", "anyio": "fastapi", "grpc": "qdrant-client"}
 
 
 def canonical(name):

@@ -44,6 +44,7 @@ COMMANDS = {
     "show": Command("options", "saved", "show a classifier: classes, images, backbone, size"),
     "history": Command("options", "versions", "list the last versions of a classifier"),
     "undo": Command("options", "versions", "go back to an earlier version of a classifier"),
+    "serve": Command("serving", "serving", "a page and an HTTP API to teach a classifier, try it and correct it"),
     "suggest": Command("labelling", "labelling", "choose the images to label next, from a folder without labels"),
     "export-labels": Command(
         "labelling", "labelling", "write images for Label Studio, FiftyOne, a table or class folders"

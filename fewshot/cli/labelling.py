@@ -40,7 +40,7 @@ def suggest(options: argparse.Namespace) -> int:
     if options.dir is None:
         model = FewShotImageClassifier(make_embedder(options))
     else:
-        _refuse_network(options)
+        refuse_network(options)
         model = load(options)
         model.embedder_.set_params(cache=options.cache)
     model.set_params(on_error="skip")
@@ -60,7 +60,7 @@ def suggest(options: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_network(options: argparse.Namespace) -> None:
+def refuse_network(options: argparse.Namespace) -> None:
     """Raise if options choose a network although the classifier has its own."""
     usual = argparse.ArgumentParser()
     backbone(usual)

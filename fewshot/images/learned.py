@@ -170,13 +170,32 @@ class Learned:
             return self.without_rows(self.support.find(embeddings, labels, prepared.names), drop_empty)
         return replace(self, classifier=self.classifier.view().remove(embeddings, labels, drop_empty=drop_empty))
 
-    def without_rows(self, rows: Sequence[int], drop_empty: bool) -> Learned:
+    def without_rows(self, rows: Sequence[int], drop_empty: bool = True) -> Learned:
         """Remove rows of the kept support."""
         if self.support is None or not rows:
             return self
         gone = self.support.rows(rows)
         classifier = self.classifier.view().remove(gone.embeddings, gone.labels, drop_empty=drop_empty)
         return replace(self, classifier=classifier, support=self.support.without(rows))
+
+    def moved(self, rows: Sequence[int], label: Any) -> Learned:
+        """Give rows of one class in the kept support another label; a class that is left empty is gone.
+
+        Raises
+        ------
+        ValueError
+            If support is not kept, or the rows are of several classes.
+        """
+        if self.support is None:
+            raise ValueError("support was not kept, so its items cannot be moved; fit with keep_support=True")
+        gone = self.support.rows(rows)
+        if len(old := set(gone.labels.tolist())) != 1:
+            raise ValueError(f"rows are of {counted(len(old), 'class')}; move those of one class at a time")
+        if len(self.classifier.classes_) == 1 and len(rows) == len(self.support):
+            return self.renamed(old.pop(), label)
+        embedded = Embedded(gone.embeddings, [], list(gone.thumbnails))
+        new = Prepared(gone.ids, False, [label] * len(rows), embedded, self.embedder)
+        return self.without_rows(rows).grown(new)
 
     def without_class(self, label: Any) -> Learned:
         """Remove a class with its support."""

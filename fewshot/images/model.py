@@ -775,6 +775,11 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self._publish(self._editable().renamed(old, new))
 
     @one_at_a_time
+    def change(self, change: Callable[[Learned], Learned]) -> Self:
+        """Apply a change to what was learned, in one step: a function of the state before, such as its ``moved``."""
+        return self._publish(change(self._editable()))
+
+    @one_at_a_time
     def merge(self, other: Self) -> Self:
         """Add what another model has learned, as if its items had been shown to this one.
 

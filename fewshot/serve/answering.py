@@ -1,0 +1,64 @@
+"""Answers to embedded images, as a client sees them: labels are text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fewshot.embedding.network import Embedded
+from fewshot.images.answer import Answer, answer_embedded
+from fewshot.serve.view import View
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a client wants of an answer.
+
+    Attributes
+    ----------
+    top : int
+        How many of the likeliest classes.
+    coverage : float or None
+        How often the set is to hold the right class.
+    neighbours : int
+        How many of the nearest examples.
+    explain : bool
+        Whether to tell the nearest prototypes and the margin, too.
+    """
+
+    top: int = 5
+    coverage: float | None = None
+    neighbours: int = 0
+    explain: bool = False
+
+
+def answer(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
+    """Return the answers to images, and notes about what could not be told."""
+    notes, promise = [], None
+    if asked.coverage is not None:
+        try:
+            promise = view.promise(asked.coverage)
+        except ValueError as error:  # too few examples
+            notes.append(str(error))
+    nearby = view.nearby if asked.neighbours else None
+    if not embedded.thumbnails:
+        embedded = Embedded(embedded.embeddings, embedded.errors, [b""] * len(names))
+    found = answer_embedded(view.learned, embedded, names, asked.top, asked.neighbours, promise, nearby)
+    return {"version": view.version, "answers": [_as_sent(view, one, asked) for one in found], "notes": notes}
+
+
+def _as_sent(view: View, one: Answer, asked: Asked) -> dict[str, Any]:
+    given = one.to_dict()
+    given["name"] = given.pop("id")
+    for part in (given, *given["top"], *given["prototypes"], *given["neighbours"]):
+        part["label"] = None if part["label"] is None else str(part["label"])
+    given["set"] = None if one.label_set is None else [str(label) for label in one.label_set]
+    if given["error"] is not None:
+        given["error"] = {"code": "unreadable_image", "message": given["error"]}
+    for near in given["neighbours"]:
+        near["name"] = near["id"]
+        near["id"] = view.ids_of[near["name"], near["label"]]
+    if not asked.explain:
+        del given["prototypes"], given["margin"]
+    return given

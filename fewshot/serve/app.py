@@ -1,0 +1,126 @@
+"""The application: routes, errors and the page behind the guard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from fewshot._version import __version__
+from fewshot.errors import FewshotError
+from fewshot.serve.bodies import Bodies
+from fewshot.serve.guard import Guard
+from fewshot.serve.logs import Logs
+from fewshot.serve.problems import JSON, Problem, problem_of
+from fewshot.serve.routes import classes, examples, health, history, model, predict, session
+from fewshot.serve.service import Service
+from fewshot.serve.settings import Settings
+from fewshot.serve.workshop import Workshop
+
+ROUTERS = (model.router, classes.router, examples.router, predict.router, history.router, session.router)
+#: Media types of the files of the page.
+KINDS = {
+    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml", ".png": "image/png", ".json": "application/json", ".webmanifest": "application/json",
+    ".woff2": "font/woff2",
+}  # fmt: skip
+
+
+def create_app(workshop: Workshop, settings: Settings) -> FastAPI:
+    """Return the application of a service.
+
+    Parameters
+    ----------
+    workshop : Workshop
+        The classifier.
+    settings : Settings
+        Who may use it, and how much it takes.
+    """
+    app = FastAPI(
+        title="fewshot",
+        summary="Teach classes by example, classify images, correct answers.",
+        version=__version__,
+        docs_url=None,  # their scripts would be fetched from elsewhere
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        root_path=settings.root_path,
+        lifespan=_lifespan,
+    )
+    app.state.service = Service(workshop, settings)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.include_router(health.router)
+    _add_page(app)
+    app.add_middleware(Bodies, settings=settings)
+    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Logs, metrics=app.state.service.metrics)  # the last one added comes first
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _of_http)
+    for kind in (Problem, FewshotError, ValueError, TypeError, OSError, MemoryError, RuntimeError):
+        app.add_exception_handler(kind, _failed)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    batcher = app.state.service.batcher
+    running = asyncio.create_task(batcher.run())
+    yield
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    batcher.close()
+
+
+def _add_page(app: FastAPI) -> None:
+    """Serve the files of the page, which are read once: no path comes from a client."""
+    found: dict[str, tuple[bytes, str]] = {}
+
+    def collect(folder: Any, prefix: str) -> None:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                collect(entry, f"{prefix}{entry.name}/")
+            elif (kind := KINDS.get("." + entry.name.rpartition(".")[2])) is not None:
+                found[f"{prefix}{entry.name}"] = entry.read_bytes(), kind
+
+    collect(files("fewshot.serve") / "page", "")
+
+    def shown(name: str) -> Callable[[], Any]:
+        async def show() -> Response:
+            content, kind = found[name]
+            return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+        return show
+
+    for name in found:
+        app.add_api_route("/" if name == "index.html" else f"/page/{name}", shown(name), include_in_schema=False)
+
+
+async def _not_valid(_: Request, error: Exception) -> JSON:
+    said = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    if said.get("type") == "json_invalid":
+        return Problem(400, "malformed", "the body is not valid JSON").response()
+    where = ".".join(str(part) for part in said.get("loc", ())[1:]) or "the request"
+    return Problem(422, "invalid", f"{where}: {said.get('msg', 'is not valid')}"[:500]).response()
+
+
+async def _of_http(_: Request, error: Exception) -> JSON:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    codes = {404: ("not_found", "there is nothing here"), 405: ("not_allowed", "this method is not allowed here")}
+    code, message = codes.get(status, ("http", "the request cannot be answered"))
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return Problem(status, code, message).response(headers)
+
+
+async def _failed(_: Request, error: Exception) -> JSON:
+    found = problem_of(error)
+    if found.status == 500:
+        raise error  # `Logs` logs it, and answers without a trace
+    return found.response()

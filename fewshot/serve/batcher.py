@@ -1,0 +1,169 @@
+"""Images of requests that come at about the same time are embedded together, by one thread.
+
+While a batch is embedded, others wait, and are the next batch. Only the first image after a pause waits for company,
+for a moment. The queue is bounded. Single images go before large requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from fewshot.embedding.network import Embedded
+from fewshot.errors import ImageDecodeError
+from fewshot.serve.metrics import Metrics
+from fewshot.serve.problems import busy
+
+#: Most items in a batch, and of a request that is not large. At most LATER others overtake a large one.
+BATCH, SMALL, LATER = 16, 4, 64
+
+
+@dataclass(order=True)
+class _Job:
+    """Items of one request."""
+
+    turn: int
+    embedder: Any = field(compare=False)
+    items: Sequence[Any] = field(compare=False)
+    thumbnails: bool = field(compare=False)
+    done: asyncio.Future[Embedded] = field(compare=False)
+
+
+class Batcher:
+    """Embed the items of concurrent requests together.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Told how long the queue and the batches are.
+    most : int
+        Most items that wait.
+    seconds : float
+        How long the first item waits for others.
+    """
+
+    def __init__(self, metrics: Metrics, most: int, seconds: float) -> None:
+        self._metrics, self._most, self._seconds = metrics, most, seconds
+        self._jobs: list[_Job] = []
+        self._numbers, self._waiting, self._has_jobs = count(), 0, asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "embedding")
+
+    async def embed(self, embedder: Any, items: Sequence[Any], thumbnails: bool = False) -> Embedded:
+        """Return the embeddings of items, which the embedder may fail to read.
+
+        Raises
+        ------
+        Problem
+            If too many items wait already.
+        """
+        if self._waiting + len(items) > self._most and self._waiting:
+            raise busy(f"{self._waiting} images are waiting already")
+        parts = []
+        for start in range(0, len(items), BATCH):
+            part = items[start : start + BATCH]
+            job = _Job(
+                next(self._numbers) + LATER * (len(items) > SMALL), embedder, part, thumbnails,
+                asyncio.get_running_loop().create_future(),
+            )  # fmt: skip
+            heapq.heappush(self._jobs, job)
+            self._count(len(part))
+            parts.append(job.done)
+        self._has_jobs.set()
+        try:
+            return _joined(await asyncio.gather(*parts))
+        finally:
+            for done in parts:
+                done.cancel()  # of a client that has gone, or after an error
+
+    async def run(self) -> None:
+        """Embed whatever comes, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._jobs:
+                self._has_jobs.clear()
+                await self._has_jobs.wait()
+                await asyncio.sleep(self._seconds)
+            batch = self._next()
+            if not batch:
+                continue
+            self._metrics.batch.observe(sum(len(job.items) for job in batch))
+            found = await loop.run_in_executor(self._thread, _embed_jobs, batch)
+            for job, embedded in zip(batch, found, strict=True):
+                if job.done.done():
+                    continue
+                if isinstance(embedded, Embedded):
+                    job.done.set_result(embedded)
+                else:
+                    job.done.set_exception(embedded)
+
+    def _next(self) -> list[_Job]:
+        """Return the jobs of the next batch, which share an embedder and whether they want thumbnails."""
+        batch: list[_Job] = []
+        n = 0
+        while self._jobs:
+            job = self._jobs[0]
+            first = batch[0] if batch else job
+            if job.done.cancelled():
+                heapq.heappop(self._jobs)
+                self._count(-len(job.items))
+                continue
+            if job.embedder is not first.embedder or job.thumbnails != first.thumbnails:
+                break
+            if batch and n + len(job.items) > BATCH:
+                break
+            batch.append(heapq.heappop(self._jobs))
+            self._count(-len(job.items))
+            n += len(job.items)
+        return batch
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        self._metrics.queue.set(self._waiting)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _embed_jobs(jobs: Sequence[_Job]) -> list[Embedded | BaseException]:
+    """Return the embeddings of each job, or its error."""
+    try:
+        together = jobs[0].embedder.embed(
+            [item for job in jobs for item in job.items], thumbnails=jobs[0].thumbnails, on_error="skip"
+        )
+    except Exception as error:
+        if len(jobs) == 1:
+            return [error]
+        return [_embed_jobs([job])[0] for job in jobs]  # one must not fail because of another
+    found: list[Embedded | BaseException] = []
+    start = 0
+    for job in jobs:
+        end = start + len(job.items)
+        errors = [
+            ImageDecodeError(error.source, error.reason, error.index - start)
+            for error in together.errors
+            if error.index is not None and start <= error.index < end
+        ]
+        found.append(Embedded(together.embeddings[start:end], errors, together.thumbnails[start:end]))
+        start = end
+    return found
+
+
+def _joined(parts: Sequence[Embedded]) -> Embedded:
+    """Return the embeddings of consecutive parts."""
+    if len(parts) == 1:
+        return parts[0]
+    errors = [
+        ImageDecodeError(error.source, error.reason, start * BATCH + (error.index or 0))
+        for start, part in enumerate(parts)
+        for error in part.errors
+    ]
+    pictures = [picture for part in parts for picture in part.thumbnails]
+    return Embedded(np.concatenate([part.embeddings for part in parts]), errors, pictures)

@@ -1,0 +1,123 @@
+"""How much of a request is read, and for how long: bodies are bounded in size, time and sum."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+
+from fewshot.serve.guard import App, Message, Receive, Scope, Send, route_path
+from fewshot.serve.problems import Problem, busy
+from fewshot.serve.settings import Settings
+
+#: The one route whose body is a file, which goes to a disk.
+ARCHIVE = "/v1/model/load"
+#: Bytes a second that a client may count on, and seconds for which the rest of a refused body is thrown away, so that
+#: its sender reads the reason.
+RATE, LINGER = 16_384, 2.0
+
+
+class Bodies:
+    """Bound the bodies of requests, and how many requests there are.
+
+    Parameters
+    ----------
+    app : ASGI application
+        What answers.
+    settings : Settings
+        The limits.
+    """
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        self._requests = self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http" or route_path(scope).startswith("/health/"):
+            await self._app(scope, receive, send)
+            return
+        body = _Body(self, scope, receive, self._settings)
+        if self._requests >= self._settings.max_requests:
+            await body.refuse(busy(f"{self._requests} requests are being answered"), send)
+            return
+        self._requests += 1
+        try:
+            if (problem := body.problem()) is not None:
+                await body.refuse(problem, send)
+                return
+            await self._app(scope, body.receive, send)
+        finally:
+            self._requests -= 1
+            self.free(body.held)
+
+    def take(self, n: int) -> None:
+        """Count bytes that a request holds.
+
+        Raises
+        ------
+        Problem
+            If all requests together hold too much.
+        """
+        if self._bytes + n > self._settings.max_memory:
+            raise busy("the requests that are being read are too large together")
+        self._bytes += n
+
+    def free(self, n: int) -> None:
+        """Count bytes that are no longer held."""
+        self._bytes -= n
+
+
+class _Body:
+    """The body of one request."""
+
+    def __init__(self, all_: Bodies, scope: Scope, receive: Receive, settings: Settings) -> None:
+        self._all, self._scope, self._receive = all_, scope, receive
+        self._is_archive = route_path(scope) == ARCHIVE
+        self._most = settings.max_archive if self._is_archive else settings.max_body
+        self._start, self._seconds = asyncio.get_running_loop().time(), settings.body_seconds
+        self._read, self._is_done, self.held = 0, False, 0
+
+    def problem(self) -> Problem | None:
+        """Return why the body is refused before it is read."""
+        length = Headers(scope=self._scope).get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._most:
+            return self._too_large()
+        return None
+
+    def _too_large(self) -> Problem:
+        return Problem(413, "too_large", f"the body has more than {self._most} bytes; send less in one request")
+
+    async def receive(self) -> Message:
+        """Return the next part of the body.
+
+        Raises
+        ------
+        Problem
+            If the body is too large, or takes too long.
+        """
+        if self._is_done:
+            return await self._receive()  # waits for the client to go
+        try:
+            async with asyncio.timeout_at(self._start + self._seconds + self._read / RATE):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem(408, "slow", "the body took too long to arrive; try again with less") from None
+        n = len(message.get("body", b""))
+        self._read += n
+        self._is_done = not message.get("more_body", False)
+        if self._read > self._most:
+            raise self._too_large()
+        if not self._is_archive:
+            self._all.take(n)
+            self.held += n
+        return message
+
+    async def refuse(self, problem: Problem, send: Send) -> None:
+        """Throw away what comes of the body for a moment, and send a problem: else its sender would not read it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while (await self._receive()).get("more_body", False):
+                    pass
+        await problem.response({"Connection": "close"})(self._scope, self._receive, send)

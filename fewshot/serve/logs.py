@@ -1,0 +1,102 @@
+"""Structured logs: a line of JSON for each request and each mistake, with the id of the request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from fewshot.serve.guard import App, Message, Receive, Scope, Send
+from fewshot.serve.metrics import Metrics
+from fewshot.serve.problems import problem_of
+
+_log = logging.getLogger("fewshot.serve")
+#: What a client may choose as the id of its request.
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+#: What every record of `logging` has.
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class JSONFormatter(logging.Formatter):
+    """Write a record as one line of JSON in ASCII, so that no client can forge a line or move a cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        found: dict[str, Any] = {"at": at, "level": record.levelname.lower(), "message": record.getMessage()}
+        found |= {name: value for name, value in vars(record).items() if name not in _USUAL}
+        if record.exc_info:
+            found["trace"] = self.formatException(record.exc_info)
+        return json.dumps(found, default=str)
+
+
+def set_up(level: str) -> None:
+    """Log to standard error; also the server's own messages, and warnings."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JSONFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("fewshot.serve", "uvicorn"):
+        logging.getLogger(name).setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+class Logs:
+    """Give each request an id, count and log it, and answer for mistakes of the service.
+
+    Parameters
+    ----------
+    app : ASGI application
+        What answers.
+    metrics : Metrics
+        Told of each request.
+    """
+
+    def __init__(self, app: App, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((text for name, text in scope["headers"] if name == b"x-request-id"), b"")
+        number = given.decode() if _ID.fullmatch(given) else secrets.token_hex(8)
+        start, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", number.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.status == 500:
+                _log.error("the service has made a mistake", exc_info=error, extra={"request_id": number})
+            if status:
+                raise  # the response has begun, so the connection must end
+            await problem.response()(scope, receive, send_with_id)
+        finally:
+            self._count(scope, number, status, time.perf_counter() - start)
+
+    def _count(self, scope: Scope, number: str, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        level = logging.DEBUG if route.startswith(("/health/", "/metrics")) else logging.INFO
+        facts = {
+            "request_id": number, "method": method, "path": scope["path"], "status": status,
+            "milliseconds": round(1000 * seconds, 1), "client": (scope.get("client") or ("",))[0],
+        }  # fmt: skip
+        _log.log(level, "request", extra=facts)

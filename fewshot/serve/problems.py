@@ -1,0 +1,120 @@
+"""Errors as clients see them: a status, a code and one sentence; no stack trace leaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from sklearn.exceptions import NotFittedError
+from starlette.responses import Response
+
+from fewshot.errors import (
+    ArtifactError,
+    FewshotError,
+    ImageDecodeError,
+    InUseError,
+    MissingExtraError,
+    OutOfMemoryError,
+    ReadError,
+    brief,
+)
+from fewshot.utils.text import as_unicode
+
+#: Numbers of the system for a disk, or a share of it, that is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Problem(Exception):
+    """What went wrong, for a client.
+
+    Parameters
+    ----------
+    status : int
+        Status of HTTP.
+    code : str
+        A word for programs.
+    message : str
+        One sentence for people.
+    retry_after : int, optional
+        Seconds after which to try again.
+
+    Examples
+    --------
+    >>> Problem(404, "no_class", "there is no class 'ant'").body()
+    {'error': {'code': 'no_class', 'message': "there is no class 'ant'"}}
+    """
+
+    def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
+
+    def body(self) -> dict[str, Any]:
+        """Return what is sent."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+    def response(self, headers: Mapping[str, str] | None = None) -> JSON:
+        """Return the response."""
+        own = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        if self.status in (408, 413):  # the rest of the body is not read
+            own["Connection"] = "close"
+        return JSON(self.body(), self.status, {**own, **(headers or {})})
+
+
+class JSON(Response):
+    """A response of JSON in ASCII, which any label fits in, also one that is not valid Unicode."""
+
+    media_type = "application/json"
+
+    def __init__(self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, status_code, headers)
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def busy(what: str) -> Problem:
+    """Return the problem that there is more to do than the service takes."""
+    return Problem(503, "busy", f"{what}; try again in a second", retry_after=1)
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Return what a client is told of an exception; only those that are no mistake of the service are explained."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return Problem(507, "disk_full", "the disk is full, so nothing was changed; free some space and try again")
+    if isinstance(error, (MemoryError, OutOfMemoryError)) or "can't allocate memory" in str(error):
+        return Problem(503, "no_memory", "there is too little memory now; send fewer or smaller images", retry_after=5)
+    for kind, status, code in (
+        (ReadError, 503, "unreadable"),
+        (ImageDecodeError, 422, "unreadable_image"),
+        (InUseError, 503, "in_use"),
+        (NotFittedError, 409, "empty"),
+        (MissingExtraError, 501, "missing_package"),
+        (ArtifactError, 409, "conflict"),
+        (FewshotError, 422, "invalid"),
+        (ValueError, 422, "invalid"),
+        (TypeError, 422, "invalid"),
+    ):
+        if isinstance(error, kind) and _is_said_by_us(error):
+            retry = 1 if status == 503 else None
+            said = "nothing was learned yet; teach a class first" if code == "empty" else str(error)
+            return Problem(status, code, brief(as_unicode(said), 1000), retry)
+    if isinstance(error, OSError):
+        logging.getLogger("fewshot.serve").error("the system failed", exc_info=error)
+        return Problem(503, "system", "the system could not read or write a file; see the log", retry_after=5)
+    return Problem(500, "internal", "the service has made a mistake, which its log explains")
+
+
+def _is_said_by_us(error: BaseException) -> bool:
+    """Whether an error was raised by this package: the message of any other is no sentence for a client."""
+    if isinstance(error, FewshotError):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("fewshot.")

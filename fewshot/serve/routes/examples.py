@@ -1,0 +1,105 @@
+"""Examples: list, add, move and remove them, and show their pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.serve.problems import JSON, Problem
+from fewshot.serve.routes.history import changed
+from fewshot.serve.schemas import Changed, Examples, Learned, Moved, body, failures
+from fewshot.serve.service import IfMatch, ServiceOf
+from fewshot.serve.teaching import short, teach, version_header
+from fewshot.serve.uploads import check_text, read_sent
+from fewshot.serve.view import View
+from fewshot.utils.labels import check_length
+from fewshot.utils.text import as_unicode
+
+router = APIRouter(prefix="/v1", tags=["examples"])
+
+
+@router.get("/examples", response_model=Examples, responses=failures(404))
+async def list_examples(
+    service: ServiceOf,
+    of: Annotated[str | None, Query(alias="class", description="only those of this class")] = None,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """List examples, the latest first."""
+    view = await service.view()
+    if of is not None:
+        view.label(of)
+    rows = list(range(len(view.support)))[::-1] if of is None else view.rows_of.get(of, [])
+    ids, support = view.example_ids, view.support
+    found = [
+        {"id": ids[row], "class": str(support.labels[row]), "name": as_unicode(support.ids[row])}
+        for row in rows[offset : offset + limit]
+    ]
+    return JSON({"version": view.version, "total": len(rows), "examples": found}, headers=version_header(view))
+
+
+@router.post(
+    "/examples",
+    response_model=Learned,
+    responses=failures(404, 409, 415),
+    openapi_extra=body(**{"class": {"type": "string", "example": "heron"}}),
+)
+async def add_examples(request: Request, service: ServiceOf, if_match: IfMatch) -> Response:
+    """Learn more images of a known class."""
+    sent = await read_sent(request, service.settings)
+    return await teach(service, sent, sent.text("class"), if_match, known=True)
+
+
+@router.get(
+    "/examples/{example}/thumbnail", responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}, **failures(404)}
+)
+async def thumbnail(example: str, request: Request, service: ServiceOf) -> Response:
+    """Show the small picture that is kept of an example."""
+    view = await service.view()
+    picture = view.support.thumbnails[view.row(example)]
+    if not picture:
+        raise Problem(404, "no_picture", "no picture is kept of this example")
+    tag = f'"{hash_of(picture)}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    kind = "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
+    return Response(picture, media_type=kind, headers=headers)
+
+
+def hash_of(content: bytes) -> str:
+    """Return a short digest."""
+    import hashlib
+
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+@router.patch("/examples/{example}", response_model=Changed, responses=failures(404, 409))
+async def move_example(example: str, to: Moved, service: ServiceOf, if_match: IfMatch) -> Response:
+    """Give an example to another class, known or new."""
+    name = check_length(check_text(to.class_, "class"), "class")
+
+    def act(model: FewShotImageClassifier, view: View) -> None:
+        row, label = view.row(example), view.label(name, new=True)
+        if str(view.support.labels[row]) != name:
+            model.change(lambda now: now.moved([row], label))
+
+    return await changed(service, f"move 1 image to {short(name)}", act, if_match)
+
+
+@router.delete("/examples/{example}", response_model=Changed, responses=failures(404, 409))
+async def remove_example(example: str, service: ServiceOf, if_match: IfMatch) -> Response:
+    """Remove an example; a class goes with its last one."""
+
+    def act(model: FewShotImageClassifier, view: View) -> None:
+        row = view.row(example)
+        if sum(view.classes.values()) == 1:
+            raise Problem(
+                409, "last_example", "this is the only example, and a classifier needs one; add another first"
+            )
+        model.change(lambda now: now.without_rows([row]))
+
+    return await changed(service, "remove 1 image", act, if_match)

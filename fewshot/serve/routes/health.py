@@ -1,0 +1,36 @@
+"""Health and figures, for whatever runs the service."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from fewshot.serve.problems import JSON
+from fewshot.serve.service import ServiceOf
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """Tell that the process runs."""
+    return JSON({"status": "live"})
+
+
+@router.get("/health/ready")
+async def ready(service: ServiceOf) -> Response:
+    """Tell whether the folder can be read, and so whether answers are those of what it holds (503 if not)."""
+    await service.view()
+    trouble = service.workshop.trouble
+    if trouble is None:
+        return JSON({"status": "ready"})
+    return JSON({"status": "not ready", "reason": trouble}, 503)
+
+
+@router.get("/metrics")
+async def metrics(service: ServiceOf) -> Response:
+    """Return figures in the text format of Prometheus."""
+    view = await service.view()
+    content = await to_thread.run_sync(service.metrics.render, view)
+    return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")

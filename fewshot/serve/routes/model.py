@@ -1,0 +1,54 @@
+"""The classifier as a whole: what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from fewshot._version import __version__
+from fewshot.images.stored import describe
+from fewshot.serve.problems import JSON
+from fewshot.serve.schemas import failures
+from fewshot.serve.service import Service, ServiceOf
+from fewshot.serve.teaching import version_header
+from fewshot.serve.view import View
+
+router = APIRouter(prefix="/v1", tags=["model"])
+
+
+@router.get("/model", responses=failures())
+async def show_model(service: ServiceOf) -> Response:
+    """Show what the classifier is, its version, and the limits of the service."""
+    view = await service.view()
+    return JSON(await to_thread.run_sync(_shown, service, view), headers=version_header(view))
+
+
+def _shown(service: Service, view: View) -> dict[str, Any]:
+    settings, embedder = service.settings, view.embedder
+    return {
+        "name": Path(view.folder).resolve().name,
+        "fewshot": __version__,
+        "version": view.version,
+        "classes": len(view.classes),
+        "examples": sum(view.classes.values()),
+        "keeps_examples": view.is_empty or view.learned.support is not None,
+        "takes_images": view.takes_images,
+        "backbone": str(embedder.name if not view.takes_images else getattr(embedder, "backbone", "")),
+        "d": None if view.is_empty else view.learned.classifier.model_.d,
+        "described": {} if view.is_empty else describe(view.learned),
+        "can_undo": view.steps.undo is not None,
+        "can_redo": view.steps.redo is not None,
+        "read_only": service.workshop.read_only,
+        "rejection": view.model.reject,
+        "trouble": service.workshop.trouble,
+        "limits": {
+            "body_bytes": settings.max_body,
+            "archive_bytes": settings.max_archive,
+            "pixels": settings.max_pixels,
+            "images": settings.max_images,
+        },
+    }

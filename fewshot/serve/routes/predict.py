@@ -1,0 +1,62 @@
+"""Predict: answers to images, and embeddings of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from fewshot.serve.answering import Asked, answer
+from fewshot.serve.problems import JSON
+from fewshot.serve.schemas import Answers, body, failures
+from fewshot.serve.service import ServiceOf
+from fewshot.serve.teaching import version_header
+from fewshot.serve.uploads import read_sent
+
+router = APIRouter(prefix="/v1", tags=["predict"])
+
+
+@router.post("/predict", response_model=Answers, responses=failures(409, 415), openapi_extra=body())
+async def predict(
+    request: Request,
+    service: ServiceOf,
+    top: Annotated[int, Query(ge=1, le=1000, description="how many of the likeliest classes")] = 5,
+    coverage: Annotated[
+        float | None, Query(gt=0, lt=1, description="how often the set is to hold the right class")
+    ] = None,
+    neighbours: Annotated[int, Query(ge=0, le=100, description="how many of the nearest examples")] = 0,
+    explain: Annotated[bool, Query(description="whether to tell margin and nearest prototypes")] = False,
+) -> Response:
+    """Classify images. One that cannot be read has an error instead of a label."""
+    sent = await read_sent(request, service.settings)
+    view = await service.view()
+    _ = view.learned  # says that nothing was learned, before work is done
+    embedded = await service.embedded(view, sent)
+    names = [image.name for image in sent.images] or [f"embedding {i}" for i in range(len(embedded.embeddings))]
+    if len(embedded.errors) == len(names):
+        raise embedded.errors[0]
+    now = await service.view()  # what was taught meanwhile counts
+    view = now if now.embedder is view.embedder else view
+    found = await to_thread.run_sync(
+        answer, view, embedded, names, Asked(top, coverage and round(coverage, 3), neighbours, explain)
+    )
+    for one in found["answers"]:
+        kind = "unreadable" if one["error"] else "unknown" if one["unknown"] else "known"
+        service.metrics.answers.labels(kind).inc()
+        if one["neighbours"]:
+            service.metrics.similarity.observe(one["neighbours"][0]["similarity"])
+    return JSON(found, headers=version_header(view))
+
+
+@router.post("/embed", responses=failures(415), openapi_extra=body())
+async def embed(request: Request, service: ServiceOf) -> Response:
+    """Return the embeddings of images; null for one that cannot be read."""
+    sent = await read_sent(request, service.settings)
+    view = await service.view()
+    found = await service.embedded(view, sent)
+    unreadable = {error.index: error.reason for error in found.errors}
+    rows = [None if i in unreadable else row.tolist() for i, row in enumerate(found.embeddings)]
+    errors = [{"index": i, "code": "unreadable_image", "message": reason} for i, reason in sorted(unreadable.items())]
+    return JSON({"fingerprint": view.embedder.fingerprint, "embeddings": rows, "errors": errors})

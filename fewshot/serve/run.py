@@ -1,0 +1,189 @@
+"""Run a service as a process, or as several that share a port."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from fewshot.embedding.embedder import Embedder
+from fewshot.errors import ArtifactError
+from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.persistence.artifact import is_artifact, refuse_others
+from fewshot.serve.logs import set_up
+from fewshot.serve.settings import Settings
+
+#: Seconds that requests may take to end after SIGTERM.
+DRAIN_SECONDS = 30
+#: How often workers are looked after. The variable under which they share their figures.
+POLL_SECONDS, SHARED = 0.1, "PROMETHEUS_MULTIPROC_DIR"
+#: Addresses that only this machine reaches.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(settings: Settings, tell: Callable[[str], object], should_open: bool = False) -> None:
+    """Serve a classifier until SIGTERM or Ctrl-C; requests that have begun are answered.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to serve, and where.
+    tell : callable
+        Told where it listens once it answers.
+    should_open : bool, default=False
+        Whether to open the page in a browser.
+
+    Raises
+    ------
+    ValueError
+        If it would listen beyond this machine without a token, or there is nothing to serve.
+    OSError
+        If the port is taken.
+    """
+    check(settings)
+    listener = listen(settings.host, settings.port)
+
+    def ready() -> None:
+        url = url_of(listener, settings)
+        tell(f"serving {settings.folder} at {url} (Ctrl-C stops)")
+        if should_open:
+            webbrowser.open(url)
+
+    if settings.workers == 1:
+        work(settings, listener, ready)
+    else:
+        supervise(settings, listener, ready)
+
+
+def check(settings: Settings) -> None:
+    """Raise ValueError unless a service of these settings is safe and has something to serve."""
+    if settings.host not in LOOPBACK and settings.token is None:
+        raise ValueError(
+            f"host is {settings.host}, which other machines reach, and there is no token; give one (--token FILE), or "
+            "leave the host out"
+        )
+    if not is_artifact(settings.folder):
+        if settings.read_only:
+            raise ValueError(f"{settings.folder} holds no classifier to read; make one with fewshot fit")
+        refuse_others(settings.folder, "classifier")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 is any free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, since asyncio then sets TCP_NODELAY
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen(1024)
+    except OSError as error:
+        found.close()
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
+    found.set_inheritable(True)
+    return found
+
+
+def url_of(listener: socket.socket, settings: Settings) -> str:
+    """Return the address of the page."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)
+    return f"http://{host}:{listener.getsockname()[1]}{settings.root_path}/"
+
+
+def open_workshop(settings: Settings) -> Any:
+    """Return the workshop of a service, with its network loaded."""
+    from fewshot.serve.workshop import Workshop
+
+    new = None
+    if not settings.read_only:
+        new = FewShotImageClassifier(Embedder(**settings.embedder, device=settings.device, progress=False))
+    return Workshop(settings.folder, new, settings.device, settings.read_only)
+
+
+def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] | None = None) -> None:
+    """Answer requests in this process."""
+    set_up(settings.log_level)
+    with _quiet_signals():
+        server_of(open_workshop(settings), settings, ready).run([listener])
+
+
+def server_of(workshop: Any, settings: Settings, ready: Callable[[], None] | None = None) -> uvicorn.Server:
+    """Return the server of a workshop; `ready` is called once it answers."""
+    from fewshot.serve.app import create_app
+    from fewshot.serve.connection import connection_of
+
+    config = uvicorn.Config(
+        create_app(workshop, settings), log_config=None, log_level=settings.log_level, access_log=False,
+        server_header=False, ws="none", lifespan="on", http=connection_of(settings),
+        timeout_graceful_shutdown=DRAIN_SECONDS, limit_concurrency=4 * settings.max_requests,
+    )  # fmt: skip
+    return _Server(config, ready)
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._ready is not None:
+            self._ready()
+
+
+def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Keep worker processes running on one port until this process is told to stop; one that dies is replaced.
+
+    Any worker may change the folder: its lock lets one do so at a time, and the others notice.
+    """
+    stop = threading.Event()
+    context = multiprocessing.get_context("spawn")
+
+    def start() -> Any:
+        is_ready = context.Event()
+        process = context.Process(target=work, args=(settings, listener, is_ready.set))
+        process.start()
+        return process, is_ready
+
+    with _quiet_signals(stop.set), tempfile.TemporaryDirectory() as figures:
+        os.environ[SHARED] = figures
+        workers = [start() for _ in range(settings.workers)]
+        try:
+            told = False
+            while not stop.wait(POLL_SECONDS):
+                if not told and all(is_ready.is_set() for _, is_ready in workers):
+                    ready()
+                    told = True
+                for place, (process, is_ready) in enumerate(workers):
+                    if process.exitcode is None:
+                        continue
+                    if not is_ready.is_set():  # it would fail again
+                        raise ArtifactError(f"{settings.folder} cannot be served; see what the worker has said")
+                    workers[place] = start()
+        finally:
+            for process, _ in workers:
+                process.terminate()
+            for process, _ in workers:
+                process.join()
+            del os.environ[SHARED]
+
+
+@contextmanager
+def _quiet_signals(act: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Call `act` at SIGTERM and Ctrl-C, which the server raises again once it has stopped."""
+    before = {number: signal.signal(number, lambda *_: act()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

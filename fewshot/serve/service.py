@@ -1,0 +1,105 @@
+"""What the routes stand on: the workshop, the batcher, the metrics and the settings of one application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, Request
+
+from fewshot.embedding.network import Embedded
+from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.serve.batcher import Batcher
+from fewshot.serve.metrics import Metrics
+from fewshot.serve.problems import Problem, busy
+from fewshot.serve.settings import Settings
+from fewshot.serve.uploads import Sent
+from fewshot.serve.view import View
+from fewshot.serve.workshop import Workshop
+
+#: Most changes that wait for their turn, and slow looks at the whole classifier that run at once.
+MOST_CHANGES, MOST_LOOKS = 64, 2
+
+
+class Service:
+    """The parts of one application.
+
+    Parameters
+    ----------
+    workshop : Workshop
+        The classifier.
+    settings : Settings
+        Its settings.
+    """
+
+    def __init__(self, workshop: Workshop, settings: Settings) -> None:
+        self.workshop, self.settings, self.metrics = workshop, settings, Metrics()
+        self.batcher = Batcher(self.metrics, settings.max_queue, settings.batch_seconds)
+        #: Changes take turns on a thread of their own, so that readers find one free.
+        self._changes, self._looks = CapacityLimiter(1), CapacityLimiter(MOST_LOOKS)
+
+    async def view(self) -> View:
+        """Return the present version."""
+        if self.workshop.is_stale:
+            return await to_thread.run_sync(self.workshop.view)
+        return self.workshop.published
+
+    async def embedded(self, view: View, sent: Sent, thumbnails: bool = False) -> Embedded:
+        """Return the embeddings of what was sent.
+
+        Raises
+        ------
+        Problem
+            If there is nothing, or too much to do.
+        """
+        if sent.embeddings is not None:
+            return await self._given(view, sent, thumbnails)
+        if not sent.images:
+            raise Problem(422, "invalid", "there is no image; send some in the field images")
+        if not view.takes_images:
+            message = "this classifier has an embedder of its own; send embeddings instead of images"
+            raise Problem(422, "needs_embeddings", message)
+        return await self.batcher.embed(view.embedder, [image.content for image in sent.images], thumbnails)
+
+    async def _given(self, view: View, sent: Sent, thumbnails: bool) -> Embedded:
+        """Return embeddings that were sent."""
+        rows = np.asarray(sent.embeddings)
+        d = None if view.is_empty else view.learned.classifier.model_.d
+        if d is not None and rows.shape[1] != d:
+            raise Problem(422, "invalid", f"the embeddings have {rows.shape[1]} numbers; those of this classifier {d}")
+        if view.is_empty and view.takes_images:
+            raise Problem(422, "invalid", "a new classifier learns from images; send some in the field images")
+        return Embedded(rows, [], [b""] * len(rows) if thumbnails else [])
+
+    async def change(
+        self, note: str, act: Callable[[FewShotImageClassifier, View], Any], if_match: str | None
+    ) -> tuple[View, Any]:
+        """Change the classifier; see `Workshop.change`."""
+        return await self.in_turn(self.workshop.change, note, act, if_match)
+
+    async def in_turn(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a change of the workshop once those before it are done."""
+        if self._changes.statistics().tasks_waiting >= MOST_CHANGES:
+            raise busy(f"{MOST_CHANGES} changes are waiting already")
+        return await to_thread.run_sync(lambda: work(*arguments), limiter=self._changes)
+
+    async def look(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what reads the whole classifier and may take seconds."""
+        return await to_thread.run_sync(lambda: work(*arguments), limiter=self._looks)
+
+
+def service_of(request: Request) -> Service:
+    """Return the parts of the application that a request came to."""
+    return request.app.state.service
+
+
+def if_match_of(request: Request) -> str | None:
+    """Return the version that a change is meant for, if the client says so."""
+    given = request.headers.get("if-match")
+    return None if given is None else given.strip().removeprefix("W/").strip('"')
+
+
+ServiceOf = Annotated[Service, Depends(service_of)]
+IfMatch = Annotated[str | None, Depends(if_match_of)]

@@ -1,0 +1,265 @@
+"""What clients send: images, embeddings and fields, as multipart or JSON; nothing is decoded before it is checked.
+
+An image is bytes and the name of a file without its folders. No path is opened and no URL fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from fewshot.serve.problems import Problem
+from fewshot.serve.settings import Settings
+from fewshot.utils.text import printable
+from fewshot.utils.values import TOO_LARGE
+
+#: What cameras and browsers write. Other formats of Pillow are not for strangers.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+#: Most characters of a name of a file that are kept, most fields, and most bytes of one.
+_LONGEST_NAME, _MOST_FIELDS, _LONGEST_FIELD = 80, 20, 2**16
+#: Most numbers of embeddings.
+_MOST_NUMBERS = 2**24
+
+
+class _Parser(MultiPartParser):
+    """Keep files in memory, which the limit of a body bounds: nothing is written to a disk."""
+
+    spool_max_size = 2**40
+
+
+@dataclass(frozen=True, eq=False)
+class Image_:
+    """An image that was sent: its bytes, and the name of its file."""
+
+    content: bytes
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """A short digest of the bytes."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What a request held.
+
+    Attributes
+    ----------
+    fields : mapping
+        Values by name.
+    images : list of Image_
+        Images, each of an allowed format and size.
+    embeddings : ndarray of shape (n, d), float32, or None
+        Embeddings instead of images.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    images: list[Image_] = field(default_factory=list)
+    embeddings: NDArray[np.float32] | None = None
+
+    def text(self, name: str) -> str:
+        """Return a field that must be text.
+
+        Raises
+        ------
+        Problem
+            If it is missing, empty or not text.
+        """
+        return check_text(self.fields.get(name), name)
+
+
+def check_text(value: Any, name: str) -> str:
+    """Return a value if it is text that can name a class.
+
+    Raises
+    ------
+    Problem
+        If it is not.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise Problem(422, "invalid", f"{name} is missing or empty; expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Problem(422, "invalid", f"{name} is not valid Unicode; send it as UTF-8") from None
+    return value
+
+
+async def read_sent(request: Request, settings: Settings) -> Sent:
+    """Return what a request holds.
+
+    Raises
+    ------
+    Problem
+        If it is neither multipart nor JSON, or an image is too large or not an image.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        sent = await _read_form(request, settings)
+    elif kind == "application/json":
+        sent = await run_in_threadpool(_read_json, await request.body(), settings)
+    else:
+        raise Problem(415, "unsupported", "the body must be multipart/form-data or application/json")
+    if len(sent.images) > settings.max_images:
+        raise _too_many(settings)
+    if sent.images:
+        await run_in_threadpool(_check_images, sent.images, settings)
+    return sent
+
+
+def _too_many(settings: Settings) -> Problem:
+    return Problem(413, "too_large", f"there are more than {settings.max_images} images; send them in several requests")
+
+
+async def _read_form(request: Request, settings: Settings) -> Sent:
+    parser = _Parser(
+        request.headers, request.stream(), max_files=settings.max_images, max_fields=_MOST_FIELDS,
+        max_part_size=_LONGEST_FIELD,
+    )  # fmt: skip
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        if "Too many files" in str(error):
+            raise _too_many(settings) from None
+        raise Problem(400, "malformed", "the body is not valid multipart/form-data") from None
+    images, fields = list[Image_](), dict[str, Any]()
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            fields[name] = value
+        elif name == "images":
+            images.append(Image_(await value.read(), plain_name(value.filename)))
+        else:
+            raise Problem(422, "invalid", f"there is a file in the field {name!r:.60}; expected images")
+    return Sent(fields, images)
+
+
+def _read_json(body: bytes, settings: Settings) -> Sent:
+    given = parse_json(body)
+    if not isinstance(given, dict):
+        raise Problem(422, "invalid", "the body must be a JSON object")
+    listed = given.pop("images", [])
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise Problem(422, "invalid", 'images must be a list such as [{"data": "..."}]')
+    if len(listed) > settings.max_images:
+        raise _too_many(settings)
+    images = [Image_(_from_base64(one.get("data")), plain_name(one.get("name"))) for one in listed]
+    embeddings = given.pop("embeddings", None)
+    return Sent(given, images, None if embeddings is None else as_embeddings(embeddings))
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of JSON.
+
+    Raises
+    ------
+    Problem
+        If it is not valid, or nested too deeply.
+    """
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise Problem(400, "malformed", "the body is not valid JSON") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _from_base64(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise Problem(422, "invalid", "an image has no data; expected text in base64")
+    if text[:5].lower() == "data:":
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(422, "invalid", "the data of an image is not valid base64") from None
+
+
+def as_embeddings(rows: Any) -> NDArray[np.float32]:
+    """Return embeddings (n, d) from lists of numbers.
+
+    Raises
+    ------
+    Problem
+        If they are anything else, or not finite.
+    """
+    wrong = Problem(422, "invalid", "embeddings must be a list of lists of finite numbers, each as long as the others")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
+        raise wrong
+    if len(rows) * len(rows[0]) > _MOST_NUMBERS or len({len(row) for row in rows}) > 1:
+        raise wrong
+    if not all(type(x) in (int, float) for row in rows for x in row):
+        raise wrong
+    try:
+        found = np.array(rows, np.float64)
+    except (OverflowError, ValueError):
+        raise wrong from None
+    if not (np.abs(found) <= TOO_LARGE).all():
+        raise wrong
+    return found.astype(np.float32)
+
+
+def plain_name(filename: Any) -> str:
+    """Return the name of a file without folders and control characters, of at most 80 characters.
+
+    Examples
+    --------
+    >>> plain_name("../../etc/passwd"), plain_name(None)
+    ('passwd', 'image')
+    """
+    if not isinstance(filename, str):
+        return "image"
+    name = filename.replace("\\", "/").rpartition("/")[2]
+    name = "".join(c for c in name if c.isprintable()).strip().encode("utf-8", "ignore").decode()
+    return name[-_LONGEST_NAME:] or "image"
+
+
+@cache
+def _readable() -> tuple[str, ...]:
+    """Return the formats that this Pillow reads."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def _check_images(images: list[Image_], settings: Settings) -> None:
+    for place, image in enumerate(images):
+        check_image(image.content, settings.max_pixels, f"image {place}, {image.name},")
+
+
+def check_image(content: bytes, most: int, name: str) -> None:
+    """Raise unless bytes begin as an image of an allowed format and size; no pixel is decoded.
+
+    Raises
+    ------
+    Problem
+        If they do not.
+    """
+    if not content:
+        raise Problem(422, "unreadable_image", f"{name} is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=_readable()) as opened:
+            width, height = opened.size
+    except Image.DecompressionBombError:
+        raise Problem(413, "too_large", f"{name} has more than {most} pixels; shrink it") from None
+    except Exception:  # whatever Pillow's readers raise of damage
+        known = ", ".join(FORMATS)
+        raise Problem(415, "unsupported", f"{printable(name)} is not an image that can be read; send {known}") from None
+    if width * height > most:
+        raise Problem(413, "too_large", f"{name} has {width} x {height} pixels, above the limit of {most}; shrink it")

@@ -1,0 +1,219 @@
+"""The classifier that is taught: one writer at a time, readers that never wait for it, and nothing lost.
+
+A change works on a copy, is saved to the folder, and is published and acknowledged only then. Another process that
+changes the folder is noticed by its manifest: readers see the new version, and a change is made to it, not to the one
+before.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import clone
+
+from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.own import OwnEmbedder
+from fewshot.errors import ArtifactError
+from fewshot.images.history import go_back, read_steps
+from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.persistence.artifact import read_artifact, version_of, writing
+from fewshot.serve.problems import Problem
+from fewshot.serve.view import EMPTY, Stamp, View, stamp_of
+
+_log = logging.getLogger("fewshot.serve")
+_KIND = "classifier"
+
+
+class Workshop:
+    """A classifier in a folder, taught by one and read by many.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of a saved classifier, or of one to be.
+    new : FewShotImageClassifier, optional
+        The classifier to begin with if there is none.
+    device : str, default="auto"
+        Where to embed.
+    read_only : bool, default=False
+        Whether to refuse all changes.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder holds no classifier and `new` is not given, or it is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        new: FewShotImageClassifier | None = None,
+        device: str = "auto",
+        read_only: bool = False,
+    ) -> None:
+        self.folder, self.device, self.read_only = str(folder), device, read_only
+        self._lock, self._is_changing = threading.RLock(), False
+        #: Why the folder, as it is now, cannot be read; readers see the version before.
+        self.trouble: str | None = None
+        self._bad: Stamp = None
+        if stamp_of(self.folder) is None and new is not None:
+            self._view = View(self.folder, new, EMPTY, None, _embedder_of(new, None))
+        else:
+            self._view = self._loaded(None)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """Return the present version; one that another process has written is loaded first."""
+        if self.is_stale:
+            with self._lock:
+                self._refresh()
+        return self._view
+
+    @property
+    def published(self) -> View:
+        """The present version, which may be older than the folder."""
+        return self._view
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether another process has written a version that is to be loaded."""
+        return stamp_of(self.folder) not in (self._view.stamp, self._bad, None) and not self._is_changing
+
+    def _refresh(self) -> View:
+        """Load the folder if it has changed; keep the present version if it cannot be read."""
+        stamp = stamp_of(self.folder)
+        if stamp not in (self._view.stamp, self._bad, None):
+            try:
+                self._view, self.trouble, self._bad = self._loaded(self._view), None, None
+            except ArtifactError as error:
+                self.trouble, self._bad = str(error), stamp
+                _log.error("the folder cannot be read", extra={"reason": str(error)})
+        return self._view
+
+    def _loaded(self, before: View | None) -> View:
+        """Return the version in the folder, with the network of the one before if it is the same."""
+        while True:
+            stamp = stamp_of(self.folder)
+            model = self._load(before)
+            if stamp == stamp_of(self.folder):
+                return View(self.folder, model, str(version_of(self.folder)), stamp, _embedder_of(model, before))
+
+    def _load(self, before: View | None) -> FewShotImageClassifier:
+        if before is not None:
+            try:
+                return FewShotImageClassifier.load(self.folder, device=self.device, embedder=before.embedder)
+            except ArtifactError:
+                pass  # of another network, or damaged: loading it with its own says so
+        return load_any(self.folder, self.device)
+
+    # ---- changing --------------------------------------------------------------------------------------------------
+
+    def change(
+        self, note: str, act: Callable[[FewShotImageClassifier, View], Any], if_match: str | None = None
+    ) -> tuple[View, Any]:
+        """Change a copy, save it, then publish it; return the new version and what `act` has returned.
+
+        Parameters
+        ----------
+        note : str
+            What changes, for the history.
+        act : callable
+            Changes the classifier it is given, a copy of that of the version it is given.
+        if_match : str, optional
+            The version that the change is meant for.
+
+        Raises
+        ------
+        Problem
+            If nothing can be changed, or the folder holds another version than `if_match`.
+        OSError
+            If it cannot be saved. Nothing has changed then.
+        """
+        with self._changing(if_match):
+            model = copy.copy(self._view.model)
+            found = act(model, self._view)
+            model.save(self.folder, note=note)
+            self._publish(model)
+        return self._view, found
+
+    def replace(self, model: FewShotImageClassifier, note: str, if_match: str | None = None) -> View:
+        """Save and publish another classifier, such as an uploaded one."""
+        with self._changing(if_match):
+            model.save(self.folder, overwrite=True, note=note)
+            self._publish(model)
+        return self._view
+
+    def undo(self, if_match: str | None = None) -> View:
+        """Go back to the version that the present one was made from."""
+        return self._step("undo", if_match)
+
+    def redo(self, if_match: str | None = None) -> View:
+        """Go to the newest version that was made from the present one."""
+        return self._step("redo", if_match)
+
+    def _step(self, name: str, if_match: str | None) -> View:
+        if self._view.is_empty:
+            raise Problem(409, f"no_{name}", f"there is nothing to {name}")
+        with self._changing(if_match):
+            number = getattr(read_steps(self.folder), name)
+            if number is None:
+                raise Problem(409, f"no_{name}", f"there is nothing to {name}")
+            go_back(self.folder, number)
+            self._view = self._loaded(self._view)
+        return self._view
+
+    def _publish(self, model: FewShotImageClassifier) -> None:
+        embedder = _embedder_of(model, self._view)
+        self._view = View(self.folder, model, str(version_of(self.folder)), stamp_of(self.folder), embedder)
+        self.trouble = self._bad = None
+
+    @contextmanager
+    def _changing(self, if_match: str | None) -> Iterator[None]:
+        """Hold the locks of the process and of the folder, with the version in the folder loaded."""
+        if self.read_only:
+            raise Problem(403, "read_only", "this service is read-only; start it without --read-only to change it")
+        with self._lock:
+            self._is_changing = True  # readers take the version before, even while another process holds the folder
+            try:
+                with writing(self.folder, _KIND):
+                    view = self._refresh()
+                    if self.trouble is not None:
+                        message = f"the folder cannot be read, so nothing was changed: {self.trouble}"
+                        raise Problem(409, "damaged", message)
+                    if if_match not in (None, "*", view.version):
+                        message = "the classifier was changed meanwhile; look at it again and repeat the change"
+                        raise Problem(409, "changed", message)
+                    yield
+            finally:
+                self._is_changing = False
+
+
+def _embedder_of(model: FewShotImageClassifier, before: View | None) -> Embedder | OwnEmbedder:
+    """Return what embeds for a classifier: that of the version before, if the network is the same."""
+    own = clone(model.embedder_) if model.__sklearn_is_fitted__() else model.make_embedder()
+    own.set_params(progress=False, on_error="skip")
+    fingerprint = own.fingerprint  # loads the network
+    return before.embedder if before is not None and before.embedder.fingerprint == fingerprint else own
+
+
+def load_any(folder: str | Path, device: str) -> FewShotImageClassifier:
+    """Load a classifier; one with a custom embedder takes embeddings from clients."""
+    try:
+        return FewShotImageClassifier.load(folder, device=device)
+    except ArtifactError:
+        name = read_artifact(folder, _KIND)[0].get("source", {}).get("given")
+        if not isinstance(name, str):
+            raise
+    return FewShotImageClassifier.load(folder, device=device, embedder=OwnEmbedder(_as_given, name))
+
+
+def _as_given(rows: Any) -> Any:
+    """Return embeddings that were computed elsewhere."""
+    return rows

@@ -1,0 +1,264 @@
+"""The service: what is taught answers in the next request, is saved before it is acknowledged, and can be undone."""
+
+import base64
+import errno
+
+import pytest
+
+from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder
+from fewshot.cli import main
+from fewshot.persistence import artifact
+from tests.photographs import photos, quick_embedder
+from tests.serving import files, pictures, running, said, taught
+
+#: The first four of each are learned by `taught`; the last two are new.
+TEMPLES, FLOWERS = (pictures(4)[i : i + 4] + pictures(2, seed=1)[i // 2 : i // 2 + 2] for i in (0, 4))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return taught(tmp_path_factory.mktemp("served") / "model")
+
+
+@pytest.fixture
+def client(tmp_path):
+    with running(taught(tmp_path / "model")) as found:
+        yield found
+
+
+def names(client):
+    return {one["name"]: one["examples"] for one in client.get("/v1/classes").json()["classes"]}
+
+
+def test_an_empty_classifier_learns_classes_and_answers_in_the_next_request(tmp_path):
+    with running(tmp_path / "new") as client:
+        assert client.get("/v1/model").json()["version"] == "empty"
+        said(client.post("/v1/predict", files=files(TEMPLES[0])), 409, "empty")
+        said(client.post("/v1/undo"), 409, "no_undo")
+        assert not (tmp_path / "new").exists()
+        first = client.post("/v1/classes", data={"name": "temple"}, files=files(*TEMPLES[:3]))
+        assert (first.status_code, first.json()["learned"], first.json()["new"]) == (201, 3, True)
+        assert FewShotModel.load(tmp_path / "new").n_support_.tolist() == [3]
+        client.post("/v1/classes", data={"name": "flower"}, files=files(*FLOWERS[:3]))
+        answers = client.post("/v1/predict", files=files(TEMPLES[0], FLOWERS[0])).json()["answers"]
+        assert [one["label"] for one in answers] == ["temple", "flower"]
+        assert names(client) == {"flower": 3, "temple": 3}
+
+
+def test_what_a_class_holds_is_not_learned_twice_so_that_a_request_may_be_repeated(client):
+    for learned in (2, 0):
+        found = client.post("/v1/classes", data={"name": "arch"}, files=files(*TEMPLES[4:])).json()
+        assert (found["learned"], found["copies"]) == (learned, 2 - learned)
+    other = client.post("/v1/classes", data={"name": "door"}, files=files(TEMPLES[4])).json()
+    assert other["learned"] == 1  # another class may have it, too
+    assert len({one["id"] for one in client.get("/v1/examples").json()["examples"]}) == 11
+
+
+def test_json_does_what_a_form_does(client):
+    data = {"images": [{"data": base64.b64encode(FLOWERS[5]).decode(), "name": "../x/f.png"}]}
+    form = client.post("/v1/predict", files=files(FLOWERS[5])).json()["answers"][0]
+    plain = client.post("/v1/predict", json=data).json()["answers"][0]
+    assert {**plain, "name": ""} == {**form, "name": ""}
+    assert plain["name"] == "f.png"
+    added = client.post("/v1/examples", json={"class": "flower", **data})
+    assert (added.status_code, added.json()["learned"]) == (200, 1)
+
+
+def test_an_answer_shows_the_nearest_examples_and_a_set(client):
+    asked = {"top": 1, "neighbours": 3, "coverage": 0.5, "explain": True}
+    (found,) = client.post("/v1/predict", params=asked, files=files(TEMPLES[0])).json()["answers"]
+    assert len(found["top"]) == 1
+    assert found["neighbours"][0]["label"] == "temple"
+    assert found["neighbours"][0]["similarity"] == pytest.approx(1, abs=1e-6)
+    assert isinstance(found["set"], list)
+    assert found["margin"] is not None
+    shown = client.get(f"/v1/examples/{found['neighbours'][0]['id']}/thumbnail")
+    assert shown.headers["content-type"] in ("image/png", "image/jpeg")
+    again = client.get(shown.request.url, headers={"If-None-Match": shown.headers["etag"]})
+    assert again.status_code == 304
+    late = client.post("/v1/predict", params={"coverage": 0.99}, files=files(TEMPLES[0])).json()
+    assert late["answers"][0]["set"] is None
+    assert "coverage 0.99 needs" in late["notes"][0]
+
+
+def test_one_unreadable_image_of_several_is_told_and_the_others_are_answered(client):
+    broken = TEMPLES[0][: len(TEMPLES[0]) // 2]
+    answers = client.post("/v1/predict", files=files(broken, FLOWERS[0])).json()["answers"]
+    assert [one["label"] for one in answers] == [None, "flower"]
+    assert answers[0]["error"]["code"] == "unreadable_image"
+    found = client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[4], broken)).json()
+    assert (found["learned"], found["unreadable"][0]["index"]) == (1, 1)
+    said(client.post("/v1/predict", files=files(broken)), 422, "unreadable_image")
+
+
+@pytest.mark.parametrize("name", ["a/b", "ü %41 ☃", "..", ".", "/", "//", "a?b#c", "\x07\n", "x" * 300, "'\"<b>"])
+def test_a_class_may_have_any_name(client, name):
+    assert client.post("/v1/classes", data={"name": name}, files=files(FLOWERS[5])).json()["class"] == name
+    assert names(client)[name] == 1
+    assert client.get("/v1/examples", params={"class": name}).json()["total"] == 1
+    renamed = client.patch("/v1/classes", params={"name": name}, json={"name": name + "2"})
+    assert renamed.status_code == 200
+    assert client.delete("/v1/classes", params={"name": name + "2"}).status_code == 200
+    assert names(client) == {"flower": 4, "temple": 4}
+
+
+def test_rename_merge_and_remove(client):
+    said(client.patch("/v1/classes/lily", json={"name": "rose"}), 404, "no_class")
+    said(client.patch("/v1/classes/flower", json={"name": "temple"}), 409, "class_exists")
+    said(client.patch("/v1/classes/flower", json={"name": " "}), 422, "invalid")
+    assert client.patch("/v1/classes/flower", json={"name": "a/b"}).json()["can_undo"]
+    assert client.patch("/v1/classes/a%2Fb?merge=true", json={"name": "temple"}).status_code == 200
+    assert names(client) == {"temple": 8}
+    said(client.delete("/v1/classes/temple"), 409, "last_class")
+    assert client.post("/v1/undo").status_code == 200
+    assert client.delete("/v1/classes/a%2Fb").status_code == 200
+    assert names(client) == {"temple": 4}
+
+
+def test_examples_are_listed_moved_and_removed(client):
+    first = client.get("/v1/examples", params={"class": "flower", "limit": 2}).json()
+    assert (first["total"], len(first["examples"])) == (4, 2)
+    example = first["examples"][0]["id"]
+    assert client.patch(f"/v1/examples/{example}", json={"class": "rose"}).status_code == 200
+    assert names(client) == {"flower": 3, "rose": 1, "temple": 4}
+    (moved,) = client.get("/v1/examples", params={"class": "rose"}).json()["examples"]
+    assert moved["name"] == first["examples"][0]["name"]
+    assert client.delete(f"/v1/examples/{moved['id']}").status_code == 200
+    assert names(client) == {"flower": 3, "temple": 4}
+    said(client.delete(f"/v1/examples/{moved['id']}"), 404, "no_example")
+    said(client.get("/v1/examples", params={"class": "rose"}), 404, "no_class")
+
+
+def test_an_id_stays_when_others_come_go_and_are_renamed(client):
+    def ids(name):
+        return {one["id"] for one in client.get("/v1/examples", params={"class": name}).json()["examples"]}
+
+    client.post("/v1/classes", data={"name": "temple"}, files=files(*TEMPLES))
+    before = ids("temple")
+    client.delete(f"/v1/examples/{min(ids('flower'))}")
+    client.post("/v1/classes", data={"name": "rose"}, files=files(TEMPLES[0]))
+    client.patch("/v1/classes/temple", json={"name": "arch"})
+    assert ids("arch") == before
+    assert not ids("rose") & before
+
+
+def test_undo_and_redo_of_everything(client):
+    versions = [client.get("/v1/model").json()["version"]]
+    client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[5]))
+    client.patch("/v1/classes/x", json={"name": "y"})
+    client.delete("/v1/classes/y")
+    back = [client.post("/v1/undo").json() for _ in range(3)]
+    assert back[-1]["version"] == versions[0]
+    assert [one["can_redo"] for one in back] == [True] * 3
+    said(client.post("/v1/undo"), 409, "no_undo")
+    forward = [client.post("/v1/redo").json() for _ in range(3)]
+    assert [one["version"] for one in forward[:2]] == [one["version"] for one in back[1::-1]]
+    said(client.post("/v1/redo"), 409, "no_redo")
+    client.post("/v1/undo")
+    client.post("/v1/classes", data={"name": "z"}, files=files(FLOWERS[4]))  # takes the place of what was undone
+    said(client.post("/v1/redo"), 409, "no_redo")
+    assert [one["note"] for one in client.get("/v1/history").json()["versions"]][-1] == "add 1 image of z"
+
+
+def test_a_change_for_an_older_version_is_refused(client):
+    seen = client.get("/v1/classes").headers["etag"]
+    client.patch("/v1/classes/flower", json={"name": "rose"}, headers={"If-Match": seen})
+    said(client.delete("/v1/classes/temple", headers={"If-Match": seen}), 409, "changed")
+    said(client.post("/v1/undo", headers={"If-Match": seen}), 409, "changed")
+    assert names(client) == {"rose": 4, "temple": 4}
+    now = client.get("/v1/classes").headers["etag"]
+    assert client.delete("/v1/classes/temple", headers={"If-Match": now}).status_code == 200
+
+
+def test_commands_and_service_share_a_folder(client, tmp_path, capsys):
+    folder = str(tmp_path / "model")
+    assert main(["rename", folder, "flower", "rose"]) == 0
+    assert names(client) == {"rose": 4, "temple": 4}  # noticed
+    answers = client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"]
+    assert answers[0]["label"] == "rose"
+    client.post("/v1/classes", data={"name": "arch"}, files=files(TEMPLES[4]))
+    assert main(["show", folder]) == 0
+    assert "arch" in capsys.readouterr().out
+    assert main(["undo", folder]) == 0
+    assert names(client) == {"rose": 4, "temple": 4}
+    client.post("/v1/redo")
+    assert FewShotModel.load(folder).classes_.tolist() == ["arch", "rose", "temple"]
+
+
+def test_another_network_in_the_folder_is_noticed(client, tmp_path):
+    other = Embedder("conv4", weights="random", img_size=28, progress=False)
+    images = photos(2)[0]
+    FewShotImageClassifier(other).fit(images, ["t", "t", "f", "f"]).save(tmp_path / "model", overwrite=True)
+    assert client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"][0]["label"] == "f"
+    assert client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5])).status_code == 201
+
+
+def test_a_damaged_folder_is_not_overwritten_and_readers_see_the_version_before(client, tmp_path):
+    manifest = tmp_path / "model" / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:100])
+    assert client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"][0]["label"] == "flower"
+    refused = client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5]))
+    assert refused.status_code == 409
+    assert manifest.read_bytes() == whole[:100]
+    assert client.get("/v1/model").json()["trouble"]
+    manifest.write_bytes(whole)
+    assert client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5])).status_code == 201
+
+
+def test_labels_that_are_numbers_are_text_here(tmp_path):
+    images = photos(2)[0]
+    FewShotImageClassifier(quick_embedder()).fit(images, [3, 3, 7, 7]).save(tmp_path / "model")
+    with running(tmp_path / "model") as client:
+        assert names(client) == {"3": 2, "7": 2}
+        assert client.post("/v1/predict", files=files(TEMPLES[0])).json()["answers"][0]["label"] == "3"
+        said(client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[0])), 422, "invalid")
+        client.post("/v1/classes", data={"name": "12"}, files=files(FLOWERS[5]))
+    assert FewShotModel.load(tmp_path / "model").classes_.tolist() == [3, 7, 12]
+
+
+def test_a_classifier_with_a_custom_embedder_takes_embeddings(tmp_path):
+    def vowels(texts):
+        return [[text.count(letter) for letter in "aeiou"] for text in texts]
+
+    FewShotModel(OwnEmbedder(vowels, "vowels 1")).fit(["banana", "kiwi"], ["a", "i"]).save(tmp_path / "model")
+    with running(tmp_path / "model") as client:
+        assert not client.get("/v1/model").json()["takes_images"]
+        found = client.post("/v1/predict", json={"embeddings": vowels(["papaya", "pippin"])}).json()
+        assert [one["label"] for one in found["answers"]] == ["a", "i"]
+        said(client.post("/v1/predict", files=files(FLOWERS[0])), 422, "needs_embeddings")
+        said(client.post("/v1/predict", json={"embeddings": [[1.0]]}), 422, "invalid")
+        taught = client.post("/v1/classes", json={"name": "o", "embeddings": vowels(["oslo", "lotus"])}).json()
+        assert taught["learned"] == 2
+    model = FewShotModel.load(tmp_path / "model", embedder=OwnEmbedder(vowels, "vowels 1"))
+    assert model.predict(["corfo"]).tolist() == ["o"]
+
+
+def test_a_disk_that_is_full_is_told_and_the_old_state_stays(client, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = sorted(path.name for path in (tmp_path / "model").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "_replace_manifest", full)
+        message = said(client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[5])), 507, "disk_full")
+    assert "nothing was changed" in message
+    assert names(client) == {"flower": 4, "temple": 4}
+    assert FewShotModel.load(tmp_path / "model").classes_.tolist() == ["flower", "temple"]
+    assert client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[5])).status_code == 201
+    assert set(before) - {"memory"}
+
+
+def test_read_only_refuses_every_change(place):
+    with running(place, read_only=True) as client:
+        assert client.post("/v1/predict", files=files(FLOWERS[4])).status_code == 200
+        assert client.get("/v1/model").json()["read_only"]
+        for method, path, given in (
+            ("POST", "/v1/classes", {"data": {"name": "x"}, "files": files(FLOWERS[5])}),
+            ("POST", "/v1/examples", {"data": {"class": "flower"}, "files": files(FLOWERS[5])}),
+            ("PATCH", "/v1/classes/flower", {"json": {"name": "x"}}),
+            ("DELETE", "/v1/classes/flower", {}),
+            ("POST", "/v1/undo", {}),
+            ("POST", "/v1/redo", {}),
+        ):
+            said(client.request(method, path, **given), 403, "read_only")

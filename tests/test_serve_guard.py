@@ -1,0 +1,314 @@
+"""Strangers are refused: each test fails without the line of defence that it names."""
+
+import base64
+import contextlib
+import io
+import json
+import socket
+import time
+import zlib
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from PIL import Image
+
+from fewshot.cli import main
+from fewshot.serve.guard import POLICY, cookie_of
+from fewshot.serve.run import check
+from fewshot.serve.settings import Settings
+from tests.serving import files, pictures, running, said, taught
+
+PICTURE = pictures(1)[0]
+#: The beginning of a request whose body has 1000 bytes.
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+TOKEN = "a-token-of-many-characters"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return taught(tmp_path_factory.mktemp("guarded") / "model")
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    limits = {"max_body": 200_000, "max_pixels": 100_000, "max_images": 4, "head_seconds": 0.5, "body_seconds": 0.5}
+    with running(folder, hosts=("known.example",), **limits) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def secret(folder):
+    with running(folder, token=TOKEN) as found:
+        yield found
+
+
+def raw(client, text, wait=10):
+    """Send bytes and return all that comes back until the connection ends."""
+    place = urlsplit(str(client.base_url))
+    with socket.create_connection((place.hostname, place.port), timeout=wait) as connection:
+        connection.sendall(text)
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(65536):
+                found += part
+        return found
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "", "127.0.0.1.evil.example", "localhost.evil"])
+def test_a_name_that_a_stranger_leads_here_is_refused(client, host):
+    for path in ("/", "/v1/model", "/health/live", "/v1/openapi.json"):
+        said(client.get(path, headers={"Host": host}), 403, "host")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:81", "127.0.0.1", "[::1]:80", "192.168.1.7", "known.example"])
+def test_own_names_and_addresses_are_answered(client, host):
+    assert client.get("/v1/model", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Origin": "http://6.6.6.6"},
+        {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "file://"},
+    ],
+)  # fmt: skip
+def test_a_page_of_another_site_changes_and_reads_nothing(client, headers):
+    before = client.get("/v1/model").json()
+    said(client.post("/v1/classes", data={"name": "x"}, files=files(PICTURE), headers=headers), 403, "origin")
+    said(client.delete("/v1/classes/flower", headers=headers), 403, "origin")
+    said(client.get("/v1/classes", headers=headers), 403, "origin")
+    assert client.get("/v1/model").json() == before
+
+
+def test_own_page_is_answered_and_links_to_the_page_work(client):
+    own = f"http://{urlsplit(str(client.base_url)).netloc}"
+    for origin in (own, "https://known.example"):
+        headers = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
+        assert client.post("/v1/predict", files=files(PICTURE), headers=headers).status_code == 200
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+def test_every_response_has_the_headers(client):
+    for response in (
+        client.get("/"), client.get("/v1/model"), client.get("/nothing"), client.get("/", headers={"Host": "evil"}),
+        client.post("/v1/predict", content=b"x"), client.get("/health/ready"), client.get("/metrics"),
+    ):  # fmt: skip
+        assert response.headers["content-security-policy"] == POLICY
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "server" not in response.headers
+        assert response.headers["x-request-id"]
+    assert "unsafe" not in POLICY
+    assert "frame-ancestors 'none'" in POLICY
+    assert client.get("/v1/model").headers["cache-control"] == "no-store"
+
+
+def test_the_page_has_no_inline_script_or_style(client):
+    text = client.get("/").text
+    assert "<style" not in text
+    assert " style=" not in text
+    assert " onclick" not in text
+    assert not [part for part in text.split("<script")[1:] if "src=" not in part.partition(">")[0]]
+
+
+@pytest.mark.parametrize("given", ["", "Bearer", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \u00e9"])
+def test_a_token_is_needed_for_all_but_the_page_and_health(secret, given):
+    headers = {"Authorization": given.encode("utf-8")} if given else {}
+    for method, path in (("GET", "/v1/model"), ("POST", "/v1/predict"), ("GET", "/metrics"), ("GET", "/nothing"),
+                         ("POST", "/v1/session"), ("GET", "/v1/openapi.json")):  # fmt: skip
+        response = secret.request(method, path, headers=headers)
+        said(response, 401, "token")
+        assert response.headers["www-authenticate"] == "Bearer"
+    assert secret.get("/").status_code == secret.get("/health/ready").status_code == 200
+
+
+def test_a_token_or_its_cookie_opens_the_service(secret):
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert secret.get("/v1/model", headers=bearer).status_code == 200
+    begun = secret.post("/v1/session", headers=bearer)
+    cookie = begun.headers["set-cookie"]
+    assert begun.status_code == 204
+    assert TOKEN not in cookie
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert secret.get("/v1/model").status_code == 200  # httpx keeps the cookie
+    assert secret.delete("/v1/session").status_code == 204
+    said(secret.get("/v1/model"), 401, "token")
+    for forged in ("x", TOKEN, "", cookie_of("another")):
+        said(secret.get("/v1/model", headers={"Cookie": f"fewshot={forged}"}), 401, "token")
+
+
+def test_secrets_are_compared_in_constant_time(monkeypatch):
+    from fewshot.serve import guard
+
+    asked = []
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda *pair: asked.append(pair) or False)
+    assert not guard.same("x", TOKEN)
+    assert asked == [(b"x", TOKEN.encode())]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])
+def test_it_listens_beyond_this_machine_with_a_token_only(host, tmp_path, capsys):
+    with pytest.raises(ValueError, match="token"):
+        check(Settings(str(tmp_path / "new"), host))
+    check(Settings(str(tmp_path / "new"), host, token=TOKEN))
+    assert main(["serve", str(tmp_path / "new"), "--host", host]) == 2
+    assert "--token FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "short", "with a space in the middle", "\x1b" * 30, "ü" * 30])
+def test_a_token_must_be_a_secret(text, tmp_path, capsys):
+    (tmp_path / "token").write_text(text)
+    assert main(["serve", str(tmp_path / "new"), "--token", str(tmp_path / "token")]) == 2
+    assert "expected a line of at least 16" in capsys.readouterr().err
+
+
+def test_a_large_body_is_refused_before_and_while_it_is_read(client):
+    said(client.post("/v1/predict", content=b"x" * 300_000), 413, "too_large")
+
+    def endless():
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    with contextlib.suppress(httpx.WriteError, httpx.ReadError):  # it may end before all was sent
+        said(
+            client.post("/v1/predict", content=endless(), headers={"Content-Type": "application/json"}),
+            413,
+            "too_large",
+        )
+    for body in (b"{" * 100_000, b"[" * 100_000, b'{"images":' * 10_000):
+        found = client.post("/v1/predict", content=body, headers={"Content-Type": "application/json"})
+        said(found, 400, "malformed")
+
+
+def bomb(width, height):
+    """A PNG of a few hundred bytes that claims many pixels."""
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [400, 9_000, 30_000, 2**31 - 1])
+def test_an_image_of_many_pixels_is_refused_before_it_is_decoded(client, side, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    for path, data in (("/v1/predict", {}), ("/v1/classes", {"name": "x"}), ("/v1/embed", {})):
+        said(client.post(path, data=data, files=files(bomb(side, side))), 413, "too_large")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"x", b"<html>", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"P6 2 2 255 " + b"x" * 12, b"/etc/passwd", b"http://127.0.0.1/x.png", b"GIF89a",
+    ],
+)  # fmt: skip
+def test_content_is_sniffed_whatever_it_is_called(client, content):
+    sent = [("images", ("x.png", content, "image/png"))]
+    assert client.post("/v1/predict", files=sent).status_code in (415, 422)
+
+
+@pytest.mark.parametrize(
+    "data", ["/etc/passwd", "http://127.0.0.1/", "file:///etc/passwd", "data:text/plain,x", 7, None, [], "é"]
+)
+def test_no_path_or_url_is_opened(client, data, monkeypatch):
+    found = client.post("/v1/predict", json={"images": [{"data": data, "path": "/etc/passwd", "url": "http://x"}]})
+    assert found.status_code in (415, 422)
+    said(client.post("/v1/predict", json={"images": ["/etc/passwd"]}), 422, "invalid")
+
+
+def test_a_file_has_the_name_that_a_client_gives_it_without_folders(client):
+    data = base64.b64encode(PICTURE).decode()
+    found = client.post("/v1/predict", json={"images": [{"data": data, "name": "..\\..\\a\x1b[2J\n.png"}]})
+    assert found.json()["answers"][0]["name"] == "a[2J.png"
+
+
+def test_too_many_images_are_refused(client):
+    said(client.post("/v1/predict", files=files(*[PICTURE] * 5)), 413, "too_large")
+
+
+def test_a_client_that_sends_no_head_is_cut_off(client):
+    for beginning in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n"):
+        start = time.monotonic()
+        assert raw(client, beginning) == b""
+        assert time.monotonic() - start < 5
+    again = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT"
+    start = time.monotonic()
+    assert raw(client, again).count(b"HTTP/1.1 200") == 1
+    assert time.monotonic() - start < 8
+
+
+def test_a_client_that_sends_its_body_slowly_is_refused(client):
+    start = time.monotonic()
+    assert b" 408 " in raw(client, HEAD + b"{").partition(b"\r\n")[0]
+    assert time.monotonic() - start < 4
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut_off(folder):
+    with running(folder, send_seconds=0.5) as client:
+        place = urlsplit(str(client.base_url))
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one = b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            connection.settimeout(20)
+            with pytest.raises(ConnectionError):
+                connection.sendall(one * 500_000)
+
+
+def test_there_are_only_so_many_requests_and_bytes_at_once(folder):
+    with running(folder, max_requests=2, max_memory=2000, body_seconds=5) as client:
+        place = urlsplit(str(client.base_url))
+        held = []
+        for _ in range(2):
+            held.append(socket.create_connection((place.hostname, place.port)))
+            held[-1].sendall(HEAD + b"{")
+        time.sleep(0.3)
+        found = client.get("/v1/model")
+        said(found, 503, "busy")
+        assert int(found.headers["retry-after"]) >= 1
+        assert client.get("/health/live").status_code == 200
+        for one in held:
+            one.close()
+        time.sleep(0.3)
+        assert client.get("/v1/model").status_code == 200
+        said(client.post("/v1/predict", files=files(PICTURE)), 503, "busy")  # more than 2000 bytes
+        assert client.get("/v1/model").status_code == 200
+
+
+def test_no_stack_trace_leaves(client, monkeypatch, caplog):
+    def fail(*_):
+        raise KeyError("secret")
+
+    monkeypatch.setattr(client.workshop, "view", fail)
+    monkeypatch.setattr(type(client.workshop), "is_stale", True)
+    found = client.get("/v1/model", headers={"X-Request-ID": "mine-1"})
+    assert "secret" not in said(found, 500, "internal")
+    assert found.headers["x-request-id"] == "mine-1"
+    assert [record.request_id for record in caplog.records if record.exc_info] == ["mine-1"]
+
+
+def test_names_are_escaped_in_logs_and_headers(client, caplog):
+    from fewshot.serve.logs import JSONFormatter
+
+    caplog.set_level("INFO", "fewshot.serve")
+    name = 'x\r\nSet-Cookie: a=b\x1b[2J","level":"error'
+    client.delete("/v1/classes", params={"name": name})
+    client.get("/v1/classes/%0d%0aX:%20y%1b", headers={"X-Request-ID": "a b\t<"})
+    for record in caplog.records:
+        line = JSONFormatter().format(record)
+        assert line.isascii()
+        assert line.isprintable()
+        assert json.loads(line)["level"] == "info"
+    assert not [one for one in caplog.records if getattr(one, "request_id", "") == "a b\t<"]
+
+
+def test_a_picture_that_is_shown_is_a_picture(client):
+    (example, *_) = client.get("/v1/examples").json()["examples"]
+    shown = client.get(f"/v1/examples/{example['id']}/thumbnail")
+    assert Image.open(io.BytesIO(shown.content)).format in ("PNG", "JPEG")

@@ -1,0 +1,119 @@
+"""The service as a process: it says where it listens, drains at SIGTERM, and loses nothing when it is killed."""
+
+import re
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+
+from fewshot import FewShotModel
+from fewshot.cli import main
+from tests.serving import QUICK, files, pictures, process, said, taught
+
+PICTURES = pictures(40)
+
+
+def test_the_command_teaches_answers_and_drains(tmp_path):
+    with process(tmp_path / "model", *QUICK) as found:
+        assert found.client.get("health/ready").json() == {"status": "ready"}
+        late = {}
+
+        def teach():
+            late["response"] = found.client.post("v1/classes", data={"name": "late"}, files=files(*PICTURES[:64]))
+
+        thread = threading.Thread(target=teach)
+        thread.start()
+        time.sleep(0.05)
+        found.send_signal(signal.SIGTERM)
+        thread.join(60)
+        assert found.wait(60) == 0
+        assert late["response"].status_code == 201
+    assert FewShotModel.load(tmp_path / "model").classes_.tolist() == ["late"]
+
+
+def test_mistakes_are_one_sentence(tmp_path, capsys):
+    taught(tmp_path / "model")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").write_text("x")
+    for command, told in (
+        (["model", "--backbone", "conv4"], "has its own network"),
+        (["new", "--read-only"], "no classifier to read"),
+        (["other"], "holds other files"),
+        (["new", "--root-path", "x"], "expected a path such as /fewshot"),
+        (["new", "--token", str(tmp_path / "gone")], "gone"),
+    ):
+        assert main(["serve", str(tmp_path / command[0]), *command[1:]]) in (1, 2)
+        assert told in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):
+    with process(tmp_path / "model", *QUICK) as found:
+        port = re.search(r":(\d+)/", found.url)[1]
+        assert main(["serve", str(tmp_path / "new"), "--port", port, *QUICK]) == 1
+        assert "in use" in capsys.readouterr().err
+
+
+def teach_until_killed(folder, number, seconds):
+    """Teach classes, kill the service meanwhile, and return what was acknowledged."""
+    acknowledged = []
+    with process(folder, *(QUICK if not (folder / "manifest.json").exists() else ())) as found:
+
+        def teach():
+            for i in range(1000):
+                name = f"{number} {i}"
+                try:
+                    picture = PICTURES[(number * 7 + i) % len(PICTURES)]
+                    response = found.client.post("v1/classes", data={"name": name}, files=files(picture))
+                except Exception:
+                    return
+                assert response.status_code == 201, response.text
+                acknowledged.append(name)
+
+        thread = threading.Thread(target=teach)
+        thread.start()
+        while not acknowledged:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        found.kill()
+        found.wait(30)
+        thread.join(30)
+    return acknowledged
+
+
+@pytest.mark.parametrize("n", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
+    folder, known = tmp_path / "model", set()
+    for number in range(n):
+        known |= set(teach_until_killed(folder, number, 0.02 * (number % 10)))
+        held = set(FewShotModel.load(folder).classes_.tolist())
+        assert known <= held
+        assert len(held - known) <= number + 1  # the one that was being acknowledged
+
+
+def test_several_workers_share_a_folder(tmp_path):
+    with process(tmp_path / "model", "--workers", "2", *QUICK) as found:
+        for i in range(4):
+            response = found.client.post("v1/classes", data={"name": f"c{i}"}, files=files(PICTURES[i]))
+            assert response.status_code == 201
+            for _ in range(4):  # by either
+                with_new = httpx.get(f"{found.url}v1/classes").json()["classes"]
+                assert len(with_new) == i + 1
+        figures = found.client.get("metrics").text
+        assert 'route="/v1/classes"' in figures
+        assert (
+            sum(float(line.split()[-1]) for line in figures.splitlines() if line.startswith("fewshot_requests_total"))
+            >= 20
+        )
+        found.send_signal(signal.SIGTERM)
+        assert found.wait(60) == 0
+
+
+def test_behind_a_proxy_that_puts_it_under_a_path(tmp_path):
+    with process(taught(tmp_path / "model"), "--root-path", "/few") as found:
+        bare = found.url.removesuffix("few/")
+        for base in (found.url, bare):  # whether the proxy strips the path or not
+            assert httpx.get(f"{base}v1/model").status_code == 200
+            assert "fewshot" in httpx.get(base).text
+        said(httpx.get(f"{bare}other/v1/model"), 404, "not_found")
