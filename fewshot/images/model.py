@@ -174,7 +174,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         ValueError
             If there are no items, a label is missing, a name is in use, or a parameter is out of range.
         """
-        empty = self._empty()
+        empty = self.empty()
         prepared = X if isinstance(X, Prepared) else empty.prepare(X, y, ids, "partial_fit")
         if not empty.is_comparable(prepared):
             raise ValueError("X was embedded with another network than this model's; prepare it again")
@@ -183,7 +183,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             learned = learned.calibrated(None, learned.prepare_examples(reject_examples), {})
         return self._publish(learned)
 
-    def _empty(self) -> Learned:
+    def empty(self) -> Learned:
         """Return the state before anything is learned."""
         embedder = self.make_embedder().set_params(on_error=check_name("on_error", self.on_error, ON_ERROR))
         classifier = FewShotClassifier(
@@ -601,7 +601,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         >>> len({*first, *second})
         40
         """
-        now = self._empty() if self._learned is None else self.snapshot()
+        now = self.empty() if self._learned is None else self.snapshot()
         return suggest(now, X, check_count("k", k), strategy, check_count("seed", seed, 0))
 
     def calibrate(

@@ -35,7 +35,8 @@ class Asked:
 
 def answer(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
     """Return the answers to images, and notes about what could not be told."""
-    notes, promise = [], None
+    now, why_not = view.answering
+    notes, promise = [] if why_not is None else [f"nothing is answered as unknown: {why_not}"], None
     if asked.coverage is not None:
         try:
             promise = view.promise(asked.coverage)
@@ -44,7 +45,7 @@ def answer(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -
     nearby = view.nearby if asked.neighbours else None
     if not embedded.thumbnails:
         embedded = Embedded(embedded.embeddings, embedded.errors, [b""] * len(names))
-    found = answer_embedded(view.learned, embedded, names, asked.top, asked.neighbours, promise, nearby)
+    found = answer_embedded(now, embedded, names, asked.top, asked.neighbours, promise, nearby)
     return {"version": view.version, "answers": [_as_sent(view, one, asked) for one in found], "notes": notes}
 
 

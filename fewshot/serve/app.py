@@ -19,12 +19,22 @@ from fewshot.serve.bodies import Bodies
 from fewshot.serve.guard import Guard
 from fewshot.serve.logs import Logs
 from fewshot.serve.problems import JSON, Problem, problem_of
-from fewshot.serve.routes import classes, examples, health, history, model, predict, session
+from fewshot.serve.routes import archive, classes, examples, health, history, model, predict, session, suggest, trust
 from fewshot.serve.service import Service
 from fewshot.serve.settings import Settings
 from fewshot.serve.workshop import Workshop
 
-ROUTERS = (model.router, classes.router, examples.router, predict.router, history.router, session.router)
+ROUTERS = (
+    model.router,
+    classes.router,
+    examples.router,
+    predict.router,
+    history.router,
+    session.router,
+    trust.router,
+    suggest.router,
+    archive.router,
+)
 #: Media types of the files of the page.
 KINDS = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",

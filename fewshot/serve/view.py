@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fewshot.images.support import Support
 from fewshot.persistence.manifest import MANIFEST
 from fewshot.search.similarity import KeySnapshot
 from fewshot.serve.problems import Problem
-from fewshot.utils.labels import label_of_text
+from fewshot.utils.labels import label_of_text, unknown_mark
 
 #: Version of a classifier that has learned nothing, and most coverages that are remembered.
 EMPTY, MOST_PROMISES = "empty", 16
@@ -65,6 +65,19 @@ class View:
             If nothing was.
         """
         return self.model.snapshot()
+
+    @cached_property
+    def answering(self) -> tuple[Learned, str | None]:
+        """What answers, and why it tells nothing unknown although it was told to: one class is left, for example."""
+        rule = self.model.reject
+        try:
+            if isinstance(rule, str):
+                self.model.rejection(rule)
+            if rule is not None:
+                unknown_mark(self.model.unknown_label, self.model.classes_)
+        except ValueError as error:
+            return replace(self.learned, classifier=self.learned.classifier.view(reject=None)), str(error)
+        return self.learned, None
 
     @property
     def is_empty(self) -> bool:
@@ -164,7 +177,7 @@ class View:
         """
         found = self._promises.get(coverage)
         if found is None:
-            found = Promise(coverage).measured(self.learned)
+            found = Promise(coverage).measured(self.answering[0])
             if len(self._promises) < MOST_PROMISES:
                 self._promises[coverage] = found
         return found

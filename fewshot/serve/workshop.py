@@ -25,6 +25,7 @@ from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.persistence.artifact import read_artifact, version_of, writing
 from fewshot.serve.problems import Problem
 from fewshot.serve.view import EMPTY, Stamp, View, stamp_of
+from fewshot.utils.labels import unknown_mark
 
 _log = logging.getLogger("fewshot.serve")
 _KIND = "classifier"
@@ -139,6 +140,8 @@ class Workshop:
         with self._changing(if_match):
             model = copy.copy(self._view.model)
             found = act(model, self._view)
+            if model.reject is not None:
+                unknown_mark(model.unknown_label, model.classes_)
             model.save(self.folder, note=note)
             self._publish(model)
         return self._view, found
