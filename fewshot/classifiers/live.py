@@ -313,7 +313,7 @@ class LiveModel(FittedModel):
         numbers, similarities = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), X.dtype)
         for start in range(0, len(queries), size):
             part = queries[start : start + size]
-            found, similarity = self._exact(part, keys.search(part, wide)[0])
+            found, similarity = self._exact(part, keys.search(part, wide, k))
             numbers[start : start + size], similarities[start : start + size] = found[:, :k], similarity[:, :k]
             # More classes than these may be as near as the last one wanted.
             is_tied = (similarity[:, k - 1] == similarity[:, -1]) & (wide < keys.state.n_alive)

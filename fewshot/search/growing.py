@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -109,9 +109,11 @@ class Growing:
             return Growing(State.of(merged(state)), self.origin)
         return Growing(state, self.origin, _Merge(state))
 
-    def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
-        """Return labels and similarities (q, k) of the nearest keys to `queries` (q, d)."""
-        return self.state.search(self._cast(queries), k)
+    def search(self, queries: Tensor, k: int, sought: int) -> NDArray[np.int64]:
+        """Return labels (q, k) of the nearest keys to `queries` (q, d); see `State.search` for `sought`."""
+        state, x = self.state, self._cast(queries)
+        found = state.search_one(x[0].numpy(), k, sought) if len(x) == 1 else None
+        return (found or state.search(x, k, sought))[0]
 
     def chunk(self, k: int) -> int:
         """Return how many queries to search for at a time."""

@@ -423,9 +423,8 @@ class KeySnapshot:
             low, high = squares.aminmax()
             if self.metric == "cosine" and not (low > LEAST_SQUARE and high < LARGEST_SQUARE):
                 return None
-            if self.offset is not None and sum_of_squares(self.offset) > squares.mean() * NEAR_ORIGIN**2 / (
-                1 + NEAR_ORIGIN**2
-            ):
+            near = NEAR_ORIGIN**2 / (1 + NEAR_ORIGIN**2)
+            if self.offset is not None and sum_of_squares(self.offset) > squares.mean() * near:
                 return None
             sqnorm = squares[None] if self.metric == "sqeuclidean" else None
             factor = squares.rsqrt()[None] if self.metric == "cosine" else None
@@ -456,9 +455,8 @@ class KeySnapshot:
         """Divisor of all keys by which their squares fit float32; a common factor does not change the ranking."""
         parts = self.keys.split(PART)
         largest = self._largest(parts[0])
-        if (
-            largest >= TINY and len(parts) > 1 and self.keys.dtype == torch.float32
-        ):  # a bound that takes one pass, without copies
+        # A bound that takes one pass, without copies.
+        if largest >= TINY and len(parts) > 1 and self.keys.dtype == torch.float32:
             low, high = self.keys.aminmax()
             if 2 * max(float(high), -float(low)) <= NEEDS_FLOAT64:
                 return 1.0
@@ -492,7 +490,7 @@ class KeySnapshot:
         return self.prepare(candidates).similarity(queries.double().unsqueeze(-2)).squeeze(-2)
 
     def search_one(
-        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None
+        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None, sought: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
         """Return ids and similarities (k,) for one query (d,), as `search`; None if only that can answer."""
         if self.steady or not len(self.keys) or self.needs_double or precision_of(self.keys) != "full":
@@ -507,9 +505,14 @@ class KeySnapshot:
     def _one_double(self) -> SingleSearch:
         return self._double.for_one()
 
-    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids and similarities (q, k) of the nearest keys, nearest first; ties go to the first key."""
-        return self.exact_top(queries, k)
+    def search(
+        self, queries: Tensor, k: int, dead: Tensor | None = None, sought: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), nearest first.
+
+        An approximate index finds the first `sought` of them with its recall, by default all. Ties go to the first key.
+        """
+        return self.exact_top(queries, k, dead)
 
     def exact_top(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), a part of them at a time."""

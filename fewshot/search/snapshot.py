@@ -237,15 +237,14 @@ class FaissSnapshot(KeySnapshot):
         similarity = self.score(queries, self.keys[ids.clamp(min=0)])
         return ids, torch.where(ids >= 0, similarity, -torch.inf).to(self._answer_dtype(queries))
 
-    def search(self, queries: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return ids and similarities (q, k) of the nearest keys found that are not `dead` (m,), nearest first.
-
-        Ties go to the first key.
-        """
+    def search(
+        self, queries: Tensor, k: int, dead: Tensor | None = None, sought: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return ids and similarities (q, k) of the nearest keys found; see `KeySnapshot.search`."""
         if (index := self.ready) is None:
             return self.exact_top(queries, k, dead)
         x = self._to_faiss(queries)
-        ids, similarity = self._best(queries, index.propose(x, k), k, dead)
+        ids, similarity = self._best(queries, index.propose(x, sought or k, 2 * k + SPARE), k, dead)
         missed = (similarity[:, -1] == -torch.inf) | self._are_far(x)
         if missed.any():  # candidates may be dead, or a graph reaches few, and an id of -1 must never become a label
             ids, similarity = ids.clone(), similarity.to(torch.promote_types(similarity.dtype, queries.dtype))
@@ -254,14 +253,14 @@ class FaissSnapshot(KeySnapshot):
         return ids, similarity.to(self._answer_dtype(queries))
 
     def search_one(
-        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None
+        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None, sought: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
         """Return ids and similarities (k,) of the nearest keys found for one query (d,); None if only `search` can."""
         if (index := self.ready) is None or not self._fits_float32:
             return None
         if (query := self._one_to_faiss(x)) is None or self._are_far(query).any():
             return None
-        ids = index.propose(query, k)[0]
+        ids = index.propose(query, sought or k, 2 * k + SPARE)[0]
         if dead is not None:
             ids = ids[(ids >= 0) & ~dead[ids]]
         if len(ids) < k or ids.min() < 0:

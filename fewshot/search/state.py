@@ -239,11 +239,13 @@ class State:
         """Return how many queries to search for at a time."""
         return min(self.base.snapshot.search_chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
 
-    def search_one(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]] | None:
+    def search_one(
+        self, x: NDArray[np.floating], k: int, sought: int | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.floating]] | None:
         """Return labels and similarities (1, k) for one query (d,) in numpy; None if only `search` can."""
         n, n_delta = len(self.base), len(self.labels)
         dead = self.dead_base.numpy() if self.n_dead else None
-        found = self.base.snapshot.search_one(x, min(k + SPARE, n) if n_delta else k, dead)
+        found = self.base.snapshot.search_one(x, min(k + SPARE, n) if n_delta else k, dead, sought or k)
         if found is None or (n_delta and self.raw.dtype == torch.float64):
             return None
         if not n_delta:
@@ -269,21 +271,23 @@ class State:
         ranks[self.dead_delta.numpy()] = -np.inf
         return best(ranks, k)
 
-    def search(self, queries: Tensor, k: int) -> tuple[NDArray[Any], Tensor]:
-        """Return labels and similarities (q, k) of the nearest keys; ties go to the key that came first."""
+    def search(self, queries: Tensor, k: int, sought: int | None = None) -> tuple[NDArray[Any], Tensor]:
+        """Return labels and similarities (q, k) of the nearest keys; ties go to the key that came first.
+
+        An approximate index finds the first `sought` of them with its recall, by default all.
+        """
         snapshot = self.base.snapshot
         if not len(self.labels) and not self.n_dead:
-            ids, similarity = snapshot.search(queries, k)
+            ids, similarity = snapshot.search(queries, k, sought=sought)
             return self._labels_of(ids), similarity
-        ids, similarity = self._best(queries, k)
+        ids, similarity = self._best(queries, k, sought or k)
         return self._labels_of(ids), similarity
 
-    def _best(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _best(self, queries: Tensor, k: int, sought: int) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k or fewer) of the nearest live keys, of all or of FAISS's candidates."""
         snapshot, n, n_delta = self.base.snapshot, len(self.base), len(self.labels)
         wanted = k + SPARE if n_delta else k
-        find = snapshot.search if isinstance(snapshot, FaissSnapshot) else snapshot.exact_top
-        ids, similarity = find(queries, min(wanted, n), self.dead_base if self.n_dead else None)
+        ids, similarity = snapshot.search(queries, min(wanted, n), self.dead_base if self.n_dead else None, sought)
         if not n_delta:
             return top(ids, similarity, min(wanted, similarity.shape[-1]))
         own = self._delta.similarity(queries.double())

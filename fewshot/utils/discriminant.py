@@ -398,8 +398,10 @@ class _Rotated(LabelledRows):
     def tried(self, strength: float, length: Any, cosine: Any, usual: Any, xp: Any) -> tuple[Any, Any]:
         """Return the loss of leaving out these rows under a strength, and the best temperature."""
         usual = usual * (strength / USUAL_STRENGTH) ** (1 / 3)
-        losses = [COST_OF_TEMPERATURE / 2 * xp.log(t / usual) ** 2 for t in TEMPERATURES]
-        step = max(1, PART // (prod(self.labels.shape[:-1]) * self.count.shape[-1]))
+        t = xp.asarray(TEMPERATURES, dtype=self.x.dtype, device=self.x.device)
+        t = t.reshape(-1, *[1] * (self.x.ndim - 2))
+        losses = COST_OF_TEMPERATURE / 2 * xp.log(t / usual) ** 2
+        step = max(1, PART // (len(TEMPERATURES) * prod(self.labels.shape[:-1]) * self.count.shape[-1]))
         shares = self._shares(xp)
         for start in range(0, self.labels.shape[-1], step):
             rows = slice(start, start + step)
@@ -408,10 +410,11 @@ class _Rotated(LabelledRows):
             similarity = similarity + cosine[..., None, None] * part.left_out_cosine(xp)
             own = (similarity * part._is_own(xp)).sum(-1)
             similarity = xp.where((self.count > 0)[..., None, :], similarity, -xp.inf)
-            for i, t in enumerate(TEMPERATURES):
-                surprise = _log_sum_exp(similarity / t, xp) - own / t
-                losses[i] = losses[i] + (shares[..., rows] * surprise).sum(-1)
-        loss, temperature = _lowest(losses, xp)
+            top = xp.amax(similarity, -1)
+            beyond = (similarity - top[..., None]) / t[..., None, None]
+            surprise = xp.log(xp.exp(beyond).sum(-1)) + (top - own) / t[..., None]
+            losses = losses + (shares[..., rows] * surprise).sum(-1)
+        loss, temperature = _lowest(losses, t, xp)
         return loss + COST_OF_STRENGTH * log10(strength / USUAL_STRENGTH) ** 2, temperature
 
     def usual_temperature(self, xp: Any, n: Any) -> Any:
@@ -478,18 +481,13 @@ class _Rotated(LabelledRows):
         return table[self.labels] if self.labels.ndim == 1 else xp.take_along_dim(table, self.labels[..., None], -2)
 
 
-def _log_sum_exp(x: Any, xp: Any) -> Any:
-    top = xp.amax(x, -1)[..., None]
-    return xp.log(xp.exp(x - top).sum(-1)) + top[..., 0]
-
-
-def _lowest(losses: list[Any], xp: Any) -> tuple[Any, Any]:
-    """Return the least loss, and the temperature at the vertex of the parabola around it."""
-    least, temperature = losses[0], TEMPERATURES[0] + 0 * losses[0]
-    for low, mid, high, t in zip(losses, losses[1:], losses[2:], TEMPERATURES[1:], strict=False):
-        bend = low - 2 * mid + high
-        step = xp.where(bend > 0, (low - high) / (2 * xp.where(bend > 0, bend, 1)), 0)
-        step = xp.where(step < -1, -1, xp.where(step > 1, 1, step))
-        temperature = xp.where(mid < least, t * RATIO**step, temperature)
-        least = xp.where(mid < least, mid, least)
-    return least, temperature
+def _lowest(losses: Any, t: Any, xp: Any) -> tuple[Any, Any]:
+    """Return the least loss (...) at temperatures `t` (k, ...), and that at the vertex of the parabola around it."""
+    low, mid, high = losses[:-2], losses[1:-1], losses[2:]
+    bend = low - 2 * mid + high
+    step = xp.where(bend > 0, (low - high) / (2 * xp.where(bend > 0, bend, 1)), 0)
+    step = xp.where(step < -1, -1, xp.where(step > 1, 1, step))
+    least, first = xp.amin(losses[:-1], 0), t[0] + 0 * losses[0]
+    vertex = xp.concat([first[None], t[1:-1] * RATIO**step])
+    temperature = xp.amin(xp.where(losses[:-1] == least, vertex, xp.inf), 0)
+    return least, xp.where(temperature < xp.inf, temperature, first)
