@@ -22,8 +22,9 @@ from fewshot.utils.threads import use_one_thread_after_fork
 Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 #: Fewest candidates that a classifier's sum over keys reads.
 CANDIDATES = 256
-#: Lists and FAISS's exact search propose 2k + SPARE candidates, because FAISS's distances are rounded.
-SPARE = 16
+#: Lists and FAISS's exact search propose 2k + SPARE candidates, because FAISS's distances are rounded; lists up to
+#: some times as many, since they hold keys in 16 bits.
+SPARE, MOST_PROPOSED = 16, 2
 #: Number of keys for each list that k-means is trained on.
 TRAINING_POINTS = 40
 #: Rows added at a time to lists, and to a graph, where a thousand take a second.
@@ -258,7 +259,7 @@ class Approximate:
 
     def _fewest(self, measure: Callable[[int, int], dict[int, float]], effort: int, k: int, target: float) -> int:
         """Return the fewest candidates of a search that reach a recall: each takes a random access to memory."""
-        most, n = most_candidates(self.choice.kind, effort, k), 2 * k + SPARE
+        most, n = most_candidates(self.choice.kind, effort, TUNED_FOR[-1]), 2 * k + SPARE
         while n < most and measure(effort, n)[k] < target:
             n = round(1.6 * n)
         return min(n, most)
@@ -282,8 +283,8 @@ class Approximate:
 
 
 def most_candidates(kind: str, effort: int, k: int) -> int:
-    """Return how many candidates of a search are worth being compared exactly: lists rank them rightly themselves."""
-    return effort if kind == "hnsw" else 2 * k + SPARE
+    """Return how many candidates of a search are worth being compared exactly: lists rank them nearly rightly."""
+    return effort if kind == "hnsw" else MOST_PROPOSED * (2 * k + SPARE)
 
 
 def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
@@ -295,7 +296,8 @@ def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
         index = faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_8bit, LINKS, metric)
         index.hnsw.efConstruction = WIDTH_BUILDING
         return index
-    index = faiss.IndexIVFFlat(faiss.IndexFlat(d, metric), d, n_lists, metric)
+    middles, code = faiss.IndexFlat(d, metric), faiss.ScalarQuantizer.QT_bf16
+    index = faiss.IndexIVFScalarQuantizer(middles, d, n_lists, code, metric, True)  # of what differs from the middle
     index.cp.seed, index.cp.max_points_per_centroid = 0, TRAINING_POINTS
     index.cp.min_points_per_centroid = 1  # it warns on standard error otherwise
     return index

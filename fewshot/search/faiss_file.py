@@ -41,6 +41,10 @@ class _Reader:
         self.expect("Q", n * d)
         self.at += 4 * n * d
 
+    def code(self, kind: int, d: int, n_bytes: int) -> None:
+        """Read that `d` numbers are held in so many bytes."""
+        self.expect("iifQQ", kind, faiss_module().ScalarQuantizer.RS_minmax, 0.0, d, n_bytes)
+
 
 def check_faiss_file(data: Any, kind: str, is_product: bool, n: int, d: int, n_lists: int) -> None:
     """Raise unless the bytes are an index of `kind` over `n` rows of `d` numbers, with every row number in range.
@@ -71,16 +75,19 @@ def check_faiss_file(data: Any, kind: str, is_product: bool, n: int, d: int, n_l
 
 
 def _check_ivf(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
-    reader.header(b"IwFl", d, n, int(not is_product))
+    reader.header(b"IwSq", d, n, int(not is_product))
     reader.expect("QQ", n_lists, 1)
     reader.flat(d, n_lists, is_product)
     reader.expect("BQ", 0, 0)  # no map from rows to lists
-    reader.expect("4sQQ4sQ", b"ilar", n_lists, 4 * d, b"full", n_lists)
+    reader.code(faiss_module().ScalarQuantizer.QT_bf16, d, 2 * d)
+    reader.expect("Q", 0)
+    reader.expect("QB", 2 * d, 1)  # bytes of a row; of what it differs by from the middle of its list
+    reader.expect("4sQQ4sQ", b"ilar", n_lists, 2 * d, b"full", n_lists)
     sizes = reader.array("u8", n_lists)
     if (sizes > n).any() or int(sizes.sum()) != n:
         raise ValueError("its lists do not hold each row once")
     for size in sizes.tolist():
-        reader.at += 4 * d * size
+        reader.at += 2 * d * size
         ids = reader.array("i8", size)
         if size and not 0 <= int(ids.min()) <= int(ids.max()) < n:
             raise ValueError("its lists name rows that do not exist")
@@ -102,7 +109,7 @@ def _check_graph(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int
     if width < 1:
         raise ValueError("its search width is below 1")
     reader.header(b"IxSQ", d, n, int(not is_product))
-    reader.expect("iifQQ", faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.RS_minmax, 0.0, d, d)
+    reader.code(faiss.ScalarQuantizer.QT_8bit, d, d)
     reader.expect("Q", 2 * d)
     if not np.isfinite(reader.array("f4", 2 * d)).all():
         raise ValueError("the ranges of its numbers are not finite")
