@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fewshot import FewShotModel, OwnEmbedder
 from fewshot.embedding.network import Embedded
+from fewshot.images.support import Support
 from fewshot.integrations.correcting import changes, learned_files
 
 PICTURES = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
@@ -27,10 +28,8 @@ def model():
 )
 def test_afterwards_each_image_has_its_new_labels_alone(model, old, new):
     (was, labels), (pictures, wanted) = zip(*old, strict=True), zip(*new, strict=True)
-    support = replace(
-        model.support_, ids=tuple(f"old#{i}" for i in was), labels=np.array(labels), embeddings=PICTURES[list(was)],
-        thumbnails=(b"",) * len(old),
-    )  # fmt: skip
+    names, nothing = tuple(f"old#{i}" for i in was), (b"",) * len(old)
+    support = Support(names, np.array(labels), PICTURES[list(was)], nothing)
     prepared = model.prepare([f"new#{i}" for i in pictures], wanted)
     rounded = prepared.embedded.embeddings * np.float32(1 + 1e-6)
     more, wrong = changes(support, replace(prepared, embedded=Embedded(rounded, [], [b""] * len(new))))
@@ -45,7 +44,8 @@ def test_afterwards_each_image_has_its_new_labels_alone(model, old, new):
 
 
 def test_a_file_that_has_changed_is_known_by_its_absolute_path_alone(model):
-    support = replace(model.support_, ids=("/x/a#0", "x/b#1", "/x/c#2", "/x/c#2", "e"))
+    names, kept = ("/x/a#0", "x/b#1", "/x/c#2", "/x/c#2", "e"), model.support_
+    support = Support(names, kept.labels, kept.embeddings, kept.thumbnails)
     assert learned_files(support) == {"/x/a#0": {"a"}, "/x/c#2": {"b"}}
     for name, n_wrong in (("/x/a#0", 1), ("x/b#1", 0), ("/x/c#2", 2)):
         prepared = model.prepare([name], ["z"])

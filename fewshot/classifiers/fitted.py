@@ -178,6 +178,11 @@ class FittedModel:
         return len(self.classes)
 
     @property
+    def n_rows(self) -> int:
+        """Number of support rows of all classes."""
+        return int(self.n_support.sum())
+
+    @property
     def some_classes(self) -> NDArray[Any]:
         """Some labels, at least one, in an array of the type of all."""
         return self.classes
@@ -256,7 +261,7 @@ class FittedModel:
     @isolated(gradients=False)
     def kept_rows(self, X: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rows that a bounded memory retains, given all support `X` (n, d) with labels `y`."""
-        if len(X) == self.n_support.sum():
+        if len(X) == self.n_rows:
             return np.arange(len(X))
         learned = Summary.of(self.learner, X, y, np.ones(len(X)), self.classes)
         rows = self.learner.kept_rows(learned.statistics)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -123,7 +123,7 @@ class Learned:
         if then == "partial_fit" and known is None and isinstance(self.embedder, Embedder):
             warn_of_unseen(items, self.embedder.preprocessing)
         keep = then == "partial_fit" and self.support is not None
-        names = names_of(items, ids, self.support.ids if keep and self.support is not None else ())
+        names = names_of(items, ids, self.support if keep and self.support is not None else ())
         embedded = self.embedder.embed(items, thumbnails=keep, on_error=on_error)
         return Prepared(names, ids is not None, labels, embedded, self.embedder).without_unreadable(on_error)
 
@@ -153,19 +153,24 @@ class Learned:
         """
         embeddings, support = prepared.embedded.embeddings, self.support
         if prepared.named:
-            check_new_names(prepared.names, () if support is None else support.ids)
+            check_new_names(prepared.names, () if support is None else support)
         classifier = self.classifier.view().partial_fit(embeddings, prepared.labels)
         warn_of_duplicates(support, prepared.names, embeddings)
         if support is not None:
-            labels = classifier.classes_[np.searchsorted(classifier.classes_, as_labels(prepared.labels))]
-            support += Support(tuple(prepared.names), labels, embeddings, tuple(prepared.embedded.thumbnails))
+            some = classifier.model_.some_classes
+            labels = as_labels(prepared.labels, known=some)
+            labels = labels.astype(np.result_type(labels, some), copy=False)
+            thumbnails = prepared.embedded.thumbnails or [b""] * len(labels)
+            support += Support(prepared.names, labels, embeddings, thumbnails)
             support = _remembered(classifier, support)
         return replace(self, classifier=classifier, support=support)
 
     def without(self, prepared: Prepared, drop_empty: bool) -> Learned:
         """Remove items: from kept support by their embeddings, else by subtracting them."""
         embeddings, labels = prepared.embedded.embeddings, prepared.labels
-        labels = as_labels(labels, known=self.classifier.classes_)  # the classes may have changed since prepare
+        labels = as_labels(
+            labels, known=self.classifier.model_.some_classes
+        )  # the classes may have changed since prepare
         if self.support is not None:
             return self.without_rows(self.support.find(embeddings, labels, prepared.names), drop_empty)
         return replace(self, classifier=self.classifier.view().remove(embeddings, labels, drop_empty=drop_empty))
@@ -207,7 +212,7 @@ class Learned:
     def renamed(self, old: Any, new: Any) -> Learned:
         """Give a class another label."""
         classifier = self.classifier.view().rename_class(old, new)
-        support = self.support and self.support.renamed(old, new, classifier.classes_.dtype)
+        support = self.support and self.support.renamed(old, new, classifier.model_.some_classes.dtype)
         return replace(self, classifier=classifier, support=support)
 
     def calibrated(
@@ -290,7 +295,7 @@ def labelled(
     return items, labels
 
 
-def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[str]) -> Sequence[str]:
+def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Container[str]) -> Sequence[str]:
     """Return the names of items: `ids`, which must be new, or by default a description such as the path.
 
     Raises
@@ -309,13 +314,13 @@ def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Collection[
     return ids
 
 
-def check_new_names(names: Sequence[str], known: Collection[str]) -> None:
+def check_new_names(names: Sequence[str], known: Container[str]) -> None:
     """Raise if a name is not text, occurs twice, or is known already."""
-    seen = set(known)
+    seen = set[str]()
     for i, name in enumerate(names):
         if not isinstance(name, str):
             raise TypeError(f"id {i} is {brief(repr(name))}; expected text")
-        if name in seen:
+        if name in seen or name in known:
             raise ValueError(
                 f"the id {brief(repr(name))} is in use; remove that image first (remove_support), or choose another"
             )
@@ -324,10 +329,8 @@ def check_new_names(names: Sequence[str], known: Collection[str]) -> None:
 
 def warn_of_duplicates(support: Support | None, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
     """Warn of new items that are in the kept support already, or occur twice among themselves."""
-    start = 0 if support is None else len(support)
-    if support is not None and start:
-        embeddings = np.concatenate([support.embeddings, embeddings])
-    if (twins := earlier_twins(embeddings, start)).max(initial=-1) < 0:
+    start, twins = (0, earlier_twins(embeddings)) if support is None else (len(support), support.twins(embeddings))
+    if twins.max(initial=-1) < 0:
         return  # before all that is known is named
     known = () if support is None else support.ids
     shown = [name if is_name(name) else f"support image {i}" for i, name in enumerate(known)]
@@ -337,5 +340,7 @@ def warn_of_duplicates(support: Support | None, names: Sequence[str], embeddings
 
 def _remembered(classifier: FewShotClassifier, support: Support) -> Support:
     """Return the support that the memory of the classifier still holds: a bounded memory forgets some."""
+    if len(support) == classifier.model_.n_rows:
+        return support
     rows = classifier.model_.kept_rows(support.embeddings, support.labels)
     return support if np.array_equal(rows, np.arange(len(support))) else support.rows(rows.tolist())

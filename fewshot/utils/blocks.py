@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import numpy as np
@@ -37,7 +38,7 @@ class Blocks:
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Self:
         """Return blocks that share the memory of `rows` (n, ...), which must not change."""
-        size = max(1, BLOCK_BYTES // max(1, rows[:1].nbytes))
+        size = max(1, BLOCK_BYTES // max(1, math.prod(rows.shape[1:]) * rows.dtype.itemsize))
         return cls([rows[start : start + size] for start in range(0, max(len(rows), 1), size)], size, rows)
 
     def __len__(self) -> int:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils.blocks import Blocks
+from fewshot.utils.keyed import KeyedRows
 from fewshot.utils.text import counted
 from fewshot.utils.warning import warn
 
 #: Largest distance between embeddings of one image, relative to their length.
 SAME_IMAGE = 1e-4
-#: Pairs of rows compared at a time.
-PAIRS = 2**20
+#: Projections are compared within this many times that distance, since products round.
+ROUNDING = 1.5
 #: Images that a warning names.
 SHOWN = 5
 
@@ -43,32 +46,81 @@ def earlier_twins(x: NDArray[np.floating], start: int = 0) -> NDArray[np.int64]:
     >>> earlier_twins(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])).tolist()
     [-1, -1, 0]
     """
-    n, d = x.shape
-    twins = np.full(n - start, -1)
-    if n < 2 or start >= n or not d:
+    return Projected.of(x[:start]).twins(x[start:])
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """Embeddings that grow, by their projections on two random directions, so that copies are found among many.
+
+    Attributes
+    ----------
+    x : Blocks of n rows
+        Embeddings (d,), all finite.
+    along : KeyedRows
+        Their numbers by the projection on one direction.
+    across : Blocks of n rows
+        The projection on the other.
+    """
+
+    x: Blocks
+    along: KeyedRows
+    across: Blocks
+
+    @classmethod
+    def of(cls, x: NDArray[np.floating] | Blocks) -> Self:
+        """Return the projections of embeddings (n, d)."""
+        blocks = x if isinstance(x, Blocks) else Blocks.of(x)
+        along, across = map(np.concatenate, zip(*map(_projections, blocks.blocks), strict=True))
+        return cls(blocks, KeyedRows.of(along), Blocks.of(across))
+
+    def extended(self, x: NDArray[np.floating]) -> Self:
+        """Return these and more embeddings (k, d)."""
+        along, across = _projections(x)
+        numbers = len(self.x) + np.arange(len(x))
+        return type(self)(self.x.extended(x), self.along.extended(along, numbers), self.across.extended(across))
+
+    def twins(self, x: NDArray[np.floating], gone: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Return for each new embedding (k, d) the number of the first one before it of the same image; -1 for none.
+
+        New ones have the numbers after the known ones; sorted numbers that are `gone` are no twins.
+        """
+        start, twins = len(self.x), np.full(len(x), -1)
+        if not x.size or start + len(x) < 2:
+            return twins
+        first = _first_equal(x)  # a thousand copies of one image would make half a million pairs
+        new = np.flatnonzero(first == np.arange(len(x)))
+        along, across = (values[new] for values in _projections(x))
+        joined = self.along.extended(along, start + new)
+        reach = SAME_IMAGE * np.linalg.norm(x[new], axis=1)
+        wide = ROUNDING * reach
+        for queries, rows in joined.between(along - wide, along + wide):
+            earlier = rows < start + new[queries]
+            if gone is not None and len(gone):
+                earlier &= ~is_among(gone, rows)
+            queries, rows = queries[earlier], rows[earlier]
+            there = np.empty(len(rows), across.dtype)
+            known = rows < start
+            there[known], there[~known] = (
+                self.across.rows(rows[known]),
+                across[np.searchsorted(new, rows[~known] - start)],
+            )
+            near = np.flatnonzero(np.abs(across[queries] - there) <= wide[queries])
+            for place in near[np.argsort(rows[near], kind="stable")].tolist():
+                query, row = queries[place], rows[place]
+                if 0 <= twins[new[query]] <= row:
+                    continue
+                other = self.x.rows(rows[place : place + 1])[0] if row < start else x[row - start]
+                if np.linalg.norm(x[new[query]] - other) <= reach[query]:
+                    twins[new[query]] = row
+        copies = first < np.arange(len(x))
+        twins[copies] = start + first[copies]
         return twins
-    first = _first_equal(x, start)  # a thousand copies of one image would make half a million pairs
-    copies = first < np.arange(start, n)
-    twins[copies] = first[copies]
-    lengths = np.zeros(n, x.dtype)  # those of known rows are not needed
-    lengths[start:] = np.linalg.norm(x[start:], axis=1)
-    directions = np.random.default_rng(0).standard_normal((d, 2))
-    along, across = (x @ (directions / np.linalg.norm(directions, axis=0)).astype(x.dtype)).T
-    new = np.arange(start, n)[~copies]
-    rows = np.concatenate([np.arange(start), new])
-    rows = rows[np.argsort(along[rows], kind="stable")]
-    reach = SAME_IMAGE * lengths[new]
-    low = np.searchsorted(along[rows], along[new] - reach, "left")
-    high = np.searchsorted(along[rows], along[new] + reach, "right")
-    for part in _parts(high - low):
-        counts = (high - low)[part]
-        mine = new[part].repeat(counts)
-        other = rows[np.arange(len(mine)) + (low[part] - counts.cumsum() + counts).repeat(counts)]
-        near = (other < mine) & (np.abs(across[mine] - across[other]) <= SAME_IMAGE * lengths[mine])
-        for i, j in zip(mine[near].tolist(), other[near].tolist(), strict=True):
-            if twins[i - start] < 0 and np.linalg.norm(x[i] - x[j]) <= SAME_IMAGE * lengths[i]:
-                twins[i - start] = j
-    return twins
+
+
+def is_among(some: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which numbers (...) are among `some`, which are sorted and at least one."""
+    return some[np.minimum(np.searchsorted(some, numbers), len(some) - 1)] == numbers
 
 
 def distinct_rows(x: NDArray[np.floating], labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -108,20 +160,15 @@ def warn_of_twins(twins: NDArray[np.int64], start: int, names: Sequence[str]) ->
     )
 
 
-def _first_equal(x: NDArray[Any], start: int) -> NDArray[np.int64]:
-    """Return for each row from `start` on the number of the first row from there on that equals it."""
+def _projections(x: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the projections (n,) of embeddings (n, d) on two random directions."""
+    directions = np.random.default_rng(0).standard_normal((x.shape[1], 2))
+    along, across = (x @ (directions / np.linalg.norm(directions, axis=0)).astype(x.dtype)).T
+    return np.ascontiguousarray(along), np.ascontiguousarray(across)
+
+
+def _first_equal(x: NDArray[Any]) -> NDArray[np.int64]:
+    """Return for each row the number of the first row that equals it."""
     seen: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x[start:])
-    return np.array([seen.setdefault(digest, start + i) for i, digest in enumerate(digests)])
-
-
-def _parts(counts: NDArray[np.int64]) -> Iterator[slice]:
-    """Yield slices of few pairs each, or of one row."""
-    start, pairs = 0, 0
-    for i, count in enumerate(counts.tolist()):
-        if pairs and pairs + count > PAIRS:
-            yield slice(start, i)
-            start, pairs = i, 0
-        pairs += count
-    if pairs:
-        yield slice(start, len(counts))
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x)
+    return np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)], np.int64)

@@ -116,10 +116,7 @@ def suggest_embedded(
 
 def _is_new(now: Learned, x: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which items (n,) are neither learned already nor copies of earlier ones."""
-    support = now.support
-    if support is None or not len(support):
-        return earlier_twins(x) < 0
-    return earlier_twins(np.concatenate([support.embeddings, x]), len(support)) < 0
+    return (earlier_twins(x) if now.support is None else now.support.twins(x)) < 0
 
 
 def _pool(now: Learned, x: NDArray[np.float32], seed: int) -> Pool:
