@@ -18,6 +18,7 @@ from fewshot.learners.memory import sum_by_class
 from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, prepare_keys, search_in_chunks, to_tensor
 from fewshot.utils.isolation import isolated
 from fewshot.utils.twins import SAME_IMAGE
+from fewshot.utils.warning import lock_of_filters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,22 +69,23 @@ def audit_support(learner: Learner, support: Support) -> pd.DataFrame:
     left_out = learner.leave_out(raw, labels, len(classes), every=True)
     judged = find_suspects(learner, support, classes, left_out.rows.numpy(), left_out.logits.numpy())
     twin, near = _duplicates(raw), near_duplicates(support)
-    frame = pd.DataFrame(
-        {
-            "id": text_column(support.ids),
-            "label": text_column(support.labels),
-            "similarity": own,
-            "other": text_column([None if i < 0 else classes.tolist()[i] for i in other.tolist()]),
-            "other_similarity": other_similarity,
-            "duplicate_of": _names(support, twin),
-            "near_duplicate_of": _names(support, np.where(twin >= 0, -1, near)),
-            "nearer_to_other": other_similarity > own,
-            "outlier": _outliers(own, codes),
-        }
-    )
-    suspect = judged.pop("implausible") | (twin >= 0)
-    frame = frame.join(judged).assign(suspect=suspect)
-    frame.attrs |= judged.attrs
+    with lock_of_filters():  # pandas sets warning filters
+        frame = pd.DataFrame(
+            {
+                "id": text_column(support.ids),
+                "label": text_column(support.labels),
+                "similarity": own,
+                "other": text_column([None if i < 0 else classes.tolist()[i] for i in other.tolist()]),
+                "other_similarity": other_similarity,
+                "duplicate_of": _names(support, twin),
+                "near_duplicate_of": _names(support, np.where(twin >= 0, -1, near)),
+                "nearer_to_other": other_similarity > own,
+                "outlier": _outliers(own, codes),
+            }
+        )
+        suspect = judged.pop("implausible") | (twin >= 0)
+        frame = frame.join(judged).assign(suspect=suspect)
+        frame.attrs |= judged.attrs
     return frame
 
 

@@ -23,6 +23,7 @@ from fewshot.search.similarity import to_tensor
 from fewshot.utils.isolation import isolated
 from fewshot.utils.twins import distinct_rows
 from fewshot.utils.values import check_number
+from fewshot.utils.warning import keeps_filters, lock_of_filters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +96,7 @@ class CheckResult:
         return error
 
     @property
+    @keeps_filters
     def gains(self) -> pd.DataFrame:
         """What twice the images of each class would give, by class, the greatest gain first.
 
@@ -153,6 +155,7 @@ class CheckResult:
         return f"expect {100 * self.accuracy:.0f} % of new images right ({100 * low:.0f} to {100 * high:.0f} %)"
 
     @property
+    @keeps_filters
     def confused(self) -> pd.DataFrame:
         """Pairs of classes that are taken for each other, the worst first: ``class``, ``other``, ``images``, ``of``."""
         import pandas as pd
@@ -176,9 +179,10 @@ class CheckResult:
 def _suspects(found: CheckResult, learner: Learner) -> pd.DataFrame:
     support = found.support
     frame = find_suspects(learner, support, found.left_out.classes, found.rows, found.logits)
-    frame.insert(0, "id", text_column(support.ids))
-    frame.insert(1, "label", text_column(support.labels))
-    return frame[frame.pop("implausible")].sort_values("suspicion", ascending=False, kind="stable")
+    with lock_of_filters():  # pandas sets warning filters
+        frame.insert(0, "id", text_column(support.ids))
+        frame.insert(1, "label", text_column(support.labels))
+        return frame[frame.pop("implausible")].sort_values("suspicion", ascending=False, kind="stable")
 
 
 @isolated(gradients=False)

@@ -13,6 +13,7 @@ from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import prepare_keys, to_tensor
 from fewshot.utils.text import as_unicode
+from fewshot.utils.warning import lock_of_filters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,17 +134,18 @@ def find_suspects(
         nearest = prepare_keys(x[torch.from_numpy(keys)], learner.item_metric).similarity(x[asked]).max(-1)
         neighbour[asked], similarity[asked] = keys[nearest.indices.numpy()], nearest.values.numpy()
     names = classes.tolist()
-    frame = pd.DataFrame(
-        {
-            "implausible": implausible,
-            "suspicion": suspicion,
-            "false_alarm": false_alarm,
-            "taken_for": pd.Series([None if i < 0 else names[i] for i in taken_for.tolist()], dtype=object),
-            "neighbour": text_column(["" if i < 0 else support.ids[i] for i in neighbour.tolist()]),
-            "neighbour_row": neighbour,
-            "neighbour_similarity": similarity,
-        }
-    )
+    with lock_of_filters():  # pandas sets warning filters
+        frame = pd.DataFrame(
+            {
+                "implausible": implausible,
+                "suspicion": suspicion,
+                "false_alarm": false_alarm,
+                "taken_for": pd.Series([None if i < 0 else names[i] for i in taken_for.tolist()], dtype=object),
+                "neighbour": text_column(["" if i < 0 else support.ids[i] for i in neighbour.tolist()]),
+                "neighbour_row": neighbour,
+                "neighbour_similarity": similarity,
+            }
+        )
     frame.attrs["false_alarms"] = judged.rate
     return frame
 

@@ -13,6 +13,7 @@ from fewshot.classifiers.calibration import expected_calibration_error, reliabil
 from fewshot.images.answer import Answer, answer_all
 from fewshot.images.learned import Learned, labelled
 from fewshot.utils.text import listed
+from fewshot.utils.warning import keeps_filters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +117,7 @@ class TestResult:
         return float(wrong.mean()) if len(wrong) else None
 
     @property
+    @keeps_filters
     def confusion(self) -> pd.DataFrame:
         """Number of items by class (rows) and answer (columns), in the order of the classes; other labels last."""
         import pandas as pd
@@ -130,6 +132,7 @@ class TestResult:
         return pd.DataFrame(counts, index, columns)
 
     @property
+    @keeps_filters
     def per_class(self) -> pd.DataFrame:
         """One row per class that was tested.
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from fewshot.utils.locks import lock_of
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Modules whose frames are skipped: the library's own, and those of its context managers.
 _OURS = ("fewshot.", "contextlib")
 
@@ -37,6 +41,17 @@ def lock_of_filters() -> threading.RLock:
     Filters belong to the process: if two threads set them at once, one restores those of the other.
     """
     return lock_of(lock_of_filters)
+
+
+def keeps_filters(function: Callable[P, T]) -> Callable[P, T]:
+    """Hold `lock_of_filters` while a function runs, such as one that makes a table: pandas sets warning filters."""
+
+    @wraps(function)
+    def locked(*args: P.args, **kwargs: P.kwargs) -> T:
+        with lock_of_filters():
+            return function(*args, **kwargs)
+
+    return locked
 
 
 @contextmanager
