@@ -60,6 +60,7 @@ def create_app(workshop: Workshop, settings: Settings) -> FastAPI:
         docs_url=None,  # their scripts would be fetched from elsewhere
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,  # redirects would repeat what Host says
         root_path=settings.root_path,
         lifespan=_lifespan,
     )
