@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import to_thread
+
 from fewshot.embedding.network import Embedded
 from fewshot.images.answer import Answer, answer_embedded
+from fewshot.serve.batcher import joined
 from fewshot.serve.view import View
+
+#: Embeddings of a request, their names, and where its answers go.
+_Waiting = tuple[Embedded, Sequence[str], asyncio.Future[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,41 @@ class Asked:
     coverage: float | None = None
     neighbours: int = 0
     explain: bool = False
+
+
+class Answerer:
+    """Answer requests that were embedded together at once, which takes about as long as one of them."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[View, Asked], list[_Waiting]] = {}
+
+    async def answer(self, view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
+        """Return what `answer` does."""
+        done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        key = view, asked
+        others = self._waiting.setdefault(key, [])
+        others.append((embedded, names, done))
+        if len(others) == 1:
+            await asyncio.sleep(0)  # those of the same batch come now
+            await self._answer(key)
+        return await done
+
+    async def _answer(self, key: tuple[View, Asked]) -> None:
+        waiting = self._waiting.pop(key)
+        together = joined([embedded for embedded, _, _ in waiting])
+        names = [name for _, some, _ in waiting for name in some]
+        try:
+            found = await to_thread.run_sync(answer, key[0], together, names, key[1], abandon_on_cancel=False)
+        except BaseException as error:
+            for _, _, done in waiting:
+                if not done.done():
+                    done.set_exception(error)
+            return
+        answers = iter(found["answers"])
+        for _, some, done in waiting:
+            own = [next(answers) for _ in some]
+            if not done.done():
+                done.set_result({**found, "answers": own})
 
 
 def answer(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from fewshot.serve.settings import Settings
 from fewshot.serve.workshop import Workshop
 
 ROUTERS = (
+    predict.router,  # first, as it is asked most
     model.router,
     classes.router,
     examples.router,
-    predict.router,
     history.router,
     session.router,
     trust.router,

@@ -1,7 +1,8 @@
 """Images of requests that come at about the same time are embedded together, by one thread.
 
-While a batch is embedded, others wait, and are the next batch. Only the first image after a pause waits for company,
-for a moment. The queue is bounded. Single images go before large requests.
+While a batch is embedded, others wait, and are the next batch. Half of those that wait are a batch, so that the others
+are embedded while the answers to it are sent and their clients come back. Few wait for company, for a moment. The queue
+is bounded. Single images go before large requests.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from fewshot.errors import ImageDecodeError
 from fewshot.serve.metrics import Metrics
 from fewshot.serve.problems import busy
 
+#: Fewer items than LEAST wait for others: on a processor, a batch of one takes twice as long for each.
+LEAST = 4
 #: Most items in a batch, and of a request that is not large. At most LATER others overtake a large one.
 BATCH, SMALL, LATER = 16, 4, 64
 
@@ -77,7 +80,7 @@ class Batcher:
             parts.append(job.done)
         self._has_jobs.set()
         try:
-            return _joined(await asyncio.gather(*parts))
+            return joined(await asyncio.gather(*parts))
         finally:
             for done in parts:
                 done.cancel()  # of a client that has gone, or after an error
@@ -89,6 +92,7 @@ class Batcher:
             if not self._jobs:
                 self._has_jobs.clear()
                 await self._has_jobs.wait()
+            if self._waiting < LEAST:
                 await asyncio.sleep(self._seconds)
             batch = self._next()
             if not batch:
@@ -106,7 +110,7 @@ class Batcher:
     def _next(self) -> list[_Job]:
         """Return the jobs of the next batch, which share an embedder and whether they want thumbnails."""
         batch: list[_Job] = []
-        n = 0
+        n, most = 0, min(max(LEAST, (self._waiting + 1) // 2), BATCH)
         while self._jobs:
             job = self._jobs[0]
             first = batch[0] if batch else job
@@ -116,7 +120,7 @@ class Batcher:
                 continue
             if job.embedder is not first.embedder or job.thumbnails != first.thumbnails:
                 break
-            if batch and n + len(job.items) > BATCH:
+            if batch and n + len(job.items) > most:
                 break
             batch.append(heapq.heappop(self._jobs))
             self._count(-len(job.items))
@@ -156,14 +160,13 @@ def _embed_jobs(jobs: Sequence[_Job]) -> list[Embedded | BaseException]:
     return found
 
 
-def _joined(parts: Sequence[Embedded]) -> Embedded:
+def joined(parts: Sequence[Embedded]) -> Embedded:
     """Return the embeddings of consecutive parts."""
     if len(parts) == 1:
         return parts[0]
-    errors = [
-        ImageDecodeError(error.source, error.reason, start * BATCH + (error.index or 0))
-        for start, part in enumerate(parts)
-        for error in part.errors
-    ]
+    errors, start = [], 0
+    for part in parts:
+        errors += [ImageDecodeError(one.source, one.reason, start + (one.index or 0)) for one in part.errors]
+        start += len(part.embeddings)
     pictures = [picture for part in parts for picture in part.thumbnails]
     return Embedded(np.concatenate([part.embeddings for part in parts]), errors, pictures)

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from fewshot.serve.guard import App, Message, Receive, Scope, Send
@@ -60,6 +61,7 @@ class Logs:
 
     def __init__(self, app: App, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
+        self._first, self._numbers = secrets.token_hex(6), count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -67,7 +69,7 @@ class Logs:
             await self._app(scope, receive, send)
             return
         given = next((text for name, text in scope["headers"] if name == b"x-request-id"), b"")
-        number = given.decode() if _ID.fullmatch(given) else secrets.token_hex(8)
+        number = given.decode() if _ID.fullmatch(given) else f"{self._first}-{next(self._numbers):x}"
         start, status = time.perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:

@@ -30,6 +30,8 @@ from fewshot.utils.values import TOO_LARGE
 
 #: What cameras and browsers write. Other formats of Pillow are not for strangers.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+#: So many images are checked at once.
+FEW = 2
 #: Most characters of a name of a file that are kept, most fields, and most bytes of one.
 _LONGEST_NAME, _MOST_FIELDS, _LONGEST_FIELD = 80, 20, 2**16
 #: Most numbers of embeddings.
@@ -118,8 +120,10 @@ async def read_sent(request: Request, settings: Settings) -> Sent:
         raise Problem(415, "unsupported", "the body must be multipart/form-data or application/json")
     if len(sent.images) > settings.max_images:
         raise _too_many(settings)
-    if sent.images:
+    if len(sent.images) > FEW:  # the head of one takes less time than changing threads
         await run_in_threadpool(_check_images, sent.images, settings)
+    else:
+        _check_images(sent.images, settings)
     return sent
 
 

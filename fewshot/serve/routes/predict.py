@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from fewshot.serve.answering import Asked, answer
+from fewshot.serve.answering import Asked
 from fewshot.serve.problems import JSON
 from fewshot.serve.schemas import Answers, body, failures
 from fewshot.serve.service import ServiceOf
@@ -31,23 +30,23 @@ async def predict(
 ) -> Response:
     """Classify images. One that cannot be read has an error instead of a label."""
     sent = await read_sent(request, service.settings)
-    view = await service.view()
+    view = service.workshop.published
+    view = await service.view() if view.is_empty else view
     _ = view.learned  # says that nothing was learned, before work is done
     embedded = await service.embedded(view, sent)
+    if (now := await service.view()).embedder is not view.embedder:  # another process has taken another network
+        embedded = await service.embedded(now, sent)
     names = [image.name for image in sent.images] or [f"embedding {i}" for i in range(len(embedded.embeddings))]
     if len(embedded.errors) == len(names):
         raise embedded.errors[0]
-    now = await service.view()  # what was taught meanwhile counts
-    view = now if now.embedder is view.embedder else view
-    found = await to_thread.run_sync(
-        answer, view, embedded, names, Asked(top, coverage and round(coverage, 3), neighbours, explain)
-    )
+    asked = Asked(top, coverage and round(coverage, 3), neighbours, explain)
+    found = await service.answerer.answer(now, embedded, names, asked)
     for one in found["answers"]:
         kind = "unreadable" if one["error"] else "unknown" if one["unknown"] else "known"
         service.metrics.answers.labels(kind).inc()
         if one["neighbours"]:
             service.metrics.similarity.observe(one["neighbours"][0]["similarity"])
-    return JSON(found, headers=version_header(view))
+    return JSON(found, headers=version_header(now))
 
 
 @router.post("/embed", responses=failures(415), openapi_extra=body())
