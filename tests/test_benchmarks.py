@@ -51,6 +51,16 @@ def test_the_index_is_measured_beside_the_others(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_service_is_measured_beside_the_embedder_alone(tmp_path):
+    found = run_alone(
+        "serve.py", tmp_path / "serve", "--rounds", "1", "--seconds", "1", "--clients", "2", "--images", "32"
+    )
+    (row,) = found["rounds"]
+    assert 0 < row["2"]["per second"] < 2 * row["alone"]
+    assert row["2"]["median"] <= row["2"]["p99"]
+
+
+@pytest.mark.slow
 def test_saved_classifiers_are_measured(tmp_path):
     found = run_alone("saved.py", tmp_path / "saved", "--rounds", "1", "--classes", "6000")
     cost = {row["what"]: row["cpu, in imports"][1] for row in found["commands"]}

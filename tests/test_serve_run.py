@@ -1,16 +1,19 @@
 """The service as a process: it says where it listens, drains at SIGTERM, and loses nothing when it is killed."""
 
 import re
+import shutil
 import signal
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from fewshot import FewShotModel
 from fewshot.cli import main
-from tests.serving import QUICK, files, pictures, process, said, taught
+from tests.serving import QUICK, files, pictures, process, running, said, taught
 
 PICTURES = pictures(40)
 
@@ -49,9 +52,8 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):
-    with process(tmp_path / "model", *QUICK) as found:
-        port = re.search(r":(\d+)/", found.url)[1]
-        assert main(["serve", str(tmp_path / "new"), "--port", port, *QUICK]) == 1
+    with running(tmp_path / "model") as client:
+        assert main(["serve", str(tmp_path / "new"), "--port", str(client.base_url.port), *QUICK]) == 1
         assert "in use" in capsys.readouterr().err
 
 
@@ -82,7 +84,7 @@ def teach_until_killed(folder, number, seconds):
     return acknowledged
 
 
-@pytest.mark.parametrize("n", [3, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
     folder, known = tmp_path / "model", set()
     for number in range(n):
@@ -92,6 +94,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
         assert len(held - known) <= number + 1  # the one that was being acknowledged
 
 
+@pytest.mark.slow
 def test_several_workers_share_a_folder(tmp_path):
     with process(tmp_path / "model", "--workers", "2", *QUICK) as found:
         for i in range(4):
@@ -111,9 +114,28 @@ def test_several_workers_share_a_folder(tmp_path):
 
 
 def test_behind_a_proxy_that_puts_it_under_a_path(tmp_path):
-    with process(taught(tmp_path / "model"), "--root-path", "/few") as found:
-        bare = found.url.removesuffix("few/")
-        for base in (found.url, bare):  # whether the proxy strips the path or not
-            assert httpx.get(f"{base}v1/model").status_code == 200
-            assert "fewshot" in httpx.get(base).text
-        said(httpx.get(f"{bare}other/v1/model"), 404, "not_found")
+    with running(taught(tmp_path / "model"), root_path="/few", token="x" * 20) as client:
+        bearer = {"Authorization": f"Bearer {'x' * 20}"}
+        for base in ("/few", ""):  # whether the proxy strips the path or not
+            assert client.get(f"{base}/v1/model", headers=bearer).status_code == 200
+            said(client.get(f"{base}/v1/model"), 401, "token")
+            assert "fewshot" in client.get(f"{base}/").text
+        said(client.get("/other/v1/model", headers=bearer), 404, "not_found")
+        assert "Path=/few" in client.post("/few/v1/session", headers=bearer).headers["set-cookie"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+def test_the_examples_of_the_documentation_work(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "docs" / "service.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for name, picture in zip(("heron1.jpg", "heron2.jpg", "new.jpg"), PICTURES, strict=False):
+        Path(name).write_bytes(picture)
+    with running(tmp_path / "model") as client:
+        exec(example.replace("http://127.0.0.1:8000", str(client.base_url)), {})
+        commands = re.findall(r"^curl.*", text, re.MULTILINE)
+        Path("commands").write_text("\n".join(commands).replace("http://127.0.0.1:8000", str(client.base_url)))
+        assert capsys.readouterr().out == "2\nheron\n"
+        ran = subprocess.run(["bash", "-e", "commands"], capture_output=True, text=True, check=True)
+        assert '"unknown":false' in ran.stdout
+        assert Path("model.zip").read_bytes().startswith(b"PK")

@@ -129,10 +129,12 @@ def answer_embedded(
     n_neighbours: int,
     promise: Promise | None = None,
     nearby: KeySnapshot | None = None,
+    reasons: bool = True,
 ) -> list[Answer]:
     """Return the answers to items that are embedded already, with thumbnails, under these names.
 
-    `nearby` is what `index_support` returns, for many calls.
+    `nearby` is what `index_support` returns, for many calls. Without `reasons`, which take time, there are no
+    prototypes and each margin is infinite.
     """
     classifier = now.classifier
     errors = {error.index: error for error in embedded.errors}
@@ -140,8 +142,8 @@ def answer_embedded(
     columns = (
         classifier.predict(x).tolist(),
         classifier.predict_proba(x),
-        _margins(classifier, x),
-        _nearest_keys(classifier, x, top),
+        _margins(classifier, x) if reasons else [np.inf] * len(x),
+        _nearest_keys(classifier, x, top if reasons else 0),
         nearest_support(classifier, now.support, x, n_neighbours, nearby=nearby),
         [None] * len(x) if promise is None else promise.sets(now, x),
     )

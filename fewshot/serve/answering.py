@@ -87,7 +87,7 @@ def answer(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -
     nearby = view.nearby if asked.neighbours else None
     if not embedded.thumbnails:
         embedded = Embedded(embedded.embeddings, embedded.errors, [b""] * len(names))
-    found = answer_embedded(now, embedded, names, asked.top, asked.neighbours, promise, nearby)
+    found = answer_embedded(now, embedded, names, asked.top, asked.neighbours, promise, nearby, asked.explain)
     return {"version": view.version, "answers": [_as_sent(view, one, asked) for one in found], "notes": notes}
 
 

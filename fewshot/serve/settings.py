@@ -63,7 +63,7 @@ class Settings:
     max_pixels: int = 64_000_000
     max_images: int = 256
     max_queue: int = 1024
-    max_memory: int = 256 * 2**20
+    max_memory: int = 128 * 2**20
     max_requests: int = 256
     head_seconds: float = 10.0
     body_seconds: float = 60.0
