@@ -1,0 +1,92 @@
+// An answer to a picture: what it is, how sure, why, and "no, this is ...".
+
+import { ask, form } from "../lib/api.js";
+import { attempt } from "../lib/changes.js";
+import { fill, h, icon, percent, sentence } from "../lib/dom.js";
+import { state } from "../lib/state.js";
+import { barRow, classField, local, thumbnail } from "./pieces.js";
+import { say } from "./toasts.js";
+
+/** Ask for answers to pictures; `coverage` is text, empty for no set. */
+export function predict(pictures, { coverage, neighbours = 6, signal } = {}) {
+  return ask("POST", "predict", { query: { top: 5, coverage: coverage || null, neighbours: state.model.keeps_examples ? neighbours : 0 }, body: form(pictures), signal });
+}
+
+/** Return a short form of an answer, for lists. */
+export function verdict(answer) {
+  if (answer.error) return h("span", { class: "verdict failed" }, icon("alert"), "Cannot be read");
+  if (answer.unknown) return h("span", { class: "verdict unknown" }, icon("unknown"), "Unknown");
+  return h("span", { class: "verdict" }, h("span", { class: "name" }, answer.label), h("span", { class: "share" }, percent(answer.probability)));
+}
+
+/** Shows one answer at a time; the field for a correction stays while answers change. */
+export class AnswerPanel {
+  constructor({ onlearned, onfocus }) {
+    this.onlearned = onlearned;
+    this.body = h("div", { class: "answer-body", "aria-live": "polite" });
+    this.right = classField("No, this is …", { placeholder: "the right class" });
+    this.right.input.addEventListener("focus", () => onfocus?.());
+    this.right.input.addEventListener("input", () => this.drawChips());
+    this.known = h("div", { class: "chips" });
+    this.submit = h("button", { type: "submit", class: "button main" }, h("span", {}, "Correct"));
+    this.form = h("form", { class: "correct", onsubmit: (event) => { event.preventDefault(); this.correct(this.right.value); } }, h("div", { class: "field-row" }, this.right.field, this.submit), this.known);
+    this.element = h("section", { class: "card answer", "aria-label": "Answer" }, this.body, this.form);
+    this.show(null);
+  }
+
+  /** Show {picture, answer, notes}; null for none. */
+  show(item, live = false) {
+    this.item = item;
+    this.body.setAttribute("aria-live", live ? "off" : "polite");
+    const answer = item?.answer;
+    this.form.hidden = !answer || Boolean(answer.error) || state.readOnly;
+    this.element.classList.toggle("is-unknown", Boolean(answer?.unknown));
+    if (!answer) return fill(this.body, h("div", { class: "answer-none" }, h("span", { class: "empty-icon" }, icon("try")), h("p", {}, "The answer appears here.")));
+    this.drawChips();
+    const picture = live ? null : local(item.picture, "answer-picture");
+    if (answer.error) return fill(this.body, h("div", { class: "answer-head" }, picture, h("div", {}, h("p", { class: "eyebrow failed" }, "Cannot be read"), h("p", { class: "answer-label" }, answer.name), h("p", {}, sentence(answer.error.message)))));
+    const head = answer.unknown
+      ? [h("p", { class: "eyebrow" }, "Answer"), h("p", { class: "answer-label unknown" }, icon("unknown"), "Unknown"), h("p", { class: "soft" }, "Like no class that it knows.")]
+      : [h("p", { class: "eyebrow" }, "Answer"), h("p", { class: "answer-label" }, answer.label), h("p", { class: "answer-share" }, `Probability ${percent(answer.probability)}`)];
+    return fill(this.body, h("div", { class: "answer-head" }, picture, h("div", { class: "answer-words" }, head)),
+      answer.unknown ? h("p", { class: "small-title" }, "If it had to be one") : null,
+      h("ul", { class: "bars", "aria-label": "Probability of each class" }, answer.top.map((one) => barRow(one.label, one.probability, one.label === answer.label ? "best" : ""))),
+      this.setOf(item), this.nearest(answer));
+  }
+
+  setOf({ answer, notes, coverage }) {
+    if (!coverage) return null;
+    if (!answer.set) return notes?.length ? h("p", { class: "note" }, notes.map(sentence).join(" ")) : null;
+    const share = percent(Number(coverage));
+    return h("div", { class: "answer-set" }, h("p", { class: "small-title" }, answer.set.length === 1 ? "Only this one" : "One of these", h("span", { class: "soft" }, ` · right ${share} of the time`)),
+      h("ul", { class: "chips" }, answer.set.length ? answer.set.slice(0, 20).map((name) => h("li", { class: "chip still" }, name)) : h("li", { class: "soft" }, "None of the classes"), answer.set.length > 20 && h("li", { class: "soft" }, `and ${answer.set.length - 20} more`)));
+  }
+
+  nearest(answer) {
+    if (!answer.neighbours.length) return null;
+    return h("div", { class: "nearest" }, h("p", { class: "small-title" }, "Because it looks like these"),
+      h("ul", { class: "thumbs captioned" }, answer.neighbours.map((near) => h("li", {}, thumbnail(near.id, near.name), h("span", { class: "name" }, near.label)))));
+  }
+
+  drawChips() {
+    const name = this.right.value;
+    const answer = this.item?.answer;
+    const others = (answer?.top ?? []).map((one) => one.label).filter((label) => answer.unknown || label !== answer.label).slice(0, 5);
+    fill(this.known, (others.length ? others : []).map((label) => h("button", { type: "button", class: "chip", onclick: () => this.correct(label) }, label)));
+    fill(this.submit, h("span", {}, name && !state.names.includes(name) ? "Teach as new" : "Correct"));
+  }
+
+  async correct(name) {
+    const { picture } = this.item ?? {};
+    if (!name || !picture || this.busy) return;
+    this.busy = true;
+    const found = await attempt(() => ask("POST", "classes", { body: form([picture], { name }) }));
+    this.busy = false;
+    if (!found) return;
+    this.right.value = "";
+    await attempt(() => state.refresh());
+    say(found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, { action: null });
+    this.onlearned?.(this.item, name);
+  }
+}
+

@@ -1,0 +1,20 @@
+// Short messages that go by themselves; failures stay longer and are read at once.
+
+import { button, h, icon, tool } from "../lib/dom.js";
+
+const SECONDS = { good: 6, bad: 12 };
+
+/** Show a message; `action` is a text and what it does. */
+export function say(text, { kind = "good", action } = {}) {
+  const close = () => toast.remove();
+  const toast = h("div", { class: `toast ${kind}`, role: kind === "bad" ? "alert" : null },
+    icon(kind === "bad" ? "alert" : "check"),
+    h("p", {}, text),
+    action && button(action[0], () => { close(); action[1](); }, { kind: "quiet" }),
+    tool("Close", close, "close"));
+  const all = document.getElementById("toasts");
+  all.append(toast);
+  while (all.childElementCount > 3) all.firstElementChild.remove();
+  const wait = () => setTimeout(() => (toast.matches(":hover, :focus-within") ? wait() : close()), SECONDS[kind] * 1000);
+  wait();
+}

@@ -1,0 +1,212 @@
+// Try: pictures or the live camera, and what the classifier makes of them.
+
+import { sentInParts } from "../lib/batches.js";
+import { attempt, change } from "../lib/changes.js";
+import { csv, save } from "../lib/csv.js";
+import { button, counted, fill, h } from "../lib/dom.js";
+import { picturesAmong, preparedAll, released } from "../lib/pictures.js";
+import { state } from "../lib/state.js";
+import { AnswerPanel, predict, verdict } from "../parts/answer.js";
+import { Camera } from "../parts/camera.js";
+import { dropzone } from "../parts/dropzone.js";
+import { emptiness, heading, linkButton, local, progress, segments, select } from "../parts/pieces.js";
+import { say } from "../parts/toasts.js";
+
+const COVERAGES = [["", "no set"], ["0.8", "80 %"], ["0.9", "90 %"], ["0.95", "95 %"], ["0.99", "99 %"]];
+const UNKNOWNS = [["off", "never"], ["auto", "automatic"], ["balanced", "balanced"], ["0.01", "1 % slip through"], ["0.05", "5 % slip through"], ["0.1", "10 % slip through"]];
+//: Pictures of one request, and answers that are listed at once.
+const PART = 32;
+const PAGE = 60;
+//: Milliseconds between answers to the camera, at least.
+const EVERY = 250;
+
+/** Answers so far, for the file that is taken away. */
+export const answered = [];
+
+/** Return answers as CSV. */
+export function answersAsCsv() {
+  const head = ["name", "label", "unknown", "probability", "set", "corrected", "error"];
+  return csv([head, ...answered.map(({ answer, corrected }) => [answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.error ? "" : answer.probability, (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
+}
+
+const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
+
+export class TryView {
+  constructor() {
+    this.items = [];
+    this.page = PAGE;
+    this.coverage = "0.9";
+    this.camera = new Camera();
+    this.camera.onstart = () => this.watch();
+    this.panel = new AnswerPanel({ onlearned: (item, name) => this.again(item, name), onfocus: () => this.live && this.freeze() });
+    this.zone = dropzone("Drop a picture here", "Or paste one. Many at once, or a folder, work too.", (files) => this.receive(files));
+    this.frozen = button("Freeze", () => (this.live ? this.freeze() : this.watch()), { kind: "plain" });
+    this.cameraBox = h("div", { class: "stack", hidden: true }, this.camera.element, h("div", { class: "row center" }, this.frozen));
+    this.set = select("Set of classes at", COVERAGES, this.coverage, (value) => { this.coverage = value; this.answerAll(); });
+    this.unknown = select("Say unknown", UNKNOWNS, "off", (value) => this.reject(value));
+    this.list = h("section", { class: "card results", hidden: true, "aria-label": "Answers" });
+    this.source = h("section", { class: "card stack", "aria-label": "Picture" }, segments("Pictures from", [["files", "Files", "picture"], ["camera", "Live camera", "camera"]], (kind) => this.choose(kind)), this.zone, this.cameraBox,
+      h("div", { class: "settings" }, this.set.field, this.unknown.field));
+    this.work = h("div", { class: "columns try-columns" }, this.source, this.panel.element, this.list);
+    this.nothing = emptiness("try", "Nothing to try yet", "The classifier knows no class. Teach it the first ones with a few pictures each.", linkButton("Teach a class", "#teach", "main", "teach"));
+    this.place = h("div", {});
+    this.element = h("div", { class: "view" }, heading("Try", "Show a new picture and see what it is taken for, and why."), this.place);
+  }
+
+  show() {
+    const usable = !state.isEmpty && state.model.takes_images;
+    if (!state.model.takes_images) fill(this.place, emptiness("chip", "This classifier takes embeddings", "It has no network of its own to see pictures with. Programs ask it through the API."));
+    else if (state.isEmpty) fill(this.place, this.nothing);
+    else if (this.place.firstChild !== this.work) fill(this.place, this.work);
+    this.drawUnknown();
+    if (!usable) return this.leave();
+    if (!this.cameraBox.hidden && !this.camera.isOn && !this.camera.wanted) this.camera.start();
+    if (this.items.length && this.version !== state.model.version) this.answerAll();
+    return undefined;
+  }
+
+  leave() {
+    this.freeze();
+    this.camera.stop();
+  }
+
+  drawUnknown() {
+    const rule = state.model.rejection;
+    const value = rule === null ? "off" : /%$/.test(rule) ? String(parseFloat(rule) / 100) : String(rule);
+    const { input } = this.unknown;
+    if (![...input.options].some((option) => option.value === value)) input.append(h("option", { value }, String(rule)));
+    input.value = value;
+    this.unknown.field.hidden = state.readOnly;
+  }
+
+  async reject(value) {
+    const rate = Number(value);
+    const reject = value !== "" && Number.isFinite(rate) ? rate : value;
+    await change("PUT", "rejection", { json: { reject } }, reject === "off" ? "Every picture gets a class." : "Pictures like no class are answered as unknown.");
+    this.drawUnknown();
+  }
+
+  choose(kind) {
+    const live = kind === "camera";
+    this.cameraBox.hidden = !live;
+    this.zone.hidden = live;
+    this.list.hidden = live || this.items.length < 2;
+    if (live) {
+      this.panel.show(null);
+      this.camera.start();
+    } else {
+      this.leave();
+      this.select(this.selected ?? null);
+    }
+  }
+
+  async receive(files) {
+    const { pictures, others } = picturesAmong(files);
+    if (others) say(`${counted(others, "file")} ${others === 1 ? "is" : "are"} no picture and ${others === 1 ? "was" : "were"} left out.`, { kind: pictures.length ? "good" : "bad" });
+    if (!pictures.length || state.isEmpty) return;
+    if (!this.cameraBox.hidden) this.element.querySelector("input[value=files]").click();
+    const bar = progress("Reading pictures");
+    this.list.hidden = false;
+    fill(this.list, bar.node);
+    const made = await preparedAll(pictures.map(({ file }) => file), (n, all) => bar.set(n / all));
+    released(this.items.map(({ picture }) => picture));
+    this.items = made.map((picture) => ({ picture, answer: null }));
+    this.page = PAGE;
+    await this.answerAll();
+  }
+
+  /** Ask again for all pictures, because something changed. */
+  async answerAll() {
+    const run = (this.run = (this.run ?? 0) + 1);
+    this.version = state.model.version;
+    if (!this.items.length) return;
+    const byPicture = new Map(this.items.map((item) => [item.picture, item]));
+    let done = 0;
+    const bar = progress("Answering");
+    if (this.items.length > PART) {
+      this.list.hidden = false;
+      fill(this.list, bar.node);
+    }
+    const { coverage } = this;
+    const send = (part) => {
+      if (run !== this.run) throw new DOMException("a later question is on its way", "AbortError");
+      return predict(part, { coverage });
+    };
+    const onpart = (n) => bar.set((done += n) / this.items.length, `Answered ${done} of ${counted(this.items.length, "picture")}`);
+    const found = await attempt(() => sentInParts([...byPicture.keys()], state.model.limits, send, { most: PART, onpart }));
+    if (run !== this.run) return;
+    for (const { pictures, answer, error } of found ?? []) {
+      const { answers, notes } = error ? { answers: [unreadable(pictures[0], error)], notes: [] } : answer;
+      pictures.forEach((picture, place) => Object.assign(byPicture.get(picture), { answer: answers[place], notes, coverage }));
+    }
+    this.items = this.items.filter(({ answer }) => answer);
+    answered.splice(0, Infinity, ...this.items);
+    const isNew = !this.items.includes(this.selected);
+    this.select(isNew ? this.items[0] ?? null : this.selected);
+    this.drawList();
+    if (isNew) this.panel.element.scrollIntoView({ block: "nearest" });
+  }
+
+  select(item) {
+    this.selected = item;
+    this.panel.show(item);
+    this.source.classList.toggle("done", Boolean(item));
+    for (const node of this.list.querySelectorAll("[aria-pressed]")) node.setAttribute("aria-pressed", String(node.item === item));
+  }
+
+  drawList() {
+    this.list.hidden = this.items.length < 2;
+    if (this.list.hidden) return;
+    const unknown = this.items.filter(({ answer }) => answer.unknown && !answer.error).length;
+    const bad = this.items.filter(({ answer }) => answer.error).length;
+    const rest = this.items.length - this.page;
+    fill(this.list,
+      h("div", { class: "strip-head" }, h("h2", {}, counted(this.items.length, "answer")), button("Save as CSV", () => save("answers.csv", answersAsCsv()), { kind: "quiet", picture: "table" })),
+      unknown || bad ? h("p", { class: "soft" }, [unknown ? `${unknown} unknown` : "", bad ? `${bad} cannot be read` : ""].filter(Boolean).join(" · ")) : null,
+      h("ul", { class: "answer-grid" }, this.items.slice(0, this.page).map((item) => {
+        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "soft file" }, item.answer.name)));
+        node.item = item;
+        return h("li", {}, node);
+      })),
+      rest > 0 ? h("div", { class: "row center" }, button(`Show ${Math.min(rest, PAGE)} more`, () => { this.page += PAGE; this.drawList(); })) : null);
+  }
+
+  /** Answer what the camera shows, until it is frozen. */
+  async watch() {
+    if (this.live || !this.camera.isOn) return;
+    this.live = true;
+    this.camera.video.play();
+    fill(this.frozen, h("span", {}, "Freeze"));
+    let before = null;
+    while (this.live && this.camera.isOn) {
+      const start = performance.now();
+      const picture = await this.camera.frame();
+      const found = picture && (await attempt(() => predict([picture], { coverage: this.coverage })));
+      if (!found) {
+        if (picture) return this.freeze();
+      } else if (this.live) {
+        if (before) released([before]);
+        before = picture;
+        this.panel.show({ picture, answer: found.answers[0], notes: found.notes, coverage: this.coverage }, true);
+      }
+      await new Promise((done) => setTimeout(done, Math.max(50, EVERY - (performance.now() - start))));
+    }
+    return undefined;
+  }
+
+  freeze() {
+    if (!this.live) return;
+    this.live = false;
+    this.camera.video.pause();
+    fill(this.frozen, h("span", {}, "Go on"));
+  }
+
+  /** After a correction: answer again. */
+  async again(item, name) {
+    item.corrected = name;
+    if (!this.cameraBox.hidden) return this.watch();
+    await this.answerAll();
+    return undefined;
+  }
+}
+

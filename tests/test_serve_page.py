@@ -1,0 +1,377 @@
+"""The page of `fewshot serve`: its files, and what people do with it in a real browser."""
+
+import re
+import zipfile
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot import FewShotImageClassifier
+from tests.browser import accessible, browsing, choose, see
+from tests.photographs import photos, write_photos
+from tests.serving import QUICK, png, process, running, taught
+from tests.serving import files as files_of
+
+PAGE = Path(str(files("fewshot.serve") / "page"))
+SCRIPTS = sorted(PAGE.rglob("*.js"))
+#: What would make markup or code of text, or fetch from elsewhere.
+UNSAFE = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|createContextualFragment"
+    r"|srcdoc|setAttribute\(\"style|https?://(?!www\.w3\.org/)|setTimeout\(\s*[\"'`]"
+)
+#: Counts what moves.
+MOVING = (
+    "[...document.querySelectorAll('*')].map(one => getComputedStyle(one)).filter("
+    "style => parseFloat(style.transitionDuration) > 0 || style.animationName !== 'none').length"
+)
+NASTY = '<img src=x onerror="document.title=`run`"> & "=1+1"'
+
+
+class Tags(HTMLParser):
+    """Collect the tags of a page, and text in scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.inline = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if self.found and self.found[-1][0] in ("script", "style") and data.strip():
+            self.inline.append(data)
+
+
+def test_the_page_obeys_its_security_policy():
+    tags = Tags((PAGE / "index.html").read_text(encoding="utf-8"))
+    assert not tags.inline
+    for tag, attributes in tags.found:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"], tag
+        for name in ("src", "href"):
+            assert re.match(r"(page/[\w./-]+|#\w*)$", attributes.get(name, "#")), attributes
+    assert len(SCRIPTS) > 10
+    for script in SCRIPTS:
+        assert not UNSAFE.search(script.read_text(encoding="utf-8")), script.name
+
+
+def test_what_scripts_import_is_there_and_used():
+    found = set()
+    for script in SCRIPTS:
+        text = script.read_text(encoding="utf-8")
+        for given, path in re.findall(r'^import {(.*?)} from "(.*?)";$', text, re.M):
+            assert path.startswith("."), "modules are named by relative paths, since a proxy may put all under another"
+            source = (script.parent / path).resolve()
+            for name in given.split(","):
+                name, _, alias = name.strip().partition(" as ")
+                assert re.search(rf"^export .*\b{name}\b", source.read_text(encoding="utf-8"), re.M), (path, name)
+                assert len(re.findall(rf"\b{alias or name}\b", text)) > 1, f"{script.name} never uses {name}"
+            found.add(source)
+    assert found == set(SCRIPTS) - {PAGE / "app.js"}
+
+
+def test_all_files_of_the_page_are_served_and_packaged(tmp_path):
+    with running(tmp_path / "m") as client:
+        found = [path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()]
+        for name in found:
+            response = client.get("/" if name == "index.html" else f"/page/{name}")
+            assert response.status_code == 200, name
+            assert response.content == (PAGE / name).read_bytes()
+            assert "unsafe" not in response.headers["Content-Security-Policy"]
+    assert {name.count("/") for name in found} <= {0, 1}, "setup.cfg packages two levels"
+
+
+def names(client):
+    """Names of the classes."""
+    return [one["name"] for one in client.get("/v1/classes").json()["classes"]]
+
+
+def teach_files(page, name, paths):
+    choose(page, paths)
+    page.get_by_label("Name of the class").fill(name)
+    page.get_by_role("button", name=re.compile(r"^(Teach \d|Add \d)")).click()
+    page.get_by_text(f"{name} is known").wait_for()
+
+
+def teach_camera(page, name):
+    page.get_by_role("radio", name="Camera").check()
+    button = page.get_by_role("button", name="Hold to take pictures")
+    page.locator(".camera-shade:empty").wait_for(state="attached")
+    button.hover()
+    page.mouse.down()
+    page.locator(".tray li").nth(3).wait_for()
+    page.mouse.up()
+    page.get_by_label("Name of the class").fill(name)
+    page.get_by_role("button", name=re.compile(r"^Teach \d")).click()
+    page.get_by_text(f"{name} is known").wait_for()
+    page.get_by_role("radio", name="Files").check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("screen", ["phone", "desktop"])
+def test_a_stranger_teaches_three_classes_tries_corrects_undoes_and_reloads(tmp_path, screen):
+    paths, new = write_photos(tmp_path / "old", 5), write_photos(tmp_path / "new", 2, seed=9)
+    with process(tmp_path / "birds", *QUICK) as server, browsing(server.url, screen) as page:
+        page.get_by_role("heading", name="Teach").wait_for()
+        accessible(page)
+        see(page, "Try")
+        page.get_by_text("Nothing to try yet").wait_for()
+        accessible(page)
+        see(page, "Teach")
+        teach_files(page, "temple", paths[:5])
+        assert re.search(r"learned in \d", page.locator(".learned").inner_text())
+        page.get_by_text("Teach a second class").wait_for()
+        teach_files(page, "flower", paths[5:])
+        teach_camera(page, "screen")
+        accessible(page)
+        assert names(server.client) == [
+            "flower",
+            "screen",
+            "temple",
+        ]
+
+        see(page, "Try")
+        choose(page, new[-1])
+        page.locator(".answer-label").wait_for()
+        answer = server.client.post("/v1/predict", files=files_of(Path(new[-1]).read_bytes())).json()["answers"][0]
+        assert page.locator(".answer-label").inner_text() == answer["label"]
+        assert page.locator(".bar-row").count() == 3
+        assert page.locator(".nearest li").count() == 6
+        accessible(page)
+
+        page.get_by_label("No, this is").fill("dahlia")
+        page.get_by_role("button", name="Teach as new").click()
+        page.locator(".answer-label", has_text="dahlia").wait_for()
+        page.get_by_role("button", name="Undo").first.click()
+        page.locator(".answer-label", has_text=answer["label"]).wait_for()
+        assert len(names(server.client)) == 3
+        page.get_by_role("button", name="Redo").first.click()
+        page.locator(".answer-label", has_text="dahlia").wait_for()
+
+        page.get_by_role("radio", name="Live camera").check()
+        page.locator(".answer-label", has_text="screen").wait_for()
+        page.get_by_role("button", name="Freeze").click()
+        page.get_by_role("radio", name="Files").check()
+
+        page.reload()
+        see(page, "Classes")
+        page.locator(".class-card").nth(3).wait_for()
+        assert page.locator(".class-card .name").all_inner_texts() == ["dahlia", "flower", "screen", "temple"]
+        accessible(page)
+        page.get_by_role("radio", name="How good").check()
+        page.locator(".figure strong").wait_for()
+        accessible(page)
+        page.get_by_role("button", name="History").first.click()
+        page.get_by_role("dialog").get_by_text("Add 5 images of temple").wait_for()
+        accessible(page)
+        assert not page.errors
+    loaded = FewShotImageClassifier.load(tmp_path / "birds")
+    assert loaded.classes_.tolist() == ["dahlia", "flower", "screen", "temple"]
+
+
+@pytest.mark.slow
+def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
+    taught(tmp_path / "m", 8)
+    paths = write_photos(tmp_path / "new", 2, seed=5)
+    Image.new("RGB", (64, 64), (0, 255, 0)).save(tmp_path / "green.png")
+    (tmp_path / "=broken.png").write_bytes(b"no picture")
+    with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#try", downloads=True) as page:
+        page.get_by_label("Say unknown").select_option("0.01")
+        page.get_by_text("answered as unknown").wait_for()
+        choose(page, [*paths, tmp_path / "green.png", tmp_path / "=broken.png"])
+        page.locator(".answer-card").nth(4).wait_for()
+        page.locator(".answer-card", has_text="=broken.png").click()
+        page.locator(".answer", has_text="Cannot be read").wait_for()
+        assert page.get_by_label("No, this is").is_hidden()
+        page.locator(".answer-card", has_text="green.png").click()
+        page.locator(".answer-label", has_text="Unknown").wait_for()
+        accessible(page)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save as CSV").click()
+        table = Path(download.value.path()).read_text(encoding="utf-8")
+    assert "\n'=broken.png,,no," in table, "a name that is a formula is written as text"
+    assert "\ngreen.png,,yes," in table
+    assert [error for error in page.errors if "415" not in error] == []
+
+
+@pytest.mark.slow
+def test_classes_are_renamed_merged_emptied_and_removed_and_names_are_text(tmp_path):
+    taught(tmp_path / "m", 4)
+    with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#classes/flower") as page:
+        page.locator(".tile").nth(3).wait_for()
+        page.locator(".thumbs li").first.hover()
+        page.get_by_role("button", name=re.compile("^Remove ")).first.click()
+        page.get_by_text("3 pictures", exact=True).wait_for()
+        page.get_by_role("button", name="Rename").click()
+        page.get_by_label("New name").fill(NASTY)
+        page.get_by_role("dialog").get_by_role("button", name="Rename").click()
+        page.get_by_role("heading", name=NASTY).wait_for()
+        assert client.get("/v1/classes").json()["classes"][0]["name"] == NASTY
+        page.locator(".tile").first.click()
+        accessible(page)
+        page.get_by_label("Move to").fill("..")
+        page.get_by_role("button", name="Move", exact=True).click()
+        page.get_by_text("2 pictures", exact=True).wait_for()
+        page.goto(f"{client.base_url}/#classes/..")
+        page.get_by_role("button", name="Merge").click()
+        page.get_by_label("Into which class").fill("temple")
+        page.get_by_role("dialog").get_by_role("button", name="Merge").click()
+        page.get_by_role("dialog", name="Merge into temple?").get_by_role("button", name="Merge").click()
+        page.get_by_role("heading", name="temple").wait_for()
+        page.get_by_text("5 pictures", exact=True).wait_for()
+        page.get_by_role("button", name="Remove", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        page.locator(".class-card").wait_for()
+        assert names(client) == [NASTY]
+        see(page, "Teach")
+        page.locator(".class-card", has_text=NASTY).wait_for()
+        assert page.title() != "run"
+        assert page.locator("main img[src=x]").count() == 0
+        page.keyboard.press("Control+z")
+        page.locator(".class-card", has_text="temple").wait_for()
+        assert not page.errors
+
+
+@pytest.mark.slow
+def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path):
+    write_photos(tmp_path / "old", 3)
+    batch = write_photos(tmp_path / "new", 3, seed=4)
+    with running(tmp_path / "m") as client, browsing(str(client.base_url)) as page:
+        choose(page, tmp_path / "old", "Choose a folder")
+        page.get_by_role("heading", name="2 folders: a class each").wait_for()
+        accessible(page)
+        page.get_by_role("button", name="Teach 2 classes, 6 pictures").click()
+        page.locator(".class-card", has_text="temple").wait_for()
+        see(page, "Label next")
+        accessible(page)
+        choose(page, batch)
+        page.locator(".stage-picture").wait_for()
+        accessible(page)
+        page.get_by_text("0 pictures labelled, 6 left").wait_for()
+        page.keyboard.press("1")
+        page.get_by_text("1 picture labelled, 5 left").wait_for()
+        page.keyboard.press("s")
+        page.get_by_text("1 picture labelled, 4 left").wait_for()
+        page.keyboard.press("n")
+        page.keyboard.type("new one")
+        page.keyboard.press("Enter")
+        page.get_by_text("2 pictures labelled, 3 left").wait_for()
+        page.keyboard.press("u")
+        page.get_by_text("1 picture labelled, 4 left").wait_for()
+        counts = {one["name"]: one["examples"] for one in client.get("/v1/classes").json()["classes"]}
+        assert sorted(counts) == ["flower", "temple"]
+        assert sum(counts.values()) == 7
+        assert not page.errors
+
+
+@pytest.mark.slow
+def test_it_is_taken_away_and_loaded_again(tmp_path):
+    taught(tmp_path / "m", 4)
+    with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#model", downloads=True) as page:
+        accessible(page)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download").first.click()
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        assert zipfile.is_zipfile(path)
+        client.delete("/v1/classes/flower")
+        page.reload()
+        page.locator("dd", has_text=re.compile("^1$")).wait_for()
+        choose(page, path, "Choose a zip file")
+        page.get_by_role("dialog").get_by_role("button", name="Replace").click()
+        page.get_by_text("The classifier is loaded").wait_for()
+        assert len(names(client)) == 2
+        assert not page.errors
+
+
+@pytest.mark.slow
+def test_a_read_only_page_changes_nothing_and_a_token_opens_it(tmp_path):
+    taught(tmp_path / "m", 4)
+    with (
+        running(tmp_path / "m", read_only=True, token="secret-secret-secret") as client,
+        browsing(str(client.base_url), "phone") as page,
+    ):
+        page.get_by_role("textbox", name="Token").fill("wrong")
+        accessible(page)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_text("This is not the token").wait_for()
+        page.get_by_role("textbox", name="Token").fill("secret-secret-secret")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", name="Try").wait_for()
+        links = page.get_by_role("navigation").get_by_role("link").all_inner_texts()
+        assert links == ["Try", "Classes", "Take away"]
+        choose(page, write_photos(tmp_path / "new", 1)[0])
+        page.locator(".answer-label").wait_for()
+        assert page.get_by_label("No, this is").is_hidden()
+        see(page, "Classes")
+        page.locator(".class-card").first.click()
+        page.locator(".tile img").first.wait_for()
+        for name in ("Undo", "Rename", "Merge", "Remove"):
+            assert page.get_by_role("button", name=name).count() == 0
+        assert page.locator(".tile img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert [error for error in page.errors if "401" not in error] == []
+
+
+@pytest.mark.slow
+def test_hundreds_of_classes_and_thousands_of_pictures_stay_quick(tmp_path):
+    image = photos(1)[0][0]
+    rng, n_classes, n_each = np.random.default_rng(0), 400, 10
+    with running(tmp_path / "m") as client:
+        x = rng.standard_normal((n_classes * n_each, 64)).astype(np.float32)
+        embedding = client.post("/v1/embed", files=files_of(png(image))).json()["embeddings"][0]
+        x = np.resize(x, (len(x), len(embedding)))
+        learn_many(client, x + rng.standard_normal(x.shape), n_classes, n_each)
+        with browsing(f"{client.base_url}/#classes") as page:
+            page.locator(".class-card").nth(40).wait_for()
+            timing = page.evaluate("performance.now()")
+            assert timing < 10_000
+            assert page.locator(".class-card").count() <= 144, "the rest is drawn as one scrolls"
+            page.get_by_label("Find a class").fill("class 39")
+            page.locator(".class-card").nth(11).wait_for(state="detached")
+            assert page.locator(".class-card").count() == 11
+            page.get_by_label("Find a class").fill("")
+            took = page.evaluate(
+                "() => { const start = performance.now(); document.querySelector('[type=search]').dispatchEvent("
+                "new Event('input')); document.body.offsetHeight; return performance.now() - start; }"
+            )
+            assert took < 500
+            see(page, "Teach")
+            page.locator(".class-card").nth(7).wait_for()
+            accessible(page)
+
+
+def learn_many(client, x, n_classes, n_each):
+    """Give the workshop of a service many classes at once."""
+    from fewshot.embedding.network import Embedded
+    from fewshot.images.learned import Prepared
+
+    names = [f"example {i}" for i in range(len(x))]
+    labels = [f"class {i // n_each}" for i in range(n_classes * n_each)]
+    picture = png(photos(1, side=48)[0][0])
+
+    def act(model, view):
+        found = Embedded(x.astype(np.float32), [], [picture] * len(x))
+        model.fit(Prepared(names, False, labels, found, view.embedder))
+
+    client.workshop.change("many", act)
+
+
+@pytest.mark.slow
+def test_nothing_moves_where_people_ask_for_that_and_a_dead_service_is_told(tmp_path):
+    taught(tmp_path / "m", 4)
+    with running(tmp_path / "m") as client, browsing(str(client.base_url), reduced_motion="reduce") as page:
+        page.locator(".class-card").first.wait_for()
+        assert page.evaluate(MOVING) == 0
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.route("**/v1/**", lambda route: route.abort())
+        choose(page, write_photos(tmp_path / "new", 1)[0])
+        page.get_by_label("Name of the class").fill("temple")
+        page.get_by_role("button", name="Add 1 picture to temple").click()
+        page.get_by_role("alert").get_by_text("The service does not answer").wait_for()
+        assert page.locator(".tray li").count() == 1, "the pictures are kept for another try"
+        accessible(page)
