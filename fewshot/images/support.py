@@ -174,7 +174,7 @@ class Support:
         if not len(self):
             return other  # empty support has no embedding width yet
         classes, codes = self._classes.numbered(other.labels)
-        more = _objects(other.ids), codes, other.embeddings, _objects(other.thumbnails)
+        more: tuple[NDArray[Any], ...] = (_objects(other.ids), codes, other.embeddings, _objects(other.thumbnails))
         columns = _Columns(*(blocks.extended(rows) for blocks, rows in zip(self._columns, more, strict=True)))
         numbers = len(self._columns.codes) + np.arange(len(other))
         found = dict(self._found)
