@@ -143,8 +143,12 @@ def test_an_upload_takes_the_place_of_the_classifier_and_can_be_undone(client, t
     FewShotImageClassifier(embedder).fit(photos(2)[0], ["t", "t", "f", "f"]).save(tmp_path / "other")
     assert send(client, zipped(tmp_path / "other", top)).json()["can_undo"]
     assert client.post("/v1/predict", files=files(png(photos(2)[0][0]))).json()["answers"][0]["label"] == "t"
+    assert client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5])).status_code == 201
+    assert client.get("/v1/model").json()["backbone"] == "conv4, 28 x 28"
+    assert client.post("/v1/undo").json()["can_undo"]
     client.post("/v1/undo")
     assert client.post("/v1/predict", files=files(TEMPLES[0])).json()["answers"][0]["label"] == "temple"
+    assert client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5])).status_code in (200, 201)
 
 
 def archive_of(entries):

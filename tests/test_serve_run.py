@@ -113,6 +113,21 @@ def test_several_workers_share_a_folder(tmp_path):
         assert found.wait(60) == 0
 
 
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_looks_after_them(tmp_path):
+    with process(tmp_path / "model", "--workers", "2", *QUICK) as found:
+        found.kill()
+        found.wait(30)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"{found.url}health/live")
+            except httpx.TransportError:
+                return
+            time.sleep(0.2)
+        pytest.fail("they still answer")
+
+
 def test_behind_a_proxy_that_puts_it_under_a_path(tmp_path):
     with running(taught(tmp_path / "model"), root_path="/few", token="x" * 20) as client:
         bearer = {"Authorization": f"Bearer {'x' * 20}"}

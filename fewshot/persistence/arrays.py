@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -185,6 +186,9 @@ def write_sealed(
     try:
         save(content, path, {**notes, DIGEST: digest(content, notes)})
     except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))  # such as that of a full disk
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         raise OSError(f"{path} cannot be written: {error}") from error
     path.chmod(mode)  # safetensors creates a new file that only its owner may read
     with path.open("r+b") as file:

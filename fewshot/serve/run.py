@@ -111,6 +111,7 @@ def open_workshop(settings: Settings) -> Any:
 def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] | None = None) -> None:
     """Answer requests in this process."""
     set_up(settings.log_level)
+    _end_with_parent()
     with _quiet_signals():
         server_of(open_workshop(settings), settings, ready).run([listener])
 
@@ -176,6 +177,19 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
             for process, _ in workers:
                 process.join()
             del os.environ[SHARED]
+
+
+def _end_with_parent() -> None:
+    """End this worker if the process that looks after it is killed; do nothing in that process."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

@@ -150,7 +150,7 @@ class Workshop:
         """Save and publish another classifier, such as an uploaded one."""
         with self._changing(if_match):
             model.save(self.folder, overwrite=True, note=note)
-            self._publish(model)
+            self._view = self._loaded(self._view)  # from here, as the upload will be gone
         return self._view
 
     def undo(self, if_match: str | None = None) -> View:
@@ -200,10 +200,12 @@ class Workshop:
 
 def _embedder_of(model: FewShotImageClassifier, before: View | None) -> Embedder | OwnEmbedder:
     """Return what embeds for a classifier: that of the version before, if the network is the same."""
-    own = clone(model.embedder_) if model.__sklearn_is_fitted__() else model.make_embedder()
-    own.set_params(progress=False, on_error="skip")
-    fingerprint = own.fingerprint  # loads the network
-    return before.embedder if before is not None and before.embedder.fingerprint == fingerprint else own
+    own = model.embedder_ if model.__sklearn_is_fitted__() else model.make_embedder()
+    if before is not None and before.embedder.fingerprint == own.fingerprint:
+        return before.embedder
+    quiet: Embedder | OwnEmbedder = clone(own).set_params(progress=False, on_error="skip")
+    _ = quiet.fingerprint  # loads the network
+    return quiet
 
 
 def load_any(folder: str | Path, device: str) -> FewShotImageClassifier:

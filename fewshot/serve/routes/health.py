@@ -25,7 +25,7 @@ async def ready(service: ServiceOf) -> Response:
     trouble = service.workshop.trouble
     if trouble is None:
         return JSON({"status": "ready"})
-    return JSON({"status": "not ready", "reason": trouble}, 503)
+    return JSON({"status": "not ready"}, 503)  # GET /v1/model tells why, to those who may know
 
 
 @router.get("/metrics")

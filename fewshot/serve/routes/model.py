@@ -29,6 +29,8 @@ async def show_model(service: ServiceOf) -> Response:
 
 def _shown(service: Service, view: View) -> dict[str, Any]:
     settings, embedder = service.settings, view.embedder
+    facts = {} if view.is_empty else describe(view.learned)
+    backbone = getattr(embedder, "name", None) or facts.get("backbone") or getattr(embedder, "backbone", "")
     return {
         "name": Path(view.folder).resolve().name,
         "fewshot": __version__,
@@ -37,9 +39,9 @@ def _shown(service: Service, view: View) -> dict[str, Any]:
         "examples": sum(view.classes.values()),
         "keeps_examples": view.is_empty or view.learned.support is not None,
         "takes_images": view.takes_images,
-        "backbone": str(embedder.name if not view.takes_images else getattr(embedder, "backbone", "")),
+        "backbone": str(backbone),
         "d": None if view.is_empty else view.learned.classifier.model_.d,
-        "described": {} if view.is_empty else describe(view.learned),
+        "described": facts,
         "can_undo": view.steps.undo is not None,
         "can_redo": view.steps.redo is not None,
         "read_only": service.workshop.read_only,
