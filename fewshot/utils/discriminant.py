@@ -182,10 +182,11 @@ def choose(support: LabelledRows, strength: float | None, xp: Any, n_way: Any = 
 
 def _choose(rotated: _Rotated, strength: float | None, xp: Any, n_way: Any) -> Chosen:
     rows, cosine, usual = rotated.to_leave_out(xp), rotated.cosine_factor(xp), rotated.usual_temperature(xp, n_way)
+    cosines = cosine[..., None, None] * rows.left_out_cosine(xp)
     found: list[Any] = []
     for one in STRENGTHS if strength is None else (strength,):
         length = rotated.length(one, xp)
-        loss, temperature = rows.tried(one, length, cosine, usual, xp)
+        loss, temperature = rows.tried(one, length, cosines, usual, xp)
         scale = TEMPERATURE / temperature
         tried = [loss, one + 0 * loss, scale / length, scale * cosine]
         found = [xp.where(loss < found[0], *pair) for pair in zip(tried, found, strict=True)] if found else tried
@@ -395,8 +396,11 @@ class _Rotated(LabelledRows):
         square = (self.weight * lever / (1 - self._unit(xp) * lever)).sum(-1) / xp.where(total > 0, total, 1)
         return xp.where(square > 0, square, 1) ** 0.5
 
-    def tried(self, strength: float, length: Any, cosine: Any, usual: Any, xp: Any) -> tuple[Any, Any]:
-        """Return the loss of leaving out these rows under a strength, and the best temperature."""
+    def tried(self, strength: float, length: Any, cosines: Any, usual: Any, xp: Any) -> tuple[Any, Any]:
+        """Return the loss of leaving out these rows under a strength, and the best temperature.
+
+        `length` is that of a typical query, `cosines` (..., n, n_way) are added to the similarities in the metric.
+        """
         usual = usual * (strength / USUAL_STRENGTH) ** (1 / 3)
         t = xp.asarray(TEMPERATURES, dtype=self.x.dtype, device=self.x.device)
         t = t.reshape(-1, *[1] * (self.x.ndim - 2))
@@ -406,8 +410,7 @@ class _Rotated(LabelledRows):
         for start in range(0, self.labels.shape[-1], step):
             rows = slice(start, start + step)
             part = self.part(rows)
-            similarity = part.left_out(strength, xp) / length[..., None, None]
-            similarity = similarity + cosine[..., None, None] * part.left_out_cosine(xp)
+            similarity = part.left_out(strength, xp) / length[..., None, None] + cosines[..., rows, :]
             own = (similarity * part._is_own(xp)).sum(-1)
             similarity = xp.where((self.count > 0)[..., None, :], similarity, -xp.inf)
             top = xp.amax(similarity, -1)
