@@ -34,8 +34,8 @@ Array = NDArray[np.float64]
 SHOTS, DRAWS, ASKED = (1, 5, 20), 12, 0.05
 #: The most images of a spare class and of a class of queries, and the examples of an unknown class that are given.
 SPARE_IMAGES, QUERIES, EXAMPLES = 20, 30, 5
-#: Known and spare classes at most, as parts of all.
-MOST_KNOWN, MOST_SPARE = 40, 10
+#: Known and spare classes at most.
+MOST_KNOWN, MOST_SPARE = 40, 30
 #: Numbers of spare classes that are calibrated on.
 HELD_OUT = (2, 3, 4, 6, 16, 40)
 BEFORE, OURS = "nearest prototype", "familiarity"
@@ -195,6 +195,10 @@ def scores(sample: Sample, shots: int, options: argparse.Namespace) -> dict[str,
     for name, pairs in found.items():
         auroc, refused = np.mean(pairs, 0)
         cell[name] = [round(100 * float(auroc), 1), round(100 * float(refused), 1)]
+    for name in GIVEN:
+        gains = 100 * (np.array(found[name]) - np.array(found[BEFORE]))[:, 0]
+        half = 1.96 * gains.std(ddof=1) / len(gains) ** 0.5
+        cell[f"gain of {name}"] = [round(float(gains.mean()), 2), round(float(half), 2)]
     print(json.dumps(cell), flush=True)
     return cell
 
@@ -293,6 +297,11 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
                     pairs = [c[name] for c in cells]
                     shown = [f"{a:.1f} / {r:.0f}" for a, r in [*pairs, np.mean(pairs, 0)]]
                     lines.append(f"| {name} | {' | '.join(shown)} |")
+                for name in GIVEN:
+                    pairs = [c[f"gain of {name}"] for c in cells]
+                    mean, half = np.mean(pairs, 0)[0], np.linalg.norm([h for _, h in pairs]) / len(pairs)
+                    shown = [f"{g:+.1f} ± {h:.1f}" for g, h in [*pairs, (mean, half)]]
+                    lines.append(f"| AUROC of {name}, gained on {BEFORE} | {' | '.join(shown)} |")
                 lines.append("")
     for what, title in (
         ("promises", "5 % false accepts asked for, in %"),
