@@ -82,7 +82,10 @@ def test_the_temperature_and_strength_make_the_left_out_rows_likeliest():
     support = support_of(60, 10, 3, 0)
     rotated = discriminant._Rotated.of(support, np)
     chosen = choose(support, None, np).map(float)
-    strength, temperature = chosen.strength, 0.05 / (chosen.scale * float(rotated.length(chosen.strength, np)))
+    strength, temperature = (
+        chosen.strength,
+        0.05 / (chosen.scale * float(rotated.length(chosen.strength, rotated.x**2, np))),
+    )
     assert chosen.cosine / 0.05 == pytest.approx((1 - 20**-0.5) / temperature)
     spread = float(rotated.spread(np))
     losses = {}
@@ -90,7 +93,7 @@ def test_the_temperature_and_strength_make_the_left_out_rows_likeliest():
         rows = np.empty((60, 3))
         for i in range(60):
             without = make(support.x, support.labels, (np.arange(60) != i).astype(float), 3)
-            rows[i] = similarity(without, support.x[i], r) / float(rotated.length(r, np))
+            rows[i] = similarity(without, support.x[i], r) / float(rotated.length(r, rotated.x**2, np))
             rows[i] += (1 - 20**-0.5) * plain_cosine(without, support.x[i])
         share = (1 / support.count)[support.labels] * 60 / 3
         for t in (*TEMPERATURES, temperature):

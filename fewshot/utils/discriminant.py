@@ -136,9 +136,9 @@ class ClassMetric:
     @classmethod
     def of(cls, support: LabelledRows, strength: float | None, xp: Any, n_way: int) -> Self:
         """Return the metric of a support whose classes stand for `n_way`; rows of others have the label -1."""
-        chosen, rows = choose(support, strength, xp, n_way), support.weighted_rows(xp)
-        side = chosen.strength * xp.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-        return cls(xp.linalg.inv(rows.mT @ rows + side), support.center(xp), chosen)
+        rotated = _Rotated.of(support.alone(xp), xp)
+        chosen = _choose(rotated, strength, xp, n_way)
+        return cls(rotated.inverse(chosen.strength, xp), support.center(xp), chosen)
 
     def keys(self, means: Any, xp: Any) -> Any:
         """Return the keys (n, d) of classes of these means (n, d)."""
@@ -183,9 +183,9 @@ def choose(support: LabelledRows, strength: float | None, xp: Any, n_way: Any = 
 def _choose(rotated: _Rotated, strength: float | None, xp: Any, n_way: Any) -> Chosen:
     rows, cosine, usual = rotated.to_leave_out(xp), rotated.cosine_factor(xp), rotated.usual_temperature(xp, n_way)
     cosines = cosine[..., None, None] * rows.left_out_cosine(xp)
-    found: list[Any] = []
+    squares, found = rotated.x**2, list[Any]()
     for one in STRENGTHS if strength is None else (strength,):
-        length = rotated.length(one, xp)
+        length = rotated.length(one, squares, xp)
         loss, temperature = rows.tried(one, length, cosines, usual, xp)
         scale = TEMPERATURE / temperature
         tried = [loss, one + 0 * loss, scale / length, scale * cosine]
@@ -390,9 +390,19 @@ class _Rotated(LabelledRows):
         """Return some of the rows."""
         return replace(self, x=self.x[..., rows, :], labels=self.labels[..., rows], weight=self.weight[..., rows])
 
-    def length(self, strength: float, xp: Any) -> Any:
-        """Return the length of a typical query under a strength, (...)."""
-        lever, total = (self.x**2 / (self.moment + strength)[..., None, :]).sum(-1), self.weight.sum(-1)
+    def inverse(self, strength: Any, xp: Any) -> Any:
+        """Return T^-1 (d, d) under a strength."""
+        d, r = self.vectors.shape
+        if r == d:
+            return self.vectors / (self.moment + strength) @ self.vectors.mT
+        within = 1 / (self.moment + strength) - 1 / strength
+        beyond = xp.eye(d, dtype=self.x.dtype, device=self.x.device) / strength
+        return self.vectors * within @ self.vectors.mT + beyond
+
+    def length(self, strength: float, squares: Any, xp: Any) -> Any:
+        """Return the length of a typical query under a strength, (...), given the squares of the rows' numbers."""
+        lever = (squares @ (1 / (self.moment + strength))[..., None])[..., 0]
+        total = self.weight.sum(-1)
         square = (self.weight * lever / (1 - self._unit(xp) * lever)).sum(-1) / xp.where(total > 0, total, 1)
         return xp.where(square > 0, square, 1) ** 0.5
 
