@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,16 @@ SHARP = 4
 MOST_LOOKED_AT = 4096
 #: What is said of a removal that would leave no support.
 NOTHING_LEFT = "nothing would remain; a classifier needs support of one class"
+
+
+class KeptSupport(NamedTuple):
+    """The support that a learner keeps: embeddings (m, d) in blocks, and of those `rows` (n,) that count, the rest."""
+
+    blocks: list[NDArray[np.float64]]
+    rows: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    is_shared: bool  # whether later models share the blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +186,15 @@ class FittedModel:
     def n_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def kept_support(self) -> KeptSupport | None:
+        """The support, if it is all that the learner keeps."""
+        statistics = self.statistics
+        if statistics.sums or statistics.totals or statistics.support.keys() != {"x", "labels", "weight"}:
+            return None
+        x, labels, weight = (statistics.support[name].numpy() for name in ("x", "labels", "weight"))
+        return KeptSupport([x], np.arange(len(x)), labels, weight, False)
 
     @property
     def n_rows(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel
+from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel, KeptSupport
 from fewshot.classifiers.known import KnownClasses
 from fewshot.classifiers.summary import Summary
 from fewshot.classifiers.taught import MOST_DRIFT, TaughtKeys
@@ -205,7 +205,7 @@ class LiveModel(FittedModel):
         """
         before, now = old._known, self._known
         blocks = [(getattr(now, name), getattr(before, name)) for name in ("labels", "n_support", "count", "sums")]
-        if any(len(a) < len(b) or a.size != b.size for a, b in blocks) or is_other(*blocks[-1]):
+        if any(len(a) < len(b) or a.size != b.size for a, b in blocks) or blocks[-1][0].is_other(blocks[-1][1]):
             return None
         numbers = np.unique(np.concatenate([a.differing(b) for a, b in blocks]))
         was, here = before.present(numbers[numbers < len(before.sums)]), now.present(numbers)
@@ -229,6 +229,17 @@ class LiveModel(FittedModel):
         labels, order = self._known.places.ordered()
         sums = (self._known.sums.rows(order[i : i + PART]) for i in range(0, len(order), PART))
         return labels, self._known.n_support.rows(order), self._known.count.rows(order), sums
+
+    @property
+    def kept_support(self) -> KeptSupport | None:
+        """See `FittedModel.kept_support`."""
+        if self._taught is None:
+            return None
+        rows, order = self._taught.rows, self._known.places.ordered()[1]
+        place = np.full(len(self._known.count), -1)
+        place[order] = np.arange(len(order))
+        present = rows.present()
+        return KeptSupport(rows.x.blocks, present, place[rows.number.rows(present)], rows.weight.rows(present), True)
 
     @property
     def n_rows(self) -> int:
@@ -333,11 +344,6 @@ class LiveModel(FittedModel):
             rank = np.unique(self.names(numbers), return_inverse=True)[1].reshape(numbers.shape)
             order = np.lexsort((rank, -similarity), axis=-1)
         return np.take_along_axis(numbers, order, -1), ordered
-
-
-def is_other(now: Blocks, before: Blocks) -> bool:
-    """Whether two versions share so few blocks that one is hardly made from the other."""
-    return 2 * sum(a is b for a, b in zip(now.blocks, before.blocks, strict=False)) < len(before.blocks) - 1
 
 
 def model_type(learner: Learner, n_classes: int) -> type[FittedModel]:

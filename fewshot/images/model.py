@@ -810,8 +810,9 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         The folder holds weights, preprocessing, statistics, labels and kept support. It is replaced in one step: a
         failure leaves the old one intact. Threads and processes that write the same folder take turns. The last
-        versions are kept: see `history` and `undo`. Of many classes whose keys are their means, as of a million
-        prototypes, only those are written that changed since the model was loaded from there or saved there.
+        versions are kept: see `history` and `undo`. Of more than 8 MB of class means, kept support or what a learner
+        keeps of it, only what changed is written since the model was loaded from there or saved there; the whole again
+        once that is an eighth.
 
         Parameters
         ----------

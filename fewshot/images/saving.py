@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import clone
-from torch import Tensor
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.calibration import Calibration, is_score
@@ -38,30 +36,26 @@ from fewshot.embedding.network import choose_device
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
+from fewshot.images.kept_rows import APPENDED, MEMORY, SUPPORT, is_kept_in_parts, read_memory, read_support
 from fewshot.images.learned import Learned
-from fewshot.images.segments import Held, Segments, is_large
-from fewshot.images.stored import describe, read_classes
-from fewshot.images.support import Support
+from fewshot.images.segments import Held, Segments, is_large, memory_in_parts, segments_of, support_in_parts
+from fewshot.images.statistics_file import read_statistics, statistics_to_tensors
+from fewshot.images.stored import describe, is_segmented, read_classes
 from fewshot.learners.base import Learner
-from fewshot.learners.memory import Statistics
-from fewshot.persistence.arrays import read_arrays, write_arrays
+from fewshot.persistence.arrays import write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, version_of, write_artifact
 from fewshot.persistence.content import is_number, is_whole, labels_from_json, labels_to_json
-from fewshot.persistence.manifest import FORMAT, PLAIN
+from fewshot.persistence.manifest import FORMAT
 from fewshot.persistence.tensors import read_tensors, tensors_digest, write_tensors
 from fewshot.search.snapshot import INDEXES
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import plain_label
-from fewshot.utils.values import ON_ERROR, TOO_LARGE
+from fewshot.utils.values import ON_ERROR
 
 #: How the network is saved: with its weights, or as the name under which they are found and their hash.
 WEIGHTS = ("embed", "reference")
 #: Key in the manifest for an embedder that only the user can build.
 GIVEN = "given"
-#: Fields of `Statistics` that hold tensors by name.
-_FIELDS = ("sums", "totals", "support")
-#: The largest sum of weights.
-_MOST_WEIGHT = 1e120
 
 
 #: The saved parameters, each with its check; the others follow from the data files.
@@ -123,16 +117,20 @@ def write_model(
         "calibration": None if calibration is None else calibration.to_dict(),
     }
     place, parts = os.path.realpath(folder), dict[str, Part]()
-    segments = Segments()
+    segments, rows = Segments(), dict[str, tuple[Segments, dict[str, Part]] | None]()
+    version = held.versions.get(place)
+    is_current = version is not None and version == version_of(folder)
+    kept = held.rows.get(place, {}) if is_current else {}
     if isinstance(fitted, LiveModel) and is_large(fitted):
-        version = held.versions.get(place)
-        before = held.segments if version is not None and version == version_of(folder) else {}
+        before = held.segments if is_current else {}
         segments, parts = before.get(place, segments).extended(fitted)
         content |= {"format": FORMAT, "classes": {"n": fitted.n_classes}, "n_support": fitted.n_rows}
         content["changes"] = segments.inline
     else:
-        parts["memory"] = (None, partial(write_tensors, tensors=statistics_to_tensors(fitted.statistics)))
         content |= {"classes": labels_to_json(fitted.classes), "n_support": fitted.n_support.tolist()}
+        rows[MEMORY] = memory_in_parts(kept.get(MEMORY, Segments()), fitted)
+        if rows[MEMORY] is None:
+            parts["memory"] = (None, partial(write_tensors, tensors=statistics_to_tensors(fitted.statistics)))
     if weights == "embed":
         write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
         described = json.dumps([fingerprint, content["backbone"], describe_learner(learner)])
@@ -147,9 +145,16 @@ def write_model(
         parts["background"] = (None, partial(write_tensors, tensors=background.to_tensors()))
         content["held_out"] = labels_to_json(background.names)
     if learned.support is not None:
-        parts["support"] = (None, partial(write_arrays, arrays=learned.support.to_arrays(fitted.classes)))
+        rows[SUPPORT] = support_in_parts(kept.get(SUPPORT, Segments()), learned.support)
+        if rows[SUPPORT] is None:
+            parts["support"] = (None, partial(write_arrays, arrays=learned.support.to_arrays(fitted.classes)))
+    found = {name: one for name, one in rows.items() if one is not None}
+    if found:
+        content |= {"format": FORMAT, APPENDED: {name: one.inline for name, (one, _) in found.items()}}
+        parts |= {name: part for _, files in found.values() for name, part in files.items()}
     versions = write_artifact(folder, "classifier", content, parts, {}, held.versions, note)
-    return Held(versions, {**held.segments, place: segments})
+    in_parts = {name: one for name, (one, _) in found.items()}
+    return Held(versions, {**held.segments, place: segments}, {**held.rows, place: in_parts})
 
 
 @isolated()
@@ -168,7 +173,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         source |= {"domain": embedder.domain} if given is None else {"backbone": embedder}
     if embedder.fingerprint != manifest["fingerprint"]:
         raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
-    fitted, segments = _read_memory(manifest, paths, learner)
+    fitted, segments, rows = _read_memory(manifest, paths, learner)
     _check_answers(embedder, fitted)
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
     classifier.adopt(fitted)
@@ -178,20 +183,34 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     if "background" in paths:
         tensors, names = read_tensors(paths["background"])[0], labels_from_json(manifest["held_out"])
         classifier.background_ = Background.from_tensors(tensors, names, d)
-    support = Support.from_arrays(read_arrays(paths["support"])[0], fitted.classes, d) if "support" in paths else None
+    support = None
+    if SUPPORT in paths:
+        states = read_support(manifest, paths, fitted.classes, d)
+        support = states[-1][0]
+        if is_kept_in_parts(manifest, SUPPORT):
+            rows[SUPPORT] = segments_of(states)
     place, stored = os.path.realpath(folder), "embed" if "weights" in paths else "reference"
-    held = Held({place: manifest["digest"]}, {place: segments})
+    held = Held({place: manifest["digest"]}, {place: segments}, {place: rows})
     return Saved(Learned(embedder, classifier, support), params, source, stored, held)
 
 
-def _read_memory(manifest: dict[str, Any], paths: dict[str, Path], learner: Learner) -> tuple[FittedModel, Segments]:
-    """Return what was learned, and the files that hold it."""
-    if manifest["format"] > PLAIN:
+def _read_memory(
+    manifest: dict[str, Any], paths: dict[str, Path], learner: Learner
+) -> tuple[FittedModel, Segments, dict[str, Segments]]:
+    """Return what was learned, and the files that hold it and its rows."""
+    if is_segmented(manifest):
         segments = Segments.read(manifest, paths, learner)
-        return segments.model, segments
+        return segments.model, segments, {}
     classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
-    statistics = _read_statistics(read_tensors(paths["memory"])[0], learner, n_support)
-    return model_type(learner, len(classes)).of(learner, classes, n_support, statistics), Segments()
+    rows: dict[str, Segments] = {}
+    if is_kept_in_parts(manifest, MEMORY):
+        states, last = read_memory(manifest, paths)
+        tensors = {name: torch.from_numpy(x) for name, x in last.to_memory(classes).items()}
+        rows[MEMORY] = segments_of(states)
+    else:
+        tensors = read_tensors(paths["memory"])[0]
+    statistics = read_statistics(tensors, learner, n_support)
+    return model_type(learner, len(classes)).of(learner, classes, n_support, statistics), Segments(), rows
 
 
 def _read_embedder(
@@ -339,70 +358,3 @@ def _read_source(said: Any, given: bool) -> dict[str, Any]:
             f"once with Embedder({name!r}, pretrained=True).network, then load it again"
         )
     return said
-
-
-def statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
-    """Convert statistics to named tensors."""
-    tensors = {f"{part}.{name}": value for part in _FIELDS for name, value in getattr(statistics, part).items()}
-    return {"count": statistics.count, **tensors}
-
-
-def _read_statistics(tensors: Mapping[str, Tensor], learner: Learner, n_support: NDArray[np.int64]) -> Statistics:
-    """Convert back from `statistics_to_tensors`, checking that the learner could have produced them.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is missing, unexpected, of the wrong type or shape, not finite, or out of range.
-    """
-    n_way, x = len(n_support), tensors.get("support.x", tensors.get("sums.x"))
-    if x is None or x.ndim != 2 or not x.shape[1]:
-        raise ValueError("its memory holds neither class sums nor support of two dimensions")
-    _check_like(tensors, statistics_to_tensors(_example(learner, x.shape[1])), n_way)
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _FIELDS}
-    for name, value in tensors.items():
-        part, _, key = name.partition(".")
-        if key:
-            parts[part][key] = value
-    statistics = Statistics(n_way, tensors["count"], **parts)
-    if not ((statistics.count >= 0) & (statistics.count <= _MOST_WEIGHT)).all() or not (statistics.count > 0).any():
-        raise ValueError("its counts must be at least 0, and above 0 for some class")
-    if not np.allclose(statistics.count.numpy(), n_support, rtol=1e-6, atol=1e-6):
-        raise ValueError("its counts must be those of n_support")
-    if support := statistics.support:
-        labels, weight = support["labels"], support["weight"]
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_way:
-            raise ValueError(f"its support must be of the {n_way} classes")
-        sums = torch.zeros_like(statistics.count).index_add(0, labels, weight)
-        if (weight < 0).any() or not torch.allclose(sums, statistics.count, rtol=1e-6, atol=1e-6):
-            raise ValueError("its counts must be the sums of the weights of its support")
-    largest = max(float(value.abs().max()) for value in (statistics.means, *parts["support"].values()) if value.numel())
-    if largest > max(TOO_LARGE, _MOST_WEIGHT if parts["support"] else 0):
-        raise ValueError(f"its numbers reach {largest:.3g}, which overflows when squared")
-    return statistics
-
-
-def _example(learner: Learner, d: int) -> Statistics:
-    """Return what a learner keeps of a single embedding, as a template."""
-    x, labels = torch.zeros((1, d), dtype=torch.float64, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
-    with isolated(gradients=False):
-        return learner.learn(x, labels, 1)
-
-
-def _check_like(tensors: Mapping[str, Tensor], example: Mapping[str, Tensor], n_way: int) -> None:
-    """Raise unless tensors match the template up to the numbers of classes and rows."""
-    if tensors.keys() != example.keys():
-        raise ValueError(
-            f"its memory is not that of its learner: {', '.join(sorted(tensors.keys() ^ example.keys())):.200}"
-        )
-    labels = tensors.get("support.labels")
-    rows = {"count": n_way, "sums": n_way, "support": len(labels) if labels is not None and labels.ndim else 0}
-    for name, value in example.items():
-        found, part = tensors[name], name.partition(".")[0]
-        shape = (rows[part], *value.shape[1:]) if part in rows else tuple(value.shape)
-        if found.shape != shape or found.dtype != value.dtype:
-            raise ValueError(
-                f"{name} in its memory is {found.dtype} {tuple(found.shape)}; expected {value.dtype} {shape}"
-            )
-        if not torch.isfinite(found).all():
-            raise ValueError(f"{name} in its memory is not finite")

@@ -18,6 +18,7 @@ from safetensors.numpy import save as dump
 
 from fewshot.data.crop import crop_of
 from fewshot.errors import brief
+from fewshot.images.kept_rows import APPENDED, MEMORY, SUPPORT, is_kept_in_parts, read_memory, read_support
 from fewshot.images.support import Support
 from fewshot.persistence.arrays import map_arrays, read_arrays, read_metadata, write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, write_artifact
@@ -65,7 +66,7 @@ class StoredModel:
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
         self.folder, self._manifest, self._paths = folder, manifest, paths
-        self._is_large, self._changes = manifest["format"] > PLAIN, list[dict[str, NDArray[Any]]]()
+        self._is_large, self._changes = is_segmented(manifest), list[dict[str, NDArray[Any]]]()
         self.classes_, self.n_support_ = (
             _classes_in(manifest, paths) if self._is_large else read_classes(manifest["classes"], manifest["n_support"])
         )
@@ -103,7 +104,7 @@ class StoredModel:
         """Whether it can be changed here; else `FewShotModel` can: a learner may keep totals over all classes."""
         if self._is_large:
             return len(self._manifest["changes"]) < MOST_CHANGES
-        return self._manifest["format"] == PLAIN and not any(name.startswith("totals.") for name in self._memory)
+        return not any(name.startswith("totals.") for name in self._memory)
 
     # ---- content ---------------------------------------------------------------------------------------------------
 
@@ -111,7 +112,12 @@ class StoredModel:
     def _memory(self) -> dict[str, NDArray[Any]]:
         """Statistics by name: ``count``, ``sums.x``, ``support.labels``."""
         with errors_of_file(self.folder, _CURE):
-            memory, n_way = read_arrays(self._paths["memory"])[0], len(self.classes_)
+            n_way, in_parts = len(self.classes_), is_kept_in_parts(self._manifest, MEMORY)
+            memory = (
+                read_memory(self._manifest, self._paths)[1].to_memory(self.classes_)
+                if in_parts
+                else read_arrays(self._paths["memory"])[0]
+            )
             labels = memory.get("support.labels", np.empty(0, np.int64))
             for name, x in memory.items():
                 if not name.startswith("totals.") and len(x) != (len(labels) if name.startswith("support.") else n_way):
@@ -126,8 +132,7 @@ class StoredModel:
         if "support" not in self._paths or not self._params["keep_support"]:
             return None
         with errors_of_file(self.folder, _CURE):
-            arrays, _ = read_arrays(self._paths["support"])
-            return Support.from_arrays(arrays, self.classes_, arrays["embeddings"].shape[-1])
+            return read_support(self._manifest, self._paths, self.classes_)[-1][0]
 
     @property
     def _learner(self) -> Mapping[str, Any]:
@@ -257,6 +262,8 @@ class StoredModel:
         content = {name: value for name, value in self._manifest.items() if name not in _OF_THE_FILE}
         content["params"] = self._params
         parts: dict[str, Part] = dict.fromkeys(self._manifest["files"])
+        if content.pop(APPENDED, None) is not None:  # rows are written whole
+            parts = {name: None for name in parts if not name.startswith((f"{MEMORY} ", f"{SUPPORT} "))}
         if self._is_large:
             content |= {"format": FORMAT, "classes": {"n": len(self.classes_)}, "n_support": int(self.n_support_.sum())}
             content["changes"] = [*content["changes"], *(b64encode(dump(one)).decode() for one in self._changes)]
@@ -283,6 +290,11 @@ def _of_classes(memory: Mapping[str, NDArray[Any]], places: NDArray[np.int64], n
         rows = {name: x[labels >= 0] for name, x in memory.items() if name.startswith("support.")}
         found |= {**rows, "support.labels": labels[labels >= 0]}
     return found
+
+
+def is_segmented(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is of a large model that keeps class sums alone; see `fewshot.images.segments`."""
+    return bool(manifest["format"] > PLAIN and "changes" in manifest)
 
 
 def name_of(number: int) -> str:

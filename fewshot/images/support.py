@@ -31,6 +31,10 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 MOST_GONE = 0.5
 
 
+#: About the bytes of a thumbnail and a name.
+ITEM_BYTES = 2048
+
+
 class _Columns(NamedTuple):
     """What is kept of each item, also of those that are gone, by the number that it got when it was learned."""
 
@@ -133,6 +137,15 @@ class Support:
     def __len__(self) -> int:
         return len(self._columns.codes) - len(self._gone)
 
+    @property
+    def size(self) -> int:
+        """About the bytes of all items."""
+        return len(self) * (self._columns.embeddings.blocks[0][:1].nbytes + ITEM_BYTES)
+
+    def bare(self) -> Support:
+        """Return the same support without what was made of it."""
+        return self._version()
+
     def __contains__(self, name: object) -> bool:
         """Whether an item has this name."""
         return isinstance(name, str) and bool(len(self._named(name)))
@@ -215,6 +228,41 @@ class Support:
     def of(self, label: Any) -> Support:
         """Return the support of one class."""
         return self.rows(self.places(label))
+
+    def relabelled(self, old: Sequence[Any], new: Sequence[Any]) -> Support:
+        """Replace the labels of several classes at once; those that no item has are left out."""
+        known = [
+            (code, label) for one, label in zip(old, new, strict=True) if (code := self._classes.places.of(one)) >= 0
+        ]
+        if not known:
+            return self
+        codes, labels = zip(*known, strict=True)
+        gone = {one: -1 for one in old if self._classes.places.of(one) >= 0}
+        places = self._classes.places.changed({**gone, **dict(zip(labels, codes, strict=True))})
+        table = self._classes.labels.changed(np.array(codes), _objects(labels))
+        return self._version(_classes=replace(self._classes, places=places, labels=table))
+
+    def typed(self, dtype: np.dtype[Any]) -> Support:
+        """Give labels another type."""
+        return self._version(_classes=replace(self._classes, dtype=dtype))
+
+    def since(self, before: Support) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any], Support] | None:
+        """Return what makes this of `before`: rows that are gone, classes that are renamed, their labels, new items.
+
+        None if `before` is no earlier version of this, or what has changed cannot be told from it.
+        """
+        columns = [*zip(self._columns, before._columns, strict=True), (self._classes.labels, before._classes.labels)]
+        if any(len(a) < len(b) or a.is_other(b) for a, b in columns):
+            return None
+        *rows, labels = ((a.differing(b), len(b)) for a, b in columns)
+        if any((places < n).any() for places, n in rows) or np.setdiff1d(before._gone, self._gone).size:
+            return None
+        gone = np.setdiff1d(self._gone, before._gone)
+        gone = gone[gone < rows[0][1]]
+        renamed = labels[0][labels[0] < labels[1]]
+        old, new = (one._classes.labels.rows(renamed) for one in (before, self))
+        added = self.rows(self._rows_of(np.arange(rows[0][1], len(self._columns.codes))))
+        return gone - np.searchsorted(before._gone, gone), old, new, added
 
     # ---- finding some ----------------------------------------------------------------------------------------------
 

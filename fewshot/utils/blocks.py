@@ -89,6 +89,11 @@ class Blocks:
                 found.append(number * self.size + np.flatnonzero(rows))
         return np.unique(np.concatenate(found))
 
+    def is_other(self, old: Self) -> bool:
+        """Whether this shares so few blocks with `old` that it is hardly made from it."""
+        shared = sum(a is b for a, b in zip(self.blocks, old.blocks, strict=False))
+        return self.size != old.size or 2 * shared < len(old.blocks) - 1
+
     def _by_block(self, places: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
         """Return the number of each block that holds some `places` (k,), and which of them."""
         if len(places) == 1:

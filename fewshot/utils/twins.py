@@ -90,8 +90,8 @@ class Projected:
             return twins
         first = _first_equal(x)  # a thousand copies of one image would make half a million pairs
         new = np.flatnonzero(first == np.arange(len(x)))
-        along, across = (values[new] for values in _projections(x))
-        joined = self.along.extended(along, start + new)
+        along, across = _projections(x)
+        joined, along = self.along.extended(along[new], start + new), along[new]
         reach = SAME_IMAGE * np.linalg.norm(x[new], axis=1)
         wide = ROUNDING * reach
         for queries, rows in joined.between(along - wide, along + wide):
@@ -101,11 +101,8 @@ class Projected:
             queries, rows = queries[earlier], rows[earlier]
             there = np.empty(len(rows), across.dtype)
             known = rows < start
-            there[known], there[~known] = (
-                self.across.rows(rows[known]),
-                across[np.searchsorted(new, rows[~known] - start)],
-            )
-            near = np.flatnonzero(np.abs(across[queries] - there) <= wide[queries])
+            there[known], there[~known] = self.across.rows(rows[known]), across[rows[~known] - start]
+            near = np.flatnonzero(np.abs(across[new][queries] - there) <= wide[queries])
             for place in near[np.argsort(rows[near], kind="stable")].tolist():
                 query, row = queries[place], rows[place]
                 if 0 <= twins[new[query]] <= row:

@@ -1,0 +1,291 @@
+"""The rows of a large saved model on disk, of its support and of its memory: a base and the changes since.
+
+A change says which rows are gone, which classes have other labels, and what is new. Changes are applied to arrays, so
+that what is loaded is the same as if everything had been written. Without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from fewshot.images.support import Support
+from fewshot.persistence.arrays import read_arrays
+from fewshot.persistence.content import labels_from_arrays, labels_to_arrays
+from fewshot.utils.labels import as_labels
+
+#: Files of rows, and key in the manifest of changes that are in it.
+MEMORY, SUPPORT, APPENDED = "memory", "support", "appended"
+#: Beginnings of the names of arrays of labels: those that the codes of rows stand for, and those of renamed classes.
+OF, OLD, NEW = "of.", "old.", "new."
+#: Bytes of the digest of a row.
+_DIGEST = 16
+
+
+def labels_named(prefix: str, labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return labels as arrays whose names begin with `prefix`."""
+    return {f"{prefix}{name}": value for name, value in labels_to_arrays(labels).items()}
+
+
+def labels_under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the labels that `labels_named` wrote, without trusting them."""
+    return labels_from_arrays({name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)})
+
+
+def part_name(name: str, number: int) -> str:
+    """Return the name of a file of changes, from 1."""
+    return f"{name} {number}"
+
+
+def is_kept_in_parts(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether rows of this name are a base and changes."""
+    return name in manifest.get(APPENDED, {})
+
+
+def changes_of(manifest: Mapping[str, Any], paths: Mapping[str, Path], name: str) -> Iterator[tuple[bytes, bool]]:
+    """Yield the changes of rows in order, as bytes, and whether they are in the manifest."""
+    number = 1
+    while (path := paths.get(part_name(name, number))) is not None:
+        yield path.read_bytes(), False
+        number += 1
+    for text in manifest[APPENDED][name]:
+        yield b64decode(text, validate=True), True
+
+
+def change_to_arrays(
+    gone: NDArray[np.int64], old: NDArray[Any], new: NDArray[Any], added: Mapping[str, NDArray[Any]], of: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Return a change: rows that are gone, classes `old` that are now `new`, and rows whose codes are among `of`."""
+    plain = (as_labels(one.tolist(), any_type=True) if len(one) else np.empty(0, np.int64) for one in (old, new, of))
+    named = (labels_named(prefix, labels) for prefix, labels in zip((OLD, NEW, OF), plain, strict=True))
+    return {"gone": gone, **added, **{name: x for arrays in named for name, x in arrays.items()}}
+
+
+def _gone(change: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.int64]:
+    gone = change["gone"]
+    if gone.dtype != np.int64 or gone.ndim != 1 or (len(gone) and not (gone[0] >= 0 and gone[-1] < n)):
+        raise ValueError(f"its changes remove rows that are not among {n}")
+    if (np.diff(gone) <= 0).any():
+        raise ValueError("its changes remove a row twice")
+    return gone
+
+
+def _renamed(change: Mapping[str, NDArray[Any]]) -> tuple[list[Any], list[Any]]:
+    old, new = labels_under(OLD, change).tolist(), labels_under(NEW, change).tolist()
+    if len(old) != len(new):
+        raise ValueError("its changes rename classes without a new label")
+    return old, new
+
+
+# ---- support --------------------------------------------------------------------------------------------------------
+
+
+def support_since(now: Support, before: Support) -> dict[str, NDArray[Any]] | None:
+    """Return the change that makes `now` of `before`, empty if there is none; None if it cannot be told."""
+    if (change := now.since(before)) is None:
+        return None
+    gone, old, new, more = change
+    if not len(gone) and not len(old) and not len(more):
+        return {}
+    of = np.unique(more.labels)
+    return change_to_arrays(gone, old, new, more.to_arrays(of) if len(more) else {}, of)
+
+
+def read_support(
+    manifest: Mapping[str, Any], paths: Mapping[str, Path], classes: NDArray[Any], d: int | None = None
+) -> list[tuple[Support, int, bytes | None]]:
+    """Return support as it was after the base and after each change, with the size and what is in the manifest.
+
+    Raises
+    ------
+    ValueError
+        If it is inconsistent.
+    """
+    arrays = read_arrays(paths[SUPPORT])[0]
+    d = int(arrays["embeddings"].shape[-1]) if d is None else d
+    if not is_kept_in_parts(manifest, SUPPORT):
+        return [(Support.from_arrays(arrays, classes, d), 0, None)]
+    support = Support.from_arrays(arrays, labels_under(OF, arrays), d)
+    found = [(support, sum(x.nbytes for x in arrays.values()), None)]
+    states: list[tuple[Support, int, bytes | None]] = [*found]
+    for raw, is_inline in changes_of(manifest, paths, SUPPORT):
+        change = load(raw)
+        support = support.without(_gone(change, len(support)).tolist()).relabelled(*_renamed(change))
+        if "labels" in change:
+            support += Support.from_arrays(change, labels_under(OF, change), d)
+        states.append((support, len(raw), raw if is_inline else None))
+    support = support.typed(classes.dtype)
+    if len(support) and not np.isin(np.unique(support.labels), classes).all():
+        raise ValueError("its support must be of its classes")
+    states[-1] = (support, *states[-1][1:])
+    return states
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Rows:
+    """Rows of the memory: what tells one from another, and their classes.
+
+    Attributes
+    ----------
+    blocks : sequence of ndarray
+        Embeddings (n, d) in parts.
+    codes : ndarray of shape (n,)
+        The class of each.
+    classes : ndarray
+        The labels that codes stand for.
+    chosen : ndarray, optional
+        Which rows of the blocks these are; by default all.
+    is_shared : bool
+        Whether later rows share the blocks.
+    """
+
+    blocks: Sequence[NDArray[np.float64]]
+    codes: NDArray[np.int64]
+    classes: NDArray[Any]
+    chosen: NDArray[np.int64] | None = None
+    is_shared: bool = False
+    _known: dict[int, tuple[NDArray[np.float64], NDArray[np.uint64]]] = field(default_factory=dict)
+    _all: NDArray[np.uint64] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the embeddings."""
+        return len(self.codes) * self.blocks[0][:1].nbytes
+
+    def bare(self) -> Rows:
+        """Return what tells these rows from others, without the memory of the embeddings unless that is shared."""
+        all_rows, known = self.digested(), self._known if self.is_shared else {}
+        return Rows([], self.codes, self.classes, self.chosen, self.is_shared, known, all_rows)
+
+    def digested(self, before: Rows | None = None) -> NDArray[np.uint64]:
+        """Return a digest of each row of the blocks, (m, 2); blocks that `before` has are not read again."""
+        if self._all is None:
+            known = self._known if before is None else {**before._known, **self._known}
+            found = [known.get(id(block)) or (block, _digests(block)) for block in self.blocks]
+            for one in found:
+                self._known[id(one[0])] = one
+            self._all = np.concatenate([digests for _, digests in found])
+        return self._all
+
+    def _kept(self, before: Rows) -> tuple[NDArray[np.int64], int]:
+        """Return which rows of `before` are still there, in this order the first of these, and how many they are."""
+        was, now = before.digested(), self.digested(before)
+        of_was, of_now = (np.arange(len(one.codes)) if one.chosen is None else one.chosen for one in (before, self))
+        if np.array_equal(now[: len(was)], was):  # rows were only added, and some of them chosen
+            return np.flatnonzero(np.isin(of_was, of_now)), int(np.searchsorted(of_now, len(was)))
+        kept, left = list[int](), iter(enumerate(map(tuple, was[of_was].tolist())))
+        for digest in map(tuple, now[of_now].tolist()):
+            place = next((place for place, known in left if known == digest), None)
+            if place is None:
+                break
+            kept.append(place)
+        return np.array(kept, np.int64), len(kept)
+
+    def since(self, before: Rows) -> dict[str, NDArray[Any]] | None:
+        """Return the change that makes these of `before`, empty if there is none; None if it cannot be told."""
+        kept, n_kept = self._kept(before)
+        if len(kept) != n_kept:
+            return None  # of another origin
+        gone = np.delete(np.arange(len(before.codes)), kept)
+        pairs = np.unique(before.codes[kept] * len(self.classes) + self.codes[:n_kept])
+        was, now = np.divmod(pairs, len(self.classes))
+        if len(np.unique(was)) < len(pairs) or len(np.unique(now)) < len(pairs):
+            return None  # rows of one class have several now
+        old, new = before.classes[was], self.classes[now]
+        other = np.array([a != b for a, b in zip(old.tolist(), new.tolist(), strict=True)], bool)
+        if not len(gone) and not other.any() and n_kept == len(self.codes):
+            return {}
+        own, labels = np.unique(self.codes[n_kept:], return_inverse=True)
+        chosen = np.arange(n_kept, len(self.codes)) if self.chosen is None else self.chosen[n_kept:]
+        added = {"x": _rows(self.blocks, chosen), "labels": labels.reshape(-1).astype(np.int64)}
+        return change_to_arrays(gone, old[other], new[other], added if len(own) else {}, self.classes[own])
+
+    def changed(self, change: Mapping[str, NDArray[Any]]) -> Self:
+        """Return these rows after a change, which is not trusted."""
+        gone, blocks, n = _gone(change, len(self.codes)), list(self.blocks), sum(map(len, self.blocks))
+        chosen, codes = (np.delete(x, gone) for x in (np.arange(n) if self.chosen is None else self.chosen, self.codes))
+        classes = self.classes.tolist()
+        numbers = {label: number for number, label in enumerate(classes)}
+        found = [(numbers.pop(old), new) for old, new in zip(*_renamed(change), strict=True)]
+        for number, new in found:
+            numbers[new], classes[number] = number, new
+        if "x" in change:
+            of, labels = labels_under(OF, change).tolist(), change["labels"]
+            if labels.dtype != np.int64 or len(labels) != len(change["x"]) or not _among(labels, len(of)):
+                raise ValueError("its changes add rows without a class")
+            for label in of:
+                if label not in numbers:
+                    numbers[label] = len(classes)
+                    classes.append(label)
+            more = np.array([numbers[label] for label in of], np.int64)[labels]
+            blocks, codes = [*blocks, change["x"]], np.concatenate([codes, more])
+            chosen = np.concatenate([chosen, n + np.arange(len(more))])
+        table = np.empty(len(classes), object)
+        table[:] = classes
+        return type(self)(blocks, codes, table, chosen, False, self._known)
+
+    def counts(self, n_classes: int) -> NDArray[np.int64]:
+        """Return the number of rows of each class, (n_classes,)."""
+        return np.bincount(self.codes, minlength=n_classes)
+
+    def to_memory(self, classes: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return them as the statistics of a learner that keeps its support, of these sorted classes."""
+        places = {label: place for place, label in enumerate(classes.tolist())}
+        used = np.unique(self.codes)
+        table = np.full(len(self.classes), -1)
+        table[used] = [places[label] for label in self.classes[used].tolist()]
+        labels, x = table[self.codes], np.concatenate(self.blocks)
+        x = x if self.chosen is None else x[self.chosen]
+        count = np.bincount(labels, minlength=len(classes)).astype(np.float64)
+        return {"count": count, "support.x": x, "support.labels": labels, "support.weight": np.ones(len(x))}
+
+
+def read_memory(
+    manifest: Mapping[str, Any], paths: Mapping[str, Path]
+) -> tuple[list[tuple[Rows, int, bytes | None]], Rows]:
+    """Return the rows of the memory after the base and after each change, as `read_support` does, and the last ones.
+
+    Raises
+    ------
+    ValueError
+        If they are inconsistent.
+    """
+    arrays = read_arrays(paths[MEMORY])[0]
+    labels, of = arrays["support.labels"], labels_under(OF, arrays)
+    if labels.dtype != np.int64 or labels.ndim != 1 or not _among(labels, len(of)):
+        raise ValueError(f"its support must be of {len(of)} classes")
+    rows = Rows([arrays["support.x"]], labels, of)
+    states: list[tuple[Rows, int, bytes | None]] = [(rows, sum(x.nbytes for x in arrays.values()), None)]
+    for raw, is_inline in changes_of(manifest, paths, MEMORY):
+        rows = rows.changed(load(raw))
+        states.append((rows, len(raw), raw if is_inline else None))
+    return states, rows
+
+
+def _among(labels: NDArray[np.int64], n: int) -> bool:
+    return bool(((labels >= 0) & (labels < n)).all())
+
+
+def _digests(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return a digest of each row (n, d), (n, 2)."""
+    raw = b"".join(hashlib.blake2b(row, digest_size=_DIGEST).digest() for row in np.ascontiguousarray(rows))
+    return np.frombuffer(raw, np.uint64).reshape(-1, 2)
+
+
+def _rows(blocks: Sequence[NDArray[Any]], chosen: NDArray[np.int64]) -> NDArray[Any]:
+    """Return some rows of arrays as if these were one."""
+    ends = np.cumsum([len(block) for block in blocks])
+    numbers = np.searchsorted(ends, chosen, "right")
+    found = [blocks[n][row - ends[n]] for n, row in zip(numbers.tolist(), chosen.tolist(), strict=True)]
+    return np.stack(found) if found else blocks[0][:0]
