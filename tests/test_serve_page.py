@@ -85,6 +85,12 @@ def test_all_files_of_the_page_are_served_and_packaged(tmp_path):
     assert {name.count("/") for name in found} <= {0, 1}, "setup.cfg packages two levels"
 
 
+def test_pictures_of_the_documents_are_small():
+    found = list((Path(__file__).parents[1] / "docs").glob("*.webp"))
+    assert len(found) == 2
+    assert all(path.stat().st_size < 60_000 for path in found)
+
+
 def names(client):
     """Names of the classes."""
     return [one["name"] for one in client.get("/v1/classes").json()["classes"]]

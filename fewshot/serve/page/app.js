@@ -2,14 +2,13 @@
 
 import { ask, onReadOnly, onToken, Refusal } from "./lib/api.js";
 import { attempt, redo, undo } from "./lib/changes.js";
-import { counted, fill, h, icon, sentence, tool } from "./lib/dom.js";
+import { button, counted, fill, h, icon, sentence, tool } from "./lib/dom.js";
 import { dropped } from "./lib/pictures.js";
 import { state } from "./lib/state.js";
 import { ask as askText } from "./parts/dialogs.js";
 import { showHistory } from "./parts/history.js";
 import { emptiness, waiting } from "./parts/pieces.js";
 import { say } from "./parts/toasts.js";
-import { button } from "./lib/dom.js";
 import { ClassesView } from "./views/classes.js";
 import { ModelView } from "./views/model.js";
 import { NextView } from "./views/next.js";
@@ -53,9 +52,16 @@ function show(moved) {
   }
 }
 
+const links = new Map(VIEWS.map(([name, text]) => [name, h("a", { href: `#${name}` }, icon(name), h("span", {}, text))]));
+const back = tool("Undo", undo, "undo");
+const forth = tool("Redo", redo, "redo");
+
 function drawNav(current) {
-  fill(document.getElementById("nav"), allowed().map(([name, text]) =>
-    h("a", { href: `#${name}`, "aria-current": name === current ? "page" : null }, icon(name), h("span", {}, text))));
+  for (const [name, link] of links) {
+    link.hidden = !allowed().some(([key]) => key === name);
+    if (name === current) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
 }
 
 function drawFrame() {
@@ -64,10 +70,12 @@ function drawFrame() {
   fill(document.getElementById("side-foot"),
     h("p", {}, counted(classes.length, "class", "classes"), ", ", counted(model.examples, "picture")),
     state.readOnly ? h("p", { class: "badge" }, "Read-only") : null);
-  fill(document.getElementById("tools"), state.readOnly ? [] : [
-    tool("Undo", undo, "undo", { disabled: !model.can_undo }),
-    tool("Redo", redo, "redo", { disabled: !model.can_redo }),
-  ], tool("History", showHistory, "history"));
+  for (const [node, can] of [[back, model.can_undo], [forth, model.can_redo]]) Object.assign(node, { hidden: state.readOnly, disabled: !can });
+  const tools = document.getElementById("tools");
+  if (!tools.childElementCount) { // they stay from then on, and keep the focus
+    tools.append(back, forth, tool("History", showHistory, "history"));
+    document.getElementById("nav").append(...links.values());
+  }
 }
 
 function redraw() {

@@ -43,6 +43,7 @@ const ICONS = {
   merge: "M6 4v4a6 6 0 0 0 6 6v6M18 4v4a6 6 0 0 1-6 6M8 17l4 4 4-4",
   back: "M15 5l-7 7 7 7",
   arrow: "M5 12h14M13 6l6 6-6 6",
+  both: "M4 9h15M15 5l4 4-4 4M20 16H5M9 12l-4 4 4 4",
   key: "M14 10a4 4 0 1 0-3.5 4L12 15.500h2v2h2v2h3v-3l-5-5",
   flip: "M4 12a8 8 0 0 1 14-5l2 2M20 4v5h-5M20 12a8 8 0 0 1-14 5l-2-2M4 20v-5h5",
   chip: "M7 7h10v10H7zM10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4",

@@ -7,10 +7,22 @@ import { state } from "../lib/state.js";
 import { bar, emptiness, linkButton, thumbnail, waiting } from "../parts/pieces.js";
 import { showExample } from "./one_class.js";
 
-//: Parts that are drawn of a long list.
-const SHOWN = 24;
+//: Parts of a long list that are drawn at once.
+const SHOWN = 6;
 
 const link = (name) => h("a", { class: "name", href: `#classes/${encodeURIComponent(name)}` }, name);
+
+/** Return a list of cards; a long one grows when asked. */
+function cards(all, draw, kind = "") {
+  const list = h("ul", { class: `cards ${kind}` }, all.slice(0, SHOWN).map(draw));
+  const more = button(`Show ${all.length - SHOWN} more`, () => {
+    const rest = all.slice(SHOWN).map(draw);
+    list.append(...rest);
+    more.remove();
+    rest[0].querySelector("a, button")?.focus();
+  }, { kind: "quiet" });
+  return [list, all.length > SHOWN ? h("div", { class: "row center" }, more) : null];
+}
 
 export class CheckView {
   constructor() {
@@ -52,13 +64,13 @@ export class CheckView {
 
   confused(pairs) {
     if (!pairs.length) return null;
-    return h("section", {}, h("h2", {}, "Confused pairs"), h("ul", { class: "cards" }, pairs.slice(0, SHOWN).map((pair) => h("li", { class: "card pair" },
-      h("p", { class: "pair-says" }, `${pair.images} of ${pair.of} taken for the other`),
-      h("div", { class: "pair-sides" }, h("div", {}, this.thumbs(pair.class), link(pair.class)), icon("arrow"), h("div", {}, this.thumbs(pair.other), link(pair.other)))))));
+    return h("section", {}, h("h2", {}, "Confused pairs"), cards(pairs, (pair) => h("li", { class: "card pair" },
+      h("p", { class: "pair-says" }, `${pair.images} of ${counted(pair.of, "picture")} taken for the other`),
+      h("div", { class: "pair-sides" }, h("div", {}, this.thumbs(pair.class), link(pair.class)), icon("both"), h("div", {}, this.thumbs(pair.other), link(pair.other))))));
   }
 
   needs(found) {
-    const weak = found.classes.filter((one) => one.accuracy !== null && one.accuracy < 1).slice(0, SHOWN);
+    const weak = found.classes.filter((one) => one.accuracy !== null && one.accuracy < 1).slice(0, 4 * SHOWN);
     const { alone } = found;
     if (!weak.length && !alone.length) return null;
     return h("section", {}, h("h2", {}, "Would gain from more pictures"),
@@ -71,26 +83,26 @@ export class CheckView {
   mistakes(all) {
     if (!all.length) return null;
     return h("section", {}, h("h2", {}, "Pictures it gets wrong"), h("p", { class: "soft" }, "Each beside the pictures that misled it."),
-      h("ul", { class: "cards" }, all.slice(0, SHOWN).map((one) => h("li", { class: "card beside" },
+      cards(all, (one) => h("li", { class: "card beside" },
         this.picture(one.example, one.class), icon("arrow"), h("div", { class: "thumbs tight" }, one.neighbours.slice(0, 4).map((id) => thumbnail(id))),
-        h("p", {}, "Taught as ", link(one.class), ", taken for ", link(one.answer), ` (${percent(one.probability)}).`)))));
+        h("p", {}, "Taught as ", link(one.class), ", taken for ", link(one.answer), ` (${percent(one.probability)}).`))));
   }
 
   duplicates(pairs) {
     if (!pairs.length) return null;
     return h("section", {}, h("h2", {}, "Nearly the same picture twice"), h("p", { class: "soft" }, "These make the accuracy look better than it is."),
-      h("ul", { class: "cards small" }, pairs.slice(0, SHOWN).map((pair) => h("li", { class: "card twins" }, pair.map((id) => this.picture(id, ""))))));
+      cards(pairs, (pair) => h("li", { class: "card twins" }, pair.map((id) => this.picture(id, ""))), "small"));
   }
 
   suspects(all) {
     if (!all.length) return h("section", {}, h("h2", {}, "Suspects"), h("p", { class: "fine" }, icon("check"), "No picture looks as if it were in the wrong class."));
     return h("section", {}, h("h2", {}, "Suspects"), h("p", { class: "soft" }, "Pictures that may be in the wrong class, each beside the neighbour that makes it suspect."),
-      h("ul", { class: "cards" }, all.slice(0, SHOWN).map((one) => h("li", { class: "card suspect" },
+      cards(all, (one) => h("li", { class: "card suspect" },
         h("div", { class: "suspect-pair" }, h("figure", {}, this.picture(one.id, one.class, one.name), h("figcaption", {}, link(one.class))), icon("arrow"), h("figure", {}, thumbnail(one.neighbour), h("figcaption", {}, one.taken_for ? link(one.taken_for) : "no neighbour"))),
         h("p", {}, sentence(one.reason)),
         state.readOnly ? null : h("div", { class: "row" },
           one.taken_for && one.taken_for !== one.class ? button(`Move to ${one.taken_for}`, () => change("PATCH", `examples/${encodeURIComponent(one.id)}`, { json: { class: one.taken_for } }, `Moved to ${one.taken_for}.`)) : null,
-          button("Remove", () => attempt(() => change("DELETE", `examples/${encodeURIComponent(one.id)}`, {}, "Picture removed.")), { kind: "quiet", picture: "bin" }))))));
+          button("Remove", () => attempt(() => change("DELETE", `examples/${encodeURIComponent(one.id)}`, {}, "Picture removed.")), { kind: "quiet", picture: "bin" })))));
   }
 
   picture(id, name, file = "") {

@@ -53,6 +53,11 @@ export class ClassesView {
     if (this.element.firstChild !== first) fill(this.element, first, ...others);
   }
 
+  /** Pictures dropped on the page of a class are more of it. */
+  get receive() {
+    return this.one && !state.readOnly ? (files) => this.one.receive(files) : undefined;
+  }
+
   grow() {
     if (this.page >= this.found?.length || !this.all.isConnected) return;
     this.page += PAGE;

@@ -1,9 +1,9 @@
 // One class: its pictures; rename, merge, remove.
 
 import { ask } from "../lib/api.js";
-import { attempt, change } from "../lib/changes.js";
+import { attempt, change, undo } from "../lib/changes.js";
 import { button, counted, fill, h, tool } from "../lib/dom.js";
-import { picturesAmong, preparedAll, released } from "../lib/pictures.js";
+import { choose, picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { ask as askText, confirm, dialog } from "../parts/dialogs.js";
 import { classField, emptiness, linkButton, thumbnail } from "../parts/pieces.js";
@@ -56,6 +56,7 @@ export class OneClass {
     }
     this.count.textContent = counted(known.examples, "picture");
     fill(this.actions, state.readOnly ? [] : [
+      button("Add pictures", async () => this.receive(await choose()), { kind: "main", picture: "teach" }),
       button("Rename", () => this.rename(), { picture: "pen" }),
       button("Merge", () => this.merge(), { picture: "merge", disabled: state.classes.length < 2 }),
       button("Remove", () => this.remove(), { kind: "danger", picture: "bin" })]);
@@ -79,6 +80,8 @@ export class OneClass {
     const nodes = found.examples.map((one) => this.tile(one));
     if (before) this.grid.append(...nodes);
     else fill(this.grid, nodes);
+    if (this.place !== undefined) nodes[Math.min(this.place, nodes.length - 1)]?.querySelector("button").focus();
+    this.place = undefined;
     const rest = found.total - this.examples.length;
     fill(this.more, rest > 0 ? button(`Show more of ${counted(found.total, "picture")}`, () => this.load()) : null,
       found.total ? null : h("p", { class: "soft" }, "No pictures of this class were kept."));
@@ -86,17 +89,23 @@ export class OneClass {
 
   tile(one) {
     return h("li", {}, h("button", { type: "button", class: "tile", "aria-label": `Picture ${fileOf(one.name)}`, onclick: () => showExample(one) }, thumbnail(one.id)),
-      state.readOnly ? null : tool(`Remove ${fileOf(one.name)}`, () => change("DELETE", `examples/${encodeURIComponent(one.id)}`, {}, "Picture removed."), "close", { class: "button tool corner" }));
+      state.readOnly ? null : tool(`Remove ${fileOf(one.name)}`, () => this.drop(one), "close", { class: "button tool corner" }));
+  }
+
+  /** Remove a picture; the focus goes on to the next one. */
+  async drop(one) {
+    this.place = this.examples.indexOf(one);
+    await change("DELETE", `examples/${encodeURIComponent(one.id)}`, {}, "Picture removed.");
   }
 
   async receive(files) {
     const { pictures } = picturesAmong(files);
     if (!pictures.length || state.readOnly) return;
     const made = await preparedAll(pictures.map(({ file }) => file));
-    const found = await teach(this.name, made);
+    const found = await attempt(() => teach(this.name, made));
     released(made);
-    await state.refresh();
-    say(told(this.name, found));
+    await attempt(() => state.refresh());
+    if (found) say(told(this.name, found), { action: found.learned ? ["Undo", undo] : null });
   }
 
   async rename() {

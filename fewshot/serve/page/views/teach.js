@@ -13,6 +13,8 @@ import { say } from "../parts/toasts.js";
 
 //: Most pictures of the tray that are shown.
 const SHOWN = 60;
+//: Folders whose first pictures are shown before they are taught.
+const DRAWN = 24;
 
 /** Teach pictures of a class, in as many requests as it needs; return what was learned. */
 export async function teach(name, pictures, onpart = () => {}) {
@@ -90,7 +92,11 @@ export class TeachView {
     if (!pictures.length) return;
     const groups = byFolder(pictures);
     if (groups) this.showBulk(groups);
-    else this.add(await preparedAll(pictures.map(({ file }) => file)));
+    else {
+      const bar = progress("Reading pictures");
+      if (pictures.length > SHOWN) fill(this.result, bar.node);
+      this.add(await preparedAll(pictures.map(({ file }) => file), (n, all) => bar.set(n / all)));
+    }
   }
 
   add(pictures) {
@@ -173,10 +179,10 @@ export class TeachView {
       fill(actions, button("Cancel", close), button(`Teach ${counted(rows.length, "class", "classes")}, ${counted(n, "picture")}`, () => this.teachBulk(rows, list, actions, close), { kind: "main", picture: "check" }));
       return undefined;
     };
-    fill(list, rows.map((row) => {
+    fill(list, rows.map((row, place) => {
       row.name.value = row.folder;
       const some = h("span", { class: "bulk-thumbs" });
-      for (const { file } of row.files.slice(0, 4)) prepared(file).then((picture) => some.append(local(picture, "thumb small", "")));
+      for (const { file } of place < DRAWN ? row.files.slice(0, 4) : []) prepared(file).then((picture) => some.append(local(picture, "thumb small", "")));
       row.state = h("span", { class: "soft bulk-count" }, counted(row.files.length, "picture"));
       row.node = h("li", {}, some, row.name.field, row.state, tool(`Leave out ${row.folder}`, () => { rows.splice(rows.indexOf(row), 1); row.node.remove(); draw(); }, "close"));
       return row.node;
