@@ -112,3 +112,29 @@ def test_row_30_answers_that_do_not_fit_in_memory_are_refused_with_the_numbers(m
     with pytest.raises(MemoryError, match=r"100 x 3 logits, .* take 0\.0 GB, and 0\.0 GB of memory are free; pass"):
         model.predict_proba(np.zeros((100, 3)))
     assert model.predict(np.zeros((100, 3))).shape == (100,)
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A machine with 1000 bytes of memory."""
+    monkeypatch.setattr("fewshot.utils.heap.available_memory", lambda: 1000.0)
+    monkeypatch.setattr("fewshot.utils.heap.ALWAYS_FITS", 100)
+
+
+def test_what_would_not_fit_in_memory_is_not_begun_to_be_learned(full, monkeypatch):
+    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("it has begun"))
+    x, y = np.ones((30, 3)), np.arange(30) % 20
+    with pytest.raises(MemoryError, match=r"prototypical keeps of 90 x 9 embeddings of at most 20 classes take"):
+        PrototypicalClassifier().fit(np.ones((90, 9)), np.arange(90) % 20)
+    with pytest.raises(MemoryError, match=r"matching keeps of 30 x 3 .* free; give fewer or shorter ones, or take a"):
+        MatchingClassifier().fit(x, y)
+
+
+def test_what_would_not_fit_in_memory_is_not_begun_to_be_merged_or_grown(monkeypatch, request):
+    one, other = (MatchingClassifier().fit(np.ones((20, 3)), np.arange(20) % 4 + shift) for shift in (0, 9))
+    request.getfixturevalue("full")
+    with pytest.raises(MemoryError, match=r"keeps of 40 x 3 embeddings of at most 8 classes"):
+        one.merge(other)
+    with pytest.raises(MemoryError, match=r"keeps of 21 x 3 embeddings of at most 5 classes"):
+        one.partial_fit(np.ones((1, 3)), [0])
+    assert one.n_support_.sum() == 20

@@ -298,3 +298,13 @@ def test_labels_in_float16_are_integers_without_a_warning():
         warnings.simplefilter("error")
         index = PrototypeIndex().add(np.eye(2), np.array([5, 7], np.float16))
     assert index.search(np.eye(2))[0].ravel().tolist() == [5, 7]
+
+
+def test_keys_that_would_not_fit_in_memory_are_refused_with_the_numbers(monkeypatch):
+    monkeypatch.setattr("fewshot.utils.heap.available_memory", lambda: 1000.0)
+    monkeypatch.setattr("fewshot.utils.heap.ALWAYS_FITS", 100)
+    index = PrototypeIndex()
+    with pytest.raises(MemoryError, match=r"100 keys of 3 numbers take .* free; add fewer, or take keys='int8'"):
+        index.add(np.ones((100, 3), np.float32))
+    assert len(index) == 0
+    assert len(PrototypeIndex(keys="int8").add(np.ones((100, 3), np.float32))) == 100

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot.classifiers.summary import Summary
 from fewshot.errors import brief
-from fewshot.learners.base import Learner
+from fewshot.learners.base import Learner, SupportLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.approximate import Choice
 from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k, search_in_chunks, to_tensor, top
@@ -97,6 +97,8 @@ class FittedModel:
 
         `classes` are their sorted labels, and those of classes to know without support.
         """
+        copied = old if type(old) is FittedModel else None  # others share what they know
+        _refuse_to_learn(learner, (len(X), len(classes)), copied, X.shape[1])
         learned = Summary.of(learner, X, y, weight, classes)
         if old is not None:
             return old.grown(learned)
@@ -237,6 +239,8 @@ class FittedModel:
     @isolated(gradients=False)
     def merged(self, other: FittedModel) -> FittedModel:
         """Return the model of the support of both."""
+        copied = self if type(self) is FittedModel else None
+        _refuse_to_learn(self.learner, (other.n_rows, other.n_classes), copied, self.d)
         return self.grown(other.summary)
 
     @isolated(gradients=False)
@@ -399,3 +403,14 @@ class FittedModel:
         for part in queries.split(size):
             ids, similarity = snapshot.retrieve(part, 1)
             yield learner.read(similarity, self.memory, ids), similarity
+
+
+def _refuse_to_learn(learner: Learner, added: tuple[int, int], copied: FittedModel | None, d: int) -> None:
+    """Raise TooLargeError if memory cannot hold the given numbers of rows and classes, and a model that is copied."""
+    n_rows, n_classes = added if copied is None else (added[0] + copied.n_rows, added[1] + copied.n_classes)
+    keeps = isinstance(learner, SupportLearner)  # in float64, and joined from parts; sums with keys in float32
+    refuse_too_large(
+        d * (16.0 * n_rows if keeps else 12.0 * n_classes),
+        f"what {learner.name} keeps of {n_rows} x {d} embeddings of at most {n_classes} classes",
+        "give fewer or shorter ones" + (", or take a learner that keeps class sums, such as prototypical" * keeps),
+    )

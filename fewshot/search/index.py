@@ -20,6 +20,7 @@ from fewshot.search.saving import load_index, save_index
 from fewshot.search.similarity import METRICS, check_k, to_tensor
 from fewshot.search.snapshot import INDEXES, build_now, take_snapshot
 from fewshot.search.state import Base, State
+from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import NUMPY_ERRORS, isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import lock_of, one_at_a_time
@@ -296,7 +297,10 @@ class PrototypeIndex:
 
     @one_at_a_time
     def _add(self, keys: ArrayLike, labels: ArrayLike | None, replace: bool) -> PrototypeIndex:
-        new = packed(to_tensor(self._checked(keys, "keys")), self.keys)
+        x = self._checked(keys, "keys")
+        n_bytes = 2.0 * x.size * {"float16": 2, "int8": 1}.get(self.keys, x.itemsize)  # keys, and prepared for search
+        refuse_too_large(n_bytes, f"{len(x)} keys of {x.shape[1]} numbers", "add fewer, or take keys='int8'")
+        new = packed(to_tensor(x), self.keys)
         labels = np.arange(self._next, self._next + len(new)) if labels is None else labels
         added = _whole_numbers(as_labels(labels, name="labels", known=self._known_labels()))
         if len(added) != len(new):
