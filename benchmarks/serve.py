@@ -8,6 +8,7 @@ network, taught a few classes; it decodes, embeds, answers and speaks HTTP on th
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 from PIL import Image
@@ -81,13 +83,13 @@ def write_pictures(folder: Path, n: int, side: int) -> None:
 
 def teach(folder: Path, port: int) -> None:
     """Teach a class of each photograph."""
-    import httpx
-
     for i, name in enumerate(("temple", "flower")):
-        chosen = sorted(folder.glob("*.jpg"))[i:20:2]
-        sent = [("images", (path.name, path.read_bytes())) for path in chosen]
-        found = httpx.post(f"http://127.0.0.1:{port}/v1/classes", data={"name": name}, files=sent, timeout=60)
-        found.raise_for_status()
+        chosen = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))[i:20:2]]
+        sent = {"name": name, "images": [{"data": base64.b64encode(one).decode()} for one in chosen]}
+        request = Request(f"http://127.0.0.1:{port}/v1/classes", json.dumps(sent).encode())
+        request.add_header("Content-Type", "application/json")
+        with urlopen(request, timeout=60) as response:
+            response.read()
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:

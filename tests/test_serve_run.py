@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +50,13 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
     ):
         assert main(["serve", str(tmp_path / command[0]), *command[1:]]) in (1, 2)
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+def test_a_missing_package_is_one_sentence(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, name, None)
+    assert main(["serve", str(tmp_path / "new")]) == 1
+    assert f"{name} is missing; run: pip install 'fewshot[serve]'" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):

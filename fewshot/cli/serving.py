@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,23 @@ def serve_options(serve: argparse.ArgumentParser) -> None:
     levels = ("debug", "info", "warning", "error")
     serve.add_argument("--log-level", choices=levels, default="info", help="(default: %(default)s)")
     backbone(serve)
-    shared(serve, "--domain", "--device", "--max-pixels")
+    serve.add_argument(
+        "--max-pixels", type=whole(1, 10**12), metavar="N", help="refuse images with more pixels (default: 64000000)"
+    )
+    shared(serve, "--domain", "--device")
 
 
 def serve(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from fewshot.errors import MissingExtraError
 
-    try:
-        from fewshot.serve.run import serve as run
-    except ImportError as error:
-        raise MissingExtraError(f"{error.name} is missing; run: pip install 'fewshot[serve]'") from None
+    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        try:
+            import_module(name)
+        except ImportError:
+            raise MissingExtraError(f"{name} is missing; run: pip install 'fewshot[serve]'") from None
     from fewshot.cli.terminal import say
+    from fewshot.serve.run import serve as run
 
     run(_settings(options), say, options.open)
     return 0
@@ -75,7 +81,7 @@ def _settings(options: argparse.Namespace) -> Any:
     return Settings(
         options.dir, options.host, options.port, tuple(options.allow_host),
         None if options.token is None else read_token(options.token), options.read_only, root, options.workers,
-        network, options.device, log_level=options.log_level, **limit,
+        network, options.device, log_level=options.log_level, plugins=tuple(options.plugin), **limit,
     )  # fmt: skip
 
 

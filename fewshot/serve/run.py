@@ -18,6 +18,7 @@ import uvicorn
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ArtifactError
 from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.learners.registry import add_plugin
 from fewshot.persistence.artifact import is_artifact, refuse_others
 from fewshot.serve.logs import set_up
 from fewshot.serve.settings import Settings
@@ -111,7 +112,7 @@ def open_workshop(settings: Settings) -> Any:
 def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] | None = None) -> None:
     """Answer requests in this process."""
     set_up(settings.log_level)
-    _end_with_parent()
+    _join_parent(settings)
     with _quiet_signals():
         server_of(open_workshop(settings), settings, ready).run([listener])
 
@@ -179,11 +180,14 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
             del os.environ[SHARED]
 
 
-def _end_with_parent() -> None:
-    """End this worker if the process that looks after it is killed; do nothing in that process."""
+def _join_parent(settings: Settings) -> None:
+    """Know what the parent knows, and end with it if it is killed; do nothing in a process without a parent."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
+
+    for plugin in settings.plugins:
+        add_plugin(plugin)
 
     def wait() -> None:
         parent.join()

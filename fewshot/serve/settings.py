@@ -46,6 +46,8 @@ class Settings:
         How long an image waits for others that are on their way.
     log_level : str
         Least level that is logged.
+    plugins : tuple of str
+        Files or modules with learners, for worker processes.
     """
 
     folder: str
@@ -70,3 +72,4 @@ class Settings:
     send_seconds: float = 60.0
     batch_seconds: float = 0.002
     log_level: str = "info"
+    plugins: tuple[str, ...] = ()

@@ -142,8 +142,9 @@ class View:
     def rows_of(self) -> dict[str, list[int]]:
         """The rows of the examples of each class, latest first."""
         found: dict[str, list[int]] = {name: [] for name in self.classes}
-        for row, label in enumerate(self.support.labels.tolist()):
-            found[str(label)].insert(0, row)
+        labels = self.support.labels.tolist()
+        for row in range(len(labels))[::-1]:
+            found[str(labels[row])].append(row)
         return found
 
     def row(self, example: str) -> int:
