@@ -94,6 +94,9 @@ export function duration(milliseconds) {
   return milliseconds < 1000 ? `${Math.max(1, Math.round(milliseconds))} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
 }
 
+/** Return text without the digests that make names of files the names of examples. */
+export const withoutDigests = (text) => String(text).replace(/ [0-9a-f]{16}\b/g, "");
+
 /** Return a message as a sentence. */
 export function sentence(text) {
   const trimmed = String(text).trim();

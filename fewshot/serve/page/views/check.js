@@ -2,7 +2,7 @@
 
 import { ask } from "../lib/api.js";
 import { attempt, change } from "../lib/changes.js";
-import { button, counted, fill, h, icon, percent, sentence } from "../lib/dom.js";
+import { button, counted, fill, h, icon, percent, sentence, withoutDigests } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { bar, emptiness, linkButton, thumbnail, waiting } from "../parts/pieces.js";
 import { showExample } from "./one_class.js";
@@ -99,7 +99,7 @@ export class CheckView {
     return h("section", {}, h("h2", {}, "Suspects"), h("p", { class: "soft" }, "Pictures that may be in the wrong class, each beside the neighbour that makes it suspect."),
       cards(all, (one) => h("li", { class: "card suspect" },
         h("div", { class: "suspect-pair" }, h("figure", {}, this.picture(one.id, one.class, one.name), h("figcaption", {}, link(one.class))), icon("arrow"), h("figure", {}, thumbnail(one.neighbour), h("figcaption", {}, one.taken_for ? link(one.taken_for) : "no neighbour"))),
-        h("p", {}, sentence(one.reason)),
+        h("p", {}, sentence(withoutDigests(one.reason))),
         state.readOnly ? null : h("div", { class: "row" },
           one.taken_for && one.taken_for !== one.class ? button(`Move to ${one.taken_for}`, () => change("PATCH", `examples/${encodeURIComponent(one.id)}`, { json: { class: one.taken_for } }, `Moved to ${one.taken_for}.`)) : null,
           button("Remove", () => attempt(() => change("DELETE", `examples/${encodeURIComponent(one.id)}`, {}, "Picture removed.")), { kind: "quiet", picture: "bin" })))));

@@ -3,7 +3,7 @@
 import { ask, form } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
 import { attempt, undo } from "../lib/changes.js";
-import { button, counted, fill, h, percent, sentence } from "../lib/dom.js";
+import { button, counted, fill, h, percent, sentence, withoutDigests } from "../lib/dom.js";
 import { picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { dropzone } from "../parts/dropzone.js";
@@ -105,7 +105,7 @@ export class NextView {
     fill(this.stage, local(this.picture, "stage-picture"));
     const guess = label !== null && state.names.includes(label);
     fill(this.about, guess ? [h("p", { class: "eyebrow" }, "Guess"), h("button", { type: "button", class: "guess", onclick: () => this.label(label) }, h("span", { class: "name" }, label), h("span", { class: "soft" }, percent(probability)), h("kbd", {}, "Enter"))] : h("p", { class: "soft" }, "No guess yet: name this one."),
-      reason ? h("p", { class: "soft" }, sentence(reason)) : null);
+      reason ? h("p", { class: "soft" }, sentence(withoutDigests(reason))) : null);
     fill(this.choices, this.keys.map((name, place) => state.names.includes(name) ? h("button", { type: "button", class: "key", onclick: () => this.label(name), "aria-keyshortcuts": KEYS[place] }, h("kbd", {}, KEYS[place].toUpperCase()), h("span", { class: "name" }, name)) : null));
     this.drawComing();
   }

@@ -2,7 +2,7 @@
 
 import { ask } from "../lib/api.js";
 import { attempt, change, undo } from "../lib/changes.js";
-import { button, counted, fill, h, tool } from "../lib/dom.js";
+import { button, counted, fill, h, tool, withoutDigests } from "../lib/dom.js";
 import { choose, picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { ask as askText, confirm, dialog } from "../parts/dialogs.js";
@@ -15,15 +15,12 @@ const PAGE = 100;
 
 const place = (name) => `#classes/${encodeURIComponent(name)}`;
 
-/** Return the name of a file, without the digest that makes it the name of an example. */
-const fileOf = (name) => name.replace(/ [0-9a-f]{16}$/, "");
-
 /** Show a picture, and let it be moved or removed. */
 export function showExample(example) {
   return dialog(example.class, (close) => {
     const to = classField("Move to", { placeholder: "another class" });
     const act = async (method, options, said) => { if (await change(method, `examples/${encodeURIComponent(example.id)}`, { match: state.model.version, ...options }, said)) close(true); };
-    return h("div", { class: "stack" }, thumbnail(example.id, example.name, "example-picture"), h("p", { class: "soft file" }, fileOf(example.name)),
+    return h("div", { class: "stack" }, thumbnail(example.id, example.name, "example-picture"), h("p", { class: "soft file" }, withoutDigests(example.name)),
       state.readOnly ? null : [
         h("form", { class: "field-row", onsubmit: (event) => { event.preventDefault(); if (to.value) act("PATCH", { json: { class: to.value } }, `Moved to ${to.value}.`); } }, to.field, h("button", { type: "submit", class: "button" }, h("span", {}, "Move"))),
         h("div", { class: "row end" }, button("Remove this picture", () => act("DELETE", {}, "Picture removed."), { kind: "danger", picture: "bin" }))]);
@@ -88,8 +85,8 @@ export class OneClass {
   }
 
   tile(one) {
-    return h("li", {}, h("button", { type: "button", class: "tile", "aria-label": `Picture ${fileOf(one.name)}`, onclick: () => showExample(one) }, thumbnail(one.id)),
-      state.readOnly ? null : tool(`Remove ${fileOf(one.name)}`, () => this.drop(one), "close", { class: "button tool corner" }));
+    return h("li", {}, h("button", { type: "button", class: "tile", "aria-label": `Picture ${withoutDigests(one.name)}`, onclick: () => showExample(one) }, thumbnail(one.id)),
+      state.readOnly ? null : tool(`Remove ${withoutDigests(one.name)}`, () => this.drop(one), "close", { class: "button tool corner" }));
   }
 
   /** Remove a picture; the focus goes on to the next one. */
