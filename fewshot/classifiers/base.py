@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot.classifiers.calibration import FALSE_ACCEPTS
+from fewshot.classifiers.chunks import learn_chunks
 from fewshot.classifiers.clashes import check_classes, telling_labels
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel
@@ -160,8 +162,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     @one_at_a_time
     def partial_fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | Iterator[Any],
+        y: ArrayLike | None = None,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
@@ -169,8 +171,9 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Support embeddings.
+        X : array-like of shape (n, d), or iterator of (X, y) or (X, y, sample_weight)
+            Support embeddings; or, without y, chunks of support, of which one at a time is in memory: all are learned,
+            or none if one of them is invalid. To learn chunk by chunk, call this for each, as with scikit-learn.
         y : array-like of shape (n,)
             Labels; new classes are accepted unless ``closed_set=True``.
         classes : array-like of shape (n_classes,), optional
@@ -182,8 +185,18 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         ------
         ValueError
             As for `fit`, and for a new class if ``closed_set=True``. The classifier is then unchanged.
+
+        Examples
+        --------
+        >>> from fewshot import PrototypicalClassifier
+        >>> chunks = (([[float(i), 0.0]], [f"class {i}"]) for i in range(3))
+        >>> PrototypicalClassifier().partial_fit(chunks).predict([[2.1, 0.0]]).tolist()
+        ['class 2']
         """
-        return self._learn(X, y, classes, sample_weight, getattr(self, "model_", None))
+        if y is not None or sample_weight is not None or not isinstance(X, Iterator):
+            return self._learn(X, y, classes, sample_weight, getattr(self, "model_", None))
+        self.__dict__ = {**learn_chunks(self.view(), X, classes).__dict__, **self.get_params(deep=False)}
+        return self
 
     def adopt(self, model: FittedModel) -> Self:
         """Answer with the given model, for example one that was loaded from a file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.classifiers.chunks import learning_bar
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
 from fewshot.search.similarity import CHUNK_BYTES
 
+#: From this many rows on, learning may take long enough to show how far it is.
+LONG = 10_000
 #: Largest relative difference between removed and learned rows, by item size. Float32 rows come from a network, which
 #: rounds differently in other batches; float64 rows may have been float32 in between.
 SAME_ROWS = {4: 1e-4, 8: 1e-6}
@@ -51,11 +55,16 @@ class Summary:
         codes = np.searchsorted(classes, y)
 
         def parts() -> Iterator[tuple[Statistics, Tensor]]:
-            for rows, x in _chunks(X):
-                # The classes of this part on their own: they may be few of a million.
-                own, labels = np.unique(codes[rows], return_inverse=True)
-                part = learner.learn(x, torch.from_numpy(labels), len(own), _double(weight[rows]))
-                yield part, torch.from_numpy(own)
+            with learning_bar(len(X)) if len(X) >= LONG else nullcontext() as bar:
+                for rows, x in _chunks(X):
+                    # The classes of this part on their own: they may be few of a million.
+                    own, labels = np.unique(codes[rows], return_inverse=True)
+                    yield (
+                        learner.learn(x, torch.from_numpy(labels), len(own), _double(weight[rows])),
+                        torch.from_numpy(own),
+                    )
+                    if bar is not None:
+                        bar.update(len(x))
 
         n_way = len(classes)
         return cls(classes, np.bincount(codes[weight > 0], minlength=n_way), Statistics.gathered(parts(), n_way))
