@@ -47,7 +47,7 @@ class Answerer:
         self._waiting: dict[tuple[View, Asked], list[_Waiting]] = {}
 
     async def answer(self, view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
-        """Return what `answer` does."""
+        """Return what `answered` does."""
         done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         key = view, asked
         others = self._waiting.setdefault(key, [])
@@ -62,7 +62,7 @@ class Answerer:
         together = joined([embedded for embedded, _, _ in waiting])
         names = [name for _, some, _ in waiting for name in some]
         try:
-            found = await to_thread.run_sync(answer, key[0], together, names, key[1], abandon_on_cancel=False)
+            found = await to_thread.run_sync(answered, key[0], together, names, key[1], abandon_on_cancel=False)
         except BaseException as error:
             for _, _, done in waiting:
                 if not done.done():
@@ -75,7 +75,7 @@ class Answerer:
                 done.set_result({**found, "answers": own})
 
 
-def answer(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
+def answered(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
     """Return the answers to images, and notes about what could not be told."""
     now, why_not = view.answering
     notes, promise = [] if why_not is None else [f"nothing is answered as unknown: {why_not}"], None

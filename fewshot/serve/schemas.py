@@ -18,7 +18,7 @@ class Error(BaseModel):
     message: str = Field(description="one sentence for people")
 
 
-class Failure(BaseModel):
+class FailureBody(BaseModel):
     """The body of every response that is not a success."""
 
     model_config = _example(error={"code": "no_class", "message": "there is no class 'heron'"})
@@ -32,7 +32,7 @@ class Ranked(BaseModel):
     probability: float
 
 
-class Neighbour(BaseModel):
+class NeighbourBody(BaseModel):
     """An example near an image."""
 
     id: str
@@ -41,7 +41,7 @@ class Neighbour(BaseModel):
     similarity: float
 
 
-class Answer(BaseModel):
+class AnswerBody(BaseModel):
     """The answer to an image."""
 
     name: str
@@ -50,19 +50,19 @@ class Answer(BaseModel):
     probability: float
     top: list[Ranked]
     set: list[str] | None = Field(description="classes that hold the right one as often as the coverage; null if not")
-    neighbours: list[Neighbour]
+    neighbours: list[NeighbourBody]
     error: Error | None
 
 
-class Answers(BaseModel):
+class AnswersBody(BaseModel):
     """Answers in the order of the images."""
 
     version: str
-    answers: list[Answer]
+    answers: list[AnswerBody]
     notes: list[str] = Field(description="what could not be told, such as sets from too few examples")
 
 
-class Learned(BaseModel):
+class LearnedBody(BaseModel):
     """What was learned."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -178,4 +178,4 @@ def body(**fields: dict[str, Any]) -> dict[str, Any]:
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the description of the failures of a route: those of all, and these."""
-    return {status: {"model": Failure} for status in sorted({400, 401, 403, 413, 422, 503, 507, *statuses})}
+    return {status: {"model": FailureBody} for status in sorted({400, 401, 403, 413, 422, 503, 507, *statuses})}

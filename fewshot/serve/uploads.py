@@ -83,10 +83,10 @@ class Sent:
         Problem
             If it is missing, empty or not text.
         """
-        return check_text(self.fields.get(name), name)
+        return require_text(self.fields.get(name), name)
 
 
-def check_text(value: Any, name: str) -> str:
+def require_text(value: Any, name: str) -> str:
     """Return a value if it is text that can name a class.
 
     Raises

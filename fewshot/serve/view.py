@@ -201,7 +201,7 @@ class View:
         return float(np.mean([one[0].similarity for one in near]))
 
 
-def stamp_of(folder: str) -> Stamp:
+def folder_stamp(folder: str) -> Stamp:
     """Return what tells whether the manifest of a folder was replaced; a few microseconds."""
     try:
         found = os.stat(Path(folder, MANIFEST))

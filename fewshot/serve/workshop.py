@@ -24,7 +24,7 @@ from fewshot.images.history import go_back, read_steps
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.persistence.artifact import read_artifact, version_of, writing
 from fewshot.serve.problems import Problem
-from fewshot.serve.view import EMPTY, Stamp, View, stamp_of
+from fewshot.serve.view import EMPTY, Stamp, View, folder_stamp
 from fewshot.utils.labels import unknown_mark
 
 _log = logging.getLogger("fewshot.serve")
@@ -63,7 +63,7 @@ class Workshop:
         #: Why the folder, as it is now, cannot be read; readers see the version before.
         self.trouble: str | None = None
         self._bad: Stamp = None
-        if stamp_of(self.folder) is None and new is not None:
+        if folder_stamp(self.folder) is None and new is not None:
             self._view = View(self.folder, new, EMPTY, None, _embedder_of(new, None))
         else:
             self._view = self._loaded(None)
@@ -85,11 +85,11 @@ class Workshop:
     @property
     def is_stale(self) -> bool:
         """Whether another process has written a version that is to be loaded."""
-        return stamp_of(self.folder) not in (self._view.stamp, self._bad, None) and not self._is_changing
+        return folder_stamp(self.folder) not in (self._view.stamp, self._bad, None) and not self._is_changing
 
     def _refresh(self) -> View:
         """Load the folder if it has changed; keep the present version if it cannot be read."""
-        stamp = stamp_of(self.folder)
+        stamp = folder_stamp(self.folder)
         if stamp not in (self._view.stamp, self._bad, None):
             try:
                 self._view, self.trouble, self._bad = self._loaded(self._view), None, None
@@ -101,9 +101,9 @@ class Workshop:
     def _loaded(self, before: View | None) -> View:
         """Return the version in the folder, with the network of the one before if it is the same."""
         while True:
-            stamp = stamp_of(self.folder)
+            stamp = folder_stamp(self.folder)
             model = self._load(before)
-            if stamp == stamp_of(self.folder):
+            if stamp == folder_stamp(self.folder):
                 return View(self.folder, model, str(version_of(self.folder)), stamp, _embedder_of(model, before))
 
     def _load(self, before: View | None) -> FewShotImageClassifier:
@@ -144,14 +144,14 @@ class Workshop:
                 unknown_mark(model.unknown_label, model.classes_)
             model.save(self.folder, note=note)
             self._publish(model)
-        return self._view, found
+            return self._view, found
 
     def replace(self, model: FewShotImageClassifier, note: str, if_match: str | None = None) -> View:
         """Save and publish another classifier, such as an uploaded one."""
         with self._changing(if_match):
             model.save(self.folder, overwrite=True, note=note)
             self._view = self._loaded(self._view)  # from here, as the upload will be gone
-        return self._view
+            return self._view
 
     def undo(self, if_match: str | None = None) -> View:
         """Go back to the version that the present one was made from."""
@@ -170,11 +170,11 @@ class Workshop:
                 raise Problem(409, f"no_{name}", f"there is nothing to {name}")
             go_back(self.folder, number)
             self._view = self._loaded(self._view)
-        return self._view
+            return self._view
 
     def _publish(self, model: FewShotImageClassifier) -> None:
         embedder = _embedder_of(model, self._view)
-        self._view = View(self.folder, model, str(version_of(self.folder)), stamp_of(self.folder), embedder)
+        self._view = View(self.folder, model, str(version_of(self.folder)), folder_stamp(self.folder), embedder)
         self.trouble = self._bad = None
 
     @contextmanager

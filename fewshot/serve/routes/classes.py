@@ -10,10 +10,10 @@ from starlette.responses import Response
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.routes.history import changed
-from fewshot.serve.schemas import Changed, Classes, Learned, Renamed, body, failures
+from fewshot.serve.schemas import Changed, Classes, LearnedBody, Renamed, body, failures
 from fewshot.serve.service import IfMatch, Service, ServiceOf
 from fewshot.serve.teaching import short, teach, version_header
-from fewshot.serve.uploads import check_text, read_sent
+from fewshot.serve.uploads import read_sent, require_text
 from fewshot.serve.view import View
 from fewshot.utils.labels import check_length
 
@@ -38,7 +38,7 @@ async def list_classes(service: ServiceOf, thumbnails: Annotated[int, Query(ge=0
 @router.post(
     "/classes",
     status_code=201,
-    response_model=Learned,
+    response_model=LearnedBody,
     responses=failures(409, 415),
     openapi_extra=body(name={"type": "string", "example": "heron"}),
 )
@@ -80,7 +80,7 @@ async def remove_class_by_query(name: Name, service: ServiceOf, if_match: IfMatc
 
 
 async def _rename(service: Service, old: str, new: str, merge: bool, if_match: str | None) -> Response:
-    check_length(check_text(new, "name"), "name")
+    check_length(require_text(new, "name"), "name")
 
     def act(model: FewShotImageClassifier, view: View) -> None:
         label, wanted = view.label(old), view.label(new, new=True)

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.routes.history import changed
-from fewshot.serve.schemas import Changed, Examples, Learned, Moved, body, failures
+from fewshot.serve.schemas import Changed, Examples, LearnedBody, Moved, body, failures
 from fewshot.serve.service import IfMatch, ServiceOf
 from fewshot.serve.teaching import short, teach, version_header
-from fewshot.serve.uploads import check_text, read_sent
+from fewshot.serve.uploads import read_sent, require_text
 from fewshot.serve.view import View
 from fewshot.utils.labels import check_length
 from fewshot.utils.text import as_unicode
@@ -43,7 +43,7 @@ async def list_examples(
 
 @router.post(
     "/examples",
-    response_model=Learned,
+    response_model=LearnedBody,
     responses=failures(404, 409, 415),
     openapi_extra=body(**{"class": {"type": "string", "example": "heron"}}),
 )
@@ -80,7 +80,7 @@ def hash_of(content: bytes) -> str:
 @router.patch("/examples/{example}", response_model=Changed, responses=failures(404, 409))
 async def move_example(example: str, to: Moved, service: ServiceOf, if_match: IfMatch) -> Response:
     """Give an example to another class, known or new."""
-    name = check_length(check_text(to.class_, "class"), "class")
+    name = check_length(require_text(to.class_, "class"), "class")
 
     def act(model: FewShotImageClassifier, view: View) -> None:
         row, label = view.row(example), view.label(name, new=True)

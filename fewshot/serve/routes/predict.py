@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from fewshot.serve.answering import Asked
 from fewshot.serve.problems import JSON
-from fewshot.serve.schemas import Answers, body, failures
+from fewshot.serve.schemas import AnswersBody, body, failures
 from fewshot.serve.service import ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.uploads import read_sent
@@ -17,7 +17,7 @@ from fewshot.serve.uploads import read_sent
 router = APIRouter(prefix="/v1", tags=["predict"])
 
 
-@router.post("/predict", response_model=Answers, responses=failures(409, 415), openapi_extra=body())
+@router.post("/predict", response_model=AnswersBody, responses=failures(409, 415), openapi_extra=body())
 async def predict(
     request: Request,
     service: ServiceOf,
