@@ -369,7 +369,10 @@ def learn_many(client, x, n_classes, n_each):
 @pytest.mark.slow
 def test_nothing_moves_where_people_ask_for_that_and_a_dead_service_is_told(tmp_path):
     taught(tmp_path / "m", 4)
-    with running(tmp_path / "m") as client, browsing(str(client.base_url), reduced_motion="reduce") as page:
+    with (
+        running(tmp_path / "m", root_path="/below") as client,
+        browsing(f"{client.base_url}/below/", reduced_motion="reduce") as page,
+    ):
         page.locator(".class-card").first.wait_for()
         assert page.evaluate(MOVING) == 0
         page.keyboard.press("Tab")

@@ -90,6 +90,7 @@ export class TryView {
     const live = kind === "camera";
     this.cameraBox.hidden = !live;
     this.zone.hidden = live;
+    this.source.classList.toggle("live", live);
     this.list.hidden = live || this.items.length < 2;
     if (live) {
       this.panel.show(null);
