@@ -62,7 +62,7 @@ def test_a_missing_package_is_one_sentence(name, tmp_path, monkeypatch, capsys):
 def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):
     with running(tmp_path / "model") as client:
         assert main(["serve", str(tmp_path / "new"), "--port", str(client.base_url.port), *QUICK]) == 1
-        assert "in use" in capsys.readouterr().err
+        assert "in use); give another --port" in capsys.readouterr().err
 
 
 def teach_until_killed(folder, number, seconds):

@@ -93,7 +93,10 @@ def read_token(path: str) -> str:
     ValueError
         If it is too short to be a secret, or is not printable ASCII, which a header can hold.
     """
-    text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:
+        raise ValueError(f"--token {path} cannot be read: {error.strerror}") from None
     if len(text) < SHORTEST or not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError(
             f"--token {path} holds no token; expected a line of at least {SHORTEST} printable characters, such as that "

@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from fewshot.embedding.embedder import Embedder
-from fewshot.errors import ArtifactError
+from fewshot.errors import ArtifactError, FewshotError
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.learners.registry import add_plugin
 from fewshot.persistence.artifact import is_artifact, refuse_others
@@ -47,7 +47,7 @@ def serve(settings: Settings, tell: Callable[[str], object], should_open: bool =
     ------
     ValueError
         If it would listen beyond this machine without a token, or there is nothing to serve.
-    OSError
+    FewshotError
         If the port is taken.
     """
     check(settings)
@@ -69,8 +69,8 @@ def check(settings: Settings) -> None:
     """Raise ValueError unless a service of these settings is safe and has something to serve."""
     if settings.host not in LOOPBACK and settings.token is None:
         raise ValueError(
-            f"host is {settings.host}, which other machines reach, and there is no token; give one (--token FILE), or "
-            "leave the host out"
+            f"--host {settings.host} is reached by other machines, and there is no token; give one with --token FILE, "
+            "or leave --host out"
         )
     if not is_artifact(settings.folder):
         if settings.read_only:
@@ -88,7 +88,9 @@ def listen(host: str, port: int) -> socket.socket:
         found.listen(1024)
     except OSError as error:
         found.close()
-        raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
+        raise FewshotError(
+            f"cannot listen at {host}:{port} ({error.strerror}); give another --port, 0 for any free one, or --host"
+        ) from None
     found.set_inheritable(True)
     return found
 
