@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.simpleshot import SimpleShotLearner as SimpleShotLearner
     from fewshot.learners.soft_k_means import SoftKMeansLearner as SoftKMeansLearner
     from fewshot.retrieval.annotate import annotate as annotate
+    from fewshot.retrieval.remote import RemoteModel as RemoteModel
     from fewshot.retrieval.retrieve import retrieve as retrieve
     from fewshot.retrieval.stores.base import Store as Store
     from fewshot.retrieval.stores.faiss import FaissStore as FaissStore
@@ -148,6 +149,7 @@ _HOME = {
     "Record": "retrieval.stores.records",
     "Rejection": "classifiers.rejection",
     "RelationLearner": "learners.relation",
+    "RemoteModel": "retrieval.remote",
     "RidgeFewShotClassifier": "classifiers.methods",
     "RidgeLearner": "learners.ridge",
     "SavedVersion": "images.history",

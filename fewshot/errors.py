@@ -200,6 +200,32 @@ class StoreError(FewshotError):
     """A store of embeddings cannot be reached or used, e.g. because it holds another embedder's vectors."""
 
 
+class ServiceError(FewshotError):
+    """A service of ``fewshot serve`` cannot be reached, or refuses a request.
+
+    Parameters
+    ----------
+    sentence : str
+        What is wrong, and with which service.
+    code : str, optional
+        The service's word for it.
+    message : str, optional
+        The sentence of the service itself.
+
+    Examples
+    --------
+    >>> print(ServiceError("http://127.0.0.1:8000 wants a token", "token"))
+    http://127.0.0.1:8000 wants a token
+    """
+
+    def __init__(self, sentence: str, code: str = "", message: str = "") -> None:
+        super().__init__(sentence)
+        self.code, self.message = code, message or sentence
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (str(self), self.code, self.message)
+
+
 class TooSmallError(FewshotError, ValueError):
     """A data set, or a group in it, has too few classes or rows for the requested episodes."""
 

@@ -354,10 +354,14 @@ def annotate_options(annotate: argparse.ArgumentParser) -> None:
     annotate.description = (
         "Write id, label, vector, probability, unknown, nearest, similarity, error and embedder of every image below "
         "FOLDER. If interrupted or killed, run the same command to resume. An image that cannot be read gets an error "
-        "and a vector of zeros, and the exit status is 1. Needs the extra 'parquet'."
+        "and a vector of zeros, and the exit status is 1. With --server, a running service embeds and answers. "
+        "Needs the extra 'parquet'."
     )
     annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth")
-    annotate.add_argument("--model", required=True, metavar="DIR", help="a classifier")
+    by = annotate.add_mutually_exclusive_group(required=True)
+    by.add_argument("--model", metavar="DIR", help="a classifier")
+    by.add_argument("--server", metavar="URL", help="a running fewshot serve instead, such as http://127.0.0.1:8000")
+    annotate.add_argument("--token", metavar="FILE", help="holds the secret that the service asks for")
     annotate.add_argument("--out", type=file_of("Parquet"), required=True, metavar="FILE", help="the table (.parquet)")
     shared(annotate, "--executor", "--jobs")
     annotate.add_argument("--shard", type=count, default=1024, metavar="N", help="images per write (default: 1024)")

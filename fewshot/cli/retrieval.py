@@ -10,9 +10,11 @@ from typing import Any
 
 from fewshot.cli.inputs import as_label
 from fewshot.cli.models import list_paths
+from fewshot.cli.serving import read_token
 from fewshot.cli.tables import give
 from fewshot.cli.terminal import complain, say
 from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.retrieve import classify_and_retrieve
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.retrieval.stores.records import Record
@@ -26,7 +28,7 @@ def annotate(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     found = annotate_folder(
         options.folder,
-        options.model,
+        _answering(options),
         options.out,
         shard=options.shard,
         executor=options.executor,
@@ -41,6 +43,18 @@ def annotate(options: argparse.Namespace) -> int:
     if found["unreadable"]:
         complain(f"{counted(found['unreadable'], 'image')} could not be read; see the column error")
     return 1 if found["unreadable"] else 0
+
+
+def _answering(options: argparse.Namespace) -> str | RemoteModel:
+    """Return what answers: the folder of a classifier, or a service."""
+    if options.server is None:
+        if options.token is not None:
+            raise ValueError("--token is for --server; leave it out")
+        return str(options.model)
+    for name, default in (("device", "auto"), ("max_pixels", None)):
+        if getattr(options, name) != default:
+            raise ValueError(f"{options.flags[name][0]} is for --model; a service has its own, so leave it out")
+    return RemoteModel(options.server, None if options.token is None else read_token(options.token))
 
 
 def search(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fewshot.errors import MissingExtraError
 from fewshot.images.model import FewShotModel
+from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.retrieve import classify_and_retrieve
 from fewshot.retrieval.stores.base import Store
 
@@ -21,8 +22,8 @@ class FewShotRetriever:
 
     Parameters
     ----------
-    model : FewShotModel
-        Its embedder must have computed the vectors of the store.
+    model : FewShotModel or RemoteModel
+        Its embedder must have computed the vectors of the store; ``RemoteModel("http://...")`` is a running service.
     store : Store
         Where to search.
     k : int, default=10
@@ -43,7 +44,7 @@ class FewShotRetriever:
     (['a'], ['papaya'])
     """
 
-    def __init__(self, model: FewShotModel, store: Store, k: int = 10, by_label: bool = True) -> None:
+    def __init__(self, model: FewShotModel | RemoteModel, store: Store, k: int = 10, by_label: bool = True) -> None:
         self.model, self.store, self.k, self.by_label = model, store, k, by_label
 
     @component.output_types(documents=list[Document], labels=list[Any])

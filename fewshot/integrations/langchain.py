@@ -6,6 +6,7 @@ from typing import Any
 
 from fewshot.errors import MissingExtraError
 from fewshot.images.model import FewShotModel
+from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.retrieve import retrieve
 from fewshot.retrieval.stores.base import Store
 
@@ -23,8 +24,8 @@ class FewShotRetriever(BaseRetriever):
 
     Parameters
     ----------
-    model : FewShotModel
-        Its embedder must have computed the vectors of the store.
+    model : FewShotModel or RemoteModel
+        Its embedder must have computed the vectors of the store; ``RemoteModel("http://...")`` is a running service.
     store : Store
         Where to search.
     k : int, default=4
@@ -48,7 +49,7 @@ class FewShotRetriever(BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    model: FewShotModel
+    model: FewShotModel | RemoteModel
     store: Store
     k: int = 4
     by_label: bool = True

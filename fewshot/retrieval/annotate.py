@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.opening import is_data_url
+from fewshot.data.opening import as_sequence, is_data_url
 from fewshot.images.model import FewShotModel
+from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.stores.records import Record
 from fewshot.utils.labels import plain_label
 
@@ -71,7 +72,7 @@ class Annotation:
 
 
 def annotate(
-    model: FewShotModel, items: Iterable[Any], *, ids: Iterable[str] | None = None, chunk: int = CHUNK
+    model: FewShotModel | RemoteModel, items: Iterable[Any], *, ids: Iterable[str] | None = None, chunk: int = CHUNK
 ) -> Iterator[Annotation]:
     """Yield embedding and label of each image, in order; an image that cannot be read gets an error instead.
 
@@ -79,8 +80,8 @@ def annotate(
 
     Parameters
     ----------
-    model : FewShotModel
-        A fitted model.
+    model : FewShotModel or RemoteModel
+        A fitted model, or the classifier of a running service.
     items : iterable of images
         Paths, bytes, PIL images or arrays, as `Embedder.transform` takes them; may be a generator.
     ids : iterable of str, optional
@@ -92,6 +93,8 @@ def annotate(
     ------
     ValueError
         If `chunk` is below 1, or the numbers of ids and images differ.
+    ServiceError
+        If a service cannot be reached, or refuses.
     TypeError
         If `items` is a single image, or not a collection of images.
 
@@ -106,13 +109,17 @@ def annotate(
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected at least 1")
-    embedder = model.embedder_
+    as_items = as_sequence if isinstance(model, RemoteModel) else model.embedder_.as_items
     # A generator, or anything else without a length, cannot be checked before it is consumed.
     if not isinstance(items, Iterable) or (isinstance(items, Sized) and not isinstance(items, Set)):
-        items = embedder.as_items(items)
+        items = as_items(items)
     stream = map(_numbered, count(), items) if ids is None else _paired(ids, items)
     while part := list(islice(stream, chunk)):
-        yield from _annotate(model, [id for id, _ in part], [item for _, item in part])
+        names, some = [id for id, _ in part], [item for _, item in part]
+        if isinstance(model, RemoteModel):
+            yield from _annotate_there(model, names, some)
+        else:
+            yield from _annotate(model, names, some)
 
 
 def _paired(ids: Iterable[str], items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
@@ -128,6 +135,14 @@ def _paired(ids: Iterable[str], items: Iterable[Any]) -> Iterator[tuple[str, Any
 def _numbered(number: int, item: Any) -> tuple[str, Any]:
     is_named = isinstance(item, (str, os.PathLike)) and not is_data_url(item)
     return os.fspath(item) if is_named else str(number), item
+
+
+def _annotate_there(model: RemoteModel, names: list[str], items: list[Any]) -> Iterator[Annotation]:
+    for name, one in zip(names, model.answers(items), strict=True):
+        yield Annotation(
+            name, one.vector, one.label, one.probability, one.unknown, one.nearest, one.similarity, one.error,
+            one.embedder,
+        )  # fmt: skip
 
 
 def _annotate(model: FewShotModel, names: list[str], items: list[Any]) -> Iterator[Annotation]:

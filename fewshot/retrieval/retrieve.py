@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.data.opening import describe
 from fewshot.errors import ImageDecodeError
 from fewshot.images.model import FewShotModel
+from fewshot.retrieval.remote import MOST_CLASSES, RemoteModel
 from fewshot.retrieval.stores.base import Store
 from fewshot.retrieval.stores.records import Match, check_where, token
 from fewshot.utils.text import as_unicode
@@ -20,7 +25,8 @@ class Retrieved(Match):
     Attributes
     ----------
     probability : float or None
-        The model's probability that the image has the record's label; None if the model does not know the label.
+        The model's probability that the image has the record's label; None if the model does not know the label. Of a
+        `RemoteModel`, that of the 1000 likeliest classes.
     """
 
     probability: float | None = None
@@ -35,7 +41,7 @@ class Retrieved(Match):
 
 
 def retrieve(
-    model: FewShotModel,
+    model: FewShotModel | RemoteModel,
     store: Store,
     items: Any,
     k: int = 10,
@@ -47,7 +53,7 @@ def retrieve(
 
     Parameters
     ----------
-    model : FewShotModel
+    model : FewShotModel or RemoteModel
         Its embedder must have computed the vectors of the store.
     store : Store
         Where to search.
@@ -64,14 +70,17 @@ def retrieve(
     Returns
     -------
     list of n lists
-        Nearest first; empty for an image that could not be read, unless the model has ``on_error="raise"``.
+        Nearest first; empty for an image that could not be read, unless the model has ``on_error="raise"`` or is a
+        `RemoteModel`.
 
     Raises
     ------
     StoreError
         If another embedder computed the vectors of the store, or the store cannot be reached.
+    ServiceError
+        If a service cannot be reached, or refuses.
     ImageDecodeError
-        If an image cannot be read and the model has ``on_error="raise"``.
+        If an image cannot be read and the model has ``on_error="raise"`` or is a `RemoteModel`.
 
     Examples
     --------
@@ -88,32 +97,70 @@ def retrieve(
     return found
 
 
+class _Asked(NamedTuple):
+    """What a model says of n queries, of which m could be read."""
+
+    #: Answers to all n.
+    labels: list[Any]
+    errors: list[ImageDecodeError]
+    #: Places of those that could be read, their embeddings (m, d), their classes or None, and all probabilities.
+    read: list[int]
+    x: NDArray[np.float32]
+    classes: list[Any]
+    shares: Callable[[int], dict[Any, float]]
+
+
 def classify_and_retrieve(
-    model: FewShotModel, store: Store, items: Any, k: int, where: Mapping[str, Any] | None, by_label: bool
+    model: FewShotModel | RemoteModel,
+    store: Store,
+    items: Any,
+    k: int,
+    where: Mapping[str, Any] | None,
+    by_label: bool,
 ) -> tuple[list[Any], list[list[Retrieved]], list[ImageDecodeError]]:
     """Return the answers of `predict` and `retrieve`, embedding each image once, and the errors of unreadable ones."""
-    now = model.snapshot()
-    classifier, embedder = now.classifier, now.embedder
-    store.check_embedder(embedder.fingerprint)
-    items, conditions = embedder.as_items(items), check_where(where)
-    embedded = now.embed(items)
-    unread = {error.index for error in embedded.errors}
-    read = [i for i in range(len(items)) if i not in unread]
-    found: list[list[Retrieved]] = [[] for _ in items]
-    labels = classifier.predict(embedded.embeddings).tolist()
-    x, classes = embedded.embeddings[read], list(map(as_unicode, classifier.classes_.tolist()))  # as tables have them
-    shares = classifier.predict_proba(x).tolist()
-    asked: dict[Any, list[int]] = {}
-    for place, i in enumerate(read):
-        label = as_unicode(labels[i])
-        asked.setdefault(label if by_label and label in classes else None, []).append(place)
-    for label, places in asked.items():  # one search per class, not per query
+    conditions = check_where(where)
+    asked = _ask_there(model, store, items) if isinstance(model, RemoteModel) else _ask(model, store, items)
+    found: list[list[Retrieved]] = [[] for _ in asked.labels]
+    searches: dict[Any, list[int]] = {}
+    for place, label in enumerate(asked.classes):
+        searches.setdefault(label if by_label else None, []).append(place)
+    for label, places in searches.items():  # one search per class, not per query
         # Empty if `where` asks for other labels.
         both = [other for other in conditions.get("label", [label]) if token("label", other) == token("label", label)]
         only = conditions if label is None else {**conditions, "label": both}
-        for place, matches in zip(places, store.search(x[places], k, only), strict=True):
-            known = dict(zip(classes, shares[place], strict=True))
-            found[read[place]] = [
+        for place, matches in zip(places, store.search(asked.x[places], k, only), strict=True):
+            known = asked.shares(place)
+            found[asked.read[place]] = [
                 Retrieved(m.id, m.label, m.similarity, m.payload, known.get(m.label)) for m in matches
             ]
-    return labels, found, embedded.errors
+    return asked.labels, found, asked.errors
+
+
+def _ask(model: FewShotModel, store: Store, items: Any) -> _Asked:
+    now = model.snapshot()
+    classifier, embedder = now.classifier, now.embedder
+    store.check_embedder(embedder.fingerprint)
+    items = embedder.as_items(items)
+    embedded = now.embed(items)
+    unread = {error.index for error in embedded.errors}
+    read = [i for i in range(len(items)) if i not in unread]
+    labels = classifier.predict(embedded.embeddings).tolist()
+    x, classes = embedded.embeddings[read], list(map(as_unicode, classifier.classes_.tolist()))  # as tables have them
+    shares, known = classifier.predict_proba(x).tolist(), set(classes)
+    own = [label if (label := as_unicode(labels[i])) in known else None for i in read]
+    return _Asked(labels, embedded.errors, read, x, own, lambda place: dict(zip(classes, shares[place], strict=True)))
+
+
+def _ask_there(model: RemoteModel, store: Store, items: Any) -> _Asked:
+    answers = model.answers(items, MOST_CLASSES)
+    for i, one in enumerate(answers):
+        if one.vector is None:
+            raise ImageDecodeError(describe(items[i]), one.error, i)
+    for fingerprint in {one.embedder for one in answers}:
+        store.check_embedder(fingerprint)
+    own = [None if one.unknown else as_unicode(one.label) for one in answers]
+    shares = [{as_unicode(label): share for label, share in one.shares.items()} for one in answers]
+    x = np.stack([one.vector for one in answers if one.vector is not None]) if answers else np.empty((0, store.d))
+    read = list(range(len(answers)))
+    return _Asked([one.label for one in answers], [], read, x.astype(np.float32), own, shares.__getitem__)

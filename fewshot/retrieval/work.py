@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
 from fewshot.images.model import FewShotModel
@@ -22,6 +24,7 @@ from fewshot.persistence.locking import BRIEF, LOCK, locked_new
 from fewshot.persistence.manifest import MANIFEST
 from fewshot.persistence.suffixes import check_suffix
 from fewshot.retrieval.annotate import annotate
+from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_table
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
@@ -40,7 +43,7 @@ _OURS = re.compile(rf"{_FILES}|\.({_FILES}){PARTIAL}")
 
 def annotate_folder(
     folder: str | Path,
-    model: str | Path,
+    model: str | Path | RemoteModel,
     out: str | Path,
     *,
     shard: int = SHARD,
@@ -60,8 +63,8 @@ def annotate_folder(
     ----------
     folder : path
         Images, in subfolders of any depth.
-    model : path
-        A saved model; each worker loads it once.
+    model : path or RemoteModel
+        A saved model, which each worker loads once, or the classifier of a running service.
     out : path
         The file.
     shard : int, default=1024
@@ -90,6 +93,8 @@ def annotate_folder(
         If ``OUT.shards`` holds shards of another run or other files, or a shard failed; finished shards are kept.
     ArtifactError
         If `model` is not a saved model.
+    ServiceError
+        If the service cannot be reached, or refuses.
     ValueError
         If there is no image, or `out` is a folder, has the suffix of another format, or exists and `overwrite` is
         False.
@@ -98,12 +103,13 @@ def annotate_folder(
     if Path(out).is_dir():
         raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
     # Absolute paths, because workers may run in another folder or on another machine.
-    out, folder, model = Path(out), Path(folder).absolute(), Path(model).absolute()
+    out, folder = Path(out), Path(folder).absolute()
+    model = model if isinstance(model, RemoteModel) else str(Path(model).absolute())
     paths = list_images(folder)
     if not paths:
         raise ValueError(f"there is no image in {folder}")
     digest = _digest(model)
-    schema = _schema(_model(str(model), digest, device))
+    schema = _schema(_opened(model, digest, device))
     parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
     # For a pipe or a device, use a temporary folder: such a run cannot be resumed.
     shards = Path(tempfile.mkdtemp(prefix="fewshot-")) if is_special(out) else out.with_name(f"{out.name}.shards")
@@ -113,7 +119,7 @@ def annotate_folder(
         _sweep(target.parent, [target.name])
         _begin(shards, paths, shard, digest)
         missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
-        tasks = [(str(model), digest, str(folder), parts[i], device) for i in missing]
+        tasks = [(model, digest, str(folder), parts[i], device) for i in missing]
         with (
             closing(make_executor(executor, jobs or os.cpu_count() or 1)) as runner,
             progress_bar(len(paths), "image", show=progress, desc="annotating") as bar,
@@ -147,9 +153,11 @@ def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} already exists; give overwrite=True to replace it, or another name")
 
 
-def annotate_shard(model: str, digest: str, folder: str, paths: Sequence[str], device: str) -> pyarrow.Table:
+def annotate_shard(
+    model: str | RemoteModel, digest: str, folder: str, paths: Sequence[str], device: str
+) -> pyarrow.Table:
     """Annotate some images below a folder; runs on a worker, which loads the model once."""
-    opened = _model(model, digest, device)
+    opened = _opened(model, digest, device)
     found = zip(_ids(paths, folder), annotate(opened, paths), strict=True)
     return annotations_to_arrow((replace(one, id=id) for id, one in found), _schema(opened))
 
@@ -171,7 +179,11 @@ def _is_done(file: Path, ids: Sequence[str], schema: pyarrow.Schema) -> bool:
     return False
 
 
-def _schema(model: FewShotModel) -> pyarrow.Schema:
+def _schema(model: FewShotModel | RemoteModel) -> pyarrow.Schema:
+    if isinstance(model, RemoteModel):
+        about = model.about()
+        some = np.zeros(1, about["label_type"]).tolist()  # only their type matters
+        return annotation_schema(about["d"], about["fingerprint"], about["metric"], some)
     d, fingerprint = model.classifier_.n_features_in_, model.embedder_.fingerprint
     return annotation_schema(d, fingerprint, model.learner_.item_metric, model.classes_.tolist())
 
@@ -235,10 +247,16 @@ def _file(shards: Path, i: int) -> Path:
     return shards / f"{i:06d}.parquet"
 
 
-def _digest(model: str | Path) -> str:
+def _digest(model: str | RemoteModel) -> str:
     """Return a digest that changes with the saved model."""
+    if isinstance(model, RemoteModel):
+        return str(model.about()["version"])
     manifest = Path(model) / MANIFEST
     return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""
+
+
+def _opened(model: str | RemoteModel, digest: str, device: str) -> FewShotModel | RemoteModel:
+    return replace(model, version=digest) if isinstance(model, RemoteModel) else _model(model, digest, device)
 
 
 @lru_cache(maxsize=1)

@@ -52,6 +52,7 @@ class AnswerBody(BaseModel):
     set: list[str] | None = Field(description="classes that hold the right one as often as the coverage; null if not")
     neighbours: list[NeighbourBody]
     error: Error | None
+    embedding: list[float] | None = Field(None, description="if asked for; null for an image that cannot be read")
 
 
 class AnswersBody(BaseModel):
@@ -60,6 +61,7 @@ class AnswersBody(BaseModel):
     version: str
     answers: list[AnswerBody]
     notes: list[str] = Field(description="what could not be told, such as sets from too few examples")
+    fingerprint: str | None = Field(None, description="of the embedder, if embeddings were asked for")
 
 
 class LearnedBody(BaseModel):

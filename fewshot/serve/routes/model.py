@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fewshot.serve.schemas import failures
 from fewshot.serve.service import Service, ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.view import View
+from fewshot.utils.labels import unknown_mark
 
 router = APIRouter(prefix="/v1", tags=["model"])
 
@@ -25,6 +27,19 @@ async def show_model(service: ServiceOf) -> Response:
     """Show what the classifier is, its version, and the limits of the service."""
     view = await service.view()
     return JSON(await to_thread.run_sync(_shown, service, view), headers=version_header(view))
+
+
+def _for_stores(view: View) -> dict[str, Any]:
+    """Return what tables and stores of its embeddings need to know."""
+    classes, unknown = view.model.classes_, None
+    with suppress(ValueError):  # labels of this type have no default
+        unknown = unknown_mark(view.model.unknown_label, classes)
+    return {
+        "fingerprint": view.embedder.fingerprint,
+        "metric": view.learned.classifier.learner_.item_metric,
+        "label_type": type(classes.tolist()[0]).__name__,
+        "unknown_label": unknown,
+    }
 
 
 def _shown(service: Service, view: View) -> dict[str, Any]:
@@ -42,6 +57,7 @@ def _shown(service: Service, view: View) -> dict[str, Any]:
         "backbone": str(backbone),
         "d": None if view.is_empty else view.learned.classifier.model_.d,
         "described": facts,
+        **({} if view.is_empty else _for_stores(view)),
         "can_undo": view.steps.undo is not None,
         "can_redo": view.steps.redo is not None,
         "read_only": service.workshop.read_only,

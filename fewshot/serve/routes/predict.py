@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
@@ -27,6 +28,7 @@ async def predict(
     ] = None,
     neighbours: Annotated[int, Query(ge=0, le=100, description="how many of the nearest examples")] = 0,
     explain: Annotated[bool, Query(description="whether to tell margin and nearest prototypes")] = False,
+    embeddings: Annotated[bool, Query(description="whether to tell embeddings and the embedder's fingerprint")] = False,
 ) -> Response:
     """Classify images. One that cannot be read has an error instead of a label."""
     sent = await read_sent(request, service.settings)
@@ -46,6 +48,11 @@ async def predict(
         service.metrics.answers.labels(kind).inc()
         if one["neighbours"]:
             service.metrics.similarity.observe(one["neighbours"][0]["similarity"])
+    if embeddings:
+        for one, row in zip(found["answers"], embedded.embeddings, strict=True):
+            one["embedding"] = None if one["error"] else row.tolist()
+        found["fingerprint"] = now.embedder.fingerprint
+        return await to_thread.run_sync(JSON, found, 200, version_header(now))  # so many numbers take a while
     return JSON(found, headers=version_header(now))
 
 
