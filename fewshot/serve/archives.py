@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from fewshot.persistence.artifact import read_artifact
 from fewshot.persistence.files import read_regular
@@ -15,6 +16,8 @@ from fewshot.serve.problems import Problem
 
 #: Most files of an upload, and bytes that are copied at a time.
 MOST_FILES, PART = 1000, 2**18
+#: Most bytes of the list of its files, and how they may be packed.
+MOST_LIST, PACKED = 2**20, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Attempts to read a folder that others are changing.
 _ATTEMPTS = 20
 _NO_ARCHIVE = Problem(422, "invalid", "this is not a zip file of a classifier; send one that was downloaded here")
@@ -72,18 +75,34 @@ def unzip(file: IO[bytes], folder: str | Path, most: int) -> None:
         If it is no zip file of a classifier, or too large when unpacked.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast(IO[bytes], _InParts(file))) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if len(entries) > MOST_FILES:
                 raise _NO_ARCHIVE
             for entry in entries:
                 name = entry.filename.rpartition("/")[2]  # people zip the folder, or what is in it
-                if name != MANIFEST and not DATA_FILE.fullmatch(name):
+                if (name != MANIFEST and not DATA_FILE.fullmatch(name)) or entry.compress_type not in PACKED:
                     raise _NO_ARCHIVE
                 with archive.open(entry) as source, open(Path(folder, name), "xb") as target:
                     most = _copy(source, target, most)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, FileExistsError):
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, FileExistsError):
         raise _NO_ARCHIVE from None
+
+
+class _InParts:
+    """A file of which little is read at once: the list of millions of files would fill the memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, n: int = -1) -> bytes:
+        """Return the next bytes."""
+        if n > MOST_LIST:
+            raise _NO_ARCHIVE
+        return self._file.read(n)
 
 
 def _copy(source: IO[bytes], target: IO[bytes], most: int) -> int:
