@@ -14,6 +14,7 @@ from typing import Any
 from fewshot.serve.guard import App, Message, Receive, Scope, Send
 from fewshot.serve.metrics import Metrics
 from fewshot.serve.problems import problem_of
+from fewshot.utils.text import shortened
 
 _log = logging.getLogger("fewshot.serve")
 #: What a client may choose as the id of its request.
@@ -98,7 +99,7 @@ class Logs:
         self._metrics.seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route.startswith(("/health/", "/metrics")) else logging.INFO
         facts = {
-            "request_id": number, "method": method, "path": scope["path"], "status": status,
-            "milliseconds": round(1000 * seconds, 1), "client": (scope.get("client") or ("",))[0],
+            "request_id": number, "method": method, "path": shortened(scope["path"]), "status": status,
+            "milliseconds": round(1000 * seconds, 1), "client": shortened((scope.get("client") or ("",))[0], 64),
         }  # fmt: skip
         _log.log(level, "request", extra=facts)
