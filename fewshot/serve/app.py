@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from fewshot._version import __version__
@@ -123,6 +124,8 @@ async def _not_valid(_: Request, error: Exception) -> JSON:
 
 
 async def _of_http(_: Request, error: Exception) -> JSON:
+    if isinstance(error.__cause__, (Problem, ClientDisconnect)):  # while the framework has read the body
+        return problem_of(error.__cause__).response()
     status = error.status_code if isinstance(error, HTTPException) else 500
     codes = {404: ("not_found", "there is nothing here"), 405: ("not_allowed", "this method is not allowed here")}
     code, message = codes.get(status, ("http", "the request cannot be answered"))

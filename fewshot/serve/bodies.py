@@ -11,8 +11,11 @@ from fewshot.serve.guard import App, Message, Receive, Scope, Send, route_path
 from fewshot.serve.problems import Problem, busy
 from fewshot.serve.settings import Settings
 
-#: The one route whose body is a file, which goes to a disk.
+#: The one route whose body is a file, which goes to a disk; and those that make such files. So many at once.
 ARCHIVE = "/v1/model/load"
+ARCHIVES, MOST_ARCHIVES = (ARCHIVE, "/v1/model/download", "/v1/model/device"), 4
+#: Most bytes of a body that holds no images: a command.
+SMALL = 2**16
 #: Bytes a second that a client may count on, and seconds for which the rest of a refused body is thrown away, so that
 #: its sender reads the reason.
 RATE, LINGER = 16_384, 2.0
@@ -31,7 +34,7 @@ class Bodies:
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app, self._settings = app, settings
-        self._requests = self._bytes = 0
+        self._requests = self._bytes = self._archives = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -42,7 +45,12 @@ class Bodies:
         if self._requests >= self._settings.max_requests:
             await body.refuse(busy(f"{self._requests} requests are being answered"), send)
             return
+        is_archive = route_path(scope) in ARCHIVES
+        if is_archive and self._archives >= MOST_ARCHIVES:
+            await body.refuse(busy(f"{MOST_ARCHIVES} zip files are on their way already"), send)
+            return
         self._requests += 1
+        self._archives += is_archive
         try:
             if (problem := body.problem()) is not None:
                 await body.refuse(problem, send)
@@ -50,6 +58,7 @@ class Bodies:
             await self._app(scope, body.receive, send)
         finally:
             self._requests -= 1
+            self._archives -= is_archive
             self.free(body.held)
 
     def take(self, n: int) -> None:
@@ -75,8 +84,10 @@ class _Body:
     def __init__(self, all_: Bodies, scope: Scope, receive: Receive, settings: Settings) -> None:
         self._all, self._scope, self._receive = all_, scope, receive
         self._is_archive = route_path(scope) == ARCHIVE
-        self._most = settings.max_archive if self._is_archive else settings.max_body
-        self._start, self._seconds = asyncio.get_running_loop().time(), settings.body_seconds
+        usual = settings.max_body if scope["method"] == "POST" else min(settings.max_body, SMALL)
+        self._most = settings.max_archive if self._is_archive else usual
+        self._clock, self._seconds = asyncio.get_running_loop().time, settings.body_seconds
+        self._until = self._clock() + self._seconds
         self._read, self._is_done, self.held = 0, False, 0
 
     def problem(self) -> Problem | None:
@@ -100,12 +111,13 @@ class _Body:
         if self._is_done:
             return await self._receive()  # waits for the client to go
         try:
-            async with asyncio.timeout_at(self._start + self._seconds + self._read / RATE):
+            async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
             raise Problem(408, "slow", "the body took too long to arrive; try again with less") from None
         n = len(message.get("body", b""))
         self._read += n
+        self._until = min(self._until + n / RATE, self._clock() + self._seconds)  # a burst buys no hours
         self._is_done = not message.get("more_body", False)
         if self._read > self._most:
             raise self._too_large()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from fewshot.errors import (
@@ -85,6 +86,8 @@ def problem_of(error: BaseException) -> Problem:
     """Return what a client is told of an exception; only those that are no mistake of the service are explained."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, ClientDisconnect):
+        return Problem(400, "gone", "the client went before all of its request had come")
     if isinstance(error, OSError) and error.errno in _FULL:
         return Problem(507, "disk_full", "the disk is full, so nothing was changed; free some space and try again")
     if isinstance(error, (MemoryError, OutOfMemoryError)) or "can't allocate memory" in str(error):

@@ -34,8 +34,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 FEW = 2
 #: Most characters of a name of a file that are kept, most fields, and most bytes of one.
 _LONGEST_NAME, _MOST_FIELDS, _LONGEST_FIELD = 80, 20, 2**16
-#: Most numbers of embeddings.
-_MOST_NUMBERS = 2**24
+#: Most lists and objects of JSON, and most numbers: in memory, a value takes up to 30 times the space of its text.
+_MOST_LISTS, _MOST_NUMBERS = 2**17, 2**22
 
 
 class _Parser(MultiPartParser):
@@ -173,8 +173,10 @@ def parse_json(body: bytes) -> Any:
     Raises
     ------
     Problem
-        If it is not valid, or nested too deeply.
+        If it is not valid, nested too deeply, or has too many values.
     """
+    if body.count(b"{") + body.count(b"[") > _MOST_LISTS or body.count(b",") > _MOST_NUMBERS:
+        raise Problem(413, "too_large", f"the body has more than {_MOST_NUMBERS} values; send less in one request")
     try:
         return json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

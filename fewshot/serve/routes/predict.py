@@ -9,11 +9,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from fewshot.serve.answering import Asked
-from fewshot.serve.problems import JSON
+from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.schemas import AnswersBody, body, failures
 from fewshot.serve.service import ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.uploads import read_sent
+
+#: Most classes and neighbours that are told in one response.
+MOST_TOLD = 2**19
 
 router = APIRouter(prefix="/v1", tags=["predict"])
 
@@ -41,6 +44,8 @@ async def predict(
     names = [image.name for image in sent.images] or [f"embedding {i}" for i in range(len(embedded.embeddings))]
     if len(embedded.errors) == len(names):
         raise embedded.errors[0]
+    if len(names) * (min(top, len(now.classes)) + neighbours) > MOST_TOLD:
+        raise Problem(413, "too_large", "the answers would be too long; ask for less, or in several requests")
     asked = Asked(top, coverage and round(coverage, 3), neighbours, explain)
     found = await service.answerer.answer(now, embedded, names, asked)
     for one in found["answers"]:

@@ -1,0 +1,117 @@
+"""Bodies of strangers: bounded in size, time, sum and in what they grow to; honest slow clients are served."""
+
+import socket
+import struct
+import time
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import pytest
+
+from fewshot.serve import uploads
+from tests.serving import files, pictures, running, said, taught
+
+PICTURE = pictures(1)[0]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return taught(tmp_path_factory.mktemp("bounded") / "model")
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    with running(folder, body_seconds=0.5) as found:
+        yield found
+
+
+def begun(client, request, kind="application/json", length=1_000_000):
+    """A connection that has sent the head of a request."""
+    place = urlsplit(str(client.base_url))
+    found = socket.create_connection((place.hostname, place.port), timeout=10)
+    head = f"{request} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+    found.sendall(head.encode())
+    return found
+
+
+@pytest.mark.parametrize(("request_", "burst"), [("POST /v1/predict", 900_000), ("PATCH /v1/classes/temple", 1)])
+def test_a_client_that_stops_in_the_middle_is_refused_however_much_it_has_sent(client, request_, burst):
+    start = time.monotonic()
+    with begun(client, request_, length=min(1_000_000, 2 * burst)) as connection:
+        connection.sendall(b" " * burst)
+        assert b" 408 " in connection.recv(200).partition(b"\r\n")[0]
+    assert time.monotonic() - start < 4
+
+
+def test_a_client_that_is_slow_but_steady_is_answered(client):
+    with begun(client, "POST /v1/predict", length=400_000) as connection:
+        for _ in range(20):
+            connection.sendall(b" " * 20_000)
+            time.sleep(0.05)
+        assert b" 400 " in connection.recv(200).partition(b"\r\n")[0]  # it is no JSON, but all was read
+
+
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/v1/classes/temple"), ("PUT", "/v1/rejection")])
+def test_a_body_without_images_is_small(client, method, path):
+    said(client.request(method, path, content=b" " * 70_000, headers=JSON), 413, "too_large")
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"1,"])
+def test_json_does_not_grow_in_memory(client, part, monkeypatch):
+    asked, loads = [], uploads.json.loads
+    monkeypatch.setattr(uploads.json, "loads", lambda *given, **options: asked.append(1) or loads(*given, **options))
+    body = b'{"embeddings":[' + part * (5 * 2**20) + b"1]}"
+    response = client.post("/v1/predict", content=body, headers=JSON)
+    assert not asked
+    said(response, 413, "too_large")
+
+
+def test_what_requests_held_is_free_again(folder):
+    with running(folder, max_memory=2 * len(PICTURE) + 1000) as client:
+        for _ in range(5):
+            assert client.post("/v1/predict", files=files(PICTURE)).status_code == 200
+            said(client.post("/v1/predict", content=b"x" * len(PICTURE), headers=JSON), 400, "malformed")
+
+
+def test_only_so_many_zip_files_are_on_their_way(folder):
+    with running(folder) as client, ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(begun(client, "POST /v1/model/load", "application/zip")).sendall(b"PK")
+        time.sleep(0.3)
+        for method, path in (("POST", "/v1/model/load"), ("GET", "/v1/model/download")):
+            said(client.request(method, path, headers={"Content-Type": "application/zip"}), 503, "busy")
+        held.close()
+        time.sleep(0.3)
+        assert client.get("/v1/model/download").status_code == 200
+
+
+def test_answers_that_are_too_long_are_refused(client):
+    d = client.get("/v1/model").json()["d"]
+    rows = [[1.0] * d] * 6000
+    sent = {"embeddings": rows}
+    said(client.post("/v1/predict", params={"neighbours": 100}, json=sent), 413, "too_large")
+    assert len(client.post("/v1/predict", json={"embeddings": rows[:50]}).json()["answers"]) == 50
+
+
+@pytest.mark.parametrize("request_", ["POST /v1/classes", "PATCH /v1/classes/temple"])
+def test_a_client_that_goes_is_no_mistake_of_the_service(client, request_, caplog):
+    caplog.set_level("INFO", "fewshot.serve")
+    with begun(client, request_, length=100) as connection:
+        connection.sendall(b"{")
+        time.sleep(0.1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # goes at once
+    deadline = time.monotonic() + 5
+    while not (found := [one for one in caplog.records if one.name == "fewshot.serve"]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (record,) = found
+    assert (record.message, record.exc_info) == ("request", None)
+
+
+def test_a_part_of_a_form_is_small(client):
+    said(client.post("/v1/classes", data={"name": "x" * 100_000}, files=files(PICTURE)), 400, "malformed")
+    many = {f"field{i}": "x" for i in range(30)}
+    said(client.post("/v1/classes", data={"name": "x", **many}, files=files(PICTURE)), 400, "malformed")
+    header = b'--B\r\nContent-Disposition: form-data; name="' + b"a" * 2_000_000
+    kind = {"Content-Type": "multipart/form-data; boundary=B"}
+    said(client.post("/v1/classes", content=header, headers=kind), 400, "malformed")
