@@ -3,12 +3,14 @@
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
-from fewshot.serve import uploads
+from fewshot.serve import service, uploads
+from fewshot.serve.routes import trust
 from tests.serving import files, pictures, running, said, taught
 
 PICTURE = pictures(1)[0]
@@ -115,3 +117,58 @@ def test_a_part_of_a_form_is_small(client):
     header = b'--B\r\nContent-Disposition: form-data; name="' + b"a" * 2_000_000
     kind = {"Content-Type": "multipart/form-data; boundary=B"}
     said(client.post("/v1/classes", content=header, headers=kind), 400, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"), [("NaN", 400, "malformed"), ("1e39", 422, "invalid"), ("true", 422, "invalid")]
+)
+def test_only_finite_numbers_are_embeddings(client, text, status, code):
+    body = '{"embeddings": [[' + ", ".join([text] * client.get("/v1/model").json()["d"]) + "]]}"
+    said(client.post("/v1/predict", content=body, headers=JSON), status, code)
+
+
+def test_changes_that_wait_are_bounded(client, monkeypatch):
+    monkeypatch.setattr(service, "MOST_CHANGES", 1)
+    with client.workshop._lock, ThreadPoolExecutor(2) as others:
+        waiting = [others.submit(client.post, "/v1/redo") for _ in range(2)]
+        time.sleep(0.3)
+        refused = client.post("/v1/redo")
+        client.workshop._lock.release()  # so that the two end
+        for one in waiting:
+            said(one.result(), 409, "no_redo")
+        client.workshop._lock.acquire()
+    said(refused, 503, "busy")
+
+
+def test_few_look_at_the_whole_classifier_at_once(client, monkeypatch):
+    now, most = [], []
+
+    def slow(_):
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.1)
+        now.pop()
+        return {}
+
+    monkeypatch.setattr(trust, "_checked", slow)
+    with ThreadPoolExecutor(6) as others:
+        list(others.map(lambda _: client.get("/v1/check"), range(6)))
+    assert max(most) <= service.MOST_LOOKS
+
+
+def test_connections_are_bounded(folder):
+    with running(folder, max_requests=1) as client, ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(begun(client, "GET /health/live", length=1))
+        assert client.get("/health/live").status_code == 503
+
+
+def test_figures_have_no_name_that_a_client_chose(client):
+    client.request("BREW", "/v1/model")
+    client.delete("/v1/classes/chosen")
+    client.get("/chosen")
+    client.get("/v1/examples/chosen/thumbnail")
+    found = client.get("/metrics").text
+    assert 'method="OTHER"' in found
+    assert "BREW" not in found
+    assert "chosen" not in found

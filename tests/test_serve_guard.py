@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import io
 import json
 import socket
@@ -13,10 +14,12 @@ import httpx
 import pytest
 from PIL import Image
 
+from fewshot import FewShotImageClassifier
 from fewshot.cli import main
 from fewshot.serve.guard import POLICY, cookie_of
 from fewshot.serve.run import check
 from fewshot.serve.settings import Settings
+from tests.photographs import quick_embedder
 from tests.serving import files, pictures, running, said, taught
 
 PICTURE = pictures(1)[0]
@@ -100,9 +103,23 @@ def test_every_response_has_the_headers(client):
         assert response.headers["cross-origin-resource-policy"] == "same-origin"
         assert "server" not in response.headers
         assert response.headers["x-request-id"]
-    assert "unsafe" not in POLICY
-    assert "frame-ancestors 'none'" in POLICY
-    assert client.get("/v1/model").headers["cache-control"] == "no-store"
+    headers = client.get("/v1/model").headers
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert "unsafe" not in str(policy)
+    for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+        assert policy[name] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert "camera=(self)" in headers["permissions-policy"]
+
+
+def test_nothing_is_shown_that_is_not_ours_and_no_redirect_repeats_a_name(client):
+    for path in ("/docs", "/redoc", "/openapi.json", "/v1/model/", "/page/..%2f..%2fguard.py", "/page//etc/passwd"):
+        response = client.get(path, headers={"Host": "known.example"})
+        said(response, 404, "not_found")
+        assert "location" not in response.headers
 
 
 def test_the_page_has_no_inline_script_or_style(client):
@@ -133,6 +150,14 @@ def test_a_token_or_its_cookie_opens_the_service(secret):
     assert TOKEN not in cookie
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie
+    behind = secret.post("/v1/session", headers=bearer | {"X-Forwarded-Proto": "https"})  # a proxy with TLS
+    assert "Secure" in behind.headers["set-cookie"]
+    secret.cookies.clear()
+    secret.cookies.set("fewshot", cookie_of(TOKEN))
+    assert secret.get("/v1/model").status_code == 200
+    secret.cookies.clear()
+    secret.post("/v1/session", headers=bearer)
     assert secret.get("/v1/model").status_code == 200  # httpx keeps the cookie
     assert secret.delete("/v1/session").status_code == 204
     said(secret.get("/v1/model"), 401, "token")
@@ -236,6 +261,8 @@ def test_a_file_has_the_name_that_a_client_gives_it_without_folders(client):
     data = base64.b64encode(PICTURE).decode()
     found = client.post("/v1/predict", json={"images": [{"data": data, "name": "..\\..\\a\x1b[2J\n.png"}]})
     assert found.json()["answers"][0]["name"] == "a[2J.png"
+    found = client.post("/v1/predict", json={"images": [{"data": data, "name": "x" * 5000}]})
+    assert found.json()["answers"][0]["name"] == "x" * 80
 
 
 def test_too_many_images_are_refused(client):
@@ -323,3 +350,19 @@ def test_a_picture_that_is_shown_is_a_picture(client):
     (example, *_) = client.get("/v1/examples").json()["examples"]
     shown = client.get(f"/v1/examples/{example['id']}/thumbnail")
     assert Image.open(io.BytesIO(shown.content)).format in ("PNG", "JPEG")
+
+
+def test_a_picture_of_a_stranger_is_no_page(tmp_path):
+    images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+    model = FewShotImageClassifier(quick_embedder()).fit(images, ["a", "b"])
+    script = [b"<script>alert(1)</script>"] * 2
+    kept = model.snapshot().support
+    hostile = type(kept)(kept.ids, kept.labels, kept.embeddings, script)
+    model.change(lambda now: dataclasses.replace(now, support=hostile))
+    model.save(tmp_path / "model")
+    with running(tmp_path / "model") as client:
+        (example, _) = client.get("/v1/examples").json()["examples"]
+        shown = client.get(f"/v1/examples/{example['id']}/thumbnail")
+        assert shown.content.startswith(b"<script>")
+        assert shown.headers["content-type"] == "image/jpeg"
+        assert shown.headers["x-content-type-options"] == "nosniff"
