@@ -142,6 +142,39 @@ def test_examples_are_listed_moved_and_removed(client):
     said(client.get("/v1/examples", params={"class": "rose"}), 404, "no_class")
 
 
+def test_several_examples_are_moved_and_removed_as_one_version(client):
+    def ids(name):
+        return [one["id"] for one in client.get("/v1/examples", params={"class": name}).json()["examples"]]
+
+    flowers, temples, before = ids("flower"), ids("temple"), client.get("/v1/model").json()["version"]
+    moved = client.post("/v1/examples/move", json={"examples": [*flowers[:2], flowers[0]], "class": "rose"})
+    assert names(client) == {"flower": 2, "rose": 2, "temple": 4}
+    assert sorted(ids("rose")) == sorted(flowers[:2])  # ids stay
+    stale = {"examples": temples, "class": "rose"}
+    said(client.post("/v1/examples/move", json=stale, headers={"If-Match": before}), 409, "changed")
+    gone = client.post(
+        "/v1/examples/remove", json={"examples": temples[:3]}, headers={"If-Match": moved.headers["ETag"]}
+    )
+    assert gone.status_code == 200
+    assert names(client) == {"flower": 2, "rose": 2, "temple": 1}
+    notes = [one["note"] for one in client.get("/v1/history").json()["versions"]]
+    assert notes[-2:] == ["move 2 images to rose", "remove 3 images"]
+    for path, body, status, code in (
+        ("remove", {"examples": [flowers[3], temples[0]]}, 404, "no_example"),  # and nothing is removed
+        ("move", {"examples": [flowers[3], temples[3]], "class": "rose"}, 422, "invalid"),  # of two classes
+        ("move", {"examples": [flowers[3]], "class": " "}, 422, "invalid"),
+        ("remove", {"examples": [*flowers, temples[3]]}, 409, "last_example"),
+        ("remove", {"examples": []}, 422, "invalid"),
+        ("remove", {"examples": [1]}, 422, "invalid"),
+    ):
+        said(client.post(f"/v1/examples/{path}", json=body), status, code)
+    assert names(client) == {"flower": 2, "rose": 2, "temple": 1}
+    assert client.post("/v1/undo").status_code == 200
+    assert client.post("/v1/undo").json()["version"] == before
+    assert client.post("/v1/examples/move", json={"examples": flowers, "class": "temple"}).status_code == 200
+    assert names(client) == {"temple": 8}
+
+
 def test_an_id_stays_when_others_come_go_and_are_renamed(client):
     def ids(name):
         return {one["id"] for one in client.get("/v1/examples", params={"class": name}).json()["examples"]}

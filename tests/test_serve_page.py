@@ -243,6 +243,46 @@ def test_classes_are_renamed_merged_emptied_and_removed_and_names_are_text(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("screen", ["phone", "desktop"])
+def test_several_pictures_are_moved_and_removed_at_once_by_mouse_and_by_keys(tmp_path, screen):
+    taught(tmp_path / "m", 8)
+    with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#classes/flower", screen) as page:
+        page.locator(".tile").nth(7).wait_for()
+        page.get_by_role("button", name="Select", exact=True).click()
+        assert page.get_by_role("button", name="Remove selected").is_disabled()
+        page.locator(".tile").nth(1).click()
+        page.locator(".tile").nth(3).click(modifiers=["Shift"])
+        page.get_by_text("3 pictures selected").wait_for()
+        accessible(page)
+        page.get_by_label("Move to").fill("rose")
+        page.get_by_role("button", name="Move", exact=True).click()
+        page.get_by_text("3 pictures moved to rose").wait_for()
+        page.get_by_text("5 pictures", exact=True).wait_for()
+        page.wait_for_function("document.activeElement.matches('.tile')")  # where the first one was
+        page.keyboard.press("Space")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.get_by_text("2 pictures selected").wait_for()
+        page.keyboard.press("Delete")
+        page.get_by_text("2 pictures removed").wait_for()
+        page.get_by_text("3 pictures", exact=True).wait_for()
+        counts = {one["name"]: one["examples"] for one in client.get("/v1/classes").json()["classes"]}
+        assert counts == {"flower": 3, "rose": 3, "temple": 8}
+        page.wait_for_function("document.activeElement.matches('.tile')")
+        page.keyboard.press("Escape")
+        page.get_by_text("Select pictures").wait_for(state="detached")
+        assert page.get_by_role("button", name="Select", exact=True).evaluate("one => one === document.activeElement")
+        page.keyboard.press("Enter")
+        page.keyboard.press("a")
+        page.keyboard.press("Delete")
+        page.get_by_text("No such class").wait_for()
+        assert names(client) == ["rose", "temple"]
+        page.keyboard.press("Control+z")
+        page.get_by_text("3 pictures", exact=True).wait_for()
+        assert not page.errors
+
+
+@pytest.mark.slow
 def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path):
     write_photos(tmp_path / "old", 3)
     batch = write_photos(tmp_path / "new", 3, seed=4)

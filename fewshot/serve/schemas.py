@@ -132,6 +132,23 @@ class Moved(BaseModel):
     class_: str = Field(alias="class")
 
 
+class Together(BaseModel):
+    """Examples that are changed at once, as one version."""
+
+    model_config = _example(examples=["0f3c2a9d5e7b1c4a60"])
+    examples: list[str] = Field(min_length=1, max_length=10_000, description="ids")
+
+
+class MovedTogether(Together):
+    """Examples of one class, and the class that they belong to."""
+
+    model_config = ConfigDict(
+        populate_by_name=True,
+        json_schema_extra={"examples": [{"examples": ["0f3c2a9d5e7b1c4a60"], "class": "heron"}]},
+    )
+    class_: str = Field(alias="class")
+
+
 class Reject(BaseModel):
     """What is answered as unknown."""
 

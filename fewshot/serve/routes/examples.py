@@ -10,13 +10,13 @@ from starlette.responses import Response
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.routes.history import changed
-from fewshot.serve.schemas import Changed, Examples, LearnedBody, Moved, body, failures
-from fewshot.serve.service import IfMatch, ServiceOf
+from fewshot.serve.schemas import Changed, Examples, LearnedBody, Moved, MovedTogether, Together, body, failures
+from fewshot.serve.service import IfMatch, Service, ServiceOf
 from fewshot.serve.teaching import short, teach, version_header
 from fewshot.serve.uploads import read_sent, require_text
 from fewshot.serve.view import View
 from fewshot.utils.labels import check_length
-from fewshot.utils.text import as_unicode
+from fewshot.utils.text import as_unicode, counted
 
 router = APIRouter(prefix="/v1", tags=["examples"])
 
@@ -80,26 +80,48 @@ def hash_of(content: bytes) -> str:
 @router.patch("/examples/{example}", response_model=Changed, responses=failures(404, 409))
 async def move_example(example: str, to: Moved, service: ServiceOf, if_match: IfMatch) -> Response:
     """Give an example to another class, known or new."""
-    name = check_length(require_text(to.class_, "class"), "class")
+    return await _moved(service, [example], to.class_, if_match)
+
+
+@router.post("/examples/move", response_model=Changed, responses=failures(404, 409))
+async def move_examples(chosen: MovedTogether, service: ServiceOf, if_match: IfMatch) -> Response:
+    """Give several examples of one class to another class, known or new: all of them, or none."""
+    return await _moved(service, chosen.examples, chosen.class_, if_match)
+
+
+async def _moved(service: Service, examples: list[str], to: str, if_match: str | None) -> Response:
+    name = check_length(require_text(to, "class"), "class")
 
     def act(model: FewShotImageClassifier, view: View) -> None:
-        row, label = view.row(example), view.label(name, new=True)
-        if str(view.support.labels[row]) != name:
-            model.change(lambda now: now.moved([row], label))
+        rows, label = _rows(view, examples), view.label(name, new=True)
+        if others := [row for row in rows if str(view.support.labels[row]) != name]:
+            model.change(lambda now: now.moved(others, label))
 
-    return await changed(service, f"move 1 image to {short(name)}", act, if_match)
+    return await changed(service, f"move {counted(len(set(examples)), 'image')} to {short(name)}", act, if_match)
 
 
 @router.delete("/examples/{example}", response_model=Changed, responses=failures(404, 409))
 async def remove_example(example: str, service: ServiceOf, if_match: IfMatch) -> Response:
     """Remove an example; a class goes with its last one."""
+    return await _removed(service, [example], if_match)
 
+
+@router.post("/examples/remove", response_model=Changed, responses=failures(404, 409))
+async def remove_examples(chosen: Together, service: ServiceOf, if_match: IfMatch) -> Response:
+    """Remove several examples, all of them or none; a class goes with its last one."""
+    return await _removed(service, chosen.examples, if_match)
+
+
+async def _removed(service: Service, examples: list[str], if_match: str | None) -> Response:
     def act(model: FewShotImageClassifier, view: View) -> None:
-        row = view.row(example)
-        if sum(view.classes.values()) == 1:
-            raise Problem(
-                409, "last_example", "this is the only example, and a classifier needs one; add another first"
-            )
-        model.change(lambda now: now.without_rows([row]))
+        rows = _rows(view, examples)
+        if sum(view.classes.values()) == len(rows):
+            what = "this is the only example" if len(rows) == 1 else "these are all examples"
+            raise Problem(409, "last_example", f"{what}, and a classifier needs one; add another first")
+        model.change(lambda now: now.without_rows(rows))
 
-    return await changed(service, "remove 1 image", act, if_match)
+    return await changed(service, f"remove {counted(len(set(examples)), 'image')}", act, if_match)
+
+
+def _rows(view: View, examples: list[str]) -> list[int]:
+    return sorted({view.row(example) for example in examples})

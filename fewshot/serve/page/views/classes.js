@@ -58,6 +58,10 @@ export class ClassesView {
     return this.one && !state.readOnly ? (files) => this.one.receive(files) : undefined;
   }
 
+  key(event) {
+    this.one?.key(event);
+  }
+
   grow() {
     if (this.page >= this.found?.length || !this.all.isConnected) return;
     this.page += PAGE;

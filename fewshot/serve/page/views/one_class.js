@@ -2,7 +2,7 @@
 
 import { ask } from "../lib/api.js";
 import { attempt, change, undo } from "../lib/changes.js";
-import { button, counted, fill, h, tool, withoutDigests } from "../lib/dom.js";
+import { button, counted, fill, h, icon, tool, withoutDigests } from "../lib/dom.js";
 import { choose, picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { ask as askText, confirm, dialog } from "../parts/dialogs.js";
@@ -31,6 +31,9 @@ export class OneClass {
   constructor(name) {
     this.name = name;
     this.examples = [];
+    this.selected = new Set();
+    this.selecting = false;
+    this.bar = h("div", { class: "selection" });
     this.count = h("p", { class: "lead" });
     this.grid = h("ul", { class: "thumbs big" });
     this.more = h("div", { class: "row center more" });
@@ -38,13 +41,15 @@ export class OneClass {
     this.watcher.observe(this.more);
     this.actions = h("div", { class: "row actions" });
     this.element = h("div", { class: "stack" }, h("a", { class: "back", href: "#classes" }, "‹ All classes"),
-      h("div", { class: "title-row" }, h("div", { class: "heading" }, h("h1", { tabindex: "-1", class: "name" }, name), this.count), this.actions), this.grid, this.more);
+      h("div", { class: "title-row" }, h("div", { class: "heading" }, h("h1", { tabindex: "-1", class: "name" }, name), this.count), this.actions), this.bar, this.grid, this.more);
   }
 
   show() {
     const known = state.classes.find((one) => one.name === this.name);
     if (!known) {
       this.version = null;
+      this.selecting = false;
+      this.drawBar();
       fill(this.actions);
       fill(this.count);
       fill(this.grid);
@@ -54,12 +59,16 @@ export class OneClass {
     this.count.textContent = counted(known.examples, "picture");
     fill(this.actions, state.readOnly ? [] : [
       button("Add pictures", async () => this.receive(await choose()), { kind: "main", picture: "teach" }),
+      button("Select", () => this.select(!this.selecting), { picture: "check", disabled: !known.examples, "aria-pressed": String(this.selecting) }),
       button("Rename", () => this.rename(), { picture: "pen" }),
       button("Merge", () => this.merge(), { picture: "merge", disabled: state.classes.length < 2 }),
       button("Remove", () => this.remove(), { kind: "danger", picture: "bin" })]);
     if (this.version === state.model.version) return;
     const again = Math.max(PAGE, this.examples.length);
     this.version = state.model.version;
+    this.selected.clear();
+    this.last = null;
+    this.drawBar();
     this.examples = [];
     this.total = Infinity;
     this.load(Math.min(again, 1000));
@@ -85,8 +94,87 @@ export class OneClass {
   }
 
   tile(one) {
+    if (this.selecting) {
+      const pressed = this.selected.has(one.id);
+      return h("li", {}, h("button", { type: "button", class: "tile", "aria-pressed": String(pressed), "aria-label": `Picture ${withoutDigests(one.name)}`, onclick: (event) => this.toggle(one, event.shiftKey) },
+        thumbnail(one.id), h("span", { class: "tick" }, icon("check"))));
+    }
     return h("li", {}, h("button", { type: "button", class: "tile", "aria-label": `Picture ${withoutDigests(one.name)}`, onclick: () => showExample(one) }, thumbnail(one.id)),
       state.readOnly ? null : tool(`Remove ${withoutDigests(one.name)}`, () => this.drop(one), "close", { class: "button tool corner" }));
+  }
+
+  /** Begin or end to select pictures. */
+  select(on) {
+    this.selecting = on;
+    this.selected.clear();
+    this.last = null;
+    this.redraw();
+    this.show();
+    (on ? this.grid.querySelector("button") : [...this.actions.children].find((one) => one.hasAttribute("aria-pressed")))?.focus();
+  }
+
+  redraw() {
+    fill(this.grid, this.examples.map((one) => this.tile(one)));
+    this.drawBar();
+  }
+
+  /** Select a picture or not; with shift, all from the last one on. */
+  toggle(one, isRange) {
+    const [from, to] = [this.examples.indexOf(this.last ?? one), this.examples.indexOf(one)].sort((a, b) => a - b);
+    const on = !this.selected.has(one.id);
+    for (const { id } of isRange ? this.examples.slice(from, to + 1) : [one]) this.selected[on ? "add" : "delete"](id);
+    this.last = one;
+    this.mark();
+  }
+
+  selectAll(on) {
+    for (const { id } of this.examples) this.selected[on ? "add" : "delete"](id);
+    this.mark();
+  }
+
+  mark() {
+    this.examples.forEach(({ id }, place) => this.grid.children[place]?.querySelector(".tile").setAttribute("aria-pressed", String(this.selected.has(id))));
+    this.drawBar();
+  }
+
+  drawBar() {
+    if (!this.selecting) return fill(this.bar);
+    const n = this.selected.size;
+    if (!this.bar.firstChild) {
+      this.to = classField("Move to", { placeholder: "another class" });
+      this.says = h("p", { role: "status" });
+      this.all = button("", () => this.selectAll(this.selected.size < this.examples.length), { kind: "quiet" });
+      this.acts = [h("button", { type: "submit", class: "button" }, h("span", {}, "Move")), button("Remove selected", () => this.removeSelected(), { kind: "danger", picture: "bin" })];
+      fill(this.bar, this.says, this.all, h("form", { class: "field-row", onsubmit: (event) => { event.preventDefault(); this.moveSelected(this.to.value); } }, this.to.field, this.acts[0]), this.acts[1], button("Done", () => this.select(false), { kind: "quiet" }));
+    }
+    this.says.textContent = n ? `${counted(n, "picture")} selected` : "Select pictures";
+    fill(this.all, h("span", {}, n && n === this.examples.length ? "None" : "All"));
+    for (const one of this.acts) one.disabled = !n;
+    return undefined;
+  }
+
+  /** Keys while pictures are selected. */
+  key(event) {
+    if (!this.selecting) return;
+    if (event.key === "Escape") this.select(false);
+    else if (event.key === "a") this.selectAll(this.selected.size < this.examples.length);
+    else if (event.key === "Delete" && this.selected.size) this.removeSelected();
+    else return;
+    event.preventDefault();
+  }
+
+  async changeSelected(path, json, said) {
+    this.place = this.examples.findIndex(({ id }) => this.selected.has(id));
+    const examples = [...this.selected];
+    if (!(await change("POST", `examples/${path}`, { json: { examples, ...json }, match: state.model.version }, said(counted(examples.length, "picture"))))) this.place = undefined;
+  }
+
+  async moveSelected(name) {
+    if (name && name !== this.name && this.selected.size) await this.changeSelected("move", { class: name }, (pictures) => `${pictures} moved to ${name}.`);
+  }
+
+  async removeSelected() {
+    await this.changeSelected("remove", {}, (pictures) => `${pictures} removed.`);
   }
 
   /** Remove a picture; the focus goes on to the next one. */
