@@ -283,6 +283,45 @@ def test_several_pictures_are_moved_and_removed_at_once_by_mouse_and_by_keys(tmp
 
 
 @pytest.mark.slow
+def test_pictures_are_dropped_from_the_desktop_and_pasted_from_the_clipboard(tmp_path):
+    paths = write_photos(tmp_path / "new", 1)
+    with running(taught(tmp_path / "m", 4)) as client, browsing(f"{client.base_url}/#teach") as page:
+        page.locator(".class-card").first.wait_for()
+        drop(page, paths)
+        page.locator(".tray li").nth(1).wait_for()
+        page.locator("body.dropping").wait_for(state="detached")
+        page.get_by_label("Name of the class").fill("dropped")
+        page.get_by_role("button", name="Teach 2 pictures").click()
+        page.get_by_text("dropped is known").wait_for()
+        page.context.grant_permissions(["camera", "clipboard-read", "clipboard-write"])
+        see(page, "Try")
+        copy_picture(page, paths[0])
+        page.keyboard.press("Control+v")
+        page.locator(".answer-label", has_text="dropped").wait_for()
+        assert not page.errors
+
+
+def drop(page, paths):
+    """Drag files from the desktop into the window, as the browser itself is told to by the system."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        if kind == "drop":
+            page.locator("body.dropping").wait_for()
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 400, "data": data})
+
+
+def copy_picture(page, path):
+    """Put a picture into the clipboard of the browser."""
+    content = list(Path(path).read_bytes())
+    page.evaluate(
+        "content => navigator.clipboard.write([new ClipboardItem({'image/png': new Blob([new Uint8Array(content)], "
+        "{type: 'image/png'})})])",
+        content,
+    )
+
+
+@pytest.mark.slow
 def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path):
     write_photos(tmp_path / "old", 3)
     batch = write_photos(tmp_path / "new", 3, seed=4)
