@@ -355,7 +355,7 @@ def test_a_picture_that_is_shown_is_a_picture(client):
 def test_a_picture_of_a_stranger_is_no_page(tmp_path):
     images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
     model = FewShotImageClassifier(quick_embedder()).fit(images, ["a", "b"])
-    script = [b"<script>alert(1)</script>"] * 2
+    script = [b"\xff\xd8\xff<script>alert(1)</script>"] * 2  # others are refused when they are loaded
     kept = model.snapshot().support
     hostile = type(kept)(kept.ids, kept.labels, kept.embeddings, script)
     model.change(lambda now: dataclasses.replace(now, support=hostile))
@@ -363,6 +363,6 @@ def test_a_picture_of_a_stranger_is_no_page(tmp_path):
     with running(tmp_path / "model") as client:
         (example, _) = client.get("/v1/examples").json()["examples"]
         shown = client.get(f"/v1/examples/{example['id']}/thumbnail")
-        assert shown.content.startswith(b"<script>")
+        assert b"<script>" in shown.content
         assert shown.headers["content-type"] == "image/jpeg"
         assert shown.headers["x-content-type-options"] == "nosniff"
