@@ -163,7 +163,9 @@ def test_a_grid_out_of_range_is_one_sentence(line, places, capsys):
     "command",
     ["train DATA --out OUT --config PATH", "bench PATH", "fit PATH --out OUT", "fit DATA --out OUT --from PATH"],
 )
-def test_an_invalid_path_is_one_sentence(command, path, places, capsys):
+def test_an_invalid_path_is_one_sentence(command, path, places, capsys, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # the repository holds pictures
     refused([path if word == "PATH" else word for word in command.split()], places, capsys)
 
 
