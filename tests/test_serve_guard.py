@@ -267,6 +267,8 @@ def test_a_file_has_the_name_that_a_client_gives_it_without_folders(client):
 
 def test_too_many_images_are_refused(client):
     said(client.post("/v1/predict", files=files(*[PICTURE] * 5)), 413, "too_large")
+    five = [{"data": base64.b64encode(PICTURE).decode()}] * 5
+    said(client.post("/v1/predict", json={"images": five}), 413, "too_large")
 
 
 def test_a_client_that_sends_no_head_is_cut_off(client):
