@@ -316,3 +316,20 @@ def test_read_only_refuses_every_change(place):
             ("POST", "/v1/redo", {}),
         ):
             said(client.request(method, path, **given), 403, "read_only")
+
+
+def test_a_link_to_the_folder_may_be_changed_to_another_one(tmp_path):
+    for name in ("first", "second"):
+        taught(tmp_path / name)
+    with running(tmp_path / "second") as other:
+        other.post("/v1/classes", data={"name": "new"}, files=files(FLOWERS[5]))
+    (tmp_path / "now").symlink_to("first")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir() if path.is_file()}
+    with running(tmp_path / "now") as client:
+        assert "new" not in names(client)
+        (tmp_path / "next").symlink_to("second")
+        (tmp_path / "next").replace(tmp_path / "now")
+        assert "new" in names(client)
+        assert client.post("/v1/classes", data={"name": "newer"}, files=files(FLOWERS[4])).status_code == 201
+    assert "newer" in FewShotModel.load(tmp_path / "second").classes_.tolist()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir() if path.is_file()} == before
