@@ -91,3 +91,14 @@ def test_no_pickle_is_loaded(client, tmp_path):
                 archive.writestr(path.name, evil if path.name == name else path.read_bytes())
         assert send(client, file.getvalue()).status_code in (200, 422)  # 200 for a file that is only a lock
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["evil.py"], ["manifest.json"], [f"memory-{i:016x}.safetensors" for i in range(1001)]],
+    ids=["code", "twice", "many"],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_whole_classifier_with_more_files_is_refused(client, more):
+    with_more = packed(client.folder, **dict.fromkeys(more, b"x"))
+    said(send(client, with_more), 422, "invalid")
