@@ -92,7 +92,7 @@ def teach_until_killed(folder, number, seconds):
     return acknowledged
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
     folder, known = tmp_path / "model", set()
     for number in range(n):
