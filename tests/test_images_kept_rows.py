@@ -18,7 +18,7 @@ from safetensors.numpy import save as dump
 from fewshot import FewShotModel, MatchingLearner, OwnEmbedder
 from fewshot.errors import ArtifactError
 from fewshot.images import segments
-from fewshot.images.kept_rows import APPENDED, Rows
+from fewshot.images.kept_rows import APPENDED, MemoryRows
 from fewshot.images.stored import StoredModel
 from tests.forging import manifest_of, seal
 
@@ -227,12 +227,12 @@ def test_a_forged_change_is_refused_in_one_sentence(tmp_path, monkeypatch, name,
 
 def test_rows_are_told_apart_by_their_content():
     x = np.arange(12.0).reshape(4, 3)
-    before = Rows([x], np.array([0, 0, 1, 1]), np.array(["a", "b"]))
-    now = Rows([np.vstack([x[[1, 2]], x[:1]])], np.array([1, 0, 1]), np.array(["b", "c"]))
+    before = MemoryRows([x], np.array([0, 0, 1, 1]), np.array(["a", "b"]))
+    now = MemoryRows([np.vstack([x[[1, 2]], x[:1]])], np.array([1, 0, 1]), np.array(["b", "c"]))
     change = now.since(before)
     assert change["gone"].tolist() == [0, 3]
     assert change["x"].tolist() == x[:1].tolist()
     again = before.changed(change)
     assert again.to_memory(np.array(["b", "c"]))["support.labels"].tolist() == [1, 0, 1]
     assert before.since(before) == {}
-    assert Rows([x], np.array([0, 1, 1, 1]), np.array(["a", "b"])).since(before) is None  # a class was divided
+    assert MemoryRows([x], np.array([0, 1, 1, 1]), np.array(["a", "b"])).since(before) is None  # a class was divided

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from fewshot import FaissStore, FewShotImageClassifier, LabeledImages, Record, annotate, retrieve
 from fewshot.errors import ImageDecodeError, StoreError
-from fewshot.retrieval.annotate import Annotation
+from fewshot.retrieval.annotation import Annotation
 from fewshot.retrieval.table import (
     annotation_schema,
     annotations_to_arrow,

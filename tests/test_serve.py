@@ -1,15 +1,19 @@
 """The service: what is taught answers in the next request, is saved before it is acknowledged, and can be undone."""
 
+import asyncio
 import base64
 import errno
 import resource
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder
 from fewshot.cli import main
+from fewshot.embedding.network import Embedded
 from fewshot.persistence import artifact
+from fewshot.serve import answering
 from tests.photographs import photos, quick_embedder
 from tests.serving import files, pictures, running, said, taught
 
@@ -333,3 +337,22 @@ def test_a_link_to_the_folder_may_be_changed_to_another_one(tmp_path):
         assert client.post("/v1/classes", data={"name": "newer"}, files=files(FLOWERS[4])).status_code == 201
     assert "newer" in FewShotModel.load(tmp_path / "second").classes_.tolist()
     assert {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir() if path.is_file()} == before
+
+
+def test_a_client_that_goes_does_not_keep_others_waiting(monkeypatch):
+    def answers_to(view, embedded, names, asked):
+        return {"answers": list(names)}
+
+    async def ask():
+        answerer, one = answering.Answerer(), Embedded(np.zeros((1, 2), np.float32), [], [])
+        first, second = (
+            asyncio.create_task(answerer.answer("view", one, [name], answering.Asked())) for name in ("first", "second")
+        )
+        await asyncio.sleep(0)
+        first.cancel()
+        found = await asyncio.wait_for(second, 10)
+        later = await asyncio.wait_for(answerer.answer("view", one, ["later"], answering.Asked()), 10)
+        return found["answers"], later["answers"]
+
+    monkeypatch.setattr(answering, "answers_to", answers_to)
+    assert asyncio.run(ask()) == (["second"], ["later"])

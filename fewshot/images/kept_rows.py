@@ -60,7 +60,7 @@ def changes_of(manifest: Mapping[str, Any], paths: Mapping[str, Path], name: str
         yield b64decode(text, validate=True), True
 
 
-def change_to_arrays(
+def rows_to_arrays(
     gone: NDArray[np.int64], old: NDArray[Any], new: NDArray[Any], added: Mapping[str, NDArray[Any]], of: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
     """Return a change: rows that are gone, classes `old` that are now `new`, and rows whose codes are among `of`."""
@@ -96,7 +96,7 @@ def support_since(now: Support, before: Support) -> dict[str, NDArray[Any]] | No
     if not len(gone) and not len(old) and not len(more):
         return {}
     of = np.unique(more.labels)
-    return change_to_arrays(gone, old, new, more.to_arrays(of) if len(more) else {}, of)
+    return rows_to_arrays(gone, old, new, more.to_arrays(of) if len(more) else {}, of)
 
 
 def read_support(
@@ -133,7 +133,7 @@ def read_support(
 
 
 @dataclass(eq=False)
-class Rows:
+class MemoryRows:
     """Rows of the memory: what tells one from another, and their classes.
 
     Attributes
@@ -163,12 +163,12 @@ class Rows:
         """Bytes of the embeddings."""
         return len(self.codes) * self.blocks[0][:1].nbytes
 
-    def bare(self) -> Rows:
+    def bare(self) -> MemoryRows:
         """Return what tells these rows from others, without the memory of the embeddings unless that is shared."""
         all_rows, known = self.digested(), self._known if self.is_shared else {}
-        return Rows([], self.codes, self.classes, self.chosen, self.is_shared, known, all_rows)
+        return MemoryRows([], self.codes, self.classes, self.chosen, self.is_shared, known, all_rows)
 
-    def digested(self, before: Rows | None = None) -> NDArray[np.uint64]:
+    def digested(self, before: MemoryRows | None = None) -> NDArray[np.uint64]:
         """Return a digest of each row of the blocks, (m, 2); blocks that `before` has are not read again."""
         if self._all is None:
             known = self._known if before is None else {**before._known, **self._known}
@@ -178,7 +178,7 @@ class Rows:
             self._all = np.concatenate([digests for _, digests in found])
         return self._all
 
-    def _kept(self, before: Rows) -> tuple[NDArray[np.int64], int]:
+    def _kept(self, before: MemoryRows) -> tuple[NDArray[np.int64], int]:
         """Return which rows of `before` are still there, in this order the first of these, and how many they are."""
         was, now = before.digested(), self.digested(before)
         of_was, of_now = (np.arange(len(one.codes)) if one.chosen is None else one.chosen for one in (before, self))
@@ -192,7 +192,7 @@ class Rows:
             kept.append(place)
         return np.array(kept, np.int64), len(kept)
 
-    def since(self, before: Rows) -> dict[str, NDArray[Any]] | None:
+    def since(self, before: MemoryRows) -> dict[str, NDArray[Any]] | None:
         """Return the change that makes these of `before`, empty if there is none; None if it cannot be told."""
         kept, n_kept = self._kept(before)
         if len(kept) != n_kept:
@@ -209,7 +209,7 @@ class Rows:
         own, labels = np.unique(self.codes[n_kept:], return_inverse=True)
         chosen = np.arange(n_kept, len(self.codes)) if self.chosen is None else self.chosen[n_kept:]
         added = {"x": _rows(self.blocks, chosen), "labels": labels.reshape(-1).astype(np.int64)}
-        return change_to_arrays(gone, old[other], new[other], added if len(own) else {}, self.classes[own])
+        return rows_to_arrays(gone, old[other], new[other], added if len(own) else {}, self.classes[own])
 
     def changed(self, change: Mapping[str, NDArray[Any]]) -> Self:
         """Return these rows after a change, which is not trusted."""
@@ -253,7 +253,7 @@ class Rows:
 
 def read_memory(
     manifest: Mapping[str, Any], paths: Mapping[str, Path]
-) -> tuple[list[tuple[Rows, int, bytes | None]], Rows]:
+) -> tuple[list[tuple[MemoryRows, int, bytes | None]], MemoryRows]:
     """Return the rows of the memory after the base and after each change, as `read_support` does, and the last ones.
 
     Raises
@@ -265,8 +265,8 @@ def read_memory(
     labels, of = arrays["support.labels"], labels_under(OF, arrays)
     if labels.dtype != np.int64 or labels.ndim != 1 or not _among(labels, len(of)):
         raise ValueError(f"its support must be of {len(of)} classes")
-    rows = Rows([arrays["support.x"]], labels, of)
-    states: list[tuple[Rows, int, bytes | None]] = [(rows, sum(x.nbytes for x in arrays.values()), None)]
+    rows = MemoryRows([arrays["support.x"]], labels, of)
+    states: list[tuple[MemoryRows, int, bytes | None]] = [(rows, sum(x.nbytes for x in arrays.values()), None)]
     for raw, is_inline in changes_of(manifest, paths, MEMORY):
         rows = rows.changed(load(raw))
         states.append((rows, len(raw), raw if is_inline else None))

@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.summary import Summary
-from fewshot.images.kept_rows import MEMORY, OF, SUPPORT, Rows, labels_named, part_name, support_since
+from fewshot.images.kept_rows import MEMORY, OF, SUPPORT, MemoryRows, labels_named, part_name, support_since
 from fewshot.images.stored import BASE, change_to_arrays, changes_in, gone_in, name_of
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
@@ -212,7 +212,7 @@ def memory_in_parts(kept: Segments, model: FittedModel) -> tuple[Segments, dict[
     """Return the segments of the support that a learner keeps, and their files; None if it is small, or has weights."""
     if (found := model.kept_support) is None or (found.weight != 1).any():
         return None
-    rows = Rows(found.blocks, found.codes, model.classes, found.rows, found.is_shared)
+    rows = MemoryRows(found.blocks, found.codes, model.classes, found.rows, found.is_shared)
     if rows.size <= LARGE or not np.array_equal(rows.counts(model.n_classes), model.n_support):
         return None
     kept = Segments(tuple(replace(one, model=one.model.bare()) for one in kept.all))  # without what was read

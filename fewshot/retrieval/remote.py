@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewshot.data.opening import as_sequence, describe, is_file, read_content, reading
 from fewshot.errors import ImageDecodeError, ServiceError, brief
+from fewshot.retrieval.annotation import Annotation
 from fewshot.utils.labels import label_of_text
 
 #: Most images, and bytes of base64, in a request, unless the service takes fewer.
@@ -40,40 +40,16 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 @dataclass(frozen=True, eq=False)
-class RemoteAnswer:
-    """What a service says of an image.
+class RemoteAnswer(Annotation):
+    """What a service says of an image; its `id` is its place among those that were sent.
 
     Attributes
     ----------
-    vector : ndarray of shape (d,), float32, or None
-        Its embedding; None if it could not be read.
-    label : object
-        Its class; the unknown label if it is too far from all, None if it could not be read.
-    probability : float
-        Of the likeliest class; 0 if it could not be read.
-    unknown : bool
-        Whether it is too far from every class.
     shares : dict
         Probabilities of the likeliest classes.
-    nearest : object
-        The class of the nearest key, such as a prototype; None for learners without keys.
-    similarity : float
-        To that key; NaN if there is none.
-    error : str
-        Why it could not be read; else empty.
-    embedder : str
-        Fingerprint of the embedder.
     """
 
-    vector: NDArray[np.float32] | None = None
-    label: Any = None
-    probability: float = 0.0
-    unknown: bool = False
     shares: dict[Any, float] = field(default_factory=dict)
-    nearest: Any = None
-    similarity: float = np.nan
-    error: str = ""
-    embedder: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +136,7 @@ class RemoteModel:
             if error.code not in _OF_AN_IMAGE:
                 raise
             if len(part) == 1:
-                yield part[0][0], RemoteAnswer(error=error.message, embedder=about["fingerprint"])
+                yield part[0][0], _unread(part[0][0], error.message, about["fingerprint"])
                 return
             for half in (part[: len(part) // 2], part[len(part) // 2 :]):
                 yield from self._answered(half, top, about)
@@ -170,7 +146,7 @@ class RemoteModel:
                 f"the classifier of {self.url} was changed meanwhile; undo that, or start the annotation again"
             )
         for (place, _, _), one in zip(part, told["answers"], strict=True):
-            yield place, _as_answer(one, about, told["fingerprint"])
+            yield place, _as_answer(place, one, about, told["fingerprint"])
 
     def _ask(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -267,7 +243,7 @@ def _parts(items: Sequence[Any], about: dict[str, Any], found: dict[int, RemoteA
         try:
             data = _data(item, name, limits["body_bytes"])
         except ImageDecodeError as error:
-            found[place] = RemoteAnswer(error=error.reason, embedder=about["fingerprint"])
+            found[place] = _unread(place, error.reason, about["fingerprint"])
             continue
         cost = len(data) + 6 * len(name) + 100
         if part and (len(part) == most or size + cost > most_bytes):
@@ -290,9 +266,13 @@ def _data(item: Any, name: str, most: int) -> str:
     return data
 
 
-def _as_answer(one: dict[str, Any], about: dict[str, Any], fingerprint: str) -> RemoteAnswer:
+def _unread(place: int, reason: str, fingerprint: str) -> RemoteAnswer:
+    return RemoteAnswer(str(place), None, None, 0.0, False, None, np.nan, reason, fingerprint)
+
+
+def _as_answer(place: int, one: dict[str, Any], about: dict[str, Any], fingerprint: str) -> RemoteAnswer:
     if one["error"] is not None:
-        return RemoteAnswer(error=one["error"]["message"], embedder=fingerprint)
+        return _unread(place, one["error"]["message"], fingerprint)
     of_type = np.empty(0, about["label_type"])
 
     def label(text: str) -> Any:
@@ -300,12 +280,13 @@ def _as_answer(one: dict[str, Any], about: dict[str, Any], fingerprint: str) -> 
 
     nearest = one["prototypes"][:1]
     return RemoteAnswer(
+        str(place),
         np.array(one["embedding"], np.float32),
         about["unknown_label"] if one["label"] is None else label(one["label"]),
         one["probability"],
         one["unknown"],
-        {label(ranked["label"]): ranked["probability"] for ranked in one["top"]},
         label(nearest[0]["label"]) if nearest else None,
         nearest[0]["similarity"] if nearest else np.nan,
         embedder=fingerprint,
+        shares={label(ranked["label"]): ranked["probability"] for ranked in one["top"]},
     )

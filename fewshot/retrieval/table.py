@@ -14,7 +14,7 @@ from fewshot.errors import MissingExtraError, StoreError
 from fewshot.persistence.files import open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.persistence.suffixes import check_suffix
-from fewshot.retrieval.annotate import Annotation
+from fewshot.retrieval.annotation import Annotation
 from fewshot.retrieval.stores.base import BATCH, Store
 from fewshot.retrieval.stores.records import Record
 from fewshot.utils.text import as_unicode

@@ -42,7 +42,7 @@ class _Reader:
         self.at += 4 * n * d
 
     def code(self, kind: int, d: int, n_bytes: int) -> None:
-        """Read that `d` numbers are held in so many bytes."""
+        """Read how `d` numbers are held, in `n_bytes` bytes."""
         self.expect("iifQQ", kind, faiss_module().ScalarQuantizer.RS_minmax, 0.0, d, n_bytes)
 
 

@@ -45,16 +45,18 @@ class Answerer:
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[View, Asked], list[_Waiting]] = {}
+        self._tasks = set[asyncio.Task[None]]()  # the loop itself does not keep them
 
     async def answer(self, view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
-        """Return what `answered` does."""
+        """Return what `answers_to` does."""
         done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         key = view, asked
         others = self._waiting.setdefault(key, [])
         others.append((embedded, names, done))
-        if len(others) == 1:
-            await asyncio.sleep(0)  # those of the same batch come now
-            await self._answer(key)
+        if len(others) == 1:  # a task of its own: the others must not wait for a client that has gone
+            task = asyncio.create_task(self._answer(key))  # begins after those of the same batch have come
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await done
 
     async def _answer(self, key: tuple[View, Asked]) -> None:
@@ -62,7 +64,7 @@ class Answerer:
         together = joined([embedded for embedded, _, _ in waiting])
         names = [name for _, some, _ in waiting for name in some]
         try:
-            found = await to_thread.run_sync(answered, key[0], together, names, key[1], abandon_on_cancel=False)
+            found = await to_thread.run_sync(answers_to, key[0], together, names, key[1], abandon_on_cancel=False)
         except BaseException as error:
             for _, _, done in waiting:
                 if not done.done():
@@ -75,7 +77,7 @@ class Answerer:
                 done.set_result({**found, "answers": own})
 
 
-def answered(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
+def answers_to(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
     """Return the answers to images, and notes about what could not be told."""
     now, why_not = view.answering
     notes, promise = [] if why_not is None else [f"nothing is answered as unknown: {why_not}"], None

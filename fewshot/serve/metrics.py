@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, latencies, the queue, classes, what is unknown, and drift."""
+"""What Prometheus reads: requests, latencies, the queue, classes, what is unknown, and drift."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def busy(what: str) -> Problem:
 
 
 def problem_of(error: BaseException) -> Problem:
-    """Return what a client is told of an exception; only those that are no mistake of the service are explained."""
+    """Return the problem that explains an exception to a client; mistakes of the service are not explained."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, ClientDisconnect):

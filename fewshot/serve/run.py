@@ -146,7 +146,7 @@ class _Server(uvicorn.Server):
 
 
 def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Keep worker processes running on one port until this process is told to stop; one that dies is replaced.
+    """Keep worker processes running on one port until this process is to stop; one that dies is replaced.
 
     Any worker may change the folder: its lock lets one do so at a time, and the others notice.
     """

@@ -1,4 +1,4 @@
-"""What a service is told when it starts, and its limits."""
+"""What to serve, to whom, and within which limits."""
 
 from __future__ import annotations
 

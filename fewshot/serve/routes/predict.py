@@ -57,7 +57,7 @@ async def predict(
         for one, row in zip(found["answers"], embedded.embeddings, strict=True):
             one["embedding"] = None if one["error"] else row.tolist()
         found["fingerprint"] = now.embedder.fingerprint
-        return await to_thread.run_sync(JSON, found, 200, version_header(now))  # so many numbers take a while
+        return await to_thread.run_sync(JSON, found, 200, version_header(now))  # embeddings take a while to write
     return JSON(found, headers=version_header(now))
 
 

@@ -1,0 +1,61 @@
+"""What a classifier says of one image of a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.retrieval.stores.records import Record
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """Embedding and label of an image.
+
+    Attributes
+    ----------
+    id : str
+        As given; by default its path or text, or its number in the stream.
+    vector : ndarray of shape (d,), float32, or None
+        Its embedding; None if it could not be read.
+    label : object
+        Its class; the unknown label if it is too far from all, None if it could not be read.
+    probability : float
+        Of the likeliest class; 0 if it could not be read.
+    unknown : bool
+        Whether it is too far from every class; see `FewShotModel.calibrate`.
+    nearest : object
+        The class of the nearest key, such as a prototype; None for learners without keys.
+    similarity : float
+        To that key; NaN if there is none.
+    error : str
+        Why it could not be read; else empty.
+    embedder : str
+        Fingerprint of the embedder.
+    """
+
+    id: str
+    vector: NDArray[np.float32] | None
+    label: Any
+    probability: float
+    unknown: bool
+    nearest: Any
+    similarity: float
+    error: str = ""
+    embedder: str = ""
+
+    def record(self) -> Record:
+        """Return the record that a `Store` keeps.
+
+        Raises
+        ------
+        ValueError
+            If the image could not be read.
+        """
+        if self.vector is None:
+            raise ValueError(f"{self.id} could not be read ({self.error}), so there is nothing to store; leave it out")
+        payload = {"probability": self.probability, "unknown": self.unknown, "nearest": self.nearest}
+        return Record(self.id, self.vector, self.label, payload, self.embedder)
