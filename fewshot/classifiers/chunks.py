@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from fewshot.errors import brief
 from fewshot.utils.progress import progress_bar
 
 C = TypeVar("C", bound="_Learns")
@@ -48,8 +47,9 @@ def learn_chunks(classifier: C, chunks: Iterator[Any], classes: Any) -> C:
     with learning_bar(None) as bar:
         for number, chunk in enumerate(chunks):
             if not isinstance(chunk, (tuple, list)) or len(chunk) not in (2, 3):
+                kind = type(chunk).__name__ + (f" and length {len(chunk)}" if isinstance(chunk, Sized) else "")
                 raise ValueError(
-                    f"chunk {number} is {brief(repr(chunk))}; give (X, y) or (X, y, sample_weight), or rows as X and y"
+                    f"chunk {number} is of type {kind}; give (X, y) or (X, y, sample_weight), or rows as X and y"
                 )
             X, y, *weight = chunk
             classifier.partial_fit(X, y, None if number else classes, *weight)
