@@ -17,7 +17,7 @@ from fewshot.errors import ArtifactError
 from fewshot.persistence import versions
 from fewshot.persistence.artifact import forget_versions, read_artifact, restore_artifact, write_artifact
 from fewshot.persistence.manifest import FORMAT, MANIFEST
-from fewshot.persistence.versions import read_versions
+from fewshot.persistence.versions import EMPTY, read_versions
 from tests.together import together
 
 KEY = "abc0" * 16
@@ -85,6 +85,23 @@ def test_going_back_and_forth(folder):
     assert undo(folder) == "one"
     with pytest.raises(ArtifactError, match="no other version 1 to go back to"):
         undo(folder, 1)
+
+
+def test_going_back_to_nothing_where_there_was_nothing(tmp_path):
+    folder, nothing = tmp_path / "new", {os.path.realpath(tmp_path / "new"): EMPTY}
+    write(folder, "one", known=nothing)
+    write(folder, "two")
+    assert undo(folder) == "one"
+    for number in (None, 0):
+        assert restore_artifact(folder, "classifier", number) is None
+        with pytest.raises(ArtifactError, match="no manifest"):
+            read(folder)
+        assert notes(folder) == ["one", "two"]
+        assert (undo(folder, 1), read(folder)) == ("one", "one")
+    restore_artifact(folder, "classifier")
+    write(folder, "three", known=nothing)
+    assert [(one.number, one.after) for one in read_versions(folder, "classifier")][::2] == [(1, EMPTY), (3, EMPTY)]
+    assert restore_artifact(folder, "classifier") is None
 
 
 def test_the_same_content_again_is_a_version_of_its_own(folder):

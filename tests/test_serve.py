@@ -210,6 +210,39 @@ def test_undo_and_redo_of_everything(client):
     assert [one["note"] for one in client.get("/v1/history").json()["versions"]][-1] == "add 1 image of z"
 
 
+def test_undo_leads_back_to_before_the_first_class_and_redo_to_it(tmp_path, capsys):
+    folder = tmp_path / "new"
+    with running(folder) as client:
+        client.post("/v1/classes", data={"name": "temple"}, files=files(*TEMPLES[:3]))
+        first = client.get("/v1/model").json()
+        assert first["can_undo"]
+        assert client.post("/v1/undo").json() == {"version": "empty", "can_undo": False, "can_redo": True}
+        assert names(client) == {}
+        said(client.post("/v1/predict", files=files(TEMPLES[0])), 409, "empty")
+        said(client.post("/v1/undo"), 409, "no_undo")
+        assert [one["is_current"] for one in client.get("/v1/history").json()["versions"]] == [False]
+        assert len(client.post("/v1/suggest", files=files(*FLOWERS)).json()["order"]) == 6
+        assert client.post("/v1/redo").json()["version"] == first["version"]
+        assert names(client) == {"temple": 3}
+        assert main(["undo", str(folder)]) == 0  # another process
+        assert f"0 classes from 0 images; to return: fewshot undo {folder} --to 1" in capsys.readouterr().out
+        assert names(client) == {}
+        assert client.get("/v1/model").json()["can_redo"]
+        client.post("/v1/classes", data={"name": "flower"}, files=files(*FLOWERS[:2]))
+        said(client.post("/v1/redo"), 409, "no_redo")
+        assert client.post("/v1/undo").json()["version"] == "empty"
+    with running(folder) as client:
+        assert client.get("/v1/model").json()["can_redo"]
+        client.post("/v1/redo")
+        assert names(client) == {"flower": 2}
+        other = client.post("/v1/classes", data={"name": "temple"}, files=files(*TEMPLES[:2]))
+        assert other.status_code == 201
+    assert FewShotModel.load(folder).classes_.tolist() == ["flower", "temple"]
+    taught(tmp_path / "made")
+    with running(tmp_path / "made") as client:  # what fewshot fit has made is no change of the service
+        said(client.post("/v1/undo"), 409, "no_undo")
+
+
 def test_a_change_for_an_older_version_is_refused(client):
     seen = client.get("/v1/classes").headers["etag"]
     client.patch("/v1/classes/flower", json={"name": "rose"}, headers={"If-Match": seen})

@@ -10,7 +10,7 @@ from typing import Any
 
 from fewshot.persistence.artifact import forget_versions, read_artifact, restore_artifact
 from fewshot.persistence.content import is_whole
-from fewshot.persistence.versions import Version, read_versions
+from fewshot.persistence.versions import EMPTY, Version, read_versions
 
 _KIND = "classifier"
 
@@ -22,7 +22,7 @@ class SavedVersion:
     Attributes
     ----------
     number : int
-        Counts up with each change; 0 if a program without history wrote it.
+        Counts up with each change; 0 if a program without history wrote it, or before the first class was taught.
     at : datetime or None
         When it was saved, if known.
     note : str
@@ -47,7 +47,7 @@ class SavedVersion:
 
 @dataclass(frozen=True)
 class Steps:
-    """Where undo and redo lead: numbers of versions, None if there is no step."""
+    """Where undo and redo lead: numbers of versions, 0 to what was before the first; None if there is no step."""
 
     undo: int | None
     redo: int | None
@@ -57,10 +57,10 @@ def read_steps(folder: str | Path) -> Steps:
     """Return where undo and redo lead: to the version the current one was made from, and the newest made from it."""
     versions = read_versions(folder, _KIND)
     now = next((one for one in versions if one.is_current), None)
-    if now is None:
-        return Steps(None, None)
-    before = [one.number for one in versions if one.digest == now.after]
-    after = [one.number for one in versions if one.after == now.digest]
+    before = [one.number for one in versions if now and one.digest == now.after]
+    if now and now.after == EMPTY:
+        before = [0]
+    after = [one.number for one in versions if one.after == (now.digest if now else EMPTY)]
     return Steps(*(max(found, default=None) for found in (before, after)))
 
 
@@ -74,7 +74,8 @@ def read_history(folder: str | Path) -> list[SavedVersion]:
 
 def go_back(folder: str | Path, number: int | None = None) -> SavedVersion:
     """Make an earlier version the current one; see `FewShotModel.undo`."""
-    return _described(restore_artifact(folder, _KIND, number))
+    found = restore_artifact(folder, _KIND, number)
+    return SavedVersion(0, None, "", 0, 0, True) if found is None else _described(found)
 
 
 def clear_history(folder: str | Path) -> None:

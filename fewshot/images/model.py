@@ -905,7 +905,8 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         folder : path
             The folder.
         to : int, optional
-            Number of the version; by default the one from which the current one was made.
+            Number of the version; by default the one from which the current one was made. Number 0, before the first
+            class, is there if ``fewshot serve`` taught it to a new folder, which then counts as new again.
 
         Returns
         -------

@@ -32,7 +32,7 @@ from fewshot.persistence.manifest import (
     refuse_newer,
     verified,
 )
-from fewshot.persistence.versions import Version, kept, read_versions, saved_facts, store_version, to_restore
+from fewshot.persistence.versions import EMPTY, Version, kept, read_versions, saved_facts, store_version, to_restore
 
 T = TypeVar("T")
 #: What creates an artifact of a kind, apart from save().
@@ -120,6 +120,7 @@ def write_artifact(
         The same for files that can be computed from the others; their names end in ``.faiss``.
     known : mapping of folder to digest, optional
         The versions that the writer has read or written; a folder that now holds another version is not replaced.
+        ``EMPTY`` stands for a folder that held nothing: undo leads back to that.
     note : str, optional
         What changed, for people. With a note, the last versions are kept, and equal content is not a new version.
 
@@ -159,10 +160,10 @@ def write_artifact(
         if note is not None:
             if current is not None and _is_same(facts, manifest):
                 return {**known, os.path.realpath(folder): current}
-            facts["saved"] = saved_facts(versions, current, note)
+            facts["saved"] = saved_facts(versions, EMPTY if current is None and mine == EMPTY else current, note)
         body = json.dumps(facts)[:-1].encode()
         version = hashlib.sha256(body).hexdigest()
-        if versions:
+        if versions and current is not None:
             store_version(folder)
         if {entry["name"] for entry in _entries(facts)} - old.keys():
             sync(folder)  # file names reach the disk before the manifest that refers to them
@@ -172,10 +173,11 @@ def write_artifact(
     return {**known, os.path.realpath(folder): version}
 
 
-def restore_artifact(folder: str | Path, kind: str, number: int | None = None) -> Version:
+def restore_artifact(folder: str | Path, kind: str, number: int | None = None) -> Version | None:
     """Make an earlier version of an artifact the current one again, in one step, and return it.
 
-    The version that was current is kept, so that it can be restored as well.
+    The version that was current is kept, so that it can be restored as well. None is returned if nothing was before:
+    the folder then holds only its history, and counts as new.
 
     Parameters
     ----------
@@ -201,11 +203,15 @@ def restore_artifact(folder: str | Path, kind: str, number: int | None = None) -
     with writing(folder, kind):
         current, versions = _replaceable(folder, kind), read_versions(folder, kind)
         found = to_restore(folder, versions, current.get("digest"), number)
-        for entry in found.manifest["files"].values():
+        for entry in found.manifest["files"].values() if found else ():
             verified(folder, entry)
         if current:
             store_version(folder)
         sync(folder)
+        if found is None:
+            (folder / MANIFEST).unlink()
+            sync(folder)
+            return None
         _replace_manifest(folder, found.raw)
     return replace(found, is_current=True)
 

@@ -24,6 +24,8 @@ from fewshot.utils.text import listed
 MOST_VERSIONS, MOST_HISTORY = 10, 100_000_000
 #: Most characters of a note.
 _MOST_NOTE = 200
+#: What a version was made from if undo may lead back to a folder that holds nothing but its history.
+EMPTY = "empty"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Version:
     note : str
         What changed.
     after : str or None
-        Digest of the version from which it was made.
+        Digest of the version from which it was made, or `EMPTY`.
     is_current : bool
         Whether the artifact holds it now.
     manifest : mapping
@@ -64,12 +66,17 @@ class Version:
     @property
     def name(self) -> str:
         """Name of the file that keeps it once it is no longer current."""
-        return f"history-{self.digest[:16]}.json"
+        return history_name(self.digest)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Size of each of its files."""
         return {entry["name"]: entry["bytes"] for entry in self.manifest["files"].values()}
+
+
+def history_name(digest: str) -> str:
+    """Return the name of the file that keeps the version of this digest."""
+    return f"history-{digest[:16]}.json"
 
 
 def read_versions(folder: str | Path, kind: str) -> list[Version]:
@@ -91,7 +98,7 @@ def read_versions(folder: str | Path, kind: str) -> list[Version]:
 
 
 def saved_facts(versions: Sequence[Version], current: str | None, note: str) -> dict[str, Any]:
-    """Return what the manifest of a new version says about it, given the digest of the current one."""
+    """Return what the manifest of a new version says about it, given the digest of the current one, or `EMPTY`."""
     number = 1 + max((one.number for one in versions), default=0)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     return {"number": number, "after": current, "at": at, "note": note[:_MOST_NOTE]}
@@ -134,8 +141,10 @@ def kept(versions: Sequence[Version], names: set[str], last: str | None) -> list
     return found
 
 
-def to_restore(folder: Path, versions: Sequence[Version], current: str | None, number: int | None) -> Version:
+def to_restore(folder: Path, versions: Sequence[Version], current: str | None, number: int | None) -> Version | None:
     """Return the version of this number; by default the one before the current one, or the newest without a current.
+
+    None stands for number 0, before the first class was taught to a folder that held nothing.
 
     Raises
     ------
@@ -143,15 +152,17 @@ def to_restore(folder: Path, versions: Sequence[Version], current: str | None, n
         If there is none.
     """
     others = [one for one in versions if one.digest != current]
+    after = next((one.after for one in versions if one.digest == current), None)
     if number is not None:
         found = [one for one in others if one.number == number]
     elif current is None:
         found = others[-1:]
     else:
-        after = next(one.after for one in versions if one.digest == current)
         found = [one for one in others if one.digest == after]
     if found:
         return found[0]
+    if after == EMPTY and not number:
+        return None
     there = f"it keeps {listed([one.number for one in others])}" if others else "no other version is kept"
     what = "earlier version" if number is None else f"other version {number}"
     raise ArtifactError(f"{folder} has no {what} to go back to: {there}")

@@ -21,12 +21,13 @@ from fewshot.images.learned import Learned
 from fewshot.images.sets import Promise
 from fewshot.images.support import Support
 from fewshot.persistence.manifest import MANIFEST
+from fewshot.persistence.versions import EMPTY, history_name
 from fewshot.search.similarity import KeySnapshot
 from fewshot.serve.problems import Problem
 from fewshot.utils.labels import label_of_text, unknown_mark
 
-#: Version of a classifier that has learned nothing, and most coverages that are remembered.
-EMPTY, MOST_PROMISES = "empty", 16
+#: Most coverages that are remembered.
+MOST_PROMISES = 16
 #: What tells that a file was replaced.
 Stamp = tuple[int, int, int] | None
 
@@ -186,7 +187,7 @@ class View:
     @cached_property
     def steps(self) -> Steps:
         """Where undo and redo lead."""
-        return Steps(None, None) if self.is_empty else read_steps(self.folder)
+        return read_steps(self.folder)
 
     @cached_property
     def usual_similarity(self) -> float | None:
@@ -208,3 +209,8 @@ def folder_stamp(folder: str) -> Stamp:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def is_undone(folder: str, version: str) -> bool:
+    """Whether a folder keeps a version, but holds none: undo has led to what was before the first one."""
+    return Path(folder, history_name(version)).exists() and folder_stamp(folder) is None

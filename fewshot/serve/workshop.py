@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from fewshot.embedding.own import OwnEmbedder
 from fewshot.errors import ArtifactError
 from fewshot.images.history import go_back, read_steps
 from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.images.segments import Held
 from fewshot.persistence.artifact import read_artifact, version_of, writing
 from fewshot.serve.problems import Problem
-from fewshot.serve.view import EMPTY, Stamp, View, folder_stamp
+from fewshot.serve.view import EMPTY, Stamp, View, folder_stamp, is_undone
 from fewshot.utils.labels import unknown_mark
 
 _log = logging.getLogger("fewshot.serve")
@@ -84,13 +86,23 @@ class Workshop:
 
     @property
     def is_stale(self) -> bool:
-        """Whether another process has written a version that is to be loaded."""
-        return folder_stamp(self.folder) not in (self._view.stamp, self._bad, None) and not self._is_changing
+        """Whether another process has written a version that is to be loaded, or has undone the first one."""
+        stamp = folder_stamp(self.folder)
+        has_changed = stamp not in (self._view.stamp, self._bad) if stamp else self._is_undone
+        return has_changed and not self._is_changing
+
+    @property
+    def _is_undone(self) -> bool:
+        """Whether the present version is one that can be redone only; a folder that is gone may come back."""
+        return not self._view.is_empty and is_undone(self.folder, self._view.version)
 
     def _refresh(self) -> View:
         """Load the folder if it has changed; keep the present version if it cannot be read."""
         stamp = folder_stamp(self.folder)
-        if stamp not in (self._view.stamp, self._bad, None):
+        if stamp is None:
+            if self._is_undone:
+                self._view, self.trouble, self._bad = self._emptied(), None, None
+        elif stamp not in (self._view.stamp, self._bad):
             try:
                 self._view, self.trouble, self._bad = self._loaded(self._view), None, None
             except ArtifactError as error:
@@ -105,6 +117,10 @@ class Workshop:
             model = self._load(before)
             if stamp == folder_stamp(self.folder):
                 return View(self.folder, model, str(version_of(self.folder)), stamp, _embedder_of(model, before))
+
+    def _emptied(self) -> View:
+        """Return the version before the first class was taught, with the same network."""
+        return View(self.folder, clone(self._view.model), EMPTY, None, self._view.embedder)
 
     def _load(self, before: View | None) -> FewShotImageClassifier:
         if before is not None:
@@ -142,16 +158,21 @@ class Workshop:
             found = act(model, self._view)
             if model.reject is not None:
                 unknown_mark(model.unknown_label, model.classes_)
-            model.save(self.folder, note=note)
+            self._save(model, note)
             self._publish(model)
             return self._view, found
 
     def replace(self, model: FewShotImageClassifier, note: str, if_match: str | None = None) -> View:
         """Save and publish another classifier, such as an uploaded one."""
         with self._changing(if_match):
-            model.save(self.folder, overwrite=True, note=note)
+            self._save(model, note)
             self._view = self._loaded(self._view)  # from here, as the upload will be gone
             return self._view
+
+    def _save(self, model: FewShotImageClassifier, note: str) -> None:
+        if self._view.is_empty:  # undo leads back to that
+            model._held = Held({os.path.realpath(self.folder): EMPTY})
+        model.save(self.folder, note=note)
 
     def undo(self, if_match: str | None = None) -> View:
         """Go back to the version that the present one was made from."""
@@ -162,14 +183,15 @@ class Workshop:
         return self._step("redo", if_match)
 
     def _step(self, name: str, if_match: str | None) -> View:
-        if self._view.is_empty:
-            raise Problem(409, f"no_{name}", f"there is nothing to {name}")
+        nothing = Problem(409, f"no_{name}", f"there is nothing to {name}")
+        if not os.path.isdir(self.folder):  # else it would be created
+            raise nothing
         with self._changing(if_match):
             number = getattr(read_steps(self.folder), name)
             if number is None:
-                raise Problem(409, f"no_{name}", f"there is nothing to {name}")
-            go_back(self.folder, number)
-            self._view = self._loaded(self._view)
+                raise nothing
+            is_first = go_back(self.folder, number).n_classes == 0
+            self._view = self._emptied() if is_first else self._loaded(self._view)
             return self._view
 
     def _publish(self, model: FewShotImageClassifier) -> None:

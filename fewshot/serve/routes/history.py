@@ -39,7 +39,8 @@ async def after(view: View) -> Response:
 async def history(service: ServiceOf) -> Response:
     """List the versions that the folder keeps, oldest first."""
     view = await service.view()
-    found = [] if view.is_empty else await to_thread.run_sync(read_history, view.folder)
+    is_new = view.is_empty and view.steps.redo is None
+    found = [] if is_new else await to_thread.run_sync(read_history, view.folder)
     return JSON({"version": view.version, "versions": [one.to_dict() for one in found]})
 
 
