@@ -180,6 +180,29 @@ def test_a_stranger_teaches_three_classes_tries_corrects_undoes_and_reloads(tmp_
 
 
 @pytest.mark.slow
+def test_the_first_class_is_undone_and_done_again(tmp_path):
+    paths = write_photos(tmp_path / "new", 1)
+    with running(tmp_path / "m") as client, browsing(str(client.base_url), "phone") as page:
+        teach_files(page, "temple", paths[:1])
+        page.locator(".learned").get_by_role("button", name="Undo").click()
+        page.locator(".strip:empty").wait_for(state="attached")
+        assert names(client) == []
+        accessible(page)
+        see(page, "Classes")
+        page.get_by_text("No classes yet").wait_for()
+        page.reload()
+        page.get_by_text("No classes yet").wait_for()
+        page.get_by_role("button", name="Redo").click()
+        page.locator(".class-card", has_text="temple").wait_for()
+        see(page, "Try")
+        choose(page, paths[0])
+        page.locator(".answer-label", has_text="temple").wait_for()
+        page.get_by_role("button", name="Undo").first.click()
+        page.get_by_text("Nothing to try yet").wait_for()
+        assert not page.errors
+
+
+@pytest.mark.slow
 def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
     taught(tmp_path / "m", 8)
     paths = write_photos(tmp_path / "new", 2, seed=5)
@@ -424,9 +447,25 @@ def test_hundreds_of_classes_and_thousands_of_pictures_stay_quick(tmp_path):
                 "new Event('input')); document.body.offsetHeight; return performance.now() - start; }"
             )
             assert took < 500
+            page.get_by_label("Order").select_option("most")
+            page.locator(".class-card").nth(47).wait_for()
+            page.mouse.wheel(0, 100_000)
+            page.locator(".class-card").nth(90).wait_for()
+            page.goto(f"{client.base_url}/#classes/class%20399")  # not among those that the page holds
+            page.get_by_text("10 pictures").wait_for()
+            page.get_by_role("button", name="Rename").click()
+            page.get_by_label("New name").fill("class 398")
+            page.get_by_role("dialog").get_by_role("button", name="Rename").click()
+            page.get_by_role("dialog").get_by_role("button", name="Merge", exact=True).click()
+            page.get_by_text("20 pictures").wait_for()
             see(page, "Teach")
             page.locator(".class-card").nth(7).wait_for()
+            page.get_by_role("link", name="All 399 classes").wait_for()
+            page.get_by_label("Name of the class").fill("class 398")
+            page.get_by_role("button", name="Add to class 398").wait_for()
+            page.locator("#class-names option[value='class 398']").wait_for(state="attached")
             accessible(page)
+            assert not page.errors
 
 
 def learn_many(client, x, n_classes, n_each):

@@ -87,10 +87,18 @@ class Class(BaseModel):
 
 
 class Classes(BaseModel):
-    """All classes."""
+    """A part of the classes."""
 
+    model_config = _example(
+        version="5f0c",
+        total=2000,
+        classes=[{"name": "heron", "examples": 3, "thumbnails": ["0f3c2a9d5e7b1c4a60"]}],
+        next="3 heron",
+    )
     version: str
+    total: int = Field(description="classes that were asked for")
     classes: list[Class]
+    next: str | None = Field(description="what to send as after for the next part; null after the last one")
 
 
 class Example(BaseModel):

@@ -98,6 +98,11 @@ class View:
         labels, counts = self.model.classes_.tolist(), self.model.n_support_.tolist()
         return dict(zip(map(str, labels), counts, strict=True))
 
+    @cached_property
+    def folded_names(self) -> list[str]:
+        """Names of the classes, to search in whatever the case of letters."""
+        return [name.casefold() for name in self.classes]
+
     def label(self, name: str, new: bool = False) -> Any:
         """Return the label of a class, which is a number if those of the classifier are.
 

@@ -25,8 +25,9 @@ from fewshot.images.history import go_back, read_steps
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.segments import Held
 from fewshot.persistence.artifact import read_artifact, version_of, writing
+from fewshot.persistence.versions import EMPTY
 from fewshot.serve.problems import Problem
-from fewshot.serve.view import EMPTY, Stamp, View, folder_stamp, is_undone
+from fewshot.serve.view import Stamp, View, folder_stamp, is_undone
 from fewshot.utils.labels import unknown_mark
 
 _log = logging.getLogger("fewshot.serve")

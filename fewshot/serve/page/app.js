@@ -65,10 +65,10 @@ function drawNav(current) {
 }
 
 function drawFrame() {
-  const { model, classes } = state;
+  const { model } = state;
   fill(document.getElementById("model-name"), h("span", { class: "unseen" }, "Classifier "), model.name);
   fill(document.getElementById("side-foot"),
-    h("p", {}, counted(classes.length, "class", "classes"), ", ", counted(model.examples, "picture")),
+    h("p", {}, counted(model.classes, "class", "classes"), ", ", counted(model.examples, "picture")),
     state.readOnly ? h("p", { class: "badge" }, "Read-only") : null);
   for (const [node, can] of [[back, model.can_undo], [forth, model.can_redo]]) Object.assign(node, { hidden: state.readOnly, disabled: !can });
   const tools = document.getElementById("tools");

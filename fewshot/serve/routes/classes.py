@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.serve.listing import Order, list_part
 from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.routes.history import changed
 from fewshot.serve.schemas import Changed, Classes, LearnedBody, Renamed, body, failures
@@ -23,16 +25,29 @@ Merge = Annotated[bool, Query(description="whether to add its examples to the cl
 
 
 @router.get("/classes", response_model=Classes, responses=failures())
-async def list_classes(service: ServiceOf, thumbnails: Annotated[int, Query(ge=0, le=100)] = 12) -> Response:
-    """List the classes with the number of their examples, and the ids of the latest ones."""
+async def list_classes(
+    service: ServiceOf,
+    thumbnails: Annotated[int, Query(ge=0, le=100, description="how many ids of its latest examples to tell")] = 12,
+    limit: Annotated[int, Query(ge=1, le=1000, description="how many classes to tell")] = 1000,
+    after: Annotated[str | None, Query(description="next of the answer before: the classes after those")] = None,
+    order: Annotated[Order, Query(description="sorted as labels, or by the number of examples")] = "name",
+    search: Annotated[str, Query(description="only classes with this text in their name")] = "",
+    name: Annotated[str | None, Query(description="only the class of this name")] = None,
+) -> Response:
+    """List the classes with the number of their examples, and the ids of the latest ones; in parts if they are many.
+
+    As long as there is a ``next``, send it as ``after`` for more, with the same order and search. Classes that are
+    learned or removed meanwhile move no others.
+    """
     view = await service.view()
-    ids = view.example_ids if thumbnails else []
-    rows = view.rows_of if thumbnails else {}
+    part = await to_thread.run_sync(list_part, view, limit, after, order, search, name)
+    ids, rows = (view.example_ids, view.rows_of) if thumbnails else ([], {})
     found = [
         {"name": name, "examples": n, "thumbnails": [ids[row] for row in rows.get(name, [])[:thumbnails]]}
-        for name, n in view.classes.items()
+        for name, n in part.classes
     ]
-    return JSON({"version": view.version, "classes": found}, headers=version_header(view))
+    body = {"version": view.version, "total": part.total, "classes": found, "next": part.next}
+    return JSON(body, headers=version_header(view))
 
 
 @router.post(

@@ -73,7 +73,7 @@ export class AnswerPanel {
     const answer = this.item?.answer;
     const others = (answer?.top ?? []).map((one) => one.label).filter((label) => answer.unknown || label !== answer.label).slice(0, 5);
     fill(this.known, (others.length ? others : []).map((label) => h("button", { type: "button", class: "chip", onclick: () => this.correct(label) }, label)));
-    fill(this.submit, h("span", {}, name && !state.names.includes(name) ? "Teach as new" : "Correct"));
+    fill(this.submit, h("span", {}, name && !state.knows(name) ? "Teach as new" : "Correct"));
   }
 
   async correct(name) {

@@ -1,6 +1,7 @@
 // Dialogs: ask for a text, ask whether, and show something.
 
 import { button, fresh, h, tool } from "../lib/dom.js";
+import { state } from "../lib/state.js";
 
 /** Open a dialog; `build` gets a function that closes it with a value. Resolves to that value, or undefined. */
 export function dialog(title, build, className = "") {
@@ -30,7 +31,7 @@ export function confirm(title, text, yes) {
 export function ask(title, label, value, yes, { list, text, type = "text" } = {}) {
   return dialog(title, (close) => {
     const id = fresh("asked");
-    const input = h("input", { id, type, value, list, maxlength: 500, autocomplete: "off", spellcheck: "false", "data-first": true });
+    const input = h("input", { id, type, value, list, maxlength: 500, autocomplete: "off", spellcheck: "false", "data-first": true, oninput: () => list && state.suggest(input.value.trim()) });
     return h("form", { class: "stack", onsubmit: (event) => { event.preventDefault(); if (input.value.trim()) close(input.value.trim()); } },
       text && h("p", {}, text),
       h("div", { class: "field" }, h("label", { for: id }, label), input),

@@ -56,7 +56,7 @@ export function segments(legend, options, onchange, value = options[0][0]) {
 /** Return a field for the name of a class, known or new. */
 export function classField(text, { placeholder = "such as heron", hidden = false } = {}) {
   const id = fresh("field");
-  const input = h("input", { id, type: "text", list: "class-names", maxlength: 200, placeholder, autocomplete: "off", autocapitalize: "off", spellcheck: "false", enterkeyhint: "done" });
+  const input = h("input", { id, type: "text", list: "class-names", maxlength: 200, placeholder, autocomplete: "off", autocapitalize: "off", spellcheck: "false", enterkeyhint: "done", oninput: () => state.suggest(input.value.trim()) });
   const field = h("div", { class: "field" }, h("label", { for: id, class: hidden ? "unseen" : null }, text), input);
   return { field, input, get value() { return input.value.trim(); }, set value(name) { input.value = name; } };
 }

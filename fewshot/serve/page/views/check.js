@@ -58,7 +58,7 @@ export class CheckView {
   }
 
   thumbs(name) {
-    const one = state.classes.find((known) => known.name === name);
+    const one = state.find(name);
     return h("span", { class: "pair-thumbs" }, (one?.thumbnails ?? []).slice(0, 4).map((id) => thumbnail(id)));
   }
 

@@ -1,5 +1,7 @@
 // Classes: all of them, one of them, and how good they are.
 
+import { ask } from "../lib/api.js";
+import { attempt } from "../lib/changes.js";
 import { fill, h, button, counted, icon } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { emptiness, heading, linkButton, segments, thumbnail } from "../parts/pieces.js";
@@ -8,23 +10,19 @@ import { OneClass } from "./one_class.js";
 
 //: Classes that are drawn at once.
 const PAGE = 48;
-const ORDERS = {
-  name: (a, b) => new Intl.Collator(undefined, { numeric: true }).compare(a.name, b.name),
-  fewest: (a, b) => a.examples - b.examples,
-  most: (a, b) => b.examples - a.examples,
-};
+//: Milliseconds after the last key until classes are looked up.
+const PAUSE = 120;
 
 export class ClassesView {
   constructor() {
-    this.page = PAGE;
-    this.order = "name";
-    this.search = h("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", autocomplete: "off", oninput: () => { this.page = PAGE; this.drawGrid(); } });
-    this.orderField = h("select", { "aria-label": "Order", onchange: (event) => { this.order = event.target.value; this.drawGrid(); } }, h("option", { value: "name" }, "By name"), h("option", { value: "fewest" }, "Fewest pictures first"), h("option", { value: "most" }, "Most pictures first"));
+    this.found = [];
+    this.search = h("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", autocomplete: "off", oninput: () => { clearTimeout(this.timer); this.timer = setTimeout(() => this.load(), PAUSE); } });
+    this.order = h("select", { "aria-label": "Order", onchange: () => this.load() }, h("option", { value: "name" }, "By name"), h("option", { value: "fewest" }, "Fewest pictures first"), h("option", { value: "most" }, "Most pictures first"));
     this.grid = h("ul", { class: "class-grid" });
-    this.more = h("div", { class: "row center more" });
-    this.watcher = new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) this.grow(); }, { rootMargin: "600px" });
-    this.watcher.observe(this.more);
-    this.all = h("div", { class: "stack" }, h("div", { class: "toolbar" }, this.search, this.orderField), this.grid, this.more);
+    this.rest = h("div", { class: "row center more" });
+    this.watcher = new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) this.more(); }, { rootMargin: "600px" });
+    this.watcher.observe(this.rest);
+    this.all = h("div", { class: "stack" }, h("div", { class: "toolbar" }, this.search, this.order), this.grid, this.rest);
     this.check = new CheckView();
     this.tabs = segments("What to see", [["all", "Pictures", "classes"], ["check", "How good", "check"]], (tab) => { location.hash = tab === "all" ? "#classes" : "#classes//check"; });
     this.place = h("div", {});
@@ -43,7 +41,7 @@ export class ClassesView {
     this.tabs.querySelector(`input[value=${isCheck ? "check" : "all"}]`).checked = true;
     this.put(this.top, null, this.place);
     if (isCheck) this.check.show();
-    else this.drawGrid();
+    else if (this.version !== state.model.version) this.load(this.found.length);
     const wanted = isCheck ? this.check.element : this.all;
     if (this.place.firstChild !== wanted) fill(this.place, wanted);
     return undefined;
@@ -62,19 +60,33 @@ export class ClassesView {
     this.one?.key(event);
   }
 
-  grow() {
-    if (this.page >= this.found?.length || !this.all.isConnected) return;
-    this.page += PAGE;
-    this.drawGrid();
+  /** Look at the classes again, from the first one on. */
+  async load(again = 0) {
+    this.version = state.model.version;
+    this.next = null;
+    await this.part(Math.min(Math.max(PAGE, again), 1000), []);
   }
 
-  drawGrid() {
-    const wanted = this.search.value.trim().toLocaleLowerCase();
-    this.found = state.classes.filter(({ name }) => name.toLocaleLowerCase().includes(wanted)).sort(ORDERS[this.order]);
-    const rest = this.found.length - this.page;
-    fill(this.grid, this.found.slice(0, this.page).map((one) => h("li", {}, h("a", { class: "class-card", href: `#classes/${encodeURIComponent(one.name)}` },
+  /** Look at the classes that follow. */
+  async more() {
+    if (this.next && !this.loading && this.all.isConnected) await this.part(PAGE, this.found);
+  }
+
+  async part(limit, before) {
+    const query = { limit, thumbnails: 8, order: this.order.value, search: this.search.value.trim(), after: this.next };
+    const asked = (this.loading = JSON.stringify([query, this.version]));
+    const answer = await attempt(() => ask("GET", "classes", { query }));
+    if (this.loading !== asked) return; // something else was asked meanwhile
+    this.loading = null;
+    if (!answer) return;
+    this.next = answer.next;
+    this.found = [...before, ...answer.classes];
+    const cards = answer.classes.map((one) => h("li", {}, h("a", { class: "class-card", href: `#classes/${encodeURIComponent(one.name)}` },
       h("span", { class: "class-head" }, h("span", { class: "name" }, one.name), h("span", { class: "count" }, counted(one.examples, "picture"))),
-      h("span", { class: "class-thumbs" }, one.thumbnails.slice(0, 8).map((id) => thumbnail(id)), one.thumbnails.length ? null : h("span", { class: "soft" }, icon("picture"), "No pictures kept"))))));
-    fill(this.more, this.found.length ? null : h("p", { class: "soft" }, `No class has “${this.search.value}” in its name.`), rest > 0 ? button(`Show more of ${counted(this.found.length, "class", "classes")}`, () => this.grow()) : null);
+      h("span", { class: "class-thumbs" }, one.thumbnails.map((id) => thumbnail(id)), one.thumbnails.length ? null : h("span", { class: "soft" }, icon("picture"), "No pictures kept")))));
+    if (before.length) this.grid.append(...cards);
+    else fill(this.grid, cards);
+    fill(this.rest, this.found.length ? null : h("p", { class: "soft" }, `No class has “${query.search}” in its name.`),
+      this.next ? button(`Show more of ${counted(answer.total, "class", "classes")}`, () => this.more()) : null);
   }
 }

@@ -103,10 +103,10 @@ export class NextView {
     const left = this.pool.filter(({ done, skipped }) => !done && !skipped).length;
     this.bar.set(this.labelled / Math.max(1, this.labelled + left), `${counted(this.labelled, "picture")} labelled, ${left.toLocaleString("en")} left`);
     fill(this.stage, local(this.picture, "stage-picture"));
-    const guess = label !== null && state.names.includes(label);
+    const guess = label !== null && state.knows(label);
     fill(this.about, guess ? [h("p", { class: "eyebrow" }, "Guess"), h("button", { type: "button", class: "guess", onclick: () => this.label(label) }, h("span", { class: "name" }, label), h("span", { class: "soft" }, percent(probability)), h("kbd", {}, "Enter"))] : h("p", { class: "soft" }, "No guess yet: name this one."),
       reason ? h("p", { class: "soft" }, sentence(withoutDigests(reason))) : null);
-    fill(this.choices, this.keys.map((name, place) => state.names.includes(name) ? h("button", { type: "button", class: "key", onclick: () => this.label(name), "aria-keyshortcuts": KEYS[place] }, h("kbd", {}, KEYS[place].toUpperCase()), h("span", { class: "name" }, name)) : null));
+    fill(this.choices, this.keys.map((name, place) => state.knows(name) ? h("button", { type: "button", class: "key", onclick: () => this.label(name), "aria-keyshortcuts": KEYS[place] }, h("kbd", {}, KEYS[place].toUpperCase()), h("span", { class: "name" }, name)) : null));
     this.drawComing();
   }
 
@@ -163,7 +163,7 @@ export class NextView {
     else if (key === "s") this.skip();
     else if (key === "u") this.back();
     else if (key === "n") this.name.input.focus();
-    else if (KEYS.includes(key) && name !== undefined && state.names.includes(name)) this.label(name);
+    else if (KEYS.includes(key) && name !== undefined && state.knows(name)) this.label(name);
     else return;
     event.preventDefault();
   }

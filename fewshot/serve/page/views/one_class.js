@@ -45,7 +45,8 @@ export class OneClass {
   }
 
   show() {
-    const known = state.classes.find((one) => one.name === this.name);
+    const known = state.find(this.name);
+    if (known === undefined) return;
     if (!known) {
       this.version = null;
       this.selecting = false;
@@ -61,7 +62,7 @@ export class OneClass {
       button("Add pictures", async () => this.receive(await choose()), { kind: "main", picture: "teach" }),
       button("Select", () => this.select(!this.selecting), { picture: "check", disabled: !known.examples, "aria-pressed": String(this.selecting) }),
       button("Rename", () => this.rename(), { picture: "pen" }),
-      button("Merge", () => this.merge(), { picture: "merge", disabled: state.classes.length < 2 }),
+      button("Merge", () => this.merge(), { picture: "merge", disabled: state.model.classes < 2 }),
       button("Remove", () => this.remove(), { kind: "danger", picture: "bin" })]);
     if (this.version === state.model.version) return;
     const again = Math.max(PAGE, this.examples.length);
@@ -196,19 +197,19 @@ export class OneClass {
   async rename() {
     const name = await askText("Rename", "New name", this.name, "Rename", {});
     if (!name || name === this.name) return;
-    if (state.names.includes(name)) await this.mergeInto(name);
+    if (await attempt(() => state.get(name))) await this.mergeInto(name);
     else await this.patch(name, false, `Renamed to ${name}.`);
   }
 
   async merge() {
     const name = await askText("Merge", "Into which class", "", "Merge", { list: "class-names", text: `All pictures of ${this.name} become pictures of that class.` });
     if (!name || name === this.name) return;
-    if (!state.names.includes(name)) say(`There is no class ${name}.`, { kind: "bad" });
+    if ((await attempt(() => state.get(name))) === null) say(`There is no class ${name}.`, { kind: "bad" });
     else await this.mergeInto(name);
   }
 
   async mergeInto(name) {
-    if (await confirm(`Merge into ${name}?`, `${name} gets the ${counted(state.classes.find((one) => one.name === this.name)?.examples ?? 0, "picture")} of ${this.name}, which goes. Undo brings it back.`, "Merge"))
+    if (await confirm(`Merge into ${name}?`, `${name} gets the ${counted(state.find(this.name)?.examples ?? 0, "picture")} of ${this.name}, which goes. Undo brings it back.`, "Merge"))
       await this.patch(name, true, `${this.name} is part of ${name} now.`);
   }
 

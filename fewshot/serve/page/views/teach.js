@@ -132,7 +132,7 @@ export class TeachView {
 
   drawName() {
     const name = this.name.value;
-    const knows = state.names.includes(name);
+    const knows = state.knows(name);
     fill(this.known, state.isEmpty ? [] : [h("span", { class: "soft chips-label" }, "Or more of"), chips((known) => { this.name.value = known; this.drawName(); }, 8, name)]);
     const what = this.tray.length ? counted(this.tray.length, "picture") : "";
     fill(this.submit, icon(knows ? "teach" : "check"), h("span", {}, knows ? `Add ${what} to ${name}` : `Teach ${what || "it"}`));
@@ -162,7 +162,7 @@ export class TeachView {
   }
 
   drawResult(name, found) {
-    const hint = state.classes.length === 1 ? "Teach a second class, so that it has a choice." : null;
+    const hint = state.model.classes === 1 ? "Teach a second class, so that it has a choice." : null;
     fill(this.result, h("div", { class: "learned" }, h("span", { class: "learned-mark" }, icon("check")),
       h("div", {}, h("strong", { class: "name" }, found.new ? `${name} is known` : name), h("p", { class: "soft" }, told(name, found).replace(`${name}: `, "").replace(/^./, (c) => c.toUpperCase())), hint && h("p", {}, hint),
         h("div", { class: "row" }, linkButton("Try it", "#try", "plain", "try"), button("Undo", undo, { kind: "quiet", picture: "undo" })))));
@@ -220,9 +220,9 @@ export class TeachView {
   }
 
   drawStrip() {
-    const { classes } = state;
+    const { classes, model } = state;
     if (!classes.length) return fill(this.strip);
-    return fill(this.strip, h("div", { class: "strip-head" }, h("h2", {}, "Known so far"), h("a", { href: "#classes" }, classes.length > 8 ? `All ${counted(classes.length, "class", "classes")}` : "See classes")),
+    return fill(this.strip, h("div", { class: "strip-head" }, h("h2", {}, "Known so far"), h("a", { href: "#classes" }, model.classes > 8 ? `All ${counted(model.classes, "class", "classes")}` : "See classes")),
       h("ul", { class: "class-grid compact" }, classes.slice(0, 8).map((one) => h("li", {}, h("a", { class: "class-card", href: `#classes/${encodeURIComponent(one.name)}` },
         h("span", { class: "class-head" }, h("span", { class: "name" }, one.name), h("span", { class: "count" }, counted(one.examples, "picture"))),
         h("span", { class: "class-thumbs" }, one.thumbnails.slice(0, 4).map((id) => thumbnail(id))))))));
