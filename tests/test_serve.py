@@ -4,6 +4,8 @@ import asyncio
 import base64
 import errno
 import resource
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder
 from fewshot.cli import main
 from fewshot.embedding.network import Embedded
-from fewshot.persistence import artifact
+from fewshot.persistence import artifact, locking
 from fewshot.serve import answering
 from tests.photographs import photos, quick_embedder
 from tests.serving import files, pictures, running, said, taught
@@ -268,6 +270,51 @@ def test_commands_and_service_share_a_folder(client, tmp_path, capsys):
     assert FewShotModel.load(folder).classes_.tolist() == ["arch", "rose", "temple"]
 
 
+def test_a_change_is_made_to_what_another_process_has_left_not_to_what_was_seen(client, tmp_path):
+    folder = tmp_path / "model"
+    assert main(["rename", str(folder), "flower", "rose"]) == 0
+    assert client.patch("/v1/classes/temple", json={"name": "arch"}).status_code == 200  # without a look before
+    assert names(client) == {"arch": 4, "rose": 4}
+    with ThreadPoolExecutor(1) as other, locking.locked(folder):
+        late = other.submit(client.patch, "/v1/classes/arch", json={"name": "door"})
+        time.sleep(0.3)
+        assert not late.done()  # it waits for its turn
+        FewShotModel.load(folder).rename_class("rose", "lily").save(folder)
+        meanwhile = names(client)
+    assert meanwhile["arch"] == 4
+    assert late.result().status_code == 200
+    assert names(client) == {"door": 4, "lily": 4}
+    assert FewShotModel.load(folder).classes_.tolist() == ["door", "lily"]
+
+
+def test_threads_take_turns_and_load_a_changed_folder_once(client, tmp_path, monkeypatch):
+    workshop, loads, now, most = client.workshop, [], [], []
+    loaded = workshop._loaded
+
+    def slow(before):
+        loads.append(1)
+        time.sleep(0.3)
+        return loaded(before)
+
+    def act(model, view):
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.05)
+        now.pop()
+
+    monkeypatch.setattr(workshop, "_loaded", slow)
+    assert main(["rename", str(tmp_path / "model"), "flower", "rose"]) == 0
+    with ThreadPoolExecutor(4) as others:
+        seen = list(others.map(lambda _: list(workshop.view().classes), range(4)))
+        assert seen == [["rose", "temple"]] * 4
+        assert loads == [1]
+        assert main(["rename", str(tmp_path / "model"), "rose", "lily"]) == 0
+        after = list(others.map(lambda _: list(workshop.change("x", act)[0].classes), range(3)))
+        assert after == [["lily", "temple"]] * 3
+    assert loads == [1, 1]
+    assert max(most) == 1
+
+
 def test_another_network_in_the_folder_is_noticed(client, tmp_path):
     other = Embedder("conv4", weights="random", img_size=28, progress=False)
     images = photos(2)[0]
@@ -282,9 +329,10 @@ def test_a_damaged_folder_is_not_overwritten_and_readers_see_the_version_before(
     manifest.write_bytes(whole[:100])
     assert client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"][0]["label"] == "flower"
     refused = client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5]))
-    assert refused.status_code == 409
+    trouble = client.get("/v1/model").json()["trouble"]
+    assert trouble.startswith("model/manifest.json")  # without the path, which clients need not know
+    assert trouble in said(refused, 409, "damaged")
     assert manifest.read_bytes() == whole[:100]
-    assert client.get("/v1/model").json()["trouble"]
     manifest.write_bytes(whole)
     assert client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5])).status_code == 201
 
@@ -328,6 +376,29 @@ def test_a_disk_that_is_full_is_told_and_the_old_state_stays(client, tmp_path, m
     assert names(client) == {"flower": 4, "temple": 4}
     assert FewShotModel.load(tmp_path / "model").classes_.tolist() == ["flower", "temple"]
     assert client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[5])).status_code == 201
+
+
+def test_no_path_of_the_machine_leaves(client, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error", "/somewhere/secret")
+
+    def ask():
+        return client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[5]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "_replace_manifest", fails)
+        answers = [said(ask(), 503, "system")]
+    with monkeypatch.context() as patch, locking.locked(tmp_path / "model"):
+        patch.setattr(locking, "PATIENCE", 0.1)
+        answers.append(said(ask(), 503, "in_use"))
+    (tmp_path / "model" / ".lock").mkdir()
+    answers.append(said(ask(), 422, "invalid"))  # which names the file
+    assert answers[-1].startswith("model/.lock is not a lock file")
+    for text in answers:
+        assert str(tmp_path) not in text
+        assert "secret" not in text
+        assert "pytest" not in text  # nor the command that holds the lock
+    assert names(client) == {"flower": 4, "temple": 4}
 
 
 @pytest.mark.parametrize("n", [0, 1, 4000, 12_000])

@@ -1,7 +1,9 @@
 """Bodies of strangers: bounded in size, time, sum and in what they grow to; honest slow clients are served."""
 
+import json
 import socket
 import struct
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -119,6 +121,19 @@ def test_a_part_of_a_form_is_small(client):
     said(client.post("/v1/classes", content=header, headers=kind), 400, "malformed")
 
 
+def test_nothing_that_is_sent_is_written_to_a_disk(client, monkeypatch):
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("written"))
+    said(client.post("/v1/predict", files=files(PICTURE, b"x" * 3_000_000)), 415, "unsupported")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udcff", " ", "", 7, None, ["x"]])
+def test_a_name_is_text(client, name):
+    for method, path, body in (("POST", "/v1/classes", {"name": name, "embeddings": [[1.0]]}),
+                               ("PATCH", "/v1/classes/temple", {"name": name})):  # fmt: skip
+        message = said(client.request(method, path, content=json.dumps(body), headers=JSON), 422, "invalid")
+        assert not isinstance(name, str) or "text" in message or "Unicode" in message
+
+
 @pytest.mark.parametrize(
     ("text", "status", "code"), [("NaN", 400, "malformed"), ("1e39", 422, "invalid"), ("true", 422, "invalid")]
 )
@@ -160,7 +175,10 @@ def test_connections_are_bounded(folder):
     with running(folder, max_requests=1) as client, ExitStack() as held:
         for _ in range(4):
             held.enter_context(begun(client, "GET /health/live", length=1))
-        assert client.get("/health/live").status_code == 503
+        deadline = time.monotonic() + 10
+        while (status := client.get("/health/live").status_code) == 200 and time.monotonic() < deadline:
+            time.sleep(0.05)  # until all have been seen
+        assert status == 503
 
 
 def test_figures_have_no_name_that_a_client_chose(client):

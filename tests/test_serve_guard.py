@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from PIL import Image
+from starlette.datastructures import Headers
 
 from fewshot import FewShotImageClassifier
 from fewshot.cli import main
-from fewshot.serve.guard import POLICY, cookie_of
+from fewshot.serve.guard import POLICY, Guard, cookie_of
+from fewshot.serve.problems import Problem
 from fewshot.serve.run import check
 from fewshot.serve.settings import Settings
 from tests.photographs import quick_embedder
@@ -63,6 +65,13 @@ def raw(client, text, wait=10):
 def test_a_name_that_a_stranger_leads_here_is_refused(client, host):
     for path in ("/", "/v1/model", "/health/live", "/v1/openapi.json"):
         said(client.get(path, headers={"Host": host}), 403, "host")
+
+
+def test_there_is_one_host_name():
+    guard = Guard(None, Settings("x"))
+    for hosts in ([], [b"localhost", b"evil.example"], [b"localhost", b"localhost"]):
+        with pytest.raises(Problem, match="not known by this host name"):
+            guard.check("GET", "/", Headers(raw=[(b"host", host) for host in hosts]))
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:81", "127.0.0.1", "[::1]:80", "192.168.1.7", "known.example"])
@@ -258,6 +267,12 @@ def test_no_path_or_url_is_opened(client, data, monkeypatch):
     said(client.post("/v1/predict", json={"images": ["/etc/passwd"]}), 422, "invalid")
 
 
+def test_each_of_many_images_is_looked_at(client):
+    for bad, status in ((bomb(400, 400), 413), (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415)):
+        response = client.post("/v1/predict", files=files(*[PICTURE] * 3, bad))
+        assert response.status_code == status
+
+
 def test_a_file_has_the_name_that_a_client_gives_it_without_folders(client):
     data = base64.b64encode(PICTURE).decode()
     found = client.post("/v1/predict", json={"images": [{"data": data, "name": "..\\..\\a\x1b[2J\n.png"}]})
@@ -320,9 +335,10 @@ def test_there_are_only_so_many_requests_and_bytes_at_once(folder):
         assert client.get("/v1/model").status_code == 200
 
 
-def test_no_stack_trace_leaves(client, monkeypatch, caplog):
+@pytest.mark.parametrize("kind", [KeyError, ValueError, TypeError, RuntimeError])  # not of this package
+def test_no_stack_trace_leaves_nor_what_others_say(client, monkeypatch, caplog, kind):
     def fail(*_):
-        raise KeyError("secret")
+        raise kind("secret")
 
     monkeypatch.setattr(client.workshop, "view", fail)
     monkeypatch.setattr(type(client.workshop), "is_stale", True)

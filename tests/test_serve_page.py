@@ -1,5 +1,7 @@
 """The page of `fewshot serve`: its files, and what people do with it in a real browser."""
 
+import csv
+import io
 import re
 import zipfile
 from html.parser import HTMLParser
@@ -225,6 +227,20 @@ def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
     assert "\n'=broken.png,,no," in table, "a name that is a formula is written as text"
     assert "\ngreen.png,,yes," in table
     assert [error for error in page.errors if "415" not in error] == []
+
+
+def test_names_are_text_on_the_page_and_in_tables(tmp_path):
+    taught(tmp_path / "m", 2)
+    with running(tmp_path / "m") as client:
+        client.patch("/v1/classes/flower", json={"name": NASTY})
+        with browsing(f"{client.base_url}/#classes") as page:
+            page.locator(".class-card", has_text=NASTY).wait_for()
+            row = ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", NASTY, "a, b\n", -0.5]
+            text = page.evaluate("row => import('./page/lib/csv.js').then(({csv}) => csv([row]))", row)
+            assert list(csv.reader(io.StringIO(text, ""))) == [[*(f"'{one}" for one in row[:6]), *row[6:8], "-0.5"]]
+            assert page.title() != "run"
+            assert page.locator("main img[src=x]").count() == 0
+            assert not page.errors
 
 
 @pytest.mark.slow

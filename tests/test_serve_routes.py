@@ -1,6 +1,7 @@
 """Trust, suggestions and archives over HTTP: the same as in Python, and nothing more than was asked."""
 
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -116,6 +117,15 @@ def test_a_download_is_the_classifier_without_its_past(client, tmp_path):
     model = FewShotModel.load(unpacked(response, tmp_path / "copy"))
     assert model.classes_.tolist() == ["flower"]
     assert len(FewShotModel.history(tmp_path / "copy")) == 1
+
+
+@pytest.mark.parametrize("name", ['a"; filename=b.exe', "a\r\nX-Forged: 1", "ü ☃", "..."])
+def test_the_name_of_a_download_is_plain(tmp_path, name):
+    with running(taught(tmp_path / name)) as client:
+        for path in ("/v1/model/download", "/v1/model/device"):
+            response = client.get(path)
+            assert re.fullmatch(r'attachment; filename="[A-Za-z0-9_.-]+\.zip"', response.headers["content-disposition"])
+            assert "x-forged" not in response.headers
 
 
 def test_the_form_for_devices_answers_as_the_service(client, tmp_path):

@@ -19,7 +19,7 @@ from fewshot.errors import FewshotError
 from fewshot.serve.bodies import Bodies
 from fewshot.serve.guard import Guard
 from fewshot.serve.logs import Logs
-from fewshot.serve.problems import JSON, Problem, problem_of
+from fewshot.serve.problems import JSON, Problem, problem_of, without_place
 from fewshot.serve.routes import archive, classes, examples, health, history, model, predict, session, suggest, trust
 from fewshot.serve.service import Service
 from fewshot.serve.settings import Settings
@@ -133,8 +133,9 @@ async def _of_http(_: Request, error: Exception) -> JSON:
     return Problem(status, code, message).response(headers)
 
 
-async def _failed(_: Request, error: Exception) -> JSON:
+async def _failed(request: Request, error: Exception) -> JSON:
     found = problem_of(error)
     if found.status == 500:
         raise error  # `Logs` logs it, and answers without a trace
+    found.message = without_place(found.message, request.app.state.service.workshop.folder)
     return found.response()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,13 @@ from fewshot.utils.text import as_unicode
 
 #: Numbers of the system for a disk, or a share of it, that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+#: What clients are told instead of the message for people at the machine.
+_INSTEAD = {
+    "empty": "nothing was learned yet; teach a class first",
+    "in_use": "another program is changing the classifier; nothing was changed, so try again when it has finished",
+}
 
 
 class Problem(Exception):
@@ -105,12 +113,25 @@ def problem_of(error: BaseException) -> Problem:
     ):
         if isinstance(error, kind) and _is_said_by_us(error):
             retry = 1 if status == 503 else None
-            said = "nothing was learned yet; teach a class first" if code == "empty" else str(error)
+            said = _INSTEAD.get(code, str(error))
             return Problem(status, code, brief(as_unicode(said), 1000), retry)
     if isinstance(error, OSError):
         logging.getLogger("fewshot.serve").error("the system failed", exc_info=error)
         return Problem(503, "system", "the system could not read or write a file; see the log", retry_after=5)
     return Problem(500, "internal", "the service has made a mistake, which its log explains")
+
+
+def without_place(text: str, folder: str) -> str:
+    """Return text with the name of a folder instead of its path, which is none of a client's business.
+
+    Examples
+    --------
+    >>> without_place("/srv/secret/birds is damaged", "/srv/secret/birds")
+    'birds is damaged'
+    """
+    for place in (os.path.realpath(folder), os.path.abspath(folder)):
+        text = text.replace(place, os.path.basename(place))
+    return text
 
 
 def _is_said_by_us(error: BaseException) -> bool:

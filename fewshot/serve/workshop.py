@@ -26,7 +26,7 @@ from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.segments import Held
 from fewshot.persistence.artifact import read_artifact, version_of, writing
 from fewshot.persistence.versions import EMPTY
-from fewshot.serve.problems import Problem
+from fewshot.serve.problems import Problem, without_place
 from fewshot.serve.view import Stamp, View, folder_stamp, is_undone
 from fewshot.utils.labels import unknown_mark
 
@@ -107,7 +107,7 @@ class Workshop:
             try:
                 self._view, self.trouble, self._bad = self._loaded(self._view), None, None
             except ArtifactError as error:
-                self.trouble, self._bad = str(error), stamp
+                self.trouble, self._bad = without_place(str(error), self.folder), stamp
                 _log.error("the folder cannot be read", extra={"reason": str(error)})
         return self._view
 
