@@ -4,10 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
-from fewshot.utils.threads import passive_waiting
+from fewshot.utils.threads import compute_on, passive_waiting
 
 COMMAND = ["-m", "fewshot", "predict", "no-such-folder", "x.png"]  # fails, having loaded torch
 # A program that is not ours, and does not load torch itself.
@@ -86,3 +89,14 @@ def test_the_environment_of_a_host_is_left_alone(monkeypatch, capsys):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     assert main(["show", "no-such-folder"]) != 0
     assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def test_one_thread_of_ours_computes_on_others_than_the_rest():
+    usual = torch.get_num_threads()
+    with ThreadPoolExecutor(3, initializer=compute_on, initargs=(usual + 1,)) as pool:
+        together = threading.Barrier(3, timeout=60)
+        found = [pool.submit(lambda: (together.wait(), torch.get_num_threads())[1]) for _ in range(3)]
+        assert [one.result() for one in found] == [usual + 1] * 3
+    assert torch.get_num_threads() == usual
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == usual

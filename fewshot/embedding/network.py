@@ -25,6 +25,7 @@ from fewshot.data.preprocess import Preprocessing, prepared_chunks
 from fewshot.data.views import shown
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
+from fewshot.embedding.pointwise import hasten_pointwise
 from fewshot.errors import ImageDecodeError
 from fewshot.utils.isolation import isolated, keeping_memory
 from fewshot.utils.locks import new_lock
@@ -91,7 +92,8 @@ class Loaded:
             return self.network
         p = self.preprocessing
         noise = np.random.default_rng(0).integers(0, 256, (1, p.height, p.width, p.channels), np.uint8)
-        return fold_batch_norm(self.network, self._to_input(noise))
+        folded = fold_batch_norm(self.network, self._to_input(noise))
+        return folded if folded is self.network else hasten_pointwise(folded)
 
     @property
     def parameter(self) -> Tensor:

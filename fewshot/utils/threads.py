@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from functools import cache
+
+from fewshot.utils.locks import lock_of
 
 #: OpenMP itself; GNU's runtime (torch, FAISS, scikit-learn); LLVM's and Intel's. A thread spins a thousand times, some
 #: microseconds, before it sleeps: without spinning an idle machine embeds a third slower, and with ten times as much a
@@ -33,6 +36,17 @@ def wait_passively() -> None:
     this before torch, FAISS, scikit-learn or NumPy is imported.
     """
     os.environ.update(passive_waiting())
+
+
+def compute_on(n_threads: int) -> None:
+    """Let this thread compute on so many threads from now on, in torch; all others stay as they are."""
+    with lock_of(compute_on):
+        torch = sys.modules["torch"]
+        usual = torch.get_num_threads()
+        torch.set_num_threads(n_threads)  # torch also takes this as the number for threads to come
+        restoring = threading.Thread(target=torch.set_num_threads, args=(usual,))
+        restoring.start()
+        restoring.join()
 
 
 @cache
