@@ -141,6 +141,36 @@ def test_one_item_that_breaks_the_embedder_fails_alone():
     assert max(sizes) <= 16
 
 
+def test_batches_are_embedded_beside_each_other_and_a_lone_image_is_not_kept_waiting(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    monkeypatch.setattr("fewshot.serve.batcher.compute_on", lambda _: None)
+
+    class Slow:
+        def __init__(self):
+            self.together, self.at = threading.Barrier(2, timeout=60), []
+
+        def embed(self, items, thumbnails, on_error):
+            self.at.append((time.perf_counter(), len(items)))
+            if len(items) > 1:
+                self.together.wait()  # passes once another batch is here, too
+            return Embedded(np.zeros((len(items), 1), np.float32), [])
+
+    async def go():
+        batcher, embedder = Batcher(Metrics(), 100, 0.3), Slow()
+        running = asyncio.create_task(batcher.run())
+        start = time.perf_counter()
+        await batcher.embed(embedder, [b"a"])  # none have come lately
+        alone = embedder.at[0][0] - start
+        await asyncio.gather(*(batcher.embed(embedder, [b"a"]) for _ in range(8)))
+        running.cancel()
+        batcher.close()
+        return alone, [n for _, n in embedder.at]
+
+    alone, sizes = asyncio.run(go())
+    assert alone < 0.2
+    assert sizes == [1, 4, 4]
+
+
 # ---- nonsense ------------------------------------------------------------------------------------------------------
 
 

@@ -335,11 +335,17 @@ def prepared_chunks(
     ahead: int = 0,
     thumbnails: bool = False,
 ) -> Iterator[list[Decoded]]:
-    """Yield chunks of `size` (pixels, thumbnail, error), prepared on `n_jobs` threads, `ahead` chunks in advance."""
+    """Yield chunks of `size` (pixels, thumbnail, error), prepared on `n_jobs` threads, `ahead` chunks in advance.
+
+    A few items are prepared here: starting threads would take longer.
+    """
 
     def prepare_block(rows: range) -> list[Decoded]:
         return [_prepare(items, i, preprocessing, thumbnails) for i in rows]
 
+    if 0 < len(items) <= BLOCK:
+        yield prepare_block(range(len(items)))
+        return
     pool = ThreadPoolExecutor(default_jobs(n_jobs), thread_name_prefix="fewshot-decode")
     waiting: deque[list[Future[list[Decoded]]]] = deque()
     try:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-
-from anyio import to_thread
 
 from fewshot.embedding.network import Embedded
 from fewshot.images.answer import Answer, answer_embedded
 from fewshot.serve.batcher import joined
 from fewshot.serve.view import View
+from fewshot.utils.threads import compute_on
 
+#: Threads that answer. Each computes alone: a product is small, so that it would only wait for others to begin.
+THREADS = 4
 #: Embeddings of a request, their names, and where its answers go.
 _Waiting = tuple[Embedded, Sequence[str], asyncio.Future[dict[str, Any]]]
 
@@ -46,6 +48,7 @@ class Answerer:
     def __init__(self) -> None:
         self._waiting: dict[tuple[View, Asked], list[_Waiting]] = {}
         self._tasks = set[asyncio.Task[None]]()  # the loop itself does not keep them
+        self._threads = ThreadPoolExecutor(THREADS, "answering", compute_on, (1,))
 
     async def answer(self, view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:
         """Return what `answers_to` does."""
@@ -64,7 +67,8 @@ class Answerer:
         together = joined([embedded for embedded, _, _ in waiting])
         names = [name for _, some, _ in waiting for name in some]
         try:
-            found = await to_thread.run_sync(answers_to, key[0], together, names, key[1], abandon_on_cancel=False)
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._threads, answers_to, key[0], together, names, key[1])
         except BaseException as error:
             for _, _, done in waiting:
                 if not done.done():
@@ -75,6 +79,10 @@ class Answerer:
             own = [next(answers) for _ in some]
             if not done.done():
                 done.set_result({**found, "answers": own})
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
 
 
 def answers_to(view: View, embedded: Embedded, names: Sequence[str], asked: Asked) -> dict[str, Any]:

@@ -82,13 +82,14 @@ def create_app(workshop: Workshop, settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    batcher = app.state.service.batcher
-    running = asyncio.create_task(batcher.run())
+    service = app.state.service
+    running = asyncio.create_task(service.batcher.run())
     yield
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
-    batcher.close()
+    service.batcher.close()
+    service.answerer.close()
 
 
 def _add_page(app: FastAPI) -> None:

@@ -1,8 +1,8 @@
-"""Images of requests that come at about the same time are embedded together, by one thread.
+"""Images of requests that come at about the same time are embedded together, in lanes.
 
-While a batch is embedded, others wait, and are the next batch. Half of those that wait are a batch, so that the others
-are embedded while the answers to it are sent and their clients come back. Few wait for company, for a moment. The queue
-is bounded. Single images go before large requests.
+A lane is a thread that embeds one batch after another, on a share of the cores: those of one lane would wait for each
+other at every layer, and for its decoding. Half of the images that wait are a batch. Few wait for company, for a
+moment, if others have come lately. The queue is bounded. Single images go before large requests.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import torch
 
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.serve.metrics import Metrics
 from fewshot.serve.problems import busy
+from fewshot.utils.threads import compute_on
 
-#: Fewer items than LEAST wait for others: on a processor, a batch of one takes twice as long for each.
-LEAST = 4
+#: Most batches at once.
+MOST_LANES = 4
+#: Fewer items than LEAST wait for others: on a processor, a batch of one takes twice as long for each. While another
+#: batch is embedded, they wait up to TURNS times as long as otherwise.
+LEAST, TURNS = 4, 5
 #: Most items in a batch, and of a request that is not large. At most LATER others overtake a large one.
 BATCH, SMALL, LATER = 16, 4, 64
 
@@ -56,7 +61,10 @@ class Batcher:
         self._metrics, self._most, self._seconds = metrics, most, seconds
         self._jobs: list[_Job] = []
         self._numbers, self._waiting, self._has_jobs = count(), 0, asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "embedding")
+        n_threads = torch.get_num_threads()
+        self._n_lanes = min(n_threads, MOST_LANES)
+        self._threads = ThreadPoolExecutor(self._n_lanes, "embedding", compute_on, (n_threads // self._n_lanes,))
+        self._busy, self._had_company = 0, False
 
     async def embed(self, embedder: Any, items: Sequence[Any], thumbnails: bool = False) -> Embedded:
         """Return the embeddings of items, which the embedder may fail to read.
@@ -87,18 +95,26 @@ class Batcher:
 
     async def run(self) -> None:
         """Embed whatever comes, until cancelled."""
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(self._n_lanes):
+                lanes.create_task(self._embed_batches())
+
+    async def _embed_batches(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             if not self._jobs:
                 self._has_jobs.clear()
                 await self._has_jobs.wait()
-            if self._waiting < LEAST:
-                await asyncio.sleep(self._seconds)
-            batch = self._next()
-            if not batch:
+            await self._wait_for_company()
+            if not (batch := self._next()):
                 continue
-            self._metrics.batch.observe(sum(len(job.items) for job in batch))
-            found = await loop.run_in_executor(self._thread, _embed_jobs, batch)
+            n = sum(len(job.items) for job in batch)
+            self._metrics.batch.observe(n)
+            self._had_company, self._busy = n > 1, self._busy + 1
+            try:
+                found = await loop.run_in_executor(self._threads, _embed_jobs, batch)
+            finally:
+                self._busy -= 1
             for job, embedded in zip(batch, found, strict=True):
                 if job.done.done():
                     continue
@@ -106,6 +122,13 @@ class Batcher:
                     job.done.set_result(embedded)
                 else:
                     job.done.set_exception(embedded)
+
+    async def _wait_for_company(self) -> None:
+        """Wait for a moment unless enough images wait, or none are on their way."""
+        for turn in range(TURNS):
+            if self._waiting >= LEAST or not (self._busy or (self._had_company and not turn)):
+                return
+            await asyncio.sleep(self._seconds)
 
     def _next(self) -> list[_Job]:
         """Return the jobs of the next batch, which share an embedder and whether they want thumbnails."""
@@ -132,8 +155,8 @@ class Batcher:
         self._metrics.queue.set(self._waiting)
 
     def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown(cancel_futures=True)
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
 
 
 def _embed_jobs(jobs: Sequence[_Job]) -> list[Embedded | BaseException]:

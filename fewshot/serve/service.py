@@ -92,12 +92,12 @@ class Service:
         return await to_thread.run_sync(lambda: work(*arguments), limiter=self._looks)
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:  # what is not async, FastAPI runs on another thread
     """Return the parts of the application that a request came to."""
     return request.app.state.service
 
 
-def if_match_of(request: Request) -> str | None:
+async def if_match_of(request: Request) -> str | None:
     """Return the version that a change is meant for, if the client says so."""
     given = request.headers.get("if-match")
     return None if given is None else given.strip().removeprefix("W/").strip('"')
