@@ -1,8 +1,14 @@
 """Throughput and latency of `fewshot serve`, beside the embedder alone.
 
-Clients in another process predict single images, each as soon as it has its last answer. Beside them, in turns, the
-embedder alone embeds the same files in batches, in a process of its own. The service is the command with its default
-network, taught a few classes; it decodes, embeds, answers and speaks HTTP on the same cores as the clients.
+Clients in one other process predict single images, each as soon as it has its last answer. They cost little: they send
+bytes that were prepared, and read no more of an answer than its status and length. Beside them, in turns, the embedder
+alone does in batches what a program would without a service: `Embedder.transform` of a list of the same files in memory
+decodes and scales them on threads, then runs the network. The service is the command with its default network, taught
+two classes; it decodes, embeds, answers and speaks HTTP on the same cores as the clients.
+
+Both are measured with as many torch threads as there are cores, the default, and with one. On one, the cores that are
+left decode for the embedder, and for the service speak HTTP. Beside the rates stand the milliseconds of processor time
+for each image, which depend less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -10,10 +16,12 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +32,7 @@ from PIL import Image
 from protocol import facts, write
 from sklearn.datasets import load_sample_images
 
-#: Embeds as many images as each line says, and prints the seconds.
+#: Embeds as many images as each line says, and prints the seconds, and those of the processors.
 ALONE = """
 import sys, time
 from pathlib import Path
@@ -33,42 +41,43 @@ wait_passively()
 from fewshot import Embedder
 files = [path.read_bytes() for path in sorted(Path(sys.argv[1]).glob("*.jpg"))]
 embedder = Embedder(progress=False)
-embedder.transform(files[:16])
+embedder.transform(files)
 for line in sys.stdin:
     some = [files[i % len(files)] for i in range(int(line))]
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     embedder.transform(some)
-    print(time.perf_counter() - start, flush=True)
+    print(time.perf_counter() - start[0], time.process_time() - start[1], flush=True)
 """
-#: Predicts with a number of clients for some seconds, and prints the seconds each request took.
+#: Predicts with a number of clients for some seconds once told, and prints its seconds, those of its processor, and
+#: those each request took.
 CLIENTS = """
-import http.client, json, sys, threading, time
+import asyncio, json, sys, time
 from pathlib import Path
 port, n, seconds = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+start = b'--x\\r\\nContent-Disposition: form-data; name="images"; filename="x.jpg"\\r\\n\\r\\n'
+head = "POST /v1/predict HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nContent-Type: multipart/form-data; boundary=x\\r\\n"
 files = [path.read_bytes() for path in sorted(Path(sys.argv[1]).glob("*.jpg"))]
-head = b'--x\\r\\nContent-Disposition: form-data; name="images"; filename="x.jpg"\\r\\n\\r\\n'
-bodies = [head + one + b"\\r\\n--x--\\r\\n" for one in files]
-took, stop = [], []
-def ask(place):
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.connect()
-    for i in range(place, 10**9):
-        if stop:
-            return
-        start = time.perf_counter()
-        kind = {"Content-Type": "multipart/form-data; boundary=x"}
-        connection.request("POST", "/v1/predict", bodies[i % len(bodies)], kind)
-        response = connection.getresponse()
-        response.read()
-        assert response.status == 200, response.status
+bodies = [start + one + b"\\r\\n--x--\\r\\n" for one in files]
+requests = [f"{head}Content-Length: {len(body)}\\r\\n\\r\\n".encode() + body for body in bodies]
+took = []
+async def ask(place):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while (start := time.perf_counter()) < end:
+        writer.write(requests[place % len(requests)])
+        told = await reader.readuntil(b"\\r\\n\\r\\n")
+        assert told.startswith(b"HTTP/1.1 200"), told
+        await reader.readexactly(int(told.lower().partition(b"content-length:")[2].split()[0]))
         took.append(time.perf_counter() - start)
-threads = [threading.Thread(target=ask, args=(i,)) for i in range(n)]
-start = time.perf_counter()
-for thread in threads: thread.start()
-time.sleep(seconds)
-stop.append(1)
-for thread in threads: thread.join()
-print(json.dumps([time.perf_counter() - start, took]))
+        place += 1
+    writer.close()
+async def ask_all():
+    await asyncio.gather(*map(ask, range(n)))
+print(flush=True)
+sys.stdin.readline()
+begun, busy = time.perf_counter(), time.process_time()
+end = begun + seconds
+asyncio.run(ask_all())
+print(json.dumps([time.perf_counter() - begun, time.process_time() - busy, took]), flush=True)
 """
 
 
@@ -92,68 +101,96 @@ def teach(folder: Path, port: int) -> None:
             response.read()
 
 
-def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Return the figures of all rounds."""
-    write_pictures(work, 64, options.side)
-    alone = subprocess.Popen(
-        [sys.executable, "-c", ALONE, str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    command = [sys.executable, "-m", "fewshot", "serve", str(work / "model"), "--port", "0", "--log-level", "warning"]
-    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-    def embed(n: int) -> float:
-        told, said = alone.stdin, alone.stdout
-        print(n, file=told, flush=True)
-        return float(said.readline()) if said is not None else 0.0
-
-    def ask(n: int, seconds: float) -> tuple[float, list[float]]:
-        arguments = [str(work), str(port), str(n), str(seconds)]
-        ran = subprocess.run([sys.executable, "-c", CLIENTS, *arguments], capture_output=True, text=True, check=True)
-        return tuple(json.loads(ran.stdout))
-
-    try:
-        port = int(re.search(r":(\d+)/", service.stdout.readline())[1])  # type: ignore[union-attr,index]
-        teach(work, port)
-        ask(2, 1)
-        rounds = []
-        for _ in range(options.rounds):
-            row: dict[str, Any] = {
-                "alone": options.images / embed(options.images),
-                "batch": median(embed(8) for _ in range(9)),
-            }
-            for n in options.clients:
-                seconds, took = ask(n, options.seconds)
-                row[str(n)] = {
-                    "per second": len(took) / seconds,
-                    "median": float(np.quantile(took, 0.5)),
-                    "p99": float(np.quantile(took, 0.99)),
-                }
-            rounds.append(row)
-        return {"rounds": rounds}
-    finally:
-        for process in (alone, service):
-            process.terminate()
-            process.wait()
+def processor_seconds(process: int) -> float:
+    """Return the processor time that a process has taken, on Linux."""
+    told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def table(found: dict[str, Any], clients: list[int]) -> str:
+class Contest:
+    """The embedder alone and the service, as processes on so many torch threads, or on as many as there are cores."""
+
+    def __init__(self, options: argparse.Namespace, work: Path, threads: int) -> None:
+        self._options, self._work = options, work
+        environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        begin = partial(subprocess.Popen, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        model = str(work / f"model{threads}")
+        serve = ["-m", "fewshot", "serve", model, "--port", "0", "--log-level", "warning"]
+        self._alone = begin([sys.executable, "-c", ALONE, str(work)])
+        self._service = begin([sys.executable, *serve])
+
+    def run(self) -> list[dict[str, Any]]:
+        """Return the figures of each round."""
+        try:
+            self._port = int(re.search(r":(\d+)/", self._service.stdout.readline())[1])  # type: ignore[union-attr,index]
+            teach(self._work, self._port)
+            self._ask(max(self._options.clients), 1)
+            return [self._round() for _ in range(self._options.rounds)]
+        finally:
+            for process in (self._alone, self._service):
+                process.terminate()
+                process.wait()
+
+    def _round(self) -> dict[str, Any]:
+        n = self._options.images
+        seconds, processor = self._embed(n)
+        batch = median(self._embed(8)[0] for _ in range(9))
+        row: dict[str, Any] = {"alone": n / seconds, "batch": batch, "processor": processor / n}
+        for n in self._options.clients:
+            row[str(n)] = self._ask(n, self._options.seconds)
+        return row
+
+    def _embed(self, n: int) -> list[float]:
+        return [float(word) for word in _told(self._alone, str(n)).split()]
+
+    def _ask(self, n: int, seconds: float) -> dict[str, float]:
+        arguments = [str(self._work), str(self._port), str(n), str(seconds)]
+        command = [sys.executable, "-c", CLIENTS, *arguments]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
+            clients.stdout.readline()  # type: ignore[union-attr]
+            before = processor_seconds(self._service.pid)
+            seconds, theirs, took = json.loads(_told(clients, "begin"))
+            ours = processor_seconds(self._service.pid) - before
+        found = {"per second": len(took) / seconds, "processor": ours / len(took), "clients": theirs / len(took)}
+        return {**found, "median": float(np.quantile(took, 0.5)), "p99": float(np.quantile(took, 0.99))}
+
+
+def _told(process: Any, line: str) -> str:
+    """Return the line with which a process answers."""
+    print(line, file=process.stdin, flush=True)
+    return str(process.stdout.readline())
+
+
+HEADS = (
+    "torch threads", "clients", "images a second", "of the embedder alone", "median, ms", "p99, ms",
+    "p99 in batches of 8", "processor ms an image", "of the clients",
+)  # fmt: skip
+
+
+def table(found: dict[str, list[dict[str, Any]]], clients: list[int]) -> str:
     """Return the medians of the rounds as Markdown, with the range of the ratios."""
-    rounds = found["rounds"]
-    heads = ["clients", "images a second", "of the embedder alone", "median, ms", "p99, ms", "p99 in batches of 8"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    alone, batch = (median(row[name] for row in rounds) for name in ("alone", "batch"))
-    lines.append(f"| embedder alone | {alone:.1f} | 1.00 | | {1000 * batch:.0f} (8 images) | 1.0 |")
-    for n in clients:
-        rows = [(row, row[str(n)]) for row in rounds]
-        share, late = ([a / b for a, b in pairs] for pairs in (
-            [(one["per second"], row["alone"]) for row, one in rows], [(one["p99"], row["batch"]) for row, one in rows]
-        ))  # fmt: skip
-        speed, middle, p99 = (median(one[name] for _, one in rows) for name in ("per second", "median", "p99"))
+    lines = ["| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]
+    for threads, rounds in found.items():
+        speed, batch, cost = (median(row[name] for row in rounds) for name in ("alone", "batch", "processor"))
         lines.append(
-            f"| {n} | {speed:.1f} | {median(share):.2f} ({min(share):.2f} to {max(share):.2f}) | {1000 * middle:.0f} | "
-            f"{1000 * p99:.0f} | {median(late):.1f} ({min(late):.1f} to {max(late):.1f}) |"
+            f"| {threads} | embedder alone | {speed:.1f} | 1.00 | | {1000 * batch:.0f} (8 images) | 1.0 | "
+            f"{1000 * cost:.1f} | |"
         )
+        for n in clients:
+            rows = [row[str(n)] for row in rounds]
+            share = _ranged([one["per second"] / row["alone"] for one, row in zip(rows, rounds, strict=True)], 2)
+            late = _ranged([one["p99"] / row["batch"] for one, row in zip(rows, rounds, strict=True)], 1)
+            names = ("per second", "median", "p99", "processor", "clients")
+            speed, middle, p99, ours, theirs = (median(one[name] for one in rows) for name in names)
+            lines.append(
+                f"| {threads} | {n} | {speed:.1f} | {share} | {1000 * middle:.0f} | {1000 * p99:.0f} | {late} | "
+                f"{1000 * ours:.1f} | {1000 * theirs:.2f} |"
+            )
     return "\n".join(lines) + "\n"
+
+
+def _ranged(values: list[float], digits: int) -> str:
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def main() -> None:
@@ -161,14 +198,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="serve.py", description=__doc__)
     parser.add_argument("--out", default="benchmarks/results/serve", metavar="NAME", help="NAME.json and NAME.md")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], metavar="N")
+    parser.add_argument("--threads", type=int, nargs="+", default=[0, 1], metavar="N", help="0: as many as cores")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=15, metavar="S", help="of clients, default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of clients, default: %(default)s")
     parser.add_argument("--images", type=int, default=512, metavar="N", help="embedded alone, default: %(default)s")
     parser.add_argument("--side", type=int, default=320, metavar="PX", help="of the images, default: %(default)s")
     options = parser.parse_args()
+    found = {}
     with tempfile.TemporaryDirectory() as work:
-        found = measure(options, Path(work))
-    write(options.out, {**facts("serve.py", 0), "side": options.side, **found}, table(found, options.clients))
+        write_pictures(Path(work), 64, options.side)
+        for threads in options.threads:
+            found[str(threads or os.cpu_count())] = Contest(options, Path(work), threads).run()
+    told = {**facts("serve.py", 0), "side": options.side, "threads": found}
+    write(options.out, told, table(found, options.clients))
 
 
 if __name__ == "__main__":

@@ -53,11 +53,13 @@ def test_the_index_is_measured_beside_the_others(tmp_path):
 @pytest.mark.slow
 def test_the_service_is_measured_beside_the_embedder_alone(tmp_path):
     found = run_alone(
-        "serve.py", tmp_path / "serve", "--rounds", "1", "--seconds", "1", "--clients", "2", "--images", "32"
-    )
-    (row,) = found["rounds"]
+        "serve.py", tmp_path / "serve", "--rounds", "1", "--seconds", "1", "--clients", "2", "--images", "32",
+        "--threads", "1",
+    )  # fmt: skip
+    (row,) = found["threads"]["1"]
     assert 0 < row["2"]["per second"] < 2 * row["alone"]
     assert row["2"]["median"] <= row["2"]["p99"]
+    assert row["2"]["clients"] < row["processor"] < 2 * row["2"]["processor"]
 
 
 @pytest.mark.slow
