@@ -9,15 +9,23 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fewshot import (
     CosinePrototypicalLearner,
     DiscriminantClassifier,
     FewShotClassifier,
+    KNearestClassifier,
+    KNearestLearner,
+    MatchingClassifier,
+    MatchingLearner,
+    MultiPrototypicalClassifier,
+    MultiPrototypicalLearner,
     PrototypicalClassifier,
     SimpleShotClassifier,
 )
-from fewshot.classifiers import live
+from fewshot.classifiers import kinds, live
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
 
@@ -26,13 +34,13 @@ D, N, SHOTS = 12, 40, 3
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr(live, "LIVE_FROM", 20)
+    monkeypatch.setattr(kinds, "LIVE_FROM", 20)
     for name, most in (("SMALL_DELTA", 12), ("LARGE_DELTA", 12)):
         monkeypatch.setattr(f"fewshot.search.growing.{name}", most)
     for module, classes, support in (("utils.discriminant", 15, 60), ("classifiers.taught", 15, 60)):
         monkeypatch.setattr(f"fewshot.{module}.MOST_CLASSES", classes)
         monkeypatch.setattr(f"fewshot.{module}.MOST_ROWS", support)
-    monkeypatch.setattr(live, "MOST_CLASSES", 20)
+    monkeypatch.setattr(kinds, "MOST_CLASSES", 20)
     monkeypatch.setattr(live, "MOST_DRIFT", 9)
     monkeypatch.setattr("fewshot.utils.places.MOST_CHANGES", 9)
     monkeypatch.setattr("fewshot.utils.blocks.BLOCK_BYTES", 8 * D * 4)
@@ -46,8 +54,8 @@ def rows(rng, n, offset=0.0):
 def copying():
     """Make only models that copy all classes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "LIVE_FROM", 10**9)
-        patch.setattr(live, "MOST_CLASSES", 10**9)
+        patch.setattr(kinds, "LIVE_FROM", 10**9)
+        patch.setattr(kinds, "MOST_CLASSES", 10**9)
         yield
 
 
@@ -56,7 +64,8 @@ def pair(make, x, y):
     one = make().fit(x, y)
     with copying():
         other = make().fit(x, y)
-    assert (type(one.model_), type(other.model_)) == (LiveModel, FittedModel)
+    assert isinstance(one.model_, LiveModel)
+    assert type(other.model_) is FittedModel
     return one, other
 
 
@@ -80,6 +89,11 @@ def check_equal(models, queries):
     assert labels[0].tolist() == labels[1].tolist()
     np.testing.assert_allclose(*similarities, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(*(model.predict_proba(queries[:5]) for model in models), atol=1e-5)
+    scores = [model.model_.classify(queries[:5])[1] for model in models]
+    np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-5)
+    wide = queries.astype(np.float64)
+    assert one.predict(wide).tolist() == other.predict(wide).tolist()
+    np.testing.assert_allclose(*(model.decision_function(wide[:5]) for model in models), rtol=1e-8, atol=1e-7)
 
 
 KINDS = {
@@ -89,6 +103,17 @@ KINDS = {
     "simpleshot": (lambda **how: SimpleShotClassifier(**how), 0.5),
     "discriminant": (lambda **how: DiscriminantClassifier(**how), 0.5),
     "learner": (lambda **how: FewShotClassifier(CosinePrototypicalLearner(), **how), 0.5),
+    "centred cosine": (lambda **how: PrototypicalClassifier("cosine", temperature=0.1, centered=True, **how), 0.5),
+    "centred products": (lambda **how: PrototypicalClassifier("dot", temperature=5.0, centered=True, **how), 0.5),
+    "centred distances": (lambda **how: PrototypicalClassifier(centered=True, **how), 9.0),
+    "matching": (lambda **how: MatchingClassifier(**how), 0.5),
+    "matching, distances": (lambda **how: MatchingClassifier("sqeuclidean", None, **how), 20.0),
+    "matching, newest": (lambda **how: MatchingClassifier(max_support=2, replacement="oldest", **how), 0.5),
+    "matching, sample": (lambda **how: MatchingClassifier("dot", 9.0, max_support=2, **how), 0.5),
+    "k-nearest": (lambda **how: KNearestClassifier(**how), 0.5),
+    "k-nearest, distances": (lambda **how: KNearestClassifier(3, "sqeuclidean", None, **how), 1e3),
+    "several prototypes": (lambda **how: MultiPrototypicalClassifier(n_prototypes=2, **how), 0.5),
+    "several directions": (lambda **how: MultiPrototypicalClassifier("cosine", n_prototypes=2, **how), 0.5),
 }
 
 
@@ -97,6 +122,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_changes_give_the_same_answers(kind, text, index):
     make, offset = KINDS[kind]
+    if index == "hnsw" and kind.startswith("several"):
+        index = "faiss"  # a graph may miss one of many keys
     rng = np.random.default_rng(0)
     name = str if text else int
     y = np.array([name(10 * i) for i in range(N)]).repeat(SHOTS)
@@ -125,10 +152,97 @@ def test_any_changes_give_the_same_answers(kind, text, index):
             both(models, lambda m: m.remove(x[gone], y[gone], drop_empty=bool(step % 2)))  # noqa: B023
         if step % 4 == 3:
             check_equal(models, queries)
-    assert type(models[0].model_) is LiveModel
+    assert isinstance(models[0].model_, LiveModel)
     other = PrototypicalClassifier.fit(make(), rows(rng, 4, offset), [known[0], *map(name, (71, 72, 73))])
     both(models, lambda m: m.merge(other))
     check_equal(models, queries)
+
+
+@pytest.mark.parametrize("weights", [(0.0, 1.0, 2.0), (0.0, 0.3, 0.5)], ids=["whole", "fractions"])
+@pytest.mark.parametrize("kind", ["matching", "k-nearest, distances", "several prototypes"])
+def test_rows_have_weights(kind, weights):
+    make, rng = KINDS[kind][0], np.random.default_rng(1)
+    x, y = rows(rng, N * SHOTS), np.arange(N).repeat(SHOTS)
+    weight = rng.choice(weights, len(x))
+    weight[::SHOTS] = weights[1]
+    both(models := pair(make, x, y), lambda m: m.fit(x, y, weight))
+    for i in range(8):
+        more, labels, shares = rows(rng, 4), rng.integers(0, 2 * N, 4), rng.choice(weights, 4)
+        both(models, lambda m: m.partial_fit(more, labels, sample_weight=shares))  # noqa: B023
+        both(models, lambda m: m.remove(x[SHOTS * i : SHOTS * i + 1], y[SHOTS * i : SHOTS * i + 1], weights[1:2]))  # noqa: B023
+        check_equal(models, rows(rng, 20))
+
+
+KINDS_OF_ROWS = [kind for kind in KINDS if kind.startswith(("matching", "k-nearest", "several"))]
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["learn", "drop", "rename", "less", "merge"]), st.integers(0, 99)), max_size=12
+)
+
+
+@given(st.sampled_from(KINDS_OF_ROWS), CHANGES)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_kept_rows_answer_as_if_they_had_just_been_learned(kind, changes):
+    """Whatever changed, the same rows learned at once give the same bits where all queries are compared with all."""
+    make, offset = KINDS[kind]
+    x, y = rows(np.random.default_rng(0), 3 * N, offset), np.arange(N).repeat(3)
+    model, queries = make().fit(x, y), rows(np.random.default_rng(1), 6, offset)
+    for what, seed in changes:
+        known, more = model.classes_.tolist(), rows(np.random.default_rng(seed), 3, offset)
+        if what == "learn":
+            model.partial_fit(more, [known[seed % len(known)], 100 + seed, known[0]])
+        elif what == "drop":
+            model.remove_class(known[seed % len(known)])
+        elif what == "rename" and 500 + seed not in known:
+            model.rename_class(known[seed % len(known)], 500 + seed)
+        elif what == "less":
+            kept = model.model_.statistics.support
+            row = seed % len(kept["labels"])
+            model.remove(kept["x"][row : row + 1].numpy(), [known[kept["labels"][row]]], drop_empty=seed % 2 == 0)
+        elif what == "merge":
+            model.merge(make().fit(more, [100 + seed, known[-1], 300]))
+        model.predict(queries)
+    assert isinstance(model.model_, LiveModel)
+    again = make().adopt(pickle.loads(pickle.dumps(model.model_)))
+    assert again.n_support_.tolist() == model.n_support_.tolist()
+    check_equal([model, again], queries)
+    model.steady = again.steady = True
+    if model.learner_.metric != "dot":  # products have no bound
+        np.testing.assert_array_equal(*(one.predict_proba(queries) for one in (model, again)))
+
+
+def test_learning_a_class_clusters_no_other(monkeypatch):
+    rng, seen = np.random.default_rng(0), []
+    model = MultiPrototypicalClassifier().fit(rows(rng, N * SHOTS), np.arange(N).repeat(SHOTS))
+    memorize = MultiPrototypicalLearner.memorize
+
+    def counted(self, statistics):
+        seen.append(statistics.n_way)
+        return memorize(self, statistics)
+
+    monkeypatch.setattr(MultiPrototypicalLearner, "memorize", counted)
+    monkeypatch.setattr(MultiPrototypicalLearner, "keys_by_class", True)
+    model.partial_fit(rows(rng, 4), [3, 3, 99, 99]).remove_class(5).rename_class(6, 66)
+    model.predict(rows(rng, 3))
+    assert seen == [2]
+
+
+@pytest.mark.parametrize("learner", [MatchingLearner(balanced=True), KNearestLearner(centered=True), "key-value-cache"])
+def test_learners_whose_keys_depend_on_all_classes_copy_all(learner):
+    rng = np.random.default_rng(0)
+    model = FewShotClassifier(learner).fit(rows(rng, N * SHOTS), np.arange(N).repeat(SHOTS))
+    assert type(model.model_) is FittedModel
+    assert not model.learner_.keys_by_class
+
+
+def test_the_centre_moves_far():
+    """Keys are searched relative to a new centre in time, and answers are those of a model that has just learned."""
+    rng = np.random.default_rng(0)
+    models = pair(lambda: PrototypicalClassifier("cosine", centered=True), rows(rng, N, 1.0), np.arange(N))
+    for i in range(6):
+        more = rows(rng, 8, 3.0 * i)
+        both(models, lambda m: m.partial_fit(more, 100 + 8 * i + np.arange(8)))  # noqa: B023
+        check_equal(models, np.concatenate([rows(rng, 10, 3.0 * i), rows(rng, 10, 1.0)]))
+    assert isinstance(models[0].model_, LiveModel)
 
 
 def test_versions_branch_and_readers_keep_theirs():

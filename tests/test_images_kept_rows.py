@@ -46,7 +46,7 @@ def small(monkeypatch):
 def living(request, monkeypatch):
     """Models of the default learner that copy their rows, and those that share them."""
     if request.param == "live":
-        for place in ("fewshot.classifiers.live", "fewshot.classifiers.taught"):
+        for place in ("fewshot.classifiers.kinds", "fewshot.classifiers.taught"):
             monkeypatch.setattr(f"{place}.MOST_CLASSES", 3)
 
 

@@ -38,7 +38,7 @@ EMBEDDER = OwnEmbedder(as_they_are, "as they are")
 def small(monkeypatch):
     """Treat small models as large, with small blocks, changes of a few rows as too long for the manifest, and
     allow changes that are larger than the base."""
-    monkeypatch.setattr("fewshot.classifiers.live.LIVE_FROM", 3)
+    monkeypatch.setattr("fewshot.classifiers.kinds.LIVE_FROM", 3)
     monkeypatch.setattr("fewshot.utils.blocks.BLOCK_BYTES", 4 * 8 * D)
     monkeypatch.setattr(segments, "LARGE", 0)
     monkeypatch.setattr(segments, "INLINE", 600)
@@ -190,7 +190,7 @@ def test_other_places_copies_and_other_writers(tmp_path):
 
 
 def test_many_classes_of_the_default_learner_keep_their_support(tmp_path, monkeypatch):
-    monkeypatch.setattr("fewshot.classifiers.live.MOST_CLASSES", 5)
+    monkeypatch.setattr("fewshot.classifiers.kinds.MOST_CLASSES", 5)
     model = FewShotModel(EMBEDDER, keep_support=False).fit(rows(*range(12)), [f"class {i % 8}" for i in range(12)])
     assert isinstance(model.classifier_.model_, LiveModel)
     for label in ("new", "newer"):

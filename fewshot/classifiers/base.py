@@ -19,7 +19,7 @@ from fewshot.classifiers.chunks import learn_chunks
 from fewshot.classifiers.clashes import check_classes, telling_labels
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.classifiers.live import lively, model_type
+from fewshot.classifiers.kinds import lively, model_type
 from fewshot.classifiers.reject_rule import RejectRule
 from fewshot.classifiers.rejection import Rejection, check_rate
 from fewshot.learners.base import Learner, parameter_names
@@ -250,7 +250,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         check_classes(self, observed, old)
         if old is None:
             learned.clear_calibration()
-        kind = model_type(learner, len(observed))
+        kind = model_type(learner, len(observed), len(X))
         learned.adopt(kind.learn(learner, X, y, weight, observed, old))
         if old is None:
             learned.model_.warn_if_sharp()

@@ -304,7 +304,7 @@ class FittedModel:
         """Return log-probabilities (q, n_classes); those of an even choice for queries that are `unknown` (q,)."""
         self.check_room(X)
         log_proba = self.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
-        supported = self.statistics.count.numpy() > 0
+        supported = self.n_support > 0
         with np.errstate(divide="ignore"):
             log_proba[unknown] = np.log(supported / supported.sum())
         return log_proba
@@ -367,22 +367,21 @@ class FittedModel:
         return self.classes[self.memory.labels.numpy()[ids]], similarities
 
     def _transform(self, X: NDArray[np.floating]) -> Tensor:
+        center = self.center
+        queries = self._uncentred(X, center is not None)
+        if center is None or not self.learner.indexable:  # score does it
+            return queries
+        return queries - center.to(queries.dtype)
+
+    def _uncentred(self, X: NDArray[np.floating], is_centred: bool) -> Tensor:
+        """Return transformed queries, from which a centre has to be subtracted if `is_centred`."""
         queries, learner = to_tensor(X), self.learner
         weights = (*learner.named_parameters(), *learner.named_buffers())
         changed = type(learner).transform is not Learner.transform
-        center = self.center
-        if (
-            changed
-            or center is not None
-            or not learner.indexable
-            or any(name != "log_temperature" for name, _ in weights)
-        ):
+        if changed or is_centred or not learner.indexable or any(name != "log_temperature" for name, _ in weights):
             # In the precision in which the support was transformed; far from the origin, float32 loses digits.
             queries = queries.double()
-        queries = learner.transform(queries)
-        if center is None or not learner.indexable:  # score does it
-            return queries
-        return queries - center.to(queries.dtype)
+        return learner.transform(queries)
 
     @property
     def center(self) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel, KeptSupport
 from fewshot.classifiers.known import KnownClasses
+from fewshot.classifiers.moments import Moments
+from fewshot.classifiers.rows import LabelledBlocks, with_rows
 from fewshot.classifiers.summary import Summary
 from fewshot.classifiers.taught import MOST_DRIFT, TaughtKeys
 from fewshot.learners.base import Learner
@@ -24,15 +26,14 @@ from fewshot.search.growing import Growing
 from fewshot.search.similarity import CHUNK_BYTES, PART, check_k, prepare_keys
 from fewshot.search.snapshot import build_now
 from fewshot.utils.blocks import Blocks
-from fewshot.utils.discriminant import MOST_CLASSES
 from fewshot.utils.isolation import isolated
 
 #: Candidates of a query beyond the nearest; the exact sums decide among them.
 SPARE = 8
-#: From this many classes on, copying all of them at each change takes longer than finding the changed ones.
-LIVE_FROM = 500
 #: Numbers for each class, beyond which those of removed classes are given up.
 MOST_NUMBERS = 2
+#: How far the centre may move, in spreads of the class means, until keys are searched relative to the new one.
+MOST_MOVED = 0.01
 #: Class means from which the precision of the searchable keys is chosen.
 N_SAMPLE = 4096
 NO_ROWS = np.empty(0, np.int64)
@@ -48,27 +49,27 @@ class LiveModel(FittedModel):
     The numbers of its classes are those in which they were learned.
     """
 
+    #: What a version takes over from the one before.
+    _content: ClassVar[tuple[str, ...]] = ("learner", "_known", "_taught", "_moments", "index", "steady")
+
     _known: KnownClasses
     _taught: TaughtKeys | None
-    _held: dict[str, Growing]
+    _moments: Moments | None  # of the class means, once asked for
+    _held: dict[Any, Growing]
 
-    def __init__(
-        self,
-        learner: Learner,
-        known: KnownClasses,
-        taught: TaughtKeys | None,
-        held: dict[str, Growing],
-        index: str = "auto",
-        steady: bool = False,
-    ) -> None:
-        content = {"learner": learner, "_known": known, "_taught": taught, "_held": held}
-        self.__dict__.update({**content, "index": index, "steady": steady, "_snapshots": {}, "_made": []})
+    def __init__(self, **content: Any) -> None:
+        bare: dict[str, Any] = {"_taught": None, "_moments": None, "_held": {}, "_snapshots": {}, "_made": []}
+        self.__dict__.update({"index": "auto", "steady": False, **bare, **content})
+
+    def _version(self, **changes: Any) -> Self:
+        """Return a model with other content, without what was made of this one."""
+        return type(self)(**{**{name: getattr(self, name) for name in self._content}, **changes})
 
     def __repr__(self) -> str:
-        return f"LiveModel({self.learner}, {self.n_classes} classes)"
+        return f"{type(self).__name__}({self.learner}, {self.n_classes} classes)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LiveModel.of, (self.learner, self.classes, self.n_support, self.statistics)
+        return type(self).of, (self.learner, self.classes, self.n_support, self.statistics)
 
     @classmethod
     def of(
@@ -79,7 +80,7 @@ class LiveModel(FittedModel):
         taught = None
         if isinstance(learner, DiscriminantLearner):
             taught = TaughtKeys.of(learner, known, statistics.support)
-        return LiveModel(learner, known, taught, {})
+        return LiveModel(learner=learner, _known=known, _taught=taught)
 
     def served(self, index: str, steady: bool = False) -> FittedModel:
         """Return this model with its keys searched through `index`; see `FittedModel.served`."""
@@ -140,8 +141,8 @@ class LiveModel(FittedModel):
 
     @property
     def center(self) -> Tensor | None:
-        """What is subtracted from queries: nothing."""
-        return None
+        """What is subtracted from queries (d,), if anything, where all keys are compared."""
+        return self.memory.extras["center"] if self.learner.centered else None
 
     def known_among(self, labels: Iterable[Any]) -> list[Any]:
         """Return those of some labels that are classes."""
@@ -173,7 +174,7 @@ class LiveModel(FittedModel):
     def renamed(self, old: Any, new: Any) -> FittedModel:
         """Return the model with class `old` renamed to `new`, which is no class; raise ValueError if `old` is none."""
         known = self._known.renamed(self._place(old), new)
-        return LiveModel(self.learner, known, self._taught, self._held, self.index, self.steady)
+        return self._version(_known=known, _held=self._held)
 
     @isolated(gradients=False)
     def less(
@@ -182,13 +183,15 @@ class LiveModel(FittedModel):
         """Return the model without some support; see `FittedModel.less`."""
         labels = np.unique(y)
         numbers = np.array([self._place(label) for label in labels.tolist()], np.int64)
-        part, rows = self._known.part(numbers), numbers[:0]
+        part, gone = self._known.part(numbers), NO_ROWS
         if self._taught is not None:
             rows = self._taught.rows.of_classes(numbers)
-            part = replace(part, statistics=self._taught.statistics(rows, numbers))
+            part = replace(part, statistics=with_rows(self._taught.statistics(rows, numbers), rows))
         left = part.less(self.learner, X, y, weight)
+        if self._taught is not None:
+            gone = np.setdiff1d(rows, left.statistics.support["row"].numpy())
         emptied = (left.n_support == 0) & (self._known.n_support.rows(numbers) > 0)
-        model = self._having(replace(left, statistics=left.statistics.summed()), left.statistics.support, rows)
+        model = self._having(replace(left, statistics=left.statistics.summed()), None, gone)
         if emptied.any() and not model._known.n_support.whole().any():
             raise ValueError(NOTHING_LEFT)
         return model._dropping(numbers[emptied]) if drop_empty and emptied.any() else model
@@ -218,11 +221,11 @@ class LiveModel(FittedModel):
         """Return the model without the classes `gone`, in which those of `part` are as it says; see `since`."""
         numbers = np.array([self._place(label) for label in gone], np.int64)
         known = self._known.without(numbers) if len(numbers) else self._known
-        return LiveModel(self.learner, known.having(part)[0] if len(part.classes) else known, None, {})
+        return self._version(_known=known.having(part)[0] if len(part.classes) else known, _moments=None)
 
     def bare(self) -> LiveModel:
         """Return the same model without what it has prepared for answers, which takes memory."""
-        return LiveModel(self.learner, self._known, self._taught, {})
+        return self._version()
 
     def rows(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64], Iterator[NDArray[np.float64]]]:
         """Return labels, support rows, weights and sums of all classes in the order of labels, the sums in parts."""
@@ -233,12 +236,12 @@ class LiveModel(FittedModel):
     @property
     def kept_support(self) -> KeptSupport | None:
         """See `FittedModel.kept_support`."""
-        if self._taught is None:
-            return None
-        rows, order = self._taught.rows, self._known.places.ordered()[1]
+        return None if self._taught is None else self._kept(self._taught.rows)
+
+    def _kept(self, rows: LabelledBlocks) -> KeptSupport:
+        order, present = self._known.places.ordered()[1], rows.present()
         place = np.full(len(self._known.count), -1)
         place[order] = np.arange(len(order))
-        present = rows.present()
         return KeptSupport(rows.x.blocks, present, place[rows.number.rows(present)], rows.weight.rows(present), True)
 
     @property
@@ -246,7 +249,9 @@ class LiveModel(FittedModel):
         """Number of support rows of all classes."""
         return sum(int(block.sum()) for block in self._known.n_support.blocks)
 
-    def _having(self, part: Summary, support: Mapping[str, Tensor], gone: NDArray[np.int64] = NO_ROWS) -> LiveModel:
+    def _having(
+        self, part: Summary, support: Mapping[str, Tensor] | None, gone: NDArray[np.int64] = NO_ROWS
+    ) -> LiveModel:
         """Return the model in which the classes of `part` are as it says, with more support, and some rows `gone`."""
         before = self._known.numbers(part.classes)
         known, numbers = self._known.having(part)
@@ -266,33 +271,65 @@ class LiveModel(FittedModel):
         self, known: KnownClasses, taught: TaughtKeys | None, before: NDArray[np.int64], after: NDArray[np.int64]
     ) -> LiveModel:
         """Return the model of other classes, given whose keys have to go and whose have to come."""
-        gone, held = before[self._known.count.rows(before) > 0], dict(self._held)
+        gone, held, moments = before[self._known.count.rows(before) > 0], self._held, self._moments
         if taught is not None and taught.drift > MOST_DRIFT:
             taught, held = replace(taught, drift=0), {}
-        model = LiveModel(self.learner, known, taught, {}, self.index, self.steady)
+        if moments is not None:
+            moments = moments.changed(self._known.means(gone), known.means(after))
+        model = self._version(_known=known, _taught=taught, _moments=moments)
         if held:
-            more = model._keys_of(after)
-            changed = {kind: keys.changed(gone, more, after) for kind, keys in held.items()}
-            model._held.update({kind: keys for kind, keys in changed.items() if keys is not None})
+            model._held.update(changed_keys(held, gone, model._keys_of(after), after))
         return model
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
     @property
     def _keys(self) -> Growing:
-        """The searchable keys, prepared when first needed."""
-        if (found := self._held.get(self.index)) is None:
-            numbers = np.flatnonzero(self._known.count.whole() > 0)
-            parts = (self._keys_of(numbers[i : i + PART]) for i in range(0, len(numbers), PART))
-            some = self._keys_of(numbers[:: 1 + len(numbers) // N_SAMPLE])
-            found = Growing.of(parts, some, numbers, self.learner.metric, self.index)
-            found = self._held.setdefault(self.index, found)  # in one step, so that concurrent threads get the same one
+        """The searchable keys, prepared when first needed, and again when their centre has moved far."""
+        found = self._held.get(self.index)
+        if not self._is_moving:
+            return found or self._held.setdefault(self.index, self._searchable(self.index))  # of two threads, one wins
+        if found is None or found.origin is None or not self._summed.is_near(found.origin[0].numpy(), MOST_MOVED):
+            found = self._searchable(self.index, origin=torch.from_numpy(self._summed.middle[None]))
+            self._held[self.index] = found
         return found
 
+    def _searchable(self, index: str, **how: Any) -> Growing:
+        ids = self._ids()
+        parts = (self._keys_of(ids[i : i + PART]) for i in range(0, len(ids), PART))
+        return Growing.of(
+            parts, self._keys_of(ids[:: 1 + len(ids) // N_SAMPLE]), ids, self.learner.metric, index, **how
+        )
+
+    def _ids(self) -> NDArray[np.int64]:
+        """Return the labels of the searchable keys: the numbers of the classes with support."""
+        return np.flatnonzero(self._known.count.whole() > 0)
+
     def _keys_of(self, numbers: NDArray[np.int64]) -> Tensor:
-        """Return the exact keys of classes by number (...), (..., d)."""
+        """Return the exact keys of classes by number (...), (..., d), without a centre subtracted."""
         means = self._known.means(numbers)
         return torch.from_numpy(means if self._taught is None else self._taught.keys(means, self._known))
+
+    def _classes_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the classes of keys by label (...)."""
+        return ids
+
+    def _rank(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return by what equally near keys (q, k) are ordered: their labels."""
+        return np.unique(self.names(ids), return_inverse=True)[1].reshape(ids.shape)
+
+    @property
+    def _is_moving(self) -> bool:
+        """Whether answers depend on the mean of all keys, which is subtracted; distances do not."""
+        return self.learner.centered and self.learner.metric != "sqeuclidean"
+
+    @property
+    def _summed(self) -> Moments:
+        """The sums over the class means."""
+        if (found := self._moments) is None:
+            numbers = np.flatnonzero(self._known.count.whole() > 0)
+            found = self.__dict__["_moments"] = Moments.of(self._known.means(numbers))
+        return found
 
     def build(self) -> Choice:
         """Build what finds the nearest keys now, and wait; return how they are found, and how well."""
@@ -318,42 +355,51 @@ class LiveModel(FittedModel):
 
     def _nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return numbers and similarities (n, k) of the nearest classes; ties go to the first label."""
-        queries, keys = self._transform(X), self._keys
-        wide = min(k + (SPARE if self._taught is None else self._taught.spare), keys.state.n_alive)
+        queries, keys = self._uncentred(X, self.learner.centered), self._keys
+        spare = SPARE if self._taught is None and not self._is_moving else TaughtKeys.spare
+        wide = min(k + spare, keys.state.n_alive)
         size = max(1, min(keys.chunk(wide), CHUNK_BYTES // (8 * wide * self.d)))
         numbers, similarities = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), X.dtype)
         for start in range(0, len(queries), size):
-            part = queries[start : start + size]
-            found, similarity = self._exact(part, keys.search(part, wide, k))
-            numbers[start : start + size], similarities[start : start + size] = found[:, :k], similarity[:, :k]
-            # More classes than these may be as near as the last one wanted.
+            found, similarity = self._exact(*self._proposed(queries[start : start + size], keys, wide, k), keys.origin)
+            similarities[start : start + size] = similarity[:, :k]
+            numbers[start : start + size] = self._classes_of(found[:, :k])
+            # More keys than these may be as near as the last one wanted.
             is_tied = (similarity[:, k - 1] == similarity[:, -1]) & (wide < keys.state.n_alive)
             for i in start + np.flatnonzero(is_tied):
                 labels, similarities[i] = FittedModel.nearest(self.served("exact", self.steady), X[i : i + 1], k)
                 numbers[i] = self._known.numbers(labels[0])
         return numbers, similarities
 
-    def _exact(self, queries: Tensor, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the classes `numbers` (q, c), nearest first, and their similarities, from the exact sums."""
-        prepared = prepare_keys(self._keys_of(numbers), self.learner.metric, self._keys.origin)
+    def _proposed(self, queries: Tensor, keys: Growing, wide: int, k: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """Return centred queries, and labels (q, wide) of their nearest keys, about whose order the exact keys decide.
+
+        Those that are searched may be relative to a slightly earlier centre.
+        """
+        if not self._is_moving or keys.origin is None:
+            return queries, keys.search(queries, wide, k)
+        centred = queries - torch.from_numpy(self._summed.middle)
+        return centred, keys.search(centred + keys.origin, wide, k)
+
+    def _exact(
+        self, queries: Tensor, ids: NDArray[np.int64], origin: Tensor | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the labels `ids` (q, c) of keys, nearest first, and their similarities, from the exact keys."""
+        keys = self._keys_of(ids)
+        keys = keys - torch.from_numpy(self._summed.middle) if self._is_moving else keys
+        prepared = prepare_keys(keys, self.learner.metric, origin)
         prepared = prepared.steadied() if self.steady else prepared
         similarity = prepared.similarity(queries.double().unsqueeze(-2)).squeeze(-2).numpy()
         order = np.argsort(-similarity, axis=-1, kind="stable")
         ordered = np.take_along_axis(similarity, order, -1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():
-            rank = np.unique(self.names(numbers), return_inverse=True)[1].reshape(numbers.shape)
-            order = np.lexsort((rank, -similarity), axis=-1)
-        return np.take_along_axis(numbers, order, -1), ordered
+            order = np.lexsort((self._rank(ids), -similarity), axis=-1)
+        return np.take_along_axis(ids, order, -1), ordered
 
 
-def model_type(learner: Learner, n_classes: int) -> type[FittedModel]:
-    """Return the kind of model that suits a learner and a number of classes."""
-    taught = type(learner).memorize is DiscriminantLearner.memorize and n_classes > MOST_CLASSES
-    return LiveModel if taught or (learner.means_are_keys and n_classes >= LIVE_FROM) else FittedModel
-
-
-def lively(model: FittedModel) -> FittedModel:
-    """Return a model as one of the kind that suits it."""
-    if type(model) is not FittedModel or model_type(model.learner, model.n_classes) is FittedModel:
-        return model
-    return LiveModel.of(model.learner, model.classes, model.n_support, model.statistics)
+def changed_keys(
+    held: Mapping[Any, Growing], gone: NDArray[np.int64], keys: Tensor, labels: NDArray[np.int64]
+) -> dict[Any, Growing]:
+    """Return searchable keys without the labels `gone` and with more; without those that are faster made anew."""
+    found = {kind: one.changed(gone, keys, labels) for kind, one in held.items()}
+    return {kind: one for kind, one in found.items() if one is not None}

@@ -3,73 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.classifiers.known import KnownClasses
+from fewshot.classifiers.rows import GONE, LabelledBlocks
 from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.memory import Statistics
 from fewshot.search.similarity import PART
 from fewshot.utils.blocks import Blocks
 from fewshot.utils.discriminant import MOST_CLASSES, MOST_ROWS, ClassMetric, LabelledRows, about, scattered
 
-#: The label of a row that is gone, and the place of a class without support.
-GONE, ABSENT = -1, 2.0
+#: The place of a class without support.
+ABSENT = 2.0
 #: Changes of the sample after which the searchable keys are made again.
 MOST_DRIFT = MOST_CLASSES // 8
 
 
 @dataclass(frozen=True, eq=False)
-class SupportRows:
+class SupportRows(LabelledBlocks):
     """The transformed support, in the order in which it came.
 
     Attributes
     ----------
-    x, number, weight, place : Blocks of n rows
-        Embedding (d,), number of the class or `GONE`, sample weight, and where the content falls in 0..1.
+    place : Blocks of n rows
+        Where the content of each row falls in 0..1.
     """
 
-    x: Blocks
-    number: Blocks
-    weight: Blocks
     place: Blocks
 
-    @classmethod
-    def of(cls, support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> Self:
-        """Return kept support whose class i has the number ``numbers[i]``."""
-        return cls(*map(Blocks.of, _columns(support, numbers)))
-
-    def extended(self, support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> Self:
-        """Return these rows and more; see `of`."""
-        columns = zip((self.x, self.number, self.weight, self.place), _columns(support, numbers), strict=True)
-        return type(self)(*(blocks.extended(values) for blocks, values in columns))
-
-    def present(self) -> NDArray[np.int64]:
-        """Return which rows are not gone."""
-        return np.flatnonzero(self.number.whole() != GONE)
-
-    def only(self, rows: NDArray[np.int64]) -> Self:
-        """Return some of the rows, without the memory of the others."""
-        return type(self)(*(Blocks.of(one.rows(rows)) for one in (self.x, self.number, self.weight, self.place)))
-
-    def of_classes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return which rows are of these classes."""
-        whole = self.number.whole()
-        return np.flatnonzero(whole == numbers[0] if len(numbers) == 1 else np.isin(whole, numbers))
-
-    def without(self, rows: NDArray[np.int64]) -> Self:
-        """Return these rows without some."""
-        return replace(self, number=self.number.changed(rows, np.full(len(rows), GONE)))
-
-
-def _columns(support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    x, weight = support["x"].numpy(), support["weight"].numpy()
-    return x, numbers[support["labels"].numpy()], weight, scattered(x, np)
+    @staticmethod
+    def columns(support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Return the columns of kept support whose class i has the number ``numbers[i]``."""
+        return *LabelledBlocks.columns(support, numbers), scattered(support["x"].numpy(), np)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +107,7 @@ class TaughtKeys:
 
     def statistics(self, rows: NDArray[np.int64], order: NDArray[np.int64]) -> Statistics:
         """Return the statistics of some rows whose classes have the numbers `order` (n_way,)."""
-        place = np.zeros(len(self.place), np.int64)
-        place[order] = np.arange(len(order))
-        x, weight = torch.from_numpy(self.rows.x.rows(rows)), torch.from_numpy(self.rows.weight.rows(rows))
-        return Statistics.of_support(x, torch.from_numpy(place[self.rows.number.rows(rows)]), len(order), weight)
+        return self.rows.statistics(rows, order, len(self.place))
 
     def changed(
         self,

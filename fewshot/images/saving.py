@@ -20,7 +20,8 @@ from sklearn.base import clone
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.calibration import Calibration, is_score
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.classifiers.live import LiveModel, model_type
+from fewshot.classifiers.kinds import model_type
+from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.open_set import Background
 from fewshot.classifiers.reject_rule import is_reject_rule
 from fewshot.data.crop import CROPS, crop_of
@@ -210,7 +211,8 @@ def _read_memory(
     else:
         tensors = read_tensors(paths["memory"])[0]
     statistics = read_statistics(tensors, learner, n_support)
-    return model_type(learner, len(classes)).of(learner, classes, n_support, statistics), Segments(), rows
+    kind = model_type(learner, len(classes), int(n_support.sum()))
+    return kind.of(learner, classes, n_support, statistics), Segments(), rows
 
 
 def _read_embedder(

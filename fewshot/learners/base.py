@@ -137,8 +137,26 @@ class Learner(nn.Module):
 
     @property
     def means_are_keys(self) -> bool:
-        """Whether the key of a class is the mean of its support alone, so that learning a class changes no other."""
+        """Whether the key of a class is the mean of its support, minus the mean of all of these if `centered`."""
         return False
+
+    @property
+    def keys_by_class(self) -> bool:
+        """Whether the keys of a class follow from its own support, which is kept, and `read` needs no more than them.
+
+        So learning a class changes no other. A learner that says so has its keys changed class by class.
+        """
+        return False
+
+    @property
+    def rows_are_keys(self) -> bool:
+        """Whether the keys of a class are the rows of its support; see `keys_by_class`."""
+        return self.keys_by_class and type(self).memorize is SupportLearner.memorize
+
+    @property
+    def n_read(self) -> int | None:
+        """How many of the nearest keys decide an answer, if each has a weight of 1; None if all do."""
+        return None
 
     @property
     def item_metric(self) -> str:
@@ -438,8 +456,8 @@ class SumLearner(Learner):
 
     @property
     def means_are_keys(self) -> bool:
-        """Whether the key of a class is the mean of its support alone, so that learning a class changes no other."""
-        return self.indexable and not self.centered and type(self).memorize is SumLearner.memorize
+        """Whether the key of a class is the mean of its support, minus the mean of all of these if `centered`."""
+        return self.indexable and type(self).memorize is SumLearner.memorize
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep class sums and counts."""
@@ -453,6 +471,17 @@ class SumLearner(Learner):
 
 class SupportLearner(Learner):
     """A learner that keeps the support; its keys are the support embeddings, with their sample weights."""
+
+    @property
+    def keys_by_class(self) -> bool:
+        """Whether the keys of a class follow from its own support; see `Learner.keys_by_class`."""
+        return self._keeps_hooks_of(SupportLearner)
+
+    def _keeps_hooks_of(self, kind: type[Learner]) -> bool:
+        """Whether keys are made and read as `kind` makes and reads them, and no class has a part in those of others."""
+        hooks = ("collect", "prepared", "memorize", "kept_rows", "settle", "read")
+        own = all(getattr(type(self), hook) is getattr(kind, hook) for hook in hooks)
+        return own and self.indexable and not (self.centered or self.balanced)
 
     def collect(self, support: Tensor, labels: Tensor, n_way: int, weight: Tensor) -> Statistics:
         """Keep the support."""

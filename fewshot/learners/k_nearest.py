@@ -23,6 +23,9 @@ class KNearestLearner(SupportLearner):
     A class with many more images than the others has the most voters and gets too many answers; `DiscriminantLearner`
     does not mind.
 
+    A classifier learns and forgets an image without touching the others, unless the learner is `centered`: then every
+    key moves with the centre.
+
     Parameters
     ----------
     n_neighbors : int, default=5
@@ -64,6 +67,16 @@ class KNearestLearner(SupportLearner):
         super().__init__(metric, temperature, learn_temperature)
         self.centered = bool(centered)
         self.n_neighbors = check_count("n_neighbors", n_neighbors)
+
+    @property
+    def keys_by_class(self) -> bool:
+        """Whether the keys of a class follow from its own support; not if `centered`."""
+        return self._keeps_hooks_of(KNearestLearner)
+
+    @property
+    def n_read(self) -> int:
+        """How many of the nearest keys decide an answer, if each has a weight of 1."""
+        return self.n_neighbors
 
     def read(self, similarity: Tensor, memory: Memory, candidates: Tensor | None = None) -> Tensor:
         """Read only the nearest keys."""

@@ -28,6 +28,9 @@ class MatchingLearner(SupportLearner):
     Every image adds its share, so a class with many more images than the others gets most answers, unless the learner
     is `balanced`; `DiscriminantLearner` does not mind.
 
+    A classifier learns and forgets an image without touching the others, unless the learner is `centered` or
+    `balanced`: then every key or weight depends on all classes.
+
     Parameters
     ----------
     metric : {"cosine", "sqeuclidean", "dot"}, default="cosine"
@@ -80,6 +83,11 @@ class MatchingLearner(SupportLearner):
             raise ValueError(f"max_support is {max_support!r}; expected at least 1, or None to keep all support")
         self.max_support = max_support
         self.replacement = check_name("replacement", replacement, REPLACEMENTS)
+
+    @property
+    def keys_by_class(self) -> bool:
+        """Whether the keys of a class follow from its own support; not if `centered` or `balanced`."""
+        return self._keeps_hooks_of(MatchingLearner)
 
     def kept_rows(self, statistics: Statistics) -> Tensor | None:
         """Return at most `max_support` rows per class."""

@@ -26,7 +26,8 @@ class MultiPrototypicalLearner(SupportLearner):
     row nearest to the class mean; each further centre is the row farthest from those before.
     ``logit[c] = log sum over its clusters j of share[j] exp(similarity(query, mean[j]) / temperature)``, where share
     is the fraction of the class in the cluster. With one prototype this is `PrototypicalLearner`. O(n d) to store,
-    O(n k d) per iteration to learn, O(n_way k d) per query.
+    O(n k d) per iteration to learn, O(n_way k d) per query. The clusters of a class depend on its own support alone, so
+    a classifier that learns a class clusters no other.
 
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
     others gets too many answers; `DiscriminantLearner` does not mind.
@@ -68,6 +69,11 @@ class MultiPrototypicalLearner(SupportLearner):
     ) -> None:
         super().__init__(metric, temperature, learn_temperature)
         self.n_prototypes = check_count("n_prototypes", n_prototypes)
+
+    @property
+    def keys_by_class(self) -> bool:
+        """Whether the keys of a class follow from its own support."""
+        return self._keeps_hooks_of(MultiPrototypicalLearner)
 
     def memorize(self, statistics: Statistics) -> Memory:
         """Return the mean of each cluster as a key, weighted by its share of the class."""

@@ -56,8 +56,19 @@ class Growing:
         self._versions, self.origin = (state, merge), origin
 
     @classmethod
-    def of(cls, parts: Iterable[Tensor], some: Tensor, labels: NDArray[np.int64], metric: str, index: str) -> Self:
-        """Return searchable keys in as few bytes as tell them apart.
+    def of(
+        cls,
+        parts: Iterable[Tensor],
+        some: Tensor,
+        labels: NDArray[np.int64],
+        metric: str,
+        index: str,
+        *,
+        origin: Tensor | None = None,
+        double: bool = False,
+        steady: bool = False,
+    ) -> Self:
+        """Return searchable keys, by default in as few bytes as tell them apart.
 
         Parameters
         ----------
@@ -69,14 +80,21 @@ class Growing:
             Their labels.
         metric, index : str
             As for `PrototypeIndex`.
+        origin : Tensor of shape (1, d), optional
+            What to subtract; by default a point among the keys for ``sqeuclidean``, else nothing.
+        double : bool, default=False
+            Whether to keep them in float64.
+        steady : bool, default=False
+            As for `KeySnapshot`, for `similarities`.
         """
-        sample = KeySnapshot(some, metric)
-        dtype = torch.float64 if sample.needs_double else torch.float32
+        sample = KeySnapshot(some if origin is None else some - origin, metric)
+        origin = sample.offset if origin is None and not double else origin
+        dtype = torch.float64 if double or sample.needs_double else torch.float32
         keys, start = torch.empty((len(labels), some.shape[1]), dtype=dtype, device="cpu"), 0
         for part in parts:
-            keys[start : start + len(part)] = part if sample.offset is None else part - sample.offset
+            keys[start : start + len(part)] = part if origin is None else part - origin
             start += len(part)
-        return cls(State.of(Base(take_snapshot(keys, metric, index), labels)), sample.offset)
+        return cls(State.of(Base(take_snapshot(keys, metric, index, steady=steady), labels)), origin)
 
     def _cast(self, x: Tensor) -> Tensor:
         """Bring keys or queries (n, d) into the frame and precision of the state."""
@@ -114,6 +132,10 @@ class Growing:
         state, x = self.state, self._cast(queries)
         found = state.search_one(x[0].numpy(), k, sought) if len(x) == 1 else None
         return (found or state.search(x, k, sought))[0]
+
+    def similarities(self, queries: Tensor) -> tuple[NDArray[np.int64], Tensor]:
+        """Return the labels (m,) of all keys, also of some that are gone, and their similarities (q, m), exactly."""
+        return self.state.similarities(self._cast(queries))
 
     def chunk(self, k: int) -> int:
         """Return how many queries to search for at a time."""

@@ -44,7 +44,7 @@ class Base:
     def like(self, keys: Tensor, labels: NDArray[Any]) -> Base:
         """Return a base of other keys with the same settings."""
         like = self.snapshot
-        return Base(take_snapshot(keys, like.metric, like.index, like.recall), labels)
+        return Base(take_snapshot(keys, like.metric, like.index, like.recall, steady=like.steady), labels)
 
     @cached_property
     def digest(self) -> str:
@@ -301,11 +301,23 @@ class State:
         ids, again = top(ids, again, min(k, ids.shape[-1]))
         return ids, again.to(similarity.dtype)
 
+    def similarities(self, queries: Tensor) -> tuple[NDArray[Any], Tensor]:
+        """Return the labels (m,) of all keys, dead ones too, and similarities (q, m); the base is searched exactly."""
+        similarity = self.base.snapshot.retrieve(queries, 1)[1]
+        if len(self.labels):
+            similarity = torch.cat([similarity, self._delta.similarity(queries.double()).to(similarity.dtype)], -1)
+        return self._all_labels, similarity
+
+    @cached_property
+    def _all_labels(self) -> NDArray[Any]:
+        return np.concatenate([self.base.labels, self.labels])
+
     @property
     def _delta(self) -> PreparedKeys:
         snapshot, n = self.base.snapshot, len(self.labels)
         sqnorm = self.rows.sqnorm[:n].T if snapshot.metric == "sqeuclidean" else None
-        return PreparedKeys(snapshot.metric, self.rows.keys[:n], snapshot.offset, sqnorm)
+        prepared = PreparedKeys(snapshot.metric, self.rows.keys[:n], snapshot.offset, sqnorm)
+        return prepared.steadied() if snapshot.steady else prepared
 
     def _keys_of(self, ids: Tensor) -> Tensor:
         n = len(self.base)

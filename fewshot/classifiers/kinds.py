@@ -1,0 +1,27 @@
+"""Which kind of fitted model suits a learner and what it knows."""
+
+from __future__ import annotations
+
+from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.live import LiveModel
+from fewshot.classifiers.live_support import LiveSupport
+from fewshot.learners.base import Learner
+from fewshot.learners.discriminant import DiscriminantLearner
+from fewshot.utils.discriminant import MOST_CLASSES
+
+#: From this many classes on, or rows that are kept, copying all at each change takes longer than finding what changed.
+LIVE_FROM = 500
+
+
+def model_type(learner: Learner, n_classes: int, n_rows: int) -> type[FittedModel]:
+    """Return the kind of model that suits a learner, a number of classes and one of support rows."""
+    if learner.keys_by_class:
+        return LiveSupport if n_rows >= LIVE_FROM else FittedModel
+    taught = type(learner).memorize is DiscriminantLearner.memorize and n_classes > MOST_CLASSES
+    return LiveModel if taught or (learner.means_are_keys and n_classes >= LIVE_FROM) else FittedModel
+
+
+def lively(model: FittedModel) -> FittedModel:
+    """Return a model as one of the kind that suits it."""
+    kind = model_type(model.learner, model.n_classes, model.n_rows) if type(model) is FittedModel else FittedModel
+    return model if kind is FittedModel else kind.of(model.learner, model.classes, model.n_support, model.statistics)

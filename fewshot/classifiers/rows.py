@@ -1,0 +1,89 @@
+"""Labelled rows of many classes, which change a few at a time while earlier versions stay as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.learners.memory import Statistics
+from fewshot.utils.blocks import Blocks
+
+#: The number of the class of a row that is gone.
+GONE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBlocks:
+    """Rows in the order in which they came; those that are gone keep their place.
+
+    Attributes
+    ----------
+    x, number, weight : Blocks of n rows
+        Embedding (d,), number of the class or `GONE`, and weight.
+    """
+
+    x: Blocks
+    number: Blocks
+    weight: Blocks
+
+    @staticmethod
+    def columns(support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Return the columns of kept support whose class i has the number ``numbers[i]``."""
+        return support["x"].numpy(), numbers[support["labels"].numpy()], support["weight"].numpy()
+
+    @classmethod
+    def of(cls, support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> Self:
+        """Return kept support whose class i has the number ``numbers[i]``."""
+        return cls(*map(Blocks.of, cls.columns(support, numbers)))
+
+    def extended(self, support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> Self:
+        """Return these rows and more; see `of`."""
+        columns = zip(vars(self).values(), self.columns(support, numbers), strict=True)
+        return type(self)(*(blocks.extended(values) for blocks, values in columns))
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def present(self) -> NDArray[np.int64]:
+        """Return which rows are not gone."""
+        return np.flatnonzero(self.number.whole() != GONE)
+
+    def only(self, rows: NDArray[np.int64]) -> Self:
+        """Return some of the rows, without the memory of the others."""
+        return type(self)(*(Blocks.of(blocks.rows(rows)) for blocks in vars(self).values()))
+
+    def of_classes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which rows are of these classes."""
+        if not len(numbers):
+            return np.empty(0, np.int64)
+        whole = self.number.whole()
+        return np.flatnonzero(whole == numbers[0] if len(numbers) == 1 else np.isin(whole, numbers))
+
+    def without(self, rows: NDArray[np.int64]) -> Self:
+        """Return these rows without some."""
+        return replace(self, number=self.number.changed(rows, np.full(len(rows), GONE)))
+
+    def numbered(self, new: NDArray[np.int64]) -> Self:
+        """Return the same rows whose class i has the number ``new[i]``."""
+        whole = self.number.whole()
+        return replace(self, number=Blocks.of(np.where(whole == GONE, GONE, new[whole])))
+
+    def statistics(self, rows: NDArray[np.int64], order: NDArray[np.int64], n: int) -> Statistics:
+        """Return the statistics of some rows, whose classes have the numbers `order` (n_way,) among `n`."""
+        place = np.zeros(n, np.int64)
+        place[order] = np.arange(len(order))
+        x = self.x.whole() if len(rows) == len(self) else self.x.rows(rows)
+        labels = place[self.number.rows(rows)]
+        weight = torch.from_numpy(self.weight.rows(rows))
+        return Statistics.of_support(torch.from_numpy(x), torch.from_numpy(labels), len(order), weight)
+
+
+def with_rows(statistics: Statistics, rows: NDArray[np.int64]) -> Statistics:
+    """Return statistics whose kept support says in which `rows` (n,) it was kept, as one more tensor."""
+    return replace(statistics, support={**statistics.support, "row": torch.from_numpy(rows)})
