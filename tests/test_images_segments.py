@@ -18,7 +18,7 @@ from fewshot import FewShotModel, OwnEmbedder
 from fewshot.classifiers.live import LiveModel
 from fewshot.cli import main
 from fewshot.errors import ArtifactError
-from fewshot.images import segments
+from fewshot.images import parts, segments
 from fewshot.images.stored import StoredModel, change_to_arrays
 from fewshot.persistence.arrays import map_arrays
 from fewshot.persistence.artifact import read_artifact
@@ -41,8 +41,8 @@ def small(monkeypatch):
     monkeypatch.setattr("fewshot.classifiers.kinds.LIVE_FROM", 3)
     monkeypatch.setattr("fewshot.utils.blocks.BLOCK_BYTES", 4 * 8 * D)
     monkeypatch.setattr(segments, "LARGE", 0)
-    monkeypatch.setattr(segments, "INLINE", 600)
-    monkeypatch.setattr(segments, "BASE_SHARE", 0.05)
+    monkeypatch.setattr(parts, "INLINE", 600)
+    monkeypatch.setattr(parts, "BASE_SHARE", 0.05)
 
 
 def rows(*seeds):
@@ -139,7 +139,7 @@ def test_a_class_costs_its_own_bytes_and_the_base_stays(tmp_path, monkeypatch):
     assert (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert written < 60 * 8000 < entry["bytes"] * 10
     same(model, tmp_path)
-    monkeypatch.setattr(segments, "BASE_SHARE", 8)
+    monkeypatch.setattr(parts, "BASE_SHARE", 8)
     model.partial_fit(rows(*range(500)), [f"other {i}" for i in range(500)]).save(tmp_path)
     assert set(manifest_of(tmp_path)["files"]) == {"memory", "learner"}  # a new base
     same(model, tmp_path)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from fewshot.images.parts import Parts, Segment
 from fewshot.images.support import Support
-from fewshot.persistence.arrays import read_arrays
+from fewshot.persistence.arrays import map_arrays, read_arrays, write_arrays
+from fewshot.persistence.artifact import Part
 from fewshot.persistence.content import labels_from_arrays, labels_to_arrays
 from fewshot.utils.labels import as_labels
 
@@ -26,8 +29,10 @@ from fewshot.utils.labels import as_labels
 MEMORY, SUPPORT, APPENDED = "memory", "support", "appended"
 #: Beginnings of the names of arrays of labels: those that the codes of rows stand for, and those of renamed classes.
 OF, OLD, NEW = "of.", "old.", "new."
-#: Bytes of the digest of a row.
-_DIGEST = 16
+NO_LABELS = np.empty(0, object)
+#: Bytes of the digest of a row, and no digests.
+_DIGEST, NOTHING = 16, np.empty((0, 2), np.uint64)
+P = TypeVar("P", bound=Parts)
 
 
 def labels_named(prefix: str, labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -129,6 +134,21 @@ def read_support(
     return states
 
 
+def support_in_parts(kept: P, support: Support) -> tuple[P, dict[str, Part]]:
+    """Return the parts of the support of a model, and their files; see `Parts.with_state`."""
+
+    def whole() -> dict[str, NDArray[Any]]:
+        of = np.unique(support.labels)
+        return support.to_arrays(of) | labels_named(OF, of)
+
+    since, write = partial(support_since, support), partial(_write_whole, arrays=whole)
+    return kept.with_state(Segment(support.bare(), support.size), since, write, SUPPORT, partial(part_name, SUPPORT))
+
+
+def _write_whole(path: Path, arrays: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
+    write_arrays(path, arrays())
+
+
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
@@ -180,10 +200,13 @@ class MemoryRows:
 
     def _kept(self, before: MemoryRows) -> tuple[NDArray[np.int64], int]:
         """Return which rows of `before` are still there, in this order the first of these, and how many they are."""
-        was, now = before.digested(), self.digested(before)
         of_was, of_now = (np.arange(len(one.codes)) if one.chosen is None else one.chosen for one in (before, self))
+        pairs = zip(before.blocks, self.blocks, strict=False)
+        is_read = 0 < len(before.blocks) <= len(self.blocks) and all(a is b for a, b in pairs)  # from the same files
+        was, now = (NOTHING, NOTHING) if is_read else (before.digested(), self.digested(before))
         if np.array_equal(now[: len(was)], was):  # rows were only added, and some of them chosen
-            return np.flatnonzero(np.isin(of_was, of_now)), int(np.searchsorted(of_now, len(was)))
+            n = sum(map(len, before.blocks)) if is_read else len(was)
+            return np.flatnonzero(np.isin(of_was, of_now)), int(np.searchsorted(of_now, n))
         kept, left = list[int](), iter(enumerate(map(tuple, was[of_was].tolist())))
         for digest in map(tuple, now[of_now].tolist()):
             place = next((place for place, known in left if known == digest), None)
@@ -216,7 +239,7 @@ class MemoryRows:
         gone, blocks, n = _gone(change, len(self.codes)), list(self.blocks), sum(map(len, self.blocks))
         chosen, codes = (np.delete(x, gone) for x in (np.arange(n) if self.chosen is None else self.chosen, self.codes))
         classes = self.classes.tolist()
-        numbers = {label: number for number, label in enumerate(classes)}
+        numbers = {classes[number]: number for number in np.unique(codes).tolist()}  # others may have been renamed
         found = [(numbers.pop(old), new) for old, new in zip(*_renamed(change), strict=True)]
         for number, new in found:
             numbers[new], classes[number] = number, new
@@ -235,33 +258,55 @@ class MemoryRows:
         table[:] = classes
         return type(self)(blocks, codes, table, chosen, False, self._known)
 
+    def rows_of(self, labels: Collection[Any]) -> NDArray[np.int64]:
+        """Return which rows are of some classes."""
+        used = [number for number in np.unique(self.codes).tolist() if self.classes[number] in labels]
+        return np.flatnonzero(np.isin(self.codes, used))
+
+    def x(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the embeddings of some rows, (k, d)."""
+        return _rows(self.blocks, rows if self.chosen is None else self.chosen[rows])
+
+    def codes_among(self, classes: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the place of the class of each row among these labels, -1 for another."""
+        places = {label: place for place, label in enumerate(classes.tolist())}
+        used = np.unique(self.codes)
+        table = np.full(len(self.classes), -1)
+        table[used] = [places.get(label, -1) for label in self.classes[used].tolist()]
+        return table[self.codes]
+
+    def in_parts(self, kept: P, classes: NDArray[Any], state: MemoryRows) -> tuple[P, dict[str, Part]]:
+        """Return the parts of these rows, of sorted classes, kept as `state`; and the files, see `Parts.with_state`."""
+        write = partial(_write_whole, arrays=lambda: self.to_memory(classes) | labels_named(OF, classes))
+        return kept.with_state(Segment(state, self.size), self.since, write, MEMORY, partial(part_name, MEMORY))
+
     def counts(self, n_classes: int) -> NDArray[np.int64]:
         """Return the number of rows of each class, (n_classes,)."""
         return np.bincount(self.codes, minlength=n_classes)
 
     def to_memory(self, classes: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return them as the statistics of a learner that keeps its support, of these sorted classes."""
-        places = {label: place for place, label in enumerate(classes.tolist())}
-        used = np.unique(self.codes)
-        table = np.full(len(self.classes), -1)
-        table[used] = [places[label] for label in self.classes[used].tolist()]
-        labels, x = table[self.codes], np.concatenate(self.blocks)
+        labels, x = self.codes_among(classes), np.concatenate(self.blocks)
+        if len(labels) and labels.min() < 0:
+            raise ValueError("its support must be of its classes")
         x = x if self.chosen is None else x[self.chosen]
         count = np.bincount(labels, minlength=len(classes)).astype(np.float64)
         return {"count": count, "support.x": x, "support.labels": labels, "support.weight": np.ones(len(x))}
 
 
 def read_memory(
-    manifest: Mapping[str, Any], paths: Mapping[str, Path]
+    manifest: Mapping[str, Any], paths: Mapping[str, Path], is_mapped: bool = False
 ) -> tuple[list[tuple[MemoryRows, int, bytes | None]], MemoryRows]:
     """Return the rows of the memory after the base and after each change, as `read_support` does, and the last ones.
+
+    If the base `is_mapped`, embeddings are read when they are asked for.
 
     Raises
     ------
     ValueError
         If they are inconsistent.
     """
-    arrays = read_arrays(paths[MEMORY])[0]
+    arrays = map_arrays(paths[MEMORY]) if is_mapped else read_arrays(paths[MEMORY])[0]
     labels, of = arrays["support.labels"], labels_under(OF, arrays)
     if labels.dtype != np.int64 or labels.ndim != 1 or not _among(labels, len(of)):
         raise ValueError(f"its support must be of {len(of)} classes")

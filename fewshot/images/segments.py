@@ -1,14 +1,11 @@
 """The memory of a large model on disk: a base that is mapped when it is loaded, and the changes since.
 
-A change says which classes are new or different, and which labels are gone. It replaces earlier changes that are no
-larger, so that there are few. Small ones are in the manifest, others in files. Once a change would be an eighth of the
-base, there is a new base.
+A change says which classes are new or different, and which labels are gone; see `fewshot.images.parts`.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,17 +14,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.summary import Summary
-from fewshot.images.kept_rows import MEMORY, OF, SUPPORT, MemoryRows, labels_named, part_name, support_since
+from fewshot.images import kept_rows
+from fewshot.images.kept_rows import MemoryRows
+from fewshot.images.parts import Parts, Segment
 from fewshot.images.stored import BASE, change_to_arrays, changes_in, gone_in, name_of
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics
-from fewshot.persistence.arrays import map_arrays, write_arrays, write_streamed
+from fewshot.persistence.arrays import map_arrays, write_streamed
 from fewshot.persistence.artifact import Part, Versions
 from fewshot.persistence.content import labels_from_arrays, labels_to_arrays
 from fewshot.search.similarity import PART
@@ -35,33 +34,11 @@ from fewshot.utils.values import TOO_LARGE
 
 #: From this many bytes of class sums on, a model is saved in segments. The base must not be overwritten while mapped.
 LARGE = 8 * 2**20
-#: A change is smaller than the base divided by this; changes of at most INLINE bytes are in the manifest, since a file
-#: takes as long to write as all else together.
-BASE_SHARE, INLINE = 8, 2**15
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
-    """A part of the memory, or of the support: the state after it, its size, and its bytes if it is in the manifest."""
-
-    model: Any
-    size: int
-    inline: bytes | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Segments:
-    """What holds a state: the base, changes in files, and changes in the manifest."""
-
-    all: tuple[Segment, ...] = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Segments, ()  # a copy writes all files again
-
-    @property
-    def inline(self) -> list[str]:
-        """The changes in the manifest."""
-        return [b64encode(one.inline).decode() for one in self.all if one.inline is not None]
+class Segments(Parts):
+    """What holds a model, or the rows of one: the base, changes in files, and changes in the manifest."""
 
     def extended(self, model: LiveModel) -> tuple[Segments, dict[str, Part]]:
         """Return the segments of a later model and their files, of which at most one has to be written."""
@@ -77,48 +54,6 @@ class Segments:
 
         base = Segment(model.bare(), _bytes_of(model))
         return self.with_state(base, since, partial(_write_base, model=model), BASE, name_of)
-
-    def with_state(
-        self,
-        base: Segment,
-        since: Callable[[Any], Mapping[str, NDArray[Any]] | None],
-        write: Callable[[Path], object],
-        name: str,
-        named: Callable[[int], str],
-    ) -> tuple[Segments, dict[str, Part]]:
-        """Return the segments of a later state and their files, of which at most one has to be written.
-
-        Parameters
-        ----------
-        base : Segment
-            The whole state.
-        since : callable
-            Returns the change since an earlier state, as arrays: none if there is no change, None if it is not known.
-        write : callable
-            Writes the whole state to a path.
-        name : str
-            Name of the file of the base.
-        named : callable
-            Returns the name of a file of changes by its number, from 1.
-        """
-        held = list(self.all)
-        while held:
-            if (change := since(held[-1].model)) is None:
-                break
-            if not change:
-                return Segments(tuple(held)), _files(held, name, named)
-            raw = save(dict(change))
-            new = Segment(base.model, len(raw), raw if len(raw) <= INLINE else None)
-            if len(held) == 1 and new.size * BASE_SHARE > held[0].size:
-                break
-            # Files come before what is in the manifest.
-            if len(held) == 1 or (held[-1].size > new.size and (held[-1].inline is None or new.inline is not None)):
-                files = _files([*held, new], name, named)
-                if new.inline is None:
-                    files[named(len(files) - 1)] = (None, partial(_write_change, raw=raw))
-                return Segments((*held, new)), files
-            held.pop()
-        return Segments((base,)), {name: (None, write)}
 
     @classmethod
     def read(cls, manifest: Mapping[str, Any], paths: Mapping[str, Path], learner: Learner) -> Self:
@@ -198,16 +133,6 @@ def _write_base(path: Path, model: LiveModel) -> None:
     write_streamed(path, arrays)
 
 
-def _write_change(path: Path, raw: bytes) -> None:
-    path.write_bytes(raw)
-
-
-def _files(segments: list[Segment], name: str, named: Callable[[int], str]) -> dict[str, Part]:
-    """Return the files of segments, all of which are there."""
-    n = sum(one.inline is None for one in segments)
-    return dict.fromkeys([name, *map(named, range(1, n))])
-
-
 def memory_in_parts(kept: Segments, model: FittedModel) -> tuple[Segments, dict[str, Part]] | None:
     """Return the segments of the support that a learner keeps, and their files; None if it is small, or has weights."""
     if (found := model.kept_support) is None or (found.weight != 1).any():
@@ -217,31 +142,17 @@ def memory_in_parts(kept: Segments, model: FittedModel) -> tuple[Segments, dict[
         return None
     kept = Segments(tuple(replace(one, model=one.model.bare()) for one in kept.all))  # without what was read
     rows.digested(kept.all[-1].model if kept.all else None)
-    write = partial(_write_whole, arrays=lambda: rows.to_memory(rows.classes) | labels_named(OF, rows.classes))
-    return kept.with_state(Segment(rows.bare(), rows.size), rows.since, write, MEMORY, partial(part_name, MEMORY))
+    return rows.in_parts(kept, rows.classes, rows.bare())
 
 
 def support_in_parts(kept: Segments, support: Support) -> tuple[Segments, dict[str, Part]] | None:
     """Return the segments of the support of a model, and their files; None if it is small."""
-    if (size := support.size) <= LARGE:
-        return None
-
-    def whole() -> dict[str, NDArray[Any]]:
-        of = np.unique(support.labels)
-        return support.to_arrays(of) | labels_named(OF, of)
-
-    since = partial(support_since, support)
-    write = partial(_write_whole, arrays=whole)
-    return kept.with_state(Segment(support.bare(), size), since, write, SUPPORT, partial(part_name, SUPPORT))
+    return None if support.size <= LARGE else kept_rows.support_in_parts(kept, support)
 
 
 def segments_of(states: list[tuple[Any, int, bytes | None]]) -> Segments:
     """Return the segments that were read."""
     return Segments(tuple(Segment(*one) for one in states))
-
-
-def _write_whole(path: Path, arrays: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
-    write_arrays(path, arrays())
 
 
 def _checked(arrays: Mapping[str, NDArray[Any]]) -> Summary:

@@ -18,7 +18,19 @@ from safetensors.numpy import save as dump
 
 from fewshot.data.crop import crop_of
 from fewshot.errors import brief
-from fewshot.images.kept_rows import APPENDED, MEMORY, SUPPORT, is_kept_in_parts, read_memory, read_support
+from fewshot.images.kept_rows import (
+    APPENDED,
+    MEMORY,
+    NO_LABELS,
+    SUPPORT,
+    MemoryRows,
+    is_kept_in_parts,
+    read_memory,
+    read_support,
+    rows_to_arrays,
+    support_in_parts,
+)
+from fewshot.images.parts import Parts, Segment
 from fewshot.images.support import Support
 from fewshot.persistence.arrays import map_arrays, read_arrays, read_metadata, write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, write_artifact
@@ -67,6 +79,7 @@ class StoredModel:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
         self.folder, self._manifest, self._paths = folder, manifest, paths
         self._is_large, self._changes = is_segmented(manifest), list[dict[str, NDArray[Any]]]()
+        self._kept: dict[str, Parts] = {}  # of the rows that were read, by name
         self.classes_, self.n_support_ = (
             _classes_in(manifest, paths) if self._is_large else read_classes(manifest["classes"], manifest["n_support"])
         )
@@ -104,7 +117,7 @@ class StoredModel:
         """Whether it can be changed here; else `FewShotModel` can: a learner may keep totals over all classes."""
         if self._is_large:
             return len(self._manifest["changes"]) < MOST_CHANGES
-        return not any(name.startswith("totals.") for name in self._memory)
+        return self._rows is not None or not any(name.startswith("totals.") for name in self._memory)
 
     # ---- content ---------------------------------------------------------------------------------------------------
 
@@ -112,12 +125,7 @@ class StoredModel:
     def _memory(self) -> dict[str, NDArray[Any]]:
         """Statistics by name: ``count``, ``sums.x``, ``support.labels``."""
         with errors_of_file(self.folder, _CURE):
-            n_way, in_parts = len(self.classes_), is_kept_in_parts(self._manifest, MEMORY)
-            memory = (
-                read_memory(self._manifest, self._paths)[1].to_memory(self.classes_)
-                if in_parts
-                else read_arrays(self._paths["memory"])[0]
-            )
+            n_way, memory = len(self.classes_), read_arrays(self._paths["memory"])[0]
             labels = memory.get("support.labels", np.empty(0, np.int64))
             for name, x in memory.items():
                 if not name.startswith("totals.") and len(x) != (len(labels) if name.startswith("support.") else n_way):
@@ -127,12 +135,28 @@ class StoredModel:
             return memory
 
     @cached_property
+    def _rows(self) -> MemoryRows | None:
+        """The rows of the statistics, if these are kept in parts."""
+        if not is_kept_in_parts(self._manifest, MEMORY):
+            return None
+        with errors_of_file(self.folder, _CURE):
+            states, rows = read_memory(self._manifest, self._paths, is_mapped=True)
+            codes = rows.codes_among(self.classes_)
+            if not np.array_equal(np.bincount(codes[codes >= 0], minlength=len(self.classes_)), self.n_support_):
+                raise ValueError("its support must be of its classes")
+        self._kept[MEMORY] = Parts(tuple(Segment(*one) for one in states))
+        return rows
+
+    @cached_property
     def support_(self) -> Support | None:
         """The support, if kept."""
         if "support" not in self._paths or not self._params["keep_support"]:
             return None
         with errors_of_file(self.folder, _CURE):
-            return read_support(self._manifest, self._paths, self.classes_)[-1][0]
+            states = read_support(self._manifest, self._paths, self.classes_)
+        if is_kept_in_parts(self._manifest, SUPPORT):
+            self._kept[SUPPORT] = Parts(tuple(Segment(*one) for one in states))
+        return states[-1][0]
 
     @property
     def _learner(self) -> Mapping[str, Any]:
@@ -176,12 +200,18 @@ class StoredModel:
         if (found := self.find_rows(ids, label)) is None:
             raise ValueError(f"{self.folder} does not keep what each image added; remove images with FewShotModel")
         rows, kept = found
-        n_left = np.bincount(np.delete(self._memory["support.labels"], kept), minlength=len(self.classes_))
+        n_left = np.bincount(np.delete(self._codes, kept), minlength=len(self.classes_))
         if not n_left.any():
             raise ValueError("nothing would remain; a classifier needs support of one class")
         left = np.flatnonzero((n_left > 0) | (self.n_support_ == 0)).tolist()
-        memory = {name: np.delete(x, kept, 0) for name, x in self._memory.items() if name.startswith("support.")}
-        self._memory, self.n_support_ = {"count": n_left.astype(np.float64), **memory}, n_left
+        if self._rows is not None:
+            self._rows = self._rows.changed(
+                rows_to_arrays(np.sort(np.array(kept, np.int64)), NO_LABELS, NO_LABELS, {}, NO_LABELS)
+            )
+        else:
+            memory = {name: np.delete(x, kept, 0) for name, x in self._memory.items() if name.startswith("support.")}
+            self._memory = {"count": n_left.astype(np.float64), **memory}
+        self.n_support_ = n_left
         return self._become(self.classes_[left], left, self.support_ and self.support_.without(rows))
 
     def find_rows(self, ids: Sequence[str], label: Any = None) -> tuple[list[int], list[int]] | None:
@@ -194,8 +224,7 @@ class StoredModel:
         ValueError, TypeError
             As for `FewShotModel.remove_support`.
         """
-        support, memory = self.support_, {} if self._is_large else self._memory
-        if support is None or "support.x" not in memory or (memory["support.weight"] != 1).any():
+        if (support := self.support_) is None or not self._keeps_rows:
             return None
         rows = support.named(ids, label)
         gone = support.rows(rows)
@@ -204,13 +233,25 @@ class StoredModel:
             x = DeviceMethod("discriminant", "dot", 1.0, power=learner["params"].get("power", 0.5)).transform(x)
         codes, found = np.searchsorted(self.classes_, gone.labels), list[int]()
         for row, code in zip(x, codes.tolist(), strict=True):
-            places = np.setdiff1d(np.flatnonzero(memory["support.labels"] == code), found)
-            apart = np.abs(memory["support.x"][places] - row).max(1, initial=0)
+            places = np.setdiff1d(np.flatnonzero(self._codes == code), found)
+            known = self._rows.x(places) if self._rows is not None else self._memory["support.x"][places]
+            apart = np.abs(known - row).max(1, initial=0)
             if not (apart <= _ROUNDING).any():
                 return None
-            same = memory["support.x"][places[apart.argmin()]]
-            found.append(next(i for i in places.tolist() if (memory["support.x"][i] == same).all()))  # the oldest
+            found.append(int(places[(known == known[apart.argmin()]).all(1).argmax()]))  # the oldest
         return rows, found
+
+    @property
+    def _keeps_rows(self) -> bool:
+        """Whether the statistics are rows, each of weight 1."""
+        if self._is_large or self._rows is not None:
+            return not self._is_large
+        return "support.x" in self._memory and bool((self._memory["support.weight"] == 1).all())
+
+    @property
+    def _codes(self) -> NDArray[np.int64]:
+        """The place of the class of each row of the statistics."""
+        return self._memory["support.labels"] if self._rows is None else self._rows.codes_among(self.classes_)
 
     def clear_calibration(self) -> Self:
         """Forget what `calibrate` has taught; see `FewShotModel.clear_calibration`."""
@@ -232,6 +273,12 @@ class StoredModel:
         """Take the classes at these places of the present ones, under these sorted labels."""
         if self._is_large:
             self._changes.append(self._change(classes, places))
+        elif (rows := self._rows) is not None:
+            before, used = self.classes_.tolist(), set(rows.classes[np.unique(rows.codes)].tolist())
+            renamed = [(before[i], new) for i, new in zip(places, classes.tolist(), strict=True) if before[i] != new]
+            old, new = (np.array([pair[i] for pair in renamed if pair[0] in used], object) for i in (0, 1))
+            gone = rows.rows_of({before[i] for i in set(range(len(before))).difference(places)})
+            self._rows = rows.changed(rows_to_arrays(gone, old, new, {}, NO_LABELS))
         else:
             self._memory = _of_classes(self._memory, np.array(places, np.int64), len(self.classes_))
         self.classes_, self.n_support_, self.support_ = classes, self.n_support_[places], support
@@ -262,21 +309,28 @@ class StoredModel:
         content = {name: value for name, value in self._manifest.items() if name not in _OF_THE_FILE}
         content["params"] = self._params
         parts: dict[str, Part] = dict.fromkeys(self._manifest["files"])
-        if content.pop(APPENDED, None) is not None:  # rows are written whole
-            parts = {name: None for name in parts if not name.startswith((f"{MEMORY} ", f"{SUPPORT} "))}
         if self._is_large:
             content |= {"format": FORMAT, "classes": {"n": len(self.classes_)}, "n_support": int(self.n_support_.sum())}
             content["changes"] = [*content["changes"], *(b64encode(dump(one)).decode() for one in self._changes)]
         else:
             content |= {"classes": labels_to_json(self.classes_), "n_support": self.n_support_.tolist()}
-            parts["memory"] = (None, partial(write_arrays, arrays=self._memory))
+            if self._rows is None:
+                parts["memory"] = (None, partial(write_arrays, arrays=self._memory))
         if not self._is_calibrated:
             content["calibration"] = None
             content.pop("held_out", None)
             parts.pop("background", None)
-        parts.pop("support", None)
-        if self.support_ is not None:
-            parts["support"] = (None, partial(write_arrays, arrays=self.support_.to_arrays(self.classes_)))
+        support, made = self.support_, dict[str, tuple[Parts, dict[str, Part]]]()
+        if self._rows is not None:
+            made[MEMORY] = self._rows.in_parts(self._kept[MEMORY], self.classes_, self._rows)
+        if support is not None and SUPPORT in self._kept:
+            made[SUPPORT] = support_in_parts(self._kept[SUPPORT], support)
+        for name, (_, files) in [(SUPPORT, (None, {})), *made.items()]:
+            parts = {one: part for one, part in parts.items() if one.partition(" ")[0] != name} | files
+        if support is not None and SUPPORT not in made:
+            parts["support"] = (None, partial(write_arrays, arrays=support.to_arrays(self.classes_)))
+        if content.pop(APPENDED, None) is not None and made:
+            content[APPENDED] = {name: kept.inline for name, (kept, _) in made.items()}
         write_artifact(self.folder, _KIND, content, parts, {}, {os.path.realpath(self.folder): self.version}, note)
 
 
