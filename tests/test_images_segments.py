@@ -19,7 +19,8 @@ from fewshot.classifiers.live import LiveModel
 from fewshot.cli import main
 from fewshot.errors import ArtifactError
 from fewshot.images import parts, segments
-from fewshot.images.stored import StoredModel, change_to_arrays
+from fewshot.images.class_changes import change_to_arrays
+from fewshot.images.stored import StoredModel
 from fewshot.persistence.arrays import map_arrays
 from fewshot.persistence.artifact import read_artifact
 from tests.forging import manifest_of, put, seal

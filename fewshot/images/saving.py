@@ -37,11 +37,12 @@ from fewshot.embedding.network import choose_device
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
+from fewshot.images.class_changes import is_segmented
 from fewshot.images.kept_rows import APPENDED, MEMORY, SUPPORT, is_kept_in_parts, read_memory, read_support
 from fewshot.images.learned import Learned
 from fewshot.images.segments import Held, Segments, is_large, memory_in_parts, segments_of, support_in_parts
 from fewshot.images.statistics_file import read_statistics, statistics_to_tensors
-from fewshot.images.stored import describe, is_segmented, read_classes
+from fewshot.images.stored import describe, read_classes
 from fewshot.learners.base import Learner
 from fewshot.persistence.arrays import write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, version_of, write_artifact

@@ -20,9 +20,9 @@ from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.summary import Summary
 from fewshot.images import kept_rows
+from fewshot.images.class_changes import BASE, change_to_arrays, changes_in, gone_in, name_of
 from fewshot.images.kept_rows import MemoryRows
 from fewshot.images.parts import Parts, Segment
-from fewshot.images.stored import BASE, change_to_arrays, changes_in, gone_in, name_of
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Statistics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,14 @@ from safetensors.numpy import save as dump
 
 from fewshot.data.crop import crop_of
 from fewshot.errors import brief
+from fewshot.images.class_changes import (
+    BASE,
+    ROW,
+    change_to_arrays,
+    changes_in,
+    classes_in,
+    is_segmented,
+)
 from fewshot.images.kept_rows import (
     APPENDED,
     MEMORY,
@@ -39,10 +47,9 @@ from fewshot.persistence.content import (
     is_whole,
     labels_from_arrays,
     labels_from_json,
-    labels_to_arrays,
     labels_to_json,
 )
-from fewshot.persistence.manifest import FORMAT, PLAIN
+from fewshot.persistence.manifest import FORMAT
 from fewshot.runtime.method import DeviceMethod
 from fewshot.utils.labels import as_labels, check_unknown, warn_if_look_alike
 from fewshot.utils.text import counted, listed
@@ -51,10 +58,8 @@ if TYPE_CHECKING:
     from fewshot.images.learned import Learned
 
 _KIND, _CURE = "classifier", "restore it from a copy, or save again"
-#: Name of the largest file of a large model, and beginning of the names of the arrays of labels that a change removes.
-BASE, GONE = "memory", "gone."
-#: Names of its arrays besides labels, each with a row for each class; and most changes in a manifest that are added to.
-ROW, MOST_CHANGES = ("n_support", "count", "sums"), 32
+#: Most changes in a manifest that are added to.
+MOST_CHANGES = 32
 #: What a manifest says of itself, not of the model.
 _OF_THE_FILE = ("format", "version", "kind", "files", "caches", "saved", "digest")
 #: Largest difference between two transforms of one embedding, by numpy and by torch.
@@ -81,7 +86,7 @@ class StoredModel:
         self._is_large, self._changes = is_segmented(manifest), list[dict[str, NDArray[Any]]]()
         self._kept: dict[str, Parts] = {}  # of the rows that were read, by name
         self.classes_, self.n_support_ = (
-            _classes_in(manifest, paths) if self._is_large else read_classes(manifest["classes"], manifest["n_support"])
+            classes_in(manifest, paths) if self._is_large else read_classes(manifest["classes"], manifest["n_support"])
         )
         self._params = {"reject": None, **manifest["params"]}  # format 1 did not have it
         if missing := {"keep_support", "on_error", "unknown_label"} - self._params.keys():
@@ -344,59 +349,6 @@ def _of_classes(memory: Mapping[str, NDArray[Any]], places: NDArray[np.int64], n
         rows = {name: x[labels >= 0] for name, x in memory.items() if name.startswith("support.")}
         found |= {**rows, "support.labels": labels[labels >= 0]}
     return found
-
-
-def is_segmented(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is of a large model that keeps class sums alone; see `fewshot.images.segments`."""
-    return bool(manifest["format"] > PLAIN and "changes" in manifest)
-
-
-def name_of(number: int) -> str:
-    """Return the name of a file of changes of a large model, from 1; see `fewshot.images.segments`."""
-    return f"changes {number}"
-
-
-def changes_in(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> Iterator[tuple[bytes, bool]]:
-    """Yield the changes of a large model in order, as bytes, and whether they are in the manifest."""
-    number = 1
-    while (path := paths.get(name_of(number))) is not None:
-        yield path.read_bytes(), False
-        number += 1
-    for text in manifest["changes"]:
-        yield b64decode(text, validate=True), True
-
-
-def change_to_arrays(
-    gone: list[Any], classes: NDArray[Any], n_support: Any = None, count: Any = None, sums: Any = None
-) -> dict[str, NDArray[Any]]:
-    """Return a change of a large model as arrays: labels that are gone, and what is known of new or other classes."""
-    kind = classes.dtype.kind
-    labels = np.array(gone, object if kind in "UO" else classes.dtype)
-    arrays = {f"{GONE}{name}": value for name, value in labels_to_arrays(labels).items()}
-    rows = (np.empty(0, np.int64), np.empty(0), np.empty((0, 1))) if n_support is None else (n_support, count, sums)
-    return arrays | labels_to_arrays(classes) | dict(zip(ROW, rows, strict=True))
-
-
-def gone_in(change: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the labels that are gone after a change, as arrays."""
-    return {name.removeprefix(GONE): value for name, value in change.items() if name.startswith(GONE)}
-
-
-def _classes_in(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the sorted labels and the number of support items of each class of a large model."""
-    known: dict[Any, int] = {}
-
-    def learn(arrays: Mapping[str, NDArray[Any]]) -> None:
-        known.update(zip(labels_from_arrays(arrays).tolist(), arrays["n_support"].tolist(), strict=True))
-
-    learn(map_arrays(paths[BASE]))
-    for raw, _ in changes_in(manifest, paths):
-        change = load(raw)
-        for label in labels_from_arrays(gone_in(change)).tolist():
-            del known[label]
-        learn(change)
-    labels = sorted(known)
-    return as_labels(labels), np.array([known[label] for label in labels], np.int64)
 
 
 def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
