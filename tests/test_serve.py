@@ -422,6 +422,7 @@ def test_read_only_refuses_every_change(place):
             ("DELETE", "/v1/classes/flower", {}),
             ("POST", "/v1/undo", {}),
             ("POST", "/v1/redo", {}),
+            ("POST", "/v1/model/load", {"content": b"x", "headers": {"Content-Type": "application/zip"}}),  # unread
         ):
             said(client.request(method, path, **given), 403, "read_only")
 

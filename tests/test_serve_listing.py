@@ -35,7 +35,7 @@ def view_of(counts):
 
 def walked(views, order, search, limit=3):
     """Ask for part after part, each of the next version of a classifier."""
-    found, after = [], None
+    found, after = [], ""
     for view in views:
         part = list_part(view, limit, after, order, search, None)
         found, after = [*found, *part.classes], part.next
@@ -54,7 +54,7 @@ def test_parts_are_the_whole_in_order(counts, order, search):
     wanted = [(name, n) for name, n in view.classes.items() if search.casefold() in name.casefold()]
     wanted.sort(key=lambda one: {"name": 0, "fewest": one[1], "most": -one[1]}[order])  # stable
     assert walked([view] * 10, order, search) == wanted
-    assert list_part(view, 3, None, order, search, None).total == len(wanted)
+    assert list_part(view, 3, "", order, search, None).total == len(wanted)
 
 
 @given(counts=LABELS, gone=st.sets(st.integers(0, 11)), order=st.sampled_from(["name", "fewest", "most"]))
@@ -67,7 +67,7 @@ def test_a_class_that_goes_moves_no_other(counts, gone, order):
     assert len({name for name, _ in found}) == len(found) <= len(names)
 
 
-@pytest.mark.parametrize("after", ["", "heron", "x heron", "-1 heron", "9" * 40 + " a", "\u00b2 a"])
+@pytest.mark.parametrize("after", ["0", "heron", "x heron", "-1 heron", "9" * 40 + " a", "\u00b2 a"])
 def test_what_is_no_place_is_refused(after):
     with pytest.raises(Problem, match="no place in the list"):
         list_part(view_of({"a": 1}), 3, after, "name", "", None)

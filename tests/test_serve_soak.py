@@ -178,15 +178,6 @@ def operations(schema):
     return [(method, path, facts) for path, of in schema["paths"].items() for method, facts in of.items()]
 
 
-def resolved(schema, part):
-    while "$ref" in part:
-        found = schema
-        for name in part["$ref"].split("/")[1:]:
-            found = found[name]
-        part = found
-    return part
-
-
 TEXTS = ("", "temple", "x", "a/b", "..", "\0", "\ud800", "é" * 400, "'\"<>&", "%00", "-1", "null", "unknown", "{}", " ")
 NUMBERS = (0, 1, -1, 0.5, 1e308, 10**30, 2**63, True)
 
@@ -317,25 +308,3 @@ def test_ten_thousand_fuzzed_requests(tmp_path):
     assert [path.name for path in (tmp_path / "inner").iterdir()] == ["model"]
     assert {path.suffix for path in folder.iterdir()} <= {".json", ".safetensors"}
     FewShotModel.load(folder)
-
-
-def test_what_the_schema_promises_is_sent(tmp_path):
-    """Each example of the schema is answered, and each answer has the fields that the schema names."""
-    with running(taught(tmp_path / "model")) as client:
-        schema = client.get("/v1/openapi.json").json()
-        assert schema["openapi"].startswith("3.1")
-        found = 0
-        for method, path, facts in operations(schema):
-            if method != "post" or "application/json" not in facts.get("requestBody", {}).get("content", {}):
-                continue
-            given = resolved(schema, facts["requestBody"]["content"]["application/json"]["schema"])
-            if "example" not in given:
-                continue
-            example = given["example"] | ({"class": "temple"} if "class" in given["example"] else {})
-            response = client.post(path, json=example)
-            assert response.status_code in (200, 201), response.text
-            wanted = facts["responses"].get(str(response.status_code), facts["responses"].get("201", {}))
-            promised = resolved(schema, wanted["content"]["application/json"]["schema"]).get("required", [])
-            assert set(promised) <= response.json().keys()
-            found += 1
-        assert found >= 5

@@ -13,11 +13,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from fewshot._version import __version__
 from fewshot.errors import FewshotError
 from fewshot.serve.bodies import Bodies
-from fewshot.serve.guard import Guard
+from fewshot.serve.guard import Guard, route_path
 from fewshot.serve.logs import Logs
 from fewshot.serve.problems import JSON, Problem, problem_of, without_place
 from fewshot.serve.routes import archive, classes, examples, health, history, model, predict, session, suggest, trust
@@ -124,14 +125,28 @@ async def _not_valid(_: Request, error: Exception) -> JSON:
     return Problem(422, "invalid", f"{where}: {said.get('msg', 'is not valid')}"[:500]).response()
 
 
-async def _of_http(_: Request, error: Exception) -> JSON:
+async def _of_http(request: Request, error: Exception) -> JSON:
     if isinstance(error.__cause__, (Problem, ClientDisconnect)):  # while the framework has read the body
         return problem_of(error.__cause__).response()
     status = error.status_code if isinstance(error, HTTPException) else 500
     codes = {404: ("not_found", "there is nothing here"), 405: ("not_allowed", "this method is not allowed here")}
     code, message = codes.get(status, ("http", "the request cannot be answered"))
-    headers = error.headers if isinstance(error, HTTPException) else None
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status == 405:
+        headers["Allow"] = ", ".join(_methods(request))
     return Problem(status, code, message).response(headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of a path; the framework tells those of one route."""
+    described = request.app.openapi()["paths"]
+    path = route_path(request.scope)
+    found: dict[str, Any] = described.get(path) or next((described[one] for one in described if _fits(one, path)), {})
+    return sorted(method.upper() for method in found) or ["GET"]  # those of the page are not described
+
+
+def _fits(template: str, path: str) -> bool:
+    return compile_path(template.replace("{name}", "{name:path}"))[0].match(path) is not None
 
 
 async def _failed(request: Request, error: Exception) -> JSON:

@@ -24,7 +24,7 @@ class Part:
     next: str | None
 
 
-def list_part(view: View, limit: int, after: str | None, order: Order, search: str, name: str | None) -> Part:
+def list_part(view: View, limit: int, after: str, order: Order, search: str, name: str | None) -> Part:
     """Return the first `limit` classes after `after`, with `search` in their name.
 
     A place is the number of examples of the class before, and its name: it stays if that class is removed.
@@ -43,7 +43,7 @@ def list_part(view: View, limit: int, after: str | None, order: Order, search: s
         folded = search.casefold()
         wanted &= np.array([folded in one for one in view.folded_names], bool)
     total = int(wanted.sum())
-    if after is not None and names:
+    if after and names:
         n, place = _place(view, after)
         wanted &= (by > _SIGNS[order] * n) | ((by == _SIGNS[order] * n) & (places >= place))
     rows = np.flatnonzero(wanted)
@@ -54,8 +54,8 @@ def list_part(view: View, limit: int, after: str | None, order: Order, search: s
 
 def _place(view: View, after: str) -> tuple[int, Any]:
     """Return the number of examples of the class before, and the place of the class that follows its name."""
-    n, _, name = after.partition(" ")
-    if n.isascii() and n.isdigit() and len(n) < 18:
+    n, space, name = after.partition(" ")
+    if space and n.isascii() and n.isdigit() and len(n) < 18:
         try:
             return int(n), np.searchsorted(view.model.classes_, view.label(name, new=True), "right")
         except (ValueError, TypeError, OverflowError):

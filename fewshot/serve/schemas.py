@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictStr
+
+from fewshot.utils.labels import LONGEST
 
 
 def _example(**values: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [values]})
+
+
+#: What a name of a class must be, as JSON Schema; `require_text` refuses others with a sentence.
+NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": r"\S"}
+#: What may be asked for as unknown.
+RULE = r"^(off|auto|balanced|0(\.[0-9]{1,3})?)$"
 
 
 class Error(BaseModel):
@@ -41,6 +49,13 @@ class NeighbourBody(BaseModel):
     similarity: float
 
 
+class PrototypeBody(BaseModel):
+    """A class and how similar its prototype is."""
+
+    label: str
+    similarity: float
+
+
 class AnswerBody(BaseModel):
     """The answer to an image."""
 
@@ -53,6 +68,8 @@ class AnswerBody(BaseModel):
     neighbours: list[NeighbourBody]
     error: Error | None
     embedding: list[float] | None = Field(None, description="if asked for; null for an image that cannot be read")
+    margin: float | None = Field(None, description="if to explain: how far the class is ahead of the next")
+    prototypes: list[PrototypeBody] | None = Field(None, description="if to explain: the nearest ones")
 
 
 class AnswersBody(BaseModel):
@@ -130,14 +147,14 @@ class Renamed(BaseModel):
     """A new name of a class."""
 
     model_config = _example(name="grey heron")
-    name: str
+    name: str = Field(json_schema_extra=NAME)
 
 
 class Moved(BaseModel):
     """The class that an example belongs to."""
 
     model_config = ConfigDict(populate_by_name=True, json_schema_extra={"examples": [{"class": "heron"}]})
-    class_: str = Field(alias="class")
+    class_: str = Field(alias="class", json_schema_extra=NAME)
 
 
 class Together(BaseModel):
@@ -154,38 +171,222 @@ class MovedTogether(Together):
         populate_by_name=True,
         json_schema_extra={"examples": [{"examples": ["0f3c2a9d5e7b1c4a60"], "class": "heron"}]},
     )
-    class_: str = Field(alias="class")
+    class_: str = Field(alias="class", json_schema_extra=NAME)
 
 
 class Reject(BaseModel):
     """What is answered as unknown."""
 
     model_config = _example(reject="auto")
-    reject: str | float = Field(
-        description='"off", "auto", "balanced", or the share of unknown images to accept, 0 to 0.999'
+    reject: StrictStr | StrictFloat = Field(
+        description='"off", "auto", "balanced", or the share of unknown images to accept, 0 to 0.999',
+        json_schema_extra={
+            "anyOf": [{"type": "string", "pattern": RULE}, {"type": "number", "minimum": 0, "maximum": 0.999}]
+        },
     )
+
+
+class Limits(BaseModel):
+    """Most of what a request may hold."""
+
+    body_bytes: int
+    archive_bytes: int
+    pixels: int
+    images: int
+
+
+class ModelBody(BaseModel):
+    """What the classifier is."""
+
+    name: str
+    fewshot: str = Field(description="version of the package")
+    version: str
+    classes: int
+    examples: int
+    keeps_examples: bool
+    takes_images: bool = Field(description="whether it embeds images; else clients send embeddings")
+    backbone: str
+    d: int | None = Field(description="numbers of an embedding; null if nothing was learned")
+    described: dict[str, Any]
+    can_undo: bool
+    can_redo: bool
+    read_only: bool
+    rejection: str | float | None = Field(description="what is answered as unknown; null for nothing")
+    trouble: str | None = Field(description="why the folder cannot be read, if it cannot")
+    limits: Limits
+
+
+class VersionBody(BaseModel):
+    """A version that the folder keeps."""
+
+    number: int
+    at: str | None = Field(description="when it was saved, in ISO 8601")
+    note: str
+    n_classes: int
+    n_support: int
+    is_current: bool
+
+
+class HistoryBody(BaseModel):
+    """The versions that the folder keeps, oldest first."""
+
+    version: str
+    versions: list[VersionBody]
+
+
+class Unread(Error):
+    """Why an image cannot be read."""
+
+    index: int
+
+
+class EmbeddedBody(BaseModel):
+    """Embeddings in the order of the images; null for one that cannot be read."""
+
+    fingerprint: str = Field(description="of the embedder: embeddings of others cannot be compared")
+    embeddings: list[list[float] | None]
+    errors: list[Unread]
+
+
+class Suggestion(BaseModel):
+    """An image to label next."""
+
+    index: int = Field(description="its place in what was sent")
+    name: str
+    label: str | None = Field(description="what it is taken for; null if nothing was learned")
+    probability: float | None
+    score: float
+    reason: str
+
+
+class SuggestedBody(BaseModel):
+    """The images to label next, the best first."""
+
+    version: str
+    order: list[Suggestion]
+
+
+class Confusion(BaseModel):
+    """How many images of a class are taken for another."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    class_: str = Field(alias="class")
+    other: str
+    images: int
+    of: int
+
+
+class ClassCheck(BaseModel):
+    """How good a class is, and what twice as many images would gain."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    class_: str = Field(alias="class")
+    images: int
+    accuracy: float | None
+    with_twice: float | None
+    gain: float | None
+
+
+class Mistake(BaseModel):
+    """An example that would be answered wrongly if it had not been learned."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    example: str
+    class_: str = Field(alias="class")
+    answer: str
+    probability: float
+    neighbours: list[str]
+
+
+class CheckBody(BaseModel):
+    """How good the classifier will be on new images."""
+
+    version: str
+    text: str
+    accuracy: float
+    interval: list[float]
+    images: int
+    alone: list[str] = Field(description="classes of one image, which cannot be checked")
+    refused: float | None
+    confused: list[Confusion]
+    classes: list[ClassCheck]
+    mistakes: list[Mistake]
+    duplicates: list[list[str]]
+
+
+class Suspect(BaseModel):
+    """An example that may do harm."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    id: str
+    name: str
+    class_: str = Field(alias="class")
+    reason: str
+    taken_for: str | None
+    neighbour: str | None
+    false_alarm: float | None
+
+
+class SuspectsBody(BaseModel):
+    """The examples that may do harm, the most suspect first."""
+
+    version: str
+    suspects: list[Suspect]
+
+
+class Costs(BaseModel):
+    """What answering some images as unknown costs."""
+
+    text: str
+    threshold: float
+    unknown_accepted: float
+    unknown_accepted_interval: list[float]
+    known_refused: float | None
+    unknown_label: str
+
+
+class RejectionBody(BaseModel):
+    """What is answered as unknown, and what a rule would cost."""
+
+    version: str
+    rejection: str | float | None
+    costs: Costs | None
+
+
+class HealthBody(BaseModel):
+    """How the service is."""
+
+    status: str
 
 
 #: How images are sent: as files of a form, or as JSON.
 IMAGES: dict[str, Any] = {
     "type": "array",
+    "minItems": 1,
     "items": {"type": "string", "format": "binary"},
     "description": "files of images, several allowed",
 }
 DATA: dict[str, Any] = {
     "type": "array",
+    "minItems": 1,
     "items": {
         "type": "object",
         "required": ["data"],
         "properties": {
-            "data": {"type": "string", "contentEncoding": "base64", "description": "a file of an image in base64"},
+            "data": {
+                "type": "string",
+                "minLength": 1,
+                "contentEncoding": "base64",
+                "description": "a file of an image in base64",
+            },
             "name": {"type": "string", "description": "name of the file"},
         },
     },
 }
 EMBEDDINGS: dict[str, Any] = {
     "type": "array",
-    "items": {"type": "array", "items": {"type": "number"}},
+    "minItems": 1,
+    "items": {"type": "array", "minItems": 1, "items": {"type": "number"}},
     "description": "instead of images, for a classifier with an embedder of its own, or from /v1/embed",
 }
 #: One white pixel.
@@ -197,7 +398,8 @@ def body(**fields: dict[str, Any]) -> dict[str, Any]:
     required = [name for name, field in fields.items() if field.pop("required", True)]
     example = {name: field["example"] for name, field in fields.items() if "example" in field}
     form = {"type": "object", "required": [*required, "images"], "properties": {**fields, "images": IMAGES}}
-    plain = {"type": "object", "properties": {**fields, "images": DATA, "embeddings": EMBEDDINGS}, "required": required}
+    plain: dict[str, Any] = {"type": "object", "properties": {**fields, "images": DATA, "embeddings": EMBEDDINGS}}
+    plain["anyOf"] = [{"required": [*required, one]} for one in ("images", "embeddings")]
     plain["example"] = {**example, "images": [{"data": _PIXEL, "name": "pixel.gif"}]}
     content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": plain}}
     return {"requestBody": {"required": True, "content": content}}

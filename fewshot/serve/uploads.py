@@ -161,8 +161,8 @@ def _read_json(body: bytes, settings: Settings) -> Sent:
     if len(listed) > settings.max_images:
         raise _too_many(settings)
     images = [Image_(_from_base64(one.get("data")), plain_name(one.get("name"))) for one in listed]
-    embeddings = given.pop("embeddings", None)
-    return Sent(given, images, None if embeddings is None else as_embeddings(embeddings))
+    embeddings = as_embeddings(given.pop("embeddings")) if "embeddings" in given else None
+    return Sent(given, images, embeddings)
 
 
 def parse_json(body: bytes) -> Any:

@@ -12,7 +12,7 @@ from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.listing import Order, list_part
 from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.routes.history import changed
-from fewshot.serve.schemas import Changed, Classes, LearnedBody, Renamed, body, failures
+from fewshot.serve.schemas import NAME, Changed, Classes, LearnedBody, Renamed, body, failures
 from fewshot.serve.service import IfMatch, Service, ServiceOf
 from fewshot.serve.teaching import short, teach, version_header
 from fewshot.serve.uploads import read_sent, require_text
@@ -21,6 +21,7 @@ from fewshot.utils.labels import check_length
 
 router = APIRouter(prefix="/v1", tags=["classes"])
 Name = Annotated[str, Query(description="the class", min_length=1)]
+PLACE = {"pattern": "^$|^[0-9]{1,17} "}
 Merge = Annotated[bool, Query(description="whether to add its examples to the class of that name, if there is one")]
 
 
@@ -29,7 +30,7 @@ async def list_classes(
     service: ServiceOf,
     thumbnails: Annotated[int, Query(ge=0, le=100, description="how many ids of its latest examples to tell")] = 12,
     limit: Annotated[int, Query(ge=1, le=1000, description="how many classes to tell")] = 1000,
-    after: Annotated[str | None, Query(description="next of the answer before: the classes after those")] = None,
+    after: Annotated[str, Query(description="next of the answer before", json_schema_extra=PLACE)] = "",
     order: Annotated[Order, Query(description="sorted as labels, or by the number of examples")] = "name",
     search: Annotated[str, Query(description="only classes with this text in their name")] = "",
     name: Annotated[str | None, Query(description="only the class of this name")] = None,
@@ -54,8 +55,8 @@ async def list_classes(
     "/classes",
     status_code=201,
     response_model=LearnedBody,
-    responses=failures(409, 415),
-    openapi_extra=body(name={"type": "string", "example": "heron"}),
+    responses={200: {"model": LearnedBody, "description": "The class was known"}, **failures(409, 415)},
+    openapi_extra=body(name={**NAME, "example": "heron"}),
 )
 async def learn_class(request: Request, service: ServiceOf, if_match: IfMatch) -> Response:
     """Learn a class from a few images, or more images of a known one (200); it answers in the next request.

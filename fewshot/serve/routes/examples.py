@@ -10,7 +10,7 @@ from starlette.responses import Response
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.routes.history import changed
-from fewshot.serve.schemas import Changed, Examples, LearnedBody, Moved, MovedTogether, Together, body, failures
+from fewshot.serve.schemas import NAME, Changed, Examples, LearnedBody, Moved, MovedTogether, Together, body, failures
 from fewshot.serve.service import IfMatch, Service, ServiceOf
 from fewshot.serve.teaching import short, teach, version_header
 from fewshot.serve.uploads import read_sent, require_text
@@ -45,7 +45,7 @@ async def list_examples(
     "/examples",
     response_model=LearnedBody,
     responses=failures(404, 409, 415),
-    openapi_extra=body(**{"class": {"type": "string", "example": "heron"}}),
+    openapi_extra=body(**{"class": {**NAME, "example": "heron"}}),
 )
 async def add_examples(request: Request, service: ServiceOf, if_match: IfMatch) -> Response:
     """Learn more images of a known class."""

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from anyio import to_thread
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from fewshot.serve.problems import JSON
+from fewshot.serve.schemas import HealthBody
 from fewshot.serve.service import ServiceOf
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/health/live")
+@router.get("/health/live", response_model=HealthBody)
 async def live() -> Response:
     """Tell that the process runs."""
     return JSON({"status": "live"})
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", response_model=HealthBody, responses={503: {"model": HealthBody}})
 async def ready(service: ServiceOf) -> Response:
     """Tell whether the folder can be read, and so whether answers are those of what it holds (503 if not)."""
     await service.view()
@@ -28,7 +29,7 @@ async def ready(service: ServiceOf) -> Response:
     return JSON({"status": "not ready"}, 503)  # GET /v1/model tells why, to those who may know
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: ServiceOf) -> Response:
     """Return figures in the text format of Prometheus."""
     view = await service.view()

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from fewshot.images.history import read_history
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.problems import JSON
-from fewshot.serve.schemas import Changed, failures
+from fewshot.serve.schemas import Changed, HistoryBody, failures
 from fewshot.serve.service import IfMatch, Service, ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.view import View
@@ -35,7 +35,7 @@ async def after(view: View) -> Response:
     return JSON(body, headers=version_header(view))
 
 
-@router.get("/history", responses=failures())
+@router.get("/history", response_model=HistoryBody, responses=failures())
 async def history(service: ServiceOf) -> Response:
     """List the versions that the folder keeps, oldest first."""
     view = await service.view()

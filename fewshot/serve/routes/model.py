@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fewshot._version import __version__
 from fewshot.images.stored import describe
 from fewshot.serve.problems import JSON
-from fewshot.serve.schemas import failures
+from fewshot.serve.schemas import ModelBody, failures
 from fewshot.serve.service import Service, ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.view import View
@@ -22,7 +22,7 @@ from fewshot.utils.labels import unknown_mark
 router = APIRouter(prefix="/v1", tags=["model"])
 
 
-@router.get("/model", responses=failures())
+@router.get("/model", response_model=ModelBody, responses=failures())
 async def show_model(service: ServiceOf) -> Response:
     """Show what the classifier is, its version, and the limits of the service."""
     view = await service.view()

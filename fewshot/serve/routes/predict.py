@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from fewshot.serve.answering import Asked
 from fewshot.serve.problems import JSON, Problem
-from fewshot.serve.schemas import AnswersBody, body, failures
+from fewshot.serve.schemas import AnswersBody, EmbeddedBody, body, failures
 from fewshot.serve.service import ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.uploads import read_sent
@@ -61,7 +61,7 @@ async def predict(
     return JSON(found, headers=version_header(now))
 
 
-@router.post("/embed", responses=failures(415), openapi_extra=body())
+@router.post("/embed", response_model=EmbeddedBody, responses=failures(415), openapi_extra=body())
 async def embed(request: Request, service: ServiceOf) -> Response:
     """Return the embeddings of images; null for one that cannot be read."""
     sent = await read_sent(request, service.settings)

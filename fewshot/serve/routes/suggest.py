@@ -10,7 +10,7 @@ from starlette.responses import Response
 from fewshot.embedding.network import Embedded
 from fewshot.images.suggesting.suggest import suggest_embedded
 from fewshot.serve.problems import JSON
-from fewshot.serve.schemas import body, failures
+from fewshot.serve.schemas import SuggestedBody, body, failures
 from fewshot.serve.service import ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.uploads import read_sent
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["suggest"])
 USUAL = "uncertainty-herding"
 
 
-@router.post("/suggest", responses=failures(415), openapi_extra=body())
+@router.post("/suggest", response_model=SuggestedBody, responses=failures(415), openapi_extra=body())
 async def suggest(
     request: Request,
     service: ServiceOf,

@@ -13,7 +13,7 @@ from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.problems import JSON, Problem
 from fewshot.serve.routes.history import after
-from fewshot.serve.schemas import Changed, Reject, failures
+from fewshot.serve.schemas import RULE, Changed, CheckBody, Reject, RejectionBody, SuspectsBody, failures
 from fewshot.serve.service import IfMatch, ServiceOf
 from fewshot.serve.teaching import version_header
 from fewshot.serve.view import View
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["trust"])
 MOST = 100
 
 
-@router.get("/check", responses=failures(409))
+@router.get("/check", response_model=CheckBody, responses=failures(409))
 async def check(service: ServiceOf) -> Response:
     """Estimate the accuracy on new images from the examples alone, each answered as if it had not been learned."""
     view = await service.view()
@@ -71,7 +71,7 @@ def _checked(view: View) -> dict[str, Any]:
     }
 
 
-@router.get("/suspects", responses=failures(409))
+@router.get("/suspects", response_model=SuspectsBody, responses=failures(409))
 async def list_suspects(service: ServiceOf) -> Response:
     """List the examples that may do harm, the most suspect first, with the neighbour that makes each suspect."""
     view = await service.view()
@@ -99,10 +99,16 @@ def _suspects(view: View) -> dict[str, Any]:
     return {"version": view.version, "suspects": found}
 
 
-Rule = Annotated[str, Query(description='"auto", "balanced", or the share of unknown images to accept, such as 0.05')]
+Rule = Annotated[
+    str,
+    Query(
+        description='"auto", "balanced", or the share of unknown images to accept, such as 0.05',
+        json_schema_extra={"pattern": RULE},
+    ),
+]
 
 
-@router.get("/rejection", responses=failures(409))
+@router.get("/rejection", response_model=RejectionBody, responses=failures(409))
 async def show_rejection(service: ServiceOf, reject: Rule = "auto") -> Response:
     """Tell what answering some images as unknown would cost, without setting it."""
     view = await service.view()
