@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -102,23 +104,63 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
         assert len(held - known) <= number + 1  # the one that was being acknowledged
 
 
+@contextmanager
+def one_of_each_worker(url, n=2):
+    """Clients that keep their connections, each to another worker process."""
+    with ExitStack() as held:
+        found, deadline = {}, time.monotonic() + 60
+        while len(found) < n and time.monotonic() < deadline:
+            client = held.enter_context(httpx.Client(base_url=url, timeout=90, trust_env=False))
+            found.setdefault(client.get("health/live").headers["x-request-id"].partition("-")[0], client)
+        assert len(found) == n
+        yield list(found.values())
+
+
 @pytest.mark.slow
 def test_several_workers_share_a_folder(tmp_path):
-    with process(tmp_path / "model", "--workers", "2", *QUICK) as found:
-        for i in range(4):
-            response = found.client.post("v1/classes", data={"name": f"c{i}"}, files=files(PICTURES[i]))
-            assert response.status_code == 201
-            for _ in range(4):  # by either
-                with_new = httpx.get(f"{found.url}v1/classes").json()["classes"]
-                assert len(with_new) == i + 1
-        figures = found.client.get("metrics").text
-        assert 'route="/v1/classes"' in figures
-        assert (
-            sum(float(line.split()[-1]) for line in figures.splitlines() if line.startswith("fewshot_requests_total"))
-            >= 20
-        )
+    with (
+        process(tmp_path / "model", "--workers", "2", *QUICK) as found,
+        one_of_each_worker(found.url) as (first, second),
+        ThreadPoolExecutor(4) as threads,
+    ):
+
+        def names(client):
+            return [one["name"] for one in client.get("v1/classes").json()["classes"]]
+
+        def teach(client, name, picture):
+            response = client.post("v1/classes", data={"name": name}, files=files(picture))
+            assert response.status_code == 201, response.text
+
+        def teach_many(place):
+            """Teach by one worker, and ask the other one in the next request."""
+            mine, other = ((first, second), (second, first))[place]
+            for i in range(15):
+                picture = PICTURES[(2 * i + place) % len(PICTURES)]
+                teach(mine, f"{place}-{i}", picture)
+                found = other.post("v1/predict", params={"top": 1000}, files=files(picture)).json()
+                assert f"{place}-{i}" in {one["label"] for one in found["answers"][0]["top"]}
+            return 15
+
+        teach(first, "a", PICTURES[0])
+        assert second.post("v1/undo").json()["version"] == "empty"
+        assert names(first) == names(second) == []
+        assert first.post("v1/redo").status_code == 200
+        assert names(second) == ["a"]
+        assert list(threads.map(teach_many, range(2))) == [15, 15]  # at once
+        wanted = sorted(["a", *(f"{place}-{i}" for place in range(2) for i in range(15))])
+        assert names(first) == names(second) == wanted
+        teach(first, "z", PICTURES[1])
+        assert second.post("v1/undo").status_code == 200
+        assert names(first) == names(second) == wanted
+        stale = first.get("v1/model").headers["etag"]
+        assert second.patch("v1/classes/a", json={"name": "b"}).status_code == 200
+        said(first.delete("v1/classes/b", headers={"If-Match": stale}), 409, "changed")
+        figures = first.get("metrics").text
+        counts = [float(line.split()[-1]) for line in figures.splitlines() if line.startswith("fewshot_requests_total")]
+        assert sum(counts) >= 60  # of both
         found.send_signal(signal.SIGTERM)
         assert found.wait(60) == 0
+    assert FewShotModel.load(tmp_path / "model").classes_.tolist() == sorted(["b", *wanted[:-1]])
 
 
 @pytest.mark.slow

@@ -62,7 +62,9 @@ class Workshop:
         read_only: bool = False,
     ) -> None:
         self.folder, self.device, self.read_only = str(folder), device, read_only
-        self._lock, self._is_changing = threading.RLock(), False
+        #: One thread changes the classifier at a time, and one loads it.
+        self._lock, self._loading = threading.RLock(), threading.Lock()
+        self._is_changing = False
         #: Why the folder, as it is now, cannot be read; readers see the version before.
         self.trouble: str | None = None
         self._bad: Stamp = None
@@ -76,8 +78,9 @@ class Workshop:
     def view(self) -> View:
         """Return the present version; one that another process has written is loaded first."""
         if self.is_stale:
-            with self._lock:
-                self._refresh()
+            with self._loading:
+                if self.is_stale:
+                    self._refresh()
         return self._view
 
     @property
@@ -205,18 +208,18 @@ class Workshop:
         """Hold the locks of the process and of the folder, with the version in the folder loaded."""
         if self.read_only:
             raise Problem(403, "read_only", "this service is read-only; start it without --read-only to change it")
-        with self._lock:
-            self._is_changing = True  # readers take the version before, even while another process holds the folder
+        with self._lock, writing(self.folder, _KIND):
+            with self._loading:
+                view = self._refresh()
+                self._is_changing = True  # what comes to the folder now is our own, and readers do not load it
             try:
-                with writing(self.folder, _KIND):
-                    view = self._refresh()
-                    if self.trouble is not None:
-                        message = f"the folder cannot be read, so nothing was changed: {self.trouble}"
-                        raise Problem(409, "damaged", message)
-                    if if_match not in (None, "*", view.version):
-                        message = "the classifier was changed meanwhile; look at it again and repeat the change"
-                        raise Problem(409, "changed", message)
-                    yield
+                if self.trouble is not None:
+                    message = f"the folder cannot be read, so nothing was changed: {self.trouble}"
+                    raise Problem(409, "damaged", message)
+                if if_match not in (None, "*", view.version):
+                    message = "the classifier was changed meanwhile; look at it again and repeat the change"
+                    raise Problem(409, "changed", message)
+                yield
             finally:
                 self._is_changing = False
 
