@@ -116,6 +116,7 @@ def test_a_part_of_a_form_is_small(client):
     said(client.post("/v1/classes", data={"name": "x" * 100_000}, files=files(PICTURE)), 400, "malformed")
     many = {f"field{i}": "x" for i in range(30)}
     said(client.post("/v1/classes", data={"name": "x", **many}, files=files(PICTURE)), 400, "malformed")
+    said(client.post("/v1/predict", files=[("other", ("x.png", PICTURE))]), 422, "invalid")
     header = b'--B\r\nContent-Disposition: form-data; name="' + b"a" * 2_000_000
     kind = {"Content-Type": "multipart/form-data; boundary=B"}
     said(client.post("/v1/classes", content=header, headers=kind), 400, "malformed")

@@ -154,9 +154,10 @@ def test_a_stranger_teaches_three_classes_tries_corrects_undoes_and_reloads(tmp_
         page.get_by_label("No, this is").fill("dahlia")
         page.get_by_role("button", name="Teach as new").click()
         page.locator(".answer-label", has_text="dahlia").wait_for()
-        page.get_by_role("button", name="Undo").first.click()
+        page.locator(".toast").get_by_role("button", name="Undo").click()
         page.locator(".answer-label", has_text=answer["label"]).wait_for()
         assert len(names(server.client)) == 3
+        assert page.locator(".toast.good").count() == 1, "the last message only"
         page.get_by_role("button", name="Redo").first.click()
         page.locator(".answer-label", has_text="dahlia").wait_for()
 
@@ -190,6 +191,10 @@ def test_the_first_class_is_undone_and_done_again(tmp_path):
         page.locator(".strip:empty").wait_for(state="attached")
         assert names(client) == []
         accessible(page)
+        page.get_by_role("button", name="History").click()
+        page.get_by_role("dialog").locator("li", has_text="Nothing taught").get_by_text("now").wait_for()
+        accessible(page)
+        page.keyboard.press("Escape")
         see(page, "Classes")
         page.get_by_text("No classes yet").wait_for()
         page.reload()

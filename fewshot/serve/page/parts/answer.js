@@ -1,7 +1,7 @@
 // An answer to a picture: what it is, how sure, why, and "no, this is ...".
 
 import { ask, form } from "../lib/api.js";
-import { attempt } from "../lib/changes.js";
+import { attempt, undo } from "../lib/changes.js";
 import { fill, h, icon, percent, sentence } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { barRow, classField, local, thumbnail } from "./pieces.js";
@@ -85,7 +85,7 @@ export class AnswerPanel {
     if (!found) return;
     this.right.value = "";
     await attempt(() => state.refresh());
-    say(found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, { action: null });
+    say(found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, { action: found.learned ? ["Undo", undo] : null });
     this.onlearned?.(this.item, name);
   }
 }

@@ -23,7 +23,8 @@ export async function showHistory() {
     const rows = versions.map((one) => h("li", { "aria-current": one.is_current ? "step" : null },
       h("span", { class: "history-note" }, one.note ? sentence(one.note).replace(/\.$/, "") : "Saved"),
       one.is_current && h("span", { class: "badge" }, "now"),
-      h("span", { class: "soft" }, [when(one.at), counted(one.n_classes, "class", "classes"), counted(one.n_support, "picture")].join(" · "))));
+      h("span", { class: "soft" }, [when(one.at), counted(one.n_classes, "class", "classes"), counted(one.n_support, "picture")].map((part) => part.replaceAll(" ", "\u00a0")).join(" · "))));
+    if (rows.length && state.isEmpty) rows.push(h("li", { "aria-current": "step" }, h("span", { class: "history-note" }, "Nothing taught"), h("span", { class: "badge" }, "now")));
     return [
       state.readOnly ? null : h("div", { class: "row" },
         button("Undo", again(undo, close), { picture: "undo", disabled: !state.model.can_undo }),

@@ -13,6 +13,7 @@ export function say(text, { kind = "good", action } = {}) {
     action && button(action[0], () => { close(); action[1](); }, { kind: "quiet" }),
     tool("Close", close, "close"));
   const all = document.getElementById("toasts");
+  for (const before of all.querySelectorAll(".good")) before.remove(); // it is no longer the last that happened
   all.append(toast);
   while (all.childElementCount > 3) all.firstElementChild.remove();
   const wait = () => setTimeout(() => (toast.matches(":hover, :focus-within") ? wait() : close()), SECONDS[kind] * 1000);

@@ -105,7 +105,7 @@ export class NextView {
     fill(this.stage, local(this.picture, "stage-picture"));
     const guess = label !== null && state.knows(label);
     fill(this.about, guess ? [h("p", { class: "eyebrow" }, "Guess"), h("button", { type: "button", class: "guess", onclick: () => this.label(label) }, h("span", { class: "name" }, label), h("span", { class: "soft" }, percent(probability)), h("kbd", {}, "Enter"))] : h("p", { class: "soft" }, "No guess yet: name this one."),
-      reason ? h("p", { class: "soft" }, sentence(withoutDigests(reason))) : null);
+      reason ? h("p", { class: "soft" }, reason === "stands for itself" ? "Like no other of these pictures." : sentence(withoutDigests(reason))) : null);
     fill(this.choices, this.keys.map((name, place) => state.knows(name) ? h("button", { type: "button", class: "key", onclick: () => this.label(name), "aria-keyshortcuts": KEYS[place] }, h("kbd", {}, KEYS[place].toUpperCase()), h("span", { class: "name" }, name)) : null));
     this.drawComing();
   }
