@@ -88,8 +88,11 @@ def add_options(parser: argparse.ArgumentParser, results: str, text: bool = True
     parser.add_argument("--out", default=f"benchmarks/results/{results}", metavar="NAME", help="NAME.json and NAME.md")
 
 
-def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES) -> list[Sample]:
-    """Return the data sets that the options name, and those that need no file; some also in other `styles`."""
+def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES, training: bool = False) -> list[Sample]:
+    """Return the data sets that the options name, and those that need no file; some also in other `styles`.
+
+    Where nothing is trained, the `training` classes of CIFAR-FS can join its test classes, to report on.
+    """
     embed = Embedder(options.backbone, cache=options.cache).transform
     small = glyphs("val")
     drawn = small.with_classes(small.classes[small.counts >= DRAWINGS])
@@ -99,7 +102,11 @@ def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES) -> list
     ]
     if options.cifar:
         found += _with_styles("CIFAR-FS validation", CHOOSE, options.cifar, "val", styles, embed)
-        found += _with_styles("CIFAR-FS test", REPORT, options.cifar, "test", styles, embed)
+        tested = _with_styles("CIFAR-FS test", REPORT, options.cifar, "test", styles, embed)
+        if training:
+            others = _sample("", REPORT, *pictures_of(LabeledImages.open(options.cifar, "train")), embed)
+            tested = [_joined("CIFAR-FS training and test", tested[0], others)]
+        found += tested
     if options.eurosat:
         found += _with_styles("EuroSAT", REPORT, options.eurosat, None, styles, embed)
     if options.omniglot:
@@ -131,6 +138,11 @@ def sentences() -> Sample:
 
 def _sample(name: str, role: str, images: Images, labels: Sequence[Any], embed: Callable[..., Any]) -> Sample:
     return Sample(name, role, embed(images), _codes(labels))
+
+
+def _joined(name: str, one: Sample, other: Sample) -> Sample:
+    y = np.concatenate([one.y, other.y + one.y.max() + 1])
+    return Sample(name, one.role, np.concatenate([one.X, other.X]), y)
 
 
 def _with_styles(

@@ -31,7 +31,7 @@ from fewshot.images.support import Support
 from fewshot.images.suspects import Judged, judge
 from fewshot.utils.streams import episode_rng
 
-SHOTS, DRAWS, WRONG = (5, 10, 20, 50), {0: 5, 5: 40}, 0.05
+SHOTS, DRAWS, WRONG = (5, 10, 20, 50), {0: 10, 5: 160}, 0.05
 #: Classes whose images are copied, and images of each.
 CLASSES, EACH = 20, 10
 

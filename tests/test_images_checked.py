@@ -69,8 +69,8 @@ def test_calibration_and_what_a_learner_keeps_do_not_mislead_it():
     x, y = np.abs(rng.normal(size=(12, 8))) + np.arange(3).repeat(4)[:, None] % 2, np.arange(3).repeat(4)
     model = model_of(x, y, learner="cosine-prototypical")
     before = model.check().left_out.mean_probability
-    others = rng.normal(size=(12, 8)).repeat(10, 0) + 0.5 * rng.normal(size=(120, 8))
-    model.calibrate(list(others.astype(np.float32)), [f"other {i // 10}" for i in range(120)], n_episodes=20)
+    others = rng.normal(size=(16, 8)).repeat(10, 0) + 0.5 * rng.normal(size=(160, 8))
+    model.calibrate(list(others.astype(np.float32)), [f"other {i // 10}" for i in range(160)], n_episodes=40)
     assert model.check().left_out.mean_probability != before
     assert model_of(x, y, learner="lifelong").check().alone == []
     found = model.check()

@@ -25,11 +25,11 @@ def test_the_suspicion_is_how_much_likelier_the_others_are_and_the_rate_that_of_
     logits, labels, _, shares = made(4000, 6, 0, 0)
     found = judge(logits, labels)
     own = shares[np.arange(4000), labels]
-    np.testing.assert_allclose(found.suspicion, np.log((1 - own) / (5 * own)), atol=0.2)  # up to the scale
-    assert found.rate == pytest.approx(found.implausible.mean(), abs=0.01)
+    np.testing.assert_allclose(found.suspicion, np.log((1 - own) / (5 * own)), rtol=0.1, atol=0.2)  # up to the scale
+    assert found.rate == pytest.approx(found.implausible.mean(), abs=0.02)
     for level in (0.5, 1.5, 3):
         some = found.suspicion > level
-        assert found.false_alarm[some].max() == pytest.approx(some.mean(), abs=0.01)
+        assert found.false_alarm[some].max() == pytest.approx(some.mean(), abs=0.02)
     assert (found.taken_for != labels).all()
     others = np.where(np.eye(6)[labels] == 1, -np.inf, shares)
     assert (found.taken_for == others.argmax(1)).all()

@@ -35,10 +35,10 @@ RANGE = (1 / 50, 50)
 #: Standard deviation of the prior of its logarithm, and how many independent queries those of one class count as.
 PRIOR, QUERIES_OF_A_CLASS = 1.0, 1
 #: Fewer classes say too little of other classes.
-FEWEST_CLASSES = 6
+FEWEST_CLASSES = 16
 #: The most classes of an episode to which own classes are added.
 MOST_WAYS = 20
-#: The most parts in which the classes take turns.
+#: Parts in which the classes take turns.
 N_FOLDS = 5
 
 
@@ -56,6 +56,8 @@ class ScoredQueries:
         Their true classes, as numbers that are the same in all episodes.
     scores : ndarray of shape (m,)
         Their scores, which thresholds are compared with; see `fewshot.classifiers.open_set`.
+    episodes : ndarray of shape (m,)
+        Their episodes, as numbers.
     protocol : dict
         Sizes and seed of the episodes.
     """
@@ -64,6 +66,7 @@ class ScoredQueries:
     true: NDArray[np.int64]
     classes: NDArray[np.int64]
     scores: NDArray[np.float64]
+    episodes: NDArray[np.int64]
     protocol: dict[str, Any]
 
     def confidence(self, temperature: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -83,8 +86,8 @@ class ScoredQueries:
     def of_classes(self, chosen: NDArray[np.int64]) -> Self:
         """Return the queries of some classes."""
         kept = np.isin(self.classes, chosen)
-        log_proba, true, classes, scores = self.log_proba[kept], self.true[kept], self.classes[kept], self.scores[kept]
-        return replace(self, log_proba=log_proba, true=true, classes=classes, scores=scores)
+        columns = ("log_proba", "true", "classes", "scores", "episodes")
+        return replace(self, **{name: getattr(self, name)[kept] for name in columns})
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,28 +235,24 @@ def _is_rate(value: Any) -> bool:
 def helpful_temperature(scored: ScoredQueries) -> float:
     """Return the chosen temperature if it helps on classes that it was not chosen on, or else 1, as for few classes.
 
-    The classes take turns: a temperature is chosen on some and tried on the others. It helps if the likelihood rises on
-    the mean over the classes by more than chance allows (Student's t, one side, 5 %), and the calibration error falls.
+    The classes take turns: a temperature is chosen on some and tried on the others. A classifier has one support, as an
+    episode has, and by chance one support is surer than another. So it helps if the calibration error of an episode
+    falls, on the mean.
     """
-    from scipy.stats import t as student
-
     classes = np.unique(scored.classes)
     if len(classes) < FEWEST_CLASSES or not math.isfinite(scored.negative_log_likelihood()):
         return 1.0
-    gains, tried = [], []
-    for fold in range(n_folds := min(N_FOLDS, len(classes))):
-        asked, others = classes[fold::n_folds], np.delete(classes, np.s_[fold::n_folds])
-        temperature = choose_temperature(scored.of_classes(others))
-        for one in asked:
-            own = scored.of_classes(one[None])
-            gains.append(own.negative_log_likelihood() - own.negative_log_likelihood(temperature))
-            tried.append((*own.confidence(), own.confidence(temperature)[0]))
-    before, right, after = (np.concatenate(parts) for parts in zip(*tried, strict=True))
-    errors = [expected_calibration_error(reliability(confidence, right)) for confidence in (before, after)]
-    by_chance = student.ppf(0.95, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5
-    if np.mean(gains) > by_chance and errors[1] < errors[0]:
-        return choose_temperature(scored)
-    return 1.0
+    confidence, right = scored.confidence()
+    tried = confidence.copy()
+    for fold in range(N_FOLDS):
+        asked = classes[fold::N_FOLDS]
+        temperature = choose_temperature(scored.of_classes(np.setdiff1d(classes, asked)))
+        tried[np.isin(scored.classes, asked)] = scored.of_classes(asked).confidence(temperature)[0]
+    gains = []
+    for own in (scored.episodes == episode for episode in np.unique(scored.episodes)):
+        before, after = (expected_calibration_error(reliability(c[own], right[own])) for c in (confidence, tried))
+        gains.append(before - after)
+    return choose_temperature(scored) if np.mean(gains) > 0 else 1.0
 
 
 def choose_temperature(scored: ScoredQueries) -> float:
@@ -344,8 +343,9 @@ def score_episodes(
             own = beside.keep(torch.from_numpy(np.sort(drawn)))
         parts.append(_score(learner, x, episode, n_way, own))
     log_proba, true, classes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    episodes = np.repeat(np.arange(n_episodes), [len(part[1]) for part in parts])
     protocol = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query, "n_episodes": n_episodes, "seed": seed}
-    return ScoredQueries(log_proba, true, np.searchsorted(sampler.classes, classes), scores, protocol)
+    return ScoredQueries(log_proba, true, np.searchsorted(sampler.classes, classes), scores, episodes, protocol)
 
 
 def _score(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: A label is implausible if the other classes are, on the mean, exp(IMPLAUSIBLE) times as likely.
-IMPLAUSIBLE = 0.6
+IMPLAUSIBLE = 0.5
 #: What it costs, in log-likelihood, to sharpen the logits by a factor e.
 COST_OF_SCALE = 4.0
 #: About the most images that the scale is fitted to, and numbers looked at in one go.
