@@ -570,3 +570,16 @@ def test_a_pickle_from_before_crops_keeps_the_middle():
     old = Embedder.__new__(Embedder)
     old.__setstate__(state)
     assert old.preprocessing.crop_mode == "center"
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_prepared_images_are_embedded_as_the_images_themselves(tmp_path, cache):
+    embedder = quick_embedder().set_params(cache=tmp_path if cache else None)
+    images = [*photos(3)[0], b"no image"]
+    expected = embedder.embed(images, thumbnails=True, on_error="skip")
+    found = embedder.embed(embedder.prepare(images, thumbnails=True), thumbnails=True, on_error="skip")
+    np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+    assert found.thumbnails == expected.thumbnails
+    assert [(one.index, one.reason) for one in found.errors] == [(one.index, one.reason) for one in expected.errors]
+    with pytest.raises(ImageDecodeError):
+        embedder.embed(embedder.prepare(images))

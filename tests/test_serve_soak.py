@@ -116,6 +116,9 @@ def test_one_item_that_breaks_the_embedder_fails_alone():
         def __init__(self):
             self.sizes = []
 
+        def prepare(self, items, thumbnails):
+            return items
+
         def embed(self, items, thumbnails, on_error):
             self.sizes.append(len(items))
             if b"bad" in items:
@@ -148,6 +151,9 @@ def test_batches_are_embedded_beside_each_other_and_a_lone_image_is_not_kept_wai
     class Slow:
         def __init__(self):
             self.together, self.at = threading.Barrier(2, timeout=60), []
+
+        def prepare(self, items, thumbnails):
+            return items
 
         def embed(self, items, thumbnails, on_error):
             self.at.append((time.perf_counter(), len(items)))

@@ -44,6 +44,10 @@ _ADDED = {"bits", "views"}
 Decoded = tuple[Any, bytes, ImageDecodeError | None]
 
 
+class Prepared(list[Decoded]):
+    """Images that are decoded and scaled already, in place of a collection of images."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image becomes the pixels, and the pixels the values, that a network expects.

@@ -26,7 +26,7 @@ from fewshot.embedding.base import BaseEmbedder
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.domain import Domain
-from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items
+from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items, prepare_items
 from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated
@@ -194,6 +194,23 @@ class Embedder(BaseEmbedder):
         if on_error is None:
             embedded.warn()
         return embedded
+
+    def prepare(self, X: Any, *, thumbnails: bool = False) -> Sequence[Any]:
+        """Return images, decoded and scaled, to embed in place of `X`, perhaps on another thread, by ``embed``.
+
+        Errors of unreadable images are told there, and thumbnails are made here. With a cache, which knows images by
+        their bytes, nothing is decoded.
+
+        Examples
+        --------
+        >>> embedder = Embedder("conv4", weights="random", img_size=28)
+        >>> embedder.embed(embedder.prepare([np.zeros((9, 9), np.uint8)])).embeddings.shape
+        (1, 64)
+        """
+        items = self.as_items(X)
+        return (
+            items if self.cache is not None else prepare_items(self._load(), items, self.n_jobs, thumbnails=thumbnails)
+        )
 
     @staticmethod
     def as_items(X: Any) -> Sequence[Any]:

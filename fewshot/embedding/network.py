@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewshot.data.preprocess import Preprocessing, prepared_chunks
+from fewshot.data.preprocess import Decoded, Prepared, Preprocessing, prepared_chunks
 from fewshot.data.views import shown
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
@@ -276,7 +276,7 @@ def embed_items(
     loaded : Loaded
         The network.
     items : sequence of n images
-        As returned by `as_items`.
+        As returned by `as_items`, or `prepare_items`.
     batch_size, n_jobs : int, optional
         See `Embedder`.
     on_error : {"raise", "skip", "unknown"}, default="raise"
@@ -301,7 +301,12 @@ def embed_items(
         bar = progress_bar(len(items), "image", show=True, desc="embedding", delay=BAR_AFTER, leave=False)
     with evaluating(loaded.network), keeping_memory(), bar as shown:
         n_chunk = max(_n_chunk(seen), size)
-        for chunk in prepared_chunks(items, seen, n_chunk, n_jobs=n_jobs, ahead=ahead, thumbnails=thumbnails):
+        chunks: Iterable[list[Decoded]]
+        if isinstance(items, Prepared):
+            chunks = [items]
+        else:
+            chunks = prepared_chunks(items, seen, n_chunk, n_jobs=n_jobs, ahead=ahead, thumbnails=thumbnails)
+        for chunk in chunks:
             errors = [error for _, _, error in chunk if error is not None]
             if errors and on_error == "raise":
                 raise errors[0]
@@ -325,9 +330,16 @@ def embed_items(
 
 def draw_items(loaded: Loaded, items: Sequence[Any], n_jobs: int | None = None) -> list[bytes]:
     """Return the thumbnails that `embed_items` would make, without embedding; empty bytes for unreadable images."""
+    return [picture for _, picture, _ in prepare_items(loaded, items, n_jobs, thumbnails=True)]
+
+
+def prepare_items(
+    loaded: Loaded, items: Sequence[Any], n_jobs: int | None = None, thumbnails: bool = False
+) -> Prepared:
+    """Return images, decoded and scaled, for `embed_items`; all of them at once."""
     seen = loaded.preprocessing
-    chunks = prepared_chunks(items, seen, _n_chunk(seen), n_jobs=n_jobs, thumbnails=True)
-    return [picture for chunk in chunks for _, picture, _ in chunk]
+    chunks = prepared_chunks(items, seen, _n_chunk(seen), n_jobs=n_jobs, thumbnails=thumbnails)
+    return Prepared(one for chunk in chunks for one in chunk)
 
 
 def _n_chunk(preprocessing: Preprocessing) -> int:

@@ -1,14 +1,16 @@
 """Images of requests that come at about the same time are embedded together, in lanes.
 
 A lane is a thread that embeds one batch after another, on a share of the cores: those of one lane would wait for each
-other at every layer, and for its decoding. Half of the images that wait are a batch. Few wait for company, for a
-moment, if others have come lately. The queue is bounded. Single images go before large requests.
+other at every layer. If torch does not use all cores, the images of the next batch are decoded meanwhile. Half of the
+images that wait are a batch. Few wait for company, for a moment, if others have come lately. The queue is bounded.
+Single images go before large requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,8 +28,8 @@ from fewshot.utils.threads import compute_on
 
 #: Most batches at once.
 MOST_LANES = 4
-#: Fewer items than LEAST wait for others: on a processor, a batch of one takes twice as long for each. While another
-#: batch is embedded, they wait up to TURNS times as long as otherwise.
+#: Fewer items than LEAST wait for others: on a processor, a batch of one takes twice as long for each, also one that is
+#: left of a larger batch. While another batch is embedded, they wait up to TURNS times as long as otherwise.
 LEAST, TURNS = 4, 5
 #: Most items in a batch, and of a request that is not large. At most LATER others overtake a large one.
 BATCH, SMALL, LATER = 16, 4, 64
@@ -64,6 +66,7 @@ class Batcher:
         n_threads = torch.get_num_threads()
         self._n_lanes = min(n_threads, MOST_LANES)
         self._threads = ThreadPoolExecutor(self._n_lanes, "embedding", compute_on, (n_threads // self._n_lanes,))
+        self._decoders = ThreadPoolExecutor(self._n_lanes, "decoding") if n_threads < (os.cpu_count() or 1) else None
         self._busy, self._had_company = 0, False
 
     async def embed(self, embedder: Any, items: Sequence[Any], thumbnails: bool = False) -> Embedded:
@@ -96,7 +99,7 @@ class Batcher:
     async def run(self) -> None:
         """Embed whatever comes, until cancelled."""
         async with asyncio.TaskGroup() as lanes:
-            for _ in range(self._n_lanes):
+            for _ in range(self._n_lanes + (self._decoders is not None)):
                 lanes.create_task(self._embed_batches())
 
     async def _embed_batches(self) -> None:
@@ -112,7 +115,10 @@ class Batcher:
             self._metrics.batch.observe(n)
             self._had_company, self._busy = n > 1, self._busy + 1
             try:
-                found = await loop.run_in_executor(self._threads, _embed_jobs, batch)
+                items: Sequence[Any] = [item for job in batch for item in job.items]
+                if self._decoders is not None:
+                    items = await loop.run_in_executor(self._decoders, _prepared, batch[0], items)
+                found = await loop.run_in_executor(self._threads, _embed_jobs, batch, items)
             finally:
                 self._busy -= 1
             for job, embedded in zip(batch, found, strict=True):
@@ -124,16 +130,19 @@ class Batcher:
                     job.done.set_exception(embedded)
 
     async def _wait_for_company(self) -> None:
-        """Wait for a moment unless enough images wait, or none are on their way."""
-        for turn in range(TURNS):
-            if self._waiting >= LEAST or not (self._busy or (self._had_company and not turn)):
-                return
+        """Wait while few images wait: for a lane, and then for a moment if others are on their way."""
+        turns = 0
+        while self._waiting < LEAST:
+            if self._busy < self._n_lanes:
+                if turns == TURNS or not (self._busy or (self._had_company and not turns)):
+                    return
+                turns += 1
             await asyncio.sleep(self._seconds)
 
     def _next(self) -> list[_Job]:
         """Return the jobs of the next batch, which share an embedder and whether they want thumbnails."""
         batch: list[_Job] = []
-        n, most = 0, min(max(LEAST, (self._waiting + 1) // 2), BATCH)
+        n, most = 0, min(max(LEAST, self._waiting // 2 // LEAST * LEAST), BATCH)
         while self._jobs:
             job = self._jobs[0]
             first = batch[0] if batch else job
@@ -156,19 +165,27 @@ class Batcher:
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        for pool in (self._threads, self._decoders):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
 
-def _embed_jobs(jobs: Sequence[_Job]) -> list[Embedded | BaseException]:
+def _prepared(job: _Job, items: Sequence[Any]) -> Sequence[Any]:
+    """Return the items of a batch, decoded if that works; if not, embedding each job alone tells whose fault it is."""
+    try:
+        return job.embedder.prepare(items, thumbnails=job.thumbnails)
+    except Exception:
+        return items
+
+
+def _embed_jobs(jobs: Sequence[_Job], items: Sequence[Any]) -> list[Embedded | BaseException]:
     """Return the embeddings of each job, or its error."""
     try:
-        together = jobs[0].embedder.embed(
-            [item for job in jobs for item in job.items], thumbnails=jobs[0].thumbnails, on_error="skip"
-        )
+        together = jobs[0].embedder.embed(items, thumbnails=jobs[0].thumbnails, on_error="skip")
     except Exception as error:
         if len(jobs) == 1:
             return [error]
-        return [_embed_jobs([job])[0] for job in jobs]  # one must not fail because of another
+        return [_embed_jobs([job], job.items)[0] for job in jobs]  # one must not fail because of another
     found: list[Embedded | BaseException] = []
     start = 0
     for job in jobs:
