@@ -4,6 +4,7 @@ import asyncio
 import base64
 import errno
 import resource
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -315,6 +316,26 @@ def test_threads_take_turns_and_load_a_changed_folder_once(client, tmp_path, mon
     assert max(most) == 1
 
 
+def test_readers_see_a_change_once_it_is_acknowledged_and_do_not_load_it(client, monkeypatch):
+    workshop, is_saved, may_go = client.workshop, threading.Event(), threading.Event()
+    publish = workshop._publish
+
+    def late(model):
+        is_saved.set()
+        assert may_go.wait(30)
+        publish(model)
+
+    monkeypatch.setattr(workshop, "_publish", late)
+    monkeypatch.setattr(workshop, "_loaded", lambda *_: pytest.fail("loaded"))
+    with ThreadPoolExecutor(1) as other:
+        change = other.submit(client.patch, "/v1/classes/flower", json={"name": "rose"})
+        assert is_saved.wait(30)
+        assert names(client) == {"flower": 4, "temple": 4}
+        may_go.set()
+        assert change.result().status_code == 200
+    assert names(client) == {"rose": 4, "temple": 4}
+
+
 def test_another_network_in_the_folder_is_noticed(client, tmp_path):
     other = Embedder("conv4", weights="random", img_size=28, progress=False)
     images = photos(2)[0]
@@ -397,7 +418,7 @@ def test_no_path_of_the_machine_leaves(client, tmp_path, monkeypatch):
     for text in answers:
         assert str(tmp_path) not in text
         assert "secret" not in text
-        assert "pytest" not in text  # nor the command that holds the lock
+        assert "process" not in text  # nor which one holds the lock
     assert names(client) == {"flower": 4, "temple": 4}
 
 
