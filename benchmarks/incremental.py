@@ -8,6 +8,8 @@ removes, each again after a pause; each answer must be right at the moment when 
 over every 5 ms unless told otherwise, so this is measured with that interval and with 0.1 ms. Each size has its own
 process.
 
+Up to 100,000 classes, centred prototypes, several prototypes, matching and k-nearest do the same as prototypes.
+
 Then a classifier learns one class after another from the first on, and is compared with one that learned all at once:
 their sums, and their answers to one query per class.
 
@@ -37,11 +39,26 @@ from numpy.typing import NDArray
 from protocol import facts, kibibytes, write
 from sklearn.neighbors import NearestCentroid
 
-from fewshot import DiscriminantClassifier, PrototypicalClassifier
+from fewshot import (
+    DiscriminantClassifier,
+    KNearestClassifier,
+    MatchingClassifier,
+    MultiPrototypicalClassifier,
+    PrototypicalClassifier,
+)
+from fewshot.classifiers.base import BaseFewShotClassifier
 
 D, MANIFOLD, SHOTS = 256, 32, 5
 #: Numbers of known classes; scikit-learn is fitted again up to the limit.
 KNOWN, REFIT_LIMIT = (100, 1000, 10_000, 100_000, 1_000_000), 10_000
+#: Other learners that change what they learn alone, and the most classes that they learn here.
+OTHERS: dict[str, Callable[[], BaseFewShotClassifier]] = {
+    "centred": lambda: PrototypicalClassifier("cosine", centered=True),
+    "several": MultiPrototypicalClassifier,
+    "matching": MatchingClassifier,
+    "k-nearest": KNearestClassifier,
+}
+OTHERS_LIMIT = 100_000
 #: Turns of learning, answering, removing and renaming; the first ones are not counted.
 TURNS, WARM = 100, 10
 #: Readers beside a writer, and the classes that they know.
@@ -145,9 +162,21 @@ def known(n: int, seed: int, load: float) -> dict[str, Any]:
     return found
 
 
-def turns(
-    model: PrototypicalClassifier | DiscriminantClassifier, rows: NDArray[np.float32], seed: int
-) -> dict[str, float]:
+def others(n: int, seed: int) -> dict[str, Any]:
+    """Return what it takes other learners to learn one more class than `n`."""
+    rows, labels = rows_of(n, seed), np.random.default_rng(seed).permutation(n)
+    found: dict[str, Any] = {"classes": n}
+    for name, make in OTHERS.items():
+        start = time.perf_counter()
+        model = make().fit(rows, labels)
+        found[f"{name}: fit, s"] = round(time.perf_counter() - start, 3)
+        right = model.predict(rows[-1000:]) == labels[-1000:]
+        found |= {f"{name}: {what}": value for what, value in turns(model, rows, seed).items()}
+        found[f"{name}: right"] = float(np.mean(right))
+    return found
+
+
+def turns(model: BaseFewShotClassifier, rows: NDArray[np.float32], seed: int) -> dict[str, float]:
     """Return the median times to learn one class and answer one query, and to remove and rename a class, in ms."""
     rng, n, took = np.random.default_rng(seed + 1), len(rows), []
     for i in range(TURNS):
@@ -359,6 +388,17 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_of_others(rows: list[dict[str, Any]]) -> str:
+    """Return what other learners take as Markdown: ms to learn a class, to answer, to rename and to remove."""
+    own = ("learn one, ms", "answer, ms", "rename, ms", "remove, ms")
+    lines = [f"| classes known | {' | '.join(f'{name}: ' + ', '.join(own) for name in OTHERS)} |"]
+    lines.append("|---" * (len(OTHERS) + 1) + "|")
+    for row in rows:
+        shown = (", ".join(f"{row[f'{name}: {what}']:.2f}" for what in own) for name in OTHERS)
+        lines.append(f"| {row['classes']} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure, print a table and write the results."""
     parser = argparse.ArgumentParser(prog="incremental.py", description=__doc__)
@@ -375,15 +415,19 @@ def main() -> None:
         part, *sizes = options.worker
         if part == "known":
             print(json.dumps(known(int(sizes[0]), options.seed, float(sizes[1]))))
+        elif part == "others":
+            print(json.dumps(others(int(sizes[0]), options.seed)))
         else:
             print(json.dumps(bounds(int(sizes[0]), int(sizes[1]), options.seed)))
         return
     if not options.bounds:
         most = min(LOADED, options.known)
         rows = [apart("known", n, options.load * (n == most), seed=options.seed) for n in KNOWN if n <= options.known]
+        most = min(OTHERS_LIMIT, options.known)
+        more = [apart("others", n, seed=options.seed) for n in KNOWN if n <= most]
         grow_all = measure(options.classes, options.seed)
-        results = {**facts("incremental.py", options.seed), "rows": rows, "one by one": grow_all}
-        write(options.out, results, table(results))
+        results = {**facts("incremental.py", options.seed), "rows": rows, "others": more, "one by one": grow_all}
+        write(options.out, results, f"{table(results)}\n{table_of_others(more)}")
         print(grow_all)
     rows = [apart("bounds", *size, seed=options.seed) for size in SIZES if size[0] <= options.classes]
     write(f"{options.out}_bounds", {**facts("incremental.py", options.seed), "rows": rows}, table_of_bounds(rows))

@@ -68,8 +68,10 @@ def test_saved_classifiers_are_measured(tmp_path):
     cost = {row["what"]: row["cpu, in imports"][1] for row in found["commands"]}
     assert cost["predict of one image"] < 1.5
     assert max(cost[name] for name in ("show", "rename", "remove an image", "undo")) < 0.3
-    assert found["models"][0]["the same bits"]
-    assert found["models"][0]["kilobytes"][1] < 1000
+    assert [row["learner"] for row in found["models"]] == ["prototypical", "discriminant"]
+    for row in found["models"]:
+        assert row["the same bits"]
+        assert row["kilobytes"][1] < 1000
 
 
 @pytest.mark.slow
@@ -80,6 +82,8 @@ def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
     for row in found["rows"]:
         assert row["right"] == 1
         assert row["learn one, ms"] > 0 < row["remove, ms"]
+    assert [row["classes"] for row in found["others"]] == [100, 1000]
+    assert all(value == 1 for row in found["others"] for name, value in row.items() if name.endswith("right"))
     load = found["rows"][-1]["load"]
     assert [one["switch interval, ms"] for one in load] == [5, pytest.approx(0.1)]
     assert all(one["changes"] > 0 < one["reads"] and not one["wrong"] for one in load)

@@ -20,6 +20,7 @@ from fewshot.errors import ArtifactError
 from fewshot.images import parts, segments
 from fewshot.images.kept_rows import APPENDED, MemoryRows
 from fewshot.images.stored import StoredModel
+from fewshot.persistence.manifest import FORMAT
 from tests.forging import manifest_of, seal
 
 D = 3
@@ -269,6 +270,7 @@ def test_editing_a_folder_writes_what_changed(tmp_path, monkeypatch):
         ("rename_class", "class 9999", "class 5"),
     )
     assert {path.name for path in folder.glob("*.safetensors")} == files
+    assert manifest_of(folder)["format"] == FORMAT
     stored = StoredModel.open(folder).clear_calibration()
     stored.save("clear")
     assert state(load(folder)) == state(model)
@@ -301,6 +303,23 @@ def test_a_forged_change_is_refused_in_one_sentence(tmp_path, monkeypatch, name,
     forge(tmp_path / "m", name, **arrays)
     with pytest.raises(ArtifactError, match=why):
         load(tmp_path / "m")
+
+
+def test_a_manifest_lists_no_classes_that_the_rows_tell(tmp_path):
+    """A class without rows has to be listed; and what a manifest counts must be there."""
+    model, folder = make(n=40), tmp_path / "m"
+    model.save(folder)
+    manifest = manifest_of(folder)
+    assert (manifest["classes"], manifest["n_support"]) == ({"n": 20}, 40)
+    assert [(one.n_classes, one.n_support) for one in FewShotModel.history(folder)] == [(20, 40)]
+    model.remove_support(["0.png", "1.png"], drop_empty=False).save(folder)
+    assert len(manifest_of(folder)["classes"]["values"]) == len(manifest_of(folder)["n_support"]) == 20
+    assert state(load(folder)) == state(model)
+    for name, value in (("classes", {"n": 19}), ("n_support", 41), ("classes", {"n": "20"}), ("classes", {})):
+        seal(folder, {**manifest, name: value})
+        for read in (load, StoredModel.open):
+            with pytest.raises(ArtifactError, match="unlike its manifest|'n' is missing"):
+                read(folder)
 
 
 def test_rows_are_told_apart_by_their_content():

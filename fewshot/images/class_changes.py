@@ -1,9 +1,10 @@
-"""What a large model that keeps class sums says in its manifest and its files, as arrays. Without torch."""
+"""The classes of a saved model: those of a large one that keeps class sums as arrays. Without torch."""
 
 from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from fewshot.persistence.arrays import map_arrays
-from fewshot.persistence.content import labels_from_arrays, labels_to_arrays
+from fewshot.persistence.content import is_whole, labels_from_arrays, labels_from_json, labels_to_arrays
 from fewshot.persistence.manifest import PLAIN
 from fewshot.utils.labels import as_labels
 
@@ -73,3 +74,21 @@ def classes_in(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> tuple[
         learn(change)
     labels = sorted(known)
     return as_labels(labels), np.array([known[label] for label in labels], np.int64)
+
+
+def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted labels and the number of support items of each class, from a manifest.
+
+    Raises
+    ------
+    ValueError
+        If labels are unsorted or repeated, or a count is missing or negative.
+    """
+    classes = labels_from_json(said)
+    names = classes.tolist()
+    is_nan = classes.dtype.kind == "f" and bool(np.isnan(classes).any())
+    if not names or is_nan or any(one >= other for one, other in pairwise(names)):
+        raise ValueError("its classes must be sorted labels without repeats")
+    if not isinstance(n_support, list) or len(n_support) != len(names) or not all(map(is_whole, n_support)):
+        raise ValueError(f"its n_support must be a count for each of {len(names)} classes")
+    return classes, np.array(n_support, dtype=np.int64)

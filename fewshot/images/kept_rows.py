@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from fewshot.images.class_changes import read_classes
 from fewshot.images.parts import Parts, Segment
 from fewshot.images.support import Support
 from fewshot.persistence.arrays import map_arrays, read_arrays, write_arrays
 from fewshot.persistence.artifact import Part
-from fewshot.persistence.content import labels_from_arrays, labels_to_arrays
+from fewshot.persistence.content import labels_from_arrays, labels_to_arrays, labels_to_json
 from fewshot.utils.labels import as_labels
 
 #: Files of rows, and key in the manifest of changes that are in it.
@@ -88,6 +89,31 @@ def _renamed(change: Mapping[str, NDArray[Any]]) -> tuple[list[Any], list[Any]]:
     if len(old) != len(new):
         raise ValueError("its changes rename classes without a new label")
     return old, new
+
+
+def classes_to_json(
+    classes: NDArray[Any], n_support: NDArray[np.int64], has_rows: bool
+) -> dict[str, dict[str, Any] | list[int] | int]:
+    """Return what a manifest says of the classes: how many there are, if `has_rows` in parts that tell, else all."""
+    if has_rows and n_support.all() and (classes.dtype.kind == "U" or classes.dtype == np.int64):
+        return {"classes": {"n": len(classes)}, "n_support": int(n_support.sum())}
+    return {"classes": labels_to_json(classes), "n_support": n_support.tolist()}
+
+
+def classes_from(manifest: Mapping[str, Any], rows: MemoryRows | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the classes and their numbers of rows, which a manifest lists, or which follow from its rows.
+
+    Raises
+    ------
+    ValueError
+        If they are inconsistent.
+    """
+    if rows is None or "values" in manifest["classes"]:
+        return read_classes(manifest["classes"], manifest["n_support"])
+    classes, counts = rows.listed()
+    if [len(classes), int(counts.sum())] != [manifest["classes"]["n"], manifest["n_support"]] or not len(classes):
+        raise ValueError(f"its rows are {int(counts.sum())} of {len(classes)} classes, unlike its manifest")
+    return classes, counts
 
 
 # ---- support --------------------------------------------------------------------------------------------------------
@@ -221,12 +247,13 @@ class MemoryRows:
         if len(kept) != n_kept:
             return None  # of another origin
         gone = np.delete(np.arange(len(before.codes)), kept)
-        pairs = np.unique(before.codes[kept] * len(self.classes) + self.codes[:n_kept])
-        was, now = np.divmod(pairs, len(self.classes))
-        if len(np.unique(was)) < len(pairs) or len(np.unique(now)) < len(pairs):
+        codes, table = (before.codes[kept], self.codes[:n_kept]), np.full(len(before.classes), -1)
+        table[codes[0]] = codes[1]
+        was = np.flatnonzero(table >= 0)
+        if (table[codes[0]] != codes[1]).any() or np.bincount(table[was], minlength=1).max() > 1:
             return None  # rows of one class have several now
-        old, new = before.classes[was], self.classes[now]
-        other = np.array([a != b for a, b in zip(old.tolist(), new.tolist(), strict=True)], bool)
+        old, new = (one.astype(object) for one in (before.classes[was], self.classes[table[was]]))
+        other = old != new
         if not len(gone) and not other.any() and n_kept == len(self.codes):
             return {}
         own, labels = np.unique(self.codes[n_kept:], return_inverse=True)
@@ -274,6 +301,16 @@ class MemoryRows:
         table = np.full(len(self.classes), -1)
         table[used] = [places.get(label, -1) for label in self.classes[used].tolist()]
         return table[self.codes]
+
+    def listed(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return their classes, sorted, and the number of rows of each; raise ValueError if classes share a label."""
+        counts = np.bincount(self.codes, minlength=len(self.classes))
+        used = np.flatnonzero(counts)
+        classes = as_labels(self.classes[used].tolist())
+        order = np.argsort(classes, kind="stable")
+        if len(used) and (classes[order[1:]] == classes[order[:-1]]).any():
+            raise ValueError("its classes must be labels without repeats")
+        return classes[order], counts[used][order]
 
     def in_parts(self, kept: P, classes: NDArray[Any], state: MemoryRows) -> tuple[P, dict[str, Part]]:
         """Return the parts of these rows, of sorted classes, kept as `state`; and the files, see `Parts.with_state`."""

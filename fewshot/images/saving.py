@@ -38,11 +38,20 @@ from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError
 from fewshot.images.class_changes import is_segmented
-from fewshot.images.kept_rows import APPENDED, MEMORY, SUPPORT, is_kept_in_parts, read_memory, read_support
+from fewshot.images.kept_rows import (
+    APPENDED,
+    MEMORY,
+    SUPPORT,
+    classes_from,
+    classes_to_json,
+    is_kept_in_parts,
+    read_memory,
+    read_support,
+)
 from fewshot.images.learned import Learned
 from fewshot.images.segments import Held, Segments, is_large, memory_in_parts, segments_of, support_in_parts
 from fewshot.images.statistics_file import read_statistics, statistics_to_tensors
-from fewshot.images.stored import describe, read_classes
+from fewshot.images.stored import describe
 from fewshot.learners.base import Learner
 from fewshot.persistence.arrays import write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, version_of, write_artifact
@@ -129,8 +138,8 @@ def write_model(
         content |= {"format": FORMAT, "classes": {"n": fitted.n_classes}, "n_support": fitted.n_rows}
         content["changes"] = segments.inline
     else:
-        content |= {"classes": labels_to_json(fitted.classes), "n_support": fitted.n_support.tolist()}
         rows[MEMORY] = memory_in_parts(kept.get(MEMORY, Segments()), fitted)
+        content |= classes_to_json(fitted.classes, fitted.n_support, rows[MEMORY] is not None)
         if rows[MEMORY] is None:
             parts["memory"] = (None, partial(write_tensors, tensors=statistics_to_tensors(fitted.statistics)))
     if weights == "embed":
@@ -203,12 +212,13 @@ def _read_memory(
     if is_segmented(manifest):
         segments = Segments.read(manifest, paths, learner)
         return segments.model, segments, {}
-    classes, n_support = read_classes(manifest["classes"], manifest["n_support"])
-    rows: dict[str, Segments] = {}
+    rows, last = dict[str, Segments](), None
     if is_kept_in_parts(manifest, MEMORY):
         states, last = read_memory(manifest, paths)
-        tensors = {name: torch.from_numpy(x) for name, x in last.to_memory(classes).items()}
         rows[MEMORY] = segments_of(states)
+    classes, n_support = classes_from(manifest, last)
+    if last is not None:
+        tensors = {name: torch.from_numpy(x) for name, x in last.to_memory(classes).items()}
     else:
         tensors = read_tensors(paths["memory"])[0]
     statistics = read_statistics(tensors, learner, n_support)

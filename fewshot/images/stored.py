@@ -7,7 +7,6 @@ import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,6 +31,8 @@ from fewshot.images.kept_rows import (
     NO_LABELS,
     SUPPORT,
     MemoryRows,
+    classes_from,
+    classes_to_json,
     is_kept_in_parts,
     read_memory,
     read_support,
@@ -44,10 +45,7 @@ from fewshot.persistence.arrays import map_arrays, read_arrays, read_metadata, w
 from fewshot.persistence.artifact import Part, load_artifact, write_artifact
 from fewshot.persistence.content import (
     errors_of_file,
-    is_whole,
     labels_from_arrays,
-    labels_from_json,
-    labels_to_json,
 )
 from fewshot.persistence.manifest import FORMAT
 from fewshot.runtime.method import DeviceMethod
@@ -86,7 +84,7 @@ class StoredModel:
         self._is_large, self._changes = is_segmented(manifest), list[dict[str, NDArray[Any]]]()
         self._kept: dict[str, Parts] = {}  # of the rows that were read, by name
         self.classes_, self.n_support_ = (
-            classes_in(manifest, paths) if self._is_large else read_classes(manifest["classes"], manifest["n_support"])
+            classes_in(manifest, paths) if self._is_large else classes_from(manifest, self._rows)
         )
         self._params = {"reject": None, **manifest["params"]}  # format 1 did not have it
         if missing := {"keep_support", "on_error", "unknown_label"} - self._params.keys():
@@ -146,9 +144,6 @@ class StoredModel:
             return None
         with errors_of_file(self.folder, _CURE):
             states, rows = read_memory(self._manifest, self._paths, is_mapped=True)
-            codes = rows.codes_among(self.classes_)
-            if not np.array_equal(np.bincount(codes[codes >= 0], minlength=len(self.classes_)), self.n_support_):
-                raise ValueError("its support must be of its classes")
         self._kept[MEMORY] = Parts(tuple(Segment(*one) for one in states))
         return rows
 
@@ -318,7 +313,7 @@ class StoredModel:
             content |= {"format": FORMAT, "classes": {"n": len(self.classes_)}, "n_support": int(self.n_support_.sum())}
             content["changes"] = [*content["changes"], *(b64encode(dump(one)).decode() for one in self._changes)]
         else:
-            content |= {"classes": labels_to_json(self.classes_), "n_support": self.n_support_.tolist()}
+            content |= classes_to_json(self.classes_, self.n_support_, self._rows is not None)
             if self._rows is None:
                 parts["memory"] = (None, partial(write_arrays, arrays=self._memory))
         if not self._is_calibrated:
@@ -335,6 +330,7 @@ class StoredModel:
         if support is not None and SUPPORT not in made:
             parts["support"] = (None, partial(write_arrays, arrays=support.to_arrays(self.classes_)))
         if content.pop(APPENDED, None) is not None and made:
+            content |= {"format": FORMAT}
             content[APPENDED] = {name: kept.inline for name, (kept, _) in made.items()}
         write_artifact(self.folder, _KIND, content, parts, {}, {os.path.realpath(self.folder): self.version}, note)
 
@@ -349,24 +345,6 @@ def _of_classes(memory: Mapping[str, NDArray[Any]], places: NDArray[np.int64], n
         rows = {name: x[labels >= 0] for name, x in memory.items() if name.startswith("support.")}
         found |= {**rows, "support.labels": labels[labels >= 0]}
     return found
-
-
-def read_classes(said: Any, n_support: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the sorted labels and the number of support items of each class, from a manifest.
-
-    Raises
-    ------
-    ValueError
-        If labels are unsorted or repeated, or a count is missing or negative.
-    """
-    classes = labels_from_json(said)
-    names = classes.tolist()
-    is_nan = classes.dtype.kind == "f" and bool(np.isnan(classes).any())
-    if not names or is_nan or any(one >= other for one, other in pairwise(names)):
-        raise ValueError("its classes must be sorted labels without repeats")
-    if not isinstance(n_support, list) or len(n_support) != len(names) or not all(map(is_whole, n_support)):
-        raise ValueError(f"its n_support must be a count for each of {len(names)} classes")
-    return classes, np.array(n_support, dtype=np.int64)
 
 
 def describe(learned: Learned) -> dict[str, str]:
