@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -23,10 +23,11 @@ from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.approximate import Choice
 from fewshot.search.growing import Growing
-from fewshot.search.similarity import CHUNK_BYTES, PART, check_k, prepare_keys
+from fewshot.search.similarity import CHUNK_BYTES, PART, check_k, normalize, prepare_keys
 from fewshot.search.snapshot import build_now
 from fewshot.utils.blocks import Blocks
 from fewshot.utils.isolation import isolated
+from fewshot.utils.means import suitable_temperature
 
 #: Candidates of a query beyond the nearest; the exact sums decide among them.
 SPARE = 8
@@ -275,7 +276,7 @@ class LiveModel(FittedModel):
         if taught is not None and taught.drift > MOST_DRIFT:
             taught, held = replace(taught, drift=0), {}
         if moments is not None:
-            moments = moments.changed(self._known.means(gone), known.means(after))
+            moments = moments.changed(self._measured(self._known.means(gone)), self._measured(known.means(after)))
         model = self._version(_known=known, _taught=taught, _moments=moments)
         if held:
             model._held.update(changed_keys(held, gone, model._keys_of(after), after))
@@ -325,11 +326,37 @@ class LiveModel(FittedModel):
 
     @property
     def _summed(self) -> Moments:
-        """The sums over the class means."""
+        """The sums over the class means, as `_measured`."""
         if (found := self._moments) is None:
-            numbers = np.flatnonzero(self._known.count.whole() > 0)
-            found = self.__dict__["_moments"] = Moments.of(self._known.means(numbers))
+            found = self.__dict__["_moments"] = Moments.of(self._measured(self._present_means()))
         return found
+
+    def _present_means(self) -> NDArray[np.float64]:
+        """Return the means of the classes with support, (n, d)."""
+        return self._known.means(np.flatnonzero(self._known.count.whole() > 0))
+
+    def _measured(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return class means (n, d) as their spread decides the temperature; or as they are, for the centre."""
+        is_scaled = self.learner.metric == "cosine" and not self._is_moving
+        return normalize(torch.from_numpy(means)).numpy() if is_scaled else means
+
+    @property
+    def _extras(self) -> dict[str, Tensor]:
+        """What is read besides the keys: the temperature, if the support determines it."""
+        if not self.learner.fits_temperature:
+            return {}
+        if (found := self._summed.temperature(self.learner.metric)) is None:  # rounding has taken its digits
+            means = self._present_means()
+            found = suitable_temperature(means, np.ones(len(means)), self.learner.metric, np).item()
+        return {"temperature": torch.tensor(found, dtype=torch.float64, device="cpu")}
+
+    def _compared(self, queries: Tensor) -> Growing:
+        """Return the keys that queries are compared with if that is with all."""
+        if queries.dtype == torch.float32 and not self.steady:
+            return self._keys
+        kind = "all", self.steady
+        found = self._held.get(kind)
+        return found or self._held.setdefault(kind, self._searchable("exact", double=True, steady=self.steady))
 
     def build(self) -> Choice:
         """Build what finds the nearest keys now, and wait; return how they are found, and how well."""
@@ -352,6 +379,32 @@ class LiveModel(FittedModel):
         check_k(k, self._keys.state.n_alive)
         numbers, similarities = self._nearest(X, k)
         return self.names(numbers), similarities
+
+    @isolated(gradients=False)
+    def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:
+        """Apply `function` to the logits (q, n_classes) of each chunk of queries, and concatenate the results.
+
+        Keys that are changed class by class serve all queries, unless keys move with the support of all classes. Nor do
+        they where distances are `steady`, which are relative to the mean of all keys: so loading changes no bit.
+        """
+        is_moving = self._taught is not None or self._is_moving or type(self.learner).read is not Learner.read
+        if not len(X) or is_moving or (self.steady and self.learner.metric == "sqeuclidean"):
+            return super().map_logits(X, function)
+        return np.concatenate([function(logits) for logits in self._logits(X)])
+
+    def _logits(self, X: NDArray[np.floating]) -> Iterator[Tensor]:
+        """Yield the logits (q, n_classes) of chunks of queries, in the order of the labels."""
+        queries, order, read = self._uncentred(X, False), self._known.places.ordered()[1], self._extras
+        place, keys = np.full(len(self._known.count), -1), self._compared(queries)
+        place[order] = np.arange(len(order))
+        temperature = read.get("temperature", self.learner.temperature)
+        for part in queries.split(max(1, CHUNK_BYTES // (16 * len(place)))):
+            state, similarity = keys.similarities(part)
+            alive = np.flatnonzero(state.alive_keys)
+            logits = similarity.new_full((len(part), len(order)), -torch.inf)
+            scores = similarity[:, torch.from_numpy(alive)] / temperature.to(similarity.dtype)
+            logits[:, torch.from_numpy(place[state.all_labels[alive]])] = scores
+            yield logits
 
     def _nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return numbers and similarities (n, k) of the nearest classes; ties go to the first label."""

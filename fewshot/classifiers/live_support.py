@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -15,16 +15,14 @@ from torch import Tensor
 from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel, KeptSupport
 from fewshot.classifiers.known import KnownClasses
 from fewshot.classifiers.live import MOST_NUMBERS, SPARE, LiveModel, changed_keys
-from fewshot.classifiers.moments import Moments
 from fewshot.classifiers.rows import GONE, LabelledBlocks, with_rows
 from fewshot.classifiers.summary import Summary
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.approximate import CANDIDATES
 from fewshot.search.growing import Growing
-from fewshot.search.similarity import CHUNK_BYTES, argmax, normalize
+from fewshot.search.similarity import CHUNK_BYTES, argmax
 from fewshot.utils.isolation import isolated
-from fewshot.utils.means import suitable_temperature
 
 #: Similarities that differ by a smaller share may be equal but for rounding.
 NEAR = 1e-5
@@ -181,9 +179,11 @@ class LiveSupport(LiveModel):
         return self._version(_known=known, _rows=rows, _table=table, _held=self._held)
 
     def _means(self, statistics: Statistics) -> NDArray[np.float64]:
-        """Return the means of the classes with support, by which the temperature is chosen."""
-        means = statistics.means[statistics.count > 0]
-        return (normalize(means) if self.learner.metric == "cosine" else means).numpy()
+        return self._measured(statistics.means[statistics.count > 0].numpy())
+
+    def _present_means(self) -> NDArray[np.float64]:
+        """Return the means of the classes with support, (n, d)."""
+        return self.statistics.means[self.statistics.count > 0].numpy()
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
@@ -215,24 +215,11 @@ class LiveSupport(LiveModel):
         weight = torch.from_numpy(self._table.weight.rows(ids))
         return weight.log() if self.learner.rows_are_keys else weight
 
-    @property
-    def _extras(self) -> dict[str, Tensor]:
-        """What is read besides the keys: the temperature, if the support determines it."""
-        if not self.learner.fits_temperature:
-            return {}
-        if self._moments is None:
-            self.__dict__["_moments"] = Moments.of(self._means(self.statistics))
-        moments, metric = self._moments, self.learner.metric
-        if moments is None or (found := moments.temperature(metric)) is None:
-            statistics = self.statistics
-            return {"temperature": suitable_temperature(statistics.means, statistics.count, metric, torch)}
-        return {"temperature": torch.tensor(found, dtype=torch.float64, device="cpu")}
-
     @isolated(gradients=False)
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return the number of the class, and the score (the learner's `closeness`), of each query, both (q,)."""
         queries, k = self._transform(X), self._n_deciding()
-        found = self._all_logits(queries, X.dtype) if k is None else self._few_logits(queries, X.dtype, k)
+        found = self._all_logits(queries) if k is None else self._few_logits(queries, k)
         codes, scores = np.empty(len(queries), np.int64), np.empty(len(queries), X.dtype)
         start = 0
         for logits, similarity, numbers in found:
@@ -251,7 +238,7 @@ class LiveSupport(LiveModel):
             k = CANDIDATES
         return None if k is None or k >= self._n_keys else k
 
-    def _few_logits(self, queries: Tensor, dtype: Any, k: int) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
+    def _few_logits(self, queries: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
         """Yield logits (q, c) of the classes of the `k` nearest keys, similarities, and the numbers of the classes."""
         keys, extras = self._keys, self._extras
         wide = min(k + SPARE, self._n_keys)
@@ -260,24 +247,21 @@ class LiveSupport(LiveModel):
             ids, similarities = self._exact(part, keys.search(part, wide, k), keys.origin)
             margin = similarities[:, k - 1] - similarities[:, -1] - NEAR * np.abs(similarities).max(-1)
             if k != CANDIDATES and wide < self._n_keys and (margin <= 0).any():
-                yield from self._all_logits(part, dtype)  # more keys than these may be as near as the last one
+                yield from self._all_logits(part)  # more keys than these may be as near as the last one
                 continue
             numbers, labels = np.unique(self._classes_of(ids), return_inverse=True)
             memory = self._memory_of(labels.reshape(-1), self._log_weight(ids.reshape(-1)), len(numbers), extras)
-            similarity = torch.from_numpy(similarities.astype(dtype))
+            similarity = torch.from_numpy(similarities).to(queries.dtype)
             places = torch.arange(ids.size, device="cpu").reshape(ids.shape)
             yield self.learner.read(similarity, memory, places), similarity, numbers
 
-    def _all_logits(self, queries: Tensor, dtype: Any) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
+    def _all_logits(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
         """Yield logits (q, n) of all numbers of classes, similarities to all keys, and these numbers."""
-        kind = ("all", self.steady or dtype == np.float64)
-        if (keys := self._held.get(kind)) is None:
-            made = self._searchable("exact", double=kind[1], steady=self.steady)
-            keys = self._held.setdefault(kind, made)
+        keys = self._compared(queries)
         n, extras = len(self._known.count), self._extras
         for part in queries.split(max(1, CHUNK_BYTES // (8 * (self._n_keys + n)))):
-            memory = self._memory_of_all((found := keys.similarities(part))[0], extras)
-            similarity = found[1].to(torch.float32 if dtype == np.float32 else torch.float64)
+            state, similarity = keys.similarities(part)
+            memory = self._memory_of_all(state.all_labels, extras)
             logits = self.learner.read(similarity, memory)
             yield logits, similarity.masked_fill_(torch.isinf(memory.log_weight), -torch.inf), np.arange(n)
 
@@ -305,17 +289,10 @@ class LiveSupport(LiveModel):
             found[i] = tied[np.argsort(self.names(tied), kind="stable")[0]]
         return found
 
-    @isolated(gradients=False)
-    def map_logits(self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]) -> NDArray[Any]:
-        """Apply `function` to the logits (q, n_classes) of each chunk of queries, and concatenate the results.
-
-        Distances of `steady` answers are relative to the mean of all keys, so that loading the model changes no bit.
-        """
-        if not len(X) or (self.steady and self.learner.metric == "sqeuclidean"):
-            return super().map_logits(X, function)
+    def _logits(self, X: NDArray[np.floating]) -> Iterator[Tensor]:
+        """Yield the logits (q, n_classes) of chunks of queries, in the order of the labels."""
         order = torch.from_numpy(self._known.places.ordered()[1])
-        parts = self._all_logits(self._transform(X), X.dtype)
-        return np.concatenate([function(logits[:, order]) for logits, _, _ in parts])
+        yield from (logits[:, order] for logits, _, _ in self._all_logits(self._transform(X)))
 
 
 def _weighted(support: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

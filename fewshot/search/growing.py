@@ -133,9 +133,11 @@ class Growing:
         found = state.search_one(x[0].numpy(), k, sought) if len(x) == 1 else None
         return (found or state.search(x, k, sought))[0]
 
-    def similarities(self, queries: Tensor) -> tuple[NDArray[np.int64], Tensor]:
-        """Return the labels (m,) of all keys, also of some that are gone, and their similarities (q, m), exactly."""
-        return self.state.similarities(self._cast(queries))
+    def similarities(self, queries: Tensor) -> tuple[State, Tensor]:
+        """Return the state, and the exact similarities (q, m) of all its keys, dead ones too."""
+        state = self.state
+        similarity = state.similarities(self._cast(queries))
+        return state, similarity if state.base.snapshot.needs_double else similarity.to(queries.dtype)
 
     def chunk(self, k: int) -> int:
         """Return how many queries to search for at a time."""

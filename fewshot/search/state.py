@@ -301,16 +301,22 @@ class State:
         ids, again = top(ids, again, min(k, ids.shape[-1]))
         return ids, again.to(similarity.dtype)
 
-    def similarities(self, queries: Tensor) -> tuple[NDArray[Any], Tensor]:
-        """Return the labels (m,) of all keys, dead ones too, and similarities (q, m); the base is searched exactly."""
-        similarity = self.base.snapshot.retrieve(queries, 1)[1]
-        if len(self.labels):
-            similarity = torch.cat([similarity, self._delta.similarity(queries.double()).to(similarity.dtype)], -1)
-        return self._all_labels, similarity
+    def similarities(self, queries: Tensor) -> Tensor:
+        """Return the similarities (q, m) of all keys, dead ones too; the base is searched exactly."""
+        similarity = KeySnapshot.retrieve(self.base.snapshot, queries, 1)[1]
+        if not len(self.labels):
+            return similarity
+        return torch.cat([similarity, self._delta.similarity(queries.double()).to(similarity.dtype)], -1)
 
     @cached_property
-    def _all_labels(self) -> NDArray[Any]:
+    def all_labels(self) -> NDArray[Any]:
+        """The labels (m,) of all keys, dead ones too."""
         return np.concatenate([self.base.labels, self.labels])
+
+    @property
+    def alive_keys(self) -> NDArray[np.bool_]:
+        """Which of all keys (m,) are not dead."""
+        return ~torch.cat([self.dead_base, self.dead_delta]).numpy()
 
     @property
     def _delta(self) -> PreparedKeys:
