@@ -95,6 +95,10 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
+    Learning, renaming and removing cost what they change, however much is known, if the keys of a class follow from its
+    own support: prototypes, several prototypes, matching and k-nearest; and for the default learner beyond 1024
+    classes, if what teaches its metric stays. Answers of other learners need all classes, and so does a change.
+
     Parameters set after fitting: ``index``, ``on_error``, ``reject`` and ``unknown_label`` take effect at once,
     ``closed_set`` at the next `partial_fit`, and all others at the next `fit`; until then `partial_fit` raises.
     """

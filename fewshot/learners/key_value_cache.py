@@ -19,7 +19,8 @@ class KeyValueCacheLearner(SupportLearner):
 
     ``logit[c] = sum over the support i of c of weight[i] exp(-sharpness (1 - cosine(query, x[i]))) / (n temperature)
     + log prior[c]``, where n is the largest class weight: the training-free form of Tip-Adapter. The support is the
-    memory: O(n d) to store, O(n d) per query.
+    memory: O(n d) to store, O(n d) per query. n and the prior are those of all classes, so each change of a classifier
+    copies what it knows.
 
     Every image adds its share, so a class with many more images than the others gets most answers, unless the learner
     is `balanced`; `DiscriminantLearner` does not mind.

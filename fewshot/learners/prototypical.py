@@ -16,6 +16,9 @@ class PrototypicalLearner(SumLearner):
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
     others gets too many answers, except under the cosine if `centered`; `DiscriminantLearner` does not mind.
 
+    A classifier that learns a class touches no other. If `centered`, every key moves a little; candidates are found
+    around a slightly earlier centre and compared around the present one, while probabilities compute all keys anew.
+
     Parameters
     ----------
     metric : {"sqeuclidean", "cosine", "dot"}, default="sqeuclidean"

@@ -21,7 +21,8 @@ class RelationLearner(SumLearner):
 
     ``logit[c] = sigmoid(w . relu(A mean(support of c) + B query + b) + a) / temperature``; the loss is the squared
     difference of the sigmoid to 1 for the true class and to 0 for the others. O(n_way d) to store; O(d hidden) per
-    class and per query, O(hidden) per pair; queries are processed in chunks.
+    class and per query, O(hidden) per pair; queries are processed in chunks. Each change of a classifier copies the
+    class means.
 
     Parameters
     ----------
