@@ -222,7 +222,13 @@ def test_learning_a_class_clusters_no_other(monkeypatch):
     monkeypatch.setattr(MultiPrototypicalLearner, "keys_by_class", True)
     model.partial_fit(rows(rng, 4), [3, 3, 99, 99]).remove_class(5).rename_class(6, 66)
     model.predict(rows(rng, 3))
+    model.predict_proba(rows(rng, 3))
+    made = model.model_.memory
     assert seen == [2]
+    again = memorize(model.learner_, model.model_.statistics).present()
+    for name in ("keys", "labels", "log_weight"):
+        torch.testing.assert_close(getattr(made, name), getattr(again, name), rtol=0, atol=0)
+    assert made.extras == again.extras
 
 
 @pytest.mark.parametrize("learner", [MatchingLearner(balanced=True), KNearestLearner(centered=True), "key-value-cache"])

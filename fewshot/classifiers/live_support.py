@@ -65,6 +65,20 @@ class LiveSupport(LiveModel):
         """The support."""
         return self._rows.statistics(self._rows.present(), self._known.places.ordered()[1], len(self._known.count))
 
+    @cached_property
+    @isolated(gradients=False)
+    def memory(self) -> Memory:
+        """The keys that the learner makes of all support, in the order of the labels, without making them again."""
+        if self.learner.rows_are_keys:
+            return super().memory
+        ids, place = self._table.present(), np.empty(len(self._known.count), np.int64)
+        place[self._known.places.ordered()[1]] = np.arange(self.n_classes)
+        labels = place[self._table.number.rows(ids)]
+        order = np.argsort(labels, kind="stable")
+        ids, extras = ids[order], self.learner.prepared(self.statistics)[1]
+        keys, log_weight = self._keys_of(ids), torch.from_numpy(self._table.weight.rows(ids))
+        return Memory(keys, torch.from_numpy(labels[order]), log_weight, self.n_classes, extras=extras)
+
     @property
     def kept_support(self) -> KeptSupport:
         """See `FittedModel.kept_support`."""
