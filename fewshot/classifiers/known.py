@@ -54,6 +54,13 @@ class KnownClasses:
         """Return the number of each label (k,), -1 for an unknown one."""
         return np.array(list(map(self.places.of, labels.tolist())), np.int64)
 
+    def ordered_places(self) -> NDArray[np.int64]:
+        """Return by number the place of each class in the order of the labels, -1 for one that is gone."""
+        order = self.places.ordered()[1]
+        places = np.full(len(self.count), -1)
+        places[order] = np.arange(len(order))
+        return places
+
     def names(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Return the labels of classes by number (...), in the type of all labels."""
         return self.labels.rows(numbers).astype(self.dtype, copy=False)

@@ -22,7 +22,7 @@ from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.approximate import Choice
-from fewshot.search.growing import Growing
+from fewshot.search.growing import Growing, changed_keys
 from fewshot.search.similarity import CHUNK_BYTES, PART, check_k, normalize, prepare_keys
 from fewshot.search.snapshot import build_now
 from fewshot.utils.blocks import Blocks
@@ -240,10 +240,9 @@ class LiveModel(FittedModel):
         return None if self._taught is None else self._kept(self._taught.rows)
 
     def _kept(self, rows: LabelledBlocks) -> KeptSupport:
-        order, present = self._known.places.ordered()[1], rows.present()
-        place = np.full(len(self._known.count), -1)
-        place[order] = np.arange(len(order))
-        return KeptSupport(rows.x.blocks, present, place[rows.number.rows(present)], rows.weight.rows(present), True)
+        present = rows.present()
+        codes = self._known.ordered_places()[rows.number.rows(present)]
+        return KeptSupport(rows.x.blocks, present, codes, rows.weight.rows(present), True)
 
     @property
     def n_rows(self) -> int:
@@ -394,17 +393,11 @@ class LiveModel(FittedModel):
 
     def _logits(self, X: NDArray[np.floating]) -> Iterator[Tensor]:
         """Yield the logits (q, n_classes) of chunks of queries, in the order of the labels."""
-        queries, order, read = self._uncentred(X, False), self._known.places.ordered()[1], self._extras
-        place, keys = np.full(len(self._known.count), -1), self._compared(queries)
-        place[order] = np.arange(len(order))
-        temperature = read.get("temperature", self.learner.temperature)
-        for part in queries.split(max(1, CHUNK_BYTES // (16 * len(place)))):
-            state, similarity = keys.similarities(part)
-            alive = np.flatnonzero(state.alive_keys)
-            logits = similarity.new_full((len(part), len(order)), -torch.inf)
-            scores = similarity[:, torch.from_numpy(alive)] / temperature.to(similarity.dtype)
-            logits[:, torch.from_numpy(place[state.all_labels[alive]])] = scores
-            yield logits
+        queries, places = self._uncentred(X, False), self._known.ordered_places()
+        keys, temperature = self._compared(queries), self._extras.get("temperature", self.learner.temperature)
+        for part in queries.split(max(1, CHUNK_BYTES // (16 * len(places)))):
+            similarity = keys.similarities_in(part, places, self.n_classes)
+            yield similarity / temperature.to(similarity.dtype)
 
     def _nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return numbers and similarities (n, k) of the nearest classes; ties go to the first label."""
@@ -448,11 +441,3 @@ class LiveModel(FittedModel):
         if (ordered[:, 1:] == ordered[:, :-1]).any():
             order = np.lexsort((self._rank(ids), -similarity), axis=-1)
         return np.take_along_axis(ids, order, -1), ordered
-
-
-def changed_keys(
-    held: Mapping[Any, Growing], gone: NDArray[np.int64], keys: Tensor, labels: NDArray[np.int64]
-) -> dict[Any, Growing]:
-    """Return searchable keys without the labels `gone` and with more; without those that are faster made anew."""
-    found = {kind: one.changed(gone, keys, labels) for kind, one in held.items()}
-    return {kind: one for kind, one in found.items() if one is not None}

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel, KeptSupport
 from fewshot.classifiers.known import KnownClasses
-from fewshot.classifiers.live import MOST_NUMBERS, SPARE, LiveModel, changed_keys
+from fewshot.classifiers.live import MOST_NUMBERS, SPARE, LiveModel
 from fewshot.classifiers.rows import GONE, LabelledBlocks, with_rows
 from fewshot.classifiers.summary import Summary
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.approximate import CANDIDATES
-from fewshot.search.growing import Growing
+from fewshot.search.growing import Growing, changed_keys
 from fewshot.search.similarity import CHUNK_BYTES, argmax
 from fewshot.utils.isolation import isolated
 
@@ -71,9 +71,8 @@ class LiveSupport(LiveModel):
         """The keys that the learner makes of all support, in the order of the labels, without making them again."""
         if self.learner.rows_are_keys:
             return super().memory
-        ids, place = self._table.present(), np.empty(len(self._known.count), np.int64)
-        place[self._known.places.ordered()[1]] = np.arange(self.n_classes)
-        labels = place[self._table.number.rows(ids)]
+        ids = self._table.present()
+        labels = self._known.ordered_places()[self._table.number.rows(ids)]
         order = np.argsort(labels, kind="stable")
         ids, extras = ids[order], self.learner.prepared(self.statistics)[1]
         keys, log_weight = self._keys_of(ids), torch.from_numpy(self._table.weight.rows(ids))
@@ -184,8 +183,7 @@ class LiveSupport(LiveModel):
     def _renumbered(self) -> LiveSupport:
         """Return the model whose classes are numbered in the order of their labels."""
         labels, order = self._known.places.ordered()
-        new = np.full(len(self._known.count), GONE)
-        new[order] = np.arange(len(order))
+        new = self._known.ordered_places()
         count = torch.from_numpy(self._ordered(self._known.count))
         known = KnownClasses.of(Summary(labels, self.n_support, _counted(Statistics(len(order), count))))
         rows = self._rows.numbered(new)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -139,6 +139,14 @@ class Growing:
         similarity = state.similarities(self._cast(queries))
         return state, similarity if state.base.snapshot.needs_double else similarity.to(queries.dtype)
 
+    def similarities_in(self, queries: Tensor, column: NDArray[np.int64], n: int) -> Tensor:
+        """Return the exact similarities (q, n) of keys, each in the column of its label; minus infinity for no key."""
+        state, similarity = self.similarities(queries)
+        alive = np.flatnonzero(state.alive_keys)
+        found = similarity.new_full((len(queries), n), -torch.inf)
+        found[:, torch.from_numpy(column[state.all_labels[alive]])] = similarity[:, torch.from_numpy(alive)]
+        return found
+
     def chunk(self, k: int) -> int:
         """Return how many queries to search for at a time."""
         return self.state.chunk(k)
@@ -173,3 +181,11 @@ def merged(state: State) -> Base:
 def capacity(base: Base) -> int:
     """Return the most rows of a delta."""
     return LARGE_DELTA if len(base) > EXACT_LIMIT else SMALL_DELTA
+
+
+def changed_keys(
+    held: Mapping[Any, Growing], gone: NDArray[np.int64], keys: Tensor, labels: NDArray[np.int64]
+) -> dict[Any, Growing]:
+    """Return searchable keys without the labels `gone` and with more; without those that are faster made anew."""
+    found = {kind: one.changed(gone, keys, labels) for kind, one in held.items()}
+    return {kind: one for kind, one in found.items() if one is not None}
