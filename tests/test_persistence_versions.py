@@ -94,7 +94,7 @@ def test_going_back_to_nothing_where_there_was_nothing(tmp_path):
     assert undo(folder) == "one"
     for number in (None, 0):
         assert restore_artifact(folder, "classifier", number) is None
-        with pytest.raises(ArtifactError, match="no manifest"):
+        with pytest.raises(ArtifactError, match="no current classifier, only earlier versions"):
             read(folder)
         assert notes(folder) == ["one", "two"]
         assert (undo(folder, 1), read(folder)) == ("one", "one")

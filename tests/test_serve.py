@@ -15,6 +15,7 @@ import pytest
 from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder
 from fewshot.cli import main
 from fewshot.embedding.network import Embedded
+from fewshot.errors import ArtifactError
 from fewshot.persistence import artifact, locking
 from fewshot.serve import answering
 from tests.photographs import photos, quick_embedder
@@ -238,6 +239,13 @@ def test_undo_leads_back_to_before_the_first_class_and_redo_to_it(tmp_path, caps
         assert client.get("/v1/model").json()["can_redo"]
         client.post("/v1/redo")
         assert names(client) == {"flower": 2}
+        network = client.get("/v1/model").json()["fingerprint"]
+        assert client.post("/v1/undo").json()["version"] == "empty"
+        with pytest.raises(ArtifactError, match="only earlier versions; go back to one with undo"):
+            FewShotModel.load(folder)
+        client.post("/v1/classes", data={"name": "flower"}, files=files(*FLOWERS[:2]))
+        assert client.get("/v1/model").json()["fingerprint"] == network  # that of the folder
+        assert client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"][0]["label"] == "flower"
         other = client.post("/v1/classes", data={"name": "temple"}, files=files(*TEMPLES[:2]))
         assert other.status_code == 201
     assert FewShotModel.load(folder).classes_.tolist() == ["flower", "temple"]

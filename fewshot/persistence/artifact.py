@@ -333,6 +333,10 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
             reason = "there is no such folder" if not folder.exists() else "this is a file"
         else:
             reason = f"it has no {MANIFEST}" if not os.path.lexists(path) else f"{MANIFEST}: {error.strerror}"
+        if not os.path.lexists(path) and any(folder.glob("history-*.json")):
+            raise ArtifactError(
+                f"{folder} holds no current {kind}, only earlier versions; go back to one with undo(), or fewshot undo"
+            ) from None
         raise ArtifactError(
             f"{folder} is not a saved {kind}: {reason}; make one with save(){_MADE_BY.get(kind, '')}"
         ) from None
