@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as dump
 
-from fewshot import FewShotModel, MatchingLearner, OwnEmbedder
+from fewshot import FewShotModel, MatchingLearner, MultiPrototypicalLearner, OwnEmbedder
 from fewshot.errors import ArtifactError
 from fewshot.images import parts, segments
 from fewshot.images.kept_rows import APPENDED, MemoryRows
@@ -43,12 +43,20 @@ def small(monkeypatch):
     monkeypatch.setattr(parts, "BASE_SHARE", 0.05)
 
 
-@pytest.fixture(params=["few classes", "live"])
+#: The learner of models that are made without one; None is the default one.
+LEARNER = None
+
+
+@pytest.fixture(params=["few classes", "live", "matching", "several prototypes"])
 def living(request, monkeypatch):
-    """Models of the default learner that copy their rows, and those that share them."""
+    """Models of the default learner that copy their rows, and those of it and of others that share them."""
     if request.param == "live":
         for place in ("fewshot.classifiers.kinds", "fewshot.classifiers.taught"):
             monkeypatch.setattr(f"{place}.MOST_CLASSES", 3)
+    elif request.param != "few classes":
+        monkeypatch.setattr("fewshot.classifiers.kinds.LIVE_FROM", 3)
+        learner = MatchingLearner() if request.param == "matching" else MultiPrototypicalLearner(n_prototypes=2)
+        monkeypatch.setattr(f"{__name__}.LEARNER", learner)
 
 
 def rows(*seeds):
@@ -56,7 +64,7 @@ def rows(*seeds):
 
 
 def make(learner=None, n=12, name="class {}"):
-    model = FewShotModel(EMBEDDER, learner)
+    model = FewShotModel(EMBEDDER, learner or LEARNER)
     labels = [name.format(i // 2) if isinstance(name, str) else name(i // 2) for i in range(n)]
     return model.fit(rows(*range(n)), labels, ids=[f"{i}.png" for i in range(n)])
 
