@@ -163,8 +163,9 @@ class LiveSupport(LiveModel):
     ) -> LiveSupport:
         """Return the model of other classes, rows and keys, of which those of the labels `gone` have to go."""
         come = np.arange(len(self._table), len(table))
-        n_keys, held = self._n_keys + len(come) - len(gone), self._held
+        n_keys = self._n_keys + len(come) - len(gone)
         model = self._version(_known=known, _rows=rows, _table=table, _n_keys=n_keys, **changes)
+        held = {kind: keys for kind, keys in self._held.items() if kind != "auto" or model._is_plain[0]}  # see `_keys`
         if held:
             model._held.update(changed_keys(held, gone, model._keys_of(come), come))
         return model._compacted()
