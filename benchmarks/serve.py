@@ -1,10 +1,11 @@
 """Throughput and latency of `fewshot serve`, beside the embedder alone.
 
-Clients in one other process predict single images, each as soon as it has its last answer. They cost little: they send
-bytes that were prepared, and read no more of an answer than its status and length. Beside them, in turns, the embedder
-alone does in batches what a program would without a service: `Embedder.transform` of a list of the same files in memory
-decodes and scales them on threads, then runs the network. The service is the command with its default network, taught
-two classes; it decodes, embeds, answers and speaks HTTP on the same cores as the clients.
+Clients in one other process predict single images, each as soon as it has its last answer. They are not measured, and
+cost little: they send bytes that were prepared over connections that stay open, and look at no more of an answer than
+its status and length. Beside them, in turns, the embedder alone does in batches what a program would without a service:
+`Embedder.transform` of a list of the same files in memory decodes and scales them on threads, then runs the network.
+The service is the command with its default network, taught two classes; it decodes, embeds, answers, logs and speaks
+HTTP on the same cores as the clients.
 
 Both are measured with as many torch threads as there are cores, the default, and with one. On one, the cores that are
 left decode for the embedder, and for the service speak HTTP. Beside the rates stand the milliseconds of processor time
@@ -60,18 +61,35 @@ files = [path.read_bytes() for path in sorted(Path(sys.argv[1]).glob("*.jpg"))]
 bodies = [start + one + b"\\r\\n--x--\\r\\n" for one in files]
 requests = [f"{head}Content-Length: {len(body)}\\r\\n\\r\\n".encode() + body for body in bodies]
 took = []
-async def ask(place):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while (start := time.perf_counter()) < end:
-        writer.write(requests[place % len(requests)])
-        told = await reader.readuntil(b"\\r\\n\\r\\n")
-        assert told.startswith(b"HTTP/1.1 200"), told
-        await reader.readexactly(int(told.lower().partition(b"content-length:")[2].split()[0]))
-        took.append(time.perf_counter() - start)
-        place += 1
-    writer.close()
+class Client(asyncio.Protocol):
+    def __init__(self, place):
+        self.place, self.told, self.is_done = place, b"", asyncio.get_running_loop().create_future()
+    def connection_made(self, transport):
+        self.transport = transport
+        self.ask()
+    def ask(self):
+        self.start = time.perf_counter()
+        self.transport.write(requests[self.place % len(requests)])
+        self.place += 1
+    def data_received(self, data):
+        self.told += data
+        head, _, body = self.told.partition(b"\\r\\n\\r\\n")
+        if not body or len(body) < int(head.lower().partition(b"content-length:")[2].split()[0]):
+            return
+        assert head.startswith(b"HTTP/1.1 200"), head
+        self.told = b""
+        took.append(time.perf_counter() - self.start)
+        if time.perf_counter() < end:
+            self.ask()
+        else:
+            self.is_done.set_result(None)
+    def connection_lost(self, error):
+        if not self.is_done.done():
+            self.is_done.set_exception(error or ConnectionError("the service has gone"))
 async def ask_all():
-    await asyncio.gather(*map(ask, range(n)))
+    connect = asyncio.get_running_loop().create_connection
+    clients = [(await connect(lambda: Client(i), "127.0.0.1", port))[1] for i in range(n)]
+    await asyncio.gather(*(client.is_done for client in clients))
 print(flush=True)
 sys.stdin.readline()
 begun, busy = time.perf_counter(), time.process_time()
@@ -115,9 +133,9 @@ class Contest:
         environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
         begin = partial(subprocess.Popen, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         model = str(work / f"model{threads}")
-        serve = ["-m", "fewshot", "serve", model, "--port", "0", "--log-level", "warning"]
         self._alone = begin([sys.executable, "-c", ALONE, str(work)])
-        self._service = begin([sys.executable, *serve])
+        with (work / f"log{threads}").open("w") as log:  # it logs each request, as by default
+            self._service = begin([sys.executable, "-m", "fewshot", "serve", model, "--port", "0"], stderr=log)
 
     def run(self) -> list[dict[str, Any]]:
         """Return the figures of each round."""

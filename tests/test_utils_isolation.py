@@ -44,7 +44,7 @@ from fewshot import (
 from fewshot.embedding import embedder as embedding
 from fewshot.learners.registry import learner_class
 from fewshot.utils import isolation
-from fewshot.utils.isolation import isolated, keeping_memory, seeded
+from fewshot.utils.isolation import isolated, keeping_memory, seeded, share_one_heap
 from tests.training_data import QUICK, TRAIN, VAL
 
 RNG = np.random.default_rng(0)
@@ -404,3 +404,16 @@ def test_an_error_ends_the_block_too_and_other_libraries_are_left_alone(monkeypa
     monkeypatch.setattr(isolation, "_mallopt", lambda: None)
     with keeping_memory():
         assert isolation._inside == 0
+
+
+def test_threads_that_share_a_heap_keep_what_their_batches_need(monkeypatch):
+    calls = []
+    monkeypatch.setattr(isolation, "_kept_after", isolation.KEPT_AFTER)
+    monkeypatch.setattr(isolation, "_mallopt", lambda: lambda option, value: calls.append((option, value)))
+    share_one_heap()
+    assert calls == [(isolation._ARENA_MAX, 1)]
+    with keeping_memory():
+        pass
+    assert calls[-2] == (isolation._TRIM_THRESHOLD, isolation.KEPT_SHARED)
+    monkeypatch.setattr(isolation, "_mallopt", lambda: None)
+    share_one_heap()

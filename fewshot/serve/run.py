@@ -22,6 +22,7 @@ from fewshot.learners.registry import add_plugin
 from fewshot.persistence.artifact import is_artifact, refuse_others
 from fewshot.serve.logs import set_up
 from fewshot.serve.settings import Settings
+from fewshot.utils.isolation import share_one_heap
 
 #: Seconds that requests may take to end after SIGTERM.
 DRAIN_SECONDS = 30
@@ -114,6 +115,7 @@ def open_workshop(settings: Settings) -> Any:
 def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] | None = None) -> None:
     """Answer requests in this process."""
     set_up(settings.log_level)
+    share_one_heap()
     _join_parent(settings)
     with _quiet_signals():
         server_of(open_workshop(settings), settings, ready).run([listener])

@@ -34,13 +34,16 @@ _FLOATING |= {getattr(torch, f"{name}_window") for name in ("bartlett", "blackma
 #: Functions that do so only for Python numbers of which one is a float.
 _INFERRING = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full, torch.arange, torch.range}
 #: Options of glibc's mallopt; see its manual page.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 #: After `keeping_memory`, larger blocks are mapped (glibc allows no larger limit), up to its default of 65536 blocks.
 LARGEST_BLOCK, MAPPED_AFTER = 32 << 20, 65536
 #: Free memory that malloc keeps: all of it inside `keeping_memory`, and afterwards what glibc's own rule leads to.
 KEPT_INSIDE, KEPT_AFTER = -1, 2 * LARGEST_BLOCK
+#: The latter in a process whose threads share a heap: what two batches at once need.
+KEPT_SHARED = 4 * KEPT_AFTER
 
 _lock, _inside = threading.Lock(), 0
+_kept_after = KEPT_AFTER
 
 
 def _reset() -> None:
@@ -170,8 +173,21 @@ def keeping_memory() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                mallopt(_TRIM_THRESHOLD, KEPT_AFTER)
+                mallopt(_TRIM_THRESHOLD, _kept_after)
                 mallopt(_MMAP_MAX, MAPPED_AFTER)
+
+
+def share_one_heap() -> None:
+    """Let threads that start from now on allocate from one heap. Call this only in a process of our own.
+
+    By default glibc gives each a heap of its own, in pieces of 64 MiB, and returns a piece as soon as it is empty. A
+    network whose activations fill one piece then fetches and returns the next at every layer, whatever
+    `keeping_memory` says; whether it does is a matter of chance, and takes as long as the convolutions.
+    """
+    global _kept_after
+    if (mallopt := _mallopt()) is not None:
+        mallopt(_ARENA_MAX, 1)
+        _kept_after = KEPT_SHARED
 
 
 def give_back_memory() -> None:
