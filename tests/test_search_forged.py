@@ -10,7 +10,7 @@ import torch
 
 from fewshot import PrototypeIndex
 from fewshot.errors import ArtifactError
-from fewshot.search.approximate import LINKS, Approximate, faiss_module
+from fewshot.search.approximate import LINKS, Approximate, Choice, faiss_module
 from fewshot.search.faiss_file import check_faiss_file
 from tests.forging import (
     confined,
@@ -222,4 +222,4 @@ def test_approximate_is_opened_from_bytes_that_were_checked(tmp_path, saved):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        Approximate.open(cache_of(saved["ivf"]), None, refuse, False)
+        Approximate.open(cache_of(saved["ivf"]), Choice("ivf"), refuse, True)

@@ -23,15 +23,17 @@ Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 #: Fewest candidates that a classifier's sum over keys reads.
 CANDIDATES = 256
 #: Lists and FAISS's exact search propose 2k + SPARE candidates, because FAISS's distances are rounded; lists up to
-#: some times as many, since they hold keys in 16 bits.
-SPARE, MOST_PROPOSED = 16, 2
+#: some times as many, since they hold two numbers in 4 bits.
+SPARE, MOST_PROPOSED = 16, 4
 #: Number of keys for each list that k-means is trained on.
 TRAINING_POINTS = 40
+#: The vectors that stand for two numbers of a row in a list.
+CODES = 16
 #: Rows added at a time to lists, and to a graph, where a thousand take a second.
 PART = {"flat": 65536, "ivf": 65536, "hnsw": 1024}
 #: HNSW's links for each key, its search width while building, and its largest search width.
 LINKS, WIDTH_BUILDING, WIDEST = 24, 80, 2048
-#: A graph may grow this many times beyond the number of keys for which it was tuned.
+#: A graph or lists may grow this many times beyond the number of keys for which they were tuned.
 MOST_GROWN = 1.25
 #: Numbers of neighbours for which the effort of a search is tuned; for more it grows in proportion.
 TUNED_FOR = (1, 10, 100)
@@ -122,11 +124,11 @@ class Approximate:
             ``rows(places)`` returns the rows (k, d) at these positions.
         """
         n_lists = max(1, round(n**0.5)) if kind == "ivf" else 0
-        index = _empty(kind, is_product, d, n_lists)
+        index = empty_index(kind, is_product, d, n_lists)
         with _threads():
             if kind != "flat":
-                sample = np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * (n_lists or 1000)]
-                index.train(rows(np.sort(sample)))
+                sample = np.sort(np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * (n_lists or 1000)])
+                index.train(rows(np.resize(sample, max(n_lists and CODES, len(sample)))))
             for start in range(0, n, PART[kind]):
                 index.add(rows(np.arange(start, min(start + PART[kind], n))))
         if kind == "hnsw":  # without the room that its arrays had to grow: a third of its memory
@@ -136,13 +138,13 @@ class Approximate:
 
     def grown(self, rows: NDArray[np.float32]) -> Approximate | None:
         """Return a copy with more rows (k, d), as well tuned; None if there are too many."""
-        if self.choice.kind != "hnsw" or self.index.ntotal + len(rows) > MOST_GROWN * self.choice.n_keys:
+        if self.choice.kind == "flat" or self.index.ntotal + len(rows) > MOST_GROWN * self.choice.n_keys:
             return None
         faiss = faiss_module()
         index = faiss.deserialize_index(faiss.serialize_index(self.index))
         with _threads():
-            for start in range(0, len(rows), PART["hnsw"]):
-                index.add(rows[start : start + PART["hnsw"]])
+            for start in range(0, len(rows), PART[self.choice.kind]):
+                index.add(rows[start : start + PART[self.choice.kind]])
         return Approximate(index, self.choice)
 
     @classmethod
@@ -158,21 +160,17 @@ class Approximate:
         check : callable
             Takes all bytes, and raises ValueError if FAISS must not read them.
         mapped : bool
-            Whether the rows stay in the file, which is then mapped.
+            Whether the rows of a graph stay in the file, which is then mapped.
         """
         faiss = faiss_module()
-        if not mapped:
+        if choice.kind == "ivf" or not mapped:
             data = read_regular(path, sys.maxsize)
             check(data)
             return cls(faiss.deserialize_index(np.frombuffer(data, np.uint8)), choice)
         with open_regular(path) as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         check(whole)
-        flag = faiss.IO_FLAG_MMAP if choice.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
-        opened = cls(faiss.read_index(str(path), flag), choice)
-        if choice.kind == "ivf":
-            # Each search would start threads that read ahead, which a forked child lacks.
-            faiss.downcast_InvertedLists(opened.index.invlists).prefetch_nthread = 0
+        opened = cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), choice)
         opened._file = whole
         return opened
 
@@ -287,7 +285,13 @@ def most_candidates(kind: str, effort: int, k: int) -> int:
     return effort if kind == "hnsw" else MOST_PROPOSED * (2 * k + SPARE)
 
 
-def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
+def empty_index(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
+    """Return a FAISS index of `kind` without rows.
+
+    A list holds two numbers of a row in 4 bits, which FAISS compares many rows at a time (F. André, A.-M. Kermarrec,
+    N. Le Scouarnec 2017, Accelerated Nearest Neighbor Search with Quick ADC, arXiv:1704.07355); a graph holds a number
+    in 8 bits.
+    """
     faiss = faiss_module()
     metric = faiss.METRIC_INNER_PRODUCT if is_product else faiss.METRIC_L2
     if kind == "flat":
@@ -296,8 +300,11 @@ def _empty(kind: str, is_product: bool, d: int, n_lists: int) -> Any:
         index = faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_8bit, LINKS, metric)
         index.hnsw.efConstruction = WIDTH_BUILDING
         return index
-    middles, code = faiss.IndexFlat(d, metric), faiss.ScalarQuantizer.QT_bf16
-    index = faiss.IndexIVFScalarQuantizer(middles, d, n_lists, code, metric, True)  # of what differs from the middle
+    pairs = d // 2 if d % 2 == 0 else d
+    index = faiss.IndexIVFPQFastScan(faiss.IndexFlat(d, metric), d, n_lists, pairs, 4, metric)
+    # What differs from the middle of the list is more precise, but with distances each list would need its own tables.
+    index.by_residual = is_product
     index.cp.seed, index.cp.max_points_per_centroid = 0, TRAINING_POINTS
-    index.cp.min_points_per_centroid = 1  # it warns on standard error otherwise
+    for clustering in (index.cp, index.pq.cp):
+        clustering.min_points_per_centroid = 1  # it warns on standard error otherwise
     return index

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.search.approximate import LINKS, faiss_module
+from fewshot.search.approximate import CODES, LINKS, empty_index, faiss_module
 
 _DUMMY = 1 << 20
 
@@ -75,22 +75,30 @@ def check_faiss_file(data: Any, kind: str, is_product: bool, n: int, d: int, n_l
 
 
 def _check_ivf(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
-    reader.header(b"IwSq", d, n, int(not is_product))
+    empty = empty_index("ivf", is_product, d, n_lists)
+    reader.header(b"IwPf", d, n, int(not is_product))
     reader.expect("QQ", n_lists, 1)
     reader.flat(d, n_lists, is_product)
     reader.expect("BQ", 0, 0)  # no map from rows to lists
-    reader.code(faiss_module().ScalarQuantizer.QT_bf16, d, 2 * d)
-    reader.expect("Q", 0)
-    reader.expect("QB", 2 * d, 1)  # bytes of a row; of what it differs by from the middle of its list
-    reader.expect("4sQQ4sQ", b"ilar", n_lists, 2 * d, b"full", n_lists)
-    sizes = reader.array("u8", n_lists)
-    if (sizes > n).any() or int(sizes.sum()) != n:
-        raise ValueError("its lists do not hold each row once")
-    for size in sizes.tolist():
-        reader.at += 2 * d * size
+    reader.expect("BQiQiQ", empty.by_residual, empty.code_size, empty.bbs, empty.M2, 0, 0)
+    reader.expect("QQQQ", d, empty.pq.M, empty.pq.nbits, CODES * d)
+    if not np.isfinite(reader.array("f4", CODES * d)).all():
+        raise ValueError("what its codes stand for is not finite")
+    block = empty.bbs * empty.M2 // 2
+    reader.expect("4sQQQQ", b"ilbl", n_lists, 2**64 - 1, empty.bbs, block)
+    n_found = 0
+    for _ in range(n_lists):
+        (size,) = reader.take("Q")
+        if size > n - n_found:
+            raise ValueError("its lists do not hold each row once")
+        n_found += size
         ids = reader.array("i8", size)
         if size and not 0 <= int(ids.min()) <= int(ids.max()) < n:
             raise ValueError("its lists name rows that do not exist")
+        reader.expect("Q", n_bytes := -(-size // empty.bbs) * block)
+        reader.at += n_bytes
+    if n_found != n:
+        raise ValueError("its lists do not hold each row once")
 
 
 def _check_graph(reader: _Reader, is_product: bool, n: int, d: int, n_lists: int) -> None:
