@@ -18,7 +18,7 @@ def exact_limit(metric: str, d: int) -> int:
 #: These for each metric and number of dimensions, from which they hold up to the next. benchmarks/index_limits.py
 #: writes them.
 LIMITS = {
-    "sqeuclidean": {64: 160000, 256: 80000, 512: 80000},
-    "cosine": {64: 80000, 256: 160000, 512: 20000},
-    "dot": {64: 160000, 256: 160000, 512: 160000},
+    "sqeuclidean": {64: 160000, 256: 80000, 512: 40000},
+    "cosine": {64: 80000, 256: 40000, 512: 20000},
+    "dot": {64: 160000, 256: 40000, 512: 20000},
 }
