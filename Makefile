@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What the demonstration needs, and what the tests need beside it.
+BASE := $(VENV)/.base
 STAMP := $(VENV)/.installed
+PIP := --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed
 # Tests run in one process per core, each with one thread, because torch and FAISS bring an OpenMP runtime each.
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
@@ -12,28 +15,33 @@ TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): setup.cfg pyproject.toml fewshot/_version.py
+$(BASE): setup.cfg pyproject.toml fewshot/_version.py
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@echo "==> making $(VENV) and installing fewshot with its dependencies (about two minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed -e '.[test]'
+	@$(BIN)/python -m pip install $(PIP) -e .
 	@touch $@
 
-demo: $(STAMP)  ## Train, learn new classes, look them up; write demo/report.html (about 2 minutes)
+$(STAMP): $(BASE)
+	@echo "==> adding what the tests need"
+	@$(BIN)/python -m pip install $(PIP) -e '.[test]'
+	@touch $@
+
+demo: $(BASE)  ## Train, learn new classes, look them up; write demo/report.html (about 2 minutes)
 	@echo "==> fewshot demo"
 	@$(BIN)/fewshot demo --out demo
 
-data/omniglot: | $(STAMP)
+data/omniglot: | $(BASE)
 	@$(BIN)/python data_prep/omniglot.py --out $@
 
-omniglot: $(STAMP) data/omniglot  ## Train on Omniglot and compare with the published numbers (an hour, downloads)
+omniglot: $(BASE) data/omniglot  ## Train on Omniglot and compare with the published numbers (an hour, downloads)
 	@$(BIN)/python benchmarks/omniglot.py
 
-data/cifar_fs: | $(STAMP)
+data/cifar_fs: | $(BASE)
 	@test -n "$(SPLITS)" || { echo "SPLITS is not set; give the folder of the published class lists: make cifar-fs SPLITS=FOLDER"; exit 2; }
 	@$(BIN)/python data_prep/cifar_fs.py --splits "$(SPLITS)" --out $@
 
-cifar-fs: $(STAMP) data/cifar_fs  ## Train on CIFAR-FS and compare (an hour, downloads; needs SPLITS=FOLDER)
+cifar-fs: $(BASE) data/cifar_fs  ## Train on CIFAR-FS and compare (an hour, downloads; needs SPLITS=FOLDER)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[offline]'
 	@$(BIN)/python benchmarks/cifar_fs.py
 

@@ -17,6 +17,8 @@ KEPT = (
     "tests",
     "benchmarks",
     "data_prep",
+    "docs",
+    "CITATION.cff",
     "setup.cfg",
     "pyproject.toml",
     "MANIFEST.in",

@@ -1,4 +1,4 @@
-"""The README's code runs as written and prints what it says."""
+"""The code of README and the documentation runs as written and prints what it says."""
 
 import os
 import re
@@ -19,8 +19,17 @@ from fewshot.data.packed import write_packed
 from fewshot.embedding.checkpoint import save_weights
 from tests.photographs import write_photos
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+BLOCKS = {
+    f"{page} {i}": code
+    for page, text in PAGES.items()
+    if page != "docs/service.md"  # its block asks a running service
+    for i, code in enumerate(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+}
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def files(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("code", BLOCKS.values(), ids=BLOCKS)
 def test_a_block_runs_and_prints_what_its_comments_say(code, files):
     run = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code],
@@ -58,19 +67,34 @@ def test_a_block_runs_and_prints_what_its_comments_say(code, files):
         assert run.stdout.strip().splitlines() == expected
 
 
-def test_links_to_files_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (Path(__file__).parents[1] / target).exists()
+def test_the_readme_is_one_page():
+    assert len(PAGES["README.md"].encode()) <= 10_000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists()
+
+
+def test_every_page_is_within_two_links_of_the_readme():
+    def linked(page):
+        targets = re.findall(r"\]\(([^)#]+\.md)\)", PAGES.get(page, ""))
+        return {os.path.relpath((ROOT / page).parent / target, ROOT) for target in targets}
+
+    first = linked("README.md")
+    assert PAGES.keys() <= {"README.md"} | first | {page for other in first for page in linked(other)}
 
 
 def test_the_commands_exist():
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make ([a-z-]+)", README, flags=re.MULTILINE):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make ([a-z-]+)", "\n".join(PAGES.values()), flags=re.MULTILINE):
         assert f"\n{target}:" in makefile
 
 
 def test_the_command_lines_are_understood():
-    lines = re.findall(r"^(?:\$ )?fewshot (.*)", README.replace("\\\n", " "), flags=re.MULTILINE)
+    text = "\n".join(PAGES.values()).replace("\\\n", " ")
+    lines = re.findall(r"^(?:\$ )?fewshot (.*)", text, flags=re.MULTILINE)
     assert len(lines) > 7
     for line in lines:
         make_parser().parse_args(shlex.split(line, comments=True))
@@ -78,15 +102,14 @@ def test_the_command_lines_are_understood():
 
 @pytest.mark.slow
 def test_a_newcomers_method_is_one_short_file_that_everything_finds(tmp_path):
-    """That of the README, as a plug-in: contract tests, trainer, command line and benchmark know it by its name."""
-    (code,) = [block for block in BLOCKS if '@register_learner("shrunken")' in block]
+    """That of the documentation, as a plug-in: contract tests, trainer, command line and benchmark know its name."""
+    (code,) = [block for block in BLOCKS.values() if '@register_learner("shrunken")' in block]
     code = code.split("\nmodel = ")[0]
     assert len(code.splitlines()) < 60
     (tmp_path / "mine.py").write_text(code)
-    root = Path(__file__).parents[1]
     environment = {**os.environ, "FEWSHOT_PLUGINS": str(tmp_path / "mine.py")}
     tests = [sys.executable, "-m", "pytest", "-q", "tests/test_contract.py", "-k", "shrunken", "-p", "no:cacheprovider"]
-    contract = subprocess.run(tests, capture_output=True, text=True, check=False, cwd=root, env=environment)
+    contract = subprocess.run(tests, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert contract.returncode == 0, contract.stdout
     assert "no tests ran" not in contract.stdout
     characters = glyphs("train")
