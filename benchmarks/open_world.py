@@ -26,7 +26,7 @@ from samples import REPORT, Sample, add_options, samples
 from scipy.special import logsumexp
 
 from fewshot import FewShotClassifier, TransductiveClassifier
-from fewshot.classifiers.calibration import FEWEST_CLASSES, expected_calibration_error, reliability
+from fewshot.classifiers.calibration import MANY_CLASSES, expected_calibration_error, reliability
 from fewshot.classifiers.rejection import area_under_roc
 from fewshot.utils.discriminant import signed_power, unit_length
 from fewshot.utils.streams import episode_rng
@@ -231,7 +231,7 @@ def calibration(sample: Sample, shots: int, spare: int, options: argparse.Namesp
     """Return the calibration error before and after `calibrate`, and how often it rose."""
     known = split_of(sample)[0]
     errors = []
-    for i in range(options.draws * 2 if spare >= FEWEST_CLASSES else options.draws // 2):
+    for i in range(options.draws * 2 if spare >= MANY_CLASSES else options.draws // 2):
         drawn = Drawn(sample, shots, i, options.seed, known, spare)
         model, pair = drawn.model(), []
         for _ in range(2):

@@ -34,8 +34,8 @@ N_BINS = 15
 RANGE = (1 / 50, 50)
 #: Standard deviation of the prior of its logarithm, and how many independent queries those of one class count as.
 PRIOR, QUERIES_OF_A_CLASS = 1.0, 1
-#: Fewer classes say too little of other classes.
-FEWEST_CLASSES = 16
+#: Fewer classes say too little of other classes; of fewer than the second, nearly all episodes must agree.
+FEWEST_CLASSES, MANY_CLASSES, NEARLY_ALL = 6, 16, 0.9
 #: The most classes of an episode to which own classes are added.
 MOST_WAYS = 20
 #: Parts in which the classes take turns.
@@ -237,7 +237,7 @@ def helpful_temperature(scored: ScoredQueries) -> float:
 
     The classes take turns: a temperature is chosen on some and tried on the others. A classifier has one support, as an
     episode has, and by chance one support is surer than another. So it helps if the calibration error of an episode
-    falls, on the mean.
+    falls, on the mean; with fewer than 16 classes, in nine of ten episodes.
     """
     classes = np.unique(scored.classes)
     if len(classes) < FEWEST_CLASSES or not math.isfinite(scored.negative_log_likelihood()):
@@ -252,7 +252,8 @@ def helpful_temperature(scored: ScoredQueries) -> float:
     for own in (scored.episodes == episode for episode in np.unique(scored.episodes)):
         before, after = (expected_calibration_error(reliability(c[own], right[own])) for c in (confidence, tried))
         gains.append(before - after)
-    return choose_temperature(scored) if np.mean(gains) > 0 else 1.0
+    agree = len(classes) >= MANY_CLASSES or np.mean(np.array(gains) > 0) >= NEARLY_ALL
+    return choose_temperature(scored) if agree and np.mean(gains) > 0 else 1.0
 
 
 def choose_temperature(scored: ScoredQueries) -> float:
