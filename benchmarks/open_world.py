@@ -1,14 +1,13 @@
-"""Known or unknown: which score tells best, whether its threshold keeps its promise, and what calibration does.
+"""Known or unknown: which score tells best, and whether its threshold keeps its promise.
 
 On draws of each data set, some classes are known, some are spare (held-out classes, 20 images each), and the others
 unknown. Scores: AUROC of known against unknown queries, and the share of the known that a threshold refuses which
 accepts 5 % of the unknown. Promises: the default learner asks for 5 % from its support alone and with spare classes;
-"kept" says how often the measured rate lay in the interval that it promised. Calibration: the calibration error of the
-probabilities before and after `calibrate`, by the number of spare classes. Together: the transductive learner ``oslo``
-beside the default one, on queries that come in one call: AUROC and accuracy where half are of unknown classes; rates
-at 5 % false accepts asked for, with spare classes, also where a tenth, none or all are. What is used was chosen on
-CIFAR-FS validation classes, Omniglot background and glyphs. The other data only report, the other 84 classes of
-CIFAR-100 among them.
+"kept" says how often the measured rate lay in the interval that it promised. Together: the transductive learner
+``oslo`` beside the default one, on queries that come in one call: AUROC and accuracy where half are of unknown
+classes; rates at 5 % false accepts asked for, with spare classes, also where a tenth, none or all are. What is used
+was chosen on CIFAR-FS validation classes, Omniglot background and glyphs. The other data only report, the other 84
+classes of CIFAR-100 among them.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from samples import REPORT, Sample, add_options, samples
 from scipy.special import logsumexp
 
 from fewshot import FewShotClassifier, TransductiveClassifier
-from fewshot.classifiers.calibration import MANY_CLASSES, expected_calibration_error, reliability
 from fewshot.classifiers.rejection import area_under_roc
 from fewshot.utils.discriminant import signed_power, unit_length
 from fewshot.utils.streams import episode_rng
@@ -37,8 +35,6 @@ SHOTS, DRAWS, ASKED = (1, 5, 20), 12, 0.05
 SPARE_IMAGES, QUERIES, EXAMPLES = 20, 30, 5
 #: Known and spare classes at most.
 MOST_KNOWN, MOST_SPARE = 40, 30
-#: Numbers of spare classes that are calibrated on.
-HELD_OUT = (2, 3, 4, 6, 16, 40)
 BEFORE, OURS = "nearest prototype", "familiarity"
 
 
@@ -180,7 +176,7 @@ def room(sample: Sample) -> int:
     return int(np.bincount(sample.y).min()) - 5
 
 
-# ---- the three tables ------------------------------------------------------------------------------------------------
+# ---- the tables ------------------------------------------------------------------------------------------------
 
 
 def scores(sample: Sample, shots: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -222,31 +218,6 @@ def promises(sample: Sample, shots: int, known: int, spare: int, options: argpar
         "data": sample.name, "role": sample.role, "shots": shots, "known": known, "spare": spare,
         "accepted": round(100 * accepted, 1), "kept": round(100 * kept), "promised at most": round(100 * high, 1),
         "refused": round(100 * lost, 1), "announced": None if expected != expected else round(100 * expected, 1),
-    }  # fmt: skip
-    print(json.dumps(cell), flush=True)
-    return cell
-
-
-def calibration(sample: Sample, shots: int, spare: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the calibration error before and after `calibrate`, and how often it rose."""
-    known = split_of(sample)[0]
-    errors = []
-    for i in range(options.draws * 2 if spare >= MANY_CLASSES else options.draws // 2):
-        drawn = Drawn(sample, shots, i, options.seed, known, spare)
-        model, pair = drawn.model(), []
-        for _ in range(2):
-            proba = model.predict_proba(drawn.q)
-            pair.append(expected_calibration_error(reliability(proba.max(1), proba.argmax(1) == drawn.true)))
-            if len(pair) == 1:
-                model.calibrate(drawn.spare, drawn.spare_y, n_episodes=30)
-        errors.append(pair)
-    before, after = 100 * np.array(errors).T
-    change = after - before
-    cell = {
-        "data": sample.name, "role": sample.role, "shots": shots, "known": known, "spare": spare,
-        "before": round(float(before.mean()), 2), "after": round(float(after.mean()), 2),
-        "change": f"{change.mean():+.2f} ± {1.96 * change.std(ddof=1) / len(change) ** 0.5:.2f}",
-        "moved": f"{int((change != 0).sum())} of {len(change)}",
     }  # fmt: skip
     print(json.dumps(cell), flush=True)
     return cell
@@ -307,7 +278,6 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
                 lines.append("")
     for what, title in (
         ("promises", "5 % false accepts asked for, in %"),
-        ("calibration", "calibration error, in points"),
         ("together", "queries that come together, of known and of unknown classes, in %"),
     ):
         head = list(found[what][0])
@@ -338,7 +308,7 @@ def main() -> None:
     options.draws = 4 if options.quick else options.draws
     torch.set_num_threads(1)
     plain = sorted(samples(options, styles=(), training=True), key=lambda sample: sample.role == REPORT)
-    found: dict[str, list[dict[str, Any]]] = {"scores": [], "promises": [], "calibration": [], "together": []}
+    found: dict[str, list[dict[str, Any]]] = {"scores": [], "promises": [], "together": []}
     for sample in plain:
         known, spare = split_of(sample)
         for shots in [one for one in SHOTS if one <= room(sample)]:
@@ -348,10 +318,6 @@ def main() -> None:
                 {(min(5, known), 0), (min(5, known), min(spare, 8)), (known, 0), (known, min(spare, 8))}
             ):
                 found["promises"].append(promises(sample, shots, n, s, options))
-        n = int(sample.y.max()) + 1
-        for held_out in [one for one in HELD_OUT if one + known < n]:
-            for shots in [one for one in SHOTS[:2] if one <= room(sample)]:
-                found["calibration"].append(calibration(sample, shots, held_out, options))
     results = {**facts("open_world.py", options.seed), "backbone": options.backbone, "draws": options.draws, **found}
     write(options.out, results, table(found))
 

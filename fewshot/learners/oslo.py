@@ -51,7 +51,8 @@ class OSLOLearner(SupportLearner):
     ----------
     M. Boudiaf, E. Bennequin, M. Tami, A. Toubhans, P. Piantanida, C. Hudelot, I. Ben Ayed (2023). Open-Set Likelihood
     Maximization for Few-Shot Learning. CVPR. arXiv:2301.08390. The paper has neither the threshold nor the metric, and
-    the entropies of xi and z have weights of their own.
+    the entropies of xi and z have weights of their own. Others of the field, OSTIM (arXiv:2206.09236) and EOL
+    (arXiv:2408.02052), take gradient steps on the queries, so they are not among the learners.
 
     Examples
     --------
