@@ -35,7 +35,7 @@ RANGE = (1 / 50, 50)
 #: Standard deviation of the prior of its logarithm, and how many independent queries those of one class count as.
 PRIOR, QUERIES_OF_A_CLASS = 1.0, 1
 #: Fewer classes say too little of other classes.
-FEWEST_CLASSES = 6
+FEWEST_CLASSES = 16
 #: The most classes of an episode to which own classes are added.
 MOST_WAYS = 20
 #: Parts in which the classes take turns.
