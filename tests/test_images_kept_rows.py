@@ -235,7 +235,7 @@ def test_killed_while_a_folder_is_edited_it_has_lost_nothing_that_was_acknowledg
         (old,) = (label for label in model.classes_.tolist() if label.startswith("now"))
         new = int(old.split()[1]) + 1
         model.rename_class(old, f"now {new:04}")
-        if new % 7 == 0:
+        if new % 7 == 0 and len(model.support_) > 20:  # the last ones are not of the class that is renamed
             model.remove_support([model.support_.ids[-1]])
         model.save("edit")
         return new
