@@ -24,7 +24,7 @@ SHOTS, DRAWS, HELD_OUT = (1, 5), 12, (2, 3, 4, 6, 16, 40)
 
 
 def measure(sample: Sample, shots: int, spare: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the calibration error before and after `calibrate`, and how often it rose."""
+    """Return the calibration error before and after `calibrate`, and how often it changed."""
     known = split_of(sample)[0]
     errors = []
     for i in range(options.draws):

@@ -242,9 +242,10 @@ print(private() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads what Linux counts")
-def test_keys_and_lists_are_mapped_and_not_read(tmp_path):
-    """Four more openings of 10 MB of keys, and as much of lists, take little memory of their own."""
-    index = PrototypeIndex(index="ivf").add(RNG.normal(size=(40_000, 64)).astype(np.float32))
+@pytest.mark.parametrize("kind", ["ivf", pytest.param("hnsw", marks=pytest.mark.slow)])
+def test_keys_and_graphs_are_mapped_and_lists_are_small(kind, tmp_path):
+    """Four more openings of 10 MB of keys, with 11 MB of a graph or 1 MB of lists, take little memory of their own."""
+    index = PrototypeIndex(index=kind).add(RNG.normal(size=(40_000, 64)).astype(np.float32))
     index.build()
     index.save(tmp_path)
     run = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -49,7 +49,7 @@ from fewshot.images.kept_rows import (
     read_support,
 )
 from fewshot.images.learned import Learned
-from fewshot.images.segments import Held, Segments, is_large, memory_in_parts, segments_of, support_in_parts
+from fewshot.images.segments import Held, Segments, is_large, large_support_in_parts, memory_in_parts, segments_of
 from fewshot.images.statistics_file import read_statistics, statistics_to_tensors
 from fewshot.images.stored import describe
 from fewshot.learners.base import Learner
@@ -156,7 +156,7 @@ def write_model(
         parts["background"] = (None, partial(write_tensors, tensors=background.to_tensors()))
         content["held_out"] = labels_to_json(background.names)
     if learned.support is not None:
-        rows[SUPPORT] = support_in_parts(kept.get(SUPPORT, Segments()), learned.support)
+        rows[SUPPORT] = large_support_in_parts(kept.get(SUPPORT, Segments()), learned.support)
         if rows[SUPPORT] is None:
             parts["support"] = (None, partial(write_arrays, arrays=learned.support.to_arrays(fitted.classes)))
     found = {name: one for name, one in rows.items() if one is not None}

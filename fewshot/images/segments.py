@@ -145,7 +145,7 @@ def memory_in_parts(kept: Segments, model: FittedModel) -> tuple[Segments, dict[
     return rows.in_parts(kept, rows.classes, rows.bare())
 
 
-def support_in_parts(kept: Segments, support: Support) -> tuple[Segments, dict[str, Part]] | None:
+def large_support_in_parts(kept: Segments, support: Support) -> tuple[Segments, dict[str, Part]] | None:
     """Return the segments of the support of a model, and their files; None if it is small."""
     return None if support.size <= LARGE else kept_rows.support_in_parts(kept, support)
 

@@ -19,7 +19,7 @@ class FEATLearner(SumLearner):
     ``P' = layernorm(P + dropout(softmax((P Q)(P K)' / sqrt(d)) P V O + b))`` for the matrix P of class means, and
     ``logit[c] = similarity(query, P'[c]) / temperature``. Adapted prototypes are ordinary keys, so an index can find
     them. O(n_way d) to store, O(n_way d^2 + n_way^2 d) to learn, O(n_way d) per query. Prototypes depend on all
-    classes, so each change of a classifier adapts all of them anew.
+    classes, so each change of a classifier adapts all of them again.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ class FullContextLearner(SupportLearner):
 
     **Answers depend on the order of the support**, as in the paper; shuffle it, or average over orders, to see how
     much. O(n d) to store, O(n d^2) to learn, O(K (d^2 + n d)) per query. Each change of a classifier reads the whole
-    support anew.
+    support again.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ class MahalanobisLearner(SupportLearner):
     No ``(n_way, d, d)`` array is built. Classes with equally many shots share the last two terms, for which one matrix
     of side min(n, d) is factored. The first term has the rank of the shots and is inverted by Woodbury's identity.
     O(n d) to store, O(n^2 d + n^3) to learn for each distinct number of shots, O(n d) per query. Covariances are of the
-    whole support, so each change of a classifier computes all anew.
+    whole support, so each change of a classifier computes all again.
 
     A class with many more images than the others gets too many answers; `DiscriminantLearner` does not mind.
 

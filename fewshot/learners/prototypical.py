@@ -17,7 +17,7 @@ class PrototypicalLearner(SumLearner):
     others gets too many answers, except under the cosine if `centered`; `DiscriminantLearner` does not mind.
 
     A classifier that learns a class touches no other. If `centered`, every key moves a little; candidates are found
-    around a slightly earlier centre and compared around the present one, while probabilities compute all keys anew.
+    around a slightly earlier centre and compared around the present one, while probabilities compute all keys again.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ class RidgeLearner(SupportLearner):
     ``logit[c] = query W[:, c] / temperature``. With X the support, D its weights and Y the one-hot labels,
     ``W = (X'DX + r I)^-1 X'DY``. If the support is smaller than the embedding, Woodbury's identity gives
     ``W = X'S (S XX' S + r I)^-1 S Y`` with S the root of D. O(n d) to store, O(n d min(n, d)) to learn, O(n_way d) per
-    query. W depends on the whole support, so each change of a classifier solves for all classes anew.
+    query. W depends on the whole support, so each change of a classifier solves for all classes again.
 
     A class with many more images than the others gets too many answers; `DiscriminantLearner` does not mind.
 

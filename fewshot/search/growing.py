@@ -186,6 +186,6 @@ def capacity(base: Base) -> int:
 def changed_keys(
     held: Mapping[Any, Growing], gone: NDArray[np.int64], keys: Tensor, labels: NDArray[np.int64]
 ) -> dict[Any, Growing]:
-    """Return searchable keys without the labels `gone` and with more; without those that are faster made anew."""
+    """Return searchable keys without the labels `gone` and with more; without those that are faster to make again."""
     found = {kind: one.changed(gone, keys, labels) for kind, one in held.items()}
     return {kind: one for kind, one in found.items() if one is not None}
