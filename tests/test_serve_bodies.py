@@ -71,6 +71,20 @@ def test_json_does_not_grow_in_memory(client, part, n, monkeypatch):
     said(response, 413, "too_large")
 
 
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/suggest", "/v1/classes", "/v1/examples"])
+def test_embeddings_are_bounded_wherever_they_are_sent(folder, path):
+    """In bytes, whether the client says how many come or not, and in numbers and lists."""
+    rows = [[0.25] * 64] * 500
+    body = json.dumps({"name": "x", "class": "temple", "embeddings": rows}).encode()
+    with running(folder, max_body=len(body) - 1, read_only=True) as small:
+        said(small.post(path, content=body, headers=JSON), 413, "too_large")
+        said(small.post(path, content=iter([body[:-1], body[-1:]]), headers=JSON), 413, "too_large")
+    with running(folder, read_only=True) as large:
+        assert large.post(path, content=body, headers=JSON).status_code != 413
+        many = body[:-2] + b",[0]" * 2**17 + b"]}"
+        said(large.post(path, content=many, headers=JSON), 413, "too_large")
+
+
 def test_what_requests_held_is_free_again(folder):
     with running(folder, max_memory=2 * len(PICTURE) + 1000) as client:
         for _ in range(5):

@@ -6,6 +6,7 @@ import dataclasses
 import hmac
 import io
 import json
+import shutil
 import socket
 import time
 import zlib
@@ -241,6 +242,7 @@ def bomb(width, height):
 
 @pytest.mark.parametrize("side", [400, 9_000, 30_000, 2**31 - 1])
 def test_an_image_of_many_pixels_is_refused_before_it_is_decoded(client, side, monkeypatch):
+    Image.init()  # a plugin of Pillow loads an image when it is imported
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     for path, data in (("/v1/predict", {}), ("/v1/classes", {"name": "x"}), ("/v1/embed", {})):
         said(client.post(path, data=data, files=files(bomb(side, side))), 413, "too_large")
@@ -363,6 +365,25 @@ def test_names_are_escaped_in_logs_and_headers(client, caplog):
         assert line.isprintable()
         assert json.loads(line)["level"] == "info"
     assert not [one for one in caplog.records if getattr(one, "request_id", "") == "a b\t<"]
+
+
+def test_answers_are_ascii_so_that_no_label_breaks_a_reader_of_lines(folder, tmp_path):
+    name = "h\u00e9ron \u2028\u202e\x7f \U0001f426 </script>"
+    place = shutil.copytree(folder, tmp_path / "model")
+    with running(place) as client:
+        taught_ = client.post("/v1/classes", data={"name": name}, files=files(PICTURE))
+        (answer,) = (answered := client.post("/v1/predict", files=files(PICTURE))).json()["answers"]
+        assert name in [one["label"] for one in answer["top"]]
+        listed, examples = client.get("/v1/classes"), client.get("/v1/examples", params={"class": name})
+        assert name in [one["name"] for one in listed.json()["classes"]]
+        assert [one["class"] for one in examples.json()["examples"]] == [name]
+        refused = client.patch("/v1/classes", params={"name": f"{name}?"}, json={"name": "x"})
+        missing = client.get("/v1/classes", params={"after": name})
+        history = client.get("/v1/history")
+        assert name[:5] in said(refused, 404, "no_class")
+        for response in (taught_, answered, listed, examples, refused, missing, history, client.get("/v1/check")):
+            assert response.content.isascii()
+            assert b"\x7f" not in response.content
 
 
 def test_a_picture_that_is_shown_is_a_picture(client):

@@ -1,5 +1,6 @@
 """The service as a process: it says where it listens, drains at SIGTERM, and loses nothing when it is killed."""
 
+import os
 import re
 import shutil
 import signal
@@ -19,6 +20,8 @@ from fewshot.cli import main
 from tests.serving import QUICK, files, pictures, process, running, said, taught
 
 PICTURES = pictures(40)
+#: Times that the slow test kills the service; each takes a start of it. More: KILLS=100 python -m pytest -m slow ...
+KILLS = int(os.environ.get("KILLS", "30"))
 
 
 def test_the_command_teaches_answers_and_drains(tmp_path):
@@ -94,7 +97,7 @@ def teach_until_killed(folder, number, seconds):
     return acknowledged
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
     folder, known = tmp_path / "model", set()
     for number in range(n):
