@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from protocol import facts, kibibytes, write
 
 from fewshot import PrototypeIndex
+from fewshot.errors import pip_install
 from fewshot.utils.isolation import give_back_memory
 
 D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
@@ -372,7 +373,7 @@ def main() -> None:
         return
     missing = [name for name in ("hnswlib", "usearch") if name in options.only and not find_spec(name)]
     if missing:
-        print(f"left out, not installed: {', '.join(missing)}; run: pip install 'fewshot[peers]'", file=sys.stderr)
+        print(f"left out, not installed: {', '.join(missing)}; run: {pip_install('peers')}", file=sys.stderr)
     names = [name for name in options.only if name not in missing]
     rows = [measure(name, n, options) for n in options.sizes for name in names if n <= LIMITS.get(name, n)]
     results = {

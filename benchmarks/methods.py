@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from fewshot import EpisodeSampler, Learner, evaluate, list_learners
 from fewshot.episodes.evaluate import BATCH_ELEMENTS
+from fewshot.errors import pip_install
 from fewshot.learners.registry import learner_class
 
 D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
@@ -213,7 +214,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.peers = find_spec("easyfsl") is not None
     if not options.peers:
-        print("easyfsl is not installed and is left out; run: pip install 'fewshot[peers]'", file=sys.stderr)
+        print(f"easyfsl is not installed and is left out; run: {pip_install('peers')}", file=sys.stderr)
     X, y = make_data(0)
     rows = [measure(name, X, y, options) for name in options.methods]
     threads = {"torch threads": 1, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "")}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from fewshot import Embedder, LabeledImages, OwnEmbedder, digits, glyphs
+from fewshot.errors import pip_install
 
 #: Images per class; of those, the first ones that are support where queries come in another style.
 MOST, PHOTOS = 70, 50
@@ -80,7 +81,7 @@ def add_options(parser: argparse.ArgumentParser, results: str, text: bool = True
     parser.add_argument("--omniglot", metavar="DIR", help="folder with Omniglot's official archives images_*.zip")
     parser.add_argument("--eurosat", metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data")
     if text:
-        parser.add_argument("--text", action="store_true", help="sentences too; needs pip install 'fewshot[peers]'")
+        parser.add_argument("--text", action="store_true", help=f"sentences too; needs {pip_install('peers')}")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--cache", metavar="DIR", help="store embeddings there, and reuse them")
     parser.add_argument("--quick", action="store_true", help="a tenth of the draws")
@@ -123,7 +124,7 @@ def sentences() -> Sample:
 
     spec = find_spec("chatterbot_corpus")
     if spec is None:
-        raise SystemExit("defaults.py: error: --text needs the package chatterbot-corpus; pip install 'fewshot[peers]'")
+        raise SystemExit(f"defaults.py: error: --text needs the package chatterbot-corpus; run: {pip_install('peers')}")
     items: dict[str, str] = {}
     for file in sorted(Path(str(spec.origin)).parent.glob("data/english/*.yml")):
         for turns in yaml.safe_load(file.read_text(encoding="utf-8"))["conversations"]:

@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot import LabeledImages, MetaTrainer, TrainConfig, create_backbone
 from fewshot.embedding.network import to_input
+from fewshot.errors import pip_install
 from fewshot.utils.isolation import keeping_memory
 
 N_WAY, N_SHOT, N_QUERY, SIDE = 60, 1, 5, 28
@@ -221,7 +222,7 @@ def measure(n: int, rounds: int, seed: int) -> dict[str, Any]:
     """Return the figures of every contestant."""
     names = [name for name in CONTESTANTS if name != "easyfsl" or find_spec("easyfsl")]
     if "easyfsl" not in names:
-        print("easyfsl is not installed and is left out; run: pip install 'fewshot[peers]'", file=sys.stderr)
+        print(f"easyfsl is not installed and is left out; run: {pip_install('peers')}", file=sys.stderr)
     workers = {name: Worker(name, seed) for name in names}
     answers = {name: worker(3) for name, worker in workers.items()}  # the first steps are slower
     took: dict[str, list[float]] = {name: [] for name in names}

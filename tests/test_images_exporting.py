@@ -161,7 +161,7 @@ def test_a_missing_package_names_its_extra(model, tmp_path, monkeypatch, name):
         return real(wanted, *arguments, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=rf"{name} is missing; run: pip install 'fewshot\[export\]'"):
+    with pytest.raises(MissingExtraError, match=rf'{name} is missing; run: pip install "fewshot-learn\[export\]"'):
         export(model, tmp_path / "d")
 
 

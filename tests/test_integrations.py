@@ -73,7 +73,7 @@ def test_without_the_extra_the_sentence_has_its_pip_line(name, monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, {"langchain": "langchain_core", "haystack": "haystack"}[name], None)
     monkeypatch.delitem(sys.modules, f"fewshot.integrations.{name}", raising=False)
-    with pytest.raises(MissingExtraError, match=rf"run: pip install 'fewshot\[{name}\]'"):
+    with pytest.raises(MissingExtraError, match=rf'run: pip install "fewshot-learn\[{name}\]"'):
         importlib.import_module(f"fewshot.integrations.{name}")
 
 

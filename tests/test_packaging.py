@@ -1,6 +1,8 @@
 """What is built: a wheel of the package alone, and a source distribution whose tests run."""
 
+import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from fewshot._version import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 #: All that is kept in a checkout, but .git and .gitignore.
@@ -25,7 +29,23 @@ KEPT = (
     "Makefile",
     "LICENSE",
 )
+#: Names that PyPI has; it compares names in small letters, without dots, hyphens and underscores.
+TAKEN = {"fewshot", "fewshots", "fewshotlearning", "fewshotlib", "fewshotkit", "fewlearn"}
 BUILD = "from setuptools import build_meta as b; b.build_{}('dist')"
+
+
+def test_the_name_of_the_distribution_is_free_and_the_same_everywhere():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert setup["metadata"]["name"] == DISTRIBUTION
+    assert re.sub(r"[-_.]", "", DISTRIBUTION).lower() not in TAKEN
+    texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in kept(ROOT) if path.endswith((".md", ".py"))}
+    wrong = [path for path, text in texts.items() if re.search(r"pip install ['\"]?fewshot(?![\w-])", text)]
+    assert not wrong, f"pip would install another package there: {wrong}"
+    extras = set(setup["options.extras_require"])
+    named = {path: set(re.findall(rf"{DISTRIBUTION}\[([\w,]+)\]", text)) for path, text in texts.items()}
+    unknown = {name for names in named.values() for extra in names for name in extra.split(",")} - extras
+    assert not unknown, f"extras that setup.cfg lacks: {unknown}"
 
 
 def kept(root):

@@ -365,7 +365,7 @@ def test_a_missing_package_is_named(monkeypatch, kind, module):
     from fewshot.errors import MissingExtraError
 
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match=rf"pip install 'fewshot\[{kind}\]'"):
+    with pytest.raises(MissingExtraError, match=rf'pip install "fewshot-learn\[{kind}\]"'):
         _ = PgVectorStore("", "t", "dot", "f", 2) if kind == "pgvector" else QdrantStore(":memory:", "t", "dot", "f", 2)
 
 

@@ -9,7 +9,7 @@ from fewshot.retrieval.stores.records import Record
 from fewshot.search.similarity import METRICS
 from tests.postgres import postgres, table  # noqa: F401
 
-psycopg = pytest.importorskip("psycopg", reason="psycopg is missing; run: pip install 'fewshot[pgvector]'")
+psycopg = pytest.importorskip("psycopg", reason="psycopg is missing; run: pip install 'fewshot-learn[pgvector]'")
 
 
 def records(n, d=2, start=0):

@@ -6,7 +6,7 @@ from fewshot.retrieval.stores.qdrant import QdrantStore
 from fewshot.retrieval.stores.records import Record
 
 client_module = pytest.importorskip(
-    "qdrant_client", reason="qdrant-client is missing; run: pip install 'fewshot[qdrant]'"
+    "qdrant_client", reason="qdrant-client is missing; run: pip install 'fewshot-learn[qdrant]'"
 )
 
 

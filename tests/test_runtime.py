@@ -585,7 +585,7 @@ def test_without_onnxruntime_the_line_that_installs_it_is_printed(device, tmp_pa
         "try:\n    load(sys.argv[1])\nexcept MissingExtraError as error:\n    print(error)\n"
     )
     found = run(sys.executable, code, tmp_path / "device", cwd=ROOT)
-    assert found == "onnxruntime is missing; run: pip install 'fewshot[runtime]'\n"
+    assert found == 'onnxruntime is missing; run: pip install "fewshot-learn[runtime]"\n'
 
 
 @pytest.mark.slow
@@ -600,7 +600,7 @@ def test_a_fresh_environment_without_torch(device, tmp_path):
     subprocess.run([*pip, "--no-deps", str(tmp_path / "source")], check=True, timeout=600)
     subprocess.run([*pip, "numpy", "Pillow", "onnxruntime", "filelock"], check=True, timeout=600)
     there = run(python, "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))")
-    assert {"fewshot", "numpy", "pillow", "onnxruntime"} <= set(there.split())
+    assert {"fewshot-learn", "numpy", "pillow", "onnxruntime"} <= set(there.split())
     assert not {"torch", "timm", "scikit-learn", "faiss-cpu", "pandas", "safetensors", "scipy"} & set(there.split())
     code = f"FORBIDDEN = {FORBIDDEN!r}\n" + USE
     assert run(python, code, tmp_path / "device", tmp_path / "out", cwd=tmp_path) == "done\n"

@@ -61,7 +61,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
 def test_a_missing_package_is_one_sentence(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, name, None)
     assert main(["serve", str(tmp_path / "new")]) == 1
-    assert f"{name} is missing; run: pip install 'fewshot[serve]'" in capsys.readouterr().err
+    assert f'{name} is missing; run: pip install "fewshot-learn[serve]"' in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):

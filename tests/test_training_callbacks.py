@@ -58,7 +58,7 @@ def test_learning_curves_for_tensorboard(tmp_path):
 
 def test_without_tensorboard_the_message_has_the_pip_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fewshot\[tensorboard\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "fewshot-learn\[tensorboard\]"'):
         TensorBoard(tmp_path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fewshot.cli.options import file_of, shared
 from fewshot.cli.terminal import say
-from fewshot.errors import MissingExtraError
+from fewshot.errors import missing
 
 #: A commented grid.
 EXAMPLE = """a grid:
@@ -80,7 +80,7 @@ def bench(options: argparse.Namespace) -> int:
     from fewshot.persistence.files import replacing
 
     if options.parquet and find_spec("pyarrow") is None:
-        raise MissingExtraError("Parquet needs pyarrow; run: pip install 'fewshot[parquet]'")
+        raise missing("Parquet needs pyarrow", "parquet")
     if options.parquet and not Path(options.parquet).absolute().parent.is_dir():
         raise ValueError(f"--parquet {options.parquet}: the folder does not exist; create it, or choose another one")
     frame = run_benchmark(

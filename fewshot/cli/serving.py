@@ -48,13 +48,13 @@ def serve_options(serve: argparse.ArgumentParser) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from fewshot.errors import MissingExtraError
+    from fewshot.errors import missing
 
     for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         try:
             import_module(name)
         except ImportError:
-            raise MissingExtraError(f"{name} is missing; run: pip install 'fewshot[serve]'") from None
+            raise missing(f"{name} is missing", "serve") from None
     from fewshot.cli.terminal import say
     from fewshot.serve.run import serve as run
 

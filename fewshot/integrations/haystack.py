@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.errors import MissingExtraError
+from fewshot.errors import missing
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.retrieve import classify_and_retrieve
@@ -13,7 +13,7 @@ from fewshot.retrieval.stores.base import Store
 try:
     from haystack import Document, component
 except ImportError:
-    raise MissingExtraError("Haystack is missing; run: pip install 'fewshot[haystack]'") from None
+    raise missing("Haystack is missing", "haystack") from None
 
 
 @component

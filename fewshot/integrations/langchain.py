@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewshot.errors import MissingExtraError
+from fewshot.errors import missing
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.retrieve import retrieve
@@ -16,7 +16,7 @@ try:
     from langchain_core.retrievers import BaseRetriever
     from pydantic import ConfigDict
 except ImportError:
-    raise MissingExtraError("LangChain is missing; run: pip install 'fewshot[langchain]'") from None
+    raise missing("LangChain is missing", "langchain") from None
 
 
 class FewShotRetriever(BaseRetriever):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from fewshot.errors import MissingExtraError, StoreError
+from fewshot.errors import StoreError, missing
 from fewshot.persistence.files import open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.persistence.suffixes import check_suffix
@@ -44,7 +44,7 @@ def pyarrow_module() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtraError("Arrow and Parquet need pyarrow; run: pip install 'fewshot[parquet]'") from None
+        raise missing("Arrow and Parquet need pyarrow", "parquet") from None
     return pyarrow
 
 

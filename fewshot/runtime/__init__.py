@@ -2,7 +2,7 @@
 
 `fewshot.export` writes the folder that `load` reads. On the device, install without torch::
 
-    pip install --no-deps fewshot
+    pip install --no-deps fewshot-learn
     pip install numpy Pillow onnxruntime filelock
 
 Start at `classifier`. `encoder` runs the network, `model` answers from a `memory` read by a `method`, `graph` checks

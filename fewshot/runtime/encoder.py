@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.opening import as_sequence
 from fewshot.data.preprocess import Preprocessing
-from fewshot.errors import ImageDecodeError, MissingExtraError
+from fewshot.errors import ImageDecodeError, missing
 from fewshot.persistence.content import errors_of_file
 from fewshot.persistence.files import read_regular
 from fewshot.runtime.graph import check_graph
@@ -55,7 +55,7 @@ class Encoder:
         try:
             import onnxruntime
         except ImportError:
-            raise MissingExtraError("onnxruntime is missing; run: pip install 'fewshot[runtime]'") from None
+            raise missing("onnxruntime is missing", "runtime") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
         options.log_severity_level = 4  # only fatal ones: warnings concern its optimiser, and errors are raised anyway

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fewshot.errors import MissingExtraError
+from fewshot.errors import missing
 from fewshot.persistence.files import replacing, sync
 from fewshot.training.result import TrainResult
 from fewshot.utils.progress import progress_bar
@@ -128,7 +128,7 @@ class TensorBoard(Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise MissingExtraError("TensorBoard is missing; run: pip install 'fewshot[tensorboard]'") from None
+            raise missing("TensorBoard is missing", "tensorboard") from None
         self._writer_class, self.folder = SummaryWriter, str(folder)
 
     def start(self, config: Mapping[str, Any], result: TrainResult) -> None:

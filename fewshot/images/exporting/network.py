@@ -14,7 +14,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.network import normalize_pixels
-from fewshot.errors import ArtifactError, MissingExtraError
+from fewshot.errors import ArtifactError, missing
 from fewshot.runtime.encoder import INPUT, OUTPUT, Encoder
 from fewshot.utils.isolation import isolated
 from fewshot.utils.warning import ignored_warnings
@@ -91,7 +91,7 @@ def check_extra() -> None:
         try:
             __import__(name)
         except ImportError:
-            raise MissingExtraError(f"{name} is missing; run: pip install 'fewshot[export]'") from None
+            raise missing(f"{name} is missing", "export") from None
 
 
 @isolated(gradients=True)  # inference tensors cannot be traced

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.errors import MissingExtraError, StoreError
+from fewshot.errors import StoreError, missing
 from fewshot.retrieval.stores.base import BATCH, Conditions, Store, Vectors, first_line, refuse_missing
 from fewshot.retrieval.stores.records import Record, uuid_of
 
@@ -89,7 +89,7 @@ class PgVectorStore(Store):
             import pgvector.psycopg
             import psycopg
         except ImportError:
-            raise MissingExtraError("psycopg or pgvector is missing; run: pip install 'fewshot[pgvector]'") from None
+            raise missing("psycopg or pgvector is missing", "pgvector") from None
         super().__init__(metric, fingerprint, d)
         if not table or "\0" in table or len(table.encode()) > NAME_LIMIT:
             raise ValueError(f"table is {table!r}; expected a name of 1 to {NAME_LIMIT} bytes")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot.errors import MissingExtraError, StoreError
+from fewshot.errors import StoreError, missing
 from fewshot.retrieval.stores.base import BATCH, Conditions, Store, Vectors, first_line, refuse_missing
 from fewshot.retrieval.stores.records import Record, token, tokens, uuid_of
 from fewshot.search.similarity import normalize
@@ -85,7 +85,7 @@ class QdrantStore(Store):
             import qdrant_client
             from qdrant_client.http.exceptions import ApiException
         except ImportError:
-            raise MissingExtraError("qdrant-client is missing; run: pip install 'fewshot[qdrant]'") from None
+            raise missing("qdrant-client is missing", "qdrant") from None
         self.collection, self.exact = collection, bool(exact)
         self._models, self._lost = qdrant_client.models, (ApiException, import_module("grpc").RpcError, OSError)
         self._owned, self._params = isinstance(location, (str, Path)), None
