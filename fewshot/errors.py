@@ -10,8 +10,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-from fewshot._version import DISTRIBUTION
-
+#: The name that pip installs and setup.cfg declares. PyPI has a "few-shot", which it holds to be the same as "fewshot".
+DISTRIBUTION = "fewshot-learn"
 #: Longest text that a message repeats in full, in characters.
 _SHOWN = 400
 

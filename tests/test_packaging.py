@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot._version import DISTRIBUTION
+from fewshot.errors import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 #: All that is kept in a checkout, but .git and .gitignore.
