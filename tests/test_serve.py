@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import errno
+import re
 import resource
 import threading
 import time
@@ -264,19 +265,29 @@ def test_a_change_for_an_older_version_is_refused(client):
     assert client.delete("/v1/classes/temple", headers={"If-Match": now}).status_code == 200
 
 
-def test_commands_and_service_share_a_folder(client, tmp_path, capsys):
-    folder = str(tmp_path / "model")
-    assert main(["rename", folder, "flower", "rose"]) == 0
-    assert names(client) == {"rose": 4, "temple": 4}  # noticed
-    answers = client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"]
-    assert answers[0]["label"] == "rose"
-    client.post("/v1/classes", data={"name": "arch"}, files=files(TEMPLES[4]))
-    assert main(["show", folder]) == 0
-    assert "arch" in capsys.readouterr().out
-    assert main(["undo", folder]) == 0
-    assert names(client) == {"rose": 4, "temple": 4}
-    client.post("/v1/redo")
-    assert FewShotModel.load(folder).classes_.tolist() == ["arch", "rose", "temple"]
+def test_commands_and_service_share_a_folder_while_it_runs_and_after(tmp_path, capsys):
+    folder = str(taught(tmp_path / "model"))
+    (tmp_path / "arch.png").write_bytes(TEMPLES[5])
+    with running(folder) as client:
+        assert main(["rename", folder, "flower", "rose"]) == 0
+        assert names(client) == {"rose": 4, "temple": 4}  # noticed
+        answers = client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"]
+        assert answers[0]["label"] == "rose"
+        client.post("/v1/classes", data={"name": "arch"}, files=files(TEMPLES[4]))
+        assert main(["show", folder]) == 0
+        assert re.search(r"^arch +1$", capsys.readouterr().out, re.M)
+        assert main(["add", folder, "arch", str(tmp_path / "arch.png")]) == 0
+        assert names(client) == {"arch": 2, "rose": 4, "temple": 4}
+        client.delete("/v1/classes/temple")
+        assert main(["undo", folder]) == 0
+        assert names(client) == {"arch": 2, "rose": 4, "temple": 4}
+        client.post("/v1/undo")
+        assert names(client) == {"arch": 1, "rose": 4, "temple": 4}
+        client.post("/v1/redo")
+    assert main(["undo", folder]) == 0  # what the service has done, after it has ended
+    assert FewShotModel.load(folder).n_support_.tolist() == [1, 4, 4]
+    with running(folder) as again:
+        assert names(again) == {"arch": 1, "rose": 4, "temple": 4}
 
 
 def test_a_change_is_made_to_what_another_process_has_left_not_to_what_was_seen(client, tmp_path):

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.serve.listing import list_part
+from fewshot.serve.ordering import Ordered
 from fewshot.serve.problems import Problem
 from fewshot.utils.labels import label_of_text
+from fewshot.utils.text import natural_key
 from tests.serving import files, pictures, running, said, taught
 
 LABELS = st.dictionaries(
@@ -24,11 +26,8 @@ NUMBERS = st.dictionaries(st.integers(-20, 20), st.integers(1, 4), max_size=12)
 def view_of(counts):
     """What a list needs of a view."""
     labels = np.array(sorted(counts)) if counts else np.array([], str)
-    classes = {str(label): counts[label] for label in labels.tolist()}
     return SimpleNamespace(
-        classes=classes,
-        folded_names=[name.casefold() for name in classes],
-        model=SimpleNamespace(classes_=labels),
+        ordered=Ordered.of(labels.tolist(), [counts[label] for label in labels.tolist()]),
         label=lambda name, new: label_of_text(name, labels),
     )
 
@@ -51,7 +50,8 @@ def walked(views, order, search, limit=3):
 )
 def test_parts_are_the_whole_in_order(counts, order, search):
     view = view_of(counts)
-    wanted = [(name, n) for name, n in view.classes.items() if search.casefold() in name.casefold()]
+    wanted = [(str(one), counts[one]) for one in sorted(counts, key=natural_key)]
+    wanted = [(name, n) for name, n in wanted if search.casefold() in name.casefold()]
     wanted.sort(key=lambda one: {"name": 0, "fewest": one[1], "most": -one[1]}[order])  # stable
     assert walked([view] * 10, order, search) == wanted
     assert list_part(view, 3, "", order, search, None).total == len(wanted)
@@ -97,6 +97,10 @@ def test_the_service_tells_classes_in_parts(tmp_path):
         last = asked(limit=2, order="fewest", after=first["next"])
         assert ([one["name"] for one in last["classes"]], last["next"]) == (["temple"], None)
         assert [one["name"] for one in asked(search="aRc")["classes"]] == ["Arch"]
+        for name in ("img10", "Zebra", "IMG 2", "img2"):
+            client.post("/v1/classes", data={"name": name}, files=files(*pictures(1, 2)[:1]))
+        listed = [one["name"] for one in asked()["classes"]]
+        assert listed == ["Arch", "flower", "IMG 2", "img2", "img10", "temple", "Zebra"]
         assert asked(name="flower")["classes"][0]["examples"] == 4
         assert asked(name="Flower")["classes"] == []
         for query in ({"limit": 0}, {"limit": 1001}, {"order": "x"}, {"after": "x"}):

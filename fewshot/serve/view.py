@@ -23,6 +23,7 @@ from fewshot.images.support import Support
 from fewshot.persistence.manifest import MANIFEST
 from fewshot.persistence.versions import EMPTY, history_name
 from fewshot.search.similarity import KeySnapshot
+from fewshot.serve.ordering import Ordered
 from fewshot.serve.problems import Problem
 from fewshot.utils.labels import label_of_text, unknown_mark
 
@@ -99,9 +100,9 @@ class View:
         return dict(zip(map(str, labels), counts, strict=True))
 
     @cached_property
-    def folded_names(self) -> list[str]:
-        """Names of the classes, to search in whatever the case of letters."""
-        return [name.casefold() for name in self.classes]
+    def ordered(self) -> Ordered:
+        """The classes as people look for them."""
+        return Ordered.of([] if self.is_empty else self.model.classes_.tolist(), list(self.classes.values()))
 
     def label(self, name: str, new: bool = False) -> Any:
         """Return the label of a class, which is a number if those of the classifier are.

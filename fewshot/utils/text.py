@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,29 @@ from fewshot.errors import brief
 
 #: Joiners, which Persian words and emoji of several people need, and which do not affect the layout.
 _JOINERS = "\u200c\u200d"
+
+
+_NUMBER = re.compile(r"0*([0-9]+)")
+
+
+def natural_key(label: Any) -> Any:
+    """Return what people would sort a label by: whatever the case of its letters, and its numbers as numbers.
+
+    Labels that are not text are returned as they are.
+
+    Examples
+    --------
+    >>> sorted(["img10", "Owl", "img2", "ant", "Ant"], key=natural_key)
+    ['Ant', 'ant', 'img2', 'img10', 'Owl']
+    """
+    if not isinstance(label, str):
+        return label
+    return f"{_NUMBER.sub(_with_length, label.casefold())}\0{label}"
+
+
+def _with_length(found: re.Match[str]) -> str:
+    """Return a number after the count of its digits, so that it sorts as text."""
+    return f"{len(found[1]):04}{found[1]}"
 
 
 def as_unicode(value: Any) -> Any:
