@@ -1,6 +1,9 @@
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,6 +136,81 @@ def test_pixels_are_taken_without_a_copy(shape):
     assert check_images(images) is images
 
 
+def test_images_of_any_kind_and_size_stay_what_they_are():
+    given = [b"a\0", Image.new("L", (3, 2)), np.zeros((4, 4), np.uint8), io.BytesIO(b"x"), "data:image/png;base64,"]
+    images = check_images(given)
+    assert all(one is other for one, other in zip(images, given, strict=True))
+    assert [one.shape for one in check_images([np.zeros((4, 5), np.uint8), np.zeros((5, 5, 3))])] == [(4, 5), (5, 5, 3)]
+    assert repr(LabeledImages(given, list("abcde"))) == "LabeledImages(5 images of any size, 5 classes)"
+
+
+def test_pixels_of_images_in_memory_are_decoded_and_cached_by_content(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(buffer, "PNG")
+    encoded = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    red = [
+        buffer.getvalue(),
+        buffer,
+        encoded,
+        Image.new("RGB", (7, 9), (200, 0, 0)),
+        np.full((5, 6, 3), (200, 0, 0), "u1"),
+    ]
+    data = LabeledImages(red, list("abcde"))
+    decoded = data.decoded(8, cache=tmp_path)
+    assert decoded.images.shape == (5, 8, 8, 3)
+    assert (decoded.images == (200, 0, 0)).all()
+    data.decoded(8, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    other = LabeledImages([*red[:4], np.full((5, 6, 3), (201, 0, 0), "u1")], list("abcde")).decoded(8, cache=tmp_path)
+    assert (other.images[4] == (201, 0, 0)).all()
+
+
+def test_rows_are_indexed_as_in_numpy():
+    data = make(list("abcabc"))
+    image, label = data[-2]
+    np.testing.assert_array_equal(image, data.images[4])
+    assert label == "b"
+    assert data[np.int64(2)][1] == "c"
+    for rows in (slice(1, None, 2), slice(None, -7), [0, -1], np.arange(2), data.labels == "b", pd.Series([True] * 6)):
+        part = data[rows]
+        index = np.asarray(rows) if isinstance(rows, pd.Series) else rows
+        np.testing.assert_array_equal(part.images, data.images[index])
+        np.testing.assert_array_equal(part.labels, data.labels[index])
+    with pytest.raises(IndexError):
+        data[6]
+    with pytest.raises(ValueError, match="mask has 2 entries"):
+        data[[True, False]]
+
+
+def test_iterating_gives_images_with_their_labels():
+    data = make(list("abc"))
+    assert [label for _, label in data] == ["a", "b", "c"]
+    assert all(np.array_equal(image, data.images[i]) for i, (image, _) in enumerate(data))
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=40), st.sampled_from([1, 2, 5, 0.3, 0.5, 0.9]), st.integers(0, 9)
+)
+def test_a_split_takes_some_of_each_class_and_leaves_the_rest(labels, n, seed):
+    data = LabeledImages([f"{i}.png" for i in range(len(labels))], labels)
+    drawn, rest = data.split(n, seed=seed)
+    assert sorted([*drawn.images, *rest.images]) == sorted(data.images)
+    for label, count in zip(data.classes.tolist(), data.counts.tolist(), strict=True):
+        wanted = n if n >= 1 else round(n * count)
+        assert (drawn.labels == label).sum() == max(1, min(wanted, count - 1))
+    assert drawn.images.tolist() == data.split(n, seed=seed)[0].images.tolist()
+
+
+def test_a_split_is_drawn_at_random_and_keeps_the_order():
+    data = make([0] * 40 + [1] * 40)
+    drawn = [data.split(5, seed=seed)[0].images.tobytes() for seed in range(20)]
+    assert len(set(drawn)) == 20
+    assert data.split(5)[1].labels.tolist() == [0] * 35 + [1] * 35
+    for n in (0, -1, 1.5, True, float("nan")):
+        with pytest.raises(ValueError, match="expected a number of images of each class"):
+            data.split(n)
+
+
 def test_equal_images_in_a_list_are_stacked():
     assert check_images([Image.new("RGB", (5, 4))] * 2).shape == (2, 4, 5, 3)
     assert check_images([np.zeros((4, 5), np.uint8)] * 3).shape == (3, 4, 5)
@@ -141,17 +219,12 @@ def test_equal_images_in_a_list_are_stacked():
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
-        (
-            [np.zeros((4, 4), np.uint8), np.zeros((5, 5), np.uint8)],
-            ValueError,
-            "images have different shapes; resize them",
-        ),
-        ([np.zeros((4, 4), np.uint8), "a.png"], ValueError, "images have different shapes"),
+        ([np.zeros((4, 4), np.uint8), 7], TypeError, "or a list of paths, bytes, PIL images or arrays"),
         (["a.png", None], TypeError, "a list of object; expected one uint8 array .* or a list of paths"),
         (["a.png", 3, Path("b")], TypeError, "or a list of paths"),
         ("a.png", TypeError, "a str of <U5"),
         ([["a.png"], ["b.png"]], TypeError, "or a list of paths"),
-        ([b"a.png"], TypeError, r"images are \|S5"),
+        (np.array([b"a.png"]), TypeError, r"images are \|S5"),
         (None, TypeError, "a NoneType of object"),
         (np.zeros((2, 3, 4, 5, 3), np.uint8), ValueError, r"shape \(2, 3, 4, 5, 3\)"),
         (np.zeros((2, 8, 8, 5), np.uint8), ValueError, "so 5 channels; expected 1 to 4 channels last"),

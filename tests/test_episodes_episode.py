@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,3 +83,43 @@ def test_its_protocol_tells_it_apart(make):
 def test_rows_of_each_label():
     assert {k: v.tolist() for k, v in rows_by_class(["b", "a", "b"]).items()} == {"a": [1], "b": [0, 2]}
     assert rows_by_class([]) == {}
+
+
+@sampler_kinds
+def test_a_sampler_gives_the_batches_of_a_data_loader(make):
+    sampler = make(LABELS)
+    rows = torch.arange(len(LABELS))
+    batches = sampler.batches(4, start=3)
+    for _ in range(2):  # each epoch the same
+        loader = torch.utils.data.DataLoader(rows, batch_sampler=batches, generator=torch.Generator())
+        assert len(loader) == 4
+        for index, batch in enumerate(loader, 3):
+            episode = sampler[index]
+            assert batch[: len(episode.support)].tolist() == episode.support.tolist()
+            assert batch[len(episode.support) :].tolist() == episode.query.tolist()
+            assert len(episode) == len(batch)
+    endless = torch.utils.data.DataLoader(rows, batch_sampler=sampler, generator=torch.Generator())
+    assert [len(batch) for batch in itertools.islice(endless, 3)] == [len(sampler[i]) for i in range(3)]
+
+
+@pytest.mark.slow
+def test_a_loader_of_episodes_may_have_workers():
+    sampler = EpisodeSampler(np.arange(40) % 4, n_way=2, n_query=2)
+    rows = torch.arange(40)
+    loader = torch.utils.data.DataLoader(
+        rows,
+        batch_sampler=sampler.batches(3),
+        num_workers=1,
+        multiprocessing_context="forkserver",
+        generator=torch.Generator(),
+    )
+    assert [batch.tolist() for batch in loader] == [list(episode) for episode in sampler.between(0, 3)]
+
+
+def test_no_episodes_are_no_batches():
+    sampler = EpisodeSampler([0, 0, 1, 1], n_way=2, n_query=1)
+    with pytest.raises(ValueError, match="n_episodes is 0; expected at least 1"):
+        sampler.batches(0)
+    with pytest.raises(ValueError, match="start is -1"):
+        sampler.batches(1, start=-1)
+    assert repr(sampler.batches(2)).startswith("EpisodeBatches(EpisodeSampler(2 classes")

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from torchvision.datasets import ImageFolder
 
-from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder, digits
-from tests.photographs import quick_embedder
+from fewshot import Embedder, FewShotImageClassifier, FewShotModel, LabeledImages, OwnEmbedder, digits
+from tests.photographs import quick_embedder, write_photos
 
 DATA = digits()
 SUPPORT, QUERIES = DATA.images[:40], DATA.images[40:60]
@@ -53,3 +54,29 @@ def test_what_is_no_embedder_is_refused_in_a_sentence(given):
 def test_an_embedder_and_its_parameters_cannot_both_be_given():
     with pytest.raises(ValueError, match="img_size belongs to the Embedder that is given as backbone"):
         FewShotImageClassifier(quick_embedder(), img_size=32).fit(SUPPORT, DATA.labels[:40])
+
+
+def test_whatever_holds_images_and_labels_is_learned_and_tested(tmp_path):
+    write_photos(tmp_path / "photos", 3)
+    data = LabeledImages.open(tmp_path / "photos")
+    expected = FewShotImageClassifier(quick_embedder()).fit(data.images, data.labels)
+    table = tmp_path / "table.csv"
+    data.to_frame().to_csv(table, index=False)
+    kinds = (tmp_path / "photos", str(tmp_path / "photos"), data.to_frame(), ImageFolder(tmp_path / "photos"))
+    for given in kinds:
+        model = FewShotImageClassifier(quick_embedder()).fit(given)
+        assert model.support_.ids == expected.support_.ids
+        assert model.support_.labels.tolist() == expected.support_.labels.tolist()
+        assert model.test(given).n == len(data)
+        assert model.score(given) == model.score(data)
+    with pytest.warns(UserWarning, match="learned already or twice, 6 of 6 images"):
+        assert model.partial_fit(str(tmp_path / "photos")).n_support_.sum() == 2 * len(data)
+    with pytest.raises(ValueError, match=r"nowhere does not exist; expected a folder of class folders, or a table"):
+        model.fit("nowhere")
+    with pytest.raises(TypeError, match="X is one image"):
+        model.fit("photo.jpg", ["a"])
+    with pytest.raises(ValueError, match="y is missing; give one label for each image"):
+        model.fit(data.images)
+    words = FewShotImageClassifier(OwnEmbedder(lambda texts: [[len(text), 1.0] for text in texts], "length 1"))
+    with pytest.raises(ValueError, match="y is missing"):  # text is an item there
+        words.fit(str(tmp_path / "photos"))

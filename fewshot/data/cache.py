@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.opening import check_readable
+from fewshot.data.decode import decode
+from fewshot.data.opening import at_index, check_readable, describe, is_data_url, is_file, read_content
 from fewshot.data.preprocess import Decoded, Preprocessing, default_jobs, prepared_chunks
 from fewshot.errors import ImageDecodeError, ReadError
 from fewshot.persistence.files import digest, leftovers, open_regular, replacing, sync
@@ -178,15 +179,22 @@ def _reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _key(paths: NDArray[Any], preprocessing: Preprocessing) -> str:
-    """Return the cache key of the file contents and the preprocessing."""
+def _key(images: NDArray[Any], preprocessing: Preprocessing) -> str:
+    """Return the cache key of the contents of files and other sources, and the preprocessing."""
 
     def digest_of(i: int) -> str:
-        check_readable(paths[i], i)
-        return digest(paths[i])
+        image = images[i]
+        if isinstance(image, str) and not is_data_url(image):
+            check_readable(image, i)
+            return digest(image)
+        with at_index(i):
+            if isinstance(image, (str, bytes, bytearray)) or is_file(image):
+                return hashlib.sha256(read_content(image, describe(image))).hexdigest()
+            pixels = np.asarray(decode(image, max_pixels=preprocessing.max_pixels, bits=preprocessing.bits))
+        return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
     with ThreadPoolExecutor(default_jobs(None)) as pool:
-        text = json.dumps([_VERSION, preprocessing.identity(), list(pool.map(digest_of, range(len(paths))))])
+        text = json.dumps([_VERSION, preprocessing.identity(), list(pool.map(digest_of, range(len(images))))])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

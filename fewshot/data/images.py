@@ -1,55 +1,67 @@
-"""Labelled images: pixels in memory, or paths that are decoded later."""
+"""Labelled images: pixels in memory, or paths and other sources that are decoded later."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.data.cache import decode_all, find_unreadable
 from fewshot.data.crop import CROPS, TRAINING
+from fewshot.data.datasets import is_dataset, read_dataset
+from fewshot.data.frames import columns_of, is_frame, read_frame
+from fewshot.data.opening import describe, is_data_url, is_file, is_name
 from fewshot.data.packed import TABLE, is_packed, read_packed
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
+from fewshot.data.shown import draw_grid, first_rows, thumbnail_of
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.errors import ImageDecodeError, brief
+from fewshot.utils import notebook
 from fewshot.utils.labels import as_labels
+from fewshot.utils.streams import SPLIT, episode_rng
 from fewshot.utils.text import counted
-from fewshot.utils.values import check_name
+from fewshot.utils.values import check_count, check_name
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images with one label each: pixels of one size, or paths of image files, which are not opened.
+    """Images with one label each: pixels of one size, or paths or other sources, which are not opened.
 
-    Arrays are neither copied nor modified.
+    Arrays are neither copied nor modified. ``data[3]`` is an image and its label; a slice, a mask or a list of row
+    numbers gives `LabeledImages`. In a notebook, the last line of a cell shows the classes with their first images.
 
     Parameters
     ----------
-    images : uint8 ndarray of shape (n, H, W) or (n, H, W, C), or array-like of n paths
-        Grey or colour images, values 0..255, with 1 to 4 channels last; or paths.
+    images : uint8 ndarray of shape (n, H, W) or (n, H, W, C), or collection of n images
+        Grey or colour images, values 0..255, with 1 to 4 channels last; or paths, and whatever else an `Embedder`
+        takes: bytes of files, data URLs, open files, PIL images and arrays of several sizes.
     labels : array-like of shape (n,)
         The class of each image: integers, strings or any other sortable values, in any ordered container.
 
     Raises
     ------
     TypeError
-        If `images` are neither uint8 nor paths, or the labels cannot be sorted.
+        If `images` are neither uint8 nor sources of images, or the labels cannot be sorted.
     ValueError
         If shapes do not fit, or a label is missing (NaN).
 
     See Also
     --------
     LabeledImages.open : Open a folder, a table or prepared data.
+    LabeledImages.from_frame : Take the images of a data frame.
+    LabeledImages.from_dataset : Take those of a data set of torchvision or Hugging Face.
 
     Examples
     --------
@@ -58,6 +70,8 @@ class LabeledImages:
     >>> data = LabeledImages(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
     >>> len(data), data.classes.tolist(), data.counts.tolist()
     (3, ['cat', 'dog'], [2, 1])
+    >>> data[1:], data[data.labels == "cat"].labels.tolist()
+    (LabeledImages(2 images of 8 x 8, 2 classes), ['cat', 'cat'])
     """
 
     images: NDArray[Any]
@@ -72,9 +86,61 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: Any) -> Any:
+        """Return the image and the label of one row; `LabeledImages` for a slice, a mask or row numbers."""
+        if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
+            return self.images[rows], self.labels[rows]
+        return self.select(np.arange(len(self))[rows] if isinstance(rows, slice) else rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Yield each image with its label."""
+        return zip(self.images, self.labels, strict=True)
+
     def __repr__(self) -> str:
-        size = " x ".join(map(str, self.images.shape[1:])) if self.is_decoded else "any size, as files"
-        return f"LabeledImages({counted(len(self), 'image')} of {size}, {counted(len(self.classes), 'class')})"
+        of = " x ".join(map(str, self.images.shape[1:])) if self.is_decoded else "any size"
+        of += ", as files" if not self.is_decoded and all(map(_is_path, self.images)) else ""
+        return f"LabeledImages({counted(len(self), 'image')} of {of}, {counted(len(self.classes), 'class')})"
+
+    def _repr_html_(self) -> str:
+        pictures, counts = self._pictures(notebook.OF_CLASS, notebook.MOST_CLASSES), self.counts.tolist()
+        classes = notebook.classes(pictures, dict(zip(self.classes.tolist(), counts, strict=True)))
+        return notebook.fragment("LabeledImages", repr(self)[14:-1], classes)
+
+    def _pictures(self, n_images: int, n_classes: int) -> dict[Any, list[bytes | None]]:
+        """Return thumbnails of the first images of the first classes; None for those that cannot be read."""
+        classes, codes = self._codes
+        rows = first_rows(codes, min(len(classes), n_classes), n_images)
+        return {
+            label: [thumbnail_of(self.images[row]) for row in own.tolist()]
+            for label, own in zip(classes.tolist(), rows, strict=False)
+        }
+
+    def show(self, n_images: int = 10, n_classes: int = 12, *, ax: Axes | None = None) -> Axes:
+        """Draw the first images of the first classes, a row for each class.
+
+        Parameters
+        ----------
+        n_images, n_classes : int
+            The most images of a class, and the most classes.
+        ax : matplotlib Axes, optional
+            Where to draw; by default a new figure of pyplot.
+
+        Returns
+        -------
+        Axes
+            The axes; images that cannot be read are grey.
+
+        Examples
+        --------
+        >>> from matplotlib.figure import Figure
+        >>> from fewshot import digits
+        >>> ax = digits().show(5, 3, ax=Figure().add_subplot())
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['0', '1', '2']
+        """
+        check_count("n_images", n_images)
+        pictures = self._pictures(n_images, check_count("n_classes", n_classes))
+        return draw_grid(pictures, dict(zip(self.classes.tolist(), self.counts.tolist(), strict=True)), ax)
 
     @classmethod
     def open(cls, source: str | Path, split: str | None = None) -> LabeledImages:
@@ -171,9 +237,80 @@ class LabeledImages:
         """
         return cls(*read_image_table(table, root, split, allow_outside))
 
+    @classmethod
+    def from_frame(
+        cls, frame: Any, image: str | None = None, label: str | None = None, *, root: str | Path | None = None
+    ) -> Self:
+        """Take the images and labels of a data frame: paths, bytes, data URLs, PIL images or arrays.
+
+        Unlike those of `from_table`, paths may lead anywhere; use that for tables from strangers.
+
+        Parameters
+        ----------
+        frame : DataFrame of pandas or polars, or Table of Arrow
+            One row for each image.
+        image, label : str, optional
+            Columns; by default those with usual names, such as ``path`` and ``label``.
+        root : path, optional
+            Base of relative paths; by default the working directory.
+
+        Raises
+        ------
+        TypeError
+            If it is no data frame, or a value is no image.
+        ValueError
+            If there is no such column, or a value is missing.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"file": ["1.png", "2.png"], "species": ["owl", "jay"]})
+        >>> LabeledImages.from_frame(frame, label="species", root="birds").images.tolist()
+        ['birds/1.png', 'birds/2.png']
+        """
+        return cls(*read_frame(frame, image, label, root))
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, image: str | None = None, label: str | None = None) -> Self:
+        """Take the images and labels of a data set of torchvision or Hugging Face `datasets`.
+
+        Images are taken as they are stored, before any transform. Folders give paths, and data sets of the hub encoded
+        images; others are read into memory. Labels are names of classes if the data set tells them.
+
+        Parameters
+        ----------
+        dataset : data set
+            One split of a data set of Hugging Face; a data set of torchvision, or a ``Subset`` of it; or anything with
+            a length whose items are (image, label).
+        image, label : str, optional
+            Columns of a data set of Hugging Face; by default the first of images and the first of labels.
+
+        Raises
+        ------
+        TypeError
+            If it is no such data set, or a value is no image.
+        ValueError
+            If it holds several splits, or no such column.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> pairs = [(np.zeros((8, 9), np.uint8), "a"), (np.zeros((5, 5, 3), np.uint8), "b")]
+        >>> LabeledImages.from_dataset(pairs)
+        LabeledImages(2 images of any size, 2 classes)
+        """
+        return cls(*read_dataset(dataset, image, label))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame with the columns ``path`` and ``label``; images without a path are described."""
+        import pandas as pd
+
+        paths = [f"image {i}" if not is_name(name := describe(one)) else name for i, one in enumerate(self.images)]
+        return pd.DataFrame({"path": paths, "label": self.labels})
+
     @property
     def is_decoded(self) -> bool:
-        """Whether `images` are pixels rather than paths."""
+        """Whether `images` are pixels rather than paths or other sources."""
         return self.images.dtype == np.uint8
 
     def decoded(
@@ -284,6 +421,46 @@ class LabeledImages:
         index = check_rows(rows, len(self))
         return LabeledImages(self.images[index], self.labels[index])
 
+    def split(self, n: float, *, seed: int = 0) -> tuple[LabeledImages, LabeledImages]:
+        """Draw images of each class, such as a support set, and return them and the rest.
+
+        Parameters
+        ----------
+        n : int or float
+            Images of each class, or a share of them below 1. A class of two images or more keeps one in the rest, and
+            each class has one among those that are drawn.
+        seed : int, default=0
+            The same seed draws the same images.
+
+        Returns
+        -------
+        drawn, rest : LabeledImages
+            Each in the present order.
+
+        Raises
+        ------
+        ValueError
+            If `n` is not above 0, or a fraction above 1.
+
+        Examples
+        --------
+        >>> from fewshot import digits
+        >>> support, queries = digits().split(5)
+        >>> support.counts.tolist(), len(queries)
+        ([5, 5, 5, 5, 5, 5, 5, 5, 5, 5], 1747)
+        """
+        if isinstance(n, bool) or not n > 0 or (n > 1 and n != int(n)):
+            raise ValueError(f"n is {n!r}; expected a number of images of each class, such as 5, or a share, such as 0.5")
+        rng, codes = episode_rng(check_count("seed", seed, 0), 0, SPLIT), self._codes[1]
+        order = rng.permutation(len(self))
+        order = order[np.argsort(codes[order], kind="stable")]
+        counts = self.counts
+        wanted = np.full(len(counts), int(n)) if n >= 1 else (n * counts).round().astype(np.int64)
+        rank = np.arange(len(self)) - np.repeat(counts.cumsum() - counts, counts)
+        is_drawn = np.zeros(len(self), np.bool_)
+        is_drawn[order] = rank < np.repeat(wanted.clip(1, (counts - 1).clip(1)), counts)
+        return self.select(is_drawn), self.select(~is_drawn)
+
     def with_classes(self, classes: ArrayLike) -> LabeledImages:
         """Return the images of some classes, in their present order.
 
@@ -329,15 +506,16 @@ def _folder_of_split(path: Path, split: str) -> Path:
 
 
 def check_images(given: Any) -> NDArray[Any]:
-    """Return images as a uint8 array (n, H, W) or (n, H, W, C), or as an array of n paths."""
+    """Return images as a uint8 array (n, H, W) or (n, H, W, C), or as an array of n paths or other sources."""
+    items = list(given) if isinstance(given, (list, tuple)) else given
+    if isinstance(items, list) and any(isinstance(one, (bytes, bytearray)) for one in items):
+        return _as_sources(given, np.empty(len(items), object))  # numpy would cut zero bytes off
     try:
         images = np.asarray(given)
-    except ValueError:
-        raise ValueError(
-            "images have different shapes; resize them to one size and stack them in one array, or pass paths"
-        ) from None
+    except ValueError:  # of several shapes
+        return _as_sources(given, np.empty(len(given), object))
     if images.dtype.kind in "UO" or images.shape == (0,):
-        return _check_paths(given, images)
+        return _as_sources(given, images)
     if images.dtype != np.uint8:
         raise TypeError(
             f"images are {images.dtype}; expected uint8, values 0..255 (for floats in 0..1: "
@@ -353,13 +531,39 @@ def check_images(given: Any) -> NDArray[Any]:
     return images
 
 
-def _check_paths(given: Any, images: NDArray[Any]) -> NDArray[Any]:
-    if images.ndim == 1 and all(isinstance(item, (str, Path)) for item in images.tolist()):
-        return np.array([str(item) for item in images.tolist()], dtype=object)
+def _as_sources(given: Any, images: NDArray[Any]) -> NDArray[Any]:
+    """Return paths and other sources as an array of objects; paths become text."""
+    if images.ndim == 1 and all(map(_is_source, given)):
+        found = np.empty(len(images), object)
+        for i, item in enumerate(given):
+            found[i] = str(item) if isinstance(item, (str, os.PathLike)) else item
+        return found
     raise TypeError(
         f"images are a {type(given).__name__} of {images.dtype}; expected one uint8 array (n, H, W) or (n, H, W, C), "
-        "or a list of paths"
+        "or a list of paths, bytes, PIL images or arrays"
     )
+
+
+def _is_source(item: Any) -> bool:
+    is_array = hasattr(item, "dtype") and len(getattr(item, "shape", ())) in (2, 3)
+    is_pil = hasattr(item, "getexif") and hasattr(item, "mode")
+    return isinstance(item, (str, os.PathLike, bytes, bytearray)) or is_file(item) or is_pil or is_array
+
+
+def _is_path(item: Any) -> bool:
+    return isinstance(item, str) and not is_data_url(item)
+
+
+def as_labeled(given: Any) -> LabeledImages | None:
+    """Return what holds images and labels as `LabeledImages`: a folder or table, a data frame, a data set.
+
+    None for anything else, such as a list of images.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return LabeledImages.open(Path(given))
+    if is_frame(given) and len(columns_of(given)) > 1:
+        return LabeledImages.from_frame(given)
+    return LabeledImages.from_dataset(given) if is_dataset(given) else None
 
 
 def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:

@@ -27,6 +27,10 @@ class Episode:
         Row numbers, class by class; no row is in both.
     support_labels, query_labels : ndarray
         Class of each of these rows, integers in 0..n_way-1.
+
+    Notes
+    -----
+    Iterating gives the row numbers, support first: an episode is a batch of ``torch.utils.data.DataLoader``.
     """
 
     classes: NDArray[Any]
@@ -39,6 +43,42 @@ class Episode:
     def n_way(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row numbers of the support, then of the queries."""
+        return np.concatenate([self.support, self.query])
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the row numbers, as Python integers."""
+        return iter(self.rows.tolist())
+
+    def __len__(self) -> int:
+        return len(self.support) + len(self.query)
+
+
+class EpisodeBatches:
+    """Some episodes in a row, each time the same, as the ``batch_sampler`` of a ``DataLoader``; see `Sampler.batches`.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Draws the episodes.
+    start, stop : int
+        The numbers of the first episode, and of the first one after the last.
+    """
+
+    def __init__(self, sampler: Sampler, start: int, stop: int) -> None:
+        self.sampler, self.start, self.stop = sampler, start, stop
+
+    def __iter__(self) -> Iterator[Episode]:
+        return self.sampler.between(self.start, self.stop)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __repr__(self) -> str:
+        return f"EpisodeBatches({self.sampler!r}, {self.start}, {self.stop})"
 
 
 class Sampler(ABC):
@@ -68,6 +108,34 @@ class Sampler(ABC):
     def between(self, start: int, stop: int) -> Iterator[Episode]:
         """Yield the episodes `start`, ..., ``stop - 1``; samplers may draw many faster than one by one."""
         return (self[index] for index in range(start, stop))
+
+    def batches(self, n_episodes: int, start: int = 0) -> EpisodeBatches:
+        """Return the episodes `start`, ..., ``start + n_episodes - 1`` as the ``batch_sampler`` of a ``DataLoader``.
+
+        Each batch has the support rows of an episode first, then its queries. The sampler itself is a batch sampler
+        too, but without end.
+
+        Raises
+        ------
+        ValueError
+            If `n_episodes` is below 1, or `start` below 0.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from torch.utils.data import DataLoader
+        >>> from fewshot import EpisodeSampler, digits
+        >>> data = digits()
+        >>> batches = EpisodeSampler(data.labels, n_way=3, n_shot=2, n_query=4).batches(10)
+        >>> loader = DataLoader(data, batch_sampler=batches, generator=torch.Generator())
+        >>> for episode, (images, labels) in zip(batches, loader):
+        ...     support, queries = images[: len(episode.support)], images[len(episode.support) :]
+        >>> len(loader), support.shape, queries.shape
+        (10, torch.Size([6, 28, 28]), torch.Size([12, 28, 28]))
+        """
+        check_whole(n_episodes=n_episodes)
+        check_whole(0, start=start)
+        return EpisodeBatches(self, start, start + n_episodes)
 
     def __iter__(self) -> Iterator[Episode]:
         """Yield episodes 0, 1, 2, ... without end."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.any_learner import FewShotClassifier
-from fewshot.data.images import LabeledImages
+from fewshot.data.images import LabeledImages, as_labeled
 from fewshot.data.opening import describe, is_name
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.embedding.embedder import Embedder
@@ -266,7 +266,7 @@ def labelled(
     Parameters
     ----------
     X : collection of n items, or LabeledImages
-        Items.
+        Items; for an `Embedder` also a folder, a table, a data frame or a data set, which hold the labels too.
     y : array-like of shape (n,), or None
         Labels, as `as_labels` takes them.
     as_items : callable
@@ -279,12 +279,14 @@ def labelled(
     ValueError, TypeError
         If there are no items, the number of labels differs, or a label has an unsupported type.
     """
+    if y is None and as_items is Embedder.as_items and not isinstance(X, LabeledImages):
+        X = X if (opened := as_labeled(X)) is None else opened
     if isinstance(X, LabeledImages):
         if y is not None:
             raise ValueError("X has labels already; leave y out, or pass X.images")
         X, y = X.images, X.labels
     if y is None:
-        raise ValueError("y is missing; give one label for each image, or LabeledImages")
+        raise ValueError("y is missing; give one label for each image, or LabeledImages, or a folder of class folders")
     items, labels = as_items(X), as_labels(y, known=known)
     if not len(items):
         raise ValueError("there are no images; give at least one of each class")

@@ -158,10 +158,12 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : collection of n items, LabeledImages or Prepared
-            What the embedder takes, or what `prepare` of another model returned.
-        y : array-like of shape (n,), optional
-            Labels: text of at most 10,000 characters, integers or booleans, in any ordered container. Omit if X is
+            What the embedder takes, or what `prepare` of another model returned. Of images also what holds their labels
+            too: a folder of class folders, a table or its path, a data set of torchvision or Hugging Face; see
             `LabeledImages`.
+        y : array-like of shape (n,), optional
+            Labels: text of at most 10,000 characters, integers or booleans, in any ordered container. Omit if X holds
+            the labels.
         ids : sequence of n str, optional
             Unique names under which kept support stores the items; by default their paths.
         reject_examples : collection of m items, optional

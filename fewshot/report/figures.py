@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fewshot.utils.drawing import drawable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -334,17 +335,3 @@ def _write_values(ax: Axes, values: NDArray[np.floating], dark: NDArray[np.bool_
     for i, j in np.argwhere(~np.isnan(values)):
         color = "white" if dark[i, j] else "black"
         ax.text(j, i, format(values[i, j], form), ha="center", va="center", fontsize=8, color=color)
-
-
-def drawable(label: Any, longest: int = 14) -> str:
-    """Shorten a label, and keep matplotlib from parsing it as math or missing glyphs in it."""
-    text = "".join(c if ord(c) in _glyphs() and c.isprintable() else "\N{WHITE SQUARE}" for c in str(label))
-    text = text if len(text) <= longest else text[: longest - 1] + "…"
-    return text.replace("$", r"\$")
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    from matplotlib import font_manager, ft2font
-
-    return frozenset(ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
