@@ -2,15 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# What the demonstration needs, and what the tests need beside it.
+# What the demonstration needs, and what the tests and the documentation need beside it.
 BASE := $(VENV)/.base
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 PIP := --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed
 # Tests run in one process per core, each with one thread, because torch and FAISS bring an OpenMP runtime each.
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo omniglot cifar-fs test test-slow lowest lint clean
+.PHONY: help demo docs omniglot cifar-fs test test-slow lowest lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +27,17 @@ $(STAMP): $(BASE)
 	@echo "==> adding what the tests need"
 	@$(BIN)/python -m pip install $(PIP) -e '.[test]'
 	@touch $@
+
+$(DOCS): $(BASE)
+	@echo "==> adding what the documentation needs"
+	@$(BIN)/python -m pip install $(PIP) -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)  ## Build the documentation into docs/_build/html (a minute); warnings are errors
+	@echo "==> sphinx"
+	@$(BIN)/python docs/site/assemble.py docs/_build/source
+	@$(BIN)/python -m sphinx -q -W --keep-going -j auto -c docs/site docs/_build/source docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 demo: $(BASE)  ## Train, learn new classes, look them up; write demo/report.html (about 2 minutes)
 	@echo "==> fewshot demo"

@@ -34,7 +34,7 @@ class DiscriminantLearner(SupportLearner):
 
     ``logit[c] = s (f(query)' T^-1 (m[c] - m) / (l |m[c] - m|) + a cos(f(query), m[c])) / temperature``
 
-    with ``|v|^2 = v' T^-1 v`` and l the length |f(x)| of a typical query, so that the first part is a cosine too. It is
+    with ``|v|^2 = v' T^-1 v`` and l the length of f(x) for a typical query, so that the first part is a cosine too. It is
     regularised least squares without an intercept, each output scaled by its class. T damps the directions in which all
     images differ, whatever their class. Since m is the mean of the class means, and T that of all images, a class
     counts as a class however many images it has.

@@ -1,0 +1,124 @@
+"""Gather the pages of the documentation for Sphinx: ``python docs/site/assemble.py OUT``; see `make docs`.
+
+Pages that people write are in ``docs/`` and at the top of the repository, where they also read well as plain Markdown.
+The others follow from the code: the reference from docstrings, the command line from its parsers, the methods from the
+registry, and the tables of benchmarks from ``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from generated import command_pages, method_pages, reference_pages, result_pages
+
+ROOT = Path(__file__).parents[2]
+#: The sections of the site and their pages. ``*`` stands for the pages of a folder that are not named.
+SECTIONS = {
+    "Start": ["start", "demonstration", "concepts", "glossary"],
+    "How do I ...": [
+        "photographs",
+        "accuracy",
+        "unknown",
+        "uneven",
+        "crops",
+        "networks",
+        "label",
+        "service",
+        "search",
+        "text",
+        "embeddings",
+        "many-classes",
+        "devices",
+        "training",
+        "cluster",
+        "folders",
+        "security",
+    ],
+    "Methods": ["methods", "extend"],
+    "Reference": ["parts", "reference/index", "cli/index", "guarantees"],
+    "Project": ["benchmarks/index", "contributing", "changelog"],
+}
+#: Pages that lie elsewhere in the repository, or under another name.
+ELSEWHERE = {
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "benchmarks/README.md": "benchmarks/index.md",
+    "README.md": "index.md",
+}
+
+
+def sources() -> dict[str, str]:
+    """Return the file of each page that people write, and its place in the site."""
+    written = {f"docs/{path.name}": path.name for path in sorted((ROOT / "docs").glob("*.md"))}
+    return {**ELSEWHERE, **written}
+
+
+def assemble(out: Path) -> None:
+    """Write all pages to a folder, which is emptied first."""
+    shutil.rmtree(out, ignore_errors=True)
+    pages = {}
+    results = result_pages(ROOT / "benchmarks" / "results")
+    places = {**sources(), **{name: name for name in results}}
+    for source, place in places.items():
+        if source != "README.md":
+            text = results.get(place) or (ROOT / source).read_text(encoding="utf-8")
+            pages[place] = relinked(text, source, places)
+    methods, learners = method_pages(ROOT / "benchmarks" / "results")
+    for made in (methods, reference_pages(learners), command_pages()):
+        pages.update(made)
+    pages["index.md"] = front(pages["index.md"])
+    pages["methods.md"] += contents("Methods one by one", sorted(methods))
+    pages["benchmarks/index.md"] += contents("All tables", sorted(results))
+    for place, text in pages.items():
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        (out / place).write_text(text, encoding="utf-8")
+    for picture in (ROOT / "docs").glob("*.webp"):
+        shutil.copy(picture, out)
+
+
+def relinked(text: str, source: str, places: dict[str, str]) -> str:
+    """Let links between files of the repository lead to the pages of the site; drop those that lead to no page."""
+    folder, here = Path(source).parent, Path(places[source]).parent
+
+    def link(match: re.Match[str]) -> str:
+        words, target, anchor = match[1], match[2], match[3] or ""
+        if re.match(r"https?:", target):
+            return match[0]
+        file = os.path.normpath(folder / target)
+        if file in places:
+            return f"[{words}]({os.path.relpath(places[file], here)}{anchor})"
+        return words if not target.endswith(".webp") else match[0]
+
+    def table(match: re.Match[str]) -> str:
+        place = places.get(match[1])
+        return f"[{Path(match[1]).stem}]({os.path.relpath(place, here)})" if place else match[0]
+
+    text = re.sub(r"(?<!!)\[([^\[\]]+)\]\(([^)#\s]+)(#[^)]*)?\)", link, text)
+    return re.sub(r"(?<!/)`(benchmarks/results/\w+\.md)`", table, text)
+
+
+def front(text: str) -> str:
+    """Return the first page, with its lists as cards and the contents of the site."""
+    text = re.sub(r"\n\n(?=- \*\*)", "\n\n{.cards}\n", text)
+    for caption, pages in SECTIONS.items():
+        text += toctree(pages, caption=caption)
+    return text
+
+
+def contents(title: str, places: list[str]) -> str:
+    """Return a section that lists pages."""
+    return f"\n## {title}\n" + toctree([place.rsplit(".", 1)[0] for place in places], hidden=False)
+
+
+def toctree(pages: list[str], caption: str = "", hidden: bool = True) -> str:
+    """Return the directive that gives pages their place in the navigation."""
+    options = (f":caption: {caption}\n" if caption else "") + (":hidden:\n" if hidden else "") + ":maxdepth: 1\n"
+    return "\n```{toctree}\n" + options + "\n" + "".join(f"/{page}\n" for page in pages) + "```\n"
+
+
+if __name__ == "__main__":
+    assemble(Path(sys.argv[1]))
