@@ -19,7 +19,7 @@ from fewshot.embedding.backbones.presets import PRESETS
 from fewshot.embedding.checkpoint import save_weights
 from fewshot.embedding.sources import Source
 from fewshot.errors import DownloadError, UnknownNameError
-from fewshot.images.model import default_learner
+from fewshot.images.learned import default_learner
 from tests.photographs import write_photos
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)

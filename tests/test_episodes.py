@@ -107,3 +107,15 @@ def test_tiny_embeddings_are_measured_as_larger_ones_are(scale):
     large = evaluate("prototypical", X, Y, **SIZES)
     tiny = evaluate("prototypical", (scale * X).astype(np.float32), Y, **SIZES)
     np.testing.assert_allclose(tiny.mean, large.mean, atol=0.01)
+
+
+def test_a_notebook_shows_the_hardest_classes():
+    x = np.random.default_rng(0).normal(size=(240, 4))
+    labels = [f"<b>{i % 12:02d}" for i in range(240)]
+    result = evaluate("prototypical", x, labels, n_query=5, n_episodes=20)
+    shown = result._repr_html_()
+    assert f"{100 * result.mean:.1f} %" in shown
+    assert "the hardest 10 of 12 classes" in shown
+    easiest = result.per_class().idxmax()
+    assert easiest.replace("<b>", "&lt;b&gt;") not in shown
+    assert "<b>" not in shown

@@ -13,7 +13,7 @@ from fewshot import (
     create_backbone,
 )
 from fewshot.embedding.checkpoint import save_weights
-from fewshot.images.model import default_learner
+from fewshot.images.learned import default_learner
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
 RESULTS, COMPARED = FOLDER / "temperature.json", FOLDER / "defaults.json"

@@ -20,6 +20,7 @@ from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.persistence.content import is_number, is_whole
 from fewshot.search.similarity import prepare_keys
+from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import SPLIT, episode_rng
@@ -221,6 +222,22 @@ class Calibration:
             f"{100 * self.false_reject_rate:.1f} % false rejects; "
             f"calibration error {self.ece_before:.3f} -> {self.ece_after:.3f}, AUROC {self.auroc:.3f})"
         )
+
+    def _repr_html_(self) -> str:
+        facts = [
+            (f"{self.ece_after:.3f}", f"calibration error; {self.ece_before:.3f} before"),
+            (f"{self.temperature:.3g}", "temperature"),
+            (f"{self.auroc:.3f}", "AUROC of known against unknown"),
+        ]
+        low, high, lost = (100 * share for share in (*self.false_accept_interval, self.false_reject_rate))
+        lead = (
+            f'With reject="auto", {100 * self.false_accept_rate:g} % of unknown queries are accepted ({low:.1f} to '
+            f"{high:.1f} % of other classes), and {lost:.1f} % of known ones are rejected."
+        )
+        points = list(zip(*(self.reliability["after"][name] for name in ("n", "confidence", "accuracy")), strict=True))
+        rows = [(f"{100 * sure:.0f}", f"{100 * right:.0f}", n) for n, sure, right in points if n]
+        table = notebook.table(("probability, %", "right, %", "answers"), rows, most=15)
+        return notebook.fragment("Calibration", lead, notebook.numbers(facts), table)
 
 
 def is_score(value: Any) -> bool:

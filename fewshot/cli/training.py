@@ -27,7 +27,7 @@ from fewshot.episodes.episode import Sampler
 from fewshot.episodes.evaluate import evaluate as measure
 from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
-from fewshot.images.model import default_learner
+from fewshot.images.learned import default_learner
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import write_text

@@ -102,9 +102,10 @@ class LabeledImages:
         return f"LabeledImages({counted(len(self), 'image')} of {of}, {counted(len(self.classes), 'class')})"
 
     def _repr_html_(self) -> str:
-        pictures, counts = self._pictures(notebook.OF_CLASS, notebook.MOST_CLASSES), self.counts.tolist()
-        classes = notebook.classes(pictures, dict(zip(self.classes.tolist(), counts, strict=True)))
-        return notebook.fragment("LabeledImages", repr(self)[14:-1], classes)
+        pictures, some = self._pictures(notebook.OF_CLASS, notebook.MOST_CLASSES), notebook.MOST_CLASSES + notebook.LISTED
+        counts = dict(zip(self.classes[:some].tolist(), self.counts[:some].tolist(), strict=True))
+        shown = notebook.classes(pictures, counts, len(self.classes))
+        return notebook.fragment("LabeledImages", repr(self)[14:-1], shown)
 
     def _pictures(self, n_images: int, n_classes: int) -> dict[Any, list[bytes | None]]:
         """Return thumbnails of the first images of the first classes; None for those that cannot be read."""

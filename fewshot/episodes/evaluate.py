@@ -19,6 +19,7 @@ from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax, to_tensor
+from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated, keeping_memory
 from fewshot.utils.labels import as_labels
 from fewshot.utils.values import as_values, check_same_length, check_values
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Most numbers in the embeddings of one batch of episodes.
 BATCH_ELEMENTS = 2_000_000
+#: The most classes that a notebook shows.
+SHOWN = 10
 #: Numbers transformed at once, few enough to stay in the processor's cache.
 TRANSFORM_ELEMENTS = 200_000
 
@@ -138,6 +141,16 @@ class EvalResult:
             f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % ({p['learner']}, {sizes}, "
             f"{p['n_episodes']} episodes{note})"
         )
+
+    def _repr_html_(self) -> str:
+        n = np.bincount(self.true, minlength=len(self.classes))
+        shares = [(label, share) for label, share in self.per_class().items() if share == share]
+        rows = sorted(shares, key=lambda row: row[1])
+        p = self.protocol
+        facts = [(f"{100 * self.mean:.1f} %", f"accuracy, ± {100 * self.ci95:.1f}"), (str(p["n_episodes"]), "episodes")]
+        rest = f"the hardest {SHOWN} of {len(rows)} classes" if len(rows) > SHOWN else f"{np.count_nonzero(n)} classes"
+        told = f'<div style="opacity:.75">{notebook.text(rest)}</div>{notebook.bars(rows[:SHOWN])}'
+        return notebook.fragment("EvalResult", repr(self), notebook.numbers(facts), told)
 
 
 def evaluate(

@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.classifiers.any_learner import FewShotClassifier
-from fewshot.data.opening import describe
+from fewshot.data.opening import describe, is_name
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.images.learned import Learned
 from fewshot.images.sets import Promise
 from fewshot.images.support import Support
 from fewshot.search.similarity import KeySnapshot, search_in_chunks, to_tensor
+from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
+from fewshot.utils.text import counted
+
+#: The most answers that a notebook shows.
+SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +117,40 @@ class Answer:
             "error": None if self.error is None else self.error.reason,
         }
 
+    def _repr_html_(self) -> str:
+        return notebook.fragment(type(self).__name__, "", answer_html(self))
+
+
+class Answers(list[Answer]):
+    """The answers to several queries: a list, which shows pictures in a notebook."""
+
+    def _repr_html_(self) -> str:
+        unknown, unread = sum(one.rejected for one in self), sum(one.error is not None for one in self)
+        said = [counted(len(self), "image"), f"{unknown} unknown" * bool(unknown), f"{unread} unread" * bool(unread)]
+        rest = f"and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
+        told = notebook.fragment("Answers", ", ".join(filter(None, said)), *map(answer_html, self[:SHOWN]), rest)
+        return told
+
+
+def answer_html(answer: Answer, truth: Any = None) -> str:
+    """Return the part of a notebook's output that shows an answer; with the true class if it is wrong."""
+    name = answer.id if is_name(answer.id) else ""
+    if answer.error is not None:
+        return notebook.answered(None, "not read", name, notebook.text(answer.error.reason))
+    verdict = f"{answer.label}" + (f", it is {truth}" if truth is not None and truth != answer.label else "")
+    held = [] if answer.label_set is None else [("one of: " + ", ".join(map(str, answer.label_set))) or "no class fits"]
+    near = [(one.thumbnail, f"{one.label} {one.similarity:.2f}") for one in answer.neighbours[:6]]
+    sets = map(notebook.text, held)
+    bars = notebook.bars(answer.ranking[:5])
+    return notebook.answered(answer.thumbnail, verdict, name, *sets, bars, notebook.captioned(near) if near else "")
+
 
 def answer_all(
     now: Learned, items: Sequence[Any], top: int, n_neighbours: int, promise: Promise | None = None
-) -> list[Answer]:
+) -> Answers:
     """Return the answers to `items`, with their reasons."""
     embedded, names = now.embed(items, thumbnails=True), list(map(describe, items))
-    return answer_embedded(now, embedded, names, top, n_neighbours, promise)
+    return Answers(answer_embedded(now, embedded, names, top, n_neighbours, promise))
 
 
 def answer_embedded(

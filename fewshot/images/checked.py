@@ -17,10 +17,12 @@ from fewshot.images.curve import DEPENDENCE, Point, measure_curve, slope_of
 from fewshot.images.duplicates import near_duplicates
 from fewshot.images.support import Support
 from fewshot.images.suspects import find_suspects, text_column
-from fewshot.images.tested import TestResult
+from fewshot.images.tested import TestResult, mistakes_html, per_class_html
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import to_tensor
+from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
+from fewshot.utils.text import listed
 from fewshot.utils.twins import distinct_rows
 from fewshot.utils.values import check_number
 from fewshot.utils.warning import keeps_filters, lock_of_filters
@@ -153,6 +155,20 @@ class CheckResult:
     def __str__(self) -> str:
         low, high = self.interval
         return f"expect {100 * self.accuracy:.0f} % of new images right ({100 * low:.0f} to {100 * high:.0f} %)"
+
+    def _repr_html_(self) -> str:
+        low, high = self.interval
+        numbers = notebook.numbers(
+            [
+                (f"{100 * self.accuracy:.0f} %", f"right, to expect ({100 * low:.0f} to {100 * high:.0f} %)"),
+                (f"{100 * self.left_out.mean_probability:.0f} %", "how sure it was, on the mean"),
+            ]
+        )
+        rows = self.left_out.per_class.sort_values("accuracy", kind="stable")
+        alone = f"not checked, with one image: {listed(self.alone)}" if self.alone else ""
+        lead = f"{len(self.n_taught)} images of the support, each answered as if it had not been learned"
+        shown = per_class_html(rows), mistakes_html(self.left_out), notebook.text(alone)
+        return notebook.fragment("CheckResult", lead, numbers, *shown)
 
     @property
     @keeps_filters

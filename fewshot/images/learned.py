@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,11 +18,16 @@ from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.data.images import LabeledImages, as_labeled
 from fewshot.data.opening import describe, is_name
 from fewshot.data.unseen import warn_of_unseen
+from fewshot.embedding.backbones import is_path
+from fewshot.embedding.checkpoint import Checkpoint, load_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import Embedded
 from fewshot.embedding.own import OwnEmbedder
+from fewshot.embedding.sources import spelled
 from fewshot.errors import brief
 from fewshot.images.support import Support
+from fewshot.learners.base import Learner
+from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import as_labels, plain_label, unknown_mark
 from fewshot.utils.text import counted
@@ -346,3 +353,18 @@ def _remembered(classifier: FewShotClassifier, support: Support) -> Support:
         return support
     rows = classifier.model_.kept_rows(support.embeddings, support.labels)
     return support if np.array_equal(rows, np.arange(len(support))) else support.rows(rows.tolist())
+
+
+def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
+    """Return the learner that a checkpoint was trained with; for others, discriminant analysis.
+
+    The square root is for networks whose embeddings are never negative; an embedder of the user's own, such as one of
+    sentences, keeps its numbers, and so do embeddings that are adapted to a domain.
+    """
+    if embedder.domain is not None:
+        return DiscriminantLearner(power=1.0)
+    backbone = embedder.backbone
+    path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
+    if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
+        return load_learner(path)
+    return DiscriminantLearner(power=1.0 if isinstance(embedder, OwnEmbedder) else 0.5)

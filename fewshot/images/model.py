@@ -15,25 +15,22 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from fewshot.classifiers.any_learner import FewShotClassifier
-from fewshot.embedding.backbones import is_path
-from fewshot.embedding.checkpoint import Checkpoint, load_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
-from fewshot.embedding.sources import spelled
 from fewshot.errors import brief
 from fewshot.images import saving
-from fewshot.images.answer import Answer, answer_all
+from fewshot.images.answer import Answer, Answers, answer_all
 from fewshot.images.audit import audit_support
 from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
-from fewshot.images.learned import Learned, Prepared, labelled
+from fewshot.images.in_notebooks import model_html
+from fewshot.images.learned import Learned, Prepared, default_learner, labelled
 from fewshot.images.segments import Held
 from fewshot.images.sets import Promise
 from fewshot.images.suggesting.suggest import Suggestion, suggest
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
 from fewshot.learners.base import Learner
-from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.persistence.artifact import version_of, writing
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
@@ -314,6 +311,13 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         tags.input_tags = self.embedder.__sklearn_tags__().input_tags
         return tags
 
+    def _repr_html_inner(self) -> str:  # scikit-learn calls it if it displays diagrams
+        return super()._repr_html_inner() if self._learned is None else model_html(self._learned, type(self).__name__)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)
+        return bundle | ({"text/html": self._repr_html_inner()} if "text/html" in bundle else {})
+
     @property
     def embedder_(self) -> Embedder | OwnEmbedder:
         """From items to embeddings."""
@@ -442,7 +446,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         now = self.snapshot()
         return Promise(coverage, by_class, held_out).sets(now, now.embed(now.embedder.as_items(X)).embeddings)
 
-    def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3, promise: Promise | None = None) -> list[Answer]:
+    def answer(self, X: Any, *, top: int = 3, n_neighbours: int = 3, promise: Promise | None = None) -> Answers:
         """Classify each item with the reasons: likeliest classes, nearest prototypes, nearest support items.
 
         Parameters
@@ -455,6 +459,11 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
             Support items; none if support is not kept.
         promise : Promise, optional
             Which sets to answer with, too; see `predict_set`.
+
+        Returns
+        -------
+        list of Answer
+            One per item; a notebook shows it with pictures.
 
         Raises
         ------
@@ -962,18 +971,3 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
     def _with_parameters(cls, found: saving.Saved, device: str) -> Self:
         """Return an unfitted model with the parameters of a saved one."""
         return cls(found.learned.embedder, found.learned.classifier.learner, **found.params)
-
-
-def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
-    """Return the learner that a checkpoint was trained with; for others, discriminant analysis.
-
-    The square root is for networks whose embeddings are never negative; an embedder of the user's own, such as one of
-    sentences, keeps its numbers, and so do embeddings that are adapted to a domain.
-    """
-    if embedder.domain is not None:
-        return DiscriminantLearner(power=1.0)
-    backbone = embedder.backbone
-    path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
-    if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
-        return load_learner(path)
-    return DiscriminantLearner(power=1.0 if isinstance(embedder, OwnEmbedder) else 0.5)

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from fewshot.data.opening import is_name
 from fewshot.errors import brief
+from fewshot.utils import notebook
 from fewshot.utils.blocks import Blocks
 from fewshot.utils.containers import to_array
 from fewshot.utils.keyed import KeyedRows
 from fewshot.utils.labels import plain_label
 from fewshot.utils.places import Places
+from fewshot.utils.text import counted
 from fewshot.utils.twins import SAME_IMAGE, Projected, earlier_twins, is_among
 from fewshot.utils.values import TOO_LARGE
 
@@ -136,6 +138,17 @@ class Support:
 
     def __len__(self) -> int:
         return len(self._columns.codes) - len(self._gone)
+
+    def __repr__(self) -> str:
+        classes = np.unique(self._columns.codes.rows(self._present))
+        return f"Support({counted(len(self), 'item')} of {counted(len(classes), 'class')})"
+
+    def _repr_html_(self) -> str:
+        names, counts = (found.tolist() for found in np.unique(self.labels, return_counts=True))
+        pictures = {label: self.of(label).thumbnails for label in names[: notebook.MOST_CLASSES]}
+        return notebook.fragment(
+            "Support", repr(self)[8:-1], notebook.classes(pictures, dict(zip(names, counts, strict=True)))
+        )
 
     @property
     def size(self) -> int:

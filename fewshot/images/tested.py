@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.calibration import expected_calibration_error, reliability
-from fewshot.images.answer import Answer, answer_all
+from fewshot.images.answer import Answer, answer_all, answer_html
 from fewshot.images.learned import Learned, labelled
-from fewshot.utils.text import listed
+from fewshot.utils import notebook
+from fewshot.utils.text import counted, listed
 from fewshot.utils.warning import keeps_filters
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: The most mistakes that a notebook shows.
+MISTAKES = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +161,43 @@ class TestResult:
             }
         ).set_axis(table.index)
         return frame[(images > 0) & (np.arange(len(labels)) < len(self.classes))]
+
+    def __str__(self) -> str:
+        if self.n:
+            right, low, high = (100 * share for share in (self.accuracy, *self.interval))
+            return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %)"
+        return f"{counted(len(self.truth), 'item')} of unknown classes"
+
+    def _repr_html_(self) -> str:
+        facts = []
+        if self.n:
+            facts.append((f"{100 * self.accuracy:.1f} %", "right"))
+            facts.append((f"{100 * self.mean_probability:.0f} %", "how sure it was, on the mean"))
+            facts.append((f"{100 * self.refused:.0f} %", "answered unknown"))
+        if self.unknown_accepted is not None:
+            facts.append((f"{100 * self.unknown_accepted:.0f} %", "of unknown classes taken for a class"))
+        rows = self.per_class.sort_values("accuracy", kind="stable") if self.n else None
+        return notebook.fragment(
+            "TestResult", str(self), notebook.numbers(facts), per_class_html(rows), mistakes_html(self)
+        )
+
+
+def per_class_html(rows: pd.DataFrame | None) -> str:
+    """Return a table of the rows of `TestResult.per_class`, for a notebook."""
+    if rows is None:
+        return ""
+    head = ("class", "images", "right, %", "taken for")
+    cells = zip(rows.index, rows["images"], rows["accuracy"], rows["taken_for"], strict=True)
+    return notebook.table(head, [(a, b, f"{100 * c:.0f}", "" if d is None else d) for a, b, c, d in cells])
+
+
+def mistakes_html(found: TestResult) -> str:
+    """Return the mistakes of which the model was surest, for a notebook."""
+    if not found.mistakes:
+        return ""
+    shown = [answer_html(answer, truth) for truth, answer in found.mistakes[:MISTAKES]]
+    of = f"the surest {len(shown)} of {int((~found.right).sum())} mistakes"
+    return f'<div style="opacity:.75;margin:6px 0">{notebook.text(of)}</div>{"".join(shown)}'
 
 
 def _share(values: NDArray[Any]) -> float:

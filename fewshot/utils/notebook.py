@@ -15,6 +15,8 @@ from fewshot.utils.text import printable, shortened
 
 #: The most characters of a text, bytes of a picture, classes and pictures of a class that are shown.
 LONGEST, LARGEST, MOST_CLASSES, OF_CLASS = 200, 1 << 15, 8, 6
+#: The most further classes that are named.
+LISTED = 20
 #: Blue that is legible on light and on dark ground.
 BLUE = "#3b8fd0"
 
@@ -22,7 +24,7 @@ _LINE = "1px solid rgba(128,128,128,.4)"
 _KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
 
-def text(value: Any) -> str:
+def text(value: Any, longest: int = LONGEST) -> str:
     """Return a value as escaped text of bounded length.
 
     Examples
@@ -30,7 +32,7 @@ def text(value: Any) -> str:
     >>> text("<b>")
     '&lt;b&gt;'
     """
-    return escape(printable(shortened(str(value), LONGEST)), quote=True)
+    return escape(printable(shortened(str(value), longest)), quote=True)
 
 
 def fragment(title: str, lead: str, *parts: str) -> str:
@@ -67,7 +69,7 @@ def picture(data: bytes | None, alt: str, side: int = 48) -> str:
     return f'<img src="{source}" alt="{text(alt)}" title="{text(alt)}" style="display:inline-block;{style}">'
 
 
-def classes(groups: Mapping[Any, Sequence[bytes | None]], counts: Mapping[Any, int]) -> str:
+def classes(groups: Mapping[Any, Sequence[bytes | None]], counts: Mapping[Any, int], n_classes: int = 0) -> str:
     """Return boxes of classes with their first pictures, and how many images there are of each.
 
     Parameters
@@ -75,7 +77,9 @@ def classes(groups: Mapping[Any, Sequence[bytes | None]], counts: Mapping[Any, i
     groups : mapping of label to pictures
         None, or bytes that are no PNG or JPEG, are shown as a box. Only the first classes and pictures are shown.
     counts : mapping of label to int
-        The images of every class; those without pictures are listed.
+        The images of these classes, and of others, whose labels are listed.
+    n_classes : int
+        Number of all classes, if `counts` does not hold them all.
     """
     boxes = (
         f'<div style="margin:0 14px 6px 0"><div style="max-width:{54 * OF_CLASS}px">'
@@ -83,19 +87,22 @@ def classes(groups: Mapping[Any, Sequence[bytes | None]], counts: Mapping[Any, i
         f'<span style="opacity:.7">{counts[label]}</span></div>'
         for label, pictures in list(groups.items())[:MOST_CLASSES]
     )
-    rest = [label for label in counts if label not in list(groups)[:MOST_CLASSES]]
-    more = f"and {len(rest)} more: {', '.join(map(str, rest[:20]))}{', …' if len(rest) > 20 else ''}" if rest else ""
-    told = f'<div style="opacity:.75">{text(more)}</div>' if more else ""
+    pictured = list(groups)[:MOST_CLASSES]
+    rest, n_rest = [label for label in counts if label not in pictured], max(n_classes, len(counts)) - len(pictured)
+    named = ", ".join(shortened(str(label), 30) for label in rest[:LISTED])
+    more = f"and {n_rest} more: {named}{', …' if n_rest > LISTED else ''}" if n_rest > 0 else ""
+    told = f'<div style="opacity:.75">{text(more, LISTED * 32)}</div>' if more else ""
     return f'<div style="display:flex;flex-wrap:wrap">{"".join(boxes)}</div>{told}'
 
 
 def bars(rows: Sequence[tuple[Any, float]]) -> str:
     """Return shares in 0..1 as labelled bars."""
     shown = (
-        f'<div style="display:flex;align-items:center;gap:8px"><div style="width:150px;overflow:hidden;'
-        f'text-overflow:ellipsis;white-space:nowrap">{_name(label)}</div><div style="width:160px;height:8px;'
+        f'<div style="display:flex;align-items:center;gap:8px"><div style="flex:0 1 110px;overflow:hidden;'
+        f'text-overflow:ellipsis;white-space:nowrap">{_name(label)}</div><div style="flex:0 1 160px;height:8px;'
         f'background:rgba(128,128,128,.25);border-radius:4px"><div style="width:{100 * share:.0f}%;height:8px;'
-        f'border-radius:4px;background:{BLUE}"></div></div><div>{100 * share:.0f} %</div></div>'
+        f'border-radius:4px;background:{BLUE}"></div></div>'
+        f'<div style="white-space:nowrap">{100 * share:.0f} %</div></div>'
         for label, share in rows
     )
     return "".join(shown)
@@ -108,7 +115,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], most: int = 12) ->
     cells = ("".join(f'<td style="{cell}">{text(value)}</td>' for value in row) for row in rows[:most])
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     more = f'<div style="opacity:.75">and {len(rows) - most} more</div>' if len(rows) > most else ""
-    return f'<table style="border-collapse:collapse;margin:0"><tr>{top}</tr>{body}</table>{more}'
+    style = "border-collapse:collapse;margin:0;font-size:13px;color:inherit"
+    return f'<table style="{style}"><tr>{top}</tr>{body}</table>{more}'
 
 
 def answered(data: bytes | None, verdict: str, name: str, *parts: str) -> str:
