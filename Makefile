@@ -44,16 +44,15 @@ demo: $(BASE)  ## Train, learn new classes, look them up; write demo/report.html
 	@$(BIN)/fewshot demo --out demo
 
 data/omniglot: | $(BASE)
-	@$(BIN)/python data_prep/omniglot.py --out $@
+	@$(BIN)/fewshot data omniglot --out $@
 
 omniglot: $(BASE) data/omniglot  ## Train on Omniglot and compare with the published numbers (an hour, downloads)
 	@$(BIN)/python benchmarks/omniglot.py
 
 data/cifar_fs: | $(BASE)
-	@test -n "$(SPLITS)" || { echo "SPLITS is not set; give the folder of the published class lists: make cifar-fs SPLITS=FOLDER"; exit 2; }
-	@$(BIN)/python data_prep/cifar_fs.py --splits "$(SPLITS)" --out $@
+	@$(BIN)/fewshot data cifar-fs --out $@
 
-cifar-fs: $(BASE) data/cifar_fs  ## Train on CIFAR-FS and compare (an hour, downloads; needs SPLITS=FOLDER)
+cifar-fs: $(BASE) data/cifar_fs  ## Train on CIFAR-FS and compare (an hour, downloads)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[offline]'
 	@$(BIN)/python benchmarks/cifar_fs.py
 

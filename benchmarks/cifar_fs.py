@@ -3,7 +3,7 @@
 Networks are trained on the training classes. Recipe and weights are the best on the validation classes; the test
 classes are used once. ``tf_efficientnet_lite0`` has seen ImageNet, so its figures have a separate table, compared with
 the same network frozen, on the same episodes. ``resnet12`` needs a GPU (``--networks resnet12 --device cuda``).
-``data_prep/cifar_fs.py`` prepares the data. An interrupted run resumes; its trainings are in ``--work``.
+``fewshot data cifar-fs`` prepares the data. An interrupted run resumes; its trainings are in ``--work``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Accuracy, balanced over classes, of a frozen network's embeddings: all classes o
 to 50 images a class, and from support of 1, 2, 3, 5, 10 or 20 images, drawn for each class. Every learner sees the same
 draws, so that changes from cosine prototypes are paired; intervals are Student's, over draws. The calibration error is
 that of the probabilities right after fitting, with the answers of all draws in 15 bins. Defaults are chosen on CIFAR-FS
-validation classes, Omniglot background, glyphs and sentences; the other data only report. ``data_prep/cifar_fs.py``
+validation classes, Omniglot background, glyphs and sentences; the other data only report. ``fewshot data cifar-fs``
 prepares CIFAR-FS; Omniglot is read from its official archives.
 """
 

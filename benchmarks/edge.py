@@ -4,7 +4,7 @@ A classifier of ``tf_efficientnet_lite0`` at 224 x 224 with cosine prototypes le
 exported in float32 and in int8. Each export is loaded in a separate process, which imports only numpy, Pillow and
 onnxruntime of the library's dependencies. The process answers images one at a time, learns a class from five more, and
 reports its peak memory. The accuracy of both encoders is measured on the same episodes; the int8 encoder is calibrated
-with images of other classes. The data are the validation classes of ``data_prep/cifar_fs.py``: one half to calibrate
+with images of other classes. The data are the validation classes of ``fewshot data cifar-fs``: one half to calibrate
 and learn from, the other half to measure on. One thread.
 """
 

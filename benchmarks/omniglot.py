@@ -2,7 +2,7 @@
 
 The split is by character; rotations are classes. The recipe is chosen on the validation classes: ``--choose`` trains
 candidates on the training classes alone and compares them. Then, like the published models, the network is trained on
-training and validation classes, and the test classes are used once. ``data_prep/omniglot.py`` prepares the data. An
+training and validation classes, and the test classes are used once. ``fewshot data omniglot`` prepares the data. An
 interrupted run resumes; its trainings are in ``--work``.
 """
 

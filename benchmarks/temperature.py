@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(prog="temperature.py", description=__doc__)
-    parser.add_argument("data", metavar="DATA", help="prepared data with a split 'val', see data_prep/")
+    parser.add_argument("data", metavar="DATA", help="prepared data with a split 'val', see fewshot data")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, nargs="+", default=[32, 64, 96, 128, 160, 224], metavar="PX")
     parser.add_argument("--episodes", type=int, default=600, metavar="N", help="default: %(default)s")

@@ -1,15 +1,15 @@
 """Grids: valid settings, and messages for invalid ones."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 from fewshot import Grid
 from fewshot.benchmark.grid_file import Backbone
+from fewshot.benchmark.ready import ready_grids
 from fewshot.cli.bench import EXAMPLE
 
-GRIDS = sorted((Path(__file__).parents[1] / "benchmarks" / "grids").glob("*.toml"))
+GRIDS = ready_grids()
 SMALL = {
     "datasets": [{"source": "digits"}],
     "backbones": [{"backbone": "pixels"}],
@@ -82,9 +82,14 @@ def test_an_old_key_is_answered_with_its_new_name(old):
         Grid.from_dict({**SMALL, old: 5})
 
 
-@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GRIDS, ids=str)
 def test_the_ready_grids_can_be_read(path):
     assert Grid.from_toml(path).learners
+
+
+def test_a_name_that_no_ready_grid_has_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="no grid is called 'quik'; did you mean 'quick'"):
+        Grid.from_toml("quik")
 
 
 def test_the_grid_that_help_shows_can_be_read(tmp_path):

@@ -94,5 +94,12 @@ def test_the_tests_run_from_the_source_distribution(unpacked):
         assert run.returncode == 0, run.stdout + run.stderr
 
     pytest_run("--collect-only")
-    some = ("architecture", "persistence_files", "benchmark_grid_file", "images_defaults", "images_saving", "data_prep")
+    some = (
+        "architecture",
+        "persistence_files",
+        "benchmark_grid_file",
+        "images_defaults",
+        "images_saving",
+        "data_preparing",
+    )
     pytest_run("-m", "not slow", *(f"tests/test_{name}.py" for name in some))

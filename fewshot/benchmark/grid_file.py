@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from fewshot.benchmark.ready import text_of_grid
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.files import open_regular
 from fewshot.training.config import TrainConfig
@@ -212,7 +213,7 @@ class Grid:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read a grid.
+        """Read a grid: a file, or the name of one that comes with the package, such as ``quick``.
 
         A grid names the files to read and, with ``pretrained = true``, makes timm fetch weights from its hub by
         network name. It cannot name any other address. Read a stranger's grid before you run it.
@@ -223,9 +224,13 @@ class Grid:
             If the file is missing, is not TOML, or holds an invalid setting; the message names it.
         """
         try:
+            if (text := text_of_grid(path)) is not None:
+                return cls.from_dict(tomllib.loads(text))
             with open_regular(path, follow=True) as file:
                 values = tomllib.load(file)
             return cls.from_dict(values)
+        except UnknownNameError:
+            raise
         except RecursionError:
             raise ValueError(f"{path}: its tables are nested too deeply") from None
         except FileNotFoundError:

@@ -116,7 +116,7 @@ def refuse_shared(
         raise LeakError(
             f"found {counted(len(twice), 'image')} of {name} also in {where}, "
             f"e.g. {', '.join(_name(other, i) for i in twice[:EXAMPLES])}; "
-            "remove them from one of the two, as the scripts in data_prep do"
+            "remove them from one of the two, as fewshot data does"
         )
 
 

@@ -6,6 +6,7 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
+from fewshot.benchmark.ready import ready_grids
 from fewshot.cli.options import file_of, shared
 from fewshot.cli.terminal import say
 from fewshot.errors import missing
@@ -59,7 +60,9 @@ def bench_options(bench: argparse.ArgumentParser) -> None:
     )
     bench.formatter_class = argparse.RawDescriptionHelpFormatter
     bench.epilog = EXAMPLE
-    bench.add_argument("grid", metavar="GRID", help="a TOML file that lists what to compare")
+    bench.add_argument(
+        "grid", metavar="GRID", help=f"a TOML file that lists what to compare, or {', '.join(ready_grids())}"
+    )
     bench.add_argument("--out", default="bench", metavar="DIR", help="results folder (default: %(default)s)")
     shared(bench, "--executor")
     bench.set_defaults(executor="joblib")

@@ -145,7 +145,7 @@ class LabeledImages:
 
     @classmethod
     def open(cls, source: str | Path, split: str | None = None) -> LabeledImages:
-        """Open a folder of class folders, a CSV table, or a folder that ``data_prep`` has written.
+        """Open a folder of class folders, a CSV table, or a folder that ``fewshot data`` has written.
 
         Parameters
         ----------

@@ -1,7 +1,6 @@
-"""The scripts in data_prep: as processes, on tiny archives of the published form."""
+"""Prepared data: ``fewshot data`` and the scripts in data_prep, on tiny archives of the published form."""
 
-import argparse
-import importlib.util
+import hashlib
 import io
 import json
 import subprocess
@@ -15,19 +14,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fewshot.data import preparation
+from fewshot.cli import main
 from fewshot.data.images import LabeledImages
+from fewshot.data.preparing import cifar_fs
+from fewshot.data.preparing import folder as folder_data
+from fewshot.data.preparing import omniglot as omniglot_data
+from fewshot.data.preparing.splits import cifar_splits, omniglot_splits
 
 SCRIPTS = Path(__file__).parent.parent / "data_prep"
+#: Digests of the lists train.txt, val.txt and test.txt that Snell et al. published.
+PUBLISHED = {
+    "train": "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
+    "val": "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
+    "test": "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
+}
 ROTATIONS = ("rot000", "rot090", "rot180", "rot270")
-
-
-def script(name):
-    """The module of a script, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location(f"data_prep_{name}", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(name, *arguments, cwd):
@@ -40,11 +41,10 @@ def run(name, *arguments, cwd):
     )
 
 
-def check_refused(result, reason, name, status=2):
+def check_refused(result, reason, status=2):
     assert result.returncode == status, result.stderr
-    assert result.stderr.startswith(f"{name}.py: ")
+    assert result.stderr.splitlines()[-1].startswith("fewshot")
     assert reason in result.stderr
-    assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
 
 
@@ -96,7 +96,7 @@ def omniglot(tmp_path):
 
 def test_omniglot_is_read_turned_inverted_and_split(omniglot, tmp_path):
     (archives, files), lines, out = omniglot, [], tmp_path / "out"
-    prepare = script("omniglot").prepare
+    prepare = omniglot_data.prepare
     prepare(archives, OMNIGLOT_SPLITS, out, expected=OMNIGLOT_COUNTS, progress=False, say=lines.append)
     assert lines[:2] == [
         "3 classes and 6 images in the archives",
@@ -119,7 +119,7 @@ def test_omniglot_is_read_turned_inverted_and_split(omniglot, tmp_path):
 
 def test_a_drawing_of_two_splits_is_dropped_from_the_earlier_and_listed(omniglot, tmp_path):
     out = tmp_path / "out"
-    script("omniglot").prepare(omniglot[0], OMNIGLOT_SPLITS, out, expected=OMNIGLOT_COUNTS, progress=False)
+    omniglot_data.prepare(omniglot[0], OMNIGLOT_SPLITS, out, expected=OMNIGLOT_COUNTS, progress=False)
     listing = pd.read_csv(out / "duplicates.csv")
     dropped = listing[listing["action"] == "dropped"]["path"]
     assert sorted(dropped) == [f"A/character01/0000_00.png#{turn}" for turn in ROTATIONS]
@@ -138,7 +138,7 @@ def test_a_drawing_of_two_splits_is_dropped_from_the_earlier_and_listed(omniglot
 )
 def test_wrong_counts_and_classes_of_omniglot_are_refused(omniglot, tmp_path, splits, expected, reason):
     with pytest.raises(ValueError, match=reason):
-        script("omniglot").prepare(
+        omniglot_data.prepare(
             omniglot[0],
             {**OMNIGLOT_SPLITS, **splits},
             tmp_path / "out",
@@ -155,7 +155,7 @@ def test_a_damaged_drawing_is_named(tmp_path):
     splits = {"train": [], "val": [], "test": ["A/character01/rot000"]}
     counts = {"characters": 1, "drawings": 1, "train": 0, "val": 0, "test": 1}
     with pytest.raises(ValueError, match=r"A/character01/0000_00\.png: "):
-        script("omniglot").prepare([archive], splits, tmp_path / "out", expected=counts, progress=False)
+        omniglot_data.prepare([archive], splits, tmp_path / "out", expected=counts, progress=False)
 
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
@@ -164,11 +164,11 @@ def test_a_damaged_zip_is_told_in_a_sentence(tmp_path, place):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(place * len(whole))])
     with pytest.raises(ValueError, match=r"a\.zip is not a complete zip archive .*; download it again"):
-        script("omniglot").prepare([path], OMNIGLOT_SPLITS, tmp_path / "out", progress=False)
+        omniglot_data.prepare([path], OMNIGLOT_SPLITS, tmp_path / "out", progress=False)
     start = whole.index(b"/0000_00.png") + len("/0000_00.png")
     path.write_bytes(whole[: start + 3] + b"\xff\xff\xff" + whole[start + 6 :])
     with pytest.raises(ValueError, match=r"a\.zip is not a complete zip archive"):
-        script("omniglot").prepare([path], OMNIGLOT_SPLITS, tmp_path / "out", progress=False)
+        omniglot_data.prepare([path], OMNIGLOT_SPLITS, tmp_path / "out", progress=False)
 
 
 def test_omniglot_as_a_process_refuses_what_is_not_the_published_one(omniglot, tmp_path):
@@ -176,11 +176,11 @@ def test_omniglot_as_a_process_refuses_what_is_not_the_published_one(omniglot, t
         (tmp_path / f"{split}.txt").write_text("\n".join(classes))
     given = ("--background", omniglot[0][0], "--evaluation", omniglot[0][1], "--out", tmp_path / "o", "--quiet")
     result = run("omniglot", *given, "--splits", tmp_path, cwd=tmp_path)
-    check_refused(result, "found 3 characters, expected 1623", "omniglot")
+    check_refused(result, "found 3 characters, expected 1623")
     result = run("omniglot", *given, "--splits", tmp_path / "one.zip", cwd=tmp_path)
-    check_refused(result, "one.zip cannot be read as splits", "omniglot")
+    check_refused(result, "one.zip cannot be read as splits")
     result = run("omniglot", "--background", "gone.zip", "--out", "o", cwd=tmp_path)
-    check_refused(result, "gone.zip does not exist; give the path of images_background.zip", "omniglot")
+    check_refused(result, "gone.zip does not exist; give the path of images_background.zip")
     assert not (tmp_path / "o").exists()
 
 
@@ -210,7 +210,7 @@ def write_tar(path, parts):
 
 
 def prepare_cifar(archive, out, splits=CIFAR_SPLITS, **given):
-    script("cifar_fs").prepare(archive, splits, out, **{"n_classes": 4, "n_images": 3, **given})
+    cifar_fs.prepare(archive, splits, out, **{"n_classes": 4, "n_images": 3, **given})
 
 
 def test_cifar_is_read_by_its_fine_labels(tmp_path):
@@ -292,10 +292,10 @@ def test_cifar_as_a_process_refuses_what_is_not_the_published_one(tmp_path):
     write_tar(tmp_path / "c.tar.gz", cifar_parts())
     (tmp_path / "s.json").write_text(json.dumps(CIFAR_SPLITS))
     given = ("--archive", "c.tar.gz", "--out", "o", "--quiet")
-    check_refused(run("cifar_fs", *given, "--splits", "s.json", cwd=tmp_path), "found 4 classes, exp", "cifar_fs")
-    check_refused(run("cifar_fs", *given, "--splits", "c.tar.gz", cwd=tmp_path), "cannot be read as splits", "cifar_fs")
+    check_refused(run("cifar_fs", *given, "--splits", "s.json", cwd=tmp_path), "found 4 classes, exp")
+    check_refused(run("cifar_fs", *given, "--splits", "c.tar.gz", cwd=tmp_path), "cannot be read as splits")
     result = run("cifar_fs", "--archive", "gone.tar.gz", "--out", "o", "--splits", "s.json", cwd=tmp_path)
-    check_refused(result, "gone.tar.gz does not exist; give the path of cifar-100-binary.tar.gz", "cifar_fs")
+    check_refused(result, "gone.tar.gz does not exist; give the path of cifar-100-binary.tar.gz")
     assert not (tmp_path / "o").exists()
 
 
@@ -335,13 +335,13 @@ def test_a_folder_is_split_by_class_as_a_process(folder):
 def test_the_same_seed_draws_the_same_classes_and_another_others(folder, tmp_path):
     texts = []
     for seed in (0, 0, 1):
-        script("folder").prepare(folder, tmp_path / "t.csv", seed=seed, progress=False)
+        folder_data.prepare(folder, tmp_path / "t.csv", seed=seed, progress=False)
         texts.append((tmp_path / "t.csv").read_text())
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_a_photograph_of_two_splits_is_dropped_and_named(folder, tmp_path):
-    prepare, lines = script("folder").prepare, []
+    prepare, lines = folder_data.prepare, []
     prepare(folder, tmp_path / "t.csv", progress=False)
     table = pd.read_csv(tmp_path / "t.csv").set_index("split")
     train, test = table.loc["train", "path"].iloc[0], table.loc["test", "path"].iloc[0]
@@ -369,14 +369,14 @@ def test_a_photograph_of_two_splits_is_dropped_and_named(folder, tmp_path):
     ],
 )
 def test_shares_become_numbers_of_classes(folder, tmp_path, val, test, sizes):
-    script("folder").prepare(folder, tmp_path / "t.csv", val=val, test=test, progress=False)
+    folder_data.prepare(folder, tmp_path / "t.csv", val=val, test=test, progress=False)
     counts = pd.read_csv(tmp_path / "t.csv", dtype=str).groupby("split")["label"].nunique()
     assert tuple(counts.get(split, 0) for split in ("train", "val", "test")) == sizes
 
 
 def test_small_classes_are_left_out_when_asked(folder, tmp_path):
     (folder / "000" / "0.png").unlink()
-    script("folder").prepare(folder, tmp_path / "t.csv", min_images=3, progress=False)
+    folder_data.prepare(folder, tmp_path / "t.csv", min_images=3, progress=False)
     assert "000" not in set(pd.read_csv(tmp_path / "t.csv", dtype=str)["label"])
 
 
@@ -393,12 +393,12 @@ def test_small_classes_are_left_out_when_asked(folder, tmp_path):
     ],
 )
 def test_a_users_mistake_with_a_folder_is_one_sentence(folder, arguments, reason):
-    check_refused(run("folder", *arguments, "--quiet", cwd=folder.parent), reason, "folder")
+    check_refused(run("folder", *arguments, "--quiet", cwd=folder.parent), reason)
     assert not (folder.parent / "t.csv").exists()
 
 
 def test_a_table_that_cannot_be_written_is_an_error_before_all_files_are_read(folder, tmp_path, monkeypatch):
-    module = script("folder")
+    module = folder_data
     monkeypatch.setattr(module, "digest", None)
     (tmp_path / "elsewhere").mkdir()
     (folder / "taken.csv").mkdir()
@@ -412,10 +412,27 @@ def test_a_table_that_cannot_be_written_is_an_error_before_all_files_are_read(fo
         module.prepare(folder, tmp_path / "t.csv", progress=False)
 
 
-def test_a_system_s_error_is_a_sentence(capsys, monkeypatch):
-    def fail(options):
-        raise NotADirectoryError(20, "Not a directory", "a\n/t")
+def test_a_system_s_error_is_a_sentence(folder, monkeypatch, capsys):
+    (folder.parent / "taken.csv").mkdir()
+    assert main(["data", "folder", str(folder), "--out", str(folder.parent / "taken.csv"), "--quiet"]) == 1
+    assert "taken.csv: Is a directory; choose another place with --out" in capsys.readouterr().err
 
-    monkeypatch.setattr("sys.argv", ["x.py"])
-    assert preparation.run(argparse.ArgumentParser("x.py"), fail) == 1
-    assert capsys.readouterr().err == "x.py: a\\x0a/t: Not a directory; choose another place\n"
+
+# Published splits
+
+
+def test_the_split_of_omniglot_is_the_published_one_to_the_byte():
+    for split, classes in omniglot_splits().items():
+        assert hashlib.sha256("".join(f"{name}\n" for name in classes).encode()).hexdigest() == PUBLISHED[split]
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("cifar-fs", (64, 16, 20)), ("fc100", (60, 20, 20))])
+def test_the_splits_of_cifar_hold_each_of_its_classes_once(name, sizes):
+    splits = cifar_splits(name)
+    assert tuple(map(len, splits.values())) == sizes
+    assert len({label for classes in splits.values() for label in classes}) == 100
+
+
+def test_a_mistyped_name_of_splits_is_answered_with_the_nearest(capsys, tmp_path):
+    assert main(["data", "cifar-fs", "--splits", "fc10", "--out", str(tmp_path / "o")]) == 2
+    assert "no list of splits is called 'fc10'; did you mean 'fc100'?" in capsys.readouterr().err
