@@ -59,7 +59,7 @@ def package_of(module):
     return canonical(MODULES.get(module) or distributions().get(module, [module])[0])
 
 
-@pytest.mark.parametrize(("folder", "least"), [("fewshot", 15), ("benchmarks", 5), ("data_prep", 2)])
+@pytest.mark.parametrize(("folder", "least"), [("fewshot", 15), ("benchmarks", 5)])
 def test_all_that_is_imported_is_declared(folder, least):
     always, extras = declared()
     modules = {name.split(".")[0] for path in (ROOT / folder).rglob("*.py") for name in imported(path)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import fewshot
 from fewshot import cli
+from fewshot.cli.commands import COMMANDS
 from fewshot.learners.registry import learner_class, list_learners
 
 Pages = dict[str, str]
@@ -179,8 +180,8 @@ def command_pages() -> Pages:
     for name, parser in parsers.items():
         parser.define()
         pages[f"cli/{name}.md"] = command_page(name, parser)
-        index += f"| [{name}]({name}.md) | {cli.COMMANDS[name].help} |\n"
-    index += f"\n```text\n{(top.epilog or '').strip()}\n```\n\n```{{toctree}}\n:hidden:\n\n"
+        index += f"| [{name}]({name}.md) | {COMMANDS[name].help} |\n"
+    index += f"\n```text\n{top.format_help().strip()}\n```\n\n```{{toctree}}\n:hidden:\n\n"
     pages["cli/index.md"] = index + "".join(f"{name}\n" for name in parsers) + "```\n"
     return pages
 
