@@ -26,7 +26,7 @@ def chromium():
 
 
 @contextmanager
-def browsing(url, screen="desktop", *, reduced_motion="no-preference", downloads=False):
+def browsing(url, screen="desktop", *, reduced_motion="no-preference", downloads=False, scripts=True):
     """Open a page in a browser; no message of an error may appear in its console."""
     path = chromium()
     from playwright.sync_api import sync_playwright
@@ -41,6 +41,7 @@ def browsing(url, screen="desktop", *, reduced_motion="no-preference", downloads
             color_scheme=scheme,
             reduced_motion=reduced_motion,
             accept_downloads=downloads,
+            java_script_enabled=scripts,
             locale="en-GB",
         )
         context.grant_permissions(["camera"])

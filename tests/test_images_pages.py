@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from fewshot import FewShotImageClassifier
@@ -15,7 +17,9 @@ def test_each_query_stands_beside_its_answer_and_its_neighbours(model, tmp_path)
     queries, _ = photos(2, seed=1)
     write_answers(tmp_path / "new" / "page.html", model, model.answer([*queries, b"<no image>"]))
     page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
-    assert page.count("data:image/") >= 4 * (1 + 3)  # each query and three neighbours of each
+    assert page.count("<img ") == 4
+    assert page.count('class="near"') == 4 * 3  # three neighbours of each
+    assert page.count("data:image/") == 4 + len(set(re.findall(r"p-[0-9a-f]{16}", page)))  # each neighbour once
     assert "&lt;b&gt;one" in page
     assert "<b>one" not in page
     assert "Not read" in page

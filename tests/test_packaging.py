@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_package_and_no_tests(unpacked):
     with zipfile.ZipFile(build(unpacked, "wheel")) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert names == {name for name in kept(ROOT) if name.startswith("fewshot/")}
-    assert {"fewshot/py.typed", "fewshot/report/style.css"} <= names
+    assert {"fewshot/py.typed", "fewshot/report/style.css", "fewshot/report/page.js"} <= names
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 
 from fewshot.persistence.files import write_text
 from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve, shots_curve
-from fewshot.report.page import Page, QueryAnswer
+from fewshot.report.page import Page
+from fewshot.report.query import QueryAnswer
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a\x00b\nc", "x" * 300, "🦉", "שלום", "../x"]
 IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -95,7 +96,7 @@ def test_row_40_a_hostile_label_stays_text(label):
     page.code(label)
     page.task({label: [IMAGE]}, [QueryAnswer(IMAGE, label, [(label, 1.0, 0.0)])], label)
     parsed = parse(page)
-    assert not {tag for tag, _ in parsed.tags} & {"script"}
+    assert [tag for tag, _ in parsed.tags].count("script") == 1  # ours
     assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
     shown = label.replace("\x00", "\\x00").replace("\n", "\\x0a").split("\\x0a")[0]
     assert sum(shown in text for text in parsed.text) >= 10

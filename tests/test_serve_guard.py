@@ -357,6 +357,7 @@ def test_names_are_escaped_in_logs_and_headers(client, caplog):
     name = 'x\r\nSet-Cookie: a=b\x1b[2J","level":"error'
     client.delete("/v1/classes", params={"name": name})
     client.get("/v1/classes/%0d%0aX:%20y%1b", headers={"X-Request-ID": "a b\t<"})
+    client.get("/v1/\u00e9\u2028\u202e")
     client.get("/v1/" + "\u00e9" * 10_000)
     for record in (one for one in caplog.records if one.name == "fewshot.serve"):
         line = JSONFormatter().format(record)

@@ -122,8 +122,7 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
         name = f"{dataset}: {method}, {backbone}, {setting(unit.n_way, unit.n_shot)}"
         if best.found["confusion"]:
             classes = best.found["classes"]
-            page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name,
-                        small=True)  # fmt: skip
+            page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name)
         _hardest(page, best, opened[dataset], name)
 
 

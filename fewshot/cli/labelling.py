@@ -52,7 +52,7 @@ def suggest(options: argparse.Namespace) -> int:
     ]  # fmt: skip
     give(rows, options)
     if options.report:
-        write_suggestions(options.report, found)
+        write_suggestions(options.report, found, options.dir)
     if not is_piped(options):
         say("", f"{len(found)} of {len(paths)} images to label next")
         if options.report:

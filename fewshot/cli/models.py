@@ -137,7 +137,7 @@ def predict(options: argparse.Namespace) -> int:
         rows.append({**row, **held, "error": answer.error.reason if answer.error else ""})
     give(rows, options)
     if options.report:
-        write_answers(options.report, model, answers)
+        write_answers(options.report, model, answers, options.dir)
         if not is_piped(options):
             say(f"pictures: {options.report}")
     unreadable = [answer.error for answer in answers if answer.error is not None]

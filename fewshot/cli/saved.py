@@ -31,7 +31,7 @@ def show(options: argparse.Namespace) -> int:
         from fewshot.cli.models import load
         from fewshot.images.pages import write_classes
 
-        write_classes(options.report, load(options), facts)
+        write_classes(options.report, load(options), facts, options.dir)
         if not is_piped(options):
             say("", f"pictures: {options.report}")
     return 0

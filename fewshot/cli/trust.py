@@ -41,7 +41,7 @@ def test(options: argparse.Namespace) -> int:
              "unknown_accepted": lost}  # fmt: skip
     give(rows, options, {**facts, "classes": rows})
     if options.report:
-        write_test(options.report, found)
+        write_test(options.report, found, options.dir)
     if not is_piped(options):
         n_unknown = len(found.truth) - found.n
         taken = f"{100 * (lost or 0):.0f} % of {counted(n_unknown, 'image')} of unknown classes taken for a class"
@@ -86,7 +86,7 @@ def check(options: argparse.Namespace) -> int:
               "near_duplicates": [[ids[i], ids[j]] for i, j in found.near_duplicates]}  # fmt: skip
     give(rows, options, {**facts, "classes": rows})
     if options.report:
-        write_check(options.report, found)
+        write_check(options.report, found, options.dir)
     if not is_piped(options):
         worst = [f"{a} and {b} ({n} of {of})" for a, b, n, of in pairs.head(3).itertuples(index=False)]
         needy = [f"{label} (+{100 * points:.0f} points with twice)" for label, points in list(gain.items())[:3]
@@ -150,7 +150,7 @@ def calibrate(options: argparse.Namespace) -> int:
         elif model.reject is None:
             say("no image is answered unknown; --reject says which should be")
     if options.report and held_out is not None:
-        write_calibration(options.report, model.calibration_)
+        write_calibration(options.report, model.calibration_, options.dir)
         say(f"figures: {options.report}")
     say(f"written to {out}{back}")
     return 0
@@ -218,7 +218,7 @@ def audit(options: argparse.Namespace) -> int:
             *([f"nearly the same as another: {counted(n_near, 'image')}"] if n_near else []),
         )
     if options.report:
-        write_audit(options.report, model, frame)
+        write_audit(options.report, model, frame, options.dir)
         if not is_piped(options):
             say(f"pictures: {options.report}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,44 +14,81 @@ from fewshot.images.answer import Answer
 from fewshot.images.model import FewShotModel
 from fewshot.images.tested import TestResult
 from fewshot.report import figures
-from fewshot.report.page import Page, QueryAnswer
-from fewshot.utils.text import as_unicode, counted
+from fewshot.report.page import Page
+from fewshot.report.query import QueryAnswer
+from fewshot.report.related import About
+from fewshot.utils.text import as_unicode, counted, natural_key
 
 #: Support images shown for a class, and the most classes whose confusion is drawn.
 SHOWN, MOST_CONFUSED = 12, 100
 FOOTER = "Pictures show what the network saw: scaled, and cropped or padded to a square."
 
 
-def write_answers(path: str | Path, model: FewShotModel, answers: Sequence[Answer]) -> None:
+def write_answers(
+    path: str | Path, model: FewShotModel, answers: Sequence[Answer], folder: str | Path | None = None
+) -> None:
     """Write a page of queries with their answers, probabilities and nearest support images.
+
+    Answers that are doubtful look different: those whose second class is at least half as likely as the first, and,
+    if sets were asked for, those whose set does not hold one class.
 
     Parameters
     ----------
     path : path
-        The page, a self-contained HTML file.
+        The page, a self-contained HTML file; much more than a thousand images go to files beside it, too.
     model : FewShotModel
         The model that answered.
     answers : sequence of Answer
         The result of `FewShotModel.answer`.
+    folder : path, optional
+        Where the model is saved: pages about it have links to each other.
     """
     read = [answer for answer in answers if answer.error is None]
     page = Page(
         counted(len(answers), "classified image"),
         f"Answered by a classifier of {counted(len(model.classes_), 'class')}, "
-        f"learned from {counted(int(model.n_support_.sum()), 'image')}. "
-        "For each image: its class, the probabilities, and the nearest support images with their similarity (higher is "
-        "closer).",
+        f"learned from {counted(int(model.n_support_.sum()), 'image')}.",
+        About.of(folder, "Answers"),
     )
+    unread = [answer for answer in answers if answer.error is not None]
+    queries = [_query(answer) for answer in read]
+    kinds = Counter(query.kind for query in queries)
+    cards = [(str(kinds["told"]), "answered"), (str(kinds["doubtful"]), "doubtful: look at them")]
+    cards += [(str(kinds["unknown"]), "unknown: like no class")] if model.reject is not None else []
+    page.cards([*cards, (str(len(unread)), "not read")] if unread else cards)
     if read:
-        page.task({}, [_query(answer) for answer in read])
-    if unread := [answer for answer in answers if answer.error is not None]:
+        _show_counts(page, queries)
+        page.section(
+            "Images",
+            "For each image: its class, the probabilities of the likeliest ones, and the nearest support images with "
+            "their similarity (higher is closer). An answer is doubtful if another class is half as likely or more.",
+        )
+        page.task({}, queries)
+    if unread:
         page.section("Not read", "These files could not be read as images, so they have no answer.")
         reasons = {as_unicode(answer.id): as_unicode(str(answer.error and answer.error.reason)) for answer in unread}
         page.table(pd.DataFrame.from_dict(reasons, orient="index", columns=["reason"]).rename_axis("image"))
     write_page(page, path)
 
 
-def write_test(path: str | Path, found: TestResult) -> None:
+def _show_counts(page: Page, queries: Sequence[QueryAnswer]) -> None:
+    """Show how many images each class got, and how sure the model was of them."""
+    frame = pd.DataFrame(
+        {
+            "class": [as_unicode(str(q.answers[0][0] if q.verdict is None else q.verdict)) for q in queries],
+            "probability": [q.answers[0][1] for q in queries],
+            "doubtful": [q.kind == "doubtful" for q in queries],
+        }
+    )
+    rows = frame.groupby("class").agg(
+        images=("class", "size"), doubtful=("doubtful", "sum"), mean=("probability", "mean")
+    )
+    rows = rows.loc[sorted(rows.index, key=natural_key)].sort_values("images", ascending=False, kind="stable")
+    page.section("Answers")
+    page.table(rows.assign(mean=(100 * rows["mean"]).round(0).astype(int)).rename(columns={"mean": "probability, %"}))
+
+
+def write_test(path: str | Path, found: TestResult, folder: str | Path | None = None) -> None:
     """Write a page of how good a model is: its accuracy, each class, what is confused, and the worst mistakes.
 
     Parameters
@@ -59,20 +97,24 @@ def write_test(path: str | Path, found: TestResult) -> None:
         The page.
     found : TestResult
         The result of `FewShotModel.test`.
+    folder : path, optional
+        Where the model is saved: pages about it have links to each other.
     """
+    about = About.of(folder, "Test")
     (low, high), cards = found.interval, []
     if found.n:
         page = Page(
             f"{100 * found.accuracy:.1f} % right",
             f"Answers to {found.n} images of {len(found.per_class)} classes. For other images of the same kind, expect "
             f"{100 * low:.1f} to {100 * high:.1f} % (95 % interval).",
+            about,
         )
         cards += [
             (f"{100 * found.accuracy:.1f} %", "of the images right"),
             (f"{100 * found.balanced_accuracy:.1f} %", "right, mean over the classes"),
         ]
     else:
-        page = Page("Images of unknown classes", "The model knows none of their classes, so unknown is right.")
+        page = Page("Images of unknown classes", "The model knows none of their classes, so unknown is right.", about)
     if found.refused > 0:
         cards.append((f"{100 * found.refused:.1f} %", "of images of its classes refused as unknown"))
     if found.is_answered.any():
@@ -85,7 +127,9 @@ def write_test(path: str | Path, found: TestResult) -> None:
     write_page(page, path)
 
 
-def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any]) -> None:
+def write_classes(
+    path: str | Path, model: FewShotModel, facts: Mapping[str, Any], folder: str | Path | None = None
+) -> None:
     """Write a page of the classes with their support images, and of the parts of the model.
 
     Parameters
@@ -96,14 +140,20 @@ def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any
         The model.
     facts : mapping
         Rows of the table of parts, by name.
+    folder : path, optional
+        Where the model is saved: pages about it have links to each other.
     """
     now = model.snapshot()
     support, labels, counts = now.support, now.classifier.classes_.tolist(), now.classifier.n_support_.tolist()
-    page = Page(counted(len(labels), "class"), f"Learned from {counted(sum(counts), 'image')}, with no gradient step.")
+    page = Page(
+        counted(len(labels), "class"),
+        f"Learned from {counted(sum(counts), 'image')}, with no gradient step.",
+        About.of(folder, "Classes"),
+    )
     page.cards([(str(len(counts)), "classes"), (_range(counts), "images per class")])
     page.section("Classes", "The support images were not kept." if support is None else "")
     if support is not None:
-        shown = {label: support.of(label).thumbnails for label in labels}
+        shown = {label: support.of(label).thumbnails for label in sorted(labels, key=natural_key)}
         page.task({f"{label} ({len(all_)})": all_[:SHOWN] for label, all_ in shown.items()}, [])
     else:
         page.table(pd.DataFrame({"images": counts}, pd.Index(list(map(as_unicode, labels)), name="class")))
@@ -113,7 +163,7 @@ def write_classes(path: str | Path, model: FewShotModel, facts: Mapping[str, Any
     write_page(page, path)
 
 
-def write_calibration(path: str | Path, found: Calibration) -> None:
+def write_calibration(path: str | Path, found: Calibration, folder: str | Path | None = None) -> None:
     """Write a page of the result of `calibrate`.
 
     Parameters
@@ -122,11 +172,14 @@ def write_calibration(path: str | Path, found: Calibration) -> None:
         The page.
     found : Calibration
         ``model.calibration_``.
+    folder : path, optional
+        Where the model is saved: pages about it have links to each other.
     """
     page = Page(
         "Calibration",
         "Measured on held-out classes: learned in many episodes for the probabilities, and compared with the "
         "classifier's own classes to tell what is unknown.",
+        About.of(folder, "Calibration"),
     )
     page.cards(
         [
@@ -188,7 +241,9 @@ def _query(answer: Answer, label: Any = None) -> QueryAnswer:
     if held is not None:
         note = f"one of: {', '.join(map(str, held))}" if held else "no class fits"
     verdict = answer.label if answer.rejected else None
-    return QueryAnswer(answer.thumbnail, label, ranking, answer.id, near, verdict, note)
+    shares = [share for _, share in answer.ranking[:2]]
+    is_doubtful = (held is not None and len(held) != 1) or (len(shares) > 1 and shares[1] >= shares[0] / 2)
+    return QueryAnswer(answer.thumbnail, label, ranking, answer.id, near, verdict, note, is_doubtful)
 
 
 def _range(counts: list[int]) -> str:

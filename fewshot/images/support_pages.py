@@ -17,14 +17,16 @@ from fewshot.images.model import FewShotModel
 from fewshot.images.pages import SHOWN, show_tested, write_page
 from fewshot.images.support import Support
 from fewshot.report import figures
-from fewshot.report.page import Page, Picture
+from fewshot.report.page import Page
+from fewshot.report.query import Picture
+from fewshot.report.related import About
 from fewshot.utils.text import as_unicode, counted, listed
 
 #: The most suspects and near-duplicates shown, the most pairs of classes, and pictures of each class of a pair.
 MOST, PAIRS, OF_CLASS = 24, 6, 5
 
 
-def write_check(path: str | Path, found: CheckResult) -> None:
+def write_check(path: str | Path, found: CheckResult, folder: str | Path | None = None) -> None:
     """Write a page of how good a model will be, from its support alone, and of what would make it better.
 
     Parameters
@@ -33,12 +35,15 @@ def write_check(path: str | Path, found: CheckResult) -> None:
         The page.
     found : CheckResult
         The result of `FewShotModel.check`.
+    folder : path, optional
+        Where the model is saved: pages about it have links to each other.
     """
     low, high = found.interval
     page = Page(
         f"About {100 * found.accuracy:.0f} % of new images right",
         f"Each of {len(found.n_taught)} images was answered as if it had not been learned. For new images of the same "
         f"kind, expect {100 * low:.0f} to {100 * high:.0f} % (95 % interval).",
+        About.of(folder, "Check"),
     )
     page.cards(
         [
@@ -57,7 +62,7 @@ def write_check(path: str | Path, found: CheckResult) -> None:
     write_page(page, path)
 
 
-def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> None:
+def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame, folder: str | Path | None = None) -> None:
     """Write a page of the support images that may do harm, the most suspect first, with the reasons.
 
     Parameters
@@ -68,6 +73,8 @@ def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> N
         The model.
     frame : DataFrame
         The result of its `audit`.
+    folder : path, optional
+        Where the model is saved: pages about it have links to each other.
     """
     support = model.support_ or Support.none()
     found = suspects(frame)
@@ -75,6 +82,14 @@ def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame) -> N
         f"{len(found)} of {counted(len(frame), 'support image')} to look at",
         "Each support image was compared with all others, and answered as if it had not been learned. "
         f"{_false_alarms(frame)}",
+        About.of(folder, "Audit"),
+    )
+    page.cards(
+        [
+            (str(len(frame)), "support images"),
+            (str(len(found)), "to look at"),
+            (str(int((frame["near_duplicate_of"] != "").sum())), "nearly the same as another"),
+        ]
     )
     if found:
         rows = frame.loc[[place for place, _ in found]]
@@ -176,7 +191,7 @@ def _show_gains(page: Page, found: CheckResult) -> None:
         points, last = pd.DataFrame(map(asdict, found.curve)), found.curve[-1].images
         points["ci95"] = 1.96 * (points["accuracy"] * (1 - points["accuracy"]) / points["of"]) ** 0.5
         more = pd.DataFrame({"images": [last, 2 * last, 4 * last], "accuracy": map(found.expected, (1, 2, 4))})
-        page.figure(figures.shots_curve(points, more), "Accuracy against the images of a class", small=True)
+        page.figure(figures.shots_curve(points, more), "Accuracy against the images of a class")
     page.section(
         "What more images would give, by class", "With twice the images of every class; the greatest gain first."
     )

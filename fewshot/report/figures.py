@@ -13,6 +13,7 @@ from fewshot.utils.drawing import drawable
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
 #: The palette of Okabe and Ito, safe for colour-blind readers.
@@ -137,7 +138,7 @@ def accuracy_map(frame: pd.DataFrame) -> Figure:
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     figure, (ax,) = new_figure(3 + 1.25 * values.shape[1], 1.6 + 0.32 * values.shape[0])
     share = (values - low) / np.where(high > low, high - low, 1)
-    ax.imshow(share, cmap="Blues", vmin=-0.1, vmax=1.1, aspect="auto")
+    ax.imshow(share, cmap=_tint(), vmin=-0.1, vmax=1.1, aspect="auto", interpolation="none")
     ax.set_xticks(range(values.shape[1]), [drawable(c, 30).replace(", ", "\n") for c in frame.columns], fontsize=8)
     ax.set_yticks(range(values.shape[0]), [drawable(i, 48) for i in frame.index])
     ax.spines[:].set_visible(False)
@@ -247,7 +248,7 @@ def confusion(frame: pd.DataFrame) -> Figure:
     n = len(share)
     side = float(np.clip(1.5 + 0.42 * n, 3.2, 8))
     figure, (ax,) = new_figure(side, side * 0.95)
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    ax.imshow(share, cmap=_tint(), vmin=0, vmax=100, interpolation="none")
     names = [drawable(label) for label in frame.index]
     if n <= 40:
         ax.set_xticks(range(n), names, rotation=90 if max(map(len, names)) > 3 else 0)
@@ -333,5 +334,13 @@ def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any
 def _write_values(ax: Axes, values: NDArray[np.floating], dark: NDArray[np.bool_], form: str) -> None:
     """Write each value but NaN into its cell of a heat map."""
     for i, j in np.argwhere(~np.isnan(values)):
-        color = "white" if dark[i, j] else "black"
+        color = "#fefefe" if dark[i, j] else "black"  # pages draw what is quite white in their own colour
         ax.text(j, i, format(values[i, j], form), ha="center", va="center", fontsize=8, color=color)
+
+
+def _tint() -> ListedColormap:
+    """Return a blue that lets the paper through where values are low, whatever the colour of the paper."""
+    from matplotlib.colors import ListedColormap, to_rgb
+
+    steps = np.linspace(0, 0.92, 256)
+    return ListedColormap(np.column_stack([np.tile(to_rgb(COLOURS[0]), (256, 1)), steps]), "tint")

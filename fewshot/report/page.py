@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewshot.persistence.files import write_text
-from fewshot.utils.text import printable
+from fewshot.persistence.files import is_special, write_text
+from fewshot.report.charts import svg_of
+from fewshot.report.escaping import Pixels, label_of, text_of
+from fewshot.report.pictures import Pictures
+from fewshot.report.query import Picture, QueryAnswer, card_of, picture_of
+from fewshot.report.related import PLACE, About, link
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-
-#: Neighbours: label, similarity and image of each.
-Near = Sequence[tuple[Any, float, "NDArray[np.uint8] | bytes"]]
-#: An image, text, name, the neighbours that say why, and their heading.
-Picture = tuple["NDArray[np.uint8] | bytes", str, str, Near, str]
-
-
-@dataclass(frozen=True, eq=False)
-class QueryAnswer:
-    """A query image and its answer.
-
-    Attributes
-    ----------
-    image : uint8 array of shape (h, w) or (h, w, 3), or bytes
-        The query; bytes are the content of a PNG or JPEG file.
-    label : object
-        Its true class, or None if unknown.
-    answers : sequence of (label, probability, similarity)
-        The likeliest classes, best first; the similarity may be None.
-    name : str, default=""
-        Name of the query.
-    neighbours : sequence of (label, similarity, image)
-        The nearest support images.
-    verdict : object, optional
-        The answer, if it is not the likeliest class but the label for unknown images.
-    note : str, default=""
-        A sentence about the answer.
-    """
-
-    image: NDArray[np.uint8] | bytes
-    label: Any
-    answers: Sequence[tuple[Any, float, float | None]]
-    name: str = ""
-    neighbours: Near = ()
-    verdict: Any = None
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.answers:
-            raise ValueError(f"the query of {self.label!r} has no answers; expected at least one")
+#: Most bytes of a file: cards beyond go to the next one.
+MOST_BYTES = 5_000_000
+#: Most columns of a table that fits on a phone; the rows of a wider one become boxes there.
+_MOST_COLUMNS = 3
 
 
 class Page:
@@ -72,6 +34,8 @@ class Page:
         Title and heading.
     lead : str, default=""
         A paragraph below the heading.
+    about : About, optional
+        The classifier that the page is about: pages about it in the same folder have links to each other.
 
     Examples
     --------
@@ -82,68 +46,73 @@ class Page:
     True
     """
 
-    def __init__(self, title: str, lead: str = "") -> None:
-        self.title = title
-        self._parts = [f"<header><h1>{_text(title)}</h1>"]
-        self._parts.append(f'<p class="lead">{_text(lead)}</p></header>' if lead else "</header>")
+    def __init__(self, title: str, lead: str = "", about: About | None = None) -> None:
+        self.title, self._about = title, about
+        self._pictures, self._n_figures = Pictures(), 0
+        of = f'<p class="of">fewshot{f" · <bdi>{text_of(about.name)}</bdi>" if about else ""}</p>'
+        lead = f'<p class="lead">{text_of(lead)}</p>' if lead else ""
+        self._head = f"<header>{of}<h1>{text_of(title)}</h1>{lead}</header>"
+        #: Pieces of HTML; a list is of cards, which may go on in another file.
+        self._parts: list[str | list[str]] = []
 
     def section(self, title: str, text: str = "") -> None:
         """Begin a section with a heading and paragraphs, which blank lines separate."""
-        self._parts.append(f"<h2>{_text(title)}</h2>")
-        self._parts += [f"<p>{_text(' '.join(part.splitlines()))}</p>" for part in text.split("\n\n") if part]
+        self._parts.append(f"<h2>{text_of(title)}</h2>")
+        self._parts += [f"<p>{text_of(' '.join(part.splitlines()))}</p>" for part in text.split("\n\n") if part]
 
     def cards(self, items: Sequence[tuple[str, str]]) -> None:
         """Add headline numbers, each (number, description)."""
-        cards = (f'<div class="card"><b>{_text(value)}</b><span>{_text(what)}</span></div>' for value, what in items)
-        self._parts.append(f'<div class="cards">{"".join(cards)}</div>')
+        shown = (
+            f'<div class="card"><b>{text_of(value)}</b><span>{text_of(what)}</span></div>' for value, what in items
+        )
+        self._parts.append(f'<div class="cards">{"".join(shown)}</div>')
 
     def table(self, frame: pd.DataFrame, caption: str = "") -> None:
-        """Add a table, with its index as row headings; on a narrow screen it scrolls in its own box."""
-        head = "".join(f'<th scope="col">{_text(c)}</th>' for c in (frame.index.name or "", *frame.columns))
+        """Add a table, with its index as row headings; on a narrow screen, rows of many columns become boxes."""
+        columns = [text_of(column) for column in frame.columns]
+        head = "".join(f'<th scope="col">{name}</th>' for name in (text_of(frame.index.name or ""), *columns))
         rows = "".join(
-            f'<tr><th scope="row">{_text(name)}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+            f'<tr><th scope="row">{text_of(name)}</th>'
+            + "".join(f'<td data-of="{of}">{text_of(cell)}</td>' for of, cell in zip(columns, cells, strict=True))
+            + "</tr>"
             for name, cells in zip(frame.index, frame.to_numpy(dtype=object), strict=True)
         )
-        title = f"<caption>{_text(caption)}</caption>" if caption else ""
+        title = f"<caption>{text_of(caption)}</caption>" if caption else ""
+        kind = "wide" if len(columns) > _MOST_COLUMNS else "narrow"
         self._parts.append(
-            f'<div class="scroll" tabindex="0"><table>{title}<thead><tr>{head}</tr></thead>'
+            f'<div class="scroll" tabindex="0"><table class="{kind}">{title}<thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
 
-    def figure(self, figure: Figure, alt: str, caption: str = "", small: bool = False) -> None:
-        """Add a matplotlib figure with an alternative text."""
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", facecolor="white")
-        title = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
-        self._parts.append(
-            f'<figure{" class=small" if small else ""} tabindex="0"><img src="{_data_uri(buffer.getvalue())}" '
-            f'alt="{_text(alt)}">{title}</figure>'
-        )
+    def figure(self, figure: Figure, alt: str, caption: str = "") -> None:
+        """Add a matplotlib figure with an alternative text, drawn in the fonts and colours of the page."""
+        self._n_figures += 1
+        title = f"<figcaption>{text_of(caption)}</figcaption>" if caption else ""
+        drawn = svg_of(figure, alt, self._n_figures)
+        self._parts.append(f'<figure class="chart"><div class="scroll" tabindex="0">{drawn}</div>{title}</figure>')
 
     def code(self, text: str) -> None:
         """Add a command or a listing."""
-        lines = "\n".join(_text(line) for line in text.split("\n"))
+        lines = "\n".join(text_of(line) for line in text.split("\n"))
         self._parts.append(f'<pre tabindex="0">{lines}</pre>')
 
-    def task(
-        self,
-        support: Mapping[Any, Sequence[NDArray[np.uint8] | bytes]],
-        queries: Sequence[QueryAnswer],
-        caption: str = "",
-    ) -> None:
-        """Add a learning task: the support images of each class, then queries and their answers."""
-        classes = "".join(
-            f'<div class="class"><div>{"".join(_tile(image, label) for image in images)}</div>{_label(label)}</div>'
-            for label, images in support.items()
-        )
-        title = f'<p class="lead">{_text(caption)}</p>' if caption else ""
-        answers = "".join(_query(query) for query in queries)
-        self._parts.append(f'<div class="task">{title}<div>{classes}</div><div class="queries">{answers}</div></div>')
+    def task(self, support: Mapping[Any, Sequence[Pixels]], queries: Sequence[QueryAnswer], caption: str = "") -> None:
+        """Add a learning task: a box of support images for each class, then queries and their answers."""
+        if caption:
+            self._parts.append(f'<p class="lead">{text_of(caption)}</p>')
+        if support:
+            boxes = (self._box(label, images) for label, images in support.items())
+            self._parts.append(f'<div class="classes">{"".join(boxes)}</div>')
+        if queries:
+            self._parts.append([card_of(query, self._pictures) for query in queries])
 
-    def pictures(self, items: Sequence[Picture | tuple[NDArray[np.uint8] | bytes, str, str]]) -> None:
+    def _box(self, label: Any, images: Sequence[Pixels]) -> str:
+        tiles = "".join(self._pictures.own(image, label) for image in images)
+        return f'<div class="class">{label_of(label)}<div>{tiles}</div></div>'
+
+    def pictures(self, items: Sequence[Picture | tuple[Pixels, str, str]]) -> None:
         """Add pictures with text: (image, text, name), and the pictures that say why, as neighbours of a query."""
-        shown = "".join(_picture(*item) for item in items)
-        self._parts.append(f'<div class="task"><div class="queries">{shown}</div></div>')
+        self._parts.append([picture_of(item, self._pictures) for item in items])
 
     def rerun(self, command: str, facts: Mapping[str, Any], heading: str) -> None:
         """Add how to repeat a run: its command, and a table of the facts that its results depend on."""
@@ -157,87 +126,64 @@ class Page:
         self.table(pd.DataFrame.from_dict(values, orient="index", columns=["value"]).rename_axis(heading))
 
     def to_html(self, footer: str = "") -> str:
-        """Return the page."""
-        css = (files("fewshot.report") / "style.css").read_text(encoding="utf-8")
-        body = "\n".join(self._parts)
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{_text(self.title)}</title><style>\n{css}</style></head>\n"
-            f"<body><main>\n{body}\n<footer>{_text(footer)}</footer></main></body></html>\n"
-        )
+        """Return the page, as one file."""
+        return self._file(_joined(self._parts), footer)
 
     def write(self, path: str | Path, footer: str = "") -> None:
-        """Write the page to a file, atomically."""
-        write_text(path, self.to_html(footer))
+        """Write the page to a file, atomically.
+
+        What would make it larger than `MOST_BYTES` goes to files beside it, ``page-2.html`` and so on, with links.
+        """
+        path = Path(path)
+        bodies = [_joined(self._parts)] if is_special(path) else self._bodies()
+        names = [path.name, *(f"{path.stem}-{n}{path.suffix}" for n in range(2, len(bodies) + 1))]
+        for i in range(len(bodies))[::-1]:  # the first one leads to the others, so it comes last
+            write_text(path.with_name(names[i]), self._file(bodies[i], footer, _links_of_parts(names, i), i == 0))
+        if self._about is not None and not is_special(path):
+            link(path)
+
+    def _bodies(self) -> list[str]:
+        """Return what each file shows: as many cards as fit."""
+        found: list[list[str | list[str]]] = [[]]
+        known: set[str] = set()
+        taken = 0
+        for part in self._parts:
+            for piece in part if isinstance(part, list) else [part]:
+                taken += self._pictures.size(piece, known)
+                if taken > MOST_BYTES and isinstance(part, list):
+                    found.append([])
+                    known = set()
+                    taken = self._pictures.size(piece, known)
+                if not isinstance(part, list):
+                    found[-1].append(piece)
+                elif found[-1] and isinstance(found[-1][-1], list) and piece is not part[0]:
+                    found[-1][-1].append(piece)
+                else:
+                    found[-1].append([piece])
+        return [_joined(parts) for parts in found]
+
+    def _file(self, body: str, footer: str, parts: str = "", is_first: bool = True) -> str:
+        place = files("fewshot.report")
+        css, script = ((place / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+        mark = self._about.mark if self._about and is_first else ""
+        return (
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{mark}'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{text_of(self.title)}</title><style>\n{css}{self._pictures.style(body)}</style></head>\n"
+            f"<body><main>\n{PLACE}\n{self._head}\n{parts}\n{body}\n{parts}\n"
+            f"<footer>{text_of(footer)}</footer></main>\n<script>\n{script}</script></body></html>\n"
+        )
 
 
-def _text(value: Any) -> str:
-    """Escape for text and for quoted attributes; control and direction characters become visible."""
-    return escape(printable(value), quote=True)
+def _joined(parts: Sequence[str | list[str]]) -> str:
+    return "\n".join(part if isinstance(part, str) else f'<div class="queries">{"".join(part)}</div>' for part in parts)
 
 
-def _label(label: Any) -> str:
-    # bdi keeps a right-to-left label from reversing its neighbours.
-    return f'<span class="label" title="{_text(label)}"><bdi>{_text(label)}</bdi></span>'
-
-
-def _data_uri(data: bytes) -> str:
-    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
-    return f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
-
-
-def _tile(image: NDArray[np.uint8] | bytes, label: Any) -> str:
-    from PIL import Image
-
-    if isinstance(image, bytes):
-        data, photo = image, image.startswith(b"\xff\xd8")
-    elif image.dtype != np.uint8:
-        raise TypeError(f"the image of {label!r} has dtype {image.dtype}; expected uint8")
-    else:
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)
-        data, photo = buffer.getvalue(), False
-    kind = "tile photo" if photo else "tile"
-    return f'<img class="{kind}" src="{_data_uri(data)}" alt="image of {_text(label)}">'
-
-
-def _query(query: QueryAnswer) -> str:
-    answer = query.answers[0][0] if query.verdict is None else query.verdict
-    if query.label is None:
-        kind, verdict = "told", f"<bdi>{_text(answer)}</bdi>"
-    elif answer == query.label:
-        kind, verdict = "right", "✓ right"
-    else:
-        kind, verdict = "wrong", f"✗ wrong, it is <bdi>{_text(query.label)}</bdi>"
-    name = f'<div class="name" title="{_text(query.name)}"><bdi>{_text(query.name)}</bdi></div>' if query.name else ""
-    name += f'<div class="note"><bdi>{_text(query.note)}</bdi></div>' if query.note else ""
-    neighbours = _neighbours(query.neighbours, "nearest support images")
-    return (
-        f'<div class="query {kind}">{_tile(query.image, query.label if query.name == "" else query.name)}'
-        f'<div class="answers"><div class="verdict">{verdict}</div>{name}'
-        f"{''.join(_answer(*answer) for answer in query.answers)}{neighbours}</div></div>"
+def _links_of_parts(names: Sequence[str], now: int) -> str:
+    if len(names) == 1:
+        return ""
+    shown = (
+        f'<a href="{text_of(quote(name))}"{" aria-current=page" if i == now else ""}>{i + 1}</a>'
+        for i, name in enumerate(names)
     )
-
-
-def _picture(image: NDArray[np.uint8] | bytes, text: str, name: str, near: Near = (), why: str = "") -> str:
-    return (
-        f'<div class="query told">{_tile(image, name)}<div class="answers"><div class="verdict">{_text(text)}</div>'
-        f'<div class="name" title="{_text(name)}"><bdi>{_text(name)}</bdi></div>{_neighbours(near, why)}</div></div>'
-    )
-
-
-def _neighbours(near: Near, title: str) -> str:
-    shown = "".join(
-        f'<figure class="near">{_tile(image, label)}<figcaption>{_label(label)} {similarity:.2f}</figcaption></figure>'
-        for label, similarity, image in near
-    )
-    return f'<div class="neighbours"><span>{_text(title)}</span><div>{shown}</div></div>' if shown else ""
-
-
-def _answer(label: Any, share: float, similarity: float | None) -> str:
-    closeness = "" if similarity is None else f"<span>{similarity:.1f}</span>"
-    return (
-        f'<div class="answer">{_label(label)}<span class="bar"><i style="width:{100 * share:.0f}%"></i></span>'
-        f"<span>{100 * share:.0f}%</span>{closeness}</div>"
-    )
+    return f'<nav class="parts" aria-label="Parts"><span>Part</span> {" ".join(shown)}</nav>'

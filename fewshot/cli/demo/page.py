@@ -14,7 +14,8 @@ from fewshot.cli.demo.measures import CHARACTERS, DIGITS, TRAINED, UNTRAINED, De
 from fewshot.data.images import LabeledImages
 from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
-from fewshot.report.page import Page, QueryAnswer
+from fewshot.report.page import Page
+from fewshot.report.query import QueryAnswer
 
 #: Points on an embedding map.
 N_MAPPED = 600
@@ -116,7 +117,6 @@ def _digits(page: Page, found: DemoResult, seed: int) -> None:
         confusion(contest.results[TRAINED].confusion),
         "Confusion matrix of the ten digits",
         "Share of each digit's queries, %.",
-        small=True,
     )
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fewshot.images.suggesting.suggest import Suggestion
 from fewshot.report.page import Page
+from fewshot.report.related import About
 from fewshot.utils.text import counted
 
 
-def write_suggestions(path: str | Path, found: Sequence[Suggestion]) -> None:
+def write_suggestions(path: str | Path, found: Sequence[Suggestion], folder: str | Path | None = None) -> None:
     """Write a page of the items to label next, with the present answers and the reasons.
 
     Parameters
@@ -19,11 +20,14 @@ def write_suggestions(path: str | Path, found: Sequence[Suggestion]) -> None:
         The page.
     found : sequence of Suggestion
         The result of `FewShotModel.suggest`.
+    folder : path, optional
+        Where the model is saved: pages about it have links to each other.
     """
     page = Page(
         f"Label {counted(len(found), 'image')} next",
         "The best first: each stands for the images of the pool that are nearer to it than to any other labelled or "
         "suggested image.",
+        About.of(folder, "Label next"),
     )
     if found:
         page.pictures([(one.thumbnail, f"{_answer(one)}{one.reason}", one.id) for one in found])

@@ -1,0 +1,104 @@
+// Sort tables; sort, filter and search cards. Without this script, all of it is there, in the order of the page.
+"use strict";
+
+(() => {
+  const FEW = 5; // cards that need no tools
+  const KINDS = { unknown: "Unknown", doubtful: "Doubtful", told: "Sure", right: "Right", wrong: "Wrong" };
+  const order = new Intl.Collator("en", { numeric: true });
+
+  function make(tag, facts = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(facts)) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else made.setAttribute(name, value);
+    }
+    made.append(...children);
+    return made;
+  }
+
+  function field(label, input) {
+    return make("label", { class: "field" }, make("span", {}, label), input);
+  }
+
+  function choice(options) {
+    return make("select", {}, ...options.map(([value, text]) => make("option", { value }, text)));
+  }
+
+  /** Put tools above cards. */
+  function equip(list) {
+    const cards = [...list.querySelectorAll(":scope > .query")];
+    if (cards.length <= FEW) return;
+    const named = (card) => card.querySelector(".name")?.title ?? "";
+    const facts = cards.map((card, place) => ({
+      card, place, kind: card.dataset.kind, label: card.dataset.label, share: Number(card.dataset.share ?? NaN),
+      name: named(card), text: `${named(card)} ${card.textContent}`.toLowerCase(),
+    }));
+    const count = (kind) => facts.filter((one) => one.kind === kind).length;
+    const kinds = Object.keys(KINDS).filter(count);
+    const labels = [...new Set(facts.map((one) => one.label))].sort(order.compare);
+    const hasShares = facts.some((one) => !Number.isNaN(one.share));
+    const search = make("input", { type: "search", placeholder: "Name or class", autocomplete: "off" });
+    const kind = choice([["", `All ${cards.length}`], ...kinds.map((one) => [one, `${KINDS[one]} (${count(one)})`])]);
+    const label = choice([["", "Every answer"], ...(labels.length < facts.length ? labels : []).map((one) => [one, one])]);
+    const sort = choice([["place", "As given"], ["name", "By name"], ["label", "By answer"],
+      ...(hasShares ? [["least", "Least sure first"], ["most", "Surest first"]] : [])]);
+    const told = make("output", { class: "told-count" });
+    const by = {
+      place: (a, b) => a.place - b.place, name: (a, b) => order.compare(a.name, b.name),
+      label: (a, b) => order.compare(a.label, b.label), least: (a, b) => a.share - b.share, most: (a, b) => b.share - a.share,
+    };
+
+    function show() {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let n = 0;
+      for (const one of facts) {
+        const fits = (!kind.value || one.kind === kind.value) && (!label.value || one.label === label.value) &&
+          words.every((word) => one.text.includes(word));
+        one.card.hidden = !fits;
+        n += fits;
+      }
+      told.textContent = n === cards.length ? `${n} images` : `${n} of ${cards.length} images`;
+    }
+
+    function reorder() {
+      list.append(...[...facts].sort((a, b) => by[sort.value](a, b) || a.place - b.place).map((one) => one.card));
+    }
+
+    search.addEventListener("input", show);
+    kind.addEventListener("change", show);
+    label.addEventListener("change", show);
+    sort.addEventListener("change", reorder);
+    list.before(make("div", { class: "tools" }, field("Search", search), ...(kinds.length > 1 ? [field("Show", kind)] : []),
+      ...(labels.length > 1 && labels.length < facts.length ? [field("Answer", label)] : []), field("Order", sort), told));
+    show();
+  }
+
+  const number = (text) => {
+    const found = /^[<>~+]?\s*(-?[\d,]*\.?\d+(?:e[-+]?\d+)?)/i.exec(text.trim());
+    return found ? Number(found[1].replaceAll(",", "")) : NaN;
+  };
+
+  /** Let the headings of a table sort it. */
+  function sortable(table) {
+    const body = table.tBodies[0];
+    if (body.rows.length < 3) return;
+    const before = [...body.rows];
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      const button = make("button", { type: "button", title: "Sort", onclick: () => {
+        const up = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", up > 0 ? "ascending" : "descending");
+        const texts = new Map(before.map((row) => [row, row.cells[column].textContent]));
+        const numbers = new Map(before.map((row) => [row, number(texts.get(row))]));
+        const areNumbers = column > 0 && before.every((row) => !texts.get(row).trim() || !Number.isNaN(numbers.get(row)));
+        const value = (row) => (Number.isNaN(numbers.get(row)) ? -Infinity : numbers.get(row));
+        body.append(...[...before].sort((a, b) => (areNumbers ? up * (value(a) - value(b) || 0) : -up * order.compare(texts.get(a), texts.get(b)))));
+      } });
+      button.append(...head.childNodes);
+      head.append(button);
+    });
+  }
+
+  document.querySelectorAll(".queries").forEach(equip);
+  document.querySelectorAll("table").forEach(sortable);
+})();
