@@ -77,7 +77,9 @@ def test_the_command_line_reference_names_every_option(pages):
 def test_a_method_has_a_page_with_its_formula_its_paper_and_its_figures(name, pages):
     docstring, page = learner_class(name).__doc__, pages[f"methods/{name}.rst"]
     assert f"fewshot.{learner_class(name).__name__}\n" in page
+    assert ".. math::" in docstring
     assert re.search(r"References\n +-+\n +.*\(\d{4}\)", docstring)
+    assert "\n\n    Use it " in docstring
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks" / "results").glob("*.md"))
     assert ("Measured" in page) == bool(re.search(rf"^\|[^|]*\|? ?{name}[ ,|(]", text, flags=re.MULTILINE))
 

@@ -28,7 +28,7 @@ SECTIONS = {
         "networks",
         "label",
         "service",
-        "search",
+        "archive",
         "text",
         "embeddings",
         "many-classes",
@@ -58,8 +58,7 @@ def sources() -> dict[str, str]:
 
 
 def assemble(out: Path) -> None:
-    """Write all pages to a folder, which is emptied first."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Write all pages to a folder and remove others; what has not changed is left, and Sphinx reads it no more."""
     pages = {}
     results = result_pages(ROOT / "benchmarks" / "results")
     places = {**sources(), **{name: name for name in results}}
@@ -73,9 +72,14 @@ def assemble(out: Path) -> None:
     pages["index.md"] = front(pages["index.md"])
     pages["methods.md"] += contents("Methods one by one", sorted(methods))
     pages["benchmarks/index.md"] += contents("All tables", sorted(results))
+    for path in [*out.rglob("*.md"), *out.rglob("*.rst")]:
+        if path.relative_to(out).as_posix() not in pages:
+            path.unlink()
     for place, text in pages.items():
-        (out / place).parent.mkdir(parents=True, exist_ok=True)
-        (out / place).write_text(text, encoding="utf-8")
+        path = out / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
     for picture in (ROOT / "docs").glob("*.webp"):
         shutil.copy(picture, out)
 

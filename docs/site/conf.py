@@ -14,7 +14,7 @@ author = "the fewshot developers"
 release = version = __version__
 language = "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_copybutton"]
 myst_enable_extensions = ["attrs_block", "deflist"]
 myst_heading_anchors = 3
 default_role = "obj"  # a single backtick in a docstring names an object, or an argument
@@ -23,9 +23,7 @@ toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # docstrings say types with shapes, and signatures stay short
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["langchain_core", "haystack"]
-napoleon_google_docstring = False
-napoleon_use_ivar = True
-napoleon_use_rtype = False
+numpydoc_show_class_members = False  # autodoc shows them
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

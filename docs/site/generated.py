@@ -50,14 +50,14 @@ def title(text: str, line: str = "=") -> str:
     return f"{text}\n{line * len(text)}\n\n"
 
 
-def described(module: str, name: str) -> str:
+def described(module: str, name: str, with_members: bool = True) -> str:
     """Return the directive that shows the docstring of an object, and of its public members."""
     thing = getattr(importlib.import_module(module), name)
     kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
     if inspect.isclass(thing) and issubclass(thing, BaseException):
         return f".. autoexception:: {module}.{name}\n\n"
-    is_foreign = module.startswith("fewshot.integrations.")  # their members follow the framework, which is not here
-    options = f"   :members:\n   :inherited-members: {OTHERS}\n" if kind == "class" and not is_foreign else ""
+    with_members = with_members and kind == "class"
+    options = f"   :members:\n   :inherited-members: {OTHERS}\n" if with_members else ""
     return f".. auto{kind}:: {module}.{name}\n{options}\n"
 
 
@@ -75,8 +75,9 @@ def reference_pages(learners: dict[str, str]) -> Pages:
         index += title(PARTS[room], "-") + listed(places, learners)
     for module in MODULES:
         names = public_names(module)
+        is_own = not module.endswith((".haystack", ".langchain"))  # members follow the framework, which is not here
         text = title(module) + inspect.cleandoc(importlib.import_module(module).__doc__ or "") + "\n\n"
-        pages[f"reference/{module}.rst"] = text + "".join(described(module, name) for name in names)
+        pages[f"reference/{module}.rst"] = text + "".join(described(module, name, is_own) for name in names)
     index += title("Modules", "-") + listed([f"reference/{module}" for module in MODULES], {})
     pages["reference/index.rst"] = index
     return pages
@@ -120,9 +121,8 @@ def method_pages(results: Path) -> tuple[Pages, dict[str, str]]:
         if not learner.__module__.startswith("fewshot."):
             continue
         places[learner.__name__] = f"methods/{name}"
-        pages[f"methods/{name}.rst"] = (
-            title(name) + facts(name, learner) + measured(name, rows) + described("fewshot", learner.__name__)
-        )
+        definition = described("fewshot", learner.__name__, with_members=False)
+        pages[f"methods/{name}.rst"] = title(name) + facts(name, learner) + definition + measured(name, rows)
     return pages, places
 
 
@@ -135,11 +135,11 @@ def facts(name: str, learner: Any) -> str:
     named = learner.__name__.replace("Learner", "Classifier")
     estimator = named if named in fewshot.__all__ else None
     lines = [
-        ("Name", f"``--learner {name}``" + "".join(f", ``{alias}``" for alias in aliases)),
+        ("On the command line", f"``--learner {name}``" + "".join(f", ``{alias}``" for alias in aliases)),
         ("Kind", kind + ("; its weights are meta-trained first" if learner.learned else "")),
-        ("Estimator", f":doc:`/reference/{estimator}`" if estimator else _other_estimator(name, learner)),
+        ("In scikit-learn", f":doc:`/reference/{estimator}`" if estimator else _other_estimator(name, learner)),
     ]
-    return "".join(f":{key}: {value}\n" for key, value in lines) + "\n"
+    return ".. rst-class:: facts\n\n" + "".join(f":{key}: {value}\n" for key, value in lines) + "\n"
 
 
 def _other_estimator(name: str, learner: Any) -> str:
@@ -160,7 +160,7 @@ def measured(name: str, tables: dict[str, str]) -> str:
             for row in (head, *rows):
                 text += "".join(f"   {'*' if not i else ' '} - {cell}\n" for i, cell in enumerate(row))
             text += "\n"
-    return title("Measured", "-") + text + title("Definition", "-") if text else ""
+    return title("Measured", "-") + text if text else ""
 
 
 def rows_of(name: str, text: str) -> tuple[list[str], list[list[str]]]:

@@ -17,13 +17,19 @@ NORMALIZATIONS = ("L2N", "UN")
 
 @register_learner("bd-cspn")
 class BDCSPNLearner(SupportLearner):
-    """Answer with the rectified prototype of the largest cosine with the shifted query. Transductive.
+    r"""Answer with the rectified prototype of the largest cosine with the shifted query. Transductive.
+
+    Use it if tens of queries or more come together, and all of them are of the classes.
 
     Queries are shifted so that their mean is that of the support, pseudo-labelled with the prototype of largest cosine,
-    and added to that prototype with weight ``exp(sharpness cosine)``. Then
-    ``logit[c] = cosine(shifted query, rectified prototype[c]) / temperature``. A single query would be shifted onto the
-    mean of the support, so pass many at a time. See `fewshot.learners.transduction.rectify`. O(n d) to store,
-    O(n_way d) per query.
+    and added to that prototype, weighted by the cosine:
+
+    .. math:: P_c \propto \sum_{i \in c} e^{\beta \cos(x_i, m_c)} \, x_i, \qquad
+              \mathrm{logit}_c = \frac{\cos(q, P_c)}{\tau}
+
+    over the support and the shifted queries that are of class c, with the mean :math:`m_c` of the support, the
+    sharpness β and the temperature τ. A single query would be shifted onto the mean of the support, so pass many at a
+    time. See `fewshot.learners.transduction.rectify`. O(n d) to store, O(n_way d) per query.
 
     Parameters
     ----------

@@ -8,9 +8,15 @@ from fewshot.learners.registry import register_learner
 
 @register_learner("cosine-prototypical")
 class CosinePrototypicalLearner(PrototypicalLearner):
-    """Answer with the class whose prototype has the largest cosine with the query.
+    r"""Answer with the class whose prototype has the largest cosine with the query.
 
-    ``logit[c] = cosine(query, mean(support of c)) / temperature``: `PrototypicalLearner` under the cosine.
+    Use it for very many classes that come and go: it keeps one sum a class, and learns a class in the same time however
+    many it knows.
+
+    .. math:: \mathrm{logit}_c = \frac{\cos(q, \bar{x}_c)}{\tau},
+          \qquad \bar{x}_c = \frac{1}{n_c} \sum_{i:\, y_i = c} x_i
+
+    for a query q, the support x with labels y, and the temperature τ: `PrototypicalLearner` under the cosine.
 
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
     others gets too many answers, unless the learner is `centered`; `DiscriminantLearner` does not mind.

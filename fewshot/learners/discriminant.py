@@ -27,20 +27,26 @@ from fewshot.utils.values import check_number
 
 @register_learner("discriminant")
 class DiscriminantLearner(SupportLearner):
-    """Answer with the class whose mean is nearest by the cosine in the metric that the whole support teaches.
+    r"""Answer with the class whose mean is nearest by the cosine in the metric that the whole support teaches.
 
-    With f(x) the signed power of x scaled to unit length, m[c] the mean of f over the support of class c, m the mean of
-    the class means, and ``T = sum over the support of f(x) f(x)' + r I``:
+    Use it unless you have a reason not to: it is the default of `FewShotImageClassifier`. It keeps the support; where
+    that is too much, `CosinePrototypicalLearner` keeps one sum a class.
 
-    ``logit[c] = s (f(query)' T^-1 (m[c] - m) / (l |m[c] - m|) + a cos(f(query), m[c])) / temperature``
+    With f(x) the signed power of x scaled to unit length, :math:`m_c` the mean of f over the support of class c, m the
+    mean of the class means, and τ the temperature:
 
-    with ``|v|^2 = v' T^-1 v`` and l the length of f(x) for a typical query, so that the first part is a cosine too. It is
-    regularised least squares without an intercept, each output scaled by its class. T damps the directions in which all
-    images differ, whatever their class. Since m is the mean of the class means, and T that of all images, a class
-    counts as a class however many images it has.
+    .. math:: \mathrm{logit}_c = \frac{s}{\tau} \left(
+              \frac{f(q)^\top T^{-1} (m_c - m)}{l \, \lVert m_c - m \rVert} + a \cos(f(q), m_c) \right),
+              \qquad T = \sum_i f(x_i) f(x_i)^\top + r I
 
-    The second part, with ``a = 1 - 1 / sqrt(images per class)``, is for queries in another style than the support, such
-    as drawings for photographs: the more images teach the metric, the more it takes their style for granted.
+    with :math:`\lVert v \rVert^2 = v^\top T^{-1} v` and l this length of f(q) for a typical query q, so that the first
+    part is a cosine too. It is regularised least squares without an intercept, each output scaled by its class. T damps
+    the directions in which all images differ, whatever their class. Since m is the mean of the class means, and T that
+    of all images, a class counts as a class however many images it has.
+
+    The second part, with :math:`a = 1 - 1 / \sqrt{n}` for n images a class, is for queries in another style than the
+    support, such as drawings for photographs: the more images teach the metric, the more it takes their style for
+    granted.
 
     The strength r and the scale s are those that make left-out images likeliest: each is removed in closed form,
     exactly, as if the support had never held it. So the probabilities at temperature 0.05 are honest. The only image of

@@ -14,12 +14,17 @@ from fewshot.learners.registry import register_learner
 
 @register_learner("feat")
 class FEATLearner(SumLearner):
-    """Answer with the nearest prototype after attention has adapted prototypes to each other.
+    r"""Answer with the nearest prototype after attention has adapted prototypes to each other.
 
-    ``P' = layernorm(P + dropout(softmax((P Q)(P K)' / sqrt(d)) P V O + b))`` for the matrix P of class means, and
-    ``logit[c] = similarity(query, P'[c]) / temperature``. Adapted prototypes are ordinary keys, so an index can find
-    them. O(n_way d) to store, O(n_way d^2 + n_way^2 d) to learn, O(n_way d) per query. Prototypes depend on all
-    classes, so each change of a classifier adapts all of them again.
+    Use it meta-trained: its weights are learned from the episodes of many classes.
+
+    .. math:: P' = \operatorname{norm} \Bigl( P + \operatorname{softmax} \bigl( \frac{(P Q)(P K)^\top}{\sqrt{d}} \bigr)
+              P V O + b \Bigr), \qquad \mathrm{logit}_c = \frac{\mathrm{similarity}(q, P'_c)}{\tau}
+
+    for the matrix P of class means, a query q and the temperature τ. Q, K, V, O and b are meta-trained, with dropout
+    before the sum, and norm is layer normalisation. Adapted prototypes are ordinary keys, so an index can find them.
+    O(n_way d) to store, O(n_way d^2 + n_way^2 d) to learn, O(n_way d) per query. Prototypes depend on all classes, so
+    each change of a classifier adapts all of them again.
 
     Parameters
     ----------

@@ -15,13 +15,19 @@ from fewshot.utils.values import check_count
 
 @register_learner("matching-fce", "fce")
 class FullContextLearner(SupportLearner):
-    """Answer like Matching Networks, with support and queries embedded in the context of the whole support.
+    r"""Answer like Matching Networks, with support and queries embedded in the context of the whole support.
 
-    A bidirectional LSTM reads the support x[1..n] in its order: ``g[i] = x[i] + forward[i] + backward[i]``. An LSTM
-    reads each query q in K steps and attends to the support: ``h[k] = q + LSTM(q, [h[k-1], r[k-1]])`` and
-    ``r[k] = sum over i of softmax(h[k] . g[i]) g[i]``, from h[0] = r[0] = 0. Then
-    ``p(c | query) = sum over the support of c of softmax(cosine(h[K], g) / temperature)``. Sample weights count only in
-    the last sum.
+    Use it meta-trained: its weights are learned from the episodes of many classes.
+
+    A bidirectional LSTM reads the support x[1..n] in its order: :math:`g_i = x_i + \overrightarrow{h}_i +
+    \overleftarrow{h}_i`. An LSTM reads each query q in K steps, from :math:`h_0 = r_0 = 0`, and attends to the support:
+
+    .. math:: h_k = q + \mathrm{LSTM}(q, [h_{k-1}, r_{k-1}]), \qquad
+              r_k = \sum_i \operatorname{softmax}_i(h_k^\top g_i) \, g_i
+
+    .. math:: p(c \mid q) = \sum_{i:\, y_i = c} \operatorname{softmax}_i \frac{\cos(h_K, g_i)}{\tau}
+
+    for the labels y and the temperature τ. Sample weights count only in the last sum.
 
     **Answers depend on the order of the support**, as in the paper; shuffle it, or average over orders, to see how
     much. O(n d) to store, O(n d^2) to learn, O(K (d^2 + n d)) per query. Each change of a classifier reads the whole

@@ -13,10 +13,14 @@ from fewshot.utils.values import check_count
 
 @register_learner("k-nearest", "knn")
 class KNearestLearner(SupportLearner):
-    """Answer with the class that wins the vote of the k nearest support embeddings, weighted by similarity.
+    r"""Answer with the class that wins the vote of the k nearest support embeddings, weighted by similarity.
 
-    ``p(c | query) ~ sum over the k nearest i of class c of weight[i] exp(similarity(query, x[i]) / temperature)``.
-    The support is the memory: O(n d) to store, O(n d) per query. A row of sample weight 2 counts as two neighbours.
+    Use it if the images of a class are alike in small groups and have no common centre, and there are many of them.
+
+    .. math:: p(c \mid q) \propto \sum_{i \in N_k(q):\, y_i = c} w_i \exp \frac{\mathrm{similarity}(q, x_i)}{\tau}
+
+    for a query q, its k nearest rows :math:`N_k(q)` of the support x with labels y and weights w, and the temperature
+    τ. The support is the memory: O(n d) to store, O(n d) per query. A row of sample weight 2 counts as two neighbours.
     Keys tied for the last places share them. A class without a vote has logit minus infinity; the training loss is the
     cross-entropy of probabilities mixed with 1 % of the uniform distribution.
 

@@ -15,12 +15,16 @@ PRIORS = ("uniform", "support")
 
 @register_learner("key-value-cache", "tip-adapter")
 class KeyValueCacheLearner(SupportLearner):
-    """Answer with the class whose support is most activated.
+    r"""Answer with the class whose support is most activated.
 
-    ``logit[c] = sum over the support i of c of weight[i] exp(-sharpness (1 - cosine(query, x[i]))) / (n temperature)
-    + log prior[c]``, where n is the largest class weight: the training-free form of Tip-Adapter. The support is the
-    memory: O(n d) to store, O(n d) per query. n and the prior are those of all classes, so each change of a classifier
-    copies what it knows.
+    Use it to compare with Tip-Adapter. If classes have uneven numbers of images, give ``balanced=True``.
+
+    .. math:: \mathrm{logit}_c = \frac{1}{n \tau} \sum_{i:\, y_i = c} w_i \exp(-\beta (1 - \cos(q, x_i)))
+              + \log \mathrm{prior}_c
+
+    for a query q, the support x with labels y and weights w, the sharpness β and the temperature τ, where n is the
+    largest class weight: the training-free form of Tip-Adapter. The support is the memory: O(n d) to store, O(n d) per
+    query. n and the prior are those of all classes, so each change of a classifier copies what it knows.
 
     Every image adds its share, so a class with many more images than the others gets most answers, unless the learner
     is `balanced`; `DiscriminantLearner` does not mind.

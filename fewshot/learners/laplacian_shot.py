@@ -18,13 +18,18 @@ CHUNK = 4_000_000
 
 @register_learner("laplacian-shot", "laplacianshot")
 class LaplacianShotLearner(SupportLearner):
-    """Answer with the nearest prototype, in agreement with the nearest other queries. Transductive.
+    r"""Answer with the nearest prototype, in agreement with the nearest other queries. Transductive.
 
-    Let a[q, c] be the squared distance of a query of unit length to a prototype. Starting from y = softmax(-a),
-    `n_iterations` rounds compute
-    ``y[q] = softmax over c of -a[q, c] + smoothness * sum over the nearest queries p of q of y[p, c]``; the logits are
-    the argument of the last softmax / temperature. Unless `sharpness` is None, queries are first shifted and prototypes
-    rectified as in `BDCSPNLearner`. O(n d) to store, O(q d + n_iterations n_neighbors n_way) per query.
+    Use it if many queries come together and most of them have others like them.
+
+    Let :math:`a_{qc}` be the squared distance of a query q of unit length to the prototype of class c. From the softmax
+    of -a, `n_iterations` rounds compute
+
+    .. math:: y_q \leftarrow \operatorname{softmax}_c \Bigl( -a_{qc} + \lambda \sum_{p \in N(q)} y_{pc} \Bigr)
+
+    over the nearest other queries N(q), with the smoothness λ; the logits are the argument of the last softmax /
+    temperature. Unless `sharpness` is None, queries are first shifted and prototypes rectified as in `BDCSPNLearner`.
+    O(n d) to store, O(q d + n_iterations n_neighbors n_way) per query.
 
     Parameters
     ----------

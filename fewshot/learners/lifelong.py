@@ -23,13 +23,19 @@ TO_GRID = 1.5 * 2.0**26
 
 @register_learner("lifelong")
 class LifelongLearner(Learner):
-    """Answer from a memory of fixed size, which each support row updates in turn.
+    r"""Answer from a memory of fixed size, which each support row updates in turn.
 
-    For each support embedding x of class y, scaled to unit length, let K be the nearest key. If K has class y, it
-    moves: ``K = (K + weight x) / |K + weight x|``. Otherwise x becomes a key of class y, in a free place or in place of
-    the least recently touched key. Then ``p(c | query) ~ sum over the keys of c of exp(cosine(query, key) /
-    temperature)``. The training loss is the margin ``max(0, wrong - right + margin)`` between the logits, times the
-    temperature, of the best wrong class and the right one, which are close to the largest cosines.
+    Use it if the memory must not grow, however much is shown.
+
+    For each support embedding x of class y and weight w, scaled to unit length, let k be the nearest key. If k has
+    class y, it moves; otherwise x becomes a key of class y, in a free place or in place of the least recently touched
+    key:
+
+    .. math:: k \leftarrow \frac{k + w x}{\lVert k + w x \rVert},
+              \qquad p(c \mid q) \propto \sum_{j:\, y_j = c} \exp \frac{\cos(q, k_j)}{\tau}
+
+    for a query q and the temperature τ. The training loss is the margin ``max(0, wrong - right + margin)`` between the
+    logits, times the temperature, of the best wrong class and the right one, which are close to the largest cosines.
 
     **The memory depends on the order of the support**, as in the paper. Support cannot be removed row by row, only
     class by class, and replaced keys do not come back. O(size d) to store, to learn a row and to answer a query. (An

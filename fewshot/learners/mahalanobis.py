@@ -17,11 +17,17 @@ from fewshot.utils.values import check_number
 
 @register_learner("mahalanobis", "simple-cnaps")
 class MahalanobisLearner(SupportLearner):
-    """Answer with the class whose mean is nearest under the covariance of that class.
+    r"""Answer with the class whose mean is nearest under the covariance of that class.
 
-    ``logit[c] = -(q - mean[c])' Q[c]^-1 (q - mean[c]) / (2 temperature)`` with
-    ``Q[c] = s Cov(support of c) + (1 - s) Cov(all support) + regularization I`` and ``s = n[c] / (n[c] + 1)``. n[c] is
-    the number of shots, or the sum of sample weights; covariances divide by it.
+    Use it if classes differ in how widely they spread, from some images a class on; with one image a class, cosine
+    prototypes are better.
+
+    .. math:: \mathrm{logit}_c = -\frac{1}{2 \tau} (q - m_c)^\top Q_c^{-1} (q - m_c),
+              \qquad Q_c = s_c \, C_c + (1 - s_c) \, C + r I, \qquad s_c = \frac{n_c}{n_c + 1}
+
+    for a query q, the mean :math:`m_c` and covariance :math:`C_c` of the support of class c, the covariance C of all
+    support, the `regularization` r and the temperature τ. :math:`n_c` is the number of shots, or the sum of sample
+    weights; covariances divide by it.
 
     No ``(n_way, d, d)`` array is built. Classes with equally many shots share the last two terms, for which one matrix
     of side min(n, d) is factored. The first term has the rank of the shots and is inverted by Woodbury's identity.

@@ -20,10 +20,15 @@ REPLACEMENTS = ("reservoir", "oldest")
 
 @register_learner("matching", "matching-networks")
 class MatchingLearner(SupportLearner):
-    """Answer with the class whose support receives most attention.
+    r"""Answer with the class whose support receives most attention.
 
-    ``p(c | query) = sum over the support of c of softmax(cosine(query, support) / temperature)``, without
-    full-context embeddings (see `FullContextLearner`). The support is the memory: O(n d) to store, O(n d) per query.
+    Use it if single images matter more than their mean. If classes have uneven numbers of images, give
+    ``centered=True`` and ``balanced=True``.
+
+    .. math:: p(c \mid q) = \sum_{i:\, y_i = c} \frac{\exp(\cos(q, x_i) / \tau)}{\sum_j \exp(\cos(q, x_j) / \tau)}
+
+    for a query q, the support x with labels y, and the temperature τ, without full-context embeddings (see
+    `FullContextLearner`). The support is the memory: O(n d) to store, O(n d) per query.
 
     Every image adds its share, so a class with many more images than the others gets most answers, unless the learner
     is `balanced`; `DiscriminantLearner` does not mind.

@@ -20,14 +20,20 @@ N_ITERATIONS = 10
 
 @register_learner("multi-prototypical")
 class MultiPrototypicalLearner(SupportLearner):
-    """Answer with the class that has the nearest prototypes, the means of its clusters.
+    r"""Answer with the class that has the nearest prototypes, the means of its clusters.
+
+    Use it for classes that come in several looks, such as a thing from its front and from its back, if there are
+    several images of each.
 
     Deterministic k-means splits the support of each class into at most `n_prototypes` clusters. The first centre is the
-    row nearest to the class mean; each further centre is the row farthest from those before.
-    ``logit[c] = log sum over its clusters j of share[j] exp(similarity(query, mean[j]) / temperature)``, where share
-    is the fraction of the class in the cluster. With one prototype this is `PrototypicalLearner`. O(n d) to store,
-    O(n k d) per iteration to learn, O(n_way k d) per query. The clusters of a class depend on its own support alone, so
-    a classifier that learns a class clusters no other.
+    row nearest to the class mean; each further centre is the row farthest from those before. Then
+
+    .. math:: \mathrm{logit}_c = \log \sum_{j \in c} \pi_j \exp \frac{\mathrm{similarity}(q, m_j)}{\tau}
+
+    over the clusters j of the class, where :math:`m_j` is the mean of a cluster, :math:`\pi_j` its share of the class,
+    q a query and τ the temperature. With one prototype this is `PrototypicalLearner`. O(n d) to store, O(n k d) per
+    iteration to learn, O(n_way k d) per query. The clusters of a class depend on its own support alone, so a classifier
+    that learns a class clusters no other.
 
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
     others gets too many answers; `DiscriminantLearner` does not mind.

@@ -25,13 +25,19 @@ LEAST_SPREAD = 1e-6
 
 @register_learner("oslo")
 class OSLOLearner(SupportLearner):
-    """Answer with the nearest prototype, refined by those queries alone that belong to a class. Transductive.
+    r"""Answer with the nearest prototype, refined by those queries alone that belong to a class. Transductive.
+
+    Use it if queries come together and some of them are of none of the classes.
 
     Each query has an inlierness xi, the probability that it belongs to one of the classes, and an assignment z to them.
-    From the class means P, `n_iterations` rounds compute in closed form, with ``a[q, c] = cos(q, P[c]) / s``:
+    From the class means P, `n_iterations` rounds compute in closed form, with :math:`a_{qc} = \cos(q, P_c) / s`, K
+    classes and the threshold t:
 
-    ``z[q] = softmax over c of a[q, c]``, ``xi[q] = sigmoid(log(mean over c of exp(a[q, c])) - threshold)``,
-    ``P[c] = (n[c] mean(support of c) + sum over q of xi[q] z[q, c] q) / (n[c] + sum over q of xi[q] z[q, c])``.
+    .. math:: z_q = \operatorname{softmax}_c(a_{qc}), \qquad
+              \xi_q = \sigma \Bigl( \log \frac{1}{K} \sum_c e^{a_{qc}} - t \Bigr), \qquad
+              P_c \leftarrow \frac{n_c m_c + \sum_q \xi_q z_{qc} \, q}{n_c + \sum_q \xi_q z_{qc}}
+
+    where :math:`m_c` is the mean of the :math:`n_c` support images of class c.
 
     The logits are the last a, and the score of a query, which `reject` is compared with, is the log-odds of its last
     xi, so 0 is as likely in as out. Rows are signed roots of unit length, minus the mean of support and queries. The

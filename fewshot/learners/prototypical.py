@@ -8,10 +8,16 @@ from fewshot.learners.registry import register_learner
 
 @register_learner("prototypical", "protonet")
 class PrototypicalLearner(SumLearner):
-    """Answer with the class whose prototype, the mean of its support embeddings, is nearest.
+    r"""Answer with the class whose prototype, the mean of its support embeddings, is nearest.
 
-    ``logit[c] = similarity(query, mean(support of c)) / temperature``. Statistics are class sums and counts, so
-    memory and time do not depend on the number of shots: O(n_way d) to store, O(n_way d) per query.
+    Use it on embeddings that were meta-trained for it, as the paper does. On those of a pretrained network,
+    `CosinePrototypicalLearner` and `DiscriminantLearner` are better.
+
+    .. math:: \mathrm{logit}_c = \frac{\mathrm{similarity}(q, \bar{x}_c)}{\tau},
+          \qquad \bar{x}_c = \frac{1}{n_c} \sum_{i:\, y_i = c} x_i
+
+    for a query q, the support x with labels y, and the temperature τ. Statistics are class sums and counts, so memory
+    and time do not depend on the number of shots: O(n_way d) to store, O(n_way d) per query.
 
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
     others gets too many answers, except under the cosine if `centered`; `DiscriminantLearner` does not mind.

@@ -22,12 +22,19 @@ EPSILON = 1e-6
 
 @register_learner("pt-map")
 class PTMAPLearner(SumLearner):
-    """Answer by optimal transport of queries to prototypes, which it refines. Transductive.
+    r"""Answer by optimal transport of queries to prototypes, which it refines. Transductive.
 
-    Embeddings become ``f(x) = sign(x) (|x| + 1e-6)^power``, scaled to unit length. Starting from the class means P,
-    `n_iterations` rounds compute ``z = transport(-regularization |q - P[c]|^2)``, whose rows sum to 1 and whose columns
-    sum to the class shares, and move P by `rate` towards ``(support sums + z' queries) / (counts + sums of z)``. The
-    logits are log z for the last P. O(n_way d) to store, O(n_iterations n_way d) per query plus the transport rounds.
+    Use it if many queries come together and as many of them are of each class; otherwise give ``prior="none"``.
+
+    Embeddings become ``f(x) = sign(x) (|x| + 1e-6)^power``, scaled to unit length. From the class means P,
+    `n_iterations` rounds compute
+
+    .. math:: z = \operatorname{transport}(-\lambda \lVert q - P_c \rVert^2), \qquad
+              P_c \leftarrow P_c + \rho \left( \frac{n_c m_c + \sum_q z_{qc} \, q}{n_c + \sum_q z_{qc}} - P_c \right)
+
+    for the queries q, the mean :math:`m_c` of the :math:`n_c` support images of class c, the `regularization` λ and the
+    `rate` ρ. The rows of z sum to 1, and its columns to the class shares. The logits are log z for the last P.
+    O(n_way d) to store, O(n_iterations n_way d) per query plus the transport rounds.
 
     Parameters
     ----------

@@ -17,12 +17,16 @@ CHUNK = 4_000_000
 
 @register_learner("relation", "relation-net")
 class RelationLearner(SumLearner):
-    """Answer with the class that a small network finds most related to the query.
+    r"""Answer with the class that a small network finds most related to the query.
 
-    ``logit[c] = sigmoid(w . relu(A mean(support of c) + B query + b) + a) / temperature``; the loss is the squared
-    difference of the sigmoid to 1 for the true class and to 0 for the others. O(n_way d) to store; O(d hidden) per
-    class and per query, O(hidden) per pair; queries are processed in chunks. Each change of a classifier copies the
-    class means.
+    Use it meta-trained: its weights are learned from the episodes of many classes.
+
+    .. math:: \mathrm{logit}_c = \frac{1}{\tau} \, \sigma \bigl( w^\top \max(0, A m_c + B q + b) + a \bigr)
+
+    for a query q, the mean :math:`m_c` of the support of class c, the temperature τ, the sigmoid σ, and weights A, B,
+    a, b and w that are meta-trained. The loss is the squared difference of the sigmoid to 1 for the true class and to 0
+    for the others. O(n_way d) to store; O(d hidden) per class and per query, O(hidden) per pair; queries are processed
+    in chunks. Each change of a classifier copies the class means.
 
     Parameters
     ----------

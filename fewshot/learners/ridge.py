@@ -13,13 +13,19 @@ from fewshot.utils.values import check_number
 
 @register_learner("ridge", "r2d2")
 class RidgeLearner(SupportLearner):
-    """Answer by closed-form ridge regression from embeddings to one-hot labels.
+    r"""Answer by closed-form ridge regression from embeddings to one-hot labels.
 
-    ``W = argmin sum over the support i of weight[i] |x[i] W - onehot(label[i])|^2 + regularization |W|^2``,
-    ``logit[c] = query W[:, c] / temperature``. With X the support, D its weights and Y the one-hot labels,
-    ``W = (X'DX + r I)^-1 X'DY``. If the support is smaller than the embedding, Woodbury's identity gives
-    ``W = X'S (S XX' S + r I)^-1 S Y`` with S the root of D. O(n d) to store, O(n d min(n, d)) to learn, O(n_way d) per
-    query. W depends on the whole support, so each change of a classifier solves for all classes again.
+    Use it as a strong linear classifier in closed form, also in meta-training, which differentiates through the
+    solution.
+
+    .. math:: \mathrm{logit} = \frac{q W}{\tau},
+              \qquad W = \operatorname{argmin}_W \sum_i w_i \lVert x_i W - e_{y_i} \rVert^2 + r \lVert W \rVert^2
+
+    for a query q, the support x with weights w and one-hot labels :math:`e_y`, the `regularization` r and the
+    temperature τ. With X the support, D its weights and Y the one-hot labels, ``W = (X'DX + r I)^-1 X'DY``. If the
+    support is smaller than the embedding, Woodbury's identity gives ``W = X'S (S XX' S + r I)^-1 S Y`` with S the root
+    of D. O(n d) to store, O(n d min(n, d)) to learn, O(n_way d) per query. W depends on the whole support, so each
+    change of a classifier solves for all classes again.
 
     A class with many more images than the others gets too many answers; `DiscriminantLearner` does not mind.
 

@@ -17,10 +17,15 @@ NORMALIZATIONS = ("UN", "L2N", "CL2N")
 
 @register_learner("simpleshot")
 class SimpleShotLearner(SumLearner):
-    """Answer with the nearest prototype of normalised embeddings.
+    r"""Answer with the nearest prototype of normalised embeddings.
 
-    ``logit[c] = similarity(f(query), mean(f(support of c))) / temperature`` with ``f(x) = x`` for ``UN``,
-    ``x / |x|`` for ``L2N`` and ``(x - center) / |x - center|`` for ``CL2N``. O(n_way d) to store, O(n_way d) per query.
+    Use it if you know the mean of the classes that the network was trained on, which ``CL2N`` subtracts.
+
+    .. math:: \mathrm{logit}_c = \frac{1}{\tau} \, \mathrm{similarity} \Bigl( f(q),
+              \frac{1}{n_c} \sum_{i:\, y_i = c} f(x_i) \Bigr)
+
+    for a query q, the support x with labels y, and the temperature τ, with ``f(x) = x`` for ``UN``, ``x / |x|`` for
+    ``L2N`` and ``(x - center) / |x - center|`` for ``CL2N``. O(n_way d) to store, O(n_way d) per query.
 
     The mean of many images lies nearer to queries than a single image does, so a class with many more images than the
     others gets too many answers; `DiscriminantLearner` does not mind.

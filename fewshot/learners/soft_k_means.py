@@ -13,12 +13,17 @@ from fewshot.utils.values import check_count
 
 @register_learner("soft-k-means")
 class SoftKMeansLearner(SumLearner):
-    """Answer with the nearest prototype after soft k-means on the queries. Transductive.
+    r"""Answer with the nearest prototype after soft k-means on the queries. Transductive.
 
-    From the class means P: ``z[q, c] = softmax over c of similarity(q, P[c]) / temperature``, then
-    ``P[c] = (n[c] mean(support of c) + sum over q of z[q, c] q) / (n[c] + sum over q of z[q, c])``, `n_iterations`
-    times; ``logit[c] = similarity(query, P[c]) / temperature``. O(n_way d) to store, O(n_iterations n_way d) per
-    query.
+    Use it if many queries come together, and all of them are of the classes.
+
+    From the class means P, `n_iterations` times:
+
+    .. math:: z_{qc} = \operatorname{softmax}_c \frac{\mathrm{similarity}(q, P_c)}{\tau}, \qquad
+              P_c \leftarrow \frac{n_c m_c + \sum_q z_{qc} \, q}{n_c + \sum_q z_{qc}}
+
+    for the queries q, the mean :math:`m_c` of the :math:`n_c` support images of class c, and the temperature τ. The
+    logits are the argument of the softmax for the last P. O(n_way d) to store, O(n_iterations n_way d) per query.
 
     Parameters
     ----------
