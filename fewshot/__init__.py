@@ -34,6 +34,12 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.data.glyphs import glyphs as glyphs
     from fewshot.data.images import LabeledImages as LabeledImages
     from fewshot.data.mixture import mix as mix
+    from fewshot.displays.confusion import ConfusionDisplay as ConfusionDisplay
+    from fewshot.displays.embedding_map import EmbeddingDisplay as EmbeddingDisplay
+    from fewshot.displays.neighbours import NeighboursDisplay as NeighboursDisplay
+    from fewshot.displays.reliability import ReliabilityDisplay as ReliabilityDisplay
+    from fewshot.displays.shots_curve import ShotsCurveDisplay as ShotsCurveDisplay
+    from fewshot.displays.unknowns import UnknownDisplay as UnknownDisplay
     from fewshot.embedding.backbones import create_backbone as create_backbone
     from fewshot.embedding.checkpoint import load_learner as load_learner
     from fewshot.embedding.checkpoint import load_weights as load_weights
@@ -102,12 +108,14 @@ _HOME = {
     "BDCSPNLearner": "learners.bd_cspn",
     "Chain": "data.augment",
     "CheckResult": "images.checked",
+    "ConfusionDisplay": "displays.confusion",
     "CosinePrototypicalLearner": "learners.cosine_prototypical",
     "Distortion": "data.augment",
     "DiscriminantClassifier": "classifiers.methods",
     "DiscriminantLearner": "learners.discriminant",
     "Domain": "embedding.domain",
     "Embedder": "embedding.embedder",
+    "EmbeddingDisplay": "displays.embedding_map",
     "Episode": "episodes.episode",
     "EpisodeSampler": "episodes.balanced_sampler",
     "EvalResult": "episodes.evaluate",
@@ -138,6 +146,7 @@ _HOME = {
     "Mirror": "data.augment",
     "MultiPrototypicalClassifier": "classifiers.methods",
     "MultiPrototypicalLearner": "learners.multi_prototypical",
+    "NeighboursDisplay": "displays.neighbours",
     "OSLOLearner": "learners.oslo",
     "OwnEmbedder": "embedding.own",
     "PTMAPLearner": "learners.pt_map",
@@ -149,10 +158,12 @@ _HOME = {
     "Record": "retrieval.stores.records",
     "Rejection": "classifiers.rejection",
     "RelationLearner": "learners.relation",
+    "ReliabilityDisplay": "displays.reliability",
     "RemoteModel": "retrieval.remote",
     "RidgeFewShotClassifier": "classifiers.methods",
     "RidgeLearner": "learners.ridge",
     "SavedVersion": "images.history",
+    "ShotsCurveDisplay": "displays.shots_curve",
     "SimpleShotClassifier": "classifiers.methods",
     "SimpleShotLearner": "learners.simpleshot",
     "SoftKMeansLearner": "learners.soft_k_means",
@@ -163,6 +174,7 @@ _HOME = {
     "TrainConfig": "training.config",
     "TestResult": "images.tested",
     "TransductiveClassifier": "classifiers.any_learner",
+    "UnknownDisplay": "displays.unknowns",
     "VariedEpisodeSampler": "episodes.varied_sampler",
     "adapt": "images.adapt",
     "annotate": "retrieval.annotate",

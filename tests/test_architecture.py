@@ -23,7 +23,7 @@ FLOORS = [
     {"episodes"},
     {"classifiers", "training"},
     {"images"},
-    {"benchmark", "retrieval"},
+    {"benchmark", "displays", "retrieval"},
     {"integrations", "serve"},
     {"cli"},
     {"__main__"},

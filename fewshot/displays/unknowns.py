@@ -1,0 +1,119 @@
+"""What it costs to answer "unknown": known items that are refused, against unknown ones that are accepted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewshot.classifiers.rejection import UnknownScores
+from fewshot.displays.drawing import COLOURS, new_axes, without_frame
+from fewshot.images.learned import labelled
+from fewshot.images.model import FewShotModel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+#: What `reject` may be, shown as points.
+MARKED = ("5%", "balanced")
+
+
+class UnknownDisplay:
+    """The trade-off of every threshold: unknown items that are taken for a class against known ones that are refused.
+
+    Parameters
+    ----------
+    scores : UnknownScores
+        Scores of items of known and of unknown classes; higher is more familiar.
+
+    Attributes
+    ----------
+    auroc_ : float
+        Probability that a known item scores above an unknown one.
+    ax_, figure_
+        Where `plot` has drawn.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from fewshot import UnknownDisplay
+    >>> shown = UnknownDisplay.from_predictions([3.0, 2.0, 5.0], [1.0, 2.5], ax=Figure().add_subplot())
+    >>> round(shown.auroc_, 2)
+    0.83
+    """
+
+    ax_: Axes
+    figure_: Figure | SubFigure
+
+    def __init__(self, scores: UnknownScores) -> None:
+        self.scores, self.auroc_ = scores, scores.auroc
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, X: Any = None, y: Any = None, *, ax: Axes | None = None) -> Self:
+        """Score items of known and unknown classes, and draw.
+
+        Parameters
+        ----------
+        estimator : FewShotModel or few-shot classifier
+            Fitted.
+        X, y : optional
+            Labelled items that were not learned; those of a class that it does not know are the unknown. By default its
+            own evidence: each class of the support as if it had never been learned, with what `calibrate` was given.
+        ax : matplotlib Axes, optional
+            Where to draw; by default a new figure.
+
+        Raises
+        ------
+        ValueError
+            If nothing tells what is unknown, or all items are known, or all unknown.
+        """
+        classifier = estimator.snapshot().classifier if isinstance(estimator, FewShotModel) else estimator
+        rule = replace(classifier.reject_rule(), reject="auto")
+        if X is None:
+            return cls(_checked(rule.scored())).plot(ax=ax)
+        if isinstance(estimator, FewShotModel):
+            items, y = labelled(X, y, estimator.embedder_.as_items, classifier.classes_)
+            X = estimator.embedder_.transform(items)
+        X, y = np.asarray(X), np.asarray(y)
+        read = np.isfinite(X).all(1)
+        X, y = X[read], y[read]
+        scores = rule.scores(X, classifier.served(X).classify(X)[1]).astype(np.float64)
+        is_known = np.isin(y, classifier.classes_)
+        codes = np.unique(y[~is_known], return_inverse=True)[1]
+        return cls(_checked(UnknownScores(scores[~is_known], codes, scores[is_known]))).plot(ax=ax)
+
+    @classmethod
+    def from_predictions(
+        cls, known: ArrayLike, unknown: ArrayLike, classes: ArrayLike | None = None, *, ax: Axes | None = None
+    ) -> Self:
+        """Draw the trade-off of scores (k,) of known and (m,) of unknown items; `classes` (m,) then count equally."""
+        scores = np.asarray(unknown, np.float64)
+        given = np.zeros(len(scores)) if classes is None else np.asarray(classes)
+        codes: NDArray[np.int64] = np.unique(given, return_inverse=True)[1]
+        return cls(_checked(UnknownScores(scores, codes, np.asarray(known, np.float64)))).plot(ax=ax)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the curve, with the thresholds of ``reject="5%"`` and ``"balanced"``."""
+        self.ax_ = ax = without_frame(new_axes(ax, 4.8, 4.2))
+        self.figure_ = ax.figure
+        curve = self.scores.curve()
+        x, y = ([100 * share for share in curve[name]] for name in ("false_reject", "false_accept"))
+        ax.plot([0, *x, 100], [100, *y, 0], color=COLOURS[0], label=f"AUROC {self.auroc_:.3f}")
+        ax.plot([0, 100], [100, 0], color="#999999", linestyle=":", label="by chance")
+        for i, asked in enumerate(MARKED):
+            found = self.scores.rejection("balanced" if asked == "balanced" else float(asked[:-1]) / 100)
+            place = 100 * found.false_reject_rate, 100 * found.false_accept_rate
+            ax.plot(*place, "sD"[i], color=COLOURS[1 + i], markersize=7, label=f'reject="{asked}"')
+        ax.set(xlabel="known items refused, %", ylabel="unknown items accepted, %", xlim=(-2, 102), ylim=(-2, 102))
+        ax.legend(frameon=False, fontsize=9, loc="upper right")
+        return self
+
+
+def _checked(scores: UnknownScores) -> UnknownScores:
+    missing = "known" if not len(scores.known) else "unknown" if not len(scores.unknown) else ""
+    if missing:
+        raise ValueError(f"no item is of {'a' if missing == 'known' else 'an'} {missing} class; give some of both")
+    return scores
