@@ -11,7 +11,7 @@ PIP := --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy 
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs omniglot cifar-fs test test-slow lowest lint clean
+.PHONY: help demo docs omniglot cifar-fs test test-slow lowest wheels lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,6 +79,12 @@ lowest:  ## The fast tests with the lowest versions that setup.cfg allows (insta
 	@$(VENV)-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r $(VENV)-lowest/requirements.txt -e .
 	@echo "==> pytest, lowest versions"
 	@$(TEST_ENV) $(VENV)-lowest/bin/python -m pytest -n auto -m "not slow"
+
+wheels: $(BASE)  ## Build fewshot-learn and fewshot-runtime, the distribution for devices, into dist/
+	@rm -rf build/lib && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@$(PYTHON) .ci/runtime.py build/runtime
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist ./build/runtime
+	@ls -l dist/*.whl
 
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .pytest_cache .ruff_cache *.egg-info

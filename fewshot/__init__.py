@@ -204,7 +204,14 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'fewshot' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fewshot.{_HOME[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"fewshot.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("fewshot."):
+            raise
+        from fewshot.errors import DISTRIBUTION, MissingExtraError
+
+        raise MissingExtraError(f"{name} is not in fewshot-runtime; run: pip install {DISTRIBUTION}") from None
     globals()[name] = value
     return value
 

@@ -84,6 +84,32 @@ def test_the_wheel_holds_the_package_and_no_tests(unpacked):
     assert {"fewshot/py.typed", "fewshot/report/style.css", "fewshot/report/page.js"} <= names
 
 
+def test_the_distribution_for_devices_is_a_part_of_the_other_and_needs_no_torch(tmp_path):
+    """Equal files, so that one installed over the other changes nothing."""
+    source = tmp_path / "source"
+    subprocess.run([sys.executable, ROOT / ".ci" / "runtime.py", source], check=True)
+    copied = {path.relative_to(source).as_posix(): path for path in (source / "fewshot").rglob("*.py")}
+    assert all((ROOT / name).read_bytes() == path.read_bytes() for name, path in copied.items())
+    assert {"fewshot/__init__.py", "fewshot/runtime/command.py", "fewshot/data/decode.py"} <= set(copied)
+    assert len(copied) < 60
+    with zipfile.ZipFile(build(source, "wheel")) as wheel:
+        (about,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/METADATA")]
+    needed = {re.match(r"[\w-]+", line)[0] for line in re.findall("^Requires-Dist: (.*)", about, flags=re.MULTILINE)}
+    assert needed == {"numpy", "Pillow", "onnxruntime", "filelock"}
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("torch", "sklearn", "pandas", "scipy", "safetensors", "timm"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import fewshot.runtime.command
+assert fewshot.__file__.startswith(sys.argv[1]), fewshot.__file__
+"""
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    subprocess.run([sys.executable, "-c", code, str(source)], check=True, cwd=tmp_path, env=environment)
+
+
 @pytest.mark.slow
 def test_the_tests_run_from_the_source_distribution(unpacked):
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}

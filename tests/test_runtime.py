@@ -3,7 +3,6 @@
 import copy
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import venv
@@ -589,21 +588,35 @@ def test_without_onnxruntime_the_line_that_installs_it_is_printed(device, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_fresh_environment_without_torch(device, tmp_path):
+def test_the_distribution_for_devices_in_a_fresh_environment(device, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    programs = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    python, before = programs / "python", size_of(tmp_path / "venv")
+    subprocess.run([sys.executable, ROOT / ".ci" / "runtime.py", tmp_path / "source"], check=True, timeout=60)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # From a copy: building leaves a folder behind, out of which a later build would take modules that have gone since.
-    shutil.copytree(ROOT / "fewshot", tmp_path / "source" / "fewshot", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path / "source")
-    subprocess.run([*pip, "--no-deps", str(tmp_path / "source")], check=True, timeout=600)
-    subprocess.run([*pip, "numpy", "Pillow", "onnxruntime", "filelock"], check=True, timeout=600)
+    subprocess.run([*pip, str(tmp_path / "source")], check=True, timeout=600)
     there = run(python, "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))")
-    assert {"fewshot-learn", "numpy", "pillow", "onnxruntime"} <= set(there.split())
+    assert {"fewshot-runtime", "numpy", "pillow", "onnxruntime", "filelock"} <= set(there.split())
     assert not {"torch", "timm", "scikit-learn", "faiss-cpu", "pandas", "safetensors", "scipy"} & set(there.split())
+    assert size_of(tmp_path / "venv") - before < 200e6
     code = f"FORBIDDEN = {FORBIDDEN!r}\n" + USE
     assert run(python, code, tmp_path / "device", tmp_path / "out", cwd=tmp_path) == "done\n"
+    Image.fromarray(DATA.images[3]).save(tmp_path / "three.png")
+    for words, said in (
+        ("add out three three.png", "learned 1 image of 'three'; "),
+        ("predict out three.png", "three.png  three  "),
+        ("remove out three", "'three' is forgotten; "),
+    ):
+        command = [programs / "fewshot-runtime", *words.split()]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stdout.startswith(said), done.stderr
+    code = "from fewshot import FewShotImageClassifier"
+    failed = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    assert "FewShotImageClassifier is not in fewshot-runtime; run: pip install fewshot-learn" in failed.stderr
+
+
+def size_of(folder):
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_symlink())
 
 
 def test_a_picture_file_is_answered_by_its_path(device, tmp_path):

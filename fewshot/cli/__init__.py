@@ -17,6 +17,7 @@ from fewshot.cli.parser import in_python, make_parser
 from fewshot.cli.terminal import complain, ready_streams, speaking
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
 from fewshot.utils.collector import collect_rarely
+from fewshot.utils.distributions import doubled
 from fewshot.utils.heap import TooLargeError
 from fewshot.utils.text import shortened
 from fewshot.utils.threads import wait_passively
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if clash := doubled():
+        complain(clash)
     try:
         if options.plugin:
             from fewshot.learners.registry import add_plugin

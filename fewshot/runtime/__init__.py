@@ -1,9 +1,7 @@
 """Classify and learn images on a device, with numpy, Pillow and onnxruntime only.
 
-`fewshot.export` writes the folder that `load` reads. On the device, install without torch::
-
-    pip install --no-deps fewshot-learn
-    pip install numpy Pillow onnxruntime filelock
+`fewshot.export` writes the folder that `load` reads. On the device, ``pip install fewshot-runtime``: a distribution of
+its own, without torch, and with the command ``fewshot-runtime``, which `command` defines.
 
 Start at `classifier`. `encoder` runs the network, `model` answers from a `memory` read by a `method`, `graph` checks
 untrusted ONNX files, and `saving` defines the folder.

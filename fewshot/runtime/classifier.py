@@ -96,6 +96,11 @@ class RuntimeClassifier:
         """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
         return self.model.predict_proba(self._queries(images))
 
+    def answer(self, images: Any) -> tuple[NDArray[Any], Array]:
+        """Return the class of each image, as `predict` does, and the probability of the likeliest class, both (n,)."""
+        queries = self._queries(images)
+        return self.model.predict(queries), self.model.predict_proba(queries).max(1)
+
     def nearest(self, images: Any, k: int = 1) -> tuple[NDArray[Any], Array]:
         """Return labels and similarities (n, k) of the nearest keys: prototypes, or support images, by learner.
 
