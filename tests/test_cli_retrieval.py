@@ -34,7 +34,11 @@ def test_of_several_values_of_one_name_any_passes(made, capsys):
         assert len(rows) == n
         assert {row["label"] for row in rows} == set(filters)
     assert search(made[0], "-k", "9", "--where", "unknown=[true]", "--where", "unknown=false") == 0
-    assert len(json.loads(capsys.readouterr().out)) == 6
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 6
+    assert search(made[0], "-k", "9", "--where", "probability>0.0", "--where", "probability<=1") == 0
+    assert json.loads(capsys.readouterr().out) == rows
+    assert search(made[0], "-k", "9", "--where", "probability>=2") == 1
 
 
 def test_mistakes_are_reported(made, tmp_path, capsys):
@@ -44,6 +48,9 @@ def test_mistakes_are_reported(made, tmp_path, capsys):
         ([made[0], "--where", "lable=e"], 2, "all.parquet has no column 'lable' for --where; expected one of label, "
          "nearest, probability, similarity, unknown"),
         ([made[0], "--where", "x=" + "[" * 100_000], 2, "--where x is nested too deeply; expected a value or a list"),
+        ([made[0], "--where", "probability>=high"], 2, "--where is 'probability>=high'; expected a number after the"),
+        ([made[0], "--where", "probability>1", "--where", "probability>2"], 2, "--where probability is bound twice by"),
+        ([made[0], "--where", "probability>1", "--where", "probability=2"], 2, "--where probability has both a value "),
         ([made[0], "--where", "label=e"], 1, f"{made[0]}: nothing was found"),
         (["bad.png"], 1, "bad.png: this is not an image that Pillow knows"),
     ):  # fmt: skip

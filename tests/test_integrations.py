@@ -1,11 +1,17 @@
 """Retrievers of other frameworks, each in a small pipeline: classify the query, filter by its label, retrieve."""
 
 import importlib
+import inspect
+import json
+import os
+import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from fewshot import FaissStore, FewShotImageClassifier, annotate
+from fewshot import FaissStore, FewShotImageClassifier, QdrantStore, RemoteModel, annotate
 from fewshot.errors import MissingExtraError, StoreError
 from fewshot.images.learned import Learned
 from tests.photographs import LABELS, quick_embedder, write_photos
@@ -37,10 +43,71 @@ def test_langchain(pipeline):
         found = chain.invoke(path)
         assert len(found) == 3
         assert {(own, unknown) for _, own, unknown in found} == {(label, False)}
+    retriever = FewShotRetriever(model=model, store=store, k=3)
+    assert len(retriever.invoke(queries[0], k=5)) == 5
+    assert len(retriever.invoke(queries[0], where={"similarity": {">": 2}})) == 0
     everything = FewShotRetriever(model=model, store=store, k=12, by_label=False)
     assert {d.metadata["label"] for d in everything.invoke(queries[0])} == set(LABELS)
     only = FewShotRetriever(model=model, store=store, by_label=False, where={"label": "flower"})
     assert {d.metadata["label"] for d in only.invoke(queries[0])} == {"flower"}
+
+
+@pytest.mark.slow
+def test_the_standard_tests_of_langchain_pass():
+    pytest.importorskip("langchain_tests")
+    file = Path(__file__).with_name("langchain_standard.py")
+    options = ["-c", os.devnull, "--rootdir", str(file.parent), "-o", "asyncio_mode=auto", "-q"]
+    command = [sys.executable, "-m", "pytest", *options, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=file.parent.parent)
+    assert "5 passed" in done.stdout, done.stdout[-3000:]
+
+
+def test_a_pipeline_of_haystack_is_written_and_read(pipeline, tmp_path):
+    pytest.importorskip("haystack")
+    from haystack import Pipeline
+
+    from fewshot.integrations.haystack import FewShotRetriever
+
+    model, store, queries = pipeline
+    model.save(tmp_path / "model")
+    store.save(tmp_path / "store")
+    with QdrantStore(tmp_path / "q", "c", "cosine", model.embedder_.fingerprint) as filled:
+        filled.add(store.snapshot())
+    found, loads = [], Pipeline.loads
+    if "allowed_modules" in inspect.signature(loads).parameters:
+        loads = partial(loads, allowed_modules=["fewshot.*"])
+    for where in (str(tmp_path / "store"), tmp_path / "store", "qdrant"):
+        opened = QdrantStore(tmp_path / "q", "c", "cosine", store.fingerprint) if where == "qdrant" else where
+        flow = Pipeline()
+        flow.add_component("retriever", FewShotRetriever(tmp_path / "model", opened, k=2, by_label=False))
+        text = flow.dumps()
+        if where == "qdrant":
+            opened.close()
+        documents = loads(text).run({"retriever": {"queries": queries}})["retriever"]["documents"]
+        found.append([(document.content, document.meta["label"]) for document in documents])
+    assert len(found[0]) == 4
+    assert found[0] == found[1] == found[2]
+    for one, message in [
+        (FewShotRetriever(model, store), "model is a FewShotImageClassifier; give the folder"),
+        (FewShotRetriever(str(tmp_path / "model"), store), "a FaissStore lives in this process; save it"),
+        (FewShotRetriever(tmp_path / "model", QdrantStore(":memory:", "c", "dot", "f")), "lives in this process"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            one.to_dict()
+
+
+def test_a_token_is_written_by_the_name_of_its_variable(monkeypatch, tmp_path):
+    pytest.importorskip("haystack")
+    from haystack.utils import Secret
+
+    from fewshot.integrations.haystack import FewShotRetriever
+
+    monkeypatch.setenv("OUR_TOKEN", "s3cret")
+    FaissStore("cosine", "f00d").save(tmp_path)
+    retriever = FewShotRetriever("http://127.0.0.1:9", tmp_path, token=Secret.from_env_var("OUR_TOKEN"))
+    again = FewShotRetriever.from_dict(json.loads(json.dumps(retriever.to_dict())))
+    assert again.model == RemoteModel("http://127.0.0.1:9", "s3cret")
+    assert "s3cret" not in json.dumps(again.to_dict())
 
 
 def test_haystack(pipeline, monkeypatch):

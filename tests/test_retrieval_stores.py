@@ -1,8 +1,10 @@
 """The same operations and queries through all three stores: the same answers, and those of a dict and numpy."""
 
+import json
 import sys
 import threading
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +12,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewshot.errors import StoreError, UnknownNameError
+from fewshot import PrototypeIndex
+from fewshot.errors import ArtifactError, StoreError, UnknownNameError
 from fewshot.retrieval.stores.base import similarities
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.retrieval.stores.pgvector import PgVectorStore
 from fewshot.retrieval.stores.qdrant import QdrantStore
 from fewshot.retrieval.stores.records import Record, check_queries, check_record, token, uuid_of
 from fewshot.search.similarity import METRICS, pairwise_similarity
+from tests.forging import put
 from tests.postgres import postgres, table  # noqa: F401
 
 KINDS = ("faiss", "pgvector", "qdrant")
@@ -63,6 +67,11 @@ def passes(record, where):
     for name, wanted in (where or {}).items():
         mine = values.get(name, [])
         mine = mine if isinstance(mine, list) else [mine]
+        if isinstance(wanted, dict):
+            numbers = [one for one in mine if type(one) in (int, float)]
+            if not any(all(eval(f"{one!r} {sign} {bound!r}") for sign, bound in wanted.items()) for one in numbers):
+                return False
+            continue
         wanted = wanted if isinstance(wanted, list) else [wanted]
         if not any(same(one, other) for one in mine for other in wanted):
             return False
@@ -98,8 +107,12 @@ def check_nearest(found, kept, query, k, metric, where):
     assert plain(found) == [match for match in every if match[0] in {one.id for one in found}]
 
 
+def described(record):
+    return record.id, record.vector.tolist(), record.label, type(record.label), dict(record.payload)
+
+
 def state(store):
-    return [(r.id, r.vector.tolist(), r.label, type(r.label), dict(r.payload)) for r in store.snapshot()]
+    return list(map(described, store.snapshot()))
 
 
 WHERES = [
@@ -123,6 +136,13 @@ WHERES = [
     {"missing": 1},
     {"missing": None},
     {"label": []},
+    {"n": {">=": 1}},
+    {"f": {">": 2.5, "<=": 11}, "n": [0, 1]},
+    {"f": {">": 5, "<": 5}},
+    {"list": {"<": 1}},
+    {"label": {">=": 1}},
+    {"label": {"<": 1.5}, "f": {">=": 0.25}},
+    {"missing": {">": 0}},
 ]
 
 
@@ -175,6 +195,11 @@ def test_hostile_text_comes_back_and_can_be_found(make, kind):
     kept = [Record(text, np.float32([i, 1, 0]), text, {text: text}) for i, text in enumerate(HOSTILE)]
     store.add(kept)
     assert [r.id for r in store.snapshot()] == sorted(HOSTILE)
+    for i, text in enumerate(HOSTILE):
+        store.upsert([Record(text, np.float32([i, 1, 0]), text, {text: text, text + "n": i})])
+        (match,) = store.search([[0, 0, 1]], 5, {text + "n": {">=": i}})[0]
+        assert (match.id, match.payload[text + "n"]) == (text, i)
+        store.upsert([kept[i]])
     for text in HOSTILE:
         for where in ({"label": text}, {text: text}, {text: [text, "other"], "label": text}):
             (match,) = store.search([[0, 0, 1]], 5, where)[0]
@@ -215,9 +240,18 @@ def test_a_bad_record_is_refused_and_nothing_is_written(make, kind):
     for bad, message in BAD:
         with pytest.raises(ValueError, match=message):
             store.add([*more, bad])
+        if "already" not in message:
+            with pytest.raises(ValueError, match=message):
+                store.upsert([*more, replace(first[0], label="other"), bad])
         assert state(store) == before, bad.id
+    with pytest.raises(ValueError, match="there is no record 'zz' in the store"):
+        store.get(["000", "zz"])
+    for labels, message in [({"000": "a", "zz": "b"}, "there is no record 'zz'"), ({"000": {}}, "keeps text")]:
+        with pytest.raises(ValueError, match=message):
+            store.relabel(labels)
+    assert store.relabel({}) == store.upsert([]) == 0
     assert store.add([]) == 0
-    with pytest.raises(ValueError, match="'zz'; nothing was removed"):
+    with pytest.raises(ValueError, match="'zz' in the store; nothing was removed"):
         store.remove(["001", "zz"])
     with pytest.raises(ValueError, match="give a list"):
         store.remove("001")
@@ -239,7 +273,12 @@ def test_bad_queries_and_filters_are_refused(make, kind):
         ([[1, 0, 0]], 0, None, "k is 0"),
         ([[1, 0, 0]], True, None, "k is True"),
         ([[1, 0, 0]], 1, {1: 2}, "filter names 1"),
-        ([[1, 0, 0]], 1, {"a": {}}, "keeps text"),
+        ([[1, 0, 0]], 1, {"a": {}}, r"'a' in the filter has no bounds; expected values, or bounds such as {'>=': 1"),
+        ([[1, 0, 0]], 1, {"a": {"=>": 1}}, "'a' in the filter is compared by '=>'"),
+        ([[1, 0, 0]], 1, {"a": {">": "b"}}, r"has the bound 'b'; expected a number between -2\*\*53 and 2\*\*53"),
+        ([[1, 0, 0]], 1, {"a": {">": True}}, "has the bound True"),
+        ([[1, 0, 0]], 1, {"a": {">": float("nan")}}, "has the bound nan"),
+        ([[1, 0, 0]], 1, {"a": {">": 2**53 + 1}}, "has the bound 9007199254740993"),
     ]:
         with pytest.raises(ValueError, match=message):
             store.search(vectors, k, where)
@@ -252,10 +291,87 @@ def test_bad_queries_and_filters_are_refused(make, kind):
         assert same_store is store
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_length_the_first_record_decides(make, kind):
+    store = make(kind, d=None)
+    assert len(store) == 0
+    assert store.snapshot() == store.labels() == store.get([]) == store.search_one([1.0]) == []
+    assert store.search(np.ones((2, 7))) == store.nearest_per_class(np.ones((2, 7))) == [[], []]
+    for change in (store.remove, store.get, lambda ids: store.relabel(dict.fromkeys(ids, "x"))):
+        with pytest.raises(ValueError, match="there is no record 'a'"):
+            change(["a"])
+    with pytest.raises(ValueError, match=r"the vector of 'b' has shape \(2,\); this store holds \(3,\)"):
+        store.add([Record("a", VECTOR), Record("b", VECTOR[:2])])
+    with pytest.raises(ValueError, match=r"has shape \(0,\); this store holds \(d,\)"):
+        store.add([Record("a", VECTOR[:0])])
+    assert (len(store), store.d) == (0, None)
+    assert store.upsert([Record("a", VECTOR[:2], "x")]) == 1
+    assert (len(store), store.d) == (1, 2)
+    assert store.search_one([1, 0])[0].label == "x"
+    with pytest.raises(ValueError, match=r"searched with \(n, 2\); for one vector there is search_one"):
+        store.search([1, 0])
+    with pytest.raises(ValueError, match=r"has shape \(3,\); this store holds \(2,\)"):
+        store.add([Record("b", VECTOR)])
+    assert "2" in repr(store)
+
+
+def held(store):
+    return state(store), [plain(found) for found in store.search(np.eye(3), 50)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_saved_store_is_the_same_and_changes_like_it(tmp_path, metric):
+    store = FaissStore(metric, "f" * 64)
+    store.save(tmp_path / "empty")
+    assert len(FaissStore.load(tmp_path / "empty")) == 0
+    store.add(records(80))
+    store.upsert([replace(record, label="new") for record in records(9, seed=1)])
+    store.remove(["011", "012"])
+    store.save(tmp_path / "store")
+    again = FaissStore.load(tmp_path / "store")
+    assert held(again) == held(store)
+    assert repr(again) == f"FaissStore({metric!r}, 'ffffffffffff', d=3, 78 records)"
+    for one in (store, again):
+        one.upsert([*records(4, seed=2), *records(90, seed=3)[80:]])
+        one.relabel({"020": True})
+    again.save(tmp_path / "store")
+    assert held(FaissStore.load(tmp_path / "store")) == held(store)
+    with pytest.raises(ArtifactError, match="changed"):
+        store.save(tmp_path / "store")
+    store.save(tmp_path / "store", overwrite=True)
+    with pytest.raises(ArtifactError, match="it holds a saved store"):
+        PrototypeIndex.load(tmp_path / "store")
+
+
+def test_a_saved_store_that_is_forged_or_damaged_is_refused(tmp_path):
+    store = FaissStore("cosine", "f" * 64)
+    store.add(records(5))
+    store.save(tmp_path)
+    (path,) = tmp_path.glob("records-*.json")
+    columns = json.loads(path.read_text())
+    for name, value in [
+        ("number", [0, 1, 2, 3, 9]),
+        ("number", [0, 1, 2, 3]),
+        ("number", [0, 1, 2, 3, 3]),
+        ("number", [0, 1, 2, 3, 4.0]),
+        ("id", ["000"] * 5),
+        ("id", [0, 1, 2, 3, 4]),
+        ("label", [{}] * 5),
+        ("payload", [[]] * 5),
+        ("payload", [{"n": {}}] * 5),
+    ]:
+        put(tmp_path, "records.json", json.dumps({**columns, name: value}).encode())
+        with pytest.raises(ArtifactError, match="restore it from a copy, or save again"):
+            FaissStore.load(tmp_path)
+    path.write_bytes(b"{}")
+    with pytest.raises(ArtifactError, match="damaged"):
+        FaissStore.load(tmp_path)
+
+
 VALUES = st.sampled_from(["a", "1", 1, 1.0, True, False, 0, None, 0.5])
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "add", "remove"]),
+        st.sampled_from(["add", "upsert", "relabel", "remove"]),
         st.lists(st.integers(0, 11), min_size=1, max_size=4),
         VALUES,
         VALUES,
@@ -267,17 +383,24 @@ OPERATIONS = st.lists(
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metric=st.sampled_from(METRICS), operations=OPERATIONS, seed=st.integers(0, 99), where=VALUES)
-def test_any_order_of_additions_and_removals_is_as_in_a_dict(make, kind, metric, operations, seed, where):
-    store, oracle, rng = make(kind, metric), {}, np.random.default_rng(seed)
+def test_any_order_of_changes_is_as_in_a_dict(make, kind, metric, operations, seed, where):
+    store, oracle, rng = make(kind, metric, d=None), {}, np.random.default_rng(seed)
     for what, numbers, label, value in operations:
         ids = [f"r{i}" for i in numbers]
-        if what == "add":
-            new = [Record(id, np.float32(rng.integers(-2, 3, 3)), label, {"v": value, "w": [value, 7]}) for id in ids]
-            if len(set(ids)) < len(ids) or oracle.keys() & set(ids):
-                with pytest.raises(ValueError, match="already in the store|occurs twice"):
-                    store.add(new)
+        if what == "relabel":
+            if set(ids) <= oracle.keys():
+                assert store.relabel(dict.fromkeys(ids, label)) == len(set(ids))
+                oracle |= {id: replace(oracle[id], label=label) for id in ids}
             else:
-                assert store.add(new) == len(new)
+                with pytest.raises(ValueError, match="there is no record"):
+                    store.relabel(dict.fromkeys(ids, label))
+        elif what in ("add", "upsert"):
+            new = [Record(id, np.float32(rng.integers(-2, 3, 3)), label, {"v": value, "w": [value, 7]}) for id in ids]
+            if len(set(ids)) < len(ids) or (what == "add" and oracle.keys() & set(ids)):
+                with pytest.raises(ValueError, match="already in the store|occurs twice"):
+                    getattr(store, what)(new)
+            else:
+                assert getattr(store, what)(new) == len(new)
                 oracle |= {record.id: record for record in new}
         elif not set(ids) <= oracle.keys():
             with pytest.raises(ValueError, match="nothing was removed"):
@@ -286,10 +409,11 @@ def test_any_order_of_additions_and_removals_is_as_in_a_dict(make, kind, metric,
             assert store.remove(ids) == len(set(ids))
             oracle = {id: record for id, record in oracle.items() if id not in ids}
     kept = list(oracle.values())
-    assert [r.id for r in store.snapshot()] == sorted(oracle)
+    assert state(store) == sorted(described(record) for record in kept)
+    assert list(map(described, store.get(list(oracle)))) == list(map(described, kept))
     assert len(store) == len(kept)
     for query in np.float32([[1, 0, 2], [0, 0, 0]]):
-        for condition in (None, {"label": where}, {"v": [where, "a"]}, {"w": where}):
+        for condition in (None, {"label": where}, {"v": [where, "a"]}, {"w": where}, {"v": {">": 0.2, "<=": 1}}):
             check_nearest(store.search([query], 4, condition)[0], kept, query, 4, metric, condition)
 
 

@@ -112,6 +112,35 @@ def test_what_a_generator_raises_undoes_what_was_sent(postgres, table):  # noqa:
     store.close()
 
 
+def test_a_failing_upsert_changes_nothing_and_a_table_is_made_by_the_first_record(postgres, table):  # noqa: F811
+    store, other = (PgVectorStore(postgres, table, "cosine", "f", exact=False) for _ in range(2))
+    assert (store.d, len(store), store.exact) == (None, 0, False)
+    assert store.add(records(1500)) == 1500
+    assert (len(other), other.d) == (1500, 2)  # it looks
+    before = [(r.id, r.vector.tolist(), r.label) for r in store.snapshot()]
+    changed = [Record(r.id, -r.vector, "new") for r in records(1500)]
+    for last, message in [
+        (Record("zzz", np.float32([1, np.nan])), "'zzz' holds NaN"),
+        (changed[0], "the id '00000' occurs twice"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            other.upsert(iter([*changed, last]))
+        assert [(r.id, r.vector.tolist(), r.label) for r in store.snapshot()] == before
+    assert other.upsert(iter(changed)) == 1500
+    assert store.relabel({"00001": "one", "00002": None}) == 2
+    assert [r.label for r in store.get(["00002", "00001", "00000"])] == [None, "one", "new"]
+    with pytest.raises(StoreError, match="there is no table"):
+        PgVectorStore(postgres, f"{table}x", "cosine", "f", create=False)
+    with pytest.raises(StoreError, match="d=2, not 3"):
+        PgVectorStore(postgres, table, "cosine", "f", 3)
+    assert PgVectorStore(**other.parameters).search_one([1, 0]) == other.search_one([1, 0])
+    secret = PgVectorStore(f"{postgres.replace('postgres:@', 'postgres:s3cret@')}", table, "cosine", "f")
+    with pytest.raises(ValueError, match="holds a password, which must not be written down; leave it out"):
+        _ = secret.parameters
+    for one in (store, other, secret):
+        one.close()
+
+
 def test_two_stores_see_each_other(postgres, table):  # noqa: F811
     one, two = (PgVectorStore(postgres, table, "cosine", "f", 2) for _ in range(2))
     one.add(records(3))

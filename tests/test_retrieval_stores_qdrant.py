@@ -39,6 +39,13 @@ class Failing:
         return call
 
 
+class FailingOnce(Failing):
+    """The same, whose connection comes back after one failure."""
+
+    def __getattr__(self, name):
+        return getattr(self.client, name) if self.lost else super().__getattr__(name)
+
+
 def test_a_collection_in_a_folder_is_opened_again_and_refuses_other_vectors(tmp_path):
     with QdrantStore(tmp_path / "q", "c", "cosine", "f" * 64, 2) as store:
         store.add(records(3))
@@ -86,10 +93,39 @@ def test_what_was_written_before_a_failure_is_deleted(error):
     assert [r.id for r in QdrantStore(client, "c", "cosine", "f", 2).snapshot()] == [r.id for r in records(3)]
 
 
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_what_was_replaced_before_a_failure_comes_back(metric):
+    client = client_module.QdrantClient(":memory:")
+    own = QdrantStore(client, "c", metric, "f", 2)
+    own.add(records(1200))
+    before = [(r.id, r.vector.tolist(), r.label) for r in own.snapshot()]
+    broken = QdrantStore(FailingOnce(client, "upsert", 1), "c", metric, "f", 2)
+    changed = [Record(r.id, -r.vector, "new") for r in records(1200)]
+    with pytest.raises(StoreError, match="gone"):
+        broken.upsert([*records(300, start=5000), *changed])
+    assert [(r.id, r.vector.tolist(), r.label) for r in own.snapshot()] == before
+    dead = QdrantStore(Failing(client, "upsert", 1, dead=True), "c", metric, "f", 2)
+    with pytest.raises(StoreError, match="up to 1200 of them may remain, from '00000' on; write all again with upsert"):
+        dead.upsert(changed)
+    assert QdrantStore(client, "c", metric, "f", 2).upsert(changed) == 1200
+    assert {r.label for r in own.snapshot()} == {"new"}
+
+
+def test_bounds_are_refused_where_the_collection_knows_none():
+    client = client_module.QdrantClient(":memory:")
+    QdrantStore(client, "c", "dot", "f", 2).add(records(2))
+    about = {"metric": "dot", "fingerprint": "f", "d": 2}  # as earlier versions wrote it
+    client.update_collection("c", metadata={"fewshot_store": about})
+    store = QdrantStore(client, "c", "dot", "f", 2)
+    assert len(store.search_one([1, 0], where={"label": "a"})) == 1
+    with pytest.raises(StoreError, match="'c' was made by a version that knew no bounds; copy its records"):
+        store.search_one([1, 0], where={"n": {">": 1}})
+
+
 def test_where_nothing_can_be_deleted_any_more_the_error_says_what_may_be_left():
     client = client_module.QdrantClient(":memory:")
     store = QdrantStore(Failing(client, "upsert", 1, dead=True), "c", "cosine", "f", 2)
-    with pytest.raises(StoreError, match="up to 1500 records may remain, from '00100' on"):
+    with pytest.raises(StoreError, match="up to 1500 of them may remain, from '00100' on; remove those"):
         store.add(records(1500, start=100))
     for name in ("count", "scroll", "query_batch_points", "query_points_groups", "retrieve"):
         broken = QdrantStore(Failing(client, name, 0), "c", "cosine", "f", 2)

@@ -376,7 +376,8 @@ def search_options(search: argparse.ArgumentParser) -> None:
     search.add_argument("-k", type=count, default=5, metavar="K", help="images per query (default: %(default)s)")
     search.add_argument(
         "--where", action="append", default=[], metavar="NAME=VALUE",
-        help="find only images whose row has this value; repeat a NAME to allow several values",
+        help="find only images whose row has this value; repeat a NAME to allow several values. Numbers may have "
+        "bounds: 'probability>=0.9'",
     )  # fmt: skip
     search.add_argument("--by-label", action="store_true", help="find only images of the predicted class of the query")
     search.add_argument(

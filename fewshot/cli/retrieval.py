@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -94,24 +95,46 @@ def _noting(columns: set[str], records: Iterable[Record]) -> Iterator[Record]:
         yield record
 
 
-def _conditions(model: FewShotImageClassifier, texts: list[str]) -> dict[str, list[Any]]:
-    """Return the allowed values of each name; a repeated name adds to its values."""
-    found: dict[str, list[Any]] = {}
+def _conditions(model: FewShotImageClassifier, texts: list[str]) -> dict[str, Any]:
+    """Return the allowed values of each name, or its bounds; a repeated name adds to them."""
+    found: dict[str, Any] = {}
     for text in texts:
-        name, value = _condition(model, text)
-        found.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+        name, sign, value = _parts(text)
+        known = found.setdefault(name, [] if sign == "=" else {})
+        if isinstance(known, list) != (sign == "="):
+            raise ValueError(f"--where {name} has both a value and a bound; give one of them")
+        if sign in known:
+            raise ValueError(f"--where {name} is bound twice by {sign!r}; give one bound")
+        if isinstance(known, dict):
+            known[sign] = _bound(text, value)
+        else:
+            one = _value(model, name, value)
+            known.extend(one if isinstance(one, list) else [one])
     return found
 
 
-def _condition(model: FewShotImageClassifier, text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"--where is {text!r}; expected NAME=VALUE, such as label=cat or unknown=false")
-    if name in ("label", "nearest"):
-        return name, as_unicode(as_label(model, value))
+def _parts(text: str) -> tuple[str, str, str]:
+    found = re.fullmatch(r"([^=<>]+)(>=|<=|=|>|<)(.*)", text, re.DOTALL)
+    if found is None:
+        raise ValueError(
+            f"--where is {text!r}; expected NAME=VALUE or NAME>NUMBER, such as label=cat or 'probability>=0.9'"
+        )
+    return found[1], found[2], found[3]
+
+
+def _bound(text: str, value: str) -> float:
     try:
-        return name, json.loads(value)
+        return float(value)
+    except ValueError:
+        raise ValueError(f"--where is {text!r}; expected a number after the comparison") from None
+
+
+def _value(model: FewShotImageClassifier, name: str, value: str) -> Any:
+    if name in ("label", "nearest"):
+        return as_unicode(as_label(model, value))
+    try:
+        return json.loads(value)
     except json.JSONDecodeError:
-        return name, as_unicode(value)
+        return as_unicode(value)
     except RecursionError:
         raise ValueError(f"--where {name} is nested too deeply; expected a value or a list of values") from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from fewshot.errors import missing
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.retrieve import classify_and_retrieve
 from fewshot.retrieval.stores.base import Store
+from fewshot.retrieval.stores.faiss import FaissStore
 
 try:
-    from haystack import Document, component
+    from haystack import Document, component, default_from_dict, default_to_dict
+    from haystack.utils import Secret
 except ImportError:
     raise missing("Haystack is missing", "haystack") from None
 
@@ -22,14 +25,17 @@ class FewShotRetriever:
 
     Parameters
     ----------
-    model : FewShotModel or RemoteModel
-        Its embedder must have computed the vectors of the store; ``RemoteModel("http://...")`` is a running service.
-    store : Store
-        Where to search.
+    model : FewShotModel, RemoteModel or str
+        Its embedder must have computed the vectors of the store. A text is the folder of a saved model, or the address
+        of a running service, ``"http://..."``.
+    store : Store or str
+        Where to search; a text is the folder of a saved `FaissStore`.
     k : int, default=10
         Documents per query.
     by_label : bool, default=True
         Whether to find only records of the query's class; an unknown query finds all.
+    token : Secret, optional
+        That of the service whose address is given.
 
     Examples
     --------
@@ -44,8 +50,48 @@ class FewShotRetriever:
     (['a'], ['papaya'])
     """
 
-    def __init__(self, model: FewShotModel | RemoteModel, store: Store, k: int = 10, by_label: bool = True) -> None:
-        self.model, self.store, self.k, self.by_label = model, store, k, by_label
+    def __init__(
+        self,
+        model: FewShotModel | RemoteModel | str | Path,
+        store: Store | str | Path,
+        k: int = 10,
+        by_label: bool = True,
+        token: Secret | None = None,
+    ) -> None:
+        self._model: Any = str(model) if isinstance(model, Path) else model
+        self._store: Any = str(store) if isinstance(store, Path) else store
+        self.model: FewShotModel | RemoteModel = _opened(self._model, token)
+        self.store: Store = FaissStore.load(self._store) if isinstance(self._store, str) else self._store
+        self.k, self.by_label, self.token = k, by_label, token
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component as JSON values, as pipelines are saved.
+
+        Raises
+        ------
+        ValueError
+            If the model is an object in this process, or another process cannot reach the store.
+        """
+        model, store = self._model, self._store
+        if not isinstance(model, str):
+            kind = type(model).__name__
+            raise ValueError(f"model is a {kind}; give the folder where it is saved, or the address of a service")
+        if isinstance(store, Store):
+            store = {"type": f"{type(store).__module__}.{type(store).__name__}", "init_parameters": store.parameters}
+        token = None if self.token is None else self.token.to_dict()
+        rest = {"k": self.k, "by_label": self.by_label, "token": token}
+        found: dict[str, Any] = default_to_dict(self, model=model, store=store, **rest)
+        return found
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Convert back from `to_dict`: open the model and the store.
+
+        Haystack opens nothing that it was not told to trust:
+        ``Pipeline.loads(text, allowed_modules=["fewshot.*"])``.
+        """
+        found: Self = default_from_dict(cls, data)
+        return found
 
     @component.output_types(documents=list[Document], labels=list[Any])
     def run(self, queries: list[Any], where: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -65,3 +111,11 @@ class FewShotRetriever:
             for match in own
         ]
         return {"documents": documents, "labels": labels}
+
+
+def _opened(model: Any, token: Secret | None) -> Any:
+    if not isinstance(model, str):
+        return model
+    if model.startswith(("http://", "https://")):
+        return RemoteModel(model, None if token is None else token.resolve_value())
+    return FewShotModel.load(model)

@@ -55,7 +55,18 @@ class FewShotRetriever(BaseRetriever):
     by_label: bool = True
     where: dict[str, Any] | None = None
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
-        """Return documents with the id of a record as content, and label, similarity and payload as metadata."""
-        (found,) = retrieve(self.model, self.store, [query], self.k, where=self.where, by_label=self.by_label)
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: dict[str, Any] | None = None,
+    ) -> list[Document]:
+        """Return documents with the id of a record as content, and label, similarity and payload as metadata.
+
+        ``invoke(query, k=..., where=...)`` takes other values than the retriever's.
+        """
+        k, where = self.k if k is None else k, self.where if where is None else where
+        (found,) = retrieve(self.model, self.store, [query], k, where=where, by_label=self.by_label)
         return [Document(page_content=match.id, id=match.id, metadata=match.facts()) for match in found]

@@ -53,7 +53,7 @@ def writing(folder: str | Path, kind: str) -> Iterator[None]:
     ----------
     folder : path
         Created if needed; must be empty or hold an artifact of this kind.
-    kind : {"classifier", "index", "export"}
+    kind : {"classifier", "index", "export", "store"}
         Kind of artifact.
 
     Raises
@@ -106,7 +106,7 @@ def write_artifact(
     ----------
     folder : path
         Created if needed; must be empty or hold an artifact of this kind.
-    kind : {"classifier", "index", "export"}
+    kind : {"classifier", "index", "export", "store"}
         Kind of artifact.
     content : mapping
         Content of the manifest, as values that JSON can hold; it may name a later ``format``, which older versions
@@ -183,7 +183,7 @@ def restore_artifact(folder: str | Path, kind: str, number: int | None = None) -
     ----------
     folder : path
         Holds an artifact of this kind, written with notes.
-    kind : {"classifier", "index", "export"}
+    kind : {"classifier", "index", "export", "store"}
         Kind of artifact.
     number : int, optional
         The version; by default the one from which the current one was made, or the newest if that is damaged.

@@ -16,13 +16,13 @@ from fewshot.persistence.files import PARTIAL, open_regular
 from fewshot.persistence.locking import LOCK
 
 MANIFEST = "manifest.json"
-KINDS = ("classifier", "index", "export")
+KINDS = ("classifier", "index", "export", "store")
 #: Bump when older versions cannot read the format; folders that they can read are written in an earlier one.
 FORMAT, PLAIN = 3, 2
 BEGIN = b'{"format": '
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{64})"\}\n\Z')
 #: Names of the data files of an artifact, and of earlier manifests.
-_PARTS = "memory|weights|learner|domain|background|support|keys|changes|lists|encoder|preprocess|history"
+_PARTS = "memory|weights|learner|domain|background|support|keys|changes|lists|encoder|preprocess|history|records"
 _SUFFIXES = "safetensors|faiss|onnx|json|npz"
 _NAME = re.compile(rf"({_PARTS})-[0-9a-f]{{16}}\.({_SUFFIXES})")
 #: Data files, and what a killed writer leaves (``.tmp`` is safetensors' own); not the hidden files of other programs.

@@ -14,7 +14,7 @@ from fewshot.errors import ImageDecodeError
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.remote import MOST_CLASSES, RemoteModel
 from fewshot.retrieval.stores.base import Store
-from fewshot.retrieval.stores.records import Match, check_where, token
+from fewshot.retrieval.stores.records import Match, accepts, check_where
 from fewshot.utils.text import as_unicode
 
 
@@ -127,7 +127,7 @@ def classify_and_retrieve(
         searches.setdefault(label if by_label else None, []).append(place)
     for label, places in searches.items():  # one search per class, not per query
         # Empty if `where` asks for other labels.
-        both = [other for other in conditions.get("label", [label]) if token("label", other) == token("label", label)]
+        both = [label] if accepts(conditions.get("label", [label]), "label", label) else []
         only = conditions if label is None else {**conditions, "label": both}
         for place, matches in zip(places, store.search(asked.x[places], k, only), strict=True):
             known = asked.shares(place)
@@ -161,6 +161,6 @@ def _ask_there(model: RemoteModel, store: Store, items: Any) -> _Asked:
         store.check_embedder(fingerprint)
     own = [None if one.unknown else as_unicode(one.label) for one in answers]
     shares = [{as_unicode(label): share for label, share in one.shares.items()} for one in answers]
-    x = np.stack([one.vector for one in answers if one.vector is not None]) if answers else np.empty((0, store.d))
+    x = np.stack([one.vector for one in answers if one.vector is not None]) if answers else np.empty((0, store.d or 0))
     read = list(range(len(answers)))
     return _Asked([one.label for one in answers], [], read, x.astype(np.float32), own, shares.__getitem__)

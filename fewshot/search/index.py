@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +203,27 @@ class PrototypeIndex:
         >>> PrototypeIndex.load(folder).add([[1.0, 1.0]], ["c"]).search([[0.0, 2.0]], k=3)[0].tolist()
         [['b', 'c', 'a']]
         """
-        settings = {name: getattr(self, name) for name in ("metric", "index", "recall", "keys")}
         with writing(folder, "index"):  # of two threads, the later one writes what both have added
-            state = self._state
             # The next number is read after the state and only rises, so no key added later repeats a number.
-            content, known = {**settings, "next": self._next}, {} if overwrite else self._versions
+            state, content, known = self.state, self.content, {} if overwrite else self._versions
             self._versions = {**self._versions, **save_index(state, content, folder, known)}
+
+    @property
+    def state(self) -> State | None:
+        """The keys at this moment, which no change alters; None if there has been none."""
+        return self._state
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The settings and the number of the next key, as JSON values."""
+        return {**{name: getattr(self, name) for name in ("metric", "index", "recall", "keys")}, "next": self._next}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], state: State | None) -> PrototypeIndex:
+        """Return the index that had this `content` and `state`."""
+        index = cls(content["metric"], content["index"], content["recall"], content["keys"])
+        index._state, index._next = state, content["next"]
+        return index
 
     @classmethod
     def load(cls, folder: str | Path, cache: bool = True) -> PrototypeIndex:
@@ -234,9 +250,8 @@ class PrototypeIndex:
         ArtifactError
             If the folder holds no index, or one that is damaged, incomplete, invalid or written by a newer version.
         """
-        content, state = load_index(folder, cache)
-        index = cls(content["metric"], content["index"], content["recall"], content["keys"])
-        index._state, index._next = state, content["next"]
+        content, state, _ = load_index(folder, cache)
+        index = cls.of(content, state)
         index._versions = {os.path.realpath(folder): content["digest"]}
         return index
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,19 @@ MAPPED = 8 * 2**20
 KEPT = ("ivf", "hnsw")
 
 
-def save_index(state: State | None, content: Mapping[str, Any], folder: str | Path, known: Versions) -> Versions:
-    """Write a state and `content`, unless the folder has the keys of the base already; see `write_artifact`."""
-    parts: dict[str, Part] = {}
+def save_index(
+    state: State | None,
+    content: Mapping[str, Any],
+    folder: str | Path,
+    known: Versions,
+    kind: str = "index",
+    more: Mapping[str, Part] | None = None,
+) -> Versions:
+    """Write a state, `content` and `more` files, not the keys of the base if the folder has them; see `write_artifact`.
+
+    What is saved may be of another `kind` that has an index.
+    """
+    parts: dict[str, Part] = dict(more or {})
     caches: dict[str, Part] = {}
     content = dict(content)
     if state is not None:
@@ -49,24 +59,29 @@ def save_index(state: State | None, content: Mapping[str, Any], folder: str | Pa
             caches[LISTS] = (hashlib.sha256(about.encode()).hexdigest(), built.write)
             changes |= snapshot.frame
         parts[CHANGES] = (None, partial(write_tensors, tensors=changes))
-    return write_artifact(folder, "index", content, parts, caches, known)
+    return write_artifact(folder, kind, content, parts, caches, known)
 
 
-def load_index(folder: str | Path, cache: bool) -> tuple[dict[str, Any], State | None]:
-    """Return what `save_index` wrote; no file of FAISS is opened unless `cache`.
+def load_index(
+    folder: str | Path, cache: bool, kind: str = "index", also: Callable[..., Any] = lambda *_: None
+) -> tuple[dict[str, Any], State | None, Any]:
+    """Return content and state that `save_index` wrote; no file of FAISS is opened unless `cache`.
+
+    The third result is ``also(manifest, paths, state)``, which reads the other files.
 
     Raises
     ------
     ArtifactError
-        If the folder holds no index, or one that is damaged or invalid.
+        If the folder holds nothing of this kind, or something that is damaged or invalid.
     """
 
-    def build(manifest: dict[str, Any], paths: dict[str, Path]) -> tuple[dict[str, Any], State | None]:
+    def build(manifest: dict[str, Any], paths: dict[str, Path]) -> tuple[dict[str, Any], State | None, Any]:
         manifest = {"keys": "full", **manifest}  # older versions knew no other precision
         _check_settings(manifest, paths)
-        return manifest, _rebuild(manifest, paths, cache) if KEYS in paths else None
+        state = _rebuild(manifest, paths, cache) if KEYS in paths else None
+        return manifest, state, also(manifest, paths, state)
 
-    return load_artifact(folder, "index", build)
+    return load_artifact(folder, kind, build)
 
 
 def _rebuild(manifest: dict[str, Any], paths: dict[str, Path], cache: bool) -> State:

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import StoreError, UnknownNameError
-from fewshot.retrieval.stores.records import Match, Record, check_ids, check_queries, check_record, check_where, token
+from fewshot.persistence.content import is_whole
+from fewshot.retrieval.stores.records import (
+    Conditions,
+    Match,
+    Record,
+    check_ids,
+    check_queries,
+    check_record,
+    check_where,
+    token,
+)
 from fewshot.search.similarity import METRICS
 
 Vectors = NDArray[np.float32]
-#: The accepted values of each name.
-Conditions = Mapping[str, list[Any]]
 #: Proposes records for each query.
 Search = Callable[[Vectors, int, Conditions], list[list[Record]]]
 #: Records written or read at a time.
 BATCH = 1000
 #: Queries whose candidates are held in memory at a time.
 QUERIES = 100
+#: What has become of other records if one to remove is missing.
+UNTOUCHED = "nothing was removed"
 #: Extra candidates that are re-scored, because databases rank in float32.
 SPARE = 16
 
@@ -41,18 +53,21 @@ class Store(ABC):
         Similarity; higher is closer. ``sqeuclidean`` is minus the squared Euclidean distance.
     fingerprint : str
         That of the embedder, `Embedder.fingerprint`.
-    d : int
-        Length of a vector.
+    d : int, optional
+        Length of a vector; by default that of the first record.
     """
 
-    def __init__(self, metric: str, fingerprint: str, d: int) -> None:
+    def __init__(self, metric: str, fingerprint: str, d: int | None = None) -> None:
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
         if not fingerprint:
             raise ValueError("fingerprint is empty; give that of the embedder (Embedder.fingerprint)")
-        if d < 1:
+        if d is not None and d < 1:
             raise ValueError(f"d is {d}; expected the length of an embedding")
-        self.metric, self.fingerprint, self.d = metric, fingerprint, int(d)
+        self.metric, self.fingerprint, self.d = metric, fingerprint, None if d is None else int(d)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.metric!r}, {self.fingerprint[:12]!r}, d={self.d})"
 
     # ---- implemented by each store --------------------------------------------------------------------------------
 
@@ -70,11 +85,38 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def upsert(self, records: Iterable[Record]) -> int:
+        """Add records, each in place of the one that has its id, and return their number.
+
+        Raises
+        ------
+        ValueError
+            As for `add`, but an id may be in use.
+        StoreError
+            As for `add`.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Close the connection, if any."""
 
+    @property
     @abstractmethod
-    def __len__(self) -> int: ...
+    def parameters(self) -> dict[str, Any]:
+        """The arguments, as JSON values, that open this store in another process.
+
+        Raises
+        ------
+        ValueError
+            If another process cannot reach it, or an argument is a secret.
+        """
+
+    @abstractmethod
+    def _count(self) -> int: ...
+
+    @abstractmethod
+    def _get(self, ids: list[str]) -> Iterable[Record]:
+        """Return copies of those records that exist, in any order."""
 
     @abstractmethod
     def _remove(self, ids: list[str]) -> None:
@@ -92,7 +134,47 @@ class Store(ABC):
     def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         """Return the `n` nearest records of each query that meet the conditions; fewer only if there are no more."""
 
+    def _look(self) -> None:  # noqa: B027 - a store in memory has nothing to look at
+        """Set `d` if the store has been made meanwhile."""
+
+    def _make(self, d: int) -> None:  # noqa: B027 - nor to make
+        """Make what keeps vectors of length `d`."""
+
+    def _alone(self) -> AbstractContextManager[object]:
+        """Keep others from changing the store inside the block, where it can."""
+        return nullcontext()
+
     # ---- common to all stores ----------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._count() if self._is_made else 0
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records with these ids, in this order.
+
+        Raises
+        ------
+        ValueError
+            If there is no record with one of the ids.
+        """
+        wanted = check_ids(ids)
+        found = {record.id: record for record in (self._get(wanted) if wanted and self._is_made else [])}
+        refuse_missing(wanted, found)
+        return [found[id] for id in wanted]
+
+    def relabel(self, labels: Mapping[str, Any]) -> int:
+        """Give records other labels, by id, and return their number. If any is missing or invalid, none changes.
+
+        Raises
+        ------
+        ValueError
+            If there is no record with one of the ids, or the type of a label is not supported.
+        """
+        if not labels or not self._is_made:
+            refuse_missing(labels, (), "nothing was changed")
+            return 0
+        with self._alone():
+            return self.upsert([replace(record, label=labels[record.id]) for record in self.get(list(labels))])
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove records and return their number. If any is missing, none is removed.
@@ -103,17 +185,19 @@ class Store(ABC):
             If there is no record with one of the ids.
         """
         gone = check_ids(ids)
-        if gone:
+        if gone and not self._is_made:
+            refuse_missing(gone, (), UNTOUCHED)
+        elif gone:
             self._remove(gone)
         return len(gone)
 
     def snapshot(self) -> list[Record]:
         """Return all current records, sorted by id."""
-        return sorted(self._records(), key=lambda record: record.id)
+        return sorted(self._records() if self._is_made else [], key=lambda record: record.id)
 
     def labels(self) -> list[Any]:
         """Return the distinct labels, in any order."""
-        return list({token("label", label): label for label in self._labels()}.values())
+        return list({token("label", label): label for label in (self._labels() if self._is_made else [])}.values())
 
     def search(self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> list[list[Match]]:
         """Return the nearest records of each of `vectors` (n, d), sorted by similarity, then by id.
@@ -126,7 +210,8 @@ class Store(ABC):
             Records per query; fewer if the store, or the part that passes the filter, holds fewer.
         where : mapping, optional
             Required values of ``label`` or of the payload, by name; a list means any of its values. Types matter: 1
-            equals 1.0, but neither "1" nor True. A list in the payload matches if one of its values does.
+            equals 1.0, but neither "1" nor True. Or the bounds of a number, by comparison: ``{">=": 1, "<": 5}``. A
+            list in the payload matches if one of its values does.
 
         Raises
         ------
@@ -136,6 +221,11 @@ class Store(ABC):
             If the store cannot be reached.
         """
         return [matches[:k] for matches in self._find(self._candidates, vectors, k, where)]
+
+    def search_one(self, vector: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> list[Match]:
+        """Return the nearest records of one vector (d,); see `search`."""
+        (found,) = self.search(np.asarray(vector)[None], k, where)
+        return found
 
     def nearest_per_class(
         self, vectors: ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None
@@ -180,20 +270,37 @@ class Store(ABC):
     def _checked(self, records: Iterable[Record]) -> list[Record]:
         """Return copies of records that this store can keep; see `add`."""
         checked: dict[str, Record] = {}
+        d = self.d if self._is_made else None
         for record in records:
-            new = check_record(record, self.d, self.fingerprint)
+            new = check_record(record, d, self.fingerprint)
+            d = len(new.vector)
             self.check_embedder(record.embedder or self.fingerprint)
             if new.id in checked:
                 raise ValueError(f"the id {new.id!r} occurs twice; ids must differ")
             checked[new.id] = new
         return list(checked.values())
 
+    @property
+    def _is_made(self) -> bool:
+        """Whether the length of the vectors is known."""
+        if self.d is None:
+            self._look()
+        return self.d is not None
+
+    def _settle(self, records: Sequence[Record]) -> None:
+        """Keep vectors of the length of these records from now on, if none has been known."""
+        if self.d is None and records:
+            self._make(len(records[0].vector))
+            self.d = len(records[0].vector)
+
     def _check_facts(self, facts: Any, where: str, otherwise: str) -> None:
-        """Raise unless this is a store, and has the same metric, vector length and embedder."""
+        """Raise unless this is a store, and has the same metric, vector length (adopted if unknown) and embedder."""
         if not isinstance(facts, dict):
             raise StoreError(f"{where} is not a store of embeddings: {otherwise}")
+        if not is_whole(facts.get("d"), 1):
+            raise StoreError(f"{where} does not say how long its vectors are: {otherwise}")
         for name in ("metric", "d"):
-            if facts.get(name) != getattr(self, name):
+            if facts.get(name) != getattr(self, name) and (name, self.d) != ("d", None):
                 raise StoreError(
                     f"{where} was made with {name}={facts.get(name)!r}, not {getattr(self, name)!r}; give the same"
                 )
@@ -202,6 +309,7 @@ class Store(ABC):
                 f"{where} holds vectors of the embedder {known[:12]}, and {self.fingerprint[:12]} was given; embed "
                 "with the same network and preprocessing, or make another store"
             )
+        self.d = facts["d"]
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -211,8 +319,9 @@ class Store(ABC):
         self, search: Search, vectors: ArrayLike, k: int, where: Mapping[str, Any] | None
     ) -> Iterator[list[Match]]:
         """Yield the candidates of each query, re-scored, nearest first."""
+        is_made = self._is_made
         queries, conditions = check_queries(vectors, self.d, k), check_where(where)
-        accepts_any = all(conditions.values())
+        accepts_any = is_made and all(conditions.values())
         for start in range(0, len(queries), QUERIES):
             part = queries[start : start + QUERIES]
             found = search(part, int(k) + SPARE, conditions) if accepts_any else [[] for _ in part]
@@ -247,11 +356,11 @@ def _best_of_labels(matches: Iterable[Match]) -> list[Match]:
     return list(best.values())
 
 
-def refuse_missing(ids: Iterable[str], present: Container[str]) -> None:
-    """Raise ValueError if an id to remove is not there."""
+def refuse_missing(ids: Iterable[str], present: Container[str], outcome: str = "give ids that it has") -> None:
+    """Raise ValueError if an id is not there."""
     for id in ids:
         if id not in present:
-            raise ValueError(f"there is no record {id!r}; nothing was removed")
+            raise ValueError(f"there is no record {id!r} in the store; {outcome}")
 
 
 def first_line(error: BaseException) -> str:

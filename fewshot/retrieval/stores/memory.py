@@ -63,7 +63,7 @@ class StoredMemory:
             raise ValueError(
                 f"{name} compares by {learner.metric!r}, the store by {store.metric!r}; give the same metric"
             )
-        check_queries(np.empty((0, store.d)), store.d, k)
+        check_queries(np.empty((0, store.d or 0)), store.d, k)
         if k < (counted := getattr(learner, "n_neighbors", 1)):
             raise ValueError(f"k is {k}, and {name} counts {counted} neighbours; give k={counted} or more")
         self.store, self.learner, self.k = store, copy.deepcopy(learner).cpu().double().eval(), int(k)
@@ -72,7 +72,7 @@ class StoredMemory:
     @isolated(gradients=False)
     def _refuse_other_keys(self) -> None:
         """Raise unless the keys of two classes of one row each are these rows."""
-        rows = torch.from_numpy(np.linspace([1, 3], [2, 1], self.store.d, axis=1))
+        rows = torch.from_numpy(np.linspace([1, 3], [2, 1], self.store.d or 2, axis=1))
         statistics = self.learner.learn(rows, torch.arange(2, device="cpu"), 2)
         memory = self.learner.memorize(statistics)
         if self.learner.get_params().get("balanced") or memory.extras.keys() & {"center", "temperature"}:

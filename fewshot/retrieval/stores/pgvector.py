@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fewshot.errors import StoreError, missing
-from fewshot.retrieval.stores.base import BATCH, Conditions, Store, Vectors, first_line, refuse_missing
-from fewshot.retrieval.stores.records import Record, uuid_of
+from fewshot.retrieval.stores.base import BATCH, UNTOUCHED, Store, Vectors, first_line, refuse_missing
+from fewshot.retrieval.stores.records import Conditions, Range, Record, uuid_of
 
 #: For each metric, pgvector's operator and the operator class of an HNSW index.
 OPERATORS = {
@@ -53,7 +53,7 @@ class PgVectorStore(Store):
     metric, fingerprint, d
         As for `Store`; must match those of an existing table.
     create : bool, default=True
-        Whether to create the table and the extension if they do not exist.
+        Whether to create the table and the extension if they do not exist; the table, as soon as `d` is known.
     exact : bool, default=True
         Whether to compare all rows.
     ef_search : int, default=100
@@ -79,7 +79,7 @@ class PgVectorStore(Store):
         table: str,
         metric: str,
         fingerprint: str,
-        d: int,
+        d: int | None = None,
         *,
         create: bool = True,
         exact: bool = True,
@@ -93,11 +93,10 @@ class PgVectorStore(Store):
         super().__init__(metric, fingerprint, d)
         if not table or "\0" in table or len(table.encode()) > NAME_LIMIT:
             raise ValueError(f"table is {table!r}; expected a name of 1 to {NAME_LIMIT} bytes")
-        if d > VECTOR_LIMIT:
-            raise ValueError(f"d is {d}; pgvector holds vectors of up to {VECTOR_LIMIT} dimensions: reduce them first")
+        _refuse_long(d or 0)
         if not 1 <= ef_search <= EF_LIMIT:
             raise ValueError(f"ef_search is {ef_search}; expected 1 to {EF_LIMIT}")
-        self.table, self.exact, self.ef_search = table, bool(exact) or d > HNSW_LIMIT, int(ef_search)
+        self.table, self._exact, self.ef_search = table, bool(exact), int(ef_search)
         self._psycopg, self._register = psycopg, pgvector.psycopg.register_vector
         self._jsonb = psycopg.types.json.Jsonb
         self._connection_string, self._lock = connection_string, threading.RLock()
@@ -105,9 +104,22 @@ class PgVectorStore(Store):
         try:
             with self._transaction(vectors=False) as connection:
                 self._open(connection, create)
+                if create and self.d is not None:
+                    self._create(connection, self.d)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The arguments that open it; see `Store.parameters`."""
+        if self._psycopg.conninfo.conninfo_to_dict(self._connection_string).get("password"):
+            raise ValueError(
+                "connection_string holds a password, which must not be written down; leave it out of the string, and "
+                "set PGPASSWORD or use a password file"
+            )
+        place = {"connection_string": self._connection_string, "table": self.table}
+        return {**place, **self._facts, "exact": self._exact, "ef_search": self.ef_search}
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
@@ -158,11 +170,24 @@ class PgVectorStore(Store):
         literals = {key: sql.Literal(value) for key, value in facts.items()}
         return sql.SQL(text).format(table=sql.Identifier(name), **literals)
 
+    @property
+    def exact(self) -> bool:
+        """Whether all rows are compared."""
+        return self._exact or (self.d or 0) > HNSW_LIMIT
+
     def _open(self, connection: Any, create: bool) -> None:
-        """Create the table, or check that an existing one is for the same vectors."""
+        """Check that an existing table is for the same vectors."""
         if create:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        if not self._is_there(connection) and not create:
+            raise StoreError(f"there is no table {self.table!r} in the database; give its name, or create=True")
+        self._register(connection)
+        version = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
+        self._iterative = tuple(map(int, re.findall(r"\d+", version)))[:2] >= (0, 8)
+
+    def _is_there(self, connection: Any) -> bool:
+        """Return whether the table exists; check its facts."""
         there, comment = connection.execute(
             "SELECT to_regclass(quote_ident(%s)), obj_description(to_regclass(quote_ident(%s)), 'pg_class')",
             [self.table, self.table],
@@ -170,18 +195,33 @@ class PgVectorStore(Store):
         if there is not None:
             cure = "its comment does not say so; give another name"
             self._check_facts(_facts_in(comment), f"the table {self.table!r}", cure)
-        elif not create:
-            raise StoreError(f"there is no table {self.table!r} in the database; give its name, or create=True")
-        else:
+        return there is not None
+
+    def _look(self) -> None:
+        with self._transaction() as connection:
+            self._is_there(connection)
+
+    def _make(self, d: int) -> None:
+        _refuse_long(d)
+        with self._transaction() as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            self._create(connection, d)
+
+    def _create(self, connection: Any, d: int) -> None:
+        """Create the table and its index, unless they are there."""
+        if not self._is_there(connection):
             # A fixed-length key, because an index on ids would refuse more than 2704 bytes.
-            facts = json.dumps({"fewshot_store": self._facts})
-            connection.execute(self._sql(_TABLE, d=self.d, facts=facts))
-        self._register(connection)
-        version = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
-        self._iterative = tuple(map(int, re.findall(r"\d+", version)))[:2] >= (0, 8)
-        if create and not self.exact and not connection.execute(_HAS_HNSW, [self.table]).fetchone():
+            facts = json.dumps({"fewshot_store": {**self._facts, "d": d}})
+            connection.execute(self._sql(_TABLE, d=d, facts=facts))
+        if not self._exact and d <= HNSW_LIMIT and not connection.execute(_HAS_HNSW, [self.table]).fetchone():
             index = f"CREATE INDEX ON {{table}} USING hnsw (vector {OPERATORS[self.metric][1]})"
             connection.execute(self._sql(index))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._transaction() as connection:
+            connection.execute(self._sql("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
+            yield
 
     # ---- records --------------------------------------------------------------------------------------------------
 
@@ -190,16 +230,18 @@ class PgVectorStore(Store):
 
         Other threads that use this store wait until it ends, so add a long stream in parts.
         """
-        jsonb, total, batch, waiting = self._jsonb, 0, list[Record](), iter(records)
+        total, waiting = 0, iter(records)
+        batch = self._first(waiting)
+        into = self._sql("COPY {table} (key, id, label, payload, vector) FROM STDIN (FORMAT BINARY)")
         try:
             with self._transaction() as connection, connection.cursor() as cursor:
-                while batch := self._checked(islice(waiting, BATCH)):
-                    into = self._sql("COPY {table} (key, id, label, payload, vector) FROM STDIN (FORMAT BINARY)")
+                while batch:
                     with cursor.copy(into) as copy:
                         copy.set_types(["uuid", "text", "jsonb", "jsonb", "vector"])
-                        for r in batch:
-                            copy.write_row((uuid_of(r.id), r.id, jsonb(r.label), jsonb(dict(r.payload)), r.vector))
+                        for record in batch:
+                            copy.write_row(self._row(record))
                     total += len(batch)
+                    batch = self._checked(islice(waiting, BATCH))
         except StoreError as error:
             if isinstance(error.__cause__, self._psycopg.errors.UniqueViolation):
                 id = _taken(str(error.__cause__.diag.message_detail), batch)
@@ -207,14 +249,46 @@ class PgVectorStore(Store):
             raise
         return total
 
-    def __len__(self) -> int:
+    def upsert(self, records: Iterable[Record]) -> int:
+        """Add or replace records in one transaction, sending 1000 at a time; see `Store.upsert`."""
+        seen, waiting = set[str](), iter(records)
+        batch = self._first(waiting)
+        with self._transaction() as connection, connection.cursor() as cursor:
+            while batch:
+                for record in batch:
+                    if record.id in seen:
+                        raise ValueError(f"the id {record.id!r} occurs twice; ids must differ")
+                    seen.add(record.id)
+                # In the order of the keys, so that two writers do not wait for each other.
+                cursor.executemany(self._sql(_UPSERT), sorted(map(self._row, batch), key=lambda row: row[0]))
+                batch = self._checked(islice(waiting, BATCH))
+        return len(seen)
+
+    def _first(self, waiting: Iterator[Record]) -> list[Record]:
+        """Return the first batch, before whose vectors the table may not exist."""
+        batch = self._checked(islice(waiting, BATCH))
+        self._settle(batch)
+        return batch
+
+    def _row(self, record: Record) -> tuple[Any, ...]:
+        label, payload = self._jsonb(record.label), self._jsonb(dict(record.payload))
+        return uuid_of(record.id), record.id, label, payload, record.vector
+
+    def _get(self, ids: list[str]) -> Iterable[Record]:
+        statement = self._sql(f"SELECT {_RECORD} FROM {{table}} WHERE key = ANY(%s)")
+        with self._transaction() as connection:
+            rows = connection.execute(statement, [[uuid_of(id) for id in ids]], binary=True).fetchall()
+        return map(self._to_record, rows)
+
+    def _count(self) -> int:
         with self._transaction() as connection:
             return int(connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()[0])
 
     def _remove(self, ids: list[str]) -> None:
         with self._transaction() as connection:
             statement = self._sql("DELETE FROM {table} WHERE key = ANY(%s) RETURNING id")
-            refuse_missing(ids, {id for (id,) in connection.execute(statement, [[uuid_of(id) for id in ids]])})
+            gone = {id for (id,) in connection.execute(statement, [[uuid_of(id) for id in ids]])}
+            refuse_missing(ids, gone, UNTOUCHED)
 
     def _records(self) -> Iterable[Record]:
         with self._transaction() as connection:
@@ -261,11 +335,18 @@ class PgVectorStore(Store):
         return f"coalesce(nullif({distance}, 'NaN'), 1)" if self.metric == "cosine" else f"({distance}) + 0"
 
     def _where(self, conditions: Conditions) -> tuple[str, list[Any]]:
-        """Return conditions and their parameters; ``@>`` compares JSON values and looks into lists."""
+        """Return conditions and their parameters; ``@>`` compares JSON values and looks into lists, as paths do."""
         jsonb, parts, values = self._jsonb, ["true"], list[Any]()
         for name, some in conditions.items():
-            parts.append("label = ANY(%s)" if name == "label" else "payload -> %s @> ANY(%s)")
-            values += [*([] if name == "label" else [name]), [jsonb(value) for value in some]]
+            value = "label" if name == "label" else "(payload -> %s)"
+            values += [] if name == "label" else [name]
+            if isinstance(some, Range):
+                bounds = " && ".join(f"@ {sign} {json.dumps(bound)}" for sign, bound in some.bounds.items())
+                parts.append(f"coalesce(jsonb_path_exists({value}, %s::jsonpath), false)")
+                values.append(f"$[*] ? ({bounds})")
+            else:
+                parts.append(f"{value} = ANY(%s)" if name == "label" else f"{value} @> ANY(%s)")
+                values.append([jsonb(one) for one in some])
         return " AND ".join(parts), values
 
     def _tune(self, connection: Any, n: int) -> None:
@@ -280,8 +361,15 @@ class PgVectorStore(Store):
 _TABLE = """CREATE TABLE {table}
 (key uuid PRIMARY KEY, id text NOT NULL, label jsonb NOT NULL, payload jsonb NOT NULL, vector vector({d}) NOT NULL);
 COMMENT ON TABLE {table} IS {facts}"""
+_UPSERT = """INSERT INTO {table} (key, id, label, payload, vector) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (key) DO UPDATE SET label = excluded.label, payload = excluded.payload, vector = excluded.vector"""
 _HAS_HNSW = """SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam
 WHERE indrelid = to_regclass(quote_ident(%s)) AND amname = 'hnsw'"""
+
+
+def _refuse_long(d: int) -> None:
+    if d > VECTOR_LIMIT:
+        raise ValueError(f"d is {d}; pgvector holds vectors of up to {VECTOR_LIMIT} dimensions: reduce them first")
 
 
 def _facts_in(comment: str | None) -> Any:

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from fewshot.errors import StoreError, missing
-from fewshot.retrieval.stores.base import BATCH, Conditions, Store, Vectors, first_line, refuse_missing
-from fewshot.retrieval.stores.records import Record, token, tokens, uuid_of
+from fewshot.retrieval.stores.base import BATCH, UNTOUCHED, Store, Vectors, first_line, refuse_missing
+from fewshot.retrieval.stores.records import Conditions, Range, Record, token, tokens, uuid_of
 from fewshot.search.similarity import normalize
 
 #: Qdrant's distances. Its own cosine would normalize the stored vectors, and the originals would be lost.
 DISTANCES = {"sqeuclidean": "EUCLID", "cosine": "DOT", "dot": "DOT"}
+#: Qdrant's names of comparisons.
+_BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 #: Records of each label that are re-scored to find its nearest one.
 GROUP = 4
 
@@ -29,16 +31,16 @@ class QdrantStore(Store):
     """A store in a collection of Qdrant (extra ``qdrant``).
 
     The key of a point is a version 5 UUID of the record's id; its payload holds ``id``, ``label`` and ``payload``.
-    Filters match ``tokens``, one text for each value, because Qdrant can match neither floats nor arbitrary names;
-    labels are grouped by ``group``, the token of the label. Under ``cosine`` the point is the vector normalized to
-    length 1, compared by inner product, and the payload holds the original in ``raw`` (base64 of float32). This doubles
-    the disk space, and returns exactly what was added.
+    Filters match ``tokens``, one text for each value, because Qdrant can match neither floats nor arbitrary names, and
+    bounds ``numbers``, by a hash of the name; labels are grouped by ``group``, the token of the label. Under ``cosine``
+    the point is the vector normalized to length 1, compared by inner product, and the payload holds the original in
+    ``raw`` (base64 of float32). This doubles the disk space, and returns exactly what was added.
 
     Metric, embedder and vector length are stored in the metadata of the collection, which needs Qdrant 1.16. Qdrant has
-    no transactions: `add` checks everything first, and on failure deletes what it has written, and nothing that others
-    have written; if the server is unreachable by then, the error says how many records may remain. If two clients add
-    the same id at the same moment, the later one wins. `snapshot` reads in parts, so concurrent changes may or may not
-    be included.
+    no transactions: `add` and `upsert` check everything first, and on failure take back what they have written, and
+    nothing that others have added; if the server is unreachable by then, the error says how many records may remain. If
+    two clients write the same id at the same moment, the later one wins. `snapshot` reads in parts, so concurrent
+    changes may or may not be included.
 
     Parameters
     ----------
@@ -49,7 +51,7 @@ class QdrantStore(Store):
     metric, fingerprint, d
         As for `Store`; must match those of an existing collection.
     create : bool, default=True
-        Whether to create the collection if it does not exist.
+        Whether to create the collection if it does not exist, as soon as `d` is known.
     exact : bool, default=True
         Whether to compare all points; otherwise a server uses HNSW, which is faster and may miss some.
 
@@ -75,7 +77,7 @@ class QdrantStore(Store):
         collection: str,
         metric: str,
         fingerprint: str,
-        d: int,
+        d: int | None = None,
         *,
         create: bool = True,
         exact: bool = True,
@@ -88,7 +90,8 @@ class QdrantStore(Store):
             raise missing("qdrant-client is missing", "qdrant") from None
         self.collection, self.exact = collection, bool(exact)
         self._models, self._lost = qdrant_client.models, (ApiException, import_module("grpc").RpcError, OSError)
-        self._owned, self._params = isinstance(location, (str, Path)), None
+        self._owned, self._params, self._location = isinstance(location, (str, Path)), None, str(location)
+        self._has_server = self._knows_numbers = False
         self._client: Any
         with self._calls():
             self._client = _connect(qdrant_client.QdrantClient, location) if self._owned else location
@@ -97,6 +100,14 @@ class QdrantStore(Store):
             except BaseException:
                 self.close()
                 raise
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The arguments that open it; see `Store.parameters`."""
+        if self._location == ":memory:" or not self._owned:
+            what = "lives in this process" if self._owned else "was made with a client"
+            raise ValueError(f"the QdrantStore {what}; make it with a URL or a folder")
+        return {"location": self._location, "collection": self.collection, **self._facts, "exact": self.exact}
 
     def close(self) -> None:
         """Close the client unless it was passed in; a collection in memory is then lost."""
@@ -113,56 +124,101 @@ class QdrantStore(Store):
 
     def _open(self, create: bool) -> None:
         """Create the collection, or check that an existing one is for the same vectors."""
-        client, models, name = self._client, self._models, self.collection
-        options = getattr(client, "init_options", {})
-        has_server = not options.get("path") and options.get("location") != ":memory:"
-        if has_server:  # without a server, search is always exact, and parameters cause warnings
-            self._params = models.SearchParams(exact=self.exact)
+        options = getattr(self._client, "init_options", {})
+        self._has_server = not options.get("path") and options.get("location") != ":memory:"
+        if self._has_server:  # without a server, search is always exact, and parameters cause warnings
+            self._params = self._models.SearchParams(exact=self.exact)
+        if not self._is_there() and not create:
+            raise StoreError(f"there is no collection {self.collection!r} in Qdrant; give its name, or create=True")
+        if self.d is not None:
+            self._make(self.d)
+
+    def _is_there(self) -> bool:
+        """Return whether the collection exists; check its facts."""
+        client, name = self._client, self.collection
         if not client.collection_exists(name):
-            if not create:
-                raise StoreError(f"there is no collection {name!r} in Qdrant; give its name, or create=True")
-            distance = getattr(models.Distance, DISTANCES[self.metric])
-            vectors = models.VectorParams(size=self.d, distance=distance)
-            client.create_collection(name, vectors_config=vectors, metadata={"fewshot_store": self._facts})
-            for field in ("tokens", "group") if has_server else ():
-                client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
-        facts = (client.get_collection(name).config.metadata or {}).get("fewshot_store")
+            return False
+        facts: Any = (client.get_collection(name).config.metadata or {}).get("fewshot_store")
         cure = "its metadata (Qdrant 1.16 or later) does not say so; give another name, or upgrade the server"
         self._check_facts(facts, f"the collection {name!r}", cure)
+        self._knows_numbers = bool(facts.get("numbers"))
+        return True
+
+    def _look(self) -> None:
+        with self._calls():
+            self._is_there()
+
+    def _make(self, d: int) -> None:
+        client, models, name = self._client, self._models, self.collection
+        with self._calls():
+            if self._is_there():
+                return
+            vectors = models.VectorParams(size=d, distance=getattr(models.Distance, DISTANCES[self.metric]))
+            facts = {**self._facts, "d": d, "numbers": True}
+            client.create_collection(name, vectors_config=vectors, metadata={"fewshot_store": facts})
+            for field in ("tokens", "group") if self._has_server else ():
+                client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
+            self._is_there()
 
     # ---- records --------------------------------------------------------------------------------------------------
 
     def add(self, records: Iterable[Record]) -> int:
         """Add records, all of them checked before the first is sent; see `Store.add`."""
         new = self._checked(records)
+        self._settle(new)
         with self._calls():
             for id in self._present([record.id for record in new])[:1]:
-                raise ValueError(f"the id {id!r} is already in the store; remove that record first")
+                raise ValueError(f"the id {id!r} is already in the store; remove that record first, or call upsert")
+        return self._send(new, {})
+
+    def upsert(self, records: Iterable[Record]) -> int:
+        """Add or replace records, all of them checked before the first is sent; see `Store.upsert`."""
+        new = self._checked(records)
+        self._settle(new)
+        return self._send(new, {record.id: record for record in self._get([record.id for record in new])})
+
+    def _send(self, new: list[Record], before: dict[str, Record]) -> int:
+        """Write records; on failure take them back, and write those `before` again."""
         sent, batch = 0, uuid.uuid4().hex
         try:
             with self._calls():
                 for start in range(0, len(new), BATCH):
-                    points = [self._point(record, batch) for record in new[start : start + BATCH]]
-                    sent += len(points)
-                    self._client.upsert(self.collection, points, wait=True)
+                    some = new[start : start + BATCH]
+                    sent += len(some)
+                    self._put(some, batch)
         except BaseException as error:  # including an interrupt
             try:
                 self._delete([record.id for record in new[:sent]], batch)
+                changed = [before[record.id] for record in new[:sent] if record.id in before]
+                for start in range(0, len(changed), BATCH):
+                    self._put(changed[start : start + BATCH], "")
             except self._lost:
                 raise StoreError(
-                    f"the connection to Qdrant, collection {self.collection!r}, was lost during add, so "
-                    f"up to {sent} records may remain, from {new[0].id!r} on; remove those, then add all again"
+                    f"the connection to Qdrant, collection {self.collection!r}, was lost while records were written, "
+                    f"so up to {sent} of them may remain, from {new[0].id!r} on; "
+                    + ("write all again with upsert" if before else "remove those, then add all again")
                 ) from error
             raise
         return len(new)
 
-    def __len__(self) -> int:
+    def _put(self, records: Sequence[Record], batch: str) -> None:
+        self._client.upsert(self.collection, [self._point(record, batch) for record in records], wait=True)
+
+    def _count(self) -> int:
         with self._calls():
             return int(self._client.count(self.collection, exact=True).count)
 
+    def _get(self, ids: list[str]) -> Iterable[Record]:
+        found, with_vectors = list[Any](), self.metric != "cosine"
+        with self._calls():
+            for start in range(0, len(ids), BATCH):
+                keys = [str(uuid_of(id)) for id in ids[start : start + BATCH]]
+                found += self._client.retrieve(self.collection, keys, with_payload=True, with_vectors=with_vectors)
+        return map(self._record, found)
+
     def _remove(self, ids: list[str]) -> None:
         with self._calls():
-            refuse_missing(ids, set(self._present(ids)))
+            refuse_missing(ids, set(self._present(ids)), UNTOUCHED)
             self._delete(ids)
 
     def _records(self) -> Iterable[Record]:
@@ -179,6 +235,7 @@ class QdrantStore(Store):
             "batch": batch,
             "tokens": tokens(record.label, record.payload),
             "group": token("label", record.label),
+            "numbers": _numbers(record),
         }
         if self.metric == "cosine":
             payload["raw"] = base64.b64encode(record.vector.astype("<f4").tobytes()).decode()
@@ -262,12 +319,35 @@ class QdrantStore(Store):
         return [[self._record(point) for group in one.groups for point in group.hits] for one in found]
 
     def _filter(self, conditions: Conditions) -> Any:
-        models = self._models
-        must = [
-            models.FieldCondition(key="tokens", match=models.MatchAny(any=[token(name, value) for value in values]))
-            for name, values in conditions.items()
-        ]
+        models, must = self._models, []
+        for name, some in conditions.items():
+            if not isinstance(some, Range):
+                wanted = models.MatchAny(any=[token(name, value) for value in some])
+                must.append(models.FieldCondition(key="tokens", match=wanted))
+            elif self._knows_numbers:
+                bounds = models.Range(**{_BOUNDS[sign]: bound for sign, bound in some.bounds.items()})
+                must.append(models.FieldCondition(key=f"numbers.{_hash(name)}", range=bounds))
+            else:
+                raise StoreError(
+                    f"the collection {self.collection!r} was made by a version that knew no bounds; copy its records "
+                    "into another collection to filter by them"
+                )
         return models.Filter(must=must) if must else None
+
+
+def _hash(name: str) -> str:
+    return uuid_of(name).hex
+
+
+def _numbers(record: Record) -> dict[str, list[float]]:
+    """Return the numbers of a record by a hash of their names, as floats, which Qdrant compares."""
+    named = {**record.payload, "label": record.label}
+    found = {name: value if isinstance(value, list) else [value] for name, value in named.items()}
+    numbers = {
+        _hash(name): [float(v) for v in some if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        for name, some in found.items()
+    }
+    return {name: some for name, some in numbers.items() if some}
 
 
 def _connect(client: Any, location: str | Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ LARGEST = 1e15
 PLAIN = (str, int, float, bool, type(None))
 #: Compares numbers with more digits than a float or 64 bits have, whatever decimal context the caller has set.
 _DIGITS = Context(prec=40)
+#: Comparisons in the bounds of a filter.
+COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+#: The largest bound: every database compares such numbers exactly.
+LARGEST_BOUND = 2**53
 _NAMESPACE = uuid.UUID("7f1e6b52-5d0c-5b0e-9d57-3f0f5c9f2a11")
 
 
@@ -73,8 +78,36 @@ class Match:
     payload: Mapping[str, Any]
 
 
-def check_record(record: Record, d: int, fingerprint: str) -> Record:
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number in a filter.
+
+    Attributes
+    ----------
+    bounds : mapping
+        Numbers by the comparison with each, one of `COMPARISONS`.
+    """
+
+    bounds: Mapping[str, float]
+
+    def holds(self, value: Any) -> bool:
+        """Return whether a value, or one of a list, is a number within the bounds."""
+        return any(
+            isinstance(one, (int, float))
+            and not isinstance(one, bool)
+            and all(COMPARISONS[name](one, bound) for name, bound in self.bounds.items())
+            for one in (value if isinstance(value, list) else [value])
+        )
+
+
+#: The accepted values of each name, or the bounds of a number.
+Conditions = Mapping[str, list[Any] | Range]
+
+
+def check_record(record: Record, d: int | None, fingerprint: str) -> Record:
     """Return a copy of a record of the embedder `fingerprint`, with a vector (d,) in float32 and plain values.
+
+    Without `d`, the vector may have any length.
 
     Raises
     ------
@@ -86,8 +119,8 @@ def check_record(record: Record, d: int, fingerprint: str) -> Record:
         raise ValueError(f"the id {record.id!r} is not text; give each record a name")
     check_text(id, f"the id {id!r}")
     vector = np.array(as_values(record.vector, name=f"the vector of {id!r}"), np.float32)
-    if vector.shape != (d,):
-        raise ValueError(f"the vector of {id!r} has shape {vector.shape}; this store holds ({d},)")
+    if vector.shape != (d or vector.size,) or not vector.size:
+        raise ValueError(f"the vector of {id!r} has shape {vector.shape}; this store holds ({d or 'd'},)")
     _check_magnitude(vector, f"the vector of {id!r}")
     payload = {}
     for name, value in record.payload.items():
@@ -100,8 +133,8 @@ def check_record(record: Record, d: int, fingerprint: str) -> Record:
     return Record(id, vector, label, payload, fingerprint)
 
 
-def check_queries(vectors: ArrayLike, d: int, k: int) -> NDArray[np.float32]:
-    """Return queries (n, d) in float32.
+def check_queries(vectors: ArrayLike, d: int | None, k: int) -> NDArray[np.float32]:
+    """Return queries (n, d) in float32; without `d`, of any length.
 
     Raises
     ------
@@ -109,8 +142,9 @@ def check_queries(vectors: ArrayLike, d: int, k: int) -> NDArray[np.float32]:
         If their shape is wrong, they are not finite, or k is below 1.
     """
     queries = np.asarray(as_values(vectors, name="the array of queries"), np.float32)
-    if queries.ndim != 2 or queries.shape[1] != d:
-        raise ValueError(f"queries have shape {queries.shape}; this store is searched with (n, {d})")
+    if queries.ndim != 2 or queries.shape[1] != (d or queries.shape[1]):
+        cure = "; for one vector there is search_one" if queries.ndim == 1 else ""
+        raise ValueError(f"queries have shape {queries.shape}; this store is searched with (n, {d or 'd'}){cure}")
     _check_magnitude(queries, "a query")
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k is {k!r}; expected a whole number from 1")
@@ -167,22 +201,53 @@ def check_plain(value: Any, what: str) -> Any:
     return value
 
 
-def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any]]:
-    """Return the accepted values of each name in a filter.
+def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any] | Range]:
+    """Return the accepted values of each name in a filter, or the bounds of a number.
 
     Raises
     ------
     ValueError
-        If a name is not text, or a value is not supported.
+        If a name is not text, or a value or bound is not supported.
     """
-    conditions = {}
+    conditions: dict[str, list[Any] | Range] = {}
     for name, value in (where or {}).items():
         if not isinstance(name, str):
             raise ValueError(f"the filter names {name!r}; expected 'label' or the name of a value in the payload")
-        conditions[check_text(name, "a name in the filter")] = [
-            check_plain(v, f"{name!r} in the filter") for v in _several(value)
-        ]
+        what = f"{name!r} in the filter"
+        if not isinstance(value, (Mapping, Range)):
+            value = [check_plain(v, what) for v in _several(value)]
+        elif isinstance(value, Mapping):
+            value = Range({sign: _bound(sign, bound, what) for sign, bound in value.items()})
+            if not value.bounds:
+                raise ValueError(f"{what} has no bounds; {_BOUNDS}")
+        conditions[check_text(name, "a name in the filter")] = value
     return conditions
+
+
+_BOUNDS = "expected values, or bounds such as {'>=': 1, '<': 5}"
+
+
+def _bound(sign: Any, bound: Any, what: str) -> float:
+    if sign not in COMPARISONS:
+        raise ValueError(f"{what} is compared by {sign!r}; {_BOUNDS}")
+    bound = plain_label(bound)
+    # NaN fails the comparison.
+    if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not abs(bound) <= LARGEST_BOUND:
+        raise ValueError(f"{what} has the bound {bound!r}; expected a number between -2**53 and 2**53")
+    return bound
+
+
+def accepts(condition: list[Any] | Range, name: str, value: Any) -> bool:
+    """Return whether a value of this name meets a condition.
+
+    Examples
+    --------
+    >>> accepts([1, "a"], "n", 1.0), accepts(Range({">": 1}), "n", 1.0)
+    (True, False)
+    """
+    if isinstance(condition, Range):
+        return condition.holds(value)
+    return token(name, value) in {token(name, one) for one in condition}
 
 
 def _several(value: Any) -> Iterable[Any]:
