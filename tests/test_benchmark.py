@@ -72,7 +72,7 @@ def test_all_result_files_are_written(tmp_path):
     assert page.count("<img") > 10
     assert "http" not in page.replace("http://www.w3.org", "")
     ranks = page[page.index("Over data sets") :]
-    assert ranks.index("Mean rank") < ranks.index("pt-map †") < ranks.index("Confusions")
+    assert ranks.index("Mean rank") < ranks.rindex("pt-map †", 0, ranks.index("Confusions"))
     for heading in ("Accuracy", "Shots and ways", "Over data sets", "Confusions", "Time", "Run it again"):
         assert f"<h2>{heading}</h2>" in page
 

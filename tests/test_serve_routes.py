@@ -177,6 +177,7 @@ def test_what_a_stranger_uploads_is_checked_and_stays_in_its_place(client, tmp_p
     for content in (
         b"", b"PK", whole[:-100], forged, archive_of([("../../evil.py", "x")]), archive_of([("/etc/evil", "x")]),
         archive_of([("manifest.json", "{}")]), archive_of([("manifest.json", "{}"), ("a/manifest.json", "{}")]),
+        archive_of([*parts, ("evil.py", "x")]), archive_of([*parts, ("a/..", "x")]),
         archive_of([(f"memory-{i:016x}.safetensors", "") for i in range(2000)]), archive_of([("evil.py", "x")]),
     ):  # fmt: skip
         found = send(client, content)
@@ -184,7 +185,8 @@ def test_what_a_stranger_uploads_is_checked_and_stays_in_its_place(client, tmp_p
         assert "/tmp" not in message
     assert client.get("/v1/model").json()["version"] == before
     assert not list(tmp_path.rglob("evil*"))
-    said(client.post("/v1/model/load", content=whole), 415, "unsupported")
+    for kind in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "multipart/form-data; boundary=x"}):
+        said(client.post("/v1/model/load", content=whole, headers=kind), 415, "unsupported")
 
 
 def test_an_upload_is_bounded_packed_and_unpacked(tmp_path):
