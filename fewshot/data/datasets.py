@@ -28,7 +28,8 @@ def is_dataset(given: Any) -> bool:
 def read_dataset(dataset: Any, image: str | None, label: str | None) -> tuple[Any, NDArray[Any]]:
     """Return images and labels; see `LabeledImages.from_dataset`."""
     if isinstance(dataset, Mapping):
-        raise ValueError(f"the data set has the splits {listed(list(dataset))}; pass one, dataset[{next(iter(dataset))!r}]")
+        first = next(iter(dataset))
+        raise ValueError(f"the data set has the splits {listed(list(dataset))}; pass one, dataset[{first!r}]")
     if hasattr(dataset, "features") and not hasattr(dataset, "__len__"):
         raise TypeError("the data set is a stream; take a part of it: Dataset.from_list(list(dataset.take(100)))")
     if _is_of_hub(dataset):
@@ -74,7 +75,9 @@ def _chosen(asked: str | None, found: Sequence[str], what: str, features: Mappin
     if asked is not None:
         raise ValueError(f"the data set has no column {asked!r}; it has {listed(list(features))}")
     if not found:
-        raise ValueError(f"no column of the data set holds {what}s; name it: {what}=... (it has {listed(list(features))})")
+        raise ValueError(
+            f"no column of the data set holds {what}s; name it: {what}=... (it has {listed(list(features))})"
+        )
     return found[0]
 
 
@@ -83,7 +86,8 @@ def _of_torch(dataset: Any) -> tuple[Any, list[Any]]:
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # a Subset
         images, labels = _of_torch(dataset.dataset)
         rows = [int(row) for row in dataset.indices]
-        return [images[row] for row in rows] if isinstance(images, list) else images[rows], [labels[row] for row in rows]
+        some = [images[row] for row in rows] if isinstance(images, list) else images[rows]
+        return some, [labels[row] for row in rows]
     if isinstance(found := getattr(dataset, "samples", None), list) and hasattr(dataset, "loader"):  # a folder
         return [path for path, _ in found], [_target(dataset, code) for _, code in found]
     codes = next((getattr(dataset, name) for name in ("targets", "labels") if hasattr(dataset, name)), None)

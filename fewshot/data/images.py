@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,7 +102,8 @@ class LabeledImages:
         return f"LabeledImages({counted(len(self), 'image')} of {of}, {counted(len(self.classes), 'class')})"
 
     def _repr_html_(self) -> str:
-        pictures, some = self._pictures(notebook.OF_CLASS, notebook.MOST_CLASSES), notebook.MOST_CLASSES + notebook.LISTED
+        pictures = self._pictures(notebook.OF_CLASS, notebook.MOST_CLASSES)
+        some = notebook.MOST_CLASSES + notebook.LISTED
         counts = dict(zip(self.classes[:some].tolist(), self.counts[:some].tolist(), strict=True))
         shown = notebook.classes(pictures, counts, len(self.classes))
         return notebook.fragment("LabeledImages", repr(self)[14:-1], shown)
@@ -451,7 +452,9 @@ class LabeledImages:
         ([5, 5, 5, 5, 5, 5, 5, 5, 5, 5], 1747)
         """
         if isinstance(n, bool) or not n > 0 or (n > 1 and n != int(n)):
-            raise ValueError(f"n is {n!r}; expected a number of images of each class, such as 5, or a share, such as 0.5")
+            raise ValueError(
+                f"n is {n!r}; expected a number of images of each class, such as 5, or a share, such as 0.5"
+            )
         rng, codes = episode_rng(check_count("seed", seed, 0), 0, SPLIT), self._codes[1]
         order = rng.permutation(len(self))
         order = order[np.argsort(codes[order], kind="stable")]

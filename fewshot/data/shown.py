@@ -23,17 +23,21 @@ MOST_PIXELS = 50_000_000
 
 
 def thumbnail_of(source: Any) -> bytes | None:
-    """Return a small PNG or JPEG of an image from any source of `decode`; None if it cannot be read, or is huge.
+    r"""Return a small PNG or JPEG of an image from any source of `decode`; None if it cannot be read, or is huge.
 
     Examples
     --------
     >>> thumbnail_of(np.zeros((200, 100, 3), np.uint8))[:2]
-    b'\\xff\\xd8'
+    b'\xff\xd8'
     >>> thumbnail_of("there is no such file.png")
     """
     try:
         with ignored_warnings():
-            if isinstance(source, (str, bytes, bytearray, memoryview)) or hasattr(source, "__fspath__") or is_file(source):
+            if (
+                isinstance(source, (str, bytes, bytearray, memoryview))
+                or hasattr(source, "__fspath__")
+                or is_file(source)
+            ):
                 name = describe(source)
                 source = open_content(read_content(source, name), name)
                 source.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # a JPEG is decoded at an eighth of its size
