@@ -51,9 +51,9 @@ def test_each_module_that_the_pages_import_from_is_in_the_reference(pages):
 
 
 def test_every_written_page_is_in_one_section():
-    listed = [page for section in assemble.SECTIONS.values() for page in section]
+    listed = [page for section in assemble.sections().values() for page in section]
     written = {place.removesuffix(".md") for place in assemble.sources().values()} - {"index"}
-    assert sorted(written) == sorted(set(listed) - {"reference/index", "cli/index"})
+    assert {page for page in written if "gallery/" not in page} <= set(listed)
     assert len(listed) == len(set(listed))
 
 
@@ -61,7 +61,12 @@ def test_links_between_pages_lead_somewhere(pages):
     for place, text in pages.items():
         for target in re.findall(r"\]\(([^)#\s]+)", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)):
             file = os.path.normpath(Path(place).parent / target)
-            assert target.startswith("https://") or file in pages or file.endswith(".webp"), f"{place}: {target}"
+            assert (
+                target.startswith("https://")
+                or file in pages
+                or (ROOT / file).is_file()
+                or (ROOT / "docs" / file).is_file()
+            ), place
 
 
 def test_the_command_line_reference_names_every_option(pages):

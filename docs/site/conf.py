@@ -22,7 +22,6 @@ toc_object_entries_show_parents = "hide"
 
 autodoc_typehints = "none"  # docstrings say types with shapes, and signatures stay short
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["langchain_core", "haystack"]
 numpydoc_show_class_members = False  # autodoc shows them
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -11,7 +11,6 @@ from typing import Any
 
 import fewshot
 from fewshot import cli
-from fewshot.cli.commands import COMMANDS
 from fewshot.learners.registry import learner_class, list_learners
 
 Pages = dict[str, str]
@@ -27,8 +26,9 @@ PARTS = {
     "benchmark": "Benchmarks",
     "retrieval": "Search and stores",
     "search": "Search in memory",
+    "displays": "Displays",
 }
-#: Public modules whose names are not in `fewshot` itself.
+#: Public modules whose names are not in `fewshot` itself, beside those that the code of pages imports from.
 MODULES = [
     "fewshot.errors",
     "fewshot.integrations.haystack",
@@ -61,24 +61,25 @@ def described(module: str, name: str, with_members: bool = True) -> str:
     return f".. auto{kind}:: {module}.{name}\n{options}\n"
 
 
-def reference_pages(learners: dict[str, str]) -> Pages:
-    """Return a page of each public name, save learners with a page among the methods, and of each public module."""
+def reference_pages(learners: dict[str, str], modules: set[str]) -> Pages:
+    """Return a page of each public name that is no method with a page of its own, and of each public module."""
     pages: Pages = {}
     rooms: dict[str, list[str]] = {room: [] for room in PARTS}
     for name in sorted(fewshot._HOME, key=str.lower):
         place = learners.get(name) or f"reference/{name}"
-        rooms[fewshot._HOME[name].split(".")[0]].append(place)
+        rooms.setdefault(fewshot._HOME[name].split(".")[0], []).append(place)
         if name not in learners:
             pages[f"{place}.rst"] = title(name) + described("fewshot", name)
     index = title("Python")
     for room, places in rooms.items():
-        index += title(PARTS[room], "-") + listed(places, learners)
-    for module in MODULES:
+        index += title(PARTS.get(room, room.capitalize()), "-") + listed(places, learners)
+    modules = sorted({*MODULES, *modules})
+    for module in modules:
         names = public_names(module)
         is_own = not module.endswith((".haystack", ".langchain"))  # members follow the framework, which is not here
         text = title(module) + inspect.cleandoc(importlib.import_module(module).__doc__ or "") + "\n\n"
         pages[f"reference/{module}.rst"] = text + "".join(described(module, name, is_own) for name in names)
-    index += title("Modules", "-") + listed([f"reference/{module}" for module in MODULES], {})
+    index += title("Modules", "-") + listed([f"reference/{module}" for module in modules], {})
     pages["reference/index.rst"] = index
     return pages
 
@@ -108,6 +109,7 @@ def public_names(module: str) -> list[str]:
         name
         for name, value in named.items()
         if callable(value) and str(getattr(value, "__module__", "")).startswith(room) and inspect.getdoc(value)
+        if module != "fewshot.errors" or inspect.isclass(value)
     ]
 
 
@@ -175,13 +177,11 @@ def command_pages() -> Pages:
     """Return the page of each command, as its parser describes it."""
     top = cli.make_parser()
     parsers = next(action for action in top._actions if isinstance(action.choices, dict)).choices
-    index = f"# Command line\n\n{top.description}\n\n| command | |\n|---|---|\n"
+    index = f"# Command line\n\n```text\n{top.format_help().strip()}\n```\n\n```{{toctree}}\n:maxdepth: 1\n\n"
     pages: Pages = {}
     for name, parser in parsers.items():
         parser.define()
         pages[f"cli/{name}.md"] = command_page(name, parser)
-        index += f"| [{name}]({name}.md) | {COMMANDS[name].help} |\n"
-    index += f"\n```text\n{top.format_help().strip()}\n```\n\n```{{toctree}}\n:hidden:\n\n"
     pages["cli/index.md"] = index + "".join(f"{name}\n" for name in parsers) + "```\n"
     return pages
 
@@ -218,5 +218,5 @@ def result_pages(results: Path) -> Pages:
         manifest = json.loads(table.with_suffix(".json").read_text(encoding="utf-8")).get("manifest", {})
         command = f"```bash\n{manifest['command']}\n```\n\n" if "command" in manifest else ""
         text = table.read_text(encoding="utf-8")
-        pages[f"benchmarks/results/{table.name}"] = f"# Table: {table.stem}\n\n{command}{text}"
+        pages[f"benchmarks/results/{table.name}"] = f"# {table.stem.replace('_', ' ').capitalize()}\n\n{command}{text}"
     return pages
