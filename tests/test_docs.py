@@ -10,6 +10,7 @@ import pytest
 
 import fewshot
 from fewshot import cli
+from fewshot.cli.commands import COMMANDS
 from fewshot.learners.registry import learner_class, list_learners
 from tests.browser import accessible, browsing
 
@@ -71,7 +72,7 @@ def test_links_between_pages_lead_somewhere(pages):
 
 def test_the_command_line_reference_names_every_option(pages):
     parser = cli.make_parser()
-    for command in cli.COMMANDS:
+    for command in COMMANDS:
         sub = next(action for action in parser._actions if isinstance(action.choices, dict)).choices[command]
         sub.define() if not sub._option_string_actions.get("--plugin") else None
         for flag in sub._option_string_actions:
