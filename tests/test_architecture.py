@@ -23,7 +23,7 @@ FLOORS = [
     {"episodes"},
     {"classifiers", "training"},
     {"images"},
-    {"benchmark", "displays", "retrieval"},
+    {"benchmark", "displays", "retrieval", "testing"},
     {"integrations", "serve"},
     {"cli"},
     {"__main__"},

@@ -17,8 +17,8 @@ from fewshot import (
     register_learner,
 )
 from fewshot.learners.registry import learner_class
+from fewshot.testing import learner_checks
 from fewshot.utils.discriminant import Chosen
-from fewshot.utils.isolation import seeded
 
 
 @register_learner("outsider")
@@ -103,135 +103,9 @@ def test_the_outsider_is_registered():
 
 @pytest.mark.parametrize("name", LEARNERS)
 class TestContract:
-    def test_batched_equals_single(self, name):
-        support, labels, queries = episode(batch=(2, 3))
-        learner = make(name)
-        batched = learner(support, labels, queries, 4)
-        assert batched.shape == (2, 3, 6, 4)
-        for i in np.ndindex(2, 3):
-            torch.testing.assert_close(batched[i], learner(support[i], labels[i], queries[i], 4))
-
-    @pytest.mark.parametrize("junk", [0.0, 1e6, torch.nan])
-    def test_padded_equals_unpadded(self, name, junk):
-        support, labels, queries = episode()
-        learner = make(name)
-        padded = torch.cat([support, torch.full((3, support.shape[-1]), junk, dtype=support.dtype)])
-        padded_labels = torch.cat([labels, torch.tensor([-1, 0, 99])])
-        weight = torch.cat([torch.ones(len(labels)), torch.zeros(3)]).double()
-        torch.testing.assert_close(
-            learner(padded, padded_labels, queries, 4, weight), learner(support, labels, queries, 4)
-        )
-
-    def test_support_order_is_irrelevant_unless_it_is_said_to_matter(self, name):
-        support, labels, queries = episode()
-        learner = make(name)
-        order = torch.from_numpy(np.random.default_rng(1).permutation(len(labels)))
-        found, expected = learner(support[order], labels[order], queries, 4), learner(support, labels, queries, 4)
-        if learner.ordered:
-            assert not torch.allclose(found, expected)
-        else:
-            torch.testing.assert_close(found, expected)
-
-    def test_what_is_transformed_before_is_answered_alike(self, name):
-        """`evaluate` transforms each image once, not in every episode."""
-        support, labels, queries = episode()
-        learner = make(name)
-        expected = learner(support, labels, queries, 4)
-        support, queries = learner.transform(support), learner.transform(queries)
-        torch.testing.assert_close(learner(support, labels, queries, 4, transformed=True), expected)
-
-    def test_asking_twice_gives_the_same_answer(self, name):
-        support, labels, queries = episode()
-        learner = make(name)
-        first = learner(support, labels, queries, 4)
-        learner(support * 2, labels, queries[:2] - 1, 4)
-        assert torch.equal(learner(support, labels, queries, 4), first)
-
-    @pytest.mark.parametrize("n_query", [0, 1, 2])
-    def test_there_may_be_fewer_queries_than_classes(self, name, n_query):
-        support, labels, queries = episode(n_query=n_query)
-        logits = make(name)(support, labels, queries, 4)
-        assert logits.shape == (n_query, 4)
-        assert not logits.isnan().any()
-
-    def test_an_integer_weight_is_that_many_copies(self, name):
-        support, labels, queries = episode()
-        learner = make(name)
-        if learner.ordered:
-            return  # copies come one after another
-        weight = torch.arange(len(labels)) % 3 + 1
-        torch.testing.assert_close(
-            learner(support, labels, queries, 4, weight.double()),
-            learner(support.repeat_interleave(weight, 0), labels.repeat_interleave(weight), queries, 4),
-        )
-
-    def test_statistics_add(self, name):
-        support, labels, queries = episode()
-        learner = make(name)
-        parts = [learner.learn(support[s], labels[s], 4) for s in (slice(0, 4), slice(4, None))]
-        torch.testing.assert_close(
-            learner.answer(learner.memorize(parts[0] + parts[1]), queries),
-            learner(support, labels, queries, 4),
-        )
-
-    def test_relabelling_classes_permutes_the_logits(self, name):
-        support, labels, queries = episode()
-        learner = make(name)
-        places = torch.tensor([5, 0, 3, 2])
-        moved = learner.answer(learner.memorize(learner.learn(support, labels, 4).relabel(places, 6)), queries)
-        torch.testing.assert_close(moved[:, places], learner(support, labels, queries, 4))
-        assert torch.all(moved[:, [1, 4]] == -torch.inf)
-
-    def test_one_shot_and_one_class(self, name):
-        support, labels, queries = episode(n_way=1, shots=(1,))
-        logits = make(name)(support, labels, queries, 1)
-        assert logits.shape == (6, 1)
-        assert torch.isfinite(logits).all()
-
-    def test_an_absent_class_is_never_the_answer(self, name):
-        support, labels, queries = episode(shots=(2, 0, 3, 1))
-        logits = make(name)(support, labels, queries, 4)
-        assert torch.all(logits[:, 1] == -torch.inf)
-        assert torch.all(logits.softmax(-1)[:, 1] == 0)
-        kept = torch.tensor([0, 2, 3])
-        renamed = torch.tensor([0, -1, 1, 2])[labels]
-        torch.testing.assert_close(logits[:, kept], make(name)(support, renamed, queries, 3))
-
-    def test_an_inductive_answer_does_not_depend_on_the_other_queries(self, name):
-        learner = make(name)
-        if learner.transductive:
-            return
-        support, labels, queries = episode()
-        logits = learner(support, labels, queries, 4)
-        torch.testing.assert_close(learner(support, labels, queries[2:3], 4), logits[2:3])
-
-    @pytest.mark.parametrize("case", ["plain", "equal rows", "zero rows", "absent class"])
-    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
-    def test_gradients_are_finite(self, name, case, scale):
-        support, labels, queries = episode(shots=(1, 0, 2, 2) if case == "absent class" else (1, 3, 2, 5))
-        support, queries = support * scale, queries * scale
-        if case == "equal rows":
-            support, queries = support[:1].expand_as(support).clone(), support[:1].expand_as(queries).clone()
-        if case == "zero rows":
-            support, queries = torch.zeros_like(support), torch.zeros_like(queries)
-        support.requires_grad_(), queries.requires_grad_()
-        learner = make(name).train()
-        target = torch.tensor([0, 2, 3, 3, -100, 0])
-        with seeded(0):
-            loss = learner.loss(learner(support, labels, queries, 4), target)
-        loss.backward()
-        assert torch.isfinite(loss)
-        for tensor in (support, queries, *learner.parameters()):
-            assert tensor.grad is None or torch.isfinite(tensor.grad).all()
-
-    def test_a_gradient_reaches_the_support_and_the_queries(self, name):
-        support, labels, queries = episode()
-        support.requires_grad_(), queries.requires_grad_()
-        learner = make(name).train()
-        with seeded(0):
-            learner.loss(learner(support, labels, queries, 4), torch.tensor([0, 1, 2, 3, 0, 1])).backward()
-        assert support.grad.abs().sum() > 0
-        assert queries.grad.abs().sum() > 0
+    @pytest.mark.parametrize("check", learner_checks(), ids=lambda check: check.__name__)
+    def test_it_fulfils(self, name, check):
+        check(learner_class(name))
 
     def test_gradients_agree_with_finite_differences(self, name, monkeypatch):
         support, labels, queries = episode(n_way=2, shots=(1, 2), n_query=2, d=3)
@@ -241,12 +115,6 @@ class TestContract:
             monkeypatch.setattr("fewshot.learners.discriminant.choose", lambda *_: chosen)
         support.requires_grad_(), queries.requires_grad_()
         assert torch.autograd.gradcheck(lambda s, q: learner(s, labels, q, 2), (support, queries))
-
-    def test_padding_queries_do_not_count_in_the_loss(self, name):
-        support, labels, queries = episode()
-        learner = make(name)
-        logits, target = learner(support, labels, queries, 4), torch.tensor([0, 1, 2, 3, -100, -100])
-        torch.testing.assert_close(learner.loss(logits, target), learner.loss(logits[:4], target[:4]))
 
     def test_bad_labels_and_shapes_are_named(self, name):
         support, labels, queries = episode()

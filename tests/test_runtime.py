@@ -589,18 +589,23 @@ def test_without_onnxruntime_the_line_that_installs_it_is_printed(device, tmp_pa
 
 @pytest.mark.slow
 def test_the_distribution_for_devices_in_a_fresh_environment(device, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     venv.create(tmp_path / "venv", with_pip=True)
     programs = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
     python, before = programs / "python", size_of(tmp_path / "venv")
     subprocess.run([sys.executable, ROOT / ".ci" / "runtime.py", tmp_path / "source"], check=True, timeout=60)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, str(tmp_path / "source")], check=True, timeout=600)
-    there = run(python, "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))")
+    there = run(
+        python,
+        "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))",
+        env=environment,
+    )
     assert {"fewshot-runtime", "numpy", "pillow", "onnxruntime", "filelock"} <= set(there.split())
     assert not {"torch", "timm", "scikit-learn", "faiss-cpu", "pandas", "safetensors", "scipy"} & set(there.split())
     assert size_of(tmp_path / "venv") - before < 200e6
     code = f"FORBIDDEN = {FORBIDDEN!r}\n" + USE
-    assert run(python, code, tmp_path / "device", tmp_path / "out", cwd=tmp_path) == "done\n"
+    assert run(python, code, tmp_path / "device", tmp_path / "out", cwd=tmp_path, env=environment) == "done\n"
     Image.fromarray(DATA.images[3]).save(tmp_path / "three.png")
     for words, said in (
         ("add out three three.png", "learned 1 image of 'three'; "),
@@ -608,10 +613,10 @@ def test_the_distribution_for_devices_in_a_fresh_environment(device, tmp_path):
         ("remove out three", "'three' is forgotten; "),
     ):
         command = [programs / "fewshot-runtime", *words.split()]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(said), done.stderr
     code = "from fewshot import FewShotImageClassifier"
-    failed = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    failed = subprocess.run([str(python), "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert "FewShotImageClassifier is not in fewshot-runtime; run: pip install fewshot-learn" in failed.stderr
 
 
