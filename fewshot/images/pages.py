@@ -85,7 +85,9 @@ def _show_counts(page: Page, queries: Sequence[QueryAnswer]) -> None:
     )
     rows = rows.loc[sorted(rows.index, key=natural_key)].sort_values("images", ascending=False, kind="stable")
     page.section("Answers")
-    page.table(rows.assign(mean=(100 * rows["mean"]).round(0).astype(int)).rename(columns={"mean": "probability, %"}))
+    page.table(
+        rows.assign(mean=(100 * rows["mean"]).round(0).astype(int)).rename(columns={"mean": "mean probability, %"})
+    )
 
 
 def write_test(path: str | Path, found: TestResult, folder: str | Path | None = None) -> None:

@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 
 #: The palette of Okabe and Ito, safe for colour-blind readers.
 COLOURS = ["#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", "#7A5195"]
+#: Panels in a row, so that their text can be read.
+MOST_COLUMNS = 3
 #: Dash patterns, for more lines than distinguishable colours.
 DASHES = ("-", "--", ":", "-.")
 
 
-def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure, with its size in inches, and its panels side by side."""
+def new_figure(width: float, height: float, panels: int = 1, columns: int = 0) -> tuple[Figure, list[Axes]]:
+    """Return a figure, with its size in inches, and its panels, side by side or in rows of `columns`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    columns = columns or panels
+    axes = [figure.add_subplot(-(-panels // columns), columns, i + 1) for i in range(panels)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=9)
@@ -75,9 +78,10 @@ def accuracy_dots(frame: pd.DataFrame) -> Figure:
     frame = frame.assign(group=frame.get("group", ""))
     settings, groups = list(dict.fromkeys(frame["setting"])), list(dict.fromkeys(frame["group"]))
     methods = frame.groupby("method")["accuracy"].mean().sort_values().index.tolist()
-    width = max(2.2, 7.6 / len(settings))
-    figure, axes = new_figure(1.6 + width * len(settings), 1.1 + 0.3 * len(methods), len(settings))
-    for ax, setting in zip(axes, settings, strict=True):
+    columns = min(len(settings), MOST_COLUMNS)
+    height = -(-len(settings) // columns) * (1.1 + 0.3 * len(methods))
+    figure, axes = new_figure(9.2, height, len(settings), columns)
+    for place, (ax, setting) in enumerate(zip(axes, settings, strict=True)):
         for g, group in enumerate(groups):
             rows = frame[(frame["setting"] == setting) & (frame["group"] == group)]
             y = np.array([methods.index(m) for m in rows["method"]]) - 0.16 * (g - (len(groups) - 1) / 2)
@@ -86,7 +90,7 @@ def accuracy_dots(frame: pd.DataFrame) -> Figure:
                         label=drawable(group, 40))  # fmt: skip
         if "chance" in frame:
             ax.axvline(100 * frame.loc[frame["setting"] == setting, "chance"].iloc[0], color="black", linestyle=":")
-        ax.set_yticks(range(len(methods)), [drawable(m, 34) for m in methods] if ax is axes[0] else [])
+        ax.set_yticks(range(len(methods)), [drawable(m, 34) for m in methods] if place % columns == 0 else [])
         ax.set(xlabel="accuracy, %", ylim=(-0.6, len(methods) - 0.4))
         ax.set_title(drawable(setting, 60).replace(", ", "\n"), fontsize=10)
         ax.grid(alpha=0.3)

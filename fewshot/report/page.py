@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Most bytes of a file: cards beyond go to the next one.
 MOST_BYTES = 5_000_000
 #: Most columns of a table that fits on a phone; the rows of a wider one become boxes there.
-_MOST_COLUMNS = 3
+_MOST_COLUMNS = 2
 
 
 class Page:
