@@ -94,14 +94,14 @@ def test_the_number_of_images_is_printed_before_embedding(tmp_path, monkeypatch,
 def test_skipped_images_are_reported_in_a_line(damaged, tmp_path, capsys):
     photographs, model = damaged
     for i in range(3):
-        (photographs / "temple" / f"{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+        (photographs / "temple" / f"{i}.dcm").write_bytes(b"\0\0\0\x18DICM")
     commands = [
         ["predict", str(model), str(photographs)],
         ["fit", str(photographs), "--out", str(tmp_path / "other"), "--skip-unreadable", *NETWORK],
         ["annotate", str(photographs), "--model", str(model), "--out", str(tmp_path / "all.parquet")],
     ]
     for command in commands:
-        with pytest.warns(UserWarning, match=r"left out: 3 \.heic \(convert images to JPEG or PNG\)"):
+        with pytest.warns(UserWarning, match=r"left out: 3 \.dcm \(convert images to JPEG or PNG\)"):
             main([*command, "--quiet"])
 
 

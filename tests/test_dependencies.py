@@ -16,7 +16,13 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "data_prep").glob("*.py")]
 OWN = {"fewshot", "tests", *(path.stem for path in SCRIPTS)}
 #: Modules that come with another package than one of their name.
-MODULES = {"faiss": "faiss-cpu", "sklearn": "scikit-learn", "PIL": "pillow", "haystack": "haystack-ai"}
+MODULES = {
+    "faiss": "faiss-cpu",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "haystack": "haystack-ai",
+    "pillow_heif": "pillow-heif",
+}
 #: What a declared package is known to bring.
 BROUGHT = {"pydantic": "langchain-core", "starlette": "fastapi", "anyio": "fastapi", "grpc": "qdrant-client"}
 

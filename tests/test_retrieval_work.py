@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -41,6 +42,19 @@ def stop(places, monkeypatch):
         patched.setattr(work, "annotate", fails)
         with pytest.raises(StoreError, match="1 of 4 shards failed, first shard 3"):
             annotate_folder(*places, shard=3, progress=False)
+
+
+def test_a_table_for_people_is_csv_without_vectors(places):
+    folder, model, out = places
+    (folder / "broken, or not.png").write_bytes(b"no picture")
+    assert annotate_folder(folder, model, out.with_suffix(".csv"), shard=3, progress=False)["unreadable"] == 1
+    annotate_folder(folder, model, out, shard=3, progress=False)
+    frame, same = pd.read_csv(out.with_suffix(".csv")), pq.read_table(out).to_pandas()
+    assert frame["id"].tolist() == same["id"].tolist()
+    assert frame["label"].fillna("").tolist() == same["label"].fillna("").tolist()
+    np.testing.assert_allclose(frame["probability"], same["probability"], rtol=1e-6)
+    assert not {"vector", "embedder"} & set(frame.columns)
+    assert frame["error"].notna().sum() == 1
 
 
 @pytest.mark.parametrize("name", ["mine.parquet", "notes.txt", "0.parquet", "mine/000000.parquet"])

@@ -77,6 +77,13 @@ GROUPS = {
             "fewshot import-labels labelled.json --out table.csv",
         ),
     },
+    "look up": {
+        "learners": Command("listing", "listing", "list the methods for --learner", "fewshot learners"),
+        "backbones": Command("listing", "listing", "list networks for --backbone", "fewshot backbones --json -"),
+        "completion": Command(
+            "listing", "listing", "a script that completes words in bash, zsh or tcsh", "fewshot completion bash"
+        ),
+    },
     "train and compare": {
         "adapt": Command(
             "options",

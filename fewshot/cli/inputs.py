@@ -40,11 +40,22 @@ def open_data(
 ) -> tuple[LabeledImages, str | None]:
     """Return labelled images and their split, and print their number, followed by `about`."""
     split = choose_split(source, options.split, wanted)
-    data = LabeledImages.open(source, split)
+    data = _opened(source, split, options)
     place = f"the split {split} of {source}" if split else source
     tell = note if hasattr(options, "csv") and is_piped(options) else say
     tell(f"{place}: {counted(len(data), 'image')} of {counted(len(data.classes), 'class')}{about}")
     return data, split
+
+
+def _opened(source: str, split: str | None, options: argparse.Namespace) -> LabeledImages:
+    """Return labelled images, from the columns of a table that the options name."""
+    names = {name: getattr(options, name, None) for name in ("path_column", "label_column")}
+    given = {name: value for name, value in names.items() if value is not None}
+    if not given:
+        return LabeledImages.open(source, split)
+    if Path(source).is_dir():
+        raise ValueError(f"{source} is a folder, and --path-column and --label-column are about tables; leave them out")
+    return LabeledImages.from_table(source, split=split, **given)
 
 
 def as_label(model: Any, text: str) -> Any:

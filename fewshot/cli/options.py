@@ -45,12 +45,13 @@ def _reader(kind: Callable[[str], N], least: float, most: float, what: str, span
     return read
 
 
-def file_of(kind: str) -> Callable[[str], str]:
-    """Return an option type: a file of a format, such as "CSV"."""
+def file_of(kind: str, or_else: str | None = None) -> Callable[[str], str]:
+    """Return an option type: a file of a format, such as "CSV", or of another one if its name ends like that."""
 
     def named(text: str) -> str:
         try:
-            check_suffix(text, kind, "the file")
+            is_other = or_else is not None and text.lower().endswith(f".{or_else.lower()}")
+            check_suffix(text, str(or_else) if is_other else kind, "the file")
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text
@@ -91,6 +92,8 @@ SHARED: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "refuse images with more pixels (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
     },
+    "--path-column": {"metavar": "NAME", "help": "column of a table with the paths (default: path)"},
+    "--label-column": {"metavar": "NAME", "help": "column of a table with the labels (default: label)"},
     "--quiet": {**_ON, "help": "no progress bar"},
     "--seed": {"type": seed, "default": 0, "help": "seed of the episodes (default: %(default)s)"},
     "--skip-unreadable": {**_ON, "help": "skip images that cannot be read"},
@@ -106,6 +109,7 @@ SHARED: dict[str, dict[str, Any]] = {
     },
 }
 #: Options of every command that embeds, and of those that write tables.
+COLUMNS = ("--path-column", "--label-column")
 EMBEDDING, TABLES = ("--device", "--max-pixels", "--quiet"), ("--csv", "--json", "--spreadsheet")
 
 
@@ -164,7 +168,7 @@ def fit_options(fit: argparse.ArgumentParser) -> None:
     )
     shared(fit, "folder")
     fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
-    shared(fit, "--split")
+    shared(fit, "--split", *COLUMNS)
     backbone(fit)
     shared(fit, "--domain", "--cache", "--learner")
     fit.add_argument(
@@ -254,8 +258,7 @@ def test_options(test: argparse.ArgumentParser) -> None:
         "each class, and with --report the mistakes. Images of classes that it does not know are counted apart."
     )
     shared(test, "dir", "folder")
-    test.add_argument("--split", metavar="NAME", help="use only this split of the data")
-    shared(test, "--skip-unreadable")
+    shared(test, "--split", *COLUMNS, "--skip-unreadable")
     report(test, "pictures of the mistakes")
     shared(test, *TABLES, *EMBEDDING)
 
@@ -302,7 +305,7 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     )
     shared(calibrate, "dir")
     calibrate.add_argument("data", metavar="DATA", nargs="?", help=_DATA)
-    shared(calibrate, "--split", "--skip-unreadable")
+    shared(calibrate, "--split", *COLUMNS, "--skip-unreadable")
     calibrate.add_argument(
         "--false-accepts", type=number(0, 99.9), metavar="PERCENT",
         help="percentage of unknown images that --reject auto accepts as known (default: that of the last calibration, "
@@ -362,7 +365,13 @@ def annotate_options(annotate: argparse.ArgumentParser) -> None:
     by.add_argument("--model", metavar="DIR", help="a classifier")
     by.add_argument("--server", metavar="URL", help="a running fewshot serve instead, such as http://127.0.0.1:8000")
     annotate.add_argument("--token", metavar="FILE", help="holds the secret that the service asks for")
-    annotate.add_argument("--out", type=file_of("Parquet"), required=True, metavar="FILE", help="the table (.parquet)")
+    annotate.add_argument(
+        "--out",
+        type=file_of("Parquet", "CSV"),
+        required=True,
+        metavar="FILE",
+        help="the table (.parquet, or .csv without vectors)",
+    )
     shared(annotate, "--executor", "--jobs")
     annotate.add_argument("--shard", type=count, default=1024, metavar="N", help="images per write (default: 1024)")
     shared(annotate, "--force", *EMBEDDING)

@@ -218,6 +218,8 @@ class LabeledImages:
         root: str | Path | None = None,
         split: str | None = None,
         allow_outside: bool = False,
+        path_column: str = "path",
+        label_column: str = "label",
     ) -> Self:
         """Open a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
@@ -231,13 +233,15 @@ class LabeledImages:
             Use only the rows of this split.
         allow_outside : bool, default=False
             Whether paths may lead out of `root`.
+        path_column, label_column : str
+            Other names of these columns.
 
         Raises
         ------
         ValueError
             If a column, a value or the split is missing, or a path leads out of `root`.
         """
-        return cls(*read_image_table(table, root, split, allow_outside))
+        return cls(*read_image_table(table, root, split, allow_outside, path_column, label_column))
 
     @classmethod
     def from_frame(

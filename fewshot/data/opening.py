@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -343,6 +344,16 @@ def _read_file(file: Any, name: str) -> bytes:
     return bytes(content)
 
 
+@cache
+def register_heif() -> None:
+    """Let Pillow open HEIC, the photographs of many phones, if the package of the extra ``heif`` is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return
+    pillow_heif.register_heif_opener(thumbnails=False)
+
+
 def open_content(content: bytes, name: str) -> Image.Image:
     """Open an image from the bytes of a file, without decoding it.
 
@@ -357,6 +368,7 @@ def open_content(content: bytes, name: str) -> Image.Image:
     """
     if not content:
         raise ImageDecodeError(name, "the file is empty")
+    register_heif()
     head, tried, hints = content[:16], set(), []
     for prepare in (Image.preinit, Image.init):  # a few common formats, then all
         prepare()

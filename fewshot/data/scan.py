@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.errors import brief
+from fewshot.errors import brief, pip_install
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import as_labels
 from fewshot.utils.text import counted, listed, printable
@@ -35,6 +35,8 @@ _DOCUMENTS = (
     "xml yaml yml"
 )
 _SILENT = frozenset(f".{name}" for name in _DOCUMENTS.split())
+#: Suffixes that the package of the extra ``heif`` decodes.
+_HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")
 #: First bytes of image files.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 #: Number of kinds named in a message.
@@ -46,8 +48,9 @@ def image_suffixes() -> frozenset[str]:
     """Return the lower-case suffixes of files that Pillow decodes itself."""
     from PIL import Image
 
-    from fewshot.data.opening import is_decoded_here
+    from fewshot.data.opening import is_decoded_here, register_heif
 
+    register_heif()
     kinds = Image.registered_extensions()
     return frozenset(ext for ext, kind in kinds.items() if kind in Image.OPEN and is_decoded_here(kind))
 
@@ -135,7 +138,12 @@ def _check_folder(folder: str | Path, expected: str) -> Path:
 
 
 def read_image_table(
-    table: str | Path | pd.DataFrame, root: str | Path | None, split: str | None, allow_outside: bool
+    table: str | Path | pd.DataFrame,
+    root: str | Path | None,
+    split: str | None,
+    allow_outside: bool,
+    path_column: str = "path",
+    label_column: str = "label",
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return paths and labels of a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
@@ -153,15 +161,19 @@ def read_image_table(
         frame, base = table, Path(root or ".")
     else:
         frame, base = read_csv(Path(table)), Path(root or Path(table).parent)
-    if missing := [column for column in ("path", "label") if column not in frame.columns]:
-        raise ValueError(f"{name} has no column {missing[0]!r}; expected path, label and optionally split")
+    if missing := [column for column in (path_column, label_column) if column not in frame.columns]:
+        raise ValueError(
+            f"{name} has no column {missing[0]!r}; expected path, label and optionally split, or names of the first "
+            f"two as path_column and label_column; it has {listed(list(frame.columns))}"
+        )
     frame = take_split(frame, split, name)
-    for column in ("path", "label"):
+    for column in (path_column, label_column):
         empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str) == ""))
         if len(empty):
             raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
-    paths = [_inside(base, str(path), name, allow_outside) for path in frame["path"]]
-    return np.array(paths, dtype=object), as_labels(frame["label"], name=f"the column label of {name}", any_type=True)
+    paths = [_inside(base, str(path), name, allow_outside) for path in frame[path_column]]
+    labels = as_labels(frame[label_column], name=f"the column {label_column} of {name}", any_type=True)
+    return np.array(paths, dtype=object), labels
 
 
 def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame:
@@ -184,7 +196,7 @@ def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFram
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file with all values as strings.
+    """Read a CSV file with all values as strings; spreadsheets separate them by semicolons or tabs in some languages.
 
     Raises
     ------
@@ -196,12 +208,22 @@ def read_csv(path: Path) -> pd.DataFrame:
     check_file(path, "a CSV file")
     try:
         # Strings, so that 007 and NA are class names like any other.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=_separator(path), encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a CSV file in UTF-8: {' '.join(str(error).split())}") from None
+        cure = "; in a spreadsheet, save it as CSV UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(
+            f"{path} cannot be read as a CSV file in UTF-8: {' '.join(str(error).split())}{cure}"
+        ) from None
     if not isinstance(frame.index, pd.RangeIndex):  # pandas uses extra values at the left as row names
         raise ValueError(f"{path} has more values in a row than names in its first line; name every column")
     return frame
+
+
+def _separator(path: Path) -> str:
+    """Return what separates the names in the first line."""
+    with path.open("rb") as file:
+        line = file.readline(1 << 16)
+    return max(",;\t", key=lambda separator: line.count(separator.encode()))
 
 
 def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
@@ -331,7 +353,7 @@ class LeftOut:
         >>> for name in ("a.HEIC", "b.heic", "c.dcm", "notes.txt"):
         ...     left.note(name)
         >>> left.summary()
-        'left out: 2 .heic, 1 .dcm (convert images to JPEG or PNG)'
+        'left out: 2 .heic, 1 .dcm (for .heic: pip install "fewshot-learn[heif]"; or convert images to JPEG or PNG)'
         """
         parts = list(self._parts())
         return f"left out: {', '.join(parts)}" if parts else ""
@@ -341,7 +363,9 @@ class LeftOut:
             named = [f"{n} {printable(kind)}" for kind, n in self.kinds.most_common(_NAMED)]
             if others := self.kinds.total() - sum(n for _, n in self.kinds.most_common(_NAMED)):
                 named.append(f"{others} of other kinds")
-            yield f"{', '.join(named)} (convert images to JPEG or PNG)"
+            heif = next((kind for kind in sorted(self.kinds) if kind in _HEIF), None)
+            cure = f"for {heif}: {pip_install('heif')}; or " if heif else ""
+            yield f"{', '.join(named)} ({cure}convert images to JPEG or PNG)"
         if self.loose:
             yield f"{counted(self.loose, 'image')} in no class folder"
 

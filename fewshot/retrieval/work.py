@@ -25,7 +25,7 @@ from fewshot.persistence.manifest import MANIFEST
 from fewshot.persistence.suffixes import check_suffix
 from fewshot.retrieval.annotate import annotate
 from fewshot.retrieval.remote import RemoteModel
-from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_table
+from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_csv, write_table
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
 from fewshot.utils.text import as_unicode, counted
@@ -53,7 +53,7 @@ def annotate_folder(
     progress: bool = True,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Annotate all images below a folder into one Parquet file.
+    """Annotate all images below a folder into one Parquet file, or a CSV file without the vectors.
 
     Shards are kept in ``OUT.shards`` until all are done; a repeated run computes only those that are missing after an
     interrupt, a crash or the loss of machines. Ids are paths relative to `folder`. Only one run at a time may write a
@@ -66,7 +66,8 @@ def annotate_folder(
     model : path or RemoteModel
         A saved model, which each worker loads once, or the classifier of a running service.
     out : path
-        The file.
+        The file. One that ends in ``.csv`` is for people and spreadsheets: it has no vectors, so that nothing can be
+        searched in it.
     shard : int, default=1024
         Images in a shard.
     executor : {"serial", "joblib", "ray"}, default="serial"
@@ -99,7 +100,8 @@ def annotate_folder(
         If there is no image, or `out` is a folder, has the suffix of another format, or exists and `overwrite` is
         False.
     """
-    check_suffix(out, "Parquet")
+    is_csv = Path(out).suffix.lower() == ".csv"
+    check_suffix(out, "CSV" if is_csv else "Parquet")
     if Path(out).is_dir():
         raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
     # Absolute paths, because workers may run in another folder or on another machine.
@@ -142,7 +144,8 @@ def _join(shards: Path, n: int, out: Path, schema: pyarrow.Schema) -> int:
             unreadable.append(sum(map(bool, table.column("error").to_pylist())))
             yield table
 
-    write_table(out, tables(), schema)
+    write = write_csv if out.suffix.lower() == ".csv" else write_table
+    write(out, tables(), schema)
     sync(out.absolute().parent)
     return sum(unreadable)
 

@@ -1,0 +1,73 @@
+"""What there is: methods, networks, and completion of words."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fewshot import list_learners
+from fewshot.cli import main
+from fewshot.cli.commands import COMMANDS
+from fewshot.cli.listing import BACKBONES
+from fewshot.embedding.backbones import check_backbone
+from fewshot.embedding.backbones.presets import PRESETS
+from fewshot.embedding.sources import OFFLINE
+from fewshot.learners.registry import learner_class
+
+
+def test_every_method_of_the_package_is_listed_with_one_line(capsys, monkeypatch):
+    monkeypatch.delenv("FEWSHOT_PLUGINS", raising=False)
+    assert main(["learners", "--json", "-"]) == 0
+    rows = {row["learner"]: row for row in json.loads(capsys.readouterr().out)}
+    built_in = {name for name in list_learners() if learner_class(name).__module__.startswith("fewshot.learners.")}
+    assert rows.keys() == built_in
+    for name, row in rows.items():
+        assert 10 < len(row["about"]) < 120
+        for other in filter(None, row["also"].split(", ")):
+            assert learner_class(other) is learner_class(name)
+
+
+def test_a_method_of_a_plug_in_is_listed(tmp_path):
+    code = "from fewshot import Learner, register_learner\n@register_learner('mine')\nclass Mine(Learner):\n"
+    (tmp_path / "mine.py").write_text(code + '    "Answer with the first class."\n')
+    command = [sys.executable, "-m", "fewshot", "learners", "--plugin", str(tmp_path / "mine.py")]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert any(line.split() == ["mine", "Answer", "with", "the", "first", "class"] for line in listed.splitlines())
+
+
+def test_every_short_name_is_listed_and_every_listed_network_exists(capsys):
+    assert main(["backbones"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert listed == list(BACKBONES)
+    assert PRESETS.keys() | OFFLINE.keys() <= set(listed)
+    for name in listed:
+        check_backbone(PRESETS.get(name, name))
+
+
+@pytest.mark.parametrize(
+    "words", ["learners", "backbones", "completion bash", "data --help", "show gone", "history gone"]
+)
+def test_what_needs_no_network_loads_no_torch(words):
+    code = (
+        "import sys, contextlib\nfrom fewshot.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(sys.argv[1:])\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_script_of_a_shell_completes_commands_and_options(shell, capsys, tmp_path):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+    assert "--skip-unreadable" in script
+    if shell == "bash":
+        (tmp_path / "fewshot.bash").write_text(script)
+        asked = f"source {tmp_path}/fewshot.bash; COMP_WORDS=(fewshot pre); COMP_CWORD=1; _shtab_fewshot; "
+        asked += "echo ${COMPREPLY[@]}"
+        done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["predict"]
