@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.displays.shots_curve import ShotsCurveDisplay as ShotsCurveDisplay
     from fewshot.displays.unknowns import UnknownDisplay as UnknownDisplay
     from fewshot.embedding.backbones import create_backbone as create_backbone
+    from fewshot.embedding.backbones.registered import register_backbone as register_backbone
     from fewshot.embedding.checkpoint import load_learner as load_learner
     from fewshot.embedding.checkpoint import load_weights as load_weights
     from fewshot.embedding.domain import Domain as Domain
@@ -192,6 +193,7 @@ _HOME = {
     "load_weights": "embedding.checkpoint",
     "mix": "data.mixture",
     "pairwise_similarity": "search.similarity",
+    "register_backbone": "embedding.backbones.registered",
     "register_learner": "learners.registry",
     "retrieve": "retrieval.retrieve",
     "run_benchmark": "benchmark.run_grid",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fewshot.data.crop import AUTO
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_path, is_sized
+from fewshot.embedding.backbones.registered import find_registered
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
 from fewshot.errors import MissingExtraError, pip_install
 from fewshot.persistence.files import check_file
@@ -72,7 +73,8 @@ class Source:
     def stamps(self) -> tuple[tuple[int, int] | None, ...]:
         """Return the size and modification time of each file of backbone and weights; None if there is no file."""
         files = [self.backbone] if self.is_checkpoint else files_of(self.backbone)
-        return tuple(stamp_of(path) for path in (*files, self.weights or ""))
+        own = find_registered(self.backbone)  # another factory may have taken its place
+        return (*(stamp_of(path) for path in (*files, self.weights or "")), None if own is None else (own.number, 0))
 
     def check(self) -> None:
         """Check that the parameters agree, without loading anything.
@@ -90,6 +92,8 @@ class Source:
                 raise ValueError(f"the checkpoint {self.backbone} already contains weights; omit {given}")
         elif not (self.weights or self.pretrained or self.backbone in OFFLINE or files_of(self.backbone)):
             check_backbone(self.backbone)
+            if find_registered(self.backbone) is not None:
+                return
             raise ValueError(
                 f"the source of the weights of {self.backbone!r} is missing; give pretrained=True (the hub), "
                 f"weights=PATH (a file) or weights='random', or use {' or '.join(OFFLINE)}, "
@@ -133,7 +137,9 @@ class Source:
     def _create(self) -> nn.Module:
         pretrained = self.pretrained or (self.weights is None and bool(files_of(self.backbone)))
         network = create_backbone(self.backbone, pretrained=pretrained, **sized(self.backbone, self.img_size))
-        if pretrained or self.weights == RANDOM_WEIGHTS:
+        if (own := find_registered(self.backbone)) is not None and (cure := _head_removal(network)) is not None:
+            _warn_of_head(cure)
+        if pretrained or self.weights == RANDOM_WEIGHTS or (own is not None and self.weights is None):
             return network
         if self.weights in (None, OFFLINE_WEIGHTS):
             path = offline_file(self.backbone)
@@ -250,10 +256,7 @@ def preprocessing_of(network: nn.Module, img_size: int | None = None) -> Preproc
             "create it with in_chans=1 or in_chans=3"
         )
     if (cure := _head_removal(network)) is not None:
-        warn(
-            "the network still has its classification layer, so its embeddings are scores of the classes that it was "
-            f"trained on; remove the layer: {cure}"
-        )
+        _warn_of_head(cure)
     if channels is not None:
         _, height, width = config.get("input_size", (3, 224, 224))
         config = {**config, "input_size": (channels, height, width)}
@@ -274,6 +277,13 @@ def _channels(network: nn.Module, first_conv: Any) -> int | None:
             return first.in_channels
     found = next((part.in_channels for part in parts.values() if isinstance(part, nn.Conv2d)), None)
     return found if found is not None and found <= _MOST_CHANNELS else None
+
+
+def _warn_of_head(cure: str) -> None:
+    warn(
+        "the network still has its classification layer, so its embeddings are scores of the classes that it was "
+        f"trained on; remove the layer: {cure}"
+    )
 
 
 def _head_removal(network: nn.Module) -> str | None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from fewshot.embedding.backbones.limits import arguments_of, fault_of, within_budget
 from fewshot.embedding.backbones.presets import PRESETS
+from fewshot.embedding.backbones.registered import find_registered, registered_names
 from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError, pip_install
 from fewshot.persistence.content import json_object
 from fewshot.utils.isolation import isolated, seeded
@@ -41,9 +42,9 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     Parameters
     ----------
     name : str
-        ``"conv4"``, ``"resnet12"`` or any timm name; a short name of `PRESETS` such as ``"dinov2-small"``; a
-        repository of the Hugging Face hub (``hf-hub:OWNER/NAME``, or ``timm/NAME``), or a folder in its layout
-        (``local-dir:PATH``).
+        ``"conv4"``, ``"resnet12"`` or any timm name; one given to `register_backbone`; a short name of `PRESETS`, such
+        as ``"dinov2-small"``; a repository of the Hugging Face hub (``hf-hub:OWNER/NAME``, or ``timm/NAME``), or a
+        folder in its layout (``local-dir:PATH``).
     seed : int, default=0
         Seed of the initial weights; the caller's random state does not change.
     pretrained : bool, default=False
@@ -75,6 +76,11 @@ def create_backbone(name: str, *, seed: int = 0, pretrained: bool = False, **kwa
     torch.Size([2, 64])
     """
     timm = check_backbone(name)
+    if (own := find_registered(name)) is not None:
+        if pretrained:
+            raise ValueError(f"the weights of {name!r} are those that its factory returns; omit pretrained")
+        with seeded(seed):
+            return own.create(name, **kwargs).eval()
     requested, name, arguments = _resolve(timm, name, pretrained)
     kwargs = {**arguments, **kwargs}
     overlay = {}
@@ -117,9 +123,13 @@ def check_backbone(name: str) -> Any:
     kind, rest = _parse(timm, name)
     if kind == FOLDER:
         folder_of(kind, rest)
-    elif not kind:
+    elif not kind and find_registered(name) is None:
         if not timm.is_model(rest):
-            raise UnknownNameError("backbone", name, [*PRESETS, *timm.list_models()])
+            if find_registered(name, in_plugins=True) is not None:
+                return timm
+            error = UnknownNameError("backbone", name, [*PRESETS, *registered_names(), *timm.list_models()])
+            error.add_note("a network of your own must first be given its name with register_backbone")
+            raise error
         try:
             timm.get_pretrained_cfg(rest)
         except RuntimeError:  # the part after the dot
@@ -139,6 +149,8 @@ def is_sized(name: str) -> bool:
     kind, rest = _parse(timm, name)
     if kind:
         return read_config(folder_of(kind, rest))[2]
+    if (own := find_registered(name)) is not None:
+        return own.is_sized
     config = timm.get_pretrained_cfg(rest)
     return rest == "conv4" or (config is not None and config.fixed_input_size)
 
@@ -179,7 +191,11 @@ def spec_of(backbone: nn.Module) -> dict[str, Any] | None:
 def why_not_saved(backbone: nn.Module) -> str | None:
     """Return why a file cannot describe how to build a network; None if it can."""
     spec = getattr(backbone, "fewshot_spec", None)
-    return "create_backbone did not build the network, so no file can rebuild it" if spec is None else fault_of(spec)
+    return (
+        "create_backbone did not build the network, so no file can rebuild it; see register_backbone"
+        if spec is None
+        else fault_of(spec)
+    )
 
 
 def cached_file(name: str) -> str | None:
@@ -190,7 +206,8 @@ def cached_file(name: str) -> str | None:
     UnknownNameError
         If there is no such network.
     """
-    config = check_backbone(name).get_pretrained_cfg(PRESETS.get(name, name))
+    timm = check_backbone(name)
+    config = None if find_registered(name) else timm.get_pretrained_cfg(PRESETS.get(name, name))
     if config is None or not config.hf_hub_id:
         return None
     found = (cached(config.hf_hub_id, file) for file in WEIGHTS)
