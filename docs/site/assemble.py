@@ -31,6 +31,7 @@ SECTIONS = {
         "service",
         "archive",
         "text",
+        "notebooks",
         "embeddings",
         "many-classes",
         "devices",

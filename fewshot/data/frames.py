@@ -39,7 +39,7 @@ def read_frame(
     if not is_frame(frame):
         raise TypeError(f"frame is a {type(frame).__name__}; expected a data frame of pandas or polars")
     names = columns_of(frame)
-    image = _column(names, image, IMAGE_COLUMNS, "image")
+    image = image_column(frame, image)
     label = _column(names, label, LABEL_COLUMNS, "label")
     images = _values(frame[image])
     for i, one in enumerate(images):
@@ -47,6 +47,11 @@ def read_frame(
             raise ValueError(f"the column {image!r} has no image in row {i}; drop the row (frame.dropna())")
     labels = as_labels(frame[label], name=f"the column {label!r}", any_type=True)
     return [_located(one, root) for one in images], labels
+
+
+def image_column(frame: Any, image: str | None = None) -> str:
+    """Return the name of the column that holds the images."""
+    return _column(columns_of(frame), image, IMAGE_COLUMNS, "image")
 
 
 def _column(names: Iterable[str], asked: str | None, usual: tuple[str, ...], what: str) -> str:

@@ -22,6 +22,7 @@ from fewshot.images import saving
 from fewshot.images.answer import Answer, Answers, answer_all
 from fewshot.images.audit import audit_support
 from fewshot.images.checked import CheckResult, check_model
+from fewshot.images.framed import answer_frame
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.in_notebooks import model_html
 from fewshot.images.learned import Learned, Prepared, default_learner, labelled
@@ -383,6 +384,43 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
         classifier, x = self._embedded(X)
         return classifier.predict_proba(x)
+
+    def predict_frame(self, X: Any, *, top: int = 1, coverage: float | None = None) -> pd.DataFrame:
+        """Return the answers as a data frame.
+
+        Parameters
+        ----------
+        X : collection of n items, LabeledImages or DataFrame
+            Queries; of a data frame the column of images, such as ``path``.
+        top : int, default=1
+            If above 1, how many of the likeliest classes to tell.
+        coverage : float, optional
+            How often a set of classes is to hold the right one; see `predict_set`.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``item`` (its path or kind), ``label``, ``probability`` (of the likeliest class), ``unknown`` and
+            ``error`` (None if it was read); ``true`` if X is `LabeledImages`; ``class_1``, ``probability_1``, ... of
+            the `top`; and ``set``. Its index is that of a data frame or series, so that both can be joined.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an item cannot be read and ``on_error="raise"``.
+
+        Examples
+        --------
+        >>> from fewshot import Embedder, FewShotModel, digits
+        >>> support, queries = digits().split(5)
+        >>> model = FewShotModel(Embedder("conv4", weights="random", img_size=28)).fit(support)
+        >>> frame = model.predict_frame(queries[:100], top=2)
+        >>> mistakes = frame[frame["label"] != frame["true"]].sort_values("probability")
+        >>> len(frame), 0 < len(mistakes) < 50
+        (100, True)
+        """
+        promise = None if coverage is None else Promise(coverage)
+        return answer_frame(self.snapshot(), X, check_count("top", top), promise)
 
     def nearest(self, X: Any, k: int = 1) -> tuple[NDArray[Any], NDArray[np.floating]]:
         """Return labels and similarities (n, k) of the nearest keys: prototypes, or support items, by learner.
