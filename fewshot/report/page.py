@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,21 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-#: Most bytes of a file: cards beyond go to the next one.
-MOST_BYTES = 5_000_000
+#: Most bytes of what a file shows, so that it has less than 5 MB: boxes and cards beyond go to the next one.
+MOST_BYTES = 4_900_000
 #: Most columns of a table that fits on a phone; the rows of a wider one become boxes there.
 _MOST_COLUMNS = 2
+
+
+@dataclass
+class _Run:
+    """Boxes or cards beside each other, which may go on in another file."""
+
+    kind: str
+    pieces: list[str]
+
+    def __str__(self) -> str:
+        return f'<div class="{self.kind}">{"".join(self.pieces)}</div>'
 
 
 class Page:
@@ -52,8 +64,7 @@ class Page:
         of = f'<p class="of">fewshot{f" · <bdi>{text_of(about.name)}</bdi>" if about else ""}</p>'
         lead = f'<p class="lead">{text_of(lead)}</p>' if lead else ""
         self._head = f"<header>{of}<h1>{text_of(title)}</h1>{lead}</header>"
-        #: Pieces of HTML; a list is of cards, which may go on in another file.
-        self._parts: list[str | list[str]] = []
+        self._parts: list[str | _Run] = []
 
     def section(self, title: str, text: str = "") -> None:
         """Begin a section with a heading and paragraphs, which blank lines separate."""
@@ -101,10 +112,10 @@ class Page:
         if caption:
             self._parts.append(f'<p class="lead">{text_of(caption)}</p>')
         if support:
-            boxes = (self._box(label, images) for label, images in support.items())
-            self._parts.append(f'<div class="classes">{"".join(boxes)}</div>')
+            boxes = [self._box(label, images) for label, images in support.items()]
+            self._parts.append(_Run("classes", boxes))
         if queries:
-            self._parts.append([card_of(query, self._pictures) for query in queries])
+            self._parts.append(_Run("queries", [card_of(query, self._pictures) for query in queries]))
 
     def _box(self, label: Any, images: Sequence[Pixels]) -> str:
         tiles = "".join(self._pictures.own(image, label) for image in images)
@@ -112,7 +123,7 @@ class Page:
 
     def pictures(self, items: Sequence[Picture | tuple[Pixels, str, str]]) -> None:
         """Add pictures with text: (image, text, name), and the pictures that say why, as neighbours of a query."""
-        self._parts.append([picture_of(item, self._pictures) for item in items])
+        self._parts.append(_Run("queries", [picture_of(item, self._pictures) for item in items]))
 
     def rerun(self, command: str, facts: Mapping[str, Any], heading: str) -> None:
         """Add how to repeat a run: its command, and a table of the facts that its results depend on."""
@@ -143,23 +154,24 @@ class Page:
             link(path)
 
     def _bodies(self) -> list[str]:
-        """Return what each file shows: as many cards as fit."""
-        found: list[list[str | list[str]]] = [[]]
+        """Return what each file shows: as many boxes and cards as fit."""
+        found: list[list[str | _Run]] = [[]]
         known: set[str] = set()
         taken = 0
         for part in self._parts:
-            for piece in part if isinstance(part, list) else [part]:
+            if isinstance(part, str):
+                taken += self._pictures.size(part, known)
+                found[-1].append(part)
+                continue
+            run = _Run(part.kind, [])
+            found[-1].append(run)
+            for piece in part.pieces:
                 taken += self._pictures.size(piece, known)
-                if taken > MOST_BYTES and isinstance(part, list):
-                    found.append([])
-                    known = set()
+                if taken > MOST_BYTES:
+                    run, known = _Run(part.kind, []), set()
+                    found.append([run])
                     taken = self._pictures.size(piece, known)
-                if not isinstance(part, list):
-                    found[-1].append(piece)
-                elif found[-1] and isinstance(found[-1][-1], list) and piece is not part[0]:
-                    found[-1][-1].append(piece)
-                else:
-                    found[-1].append([piece])
+                run.pieces.append(piece)
         return [_joined(parts) for parts in found]
 
     def _file(self, body: str, footer: str, parts: str = "", is_first: bool = True) -> str:
@@ -175,8 +187,8 @@ class Page:
         )
 
 
-def _joined(parts: Sequence[str | list[str]]) -> str:
-    return "\n".join(part if isinstance(part, str) else f'<div class="queries">{"".join(part)}</div>' for part in parts)
+def _joined(parts: Sequence[str | _Run]) -> str:
+    return "\n".join(map(str, parts))
 
 
 def _links_of_parts(names: Sequence[str], now: int) -> str:
