@@ -11,7 +11,7 @@ PIP := --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy 
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs omniglot cifar-fs test test-slow lowest wheels lint clean
+.PHONY: help demo docs omniglot cifar-fs test test-slow lowest matrix wheels lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -86,5 +86,8 @@ wheels: $(BASE)  ## Build fewshot-learn and fewshot-runtime, the distribution fo
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist ./build/runtime
 	@ls -l dist/*.whl
 
+matrix:  ## The fast tests on each Python found, with the lowest and the newest dependencies (hours, several GB each)
+	@$(PYTHON) tests/matrix.py $(TESTS)
+
 clean:  ## Remove .venv and caches
-	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-matrix .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.cli.tables import as_csv, as_json, as_table, give, is_piped
+from fewshot.cli.terminal import complain
 from fewshot.utils.text import printable
 
 ROWS = st.lists(
@@ -48,3 +49,33 @@ def test_standard_output_by_another_name_is_standard_output(capfd):
     assert is_piped(options)
     give([{"label": "a", "n": 1}], options)
     assert capfd.readouterr().out == "label,n\na,1\n"
+
+
+def test_a_table_fits_the_terminal_and_keeps_both_ends_of_names():
+    rows = [{"image": f"archive/of/many/names/{i}/photograph-{i}.jpg", "label": "heron", "p": 0.5} for i in range(3)]
+    lines = as_table(rows, 40).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert all(line.startswith("archive/") and f"-{i}.jpg" in line for i, line in enumerate(lines[1:]))
+    assert as_table(rows, 500) == as_table(rows)
+    assert max(map(len, as_table(rows, 5).splitlines())) < 40  # no narrower than can be read
+
+
+def test_errors_have_a_colour_on_a_terminal_alone(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, variables, expected in (
+        (Terminal(), {}, "\x1b[31mfewshot:\x1b[0m no\n"),
+        (Terminal(), {"NO_COLOR": "1"}, "fewshot: no\n"),
+        (Terminal(), {"TERM": "dumb"}, "fewshot: no\n"),
+        (io.StringIO(), {}, "fewshot: no\n"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stderr", stream)
+            for name in ("NO_COLOR", "TERM"):
+                patched.delenv(name, raising=False)
+            for name, value in variables.items():
+                patched.setenv(name, value)
+            complain("no")
+        assert stream.getvalue() == expected

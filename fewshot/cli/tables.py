@@ -12,11 +12,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from fewshot.cli.terminal import put
+from fewshot.cli.terminal import put, terminal_width
 from fewshot.persistence.files import descriptor_of, write_text
 from fewshot.utils.text import as_unicode, printable
 
 STANDARD_OUTPUT = "-"
+#: Least width to which a column of text is narrowed.
+_LEAST = 12
 
 
 def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: Any = None) -> None:
@@ -44,7 +46,7 @@ def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: 
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             write_text(target, text(rows))
     if not taken:
-        put(as_table(rows))
+        put(as_table(rows, terminal_width()))
 
 
 def is_piped(options: argparse.Namespace) -> bool:
@@ -78,10 +80,11 @@ def as_json(value: Any) -> str:
     return json.dumps(_in_unicode(value), indent=1, ensure_ascii=False) + "\n"
 
 
-def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def as_table(rows: Sequence[Mapping[str, Any]], most: int | None = None) -> str:
     """Return rows as a table: text left-aligned, numbers right-aligned, control characters escaped.
 
-    None is an empty cell. Empty columns are left out.
+    None is an empty cell. Empty columns are left out. With `most`, the longest text is cut until lines have that many
+    characters, if columns of 12 suffice for it.
 
     Examples
     --------
@@ -96,14 +99,35 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
     numeric = [all(isinstance(row[column], (int, float, NoneType)) for row in rows) for column in columns]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    if most is not None:
+        widths = _fitting(widths, numeric, most - 2 * (len(columns) - 1))
     lines = (
         "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
+            cell.rjust(width) if number else _cut(cell, width).ljust(width)
             for cell, width, number in zip(line, widths, numeric, strict=True)
         ).rstrip()
         for line in cells
     )
     return "\n".join(lines) + "\n"
+
+
+def _fitting(widths: list[int], numeric: list[bool], most: int) -> list[int]:
+    """Narrow the widest columns of text until all have `most` characters together."""
+    widths = list(widths)
+    while sum(widths) > most:
+        widest = max((i for i, number in enumerate(numeric) if not number), key=lambda i: widths[i], default=None)
+        if widest is None or widths[widest] <= _LEAST:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def _cut(cell: str, width: int) -> str:
+    """Return a cell without its middle if it is too long: names of files differ at their ends."""
+    if len(cell) <= width:
+        return cell
+    end = (width - 1) // 2
+    return f"{cell[: width - 3 - end]}...{cell[len(cell) - end :]}"
 
 
 def _is_standard_output(target: str | None) -> bool:

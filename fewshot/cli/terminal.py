@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ _CALLED = {
     "on_error": "skip_unreadable",
     "overwrite": "force",
 }
+#: Colours of errors and warnings, as terminals number them.
+_RED, _YELLOW = "31", "33"
 #: Phrases that cannot be translated word by word.
 _PHRASES = {
     "weights='reference'": "--reference",
@@ -94,14 +97,14 @@ def put(text: str) -> None:
 
 def complain(sentence: object) -> None:
     """Print an error message on standard error, if there is one."""
-    note(f"fewshot: {shortened(printable(in_flags(str(sentence))))}")
+    note(f"fewshot: {shortened(printable(in_flags(str(sentence))))}", _RED)
 
 
-def note(line: object) -> None:
-    """Print a line on standard error, if there is one."""
+def note(line: object, colour: str = "") -> None:
+    """Print a line on standard error, if there is one; its first word in a colour, if that is a terminal."""
     if sys.stderr is not None:  # print() would use standard output instead
         try:
-            sys.stderr.write(_encodable(f"{printable(line)}\n", sys.stderr))
+            sys.stderr.write(_encodable(f"{_coloured(printable(line), colour)}\n", sys.stderr))
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
             _discard(sys.stderr)
@@ -137,7 +140,21 @@ def ready_streams() -> Iterator[None]:
 
 
 def _as_sentence(message: Warning | str, *where: Any, **more: Any) -> str:
-    return f"fewshot: {printable(in_flags(str(message)))}\n"
+    return f"{_coloured(f'fewshot: {printable(in_flags(str(message)))}', _YELLOW)}\n"
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal to which tables are printed; None if standard output is none."""
+    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
+
+
+def _coloured(line: str, colour: str) -> str:
+    """Return a line with its first word in a colour, if standard error is a terminal that has some."""
+    wanted = colour and _is_terminal(sys.stderr) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if not wanted:
+        return line
+    first, space, rest = line.partition(" ")
+    return f"\x1b[{colour}m{first}\x1b[0m{space}{rest}"
 
 
 def _encodable(text: str, stream: Any) -> str:
