@@ -13,7 +13,7 @@ import pytest
 from tests.lowest import constraints
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "data_prep").glob("*.py")]
+SCRIPTS = [path for folder in ("benchmarks", "data_prep", "examples") for path in (ROOT / folder).glob("*.py")]
 OWN = {"fewshot", "tests", *(path.stem for path in SCRIPTS)}
 #: Modules that come with another package than one of their name.
 MODULES = {
@@ -22,6 +22,7 @@ MODULES = {
     "PIL": "pillow",
     "haystack": "haystack-ai",
     "pillow_heif": "pillow-heif",
+    "skimage": "scikit-image",
 }
 #: What a declared package is known to bring.
 BROUGHT = {"pydantic": "langchain-core", "starlette": "fastapi", "anyio": "fastapi", "grpc": "qdrant-client"}
@@ -65,7 +66,7 @@ def package_of(module):
     return canonical(MODULES.get(module) or distributions().get(module, [module])[0])
 
 
-@pytest.mark.parametrize(("folder", "least"), [("fewshot", 15), ("benchmarks", 5)])
+@pytest.mark.parametrize(("folder", "least"), [("fewshot", 15), ("benchmarks", 5), ("examples", 8)])
 def test_all_that_is_imported_is_declared(folder, least):
     always, extras = declared()
     modules = {name.split(".")[0] for path in (ROOT / folder).rglob("*.py") for name in imported(path)}

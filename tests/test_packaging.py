@@ -22,6 +22,7 @@ KEPT = (
     "benchmarks",
     "data_prep",
     "docs",
+    "examples",
     "CITATION.cff",
     "setup.cfg",
     "pyproject.toml",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 OTHERS = "How do I ..."
 #: The sections of the site and their pages; others of docs/ follow in `OTHERS`, those of a folder below its index.
 SECTIONS = {
-    "Start": ["start", "demonstration", "concepts", "glossary"],
+    "Start": ["start", "demonstration", "gallery/index", "concepts", "glossary"],
     OTHERS: [
         "photographs",
         "accuracy",
@@ -76,7 +76,7 @@ def assemble(out: Path) -> None:
     for source, place in places.items():
         if source != "README.md":
             text = results.get(place) or (ROOT / source).read_text(encoding="utf-8")
-            pages[place] = relinked(text, source, places)
+            pages[place] = relinked(text, source, places) + script(place)
     code = "".join(block for text in pages.values() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     imported = set(re.findall(r"^from (fewshot\.[\w.]+) import", code, re.MULTILINE))
     methods, learners = method_pages(ROOT / "benchmarks" / "results")
@@ -127,6 +127,14 @@ def relinked(text: str, source: str, places: dict[str, str]) -> str:
 
     text = re.sub(r"(?<!!)\[([^\[\]]+)\]\(([^)#\s]+)(#[^)]*)?\)", link, text)
     return re.sub(r"(?<!/)`(benchmarks/results/\w+\.md)`", table, text)
+
+
+def script(place: str) -> str:
+    """Return the script of a page of the gallery as a section; nothing for other pages."""
+    path = ROOT / "examples" / f"{Path(place).stem}.py"
+    if not place.startswith("gallery/") or not path.exists():
+        return ""
+    return f"\n## The whole script\n\n```python\n{path.read_text(encoding='utf-8')}```\n"
 
 
 def linked_files(places: dict[str, str]) -> set[str]:
