@@ -20,9 +20,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from protocol import facts
 
 from fewshot import Embedder, FewShotClassifier, LabeledImages, digits
+from fewshot.data.crop import Crop
 from fewshot.persistence.files import write_text
 
-CROPS = ("center", "pad", "squash", "tiles", "adaptive")
+CROPS: tuple[Crop, ...] = ("center", "pad", "squash", "tiles", "adaptive")
 LEARNERS = ("cosine-prototypical", "discriminant")
 HEIGHT = 240
 #: Lowest and highest width of the canvas, and whether the object is anywhere along it or in the middle.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fewshot.cli.inputs import as_label, open_data, take_unknown_label
 from fewshot.cli.tables import give, is_piped
@@ -33,7 +33,7 @@ def fit(options: argparse.Namespace) -> int:
     refuse_existing(options)
     embedder, is_new = make_embedder(options), not is_artifact(options.out)
     _ = embedder.fingerprint  # fail now, not after scanning a folder of images
-    on_error = "skip" if options.skip_unreadable else "raise"
+    on_error: Literal["skip", "raise"] = "skip" if options.skip_unreadable else "raise"
     model = FewShotImageClassifier(embedder, options.learner, on_error=on_error, unknown_label=options.unknown_label)
     (data, split), start = open_data(options.folder, options), time.perf_counter()
     if options.unknown_label is not None or options.reject not in (None, "none"):
@@ -42,8 +42,10 @@ def fit(options: argparse.Namespace) -> int:
     model.fit(data, reject_examples=none)
     with writing(options.out, "classifier"):
         refuse_existing(options)  # another process may have been faster
-        n, weights = int(model.n_support_.sum()), "reference" if options.reference else "embed"
-        model.save(options.out, weights=weights, note=f"fit {counted(n, 'image')}")
+        n = int(model.n_support_.sum())
+        model.save(
+            options.out, weights="reference" if options.reference else "embed", note=f"fit {counted(n, 'image')}"
+        )
     splits = [] if split else list_splits(options.folder)
     one = "only one class: it is the answer to every image until you add another (fewshot add)"
     say(

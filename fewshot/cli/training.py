@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -189,7 +189,7 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
         return data.decoded(data.images.shape[1], grey=True, crop=options.crop) if options.grey and coloured else data
     if not options.size:
         raise ValueError("the images are files of any size; give the size to train on, e.g. --size 84")
-    on_error = "skip" if options.skip_unreadable else "raise"
+    on_error: Literal["skip", "raise"] = "skip" if options.skip_unreadable else "raise"
     given = {"grey": options.grey, "bits": options.bits, "crop": options.crop}
     return data.decoded(options.size, progress=not options.quiet, on_error=on_error, **given)
 

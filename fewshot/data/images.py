@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -327,8 +327,8 @@ class LabeledImages:
         bits: int | None = None,
         cache: str | Path | None = None,
         progress: bool = True,
-        on_error: str = "raise",
-        crop: str = "center",
+        on_error: Literal["raise", "skip"] = "raise",
+        crop: Literal["center", "pad", "squash"] = "center",
     ) -> LabeledImages:
         """Return the images as pixels of one size: by default scaled to cover a square, and cropped to its centre.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import InputTags, Tags
 from torch import nn
 
-from fewshot.data.crop import AUTO, CROPS
+from fewshot.data.crop import AUTO, CROPS, Crop
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import Preprocessing, check_bits
@@ -31,7 +31,7 @@ from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of,
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.isolation import isolated
 from fewshot.utils.pickling import with_new_parameters
-from fewshot.utils.values import ON_ERROR, check_name
+from fewshot.utils.values import ON_ERROR, OnError, check_name
 
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
@@ -132,11 +132,11 @@ class Embedder(BaseEmbedder):
         device: str | torch.device = "auto",
         batch_size: int | None = None,
         n_jobs: int | None = None,
-        on_error: str = "raise",
+        on_error: OnError = "raise",
         cache: str | Path | None = None,
         bits: int | None = None,
         max_pixels: int | None = None,
-        crop: str | None = AUTO,
+        crop: Crop | None = AUTO,
         views: str | None = None,
         progress: bool = True,
         domain: Domain | str | Path | None = None,

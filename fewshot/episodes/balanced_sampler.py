@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from fewshot.utils.streams import episode_numbers
 from fewshot.utils.text import counted
 
 SMALL_CLASSES = ("raise", "drop", "use")
+SmallClasses = Literal["raise", "drop", "use"]
 #: Bump when the same seed draws different episodes; part of the protocol.
 VERSION = 2
 #: Random numbers drawn at once.
@@ -65,7 +66,7 @@ class EpisodeSampler(Sampler):
         n_query: int = 15,
         *,
         seed: int = 0,
-        small_classes: str = "raise",
+        small_classes: SmallClasses = "raise",
         class_weight: Mapping[Any, float] | None = None,
     ) -> None:
         check_whole(n_way=n_way, n_shot=n_shot, n_query=n_query)

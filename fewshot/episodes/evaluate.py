@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from fewshot.embedding.network import embed, evaluating
-from fewshot.episodes.balanced_sampler import EpisodeSampler
+from fewshot.episodes.balanced_sampler import EpisodeSampler, SmallClasses
 from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
@@ -164,7 +164,7 @@ def evaluate(
     n_query: int = 15,
     n_episodes: int = 600,
     seed: int = 0,
-    small_classes: str = "raise",
+    small_classes: SmallClasses = "raise",
     sampler: Callable[..., Sampler] | None = None,
 ) -> EvalResult:
     """Evaluate a learner on episodes over classes that it was not trained on.

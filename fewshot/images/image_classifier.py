@@ -9,13 +9,15 @@ from sklearn.base import clone
 from sklearn.utils import Tags
 from torch import nn
 
-from fewshot.data.crop import AUTO
+from fewshot.data.crop import AUTO, Crop
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.images.model import FewShotModel
 from fewshot.images.saving import Saved
 from fewshot.learners.base import Learner
+from fewshot.search.snapshot import Index
+from fewshot.utils.values import OnError
 
 
 class FewShotImageClassifier(FewShotModel):
@@ -61,15 +63,15 @@ class FewShotImageClassifier(FewShotModel):
         pretrained: bool = False,
         img_size: int | None = None,
         device: str = "auto",
-        on_error: str = "raise",
+        on_error: OnError = "raise",
         reject: float | str | None = None,
         unknown_label: object = None,
-        index: str = "auto",
+        index: Index = "auto",
         keep_support: bool = True,
         cache: str | Path | None = None,
         bits: int | None = None,
         max_pixels: int | None = None,
-        crop: str | None = AUTO,
+        crop: Crop | None = AUTO,
         views: str | None = None,
         progress: bool = True,
         domain: Domain | str | Path | None = None,

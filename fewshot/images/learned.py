@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ from fewshot.utils.text import counted
 from fewshot.utils.twins import earlier_twins, warn_of_twins
 from fewshot.utils.warning import warn
 
+#: The methods of a model that items can be prepared for.
+Then = Literal["partial_fit", "remove", "calibrate"]
 #: From this ratio of images on, support is uneven enough to warn of.
 UNEVEN = 10
 

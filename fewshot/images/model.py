@@ -25,7 +25,8 @@ from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.framed import answer_frame
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.in_notebooks import model_html
-from fewshot.images.learned import Learned, Prepared, default_learner, labelled
+from fewshot.images.learned import Learned, Prepared, Then, default_learner, labelled
+from fewshot.images.saving import Weights
 from fewshot.images.segments import Held
 from fewshot.images.sets import Promise
 from fewshot.images.suggesting.suggest import Suggestion, suggest
@@ -33,10 +34,11 @@ from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
 from fewshot.learners.base import Learner
 from fewshot.persistence.artifact import version_of, writing
+from fewshot.search.snapshot import Index
 from fewshot.utils.locks import lock_of, one_at_a_time
 from fewshot.utils.pickling import VersionedPickle
 from fewshot.utils.text import shortened
-from fewshot.utils.values import ON_ERROR, check_count, check_name
+from fewshot.utils.values import ON_ERROR, OnError, check_count, check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,10 +128,10 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         embedder: Embedder | OwnEmbedder,
         learner: str | Learner | None = None,
         *,
-        on_error: str = "raise",
+        on_error: OnError = "raise",
         reject: float | str | None = None,
         unknown_label: object = None,
-        index: str = "auto",
+        index: Index = "auto",
         keep_support: bool = True,
     ) -> None:
         self.embedder = embedder
@@ -216,7 +218,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self._embed_and_change(Learned.grown, "partial_fit", X, y, ids)
 
     def prepare(
-        self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None, then: str = "partial_fit"
+        self, X: Any, y: ArrayLike | None = None, *, ids: Sequence[str] | None = None, then: Then = "partial_fit"
     ) -> Prepared:
         """Embed labelled items ahead of a change, so that the change itself takes milliseconds.
 
@@ -238,7 +240,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         return self._editable().prepare(X, y, ids, then)
 
     def _embed_and_change(
-        self, change: Callable[[Learned, Prepared], Learned], then: str, X: Any, y: Any, ids: Any = None
+        self, change: Callable[[Learned, Prepared], Learned], then: Then, X: Any, y: Any, ids: Any = None
     ) -> Self:
         """Embed without holding the lock, then change; embed again if another thread has called fit in between."""
         while True:
@@ -853,7 +855,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
     # ---- saving ------------------------------------------------------------------------------------------------
 
     def save(
-        self, folder: str | Path, *, weights: str | None = None, overwrite: bool = False, note: str = "save"
+        self, folder: str | Path, *, weights: Weights | None = None, overwrite: bool = False, note: str = "save"
     ) -> None:
         """Write the model to a folder of JSON and safetensors, or replace the one that is there.
 

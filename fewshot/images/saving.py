@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ from fewshot.utils.values import ON_ERROR
 
 #: How the network is saved: with its weights, or as the name under which they are found and their hash.
 WEIGHTS = ("embed", "reference")
+Weights = Literal["embed", "reference"]
 #: Key in the manifest for an embedder that only the user can build.
 GIVEN = "given"
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from fewshot.utils.locks import lock_of
 from fewshot.utils.values import NEEDS_FLOAT64
 
 INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
+Index = Literal["auto", "exact", "faiss", "ivf", "hnsw"]
 #: Up to this many keys exact search is affordable; by default fewer, where FAISS takes half the time (`exact_limit`).
 EXACT_LIMIT = 100_000
 #: An index of up to this many keys is built at once, a larger one in the background.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fewshot.utils.warning import lock_of_filters, warn
 #: "raise" raises an error. "skip" leaves the item out of the support, with a warning; "unknown" raises for support.
 #: Under both, a query is answered "unknown", and its embedding is a row of NaN.
 ON_ERROR = ("raise", "skip", "unknown")
+OnError = Literal["raise", "skip", "unknown"]
 #: Squares of magnitudes above NEEDS_FLOAT64 or below TINY leave the range of float32.
 NEEDS_FLOAT64, TINY = 1e9, 1e-9
 #: Larger or smaller magnitudes raise an error.
