@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from fewshot.cli.parser import in_python, make_parser
-from fewshot.cli.terminal import complain, ready_streams, speaking
+from fewshot.cli.terminal import complain, note, ready_streams, speaking
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
 from fewshot.utils.collector import collect_rarely
 from fewshot.utils.distributions import doubled
@@ -60,6 +60,7 @@ def _run(options: argparse.Namespace) -> int:
 
             for plugin in options.plugin:
                 add_plugin(plugin)
+        _unpack_archives(options)
         module = import_module(f"fewshot.cli.{options.module}")
         with _largest_image(getattr(options, "max_pixels", None)):
             return int(getattr(module, in_python(options.command))(options))
@@ -87,6 +88,18 @@ def _run(options: argparse.Namespace) -> int:
             raise
         is_known = isinstance(error, TooLargeError)
         return _fail(str(error) if is_known else "not enough memory; use fewer or smaller images", 1)
+
+
+def _unpack_archives(options: argparse.Namespace) -> None:
+    """Replace a zip file that is given as the folder of images by the folder to which it is unpacked."""
+    for name in ("folder", "data"):
+        given = getattr(options, name, None)
+        if isinstance(given, str) and given.lower().endswith(".zip") and os.path.isfile(given):
+            from fewshot.data.zipped import unpack
+
+            folder = os.fspath(unpack(given))
+            note(f"{given}: unpacked to {folder}")
+            setattr(options, name, folder)
 
 
 @contextmanager

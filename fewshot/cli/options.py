@@ -65,7 +65,9 @@ rate, temperature = number(1e-12, 1e3), number(1e-6, 1e6)
 
 # ---- shared options -------------------------------------------------------------------------------------------------
 
-_DATA = "a folder with a subfolder per class, a table path,label,split (.csv), or output of fewshot data"
+_DATA = (
+    "a folder with a subfolder per class or a .zip of it, a table path,label,split (.csv), or output of fewshot data"
+)
 _ON = {"action": "store_true"}
 SHARED: dict[str, dict[str, Any]] = {
     "data": {"metavar": "DATA", "help": _DATA},
