@@ -40,6 +40,7 @@ SECTIONS = {
         "folders",
         "security",
     ],
+    "Worked examples": ["gallery/index"],
     "Methods": ["methods", "extend"],
     "Reference": ["parts", "reference/index", "cli/index", "guarantees"],
     "Project": ["benchmarks/index", "contributing", "changelog"],
@@ -65,7 +66,8 @@ def sections() -> dict[str, list[str]]:
     named = {page for pages in SECTIONS.values() for page in pages} | {"index"}
     places = [place.removesuffix(".md") for place in sources().values()]
     rest = [place for place in places if place not in named and ("/" not in place or place.endswith("/index"))]
-    return {caption: pages + (rest if caption == OTHERS else []) for caption, pages in SECTIONS.items()}
+    found = {caption: pages + (rest if caption == OTHERS else []) for caption, pages in SECTIONS.items()}
+    return {caption: pages for caption, pages in found.items() if pages != ["gallery/index"] or pages[0] in places}
 
 
 def assemble(out: Path) -> None:
