@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 OTHERS = "How do I ..."
 #: The sections of the site and their pages; others of docs/ follow in `OTHERS`, those of a folder below its index.
 SECTIONS = {
-    "Start": ["start", "demonstration", "gallery/index", "concepts", "glossary"],
+    "Start": ["start", "demonstration", "concepts", "glossary"],
     OTHERS: [
         "photographs",
         "accuracy",
@@ -66,8 +66,7 @@ def sections() -> dict[str, list[str]]:
     named = {page for pages in SECTIONS.values() for page in pages} | {"index"}
     places = [place.removesuffix(".md") for place in sources().values()]
     rest = [place for place in places if place not in named and ("/" not in place or place.endswith("/index"))]
-    found = {caption: pages + (rest if caption == OTHERS else []) for caption, pages in SECTIONS.items()}
-    return {caption: pages for caption, pages in found.items() if pages != ["gallery/index"] or pages[0] in places}
+    return {caption: pages + (rest if caption == OTHERS else []) for caption, pages in SECTIONS.items()}
 
 
 def assemble(out: Path) -> None:
