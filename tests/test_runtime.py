@@ -616,7 +616,8 @@ def test_the_distribution_for_devices_in_a_fresh_environment(device, tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(said), done.stderr
     code = "from fewshot import FewShotImageClassifier"
-    failed = subprocess.run([str(python), "-c", code], env=environment, capture_output=True, text=True, check=False)
+    command = [str(python), "-c", code]
+    failed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "FewShotImageClassifier is not in fewshot-runtime; run: pip install fewshot-learn" in failed.stderr
 
 
