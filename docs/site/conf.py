@@ -36,6 +36,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_copyright = html_show_sphinx = html_copy_source = False
 html_math_renderer = "mathml"
+html_show_search_summary = False  # it asks for whole pages, which browsers refuse without a server
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b62a8", "color-brand-content": "#0b62a8"},
