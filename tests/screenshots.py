@@ -13,8 +13,11 @@ from sklearn.datasets import load_sample_images
 from tests.browser import browsing, choose, see
 from tests.serving import process
 
-#: Longest side and quality of a picture, so that none is larger than 60 KB.
+#: Longest side and quality of a picture, so that none is larger than 60 KB; and of the animated one, 150 KB.
 SIDE, QUALITY = 1120, 72
+MOVING_SIDE, MOVING_QUALITY = 900, 60
+#: Milliseconds that each state of the animated picture is shown.
+SHOWN = 2200
 
 
 def write(folder, n_per_class=6, seed=3):
@@ -31,17 +34,46 @@ def write(folder, n_per_class=6, seed=3):
     return folder
 
 
-def take(page, path):
+def taken(page, side=SIDE):
     page.wait_for_timeout(700)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    image.thumbnail((SIDE, SIDE))
-    image.save(path, quality=QUALITY, method=6)
+    image.thumbnail((side, side))
+    return image
+
+
+def story(page, known, new):
+    """Yield the page while two classes are taught, a picture is tried, corrected as a new class, and another tried."""
+    for name in ("temple", "dahlia"):
+        choose(page, sorted((known / name).iterdir()))
+        page.get_by_label("Name of the class").fill(name)
+        yield taken(page, MOVING_SIDE)
+        page.get_by_role("button", name="Teach 6").click()
+        page.get_by_text(f"{name} is known").wait_for()
+        yield taken(page, MOVING_SIDE)
+    see(page, "Try")
+    choose(page, next((new / "temple").iterdir()))
+    page.locator(".nearest img").nth(5).wait_for()
+    yield taken(page, MOVING_SIDE)
+    choose(page, next((new / "portrait").iterdir()))
+    page.get_by_label("No, this is").fill("portrait")
+    yield taken(page, MOVING_SIDE)
+    page.get_by_role("button", name="Teach as new").click()
+    page.locator(".answer-label", has_text="portrait").wait_for()
+    yield taken(page, MOVING_SIDE)
+    page.get_by_role("button", name="Close").click()
+    choose(page, sorted((known / "portrait").iterdir())[0])
+    page.wait_for_timeout(1500)  # the label stays the same
+    yield taken(page, MOVING_SIDE)
 
 
 def main(out):
     out = Path(out)
     with tempfile.TemporaryDirectory() as folder:
         known, new = write(Path(folder, "known")), write(Path(folder, "new"), 1, seed=8)
+        with process(Path(folder, "moving")) as server, browsing(server.url) as page:
+            first, *rest = story(page, known, new)
+            options = {"duration": SHOWN, "loop": 0, "quality": MOVING_QUALITY, "method": 6}
+            first.save(out / "page-moving.webp", save_all=True, append_images=rest, **options)
         with process(Path(folder, "pictures")) as server:
             with browsing(server.url) as page:
                 choose(page, known, "Choose a folder")
@@ -51,10 +83,10 @@ def main(out):
                 page.get_by_role("button", name="Close").click()
                 choose(page, next((new / "dahlia").iterdir()))
                 page.locator(".nearest img").nth(5).wait_for()
-                take(page, out / "page.webp")
+                taken(page).save(out / "page.webp", quality=QUALITY, method=6)
             with browsing(f"{server.url}#classes", "phone") as page:
                 page.locator(".class-card img").nth(8).wait_for()
-                take(page, out / "page-phone.webp")
+                taken(page).save(out / "page-phone.webp", quality=QUALITY, method=6)
 
 
 if __name__ == "__main__":
