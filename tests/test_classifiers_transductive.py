@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_score
 
 import fewshot.classifiers.fitted
 from fewshot import (
     BDCSPNLearner,
     FewShotClassifier,
+    PrototypicalClassifier,
     PrototypicalLearner,
     PTMAPLearner,
     SoftKMeansLearner,
@@ -43,6 +45,31 @@ def test_a_call_is_not_cut_into_parts(name, monkeypatch):
     assert not np.allclose(parts, whole)
     monkeypatch.setattr(fewshot.classifiers.fitted, "CHUNK_BYTES", 8)
     np.testing.assert_array_equal(model.decision_function(QUERIES), whole)
+
+
+@pytest.mark.parametrize("name", ["bd-cspn", "laplacian-shot"])
+@pytest.mark.parametrize("n_shot", [1, 5])
+def test_one_query_queries_of_one_class_and_uneven_ones_are_answered_as_well_as_each_by_itself(name, n_shot):
+    """On handwritten digits, against the nearest prototype of the same embeddings."""
+    x, y = load_digits(return_X_y=True)
+    rng, gains = np.random.default_rng(0), {"one": [], "class": [], "ten": [], "uneven": []}
+    for _ in range(60):
+        rows = [rng.permutation(np.flatnonzero(y == c)) for c in rng.permutation(10)[:5]]
+        support, classes = np.concatenate([some[:n_shot] for some in rows]), np.repeat(np.arange(5), n_shot)
+        rest, first = [some[n_shot:] for some in rows], int(rng.integers(5))
+        together = TransductiveClassifier(name).fit(x[support], classes)
+        alone = PrototypicalClassifier("cosine").fit(x[support], classes)
+        for what, counts in {
+            "one": np.eye(5, dtype=int)[first],
+            "class": 15 * np.eye(5, dtype=int)[first],
+            "ten": np.bincount(rng.integers(0, 5, 10), minlength=5),
+            "uneven": rng.multinomial(75, rng.dirichlet(np.full(5, 2.0))),
+        }.items():
+            asked = np.concatenate([some[:n] for some, n in zip(rest, counts, strict=True)])
+            true = np.repeat(np.arange(5), counts)
+            gains[what].append(together.score(x[asked], true) - alone.score(x[asked], true))
+    for what, some in gains.items():
+        assert np.mean(some) > -1.96 * np.std(some) / len(some) ** 0.5 - 0.01, (what, np.mean(some))
 
 
 @each_learner

@@ -15,7 +15,9 @@ def softmax(values):
     return e / sum(e)
 
 
-def oracle(support, labels, weight, queries, n_way, smoothness, n_neighbors, n_iterations, sharpness, temperature):
+def oracle(
+    support, labels, weight, queries, n_way, smoothness, n_neighbors, n_iterations, sharpness, temperature, shift
+):
     """Logits by loops, with the steps of the paper: prototypes, neighbours, and bound updates one after another."""
     present = [c for c in range(n_way) if c in labels]
     support, queries = [unit(x) for x in support], [unit(q) for q in queries]
@@ -23,7 +25,7 @@ def oracle(support, labels, weight, queries, n_way, smoothness, n_neighbors, n_i
     prototype = {c: sum(w * x for w, x in members[c]) / sum(w for w, _ in members[c]) for c in present}
     if sharpness is not None:
         middle = sum(w * x for w, x in zip(weight, support, strict=True)) / sum(weight)
-        queries = [q - sum(queries) / len(queries) + middle for q in queries]
+        queries = [q - sum(queries) / len(queries) + middle for q in queries] if shift else queries
         for q in queries:
             nearest = max(present, key=lambda c: unit(q) @ unit(prototype[c]))
             members[nearest].append((1.0, q))
@@ -32,9 +34,8 @@ def oracle(support, labels, weight, queries, n_way, smoothness, n_neighbors, n_i
             c: sum(k * x for k, (_, x) in zip(counts[c], members[c], strict=True)) / sum(counts[c]) for c in present
         }
     others = [[j for j in range(len(queries)) if j != i] for i in range(len(queries))]
-    near = [
-        sorted(others[i], key=lambda j: sum((queries[i] - queries[j]) ** 2))[:n_neighbors] for i in range(len(queries))
-    ]
+    k = min(n_neighbors, len(queries) // (4 * n_way))
+    near = [sorted(others[i], key=lambda j: sum((queries[i] - queries[j]) ** 2))[:k] for i in range(len(queries))]
     unary = [np.array([-sum((q - prototype[c]) ** 2) for c in present]) for q in queries]
     scores = unary
     for _ in range(n_iterations):
@@ -58,22 +59,23 @@ def answer(learner, support, labels, weight, queries, n_way=4):
     return learner(support, labels, queries, n_way, weight).numpy()
 
 
-@pytest.mark.parametrize("n_query", [1, 2, 9])
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("n_query", [1, 16, 50])
 @pytest.mark.parametrize("sharpness", [None, 1.0, 10.0])
 @pytest.mark.parametrize(("smoothness", "n_neighbors", "n_iterations"), [(0.7, 3, 20), (2.0, 1, 3), (0.7, 3, 0)])
-@pytest.mark.parametrize("seed", range(3))
-def test_it_is_its_formula(seed, smoothness, n_neighbors, n_iterations, sharpness, n_query):
-    data, parameters = episode(seed, n_query), (smoothness, n_neighbors, n_iterations, sharpness, 0.6)
+def test_it_is_its_formula(smoothness, n_neighbors, n_iterations, sharpness, n_query, shift):
+    data, parameters = episode(n_query, n_query), (smoothness, n_neighbors, n_iterations, sharpness, 0.6, shift)
     np.testing.assert_allclose(
         answer(LaplacianShotLearner(*parameters), *data), oracle(*data, 4, *parameters), rtol=1e-9
     )
 
 
-def test_more_neighbours_than_other_queries_are_all_of_them():
-    data = episode(0, 5)
-    found, all_of_them = (answer(LaplacianShotLearner(n_neighbors=k), *data) for k in (100, 4))
-    np.testing.assert_array_equal(found, all_of_them)
-    assert not np.allclose(found, answer(LaplacianShotLearner(n_neighbors=3), *data))
+def test_few_queries_have_no_neighbours_and_more_have_one_for_four_of_each_class():
+    for n_query, k in ((15, 0), (16, 1), (63, 3)):
+        data = episode(0, n_query)
+        found, expected = (answer(LaplacianShotLearner(n_neighbors=wanted), *data) for wanted in (100, k))
+        np.testing.assert_array_equal(found, expected)
+        assert np.allclose(found, answer(LaplacianShotLearner(n_neighbors=0), *data)) == (k == 0)
 
 
 @pytest.mark.parametrize("parameters", [{"n_neighbors": 0}, {"smoothness": 0}, {"n_iterations": 0}])
@@ -86,13 +88,13 @@ def test_without_neighbours_it_is_the_squared_distance(parameters):
 
 def test_neighbours_found_in_chunks_are_the_same(monkeypatch):
     rng = np.random.default_rng(0)
-    support, queries = torch.from_numpy(rng.normal(size=(2, 6, 4))), torch.from_numpy(rng.normal(size=(2, 10, 4)))
+    support, queries = torch.from_numpy(rng.normal(size=(2, 6, 4))), torch.from_numpy(rng.normal(size=(2, 40, 4)))
     labels, sizes, largest = torch.arange(6).expand(2, 6) % 3, [], laplacian_shot.largest
     whole = LaplacianShotLearner()(support, labels, queries, 3)
     monkeypatch.setattr(laplacian_shot, "largest", lambda x, k: sizes.append(x.shape[-2]) or largest(x, k))
-    monkeypatch.setattr(laplacian_shot, "CHUNK", 2 * 10 * 3)
+    monkeypatch.setattr(laplacian_shot, "CHUNK", 2 * 40 * 12)
     np.testing.assert_allclose(LaplacianShotLearner()(support, labels, queries, 3), whole, rtol=1e-12)
-    assert sizes == [3, 3, 3, 1]
+    assert sizes == [12, 12, 12, 4]
 
 
 @pytest.mark.parametrize("name", ["n_neighbors", "n_iterations"])

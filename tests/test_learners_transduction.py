@@ -127,8 +127,8 @@ def memory(seed=0, n_way=4):
     return Memory.of_keys(keys, labels, torch.from_numpy(rng.uniform(0.5, 2, 6)), n_way)
 
 
-def rectified(known, queries, sharpness):
-    """Prototypes (0 where there is none) and shifted queries, by loops."""
+def rectified(known, queries, sharpness, is_shifted=True):
+    """Prototypes (0 where there is none) and queries, by loops."""
     keys, labels, weight, queries = (x.numpy() for x in (known.keys, known.labels, known.log_weight.exp(), queries))
 
     def cosine(a, b):
@@ -136,7 +136,8 @@ def rectified(known, queries, sharpness):
 
     present = sorted(set(labels[weight > 0].tolist()))
     means = {c: np.average(keys[labels == c], axis=0, weights=weight[labels == c]) for c in present}
-    shifted = queries + np.average(keys, axis=0, weights=weight) - queries.mean(0) if len(queries) else queries
+    shift = np.average(keys, axis=0, weights=weight) - queries.mean(0) if len(queries) and is_shifted else 0
+    shifted = queries + shift
     taken = np.array([max(present, key=lambda c: cosine(x, means[c])) for x in shifted], int)
     prototypes = np.zeros((known.n_way, keys.shape[1]))
     for c in present:
@@ -155,13 +156,14 @@ def check(found, prototypes, queries):
 
 @pytest.mark.parametrize("n_query", [0, 1, 5])
 @pytest.mark.parametrize("sharpness", [0.0, 10.0, 100.0])
+@pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("n_products", [0, 1000])
-def test_prototypes_and_queries_are_moved_as_the_formula_says(n_products, sharpness, n_query):
+def test_prototypes_and_queries_are_moved_as_the_formula_says(n_products, shifted, sharpness, n_query):
     known, queries = memory(), torch.from_numpy(np.random.default_rng(1).normal(7, 1, (n_query, 3)))
     span = Span.of(known.keys, queries, n_products)
     assert (span.gram is None) == (n_products == 0)
-    found = rectify(span, known, sharpness)
-    check(found, *rectified(known, queries, sharpness))
+    found = rectify(span, known, sharpness, shifted)
+    check(found, *rectified(known, queries, sharpness, shifted))
     assert found.absent.flatten().tolist() == [False, True, False, False]
 
 
@@ -176,10 +178,10 @@ def test_without_rectification_prototypes_are_the_means_and_queries_stay(n_produ
 def test_the_sharpest_prototype_is_the_row_that_is_most_like_the_mean(sharpness, dtype):
     keys = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0]], dtype=dtype)
     known = Memory.of_keys(keys, torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=dtype), 1)
-    found = rectify(Span(keys, keys[2:]), known, sharpness)  # moved onto the mean, which is most like itself
+    found = rectify(Span(keys, keys[2:]), known, sharpness, True)  # moved onto the mean, which is most like itself
     mean = keys.mean(0)
     torch.testing.assert_close(found.products, (mean @ mean).reshape(1, 1))
-    found = rectify(Span(keys, keys[:0]), known, sharpness)
+    found = rectify(Span(keys, keys[:0]), known, sharpness, True)
     torch.testing.assert_close(found.prototypes, keys[2:].square().sum(-1))
 
 

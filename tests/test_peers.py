@@ -114,9 +114,9 @@ def test_bd_cspn_of_sharpness_one_where_no_query_needs_a_shift(seed):
     """Theirs compares queries that are not shifted with prototypes made of shifted ones, and has no temperature."""
     support, labels, queries = episode(seed)
     queries = queries - queries.mean(0) + support.mean(0)
-    found = ours(BDCSPNLearner(1.0, "UN", 1.0), support, labels, queries)
+    found = ours(BDCSPNLearner(1.0, "UN", 1.0, shift=True), support, labels, queries)
     torch.testing.assert_close(found, theirs(methods.BDCSPN(), support, labels, queries))
-    torch.testing.assert_close(ours(BDCSPNLearner(1.0, "UN", 1.0), support, labels, queries + 3), found)
+    torch.testing.assert_close(ours(BDCSPNLearner(1.0, "UN", 1.0, shift=True), support, labels, queries + 3), found)
 
 
 class LaplacianShot(methods.LaplacianShot):
@@ -135,12 +135,12 @@ def test_laplacian_shot_with_a_neighbour_less_where_no_query_needs_a_shift(seed,
     support, labels, _ = episode(seed)
     support = unit(support)
     middle = support.mean(0)
-    across = rows(np.random.default_rng(seed + 9), 5, 6)
+    across = rows(np.random.default_rng(seed + 9), 24, 6)
     across = unit(across - (across @ unit(middle))[:, None] * unit(middle)) * (1 - middle @ middle).sqrt()
     queries = torch.cat([middle + across, middle - across])
     method = LaplacianShot(knn=4, inference_steps=n_iterations, feature_normalization=2)
-    learner = LaplacianShotLearner(n_neighbors=3, n_iterations=n_iterations, sharpness=1.0)
-    found = ours(learner, support, labels, queries * torch.linspace(0.5, 4, 10).double()[:, None]).softmax(-1)
+    learner = LaplacianShotLearner(n_neighbors=3, n_iterations=n_iterations, sharpness=1.0, shift=True)
+    found = ours(learner, support, labels, queries * torch.linspace(0.5, 4, 48).double()[:, None]).softmax(-1)
     torch.testing.assert_close(found, theirs(method, support, labels, queries))
 
 

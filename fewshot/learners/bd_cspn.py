@@ -17,30 +17,33 @@ NORMALIZATIONS = ("L2N", "UN")
 
 @register_learner("bd-cspn")
 class BDCSPNLearner(SupportLearner):
-    r"""Answer with the rectified prototype of the largest cosine with the shifted query. Transductive.
+    r"""Answer with the rectified prototype of the largest cosine with the query. Transductive.
 
     Use it if tens of queries or more come together, and all of them are of the classes.
 
-    Queries are shifted so that their mean is that of the support, pseudo-labelled with the prototype of largest cosine,
-    and added to that prototype, weighted by the cosine:
+    Queries are pseudo-labelled with the prototype of largest cosine, and added to that prototype, weighted by the
+    cosine:
 
     .. math:: P_c \propto \sum_{i \in c} e^{\beta \cos(x_i, m_c)} \, x_i, \qquad
               \mathrm{logit}_c = \frac{\cos(q, P_c)}{\tau}
 
-    over the support and the shifted queries that are of class c, with the mean :math:`m_c` of the support, the
-    sharpness β and the temperature τ. A single query would be shifted onto the mean of the support, so pass many at a
-    time. See `fewshot.learners.transduction.rectify`. O(n d) to store, O(n_way d) per query.
+    over the support and the queries that are of class c, with the mean :math:`m_c` of the support, the sharpness β and
+    the temperature τ. See `fewshot.learners.transduction.rectify`. O(n d) to store, O(n_way d) per query.
 
     Parameters
     ----------
-    sharpness : float, default=10.0
-        How strongly rows near their prototype are favoured; the paper's epsilon.
+    sharpness : float, default=5.0
+        How strongly rows near their prototype are favoured; the paper's epsilon, which it sets to 10.
     normalization : {"L2N", "UN"}, default="L2N"
         Whether embeddings are scaled to unit length first; otherwise long ones dominate the shift.
     temperature : float, default=0.1
         Logits are cosine / temperature.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
+    shift : bool, default=False
+        Whether queries are first moved so that their mean is that of the support, as in the paper. It helps if there
+        are as many queries of each class, or if all come from another camera. Otherwise it harms: a single query, or
+        many of one class, would lie on the middle of all classes.
 
     References
     ----------
@@ -61,12 +64,14 @@ class BDCSPNLearner(SupportLearner):
 
     def __init__(
         self,
-        sharpness: float = 10.0,
+        sharpness: float = 5.0,
         normalization: str = "L2N",
         temperature: float = 0.1,
         learn_temperature: bool = False,
+        shift: bool = False,
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
+        self.shift = bool(shift)
         self.sharpness = check_number("sharpness", sharpness)
         self.normalization = check_name("normalization", normalization, NORMALIZATIONS)
 
@@ -76,6 +81,6 @@ class BDCSPNLearner(SupportLearner):
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits of all queries, answered together."""
-        found = rectify(Span(memory.keys, queries), memory, self.sharpness)
+        found = rectify(Span(memory.keys, queries), memory, self.sharpness, self.shift)
         logits = found.cosine / self.temperature.to(queries.dtype)
         return logits.masked_fill(found.absent, -torch.inf).mT

@@ -14,6 +14,8 @@ from fewshot.utils.values import check_count, check_number
 
 #: Most query-to-query similarities held at once.
 CHUNK = 4_000_000
+#: Queries for each class that a neighbour takes.
+QUERIES_FOR_ONE = 4
 
 
 @register_learner("laplacian-shot", "laplacianshot")
@@ -28,7 +30,7 @@ class LaplacianShotLearner(SupportLearner):
     .. math:: y_q \leftarrow \operatorname{softmax}_c \Bigl( -a_{qc} + \lambda \sum_{p \in N(q)} y_{pc} \Bigr)
 
     over the nearest other queries N(q), with the smoothness λ; the logits are the argument of the last softmax /
-    temperature. Unless `sharpness` is None, queries are first shifted and prototypes rectified as in `BDCSPNLearner`.
+    temperature. Unless `sharpness` is None, prototypes are first rectified as in `BDCSPNLearner`.
     O(n d) to store, O(q d + n_iterations n_neighbors n_way) per query.
 
     Parameters
@@ -36,13 +38,16 @@ class LaplacianShotLearner(SupportLearner):
     smoothness : float, default=0.7
         Weight of a neighbour; the paper's lambda.
     n_neighbors : int, default=3
-        Number of nearest other queries.
+        Number of nearest other queries, but at most a quarter of the queries for each class: among few, the nearest
+        one is often of another class.
     n_iterations : int, default=20
         Number of rounds, without early stopping, so that episodes of a batch do not affect each other.
-    sharpness : float, optional, default=10.0
+    sharpness : float, optional, default=5.0
         How strongly rectification favours rows near their prototype; None for plain class means.
     temperature : float, default=1.0
         Divides the logits; the paper has no temperature.
+    shift : bool, default=False
+        Whether rectification moves the queries onto the support first; see `BDCSPNLearner`.
 
     References
     ----------
@@ -66,14 +71,16 @@ class LaplacianShotLearner(SupportLearner):
         smoothness: float = 0.7,
         n_neighbors: int = 3,
         n_iterations: int = 20,
-        sharpness: float | None = 10.0,
+        sharpness: float | None = 5.0,
         temperature: float = 1.0,
+        shift: bool = False,
     ) -> None:
         super().__init__("sqeuclidean", temperature)
         self.smoothness = check_number("smoothness", smoothness)
         self.n_neighbors = check_count("n_neighbors", n_neighbors, 0)
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
         self.sharpness = None if sharpness is None else check_number("sharpness", sharpness)
+        self.shift = bool(shift)
 
     def transform(self, x: Tensor) -> Tensor:
         """Scale each embedding to unit length."""
@@ -84,9 +91,11 @@ class LaplacianShotLearner(SupportLearner):
         m, q = memory.keys.shape[-2], queries.shape[-2]
         few = queries.shape[:-2].numel() * (m + q) ** 2 <= CHUNK
         span = Span.of(memory.keys, queries, m + q if few else 0)
-        found = compare_means(span, memory) if self.sharpness is None else rectify(span, memory, self.sharpness)
+        found = (
+            compare_means(span, memory) if self.sharpness is None else rectify(span, memory, self.sharpness, self.shift)
+        )
         unary = found.sqeuclidean.masked_fill(found.absent, -torch.inf)
-        near, logits = self._neighbours(span), unary
+        near, logits = self._neighbours(span, memory.n_way), unary
         index = near.flatten(-2).unsqueeze(-2)
         index = index.expand(*index.shape[:-2], memory.n_way, -1)
         for _ in range(self.n_iterations):
@@ -94,11 +103,11 @@ class LaplacianShotLearner(SupportLearner):
             logits = unary + self.smoothness * answered
         return (logits / self.temperature.to(logits)).mT
 
-    def _neighbours(self, span: Span) -> Tensor:
+    def _neighbours(self, span: Span, n_way: int) -> Tensor:
         """Return the positions (..., k, q) of the nearest other queries."""
         x = span.queries.detach()
         n, m = x.shape[-2], span.keys.shape[-2]
-        k = max(min(self.n_neighbors, n - 1), 0)
+        k = max(min(self.n_neighbors, n // (QUERIES_FOR_ONE * max(n_way, 1)), n - 1), 0)
         size = max(1, CHUNK // max(x.shape[:-1].numel(), 1)) if span.gram is None else max(n, 1)
         near, squares = [], span.squares().detach()[..., m:]
         for start in range(0, max(n, 1), size):

@@ -122,12 +122,12 @@ def compare_means(span: Span, memory: Memory) -> Compared:
     return Compared(products[..., m:], (means * products).sum(-1), span.squares()[..., m:], absent)
 
 
-def rectify(span: Span, memory: Memory, sharpness: float) -> Compared:
-    """Shift the queries onto the support, rectify the prototypes by the queries, and compare the two.
+def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool) -> Compared:
+    """Rectify the prototypes by the queries, and compare the two.
 
-    Queries are shifted by the difference between the means of support and queries, and pseudo-labelled with the
-    prototype of largest cosine. The rectified prototype of a class is the mean of its support and its pseudo-labelled
-    queries, weighted by ``exp(sharpness cosine(x, prototype))``.
+    Queries are pseudo-labelled with the prototype of largest cosine; if `shifted`, after they are moved by the
+    difference between the means of support and queries. The rectified prototype of a class is the mean of its support
+    and its pseudo-labelled queries, weighted by ``exp(sharpness cosine(x, prototype))``.
 
     References
     ----------
@@ -137,7 +137,7 @@ def rectify(span: Span, memory: Memory, sharpness: float) -> Compared:
     (means, absent), weight = mean_weights(memory), memory.log_weight.exp().unsqueeze(-2)
     shift = F.pad(weight / weight.sum(-1, keepdim=True), (0, q), value=-1 / max(q, 1))
     means = F.pad(means, (0, q))
-    shift = shift if q else torch.zeros_like(shift)
+    shift = shift if q and shifted else torch.zeros_like(shift)
     products = span.products(torch.cat([means, shift], -2))
     (with_means, with_shift), squares = products.split([memory.n_way, 1], -2), span.squares()
 
