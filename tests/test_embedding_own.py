@@ -72,7 +72,7 @@ def test_what_it_cannot_use_is_said_in_a_sentence():
     with pytest.raises(ValueError, match="name is empty"):
         _ = OwnEmbedder(vowels, "").fingerprint
     model = FewShotImageClassifier(OwnEmbedder(vowels, "v")).fit(TEXTS, list("aaiiuu"))
-    with pytest.raises(ValueError, match="no file can rebuild it; save with weights='reference'"):
+    with pytest.raises(ValueError, match="no file can rebuild it; see register_backbone; save with weights='ref"):
         model.save("nowhere", weights="embed")
 
 

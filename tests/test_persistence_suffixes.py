@@ -44,8 +44,10 @@ def test_plain_text_may_be_a_table_but_no_page(capsys, name, is_refused):
 
 
 def test_functions_refuse_a_name_of_another_format(tmp_path):
-    with pytest.raises(ValueError, match=r"out is 'a.csv', but Parquet is written to it; expected .* ends in .parquet"):
-        annotate_folder("nowhere", "nothing", "a.csv")
+    with pytest.raises(
+        ValueError, match=r"out is 'a.json', but Parquet is written to it; expected .* ends in .parquet"
+    ):
+        annotate_folder("nowhere", "nothing", "a.json")
     with pytest.raises(ValueError, match="path is '.*s.json', but Parquet is written to it"):
         export_store(FaissStore("dot", "abc", 4), tmp_path / "s.json")
 

@@ -94,9 +94,9 @@ def padded_equals_unpadded(make: Callable[[], Learner]) -> None:
     """Check that rows of weight 0 do not count, whatever they hold."""
     (support, labels, queries), learner = task(), _made(make)
     for junk in (0.0, 1e6, torch.nan):
-        padded = torch.cat([support, torch.full((3, D), junk, dtype=support.dtype)])
-        weight = torch.cat([torch.ones(len(labels)), torch.zeros(3)]).double()
-        found = learner(padded, torch.cat([labels, torch.tensor([-1, 0, 99])]), queries, N_WAY, weight)
+        padded = torch.cat([support, support.new_full((3, D), junk)])
+        weight = torch.cat([support.new_ones(len(labels)), support.new_zeros(3)]).double()
+        found = learner(padded, torch.cat([labels, labels.new_tensor([-1, 0, 99])]), queries, N_WAY, weight)
         _close(found, learner(support, labels, queries, N_WAY), f"logits with three rows of {junk} and weight 0")
 
 
@@ -141,7 +141,7 @@ def integer_weights_are_copies(make: Callable[[], Learner]) -> None:
     (support, labels, queries), learner = task(), _made(make)
     if learner.ordered:
         return
-    weight = torch.arange(len(labels)) % 3 + 1
+    weight = torch.arange(len(labels), device=labels.device) % 3 + 1
     copied = learner(support.repeat_interleave(weight, 0), labels.repeat_interleave(weight), queries, N_WAY)
     _close(learner(support, labels, queries, N_WAY, weight.double()), copied, "logits of weighted rows and of copies")
 
@@ -156,7 +156,8 @@ def statistics_add(make: Callable[[], Learner]) -> None:
 
 def relabelling_permutes(make: Callable[[], Learner]) -> None:
     """Check that numbers of classes mean nothing."""
-    (support, labels, queries), learner, places = task(), _made(make), torch.tensor([5, 0, 3, 2])
+    (support, labels, queries), learner = task(), _made(make)
+    places = labels.new_tensor([5, 0, 3, 2])
     moved = learner.answer(learner.memorize(learner.learn(support, labels, N_WAY).relabel(places, 6)), queries)
     _close(moved[:, places], learner(support, labels, queries, N_WAY), "logits of renumbered classes")
     _true(bool(torch.all(moved[:, [1, 4]] == -torch.inf)), "a class without support has a finite logit")
@@ -175,7 +176,7 @@ def absent_classes_are_never_answered(make: Callable[[], Learner]) -> None:
     (support, labels, queries), learner = task(shots=(2, 0, 3, 1)), _made(make)
     logits = learner(support, labels, queries, N_WAY)
     _true(bool(torch.all(logits[:, 1] == -torch.inf)), "a class without support has a finite logit")
-    others = learner(support, torch.tensor([0, -1, 1, 2])[labels], queries, 3)
+    others = learner(support, labels.new_tensor([0, -1, 1, 2])[labels], queries, 3)
     _close(logits[:, [0, 2, 3]], others, "logits beside a class without support")
 
 
@@ -199,7 +200,7 @@ def gradients_are_finite(make: Callable[[], Learner]) -> None:
                 support, queries = torch.zeros_like(support), torch.zeros_like(queries)
             learner, leaves = _made(make).train(), (support.requires_grad_(), queries.requires_grad_())
             with seeded(0):
-                loss = learner.loss(learner(support, labels, queries, N_WAY), torch.tensor([0, 2, 3, 3, -100, 0]))
+                loss = learner.loss(learner(support, labels, queries, N_WAY), labels.new_tensor([0, 2, 3, 3, -100, 0]))
             loss.backward()
             _true(bool(torch.isfinite(loss)), f"the loss is not finite: {case}, scale {scale:g}")
             grads = [leaf.grad for leaf in (*leaves, *learner.parameters()) if leaf.grad is not None]
@@ -212,7 +213,7 @@ def gradients_reach_support_and_queries(make: Callable[[], Learner]) -> None:
     (support, labels, queries), learner = task(), _made(make).train()
     support.requires_grad_(), queries.requires_grad_()
     with seeded(0):
-        learner.loss(learner(support, labels, queries, N_WAY), torch.tensor([0, 1, 2, 3, 0, 1])).backward()
+        learner.loss(learner(support, labels, queries, N_WAY), labels.new_tensor([0, 1, 2, 3, 0, 1])).backward()
     for name, leaf in (("support", support), ("queries", queries)):
         _true(leaf.grad is not None and bool(leaf.grad.abs().sum() > 0), f"no gradient reaches the {name}")
 
@@ -220,7 +221,7 @@ def gradients_reach_support_and_queries(make: Callable[[], Learner]) -> None:
 def padding_queries_do_not_count(make: Callable[[], Learner]) -> None:
     """Check that queries with the target -100 are no part of the loss."""
     (support, labels, queries), learner = task(), _made(make)
-    logits, target = learner(support, labels, queries, N_WAY), torch.tensor([0, 1, 2, 3, -100, -100])
+    logits, target = learner(support, labels, queries, N_WAY), labels.new_tensor([0, 1, 2, 3, -100, -100])
     _close(learner.loss(logits, target), learner.loss(logits[:4], target[:4]), "the loss with padding queries")
 
 
