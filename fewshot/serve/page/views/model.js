@@ -24,7 +24,7 @@ export class ModelView {
     const { model } = state;
     const off = { disabled: state.isEmpty };
     fill(this.ways,
-      card("model", "Classifier", "A zip file of the folder. Use it with the fewshot commands, from Python, or load it here again.", button("Download", () => this.fetch("model/download", "classifier.zip"), { kind: "main", picture: "model", ...off })),
+      card("model", "Classifier", "A zip file of the folder. Unzip it first to use it with the fewshot commands or from Python, or load the zip file here again.", button("Download", () => this.fetch("model/download", "classifier.zip"), { kind: "main", picture: "model", ...off })),
       card("chip", "For devices", "The same classifier without torch, for small computers. It still learns there.", button("Download", () => this.fetch("model/device", "device.zip"), { picture: "model", ...off })),
       card("table", "Answers", answered.length ? `The ${counted(answered.length, "answer")} of your last try, as a CSV table.` : "What you tried last, as a CSV table. Try some pictures first.", button("Save as CSV", () => save("answers.csv", answersAsCsv()), { picture: "model", disabled: !answered.length })),
       state.readOnly ? null : card("upload", "Load", "Replace this classifier by one from a zip file. Undo brings this one back.", button("Choose a zip file", () => this.pick(), { picture: "upload" })));
