@@ -26,7 +26,7 @@ export const answered = [];
 /** Return answers as CSV. */
 export function answersAsCsv() {
   const head = ["name", "label", "unknown", "probability", "set", "corrected", "error"];
-  return csv([head, ...answered.map(({ answer, corrected }) => [answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.error ? "" : answer.probability, (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
+  return csv([head, ...answered.map(({ answer, corrected }) => [answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.error ? "" : answer.probability, answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
 }
 
 const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
