@@ -232,6 +232,9 @@ def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
         with page.expect_download() as download:
             page.get_by_role("button", name="Save as CSV").click()
         table = Path(download.value.path()).read_text(encoding="utf-8")
+        see(page, "Classes")
+        page.get_by_role("radio", name="How good").check()
+        page.locator(".figure", has_text=re.compile(r"if every picture were answered; \d+ % are refused")).wait_for()
     assert "\n'=broken.png,,no," in table, "a name that is a formula is written as text"
     assert re.search(r"\ngreen\.png,,yes,[\d.e-]+,,", table), "no set beside unknown"
     assert [error for error in page.errors if "415" not in error] == []
