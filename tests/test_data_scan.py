@@ -134,9 +134,10 @@ def test_the_rows_of_one_split_are_taken(tmp_path):
         ("a.png,x\n", None, r"has no column 'path'"),
         ("Datei;label\na.png;x\n", None, r"has no column 'path'; .*; it has 'Datei', 'label'"),
         ("path,label\na.png,x\n", "train", r"has no column 'split', so no split 'train'"),
-        ("path,label\na.png,x\nb.png,\n", None, r"has no label in row 1"),
-        ("path,label\na.png,x\nb.png\n", None, r"has no label in row 1"),
-        ("path,label\n,x\n", None, r"has no path in row 0"),
+        ("path,label\na.png,x\nb.png,\n", None, r"has no label in row 3"),
+        ("path,label\na.png,x\nb.png\n", None, r"has no label in row 3"),
+        ("path,label\na.png,x\n\n,\nb.png,\n", None, r"has no label in row 5"),
+        ("path,label\n,x\n", None, r"has no path in row 2"),
         ("path,label\na.png,x,train\nb.png,y,test\n", None, r"has more values in a row than names"),
         ("path,label\na.png,x\nb.png,y,test\n", None, r"cannot be read as a CSV file"),
         ("", None, r"cannot be read as a CSV file"),
@@ -272,6 +273,14 @@ def test_tables_of_spreadsheets_are_read(tmp_path, separator):
     data = LabeledImages.from_table(tmp_path / "t.csv", path_column="Datei", label_column="Klasse")
     assert data.labels.tolist() == ["Käse", "Öl"]
     assert [os.path.basename(path) for path in data.images.tolist()] == ["a.png", "b, c.png"]
+
+
+def test_rows_without_a_value_are_skipped(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"path;label;split\r\na.png;x;train\r\n;;\r\n\r\nb.png;y;test\r\n ;;\r\n;;\r\n")
+    assert LabeledImages.from_table(tmp_path / "t.csv").labels.tolist() == ["x", "y"]
+    assert list_splits(tmp_path / "t.csv") == ["train", "test"]
+    (tmp_path / "t.csv").write_text("\n\npath;label\na.png;x\n")
+    assert LabeledImages.from_table(tmp_path / "t.csv").labels.tolist() == ["x"]
 
 
 def test_many_kinds_are_one_sentence(folder):

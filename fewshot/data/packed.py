@@ -96,7 +96,7 @@ def read_packed(folder: str | Path, split: str | None = None) -> tuple[NDArray[n
         images = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{folder / PIXELS} is damaged ({error}); prepare the data again") from None
-    table = read_csv(folder / TABLE)
+    table = read_csv(folder / TABLE).reset_index(drop=True)
     if len(images) != len(table):
         raise ValueError(
             f"{folder / TABLE} has {counted(len(table), 'row')} and {PIXELS} {counted(len(images), 'image')}; "

@@ -198,6 +198,9 @@ def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFram
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file with all values as strings; spreadsheets separate them by semicolons or tabs in some languages.
 
+    Rows without any value, which spreadsheets leave at the end, are skipped. The index counts rows as a spreadsheet
+    does: the names of the columns are row 1.
+
     Raises
     ------
     ValueError
@@ -206,9 +209,13 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     check_file(path, "a CSV file")
+    separator, n_blank = _beginning(path)
     try:
         # Strings, so that 007 and NA are class names like any other.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=_separator(path), encoding="utf-8-sig")
+        frame = pd.read_csv(
+            path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig", skip_blank_lines=False,
+            header=n_blank,
+        )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         cure = "; in a spreadsheet, save it as CSV UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(
@@ -216,14 +223,18 @@ def read_csv(path: Path) -> pd.DataFrame:
         ) from None
     if not isinstance(frame.index, pd.RangeIndex):  # pandas uses extra values at the left as row names
         raise ValueError(f"{path} has more values in a row than names in its first line; name every column")
-    return frame
+    frame.index = pd.RangeIndex(n_blank + 2, n_blank + 2 + len(frame))
+    blank = frame.apply(lambda column: column.isna() | (column.str.strip() == "")).all(axis=1)
+    return frame[~blank] if blank.any() else frame
 
 
-def _separator(path: Path) -> str:
-    """Return what separates the names in the first line."""
+def _beginning(path: Path) -> tuple[str, int]:
+    """Return what separates the names in the first line that is not blank, and the number of blank lines before it."""
     with path.open("rb") as file:
-        line = file.readline(1 << 16)
-    return max(",;\t", key=lambda separator: line.count(separator.encode()))
+        n_blank = 0
+        while (line := file.readline(1 << 16)) and not line.strip():
+            n_blank += 1
+    return max(",;\t", key=lambda separator: line.count(separator.encode())), n_blank
 
 
 def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
