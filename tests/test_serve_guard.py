@@ -260,6 +260,26 @@ def test_content_is_sniffed_whatever_it_is_called(client, content):
     assert client.post("/v1/predict", files=sent).status_code in (415, 422)
 
 
+def test_photographs_of_phones_are_read_where_their_package_is_or_the_refusal_names_it(tmp_path, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (60, 40), (200, 30, 30))).save(file)
+    sent = [("images", ("phone.heic", file.getvalue()))]
+    with running(taught(tmp_path / "m", 2), max_pixels=3000) as client:
+        taught_now = client.post("/v1/classes", data={"name": "red"}, files=sent).json()
+        picture = Image.open(io.BytesIO(client.get(f"/v1/examples/{taught_now['examples'][0]}/thumbnail").content))
+        red, green, _ = picture.convert("RGB").getpixel((5, 5))
+        assert red > 180
+        assert green < 60
+        (answer,) = client.post("/v1/predict", files=sent).json()["answers"]
+        assert answer["label"] == "red"
+        pillow_heif.from_pillow(Image.new("RGB", (60, 60))).save(large := io.BytesIO())
+        said(client.post("/v1/predict", files=files(large.getvalue())), 413, "too_large")
+        monkeypatch.delitem(Image.OPEN, "HEIF")
+        assert 'pip install "fewshot-learn[heif]"' in said(client.post("/v1/predict", files=sent), 415, "unsupported")
+        assert "HEIF" not in said(client.post("/v1/predict", files=files(b"x")), 415, "unsupported")
+
+
 @pytest.mark.parametrize(
     "data", ["/etc/passwd", "http://127.0.0.1/", "file:///etc/passwd", "data:text/plain,x", 7, None, [], "é"]
 )

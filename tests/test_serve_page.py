@@ -404,6 +404,32 @@ def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path)
 
 
 @pytest.mark.slow
+def test_a_folder_that_cannot_be_read_gets_no_tick_and_does_not_stop_the_others(tmp_path, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    write_photos(tmp_path / "new", 2)
+    (tmp_path / "new" / "notes.pdf").write_bytes(b"x")
+    for folder in (tmp_path / "new" / "a phone", tmp_path / "only" / "phone"):
+        folder.mkdir(parents=True)
+        pillow_heif.from_pillow(Image.new("RGB", (40, 30))).save(folder / "1.heic")
+    with running(tmp_path / "m") as client, browsing(str(client.base_url)) as page:
+        choose(page, tmp_path / "only", "Choose a folder")
+        page.get_by_role("button", name="Teach 1 class").click()
+        page.locator(".toast.good", has_text="1 picture learned").wait_for()
+        monkeypatch.delitem(Image.OPEN, "HEIF")
+        page.reload()
+        choose(page, tmp_path / "only", "Choose a folder")
+        page.get_by_role("button", name="Teach 1 class").click()
+        page.locator(".toast.bad", has_text="fewshot-learn[heif]").wait_for()
+        page.reload()
+        choose(page, tmp_path / "new", "Choose a folder")
+        page.locator(".toast.bad", has_text="1 file is no picture").wait_for()
+        page.get_by_role("button", name="Teach 3 classes").click()
+        page.locator(".toast.bad", has_text="4 pictures learned").get_by_text("1 file could not be read").wait_for()
+        assert page.locator(".toast.good").count() == 0
+        assert names(client) == ["flower", "phone", "temple"]
+
+
+@pytest.mark.slow
 def test_it_is_taken_away_and_loaded_again(tmp_path):
     taught(tmp_path / "m", 4)
     with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#model", downloads=True) as page:

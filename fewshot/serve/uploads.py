@@ -12,7 +12,6 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,17 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from fewshot.data.opening import register_heif
+from fewshot.errors import pip_install
 from fewshot.serve.problems import Problem
 from fewshot.serve.settings import Settings
 from fewshot.utils.text import printable
 from fewshot.utils.values import TOO_LARGE
 
 #: What cameras and browsers write. Other formats of Pillow are not for strangers.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+#: Names of HEIC, the photographs of many phones, in the first bytes of a file.
+_HEIC = tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 #: So many images are checked at once.
 FEW = 2
 #: Most characters of a name of a file that are kept, most fields, and most bytes of one.
@@ -235,10 +238,10 @@ def plain_name(filename: Any) -> str:
     return name[-_LONGEST_NAME:] or "image"
 
 
-@cache
 def _readable() -> tuple[str, ...]:
-    """Return the formats that this Pillow reads."""
+    """Return the formats that are read here: HEIF only with the package of the extra ``heif``."""
     Image.init()
+    register_heif()
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
 
@@ -263,7 +266,15 @@ def check_image(content: bytes, most: int, name: str) -> None:
     except Image.DecompressionBombError:
         raise Problem(413, "too_large", f"{name} has more than {most} pixels; shrink it") from None
     except Exception:  # whatever Pillow's readers raise of damage
-        known = ", ".join(FORMATS)
-        raise Problem(415, "unsupported", f"{printable(name)} is not an image that can be read; send {known}") from None
+        raise Problem(415, "unsupported", f"{printable(name)} {_why_not(content)}") from None
     if width * height > most:
         raise Problem(413, "too_large", f"{name} has {width} x {height} pixels, above the limit of {most}; shrink it")
+
+
+def _why_not(content: bytes) -> str:
+    """Say why no image can be opened, and what can."""
+    kinds = _readable()
+    if content[4:12] in _HEIC and "HEIF" not in kinds:
+        why = f"is a HEIC photograph, which this service reads once it has an extra ({pip_install('heif')})"
+        return f"{why}; or send {', '.join(kinds)}"
+    return f"is not an image that can be read; send {', '.join(kinds)}"

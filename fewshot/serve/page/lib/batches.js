@@ -2,7 +2,8 @@
 
 import { parts } from "./api.js";
 
-const OF_PICTURE = new Set([413, 415, 422]);
+//: Statuses of what a picture itself is refused for.
+export const OF_PICTURE = new Set([413, 415, 422]);
 
 /** Send pictures with `send`; return [{pictures, answer}] and, for single pictures that were refused, {pictures, error}. */
 export async function sentInParts(pictures, limits, send, { most, onpart = () => {} } = {}) {

@@ -1,6 +1,6 @@
 // Pictures from files, folders, the clipboard and drops, made small before they are sent.
 
-const ENDINGS = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif)$/i;
+const ENDINGS = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])$/i;
 const HIDDEN = /(^|\/)(\.|__MACOSX)/;
 //: The network sees about 224 pixels; more are not sent.
 const LONGEST = 512;

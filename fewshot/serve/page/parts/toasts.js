@@ -1,6 +1,6 @@
 // Short messages that go by themselves; failures stay longer and are read at once.
 
-import { button, h, icon, tool } from "../lib/dom.js";
+import { button, counted, h, icon, tool } from "../lib/dom.js";
 
 const SECONDS = { good: 6, bad: 12 };
 
@@ -18,4 +18,9 @@ export function say(text, { kind = "good", action } = {}) {
   while (all.childElementCount > 3) all.firstElementChild.remove();
   const wait = () => setTimeout(() => (toast.matches(":hover, :focus-within") ? wait() : close()), SECONDS[kind] * 1000);
   wait();
+}
+
+/** Say how many of the files that were chosen are no pictures. */
+export function sayLeftOut(n) {
+  if (n) say(`${counted(n, "file")} ${n === 1 ? "is" : "are"} no picture and ${n === 1 ? "was" : "were"} left out.`, { kind: "bad" });
 }

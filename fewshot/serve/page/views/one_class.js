@@ -7,7 +7,7 @@ import { choose, picturesAmong, preparedAll, released } from "../lib/pictures.js
 import { state } from "../lib/state.js";
 import { ask as askText, confirm, dialog } from "../parts/dialogs.js";
 import { classField, emptiness, linkButton, thumbnail } from "../parts/pieces.js";
-import { say } from "../parts/toasts.js";
+import { say, sayLeftOut } from "../parts/toasts.js";
 import { teach, told } from "./teach.js";
 
 //: Pictures of one request.
@@ -185,13 +185,14 @@ export class OneClass {
   }
 
   async receive(files) {
-    const { pictures } = picturesAmong(files);
+    const { pictures, others } = picturesAmong(files);
+    sayLeftOut(others);
     if (!pictures.length || state.readOnly) return;
     const made = await preparedAll(pictures.map(({ file }) => file));
     const found = await attempt(() => teach(this.name, made));
     released(made);
     await attempt(() => state.refresh());
-    if (found) say(told(this.name, found), { action: found.learned ? ["Undo", undo] : null });
+    if (found) say(told(this.name, found), { kind: found.unreadable.length ? "bad" : "good", action: found.learned ? ["Undo", undo] : null });
   }
 
   async rename() {

@@ -1,7 +1,7 @@
 // Teach: pictures and a name, and the class is known.
 
 import { ask, form } from "../lib/api.js";
-import { sentInParts } from "../lib/batches.js";
+import { OF_PICTURE, sentInParts } from "../lib/batches.js";
 import { attempt, undo } from "../lib/changes.js";
 import { button, counted, duration, fill, h, icon, tool } from "../lib/dom.js";
 import { byFolder, picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
@@ -9,7 +9,7 @@ import { state } from "../lib/state.js";
 import { burstButton, Camera } from "../parts/camera.js";
 import { dropzone } from "../parts/dropzone.js";
 import { chips, classField, emptiness, heading, linkButton, local, progress, segments, thumbnail } from "../parts/pieces.js";
-import { say } from "../parts/toasts.js";
+import { say, sayLeftOut } from "../parts/toasts.js";
 
 //: Most pictures of the tray that are shown.
 const SHOWN = 60;
@@ -88,7 +88,7 @@ export class TeachView {
 
   async receive(files) {
     const { pictures, others } = picturesAmong(files);
-    if (others) say(`${counted(others, "file")} ${others === 1 ? "is" : "are"} no picture and ${others === 1 ? "was" : "were"} left out.`, { kind: pictures.length ? "good" : "bad" });
+    sayLeftOut(others);
     if (!pictures.length) return;
     const groups = byFolder(pictures);
     if (groups) this.showBulk(groups);
@@ -200,23 +200,30 @@ export class TeachView {
     list.inert = true;
     fill(actions, bar.node, button("Stop", () => { stopped = true; }));
     const all = { learned: 0, copies: 0, unreadable: [], milliseconds: 0 };
+    let refused = null;
     const finished = await attempt(async () => {
       for (const row of rows) {
         if (stopped) break;
         const pictures = await preparedAll(row.files.map(({ file }) => file));
-        const found = await teach(row.name.value || row.folder, pictures, (n) => bar.set((done += n) / total, `Learning: ${done} of ${counted(total, "picture")}`));
+        const found = await teach(row.name.value || row.folder, pictures, (n) => bar.set((done += n) / total, `Learning: ${done} of ${counted(total, "picture")}`)).catch((error) => {
+          if (!OF_PICTURE.has(error.status)) throw error;
+          refused = error; // none of this folder can be read; the others may
+          return { learned: 0, copies: 0, milliseconds: 0, unreadable: pictures };
+        });
         released(pictures);
         for (const key of ["learned", "copies", "milliseconds"]) all[key] += found[key];
         all.unreadable.push(...found.unreadable);
-        fill(row.state, icon("check"), duration(found.milliseconds));
-        row.node.classList.add("done");
+        const isRead = found.learned + found.copies > 0;
+        fill(row.state, icon(isRead ? "check" : "alert"), isRead ? duration(found.milliseconds) : "cannot be read");
+        row.node.classList.toggle("done", isRead);
       }
+      if (refused && !all.learned && !all.copies) throw refused;
       return true;
     });
     await attempt(() => state.refresh());
     close();
     list.inert = false;
-    if (finished) say(told(stopped ? "Stopped" : counted(rows.length, "class", "classes"), all));
+    if (finished) say(told(stopped ? "Stopped" : counted(rows.length, "class", "classes"), all), { kind: all.unreadable.length ? "bad" : "good" });
   }
 
   drawStrip() {

@@ -10,7 +10,7 @@ import { AnswerPanel, predict, verdict } from "../parts/answer.js";
 import { Camera } from "../parts/camera.js";
 import { dropzone } from "../parts/dropzone.js";
 import { emptiness, heading, linkButton, local, progress, segments, select } from "../parts/pieces.js";
-import { say } from "../parts/toasts.js";
+import { sayLeftOut } from "../parts/toasts.js";
 
 const COVERAGES = [["", "no set"], ["0.8", "80 %"], ["0.9", "90 %"], ["0.95", "95 %"], ["0.99", "99 %"]];
 const UNKNOWNS = [["off", "never"], ["auto", "automatic"], ["balanced", "balanced"], ["0.01", "1 % slip through"], ["0.05", "5 % slip through"], ["0.1", "10 % slip through"]];
@@ -103,7 +103,7 @@ export class TryView {
 
   async receive(files) {
     const { pictures, others } = picturesAmong(files);
-    if (others) say(`${counted(others, "file")} ${others === 1 ? "is" : "are"} no picture and ${others === 1 ? "was" : "were"} left out.`, { kind: pictures.length ? "good" : "bad" });
+    sayLeftOut(others);
     if (!pictures.length || state.isEmpty) return;
     if (!this.cameraBox.hidden) this.element.querySelector("input[value=files]").click();
     const bar = progress("Reading pictures");
