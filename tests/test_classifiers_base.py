@@ -15,6 +15,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from fewshot import (
+    DiscriminantClassifier,
     FewShotClassifier,
     KNearestLearner,
     MatchingClassifier,
@@ -822,3 +823,10 @@ def test_a_temperature_of_the_support_is_read_from_all_of_it():
     assert build_learner(describe_learner(learner), {}).get_params()["temperature"] is None
     with pytest.raises(ValueError, match="the support determines it; here, give a number"):
         PrototypicalLearner(temperature=None, learn_temperature=True)
+
+
+def test_a_similarity_that_looks_like_a_rate_is_answered_with_a_warning():
+    x = np.random.default_rng(0).normal(size=(6, 4)) + 3
+    model = DiscriminantClassifier(reject=0.05).fit(x, ["a", "a", "a", "b", "b", "b"])
+    with pytest.warns(UserWarning, match="reject is 0.05, a similarity, which nearly every query exceeds.*reject='5%'"):
+        model.predict(x)

@@ -48,6 +48,7 @@ def test_mistakes_are_reported(made, tmp_path, capsys):
         ([made[0], "--where", "lable=e"], 2, "all.parquet has no column 'lable' for --where; expected one of label, "
          "nearest, probability, similarity, unknown"),
         ([made[0], "--where", "x=" + "[" * 100_000], 2, "--where x is nested too deeply; expected a value or a list"),
+        ([made[0], "--where", "probability=>0.9"], 2, "--where is 'probability=>0.9'; expected NAME=VALUE or NAME>N"),
         ([made[0], "--where", "probability>=high"], 2, "--where is 'probability>=high'; expected a number after the"),
         ([made[0], "--where", "probability>1", "--where", "probability>2"], 2, "--where probability is bound twice by"),
         ([made[0], "--where", "probability>1", "--where", "probability=2"], 2, "--where probability has both a value "),

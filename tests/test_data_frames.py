@@ -58,7 +58,12 @@ def test_a_frame_of_pictures_of_several_sizes():
     ("frame", "names", "error", "match"),
     [
         ([1], {}, TypeError, "frame is a list; expected a data frame"),
-        (pd.DataFrame({"a": [1], "label": [2]}), {}, ValueError, r"looks like the images; name it: image=\.\.\."),
+        (
+            pd.DataFrame({"a": [1], "label": [2]}),
+            {},
+            ValueError,
+            r"the images; name it: LabeledImages.from_frame\(frame, i",
+        ),
         (pd.DataFrame({"path": ["a"], "b": [2]}), {}, ValueError, "looks like the labels.*'path', 'b'"),
         (pd.DataFrame({"path": ["a"], "label": [2]}), {"image": "file"}, ValueError, "no column 'file'; it has 'path'"),
         (pd.DataFrame({"path": ["a", None], "label": [2, 3]}), {}, ValueError, "no image in row 1"),

@@ -141,6 +141,13 @@ def test_the_trade_off_of_unknown_items(model, ax):
     model.set_params(reject=None)
     np.testing.assert_array_equal(held_out.scores.known < threshold, refused[known])
     np.testing.assert_array_equal(held_out.scores.unknown < threshold, refused[~known])
+    (point,) = [line for line in held_out.ax_.get_lines() if line.get_label() == 'reject="5%"']
+    model.set_params(reject="5%")
+    refused = ~np.isin(model.predict(QUERIES.images), np.arange(7))
+    model.set_params(reject=None)
+    assert point.get_xdata()[0] == pytest.approx(100 * refused[known].mean())
+    by_class = [(~refused[QUERIES.labels == label]).mean() for label in (7, 8, 9)]
+    assert point.get_ydata()[0] == pytest.approx(100 * np.mean(by_class))
     own = UnknownDisplay.from_estimator(model, ax=Figure().add_subplot())
     costs = model.rejection("5%")
     (point,) = [line for line in own.ax_.get_lines() if line.get_label() == 'reject="5%"']
@@ -154,6 +161,7 @@ def test_the_trade_off_of_a_classifier_of_embeddings_and_of_scores(ax):
     assert 0.5 < shown.auroc_ < 1
     perfect = UnknownDisplay.from_predictions([3, 4], [1, 2], ax=Figure().add_subplot())
     assert perfect.auroc_ == 1
+    assert list(perfect.thresholds) == ["5% (chosen on these)", "balanced (chosen on these)"]
     with pytest.raises(ValueError, match="no item is of an unknown class"):
         UnknownDisplay.from_estimator(classifier, QX[QUERIES.labels < 7], QUERIES.labels[QUERIES.labels < 7])
     with pytest.raises(ValueError, match="no item is of a known class"):

@@ -46,6 +46,9 @@ def test_the_index_of_a_table_stays_and_a_column_of_images_is_found(tmp_path):
     assert joined["label"].dtype == object
     pd.testing.assert_frame_equal(model.predict_frame(table["path"]), model.predict_frame(table))
     assert model.predict_frame(pl.from_pandas(table))["label"].tolist() == joined["label"].tolist()
+    labelled = table.assign(kind=1, label=data.labels)
+    assert model.predict_frame(labelled)["true"].tolist() == data.labels.tolist()
+    assert "true" not in joined
     with pytest.raises(ValueError, match=r"looks like the images; name it"):
         model.predict_frame(pd.DataFrame({"a": paths, "b": paths}))
 

@@ -132,6 +132,10 @@ def test_haystack(pipeline, monkeypatch):
     assert [d.meta["label"] for d in documents] == [label for label in labels for _ in range(3)]
     assert len(found["joiner"]["documents"]) == 6
     assert documents[0].score == pytest.approx(documents[0].meta["similarity"])
+    own = store.get([documents[0].content])[0].payload["probability"]
+    assert documents[0].meta["probability"] == own
+    label = model.classes_.tolist().index(documents[0].meta["label"])
+    assert documents[0].meta["query_probability"] == pytest.approx(model.predict_proba(queries[:1])[0, label])
 
 
 @pytest.mark.parametrize("name", ["langchain", "haystack"])

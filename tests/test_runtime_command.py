@@ -45,12 +45,13 @@ def test_it_learns_answers_and_forgets(exported, capsys, monkeypatch):
         ("show gone", 2, "gone does not exist; give a folder that fewshot.export has written"),
         ("show .", 1, "manifest.json"),
         ("remove model nine", 2, "nine"),
+        ('add model "" gone.png', 2, "LABEL is empty; give a value"),
         ("predict model gone.png", 2, "gone.png"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(exported, capsys, monkeypatch, words, status, said):
     monkeypatch.chdir(exported)
-    assert main(words.split()) == status
+    assert main([word.strip('"') for word in words.split()]) == status
     told = capsys.readouterr().err
     assert told.startswith("fewshot-runtime: ")
     assert said in told

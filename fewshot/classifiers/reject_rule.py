@@ -18,6 +18,9 @@ from fewshot.classifiers.rejection import Rejection, UnknownScores
 from fewshot.utils.text import listed
 from fewshot.utils.warning import warn
 
+#: Similarities up to this are more likely to be meant as rates.
+LOOKS_LIKE_A_RATE = 0.2
+
 
 @dataclass(frozen=True, eq=False)
 class RejectRule:
@@ -163,7 +166,7 @@ class RejectRule:
 
 
 def _warn_if_out_of_reach(reject: float, model: FittedModel) -> None:
-    """Warn if no query can be as similar as that, as of 5 where 5 % were meant."""
+    """Warn if no query can be as similar as that, as of 5 where 5 % were meant, or nearly all are, as of 0.05."""
     learner, most = model.learner, float("inf")
     if learner.indexable and reject > 0:
         most = {"cosine": 1.0, "sqeuclidean": 0.0}.get(learner.metric, most)
@@ -173,6 +176,12 @@ def _warn_if_out_of_reach(reject: float, model: FittedModel) -> None:
         warn(
             f"reject is {reject:g}, a similarity, and no query is nearer than {most:.3g}, so all are unknown; for the "
             f"rate of false accepts, give text such as reject='{reject:g}%'"
+        )
+
+    if 0 < reject <= LOOKS_LIKE_A_RATE:
+        warn(
+            f"reject is {reject:g}, a similarity, which nearly every query exceeds, so hardly any is unknown; for the "
+            f"rate of false accepts, give text such as reject='{100 * reject:g}%'"
         )
 
 

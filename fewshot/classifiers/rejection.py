@@ -81,15 +81,13 @@ class UnknownScores:
     def rejection(self, asked: float | str) -> Rejection:
         """Return the threshold for a rate of false accepts, or for "balanced", with what it costs."""
         threshold = self.threshold(asked)
-        accepted = self.unknown >= threshold
+        lost, accepted = self.costs(threshold)
+        return Rejection(threshold, accepted, self.expected_false_accepts(asked), lost, len(np.unique(self.classes)))
+
+    def costs(self, threshold: float) -> tuple[float, float]:
+        """Return the shares of the known that a threshold refuses (NaN without any), and of the unknown it accepts."""
         lost = float((self.known < threshold).mean()) if len(self.known) else float("nan")
-        return Rejection(
-            threshold,
-            float(np.average(accepted, weights=self._weights)),
-            self.expected_false_accepts(asked),
-            lost,
-            len(np.unique(self.classes)),
-        )
+        return lost, float(np.average(self.unknown >= threshold, weights=self._weights))
 
     def threshold(self, asked: float | str) -> float:
         """Return the lowest threshold that accepts at most a fraction of the unknown queries, each class counting once.

@@ -76,7 +76,7 @@ def search(options: argparse.Namespace) -> int:
     _, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
     rows = [
         {"image": as_unicode(path), "rank": rank, "found": match.id, "label": match.label}
-        | {"similarity": match.similarity, "probability": "" if match.probability is None else match.probability}
+        | {"similarity": match.similarity, "query_probability": "" if match.probability is None else match.probability}
         for path, own in zip(paths, matches, strict=True)
         for rank, match in enumerate(own, start=1)
     ]
@@ -114,7 +114,7 @@ def _conditions(model: FewShotImageClassifier, texts: list[str]) -> dict[str, An
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    found = re.fullmatch(r"([^=<>]+)(>=|<=|=|>|<)(.*)", text, re.DOTALL)
+    found = re.fullmatch(r"([^=<>]+)(>=|<=|=|>|<)([^=<>].*|)", text, re.DOTALL)
     if found is None:
         raise ValueError(
             f"--where is {text!r}; expected NAME=VALUE or NAME>NUMBER, such as label=cat or 'probability>=0.9'"

@@ -64,8 +64,18 @@ def _column(names: Iterable[str], asked: str | None, usual: tuple[str, ...], wha
     by_name = {str(name).lower(): name for name in reversed(names)}
     found = next((by_name[name] for name in usual if name in by_name), None)
     if found is None:
-        raise ValueError(f"no column of the frame looks like the {what}s; name it: {what}=... (it has {listed(names)})")
+        raise ValueError(
+            f"no column of the frame looks like the {what}s; name it: LabeledImages.from_frame(frame, {what}=...) (it "
+            f"has {listed(names)})"
+        )
     return found
+
+
+def known_labels(frame: Any) -> list[Any] | None:
+    """Return the column of labels of a frame as it is; None if none has a usual name."""
+    by_name = {str(name).lower(): name for name in reversed(columns_of(frame))}
+    name = next((by_name[name] for name in LABEL_COLUMNS if name in by_name), None)
+    return None if name is None else _values(frame[name])
 
 
 def _values(column: Any) -> list[Any]:

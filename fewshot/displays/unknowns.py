@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +29,8 @@ class UnknownDisplay:
     ----------
     scores : UnknownScores
         Scores of items of known and of unknown classes; higher is more familiar.
+    thresholds : dict of str to float, optional
+        Thresholds to mark, by what is said of them; by default those that these very scores give.
 
     Attributes
     ----------
@@ -48,8 +51,10 @@ class UnknownDisplay:
     ax_: Axes
     figure_: Figure | SubFigure
 
-    def __init__(self, scores: UnknownScores) -> None:
+    def __init__(self, scores: UnknownScores, thresholds: Mapping[str, float] | None = None) -> None:
         self.scores, self.auroc_ = scores, scores.auroc
+        best = {f"{asked} (chosen on these)": _threshold(scores, asked) for asked in MARKED}
+        self.thresholds = best if thresholds is None else dict(thresholds)
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any = None, y: Any = None, *, ax: Axes | None = None) -> Self:
@@ -73,7 +78,8 @@ class UnknownDisplay:
         classifier = estimator.snapshot().classifier if isinstance(estimator, FewShotModel) else estimator
         rule = replace(classifier.reject_rule(), reject="auto")
         if X is None:
-            return cls(_checked(rule.scored())).plot(ax=ax)
+            own = _checked(rule.scored())
+            return cls(own, _thresholds(own)).plot(ax=ax)
         if isinstance(estimator, FewShotModel):
             items, y = labelled(X, y, estimator.embedder_.as_items, classifier.classes_)
             X = estimator.embedder_.transform(items)
@@ -83,7 +89,12 @@ class UnknownDisplay:
         scores = rule.scores(X, classifier.served(X).classify(X)[1]).astype(np.float64)
         is_known = np.isin(y, classifier.classes_)
         codes = np.unique(y[~is_known], return_inverse=True)[1]
-        return cls(_checked(UnknownScores(scores[~is_known], codes, scores[is_known]))).plot(ax=ax)
+        given = _checked(UnknownScores(scores[~is_known], codes, scores[is_known]))
+        try:
+            thresholds = _thresholds(rule.scored())
+        except ValueError:  # it has none of its own
+            thresholds = None
+        return cls(given, thresholds).plot(ax=ax)
 
     @classmethod
     def from_predictions(
@@ -96,20 +107,29 @@ class UnknownDisplay:
         return cls(_checked(UnknownScores(scores, codes, np.asarray(known, np.float64)))).plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the curve, with the thresholds of ``reject="5%"`` and ``"balanced"``."""
+        """Draw the curve, and the thresholds: of an estimator those that ``reject="5%"`` and ``"balanced"`` have."""
         self.ax_ = ax = without_frame(new_axes(ax, 4.8, 4.2))
         self.figure_ = ax.figure
         curve = self.scores.curve()
         x, y = ([100 * share for share in curve[name]] for name in ("false_reject", "false_accept"))
         ax.plot([0, *x, 100], [100, *y, 0], color=COLOURS[0], label=f"AUROC {self.auroc_:.3f}")
         ax.plot([0, 100], [100, 0], color="#999999", linestyle=":", label="by chance")
-        for i, asked in enumerate(MARKED):
-            found = self.scores.rejection("balanced" if asked == "balanced" else float(asked[:-1]) / 100)
-            place = 100 * found.false_reject_rate, 100 * found.false_accept_rate
-            ax.plot(*place, "sD"[i], color=COLOURS[1 + i], markersize=7, label=f'reject="{asked}"')
+        for i, (said, threshold) in enumerate(self.thresholds.items()):
+            place = [100 * share for share in self.scores.costs(threshold)]
+            ax.plot(*place, "sD"[i % 2], color=COLOURS[1 + i % 2], markersize=7, label=said)
         ax.set(xlabel="known items refused, %", ylabel="unknown items accepted, %", xlim=(-2, 102), ylim=(-2, 102))
         ax.legend(frameon=False, fontsize=9, loc="upper right")
         return self
+
+
+def _thresholds(scores: UnknownScores) -> dict[str, float]:
+    """Return the thresholds of a model with these scores as its evidence, by the value of `reject`."""
+    asked = {f'reject="{one}"': one for one in MARKED if one != "balanced" or len(scores.known)}
+    return {said: _threshold(scores, one) for said, one in asked.items()}
+
+
+def _threshold(scores: UnknownScores, asked: str) -> float:
+    return scores.threshold("balanced" if asked == "balanced" else float(asked[:-1]) / 100)
 
 
 def _checked(scores: UnknownScores) -> UnknownScores:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.frames import columns_of, image_column, is_frame
+from fewshot.data.frames import columns_of, image_column, is_frame, known_labels
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import describe
 from fewshot.images.learned import Learned
@@ -40,8 +40,8 @@ def answer_frame(now: Learned, X: Any, top: int, promise: Promise | None) -> pd.
             reason is None and label not in known for label, reason in zip(labels.tolist(), reasons, strict=True)
         ],
     }
-    if isinstance(X, LabeledImages):
-        columns["true"] = _column(X.labels)
+    if (true := _true(X)) is not None:
+        columns["true"] = _column(true)
     if top > 1:
         for i in range(k):
             columns |= {f"class_{i + 1}": _column(classes[:, i]), f"probability_{i + 1}": shares[:, i]}
@@ -55,6 +55,11 @@ def answer_frame(now: Learned, X: Any, top: int, promise: Promise | None) -> pd.
         for n, v in columns.items()
     }
     return pd.DataFrame(series, index)
+
+
+def _true(X: Any) -> Any:
+    """Return the labels of the queries, if they have some."""
+    return X.labels if isinstance(X, LabeledImages) else known_labels(X) if is_frame(X) else None
 
 
 def _column(values: Any) -> NDArray[Any]:

@@ -403,7 +403,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         -------
         DataFrame
             Columns ``item`` (its path or kind), ``label``, ``probability`` (of the likeliest class), ``unknown`` and
-            ``error`` (None if it was read); ``true`` if X is `LabeledImages`; ``class_1``, ``probability_1``, ... of
+            ``error`` (None if it was read); ``true`` if X has labels; ``class_1``, ``probability_1``, ... of
             the `top`; and ``set``. Its index is that of a data frame or series, so that both can be joined.
 
         Raises

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from fewshot.errors import UnknownNameError
+from fewshot.errors import UnknownNameError, brief
 from fewshot.learners.base import Learner
 
 L = TypeVar("L", bound="type[Learner]")
@@ -172,7 +172,8 @@ def as_learner(learner: str | Learner) -> Learner:
         return learner_class(learner)()
     if not isinstance(learner, Learner):
         raise TypeError(
-            f"learner is {learner!r}; expected a registered name or a Learner, such as PrototypicalLearner()"
+            f"learner is {brief(repr(learner))}; expected a registered name or a Learner, such as "
+            "PrototypicalLearner(); run_benchmark compares classifiers of scikit-learn too: learner='scikit-learn'"
         )
     return learner
 

@@ -56,6 +56,8 @@ class Annotation:
             If the image could not be read.
         """
         if self.vector is None:
-            raise ValueError(f"{self.id} could not be read ({self.error}), so there is nothing to store; leave it out")
+            raise ValueError(
+                f"{self.id} could not be read ({self.error}), so there is nothing to store; leave out what has an error"
+            )
         payload = {"probability": self.probability, "unknown": self.unknown, "nearest": self.nearest}
         return Record(self.id, self.vector, self.label, payload, self.embedder)

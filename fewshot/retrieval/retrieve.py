@@ -34,9 +34,10 @@ class Retrieved(Match):
     def facts(self) -> dict[str, Any]:
         """Return everything but the id as the metadata of a document.
 
-        ``label``, ``similarity`` and ``probability`` take precedence over values of the same names in the payload.
+        `probability`, which is of the query, is called ``query_probability``: the payload may hold the record's own.
+        ``label``, ``similarity`` and it take precedence over values of the same names in the payload.
         """
-        own = {"label": self.label, "similarity": self.similarity, "probability": self.probability}
+        own = {"label": self.label, "similarity": self.similarity, "query_probability": self.probability}
         return {**self.payload, **own}
 
 

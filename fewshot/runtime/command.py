@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] in _ELSEWHERE:
         return _fail(f"{given[0]} needs torch; run: pip install {DISTRIBUTION}, then fewshot {given[0]}", 2)
     options = _parser().parse_args(given)
+    for name, value in vars(options).items():  # of unset shell variables
+        if value == "" or (isinstance(value, list) and "" in value):
+            return _fail(f"{name.upper()} is empty; give a value", 2)
     try:
         if clash := doubled():
             _fail(clash, 0)
