@@ -3,6 +3,8 @@ import io
 import os
 import pickle
 import resource
+import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +213,26 @@ def test_row_57_what_is_no_image_is_told(tmp_path, content, reason):
         decode(tmp_path / "cat.jpg")
     with pytest.raises(ImageDecodeError, match=rf"<{len(content)} bytes>: .*" + reason):
         decode(content)
+
+
+@pytest.mark.parametrize("brands", [(b"heic", b"mif1"), (b"mif1", b"heic")])
+def test_a_photograph_of_a_phone_names_the_package_that_is_missing(tmp_path, brands):
+    first, second = brands
+    head = (24).to_bytes(4) + b"ftyp" + first + bytes(4) + first + second
+    (tmp_path / "1.heic").write_bytes(head + bytes(40))
+    script = """
+import sys
+sys.modules["pillow_heif"] = None  # as if it were not installed
+from fewshot.data.decode import decode
+try:
+    decode(sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "1.heic")], capture_output=True, text=True, check=True
+    )
+    assert 'without the package for HEIC; pip install "fewshot-learn[heif]", or convert' in told.stdout
 
 
 @pytest.mark.filterwarnings("error")

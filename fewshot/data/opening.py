@@ -23,7 +23,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fewshot.errors import ImageDecodeError, OutOfMemoryError, ReadError
+from fewshot.errors import ImageDecodeError, OutOfMemoryError, ReadError, pip_install
 
 #: Formats that Pillow decodes itself. It passes EPS to Ghostscript, metafiles to the operating system, and the content
 #: of an IPTC file to any format. Formats of other packages are trusted, since someone has registered them.
@@ -34,6 +34,8 @@ RASTER = frozenset((
     "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
 ))
 # fmt: on
+#: Brands of HEIC files.
+_HEVC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 #: Factors by which Pillow scales greys of fewer than 8 bits; it does not scale the transparent grey.
 SPREAD = {"L;2": 85, "L;4": 17}
 #: Programs that would draw other formats.
@@ -387,6 +389,8 @@ def open_content(content: bytes, name: str) -> Image.Image:
         if kind not in tried and accepts is not None and accepts(head) is True:
             raise ImageDecodeError(name, refusal(kind))
     hint = f" ({hints[-1]})" if hints else _look_inside(content[:64])
+    if _is_heif(content[:64]) and "HEIF" not in Image.OPEN:
+        hint = f" without the package for HEIC; {pip_install('heif')}, or convert it to JPEG or PNG"
     raise UnidentifiedImageError(f"this is not an image that Pillow knows{hint}")
 
 
@@ -418,6 +422,12 @@ def refusal(kind: str) -> str:
     """Return the message for a refused format."""
     drawn = f", which would be drawn by {_OUTSIDE[kind]}" if kind in _OUTSIDE else ", which holds no pixels of its own"
     return f"this is a file in the {kind} format{drawn}; convert it to PNG"
+
+
+def _is_heif(head: bytes) -> bool:
+    """Whether a file begins as photographs of phones do: its brand, or one of those it is compatible with, is HEVC's."""
+    brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(len(head), int.from_bytes(head[:4])), 4))}
+    return head[4:8] == b"ftyp" and not brands.isdisjoint(_HEVC)
 
 
 def _look_inside(head: bytes) -> str:
