@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,18 @@ def test_classes_that_are_numbers_stay_numbers(made, capsys):
         assert main(["import-labels", str(folder / "t.csv"), "--add-to", str(folder / "numbers")]) == status
     assert "not a whole number" in capsys.readouterr().err
     assert FewShotImageClassifier.load(folder / "numbers").n_support_.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_label_is_that_of_its_class_in_whatever_unicode_form_it_was_saved(made, capsys, form):
+    folder, paths = made
+    known = unicodedata.normalize(form, "Wälder")
+    FewShotImageClassifier(quick_embedder()).fit(paths[:2], [known, "a"]).save(folder / "forest")
+    for typed in ("NFC", "NFD"):
+        (folder / "t.csv").write_text(f"path,label\n{paths[2]},{unicodedata.normalize(typed, 'Wälder')}\n")
+        assert main(["import-labels", str(folder / "t.csv"), "--add-to", str(folder / "forest")]) == 0
+    after = FewShotImageClassifier.load(folder / "forest")
+    assert (after.classes_.tolist(), after.n_support_.tolist()) == ([known, "a"], [2, 1])
 
 
 def test_a_table_of_labels_can_be_fitted(made, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -226,6 +227,14 @@ def test_folders_hold_links_in_the_classes_of_answers_or_labels(paths, model, tm
         with pytest.raises(ValueError, match="cannot be the name of a folder"):
             write_labels([Task(paths[0], bad)], tmp_path / "bad", "folders")
         assert not (tmp_path / "bad").exists()
+
+
+def test_labels_of_folders_and_tables_are_of_one_unicode_form(paths, tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Wälder") for form in ("NFC", "NFD"))
+    write_labels([Task(paths[0], decomposed)], tmp_path / "sorted", "folders")
+    write_labels([Task(paths[0], decomposed)], tmp_path / "t.csv", "csv")
+    for place in ("sorted", "t.csv"):
+        assert [label for _, label in read_labels(tmp_path / place).labelled] == [composed]
 
 
 def test_what_a_model_has_learned_is_exported_with_its_labels(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,12 @@ def _opened(source: str, split: str | None, options: argparse.Namespace) -> Labe
 
 
 def as_label(model: Any, text: str) -> Any:
-    """Convert a label from the command line to the label type of the classifier."""
-    return label_of_text(text, model.classes_)
+    """Convert a label from the command line to the label type of the classifier, in the Unicode form of its class."""
+    label, known = label_of_text(text, model.classes_), model.classes_.tolist()
+    if not isinstance(label, str) or label in known:
+        return label
+    forms = [unicodedata.normalize(form, label) for form in ("NFC", "NFD")]
+    return next((form for form in forms if form in known), forms[0])
 
 
 def take_unknown_label(model: Any, options: argparse.Namespace) -> None:

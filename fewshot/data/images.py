@@ -226,7 +226,8 @@ class LabeledImages:
         Parameters
         ----------
         table : path or DataFrame
-            All values of a CSV file are read as strings.
+            All values of a CSV file are read as strings. Labels are taken without blanks around them, and in one
+            Unicode form (NFC), as names of folders are.
         root : path, optional
             Base of relative paths; by default the folder of the CSV file, or the working directory.
         split : str, optional

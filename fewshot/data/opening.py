@@ -425,7 +425,7 @@ def refusal(kind: str) -> str:
 
 
 def _is_heif(head: bytes) -> bool:
-    """Whether a file begins as photographs of phones do: its brand, or one of those it is compatible with, is HEVC's."""
+    """Whether a file begins as HEIC does: its brand, or one of those it is compatible with, is that of HEVC."""
     brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(len(head), int.from_bytes(head[:4])), 4))}
     return head[4:8] == b"ftyp" and not brands.isdisjoint(_HEVC)
 

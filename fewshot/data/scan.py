@@ -92,6 +92,8 @@ def list_images(folder: str | Path) -> list[str]:
 def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return paths and labels of a folder of class folders; the label is the name of the class folder.
 
+    Names are brought to one Unicode form (NFC), because file systems store ä as one character or as two.
+
     Raises
     ------
     ValueError
@@ -112,7 +114,12 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     # One set for all classes: otherwise a link to a sibling class would put its images into two classes.
     seen = {_identity(root)}
     folders = sorted((entry for entry in entries if entry.is_dir()), key=Path.is_symlink)  # links come last
-    by_class = {entry.name: sorted(_walk(entry, seen, left)) for entry in folders}
+    by_class: dict[str, list[str]] = {}
+    for entry in folders:
+        label = unicodedata.normalize("NFC", entry.name)
+        if label in by_class:
+            warn(f"two class folders in {root} are called {label!r}, in two Unicode forms; they are one class")
+        by_class.setdefault(label, []).extend(sorted(_walk(entry, seen, left)))
     found = {label: by_class[label] for label in sorted(by_class) if by_class[label]}
     for entry in entries:
         if _is_image(entry):
@@ -147,7 +154,8 @@ def read_image_table(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return paths and labels of a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
-    Relative paths start at `root`, by default the folder of the CSV file, or the working directory.
+    Relative paths start at `root`, by default the folder of the CSV file, or the working directory. Labels are taken
+    without blanks around them, and in one Unicode form (NFC).
 
     Raises
     ------
@@ -168,12 +176,26 @@ def read_image_table(
         )
     frame = take_split(frame, split, name)
     for column in (path_column, label_column):
-        empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str) == ""))
+        empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str).str.strip() == ""))
         if len(empty):
             raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
     paths = [_inside(base, str(path), name, allow_outside) for path in frame[path_column]]
     labels = as_labels(frame[label_column], name=f"the column {label_column} of {name}", any_type=True)
+    if labels.dtype.kind in "UO":  # objects may be anything that sorts
+        cleaned = [clean_label(label) if isinstance(label, str) else label for label in labels.tolist()]
+        labels = as_labels(cleaned, any_type=True)
     return np.array(paths, dtype=object), labels
+
+
+def clean_label(text: str) -> str:
+    r"""Return a label that a person has typed, without the blanks and in the Unicode form that look the same.
+
+    Examples
+    --------
+    >>> len(clean_label("Flu\u0308sse "))
+    6
+    """
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame:
@@ -331,11 +353,11 @@ def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
         warn(f"skipped {counted(len(empty), 'folder')} without an image in {root}: {listed(empty)}")
     seen: dict[str, str] = {}
     for label in labels:
-        twin = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
+        twin = seen.setdefault(label.casefold(), label)
         if twin != label:
             warn(
-                f"the class folders {twin!r} and {label!r} in {root} differ only in case or Unicode form; they remain "
-                "two classes, but some file systems cannot hold both"
+                f"the class folders {twin!r} and {label!r} in {root} differ only in case; they remain two classes, but "
+                "some file systems cannot hold both"
             )
     if len(labels) > 1 and all(_split_of(label) for label in labels):
         named = " and ".join(map(repr, labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def read_class_folders(folder: str | Path) -> ImportedLabels:
     """Return the labels of images in class folders; a link stands for the image that it leads to."""
     found = ImportedLabels()
     for path in list_images(folder):
-        label = Path(path).relative_to(folder).parts[0]
+        label = unicodedata.normalize("NFC", Path(path).relative_to(folder).parts[0])  # as in scan_folder
         image = os.path.realpath(path) if os.path.islink(path) else path
         if label == UNLABELLED or Path(path).parent == Path(folder):
             found.unlabelled.append(image)

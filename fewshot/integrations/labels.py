@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from fewshot.data.images import LabeledImages
-from fewshot.data.scan import list_images
+from fewshot.data.scan import clean_label, list_images
 from fewshot.errors import brief
 from fewshot.images.model import FewShotModel
 from fewshot.persistence.files import check_file
@@ -112,7 +112,7 @@ def taught(model: FewShotModel) -> list[Task]:
 
 
 def gathered(rows: Iterable[tuple[Sequence[str], Sequence[str], str]], *folders: Path) -> ImportedLabels:
-    """Return the labels of rows, without blanks around them.
+    """Return the labels of rows, without blanks around them and in one Unicode form.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def gathered(rows: Iterable[tuple[Sequence[str], Sequence[str], str]], *folders:
             found.problems.append(("a row", "it names no image"))
             continue
         _, known, problems = by_image.setdefault(next(filter(None, addresses)), (addresses, set(), []))
-        known.update(filter(None, map(str.strip, labels)))
+        known.update(filter(None, map(clean_label, labels)))
         problems += [problem] if problem else []
     for name, (addresses, known, problems) in by_image.items():
         if len(known) > 1:
