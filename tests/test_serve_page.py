@@ -218,6 +218,10 @@ def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
     with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#try", downloads=True) as page:
         page.get_by_label("Say unknown").select_option("0.01")
         page.get_by_text("answered as unknown").wait_for()
+        assert client.get("/v1/model").json()["rejection"] == "1%"
+        cost = client.get("/v1/rejection", params={"reject": 0.01}).json()["costs"]["known_refused"]
+        told = f"saved with the classifier, for everyone who asks it. Of 100 known pictures, about {100 * cost:.0f} "
+        page.locator(".cost", has_text=told).wait_for()
         choose(page, [*paths, tmp_path / "green.png", tmp_path / "=broken.png"])
         page.locator(".answer-card").nth(4).wait_for()
         page.locator(".answer-card", has_text="=broken.png").click()

@@ -1,5 +1,6 @@
 // Try: pictures or the live camera, and what the classifier makes of them.
 
+import { ask } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
 import { attempt, change } from "../lib/changes.js";
 import { csv, save } from "../lib/csv.js";
@@ -19,6 +20,8 @@ const PART = 32;
 const PAGE = 60;
 //: Milliseconds between answers to the camera, at least.
 const EVERY = 250;
+
+const SAVED = "“Say unknown” is saved with the classifier, for everyone who asks it.";
 
 /** Answers so far, for the file that is taken away. */
 export const answered = [];
@@ -44,9 +47,11 @@ export class TryView {
     this.cameraBox = h("div", { class: "stack", hidden: true }, this.camera.element, h("div", { class: "row center" }, this.frozen));
     this.set = select("Set of classes at", COVERAGES, this.coverage, (value) => { this.coverage = value; this.answerAll(); });
     this.unknown = select("Say unknown", UNKNOWNS, "off", (value) => this.reject(value));
+    this.cost = h("p", { id: "unknown-cost", class: "soft cost", "aria-live": "polite" });
+    this.unknown.input.setAttribute("aria-describedby", this.cost.id);
     this.list = h("section", { class: "card results", hidden: true, "aria-label": "Answers" });
     this.source = h("section", { class: "card stack", "aria-label": "Picture" }, segments("Pictures from", [["files", "Files", "picture"], ["camera", "Live camera", "camera"]], (kind) => this.choose(kind)), this.zone, this.cameraBox,
-      h("div", { class: "settings" }, this.set.field, this.unknown.field));
+      h("div", { class: "settings" }, this.set.field, this.unknown.field, this.cost));
     this.work = h("div", { class: "columns try-columns" }, this.source, this.panel.element, this.list);
     this.nothing = emptiness("try", "Nothing to try yet", "The classifier knows no class. Teach it the first ones with a few pictures each.", linkButton("Teach a class", "#teach", "main", "teach"));
     this.place = h("div", {});
@@ -76,7 +81,21 @@ export class TryView {
     const { input } = this.unknown;
     if (![...input.options].some((option) => option.value === value)) input.append(h("option", { value }, String(rule)));
     input.value = value;
-    this.unknown.field.hidden = state.readOnly;
+    this.unknown.field.hidden = this.cost.hidden = state.readOnly;
+    if (!state.isEmpty && !state.readOnly) this.drawCost(value);
+  }
+
+  /** Say that the choice is saved, and what it costs this version. */
+  async drawCost(value) {
+    const { version } = state.model;
+    if (this.costOf === version) return;
+    this.costOf = version;
+    fill(this.cost, SAVED);
+    if (value === "off") return;
+    const found = await ask("GET", "rejection", { query: { reject: value } }).catch(() => null); // it may be impossible now
+    const refused = found?.costs?.known_refused ?? null;
+    if (refused === null || this.costOf !== version) return;
+    fill(this.cost, `${SAVED} Of 100 known pictures, about ${Math.round(100 * refused)} would be answered unknown.`);
   }
 
   async reject(value) {
