@@ -174,6 +174,22 @@ def test_classes_that_are_numbers_stay_numbers(made, capsys):
     assert FewShotImageClassifier.load(folder / "numbers").n_support_.tolist() == [1, 2]
 
 
+def test_a_table_of_a_spreadsheet_is_imported_by_the_names_of_its_columns(made, capsys):
+    folder, _ = made
+    rows = ["Datei;Klasse;Notiz", "pool/temple/03.png;Tempel ;", "pool/flower/03.png", ";;", ""]
+    (folder / "t.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+    read = ["import-labels", str(folder / "t.csv"), "--out", str(folder / "out.csv")]
+    assert main(read) == 2
+    assert "the table has the columns Datei, Klasse, Notiz; expected path and label" in capsys.readouterr().err
+    assert main([*read, "--path-column", "Datei", "--label-column", "Klasse"]) == 0
+    assert "1 image of 1 class; 1 without a label, 0 that cannot be used" in capsys.readouterr().out
+    assert "temple/03.png,Tempel," in (folder / "out.csv").read_text()
+    assert main([*read, "--field", "Klasse", "--label-column", "Klasse"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert main(["import-labels", str(folder / "pool"), "--out", "x.csv", "--path-column", "Datei"]) == 2
+    assert "is no table (.csv); leave out --path-column" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_a_label_is_that_of_its_class_in_whatever_unicode_form_it_was_saved(made, capsys, form):
     folder, paths = made

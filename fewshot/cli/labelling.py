@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.options import TABLES, backbone, count, report, seed, shared
+from fewshot.cli.options import COLUMNS, TABLES, backbone, count, report, seed, shared
 
 
 def suggest_options(suggest: argparse.ArgumentParser) -> None:
@@ -169,7 +169,7 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--field", metavar="NAME", help="the field that holds the labels, if there are several")
     command.add_argument("--copy", action="store_true", help="in class folders, copies instead of links")
-    shared(command, "--skip-unreadable", "--device", "--max-pixels", "--quiet")
+    shared(command, *COLUMNS, "--skip-unreadable", "--device", "--max-pixels", "--quiet")
 
 
 def import_labels(options: argparse.Namespace) -> int:
@@ -181,7 +181,8 @@ def import_labels(options: argparse.Namespace) -> int:
 
     if options.out is None and options.add_to is None:
         raise ValueError("say where the labels go: --out PATH, --add-to DIR, or both")
-    found = read_labels(options.source, images=options.images, field=options.field)
+    field = _field(options)
+    found = read_labels(options.source, images=options.images, field=field, path_column=options.path_column)
     n_classes = len({label for _, label in found.labelled})
     say(
         f"{counted(len(found.labelled), 'image')} of {counted(n_classes, 'class')}; {len(found.unlabelled)} without a "
@@ -198,6 +199,17 @@ def import_labels(options: argparse.Namespace) -> int:
     if options.add_to is not None:
         say(_teach(options, found.labelled))
     return 1 if found.problems else 0
+
+
+def _field(options: argparse.Namespace) -> str | None:
+    """Return the field, or the column of a table, that holds the labels; None if options name none."""
+    columns = options.path_column, options.label_column
+    if columns != (None, None) and not options.source.lower().endswith(".csv"):
+        raise ValueError(f"{options.source} is no table (.csv); leave out --path-column and --label-column")
+    if None not in (options.field, options.label_column):
+        raise ValueError("--field and --label-column both name what holds the labels; give one of them")
+    field: str | None = options.label_column or options.field
+    return field
 
 
 def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> str:

@@ -246,7 +246,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):  # pandas uses extra values at the left as row names
         raise ValueError(f"{path} has more values in a row than names in its first line; name every column")
     frame.index = pd.RangeIndex(n_blank + 2, n_blank + 2 + len(frame))
-    blank = frame.apply(lambda column: column.isna() | (column.str.strip() == "")).all(axis=1)
+    frame = frame.fillna("")  # a row may have fewer values than names
+    blank = frame.apply(lambda column: column.str.strip() == "").all(axis=1)
     return frame[~blank] if blank.any() else frame
 
 

@@ -64,7 +64,13 @@ def write_labels(tasks: Sequence[Task], path: str | Path, format: str, **setting
     write(tasks, path, **settings)
 
 
-def read_labels(path: str | Path, *, images: str | Path | None = None, field: str | None = None) -> ImportedLabels:
+def read_labels(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    field: str | None = None,
+    path_column: str | None = None,
+) -> ImportedLabels:
     """Read what people have labelled; nothing is lost: each image is labelled, unlabelled, or a problem.
 
     Parameters
@@ -76,7 +82,9 @@ def read_labels(path: str | Path, *, images: str | Path | None = None, field: st
         Where relative names of images start, and where images that were uploaded to Label Studio lie; by default the
         folder of the file. Those of a table that are not there are looked for in the working directory.
     field : str, optional
-        The field that holds the labels, if there are several.
+        The field, or the column of a table, that holds the labels, if there are several or it has a name of its own.
+    path_column : str, optional
+        Column of a table that holds the paths; by default ``path`` or ``image``.
 
     Raises
     ------
@@ -86,14 +94,17 @@ def read_labels(path: str | Path, *, images: str | Path | None = None, field: st
     place = Path(path)
     if place.is_dir() and (dataset := next((place / n for n in (SAMPLES, LABELS) if (place / n).is_file()), None)):
         place = dataset
-    if place.is_dir():
+    if place.is_dir() and path_column is None:
         return read_class_folders(place)
     folder = place.parent if images is None else Path(images)
     if place.suffix.lower() == ".csv":
         rows = read_csv(place).to_dict("records")
-        if not _is_table(rows):
+        if path_column is None and not _is_table(rows):
             return read_label_studio(rows, folder, field)
-        return read_label_table(rows, *([folder, Path()] if images is None else [folder]), field=field)
+        folders = [folder, Path()] if images is None else [folder]
+        return read_label_table(rows, *folders, field=field, path_column=path_column)
+    if path_column is not None:
+        raise ValueError(f"{brief(path)} is not a .csv table, and path_column is about tables; leave it out")
     if not os.path.exists(place):
         raise ValueError(f"{brief(path)} does not exist; expected an export of a labelling tool")
     content = read_json(place)
@@ -107,15 +118,18 @@ def _is_table(rows: list[dict[str, Any]]) -> bool:
     return not rows or not {"annotation_id", "annotator", "lead_time"} & rows[0].keys()
 
 
-def read_label_table(rows: list[dict[str, Any]], *folders: Path, field: str | None = None) -> ImportedLabels:
-    """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``.
+def read_label_table(
+    rows: list[dict[str, Any]], *folders: Path, field: str | None = None, path_column: str | None = None
+) -> ImportedLabels:
+    """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``, or of other names.
 
     Relative paths start in the first of the folders that has such a file.
     """
-    column = field or "label"
-    if rows and not ({"path", "image"} & rows[0].keys() and column in rows[0]):
-        raise ValueError(f"the table has the columns {', '.join(rows[0])}; expected path and {column}")
-    given = (([row.get("path") or row.get("image", "")], [row[column]] if row[column] else [], "") for row in rows)
+    column, paths = field or "label", [path_column] if path_column else ["path", "image"]
+    if rows and not (set(paths) & rows[0].keys() and column in rows[0]):
+        raise ValueError(f"the table has the columns {', '.join(rows[0])}; expected {paths[0]} and {column}")
+    found = (next(filter(None, map(row.get, paths)), "") for row in rows)
+    given = (([path], [row[column]] if row[column] else [], "") for path, row in zip(found, rows, strict=True))
     return gathered(given, *folders)
 
 
