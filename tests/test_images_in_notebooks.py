@@ -87,7 +87,7 @@ def test_results_show_figures_and_the_worst_mistakes(model):
     check = model.check()
     shown = html(check)
     assert f"{100 * check.accuracy:.0f} %" in shown
-    assert "36 images of the support" in shown
+    assert "36 items of the support" in shown
     unknown = model.set_params(reject=0.5).test(QUERIES.with_classes([9]))
     model.set_params(reject=None)
     assert str(unknown).endswith("of unknown classes")
@@ -111,3 +111,12 @@ def test_a_support_of_pictures_too_large_for_a_cell(model):
     support = model.support_
     large = type(support)(support.ids, support.labels, support.embeddings, [buffer.getvalue()] * len(support))
     assert "<img" not in html(large)
+
+
+def test_a_model_of_text_shows_no_boxes_for_pictures():
+    embedder = OwnEmbedder(lambda texts: [[t.count("a") + 1, t.count("i")] for t in texts], "letters")
+    model = FewShotModel(embedder).fit(["banana", "lama", "kiwi", "pippi"], ["a", "a", "i", "i"])
+    for shown in (model, model.check(), model.explain("currant"), model.support_):
+        found = shown._repr_html_()
+        assert ">?<" not in found
+        assert "<img" not in found

@@ -166,7 +166,7 @@ class CheckResult:
         )
         rows = self.left_out.per_class.sort_values("accuracy", kind="stable")
         alone = f"not checked, with one image: {listed(self.alone)}" if self.alone else ""
-        lead = f"{len(self.n_taught)} images of the support, each answered as if it had not been learned"
+        lead = f"{len(self.n_taught)} items of the support, each answered as if it had not been learned"
         shown = per_class_html(rows), mistakes_html(self.left_out), notebook.text(alone)
         return notebook.fragment("CheckResult", lead, numbers, *shown)
 

@@ -57,7 +57,12 @@ def numbers(items: Sequence[tuple[str, str]]) -> str:
 
 
 def picture(data: bytes | None, alt: str, side: int = 48) -> str:
-    """Return a small PNG or JPEG; a box with a question mark if there is none, or it is too large to be shown."""
+    """Return a small PNG or JPEG; a box with a question mark if there is none, or it is too large to be shown.
+
+    Items that are no images, such as text, have empty pictures, for which nothing is shown.
+    """
+    if data == b"":
+        return ""
     style = f"width:{side}px;height:{side}px;object-fit:contain;margin:0 3px 3px 0;border-radius:3px"
     kind = next((kind for start, kind in _KINDS.items() if data and data.startswith(start)), None)
     if data is None or kind is None or len(data) > LARGEST:
