@@ -51,7 +51,8 @@ def test_the_name_of_the_distribution_is_free_and_the_same_everywhere():
 
 def kept(root):
     paths = [path for name in KEPT for path in [root / name, *(root / name).rglob("*")]] + [*root.glob("*.md")]
-    return {path.relative_to(root).as_posix() for path in paths if path.is_file() and "__pycache__" not in path.parts}
+    made = {"__pycache__", "_build"}
+    return {path.relative_to(root).as_posix() for path in paths if path.is_file() and made.isdisjoint(path.parts)}
 
 
 def build(root, what):
