@@ -389,7 +389,7 @@ def open_content(content: bytes, name: str) -> Image.Image:
         if kind not in tried and accepts is not None and accepts(head) is True:
             raise ImageDecodeError(name, refusal(kind))
     hint = f" ({hints[-1]})" if hints else _look_inside(content[:64])
-    if _is_heif(content[:64]) and "HEIF" not in Image.OPEN:
+    if is_heif(content[:64]) and "HEIF" not in Image.OPEN:
         hint = f" without the package for HEIC; {pip_install('heif')}, or convert it to JPEG or PNG"
     raise UnidentifiedImageError(f"this is not an image that Pillow knows{hint}")
 
@@ -424,7 +424,7 @@ def refusal(kind: str) -> str:
     return f"this is a file in the {kind} format{drawn}; convert it to PNG"
 
 
-def _is_heif(head: bytes) -> bool:
+def is_heif(head: bytes) -> bool:
     """Whether a file begins as HEIC does: its brand, or one of those it is compatible with, is that of HEVC."""
     brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(len(head), int.from_bytes(head[:4])), 4))}
     return head[4:8] == b"ftyp" and not brands.isdisjoint(_HEVC)

@@ -22,7 +22,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from fewshot.data.opening import register_heif
+from fewshot.data.opening import is_heif, register_heif
 from fewshot.errors import pip_install
 from fewshot.serve.problems import Problem
 from fewshot.serve.settings import Settings
@@ -31,8 +31,6 @@ from fewshot.utils.values import TOO_LARGE
 
 #: What cameras and browsers write. Other formats of Pillow are not for strangers.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-#: Names of HEIC, the photographs of many phones, in the first bytes of a file.
-_HEIC = tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 #: So many images are checked at once.
 FEW = 2
 #: Most characters of a name of a file that are kept, most fields, and most bytes of one.
@@ -274,7 +272,7 @@ def check_image(content: bytes, most: int, name: str) -> None:
 def _why_not(content: bytes) -> str:
     """Say why no image can be opened, and what can."""
     kinds = _readable()
-    if content[4:12] in _HEIC and "HEIF" not in kinds:
+    if is_heif(content[:64]) and "HEIF" not in kinds:
         why = f"is a HEIC photograph, which this service reads once it has an extra ({pip_install('heif')})"
         return f"{why}; or send {', '.join(kinds)}"
     return f"is not an image that can be read; send {', '.join(kinds)}"
