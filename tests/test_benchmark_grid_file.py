@@ -21,8 +21,10 @@ def test_default_names_and_baseline():
     grid = Grid.from_dict({**SMALL, "n_way": 5, "seeds": [0, 1]})
     assert [method.name for method in grid.learners] == ["prototypical", "prototypical (metric=cosine)"]
     assert (grid.datasets[0].name, grid.backbones[0].name, grid.baseline) == ("digits", "pixels", "prototypical")
-    assert grid.cells == [(5, 1, 0), (5, 1, 1), (5, 5, 0), (5, 5, 1)]
-    assert Grid.from_dict({**SMALL, "sampler": ["fixed", "varied"], "n_shot": 1}).cells == [(5, 1, 0), (0, 0, 0)]
+    even = "balanced"
+    assert grid.cells == [(5, 1, even, 0), (5, 1, even, 1), (5, 5, even, 0), (5, 5, even, 1)]
+    both = Grid.from_dict({**SMALL, "sampler": ["fixed", "varied"], "n_shot": 1, "query_classes": ["dirichlet", 2]})
+    assert both.cells == [(5, 1, "dirichlet", 0), (5, 1, 2, 0), (0, 0, even, 0)]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,11 @@ def test_default_names_and_baseline():
         ({"n_episodes": 1}, r"n_episodes is 1; expected an integer from 2"),
         ({"n_shot": [1, 1]}, r"n_shot has 1 twice; give one of the two another"),
         ({"sampler": "vared"}, r"no sampler is called 'vared'; did you mean 'varied'"),
+        (
+            {"query_classes": 6},
+            r"query_classes is 6; expected 'balanced', 'dirichlet' or a number of classes",
+        ),
+        ({"query_classes": ["dirichlet"], "n_way": [2, 1]}, r"n_way is 1"),
         ({"baseline": "matching"}, r"the baseline 'matching' is not among the learners: prototypical, "),
         ({"datasets": [{"sorce": "digits"}]}, r"no setting of datasets is called 'sorce'; did you mean 'source'"),
         ({"datasets": [{"name": "digits"}]}, r"datasets: .*missing 1 required positional argument: 'source'"),

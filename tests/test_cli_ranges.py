@@ -30,6 +30,7 @@ WHOLE = (
     *(("train DATA --out OUT", f"--{name}", NUMBERS) for name in ("episodes", "way", "shot", "query", "val-way")),
     *(("train DATA --out OUT", option, NUMBERS) for option in ("--val-every", "--size")),
     *(("annotate DATA --model MODEL --out OUT", option, NUMBERS) for option in ("--jobs", "--shard")),
+    ("evaluate DATA", "--query-classes", NUMBERS),
     ("fit DATA --out OUT", "--size", NUMBERS),
     *((command, "--bits", (*NUMBERS, "7", "17")) for command in ("fit DATA --out OUT", "evaluate DATA")),
     ("train DATA --out OUT", "--bits", NUMBERS),

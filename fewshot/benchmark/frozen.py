@@ -89,9 +89,10 @@ def _difference(found: dict[str, Any], frozen: dict[str, Any], path: str | Path,
 
 def _freeze_dataset(grid: Grid, one: Measured) -> dict[str, Any]:
     cells = []
-    for n_way, n_shot, seed in grid.cells:
+    for n_way, n_shot, spread, seed in grid.cells:
         try:
-            sampler = make_sampler(n_way, n_shot, one.dataset.n_query or grid.n_query)(one.data.labels, seed=seed)
+            made = make_sampler(n_way, n_shot, one.dataset.n_query or grid.n_query, spread)
+            sampler = made(one.data.labels, seed=seed)
         except ValueError as error:
             raise ValueError(f"{one.dataset.name}: {error}") from error
         rows = hashlib.sha256()

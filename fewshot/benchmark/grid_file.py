@@ -6,10 +6,12 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
 from fewshot.benchmark.ready import text_of_grid
+from fewshot.episodes.query_draws import BALANCED, check_query_classes
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.files import open_regular
 from fewshot.training.config import TrainConfig
@@ -162,6 +164,8 @@ class Grid:
         Queries per class; episodes for each n_way, n_shot and seed.
     sampler : tuple of {"fixed", "varied"}
         Episodes of these sizes, episodes of varied sizes as in the Meta-Dataset, or both.
+    query_classes : tuple of {"balanced", "dirichlet"} or int
+        How the queries of episodes of these sizes are spread over the classes; see `EpisodeSampler`.
     baseline : str
         The learner that all others are compared with, on the same episodes; by default the first.
 
@@ -182,10 +186,11 @@ class Grid:
     n_query: int = 15
     n_episodes: int = 600
     sampler: tuple[str, ...] = ("fixed",)
+    query_classes: tuple[str | int, ...] = (BALANCED,)
     baseline: str = ""
 
     def __post_init__(self) -> None:
-        for what in ("datasets", "backbones", "learners", "n_way", "n_shot", "seeds", "sampler"):
+        for what in ("datasets", "backbones", "learners", "n_way", "n_shot", "seeds", "sampler", "query_classes"):
             values = [getattr(value, "name", value) for value in getattr(self, what)]
             if not values:
                 raise ValueError(f"the grid has no {what}; give at least one")
@@ -199,16 +204,18 @@ class Grid:
         for sampler in self.sampler:
             if sampler not in SAMPLERS:
                 raise UnknownNameError("sampler", sampler, SAMPLERS)
+        for spread, n_way in product(self.query_classes, self.n_way):
+            check_query_classes(spread, n_way)
         names = [method.name for method in self.learners]
         object.__setattr__(self, "baseline", self.baseline or names[0])
         if self.baseline not in names:
             raise ValueError(f"the baseline {self.baseline!r} is not among the learners: {', '.join(names)}")
 
     @property
-    def cells(self) -> list[tuple[int, int, int]]:
-        """The (n_way, n_shot, seed) of each set of episodes; n_way and n_shot are 0 for varied episodes."""
-        sizes = [(n_way, n_shot) for n_way in self.n_way for n_shot in self.n_shot] if "fixed" in self.sampler else []
-        sizes += [(0, 0)] if "varied" in self.sampler else []
+    def cells(self) -> list[tuple[int, int, str | int, int]]:
+        """The (n_way, n_shot, query_classes, seed) of each set of episodes; n_way and n_shot are 0 if they vary."""
+        fixed = product(self.n_way, self.n_shot, self.query_classes) if "fixed" in self.sampler else ()
+        sizes = [*fixed, *([(0, 0, BALANCED)] if "varied" in self.sampler else [])]
         return [(*size, seed) for size in sizes for seed in self.seeds]
 
     @classmethod
@@ -248,7 +255,7 @@ class Grid:
             if not isinstance(parts.get(key), Sequence) or isinstance(parts[key], str):
                 raise ValueError(f"the grid has no [[{key}]]; give at least one")
             parts[key] = tuple(_learner(one) if kind is LearnerSpec else _build(kind, one, key) for one in parts[key])
-        for key in ("n_way", "n_shot", "seeds", "sampler"):
+        for key in ("n_way", "n_shot", "seeds", "sampler", "query_classes"):
             if key in parts:
                 parts[key] = tuple(parts[key]) if isinstance(parts[key], (list, tuple)) else (parts[key],)
         return _build(cls, parts, "the grid")

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.table import MARKS, MEANING, Row, mean_ranks, named, names, percent, setting
+from fewshot.benchmark.table import MARKS, MEANING, UNIT, Row, mean_ranks, named, names, percent, setting
 from fewshot.benchmark.tasks import make_sampler
 from fewshot.data.preprocess import Preprocessing
+from fewshot.episodes.query_draws import of_queries
 from fewshot.report.figures import accuracy_dots, accuracy_lines, accuracy_map, confusion
 from fewshot.report.page import Page
 
@@ -88,8 +89,9 @@ def _sizes(page: Page, shown: pd.DataFrame) -> None:
         if shown[column].nunique() < 2:
             continue
         value = shown[fixed].min()
-        for (dataset, backbone), part in shown[shown[fixed] == value].groupby(["dataset", "backbone"], sort=False):
-            title = f"{dataset}, {backbone}, {value}-{fixed.removeprefix('n_')}"
+        groups = shown[shown[fixed] == value].groupby(["dataset", "backbone", "query_classes"], sort=False)
+        for (dataset, backbone, spread), part in groups:
+            title = f"{dataset}, {backbone}, {value}-{fixed.removeprefix('n_')}{of_queries(spread)}"
             figures.append((accuracy_lines(part, column, title), f"Accuracy against {column}, {title}"))
     if figures:
         page.section("Shots and ways", "Accuracy rises with more images per class, and falls with more classes.")
@@ -119,7 +121,7 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
         best = max(own, key=lambda row: row.accuracies.mean())
         unit = best.unit
         backbone, method = names({"backbone": unit.backbone.name, "learner": unit.method.name, **best.marked})
-        name = f"{dataset}: {method}, {backbone}, {setting(unit.n_way, unit.n_shot)}"
+        name = f"{dataset}: {method}, {backbone}, {setting(unit.n_way, unit.n_shot, unit.query_classes)}"
         if best.found["confusion"]:
             classes = best.found["classes"]
             page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name)
@@ -129,7 +131,8 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
 def _hardest(page: Page, row: Row, one: Measured, name: str) -> None:
     """Show the support of the episodes with the lowest accuracy."""
     unit, picture = row.unit, Preprocessing(3, SIDE, SIDE)
-    sampler = make_sampler(unit.n_way, unit.n_shot, unit.n_query)(one.data.labels, seed=unit.seed)
+    made = make_sampler(unit.n_way, unit.n_shot, unit.n_query, unit.query_classes)
+    sampler = made(one.data.labels, seed=unit.seed)
     for i in np.argsort(row.accuracies, kind="stable")[:N_HARD].tolist():
         episode = sampler[i]
         support = {
@@ -149,7 +152,7 @@ def _failures(page: Page, frame: pd.DataFrame) -> None:
     failed = frame[frame["error"] != ""]
     if len(failed):
         page.section("Failures", "These units have no result. Run the same command again to retry only them.")
-        page.table(failed.set_index("learner")[["dataset", "backbone", "n_way", "n_shot", "seed", "error"]])
+        page.table(failed.set_index("learner")[[*UNIT[:2], *UNIT[3:], "error"]])
 
 
 def _about(page: Page, data: Sequence[Measured], facts: Mapping[str, Any]) -> None:

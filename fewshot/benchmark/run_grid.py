@@ -184,9 +184,10 @@ class _Run:
             center = centers.get(one.base) if method.needs_base else None
             identity, script = identify(method, one.backbone), script_class(method)
             dataset = one.data.dataset
-            for n_way, n_shot, seed in self.grid.cells:
+            for n_way, n_shot, spread, seed in self.grid.cells:
                 sizes = n_way, n_shot, seed, dataset.n_query or self.grid.n_query, self.grid.n_episodes
-                yield Unit(dataset.name, one.backbone, method, one.key, *sizes, identity, center, script), failure
+                made_of = *sizes, identity, center, script, spread
+                yield Unit(dataset.name, one.backbone, method, one.key, *made_of), failure
 
     def _load_result(self, unit: Unit) -> dict[str, Any] | None:
         """Return the stored result of a unit, unless it is missing or damaged."""

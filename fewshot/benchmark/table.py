@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fewshot.benchmark.references import iterates
 from fewshot.benchmark.tasks import Unit
 from fewshot.episodes.evaluate import mean_and_ci95
+from fewshot.episodes.query_draws import of_queries
 
 #: Marks of results that must not be compared with the rest.
 MARKS = {"transductive": "†", "external": "‡", "gradient": "§"}
@@ -22,8 +23,8 @@ MEANING = {
     "gradient": "fitted iteratively to each support set, as by gradient descent",
 }
 #: The columns that identify a set of episodes, and those that identify a unit.
-SETTING = ["dataset", "n_way", "n_shot"]
-UNIT = ["dataset", "backbone", "learner", "n_way", "n_shot", "seed"]
+SETTING = ["dataset", "n_way", "n_shot", "query_classes"]
+UNIT = ["dataset", "backbone", "learner", "n_way", "n_shot", "query_classes", "seed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,8 @@ class Row:
     def place(self) -> tuple[Any, ...]:
         """The values of the `UNIT` columns."""
         unit = self.unit
-        return unit.dataset, unit.backbone.name, unit.method.name, unit.n_way, unit.n_shot, unit.seed
+        sizes = unit.n_way, unit.n_shot, str(unit.query_classes), unit.seed
+        return unit.dataset, unit.backbone.name, unit.method.name, *sizes
 
 
 def tidy(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
@@ -77,17 +79,18 @@ def tidy(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``dataset``, ``backbone``, ``learner``, ``n_way``, ``n_shot`` (0 if they vary) and ``seed``; ``accuracy`` (0..1)
-        with ``ci95``; ``change`` and ``change_ci95``, the paired difference from the baseline on the same episodes;
-        ``n_episodes``; ``transductive``, ``external``, ``gradient`` and ``batch_statistics``, which mark results that
-        must not be compared with the rest; ``ms_per_episode``; ``error``, empty unless the unit failed; ``key``.
+        ``dataset``, ``backbone``, ``learner``, ``n_way``, ``n_shot`` (0 if they vary), ``query_classes`` and ``seed``;
+        ``accuracy`` (0..1) with ``ci95``; ``change`` and ``change_ci95``, the paired difference from the baseline on
+        the same episodes; ``n_episodes``; ``transductive``, ``external``, ``gradient`` and ``batch_statistics``, which
+        mark results that must not be compared with the rest; ``ms_per_episode``; ``error``, empty unless the unit
+        failed; ``key``.
     """
     frame = _measure([[row] for row in rows], UNIT, baseline)
     return frame.assign(error=[row.error for row in rows], key=[row.unit.key for row in rows])
 
 
 def pooled(rows: Sequence[Row], baseline: str) -> pd.DataFrame:
-    """Return one row per data set, backbone, learner, n_way and n_shot, with the episodes of all seeds pooled.
+    """Return one row per data set, backbone, learner and kind of episodes, with the episodes of all seeds pooled.
 
     A row is left out if one of its units failed.
     """
@@ -145,13 +148,13 @@ def names(line: Mapping[str, Any]) -> tuple[str, str]:
 def named(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table with ``setting``, and ``backbone`` and ``method`` with their marks, for people."""
     lines = frame.to_dict("records")
-    own = [(*names(line), setting(line["n_way"], line["n_shot"])) for line in lines]
+    own = [(*names(line), setting(line["n_way"], line["n_shot"], line["query_classes"])) for line in lines]
     return frame.assign(**dict(zip(("backbone", "method", "setting"), zip(*own, strict=True), strict=True)))
 
 
-def setting(n_way: int, n_shot: int) -> str:
+def setting(n_way: int, n_shot: int, query_classes: str | int) -> str:
     """Return the kind of episodes, for people."""
-    return f"{n_way}-way {n_shot}-shot" if n_way else "varied way and shot"
+    return f"{n_way}-way {n_shot}-shot{of_queries(query_classes)}" if n_way else "varied way and shot"
 
 
 def percent(value: float, error: float, sign: str = "") -> str:
@@ -163,7 +166,7 @@ def to_markdown(frame: pd.DataFrame, baseline: str) -> str:
     """Return accuracies in %, with a column per set of episodes, followed by the changes from the baseline."""
     if frame.empty:
         return "no unit has a result\n"
-    frame = frame.assign(head=[f"{d}, {setting(w, s)}" for d, w, s in zip(*(frame[c] for c in SETTING), strict=True)])
+    frame = frame.assign(head=[f"{d}, {setting(*of)}" for d, *of in zip(*(frame[c] for c in SETTING), strict=True)])
     heads, lines = list(dict.fromkeys(frame["head"])), []
     for title, value, sign in (
         ("accuracy, % (95 % interval over episodes)", "accuracy", ""),
@@ -186,7 +189,7 @@ def list_failures(frame: pd.DataFrame) -> str:
     """Return a Markdown line for each unit of a tidy table that failed."""
     lines = [
         f"failed: {line['learner']} on {line['dataset']} by {line['backbone']}, "
-        f"{setting(line['n_way'], line['n_shot'])}, seed {line['seed']}: {line['error']}  \n"
+        f"{setting(line['n_way'], line['n_shot'], line['query_classes'])}, seed {line['seed']}: {line['error']}  \n"
         for line in frame[frame["error"] != ""].to_dict("records")
     ]
     return "".join(["\n", *lines]) if lines else ""

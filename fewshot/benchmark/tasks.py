@@ -23,6 +23,7 @@ from fewshot.benchmark.grid_file import Backbone, LearnerSpec
 from fewshot.benchmark.methods import make_learner
 from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.evaluate import evaluate
+from fewshot.episodes.query_draws import BALANCED
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
 from fewshot.learners.base import Learner
 from fewshot.persistence.provenance import versions
@@ -57,6 +58,8 @@ class Unit:
         Mean embedding of the base split, if the learner needs it.
     script : type or None
         The class of a learner that a script or notebook defines, which other processes cannot import.
+    query_classes : str or int
+        How queries are spread over the classes; see `EpisodeSampler`.
     """
 
     dataset: str
@@ -71,25 +74,28 @@ class Unit:
     identity: Mapping[str, Any]
     center: tuple[float, ...] | None = None
     script: type[Learner] | None = None
+    query_classes: str | int = BALANCED
 
     @cached_property
     def key(self) -> str:
         """A digest of all that determines the answers: embeddings, episodes, the learner and its code."""
-        sizes = [self.n_way, self.n_shot, self.seed, self.n_query, self.n_episodes]
+        sizes: list[str | int] = [self.n_way, self.n_shot, self.seed, self.n_query, self.n_episodes]
+        sizes += [self.query_classes] if self.query_classes != BALANCED else []
         return key_of("unit", self.embedded, self.identity, sizes, self.center)
 
 
-def make_sampler(n_way: int, n_shot: int, n_query: int) -> Any:
+def make_sampler(n_way: int, n_shot: int, n_query: int, query_classes: str | int) -> Any:
     """Return a function ``(labels, seed=...)`` that makes the sampler of a cell."""
     if not n_way:
         return VariedEpisodeSampler
-    return partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query)
+    return partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query, query_classes=query_classes)
 
 
 def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, Any]:
     """Answer the episodes of a unit and return the results, ready for JSON."""
     learner = make_learner(unit.method, unit.backbone, unit.center, unit.script)
-    sampler, start = make_sampler(unit.n_way, unit.n_shot, unit.n_query), time.perf_counter()
+    sampler = make_sampler(unit.n_way, unit.n_shot, unit.n_query, unit.query_classes)
+    start = time.perf_counter()
     with one_thread():
         found = evaluate(learner, embeddings, labels, n_episodes=unit.n_episodes, seed=unit.seed, sampler=sampler)
     seconds = time.perf_counter() - start

@@ -26,6 +26,7 @@ from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.evaluate import evaluate as measure
 from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler
+from fewshot.episodes.query_draws import BALANCED
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
 from fewshot.images.learned import default_learner
 from fewshot.learners.base import Learner
@@ -205,11 +206,14 @@ def evaluate(options: argparse.Namespace) -> int:
     readable = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
     embeddings, labels = embedded.embeddings[readable], data.labels[readable]
     sizes = {"n_way": options.way, "n_query": options.query, "n_episodes": options.episodes, "seed": options.seed}
-    answer = partial(measure, learner, embeddings, labels, small_classes=options.small_classes, **sizes)
+    sizes |= {"small_classes": options.small_classes, "query_classes": options.query_classes}
+    answer = partial(measure, learner, embeddings, labels, **sizes)
     results = [answer(n_shot=shot) for shot in options.shot]
+    spread = {} if options.query_classes == BALANCED else {"query classes": options.query_classes}
     rows = [
         {"way": options.way, "shot": shot, "accuracy %": 100 * result.mean, "ci95 %": 100 * result.ci95}
-        | {"episodes": options.episodes, "queries per class": options.query, "learner": result.protocol["learner"]}
+        | {"episodes": options.episodes, "queries per class": options.query, **spread}
+        | {"learner": result.protocol["learner"]}
         for shot, result in zip(options.shot, results, strict=True)
     ]
     facts = {

@@ -18,7 +18,19 @@ from fewshot.cli.options import (
     steps,
     temperature,
 )
+from fewshot.episodes.query_draws import BALANCED, DIRICHLET
 from fewshot.training.config import TrainConfig
+
+
+def query_classes(text: str) -> str | int:
+    """Read how queries are spread over the classes of an episode."""
+    if text in (BALANCED, DIRICHLET):
+        return text
+    try:
+        return count(text)
+    except argparse.ArgumentTypeError as error:
+        told = str(error).replace(", not", f", {BALANCED} or {DIRICHLET}, not", 1)
+        raise argparse.ArgumentTypeError(told) from None
 
 
 def train_options(train: argparse.ArgumentParser) -> None:
@@ -101,6 +113,11 @@ def evaluate_options(evaluate: argparse.ArgumentParser) -> None:
         ("episodes", episodes, 1000, "number of episodes"),
     ):
         evaluate.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=f"{what} (default: {value})")
+    evaluate.add_argument(
+        "--query-classes", type=query_classes, default=BALANCED, metavar="HOW",
+        help="how queries are spread over the classes: balanced, dirichlet (uneven), or over N of them "
+        "(default: %(default)s)",
+    )  # fmt: skip
     evaluate.add_argument(
         "--shot", type=count, nargs="+", default=[1, 5], metavar="N", help="support images per class (default: 1 5)"
     )

@@ -1,8 +1,9 @@
-"""Episodes of fixed way, shots and queries."""
+"""Episodes of fixed way, shots and number of queries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.episodes.episode import Episode, Sampler, check_index, check_whole, rows_by_class
+from fewshot.episodes.query_draws import BALANCED, check_query_classes, draw_queries, most_queries
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
-from fewshot.utils.streams import episode_numbers
+from fewshot.utils.streams import QUERIES, episode_numbers, episode_rng
 from fewshot.utils.text import counted
 
 SMALL_CLASSES = ("raise", "drop", "use")
@@ -35,7 +37,7 @@ class EpisodeSampler(Sampler):
     n_shot : int, default=1
         Support rows per class.
     n_query : int, default=15
-        Query rows per class.
+        Query rows per class; the mean over classes if `query_classes` is not "balanced".
     seed : int, default=0
         At least 0.
     small_classes : {"raise", "drop", "use"}, default="raise"
@@ -43,11 +45,17 @@ class EpisodeSampler(Sampler):
         they have. Support is then filled first, except for one row, which stays a query. No row is ever both.
     class_weight : mapping, optional
         Relative frequency of each class; 1 for classes not named.
+    query_classes : {"balanced", "dirichlet"} or int, default="balanced"
+        How the n_way * n_query queries are spread over the classes: evenly; in shares from a Dirichlet distribution
+        with concentration 2, so that most episodes are uneven; or over that many of the classes, drawn at random, while
+        the others have none. Classes and support are those of balanced episodes with the same seed. See
+        `fewshot.episodes.query_draws` for the papers.
 
     Raises
     ------
     ValueError
-        If a class is too small (the message names it), there are fewer classes than `n_way`, or a weight is negative.
+        If a class is too small (the message names it), there are fewer classes than `n_way`, a weight is negative, or
+        `query_classes` is combined with ``small_classes="use"``.
 
     Examples
     --------
@@ -68,6 +76,7 @@ class EpisodeSampler(Sampler):
         seed: int = 0,
         small_classes: SmallClasses = "raise",
         class_weight: Mapping[Any, float] | None = None,
+        query_classes: str | int = BALANCED,
     ) -> None:
         check_whole(n_way=n_way, n_shot=n_shot, n_query=n_query)
         check_whole(0, seed=seed)
@@ -75,11 +84,18 @@ class EpisodeSampler(Sampler):
             raise ValueError(f"small_classes is {small_classes!r}; expected {', '.join(map(repr, SMALL_CLASSES))}")
         self.n_way, self.n_shot, self.n_query, self.seed = n_way, n_shot, n_query, seed
         self.small_classes, self.class_weight = small_classes, class_weight
-        rows = _large_enough(rows_by_class(labels), n_shot + n_query, small_classes)
+        self.query_classes = check_query_classes(query_classes, n_way)
+        if small_classes == "use" and query_classes != BALANCED:
+            raise ValueError(
+                f"small_classes='use' needs query_classes={BALANCED!r}, because small classes cannot have any share of "
+                "the queries; pass small_classes='drop'"
+            )
+        needed = n_shot + most_queries(query_classes, n_way, n_query)
+        rows = _large_enough(rows_by_class(labels), needed, small_classes)
         self.classes = as_labels(list(rows), any_type=True)
         if len(self.classes) < n_way:
             raise TooSmallError(
-                f"found {counted(len(self.classes), 'class')} with the {n_shot + n_query} rows that n_shot={n_shot} "
+                f"found {counted(len(self.classes), 'class')} with the {needed} rows that n_shot={n_shot} "
                 f"and n_query={n_query} need, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
             )
         self._sizes = np.array([len(group) for group in rows.values()])
@@ -102,6 +118,8 @@ class EpisodeSampler(Sampler):
             described["small_classes"] = self.small_classes
         if self.class_weight is not None:
             described["class_weight"] = {str(label): weight for label, weight in self.class_weight.items()}
+        if self.query_classes != BALANCED:
+            described["query_classes"] = self.query_classes
         return described
 
     def draw(self, index: int) -> Episode:
@@ -134,7 +152,19 @@ class EpisodeSampler(Sampler):
             ends = mask.sum((1, 2)).cumsum().tolist()
             spans = [slice(*span) for span in pairwise([0, *ends])]
             parts += [map(values.__getitem__, spans) for values in (self._rows[places[mask]], labels[mask])]
-        yield from map(Episode, self.classes[chosen], *parts)
+        drawn = map(Episode, self.classes[chosen], *parts)
+        if self.query_classes == BALANCED:
+            yield from drawn
+        else:
+            yield from (self._with_other_queries(*each) for each in zip(range(start, stop), drawn, chosen, strict=True))
+
+    def _with_other_queries(self, index: int, episode: Episode, chosen: NDArray[np.int64]) -> Episode:
+        """Return a balanced episode of the classes `chosen` (n_way,) with queries spread as `query_classes` says."""
+        rows = [self._rows[self._starts[c] : self._starts[c] + self._sizes[c]] for c in chosen]
+        left = [np.setdiff1d(own, episode.support, assume_unique=True) for own in rows]
+        rng = episode_rng(self.seed, index, QUERIES)
+        query, labels = draw_queries(rng, left, self.n_way * self.n_query, self.query_classes)
+        return replace(episode, query=query, query_labels=labels)
 
 
 def _large_enough(

@@ -16,6 +16,7 @@ from torch import nn
 from fewshot.embedding.network import embed, evaluating
 from fewshot.episodes.balanced_sampler import EpisodeSampler, SmallClasses
 from fewshot.episodes.episode import Episode, Sampler, check_whole
+from fewshot.episodes.query_draws import BALANCED, of_queries
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax, to_tensor
@@ -137,6 +138,7 @@ class EvalResult:
         p = self.protocol
         note = ", transductive" if p["transductive"] else ""
         sizes = f"{p['n_way']}-way {p['n_shot']}-shot" if "n_way" in p else p["sampler"]
+        sizes += of_queries(p.get("query_classes", BALANCED))
         return (
             f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % ({p['learner']}, {sizes}, "
             f"{p['n_episodes']} episodes{note})"
@@ -166,6 +168,7 @@ def evaluate(
     seed: int = 0,
     small_classes: SmallClasses = "raise",
     sampler: Callable[..., Sampler] | None = None,
+    query_classes: str | int = BALANCED,
 ) -> EvalResult:
     """Evaluate a learner on episodes over classes that it was not trained on.
 
@@ -193,6 +196,9 @@ def evaluate(
     sampler : callable, optional
         ``sampler(y, seed=seed)`` builds another sampler, such as `VariedEpisodeSampler`; the sizes above are then
         unused.
+    query_classes : {"balanced", "dirichlet"} or int, default="balanced"
+        How the queries are spread over the classes; see `EpisodeSampler`. A transductive learner may owe its accuracy
+        to queries that are balanced.
 
     Returns
     -------
@@ -217,7 +223,8 @@ def evaluate(
     learner = ready_learner(learner)
     labels = as_labels(y, any_type=True)
     if sampler is None:
-        sampler = partial(EpisodeSampler, n_way=n_way, n_shot=n_shot, n_query=n_query, small_classes=small_classes)
+        sizes: dict[str, Any] = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}
+        sampler = partial(EpisodeSampler, **sizes, small_classes=small_classes, query_classes=query_classes)
     episodes = sampler(labels, seed=seed)
     embeddings = as_values(X) if backbone is None else embed(backbone, np.asarray(X))
     embeddings = _check(embeddings, labels)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Purposes of random numbers; the streams of two purposes never overlap.
-DRAW, AUGMENT, MODEL, SPLIT, DISTORT, GROUP, RESAMPLE, GROUP_SEED = range(8)
+DRAW, AUGMENT, MODEL, SPLIT, DISTORT, GROUP, RESAMPLE, GROUP_SEED, QUERIES = range(9)
 
 
 def episode_rng(seed: int, index: int, purpose: int = DRAW) -> np.random.Generator:

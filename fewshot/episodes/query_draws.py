@@ -1,0 +1,111 @@
+"""Queries of episodes whose classes do not have the same number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot.utils.text import counted
+
+BALANCED, DIRICHLET = "balanced", "dirichlet"
+#: Concentration of the Dirichlet distribution, as published: most episodes have a class of less than half its share.
+CONCENTRATION = 2.0
+
+
+def check_query_classes(value: Any, n_way: int) -> str | int:
+    """Return `value` if it says how queries are spread over `n_way` classes.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a known word nor a whole number from 1 to `n_way`.
+    """
+    if isinstance(value, str):
+        if value in (BALANCED, DIRICHLET):
+            return value
+    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value <= n_way:
+        return int(value)
+    raise ValueError(
+        f"query_classes is {value!r:.60}; expected {BALANCED!r}, {DIRICHLET!r} or a number of classes from 1 to "
+        f"n_way={n_way}"
+    )
+
+
+def of_queries(query_classes: str | int) -> str:
+    """Return how queries are spread, as the end of a phrase about episodes; empty if they are balanced.
+
+    Examples
+    --------
+    >>> of_queries("balanced"), of_queries("dirichlet"), of_queries(1), of_queries(2)
+    ('', ', Dirichlet queries', ', queries of 1 class', ', queries of 2 classes')
+    """
+    known = {BALANCED: "", DIRICHLET: ", Dirichlet queries"}
+    return known[query_classes] if query_classes in known else f", queries of {counted(int(query_classes), 'class')}"
+
+
+def most_queries(query_classes: str | int, n_way: int, n_query: int) -> int:
+    """Return the most queries that a class may be asked for, if all classes are of one size."""
+    if query_classes == BALANCED:
+        return n_query
+    return n_way * n_query if query_classes == DIRICHLET else -(-n_way * n_query // int(query_classes))
+
+
+def draw_queries(
+    rng: np.random.Generator, left: Sequence[NDArray[np.int64]], n: int, query_classes: str | int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw `n` distinct queries, class by class.
+
+    Parameters
+    ----------
+    rng : Generator
+        Random numbers.
+    left : sequence of ndarray
+        For each class, the rows that are not in the support.
+    n : int
+        Number of queries.
+    query_classes : "dirichlet" or int
+        Shares of the classes from a symmetric Dirichlet distribution; or a number of classes, drawn at random, whose
+        rows are equally likely.
+
+    Returns
+    -------
+    rows, labels : ndarray of shape (n,)
+        Row numbers, and their classes.
+
+    References
+    ----------
+    O. Veilleux, M. Boudiaf, P. Piantanida, I. Ben Ayed (2021). Realistic Evaluation of Transductive Few-Shot Learning.
+    NeurIPS. arXiv:2204.11181. S. Martin, M. Boudiaf, E. Chouzenoux, J.-C. Pesquet, I. Ben Ayed (2022). Towards
+    Practical Few-Shot Query Sets: Transductive Minimum Description Length Inference. NeurIPS. arXiv:2210.14545.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> draw_queries(rng, [np.arange(9), np.arange(9, 18)], 8, 1)[1]
+    array([1, 1, 1, 1, 1, 1, 1, 1])
+    """
+    if query_classes == DIRICHLET:
+        counts = in_whole_numbers(rng.dirichlet(np.full(len(left), CONCENTRATION)), n)
+        rows = [rng.choice(own, count, replace=False) for own, count in zip(left, counts, strict=True)]
+        return np.concatenate(rows), np.arange(len(left)).repeat(counts)
+    chosen = np.sort(rng.choice(len(left), int(query_classes), replace=False))
+    labels = chosen.repeat([len(left[c]) for c in chosen])
+    places = np.sort(rng.choice(len(labels), n, replace=False))
+    return np.concatenate([left[c] for c in chosen])[places], labels[places]
+
+
+def in_whole_numbers(shares: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    """Return `n` shared out in these shares (k,), each at most one off; the largest remainders are rounded up.
+
+    Examples
+    --------
+    >>> in_whole_numbers(np.array([0.5, 0.3, 0.2]), 11)
+    array([6, 3, 2])
+    """
+    counts = np.floor(shares * n).astype(np.int64)
+    order = np.argsort(counts - shares * n, kind="stable")
+    counts[order[: n - counts.sum()]] += 1
+    return counts
