@@ -96,7 +96,7 @@ def test_predict_writes_tables_and_a_page(model, tmp_path, capsys):
     options = ["--csv", str(targets["csv"]), "--json", str(targets["json"]), "--report", str(targets["html"])]
     assert main(["predict", str(model), *queries, "--top", "9", *options]) == 0
     table = capsys.readouterr().out
-    assert table.splitlines()[0].split() == ["image", "label", "probability", "label", "2", "probability", "2"]
+    assert table.splitlines()[0].split() == ["image", "label", "probability", "class", "2", "probability", "2"]
     rows = list(csv.DictReader(targets["csv"].open()))
     assert rows == [{k: str(v) for k, v in row.items()} for row in json.loads(targets["json"].read_text())]
     assert float(rows[0]["probability"]) + float(rows[0]["probability 2"]) == pytest.approx(1)

@@ -186,7 +186,7 @@ def test_an_invalid_name_is_one_sentence(option, value, places, capsys):
 
 def test_the_largest_accepted_value_works(places, capsys, monkeypatch):
     assert main(["predict", str(places["MODEL"]), str(places["IMAGE"]), "--top", "1000000", "--csv", "-"]) == 0
-    assert capsys.readouterr().out.startswith("image,label,probability,label 2,probability 2,error\n")
+    assert capsys.readouterr().out.startswith("image,label,likeliest,probability,class 2,probability 2,error\n")
 
 
 def test_lack_of_memory_is_one_sentence(places, capsys, monkeypatch):

@@ -156,12 +156,14 @@ def test_calibrating_makes_it_say_unknown(made, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["label"] == "unknown" for row in rows] == expected.tolist()
     for row in rows:
-        if row["label"] == "unknown":
-            assert row["probability"] is None
-            assert {row["label 2"], row["label 3"]} == {"flower", "temple"}
-        else:
-            assert (row["label 3"], row["probability 3"]) == ("", None)
+        assert {row["likeliest"], row["class 2"]} == {"flower", "temple"}
+        assert 0.5 <= row["probability"] == pytest.approx(1 - row["probability 2"])
+        assert row["label"] in ("unknown", row["likeliest"])
     assert any(expected)
+    for one in (noise, paths[1]):
+        assert main(["predict", model, one]) == 0
+        head, row = (line.split() for line in capsys.readouterr().out.splitlines())
+        assert head == ["image", "label", *(["likeliest"] if row[1] == "unknown" else []), "probability"]
     assert ">unknown<" in page.read_text(encoding="utf-8")
     assert main([*command, "--keep-answering"]) == 0
     assert "every image is answered with a class" in capsys.readouterr().out

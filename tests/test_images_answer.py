@@ -96,7 +96,8 @@ def test_unknown_images_are_answered_so_after_calibration(model):
     assert any(answer.rejected for answer in answers)
     high = model.set_params(reject=2.0, unknown_label="?").answer(QUERIES)
     assert {answer.label for answer in high} == {"?"}
-    assert {answer.ranking[0][0] for answer in high} <= {"flower", "temple"}
+    assert {answer.likeliest for answer in high} <= {"flower", "temple"}
+    assert [one.to_dict()["likeliest"] for one in high] == model.set_params(reject=None).predict(QUERIES).tolist()
 
 
 def test_calibration_survives_a_file_and_learning_and_goes_with_fit(model, tmp_path):

@@ -31,8 +31,16 @@ def test_a_row_for_each_item_says_what_predict_says(model):
     assert not frame["unknown"].any()
     assert frame["error"].isna().all()
     assert (frame["label"] == frame["true"]).mean() == pytest.approx(model.score(QUERIES))
-    assert list(model.predict_frame(QUERIES.images[:2])) == ["item", "label", "probability", "unknown", "error"]
-    assert model.predict_frame(QUERIES[:0]).shape == (0, 6)
+    assert list(model.predict_frame(QUERIES.images[:2])) == [
+        "item",
+        "label",
+        "likeliest",
+        "probability",
+        "unknown",
+        "error",
+    ]
+    assert frame["likeliest"].tolist() == frame["label"].tolist()
+    assert model.predict_frame(QUERIES[:0]).shape == (0, 7)
 
 
 def test_the_index_of_a_table_stays_and_a_column_of_images_is_found(tmp_path):
@@ -66,6 +74,9 @@ def test_unknown_and_unreadable_items_are_marked(model):
     np.testing.assert_array_equal(frame["unknown"][1:], frame["label"][1:] == -1)
     assert 0 < frame["unknown"].sum() < 80
     assert not frame["unknown"][0]
+    proba = known.predict_proba(images[1:])
+    assert frame["likeliest"].tolist() == [None, *known.classes_[proba.argmax(1)].tolist()]
+    np.testing.assert_allclose(frame["probability"][1:], proba.max(1), rtol=1e-6)  # of the likeliest class
 
 
 def test_items_of_other_kinds_have_frames_too():

@@ -50,7 +50,7 @@ def test_an_annotation_is_what_the_classifier_says(folder, model):
     labels, similarities = model.nearest(paths)
     assert [one.nearest for one in found] == labels[:, 0].tolist()
     np.testing.assert_allclose([one.similarity for one in found], similarities[:, 0], rtol=1e-5)
-    assert not any(one.unknown or one.error for one in found)
+    assert not any(one.unknown or one.error or one.likeliest != one.label for one in found)
 
 
 def test_the_stream_is_taken_a_chunk_at_a_time(folder, model):
@@ -75,7 +75,8 @@ def test_what_cannot_be_read_is_told_and_passed_over_and_what_is_far_is_unknown(
         broken.record()
     assert {one.label for one in found.values()} == {"unknown"}  # no cosine is above 2
     assert all(one.unknown and one.nearest in ("temple", "flower") for one in found.values())
-    assert dict(found.popitem()[1].record().payload).keys() == {"probability", "unknown", "nearest"}
+    assert [one.likeliest for one in found.values()] == model.set_params(reject=None).predict(list(found)).tolist()
+    assert dict(found.popitem()[1].record().payload).keys() == {"likeliest", "probability", "unknown", "nearest"}
 
 
 def stored(model, paths, metric="cosine"):

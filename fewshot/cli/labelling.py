@@ -31,7 +31,7 @@ def suggest_options(suggest: argparse.ArgumentParser) -> None:
 def suggest(options: argparse.Namespace) -> int:
     """Choose the images to label next; those that cannot be read are left out, with a warning."""
     from fewshot.cli.models import list_paths, load, make_embedder
-    from fewshot.cli.tables import give, is_piped
+    from fewshot.cli.tables import give, is_piped, without_same
     from fewshot.cli.terminal import say
     from fewshot.images.image_classifier import FewShotImageClassifier
     from fewshot.images.suggesting.page import write_suggestions
@@ -46,11 +46,12 @@ def suggest(options: argparse.Namespace) -> int:
     model.set_params(on_error="skip")
     found = model.suggest(paths, options.k, strategy=options.strategy, seed=options.seed)
     rows: list[dict[str, Any]] = [
-        {"image": one.id, "answer": "" if one.label is None else one.label, "probability": one.probability,
+        {"image": one.id, "answer": "" if one.label is None else one.label,
+         "likeliest": "" if one.likeliest is None else one.likeliest, "probability": one.probability,
          "score": one.score, "why": one.reason}
         for one in found
     ]  # fmt: skip
-    give(rows, options)
+    give(rows, options, shown=without_same(rows, "likeliest", "answer"))
     if options.report:
         write_suggestions(options.report, found, options.dir)
     if not is_piped(options):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fewshot.cli.inputs import as_label, open_data, take_unknown_label
-from fewshot.cli.tables import give, is_piped
+from fewshot.cli.tables import give, is_piped, without_same
 from fewshot.cli.terminal import complain, quoted, say, way_back
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
@@ -126,18 +126,15 @@ def predict(options: argparse.Namespace) -> int:
         list_paths(options.images), top=max(options.top, 3 if options.report else 1), promise=promise
     )
     rows: list[dict[str, Any]] = []
-    n_shown = min(options.top, len(model.classes_)) + (options.top > 1 and model.reject is not None)
+    n_shown = min(options.top, len(model.classes_))
     for answer in answers:
-        best: list[tuple[Any, Any]] = answer.ranking[: options.top]
-        shown = [*([(answer.label, None)] if answer.rejected else []), *best]
-        ranking = (shown + [("", None)] * n_shown)[:n_shown]
-        row: dict[str, Any] = {"image": answer.id}
-        for place, (label, share) in enumerate(ranking, start=1):
-            suffix = "" if place == 1 else f" {place}"
-            row |= {f"label{suffix}": label, f"probability{suffix}": share}
+        row: dict[str, Any] = {"image": answer.id, "label": "" if answer.error else answer.label}
+        for place, (label, share) in enumerate((answer.ranking + [("", None)] * n_shown)[:n_shown], start=1):
+            row |= {"likeliest" if place == 1 else f"class {place}": label}
+            row |= {"probability" if place == 1 else f"probability {place}": share}
         held = {} if answer.label_set is None else {"set": answer.label_set}
         rows.append({**row, **held, "error": answer.error.reason if answer.error else ""})
-    give(rows, options)
+    give(rows, options, shown=without_same(rows, "likeliest", "label"))
     if options.report:
         write_answers(options.report, model, answers, options.dir)
         if not is_piped(options):

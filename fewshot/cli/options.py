@@ -357,9 +357,10 @@ def reject_of(text: str) -> str:
 def annotate_options(annotate: argparse.ArgumentParser) -> None:
     """Define ``fewshot annotate``."""
     annotate.description = (
-        "Write id, label, vector, probability, unknown, nearest, similarity, error and embedder of every image below "
-        "FOLDER. If interrupted or killed, run the same command to resume. An image that cannot be read gets an error "
-        "and a vector of zeros, and the exit status is 1. With --server, a running service embeds and answers. "
+        "Write id, label, vector, likeliest, probability, unknown, nearest, similarity, error and embedder of every "
+        "image below FOLDER. The probability is that of the likeliest class, which is the label unless that is "
+        "unknown. If interrupted or killed, run the same command to resume. An image that cannot be read gets an "
+        "error and a vector of zeros, and the exit status is 1. With --server, a running service embeds and answers. "
         "Needs the extra 'parquet'."
     )
     annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth")

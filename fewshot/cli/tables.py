@@ -21,7 +21,12 @@ STANDARD_OUTPUT = "-"
 _LEAST = 12
 
 
-def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: Any = None) -> None:
+def give(
+    rows: Sequence[Mapping[str, Any]],
+    options: argparse.Namespace,
+    whole: Any = None,
+    shown: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
     """Write rows as requested to CSV and JSON, and print a table unless one of them went to standard output.
 
     Parameters
@@ -32,6 +37,8 @@ def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: 
         With ``csv``, ``json`` and ``spreadsheet``.
     whole : object, optional
         Written as JSON instead of the rows.
+    shown : sequence of mapping, optional
+        Printed as a table instead of the rows.
     """
     taken = False
     kinds = (
@@ -46,7 +53,14 @@ def give(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, whole: 
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             write_text(target, text(rows))
     if not taken:
-        put(as_table(rows, terminal_width()))
+        put(as_table(rows if shown is None else shown, terminal_width()))
+
+
+def without_same(rows: Sequence[Mapping[str, Any]], column: str, other: str) -> Sequence[Mapping[str, Any]]:
+    """Return rows for a terminal: without a column that says in all of them what another one says."""
+    if any(row[column] != row[other] for row in rows):
+        return rows
+    return [{name: value for name, value in row.items() if name != column} for row in rows]
 
 
 def is_piped(options: argparse.Namespace) -> bool:

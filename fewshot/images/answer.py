@@ -63,7 +63,7 @@ class Answer:
     label : object
         The class; the unknown label if the query is rejected, None if it could not be read.
     probability : float
-        Probability of the likeliest class; 0 if the query could not be read.
+        Probability of the likeliest class, which an unknown query has too; 0 if the query could not be read.
     ranking : list of (label, probability)
         The likeliest classes, best first.
     prototypes : list of (label, similarity)
@@ -94,10 +94,16 @@ class Answer:
     error: ImageDecodeError | None = None
     label_set: list[Any] | None = None
 
+    @property
+    def likeliest(self) -> Any:
+        """The class that `probability` is of: the answer, unless that is unknown; None if it could not be read."""
+        return self.ranking[0][0] if self.ranking else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold, without pictures.
 
-        ``label`` is None if the item is unknown or could not be read; ``margin`` is None if there is only one class.
+        ``label`` is None if the item is unknown or could not be read; ``probability`` is that of ``likeliest``;
+        ``margin`` is None if there is only one class.
 
         Examples
         --------
@@ -108,6 +114,7 @@ class Answer:
             "id": self.id,
             "label": None if self.rejected else self.label,
             "unknown": self.rejected,
+            "likeliest": self.likeliest,
             "probability": self.probability,
             "top": [{"label": label, "probability": share} for label, share in self.ranking],
             "set": self.label_set,

@@ -32,9 +32,13 @@ def answer_frame(now: Learned, X: Any, top: int, promise: Promise | None) -> pd.
     classes, shares = classifier.predict_top(x, k)
     reasons = [errors.get(i) for i in range(len(items))]
     known = set(classifier.classes_.tolist())
+    if errors:  # an item that cannot be read is nearest to no class
+        classes = classes.astype(object)
+        classes[[i for i, reason in enumerate(reasons) if reason is not None]] = None
     columns: dict[str, Any] = {
         "item": _column([as_unicode(describe(one)) for one in items]),
         "label": _column(labels),
+        "likeliest": _column(classes[:, 0]),
         "probability": shares[:, 0],
         "unknown": [
             reason is None and label not in known for label, reason in zip(labels.tolist(), reasons, strict=True)

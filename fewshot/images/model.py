@@ -402,9 +402,10 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         Returns
         -------
         DataFrame
-            Columns ``item`` (its path or kind), ``label``, ``probability`` (of the likeliest class), ``unknown`` and
-            ``error`` (None if it was read); ``true`` if X has labels; ``class_1``, ``probability_1``, ... of
-            the `top`; and ``set``. Its index is that of a data frame or series, so that both can be joined.
+            Columns ``item`` (its path or kind), ``label``, ``likeliest`` (the likeliest class: the label, unless that
+            is unknown), ``probability`` (of the likeliest class), ``unknown`` and ``error`` (None if it was read);
+            ``true`` if X has labels; ``class_1``, ``probability_1``, ... of the `top`; and ``set``. Its index
+            is that of a data frame or series, so that both can be joined.
 
         Raises
         ------

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fewshot.classifiers.calibration import Calibration
@@ -76,7 +77,8 @@ def _show_counts(page: Page, queries: Sequence[QueryAnswer]) -> None:
     frame = pd.DataFrame(
         {
             "class": [as_unicode(str(q.answers[0][0] if q.verdict is None else q.verdict)) for q in queries],
-            "probability": [q.answers[0][1] for q in queries],
+            # That of an unknown image is of a class that is not the answer.
+            "probability": [q.answers[0][1] if q.verdict is None else np.nan for q in queries],
             "doubtful": [q.kind == "doubtful" for q in queries],
         }
     )
@@ -85,9 +87,8 @@ def _show_counts(page: Page, queries: Sequence[QueryAnswer]) -> None:
     )
     rows = rows.loc[sorted(rows.index, key=natural_key)].sort_values("images", ascending=False, kind="stable")
     page.section("Answers")
-    page.table(
-        rows.assign(mean=(100 * rows["mean"]).round(0).astype(int)).rename(columns={"mean": "mean probability, %"})
-    )
+    shown = ["" if mean != mean else f"{100 * mean:.0f}" for mean in rows["mean"]]
+    page.table(rows.assign(mean=shown).rename(columns={"mean": "mean probability, %"}))
 
 
 def write_test(path: str | Path, found: TestResult, folder: str | Path | None = None) -> None:

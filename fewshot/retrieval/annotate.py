@@ -97,16 +97,15 @@ def _annotate(model: FewShotModel, names: list[str], items: list[Any]) -> Iterat
     reasons = {error.index: error.reason for error in embedded.errors}
     read = [i for i in range(len(names)) if i not in reasons]
     x, known = embedded.embeddings[read], set(classifier.classes_.tolist())
-    labels, shares = classifier.predict(x).tolist(), classifier.predict_proba(x).max(1).tolist()
+    labels, (best, shares) = classifier.predict(x).tolist(), classifier.predict_top(x, 1)
     nearest, similarity = [None] * len(read), [np.nan] * len(read)
     if read and classifier.model_.snapshot is not None:
         nearest, similarity = (column[:, 0].tolist() for column in classifier.nearest(x, 1))
-    answers = zip(labels, shares, nearest, similarity, strict=True)
+    answers = zip(labels, best[:, 0].tolist(), shares[:, 0].tolist(), nearest, similarity, strict=True)
     for i, name in enumerate(names):
         if i in reasons:
             yield Annotation(name, None, None, 0.0, False, None, np.nan, reasons[i], fingerprint)
         else:
-            label, share, key, close = next(answers)
-            yield Annotation(
-                name, embedded.embeddings[i], label, share, label not in known, key, close, "", fingerprint
-            )
+            label, likeliest, share, key, close = next(answers)
+            is_unknown, vector = label not in known, embedded.embeddings[i]
+            yield Annotation(name, vector, label, share, is_unknown, key, close, "", fingerprint, likeliest)

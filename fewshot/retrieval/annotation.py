@@ -24,7 +24,7 @@ class Annotation:
     label : object
         Its class; the unknown label if it is too far from all, None if it could not be read.
     probability : float
-        Of the likeliest class; 0 if it could not be read.
+        Of the `likeliest` class, also if it is unknown; 0 if it could not be read.
     unknown : bool
         Whether it is too far from every class; see `FewShotModel.calibrate`.
     nearest : object
@@ -35,6 +35,8 @@ class Annotation:
         Why it could not be read; else empty.
     embedder : str
         Fingerprint of the embedder.
+    likeliest : object
+        The likeliest class: the label, unless that is unknown; None if it could not be read.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Annotation:
     similarity: float
     error: str = ""
     embedder: str = ""
+    likeliest: Any = None
 
     def record(self) -> Record:
         """Return the record that a `Store` keeps.
@@ -59,5 +62,6 @@ class Annotation:
             raise ValueError(
                 f"{self.id} could not be read ({self.error}), so there is nothing to store; leave out what has an error"
             )
-        payload = {"probability": self.probability, "unknown": self.unknown, "nearest": self.nearest}
+        names = ("likeliest", "probability", "unknown", "nearest")
+        payload = {name: getattr(self, name) for name in names}
         return Record(self.id, self.vector, self.label, payload, self.embedder)

@@ -279,6 +279,7 @@ def _as_answer(place: int, one: dict[str, Any], about: dict[str, Any], fingerpri
         return label_of_text(text, of_type)
 
     nearest = one["prototypes"][:1]
+    shares = {label(ranked["label"]): ranked["probability"] for ranked in one["top"]}
     return RemoteAnswer(
         str(place),
         np.array(one["embedding"], np.float32),
@@ -288,5 +289,6 @@ def _as_answer(place: int, one: dict[str, Any], about: dict[str, Any], fingerpri
         label(nearest[0]["label"]) if nearest else None,
         nearest[0]["similarity"] if nearest else np.nan,
         embedder=fingerprint,
-        shares={label(ranked["label"]): ranked["probability"] for ranked in one["top"]},
+        likeliest=next(iter(shares), None),
+        shares=shares,
     )

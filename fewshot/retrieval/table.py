@@ -60,6 +60,7 @@ def annotation_schema(d: int, fingerprint: str, metric: str, classes: Sequence[A
         ("id", pa.string()),
         ("label", label),
         ("vector", pa.list_(pa.float32(), d)),
+        ("likeliest", label),
         ("probability", pa.float32()),
         ("unknown", pa.bool_()),
         ("nearest", label),

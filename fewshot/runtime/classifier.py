@@ -96,10 +96,14 @@ class RuntimeClassifier:
         """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
         return self.model.predict_proba(self._queries(images))
 
-    def answer(self, images: Any) -> tuple[NDArray[Any], Array]:
-        """Return the class of each image, as `predict` does, and the probability of the likeliest class, both (n,)."""
-        queries = self._queries(images)
-        return self.model.predict(queries), self.model.predict_proba(queries).max(1)
+    def answer(self, images: Any) -> tuple[NDArray[Any], NDArray[Any], Array]:
+        """Return for each image what `predict` does, its likeliest class, and the probability of that, all (n,).
+
+        The first two differ for an unknown image.
+        """
+        model, queries = self.model, self._queries(images)
+        shares = model.predict_proba(queries)
+        return model.predict(queries), model.memory.classes[shares.argmax(1)], shares.max(1)
 
     def nearest(self, images: Any, k: int = 1) -> tuple[NDArray[Any], Array]:
         """Return labels and similarities (n, k) of the nearest keys: prototypes, or support images, by learner.

@@ -79,11 +79,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(options: argparse.Namespace) -> int:
     model = _load(options)
-    labels, shares = model.answer(options.images)
-    rows = [
-        {"image": image, "label": label, "probability": share}
-        for image, label, share in zip(options.images, labels.tolist(), shares.tolist(), strict=True)
-    ]
+    columns = zip(options.images, *(column.tolist() for column in model.answer(options.images)), strict=True)
+    rows = [dict(zip(("image", "label", "likeliest", "probability"), row, strict=True)) for row in columns]
+    if not options.json and all(row["likeliest"] == row["label"] for row in rows):
+        for row in rows:
+            del row["likeliest"]
     _give(rows, options.json)
     return 0
 

@@ -106,6 +106,7 @@ def _as_sent(view: View, one: Answer, asked: Asked) -> dict[str, Any]:
     given["name"] = given.pop("id")
     for part in (given, *given["top"], *given["prototypes"], *given["neighbours"]):
         part["label"] = None if part["label"] is None else str(part["label"])
+    given["likeliest"] = None if one.likeliest is None else str(one.likeliest)
     given["set"] = None if one.label_set is None else [str(label) for label in one.label_set]
     if given["error"] is not None:
         given["error"] = {"code": "unreadable_image", "message": given["error"]}

@@ -62,6 +62,7 @@ class AnswerBody(BaseModel):
     name: str
     label: str | None = Field(description="null if the image is of no known class, or cannot be read")
     unknown: bool
+    likeliest: str | None = Field(description="the class that the probability is of, also of an unknown image")
     probability: float
     top: list[Ranked]
     set: list[str] | None = Field(description="classes that hold the right one as often as the coverage; null if not")
@@ -253,7 +254,8 @@ class Suggestion(BaseModel):
 
     index: int = Field(description="its place in what was sent")
     name: str
-    label: str | None = Field(description="what it is taken for; null if nothing was learned")
+    label: str | None = Field(description="what it is taken for; null if unknown, or nothing was learned")
+    likeliest: str | None = Field(description="the class that the probability is of, also of an unknown image")
     probability: float | None
     score: float
     reason: str

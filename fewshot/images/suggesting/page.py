@@ -38,4 +38,7 @@ def write_suggestions(path: str | Path, found: Sequence[Suggestion], folder: str
 
 
 def _answer(one: Suggestion) -> str:
-    return "" if one.label is None else f"{one.label}, {100 * one.probability:.0f} %: "
+    if one.label is None:
+        return ""
+    sure = f"{100 * one.probability:.0f} %"
+    return f"{one.label}, {sure}: " if one.label == one.likeliest else f"{one.label}, else {one.likeliest}, {sure}: "

@@ -56,6 +56,8 @@ class Suggestion:
         Its path, or a description.
     label : object
         The present answer; None if nothing was learned.
+    likeliest : object
+        The likeliest class: the answer, unless that is unknown; None if nothing was learned.
     probability : float
         Probability of the likeliest class; 0 if nothing was learned.
     score : float
@@ -69,6 +71,7 @@ class Suggestion:
     row: int
     id: str
     label: Any
+    likeliest: Any
     probability: float
     score: float
     reason: str
@@ -163,8 +166,10 @@ def _explained(
         first, second = (*shares[i, best].tolist(), 0.0)[:2]
         if second >= RIVAL * first > 0:
             reason += f"; or {classifier.classes_[best[1:]].tolist()[0]}, {100 * second:.0f} %?"
-        thumbnail = thumbnails[i] if thumbnails else b""
-        found.append(Suggestion(place, names[place], answers[i], first, scores[i], reason, thumbnail))
+        thumbnail, likeliest = thumbnails[i] if thumbnails else b"", None
+        if fitted:
+            (likeliest,) = classifier.classes_[best[:1]].tolist()
+        found.append(Suggestion(place, names[place], answers[i], likeliest, first, scores[i], reason, thumbnail))
     return found
 
 

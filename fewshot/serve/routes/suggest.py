@@ -50,6 +50,7 @@ def _chosen(view: View, embedded: Embedded, names: list[str], k: int, strategy: 
             "index": one.row,
             "name": one.id,
             "label": str(one.label) if one.label in known else None,
+            "likeliest": None if one.likeliest is None else str(one.likeliest),
             "probability": one.probability,
             "score": one.score,
             "reason": one.reason,

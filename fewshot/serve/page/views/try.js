@@ -28,11 +28,11 @@ export const answered = [];
 
 /** Return answers as CSV. */
 export function answersAsCsv() {
-  const head = ["name", "label", "unknown", "probability", "set", "corrected", "error"];
-  return csv([head, ...answered.map(({ answer, corrected }) => [answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.error ? "" : answer.probability, answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
+  const head = ["name", "label", "unknown", "likeliest", "probability", "set", "corrected", "error"];
+  return csv([head, ...answered.map(({ answer, corrected }) => [answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : answer.probability, answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
 }
 
-const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
+const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, likeliest: null, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
 
 export class TryView {
   constructor() {
