@@ -42,22 +42,26 @@ def test_of_several_values_of_one_name_any_passes(made, capsys):
 
 
 def test_mistakes_are_reported(made, tmp_path, capsys):
+    annotate = ["annotate", str(tmp_path), "--model", "model", "--out", str(tmp_path / "t.parquet"), "--decimal-comma"]
+    assert main(annotate) == 2
+    assert "are about CSV; leave them out, or write to" in capsys.readouterr().err
     (tmp_path / "bad.png").write_bytes(b"no image")
     capsys.readouterr()
     for arguments, status, message in (
-        ([made[0], "--where", "lable=e"], 2, "all.parquet has no column 'lable' for --where; expected one of label, "
-         "nearest, probability, similarity, unknown"),
+        ([made[0], "--where", "lable=e"], 2, "all.parquet has no column 'lable' for --where; did you mean label?"),
         ([made[0], "--where", "x=" + "[" * 100_000], 2, "--where x is nested too deeply; expected a value or a list"),
         ([made[0], "--where", "probability=>0.9"], 2, "--where is 'probability=>0.9'; expected NAME=VALUE or NAME>N"),
         ([made[0], "--where", "probability>=high"], 2, "--where is 'probability>=high'; expected a number after the"),
         ([made[0], "--where", "probability>1", "--where", "probability>2"], 2, "--where probability is bound twice by"),
         ([made[0], "--where", "probability>1", "--where", "probability=2"], 2, "--where probability has both a value "),
-        ([made[0], "--where", "label=e"], 1, f"{made[0]}: nothing was found"),
         (["bad.png"], 1, "bad.png: this is not an image that Pillow knows"),
     ):  # fmt: skip
         assert search(*arguments) == status
         (sentence,) = capsys.readouterr().err.splitlines()
         assert sentence.startswith(f"fewshot: {message}")
+    with pytest.warns(UserWarning, match=r"no record has label='flowr'; did you mean flower\?"):
+        assert search(made[0], "--where", "label=flowr") == 1
+    assert capsys.readouterr().err == f"fewshot: {made[0]}: nothing was found\n"
 
 
 def test_names_that_are_no_unicode(made, tmp_path, capsys):

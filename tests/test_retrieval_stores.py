@@ -86,6 +86,27 @@ def expected(kept, query, k, metric, where=None):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_filter_on_what_no_record_has_says_so(make, kind, recwarn):
+    store = make(kind)
+    store.search([[1, 2, 3]], where={"label": "cat"})
+    store.add(records(30))
+    for where in ({"label": "cat"}, {"n": 99}, {"label": "cat", "f": {">=": 1000}}, {"label": []}, {"label": ["x", 1]}):
+        store.search([[1, 2, 3]], where=where)  # found, or a number that may well be too high, or nothing asked for
+    assert not recwarn
+    none = "nothing was found, since none of the records that were looked at has a value named"
+    for where, said in (
+        ({"lable": "cat"}, f"{none} 'lable'; did you mean label?"),
+        ({"prob": {">": 0.5}}, f"{none} 'prob'; they have f, label, list, n"),
+        ({"label": "cta", "n": 1}, "nothing was found, since no record has label='cta'; did you mean cat?"),
+        ({"label": ["dgo", 7]}, "nothing was found, since no record has label among 'dgo', 7; did you mean dog?"),
+        ({"n": "1"}, "nothing was found, since no record has n='1'; did you mean 1?"),
+    ):
+        assert store.search([[1, 2, 3], [3, 2, 1]], where=where) == [[], []]
+        assert str(recwarn.pop(UserWarning).message) == said
+        assert not recwarn
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_records_of_another_embedder_are_refused(make, kind):
     store = make(kind)
     with pytest.raises(StoreError, match="this store holds vectors of the embedder ffffffffffff, and these come from"):

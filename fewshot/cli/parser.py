@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 from fewshot._version import __version__
 from fewshot.cli.commands import COMMANDS, GROUPS
 from fewshot.errors import brief
-from fewshot.utils.text import printable, shortened
+from fewshot.utils.text import closest, printable, shortened
 
 #: Options whose values are stored under another name.
 _NAMES = {"checkpoint": "from", "frozen": "episodes"}
@@ -56,12 +55,12 @@ class Parser(argparse.ArgumentParser):
             if word == "--":
                 return
             if flag.startswith("--") and not any(other.startswith(flag) for other in known):
-                self.error(f"unrecognized arguments: {brief(flag)}{_nearest(flag, known)}")
+                self.error(f"unrecognized arguments: {brief(flag)}{closest(flag, known)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
-            hint = _nearest(str(value), known) or f"; choose from {', '.join(known)}"
+            hint = closest(str(value), known) or f"; choose from {', '.join(known)}"
             raise argparse.ArgumentError(action, f"invalid choice: {brief(repr(value))}{hint}")
 
     def error(self, message: str) -> NoReturn:
@@ -140,8 +139,3 @@ def make_parser() -> Parser:
 def in_python(command: str) -> str:
     """Return the name of a command in Python."""
     return command.replace("-", "_")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""

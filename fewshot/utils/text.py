@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fewshot.errors import brief
@@ -63,6 +64,18 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     ('1 image', '2 classes', '0 copies')
     """
     return f"{n} {noun if n == 1 else plural or noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about a word that is not known: which known one it may mean; empty if none is near.
+
+    Examples
+    --------
+    >>> closest("lable", ["label", "probability"]), closest("x", ["label"])
+    ('; did you mean label?', '')
+    """
+    close = difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def listed(values: Sequence[Any], most: int = 10) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import StoreError, UnknownNameError
 from fewshot.persistence.content import is_whole
+from fewshot.retrieval.stores.nothing_found import SEEN, warn_of_nothing
 from fewshot.retrieval.stores.records import (
     Conditions,
     Match,
@@ -211,7 +212,8 @@ class Store(ABC):
         where : mapping, optional
             Required values of ``label`` or of the payload, by name; a list means any of its values. Types matter: 1
             equals 1.0, but neither "1" nor True. Or the bounds of a number, by comparison: ``{">=": 1, "<": 5}``. A
-            list in the payload matches if one of its values does.
+            list in the payload matches if one of its values does. If nothing is found because no record has a name
+            or a label that is asked for, a warning says so.
 
         Raises
         ------
@@ -321,12 +323,15 @@ class Store(ABC):
         """Yield the candidates of each query, re-scored, nearest first."""
         is_made = self._is_made
         queries, conditions = check_queries(vectors, self.d, k), check_where(where)
-        accepts_any = is_made and all(conditions.values())
+        accepts_any, any_found = is_made and all(conditions.values()), False
         for start in range(0, len(queries), QUERIES):
             part = queries[start : start + QUERIES]
             found = search(part, int(k) + SPARE, conditions) if accepts_any else [[] for _ in part]
+            any_found |= any(found)
             for query, records in zip(part, found, strict=True):
                 yield self._compare(query, records)
+        if accepts_any and conditions and len(queries) and not any_found:
+            warn_of_nothing(lambda some: self._candidates(queries[:1], SEEN, some)[0], conditions)
 
     def _compare(self, query: Vectors, records: Sequence[Record]) -> list[Match]:
         values = similarities(query, [record.vector for record in records], self.metric).tolist()
