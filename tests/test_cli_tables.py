@@ -45,7 +45,7 @@ def test_numbers_stand_to_the_right_and_nothing_is_nothing():
 
 
 def test_standard_output_by_another_name_is_standard_output(capfd):
-    options = argparse.Namespace(csv="/dev/stdout", json=None, spreadsheet=False)
+    options = argparse.Namespace(csv="/dev/stdout", json=None, spreadsheet=False, decimal_comma=False)
     assert is_piped(options)
     give([{"label": "a", "n": 1}], options)
     assert capfd.readouterr().out == "label,n\na,1\n"

@@ -221,9 +221,12 @@ def test_warnings_are_sentences(saved, monkeypatch, capsys):
 def test_formulas_are_defused_on_request(model, saved, capsys, label):
     assert main(["rename", str(model), "temple", label]) == 0
     capsys.readouterr()
-    for options, expected in (([], label), (["--spreadsheet"], f"'{label}")):
+    for options, expected in (([], label), (["--spreadsheet"], f"'{label}"), (["--decimal-comma"], f"'{label}")):
         assert main(["show", str(model), "--csv", "-", *options]) == 0
-        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+        text = capsys.readouterr().out
+        assert text.startswith("\ufeff") == bool(options)
+        separator = ";" if "--decimal-comma" in options else ","
+        rows = list(csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=separator))
         assert {row["class"]: row["images"] for row in rows} == {"flower": "2", expected: "2"}
 
 

@@ -4,6 +4,7 @@ import base64
 import errno
 import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from fewshot import FewShotImageClassifier, annotate
-from fewshot.errors import StoreError
+from fewshot.errors import MissingExtraError, StoreError
 from fewshot.retrieval import work
+from fewshot.retrieval.shards import ParquetTable
 from fewshot.retrieval.work import annotate_folder
 from fewshot.utils.executors import Serial
+from fewshot.utils.spreadsheet import CsvForm
 from tests.abandoned import leave_partial
 from tests.photographs import quick_embedder, write_photos
 
@@ -52,9 +55,30 @@ def test_a_table_for_people_is_csv_without_vectors(places):
     frame, same = pd.read_csv(out.with_suffix(".csv")), pq.read_table(out).to_pandas()
     assert frame["id"].tolist() == same["id"].tolist()
     assert frame["label"].fillna("").tolist() == same["label"].fillna("").tolist()
-    np.testing.assert_allclose(frame["probability"], same["probability"], rtol=1e-6)
+    np.testing.assert_allclose(frame["probability"], same["probability"], atol=1e-6)
     assert not {"vector", "embedder"} & set(frame.columns)
     assert frame["error"].notna().sum() == 1
+
+
+def test_a_table_for_a_spreadsheet_needs_no_pyarrow_and_goes_on_where_it_was_stopped(places, monkeypatch):
+    folder, model, out = places
+    out, form = out.with_suffix(".csv"), CsvForm(True, True)
+    shards = out.with_name("all.csv.shards")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "pyarrow", None)  # which pandas needs below
+        with pytest.raises(MissingExtraError, match="need pyarrow"):
+            annotate_folder(*places, progress=False)
+        stop((folder, model, out), patched)
+        (shards / "000000.json").write_text((shards / "000000.json").read_text().replace("flower", "temple"))
+        done = annotate_folder(folder, model, out, shard=3, progress=False, form=form)
+    assert done["resumed"] == 2  # one was damaged
+    assert not shards.exists()
+    text = out.read_text(encoding="utf-8")
+    assert text.startswith("\ufeffid;label;likeliest;probability;unknown;")
+    frame = pd.read_csv(out, sep=";", decimal=",")
+    expected = FewShotImageClassifier.load(model).predict([str(folder / name) for name in frame["id"]]).tolist()
+    assert frame["label"].tolist() == frame["likeliest"].tolist() == expected
+    assert frame["probability"].between(0.5, 1).all()
 
 
 @pytest.mark.parametrize("name", ["mine.parquet", "notes.txt", "0.parquet", "mine/000000.parquet"])
@@ -84,8 +108,8 @@ def test_a_pipe_among_the_shards_keeps_no_run_waiting(places, name):
 
 def test_what_is_put_among_the_shards_meanwhile_stays(places, monkeypatch):
     mine = places[2].with_name("all.parquet.shards") / "notes.txt"
-    write = work.write_table
-    monkeypatch.setattr(work, "write_table", lambda *a: mine.write_text("mine") and write(*a))
+    write = ParquetTable.write
+    monkeypatch.setattr(ParquetTable, "write", lambda *a: mine.write_text("mine") and write(*a))
     annotate_folder(*places, progress=False)
     assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
 

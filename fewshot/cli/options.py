@@ -102,8 +102,13 @@ SHARED: dict[str, dict[str, Any]] = {
     "--split": {"metavar": "NAME", "help": "use only this split of the data, such as train"},
     "--spreadsheet": {
         **_ON,
-        "help": "in CSV, put ' before text that begins with = + - @, tab or return, so that no spreadsheet runs it as "
-        "a formula: labels and file names may come from strangers",
+        "help": "CSV for Excel and others: with a byte order mark, so that they show every letter, and ' before text "
+        "that begins with = + - @, tab or return, so that they do not run it as a formula: labels and file names may "
+        "come from strangers",
+    },
+    "--decimal-comma": {
+        **_ON,
+        "help": "--spreadsheet where numbers have a comma, as in most of Europe: fields are separated by ;",
     },
     "--unknown-label": {
         "metavar": "LABEL",
@@ -112,7 +117,8 @@ SHARED: dict[str, dict[str, Any]] = {
 }
 #: Options of every command that embeds, and of those that write tables.
 COLUMNS = ("--path-column", "--label-column")
-EMBEDDING, TABLES = ("--device", "--max-pixels", "--quiet"), ("--csv", "--json", "--spreadsheet")
+EMBEDDING, SPREADSHEET = ("--device", "--max-pixels", "--quiet"), ("--spreadsheet", "--decimal-comma")
+TABLES = ("--csv", "--json", *SPREADSHEET)
 
 
 def shared(command: argparse.ArgumentParser, *names: str) -> None:
@@ -361,7 +367,7 @@ def annotate_options(annotate: argparse.ArgumentParser) -> None:
         "image below FOLDER. The probability is that of the likeliest class, which is the label unless that is "
         "unknown. If interrupted or killed, run the same command to resume. An image that cannot be read gets an "
         "error and a vector of zeros, and the exit status is 1. With --server, a running service embeds and answers. "
-        "Needs the extra 'parquet'."
+        "A .parquet table needs the extra 'parquet', a .csv table nothing."
     )
     annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth")
     by = annotate.add_mutually_exclusive_group(required=True)
@@ -377,7 +383,7 @@ def annotate_options(annotate: argparse.ArgumentParser) -> None:
     )
     shared(annotate, "--executor", "--jobs")
     annotate.add_argument("--shard", type=count, default=1024, metavar="N", help="images per write (default: 1024)")
-    shared(annotate, "--force", *EMBEDDING)
+    shared(annotate, *SPREADSHEET, "--force", *EMBEDDING)
 
 
 def search_options(search: argparse.ArgumentParser) -> None:

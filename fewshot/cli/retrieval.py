@@ -7,12 +7,13 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from fewshot.cli.inputs import as_label
 from fewshot.cli.models import list_paths
 from fewshot.cli.serving import read_token
-from fewshot.cli.tables import give
+from fewshot.cli.tables import csv_form, give
 from fewshot.cli.terminal import complain, say
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.retrieval.remote import RemoteModel
@@ -21,12 +22,16 @@ from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.retrieval.stores.records import Record
 from fewshot.retrieval.table import import_records, table_facts
 from fewshot.retrieval.work import annotate_folder
-from fewshot.utils.text import as_unicode, counted
+from fewshot.utils.text import as_unicode, closest, counted
 
 
 def annotate(options: argparse.Namespace) -> int:
     """Write vectors and labels of all images of a folder; exit with 1 if one could not be read."""
-    start = time.perf_counter()
+    is_csv, start = options.out.lower().endswith(".csv"), time.perf_counter()
+    if not is_csv and (options.spreadsheet or options.decimal_comma):
+        raise ValueError(
+            f"--spreadsheet and --decimal-comma are about CSV; leave them out, or write to {_csv(options)}"
+        )
     found = annotate_folder(
         options.folder,
         _answering(options),
@@ -37,6 +42,7 @@ def annotate(options: argparse.Namespace) -> int:
         device=options.device,
         progress=not options.quiet,
         overwrite=options.force,
+        form=csv_form(options),
     )
     seconds = time.perf_counter() - start
     resumed = f", with {counted(found['resumed'], 'shard')} of an earlier run" if found["resumed"] else ""
@@ -44,6 +50,10 @@ def annotate(options: argparse.Namespace) -> int:
     if found["unreadable"]:
         complain(f"{counted(found['unreadable'], 'image')} could not be read; see the column error")
     return 1 if found["unreadable"] else 0
+
+
+def _csv(options: argparse.Namespace) -> str:
+    return str(Path(options.out).with_suffix(".csv"))
 
 
 def _answering(options: argparse.Namespace) -> str | RemoteModel:
@@ -70,9 +80,8 @@ def search(options: argparse.Namespace) -> int:
     columns = {"label"}
     store.add(_noting(columns, import_records(options.table)))
     if len(store) and (others := sorted(where.keys() - columns)):
-        raise ValueError(
-            f"{options.table} has no column {others[0]!r} for --where; expected one of {', '.join(sorted(columns))}"
-        )
+        hint = closest(others[0], columns) or f"; expected one of {', '.join(sorted(columns))}"
+        raise ValueError(f"{options.table} has no column {others[0]!r} for --where{hint}")
     _, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
     rows = [
         {"image": as_unicode(path), "rank": rank, "found": match.id, "label": match.label}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import json
 import math
@@ -14,6 +13,7 @@ from typing import Any
 
 from fewshot.cli.terminal import put, terminal_width
 from fewshot.persistence.files import descriptor_of, write_text
+from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.text import as_unicode, printable
 
 STANDARD_OUTPUT = "-"
@@ -34,7 +34,7 @@ def give(
     rows : sequence of mapping
         Rows with the same columns.
     options : Namespace
-        With ``csv``, ``json`` and ``spreadsheet``.
+        With ``csv``, ``json``, ``spreadsheet`` and ``decimal_comma``.
     whole : object, optional
         Written as JSON instead of the rows.
     shown : sequence of mapping, optional
@@ -42,7 +42,7 @@ def give(
     """
     taken = False
     kinds = (
-        (options.csv, lambda rows: as_csv(rows, options.spreadsheet)),
+        (options.csv, lambda rows: as_csv(rows, csv_form(options))),
         (options.json, lambda rows: as_json(rows if whole is None else whole)),
     )
     for target, text in kinds:
@@ -68,24 +68,15 @@ def is_piped(options: argparse.Namespace) -> bool:
     return any(map(_is_standard_output, (options.csv, options.json)))
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]], spreadsheet: bool = False) -> str:
-    """Return rows as CSV with a header; text with line breaks or quotes is quoted.
+def csv_form(options: argparse.Namespace) -> CsvForm:
+    """Return how CSV is written by the options."""
+    return CsvForm(options.spreadsheet or options.decimal_comma, options.decimal_comma)
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Rows with the same columns.
-    spreadsheet : bool, default=False
-        Whether to put an apostrophe before text that a spreadsheet would run as a formula.
-    """
-    rows = [{name: _cell_of_csv(value, spreadsheet) for name, value in row.items()} for row in rows]
-    buffer = io.StringIO()
-    # Python before 3.13 does not quote carriage returns.
-    returns = any("\r" in str(value) for row in rows for value in row.values())
-    quoting: Any = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
-    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n", quoting=quoting)
-    writer.writeheader()
-    writer.writerows(rows)
+
+def as_csv(rows: Sequence[Mapping[str, Any]], form: CsvForm | None = None) -> str:
+    """Return rows with the same columns as CSV with a header; text with line breaks or quotes is quoted."""
+    buffer, names = io.StringIO(newline=""), list(rows[0]) if rows else []
+    (form or CsvForm()).write(buffer, names, ([row[name] for name in names] for row in rows))
     return buffer.getvalue()
 
 
@@ -154,12 +145,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return printable(_joined(value) or "(none)" if isinstance(value, list) else value)
-
-
-def _cell_of_csv(value: Any, spreadsheet: bool) -> Any:
-    value = _joined(value) if isinstance(value, list) else value
-    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{as_unicode(value)}" if spreadsheet and is_formula else as_unicode(value)
 
 
 def _joined(values: list[Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,18 +118,6 @@ def write_table(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyar
         with partial.open("rb") as written:
             tail = _footer(written)
         seal(partial, tail)
-        sync(partial)
-
-
-def write_csv(path: str | Path, batches: Iterable[pyarrow.Table], schema: pyarrow.Schema) -> None:
-    """Write tables one after another into one CSV file without vectors, atomically; null is an empty field."""
-    names = [name for name in schema.names if name not in ("vector", EMBEDDER)]
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        for table in batches:
-            writer.writerows(zip(*(table.column(name).to_pylist() for name in names), strict=True))
-        file.flush()
         sync(partial)
 
 

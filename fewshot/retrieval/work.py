@@ -8,13 +8,11 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from fewshot.data.scan import list_images
 from fewshot.errors import StoreError
@@ -25,19 +23,17 @@ from fewshot.persistence.manifest import MANIFEST
 from fewshot.persistence.suffixes import check_suffix
 from fewshot.retrieval.annotate import annotate
 from fewshot.retrieval.remote import RemoteModel
-from fewshot.retrieval.table import annotation_schema, annotations_to_arrow, read_table, write_csv, write_table
+from fewshot.retrieval.shards import CsvTable, ParquetTable, Table
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
-from fewshot.utils.text import as_unicode, counted
-
-if TYPE_CHECKING:
-    import pyarrow
+from fewshot.utils.spreadsheet import CsvForm
+from fewshot.utils.text import counted
 
 #: Images in a shard.
 SHARD = 1024
 PLAN = "plan.json"
 #: Files of a run: the plan and the shards, and their temporary files if the run was killed.
-_FILES = r"plan\.json|\d{6,}\.parquet"
+_FILES = r"plan\.json|\d{6,}\.(?:parquet|json)"
 _OURS = re.compile(rf"{_FILES}|\.({_FILES}){PARTIAL}")
 
 
@@ -52,6 +48,7 @@ def annotate_folder(
     device: str = "auto",
     progress: bool = True,
     overwrite: bool = False,
+    form: CsvForm | None = None,
 ) -> dict[str, Any]:
     """Annotate all images below a folder into one Parquet file, or a CSV file without the vectors.
 
@@ -67,7 +64,7 @@ def annotate_folder(
         A saved model, which each worker loads once, or the classifier of a running service.
     out : path
         The file. One that ends in ``.csv`` is for people and spreadsheets: it has no vectors, so that nothing can be
-        searched in it.
+        searched in it, and needs no pyarrow.
     shard : int, default=1024
         Images in a shard.
     executor : {"serial", "joblib", "ray"}, default="serial"
@@ -80,6 +77,8 @@ def annotate_folder(
         Whether to show a progress bar.
     overwrite : bool, default=False
         Whether to replace an existing file. An interrupted run may be repeated in any case.
+    form : CsvForm, optional
+        How a CSV file is written.
 
     Returns
     -------
@@ -90,6 +89,8 @@ def annotate_folder(
     ------
     InUseError
         If another run is writing the same table.
+    MissingExtraError
+        If `out` is a Parquet file, and pyarrow is missing.
     StoreError
         If ``OUT.shards`` holds shards of another run or other files, or a shard failed; finished shards are kept.
     ArtifactError
@@ -111,7 +112,8 @@ def annotate_folder(
     if not paths:
         raise ValueError(f"there is no image in {folder}")
     digest = _digest(model)
-    schema = _schema(_opened(model, digest, device))
+    opened = _opened(model, digest, device)
+    table: Table = CsvTable(form or CsvForm()) if is_csv else ParquetTable.of(opened)
     parts = [paths[start : start + shard] for start in range(0, len(paths), shard)]
     # For a pipe or a device, use a temporary folder: such a run cannot be resumed.
     shards = Path(tempfile.mkdtemp(prefix="fewshot-")) if is_special(out) else out.with_name(f"{out.name}.shards")
@@ -120,34 +122,20 @@ def annotate_folder(
         target = Path(os.path.realpath(out))
         _sweep(target.parent, [target.name])
         _begin(shards, paths, shard, digest)
-        missing = [i for i, part in enumerate(parts) if not _is_done(_file(shards, i), _ids(part, folder), schema)]
-        tasks = [(model, digest, str(folder), parts[i], device) for i in missing]
+        files = [shards / f"{i:06d}.{table.suffix}" for i in range(len(parts))]
+        missing = [i for i, part in enumerate(parts) if not table.is_done(files[i], _ids(part, folder))]
+        tasks = [(model, digest, str(folder), parts[i], device, is_csv) for i in missing]
         with (
             closing(make_executor(executor, jobs or os.cpu_count() or 1)) as runner,
             progress_bar(len(paths), "image", show=progress, desc="annotating") as bar,
         ):
             bar.update(len(paths) - sum(len(parts[i]) for i in missing))
-            for n in _make(runner, tasks, [_file(shards, i) for i in missing], schema):
+            for n in _make(runner, tasks, [files[i] for i in missing], table):
                 bar.update(n)
-        unreadable = _join(shards, len(parts), out, schema)
+        unreadable = table.join(files, out)
+        sync(out.absolute().parent)
         _clear(shards)
         return {"images": len(paths), "unreadable": unreadable, "resumed": len(parts) - len(missing)}
-
-
-def _join(shards: Path, n: int, out: Path, schema: pyarrow.Schema) -> int:
-    """Write all shards into one table; return the number of unreadable images."""
-    unreadable: list[int] = []
-
-    def tables() -> Iterator[pyarrow.Table]:
-        for i in range(n):
-            table = read_table(_file(shards, i))
-            unreadable.append(sum(map(bool, table.column("error").to_pylist())))
-            yield table
-
-    write = write_csv if out.suffix.lower() == ".csv" else write_table
-    write(out, tables(), schema)
-    sync(out.absolute().parent)
-    return sum(unreadable)
 
 
 def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:
@@ -157,49 +145,27 @@ def _refuse_finished(out: Path, shards: Path, overwrite: bool) -> None:
 
 
 def annotate_shard(
-    model: str | RemoteModel, digest: str, folder: str, paths: Sequence[str], device: str
-) -> pyarrow.Table:
+    model: str | RemoteModel, digest: str, folder: str, paths: Sequence[str], device: str, is_csv: bool
+) -> Any:
     """Annotate some images below a folder; runs on a worker, which loads the model once."""
     opened = _opened(model, digest, device)
+    table: Table = CsvTable() if is_csv else ParquetTable.of(opened)
     found = zip(_ids(paths, folder), annotate(opened, paths), strict=True)
-    return annotations_to_arrow((replace(one, id=id) for id, one in found), _schema(opened))
+    return table.part(replace(one, id=id) for id, one in found)
 
 
 def _ids(paths: Sequence[str], folder: str | Path) -> list[str]:
     return [Path(os.path.relpath(path, folder)).as_posix() for path in paths]
 
 
-def _is_done(file: Path, ids: Sequence[str], schema: pyarrow.Schema) -> bool:
-    """Whether a shard exists and is intact and of these images; anything else under its name is deleted."""
-    if not file.exists():
-        return False
-    with suppress(StoreError):
-        table = read_table(file)
-        is_alike = (table.schema, table.schema.metadata) == (schema, schema.metadata)
-        if is_alike and table.column("id").to_pylist() == list(map(as_unicode, ids)):
-            return True
-    file.unlink()
-    return False
-
-
-def _schema(model: FewShotModel | RemoteModel) -> pyarrow.Schema:
-    if isinstance(model, RemoteModel):
-        about = model.about()
-        some = np.zeros(1, about["label_type"]).tolist()  # only their type matters
-        return annotation_schema(about["d"], about["fingerprint"], about["metric"], some)
-    d, fingerprint = model.classifier_.n_features_in_, model.embedder_.fingerprint
-    return annotation_schema(d, fingerprint, model.learner_.item_metric, model.classes_.tolist())
-
-
-def _make(runner: Executor, tasks: list[tuple[Any, ...]], files: list[Path], schema: pyarrow.Schema) -> Iterator[int]:
+def _make(runner: Executor, tasks: list[tuple[Any, ...]], files: list[Path], table: Table) -> Iterator[int]:
     """Write the file of each shard as it is done; yield its number of images; failures are raised at the end."""
     failures = []
     for place, outcome in runner.map(annotate_shard, tasks):
         if isinstance(outcome, Failure):
             failures.append(f"shard {int(files[place].stem)}: {outcome.error}")
         else:
-            write_table(files[place], [outcome], schema)
-            yield outcome.num_rows
+            yield table.write(files[place], outcome)
     if failures:
         raise StoreError(
             f"{len(failures)} of {counted(len(tasks), 'shard')} failed, first {failures[0]}; "
@@ -244,10 +210,6 @@ def _sweep(folder: Path, names: Sequence[str] | None = None) -> None:
     """Remove temporary files of killed processes."""
     for left in leftovers(folder, names):
         left.unlink(missing_ok=True)
-
-
-def _file(shards: Path, i: int) -> Path:
-    return shards / f"{i:06d}.parquet"
 
 
 def _digest(model: str | RemoteModel) -> str:

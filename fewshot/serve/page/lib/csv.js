@@ -16,7 +16,7 @@ export function csv(rows) {
 
 /** Let the browser save something. */
 export function save(name, content, type = "text/csv") {
-  const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+  const url = URL.createObjectURL(content instanceof Blob ? content : new Blob(["\ufeff", content], { type }));
   const link = document.createElement("a");
   Object.assign(link, { href: url, download: name });
   link.click();
