@@ -36,13 +36,13 @@ GROUPS = {
             "serving", "serving", "a page and an HTTP API to teach, try and correct", "fewshot serve model --open"
         ),
         "annotate": Command(
-            "options",
+            "retrieval_options",
             "retrieval",
             "label a folder of any size: a table of labels and vectors",
             "fewshot annotate archive --model model --out archive.parquet",
         ),
         "search": Command(
-            "options",
+            "retrieval_options",
             "retrieval",
             "find similar images in a table of annotate",
             "fewshot search archive.parquet new1.jpg --model model",
