@@ -186,6 +186,10 @@ class ArtifactError(FewshotError):
     """A saved folder cannot be used: it is damaged, incomplete, newer than this version, or made for other weights."""
 
 
+class NoArtifactError(ArtifactError, ValueError):
+    """A folder that was named holds no artifact of the kind, or not the version asked for, or holds other files."""
+
+
 class InUseError(FewshotError):
     """Another process or thread is writing to a folder and did not finish in time; nothing was written.
 

@@ -176,7 +176,7 @@ def test_a_classifier_is_not_replaced_by_accident(model, folder, capsys):
 def test_a_folder_of_other_files_is_not_touched(folder, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
-    assert main(["fit", str(folder), "--out", str(tmp_path / "out"), *QUICK]) == 1
+    assert main(["fit", str(folder), "--out", str(tmp_path / "out"), *QUICK]) == 2
     assert "holds other files" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
@@ -231,10 +231,10 @@ def test_an_image_that_cannot_be_read_names_no_flag_that_was_given(model, folder
         (("fit", "{photos}", "--out", "{new}", "--device", "warp", "--quiet"), 2, "use 'auto' or 'cpu'"),
         (("predict", "{model}", "{gone}"), 2, "gone: no such file"),
         (("predict", "{model}", "{empty}"), 2, "holds no image; give image files"),
-        (("predict", "{photos}", "x.png"), 1, "is not a saved classifier: it has no manifest.json"),
-        (("predict", "{gone}", "x.png"), 1, "is not a saved classifier: there is no such folder"),
+        (("predict", "{photos}", "x.png"), 2, "is not a saved classifier: it has no manifest.json"),
+        (("predict", "{gone}", "x.png"), 2, "is not a saved classifier: there is no such folder"),
         (("remove", "{model}", "tempel"), 2, "'tempel'"),
-        (("show", "{gone}"), 1, "is not a saved classifier"),
+        (("show", "{gone}"), 2, "is not a saved classifier"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_cure(arguments, status, message, model, folder, tmp_path, capsys):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot.cli.tables import as_csv, as_json, as_table, give, is_piped
-from fewshot.cli.terminal import complain
+from fewshot.cli.tables import as_csv, as_json, as_table, give
+from fewshot.cli.terminal import complain, is_piped
 from fewshot.utils.text import printable
 
 ROWS = st.lists(

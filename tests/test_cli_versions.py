@@ -78,7 +78,7 @@ def test_history_is_a_table_and_undo_a_sentence(model, made, capsys):
     said = capsys.readouterr().out
     assert said.startswith(f"{model} is version 1 (fit) of 20")
     assert said.endswith(f"again: 2 classes from 6 images; to return: fewshot undo {model} --to 2\n")
-    assert main(["undo", str(model)]) == 1
+    assert main(["undo", str(model)]) == 2
     assert "no earlier version to go back to: it keeps 2" in capsys.readouterr().err
     main(["show", str(model)])
     assert f"history      1 other version: fewshot history {model}" in capsys.readouterr().out

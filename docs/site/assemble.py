@@ -42,7 +42,7 @@ SECTIONS = {
     ],
     "Worked examples": ["gallery/index"],
     "Methods": ["methods", "extend"],
-    "Reference": ["parts", "reference/index", "cli/index", "guarantees"],
+    "Reference": ["parts", "reference/index", "cli/index", "command-line", "guarantees"],
     "Project": ["benchmarks/index", "contributing", "changelog"],
 }
 #: Pages that lie elsewhere in the repository, or under another name.

@@ -9,7 +9,7 @@ from typing import Any
 
 from fewshot.cli.inputs import open_data
 from fewshot.cli.models import list_paths, make_embedder
-from fewshot.cli.terminal import say
+from fewshot.cli.tables import finish
 from fewshot.images.adapt import adapt as adapt_embedder
 from fewshot.utils.text import counted
 
@@ -34,7 +34,11 @@ def adapt(options: argparse.Namespace) -> int:
         if domain.accuracy is None
         else (f"; estimated 5-way 1-shot accuracy on left-out classes {100 * domain.accuracy:.1f} %")
     )
-    say(
+    facts = {"domain": str(out), "images": domain.n_items, "classes": domain.n_classes,
+             "shrinkage": domain.shrinkage, "accuracy": domain.accuracy}  # fmt: skip
+    finish(
+        options,
+        facts,
         f"adapted to {counted(domain.n_items, 'image')}{what} in {time.perf_counter() - start:.1f} s",
         f"shrinkage {domain.shrinkage:g}{accuracy}",
         f"written to {out}; now: fewshot fit FOLDER --out DIR --domain {out}",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fewshot.benchmark.ready import ready_grids
 from fewshot.cli.options import file_of, shared
-from fewshot.cli.terminal import say
+from fewshot.cli.tables import finish
 from fewshot.errors import missing
 
 #: A commented grid.
@@ -75,7 +75,7 @@ def bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--parquet", type=file_of("Parquet"), metavar="FILE", help="also write the table as Parquet (extra)"
     )
-    shared(bench, "--quiet")
+    shared(bench, "--json", "--quiet")
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -101,5 +101,6 @@ def bench(options: argparse.Namespace) -> int:
         with replacing(options.parquet) as partial, partial.open("wb") as file:
             frame.to_parquet(file, index=False)
     table = (Path(options.out) / MARKDOWN).read_text(encoding="utf-8")
-    say(*table.splitlines(), "", f"written to {options.out}: report.html, results.csv")
+    facts = {"written": options.out, "results": frame.to_dict("records")}
+    finish(options, facts, *table.splitlines(), "", f"written to {options.out}: report.html, results.csv")
     return int((frame["error"] != "").any())

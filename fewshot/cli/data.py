@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from fewshot.cli.options import shared, whole
 from fewshot.cli.parser import Parser
+from fewshot.cli.tables import finish
 from fewshot.cli.terminal import say
 
 
@@ -49,13 +51,23 @@ def data_options(data: argparse.ArgumentParser) -> None:
     shared(folder, "--seed")
     for one in (omniglot, cifar, folder):
         one.description = "Writes a table path,label,split that train, evaluate and bench read."
-        shared(one, "--quiet")
+        shared(one, "--json", "--quiet")
 
 
 def data(options: argparse.Namespace) -> int:
     """Prepare a data set."""
     {"omniglot": _omniglot, "cifar-fs": _cifar_fs, "folder": _folder}[options.dataset](options)
+    finish(options, {"written": options.out, "splits": _sizes(options.out)})
     return 0
+
+
+def _sizes(out: str) -> list[dict[str, Any]]:
+    """Return the numbers of classes and images of each split of prepared data."""
+    from fewshot.data.packed import TABLE
+    from fewshot.data.scan import read_csv
+
+    splits = read_csv(Path(out) / TABLE if Path(out).is_dir() else Path(out)).groupby("split", sort=False)
+    return [{"split": name, "classes": rows["label"].nunique(), "images": len(rows)} for name, rows in splits]
 
 
 def _omniglot(options: argparse.Namespace) -> None:

@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.tables import is_piped
-from fewshot.cli.terminal import note, say
+from fewshot.cli.terminal import say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
 from fewshot.utils.labels import label_of_text, unknown_mark
@@ -43,8 +42,7 @@ def open_data(
     split = choose_split(source, options.split, wanted)
     data = _opened(source, split, options)
     place = f"the split {split} of {source}" if split else source
-    tell = note if hasattr(options, "csv") and is_piped(options) else say
-    tell(f"{place}: {counted(len(data), 'image')} of {counted(len(data.classes), 'class')}{about}")
+    say(f"{place}: {counted(len(data), 'image')} of {counted(len(data.classes), 'class')}{about}")
     return data, split
 
 

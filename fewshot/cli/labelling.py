@@ -31,8 +31,8 @@ def suggest_options(suggest: argparse.ArgumentParser) -> None:
 def suggest(options: argparse.Namespace) -> int:
     """Choose the images to label next; those that cannot be read are left out, with a warning."""
     from fewshot.cli.models import list_paths, load, make_embedder
-    from fewshot.cli.tables import give, is_piped, without_same
-    from fewshot.cli.terminal import say
+    from fewshot.cli.tables import give, without_same
+    from fewshot.cli.terminal import is_piped, say
     from fewshot.images.image_classifier import FewShotImageClassifier
     from fewshot.images.suggesting.page import write_suggestions
 
@@ -88,12 +88,12 @@ def export_labels_options(export: argparse.ArgumentParser) -> None:
         "--root", metavar="DIR", help="LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of Label Studio (default: /)"
     )
     export.add_argument("--copy", action="store_true", help="in folders, copies instead of links")
-    shared(export, "--device", "--max-pixels", "--quiet")
+    shared(export, "--json", "--device", "--max-pixels", "--quiet")
 
 
 def export_labels(options: argparse.Namespace) -> int:
     """Write images with labels and answers."""
-    from fewshot.cli.terminal import say
+    from fewshot.cli.tables import finish
     from fewshot.images.image_classifier import FewShotImageClassifier
     from fewshot.integrations.label_formats import write_labels
     from fewshot.integrations.labels import answered, taught
@@ -114,7 +114,9 @@ def export_labels(options: argparse.Namespace) -> int:
         settings["classes"] = model.classes_.tolist()
     write_labels(tasks, options.out, options.format, **settings)
     n_labels, n_answers = (sum(getattr(task, name) is not None for task in tasks) for name in ("label", "answer"))
-    say(
+    finish(
+        options,
+        {"written": options.out, "images": len(tasks), "labels": n_labels, "answers": n_answers},
         f"{counted(len(tasks), 'image')}, {counted(n_labels, 'label')}, {counted(n_answers, 'answer')}; "
         f"written to {options.out}",
         *(_HOW_TO_SERVE if options.format == "label-studio" else ()),
@@ -170,11 +172,12 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--field", metavar="NAME", help="the field that holds the labels, if there are several")
     command.add_argument("--copy", action="store_true", help="in class folders, copies instead of links")
-    shared(command, *COLUMNS, "--skip-unreadable", "--device", "--max-pixels", "--quiet")
+    shared(command, *COLUMNS, "--skip-unreadable", "--json", "--device", "--max-pixels", "--quiet")
 
 
 def import_labels(options: argparse.Namespace) -> int:
     """Read labels, write them or teach them; exit with 1 if some cannot be used."""
+    from fewshot.cli.tables import finish
     from fewshot.cli.terminal import complain, say
     from fewshot.integrations.label_formats import read_labels, write_labels
     from fewshot.integrations.labels import Task
@@ -197,8 +200,11 @@ def import_labels(options: argparse.Namespace) -> int:
         format = "csv" if options.out.lower().endswith(".csv") else "folders"
         write_labels(tasks, options.out, format, **({"copy": True} if options.copy else {}))
         say(f"written to {options.out}; now: fewshot fit {options.out} --out model")
-    if options.add_to is not None:
-        say(_teach(options, found.labelled))
+    n_more, n_wrong, taught = (0, 0, []) if options.add_to is None else _teach(options, found.labelled)
+    facts = {"images": len(found.labelled), "classes": n_classes, "unlabelled": len(found.unlabelled),
+             "unusable": [{"image": image, "reason": reason} for image, reason in found.problems],
+             "written": options.out, "learned": n_more, "forgotten": n_wrong}  # fmt: skip
+    finish(options, facts, *taught)
     return 1 if found.problems else 0
 
 
@@ -213,8 +219,8 @@ def _field(options: argparse.Namespace) -> str | None:
     return field
 
 
-def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> str:
-    """Teach the labels to the classifier, and return what was done."""
+def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> tuple[int, int, list[str]]:
+    """Teach the labels to the classifier; return how many images it learned and forgot, and that in words."""
     from fewshot.cli.inputs import as_label
     from fewshot.cli.models import changing, load
     from fewshot.cli.terminal import way_back
@@ -226,7 +232,7 @@ def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> str:
     known = learned_files(model.support_)
     new = [(path, as_label(model, label)) for path, label in labelled]
     new = [(path, label) for path, label in new if known.get(os.path.realpath(path)) != {label}]
-    nothing = f"{options.dir} has learned all of them already"
+    nothing = 0, 0, [f"{options.dir} has learned all of them already"]
     if not new:
         return nothing
     snapshot = model.snapshot("skip" if options.skip_unreadable else None)
@@ -244,4 +250,4 @@ def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> str:
             model.remove(wrong)
     n_more, n_wrong = (0 if one is None else len(one.names) for one in (more, wrong))
     corrected = f", and forgot {n_wrong} under another label" if n_wrong else ""
-    return f"learned {counted(n_more, 'image')}{corrected}{way_back(options.dir)}"
+    return n_more, n_wrong, [f"learned {counted(n_more, 'image')}{corrected}{way_back(options.dir)}"]

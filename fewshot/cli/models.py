@@ -7,18 +7,19 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fewshot.cli.inputs import as_label, open_data, take_unknown_label
-from fewshot.cli.tables import give, is_piped, without_same
-from fewshot.cli.terminal import complain, quoted, say, way_back
+from fewshot.cli.tables import finish, give, without_same
+from fewshot.cli.terminal import complain, is_piped, quoted, say, way_back
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
+from fewshot.images.checked import CheckResult
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers
 from fewshot.images.sets import Promise
@@ -46,40 +47,48 @@ def fit(options: argparse.Namespace) -> int:
         model.save(
             options.out, weights="reference" if options.reference else "embed", note=f"fit {counted(n, 'image')}"
         )
+    expected = _expected(model)
+    facts = {"classifier": options.out, "classes": len(model.classes_), "images": n, "reject": None,
+             "accuracy": None if expected is None else expected.accuracy,
+             "interval": None if expected is None else expected.interval}  # fmt: skip
     splits = [] if split else list_splits(options.folder)
     one = "only one class: it is the answer to every image until you add another (fewshot add)"
     say(
         f"learned {counted(len(model.classes_), 'class')} from {counted(n, 'image')} "
         f"in {time.perf_counter() - start:.1f} s",
         *([one] if len(model.classes_) == 1 else []),
-        *_expected(model, options.out),
+        *([] if expected is None else [f"{expected}: fewshot check {options.out}"]),
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         *([] if is_new else [f"replaced a classifier{way_back(options.out)}"]),
         f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
     )
     if options.reject is not None:  # last, since it may be impossible, and nothing must be lost then
         with writing(options.out, "classifier"):
-            reject(model, options.reject)
+            facts["reject"] = reject(model, options.reject)
             model.save(options.out, note=f"reject {options.reject}")
+    finish(options, facts)
     return 0
 
 
-def reject(model: FewShotImageClassifier, rule: str) -> None:
-    """Print what a rule of --reject costs, and set it."""
+def reject(model: FewShotImageClassifier, rule: str) -> dict[str, Any]:
+    """Print what a rule of --reject costs, set it, and return both."""
+    costs: dict[str, Any] = {}
     if rule == "none":
         say("every image is answered with a class")
     else:
-        label = unknown_mark(model.unknown_label, model.classes_)
-        say(f"--reject {rule}: {model.rejection(rule)}", f"unknown images are answered {quoted(str(label))}")
+        label, found = unknown_mark(model.unknown_label, model.classes_), model.rejection(rule)
+        costs = asdict(found)
+        say(f"--reject {rule}: {found}", f"unknown images are answered {quoted(str(label))}")
     model.set_params(reject=None if rule == "none" else rule)
+    return {"rule": rule, **costs}
 
 
-def _expected(model: FewShotImageClassifier, out: str) -> list[str]:
-    """Return what to expect of a new classifier, in words; nothing if it cannot be checked."""
+def _expected(model: FewShotImageClassifier) -> CheckResult | None:
+    """Return what to expect of a new classifier; None if it cannot be checked."""
     try:
-        return [f"{model.check(n_shown=0)}: fewshot check {out}"]
+        return model.check(n_shown=0)
     except (ValueError, TypeError, RuntimeError):  # such as one image a class; the classifier is written already
-        return []
+        return None
 
 
 def add(options: argparse.Namespace) -> int:
@@ -99,7 +108,10 @@ def add(options: argparse.Namespace) -> int:
     n = int(model.n_support_[model.classes_.tolist().index(label)])
     new = f"has {counted(n, 'image')} now" if known else "is a new class"
     learned = f"learned {counted(int(model.n_support_.sum()) - before, 'image')} in {1000 * seconds:.0f} ms"
-    say(f"{quoted(label)} {new}: {learned}; {counted(len(model.classes_), 'class')}{way_back(options.dir)}")
+    facts = {"classifier": options.dir, "class": label, "is_new": not known, "images": n,
+             "learned": int(model.n_support_.sum()) - before, "classes": len(model.classes_)}  # fmt: skip
+    said = f"{quoted(label)} {new}: {learned}; {counted(len(model.classes_), 'class')}{way_back(options.dir)}"
+    finish(options, facts, said)
     return 0
 
 
@@ -114,7 +126,9 @@ def merge(options: argparse.Namespace) -> int:
         for other in others:
             model.merge(other)
     n, undone = int(model.n_support_.sum()), "" if is_new else way_back(out)
-    say(f"{counted(len(model.classes_), 'class')} from {counted(n, 'image')}; written to {out}{undone}")
+    facts = {"classifier": out, "classes": len(model.classes_), "images": n}
+    said = f"{counted(len(model.classes_), 'class')} from {counted(n, 'image')}; written to {out}{undone}"
+    finish(options, facts, said)
     return 0
 
 

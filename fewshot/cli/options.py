@@ -87,7 +87,11 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "--force": {**_ON, "help": "replace what is there already"},
     "--jobs": {"type": jobs, "metavar": "N", "help": "number of processes (default: one per core)"},
-    "--json": {"type": file_of("JSON"), "metavar": "FILE", "help": "write it as JSON; - for standard output"},
+    "--json": {
+        "type": file_of("JSON"),
+        "metavar": "FILE",
+        "help": "write it as JSON; - for standard output, and messages go to standard error",
+    },
     "--learner": {"metavar": "NAME", "help": "method (default: the checkpoint's, or discriminant)"},
     "--max-pixels": {
         "type": whole(1, 10**12),
@@ -183,7 +187,7 @@ def fit_options(fit: argparse.ArgumentParser) -> None:
         "--reference", action="store_true", help="store only the name and hash of pretrained weights, not the weights"
     )
     unknown(fit)
-    shared(fit, "--skip-unreadable", "--force", "--unknown-label", *EMBEDDING)
+    shared(fit, "--skip-unreadable", "--force", "--unknown-label", "--json", *EMBEDDING)
 
 
 def adapt_options(adapt: argparse.ArgumentParser) -> None:
@@ -201,12 +205,12 @@ def adapt_options(adapt: argparse.ArgumentParser) -> None:
         "--shrinkage", type=number(0.001, 1), metavar="S", help="(default: chosen by leaving classes out)"
     )
     backbone(adapt)
-    shared(adapt, "--cache", "--skip-unreadable", "--force", *EMBEDDING)
+    shared(adapt, "--cache", "--skip-unreadable", "--force", "--json", *EMBEDDING)
 
 
 def add_options(add: argparse.ArgumentParser) -> None:
     """Define ``fewshot add``."""
-    shared(add, "dir", "label", "images", "--unknown-label", "--skip-unreadable", *EMBEDDING)
+    shared(add, "dir", "label", "images", "--unknown-label", "--skip-unreadable", "--json", *EMBEDDING)
 
 
 def remove_options(remove: argparse.ArgumentParser) -> None:
@@ -215,14 +219,14 @@ def remove_options(remove: argparse.ArgumentParser) -> None:
     remove.add_argument(
         "--images", nargs="+", metavar="IMAGES", help="remove only these images: their names when learned, or files"
     )
-    shared(remove, *EMBEDDING)
+    shared(remove, "--json", *EMBEDDING)
 
 
 def rename_options(rename: argparse.ArgumentParser) -> None:
     """Define ``fewshot rename``."""
     shared(rename, "dir", "label")
     rename.add_argument("new", metavar="NEW", help="the new label; must not be in use")
-    shared(rename, "--unknown-label", *EMBEDDING)
+    shared(rename, "--unknown-label", "--json", *EMBEDDING)
 
 
 def merge_options(merge: argparse.ArgumentParser) -> None:
@@ -234,7 +238,7 @@ def merge_options(merge: argparse.ArgumentParser) -> None:
     shared(merge, "dir")
     merge.add_argument("others", nargs="+", metavar="OTHERS", help="more classifiers, which are not changed")
     merge.add_argument("--out", metavar="DIR", help="folder for the result (default: the first classifier)")
-    shared(merge, "--force", "--unknown-label", *EMBEDDING)
+    shared(merge, "--force", "--unknown-label", "--json", *EMBEDDING)
 
 
 def predict_options(predict: argparse.ArgumentParser) -> None:
@@ -301,6 +305,7 @@ def undo_options(undo: argparse.ArgumentParser) -> None:
     )
     shared(undo, "dir")
     undo.add_argument("--to", type=whole(0, 10**9), metavar="N", help="a version of fewshot history")
+    shared(undo, "--json")
 
 
 def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
@@ -330,7 +335,7 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     calibrate.add_argument("--episodes", type=episodes, default=200, metavar="N", help="episodes to use (default: 200)")
     shared(calibrate, "--seed", "--force")
     report(calibrate, "figures")
-    shared(calibrate, "--unknown-label", *EMBEDDING)
+    shared(calibrate, "--unknown-label", "--json", *EMBEDDING)
 
 
 def unknown(command: argparse.ArgumentParser) -> None:

@@ -17,10 +17,10 @@ from fewshot.utils.text import closest, printable, shortened
 #: Options whose values are stored under another name.
 _NAMES = {"checkpoint": "from", "frozen": "episodes"}
 _STATUS = """exit status:
-  0    success
-  1    failure; or an image got no answer (predict, annotate, search) or has no usable label (import-labels), or a unit
-       of a grid failed (bench)
-  2    mistake in the command; nothing was changed
+  0    done; also if the reader of a pipe, such as head, has left
+  1    failed: a file is damaged, a disk full; or an image got no answer (predict, annotate, search) or has no usable
+       label (import-labels), or a unit of a grid failed (bench)
+  2    a mistake in the command, such as a file that is not there; nothing was changed
   130  interrupted (Ctrl-C)
   143  terminated (SIGTERM); train has saved its state
 

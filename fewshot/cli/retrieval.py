@@ -13,9 +13,10 @@ from typing import Any
 from fewshot.cli.inputs import as_label
 from fewshot.cli.models import list_paths
 from fewshot.cli.serving import read_token
-from fewshot.cli.tables import csv_form, give
-from fewshot.cli.terminal import complain, say
+from fewshot.cli.tables import csv_form, finish, give
+from fewshot.cli.terminal import complain
 from fewshot.images.image_classifier import FewShotImageClassifier
+from fewshot.persistence.files import check_file
 from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.retrieve import classify_and_retrieve
 from fewshot.retrieval.stores.faiss import FaissStore
@@ -46,7 +47,8 @@ def annotate(options: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - start
     resumed = f", with {counted(found['resumed'], 'shard')} of an earlier run" if found["resumed"] else ""
-    say(f"{counted(found['images'], 'image')} in {seconds:.1f} s{resumed}; written to {options.out}")
+    said = f"{counted(found['images'], 'image')} in {seconds:.1f} s{resumed}; written to {options.out}"
+    finish(options, {"written": options.out, **found}, said)
     if found["unreadable"]:
         complain(f"{counted(found['unreadable'], 'image')} could not be read; see the column error")
     return 1 if found["unreadable"] else 0
@@ -70,6 +72,7 @@ def _answering(options: argparse.Namespace) -> str | RemoteModel:
 
 def search(options: argparse.Namespace) -> int:
     """Find similar images in a table; exit with 1 if an image could not be read or nothing was found for it."""
+    check_file(options.table, "a table of fewshot annotate")
     model = FewShotImageClassifier.load(options.model, device=options.device).set_params(on_error="unknown")
     model.embedder_.set_params(progress=not options.quiet)
     paths, where = list_paths(options.images), _conditions(model, options.where)

@@ -30,7 +30,7 @@ def annotate_options(annotate: argparse.ArgumentParser) -> None:
     )
     shared(annotate, "--executor", "--jobs")
     annotate.add_argument("--shard", type=count, default=1024, metavar="N", help="images per write (default: 1024)")
-    shared(annotate, *SPREADSHEET, "--force", *EMBEDDING)
+    shared(annotate, *SPREADSHEET, "--force", "--json", *EMBEDDING)
 
 
 def search_options(search: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from fewshot.cli.inputs import as_label, take_unknown_label
-from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import put, quoted, say, way_back
+from fewshot.cli.tables import finish, give
+from fewshot.cli.terminal import is_piped, put, quoted, say, way_back
 from fewshot.images.history import read_history
 from fewshot.images.stored import StoredModel, describe
 from fewshot.persistence.artifact import size_of, version_of, writing
@@ -60,7 +60,8 @@ def rename(options: argparse.Namespace) -> int:
     """Give a class another label."""
     with _editing(options, f"rename {options.label} to {options.new}") as model:
         model.rename_class(as_label(model, options.label), as_label(model, options.new))
-    say(f"{quoted(options.label)} is now called {quoted(options.new)}{way_back(options.dir)}")
+    facts = {"classifier": options.dir, "class": options.label, "new": options.new}
+    finish(options, facts, f"{quoted(options.label)} is now called {quoted(options.new)}{way_back(options.dir)}")
     return 0
 
 
@@ -69,9 +70,16 @@ def remove(options: argparse.Namespace) -> int:
     if options.images is not None:
         return _remove_images(options)
     with _editing(options, f"remove {options.label}") as model:
+        before = int(model.n_support_.sum())
         model.remove_class(as_label(model, options.label))
-    say(f"{quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left{way_back(options.dir)}")
+    said = f"{quoted(options.label)} removed; {counted(len(model.classes_), 'class')} left{way_back(options.dir)}"
+    finish(options, _removed(options, model, before), said)
     return 0
+
+
+def _removed(options: argparse.Namespace, model: Any, before: int) -> dict[str, Any]:
+    gone = before - int(model.n_support_.sum())
+    return {"classifier": options.dir, "class": options.label, "images": gone, "classes": len(model.classes_)}
 
 
 def _remove_images(options: argparse.Namespace) -> int:
@@ -92,7 +100,8 @@ def _remove_images(options: argparse.Namespace) -> int:
             before = int(model.n_support_.sum())
             model.remove(prepared)
     gone, left = before - int(model.n_support_.sum()), f"{counted(len(model.classes_), 'class')} left"
-    say(f"{counted(gone, 'image')} of {quoted(options.label)} removed; {left}{way_back(options.dir)}")
+    said = f"{counted(gone, 'image')} of {quoted(options.label)} removed; {left}{way_back(options.dir)}"
+    finish(options, _removed(options, model, before), said)
     return 0
 
 
@@ -105,7 +114,8 @@ def calibrate(options: argparse.Namespace) -> int:
         return trust.calibrate(options)
     with _editing(options, "clear calibration") as model:
         model.clear_calibration().set_params(reject=None)
-    say(f"{options.dir} is not calibrated, and answers every image with a class{way_back(options.dir)}")
+    said = f"{options.dir} is not calibrated, and answers every image with a class{way_back(options.dir)}"
+    finish(options, {"classifier": options.dir, "calibration": None, "reject": None}, said)
     return 0
 
 

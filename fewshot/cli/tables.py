@@ -11,12 +11,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from fewshot.cli.terminal import put, terminal_width
-from fewshot.persistence.files import descriptor_of, write_text
+from fewshot.cli.terminal import is_piped, is_standard_output, put, say, terminal_width
+from fewshot.persistence.files import write_text
 from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.text import as_unicode, printable
 
-STANDARD_OUTPUT = "-"
 #: Least width to which a column of text is narrowed.
 _LEAST = 12
 
@@ -40,19 +39,14 @@ def give(
     shown : sequence of mapping, optional
         Printed as a table instead of the rows.
     """
-    taken = False
     kinds = (
         (options.csv, lambda rows: as_csv(rows, csv_form(options))),
         (options.json, lambda rows: as_json(rows if whole is None else whole)),
     )
     for target, text in kinds:
-        if _is_standard_output(target):
-            put(text(rows))
-            taken = True
-        elif target:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            write_text(target, text(rows))
-    if not taken:
+        if target:
+            write(target, text(rows))
+    if not is_piped(options):
         put(as_table(rows if shown is None else shown, terminal_width()))
 
 
@@ -63,9 +57,20 @@ def without_same(rows: Sequence[Mapping[str, Any]], column: str, other: str) -> 
     return [{name: value for name, value in row.items() if name != column} for row in rows]
 
 
-def is_piped(options: argparse.Namespace) -> bool:
-    """Whether standard output carries CSV or JSON for a program, so that nothing else may go there."""
-    return any(map(_is_standard_output, (options.csv, options.json)))
+def finish(options: argparse.Namespace, facts: Mapping[str, Any], *lines: object) -> None:
+    """Say what was done, and write the facts of it where ``--json`` asks."""
+    say(*lines)
+    if options.json is not None:
+        write(options.json, as_json(facts))
+
+
+def write(target: str, text: str) -> None:
+    """Write text to a file, or to standard output if that is its name; make the folder of the file."""
+    if is_standard_output(target):
+        put(text)
+        return
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, text)
 
 
 def csv_form(options: argparse.Namespace) -> CsvForm:
@@ -133,10 +138,6 @@ def _cut(cell: str, width: int) -> str:
         return cell
     end = (width - 1) // 2
     return f"{cell[: width - 3 - end]}...{cell[len(cell) - end :]}"
-
-
-def _is_standard_output(target: str | None) -> bool:
-    return target is not None and (target == STANDARD_OUTPUT or descriptor_of(target) == 1)
 
 
 def _cell(value: Any) -> str:

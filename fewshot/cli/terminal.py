@@ -55,16 +55,22 @@ _OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits"
 _AFTER_FIT = ("models", "saved", "trust", "retrieval", "labelling")
 #: Flags by the names of their values, and whether they take one.
 Flags = Mapping[str, tuple[str, bool]]
-#: Flags of the running commands, latest last. Not thread-local, because other threads decode images and warn.
-_running: list[Flags] = []
+#: Options of the running commands, latest last. Not thread-local, because other threads decode images and warn.
+_running: list[argparse.Namespace] = []
+#: As a file name: standard output.
+STANDARD_OUTPUT = "-"
 
 
 def say(*lines: object) -> None:
-    """Print lines about work that is done or under way.
+    """Print lines about work that is done or under way: on standard error, if standard output carries CSV or JSON.
 
     If standard output fails, for example because the disk is full, the work is still done: the last line goes to
     standard error, with the reason.
     """
+    if _running and is_piped(_running[-1]):
+        for line in lines:
+            note(line)
+        return
     try:
         put("".join(f"{printable(line)}\n" for line in lines))
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
@@ -72,6 +78,20 @@ def say(*lines: object) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         complain(f"{lines[-1] if lines else ''} (standard output cannot be written: {reason})")
+
+
+def is_piped(options: argparse.Namespace) -> bool:
+    """Whether standard output carries CSV or JSON for a program, so that nothing else may go there."""
+    return any(is_standard_output(getattr(options, name, None)) for name in ("csv", "json"))
+
+
+def is_standard_output(target: str | None) -> bool:
+    """Whether a file name means standard output."""
+    if target in (None, STANDARD_OUTPUT):
+        return target is not None
+    from fewshot.persistence.files import descriptor_of  # takes longer to import than --help takes
+
+    return descriptor_of(str(target)) == 1
 
 
 def put(text: str) -> None:
@@ -149,12 +169,20 @@ def terminal_width() -> int | None:
 
 
 def _coloured(line: str, colour: str) -> str:
-    """Return a line with its first word in a colour, if standard error is a terminal that has some."""
-    wanted = colour and _is_terminal(sys.stderr) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    if not wanted:
+    """Return a line with its first word in a colour, if standard error has colours and the line has one."""
+    if not (colour and _has_colours()):
         return line
     first, space, rest = line.partition(" ")
     return f"\x1b[{colour}m{first}\x1b[0m{space}{rest}"
+
+
+def _has_colours() -> bool:
+    """Whether standard error is a terminal with colours, unless ``$NO_COLOR`` or ``$FORCE_COLOR`` decide it."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
 
 
 def _encodable(text: str, stream: Any) -> str:
@@ -177,13 +205,12 @@ def _discard(stream: Any) -> None:
 
 @contextmanager
 def speaking(options: argparse.Namespace) -> Iterator[None]:
-    """Tell `in_flags` the flags of the command that runs inside the block."""
-    flags = (_OF_FIT if options.module in _AFTER_FIT else {}) | options.flags
-    _running.append(flags)
+    """Tell `in_flags` and `say` the options of the command that runs inside the block."""
+    _running.append(options)
     try:
         yield
     finally:
-        _running.remove(flags)
+        _running.remove(options)
 
 
 def in_flags(sentence: str) -> str:
@@ -196,7 +223,8 @@ def in_flags(sentence: str) -> str:
     """
     if not _running:
         return sentence
-    flags = _running[-1]
+    options = _running[-1]
+    flags: Flags = (_OF_FIT if options.module in _AFTER_FIT else {}) | options.flags
     for phrase, translation in _PHRASES.items():
         sentence = sentence.replace(phrase, translation)
 

@@ -15,7 +15,7 @@ import torch
 
 from fewshot.cli.inputs import choose_split, open_data
 from fewshot.cli.models import make_embedder
-from fewshot.cli.tables import give
+from fewshot.cli.tables import finish, give
 from fewshot.cli.terminal import say
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
@@ -72,7 +72,8 @@ def train(options: argparse.Namespace) -> int:
     best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
     kept = f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
     unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
-    say(kept, f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
+    facts = {"checkpoint": str(out / BEST), **facts}
+    finish(options, facts, kept, f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
     return 0
 
 

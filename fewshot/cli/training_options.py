@@ -58,7 +58,7 @@ def train_options(train: argparse.ArgumentParser) -> None:
     _add_episodes(train)
     report(train, "the learning curves")
     train.add_argument("--tensorboard", metavar="DIR", help="write learning curves for TensorBoard (extra)")
-    shared(train, *EMBEDDING)
+    shared(train, "--json", *EMBEDDING)
 
 
 def _add_network(train: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy as np
 from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
 from fewshot.cli.inputs import as_label, open_data
 from fewshot.cli.models import changing, list_paths, load, refuse_existing, reject
-from fewshot.cli.tables import give, is_piped
-from fewshot.cli.terminal import say, way_back
+from fewshot.cli.tables import finish, give
+from fewshot.cli.terminal import is_piped, say, way_back
 from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_calibration, write_test
@@ -135,7 +136,8 @@ def calibrate(options: argparse.Namespace) -> int:
     if options.clear:
         with changing(options, model, "clear calibration", options.out) as model:
             model.clear_calibration().set_params(reject=None)
-        say(f"{out} is not calibrated, and answers every image with a class{back}")
+        facts: dict[str, Any] = {"classifier": out, "calibration": None, "reject": None}
+        finish(options, facts, f"{out} is not calibrated, and answers every image with a class{back}")
         return 0
     held_out, examples, rule = _given(options, model)
     rate = 5.0 if options.false_accepts is None else options.false_accepts
@@ -145,14 +147,16 @@ def calibrate(options: argparse.Namespace) -> int:
             model.calibrate(held_out, reject_examples=examples, **settings)
         if held_out is not None:
             _say_calibration(model.calibration_, len(np.unique(held_out.labels)))
-        if rule is not None:
-            reject(model, rule)
-        elif model.reject is None:
+        costs = None if rule is None else reject(model, rule)
+        if rule is None and model.reject is None:
             say("no image is answered unknown; --reject says which should be")
     if options.report and held_out is not None:
         write_calibration(options.report, model.calibration_, options.dir)
         say(f"figures: {options.report}")
-    say(f"written to {out}{back}")
+    facts = {"classifier": out, "calibration": None, "reject": costs}
+    if held_out is not None:
+        facts["calibration"] = asdict(model.calibration_)
+    finish(options, facts, f"written to {out}{back}")
     return 0
 
 

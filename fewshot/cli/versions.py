@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fewshot.cli.tables import give, is_piped
+from fewshot.cli.tables import finish, give
 from fewshot.cli.terminal import say
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.utils.text import counted
@@ -20,7 +20,7 @@ def history(options: argparse.Namespace) -> int:
         for one in read_history(options.dir)
     ]  # fmt: skip
     give(rows, options)
-    if not is_piped(options) and len(rows) > 1:
+    if len(rows) > 1:
         say("", f"to go back: fewshot undo {options.dir}, or --to a version")
     return 0
 
@@ -32,7 +32,13 @@ def undo(options: argparse.Namespace) -> int:
     when, what = _when(found), f" ({found.note})" if found.note else ""
     holds = f"{counted(found.n_classes, 'class')} from {counted(found.n_support, 'image')}"
     back = "".join(f"; to return: fewshot undo {options.dir} --to {number}" for number in left)
-    say(f"{options.dir} is version {found.number}{what}{f' of {when}' if when else ''} again: {holds}{back}")
+    facts = {"classifier": options.dir, "version": found.number, "saved": when, "what": found.note,
+             "classes": found.n_classes, "images": found.n_support, "undone": left}  # fmt: skip
+    finish(
+        options,
+        facts,
+        f"{options.dir} is version {found.number}{what}{f' of {when}' if when else ''} again: {holds}{back}",
+    )
     return 0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fewshot._version import __version__
-from fewshot.errors import ArtifactError
+from fewshot.errors import ArtifactError, NoArtifactError
 from fewshot.persistence.content import errors_of_file
 from fewshot.persistence.files import copy_access, digest, partial_file, read_regular, replacing, sync
 from fewshot.persistence.locking import LOCK, is_held, locked
@@ -265,7 +265,7 @@ def read_artifact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
     while True:
         raw, manifest = _read_manifest(folder, kind)
         if (found := manifest.get("kind", KINDS[0])) != kind:
-            raise ArtifactError(f"{folder} is not a saved {kind}: it holds a saved {found}; give another folder")
+            raise NoArtifactError(f"{folder} is not a saved {kind}: it holds a saved {found}; give another folder")
         try:
             paths = {name: verified(folder, entry) for name, entry in manifest["files"].items()}
         except ArtifactError:
@@ -337,7 +337,8 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
             raise ArtifactError(
                 f"{folder} holds no current {kind}, only earlier versions; go back to one with undo(), or fewshot undo"
             ) from None
-        raise ArtifactError(
+        error_class = ArtifactError if os.path.lexists(path) else NoArtifactError
+        raise error_class(
             f"{folder} is not a saved {kind}: {reason}; make one with save(){_MADE_BY.get(kind, '')}"
         ) from None
     with errors_of_file(path, "restore it from a copy, or save again"):
@@ -349,7 +350,9 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
 def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
     """Return the manifest of the artifact to replace, empty if it has none; raise if the folder holds anything else."""
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is a file, not a saved {kind}, so nothing was written there; give a new folder")
+        raise NoArtifactError(
+            f"{folder} is a file, not a saved {kind}, so nothing was written there; give a new folder"
+        )
     path = folder / MANIFEST
     try:
         raw = read_regular(path, MOST_BYTES)
@@ -365,12 +368,12 @@ def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
         others = [entry.name for entry in folder.iterdir() if not DATA_FILE.fullmatch(entry.name)]
         if set(others) <= {MANIFEST} and (not raw or raw.startswith(BEGIN)):
             return {}  # an interrupted first save, or damage: saving repairs it
-        raise ArtifactError(
+        raise NoArtifactError(
             f"{folder} holds other files but no saved {kind}, so nothing was written there; give a new folder"
         ) from None
     refuse_newer(folder, manifest)
     if (found := manifest.get("kind", KINDS[0])) != kind:
-        raise ArtifactError(f"{folder} holds a saved {found}, so no {kind} was written there; give a new folder")
+        raise NoArtifactError(f"{folder} holds a saved {found}, so no {kind} was written there; give a new folder")
     return manifest
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fewshot.errors import ArtifactError
+from fewshot.errors import NoArtifactError
 from fewshot.persistence.content import is_whole
 from fewshot.persistence.files import copy_access, partial_file, read_regular, sync
 from fewshot.persistence.manifest import FORMAT, KINDS, MANIFEST, MOST_BYTES, parse_manifest
@@ -165,7 +165,7 @@ def to_restore(folder: Path, versions: Sequence[Version], current: str | None, n
         return None
     there = f"it keeps {listed([one.number for one in others])}" if others else "no other version is kept"
     what = "earlier version" if number is None else f"other version {number}"
-    raise ArtifactError(f"{folder} has no {what} to go back to: {there}")
+    raise NoArtifactError(f"{folder} has no {what} to go back to: {there}")
 
 
 def _version(manifest: Mapping[str, Any], raw: bytes, is_current: bool) -> Version:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fewshot.cli.options import episodes, seed, shared
+from fewshot.cli.tables import finish
 from fewshot.cli.terminal import say
 
 
@@ -20,14 +21,14 @@ def demo_options(demo: argparse.ArgumentParser) -> None:
         help = f"number of {what} episodes (default: %(default)s)"
         demo.add_argument(f"--{name}", type=episodes, default=value, metavar="N", help=help)
     demo.add_argument("--seed", type=seed, default=0, help="seed of data, weights and episodes (default: %(default)s)")
-    shared(demo, "--quiet")
+    shared(demo, "--json", "--quiet")
 
 
 def demo(options: argparse.Namespace) -> int:
     """Run the demonstration."""
     from fewshot.cli.demo.story import run_demo
 
-    run_demo(
+    found = run_demo(
         options.out,
         train_episodes=options.train_episodes,
         test_episodes=options.episodes,
@@ -35,4 +36,5 @@ def demo(options: argparse.Namespace) -> int:
         progress=not options.quiet,
         say=say,
     )
+    finish(options, found.results)
     return 0
