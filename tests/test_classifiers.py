@@ -283,16 +283,26 @@ def test_far_queries_and_invalid_ones_are_unknown_alike():
 @pytest.mark.parametrize(
     ("reject", "message"),
     [
-        ("auto", r"reject='auto' needs a threshold; call calibrate\(X, y\) with held-out classes first"),
-        ("always", "reject is 'always'; expected None, 'auto', 'balanced', a rate of false accepts such as '5%' or a"),
+        (
+            "always",
+            "reject is 'always'; expected None, 'auto', 'balanced', a rate of false accepts below 100 %",
+        ),
+        ("500%", "reject is '500%'"),
         ("100%", "reject is '100%'"),
         (True, "reject is True"),
         (np.nan, "reject is nan"),
     ],
 )
-def test_what_is_no_threshold_is_told(reject, message):
+def test_what_is_no_threshold_is_told_when_fitting(reject, message):
     with pytest.raises(ValueError, match=message):
-        fitted(reject=reject).predict(np.zeros((1, 8)))
+        fitted(reject=reject)
+    with pytest.raises(ValueError, match=message):
+        fitted().set_params(reject=reject).predict(np.zeros((1, 8)))
+
+
+def test_a_threshold_that_nothing_tells_is_asked_for_when_predicting():
+    with pytest.raises(ValueError, match=r"reject='auto' needs a threshold; call calibrate\(X, y\) with held-out"):
+        fitted(reject="auto").predict(np.zeros((1, 8)))
 
 
 def test_an_unknown_label_that_is_a_class_is_told_when_fitting():

@@ -20,7 +20,7 @@ from fewshot.classifiers.clashes import check_classes, telling_labels
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.kinds import lively, model_type
-from fewshot.classifiers.reject_rule import RejectRule
+from fewshot.classifiers.reject_rule import RejectRule, asked_of
 from fewshot.classifiers.rejection import Rejection, check_rate
 from fewshot.learners.base import Learner, parameter_names
 from fewshot.search.similarity import check_k
@@ -234,6 +234,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         check_name("index", self.index, INDEXES)
         check_name("on_error", self.on_error, ON_ERROR)
+        if self.reject is not None:
+            asked_of(self.reject)
 
     @isolated()
     def _learn(

@@ -207,7 +207,8 @@ def asked_of(reject: Any) -> float | str | None:
         if rate < 1:
             return rate
     raise ValueError(
-        f"reject is {reject!r}; expected None, 'auto', 'balanced', a rate of false accepts such as '5%' or a similarity"
+        f"reject is {reject!r}; expected None, 'auto', 'balanced', a rate of false accepts below 100 %, such as '5%', "
+        "or a similarity"
     )
 
 
