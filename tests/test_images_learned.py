@@ -5,6 +5,7 @@ import io
 import pickle
 import threading
 import time
+import unicodedata
 import warnings
 from collections import Counter
 
@@ -15,12 +16,22 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 
-from fewshot import Embedder, FewShotImageClassifier, LabeledImages, OwnEmbedder, annotate, retrieve
+from fewshot import (
+    Embedder,
+    FewShotImageClassifier,
+    LabeledImages,
+    OwnEmbedder,
+    PrototypicalClassifier,
+    Record,
+    annotate,
+    retrieve,
+)
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError
 from fewshot.images.learned import Prepared, labelled, names_of
 from fewshot.retrieval.stores.faiss import FaissStore
 from fewshot.search.approximate import faiss_module
+from fewshot.utils.labels import label_of_text
 from tests.together import together
 
 #: How long threads work beside each other in the slow test.
@@ -49,6 +60,28 @@ def learn_and_forget(model, rounds):
             model.calibrate(["pp", "pq", "qq", "qr"], ["p", "p", "q", "q"], n_episodes=2, n_shot=1)
             for known in [known for known in model.classes_.tolist() if known.startswith("n")]:
                 model.remove_class(known)
+
+
+@pytest.mark.parametrize(("own", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_class_is_the_same_in_any_unicode_form(own, typed, recwarn):
+    mine, other = (unicodedata.normalize(form, "Wälder") for form in (own, typed))
+    embedder = OwnEmbedder(letters, "letters")
+    model = FewShotImageClassifier(embedder, progress=False).fit(["aa", "zz", "zzz"], [mine, "b", "b"])
+    assert model.test(["aa", "zz"], [other, "b"]).accuracy == model.score(["aa", "zz"], [other, "b"]) == 1
+    assert counts(model.partial_fit(["aaa"], [other])) == {mine: 2, "b": 2}
+    more = FewShotImageClassifier(embedder, progress=False).fit(["aaaa", "cc"], [other, "c"])
+    assert counts(model.merge(more)) == {mine: 3, "b": 2, "c": 1}
+    assert counts(more) == {other: 1, "c": 1}
+    assert counts(model.remove(["aaa"], [other])) == {mine: 2, "b": 2, "c": 1}
+    assert model.predict_set(["aa"], 0.5, held_out=(["aa", "zz", "cc"], [other, "b", "c"]))
+    store = FaissStore(model.learner_.item_metric, model.embedder_.fingerprint)
+    store.add([Record("1", model.embedder_.transform(["aa"])[0], other)])
+    (found,) = retrieve(model, store, ["aa"], where={"label": mine})[0]
+    assert found.probability == pytest.approx(model.predict_proba(["aa"])[0, model.classes_.tolist().index(mine)])
+    assert model.remove_class(other).classes_.tolist() == ["b", "c"]
+    assert LabeledImages(["1.png", "2.png"], [mine, "b"]).with_classes([other]).labels.tolist() == [mine]
+    assert label_of_text(other, np.array([mine, "b"])) == mine
+    assert not [one for one in recwarn if "Unicode" in str(one.message)]
 
 
 def test_what_is_saved_looked_at_and_answered_while_another_thread_learns_is_of_one_moment(tmp_path):
@@ -270,7 +303,7 @@ def test_images_and_labels_come_together_or_side_by_side():
     items, labels = labelled(["a.png"], (label for label in "x"))
     assert (items, labels.tolist()) == (["a.png"], ["x"])
     with pytest.raises(TypeError, match="mix the types integer and string"):
-        labelled(["a.png"], ["x"], known=np.array([1]))
+        labelled(["a.png"], ["x"], known=PrototypicalClassifier().fit([[0.0], [1.0]], [1, 2]).model_)
 
 
 def test_names_are_those_given_or_what_images_are_called():

@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import unicodedata
 import uuid
 from dataclasses import replace
 
@@ -59,6 +60,8 @@ def records(n, d=3, seed=0, distinct=True):
 
 
 def same(one, other):
+    if isinstance(one, str) and isinstance(other, str):
+        return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 

@@ -49,7 +49,8 @@ def check_classes(
     """
     if rules.closed_set and before is not None and after is None:
         _refuse_new(classes, before, holder)
-    twins = [] if before is None else before.known_among(other_forms(classes))
+    there = before if after is None else after
+    twins = [] if there is None else there.known_among(other_forms(classes))
     warn_if_look_alike(np.union1d(classes, as_labels(twins, known=classes)) if twins else classes)
     if rules.on_error == "raise" and rules.reject is None:
         return

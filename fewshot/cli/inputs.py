@@ -59,11 +59,9 @@ def _opened(source: str, split: str | None, options: argparse.Namespace) -> Labe
 
 def as_label(model: Any, text: str) -> Any:
     """Convert a label from the command line to the label type of the classifier, in the Unicode form of its class."""
-    label, known = label_of_text(text, model.classes_), model.classes_.tolist()
-    if not isinstance(label, str) or label in known:
-        return label
-    forms = [unicodedata.normalize(form, label) for form in ("NFC", "NFD")]
-    return next((form for form in forms if form in known), forms[0])
+    label = label_of_text(text, model.classes_)
+    is_new = isinstance(label, str) and not label.isascii() and label not in model.classes_.tolist()
+    return unicodedata.normalize("NFC", label) if is_new else label
 
 
 def take_unknown_label(model: Any, options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from fewshot.data.shown import draw_grid, first_rows, thumbnail_of
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils import notebook
-from fewshot.utils.labels import as_labels
+from fewshot.utils.labels import as_labels, in_known_forms
 from fewshot.utils.streams import SPLIT, episode_rng
 from fewshot.utils.text import counted
 from fewshot.utils.values import check_count, check_name
@@ -493,6 +493,7 @@ class LabeledImages:
         wanted = as_labels(classes, name="the list of classes", any_type=True)
         # np.isin would convert the integer 1 to the string '1' if the types differ.
         position = {label: i for i, label in enumerate(self._codes[0].tolist())}
+        wanted, _ = in_known_forms(wanted, lambda some: filter(position.__contains__, some))
         unknown = [label for label in wanted.tolist() if label not in position]
         if unknown:
             raise ValueError(

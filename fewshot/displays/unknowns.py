@@ -81,7 +81,7 @@ class UnknownDisplay:
             own = _checked(rule.scored())
             return cls(own, _thresholds(own)).plot(ax=ax)
         if isinstance(estimator, FewShotModel):
-            items, y = labelled(X, y, estimator.embedder_.as_items, classifier.classes_)
+            items, y = labelled(X, y, estimator.embedder_.as_items, classifier.model_)
             X = estimator.embedder_.transform(items)
         X, y = np.asarray(X), np.asarray(y)
         read = np.isfinite(X).all(1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.any_learner import FewShotClassifier
+from fewshot.classifiers.fitted import FittedModel
 from fewshot.data.images import LabeledImages, as_labeled
 from fewshot.data.opening import describe, is_name
 from fewshot.data.unseen import warn_of_unseen
@@ -29,7 +30,7 @@ from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.utils.containers import to_array
-from fewshot.utils.labels import as_labels, plain_label, unknown_mark
+from fewshot.utils.labels import as_labels, in_known_forms, plain_label, unicode_forms, unknown_mark
 from fewshot.utils.text import counted
 from fewshot.utils.twins import earlier_twins, warn_of_twins
 from fewshot.utils.warning import warn
@@ -125,7 +126,7 @@ class Learned:
         """Embed labelled items; see `FewShotModel.prepare`."""
         on_error = "raise" if then == "remove" else self.classifier.on_error
         model = getattr(self.classifier, "model_", None)
-        known = None if then == "calibrate" or model is None else model.some_classes
+        known = None if then == "calibrate" else model
         if then == "calibrate" and self.classifier.reject is not None:
             unknown_mark(self.classifier.unknown_label, self.classifier.classes_)
         items, labels = labelled(X, y, self.embedder.as_items, known)
@@ -149,6 +150,21 @@ class Learned:
         """Whether the same network computed these embeddings."""
         other = prepared.embedder
         return other is self.embedder or other.fingerprint == self.embedder.fingerprint
+
+    def _own(self, label: Any) -> Any:
+        """Return a label in the Unicode form of its class."""
+        if not isinstance(label, str) or label.isascii():
+            return label
+        return next(iter(self.classifier.model_.known_among(unicode_forms(label))), label)
+
+    def _in_forms_of(self, other: Learned) -> Learned:
+        """Return this state with classes that another one has in another Unicode form as that one has them."""
+        _, changed = in_known_forms(self.classifier.classes_, other.classifier.model_.known_among)
+        known, found = set(self.classifier.classes_.tolist()), self
+        for old, new in changed.items():
+            if new not in known:  # else they are two classes here
+                found = found.renamed(old, new)
+        return found
 
     # ---- changes ---------------------------------------------------------------------------------------------------
 
@@ -213,6 +229,7 @@ class Learned:
 
     def without_class(self, label: Any) -> Learned:
         """Remove a class with its support."""
+        label = self._own(label)
         classifier = self.classifier.view().remove_class(label)
         return replace(
             self, classifier=classifier, support=self.support and self.support.without(self.support.places(label))
@@ -220,6 +237,7 @@ class Learned:
 
     def renamed(self, old: Any, new: Any) -> Learned:
         """Give a class another label."""
+        old = self._own(old)
         classifier = self.classifier.view().rename_class(old, new)
         support = self.support and self.support.renamed(old, new, classifier.model_.some_classes.dtype)
         return replace(self, classifier=classifier, support=support)
@@ -252,6 +270,7 @@ class Learned:
                 f"the other model has another network or preprocessing ({theirs[:12]}, here {mine[:12]}), so their "
                 "embeddings cannot be compared; fit one of them again with the embedder of the other"
             )
+        other = other._in_forms_of(self)
         support, more = self.support, other.support
         if support is not None and more is None:
             raise ValueError(
@@ -268,7 +287,7 @@ def labelled(
     X: Any,
     y: Any,
     as_items: Callable[[Any], Sequence[Any]] = Embedder.as_items,
-    known: NDArray[Any] | None = None,
+    known: FittedModel | None = None,
 ) -> tuple[Sequence[Any], NDArray[Any]]:
     """Return items and labels, from `LabeledImages` or from two collections.
 
@@ -280,8 +299,8 @@ def labelled(
         Labels, as `as_labels` takes them.
     as_items : callable
         How the embedder turns a collection into a sequence.
-    known : ndarray, optional
-        Labels whose type `y` must share.
+    known : FittedModel, optional
+        Its classes, whose type and Unicode form `y` takes.
 
     Raises
     ------
@@ -296,7 +315,9 @@ def labelled(
         X, y = X.images, X.labels
     if y is None:
         raise ValueError("y is missing; give one label for each image, or LabeledImages, or a folder of class folders")
-    items, labels = as_items(X), as_labels(y, known=known)
+    items, labels = as_items(X), as_labels(y, known=None if known is None else known.some_classes)
+    if known is not None:
+        labels, _ = in_known_forms(labels, known.known_among)
     if not len(items):
         raise ValueError("there are no images; give at least one of each class")
     if len(items) != len(labels):

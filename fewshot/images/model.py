@@ -446,7 +446,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy on labelled items, or on `LabeledImages`."""
-        items, labels = labelled(X, y, self.embedder_.as_items)
+        items, labels = labelled(X, y, self.embedder_.as_items, self.classifier_.model_)
         return super().score(items, labels, sample_weight)
 
     def predict_set(

@@ -74,7 +74,7 @@ def _is_pair(held_out: Any) -> bool:
 
 def _embedded(now: Learned, X: Any, y: Any) -> tuple[NDArray[np.floating], NDArray[Any]]:
     """Return embeddings and labels of the items that can be read."""
-    items, labels = labelled(X, y, now.embedder.as_items, now.classifier.classes_)
+    items, labels = labelled(X, y, now.embedder.as_items, now.classifier.model_)
     embedded = now.embed(items)
     embedded.warn()
     rows = np.setdiff1d(np.arange(len(items)), [error.index for error in embedded.errors])

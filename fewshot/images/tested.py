@@ -207,7 +207,7 @@ def _share(values: NDArray[Any]) -> float:
 def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
     """Answer labelled items, and keep the most telling answers with their reasons; see `FewShotModel.test`."""
     classifier = now.classifier
-    items, truth = labelled(X, y, now.embedder.as_items, classifier.classes_)
+    items, truth = labelled(X, y, now.embedder.as_items, classifier.model_)
     if classifier.reject is None and not np.isin(truth, classifier.classes_).any():
         tested, known = listed(np.unique(truth).tolist()), listed(classifier.classes_.tolist())
         raise ValueError(f"the model knows none of the classes {tested}; expected some of {known}")

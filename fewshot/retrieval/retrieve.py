@@ -15,6 +15,7 @@ from fewshot.images.model import FewShotModel
 from fewshot.retrieval.remote import MOST_CLASSES, RemoteModel
 from fewshot.retrieval.stores.base import Store
 from fewshot.retrieval.stores.records import Match, accepts, check_where
+from fewshot.utils.labels import unicode_forms
 from fewshot.utils.text import as_unicode
 
 
@@ -133,9 +134,15 @@ def classify_and_retrieve(
         for place, matches in zip(places, store.search(asked.x[places], k, only), strict=True):
             known = asked.shares(place)
             found[asked.read[place]] = [
-                Retrieved(m.id, m.label, m.similarity, m.payload, known.get(m.label)) for m in matches
+                Retrieved(m.id, m.label, m.similarity, m.payload, _share_of(m.label, known)) for m in matches
             ]
     return asked.labels, found, asked.errors
+
+
+def _share_of(label: Any, shares: Mapping[Any, float]) -> float | None:
+    """Return the probability of the class that a label names, in any Unicode form; None if there is none."""
+    forms = unicode_forms(label) if isinstance(label, str) else [label]
+    return next((shares[form] for form in forms if form in shares), None)
 
 
 def _ask(model: FewShotModel, store: Store, items: Any) -> _Asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import unicodedata
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -116,7 +117,7 @@ def as_labels(
 
 
 def label_of_text(text: str, classes: NDArray[Any]) -> Any:
-    """Convert text, such as an argument of a command, to the type of the labels.
+    """Convert text, such as an argument of a command, to the type of the labels, and to the Unicode form of its class.
 
     Raises
     ------
@@ -138,7 +139,54 @@ def label_of_text(text: str, classes: NDArray[Any]) -> Any:
         if text not in ("True", "False"):
             raise ValueError(f"the label {text!r} is neither True nor False, but the classes are")
         return text == "True"
-    return float(text) if kind == "f" else str(text)
+    if kind == "f":
+        return float(text)
+    if text.isascii():
+        return text
+    known = set(classes.tolist())
+    return next((form for form in unicode_forms(text) if form in known), text)
+
+
+def unicode_forms(text: str) -> list[str]:
+    """Return a text, and its composed and decomposed Unicode forms: macOS has names of files in the latter.
+
+    Examples
+    --------
+    >>> list(map(len, unicode_forms("café"))), unicode_forms("tea")
+    ([4, 5], ['tea'])
+    """
+    if text.isascii():
+        return [text]
+    return list(dict.fromkeys([text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]))
+
+
+def in_known_forms(
+    labels: NDArray[Any], known_among: Callable[[Iterable[Any]], Iterable[Any]]
+) -> tuple[NDArray[Any], dict[str, str]]:
+    """Return labels (n,), those that are a class in another Unicode form as that class; and what was changed.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Labels.
+    known_among : callable
+        Returns those of some labels that are classes.
+
+    Examples
+    --------
+    >>> composed, decomposed = unicode_forms("café")
+    >>> in_known_forms(np.array([composed, "tea"]), {decomposed, "tea"}.intersection)[0][0] == decomposed
+    True
+    """
+    if labels.dtype.kind not in "UO":
+        return labels, {}
+    accented = [label for label in set(labels.tolist()) if isinstance(label, str) and not label.isascii()]
+    known = set(known_among([form for label in accented for form in unicode_forms(label)])) if accented else set()
+    forms = {label: next((form for form in unicode_forms(label) if form in known), label) for label in accented}
+    changed = {label: form for label, form in forms.items() if label != form}
+    if not changed:
+        return labels, {}
+    return as_labels([changed.get(label, label) for label in labels.tolist()]), changed
 
 
 def check_length(label: Any, what: str) -> Any:
@@ -176,8 +224,7 @@ def other_forms(classes: NDArray[Any]) -> list[str]:
     if classes.dtype.kind not in "UO" or not all(isinstance(label, str) for label in classes):
         return []
     accented = [label for label in classes.tolist() if not label.isascii()]
-    forms = {unicodedata.normalize(form, label) for label in accented for form in ("NFC", "NFD")}
-    return sorted(forms.difference(accented))
+    return sorted({form for label in accented for form in unicode_forms(label)}.difference(accented))
 
 
 def _one_dimensional(y: NDArray[Any] | list[Any], name: str, warning: type[Warning]) -> NDArray[Any] | list[Any]:

@@ -31,7 +31,7 @@ from fewshot.runtime.background import DeviceBackground
 from fewshot.runtime.encoder import Encoder
 from fewshot.runtime.memory import DeviceMemory, device_labels, is_writable
 from fewshot.runtime.method import KEPT, SUMMED, DeviceMethod
-from fewshot.utils.labels import plain_label, unknown_mark
+from fewshot.utils.labels import in_known_forms, plain_label, unknown_mark
 from fewshot.utils.text import counted, listed
 from fewshot.utils.values import check_number
 
@@ -173,7 +173,7 @@ def _check_quantized(
             "gate is missing: int8 must be measured; pass gate=(images, labels), five classes or more that were not "
             "learned, 20 images of each"
         )
-    images, labels = _labelled("support", support)
+    images, labels = _labelled("support", support, memory)
     y = device_labels(labels, len(images), memory.classes)
     found, expected = (
         dict(zip(*(part.tolist() for part in pair), strict=True))
@@ -185,18 +185,19 @@ def _check_quantized(
                 f"support has {found.get(label, 0)} images of {label!r} and the model has learned "
                 f"{expected.get(label, 0)}; give all that was learned, and nothing else"
             )
-    held_out = _labelled("gate", gate)
+    held_out = _labelled("gate", gate, memory)
     _check_gate(held_out[1], memory)
     return (images, y), held_out
 
 
-def _labelled(what: str, given: Any) -> tuple[Any, Any]:
-    """Return images and labels from `LabeledImages` or from a pair."""
+def _labelled(what: str, given: Any, memory: DeviceMemory) -> tuple[Any, Any]:
+    """Return images and labels, in the Unicode form of known classes, from `LabeledImages` or from a pair."""
     if isinstance(given, LabeledImages):
-        return labelled(given, None)
+        given = given, None
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
         raise TypeError(f"{what} is of type {type(given).__name__}; expected (images, labels), or LabeledImages")
-    return labelled(*given)
+    images, labels = labelled(*given)
+    return images, in_known_forms(labels, set(memory.classes.tolist()).intersection)[0]
 
 
 def _check_gate(labels: Any, memory: DeviceMemory) -> None:

@@ -211,9 +211,9 @@ class Store(ABC):
             Records per query; fewer if the store, or the part that passes the filter, holds fewer.
         where : mapping, optional
             Required values of ``label`` or of the payload, by name; a list means any of its values. Types matter: 1
-            equals 1.0, but neither "1" nor True. Or the bounds of a number, by comparison: ``{">=": 1, "<": 5}``. A
-            list in the payload matches if one of its values does. If nothing is found because no record has a name
-            or a label that is asked for, a warning says so.
+            equals 1.0, but neither "1" nor True; Unicode forms of one text are equal. Or the bounds of a number, by
+            comparison: ``{">=": 1, "<": 5}``. A list in the payload matches if one of its values does. If nothing is
+            found because no record has a name or a label that is asked for, a warning says so.
 
         Raises
         ------

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.utils.containers import to_array
-from fewshot.utils.labels import check_length, plain_label
+from fewshot.utils.labels import check_length, plain_label, unicode_forms
 from fewshot.utils.values import as_values
 
 #: The largest number in a vector: larger ones overflow in databases, which compute in float32.
@@ -215,7 +215,8 @@ def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any] | Range]
             raise ValueError(f"the filter names {name!r}; expected 'label' or the name of a value in the payload")
         what = f"{name!r} in the filter"
         if not isinstance(value, (Mapping, Range)):
-            value = [check_plain(v, what) for v in _several(value)]
+            given = (check_plain(v, what) for v in _several(value))
+            value = [form for v in given for form in (unicode_forms(v) if isinstance(v, str) else [v])]
         elif isinstance(value, Mapping):
             value = Range({sign: _bound(sign, bound, what) for sign, bound in value.items()})
             if not value.bounds:
