@@ -35,6 +35,21 @@ def rows(model, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("inside", [".", "classifier"])
+def test_a_zip_archive_of_a_classifier_is_to_be_unzipped_by_the_line_that_is_printed(
+    made, tmp_path, capsys, monkeypatch, inside
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made / "model", tmp_path / "there" / inside, dirs_exist_ok=True)
+    shutil.make_archive("my model", "zip", tmp_path / "there")
+    for words in (["show"], ["predict", "x.png"], ["calibrate", "--clear"], ["history"], ["add", "c", "x.png"]):
+        assert main([words[0], "my model.zip", *words[1:]]) == 1
+        said, _, line = capsys.readouterr().err.strip().partition("unzip it first: ")
+        assert said == "fewshot: my model.zip is a zip archive; expected the folder of a saved classifier: "
+    subprocess.run(line.replace("python3", sys.executable, 1), shell=True, check=True)
+    assert main(["show", "my model" if inside == "." else inside]) == 0
+
+
 def test_every_command_that_changes_a_classifier_says_how_to_go_back(made, model, tmp_path, capsys):
     shutil.copytree(made / "model", tmp_path / "both")
     image, photos = str(made / "photos" / "temple" / "00.png"), str(made / "photos")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -329,6 +330,7 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
     try:
         raw = read_regular(path, MOST_BYTES)
     except OSError as error:
+        _refuse_archive(folder, kind)
         if not folder.is_dir():
             reason = "there is no such folder" if not folder.exists() else "this is a file"
         else:
@@ -347,9 +349,24 @@ def _read_manifest(folder: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
     return raw, manifest
 
 
+def _refuse_archive(path: Path, kind: str) -> None:
+    """Raise if a file is a zip archive of an artifact, such as the page of the service makes."""
+    if not path.is_file():
+        return
+    import zipfile  # which is slow, and seldom needed
+
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_flat = MANIFEST in archive.namelist()
+        target = path.with_name(path.stem if path.suffix else f"{path.name}-unzipped") if is_flat else path.parent
+        line = shlex.join(("python3", "-m", "zipfile", "-e", os.fspath(path), os.fspath(target)))
+        raise NoArtifactError(f"{path} is a zip archive; expected the folder of a saved {kind}: unzip it first: {line}")
+
+
 def _replaceable(folder: Path, kind: str) -> dict[str, Any]:
     """Return the manifest of the artifact to replace, empty if it has none; raise if the folder holds anything else."""
     if not folder.is_dir():
+        _refuse_archive(folder, kind)
         raise NoArtifactError(
             f"{folder} is a file, not a saved {kind}, so nothing was written there; give a new folder"
         )

@@ -118,7 +118,7 @@ def _show(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> RuntimeClassifier:
     from fewshot.runtime.classifier import load
 
-    if not Path(options.dir).is_dir():
+    if not Path(options.dir).exists():
         raise ValueError(f"{options.dir} does not exist; give a folder that fewshot.export has written")
     return load(options.dir)
 
