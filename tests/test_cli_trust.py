@@ -146,8 +146,13 @@ def test_calibrating_makes_it_say_unknown(made, capsys):
         assert part in shown
     assert "known ones rejected" in page.read_text(encoding="utf-8")
     assert FewShotImageClassifier.load(model).reject is None
+    assert main([*command, "--reject", "0", "--dry-run"]) == 0
+    tried = capsys.readouterr().out.splitlines()
+    assert tried[-1] == f"{model} stays as it is; without --dry-run, this takes effect"
+    assert FewShotImageClassifier.load(model).reject is None
     assert main([*command, "--reject", "0"]) == 0
     shown = capsys.readouterr().out
+    assert shown.splitlines()[:-1] == tried[:-1]
     assert "--reject 0%: 0 % of unknown images would be taken for a class (0 to " in shown
     assert "of 100 known ones, " in shown
     loaded = FewShotImageClassifier.load(model)

@@ -43,7 +43,7 @@ def test_a_zip_archive_of_a_classifier_is_to_be_unzipped_by_the_line_that_is_pri
     shutil.copytree(made / "model", tmp_path / "there" / inside, dirs_exist_ok=True)
     shutil.make_archive("my model", "zip", tmp_path / "there")
     for words in (["show"], ["predict", "x.png"], ["calibrate", "--clear"], ["history"], ["add", "c", "x.png"]):
-        assert main([words[0], "my model.zip", *words[1:]]) == 1
+        assert main([words[0], "my model.zip", *words[1:]]) == 2
         said, _, line = capsys.readouterr().err.strip().partition("unzip it first: ")
         assert said == "fewshot: my model.zip is a zip archive; expected the folder of a saved classifier: "
     subprocess.run(line.replace("python3", sys.executable, 1), shell=True, check=True)

@@ -222,6 +222,14 @@ def changing(
         now.save(options.dir, note=note)
 
 
+@contextmanager
+def looking(
+    options: argparse.Namespace, model: FewShotImageClassifier, note: str, out: str | None = None
+) -> Iterator[FewShotImageClassifier]:
+    """Yield a classifier for a change like `changing`, and save nothing."""
+    yield model
+
+
 def refuse_existing(options: argparse.Namespace) -> None:
     """Raise if --out holds a classifier and --force is not given, or anything else in any case."""
     if options.out is not None and is_artifact(options.out) and not options.force:

@@ -313,8 +313,8 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     calibrate.description = (
         "On classes that are none of the classifier's, refine its probabilities, if that helps, and learn what is "
         "unknown. DATA holds six or more such classes, which the network was not trained on. --reject says which "
-        "images are answered unknown from then on; its cost is printed before it takes effect. The default learner "
-        "needs no DATA for --reject: each of its own classes in turn plays an unknown one."
+        "images are answered unknown from then on, and its cost is printed; --dry-run prints that alone. The default "
+        "learner needs no DATA for --reject: each of its own classes in turn plays an unknown one."
     )
     shared(calibrate, "dir")
     calibrate.add_argument("data", metavar="DATA", nargs="?", help=_DATA)
@@ -329,6 +329,9 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     )
     unknown(calibrate)
     calibrate.add_argument("--out", metavar="DIR", help="write the classifier there, and leave DIR as it is")
+    calibrate.add_argument(
+        "--dry-run", action="store_true", help="only print what it would cost and change; write no classifier"
+    )
     calibrate.add_argument(
         "--clear", action="store_true", help="forget what calibrating has taught, and reject nothing"
     )

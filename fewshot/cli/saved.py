@@ -108,7 +108,7 @@ def _remove_images(options: argparse.Namespace) -> int:
 def calibrate(options: argparse.Namespace) -> int:
     """Refine the probabilities of a classifier and choose what is unknown, or forget that."""
     others = (options.out, options.data, options.none_of_these, options.reject, options.report, options.keep_answering)
-    if not options.clear or any(others):
+    if not options.clear or options.dry_run or any(others):
         from fewshot.cli import trust
 
         return trust.calibrate(options)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
 from fewshot.cli.inputs import as_label, open_data
-from fewshot.cli.models import changing, list_paths, load, refuse_existing, reject
+from fewshot.cli.models import changing, list_paths, load, looking, refuse_existing, reject
 from fewshot.cli.tables import finish, give
 from fewshot.cli.terminal import is_piped, say, way_back
 from fewshot.images.audit import suspects
@@ -133,16 +133,18 @@ def calibrate(options: argparse.Namespace) -> int:
     refuse_existing(options)
     model, out = load(options), options.out or options.dir
     back = way_back(out) if is_artifact(out) else ""
+    change = looking if options.dry_run else changing
     if options.clear:
-        with changing(options, model, "clear calibration", options.out) as model:
+        with change(options, model, "clear calibration", options.out) as model:
             model.clear_calibration().set_params(reject=None)
         facts: dict[str, Any] = {"classifier": out, "calibration": None, "reject": None}
-        finish(options, facts, f"{out} is not calibrated, and answers every image with a class{back}")
+        done = f"{out} is not calibrated, and answers every image with a class{back}"
+        finish(options, facts, _end(options, done))
         return 0
     held_out, examples, rule = _given(options, model)
     rate = 5.0 if options.false_accepts is None else options.false_accepts
     settings = {"false_accept_rate": rate / 100, "n_episodes": options.episodes, "seed": options.seed}
-    with changing(options, model, "calibrate", options.out) as model:
+    with change(options, model, "calibrate", options.out) as model:
         if held_out is not None or examples is not None:
             model.calibrate(held_out, reject_examples=examples, **settings)
         if held_out is not None:
@@ -156,8 +158,13 @@ def calibrate(options: argparse.Namespace) -> int:
     facts = {"classifier": out, "calibration": None, "reject": costs}
     if held_out is not None:
         facts["calibration"] = asdict(model.calibration_)
-    finish(options, facts, f"written to {out}{back}")
+    finish(options, facts, _end(options, f"written to {out}{back}"))
     return 0
+
+
+def _end(options: argparse.Namespace, done: str) -> str:
+    """Return the last line of calibrating: what was `done`, or that it was not."""
+    return f"{options.dir} stays as it is; without --dry-run, this takes effect" if options.dry_run else done
 
 
 def _refuse_contradictions(options: argparse.Namespace) -> None:
