@@ -25,7 +25,7 @@ STORY = (
     "predict model new.png", "test model others", "check model", "audit model", "suggest model others -k 2",
     "add model heron new.png", "rename model heron egret", "remove model egret", "undo model", "merge model second",
     "calibrate model --reject 20", "annotate others --model model --out a.parquet",
-    "search a.parquet new.png --model model",
+    "search a.parquet new.png --model model", "export model --out device",
     "export-labels others --model model --format csv --out tasks.csv", "import-labels photos --out table.csv",
     f"adapt five --out domain.safetensors {QUICK}",
     "data folder five --out five.csv --val 0 --test 0.4",

@@ -48,6 +48,8 @@ WHOLE = (
     *(("suggest MODEL DATA", option, NUMBERS) for option in ("-k", "--size", "--bits", "--max-pixels")),
     *((command, "--max-pixels", NUMBERS) for command in ("export-labels X --format csv --out Z", "import-labels X")),
     ("calibrate MODEL DATA", "--episodes", NUMBERS),
+    ("export MODEL --out OUT", "--max-pixels", NUMBERS),
+    ("export MODEL --out OUT", "--max-loss", ("nan", "inf", "-0.1", "1.1", "1e400", "", "x")),
     ("predict MODEL IMAGE", "--coverage", ("nan", "inf", "-0.1", "0", "1", "1e400", "", "x", "90")),
     ("serve MODEL", "--port", ("-1", "65536", "nan", "1.5", "", "x", "0x10")),
     ("serve MODEL", "--workers", (*NUMBERS, "65")),
@@ -120,7 +122,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
         "plugin", "out", "split", "backbone", "checkpoint", "weights", "cache", "learner", "device", "report", "csv",
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
         "unknown_label", "domain", "views", "root", "add_to", "field", "held_out", "none_of_these",
-        "path_column", "label_column", "host", "allow_host", "token", "root_path", "server",
+        "path_column", "label_column", "gate", "support", "host", "allow_host", "token", "root_path", "server",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices

@@ -42,8 +42,8 @@ def test_it_learns_answers_and_forgets(exported, capsys, monkeypatch):
     ("words", "status", "said"),
     [
         ("fit photos", 2, "fit needs torch; run: pip install fewshot-learn, then fewshot fit"),
-        ("show gone", 2, "gone does not exist; give a folder that fewshot.export has written"),
-        ("show .", 1, "manifest.json"),
+        ("show gone", 2, "gone does not exist; give a folder that fewshot export has written"),
+        ("show .", 2, "manifest.json"),
         ("remove model nine", 2, "nine"),
         ('add model "" gone.png', 2, "LABEL is empty; give a value"),
         ("predict model gone.png", 2, "gone.png"),

@@ -47,6 +47,9 @@ GROUPS = {
             "find similar images in a table of annotate",
             "fewshot search archive.parquet new1.jpg --model model",
         ),
+        "export": Command(
+            "exporting", "exporting", "write it for a device without torch", "fewshot export model --out device"
+        ),
     },
     "trust it": {
         "test": Command(

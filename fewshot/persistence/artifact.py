@@ -37,7 +37,7 @@ from fewshot.persistence.versions import EMPTY, Version, kept, read_versions, sa
 
 T = TypeVar("T")
 #: What creates an artifact of a kind, apart from save().
-_MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot.export()"}
+_MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot export"}
 #: A digest of the content of a file, if known, and a function that writes it to a path; None keeps the present file.
 Part = tuple[str | None, Callable[[Path], object]] | None
 #: Full path of a folder -> digest of the artifact that it is known to hold.

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from fewshot.runtime.classifier import RuntimeClassifier
 
 #: Commands of ``fewshot`` that need torch.
-_ELSEWHERE = ("fit", "serve", "test", "check", "calibrate", "annotate", "search", "train", "evaluate", "bench", "demo")
+_ELSEWHERE = (
+    "fit",
+    "serve",
+    "test",
+    "check",
+    "calibrate",
+    "annotate",
+    "search",
+    "export",
+    "train",
+    "evaluate",
+    "bench",
+    "demo",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fewshot-runtime", description="Answer and learn with a classifier that fewshot.export has written."
+        prog="fewshot-runtime", description="Answer and learn with a classifier that fewshot export has written."
     )
     parser.add_argument("--version", action="version", version=f"fewshot-runtime {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -119,7 +132,7 @@ def _load(options: argparse.Namespace) -> RuntimeClassifier:
     from fewshot.runtime.classifier import load
 
     if not Path(options.dir).exists():
-        raise ValueError(f"{options.dir} does not exist; give a folder that fewshot.export has written")
+        raise ValueError(f"{options.dir} does not exist; give a folder that fewshot export has written")
     return load(options.dir)
 
 
