@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
     from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner as CosinePrototypicalLearner
     from fewshot.learners.discriminant import DiscriminantLearner as DiscriminantLearner
+    from fewshot.learners.dn4 import DN4Learner as DN4Learner
     from fewshot.learners.feat import FEATLearner as FEATLearner
     from fewshot.learners.full_context import FullContextLearner as FullContextLearner
     from fewshot.learners.k_nearest import KNearestLearner as KNearestLearner
@@ -79,6 +80,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.memory import Statistics as Statistics
     from fewshot.learners.memory import sum_by_class as sum_by_class
     from fewshot.learners.multi_prototypical import MultiPrototypicalLearner as MultiPrototypicalLearner
+    from fewshot.learners.mutual_nearest import MutualNearestLearner as MutualNearestLearner
     from fewshot.learners.oslo import OSLOLearner as OSLOLearner
     from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
     from fewshot.learners.pt_map import PTMAPLearner as PTMAPLearner
@@ -114,6 +116,7 @@ _HOME = {
     "Distortion": "data.augment",
     "DiscriminantClassifier": "classifiers.methods",
     "DiscriminantLearner": "learners.discriminant",
+    "DN4Learner": "learners.dn4",
     "Domain": "embedding.domain",
     "Embedder": "embedding.embedder",
     "EmbeddingDisplay": "displays.embedding_map",
@@ -147,6 +150,7 @@ _HOME = {
     "Mirror": "data.augment",
     "MultiPrototypicalClassifier": "classifiers.methods",
     "MultiPrototypicalLearner": "learners.multi_prototypical",
+    "MutualNearestLearner": "learners.mutual_nearest",
     "NeighboursDisplay": "displays.neighbours",
     "OSLOLearner": "learners.oslo",
     "OwnEmbedder": "embedding.own",

@@ -1,12 +1,15 @@
-"""Which kind of fitted model suits a learner and what it knows."""
+"""Which kind of fitted model suits a learner and what it knows, and which form of embeddings."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.live_support import LiveSupport
 from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
+from fewshot.learners.local import of_maps
 from fewshot.utils.discriminant import MOST_CLASSES
 
 #: From this many classes on, or rows that are kept, copying all at each change takes longer than finding what changed.
@@ -25,3 +28,8 @@ def lively(model: FittedModel) -> FittedModel:
     """Return a model as one of the kind that suits it."""
     kind = model_type(model.learner, model.n_classes, model.n_rows) if type(model) is FittedModel else FittedModel
     return model if kind is FittedModel else kind.of(model.learner, model.classes, model.n_support, model.statistics)
+
+
+def as_rows(classifier: Any, X: Any) -> Any:
+    """Return maps of features as rows if what a classifier has learned takes them; other embeddings as they are."""
+    return of_maps(classifier.model_.learner, X)[1] if hasattr(classifier, "model_") else X

@@ -38,7 +38,9 @@ THUMBNAIL = 96
 BLOCK = 4
 
 #: Values that older versions did not know: left out of files unless set.
-_ADDED = {"bits", "views"}
+_ADDED = {"bits", "views", "pool"}
+#: What is made of the features of places if not what the network itself makes of them: maps, and means by salience.
+MAPS, SALIENT = "maps", "salient"
 
 #: Pixels and thumbnail of an image, without an error; or None, empty bytes and the error of an unreadable one.
 Decoded = tuple[Any, bytes, ImageDecodeError | None]
@@ -82,6 +84,9 @@ class Preprocessing:
         The range of 16-bit images; see `decode`.
     views : str, optional
         More than one look at each image, averaged: names of `fewshot.data.views.VIEWS`, joined by "+".
+    pool : {"maps", "salient"}, optional
+        How the features of places become an embedding, if not in the network's own way; see `fewshot.embedding.maps`.
+        ``maps`` allows neither tiles nor views, whose maps show other places.
 
     Raises
     ------
@@ -107,6 +112,7 @@ class Preprocessing:
     max_pixels: int | None = None
     bits: int | None = None
     views: str | None = None
+    pool: str | None = None
 
     def __post_init__(self) -> None:
         for name, expected, ok in (
@@ -125,6 +131,7 @@ class Preprocessing:
             ),
             ("max_pixels", "a whole number from 1, or None", self.max_pixels is None or _is_whole(self.max_pixels)),
             ("views", f"some of {'+'.join(VIEWS)}, or None", are_views(self.views)),
+            ("pool", "maps, without tiles and views, salient or None", self._is_pool),
         ):
             if not ok:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
@@ -173,18 +180,34 @@ class Preprocessing:
         """Return the values on which pixels depend: all but the limit."""
         return {**self.to_dict(), "max_pixels": NO_LIMIT}
 
+    @property
+    def _is_pool(self) -> bool:
+        """Whether `pool` is valid: maps of several looks would be averaged, place by place."""
+        blurs = self.pool == MAPS and (self.views is not None or self.crop_mode in TILED)
+        return self.pool in (None, MAPS, SALIENT) and not blurs
+
     def changed(
-        self, *, bits: int | None, max_pixels: int | None, crop: str | None = None, views: str | None = None
+        self,
+        *,
+        bits: int | None,
+        max_pixels: int | None,
+        crop: str | None = None,
+        views: str | None = None,
+        pool: str | None = None,
     ) -> Self:
         """Return a copy with the values that are not None; `crop` is one of `CROPS`, or "auto"."""
         if crop == AUTO:
             crop = DEFAULT if self.crop_mode == "center" else None
+        pool = pool or self.pool
+        if pool == MAPS and (crop == DEFAULT or (crop is None and self.crop_mode in TILED)):
+            crop = "pad"  # DEFAULT without its tiles
         return replace(
             self,
             crop_mode=self.crop_mode if crop is None else CROPS[crop],
             bits=self.bits if bits is None else bits,
             max_pixels=self.max_pixels if max_pixels is None else max_pixels,
             views=check_views(views) or self.views,
+            pool=pool,
         )
 
     def __call__(self, source: Any) -> NDArray[np.uint8]:

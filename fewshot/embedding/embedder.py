@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from operator import is_
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,13 +19,14 @@ from torch import nn
 from fewshot.data.crop import AUTO, CROPS, Crop
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
-from fewshot.data.preprocess import Preprocessing, check_bits
+from fewshot.data.preprocess import MAPS, SALIENT, Preprocessing, check_bits
 from fewshot.data.views import check_views
 from fewshot.embedding.backbones.presets import located
 from fewshot.embedding.base import BaseEmbedder
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.domain import Domain
+from fewshot.embedding.maps import Shape
 from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items, prepare_items
 from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
@@ -33,6 +34,7 @@ from fewshot.utils.isolation import isolated
 from fewshot.utils.pickling import with_new_parameters
 from fewshot.utils.values import ON_ERROR, OnError, check_name
 
+Pool = Literal["auto", "salient"]
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
 #: Loaded networks by source and device. Clones and copies of an embedder share one while any of them is alive.
@@ -94,6 +96,14 @@ class Embedder(BaseEmbedder):
         it or, if that is seen anyway, its middle (twice), and ``shifts`` four small ones (five times); "+" joins them,
         as in "mirror+scales", and multiplies their time. Tiles are mirrored and shifted too. They are part of the
         fingerprint and saved with classifiers.
+    pool : {"auto", "salient"} or None, default="auto"
+        How the features of places become an embedding. "auto" is the network's own way, for most their mean. "salient"
+        is a mean in which the places count that differ from the rest of the image: for small objects in large scenes.
+        None keeps the map of features, for learners of local descriptors such as `DN4Learner`, which set it themselves:
+        of convolutional networks of timm the last map, of vision transformers the patch tokens. A map takes as many
+        times the memory as it has places, 49 at 224 pixels: 250 KB an image for the default network, also in the cache,
+        and twice that in what a classifier has learned. It allows no views and no tiles, and "auto" as crop is ``pad``
+        then. `pool` is part of the fingerprint and saved with classifiers.
     progress : bool, default=True
         Whether work that takes more than two seconds shows a progress bar on standard error.
     domain : Domain or path, optional
@@ -103,6 +113,8 @@ class Embedder(BaseEmbedder):
     ----------
     fingerprint : str
         SHA-256 of weights, preprocessing and domain. Embeddings with equal fingerprints are comparable.
+    map_shape : tuple of int or None
+        Rows, columns and features of a map; None unless it is kept.
 
     Raises
     ------
@@ -116,6 +128,8 @@ class Embedder(BaseEmbedder):
     >>> embedder = Embedder("conv4", weights="random", img_size=28)
     >>> embedder.transform([np.zeros((60, 40, 3), np.uint8), np.zeros((9, 9), np.uint8)]).shape
     (2, 64)
+    >>> Embedder("conv4", weights="random", img_size=32, pool=None).transform([np.zeros((60, 40, 3), np.uint8)]).shape
+    (1, 4, 64)
     """
 
     _shared = ("_ready", "_expected", "_found")
@@ -138,6 +152,7 @@ class Embedder(BaseEmbedder):
         max_pixels: int | None = None,
         crop: Crop | None = AUTO,
         views: str | None = None,
+        pool: Pool | None = AUTO,
         progress: bool = True,
         domain: Domain | str | Path | None = None,
     ) -> None:
@@ -154,6 +169,7 @@ class Embedder(BaseEmbedder):
         self.max_pixels = max_pixels
         self.crop = crop
         self.views = views
+        self.pool = pool
         self.progress = progress
         self.domain = domain
 
@@ -194,6 +210,11 @@ class Embedder(BaseEmbedder):
         if on_error is None:
             embedded.warn()
         return embedded
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the embeddings (n, d) of a collection of n images, or their maps (n, h * w, d) if these are kept."""
+        rows, shape = super().transform(X), self.map_shape
+        return rows if shape is None else rows.reshape(len(rows), shape[0] * shape[1], shape[2])
 
     def prepare(self, X: Any, *, thumbnails: bool = False) -> Sequence[Any]:
         """Return images, decoded and scaled, to embed in place of `X`, perhaps on another thread, by ``embed``.
@@ -257,6 +278,11 @@ class Embedder(BaseEmbedder):
         return self._load().preprocessing
 
     @property
+    def map_shape(self) -> Shape | None:
+        """Rows, columns and features of a map; None unless it is kept."""
+        return self._load().map_shape
+
+    @property
     def _n_features_out(self) -> int:
         return self._embed([], False, "raise").embeddings.shape[1]
 
@@ -279,7 +305,7 @@ class Embedder(BaseEmbedder):
     def _source(self) -> Source:
         weights = None if self.weights is None else spelled(self.weights)
         backbone = spelled(self.backbone)  # type: ignore[arg-type]
-        own = self.img_size, self.bits, self.max_pixels, self.crop, check_views(self.views)
+        own = self.img_size, self.bits, self.max_pixels, self.crop, check_views(self.views), self._pool
         name, pretrained = located(backbone, self.pretrained, weights)
         return Source(name, weights, pretrained, *own)
 
@@ -293,6 +319,7 @@ class Embedder(BaseEmbedder):
         if self.crop is not None:
             check_name("crop", self.crop, (AUTO, *CROPS))
         check_views(self.views)
+        self._check_pool()
         for name, most in _MOST.items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or not 1 <= value <= most):
@@ -308,6 +335,22 @@ class Embedder(BaseEmbedder):
             self._source().check()
         return given
 
+    @property
+    def _pool(self) -> str | None:
+        """The parameter as `Preprocessing` takes it."""
+        return MAPS if self.pool is None else None if self.pool == AUTO else self.pool
+
+    def _check_pool(self) -> None:
+        if self.pool is not None:
+            check_name("pool", self.pool, (AUTO, SALIENT))
+        elif self.domain is not None:
+            raise ValueError("domain maps embeddings of whole images, and pool=None keeps those of places; give one")
+        elif self.views is not None or self.crop in ("tiles", "adaptive"):
+            given = f"views={self.views!r}" if self.views is not None else f"crop={self.crop!r}"
+            raise ValueError(
+                f"{given} would average different places of an image, which pool=None keeps apart; leave it out"
+            )
+
     def _load(self, checkpoint: Checkpoint | None = None) -> Loaded:
         given, (known, known_at, loaded) = self._check_parameters(), self._ready
         if isinstance(self.backbone, nn.Module):
@@ -315,7 +358,13 @@ class Embedder(BaseEmbedder):
             crop = None if self.crop == AUTO and is_trained_here(self.backbone) else self.crop
             return Loaded(
                 self.backbone,
-                seen.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop, views=self.views),
+                seen.changed(
+                    bits=self.bits,
+                    max_pixels=self.max_pixels,
+                    crop=crop,
+                    views=self.views,
+                    pool=self._pool,
+                ),
             )
         if loaded is None or known is not given:
             source, device = self._source(), choose_device(self.device)

@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewshot.data.preprocess import Decoded, Prepared, Preprocessing, prepared_chunks
+from fewshot.data.preprocess import MAPS, Decoded, Prepared, Preprocessing, prepared_chunks
 from fewshot.data.views import shown
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
+from fewshot.embedding.maps import Shape, feature_map, pooling
 from fewshot.embedding.pointwise import hasten_pointwise
 from fewshot.errors import ImageDecodeError
 from fewshot.utils.isolation import isolated, keeping_memory
@@ -111,6 +112,17 @@ class Loaded:
         pixels = CPU_PIXELS if self.is_on_cpu else GPU_PIXELS
         return min(max(pixels // (self.preprocessing.height * self.preprocessing.width), 1), 256)
 
+    @cached_property
+    @isolated(gradients=False)
+    def map_shape(self) -> Shape | None:
+        """Rows, columns and features of the map that an embedding is; None if it is one vector for the whole image."""
+        if self.preprocessing.pool != MAPS:
+            return None
+        with evaluating(self.network):
+            x = self._to_input(self.preprocessing.blank()[None])
+            rows, columns, d = feature_map(self.network, x).shape[1:]
+        return rows, columns, d
+
     def embed(self, pixels: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float32]:
         """Return the embeddings (n, d) of one batch of prepared images; None becomes a row of NaN.
 
@@ -129,7 +141,7 @@ class Loaded:
         return embeddings
 
     def _forward(self, stacked: NDArray[np.uint8]) -> NDArray[np.float32]:
-        y = self.forward(self._to_input(stacked))
+        y = pooling(self.forward, self.preprocessing.pool)(self._to_input(stacked))
         if not isinstance(y, Tensor) or y.dim() != 2:
             shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"the backbone maps images to {shape}; expected (n, d), one embedding per image")

@@ -54,6 +54,8 @@ class Source:
         See `Preprocessing`; by default the network's own.
     crop, views : str, optional
         As for `Embedder`; by default the network's own.
+    pool : str, optional
+        As for `Preprocessing`.
     """
 
     backbone: str
@@ -64,6 +66,7 @@ class Source:
     max_pixels: int | None = None
     crop: str | None = None
     views: str | None = None
+    pool: str | None = None
 
     @property
     def is_checkpoint(self) -> bool:
@@ -131,8 +134,8 @@ class Source:
             preprocessing = Preprocessing.of(getattr(network, "pretrained_cfg", None) or {}, self.img_size)
         network = network.to(memory_format=torch.channels_last)
         crop = None if self.is_checkpoint and self.crop == AUTO else self.crop  # training has fixed it
-        changed = preprocessing.changed(bits=self.bits, max_pixels=self.max_pixels, crop=crop, views=self.views)
-        return network, changed
+        own: dict[str, Any] = {"bits": self.bits, "max_pixels": self.max_pixels, "crop": crop, "views": self.views}
+        return network, preprocessing.changed(**own, pool=self.pool)
 
     def _create(self) -> nn.Module:
         pretrained = self.pretrained or (self.weights is None and bool(files_of(self.backbone)))

@@ -18,6 +18,7 @@ from fewshot.episodes.balanced_sampler import EpisodeSampler, SmallClasses
 from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.episodes.query_draws import BALANCED, of_queries
 from fewshot.learners.base import IGNORE, Learner
+from fewshot.learners.local import of_maps
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax, to_tensor
 from fewshot.utils import notebook
@@ -180,7 +181,7 @@ def evaluate(
     learner : str or Learner
         A registered name or a learner; it is not changed.
     X : array-like of shape (n, d), or uint8 images if `backbone` is given
-        Embeddings.
+        Embeddings; for learners of local descriptors also maps (n, L, d), see ``Embedder(pool=None)``.
     y : array-like of shape (n,)
         Labels.
     backbone : nn.Module, optional
@@ -227,6 +228,7 @@ def evaluate(
         sampler = partial(EpisodeSampler, **sizes, small_classes=small_classes, query_classes=query_classes)
     episodes = sampler(labels, seed=seed)
     embeddings = as_values(X) if backbone is None else embed(backbone, np.asarray(X))
+    learner, embeddings = of_maps(learner, embeddings)
     embeddings = _check(embeddings, labels)
     accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {

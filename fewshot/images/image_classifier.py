@@ -11,7 +11,7 @@ from torch import nn
 
 from fewshot.data.crop import AUTO, Crop
 from fewshot.embedding.domain import Domain
-from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.embedder import Embedder, Pool
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.images.model import FewShotModel
 from fewshot.images.saving import Saved
@@ -32,7 +32,7 @@ class FewShotImageClassifier(FewShotModel):
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with; for other backbones
         `DiscriminantLearner`.
-    weights, pretrained, img_size, device, cache, bits, max_pixels, crop, views, domain
+    weights, pretrained, img_size, device, cache, bits, max_pixels, crop, views, pool, domain
         As for `Embedder`; omit if `backbone` is one.
     on_error, reject, unknown_label, index, keep_support
         As for `FewShotModel`.
@@ -73,6 +73,7 @@ class FewShotImageClassifier(FewShotModel):
         max_pixels: int | None = None,
         crop: Crop | None = AUTO,
         views: str | None = None,
+        pool: Pool | None = AUTO,
         progress: bool = True,
         domain: Domain | str | Path | None = None,
     ) -> None:
@@ -92,13 +93,14 @@ class FewShotImageClassifier(FewShotModel):
         self.max_pixels = max_pixels
         self.crop = crop
         self.views = views
+        self.pool = pool
         self.progress = progress
         self.domain = domain
 
     def make_embedder(self) -> Embedder | OwnEmbedder:
         """Return the embedder that `fit` would use."""
         given = ("weights", "pretrained", "img_size", "device", "cache", "bits", "max_pixels")
-        names = (*given, "crop", "views", "domain", "progress")
+        names = (*given, "crop", "views", "pool", "domain", "progress")
         params = {name: getattr(self, name) for name in names}
         if not isinstance(self.backbone, (Embedder, OwnEmbedder)):
             return Embedder(self.backbone, **params)

@@ -29,6 +29,8 @@ from fewshot.errors import brief
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
+from fewshot.learners.local import LocalLearner
+from fewshot.learners.registry import as_learner
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import as_labels, in_known_forms, plain_label, unicode_forms, unknown_mark
 from fewshot.utils.text import counted
@@ -391,3 +393,12 @@ def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
     if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
         return load_learner(path)
     return DiscriminantLearner(power=1.0 if isinstance(embedder, OwnEmbedder) else 0.5)
+
+
+def suited(learner: str | Learner, embedder: Embedder | OwnEmbedder) -> str | Learner:
+    """Return a learner that suits an embedder, which is changed to keep its maps for a learner of local descriptors."""
+    found = as_learner(learner)
+    if not isinstance(found, LocalLearner) or not isinstance(embedder, Embedder):
+        return learner
+    shape = embedder.set_params(pool=None).map_shape
+    return found if shape is None else found.of_width(shape[2])

@@ -25,7 +25,7 @@ from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.framed import answer_frame
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.in_notebooks import model_html
-from fewshot.images.learned import Learned, Prepared, Then, default_learner, labelled
+from fewshot.images.learned import Learned, Prepared, Then, default_learner, labelled, suited
 from fewshot.images.saving import Weights
 from fewshot.images.segments import Held
 from fewshot.images.sets import Promise
@@ -189,7 +189,7 @@ class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
         """Return the state before anything is learned."""
         embedder = self.make_embedder().set_params(on_error=check_name("on_error", self.on_error, ON_ERROR))
         classifier = FewShotClassifier(
-            default_learner(embedder) if self.learner is None else self.learner,
+            suited(default_learner(embedder) if self.learner is None else self.learner, embedder),
             index=self.index,
             on_error=self.on_error,
             reject=self.reject,

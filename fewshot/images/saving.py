@@ -25,7 +25,7 @@ from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.open_set import Background
 from fewshot.classifiers.reject_rule import is_reject_rule
 from fewshot.data.crop import CROPS, crop_of
-from fewshot.data.preprocess import Preprocessing
+from fewshot.data.preprocess import MAPS, SALIENT, Preprocessing
 from fewshot.data.views import VIEWS, are_views
 from fewshot.embedding.backbones import cached_file, spec_of, why_not_saved
 from fewshot.embedding.backbones.limits import MOST_SIDE, is_plain_name
@@ -48,7 +48,7 @@ from fewshot.images.kept_rows import (
     read_memory,
     read_support,
 )
-from fewshot.images.learned import Learned
+from fewshot.images.learned import Learned, suited
 from fewshot.images.segments import Held, Segments, is_large, large_support_in_parts, memory_in_parts, segments_of
 from fewshot.images.statistics_file import read_statistics, statistics_to_tensors
 from fewshot.images.stored import describe
@@ -235,6 +235,7 @@ def _read_embedder(
     if checkpoint is not None:
         seen = checkpoint.preprocessing
         source: dict[str, Any] = {"backbone": checkpoint.path, "crop": crop_of(seen.crop_mode), "views": seen.views}
+        source |= _pool_of(seen)
         if manifest["backbone"] != checkpoint.backbone:
             raise ValueError("its manifest names a different network than its weights")
         learner = build_learner(checkpoint.learner, checkpoint.part("learner."))
@@ -243,8 +244,9 @@ def _read_embedder(
         learner = build_learner(manifest["learner"], read_tensors(paths["learner"])[0])
     if given is not None:
         if isinstance(given, (Embedder, OwnEmbedder)):
-            return clone(given), learner.double(), {"backbone": given}
-        source = {"backbone": given, "crop": source["crop"], "views": source["views"]}
+            suited(learner, given := clone(given))
+            return given, learner.double(), {"backbone": given}
+        source = {"backbone": given} | {name: source[name] for name in ("crop", "views", "pool") if name in source}
     embedder = Embedder(**source, device=device, progress=progress)
     if checkpoint is not None and given is None:
         embedder.load(checkpoint)
@@ -297,11 +299,18 @@ def _source(embedder: Any) -> dict[str, Any]:
     return parameters | {name: int(value) for name, value in own.items() if value is not None} | seen
 
 
-def _changed_look(embedder: Embedder) -> dict[str, str | None]:
-    """Return crop and views if they are not the network's own, so that older versions can read the folder otherwise."""
+def _changed_look(embedder: Embedder) -> dict[str, Any]:
+    """Return crop, views and pool if they are not the network's own, so that older versions can read it otherwise."""
     own = Preprocessing.of(getattr(embedder.network, "pretrained_cfg", None) or {}).crop_mode
-    mode, views = embedder.preprocessing.crop_mode, embedder.preprocessing.views
-    return ({} if mode == own else {"crop": crop_of(mode)}) | ({} if views is None else {"views": views})
+    seen = embedder.preprocessing
+    mode, views = seen.crop_mode, seen.views
+    changed = ({} if mode == own else {"crop": crop_of(mode)}) | ({} if views is None else {"views": views})
+    return changed | _pool_of(seen)
+
+
+def _pool_of(seen: Preprocessing) -> dict[str, Any]:
+    """Return the parameter `pool` of an embedder, if it is not the default."""
+    return {} if seen.pool is None else {"pool": None if seen.pool == MAPS else seen.pool}
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
@@ -343,17 +352,19 @@ def _read_source(said: Any, given: bool) -> dict[str, Any]:
     """
     if isinstance(said, dict):
         said = {"crop": None, "views": None, **said}  # older versions had no others
+        if said.get("pool") not in (None, SALIENT):
+            raise ValueError(f"its pool is {said['pool']!r:.60}; expected {SALIENT}, or null for maps of features")
         if not are_views(said["views"]):
             raise ValueError(f"its views are {said['views']!r:.60}; expected some of {'+'.join(VIEWS)}")
         if said["crop"] is not None and said["crop"] not in list(CROPS):
             raise ValueError(f"its crop is {said['crop']!r:.60}; expected {', '.join(CROPS)}")
-    if isinstance(said, dict) and said.keys() == {GIVEN, "crop", "views"}:
+    if isinstance(said, dict) and said.keys() - {"pool"} == {GIVEN, "crop", "views"}:
         if not given:
             raise ArtifactError(
                 f"the model was fitted with a custom embedder, {said[GIVEN]!r:.60}; pass it to load with embedder="
             )
-        return {"crop": said["crop"], "views": said["views"]}
-    always, own = {"backbone", "weights", "pretrained", "img_size", "crop", "views"}, {"bits", "max_pixels"}
+        return {name: said[name] for name in ("crop", "views", "pool") if name in said}
+    always, own = {"backbone", "weights", "pretrained", "img_size", "crop", "views"}, {"bits", "max_pixels", "pool"}
     if not isinstance(said, dict) or said.keys() - own != always:
         raise ValueError(f"its source is {said!r:.100}; expected backbone, weights, pretrained and img_size")
     name, size = said["backbone"], said["img_size"]

@@ -69,6 +69,8 @@ class Learner(nn.Module):
         Whether the learner has trainable weights that `MetaTrainer` must train first.
     ordered : bool
         Whether the order of the support matters.
+    local : bool
+        Whether embeddings are maps of features, whose places are compared; see `LocalLearner`.
     by_distance : bool
         Whether logits are similarities of embeddings, so that the temperature must suit the scale of the embeddings.
     centered : bool
@@ -91,6 +93,7 @@ class Learner(nn.Module):
     transductive: ClassVar[bool] = False
     learned: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
+    local: ClassVar[bool] = False
     by_distance: ClassVar[bool] = False
 
     centered: bool = False

@@ -14,6 +14,7 @@ from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.embedder import Embedder
+from fewshot.embedding.maps import pooling
 from fewshot.errors import LeakError, TooSmallError, UnknownNameError
 from fewshot.images.exporting import quantized
 from fewshot.images.exporting.network import OPSET, TOLERANCE, InDomain, check_extra, write_onnx
@@ -125,7 +126,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix="fewshot-export-") as work:
         path = Path(work) / "float.onnx"
         domain = embedder.find_domain()
-        network = embedder.network if domain is None else InDomain(embedder.network, domain)
+        network = pooling(embedder.network, embedder.preprocessing.pool)
+        network = network if domain is None else InDomain(network, domain)
         facts["difference"] = write_onnx(network, embedder.preprocessing, path)
         if quantize is not None:
             exact = Encoder(path, embedder.preprocessing)
