@@ -63,8 +63,10 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.images.model import FewShotModel as FewShotModel
     from fewshot.images.suggesting.suggest import Suggestion as Suggestion
     from fewshot.images.tested import TestResult as TestResult
+    from fewshot.learners.alpha_tim import AlphaTIMLearner as AlphaTIMLearner
     from fewshot.learners.base import Learner as Learner
     from fewshot.learners.bd_cspn import BDCSPNLearner as BDCSPNLearner
+    from fewshot.learners.bpa import BPALearner as BPALearner
     from fewshot.learners.cosine_prototypical import CosinePrototypicalLearner as CosinePrototypicalLearner
     from fewshot.learners.discriminant import DiscriminantLearner as DiscriminantLearner
     from fewshot.learners.dn4 import DN4Learner as DN4Learner
@@ -82,6 +84,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.multi_prototypical import MultiPrototypicalLearner as MultiPrototypicalLearner
     from fewshot.learners.mutual_nearest import MutualNearestLearner as MutualNearestLearner
     from fewshot.learners.oslo import OSLOLearner as OSLOLearner
+    from fewshot.learners.paddle import PADDLELearner as PADDLELearner
     from fewshot.learners.prototypical import PrototypicalLearner as PrototypicalLearner
     from fewshot.learners.pt_map import PTMAPLearner as PTMAPLearner
     from fewshot.learners.registry import list_learners as list_learners
@@ -136,6 +139,8 @@ _HOME = {
     "KeyValueCacheClassifier": "classifiers.methods",
     "KeyValueCacheLearner": "learners.key_value_cache",
     "LabeledImages": "data.images",
+    "AlphaTIMLearner": "learners.alpha_tim",
+    "BPALearner": "learners.bpa",
     "LaplacianShotLearner": "learners.laplacian_shot",
     "Learner": "learners.base",
     "LifelongClassifier": "classifiers.methods",
@@ -153,6 +158,7 @@ _HOME = {
     "MutualNearestLearner": "learners.mutual_nearest",
     "NeighboursDisplay": "displays.neighbours",
     "OSLOLearner": "learners.oslo",
+    "PADDLELearner": "learners.paddle",
     "OwnEmbedder": "embedding.own",
     "PTMAPLearner": "learners.pt_map",
     "PgVectorStore": "retrieval.stores.pgvector",

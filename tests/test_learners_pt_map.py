@@ -22,7 +22,7 @@ def sinkhorn(scores, columns):
     return plan
 
 
-def oracle(support, labels, weight, queries, n_way, prior, power=0.5, regularization=10.0, n_iterations=10, rate=0.2):
+def oracle(support, labels, weight, queries, n_way, prior, power=0.5, regularization=None, n_iterations=10, rate=0.2):
     """Log-probabilities by loops over classes and queries, with the paper's distances as they are."""
     present = [c for c in range(n_way) if c in labels]
     support = np.array([gaussian_like(x, power) for x in support])
@@ -30,17 +30,20 @@ def oracle(support, labels, weight, queries, n_way, prior, power=0.5, regulariza
     count = np.array([sum(weight[labels == c]) for c in present])
     total = np.array([sum(weight[labels == c, None] * support[labels == c]) for c in present])
     share = {"uniform": np.ones(len(present)), "support": count}.get(prior)
-    prototypes = total / count[:, None]
+    prototypes, estimated = total / count[:, None], np.ones(len(present))
+    regularization = regularization or (30 if prior == "estimated" else 10)
 
     def spread():
         scores = np.array([[-regularization * sum((q - p) ** 2) for p in prototypes] for q in queries])
         if share is None:
-            e = np.exp(scores)
+            e = np.exp(scores) * estimated
             return e / e.sum(1, keepdims=True)
         return sinkhorn(scores, len(queries) * share / share.sum())
 
     for _ in range(n_iterations):
         z = spread()
+        if prior == "estimated":
+            estimated = (z.sum(0) + 2) / (len(queries) + 2 * len(present))
         for i in range(len(present)):
             target = (total[i] + sum(z[j, i] * q for j, q in enumerate(queries))) / (count[i] + sum(z[:, i]))
             prototypes[i] = (1 - rate) * prototypes[i] + rate * target
@@ -63,7 +66,7 @@ def answer(learner, support, labels, weight, queries, n_way=4):
 
 
 @pytest.mark.parametrize("n_query", [1, 2, 9])
-@pytest.mark.parametrize("prior", ["uniform", "support", "none"])
+@pytest.mark.parametrize("prior", ["estimated", "uniform", "support", "none"])
 @pytest.mark.parametrize("seed", range(2))
 def test_it_is_its_formula(seed, prior, n_query):
     data = episode(seed, n_query)
@@ -98,6 +101,14 @@ def test_without_an_iteration_and_a_prior_it_is_the_nearest_prototype():
     data = episode(4, 6)
     found = answer(PTMAPLearner("none", n_iterations=0), *data)
     np.testing.assert_allclose(found, oracle(*data, 4, "none", n_iterations=0), rtol=1e-9)
+
+
+def test_with_an_estimated_prior_a_single_query_gets_the_answer_of_the_nearest_mean():
+    for seed in range(20):
+        support, labels, _, queries = episode(seed, 1, shots=(2, 2, 2, 2))
+        found, alone = (answer(PTMAPLearner("estimated", n_iterations=n), *(support, labels, np.ones(8), queries))
+                        for n in (10, 0))  # fmt: skip
+        assert found.argmax() == alone.argmax()
 
 
 def test_bad_numbers_and_priors_are_named():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.learners.memory import Memory
-from fewshot.learners.transduction import Compared, Span, compare_means, rectify
+from fewshot.learners.transduction import Compared, Span, compare_means, estimated_shares, rectify
 from fewshot.learners.transduction import transport as transport_by_class
 
 
@@ -127,7 +127,43 @@ def memory(seed=0, n_way=4):
     return Memory.of_keys(keys, labels, torch.from_numpy(rng.uniform(0.5, 2, 6)), n_way)
 
 
-def rectified(known, queries, sharpness, is_shifted=True):
+def shares(scores, rounds=10):
+    """Logarithms of shares by loops over queries and classes; scores are a row a query."""
+    share = np.ones(scores.shape[1])
+    for _ in range(rounds):
+        count = np.ones(len(share))
+        for row in scores:
+            likely = share * np.exp(row - row.max())
+            count += likely / likely.sum()
+        share = count / (len(scores) + len(share))
+    return np.log(share)
+
+
+@given(problems, st.integers(0, 10**6))
+def test_shares_are_estimated_by_expectation_maximisation(data, seed):
+    scores, _ = data
+    found = estimated_shares(scores.mT)[:, 0]
+    np.testing.assert_allclose(found, shares(scores.numpy()), rtol=1e-9)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(scores.shape[1]))
+    torch.testing.assert_close(estimated_shares(scores[:, order].mT)[:, 0], found[order])
+
+
+@given(problems)
+def test_estimated_shares_change_no_answer_to_a_single_query(data):
+    scores = data[0][:1]
+    assert (scores + estimated_shares(scores.mT).mT).argmax(1) == scores.argmax(1)
+
+
+def test_estimated_shares_find_what_is_asked_for():
+    scores = torch.full((4, 60), 0.0).double()
+    scores[0, :45] = scores[1, 45:57] = scores[2, 57:] = 4.0
+    scores[1, 40:45] += 4.1  # five queries are a little nearer to a class that fewer are of
+    found = estimated_shares(scores).exp()[:, 0]
+    assert (scores + found.log()[:, None])[:, 40:45].argmax(0).tolist() == [0] * 5
+    np.testing.assert_allclose(found, np.array([46, 13, 4, 1]) / 64, atol=0.03)
+
+
+def rectified(known, queries, sharpness, is_shifted=True, prior="none"):
     """Prototypes (0 where there is none) and queries, by loops."""
     keys, labels, weight, queries = (x.numpy() for x in (known.keys, known.labels, known.log_weight.exp(), queries))
 
@@ -138,7 +174,10 @@ def rectified(known, queries, sharpness, is_shifted=True):
     means = {c: np.average(keys[labels == c], axis=0, weights=weight[labels == c]) for c in present}
     shift = np.average(keys, axis=0, weights=weight) - queries.mean(0) if len(queries) and is_shifted else 0
     shifted = queries + shift
-    taken = np.array([max(present, key=lambda c: cosine(x, means[c])) for x in shifted], int)
+    scores = np.array([[60 * cosine(x, means[c]) for c in present] for x in shifted]).reshape(-1, len(present))
+    if prior == "estimated":
+        scores = scores + shares(scores)
+    taken = np.array(present)[scores.argmax(1)]
     prototypes = np.zeros((known.n_way, keys.shape[1]))
     for c in present:
         rows = np.concatenate([keys[labels == c], shifted[taken == c]])
@@ -156,14 +195,14 @@ def check(found, prototypes, queries):
 
 @pytest.mark.parametrize("n_query", [0, 1, 5])
 @pytest.mark.parametrize("sharpness", [0.0, 10.0, 100.0])
-@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("shifted", "prior"), [(False, "none"), (True, "none"), (False, "estimated")])
 @pytest.mark.parametrize("n_products", [0, 1000])
-def test_prototypes_and_queries_are_moved_as_the_formula_says(n_products, shifted, sharpness, n_query):
+def test_prototypes_and_queries_are_moved_as_the_formula_says(n_products, shifted, prior, sharpness, n_query):
     known, queries = memory(), torch.from_numpy(np.random.default_rng(1).normal(7, 1, (n_query, 3)))
     span = Span.of(known.keys, queries, n_products)
     assert (span.gram is None) == (n_products == 0)
-    found = rectify(span, known, sharpness, shifted)
-    check(found, *rectified(known, queries, sharpness, shifted))
+    found = rectify(span, known, sharpness, shifted, prior)
+    check(found, *rectified(known, queries, sharpness, shifted, prior))
     assert found.absent.flatten().tolist() == [False, True, False, False]
 
 

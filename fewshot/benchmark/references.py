@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.benchmark.grid_file import LINEAR_PROBE, SCIKIT_LEARN, LearnerSpec
+from fewshot.benchmark.grid_file import LINEAR_PROBE, OWN, SCIKIT_LEARN, LearnerSpec
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
+from fewshot.learners.registry import learner_class
 from fewshot.utils.warning import ignored_warnings
 
 LOGISTIC_REGRESSION = "LogisticRegression"
@@ -32,9 +33,11 @@ def classifiers() -> dict[str, Any]:
 
 
 def iterates(method: LearnerSpec) -> bool:
-    """Whether a learner repeats the steps of fitting, such as those of gradient descent, until they converge."""
-    if method.learner != SCIKIT_LEARN:
+    """Whether a learner repeats the steps of fitting, such as those of gradient descent, for each support set."""
+    if method.learner in (LINEAR_PROBE, OWN):
         return method.learner == LINEAR_PROBE
+    if method.learner != SCIKIT_LEARN:
+        return learner_class(method.learner).iterates
     kind = classifiers()[method.params.get("classifier", LOGISTIC_REGRESSION)]
     return "max_iter" in signature(kind).parameters
 

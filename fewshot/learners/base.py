@@ -65,6 +65,8 @@ class Learner(nn.Module):
         Whether the nearest keys decide the answer, so that an index may propose them.
     transductive : bool
         Whether an answer depends on the other queries.
+    iterates : bool
+        Whether the learner descends a loss on each support set, which tables mark.
     learned : bool
         Whether the learner has trainable weights that `MetaTrainer` must train first.
     ordered : bool
@@ -91,6 +93,7 @@ class Learner(nn.Module):
     name: ClassVar[str] = ""
     indexable: ClassVar[bool] = True
     transductive: ClassVar[bool] = False
+    iterates: ClassVar[bool] = False
     learned: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
     local: ClassVar[bool] = False

@@ -8,7 +8,7 @@ from torch import Tensor
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.transduction import Span, rectify
+from fewshot.learners.transduction import SHARE_PRIORS, Span, rectify
 from fewshot.search.similarity import normalize
 from fewshot.utils.values import check_name, check_number
 
@@ -44,6 +44,10 @@ class BDCSPNLearner(SupportLearner):
         Whether queries are first moved so that their mean is that of the support, as in the paper. It helps if there
         are as many queries of each class, or if all come from another camera. Otherwise it harms: a single query, or
         many of one class, would lie on the middle of all classes.
+    prior : {"none", "estimated"}, default="none"
+        What pseudo-labels suppose of the shares of the classes among the queries: nothing, or the shares under which
+        the queries are likeliest. "estimated" gains where queries are of one or two classes, and costs one to three
+        points where they are balanced.
 
     References
     ----------
@@ -69,9 +73,10 @@ class BDCSPNLearner(SupportLearner):
         temperature: float = 0.1,
         learn_temperature: bool = False,
         shift: bool = False,
+        prior: str = "none",
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
-        self.shift = bool(shift)
+        self.shift, self.prior = bool(shift), check_name("prior", prior, SHARE_PRIORS)
         self.sharpness = check_number("sharpness", sharpness)
         self.normalization = check_name("normalization", normalization, NORMALIZATIONS)
 
@@ -81,6 +86,6 @@ class BDCSPNLearner(SupportLearner):
 
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the logits of all queries, answered together."""
-        found = rectify(Span(memory.keys, queries), memory, self.sharpness, self.shift)
+        found = rectify(Span(memory.keys, queries), memory, self.sharpness, self.shift, self.prior)
         logits = found.cosine / self.temperature.to(queries.dtype)
         return logits.masked_fill(found.absent, -torch.inf).mT

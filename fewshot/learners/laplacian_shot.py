@@ -8,9 +8,9 @@ from torch import Tensor
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.transduction import Span, compare_means, rectify
+from fewshot.learners.transduction import SHARE_PRIORS, Span, compare_means, rectify
 from fewshot.search.similarity import largest, normalize
-from fewshot.utils.values import check_count, check_number
+from fewshot.utils.values import check_count, check_name, check_number
 
 #: Most query-to-query similarities held at once.
 CHUNK = 4_000_000
@@ -48,6 +48,8 @@ class LaplacianShotLearner(SupportLearner):
         Divides the logits; the paper has no temperature.
     shift : bool, default=False
         Whether rectification moves the queries onto the support first; see `BDCSPNLearner`.
+    prior : {"none", "estimated"}, default="none"
+        What rectification supposes of the shares of the classes among the queries; see `BDCSPNLearner`.
 
     References
     ----------
@@ -74,13 +76,14 @@ class LaplacianShotLearner(SupportLearner):
         sharpness: float | None = 5.0,
         temperature: float = 1.0,
         shift: bool = False,
+        prior: str = "none",
     ) -> None:
         super().__init__("sqeuclidean", temperature)
         self.smoothness = check_number("smoothness", smoothness)
         self.n_neighbors = check_count("n_neighbors", n_neighbors, 0)
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
         self.sharpness = None if sharpness is None else check_number("sharpness", sharpness)
-        self.shift = bool(shift)
+        self.shift, self.prior = bool(shift), check_name("prior", prior, SHARE_PRIORS)
 
     def transform(self, x: Tensor) -> Tensor:
         """Scale each embedding to unit length."""
@@ -92,7 +95,9 @@ class LaplacianShotLearner(SupportLearner):
         few = queries.shape[:-2].numel() * (m + q) ** 2 <= CHUNK
         span = Span.of(memory.keys, queries, m + q if few else 0)
         found = (
-            compare_means(span, memory) if self.sharpness is None else rectify(span, memory, self.sharpness, self.shift)
+            compare_means(span, memory)
+            if self.sharpness is None
+            else rectify(span, memory, self.sharpness, self.shift, self.prior)
         )
         unary = found.sqeuclidean.masked_fill(found.absent, -torch.inf)
         near, logits = self._neighbours(span, memory.n_way), unary

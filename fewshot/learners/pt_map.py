@@ -11,11 +11,15 @@ from torch.nn import functional as F
 from fewshot.learners.base import SumLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.learners.transduction import Span, transport
+from fewshot.learners.transduction import ESTIMATED, SHARE_PRIORS, Span, log_shares, transport
 from fewshot.search.similarity import normalize
 from fewshot.utils.values import check_count, check_name, check_number
 
-PRIORS = ("uniform", "support", "none")
+PRIORS = ("estimated", "uniform", "support", "none")
+#: The factor on squared distances if shares are given, which is the paper's, and if they are estimated.
+KNOWN, UNKNOWN = 10.0, 30.0
+#: Queries that each class is counted with more than it has, when shares are estimated.
+MORE = 2.0
 #: Added before taking the power, so that no embedding is zero.
 EPSILON = 1e-6
 
@@ -24,7 +28,8 @@ EPSILON = 1e-6
 class PTMAPLearner(SumLearner):
     r"""Answer by optimal transport of queries to prototypes, which it refines. Transductive.
 
-    Use it if many queries come together and as many of them are of each class; otherwise give ``prior="none"``.
+    Use it if many queries come together. If you know that as many of them are of each class, give ``prior="uniform"``,
+    as in the paper: it gains much if that is so, and fails if it is not, as for a single query.
 
     Embeddings become ``f(x) = sign(x) (|x| + 1e-6)^power``, scaled to unit length. From the class means P,
     `n_iterations` rounds compute
@@ -33,18 +38,22 @@ class PTMAPLearner(SumLearner):
               P_c \leftarrow P_c + \rho \left( \frac{n_c m_c + \sum_q z_{qc} \, q}{n_c + \sum_q z_{qc}} - P_c \right)
 
     for the queries q, the mean :math:`m_c` of the :math:`n_c` support images of class c, the `regularization` λ and the
-    `rate` ρ. The rows of z sum to 1, and its columns to the class shares. The logits are log z for the last P.
+    `rate` ρ. The rows of z sum to 1, and its columns to the class shares. The logits are log z for the last P. With
+    estimated shares, z is the softmax of the same scores plus the logarithm of the shares, which start equal and become
+    those of z in each round, every class counted with two queries more than it has. So a single query gets the answer
+    of the nearest class mean, if classes have equally many images.
     O(n_way d) to store, O(n_iterations n_way d) per query plus the transport rounds.
 
     Parameters
     ----------
-    prior : {"uniform", "support", "none"}, default="uniform"
-        **Assumed class shares of the queries**: uniform, as in the paper, whose episodes are balanced, which explains
-        part of the gain; those of the support; or none, which with ``rate=1`` is soft k-means.
+    prior : {"estimated", "uniform", "support", "none"}, default="estimated"
+        **Class shares of the queries**: estimated; uniform, as in the paper, whose episodes are balanced, which
+        explains most of the gain; those of the support; or none, which with ``rate=1`` is soft k-means and supposes
+        balance, too, since each class mean moves towards all queries.
     power : float, default=0.5
         The paper's beta.
-    regularization : float, default=10.0
-        Factor on squared distances; the paper's lambda.
+    regularization : float, optional
+        Factor on squared distances; the paper's lambda. By default 10, as in the paper, and 30 if shares are estimated.
     n_iterations : int, default=10
         Number of prototype updates.
     rate : float, default=0.2
@@ -70,15 +79,17 @@ class PTMAPLearner(SumLearner):
 
     def __init__(
         self,
-        prior: str = "uniform",
+        prior: str = "estimated",
         power: float = 0.5,
-        regularization: float = 10.0,
+        regularization: float | None = None,
         n_iterations: int = 10,
         rate: float = 0.2,
     ) -> None:
         super().__init__("sqeuclidean")
         self.prior, self.power = check_name("prior", prior, PRIORS), check_number("power", power, above=True)
-        self.regularization = check_number("regularization", regularization, above=True)
+        self.regularization = regularization
+        default = UNKNOWN if prior == ESTIMATED else KNOWN
+        self._factor = check_number("regularization", default if regularization is None else regularization, above=True)
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
         self.rate = check_number("rate", rate, above=True)
 
@@ -101,17 +112,19 @@ class PTMAPLearner(SumLearner):
         support = torch.diag_embed(count)
         # Prototypes as combinations of embeddings; absent classes keep their rows.
         prototypes = F.pad(torch.eye(m, dtype=queries.dtype, device=queries.device).expand_as(support), (0, q))
-        absent, factors = (count == 0).unsqueeze(-1), None
+        absent, factors, log_share = (count == 0).unsqueeze(-1), None, torch.zeros_like(support[..., :1])
         for i in range(self.n_iterations + 1):
             products = span.products(prototypes)
             # Minus the squared distance, up to a constant per query.
             similarity = 2 * products[..., m:] - (prototypes * products).sum(-1, keepdim=True)
-            scores = (self.regularization * similarity).masked_fill(absent, -torch.inf)
-            if self.prior == "none":
-                log_plan = scores.log_softmax(-2)
+            scores = (self._factor * similarity).masked_fill(absent, -torch.inf)
+            if self.prior in SHARE_PRIORS:
+                log_plan = (scores + log_share).log_softmax(-2)
             else:
                 log_plan, factors = transport(scores, share, factors)
             if i < self.n_iterations:
+                if self.prior == ESTIMATED:
+                    log_share = log_shares(log_plan.exp(), MORE)
                 counted = torch.cat([support, log_plan.exp()], -1)
                 target = counted / counted.sum(-1, keepdim=True).clamp(min=1e-30)
                 prototypes = prototypes + self.rate * (target - prototypes)

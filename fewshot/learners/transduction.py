@@ -17,6 +17,11 @@ MAX_ROUNDS, TOLERANCE = 500, 1e-10
 FEW_ROUNDS = 12
 #: Lower bound of divisors, and the difference below which two bounds count as equal.
 TINY, ROUNDING = 1e-300, 1e-9
+#: The prior of which classes the queries are: none, or shares estimated from them.
+ESTIMATED = "estimated"
+SHARE_PRIORS = ("none", ESTIMATED)
+#: Rounds that estimate shares, and the temperature of the cosines from which they are estimated.
+SHARE_ROUNDS, SHARE_TEMPERATURE = 10, 1 / 60
 #: Largest ratio of a factor to the largest logit at which their sum keeps the digits of the logit.
 LARGEST_FACTOR = 1e6
 
@@ -122,12 +127,36 @@ def compare_means(span: Span, memory: Memory) -> Compared:
     return Compared(products[..., m:], (means * products).sum(-1), span.squares()[..., m:], absent)
 
 
-def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool) -> Compared:
+def estimated_shares(scores: Tensor) -> Tensor:
+    """Return the logarithms of the class shares (..., n_way, 1) under which the queries are likeliest.
+
+    They are estimated by `SHARE_ROUNDS` rounds of expectation maximisation from the logits `scores` (..., n_way, q), in
+    which each present class has one query more than it has. Adding them to the logits of a single query, or of queries
+    that are all nearest to one class, changes no answer.
+
+    References
+    ----------
+    M. Saerens, P. Latinne, C. Decaestecker (2002). Adjusting the Outputs of a Classifier to New a Priori Probabilities:
+    A Simple Procedure. Neural Computation 14(1).
+    """
+    log_share = torch.zeros_like(scores[..., :1])
+    for _ in range(SHARE_ROUNDS if scores.shape[-1] else 0):
+        log_share = log_shares((scores + log_share).softmax(-2), 1.0)
+    return log_share
+
+
+def log_shares(probability: Tensor, more: float) -> Tensor:
+    """Return the logarithms (..., n_way, 1) of the shares of classes, each counted with `more` queries than it has."""
+    return ((probability.sum(-1, keepdim=True) + more) / (probability.shape[-1] + more * probability.shape[-2])).log()
+
+
+def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool, prior: str = "none") -> Compared:
     """Rectify the prototypes by the queries, and compare the two.
 
     Queries are pseudo-labelled with the prototype of largest cosine; if `shifted`, after they are moved by the
-    difference between the means of support and queries. The rectified prototype of a class is the mean of its support
-    and its pseudo-labelled queries, weighted by ``exp(sharpness cosine(x, prototype))``.
+    difference between the means of support and queries; if `prior` is "estimated", with the logarithms of the
+    `estimated_shares` of the classes added to the cosines / `SHARE_TEMPERATURE`. The rectified prototype of a class is
+    the mean of its support and its pseudo-labelled queries, weighted by ``exp(sharpness cosine(x, prototype))``.
 
     References
     ----------
@@ -150,7 +179,11 @@ def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool) -> Comp
     step = 2 * with_shift[..., 0, m:] + (shift * with_shift).sum(-1)
     lengths = torch.cat([squares[..., :m], squares[..., m:] + step], -1)
     cosine = compared(means, with_means).cosine
-    pseudo_labels = cosine[..., m:].masked_fill(absent, -torch.inf).max(-2).indices  # ten times as fast as argmax
+    scores = cosine[..., m:].masked_fill(absent, -torch.inf)
+    if prior == ESTIMATED:
+        scores = scores / SHARE_TEMPERATURE
+        scores = scores + estimated_shares(scores)
+    pseudo_labels = scores.max(-2).indices  # ten times as fast as argmax
     labels = torch.cat([memory.labels, pseudo_labels], -1).unsqueeze(-2)
     exponents = sharpness * cosine.gather(-2, labels) + F.pad(memory.log_weight, (0, q)).unsqueeze(-2)
     spread = torch.full_like(cosine, -torch.inf).scatter(-2, labels, exponents)
