@@ -47,7 +47,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     # These two differ still: easyfsl answers queries where they were, and does not scale to unit length.
     "bd-cspn": ("BDCSPN", {"shift": True, "sharpness": 1.0}),
     "laplacian-shot": ("LaplacianShot", {"shift": True, "sharpness": 1.0}),
-    "pt-map": ("PTMAP", {}),
+    "pt-map": ("PTMAP", {"prior": "uniform"}),
 }
 
 

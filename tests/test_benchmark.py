@@ -67,7 +67,7 @@ def test_all_result_files_are_written(tmp_path):
     pd.testing.assert_frame_equal(stored, frame, check_dtype=False)
     facts = json.loads((tmp_path / "results.json").read_text())
     assert {"command", "seed", "threads", "versions"} <= facts["manifest"].keys()
-    assert facts["learners"]["pt-map"]["params"]["prior"] == "uniform"
+    assert facts["learners"]["pt-map"]["params"]["prior"] == "estimated"
     page = (tmp_path / "report.html").read_text()
     assert page.count("<img") > 10
     assert "http" not in page.replace("http://www.w3.org", "")

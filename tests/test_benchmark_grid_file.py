@@ -40,7 +40,7 @@ def test_default_names_and_baseline():
         ({"sampler": "vared"}, r"no sampler is called 'vared'; did you mean 'varied'"),
         (
             {"query_classes": 6},
-            r"query_classes is 6; expected 'balanced', 'dirichlet' or a number of classes",
+            r"query_classes is 6; expected 'balanced', 'dirichlet', 'single' or a number",
         ),
         ({"query_classes": ["dirichlet"], "n_way": [2, 1]}, r"n_way is 1"),
         ({"baseline": "matching"}, r"the baseline 'matching' is not among the learners: prototypical, "),

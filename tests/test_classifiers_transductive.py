@@ -1,6 +1,7 @@
 """The classifier of transductive learners: the queries of one call are answered together."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from fewshot import (
 RNG = np.random.default_rng(0)
 X, QUERIES = RNG.normal(size=(11, 4)), RNG.normal(size=(7, 4))
 Y = np.array(["owl", "ant", "bee", "bee"] * 2 + ["ant", "owl", "ant"])
-NAMES = ["soft-k-means", "bd-cspn", "laplacian-shot", "oslo", "pt-map"]
+NAMES = ["soft-k-means", "bd-cspn", "laplacian-shot", "oslo", "pt-map", "paddle", "alpha-tim", "bpa"]
 each_learner = pytest.mark.parametrize("name", NAMES)
 
 
@@ -181,3 +182,23 @@ def test_what_a_rule_means_to_queries_that_come_together():
     # a number is compared with the scores of the call alone
     by_score = model.set_params(reject=0.0).predict(queries) == -1
     np.testing.assert_array_equal(by_score, model.model_.classify(queries)[1] < 0)
+
+
+@pytest.mark.parametrize("call", ["predict", "predict_proba", "predict_log_proba", "decision_function", "predict_top"])
+def test_a_call_with_too_few_queries_warns_once(call):
+    rng = np.random.default_rng(0)
+    model = TransductiveClassifier("bd-cspn").fit(rng.normal(size=(6, 8)), list("aabbcc"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        how = {"k": 2} if call == "predict_top" else {}
+        getattr(model, call)(rng.normal(size=(9, 8)), **how)
+        getattr(model, call)(np.empty((0, 8)), **how)
+        assert not caught
+        getattr(model, call)(rng.normal(size=(1, 8)), **how)
+        getattr(model, call)(rng.normal(size=(8, 8)), **how)
+    assert [str(one.message).split(";")[0] for one in caught] == [
+        "too few queries to help each other, 1 for 3 classes",
+        "too few queries to help each other, 8 for 3 classes",
+    ]
+    assert "ask 9 or more in one call, or use an inductive learner, such as 'discriminant'" in str(caught[0].message)
+    assert caught[0].filename == __file__

@@ -51,6 +51,13 @@ def test_dirichlet_shares_have_the_mean_and_the_variance_of_their_distribution()
     np.testing.assert_allclose(covariance, -0.2 * 0.2 / 11, rtol=0.5)
 
 
+def test_a_single_query_is_of_every_class_alike():
+    found = counts("single")
+    assert (found.sum(1) == 1).all()
+    np.testing.assert_allclose(found.mean(0), 1 / 5, atol=0.05)
+    assert len({int(EpisodeSampler(LABELS, 5, 1, 1, query_classes="single")[i].query[0]) for i in range(300)}) > 200
+
+
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_queries_of_k_classes_are_drawn_from_all_their_rows_alike(k):
     found = counts(k)
@@ -81,7 +88,10 @@ def test_episodes_are_frozen(query_classes, query):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"query_classes": "uneven"}, "query_classes is 'uneven'; expected 'balanced', 'dirichlet' or a number of cl"),
+        (
+            {"query_classes": "uneven"},
+            "query_classes is 'uneven'; expected 'balanced', 'dirichlet', 'single' or a number",
+        ),
         ({"query_classes": 6}, "query_classes is 6; .* from 1 to n_way=5"),
         ({"query_classes": True}, "query_classes is True"),
         ({"query_classes": 2.0}, "query_classes is 2.0"),
@@ -114,4 +124,4 @@ def test_the_command_line_has_it(tmp_path, capsys):
     assert main([*words.split(), "--episodes", "3", "--query-classes", "1", "--csv", "-", "--quiet"]) == 0
     assert "query classes" in capsys.readouterr().out
     assert main([*words.split(), "--query-classes", "3", "--quiet"]) == 2
-    assert "--query-classes is 3; expected 'balanced', 'dirichlet' or a number" in capsys.readouterr().err
+    assert "--query-classes is 3; expected 'balanced', 'dirichlet', 'single' or" in capsys.readouterr().err

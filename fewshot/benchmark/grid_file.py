@@ -164,7 +164,7 @@ class Grid:
         Queries per class; episodes for each n_way, n_shot and seed.
     sampler : tuple of {"fixed", "varied"}
         Episodes of these sizes, episodes of varied sizes as in the Meta-Dataset, or both.
-    query_classes : tuple of {"balanced", "dirichlet"} or int
+    query_classes : tuple of {"balanced", "dirichlet", "single"} or int
         How the queries of episodes of these sizes are spread over the classes; see `EpisodeSampler`.
     baseline : str
         The learner that all others are compared with, on the same episodes; by default the first.

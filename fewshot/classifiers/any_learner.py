@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fewshot.classifiers.base import BaseFewShotClassifier
+from fewshot.classifiers.fitted import FittedModel
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner
+from fewshot.utils.warning import warn
+
+#: Queries for each class below which no transductive learner that knows no balance gained on validation classes.
+FEWEST = 3
 
 
 class TakesLearner:
@@ -50,7 +59,8 @@ class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
     """A scikit-learn classifier by a transductive learner, which answers all queries of a call together.
 
     The answer to a query depends on the other queries of the same call, but not on earlier calls. For one query at a
-    time, use an inductive classifier. This is the only deviation from scikit-learn's contract.
+    time, use an inductive classifier: a call with fewer than three queries for each class warns. This is the only
+    deviation from scikit-learn's contract.
 
     Parameters set after fitting: ``reject`` and ``unknown_label`` take effect at once, ``closed_set`` at the next
     `partial_fit`, and `learner` at the next `fit`; until then `partial_fit` raises.
@@ -90,3 +100,13 @@ class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
     _is_transductive = True
 
     learner: str | Learner = field(default="bd-cspn", kw_only=False)
+
+    def _check_queries(self, X: Any) -> tuple[FittedModel, NDArray[Any], NDArray[np.bool_]]:
+        model, X, unknown = super()._check_queries(X)
+        n, n_classes = np.count_nonzero(~unknown), model.n_classes
+        if 0 < n < FEWEST * n_classes and n_classes > 1:
+            warn(
+                f"too few queries to help each other, {n} for {n_classes} classes; ask {FEWEST * n_classes} or more in "
+                "one call, or use an inductive learner, such as 'discriminant'"
+            )
+        return model, X, unknown

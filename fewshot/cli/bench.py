@@ -20,7 +20,7 @@ EXAMPLE = """a grid:
   n_episodes = 600
   seeds = [0]
   sampler = ["fixed"]            # and "varied": sizes vary as in the Meta-Dataset
-  query_classes = ["balanced"]   # and "dirichlet": uneven; or 2: queries of two of the classes
+  query_classes = ["balanced"]   # and "dirichlet": uneven; "single"; or 2: queries of two classes
   baseline = "prototypical"      # compared with all others; default: the first learner
 
   [[datasets]]

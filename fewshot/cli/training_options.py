@@ -18,18 +18,18 @@ from fewshot.cli.options import (
     steps,
     temperature,
 )
-from fewshot.episodes.query_draws import BALANCED, DIRICHLET
+from fewshot.episodes.query_draws import BALANCED, DIRICHLET, SINGLE
 from fewshot.training.config import TrainConfig
 
 
 def query_classes(text: str) -> str | int:
     """Read how queries are spread over the classes of an episode."""
-    if text in (BALANCED, DIRICHLET):
+    if text in (BALANCED, DIRICHLET, SINGLE):
         return text
     try:
         return count(text)
     except argparse.ArgumentTypeError as error:
-        told = str(error).replace(", not", f", {BALANCED} or {DIRICHLET}, not", 1)
+        told = str(error).replace(", not", f", {BALANCED}, {DIRICHLET} or {SINGLE}, not", 1)
         raise argparse.ArgumentTypeError(told) from None
 
 
@@ -115,8 +115,8 @@ def evaluate_options(evaluate: argparse.ArgumentParser) -> None:
         evaluate.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=f"{what} (default: {value})")
     evaluate.add_argument(
         "--query-classes", type=query_classes, default=BALANCED, metavar="HOW",
-        help="how queries are spread over the classes: balanced, dirichlet (uneven), or over N of them "
-        "(default: %(default)s)",
+        help="how queries are spread over the classes: balanced, dirichlet (uneven), single (one in all), or over N of "
+        "them (default: %(default)s)",
     )  # fmt: skip
     evaluate.add_argument(
         "--shot", type=count, nargs="+", default=[1, 5], metavar="N", help="support images per class (default: 1 5)"

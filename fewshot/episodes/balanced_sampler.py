@@ -45,11 +45,11 @@ class EpisodeSampler(Sampler):
         they have. Support is then filled first, except for one row, which stays a query. No row is ever both.
     class_weight : mapping, optional
         Relative frequency of each class; 1 for classes not named.
-    query_classes : {"balanced", "dirichlet"} or int, default="balanced"
+    query_classes : {"balanced", "dirichlet", "single"} or int, default="balanced"
         How the n_way * n_query queries are spread over the classes: evenly; in shares from a Dirichlet distribution
-        with concentration 2, so that most episodes are uneven; or over that many of the classes, drawn at random, while
-        the others have none. Classes and support are those of balanced episodes with the same seed. See
-        `fewshot.episodes.query_draws` for the papers.
+        with concentration 2, so that most episodes are uneven; one query in all; or over that many of the classes,
+        drawn at random, while the others have none. Classes and support are those of balanced episodes with the same
+        seed. See `fewshot.episodes.query_draws` for the papers.
 
     Raises
     ------

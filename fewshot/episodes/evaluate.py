@@ -197,7 +197,7 @@ def evaluate(
     sampler : callable, optional
         ``sampler(y, seed=seed)`` builds another sampler, such as `VariedEpisodeSampler`; the sizes above are then
         unused.
-    query_classes : {"balanced", "dirichlet"} or int, default="balanced"
+    query_classes : {"balanced", "dirichlet", "single"} or int, default="balanced"
         How the queries are spread over the classes; see `EpisodeSampler`. A transductive learner may owe its accuracy
         to queries that are balanced.
 

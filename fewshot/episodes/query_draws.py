@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fewshot.utils.text import counted
 
-BALANCED, DIRICHLET = "balanced", "dirichlet"
+BALANCED, DIRICHLET, SINGLE = "balanced", "dirichlet", "single"
 #: Concentration of the Dirichlet distribution, as published: most episodes have a class of less than half its share.
 CONCENTRATION = 2.0
 
@@ -24,13 +24,13 @@ def check_query_classes(value: Any, n_way: int) -> str | int:
         If it is neither a known word nor a whole number from 1 to `n_way`.
     """
     if isinstance(value, str):
-        if value in (BALANCED, DIRICHLET):
+        if value in (BALANCED, DIRICHLET, SINGLE):
             return value
     elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value <= n_way:
         return int(value)
     raise ValueError(
-        f"query_classes is {value!r:.60}; expected {BALANCED!r}, {DIRICHLET!r} or a number of classes from 1 to "
-        f"n_way={n_way}"
+        f"query_classes is {value!r:.60}; expected {BALANCED!r}, {DIRICHLET!r}, {SINGLE!r} or a number of classes "
+        f"from 1 to n_way={n_way}"
     )
 
 
@@ -42,13 +42,13 @@ def of_queries(query_classes: str | int) -> str:
     >>> of_queries("balanced"), of_queries("dirichlet"), of_queries(1), of_queries(2)
     ('', ', Dirichlet queries', ', queries of 1 class', ', queries of 2 classes')
     """
-    known = {BALANCED: "", DIRICHLET: ", Dirichlet queries"}
+    known = {BALANCED: "", DIRICHLET: ", Dirichlet queries", SINGLE: ", a single query"}
     return known[query_classes] if query_classes in known else f", queries of {counted(int(query_classes), 'class')}"
 
 
 def most_queries(query_classes: str | int, n_way: int, n_query: int) -> int:
     """Return the most queries that a class may be asked for, if all classes are of one size."""
-    if query_classes == BALANCED:
+    if query_classes in (BALANCED, SINGLE):
         return n_query
     return n_way * n_query if query_classes == DIRICHLET else -(-n_way * n_query // int(query_classes))
 
@@ -56,7 +56,7 @@ def most_queries(query_classes: str | int, n_way: int, n_query: int) -> int:
 def draw_queries(
     rng: np.random.Generator, left: Sequence[NDArray[np.int64]], n: int, query_classes: str | int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw `n` distinct queries, class by class.
+    """Draw `n` distinct queries, class by class, or a single one.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ def draw_queries(
         For each class, the rows that are not in the support.
     n : int
         Number of queries.
-    query_classes : "dirichlet" or int
-        Shares of the classes from a symmetric Dirichlet distribution; or a number of classes, drawn at random, whose
-        rows are equally likely.
+    query_classes : "dirichlet", "single" or int
+        Shares of the classes from a symmetric Dirichlet distribution; one query in all; or a number of classes, drawn
+        at random, whose rows are equally likely.
 
     Returns
     -------
-    rows, labels : ndarray of shape (n,)
+    rows, labels : ndarray of shape (n,), or (1,) for a single query
         Row numbers, and their classes.
 
     References
@@ -91,7 +91,8 @@ def draw_queries(
         counts = in_whole_numbers(rng.dirichlet(np.full(len(left), CONCENTRATION)), n)
         rows = [rng.choice(own, count, replace=False) for own, count in zip(left, counts, strict=True)]
         return np.concatenate(rows), np.arange(len(left)).repeat(counts)
-    chosen = np.sort(rng.choice(len(left), int(query_classes), replace=False))
+    n, n_classes = (1, 1) if query_classes == SINGLE else (n, int(query_classes))
+    chosen = np.sort(rng.choice(len(left), n_classes, replace=False))
     labels = chosen.repeat([len(left[c]) for c in chosen])
     places = np.sort(rng.choice(len(labels), n, replace=False))
     return np.concatenate([left[c] for c in chosen])[places], labels[places]
