@@ -56,6 +56,28 @@ def test_models_of_many_classes_without_support_and_of_text_are_shown():
     assert repr(kept.support_) == "Support(300 items of 300 classes)"
 
 
+def test_results_are_short_at_the_prompt():
+    model = FewShotImageClassifier(quick_embedder(), on_error="unknown", reject="20%").fit(
+        SUPPORT.with_classes(range(8))
+    )
+    answers, tested, checked = model.answer([*QUERIES.images[:20], "missing.png"]), model.test(QUERIES), model.check()
+    for result, said in (
+        (answers, f"21 images, {sum(one.rejected for one in answers)} unknown, 1 unread"),
+        (tested, f"{100 * tested.refused:.0f} % answered unknown"),
+        (
+            tested,
+            f"least right: {tested.per_class['accuracy'].idxmin()}: {100 * tested.per_class['accuracy'].min():.0f} %",
+        ),
+        (checked, str(checked)),
+        (answers[-1], "Answer(missing.png: not read, no such file or directory)"),
+    ):
+        assert said in repr(result)
+        assert repr(result).count("\n") < 11
+        assert max(map(len, repr(result).splitlines())) < 120
+    for answer in answers[:-1]:
+        assert f": {answer.label} ({answer.likeliest}: {answer.probability:.2f}, " in repr(answer)
+
+
 def test_answers_show_pictures_probabilities_and_neighbours(model):
     answers = model.answer([*QUERIES.images[:20], "missing.png"], n_neighbours=2)
     assert isinstance(answers, list)

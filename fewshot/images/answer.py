@@ -13,14 +13,14 @@ from torch import Tensor
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.data.opening import describe, is_name
 from fewshot.embedding.network import Embedded
-from fewshot.errors import ImageDecodeError
+from fewshot.errors import ImageDecodeError, brief
 from fewshot.images.learned import Learned
 from fewshot.images.sets import Promise
 from fewshot.images.support import Support
 from fewshot.search.similarity import KeySnapshot, search_in_chunks, to_tensor
 from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
-from fewshot.utils.text import counted
+from fewshot.utils.text import counted, printable
 
 #: The most answers that a notebook shows.
 SHOWN = 8
@@ -124,6 +124,9 @@ class Answer:
             "error": None if self.error is None else self.error.reason,
         }
 
+    def __repr__(self) -> str:
+        return f"Answer({_line(self)})"
+
     def _repr_html_(self) -> str:
         return notebook.fragment(type(self).__name__, "", answer_html(self))
 
@@ -131,12 +134,28 @@ class Answer:
 class Answers(list[Answer]):
     """The answers to several queries: a list, which shows pictures in a notebook."""
 
+    def __repr__(self) -> str:
+        rest = [f"... and {len(self) - SHOWN} more"] * (len(self) > SHOWN)
+        return "\n  ".join([f"Answers: {self._counts}", *map(_line, self[:SHOWN]), *rest])
+
     def _repr_html_(self) -> str:
+        rest = f"and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
+        return notebook.fragment("Answers", self._counts, *map(answer_html, self[:SHOWN]), rest)
+
+    @property
+    def _counts(self) -> str:
         unknown, unread = sum(one.rejected for one in self), sum(one.error is not None for one in self)
         said = [counted(len(self), "image"), f"{unknown} unknown" * bool(unknown), f"{unread} unread" * bool(unread)]
-        rest = f"and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
-        told = notebook.fragment("Answers", ", ".join(filter(None, said)), *map(answer_html, self[:SHOWN]), rest)
-        return told
+        return ", ".join(filter(None, said))
+
+
+def _line(answer: Answer) -> str:
+    """Return an answer as a line of text: its name, the label, and the likeliest classes."""
+    said = f"{printable(brief(answer.id, 80))}: "
+    if answer.error is not None:
+        return f"{said}not read, {printable(brief(answer.error.reason, 80))}"
+    best = ", ".join(f"{printable(brief(label, 40))}: {share:.2f}" for label, share in answer.ranking[:3])
+    return f"{said}{printable(brief(answer.label, 40))} ({best})"
 
 
 def answer_html(answer: Answer, truth: Any = None) -> str:

@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.reject_rule import asked_of
+from fewshot.errors import brief
 from fewshot.images.answer import Answer, nearest_support
 from fewshot.images.curve import DEPENDENCE, Point, measure_curve, slope_of
 from fewshot.images.duplicates import near_duplicates
 from fewshot.images.support import Support
 from fewshot.images.suspects import find_suspects, text_column
-from fewshot.images.tested import TestResult, mistakes_html, per_class_html
+from fewshot.images.tested import WORST, TestResult, mistakes_html, per_class_html
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import to_tensor
 from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
-from fewshot.utils.text import listed
+from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.twins import distinct_rows
 from fewshot.utils.values import check_number
 from fewshot.utils.warning import keeps_filters, lock_of_filters
@@ -155,6 +156,20 @@ class CheckResult:
     def __str__(self) -> str:
         low, high = self.interval
         return f"expect {100 * self.accuracy:.0f} % of new images right ({100 * low:.0f} to {100 * high:.0f} %)"
+
+    def __repr__(self) -> str:
+        pairs = [
+            f"{printable(brief(a, 40))} and {printable(brief(b, 40))} ({n} of {of})"
+            for a, b, n, of in self.confused.head(WORST).itertuples(index=False)
+        ]
+        lines = [
+            f"CheckResult: {self}",
+            f"{counted(len(self.n_taught), 'item')} of the support, each answered as if it had not been learned",
+            *([f"taken for each other: {', '.join(pairs)}"] if pairs else []),
+            *([f"not checked, with one item: {printable(listed(self.alone, WORST))}"] if self.alone else []),
+            "more in .left_out, .gains, .confused, .suspects, .near_duplicates, .curve and .expected(times)",
+        ]
+        return "\n  ".join(lines)
 
     def _repr_html_(self) -> str:
         low, high = self.interval

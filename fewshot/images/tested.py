@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.errors import brief
 from fewshot.images.answer import Answer, answer_all, answer_html
 from fewshot.images.learned import Learned, labelled
 from fewshot.utils import notebook
-from fewshot.utils.text import counted, listed
+from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.warning import keeps_filters
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The most mistakes that a notebook shows.
-MISTAKES = 6
+#: The most mistakes that a notebook shows, and classes at the prompt.
+MISTAKES, WORST = 6, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +168,18 @@ class TestResult:
             right, low, high = (100 * share for share in (self.accuracy, *self.interval))
             return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %)"
         return f"{counted(len(self.truth), 'item')} of unknown classes"
+
+    def __repr__(self) -> str:
+        lines = [f"TestResult: {self}"]
+        if self.is_answered.any():
+            unknown = f"; {100 * self.refused:.0f} % answered unknown" if self.refused else ""
+            lines.append(f"{100 * self.mean_probability:.0f} % sure on the mean{unknown}")
+        if self.unknown_accepted is not None:
+            lines.append(f"{100 * self.unknown_accepted:.0f} % of items of unknown classes taken for a class")
+        rows = self.per_class["accuracy"].sort_values(kind="stable").head(WORST) if self.n else {}
+        least = [f"{printable(brief(label, 40))}: {100 * share:.0f} %" for label, share in rows.items() if share < 1]
+        lines += [f"least right: {', '.join(least)}"] if least else []
+        return "\n  ".join([*lines, "more in .per_class, .confusion, .mistakes, .truth, .predicted and .probability"])
 
     def _repr_html_(self) -> str:
         facts = []

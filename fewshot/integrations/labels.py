@@ -65,6 +65,11 @@ class ImportedLabels:
     unlabelled: list[str] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return (
+            f"ImportedLabels({len(self.labelled)} labelled, {len(self.unlabelled)} not, {len(self.problems)} problems)"
+        )
+
     @property
     def data(self) -> LabeledImages:
         """The labelled images, for `fit` and `partial_fit`.

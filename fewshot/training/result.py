@@ -37,6 +37,13 @@ class TrainResult:
     best_accuracy: float = math.nan
     skipped: list[int] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        kept = f"best episode {self.best_episode}"
+        if self.best_accuracy == self.best_accuracy:  # not NaN
+            kept += f", validation accuracy {100 * self.best_accuracy:.2f} %"
+        skipped = f"; {len(self.skipped)} skipped" if self.skipped else ""
+        return f"TrainResult({len(self.records)} steps, {kept}{skipped}; more in .to_frame())"
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per step."""
         import pandas as pd
