@@ -222,6 +222,9 @@ def test_the_curve_of_a_support_and_of_results(model, ax):
     other = ShotsCurveDisplay.from_results(results, ax=Figure().add_subplot())
     assert len(other.ax_.get_legend().get_texts()) == 2
     assert other.points["accuracy"].tolist() == [result.mean for result in results]
+    assert other.ax_.get_xticks().tolist() == [1, 5]
+    close = pd.DataFrame({**other.points, "images": [8, 8.5, 20, 9]}).assign(is_measured=[True, False, True, True])
+    assert ShotsCurveDisplay(close).plot(Figure().add_subplot()).ax_.get_xticks().tolist() == [8, 20]
     varied = evaluate("prototypical", QX, QUERIES.labels, n_episodes=3, sampler=VariedEpisodeSampler)
     with pytest.raises(ValueError, match="a result has no n_shot"):
         ShotsCurveDisplay.from_results([varied])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+#: How far apart numbers on the logarithmic axis are.
+APART = 0.2
 _COLUMNS = ("name", "images", "accuracy", "ci95", "is_measured")
 
 
@@ -118,10 +121,19 @@ class ShotsCurveDisplay:
                     shown = label if len(names) == 1 else drawable(name, 40)
                     ax.errorbar(rows["images"], 100 * rows["accuracy"], error, fmt=line, markersize=4, capsize=2,
                                 color=color, label=shown)  # fmt: skip
-        ticks = sorted({*self.points["images"].tolist()})
+        ticks = _ticks(self.points)
         ax.set_xscale("log")
         ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         ax.minorticks_off()
         ax.set(xlabel="images of a class", ylabel="right, %")
         ax.legend(frameon=False, fontsize=9, loc="lower right")
         return self
+
+
+def _ticks(points: pd.DataFrame) -> list[float]:
+    """Return where the axis has numbers: at measured points, then at expected ones, unless numbers would overlap."""
+    kept: list[float] = []
+    for images in points.sort_values(["is_measured", "images"], ascending=[False, True])["images"].tolist():
+        if all(abs(math.log(images / other)) > APART for other in kept):
+            kept.append(images)
+    return sorted(kept)

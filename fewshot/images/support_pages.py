@@ -47,9 +47,13 @@ def write_check(path: str | Path, found: CheckResult, folder: str | Path | None 
     )
     page.cards(
         [
-            (f"{100 * found.accuracy:.0f} %", "right, to expect"),
-            (f"{100 * found.expected(2):.0f} %", "with twice the images of each class"),
-            (f"{100 * found.left_out.mean_probability:.0f} %", "how sure it was, on the mean"),
+            (f"{100 * found.accuracy:.0f} %", "of new images right, to expect"),
+            (f"{100 * found.expected(2):.0f} %", "right, to expect with twice the images of each class"),
+            (
+                f"{100 * found.left_out.accuracy:.0f} %",
+                "of its own images right, each answered without having been learned",
+            ),
+            (f"{100 * found.left_out.mean_probability:.0f} %", "how sure it was of these answers, on the mean"),
         ]
     )
     if found.alone:
@@ -58,6 +62,13 @@ def write_check(path: str | Path, found: CheckResult, folder: str | Path | None 
     _show_near_duplicates(page, found.support, found.near_duplicates)
     _show_pairs(page, found)
     _show_gains(page, found)
+    if found.left_out.n:
+        page.section(
+            "Its own images",
+            f"{100 * found.left_out.accuracy:.1f} % right, each answered without having been learned, so from one "
+            f"image less of its class. With all of them, expect {100 * found.accuracy:.1f} %. The figures below are of "
+            "these answers.",
+        )
     show_tested(page, found.left_out)
     write_page(page, path)
 
