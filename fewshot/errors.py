@@ -74,6 +74,8 @@ class UnknownNameError(FewshotError, ValueError):
         The unknown name.
     known : iterable of str
         All valid names.
+    message : str, optional
+        Another sentence, for a name that the user has not given.
 
     Examples
     --------
@@ -81,18 +83,18 @@ class UnknownNameError(FewshotError, ValueError):
     no learner is called 'prototypicl'; did you mean 'prototypical'?
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], message: str | None = None) -> None:
         known = sorted(known)
         close = difflib.get_close_matches(str(name)[:_SHOWN], known, n=3, cutoff=0.5)
         if close:
             hint = "did you mean " + " or ".join(map(repr, close)) + "?"
         else:
             hint = "known are " + ", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else "")
-        super().__init__(f"no {kind} is called {brief(repr(name))}; {hint}")
-        self.kind, self.name, self.known = kind, name, known
+        super().__init__(message or f"no {kind} is called {brief(repr(name))}; {hint}")
+        self.kind, self.name, self.known, self._message = kind, name, known, message
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
-        return type(self), (self.kind, self.name, self.known)
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str], str | None]]:
+        return type(self), (self.kind, self.name, self.known, self._message)
 
 
 class ImageDecodeError(FewshotError, ValueError):

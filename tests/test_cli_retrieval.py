@@ -45,6 +45,9 @@ def test_mistakes_are_reported(made, tmp_path, capsys):
     annotate = ["annotate", str(tmp_path), "--model", "model", "--out", str(tmp_path / "t.parquet"), "--decimal-comma"]
     assert main(annotate) == 2
     assert "are about CSV; leave them out, or write to" in capsys.readouterr().err
+    (tmp_path / "archive.csv").touch()
+    assert main(["search", str(tmp_path / "archive.csv"), "x.png", "--model", "model"]) == 2
+    assert "archive.csv is CSV, which holds no vectors to search; make a table that does" in capsys.readouterr().err
     (tmp_path / "bad.png").write_bytes(b"no image")
     capsys.readouterr()
     for arguments, status, message in (

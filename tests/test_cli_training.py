@@ -121,6 +121,8 @@ def test_a_signal_stops_in_order_and_resume_continues(signum, status, data, tmp_
     assert main([*command, "--episodes", "9", "--force"]) == 0
     assert main([*command, "--resume"]) == 2
     assert "--episodes is 4000 here and was 9" in capsys.readouterr().err
+    assert main([*command, "--episodes", "9", "--resume"]) == 0
+    assert "resumed after episode 9; " in capsys.readouterr().out
     assert done >= 5
     facts = json.loads((run / "manifest.json").read_text())
     assert facts["config"]["n_episodes"] == 9

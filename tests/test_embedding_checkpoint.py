@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fewshot import (
 )
 from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.checkpoint import FORMAT, Checkpoint, build_learner, save_weights
+from fewshot.errors import UnknownNameError
 from fewshot.persistence import tensors as stored
 from fewshot.utils.isolation import seeded
 from tests.forging import confined
@@ -390,8 +392,9 @@ def test_a_learner_of_a_name_that_is_not_registered_here_is_told(tmp_path):
     learner = MatchingLearner()
     learner.name = "elsewhere"
     save_weights(tmp_path / "w.safetensors", create_backbone("conv4"), learner)
-    with pytest.raises(ValueError, match="elsewhere"):
+    with pytest.raises(UnknownNameError, match="the learner 'elsewhere', which nothing here registers") as caught:
         load_learner(tmp_path / "w.safetensors")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_tied_weights_are_written_once_for_each_name(tmp_path):

@@ -74,7 +74,11 @@ def test_every_class_and_row_is_drawn_equally_often():
     [
         ({"n_way": 0}, "n_way is 0; expected at least 1"),
         ({"n_way": 5}, "found 4 classes with the 3 rows that n_shot=1 .* fewer than n_way=5"),
-        ({"n_way": 2, "n_query": 5}, r"found 2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_shot"),
+        (
+            {"n_way": 2, "n_query": 5},
+            r"found 2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_shot or n_query, or pass",
+        ),
+        ({"n_way": 3, "n_query": 5}, r": a \(4\), d \(5\); lower n_shot or n_query$"),  # dropping them leaves two
         ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "found 2 classes with the 6 rows"),
         ({"seed": -1}, "seed is -1"),
         ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise', 'drop', 'use'"),

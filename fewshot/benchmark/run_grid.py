@@ -103,6 +103,8 @@ class _Run:
         self.grid, self.folder, self.progress = grid, folder, progress
         self.embeddings = Embeddings(folder / "embeddings", cache, progress)
         self.external = {backbone.name: is_external(backbone) for backbone in grid.backbones}
+        #: Units whose answers an earlier run has left.
+        self.n_resumed = 0
 
     def go(self, executor: str, jobs: int, episodes: str | Path | None) -> pd.DataFrame:
         wants_base = any(method.needs_base for method in self.grid.learners)
@@ -122,7 +124,9 @@ class _Run:
             rows = self._answer(workers, self.embeddings.make(workers, data, backbones))
         finally:
             workers.close()
-        return self._write(rows, data, {"executor": executor, "learners": learners})
+        frame = self._write(rows, data, {"executor": executor, "learners": learners})
+        frame.attrs["resumed"] = self.n_resumed
+        return frame
 
     def _check(self, data: Sequence[Measured]) -> dict[str, Any]:
         """Build every learner and backbone once, so that mistakes surface before training; describe the learners."""
@@ -154,6 +158,7 @@ class _Run:
             unit: self._load_result(unit) or failure for unit, failure in self._units(embedded)
         }
         missing = [unit for unit, outcome in outcomes.items() if outcome is None]
+        self.n_resumed = sum(outcome is not None and not isinstance(outcome, Failure) for outcome in outcomes.values())
         labels = {one.data.dataset.name: one.data.data.labels for one in embedded}
         keys = dict.fromkeys(unit.embedded for unit in missing)
         shared = {key: workers.share(self.embeddings.path(key)) for key in keys}

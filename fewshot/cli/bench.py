@@ -10,6 +10,7 @@ from fewshot.benchmark.ready import ready_grids
 from fewshot.cli.options import file_of, shared
 from fewshot.cli.tables import finish
 from fewshot.errors import missing
+from fewshot.utils.text import counted
 
 #: A commented grid.
 EXAMPLE = """a grid:
@@ -102,5 +103,8 @@ def bench(options: argparse.Namespace) -> int:
             frame.to_parquet(file, index=False)
     table = (Path(options.out) / MARKDOWN).read_text(encoding="utf-8")
     facts = {"written": options.out, "results": frame.to_dict("records")}
-    finish(options, facts, *table.splitlines(), "", f"written to {options.out}: report.html, results.csv")
+    resumed = frame.attrs["resumed"]
+    taken = [f"{counted(resumed, 'unit')} of {len(frame)} taken from an earlier run"] if resumed else []
+    written = f"written to {options.out}: report.html, results.csv"
+    finish(options, facts, *table.splitlines(), "", *taken, written)
     return int((frame["error"] != "").any())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -73,6 +74,11 @@ def _answering(options: argparse.Namespace) -> str | RemoteModel:
 def search(options: argparse.Namespace) -> int:
     """Find similar images in a table; exit with 1 if an image could not be read or nothing was found for it."""
     check_file(options.table, "a table of fewshot annotate")
+    if options.table.lower().endswith(".csv"):
+        raise ValueError(
+            f"{options.table} is CSV, which holds no vectors to search; make a table that does: fewshot annotate "
+            f"FOLDER --model {shlex.quote(options.model)} --out archive.parquet"
+        )
     model = FewShotImageClassifier.load(options.model, device=options.device).set_params(on_error="unknown")
     model.embedder_.set_params(progress=not options.quiet)
     paths, where = list_paths(options.images), _conditions(model, options.where)

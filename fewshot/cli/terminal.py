@@ -40,6 +40,7 @@ _PHRASES = {
         "choose --learner cosine-prototypical or discriminant, or run fewshot calibrate"
     ),
     "call calibrate(X, y) with held-out classes first": "run fewshot calibrate with held-out classes or --reject none",
+    "import its plug-in first": "name its file with --plugin",
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import command_line, manifest
-from fewshot.training.callbacks import TensorBoard
+from fewshot.training.callbacks import Callback, TensorBoard
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import first_process_first, process_group, rank
 from fewshot.training.folder import BEST, MANIFEST, holds_training, lock_training, refuse_foreign_files
@@ -58,7 +59,8 @@ def train(options: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
             say(f"train: {data}", f"val:   {val or 'none; the last weights are kept'}")
-        sampler = _sampler(options, data, config)
+        sampler, resumed = _sampler(options, data, config), _Resumed()
+        trainer.callbacks = [*trainer.callbacks, resumed]
         with lock_training(out):
             if rank() == 0:
                 _refuse_existing(out, options)  # another process may have been faster
@@ -70,11 +72,22 @@ def train(options: argparse.Namespace) -> int:
     if options.report:
         write_training(options.report, result, facts)
     best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
-    kept = f"{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
+    kept = f"{resumed.said}{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
     unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
     facts = {"checkpoint": str(out / BEST), **facts}
     finish(options, facts, kept, f"written to {out}; now: fewshot evaluate {unseen} --from {out / BEST}")
     return 0
+
+
+class _Resumed(Callback):
+    """Keeps after which episode a training goes on: a sentence, empty for a new one."""
+
+    said = ""
+
+    def start(self, config: Mapping[str, Any], result: TrainResult) -> None:
+        """Keep it: what is printed now would stand in the line of the progress bar."""
+        if result.records:
+            self.said = f"resumed after episode {result.records[-1]['episode']:.0f}; "
 
 
 def _trainer(options: argparse.Namespace, config: TrainConfig, device: torch.device) -> MetaTrainer:

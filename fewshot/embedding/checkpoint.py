@@ -16,7 +16,7 @@ from fewshot._version import __version__
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import rebuild_backbone, spec_of
 from fewshot.embedding.backbones.limits import within_budget
-from fewshot.errors import UnknownNameError
+from fewshot.errors import UnknownNameError, brief
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class
 from fewshot.persistence.arrays import read_metadata
@@ -261,8 +261,12 @@ def build_learner(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         with within_budget(bytes_of(weights)):
             learner = kind(**params)
         learner.load_state_dict(dict(weights))
-    except UnknownNameError:
-        raise
+    except UnknownNameError as error:
+        said = (
+            f"this was saved with the learner {brief(repr(error.name))}, which nothing here registers; import its "
+            "plug-in first"
+        )
+        raise UnknownNameError(error.kind, error.name, error.known, said) from None
     except Exception as error:  # the constructor of a plug-in may raise anything
         reason = " ".join(str(error).split())
         raise ValueError(f"the learner {described!r:.200} cannot be built as it was saved ({reason:.200})") from error

@@ -91,7 +91,7 @@ class EpisodeSampler(Sampler):
                 "the queries; pass small_classes='drop'"
             )
         needed = n_shot + most_queries(query_classes, n_way, n_query)
-        rows = _large_enough(rows_by_class(labels), needed, small_classes)
+        rows = _large_enough(rows_by_class(labels), needed, small_classes, n_way)
         self.classes = as_labels(list(rows), any_type=True)
         if len(self.classes) < n_way:
             raise TooSmallError(
@@ -168,16 +168,17 @@ class EpisodeSampler(Sampler):
 
 
 def _large_enough(
-    groups: dict[Any, NDArray[np.int64]], needed: int, small_classes: str
+    groups: dict[Any, NDArray[np.int64]], needed: int, small_classes: str, n_way: int
 ) -> dict[Any, NDArray[np.int64]]:
     small = {label: len(rows) for label, rows in groups.items() if len(rows) < needed}
     if not small or small_classes == "use":
         return groups
     if small_classes == "raise":
         listed = ", ".join(f"{label} ({count})" for label, count in list(small.items())[:10])
+        drop = ", or pass small_classes='drop'" if len(groups) - len(small) >= n_way else ""
         raise TooSmallError(
             f"found {counted(len(small), 'class')} with fewer than the {needed} rows that an episode needs: {listed}"
-            f"{', ...' if len(small) > 10 else ''}; lower n_shot or n_query, or pass small_classes='drop'"
+            f"{', ...' if len(small) > 10 else ''}; lower n_shot or n_query{drop}"
         )
     return {label: rows for label, rows in groups.items() if label not in small}
 

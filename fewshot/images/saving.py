@@ -36,7 +36,7 @@ from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
-from fewshot.errors import ArtifactError, UnknownNameError
+from fewshot.errors import ArtifactError, UnknownNameError, brief
 from fewshot.images.class_changes import is_segmented
 from fewshot.images.kept_rows import (
     APPENDED,
@@ -51,7 +51,7 @@ from fewshot.images.kept_rows import (
 from fewshot.images.learned import Learned, suited
 from fewshot.images.segments import Held, Segments, is_large, large_support_in_parts, memory_in_parts, segments_of
 from fewshot.images.statistics_file import read_statistics, statistics_to_tensors
-from fewshot.images.stored import describe
+from fewshot.images.stored import backbone_of, describe
 from fewshot.learners.base import Learner
 from fewshot.persistence.arrays import write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, version_of, write_artifact
@@ -184,7 +184,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         embedder.set_params(domain=Domain.load(paths["domain"]))
         source |= {"domain": embedder.domain} if given is None else {"backbone": embedder}
     if embedder.fingerprint != manifest["fingerprint"]:
-        raise ArtifactError(_other_network(folder, manifest, embedder.fingerprint, given is not None))
+        raise ArtifactError(_other_network(folder, manifest, embedder, given is not None))
     fitted, segments, rows = _read_memory(manifest, paths, learner)
     _check_answers(embedder, fitted)
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
@@ -263,12 +263,18 @@ def _check_answers(embedder: Any, fitted: FittedModel) -> None:
             raise ValueError(f"its network does not compute embeddings of {d} finite numbers, like those in its memory")
 
 
-def _other_network(folder: str | Path, manifest: dict[str, Any], found: str, given: bool) -> str:
+def _other_network(folder: str | Path, manifest: dict[str, Any], embedder: Any, given: bool) -> str:
     """Return the error message for an embedder that is not the model's."""
     if given:
+        shown = manifest.get("shown")
+        own = str(shown.get("backbone", "") if isinstance(shown, dict) else "") or "another embedder"
+        other = backbone_of(embedder)
+        if own == other:
+            other = f"one of this name with other weights, preprocessing or domain ({embedder.fingerprint[:12]})"
+            own = f"{own} ({manifest['fingerprint'][:12]})"
         return (
-            f"the model in {folder} was fitted with the embedder {manifest['fingerprint'][:12]}, and {found[:12]} was "
-            "given; pass one of the same name, or with the same network and preprocessing"
+            f"the model in {folder} was fitted with {brief(own, 200)}, and {other} was given; pass one of the same "
+            "name, or with the same network and preprocessing"
         )
     where = "found here" if "source" in manifest else f"in {folder}"
     return (

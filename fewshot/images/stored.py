@@ -347,13 +347,20 @@ def _of_classes(memory: Mapping[str, NDArray[Any]], places: NDArray[np.int64], n
     return found
 
 
+def backbone_of(embedder: Any) -> str:
+    """Return the name of the network of an embedder, and the size of its images."""
+    spec = getattr(embedder.network, "fewshot_spec", None)
+    name = str(spec["name"] if spec else getattr(embedder, "name", type(embedder.network).__name__))
+    if (pixels := getattr(embedder, "preprocessing", None)) is None:
+        return name
+    return f"{name}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}"
+
+
 def describe(learned: Learned) -> dict[str, str]:
     """Return what people want to know of a model besides its classes, in display order."""
     embedder, d = learned.embedder, learned.classifier.n_features_in_
-    spec, domain = getattr(embedder.network, "fewshot_spec", None), embedder.find_domain()
-    of = {"backbone": spec["name"] if spec else getattr(embedder, "name", type(embedder.network).__name__)}
+    of, domain = {"backbone": backbone_of(embedder)}, embedder.find_domain()
     if (pixels := getattr(embedder, "preprocessing", None)) is not None:
-        of["backbone"] += f", {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}"
         of["crop"] = crop_of(pixels.crop_mode) or pixels.crop_mode  # timm has others
         of |= {"views": pixels.views} if pixels.views else {}
     about = "none"
