@@ -12,11 +12,14 @@ from torch import Tensor
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.data.opening import describe, is_name
+from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.images.learned import Learned
+from fewshot.images.places import PlaceMatch, match_places
 from fewshot.images.sets import Promise
 from fewshot.images.support import Support
+from fewshot.learners.local import LocalLearner
 from fewshot.search.similarity import KeySnapshot, search_in_chunks, to_tensor
 from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
@@ -80,6 +83,8 @@ class Answer:
         Why the query could not be read.
     label_set : list or None
         The classes that may be right, if a coverage was asked for; empty if no class fits.
+    match : PlaceMatch or None
+        Where the query matches the likeliest class, if the learner compares maps and support is kept.
     """
 
     id: str
@@ -93,6 +98,7 @@ class Answer:
     thumbnail: bytes = field(repr=False)
     error: ImageDecodeError | None = None
     label_set: list[Any] | None = None
+    match: PlaceMatch | None = None
 
     @property
     def likeliest(self) -> Any:
@@ -167,8 +173,11 @@ def answer_html(answer: Answer, truth: Any = None) -> str:
     held = [] if answer.label_set is None else [("one of: " + ", ".join(map(str, answer.label_set))) or "no class fits"]
     near = [(one.thumbnail, f"{one.label} {one.similarity:.2f}") for one in answer.neighbours[:6]]
     sets = map(notebook.text, held)
-    bars = notebook.bars(answer.ranking[:5])
-    return notebook.answered(answer.thumbnail, verdict, name, *sets, bars, notebook.captioned(near) if near else "")
+    bars, shown, where = notebook.bars(answer.ranking[:5]), notebook.captioned(near) if near else "", ""
+    if answer.match is not None:
+        both = (answer.match.picture, "this image"), (answer.match.support_picture, str(answer.match.label))
+        where = f"where it matches {notebook.text(answer.match.label)}{notebook.captioned(both)}"
+    return notebook.answered(answer.thumbnail, verdict, name, *sets, bars, shown, where)
 
 
 def answer_all(
@@ -214,13 +223,23 @@ def answer_embedded(
             )
             continue
         label, share, margin, keys, near, held = next(rows)
-        order = np.argsort(-share, kind="stable")[: max(top, 1)].tolist()
+        order = np.argsort(-share, kind="stable")[: max(top, 2)].tolist()
         ranking = [(classes[place], float(share[place])) for place in order]
         thumbnail, rejected = embedded.thumbnails[i], label not in known
         probability = ranking[0][1]
         found = Answer(item, label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
-        answers.append(replace(found, label_set=held))
+        match = _match(now, embedded, i, [label for label, _ in ranking]) if reasons else None
+        answers.append(replace(found, label_set=held, match=match))
     return answers
+
+
+def _match(now: Learned, embedded: Embedded, i: int, likeliest: list[Any]) -> PlaceMatch | None:
+    """Return where an item matches its likeliest class, if the learner compares maps and support is kept."""
+    learner = now.classifier.learner_
+    shape = now.embedder.map_shape if isinstance(now.embedder, Embedder) else None
+    if shape is None or now.support is None or not isinstance(learner, LocalLearner):
+        return None
+    return match_places(learner, now.support, shape, embedded.embeddings[i], likeliest, embedded.thumbnails[i])
 
 
 def _margins(classifier: FewShotClassifier, x: NDArray[np.float32]) -> list[float]:
@@ -258,7 +277,7 @@ def nearest_support(
     if support is None or k < 1 or not len(embeddings):
         return [[] for _ in embeddings]
     snapshot = nearby or index_support(classifier, support)
-    queries = classifier.learner_.transform(to_tensor(embeddings).double())
+    queries = classifier.learner_.items(to_tensor(embeddings).double())
     rows, similarities = search_in_chunks(snapshot, queries, min(k + (own is not None), len(support)))
     labels = support.labels.tolist()
     return [
@@ -275,5 +294,5 @@ def nearest_support(
 def index_support(classifier: FewShotClassifier, support: Support) -> KeySnapshot:
     """Return the support items as keys, for `nearest_support`."""
     learner = classifier.learner_
-    keys = learner.transform(to_tensor(support.embeddings).double())
+    keys = learner.items(to_tensor(support.embeddings).double())
     return KeySnapshot(keys, learner.item_metric, "exact", steady=True)

@@ -169,6 +169,10 @@ class Learner(nn.Module):
         """The similarity of two transformed embeddings, such as a query and an item of the support."""
         return self.metric
 
+    def items(self, x: Tensor) -> Tensor:
+        """Return embeddings (n, d) as rows that are compared by `item_metric`: by default as `transform` does."""
+        return self.transform(x)
+
     @property
     def learn_temperature(self) -> bool:
         """Whether meta-training adjusts the temperature."""

@@ -127,6 +127,12 @@ class LocalLearner(SupportLearner):
         """Scale each local descriptor to unit length."""
         return normalize(self.descriptors(x)).flatten(-2)
 
+    def items(self, x: Tensor) -> Tensor:
+        """Return the mean descriptor of each image, weighted by salience: another place is no other item."""
+        found = self.descriptors(self.transform(x))
+        shares = self.shares(found).unsqueeze(-1)
+        return (found * shares).sum(-2) / shares.sum(-2)
+
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the mean match of the descriptors of each query with each class, divided by the temperature."""
         asked, weight = self.descriptors(queries), memory.log_weight.exp()

@@ -38,6 +38,8 @@ class QueryAnswer:
         A sentence about the answer.
     doubtful : bool, default=False
         Whether the answer should be looked at.
+    match : (label, image, image), optional
+        The class that the query matches, and where: the query and a support image with bright places.
     """
 
     image: Pixels
@@ -48,6 +50,7 @@ class QueryAnswer:
     verdict: Any = None
     note: str = ""
     doubtful: bool = False
+    match: tuple[Any, Pixels, Pixels] | None = None
 
     def __post_init__(self) -> None:
         if not self.answers:
@@ -81,8 +84,24 @@ def card_of(query: QueryAnswer, pictures: Pictures) -> str:
         f'data-share="{query.answers[0][1]:.4f}">{pictures.own(query.image, query.name or query.label)}'
         f'<div class="answers"><div class="verdict">{verdict}</div>{_name(query.name)}{note}'
         f'<div class="answer head{columns}">{head}</div>{"".join(_bar(*one) for one in query.answers)}'
-        f"{_neighbours(query.neighbours, 'nearest support images, with their similarity', pictures)}</div></article>"
+        f"{_neighbours(query.neighbours, 'nearest support images, with their similarity', pictures)}"
+        f"{_match(query, pictures)}</div></article>"
     )
+
+
+def _match(query: QueryAnswer, pictures: Pictures) -> str:
+    """Return the query and a support image with bright places where they match."""
+    if query.match is None:
+        return ""
+    label, image, near = query.match
+    shown = "".join(
+        f'<figure class="near match">{pictures.own(one, alt)}<figcaption>{caption}</figcaption></figure>'
+        for one, alt, caption in (
+            (image, f"{query.name or 'the query'}, bright where it matches {label}", "this image"),
+            (near, f"{label} in the support, bright where the query matches it", label_of(label)),
+        )
+    )
+    return f'<div class="neighbours"><span>where they match: the bright places</span><div>{shown}</div></div>'
 
 
 def picture_of(picture: Picture | tuple[Pixels, str, str], pictures: Pictures) -> str:
