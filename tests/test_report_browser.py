@@ -137,6 +137,33 @@ def test_two_thousand_images_are_parts_that_a_browser_opens(tmp_path):
         assert not page.errors
 
 
+def test_a_search_covers_all_parts_without_a_server(tmp_path, monkeypatch):
+    monkeypatch.setattr("fewshot.report.page.MOST_BYTES", 100_000)
+    page = Page("Many")
+    page.section("More <of> them")
+    page.task({}, queries(40))
+    page.write(tmp_path / "page.html")
+    last = len(list(tmp_path.iterdir()))
+    assert last > 2
+    with browsing((tmp_path / "page.html").as_uri(), "phone") as page:
+        page.get_by_text(re.compile("images in this part")).wait_for()
+        page.get_by_label("Search").fill("a/b/39.jpg")
+        assert names(page) == []
+        link = page.get_by_role("status").get_by_role("link")
+        assert link.all_inner_texts() == [f"1 in part {last}"]
+        accessible(page)
+        link.click()
+        page.wait_for_url(f"**/page-{last}.html#*")
+        assert names(page) == ["a/b/39.jpg"]
+        assert page.get_by_label("Search").input_value() == "a/b/39.jpg"
+        page.get_by_label("Search").fill("no such card")
+        page.get_by_text(re.compile(r"None of the \d+ images in other parts fits")).wait_for()
+        page.get_by_label("Search").fill("")
+        page.get_by_label("Show").select_option("unknown")
+        assert page.get_by_role("status").get_by_role("link").count() == last - 1
+        assert not page.errors
+
+
 def test_many_classes_are_parts_too(tmp_path):
     rng = np.random.default_rng(0)
     pictures = [photo(rng) for _ in range(12)]

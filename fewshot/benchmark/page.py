@@ -51,9 +51,14 @@ def write_report(
     )
     page.cards(
         [
-            (str(len(set(frame["learner"]))), "learners"),
-            (str(len(data)), "data sets"),
-            (str(len(set(frame["backbone"]))), "backbones"),
+            *(
+                (str(n), noun if n == 1 else f"{noun}s")
+                for n, noun in (
+                    (frame["learner"].nunique(), "learner"),
+                    (len(data), "data set"),
+                    (frame["backbone"].nunique(), "backbone"),
+                )
+            ),
             (f"{int(frame.loc[frame['error'] == '', 'n_episodes'].sum()):,}", "episodes answered"),
         ]
     )

@@ -192,12 +192,8 @@ def write_calibration(path: str | Path, found: Calibration, folder: str | Path |
             (f"{100 * found.fpr_at_95:.0f} %", "of unknown queries accepted if 95 % of known ones are"),
         ]
     )
-    page.section("Confidence against accuracy, and the effect of a threshold")
-    page.figure(
-        figures.calibration(found.reliability, found.curve, found.threshold),
-        "Accuracy against confidence, before and after calibration; shares of unknown queries accepted and of known "
-        "ones rejected, against the threshold",
-    )
+    page.section("Confidence against accuracy")
+    page.figure(figures.reliability(found.reliability), "Accuracy against confidence, before and after calibration")
     low, high = found.false_accept_interval
     page.section(
         "The threshold",
@@ -206,6 +202,8 @@ def write_calibration(path: str | Path, found: Calibration, folder: str | Path |
         f"{100 * found.false_reject_rate:.1f} % of the known ones. For other classes, expect "
         f"{100 * low:.1f} to {100 * high:.1f} % of the unknown queries to be accepted.",
     )
+    shares = "Shares of unknown queries accepted and of known ones rejected, against the threshold"
+    page.figure(figures.trade_off(found.curve, found.threshold), shares)
     rows = {name: str(value) for name, value in found.protocol.items()}
     page.table(pd.DataFrame.from_dict(rows, orient="index", columns=["value"]).rename_axis("episodes"))
     write_page(page, path, "")

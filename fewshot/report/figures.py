@@ -263,37 +263,46 @@ def confusion(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def calibration(reliability: Mapping[str, Any], curve: Mapping[str, Sequence[float]], threshold: float) -> Figure:
-    """Draw accuracy against confidence, and both error rates against the threshold.
+def reliability(bins: Mapping[str, Any]) -> Figure:
+    """Draw accuracy against confidence.
 
     Parameters
     ----------
-    reliability : mapping
+    bins : mapping
         ``before`` and ``after``, each with ``confidence`` and ``accuracy`` per bin (0..1, None if empty).
+    """
+    figure, (ax,) = new_figure(5.2, 3.4)
+    ax.plot([0, 100], [0, 100], color=COLOURS[2], linestyle=":", label="ideal")
+    for i, name in enumerate(("before", "after")):
+        points = zip(bins[name]["confidence"], bins[name]["accuracy"], strict=True)
+        x, y = zip(*((100 * c, 100 * a) for c, a in points if c is not None), strict=True)
+        ax.plot(x, y, marker="o", markersize=4, color=COLOURS[1 - i], label=name)
+    ax.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
+    _legend_above(ax)
+    return figure
+
+
+def trade_off(curve: Mapping[str, Sequence[float]], threshold: float) -> Figure:
+    """Draw both error rates against the threshold.
+
+    Parameters
+    ----------
     curve : mapping
         ``threshold``, ``false_accept`` and ``false_reject`` (0..1).
     threshold : float
         The chosen threshold.
-
-    Returns
-    -------
-    Figure
-        Two panels.
     """
-    figure, (left, right) = new_figure(8.4, 3.4, 2)
-    left.plot([0, 100], [0, 100], color=COLOURS[2], linestyle=":", label="ideal")
-    for i, name in enumerate(("before", "after")):
-        points = zip(reliability[name]["confidence"], reliability[name]["accuracy"], strict=True)
-        x, y = zip(*((100 * c, 100 * a) for c, a in points if c is not None), strict=True)
-        left.plot(x, y, marker="o", markersize=4, color=COLOURS[1 - i], label=name)
-    left.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
+    figure, (ax,) = new_figure(5.2, 3.4)
     for i, (name, what) in enumerate((("false_accept", "unknown accepted"), ("false_reject", "known rejected"))):
-        right.plot(curve["threshold"], [100 * share for share in curve[name]], color=COLOURS[5 * i], label=what)
-    right.axvline(threshold, color=COLOURS[2], linestyle="--", label="chosen")
-    right.set(xlabel="threshold", ylabel="queries, %", ylim=(0, 102))
-    for ax in (left, right):
-        ax.legend(frameon=False, fontsize=8.5, ncols=3, columnspacing=1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        ax.plot(curve["threshold"], [100 * share for share in curve[name]], color=COLOURS[5 * i], label=what)
+    ax.axvline(threshold, color=COLOURS[2], linestyle="--", label="chosen")
+    ax.set(xlabel="threshold", ylabel="queries, %", ylim=(0, 102))
+    _legend_above(ax)
     return figure
+
+
+def _legend_above(ax: Axes) -> None:
+    ax.legend(frameon=False, fontsize=8.5, ncols=3, columnspacing=1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def embedding_maps(panels: Sequence[tuple[str, NDArray[np.floating], NDArray[Any]]]) -> Figure:

@@ -4,6 +4,9 @@
 (() => {
   const FEW = 5; // cards that need no tools
   const KINDS = { unknown: "Unknown", doubtful: "Doubtful", told: "Sure", right: "Right", wrong: "Wrong" };
+  const elsewhere = JSON.parse(document.getElementById("elsewhere")?.textContent ?? "[]"); // cards of other parts
+  const parts = [...(document.querySelector("nav.parts")?.querySelectorAll("a") ?? [])];
+  const asked = new URLSearchParams(location.hash.slice(1)); // by a link from another part
   const order = new Intl.Collator("en", { numeric: true });
 
   function make(tag, facts = {}, ...children) {
@@ -27,22 +30,26 @@
   /** Put tools above cards. */
   function equip(list) {
     const cards = [...list.querySelectorAll(":scope > .query")];
-    if (cards.length <= FEW) return;
+    const others = elsewhere.filter(([, run]) => String(run) === list.dataset.run)
+      .map(([part, , kind, label, text]) => ({ part, kind, label, text }));
+    if (cards.length + others.length <= FEW) return;
     const named = (card) => card.querySelector(".name")?.title ?? "";
     const facts = cards.map((card, place) => ({
       card, place, kind: card.dataset.kind, label: card.dataset.label, share: Number(card.dataset.share ?? NaN),
       name: named(card), text: `${named(card)} ${card.textContent}`.toLowerCase(),
     }));
-    const count = (kind) => facts.filter((one) => one.kind === kind).length;
+    const count = (kind) => [...facts, ...others].filter((one) => one.kind === kind).length;
     const kinds = Object.keys(KINDS).filter(count);
-    const labels = [...new Set(facts.map((one) => one.label))].sort(order.compare);
+    const labels = [...new Set([...facts, ...others].map((one) => one.label))].sort(order.compare);
     const hasShares = facts.some((one) => !Number.isNaN(one.share));
     const search = make("input", { type: "search", placeholder: "Name or class", autocomplete: "off" });
-    const kind = choice([["", `All ${cards.length}`], ...kinds.map((one) => [one, `${KINDS[one]} (${count(one)})`])]);
-    const label = choice([["", "Every answer"], ...(labels.length < facts.length ? labels : []).map((one) => [one, one])]);
+    const total = cards.length + others.length;
+    const kind = choice([["", `All ${total}`], ...kinds.map((one) => [one, `${KINDS[one]} (${count(one)})`])]);
+    const label = choice([["", "Every answer"], ...(labels.length < total ? labels : []).map((one) => [one, one])]);
     const sort = choice([["place", "As given"], ["name", "By name"], ["label", "By answer"],
       ...(hasShares ? [["least", "Least sure first"], ["most", "Surest first"]] : [])]);
     const told = make("output", { class: "told-count" });
+    const links = make("p", { class: "other-parts", role: "status" });
     const by = {
       place: (a, b) => a.place - b.place, name: (a, b) => order.compare(a.name, b.name),
       label: (a, b) => order.compare(a.label, b.label), least: (a, b) => a.share - b.share, most: (a, b) => b.share - a.share,
@@ -50,14 +57,27 @@
 
     function show() {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const fits = (one) => (!kind.value || one.kind === kind.value) && (!label.value || one.label === label.value) &&
+        words.every((word) => one.text.includes(word));
       let n = 0;
       for (const one of facts) {
-        const fits = (!kind.value || one.kind === kind.value) && (!label.value || one.label === label.value) &&
-          words.every((word) => one.text.includes(word));
-        one.card.hidden = !fits;
-        n += fits;
+        one.card.hidden = !fits(one);
+        n += !one.card.hidden;
       }
-      told.textContent = n === cards.length ? `${n} images` : `${n} of ${cards.length} images`;
+      const here = others.length ? " in this part" : "";
+      told.textContent = n === cards.length ? `${n} images${here}` : `${n} of ${cards.length} images${here}`;
+      lead(others.filter(fits), words.length || kind.value || label.value);
+    }
+
+    /** Link to what fits in other parts. */
+    function lead(found, isNarrowed) {
+      const counts = new Map();
+      for (const { part } of found) counts.set(part, (counts.get(part) ?? 0) + 1);
+      const query = new URLSearchParams({ run: list.dataset.run, search: search.value, kind: kind.value, label: label.value });
+      const shown = [...counts].map(([part, n]) =>
+        make("a", { href: `${parts[part].getAttribute("href")}#${query}` }, `${n} in part ${part + 1}`));
+      const all = found.length ? "Also " : `None of the ${others.length} images in other parts fits.`;
+      links.replaceChildren(...(isNarrowed && others.length ? [all, ...shown.flatMap((one, i) => (i ? [", ", one] : [one]))] : []));
     }
 
     function reorder() {
@@ -69,7 +89,13 @@
     label.addEventListener("change", show);
     sort.addEventListener("change", reorder);
     list.before(make("div", { class: "tools" }, field("Search", search), ...(kinds.length > 1 ? [field("Show", kind)] : []),
-      ...(labels.length > 1 && labels.length < facts.length ? [field("Answer", label)] : []), field("Order", sort), told));
+      ...(labels.length > 1 && labels.length < total ? [field("Answer", label)] : []), field(others.length ? "Order in this part" : "Order", sort), told), links);
+    if (asked.get("run") === list.dataset.run) {
+      search.value = asked.get("search");
+      kind.value = asked.get("kind");
+      label.value = asked.get("label");
+      list.previousElementSibling.previousElementSibling.scrollIntoView();
+    }
     show();
   }
 
@@ -99,6 +125,21 @@
     });
   }
 
+  /** Show where a wide chart or table goes on, which no scroll bar says on a phone. */
+  function revealed(box) {
+    const hint = make("p", { class: "more-hint", "aria-hidden": "true" }, "more to the right →");
+    const update = () => {
+      const isMore = box.scrollLeft + box.clientWidth < box.scrollWidth - 2;
+      box.classList.toggle("more", isMore);
+      hint.hidden = !isMore;
+    };
+    box.after(hint);
+    box.addEventListener("scroll", update, { passive: true });
+    addEventListener("resize", update);
+    update();
+  }
+
+  document.querySelectorAll(".scroll").forEach(revealed);
   document.querySelectorAll(".queries").forEach(equip);
   document.querySelectorAll("table").forEach(sortable);
 })();

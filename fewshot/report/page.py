@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from fewshot.persistence.files import is_special, write_text
 from fewshot.report.charts import svg_of
+from fewshot.report.elsewhere import Entry, entry_of, script_of
 from fewshot.report.escaping import Pixels, label_of, text_of
 from fewshot.report.pictures import Pictures
 from fewshot.report.query import Picture, QueryAnswer, card_of, picture_of
@@ -28,13 +29,14 @@ _MOST_COLUMNS = 2
 
 @dataclass
 class _Run:
-    """Boxes or cards beside each other, which may go on in another file."""
+    """Boxes or cards beside each other, which may go on in another file under the same number."""
 
     kind: str
     pieces: list[str]
+    number: int = 0
 
     def __str__(self) -> str:
-        return f'<div class="{self.kind}">{"".join(self.pieces)}</div>'
+        return f'<div class="{self.kind}" data-run="{self.number}">{"".join(self.pieces)}</div>'
 
 
 class Page:
@@ -146,49 +148,66 @@ class Page:
         What would make it larger than `MOST_BYTES` goes to files beside it, ``page-2.html`` and so on, with links.
         """
         path = Path(path)
-        bodies = [_joined(self._parts)] if is_special(path) else self._bodies()
+        parts = [self._parts] if is_special(path) else self._files()
+        bodies, cards = [_joined(part) for part in parts], _cards(parts) if len(parts) > 1 else []
         names = [path.name, *(f"{path.stem}-{n}{path.suffix}" for n in range(2, len(bodies) + 1))]
         for i in range(len(bodies))[::-1]:  # the first one leads to the others, so it comes last
-            write_text(path.with_name(names[i]), self._file(bodies[i], footer, _links_of_parts(names, i), i == 0))
+            others = script_of([card for card in cards if card[0] != i])
+            links = _links_of_parts(names, i)
+            write_text(path.with_name(names[i]), self._file(bodies[i], footer, links, i == 0, others))
         if self._about is not None and not is_special(path):
             link(path)
 
-    def _bodies(self) -> list[str]:
-        """Return what each file shows: as many boxes and cards as fit."""
+    def _files(self) -> list[list[str | _Run]]:
+        """Return what each file shows: as many boxes and cards as fit, beside what it knows of the other files."""
+        most = MOST_BYTES - len(script_of(_cards([self._parts])).encode())
+        most = max(most, MOST_BYTES // 2)  # of 2e4 cards or more, whose files are larger
         found: list[list[str | _Run]] = [[]]
         known: set[str] = set()
         taken = 0
-        for part in self._parts:
+        for number, part in enumerate(self._parts):
             if isinstance(part, str):
                 taken += self._pictures.size(part, known)
                 found[-1].append(part)
                 continue
-            run = _Run(part.kind, [])
+            run = _Run(part.kind, [], number)
             found[-1].append(run)
             for piece in part.pieces:
                 taken += self._pictures.size(piece, known)
-                if taken > MOST_BYTES:
-                    run, known = _Run(part.kind, []), set()
+                if taken > most:
+                    run, known = _Run(part.kind, [], number), set()
                     found.append([run])
                     taken = self._pictures.size(piece, known)
                 run.pieces.append(piece)
-        return [_joined(parts) for parts in found]
+        return found
 
-    def _file(self, body: str, footer: str, parts: str = "", is_first: bool = True) -> str:
+    def _file(self, body: str, footer: str, parts: str = "", is_first: bool = True, others: str = "") -> str:
         place = files("fewshot.report")
         css, script = ((place / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+        again = parts.replace('aria-label="Parts"', 'aria-label="Parts, at the end"')  # so that the two differ in name
         mark = self._about.mark if self._about and is_first else ""
         return (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{mark}'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{text_of(self.title)}</title><style>\n{css}{self._pictures.style(body)}</style></head>\n"
-            f"<body><main>\n{PLACE}\n{self._head}\n{parts}\n{body}\n{parts}\n"
-            f"<footer>{text_of(footer)}</footer></main>\n<script>\n{script}</script></body></html>\n"
+            f"<body><main>\n{PLACE}\n{self._head}\n{parts}\n{body}\n{again}\n"
+            f"<footer>{text_of(footer)}</footer></main>\n{others}<script>\n{script}</script></body></html>\n"
         )
 
 
 def _joined(parts: Sequence[str | _Run]) -> str:
     return "\n".join(map(str, parts))
+
+
+def _cards(files: Sequence[Sequence[str | _Run]]) -> list[Entry]:
+    """Return what can be searched in the other files."""
+    return [
+        entry_of(card, i, run.number)
+        for i, parts in enumerate(files)
+        for run in parts
+        if isinstance(run, _Run) and run.kind == "queries"
+        for card in run.pieces
+    ]
 
 
 def _links_of_parts(names: Sequence[str], now: int) -> str:

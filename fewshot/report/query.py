@@ -68,9 +68,10 @@ class QueryAnswer:
 def card_of(query: QueryAnswer, pictures: Pictures) -> str:
     """Return the card of a query: its picture, the verdict, bars of the likeliest classes, and the neighbours."""
     answer = query.answers[0][0] if query.verdict is None else query.verdict
+    missed = "wrong" if query.verdict is None else f"<bdi>{text_of(answer)}</bdi>"
     verdict = {
         "right": "✓ right",
-        "wrong": f"✗ wrong, it is <bdi>{text_of(query.label)}</bdi>",
+        "wrong": f"✗ {missed}, it is <bdi>{text_of(query.label)}</bdi>",
         "doubtful": f'<bdi>{text_of(answer)}</bdi> <span class="badge">doubtful</span>',
         "unknown": f'<bdi>{text_of(answer)}</bdi> <span class="badge">not accepted</span>',
     }.get(query.kind, f"<bdi>{text_of(answer)}</bdi>")
