@@ -27,7 +27,7 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path):
+def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path, capsys):
     trained = run("train", data, "--out", tmp_path / "run", *FEW)
     assert trained.returncode == 0, trained.stderr
     assert "kept the weights after episode" in trained.stdout
@@ -42,9 +42,9 @@ def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path):
     assert facts["manifest"]["command"].startswith("fewshot train ")
 
     checkpoint = tmp_path / "run" / "best.safetensors"
-    measured = run("evaluate", data, "--from", checkpoint, "--episodes", "20", "--query", "3", "--json", "-", "--quiet")
-    assert measured.returncode == 0, measured.stderr
-    results = json.loads(measured.stdout)
+    measure = ["evaluate", str(data), "--from", str(checkpoint), "--episodes", "20", "--query", "3", "--json", "-"]
+    assert main([*measure, "--quiet"]) == 0
+    results = json.loads(capsys.readouterr().out)
     test = LabeledImages.open(data, "test")
     for row in results["results"]:
         embeddings = embed(Checkpoint.open(checkpoint).network(), test.images)

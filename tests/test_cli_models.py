@@ -58,8 +58,14 @@ def test_predict_loads_the_network_once_and_no_slow_package_that_it_does_not_nee
     assert ran.stdout.splitlines()[-1] == "1"
 
 
-def test_a_classifier_lives_through_processes(tmp_path):
-    """With the offline weights: fit, predict, add, predict from a copy elsewhere, remove, show."""
+def test_a_classifier_lives_through_processes(tmp_path, monkeypatch, capsys):
+    """With the offline weights: fit and add in processes; between them predict, also from a copy, remove and show."""
+    monkeypatch.chdir(tmp_path)
+
+    def told(*arguments):
+        assert main([*map(str, arguments), "--quiet"]) == 0
+        return capsys.readouterr().out
+
     write_photos(tmp_path / "photos", 2)
     queries = write_photos(tmp_path / "queries", 2, seed=1)
     for i in range(2):
@@ -68,9 +74,8 @@ def test_a_classifier_lives_through_processes(tmp_path):
     fit = run("fit", "photos", "--out", "model", cwd=tmp_path)
     assert fit.returncode == 0, fit.stderr
     assert "learned 2 classes from 4 images" in fit.stdout
-    first = run("predict", "model", "queries", "--csv", "-", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    rows = list(csv.DictReader(io.StringIO(first.stdout)))
+    first = told("predict", "model", "queries", "--csv", "-")
+    rows = list(csv.DictReader(io.StringIO(first)))
     assert [row["label"] for row in rows] == ["flower", "flower", "temple", "temple"]
     assert len(rows) == len(queries)
 
@@ -78,14 +83,10 @@ def test_a_classifier_lives_through_processes(tmp_path):
     assert add.returncode == 0, add.stderr
     assert "'red' is a new class: learned 2 images in" in add.stdout
     shutil.copytree(tmp_path / "model", tmp_path / "elsewhere" / "copy")
-    answer = run("predict", tmp_path / "elsewhere" / "copy", "red1.png", "--json", "-", cwd=tmp_path)
-    assert json.loads(answer.stdout)[0]["label"] == "red"
-    assert (
-        run("remove", "model", "red", cwd=tmp_path).stdout
-        == "'red' removed; 2 classes left; to go back: fewshot undo model\n"
-    )
-    assert run("predict", "model", "queries", "--csv", "-", cwd=tmp_path).stdout == first.stdout
-    show = run("show", "model", cwd=tmp_path).stdout
+    assert json.loads(told("predict", "elsewhere/copy", "red1.png", "--json", "-"))[0]["label"] == "red"
+    assert told("remove", "model", "red") == "'red' removed; 2 classes left; to go back: fewshot undo model\n"
+    assert told("predict", "model", "queries", "--csv", "-") == first
+    show = told("show", "model")
     assert "tf_efficientnet_lite0, 224 x 224" in show
     assert "temple       2" in show
 

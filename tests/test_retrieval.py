@@ -18,6 +18,7 @@ from fewshot import FaissStore, FewShotImageClassifier, Record, annotate, retrie
 from fewshot.cli import main
 from fewshot.errors import StoreError
 from fewshot.retrieval import work
+from fewshot.retrieval.shards import ParquetTable
 from fewshot.retrieval.table import export_store, import_records, table_facts
 from fewshot.retrieval.work import annotate_folder
 from tests.photographs import quick_embedder, write_photos
@@ -231,15 +232,15 @@ def test_a_run_goes_on_with_the_shards_that_are_missing_and_takes_no_others(fold
     out, saved = tmp_path / "out.parquet", tmp_path / "model"
     done = []
 
-    def stops(path, batches, schema):
+    def stops(table, path, part):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(path)
-        write(path, batches, schema)
+        return write(table, path, part)
 
-    write = work.write_table
+    write = ParquetTable.write
     with monkeypatch.context() as patched:
-        patched.setattr(work, "write_table", stops)
+        patched.setattr(ParquetTable, "write", stops)
         with pytest.raises(KeyboardInterrupt):
             annotate_folder(folder, saved, out, shard=3, progress=False)
     with pytest.raises(StoreError, match="holds shards of a different run"):
@@ -280,19 +281,18 @@ def test_the_commands_annotate_and_search(folder, model, tmp_path, monkeypatch, 
     assert done.returncode == 0, done.stderr
     assert "12 images in" in done.stdout
     query = paths_of(folder)[0]
-    found = run("search", "all.parquet", query, "--model", "model", "-k", "3", "--json", "-", cwd=tmp_path)
-    assert found.returncode == 0, found.stderr
-    rows = json.loads(found.stdout)
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "all.parquet", query, "--model", "model", "-k", "3", "--json", "-", "--quiet"]) == 0
+    rows = json.loads(capsys.readouterr().out)
     assert [row["rank"] for row in rows] == [1, 2, 3]
     assert rows[0]["found"] == os.path.relpath(query, folder)
-    monkeypatch.chdir(tmp_path)
     filters = ["--where", "label=flower", "--where", "unknown=false"]
     assert main(["search", "all.parquet", query, "--model", "model", "-k", "9", *filters, "--json", "-"]) == 0
     assert {row["label"] for row in json.loads(capsys.readouterr().out)} == {"flower"}
     for line, status, message in (
         ("annotate nowhere --model model --out x.parquet", 2, "nowhere does not exist"),
-        ("annotate photos --model nowhere --out x.parquet", 1, "nowhere is not a saved classifier"),
-        (f"search none.parquet {query} --model model", 1, "there is no such file"),
+        ("annotate photos --model nowhere --out x.parquet", 2, "nowhere is not a saved classifier"),
+        (f"search none.parquet {query} --model model", 2, "none.parquet does not exist"),
         (f"search all.parquet {query} --model model --where label", 2, "expected NAME=VALUE"),
     ):
         assert main([*line.split(), "--quiet"]) == status
