@@ -48,7 +48,7 @@ def test_a_call_is_not_cut_into_parts(name, monkeypatch):
     np.testing.assert_array_equal(model.decision_function(QUERIES), whole)
 
 
-@pytest.mark.parametrize("name", ["bd-cspn", "laplacian-shot"])
+@pytest.mark.parametrize("name", ["bd-cspn", "laplacian-shot", "pt-map"])
 @pytest.mark.parametrize("n_shot", [1, 5])
 def test_one_query_queries_of_one_class_and_uneven_ones_are_answered_as_well_as_each_by_itself(name, n_shot):
     """On handwritten digits, against the nearest prototype of the same embeddings."""

@@ -19,7 +19,7 @@ EPSILON = 1e-6
 class PADDLELearner(SumLearner):
     r"""Answer with the nearest prototype after soft k-means that prefers few classes. Transductive.
 
-    Use it if many queries come together and you cannot tell how many of them are of each class.
+    Use it if many queries come together, of several classes, and you cannot tell how many of them are of each.
 
     From the class means P of embeddings of unit length, and equal shares v, `n_iterations` times:
 

@@ -28,8 +28,8 @@ EPSILON = 1e-6
 class PTMAPLearner(SumLearner):
     r"""Answer by optimal transport of queries to prototypes, which it refines. Transductive.
 
-    Use it if many queries come together. If you know that as many of them are of each class, give ``prior="uniform"``,
-    as in the paper: it gains much if that is so, and fails if it is not, as for a single query.
+    Use it if many queries come together, of several classes. If you know that as many of them are of each class, give
+    ``prior="uniform"``, as in the paper: it gains much if that is so, and fails if it is not, as for a single query.
 
     Embeddings become ``f(x) = sign(x) (|x| + 1e-6)^power``, scaled to unit length. From the class means P,
     `n_iterations` rounds compute
