@@ -17,9 +17,9 @@ NOTHING = -1e9
 
 @register_learner("bpa")
 class BPALearner(SupportLearner):
-    r"""Replace embeddings by their affinities with all others of the episode, then answer by another learner.
+    r"""Answer by another learner, of affinities with all others in place of embeddings. Transductive.
 
-    Transductive. Use it if many queries come together and as many of them are of each class.
+    Use it if many queries come together and as many of them are of each class.
 
     The affinities W of the n rows of support and queries are a symmetric plan of optimal transport between them, in
     which no row goes to itself:
