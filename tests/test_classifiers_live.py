@@ -415,3 +415,29 @@ def test_rows_that_are_gone_are_given_up():
                 model.remove(x[:2], y[:2]).partial_fit(x[:2], y[:2])
     assert len(one.model_._taught.rows.number) <= 2 * len(x) + 4
     check_equal([one, other], queries)
+
+
+def test_lists_are_made_for_the_queries_that_they_answer(monkeypatch):
+    """Keys are means times the inverse of the second moment: without a turn, no query looks like its key."""
+    monkeypatch.setattr("fewshot.search.snapshot.GLANCED_FROM", 4000)
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(64, 64)) @ np.diag(np.geomspace(1, 0.01, 64))
+    classes = rng.normal(size=(4000, 64))
+    draw = lambda rows: ((rows + 0.1 * rng.normal(size=rows.shape)) @ mix).astype(np.float32)  # noqa: E731
+    model = DiscriminantClassifier(regularization=0.3, power=1.0, index="ivf").fit(draw(classes), np.arange(4000))
+    served = model.model_.served("ivf")
+    choice = served.build()
+    assert choice.glance
+    exact = model.view(index="exact")
+    queries = np.concatenate([draw(classes[:200]), draw(rng.normal(size=(200, 64)))])
+    assert (model.predict(queries) == exact.predict(queries)).mean() > 0.97
+    keys, index = served._keys, served._keys.state.base.snapshot.built
+    x = served._transform(queries[:200]).double() @ keys._turn[1]
+    closeness = index.glance(keys.state.base.snapshot._to_faiss(x), 20, None)[1]
+    assert (closeness >= choice.sure).mean() > 0.6  # though those of a class lie around its one image, not at it
+    for i in range(20):
+        model.partial_fit(draw(classes[i : i + 1] + 2), [4000 + i]).remove_class(i)
+    queries = np.concatenate([draw(classes[:20] + 2), draw(classes[20:220])])
+    found = model.predict(queries)
+    assert (found == np.r_[4000:4020, 20:220]).mean() > 0.95
+    assert (found == model.view(index="exact").predict(queries)).mean() > 0.97

@@ -63,6 +63,69 @@ def test_where_no_effort_reaches_the_recall_auto_stays_exact(monkeypatch):
     assert index.build().kind == "exact"
     assert index.build().seconds > 0
     np.testing.assert_array_equal(found[0], PrototypeIndex(index="exact").add(keys).search(keys[:300] + 1, 5)[0])
+    more = np.concatenate([keys, keys[:50] + 2])
+    index.add(more[4000:], np.arange(4000, 4050)).compact()  # there is no graph to grow
+    np.testing.assert_array_equal(
+        index.search(more[-90:] + 1, 5)[0], PrototypeIndex(index="exact").add(more).search(more[-90:] + 1, 5)[0]
+    )
+
+
+def first_looks(index):
+    """Return the effort of each search from now on."""
+    found, search, efforts = index._state.base.snapshot.built, index._state.base.snapshot.built.search, []
+
+    def seen(x, k, effort):
+        efforts.append((len(x), effort))
+        return search(x, k, effort)
+
+    found.search = seen
+    return efforts
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cosine", "dot"])
+def test_lists_are_read_on_only_where_the_first_look_is_not_sure(monkeypatch, metric):
+    monkeypatch.setattr("fewshot.search.snapshot.GLANCED_FROM", 5000)
+    rng = np.random.default_rng(0)
+    keys = rng.normal(size=(6000, 48)).astype(np.float32)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    near = keys[:200] + rng.normal(size=(200, 48)).astype(np.float32) * 0.02
+    strangers = rng.normal(size=(200, 48)).astype(np.float32)
+    strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
+    index, exact = (PrototypeIndex(metric, kind, 0.97).add(keys) for kind in ("ivf", "exact"))
+    choice = index.build()
+    assert 0 < choice.glance < choice.effort / 5
+    efforts = first_looks(index)
+
+    def ask(x, k=1):
+        """Return the share of nearest keys that are found, and how many queries took the whole search."""
+        efforts.clear()
+        found, expected = index.search(x, k)[0][:, 0], exact.search(x, k)[0][:, 0]
+        whole = sum(n for n, effort in efforts if effort >= choice.effort)
+        alone = np.array([index.search(row[None], k)[0][0, 0] for row in x])  # by numpy
+        assert (alone == found).mean() > 0.97
+        return (found == expected).mean(), whole
+
+    right, whole = ask(near)
+    assert right > 0.97
+    assert whole < 60
+    right, whole = ask(strangers)
+    assert right > 0.94
+    assert whole > 150
+    assert ask(near, 2)[1] == 200  # one neighbour is sure, not two
+    efforts.clear()
+    index.search(np.zeros((1, 48), np.float32), 1)
+    assert (1, choice.effort) in efforts or metric != "dot"  # of no direction
+    # A removed key is nobody's nearest, and a new one is, wherever it is kept.
+    index.remove(np.arange(100))
+    exact.remove(np.arange(100))
+    right, whole = ask(near[:100])
+    assert right > 0.94
+    assert whole > 70
+    index.add(keys[:100], np.arange(100))
+    exact.add(keys[:100], np.arange(100))
+    right, whole = ask(near[:100])
+    assert right == 1
+    assert whole < 30
 
 
 def test_a_flat_one_is_exact():
@@ -77,10 +140,10 @@ def test_links_to_rows_that_are_left_out_come_back():
     before = faiss_module().serialize_index(snapshot.built.index).copy()
     x = snapshot._to_faiss(snapshot.keys[:90])
     with snapshot.built.without(gone):
-        found = snapshot.built.search(x, 1, 64)[:, 0]
+        found = snapshot.built.search(x, 1, 64)[0][:, 0]
     assert not gone[found].any()
     np.testing.assert_array_equal(faiss_module().serialize_index(snapshot.built.index), before)
-    assert (snapshot.built.search(x, 1, 64)[:, 0] == np.arange(90)).mean() > 0.9
+    assert (snapshot.built.search(x, 1, 64)[0][:, 0] == np.arange(90)).mean() > 0.9
 
 
 def test_it_takes_as_many_threads_as_torch_and_one_for_one_query_and_leaves_the_callers_number():

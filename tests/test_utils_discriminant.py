@@ -168,6 +168,11 @@ def test_a_sample_of_many_classes_stands_for_all(monkeypatch):
     np.testing.assert_allclose(keys, class_keys(as_torch(limited), chosen.map(torch.tensor), torch), atol=1e-9)
     metric = ClassMetric.of(sample, None, np, 64)
     np.testing.assert_allclose(metric.keys(support.means, np), keys, rtol=1e-7, atol=1e-8)
+    to_keys, to_queries = metric.turn()
+    queries = support.x[:50]
+    np.testing.assert_allclose((keys @ to_keys) @ (queries @ to_queries).T, keys @ queries.T, rtol=1e-7, atol=1e-8)
+    if not chosen.cosine:  # with one image a class
+        np.testing.assert_allclose(np.linalg.norm(keys @ to_keys, axis=1), chosen.scale)
     with_all, center = similarity(limited, support.x[0], float(chosen.strength)), limited.center(np)
     assert not np.allclose(with_all, (keys @ support.x[0]) / chosen.scale)  # they are compared with their own middle
     np.testing.assert_allclose(center, support.means[limited.sample].mean(0))

@@ -295,11 +295,10 @@ class LiveModel(FittedModel):
         return found
 
     def _searchable(self, index: str, **how: Any) -> Growing:
-        ids = self._ids()
+        ids, turn = self._ids(), None if self._taught is None else self._taught.turn(self._known)
         parts = (self._keys_of(ids[i : i + PART]) for i in range(0, len(ids), PART))
-        return Growing.of(
-            parts, self._keys_of(ids[:: 1 + len(ids) // N_SAMPLE]), ids, self.learner.metric, index, **how
-        )
+        some = self._keys_of(ids[:: 1 + len(ids) // N_SAMPLE])
+        return Growing.of(parts, some, ids, self.learner.metric, index, turn=turn, **how)
 
     def _ids(self) -> NDArray[np.int64]:
         """Return the labels of the searchable keys: the numbers of the classes with support."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -105,6 +106,13 @@ class TaughtKeys:
         found: NDArray[np.float64] = self._frame(known).metric.keys(flat, np).reshape(means.shape)
         return found
 
+    def turn(self, known: KnownClasses) -> tuple[Tensor, Tensor] | None:
+        """Return by what an index of many keys multiplies keys and queries; see `ClassMetric.turn`."""
+        if self.n_way <= MOST_CLASSES:
+            return None
+        keys, queries = map(torch.from_numpy, self._frame(known).metric.turn())
+        return keys, queries
+
     def statistics(self, rows: NDArray[np.int64], order: NDArray[np.int64]) -> Statistics:
         """Return the statistics of some rows whose classes have the numbers `order` (n_way,)."""
         return self.rows.statistics(rows, order, len(self.place))
@@ -140,9 +148,9 @@ class TaughtKeys:
             frames = []
         elif frames:
             frame = frames[0]
-            touched = np.isin(numbers, frame.sample).sum() + (found < frame.class_cut).sum()
+            touched = _among(numbers, frame.sample) + (found < frame.class_cut).sum()
             come = rows.place.rows(np.arange(first, len(rows.number))) + 1  # of classes that are not in the sample
-            touched += np.isin(gone, frame.rows).sum() + (come < frame.row_cut).sum()
+            touched += _among(gone, frame.rows) + (come < frame.row_cut).sum()
             frames, drift = ([], drift + int(touched)) if touched else (frames, drift)
         if len(gone) and 2 * len(present := rows.present()) < len(rows.number):
             rows, frames = rows.only(present), []  # which numbers them again
@@ -170,6 +178,12 @@ class TaughtKeys:
         row_cut = float(order[rows[-1]]) if full else np.inf
         class_cut = float(places[sample[-1]]) if len(sample) == MOST_CLASSES else ABSENT
         return _Frame(metric, np.sort(sample), np.sort(rows), class_cut, row_cut)
+
+
+def _among(some: NDArray[np.int64], ordered: NDArray[np.int64]) -> int:
+    """Return how many of some numbers are among `ordered` ones, without sorting these again as `np.isin` does."""
+    places = np.searchsorted(ordered, some).clip(max=len(ordered) - 1)
+    return int((ordered[places] == some).sum())
 
 
 def _places(known: KnownClasses, numbers: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -35,6 +35,12 @@ PART = {"flat": 65536, "ivf": 65536, "hnsw": 1024}
 LINKS, WIDTH_BUILDING, WIDEST = 24, 80, 2048
 #: A graph or lists may grow this many times beyond the number of keys for which they were tuned.
 MOST_GROWN = 1.25
+#: A search for one neighbour reads this share of its lists first, and the others unless it is surely found.
+#: Of the tuning queries that lie near a key, this share must be sure, or the first look would cost more than it saves.
+#: Lists of fewer keys are read in the time that a second search takes.
+GLANCE, LEAST_SURE, GLANCED_FROM = 0.1, 0.5, 50_000
+#: The effort reaches a little more than the recall, by this share of what may be missed: tuning queries are a sample.
+RESERVE = 0.25
 #: Numbers of neighbours for which the effort of a search is tuned; for more it grows in proportion.
 TUNED_FOR = (1, 10, 100)
 
@@ -82,6 +88,10 @@ class Choice:
         candidates are compared exactly.
     n_keys : int
         Number of keys for which the effort was tuned.
+    glance : int
+        How many lists a search for one neighbour reads first; 0 if it reads all at once.
+    sure : float
+        The closeness (see `closeness`) from which what was found in these is the nearest key; see `hasten`.
     """
 
     kind: str
@@ -91,6 +101,8 @@ class Choice:
     seconds: float = 0.0
     efforts: tuple[tuple[int, int, int], ...] = ()
     n_keys: int = 0
+    glance: int = 0
+    sure: float = 0.0
 
 
 class Approximate:
@@ -138,7 +150,7 @@ class Approximate:
 
     def grown(self, rows: NDArray[np.float32]) -> Approximate | None:
         """Return a copy with more rows (k, d), as well tuned; None if there are too many."""
-        if self.choice.kind == "flat" or self.index.ntotal + len(rows) > MOST_GROWN * self.choice.n_keys:
+        if self.choice.kind in ("flat", "exact") or self.index.ntotal + len(rows) > MOST_GROWN * self.choice.n_keys:
             return None
         faiss = faiss_module()
         index = faiss.deserialize_index(faiss.serialize_index(self.index))
@@ -195,10 +207,52 @@ class Approximate:
     def propose(self, x: NDArray[np.float32], k: int, least: int = 0) -> NDArray[np.int64]:
         """Return candidates (q, c) for the `k` nearest rows to queries `x` (q, d), at least `least`; -1 is missing."""
         effort, wanted = self._plan(k)
-        return self.search(x, min(max(wanted, least, k), self.index.ntotal), effort)
+        return self.search(x, min(max(wanted, least, k), self.index.ntotal), effort)[0]
 
-    def search(self, x: NDArray[np.float32], k: int, effort: int) -> NDArray[np.int64]:
-        """Return the positions (q, k) of the nearest rows found for queries `x` (q, d), -1 for missing ones."""
+    def propose_nearest(
+        self, x: NDArray[np.float32], least: int, dead: NDArray[np.bool_] | None, close: NDArray[np.floating] | float
+    ) -> NDArray[np.int64]:
+        """Return candidates (q, c) for the nearest row that is not `dead`, as `propose`, after a first look if it does.
+
+        It may end the search where something is surely the nearest, also a key elsewhere of closeness `close` (q,).
+        """
+        if not self.choice.glance:
+            return self.propose(x, 1, least)
+        effort, wanted = self._plan(1)
+        n = min(max(wanted, least), self.index.ntotal)
+        ids, closeness = self.glance(x, n, dead)
+        unsure = np.maximum(closeness, close) < self.choice.sure
+        if unsure.any():
+            ids[unsure] = self.search(x[unsure], n, effort)[0]
+        return ids
+
+    def glance(
+        self, x: NDArray[np.float32], n: int, dead: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the positions (q, n) found in few lists, and the closeness (q,) of the best that is not `dead`."""
+        ids, scores = self.search(x, n, self.choice.glance or max(1, round(GLANCE * self.choice.effort)))
+        closeness = self.closeness(scores, x[:, None])
+        closeness[ids < 0] = -np.inf
+        if dead is not None:
+            closeness[dead[ids]] = -np.inf
+        return ids, closeness.max(-1)
+
+    def closeness(self, scores: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
+        """Return how close rows of these `scores` (...) are to queries `x` (..., d), whatever the length of a query.
+
+        The scores are products or squared distances.
+        """
+        if not self.is_product:
+            return -scores
+        return scores / np.maximum(np.sqrt(np.vecdot(x, x)), np.finfo(np.float32).tiny)  # nothing is close to zero
+
+    @property
+    def is_product(self) -> bool:
+        """Whether larger inner products are nearer."""
+        return bool(self.index.metric_type == faiss_module().METRIC_INNER_PRODUCT)
+
+    def search(self, x: NDArray[np.float32], k: int, effort: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return positions (q, k) and scores of the nearest rows found for queries `x` (q, d), -1 for missing ones."""
         faiss = faiss_module()
         if self.choice.kind == "ivf":
             settings = faiss.SearchParametersIVF(nprobe=effort)
@@ -209,8 +263,8 @@ class Approximate:
         # Importing faiss.contrib.torch_utils anywhere replaces `search` by one that takes no settings.
         search = getattr(self.index, "search_numpy", self.index.search)
         with _threads(len(x)):
-            found: NDArray[np.int64] = search(x, k, params=settings)[1]
-        return found
+            scores, found = search(x, k, params=settings)
+        return found, scores
 
     def _plan(self, k: int) -> tuple[int, int]:
         """Return effort and number of candidates for `k` neighbours."""
@@ -235,8 +289,7 @@ class Approximate:
             The recall to reach.
         """
         effort, most = (1, self.choice.n_lists) if self.choice.n_lists else (LINKS, WIDEST)
-        # A little more than asked for, because the tuning queries are a sample.
-        target = recall + (1 - recall) / 4
+        target = recall + RESERVE * (1 - recall)
         plans: dict[int, tuple[int, int]] = {}
         reached, found = dict[int, float](), dict[int, float]()
         while len(plans) < max(len(found), 1):
@@ -254,6 +307,34 @@ class Approximate:
             efforts=efforts,
             n_keys=self.index.ntotal,
         )
+
+    def hasten(
+        self, closeness: NDArray[np.floating], is_right: NDArray[np.bool_], is_near: NDArray[np.bool_], recall: float
+    ) -> None:
+        """Let a search for one neighbour end after a first look that finds something so close that it is the nearest.
+
+        Of the tuning queries that find something as close, so few may be wrong that what `tune` keeps in reserve makes
+        up for them.
+
+        Parameters
+        ----------
+        closeness : ndarray of shape (q,)
+            How close the best is that the first look has found, for each tuning query; see `glance`.
+        is_right : bool ndarray of shape (q,)
+            Whether it is the nearest key.
+        is_near : bool ndarray of shape (q,)
+            Whether the query lies near a key, or is drawn as the keys are.
+        recall : float
+            The recall to reach.
+        """
+        limits = []
+        for kind in (is_near, ~is_near):
+            wrong = np.sort(closeness[kind & ~is_right])[::-1]
+            limits.append(wrong[int(RESERVE * (1 - recall) * kind.sum()) :].max(initial=-np.inf))
+        sure = float(np.nextafter(max(limits), np.inf))
+        glance = round(GLANCE * self.choice.effort)
+        if glance and np.isfinite(sure) and (closeness[is_near] >= sure).mean() >= LEAST_SURE:
+            self.choice = replace(self.choice, glance=glance, sure=sure)
 
     def _fewest(self, measure: Callable[[int, int], dict[int, float]], effort: int, k: int, target: float) -> int:
         """Return the fewest candidates of a search that reach a recall: each takes a random access to memory."""

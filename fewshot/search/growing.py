@@ -50,10 +50,18 @@ class Growing:
         Subtracted from keys and queries, so that the precision of the state tells them apart.
     merge : optional
         A merge that has begun with a state of which this one is a later version.
+    turn : optional
+        What keys and queries are multiplied by, see `of`.
     """
 
-    def __init__(self, state: State, origin: Tensor | None, merge: _Merge | None = None) -> None:
-        self._versions, self.origin = (state, merge), origin
+    def __init__(
+        self,
+        state: State,
+        origin: Tensor | None,
+        merge: _Merge | None = None,
+        turn: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self._versions, self.origin, self._turn = (state, merge), origin, turn
 
     @classmethod
     def of(
@@ -65,6 +73,7 @@ class Growing:
         index: str,
         *,
         origin: Tensor | None = None,
+        turn: tuple[Tensor, Tensor] | None = None,
         double: bool = False,
         steady: bool = False,
     ) -> Self:
@@ -82,22 +91,28 @@ class Growing:
             As for `PrototypeIndex`.
         origin : Tensor of shape (1, d), optional
             What to subtract; by default a point among the keys for ``sqeuclidean``, else nothing.
+        turn : pair of Tensors of shape (d, d), optional
+            Multiplied with keys, and with queries, from the right, so that keys lie near the queries that they answer;
+            products stay what they are.
         double : bool, default=False
             Whether to keep them in float64.
         steady : bool, default=False
             As for `KeySnapshot`, for `similarities`.
         """
+        some = some if turn is None else some @ turn[0]
         sample = KeySnapshot(some if origin is None else some - origin, metric)
         origin = sample.offset if origin is None and not double else origin
         dtype = torch.float64 if double or sample.needs_double else torch.float32
         keys, start = torch.empty((len(labels), some.shape[1]), dtype=dtype, device="cpu"), 0
-        for part in parts:
+        for part in parts if turn is None else (part @ turn[0] for part in parts):
             keys[start : start + len(part)] = part if origin is None else part - origin
             start += len(part)
-        return cls(State.of(Base(take_snapshot(keys, metric, index, steady=steady), labels)), origin)
+        return cls(State.of(Base(take_snapshot(keys, metric, index, steady=steady), labels)), origin, turn=turn)
 
-    def _cast(self, x: Tensor) -> Tensor:
+    def _cast(self, x: Tensor, are_keys: bool = False) -> Tensor:
         """Bring keys or queries (n, d) into the frame and precision of the state."""
+        if self._turn is not None:
+            x = x.double() @ self._turn[0 if are_keys else 1]
         moved = x if self.origin is None else x.double() - self.origin
         return moved.to(self._versions[0].rows.raw.dtype)
 
@@ -118,14 +133,14 @@ class Growing:
         if len(gone):
             state = state.without(gone)
         if len(labels):
-            state = state.with_keys(self._cast(keys), labels)
-        if merge is not None and merge.is_running:
-            return Growing(state, self.origin, merge)
-        if not is_merge_due(state):
-            return Growing(state, self.origin)
-        if is_quick(state):
-            return Growing(State.of(merged(state)), self.origin)
-        return Growing(state, self.origin, _Merge(state))
+            state = state.with_keys(self._cast(keys, are_keys=True), labels)
+        if merge is None or not merge.is_running:
+            merge = None
+            if is_merge_due(state) and is_quick(state):
+                state = State.of(merged(state))
+            elif is_merge_due(state):
+                merge = _Merge(state)
+        return Growing(state, self.origin, merge, self._turn)
 
     def search(self, queries: Tensor, k: int, sought: int) -> NDArray[np.int64]:
         """Return labels (q, k) of the nearest keys to `queries` (q, d); see `State.search` for `sought`."""

@@ -132,7 +132,8 @@ def _checked_choice(about: Any, n: int) -> Choice:
     if not choice.efforts or not all(len(x) == 3 and all(is_whole(y, 1, 1 << 20) for y in x) for x in choice.efforts):
         raise ValueError("not efforts that were tuned")
     counts = is_whole(choice.n_lists, 0, n) and is_whole(choice.effort, 1, 1 << 20)
-    counts = counts and is_whole(choice.n_keys, 1, n)
+    counts = counts and is_whole(choice.n_keys, 1, n) and is_whole(choice.glance, 0, choice.effort)
+    counts = counts and is_number(choice.sure, -np.inf)
     if choice.kind not in KEPT or not counts or not is_number(choice.recall, 0, 1) or not is_number(choice.seconds, 0):
         raise ValueError("not a saved kind of index")
     return choice

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewshot.errors import UnknownNameError
 from fewshot.search.packing import precision_of, unpacked, width
-from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, SingleSearch, similarities
+from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, Array, Marks, SingleSearch, similarities
 from fewshot.utils.values import NEEDS_FLOAT64, TINY
 
 METRICS = ("sqeuclidean", "cosine", "dot")
@@ -490,8 +490,8 @@ class KeySnapshot:
         return self.prepare(candidates).similarity(queries.double().unsqueeze(-2)).squeeze(-2)
 
     def search_one(
-        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None, sought: int | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+        self, x: Array, k: int, dead: Marks = None, sought: int = 0, known: float = -np.inf
+    ) -> tuple[NDArray[np.int64], Array] | None:
         """Return ids and similarities (k,) for one query (d,), as `search`; None if only that can answer."""
         if self.steady or not len(self.keys) or self.needs_double or precision_of(self.keys) != "full":
             return None
@@ -506,11 +506,12 @@ class KeySnapshot:
         return self._double.for_one()
 
     def search(
-        self, queries: Tensor, k: int, dead: Tensor | None = None, sought: int | None = None
+        self, queries: Tensor, k: int, dead: Tensor | None = None, sought: int = 0, known: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys that are not `dead` (m,), nearest first.
 
-        An approximate index finds the first `sought` of them with its recall, by default all. Ties go to the first key.
+        An approximate index finds the first `sought` of them with its recall, by default all. It may miss those of a
+        query for which a key elsewhere, of similarity `known` (q,), is surely nearer. Ties go to the first key.
         """
         return self.exact_top(queries, k, dead)
 

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+#: Which keys are dead, if any are.
+Marks = NDArray[np.bool_] | None
 #: A sum of squares within this range has kept its digits.
 LEAST_SQUARE, LARGEST_SQUARE = 1e-20, 1e20
 
@@ -34,7 +36,7 @@ class SingleSearch:
             high = offset.astype(keys.dtype)
             self.offsets = (high, (offset - high).astype(keys.dtype))
 
-    def search(self, x: Array, k: int, dead: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.int64], Array] | None:
+    def search(self, x: Array, k: int, dead: Marks = None) -> tuple[NDArray[np.int64], Array] | None:
         """Return ids and similarities (k,) of the nearest keys to a query (d,) that are not `dead`, nearest first.
 
         Ties go to the first. None if the squares of the query would lose digits.

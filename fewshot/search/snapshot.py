@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.search.approximate import CANDIDATES, SPARE, Approximate, Choice, most_candidates
+from fewshot.search.approximate import CANDIDATES, GLANCED_FROM, SPARE, Approximate, Choice, most_candidates
 from fewshot.search.background import begin
 from fewshot.search.limits import exact_limit
 from fewshot.search.packing import width
 from fewshot.search.similarity import CHUNK_BYTES, PART, KeySnapshot, PreparedKeys, top
-from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, best, shortlist, similarities
+from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, Array, Marks, best, shortlist, similarities
 from fewshot.search.trials import Trials
 from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import lock_of
@@ -152,6 +152,8 @@ class FaissSnapshot(KeySnapshot):
             trials = Trials.of(alive())
             with found.without(trials.held.numpy()):
                 found.tune(measure, recall)
+            if kind == "ivf" and m >= GLANCED_FROM:
+                found.hasten(*alive()._glanced(found, trials), recall)
         if is_free and found.choice.recall < recall:
             found = Approximate(None, Choice("exact"))
         found.choice = replace(found.choice, seconds=round(time.perf_counter() - began, 3))
@@ -167,13 +169,23 @@ class FaissSnapshot(KeySnapshot):
     def _proposed(self, index: Approximate, trials: Trials, effort: int) -> list[NDArray[np.int64]]:
         """Return what an index proposes at one effort, for a part of the queries after another."""
         wanted = min(len(self.keys), most_candidates(self.kind, effort, trials.nearest.shape[1]))
-        return [index.search(self._to_faiss(x), wanted, effort) for x in trials.queries.split(PART_OF_TRIALS)]
+        return [index.search(self._to_faiss(x), wanted, effort)[0] for x in trials.queries.split(PART_OF_TRIALS)]
+
+    def _glanced(self, index: Approximate, trials: Trials) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return how close the best is that a first look finds for each tuning query, and what `hasten` asks of it."""
+        held, n = trials.held.numpy(), min(len(self.keys), index.choice.efforts[0][2])
+        found = [index.glance(self._to_faiss(x), n, held) for x in trials.queries.split(PART_OF_TRIALS)]
+        is_right = self._similarities(trials, [ids for ids, _ in found])[:, 0] >= trials.nearest[:, 0]
+        return np.concatenate([closeness for _, closeness in found]), is_right.numpy(), trials.is_near.numpy()
 
     def _recalls(self, trials: Trials, proposed: list[NDArray[np.int64]]) -> dict[int, float]:
         """Return the recall of candidates, for each number of neighbours."""
+        return trials.recalls(self._similarities(trials, proposed))
+
+    def _similarities(self, trials: Trials, proposed: list[NDArray[np.int64]]) -> Tensor:
+        """Return the similarities (q, k) of the best candidates to the tuning queries."""
         k, parts = trials.nearest.shape[1], zip(trials.queries.split(PART_OF_TRIALS), proposed, strict=True)
-        best = [self._best(x, ids, min(k, ids.shape[1]), trials.held)[1] for x, ids in parts]
-        return trials.recalls(torch.cat(best))
+        return torch.cat([self._best(x, ids, min(k, ids.shape[1]), trials.held)[1] for x, ids in parts])
 
     def grown(self, more: Tensor) -> FaissSnapshot | None:
         """Return a snapshot of these keys and `more` (k, d), added to the graph; None if one must be built."""
@@ -239,13 +251,16 @@ class FaissSnapshot(KeySnapshot):
         return ids, torch.where(ids >= 0, similarity, -torch.inf).to(self._answer_dtype(queries))
 
     def search(
-        self, queries: Tensor, k: int, dead: Tensor | None = None, sought: int | None = None
+        self, queries: Tensor, k: int, dead: Tensor | None = None, sought: int = 0, known: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return ids and similarities (q, k) of the nearest keys found; see `KeySnapshot.search`."""
         if (index := self.ready) is None:
             return self.exact_top(queries, k, dead)
         x = self._to_faiss(queries)
-        ids, similarity = self._best(queries, index.propose(x, sought or k, 2 * k + SPARE), k, dead)
+        marks = None if dead is None else dead.numpy()
+        elsewhere = np.full(1, -np.inf) if known is None else known.numpy()
+        proposed = self._candidates(index, x, queries.numpy(), k, marks, sought or k, elsewhere)
+        ids, similarity = self._best(queries, proposed, k, dead)
         missed = (similarity[:, -1] == -torch.inf) | self._are_far(x)
         if missed.any():  # candidates may be dead, or a graph reaches few, and an id of -1 must never become a label
             ids, similarity = ids.clone(), similarity.to(torch.promote_types(similarity.dtype, queries.dtype))
@@ -253,15 +268,27 @@ class FaissSnapshot(KeySnapshot):
             ids[missed], similarity[missed] = found[0], found[1].to(similarity.dtype)
         return ids, similarity.to(self._answer_dtype(queries))
 
+    def _candidates(
+        self, index: Approximate, x: NDArray[np.float32], queries: Array, k: int, dead: Marks, sought: int, known: Array
+    ) -> NDArray[np.int64]:
+        """Return candidates (q, c) for queries, `x` (q, p) in FAISS's frame; see `KeySnapshot.search`."""
+        least = 2 * k + SPARE
+        if sought > 1 or not index.choice.glance:
+            return index.propose(x, sought, least)
+        if self._scale != 1:  # of keys that FAISS has in other units
+            known = np.asarray(-np.inf)
+        scores = known if self.metric == "dot" else 2 - 2 * known if self.metric == "cosine" else -known
+        return index.propose_nearest(x, least, dead, index.closeness(scores, queries))
+
     def search_one(
-        self, x: NDArray[np.floating], k: int, dead: NDArray[np.bool_] | None = None, sought: int | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+        self, x: Array, k: int, dead: Marks = None, sought: int = 0, known: float = -np.inf
+    ) -> tuple[NDArray[np.int64], Array] | None:
         """Return ids and similarities (k,) of the nearest keys found for one query (d,); None if only `search` can."""
         if (index := self.ready) is None or not self._fits_float32:
             return None
         if (query := self._one_to_faiss(x)) is None or self._are_far(query).any():
             return None
-        ids = index.propose(query, sought or k, 2 * k + SPARE)[0]
+        ids = self._candidates(index, query, x[None], k, dead, sought or k, np.array([known]))[0]
         if dead is not None:
             ids = ids[(ids >= 0) & ~dead[ids]]
         if len(ids) < k or ids.min() < 0:

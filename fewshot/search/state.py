@@ -240,17 +240,19 @@ class State:
         return min(self.base.snapshot.search_chunk(k), max(1, 2**23 // max(len(self.labels), 1)))
 
     def search_one(
-        self, x: NDArray[np.floating], k: int, sought: int | None = None
+        self, x: NDArray[np.floating], k: int, sought: int = 0
     ) -> tuple[NDArray[Any], NDArray[np.floating]] | None:
         """Return labels and similarities (1, k) for one query (d,) in numpy; None if only `search` can."""
         n, n_delta = len(self.base), len(self.labels)
         dead = self.dead_base.numpy() if self.n_dead else None
-        found = self.base.snapshot.search_one(x, min(k + SPARE, n) if n_delta else k, dead, sought or k)
-        if found is None or (n_delta and self.raw.dtype == torch.float64):
-            return None
         if not n_delta:
-            return self.base.labels[found[0][None]], found[1][None]
-        own = self._nearest_own(x, min(k + SPARE, n_delta))
+            found = self.base.snapshot.search_one(x, k, dead, sought or k)
+            return None if found is None else (self.base.labels[found[0][None]], found[1][None])
+        if self.raw.dtype == torch.float64:
+            return None
+        own, known = self._nearest_own(x, min(k + SPARE, n_delta))
+        if (found := self.base.snapshot.search_one(x, min(k + SPARE, n), dead, sought or k, known)) is None:
+            return None
         # Base and delta round differently, and ties must stay ties: the best are all scored again in one way.
         of_base, of_delta = self.base.snapshot.rows(torch.from_numpy(found[0])), self.raw[torch.from_numpy(own)]
         keys = torch.cat([of_base.double(), unpacked(of_delta).double()]).numpy()
@@ -261,17 +263,22 @@ class State:
         places = order[best(similarity[order], k)]
         return self._labels_of(torch.from_numpy(ids[places][None])), similarity[places][None].astype(x.dtype)
 
-    def _nearest_own(self, x: NDArray[np.floating], k: int) -> NDArray[np.int64]:
-        """Return the places (k,) of the keys of the delta nearest to a query (d,), dead ones last."""
+    def _nearest_own(self, x: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], float]:
+        """Return the places (k,) of the keys of the delta nearest to a query (d,), dead ones last.
+
+        And the similarity of the nearest, minus infinity if all are dead.
+        """
         rows, n, offset = self.rows, len(self.labels), self.base.snapshot.offset
         query = x.astype(np.float64) if offset is None else x - offset[0].numpy()
         ranks = np.vecdot(rows.keys[:n].numpy(), query)
         if self.base.snapshot.metric == "sqeuclidean":
             ranks = 2 * ranks - rows.sqnorm[:n, 0].numpy()
         ranks[self.dead_delta.numpy()] = -np.inf
-        return best(ranks, k)
+        places = best(ranks, k)
+        square = np.vecdot(query, query) if self.base.snapshot.metric == "sqeuclidean" else 0.0
+        return places, float(ranks[places[0]] - square)
 
-    def search(self, queries: Tensor, k: int, sought: int | None = None) -> tuple[NDArray[Any], Tensor]:
+    def search(self, queries: Tensor, k: int, sought: int = 0) -> tuple[NDArray[Any], Tensor]:
         """Return labels and similarities (q, k) of the nearest keys; ties go to the key that came first.
 
         An approximate index finds the first `sought` of them with its recall, by default all.
@@ -287,10 +294,13 @@ class State:
         """Return ids and similarities (q, k or fewer) of the nearest live keys, of all or of FAISS's candidates."""
         snapshot, n, n_delta = self.base.snapshot, len(self.base), len(self.labels)
         wanted = k + SPARE if n_delta else k
-        ids, similarity = snapshot.search(queries, min(wanted, n), self.dead_base if self.n_dead else None, sought)
+        dead = self.dead_base if self.n_dead else None
         if not n_delta:
+            ids, similarity = snapshot.search(queries, min(wanted, n), dead, sought)
             return top(ids, similarity, min(wanted, similarity.shape[-1]))
         own = self._delta.similarity(queries.double())
+        known = own.masked_fill(self.dead_delta, -torch.inf).amax(-1)
+        ids, similarity = snapshot.search(queries, min(wanted, n), dead, sought, known)
         if own.abs().max() > torch.finfo(similarity.dtype).max:
             similarity = similarity.double()  # keys of the delta may lie outside the range of float32
         own = own.masked_fill(self.dead_delta, -torch.inf).to(similarity.dtype)

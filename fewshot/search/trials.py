@@ -59,10 +59,16 @@ class Trials:
 
         It is the share of the kind of queries that finds fewer. Equal keys stand for each other.
         """
-        found, n_drawn = {}, int(self.held.sum())
+        found = {}
         for k in TUNED_FOR:
             if k <= self.nearest.shape[1]:
                 hits = (similarity[:, :k] >= self.nearest[:, k - 1 : k]).double().sum(-1) / k
-                kinds = hits.split([len(hits) - n_drawn, n_drawn])
+                kinds = hits[self.is_near], hits[~self.is_near]
                 found[k] = min(float(kind.mean()) for kind in kinds if len(kind))
         return found
+
+    @property
+    def is_near(self) -> Tensor:
+        """Which queries (q,) are of the first kind."""
+        n = len(self.queries)
+        return torch.arange(n, device="cpu") < n - int(self.held.sum())

@@ -99,6 +99,8 @@ class Blocks:
         if len(places) == 1:
             return [(int(places[0]) // self.size, np.zeros(1, np.int64))]
         numbers = places // self.size
+        if len(places) and (numbers == numbers[0]).all():
+            return [(int(numbers[0]), np.arange(len(places)))]
         order = np.argsort(numbers, kind="stable")
         borders = np.flatnonzero(np.diff(numbers[order])) + 1
         return [(int(numbers[own[0]]), own) for own in np.split(order, borders)] if len(places) else []

@@ -145,6 +145,16 @@ class ClassMetric:
         centred = means - self.center
         return _keys(centred @ self.inverse, centred, means, self.chosen, xp)
 
+    def turn(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return matrices (d, d) by which keys, and queries, are multiplied from the right.
+
+        Keys are means times T^-1; now keys and queries are both multiplied by a root of it. Their products stay what
+        they are, but a key lies near the queries of its class, and all are about as long.
+        """
+        values, axes = np.linalg.eigh(self.inverse)
+        root = np.sqrt(values)
+        return axes / root, axes * root
+
 
 def _per_length(squared: Any, xp: Any) -> Any:
     """Return 1 / length (..., n, 1) of vectors with these squared lengths (..., n); 0 for zero."""
