@@ -244,7 +244,8 @@ class Approximate:
         """
         if not self.is_product:
             return -scores
-        return scores / np.maximum(np.sqrt(np.vecdot(x, x)), np.finfo(np.float32).tiny)  # nothing is close to zero
+        length = np.sqrt(np.vecdot(x, x))
+        return np.where(length > 0, scores / np.where(length > 0, length, 1), -np.inf)  # nothing is close to zero
 
     @property
     def is_product(self) -> bool:
