@@ -208,7 +208,7 @@ def _fill(pixels: NDArray[np.uint8], images: NDArray[Any], preprocessing: Prepro
 
 def _each(images: NDArray[Any], preprocessing: Preprocessing, desc: str, progress: bool) -> Generator[Decoded]:
     """Yield the pixels of each image, or its error."""
-    with progress_bar(len(images), "image", show=progress, desc=desc, delay=1, leave=False) as bar:
+    with progress_bar(len(images), "image", show=progress, desc=desc, leave=False) as bar:
         for chunk in prepared_chunks(images, preprocessing, _CHUNK, ahead=2):
             yield from chunk
             bar.update(len(chunk))

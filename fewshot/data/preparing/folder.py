@@ -65,7 +65,7 @@ def prepare(
     table = pd.DataFrame({"path": data.images[rows], "label": data.labels[rows]})
     table["split"] = table["label"].map(split_of)
     with replacing(out) as partial:  # opened first, so that an invalid place is an error before all files are read
-        bar = progress_bar(len(table), "image", show=progress, iterable=table["path"], delay=1)
+        bar = progress_bar(len(table), "image", show=progress, iterable=table["path"])
         keep, listing = find_duplicates(table, [digest(path) for path in bar])
         for name in listing[listing["action"] == "dropped"]["path"]:
             say(f"dropped {name}: a later split has the same image")
