@@ -16,7 +16,7 @@ from fewshot.cli.tables import finish, give, without_same
 from fewshot.cli.terminal import complain, is_piped, quoted, say, way_back
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
-from fewshot.data.scan import list_images
+from fewshot.data.scan import list_images, list_marked
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
 from fewshot.images.checked import CheckResult
@@ -238,9 +238,15 @@ def refuse_existing(options: argparse.Namespace) -> None:
         refuse_others(options.out, "classifier")
 
 
-def list_paths(given: list[str], skip_unreadable: bool = False) -> list[str]:
-    """Return the given image files and the images in given folders; raise for missing files."""
-    paths = [path for name in given for path in (list_images(name) if Path(name).is_dir() else [name])]
+def _images_in(name: str) -> list[Any]:
+    if Path(name).is_dir():
+        return list_images(name)
+    return list_marked(name) if Path(name).suffix.lower() in (".csv", ".json") else [name]
+
+
+def list_paths(given: list[str], skip_unreadable: bool = False) -> list[Any]:
+    """Return the given image files, and the images in given folders, tables and files of boxes; raise for missing."""
+    paths = [path for name in given for path in _images_in(name)]
     if not paths:
         raise ValueError(f"{given[0]} holds no image; give image files, or folders of them")
     for error in check_paths(paths):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.data.boxes import read_marked
 from fewshot.data.cache import decode_all, find_unreadable
 from fewshot.data.crop import CROPS, TRAINING
 from fewshot.data.datasets import is_dataset, read_dataset
@@ -152,7 +153,8 @@ class LabeledImages:
         ----------
         source : path
             A folder with a subfolder per class (see `from_folder`), a file with columns ``path,label,split`` (see
-            `from_table`), or a folder of ``images.npy`` and ``table.csv``, which is memory-mapped.
+            `from_table`), boxes in the JSON of COCO or Label Studio beside their pictures, or a folder of
+            ``images.npy`` and ``table.csv``, which is memory-mapped.
         split : str, optional
             Use only this split of a table, or this subfolder of a folder of splits. ``train``, ``val`` and ``test``
             also match folders with names like Training, validation and TEST.
@@ -181,6 +183,8 @@ class LabeledImages:
             return cls.from_folder(path if split is None else _folder_of_split(path, split))
         if path.suffix.lower() == ".csv":
             return cls.from_table(path, split=split)
+        if path.suffix.lower() == ".json" and split is None:
+            return cls(*read_marked(path))
         what = "does not exist" if not os.path.exists(path) else "is not a .csv table"
         raise ValueError(f"{brief(path)} {what}; expected a folder of class folders, or a table path,label,split")
 
@@ -222,6 +226,9 @@ class LabeledImages:
         label_column: str = "label",
     ) -> Self:
         """Open a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
+
+        With columns ``x``, ``y``, ``w`` and ``h`` too, images are these boxes of the pictures, in pixels of the upright
+        picture; where all four are empty, the whole picture.
 
         Parameters
         ----------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.data.boxes import COLUMNS, boxed, has_boxes, read_marked
 from fewshot.errors import brief, pip_install
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import as_labels
@@ -154,8 +155,9 @@ def read_image_table(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return paths and labels of a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
-    Relative paths start at `root`, by default the folder of the CSV file, or the working directory. Labels are taken
-    without blanks around them, and in one Unicode form (NFC).
+    With columns ``x``, ``y``, ``w`` and ``h`` images are these boxes of the pictures; see `BoxedImage`. Relative paths
+    start at `root`, by default the folder of the CSV file, or the working directory. Labels are taken without blanks
+    around them, and in one Unicode form (NFC).
 
     Raises
     ------
@@ -179,12 +181,21 @@ def read_image_table(
         empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str).str.strip() == ""))
         if len(empty):
             raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
-    paths = [_inside(base, str(path), name, allow_outside) for path in frame[path_column]]
+    paths: list[Any] = [_inside(base, str(path), name, allow_outside) for path in frame[path_column]]
+    if has_boxes(list(frame.columns)):
+        paths = boxed(paths, {column: frame[column].tolist() for column in COLUMNS}, name)
     labels = as_labels(frame[label_column], name=f"the column {label_column} of {name}", any_type=True)
     if labels.dtype.kind in "UO":  # objects may be anything that sorts
         cleaned = [clean_label(label) if isinstance(label, str) else label for label in labels.tolist()]
         labels = as_labels(cleaned, any_type=True)
     return np.array(paths, dtype=object), labels
+
+
+def list_marked(path: str | Path) -> list[Any]:
+    """Return the images that a table names in the column ``path``, or the boxes in it or in a JSON file, unlabelled."""
+    if Path(path).suffix.lower() == ".json":
+        return list(read_marked(path)[0])
+    return list(read_image_table(path, None, None, False, "path", "path")[0])
 
 
 def clean_label(text: str) -> str:
