@@ -79,3 +79,8 @@ def test_errors_have_a_colour_on_a_terminal_alone(monkeypatch):
                 patched.setenv(name, value)
             complain("no")
         assert stream.getvalue() == expected
+
+
+def test_csv_without_a_row_has_its_header(capsys):
+    give([], argparse.Namespace(csv="-", json=None, spreadsheet=False, decimal_comma=False), columns=("image", "class"))
+    assert capsys.readouterr().out == "image,class\n"

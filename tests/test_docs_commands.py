@@ -33,13 +33,16 @@ NOT_RUN = {
     r"python examples/": "tests/test_examples.py does",
     r"python benchmarks/": "takes published data and hours; tests/test_benchmarks.py runs their parts",
     r"fewshot data omniglot ": "downloads; tests/test_data_preparing.py reads archives of the same form",
-    r"fewshot bench (quick|methods) ": "takes minutes; tests/test_benchmark.py runs a smaller grid",
+    r"fewshot bench (quick|methods|unbalanced) ": "takes minutes; tests/test_benchmark.py runs a smaller grid",
     r"fewshot .*--executor ray": "takes a cluster; tests/test_retrieval_work.py runs one of a process",
 }
 #: A line of a block that is a command.
 SHOWN = re.compile(r"^(?:\$ )?((?:fewshot|fewshot-runtime|python3?|make|pip) .*)", re.MULTILINE)
 #: What is added to commands that would take hours.
-SHORTER = {r"fewshot train ": "--episodes 2 --query 1 --val-way 3 --set val_n_query=1 --quiet"}
+SHORTER = {
+    r"fewshot train ": "--episodes 2 --query 1 --val-way 3 --set val_n_query=1 --quiet",
+    r"fewshot evaluate ": "--query 2 --episodes 5",
+}
 GRID = """
 n_way = [2]
 n_shot = [1]
@@ -49,6 +52,8 @@ datasets = [{source = "digits"}]
 backbones = [{backbone = "pixels"}]
 learners = [{learner = "shrunken"}]
 """
+#: What a person changes in a file before the command that reads it.
+EDITED = {"doubtful.csv": "image,class\nphotos/temple/00.png,flower\n"}
 #: Runs commands in folders in one process, since importing torch takes seconds: [[folder, [[word, ...], ...]], ...].
 RUNNER = """
 import json, os, sys, traceback
@@ -58,6 +63,9 @@ failed = []
 for folder, commands in json.load(open(sys.argv[1])):
     os.chdir(folder)
     for program, *words in commands:
+        if program == "edit":
+            open(words[0], "w").write(words[1])
+            continue
         main = fewshot.cli.main if program == "fewshot" else fewshot.runtime.command.main
         try:
             status = main(words)
@@ -131,6 +139,9 @@ def stand_ins(tmp_path_factory):
     table = pd.concat([pd.DataFrame({"path": "made", "label": part.labels, "split": split})
                        for split, part in parts.items()], ignore_index=True)  # fmt: skip
     write_packed(place / "data" / "omniglot", np.concatenate([part.images for part in parts.values()]), table, {})
+    few = parts["test"].with_classes(parts["test"].classes[parts["test"].counts >= 8][:6])
+    table = pd.DataFrame({"path": "made", "label": few.labels, "split": "test"})
+    write_packed(place / "data" / "cifar_fs", np.repeat(few.images[..., None], 3, axis=-1), table, {})
     model = FewShotImageClassifier().fit(LabeledImages.from_folder(place / "photos"))
     for name in ("model", "another"):
         model.save(place / name)
@@ -153,10 +164,15 @@ def test_the_commands_of_the_documents_run_from_the_wheel(python, stand_ins, tmp
         commands = [shlex.split(shortened(line), comments=True) for line in lines if is_run(line)]
         if commands:
             folder = tmp_path / f"{i} {page.replace('/', ' ')}"
-            makes_model = any(words[1] == "fit" and "model" in words for words in commands)
-            shutil.copytree(stand_ins, folder, ignore=shutil.ignore_patterns("model") if makes_model else None)
+            made = [words[words.index("--out") + 1] for words in commands if words[1] in ("fit", "export")]
+            shutil.copytree(stand_ins, folder, ignore=shutil.ignore_patterns(*made))
             services += [(folder, words) for words in commands if words[1] == "serve"]
-            jobs.append((str(folder), [words for words in commands if words[1] != "serve"]))
+            ran = []
+            for words in commands:
+                if words[1] == "import-labels":
+                    ran += [["edit", name, text] for name, text in EDITED.items() if name in words]
+                ran += [words] if words[1] != "serve" else []
+            jobs.append((str(folder), ran))
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     environment = {**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, **more}
     environment |= {"BROWSER": "true"}

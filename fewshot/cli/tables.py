@@ -25,6 +25,7 @@ def give(
     options: argparse.Namespace,
     whole: Any = None,
     shown: Sequence[Mapping[str, Any]] | None = None,
+    columns: Sequence[str] = (),
 ) -> None:
     """Write rows as requested to CSV and JSON, and print a table unless one of them went to standard output.
 
@@ -38,9 +39,11 @@ def give(
         Written as JSON instead of the rows.
     shown : sequence of mapping, optional
         Printed as a table instead of the rows.
+    columns : sequence of str, optional
+        The columns of CSV if there is no row.
     """
     kinds = (
-        (options.csv, lambda rows: as_csv(rows, csv_form(options))),
+        (options.csv, lambda rows: as_csv(rows, csv_form(options), columns)),
         (options.json, lambda rows: as_json(rows if whole is None else whole)),
     )
     for target, text in kinds:
@@ -78,9 +81,9 @@ def csv_form(options: argparse.Namespace) -> CsvForm:
     return CsvForm(options.spreadsheet or options.decimal_comma, options.decimal_comma)
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]], form: CsvForm | None = None) -> str:
+def as_csv(rows: Sequence[Mapping[str, Any]], form: CsvForm | None = None, columns: Sequence[str] = ()) -> str:
     """Return rows with the same columns as CSV with a header; text with line breaks or quotes is quoted."""
-    buffer, names = io.StringIO(newline=""), list(rows[0]) if rows else []
+    buffer, names = io.StringIO(newline=""), list(rows[0] if rows else columns)
     (form or CsvForm()).write(buffer, names, ([row[name] for name in names] for row in rows))
     return buffer.getvalue()
 

@@ -220,7 +220,8 @@ def audit(options: argparse.Namespace) -> int:
     reasons = suspects(frame)
     found = frame.loc[[place for place, _ in reasons]]
     rows = [{**row, "why": why} for row, (_, why) in zip(_suspects(found), reasons, strict=True)]
-    give([{name: row[name] for name in ("image", "class", "why", "false alarm")} for row in rows], options, rows)
+    columns = ("image", "class", "why", "false alarm")
+    give([{name: row[name] for name in columns} for row in rows], options, rows, columns=columns)
     if not is_piped(options):
         n_near = int((frame["near_duplicate_of"] != "").sum())
         say(
