@@ -106,6 +106,7 @@ def test_a_local_archive_is_taken_as_it_is(server, tmp_path):
     assert not (tmp_path / "d").exists()
 
 
-def test_progress_is_shown_when_asked_for(server, tmp_path, capsys):
+def test_progress_is_shown_when_asked_for(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fewshot.utils.progress.IN_LOG", 0)
     obtain(None, f"{server.url}/data.zip", SHA256, tmp_path, True)
     assert "data: 100%" in capsys.readouterr().err

@@ -152,7 +152,7 @@ def test_shards_that_a_killed_run_has_left_behind_are_not_taken_for_its_own(fold
 def test_a_classifier_that_was_replaced_meanwhile_is_not_used(model, tmp_path):
     model.save(tmp_path / "model")
     with pytest.raises(StoreError, match="was changed meanwhile; restore it"):
-        work.annotate_shard(str(tmp_path / "model"), "of another", "", [], "cpu")
+        work.annotate_shard(str(tmp_path / "model"), "of another", "", [], "cpu", False)
 
 
 def test_names_that_are_no_unicode_and_unknown_labels_of_another_type_have_their_rows(folder, tmp_path):

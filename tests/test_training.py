@@ -101,7 +101,8 @@ def test_log_and_weights_are_written(tmp_path):
     assert (tmp_path / "run" / "best.safetensors").stat().st_size > 100_000
 
 
-def test_the_progress_bar_shows_loss_accuracy_speed_and_time_left(capsys):
+def test_the_progress_bar_shows_loss_accuracy_speed_and_time_left(monkeypatch, capsys):
+    monkeypatch.setattr("fewshot.utils.progress.IN_LOG", 0)
     MetaTrainer("conv4", config=QUICK).fit(TRAIN, VAL, progress=True)
     shown = capsys.readouterr().err
     for part in ("loss=", "accuracy=", "episode", "best val=", "12/12"):

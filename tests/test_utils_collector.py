@@ -22,5 +22,5 @@ def test_the_collector_of_a_host_program_stays_as_it_is():
     from fewshot.cli import main
 
     before = gc.get_threshold()
-    assert main(["history", "no-such-folder"]) == 1
+    assert main(["history", "no-such-folder"]) == 2
     assert gc.get_threshold() == before

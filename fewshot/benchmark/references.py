@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -37,7 +38,9 @@ def iterates(method: LearnerSpec) -> bool:
     if method.learner in (LINEAR_PROBE, OWN):
         return method.learner == LINEAR_PROBE
     if method.learner != SCIKIT_LEARN:
-        return learner_class(method.learner).iterates
+        with suppress(UnknownNameError):  # of a plug-in that is not installed where the table is made
+            return learner_class(method.learner).iterates
+        return False
     kind = classifiers()[method.params.get("classifier", LOGISTIC_REGRESSION)]
     return "max_iter" in signature(kind).parameters
 
