@@ -240,7 +240,7 @@ def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
         page.get_by_role("radio", name="How good").check()
         page.locator(".figure", has_text=re.compile(r"if every picture were answered; \d+ % are refused")).wait_for()
     assert "\n'=broken.png,,no," in table, "a name that is a formula is written as text"
-    assert re.search(r"\ngreen\.png,,yes,[\d.e-]+,,", table), "no set beside unknown"
+    assert re.search(r"\ngreen\.png,,yes,temple,[\d.e-]+,,", table), "no set beside unknown"
     assert [error for error in page.errors if "415" not in error] == []
 
 

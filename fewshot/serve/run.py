@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import webbrowser
@@ -28,6 +29,8 @@ from fewshot.utils.isolation import share_one_heap
 DRAIN_SECONDS = 30
 #: How often workers are looked after. The variable under which they share their figures.
 POLL_SECONDS, SHARED = 0.1, "PROMETHEUS_MULTIPROC_DIR"
+#: Seconds after which a thread hands over Python's lock; by default 5 ms, which a network waits for each layer.
+SWITCH_SECONDS = 0.001
 #: Addresses that only this machine reaches.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -114,6 +117,7 @@ def open_workshop(settings: Settings) -> Any:
 
 def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] | None = None) -> None:
     """Answer requests in this process."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     set_up(settings.log_level)
     share_one_heap()
     _join_parent(settings)
