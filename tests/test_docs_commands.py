@@ -151,13 +151,14 @@ def stand_ins(tmp_path_factory):
     labelled = {"image": f"/data/local-files/?d={place}/heron1.jpg".replace("?d=/", "?d="), "choice": "heron"}
     (place / "export.json").write_text(json.dumps([labelled]))
     kinds = ("flower", "temple")
+    shown = [sorted(path.relative_to(place) for path in (place / "photos" / kind).iterdir()) for kind in kinds]
     boxes = {
-        "images": [{"id": i, "file_name": f"photos/{kind}/00.png"} for i, kind in enumerate(kinds)],
+        "images": [{"id": i, "file_name": str(some[0])} for i, some in enumerate(shown)],
         "annotations": [{"image_id": i, "category_id": i, "bbox": [0, 0, 40 + j, 40]} for i in (0, 1) for j in (0, 9)],
         "categories": [{"id": i, "name": kind} for i, kind in enumerate(kinds)],
     }
     (place / "boxes.json").write_text(json.dumps(boxes))
-    (place / "asked.csv").write_text("path,x,y,w,h\nphotos/flower/01.png,2,2,40,40\n")
+    (place / "asked.csv").write_text(f"path,x,y,w,h\n{shown[0][1]},2,2,40,40\n")
     (place / "grid.toml").write_text(GRID)
     code = re.search(r"```python\n(.*?@register_learner.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
     (place / "mine.py").write_text(code[1].split("\nmodel = ")[0])

@@ -65,7 +65,9 @@ def files(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", BLOCKS)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[] if page == "README.md" else pytest.mark.slow) for page in BLOCKS]
+)
 def test_its_blocks_run_and_print_what_their_comments_say(page, files):
     run = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", RUN, json.dumps(BLOCKS[page])],
@@ -117,7 +119,7 @@ def test_the_command_lines_are_understood():
 @pytest.mark.slow
 def test_a_newcomers_method_is_one_short_file_that_everything_finds(tmp_path):
     """That of the documentation, as a plug-in: contract tests, trainer, command line and benchmark know its name."""
-    (code,) = [block for block in BLOCKS.values() if '@register_learner("shrunken")' in block]
+    (code,) = [block for blocks in BLOCKS.values() for block in blocks if '@register_learner("shrunken")' in block]
     code = code.split("\nmodel = ")[0]
     assert len(code.splitlines()) < 60
     (tmp_path / "mine.py").write_text(code)
