@@ -13,6 +13,7 @@ from fewshot import FewShotImageClassifier
 from fewshot.cli import main
 from fewshot.cli.commands import COMMANDS
 from tests.photographs import quick_embedder, write_photos
+from tests.test_docs_commands import GRID as PLUGIN_GRID
 
 PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
 #: The commands whose output is no data: a service, and a script for a shell. The demonstration has a slow test.
@@ -33,15 +34,7 @@ STORY = (
     "evaluate five.csv --from run/best.safetensors --way 2 --query 1 --shot 1 --episodes 2",
     "bench grid.toml --executor serial",
 )  # fmt: skip
-GRID = """
-n_way = [2]
-n_shot = [1]
-n_query = 1
-n_episodes = 2
-datasets = [{source = "digits"}]
-backbones = [{backbone = "pixels"}]
-learners = [{learner = "prototypical"}]
-"""
+GRID = PLUGIN_GRID.replace("shrunken", "prototypical")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-import torch
 
 from fewshot import PADDLELearner, SoftKMeansLearner
+from tests.test_learners_alpha_tim import answer, episode
 
 
 def oracle(support, labels, weight, queries, n_way, temperature, penalty, n_iterations):
@@ -32,18 +32,6 @@ def oracle(support, labels, weight, queries, n_way, temperature, penalty, n_iter
         for c, s in row.items():
             found[i, c] = s
     return found
-
-
-def episode(seed, n_query, shots=(1, 4, 0, 2), d=5):
-    """Uneven support in mixed order with sample weights; one class is absent."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(shots)), shots))
-    return rng.normal(size=(len(labels), d)), labels, rng.uniform(0.2, 3, len(labels)), rng.normal(size=(n_query, d))
-
-
-def answer(learner, support, labels, weight, queries, n_way=4):
-    support, labels, weight, queries = map(torch.from_numpy, (support, labels, weight, queries))
-    return learner(support, labels, queries, n_way, weight).numpy()
 
 
 @pytest.mark.parametrize("n_query", [1, 2, 9])

@@ -212,12 +212,10 @@ class Approximate:
     def propose_nearest(
         self, x: NDArray[np.float32], least: int, dead: NDArray[np.bool_] | None, close: NDArray[np.floating] | float
     ) -> NDArray[np.int64]:
-        """Return candidates (q, c) for the nearest row that is not `dead`, as `propose`, after a first look if it does.
+        """Return candidates (q, c) for the nearest row that is not `dead`, as `propose`, but after a first look.
 
-        It may end the search where something is surely the nearest, also a key elsewhere of closeness `close` (q,).
+        It ends the search where something is surely the nearest, also a key elsewhere of closeness `close` (q,).
         """
-        if not self.choice.glance:
-            return self.propose(x, 1, least)
         effort, wanted = self._plan(1)
         n = min(max(wanted, least), self.index.ntotal)
         ids, closeness = self.glance(x, n, dead)
@@ -230,7 +228,7 @@ class Approximate:
         self, x: NDArray[np.float32], n: int, dead: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the positions (q, n) found in few lists, and the closeness (q,) of the best that is not `dead`."""
-        ids, scores = self.search(x, n, self.choice.glance or max(1, round(GLANCE * self.choice.effort)))
+        ids, scores = self.search(x, n, max(1, self._first))
         closeness = self.closeness(scores, x[:, None])
         closeness[ids < 0] = -np.inf
         if dead is not None:
@@ -333,9 +331,13 @@ class Approximate:
             wrong = np.sort(closeness[kind & ~is_right])[::-1]
             limits.append(wrong[int(RESERVE * (1 - recall) * kind.sum()) :].max(initial=-np.inf))
         sure = float(np.nextafter(max(limits), np.inf))
-        glance = round(GLANCE * self.choice.effort)
-        if glance and np.isfinite(sure) and (closeness[is_near] >= sure).mean() >= LEAST_SURE:
-            self.choice = replace(self.choice, glance=glance, sure=sure)
+        if self._first and np.isfinite(sure) and (closeness[is_near] >= sure).mean() >= LEAST_SURE:
+            self.choice = replace(self.choice, glance=self._first, sure=sure)
+
+    @property
+    def _first(self) -> int:
+        """How many lists a first look reads; 0 if they are too few for one."""
+        return self.choice.glance or round(GLANCE * self.choice.effort)
 
     def _fewest(self, measure: Callable[[int, int], dict[int, float]], effort: int, k: int, target: float) -> int:
         """Return the fewest candidates of a search that reach a recall: each takes a random access to memory."""
