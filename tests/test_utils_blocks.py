@@ -1,5 +1,7 @@
 """Blocks of rows, of which a change leaves earlier versions as they were."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +38,8 @@ def test_every_version_reads_as_a_plain_array(changes, row, n):
         assert np.array_equal(now.whole(), array)
         assert np.array_equal(now.rows(places), array[places])
         assert np.array_equal(now.rows(places[0, :1]), array[places[0, :1]])
+        found = now.where(lambda block: block.reshape(len(block), -1)[:, 0] > 0)
+        assert np.array_equal(found, np.flatnonzero(array.reshape(len(array), -1)[:, 0] > 0))
 
 
 def test_rows_that_have_not_changed_are_not_copied():
@@ -44,3 +48,25 @@ def test_rows_that_have_not_changed_are_not_copied():
     longer = Blocks.of(rows).extended(np.ones((1, 100))).changed(np.array([0]), np.ones((1, 100)))
     assert sum(np.shares_memory(block, rows) for block in longer.blocks) >= len(longer.blocks) - 2
     assert rows.sum() == 0
+
+
+def test_rows_at_the_end_are_written_in_place_once():
+    first = Blocks.of(np.arange(3.0)).extended(np.array([3.0]))
+    second, branch = first.extended(np.array([4.0])), first.extended(np.array([-4.0]))
+    assert np.shares_memory(first.blocks[-1], second.blocks[-1])
+    assert [now.whole().tolist() for now in (first, second, branch)] == [
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        [0, 1, 2, 3, -4],
+    ]
+    wider = second.extended(np.array([5 + 1j]))
+    assert wider.whole().tolist() == [0, 1, 2, 3, 4, 5 + 1j]
+    assert second.whole().dtype == np.float64
+
+
+def test_threads_that_extend_one_version_write_to_places_of_their_own():
+    old = Blocks.of(np.zeros((4, 2))).extended(np.zeros((1, 2)))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: old.extended(np.full((3, 2), i)), range(200)))
+    for i, now in enumerate(found):
+        assert (now.whole()[-3:] == i).all()

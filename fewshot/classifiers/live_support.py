@@ -36,11 +36,10 @@ class LiveSupport(LiveModel):
     is compared with all keys. Rows of weight 0 are not kept.
     """
 
-    _content: ClassVar[tuple[str, ...]] = (*LiveModel._content, "_rows", "_table", "_n_keys", "_is_plain")
+    _content: ClassVar[tuple[str, ...]] = (*LiveModel._content, "_rows", "_table", "_is_plain")
 
     _rows: LabelledBlocks
     _table: LabelledBlocks  # the keys, by label: the rows, or others whose weights are logarithms
-    _n_keys: int
     _is_plain: tuple[bool, bool]  # whether no class has several keys, and whether all rows have a weight of 1
     _read: tuple[NDArray[np.int64], Memory] | None = None  # labels of all keys, and how they are read
 
@@ -55,7 +54,7 @@ class LiveSupport(LiveModel):
         rows = LabelledBlocks.of(support, numbers)
         keys = support if learner.rows_are_keys else _keys_of(learner, replace(statistics, support=support))
         table = rows if learner.rows_are_keys else LabelledBlocks.of(keys, numbers)
-        content: dict[str, Any] = {"_known": known, "_rows": rows, "_table": table, "_n_keys": len(table)}
+        content: dict[str, Any] = {"_known": known, "_rows": rows, "_table": table}
         return LiveSupport(learner=learner, **content, _is_plain=_plainness(keys, support))
 
     # ---- what concerns all classes ---------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ class LiveSupport(LiveModel):
         before = self._part(np.array([self._place(label) for label in np.unique(y).tolist()], np.int64))
         left = before.less(self.learner, X, y, weight)
         model, emptied = self._becoming(left.classes, left.statistics, before), left.n_support == 0
-        if not model._n_keys:
+        if not model._table.n_present:
             raise ValueError(NOTHING_LEFT)
         emptied &= before.n_support > 0
         return model._dropping(model._known.numbers(left.classes[emptied])) if drop_empty and emptied.any() else model
@@ -163,8 +162,7 @@ class LiveSupport(LiveModel):
     ) -> LiveSupport:
         """Return the model of other classes, rows and keys, of which those of the labels `gone` have to go."""
         come = np.arange(len(self._table), len(table))
-        n_keys = self._n_keys + len(come) - len(gone)
-        model = self._version(_known=known, _rows=rows, _table=table, _n_keys=n_keys, **changes)
+        model = self._version(_known=known, _rows=rows, _table=table, **changes)
         held = {kind: keys for kind, keys in self._held.items() if kind != "auto" or model._is_plain[0]}  # see `_keys`
         if held:
             model._held.update(changed_keys(held, gone, model._keys_of(come), come))
@@ -172,7 +170,7 @@ class LiveSupport(LiveModel):
 
     def _compacted(self) -> LiveSupport:
         """Return the model without the memory of what is gone, if that is more than what is there."""
-        if len(self._table) > MOST_NUMBERS * self._n_keys:  # their labels change
+        if len(self._table) > MOST_NUMBERS * self._table.n_present:  # their labels change
             table = self._table.only(self._table.present())
             return self._version(_table=table, **({"_rows": table} if self.learner.rows_are_keys else {}))._compacted()
         if len(self._rows) > MOST_NUMBERS * self.n_rows:
@@ -249,17 +247,17 @@ class LiveSupport(LiveModel):
             k = 1
         if k is None and self.index not in ("auto", "exact"):
             k = CANDIDATES
-        return None if k is None or k >= self._n_keys else k
+        return None if k is None or k >= self._table.n_present else k
 
     def _few_logits(self, queries: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
         """Yield logits (q, c) of the classes of the `k` nearest keys, similarities, and the numbers of the classes."""
         keys, extras = self._keys, self._extras
-        wide = min(k + SPARE, self._n_keys)
+        wide = min(k + SPARE, self._table.n_present)
         size = max(1, min(keys.chunk(wide), CHUNK_BYTES // (8 * wide * self.d), int((CHUNK_BYTES / (8 * wide)) ** 0.5)))
         for part in queries.split(size):
             ids, similarities = self._exact(part, keys.search(part, wide, k), keys.origin)
             margin = similarities[:, k - 1] - similarities[:, -1] - NEAR * np.abs(similarities).max(-1)
-            if k != CANDIDATES and wide < self._n_keys and (margin <= 0).any():
+            if k != CANDIDATES and wide < self._table.n_present and (margin <= 0).any():
                 yield from self._all_logits(part)  # more keys than these may be as near as the last one
                 continue
             numbers, labels = np.unique(self._classes_of(ids), return_inverse=True)
@@ -272,7 +270,7 @@ class LiveSupport(LiveModel):
         """Yield logits (q, n) of all numbers of classes, similarities to all keys, and these numbers."""
         keys = self._compared(queries)
         n, extras = len(self._known.count), self._extras
-        for part in queries.split(max(1, CHUNK_BYTES // (8 * (self._n_keys + n)))):
+        for part in queries.split(max(1, CHUNK_BYTES // (8 * (self._table.n_present + n)))):
             state, similarity = keys.similarities(part)
             memory = self._memory_of_all(state.all_labels, extras)
             logits = self.learner.read(similarity, memory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -26,11 +26,14 @@ class LabelledBlocks:
     ----------
     x, number, weight : Blocks of n rows
         Embedding (d,), number of the class or `GONE`, and weight.
+    n_gone : int
+        How many are gone.
     """
 
     x: Blocks
     number: Blocks
     weight: Blocks
+    n_gone: int = field(default=0, kw_only=True)
 
     @staticmethod
     def columns(support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
@@ -44,30 +47,41 @@ class LabelledBlocks:
 
     def extended(self, support: Mapping[str, Tensor], numbers: NDArray[np.int64]) -> Self:
         """Return these rows and more; see `of`."""
-        columns = zip(vars(self).values(), self.columns(support, numbers), strict=True)
-        return type(self)(*(blocks.extended(values) for blocks, values in columns))
+        columns = zip(self._blocks, self.columns(support, numbers), strict=True)
+        return type(self)(*(blocks.extended(values) for blocks, values in columns), n_gone=self.n_gone)
+
+    @property
+    def _blocks(self) -> list[Blocks]:
+        return [value for value in vars(self).values() if isinstance(value, Blocks)]
 
     def __len__(self) -> int:
         return len(self.number)
 
     def present(self) -> NDArray[np.int64]:
         """Return which rows are not gone."""
-        return np.flatnonzero(self.number.whole() != GONE)
+        return self.number.where(lambda numbers: numbers != GONE)
+
+    @property
+    def n_present(self) -> int:
+        """How many rows are not gone."""
+        return len(self) - self.n_gone
 
     def only(self, rows: NDArray[np.int64]) -> Self:
         """Return some of the rows, without the memory of the others."""
-        return type(self)(*(Blocks.of(blocks.rows(rows)) for blocks in vars(self).values()))
+        return type(self)(*(Blocks.of(blocks.rows(rows)) for blocks in self._blocks))
 
     def of_classes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return which rows are of these classes."""
         if not len(numbers):
             return np.empty(0, np.int64)
-        whole = self.number.whole()
-        return np.flatnonzero(whole == numbers[0] if len(numbers) == 1 else np.isin(whole, numbers))
+        if len(numbers) == 1:
+            return self.number.where(lambda block: block == numbers[0])
+        return self.number.where(lambda block: np.isin(block, numbers))
 
     def without(self, rows: NDArray[np.int64]) -> Self:
-        """Return these rows without some."""
-        return replace(self, number=self.number.changed(rows, np.full(len(rows), GONE)))
+        """Return these rows without some, which are there."""
+        number = self.number.changed(rows, np.full(len(rows), GONE))
+        return replace(self, number=number, n_gone=self.n_gone + len(rows))
 
     def numbered(self, new: NDArray[np.int64]) -> Self:
         """Return the same rows whose class i has the number ``new[i]``."""

@@ -152,8 +152,8 @@ class TaughtKeys:
             come = rows.place.rows(np.arange(first, len(rows.number))) + 1  # of classes that are not in the sample
             touched += _among(gone, frame.rows) + (come < frame.row_cut).sum()
             frames, drift = ([], drift + int(touched)) if touched else (frames, drift)
-        if len(gone) and 2 * len(present := rows.present()) < len(rows.number):
-            rows, frames = rows.only(present), []  # which numbers them again
+        if 2 * rows.n_present < len(rows):
+            rows, frames = rows.only(rows.present()), []  # which numbers them again
         return type(self)(self.learner, rows, place, n_way, drift, frames)
 
     def _frame(self, known: KnownClasses) -> _Frame:

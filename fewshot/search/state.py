@@ -182,11 +182,12 @@ class State:
 
     def without(self, labels: NDArray[Any]) -> State:
         """Return the state with all keys of some labels removed."""
-        dead_base, dead_delta = self.dead_base.clone(), self.dead_delta.clone()
+        dead_base, dead_delta, n_dead = self.dead_base.clone(), self.dead_delta.clone(), self.n_dead
         for label in dict.fromkeys(labels.tolist()):
-            places, own = self._places(label)
-            dead_base[places], dead_delta[own] = True, True
-        return self.with_dead(dead_base, dead_delta)
+            for dead, places in zip((dead_base, dead_delta), self._places(label), strict=True):
+                n_dead += len(places) - int(dead[places].sum())
+                dead[places] = True
+        return replace(self, dead_base=dead_base, dead_delta=dead_delta, n_dead=n_dead)
 
     def merged_with(self, keys: Tensor, labels: NDArray[Any]) -> State:
         """Return the state of a new base of all live keys and more."""

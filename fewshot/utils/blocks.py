@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,36 @@ from numpy.typing import NDArray
 
 #: About the bytes of a block: small enough to copy in microseconds, large enough that blocks are few.
 BLOCK_BYTES = 2**18
+
+
+class _Tail:
+    """A last block with room for more rows; versions read its first ones, which never change."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self.rows = rows
+        self._taken: dict[int, object] = {}
+
+    @classmethod
+    def of(cls, rows: NDArray[Any], dtype: np.dtype[Any], size: int) -> Self:
+        """Return a copy of `rows` (n, ...) with room for `size`; the caller may write the next."""
+        found = cls(np.empty((size, *rows.shape[1:]), dtype))
+        found.rows[: len(rows)] = rows
+        found.take(len(rows))
+        return found
+
+    def fits(self, values: NDArray[Any]) -> bool:
+        """Whether the type of the rows can hold these values."""
+        return np.result_type(self.rows, values) == self.rows.dtype
+
+    def take(self, used: int) -> bool:
+        """Claim the rows after the first `used`; False if another version has, because versions have branched."""
+        mine = object()
+        return self._taken.setdefault(used, mine) is mine  # one operation of the interpreter: one of two threads wins
+
+    def with_rows(self, used: int, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the first `used` rows, which the caller has claimed, and `values` after them."""
+        self.rows[used : used + len(values)] = values
+        return self.rows[: used + len(values)]
 
 
 class Blocks:
@@ -32,8 +63,10 @@ class Blocks:
     ([1.0, 2.0, 3.0], [1.0, 9.0, 3.0, 4.0], [4.0, 9.0])
     """
 
-    def __init__(self, blocks: list[NDArray[Any]], size: int, whole: NDArray[Any] | None = None) -> None:
-        self.blocks, self.size, self._whole = blocks, size, whole
+    def __init__(
+        self, blocks: list[NDArray[Any]], size: int, whole: NDArray[Any] | None = None, tail: _Tail | None = None
+    ) -> None:
+        self.blocks, self.size, self._whole, self._tail = blocks, size, whole, tail
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Self:
@@ -58,8 +91,14 @@ class Blocks:
         """Return a version with more rows, `values` (k, ...), at the end."""
         if not len(values):
             return self
-        room = self.size - len(self.blocks[-1])
-        blocks = [*self.blocks[:-1], np.concatenate([self.blocks[-1], values[:room]])]
+        used = len(self.blocks[-1])
+        room, tail = self.size - used, self._tail
+        if tail is None or not tail.fits(values) or not tail.take(used):
+            tail = _Tail.of(self.blocks[-1], np.result_type(self.blocks[-1], values), self.size)
+        blocks = self.blocks.copy()
+        blocks[-1] = tail.with_rows(used, values[:room])
+        if len(values) < room:
+            return type(self)(blocks, self.size, tail=tail)
         blocks += [values[start : start + self.size] for start in range(room, len(values), self.size)]
         return type(self)(blocks, self.size)
 
@@ -72,6 +111,11 @@ class Blocks:
         for number, own in self._by_block(flat):
             found[own] = self.blocks[number][flat[own] - number * self.size]
         return found.reshape(*places.shape, *first.shape[1:])
+
+    def where(self, holds: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """Return the places of the rows for which ``holds(block)`` is True, without a copy of all."""
+        found = [number * self.size + np.flatnonzero(holds(block)) for number, block in enumerate(self.blocks)]
+        return np.concatenate(found)
 
     def whole(self) -> NDArray[Any]:
         """Return all rows, (n, ...), without a copy if they have not changed since `of`; not to be changed."""
