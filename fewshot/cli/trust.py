@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from fewshot.cli.models import changing, list_paths, load, looking, refuse_exist
 from fewshot.cli.tables import finish, give
 from fewshot.cli.terminal import is_piped, say, way_back
 from fewshot.images.audit import suspects
+from fewshot.images.checked import CheckResult
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_calibration, write_test
 from fewshot.images.support_pages import write_audit, write_check
@@ -89,33 +91,30 @@ def check(options: argparse.Namespace) -> int:
     if options.report:
         write_check(options.report, found, options.dir)
     if not is_piped(options):
-        worst = [f"{a} and {b} ({n} of {of})" for a, b, n, of in pairs.head(3).itertuples(index=False)]
-        needy = [f"{label} (+{100 * points:.0f} points with twice)" for label, points in list(gain.items())[:3]
-                 if points >= WORTH]  # fmt: skip
-        say(
-            "",
-            f"{found}; with twice the images, {100 * found.expected(2):.0f} %",
-            *(
-                []
-                if refused is None
-                else [f"of these, {100 * refused:.0f} % refused as unknown (--reject {model.reject})"]
-            ),
-            *([f"taken for each other: {', '.join(worst)}"] if worst else []),
-            *([f"more images help most: {', '.join(needy)}"] if needy else []),
-            *(
-                [f"perhaps of another class: {counted(len(doubtful), 'image')}: fewshot audit {options.dir}"]
-                if len(doubtful)
-                else []
-            ),
-            *(
-                [f"nearly the same: {counted(len(found.near_duplicates), 'pair')} of images"]
-                if found.near_duplicates
-                else []
-            ),
-            *([f"not checked, because they have one image: {listed(found.alone)}"] if found.alone else []),
-            *([f"pictures: {options.report}"] if options.report else []),
-        )
+        say("", *_summary(found, model, gain, options))
     return 0
+
+
+def _summary(
+    found: CheckResult, model: FewShotImageClassifier, gain: dict[Any, float], options: argparse.Namespace
+) -> Iterator[str]:
+    """Yield what `check` says below its table; `gain` is that of each class with twice its images."""
+    yield f"{found}; with twice the images, {100 * found.expected(2):.0f} %"
+    if found.refused is not None:
+        yield f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {model.reject})"
+    if worst := [f"{a} and {b} ({n} of {of})" for a, b, n, of in found.confused.head(3).itertuples(index=False)]:
+        yield f"taken for each other: {', '.join(worst)}"
+    most = [(label, points) for label, points in list(gain.items())[:3] if points >= WORTH]
+    if needy := [f"{label} (+{100 * points:.0f} points with twice)" for label, points in most]:
+        yield f"more images help most: {', '.join(needy)}"
+    if len(found.suspects):
+        yield f"perhaps of another class: {counted(len(found.suspects), 'image')}: fewshot audit {options.dir}"
+    if found.near_duplicates:
+        yield f"nearly the same: {counted(len(found.near_duplicates), 'pair')} of images"
+    if found.alone:
+        yield f"not checked, because they have one image: {listed(found.alone)}"
+    if options.report:
+        yield f"pictures: {options.report}"
 
 
 def _per_class(found: TestResult) -> list[dict[str, Any]]:

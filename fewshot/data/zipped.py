@@ -16,7 +16,7 @@ _TABLES = (".csv",)
 
 
 def unpack(archive: str | Path) -> Path:
-    """Unpack the images and tables of a zip file into a folder of its name beside it, and return that folder.
+    """Unpack the images and tables of a zip file into a folder of its name next to it, and return that folder.
 
     If everything in it lies in one folder, as when a folder was zipped, its content is taken. Nothing lands outside,
     whatever the names in the archive are; links, hidden files and files of other kinds are left in it.

@@ -36,7 +36,7 @@ def write_answers(
     Parameters
     ----------
     path : path
-        The page, a self-contained HTML file; much more than a thousand images go to files beside it, too.
+        The page, a self-contained HTML file; of much more than a thousand images, the rest goes to files next to it.
     model : FewShotModel
         The model that answered.
     answers : sequence of Answer

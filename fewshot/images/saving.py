@@ -113,17 +113,15 @@ def write_model(
     if weights not in WEIGHTS:
         raise UnknownNameError("weights", weights, WEIGHTS)
     embedder, fitted = learned.embedder, learned.classifier.model_
-    network, learner = embedder.network, fitted.learner
     calibration = getattr(learned.classifier, "calibration_", None)
-    if weights == "embed" and spec_of(network) is None:
+    if weights == "embed" and spec_of(embedder.network) is None:
         raise ValueError(
-            f"{why_not_saved(network)}; save with weights='reference', and pass the embedder to load, or make the "
-            "network with create_backbone and plain arguments"
+            f"{why_not_saved(embedder.network)}; save with weights='reference', and pass the embedder to load, or make "
+            "the network with create_backbone and plain arguments"
         )
-    fingerprint = embedder.fingerprint
     content: dict[str, Any] = {
-        "backbone": spec_of(network),
-        "fingerprint": fingerprint,
+        "backbone": spec_of(embedder.network),
+        "fingerprint": embedder.fingerprint,
         "params": {name: plain_label(value) for name, value in {**params, "progress": embedder.progress}.items()},
         "shown": describe(learned),
         "calibration": None if calibration is None else calibration.to_dict(),
@@ -143,16 +141,9 @@ def write_model(
         content |= classes_to_json(fitted.classes, fitted.n_support, rows[MEMORY] is not None)
         if rows[MEMORY] is None:
             parts["memory"] = (None, partial(write_tensors, tensors=statistics_to_tensors(fitted.statistics)))
-    if weights == "embed":
-        write = partial(write_weights, backbone=network, learner=learner, preprocessing=embedder.preprocessing)
-        described = json.dumps([fingerprint, content["backbone"], describe_learner(learner)])
-        parts["weights"] = (tensors_digest(learner.state_dict(), {"network": described}), write)
-    else:
-        content |= {"source": _source(embedder), "learner": describe_learner(learner)}
-        state = learner.state_dict()
-        parts["learner"] = (tensors_digest(state, {}), partial(write_tensors, tensors=state))
-    if (domain := embedder.find_domain()) is not None:
-        parts["domain"] = (domain.fingerprint, domain.write)
+    if weights == "reference":
+        content |= {"source": _source(embedder), "learner": describe_learner(fitted.learner)}
+    parts |= _weights_in_parts(embedder, fitted.learner, content, weights)
     if (background := getattr(learned.classifier, "background_", None)) is not None:
         parts["background"] = (None, partial(write_tensors, tensors=background.to_tensors()))
         content["held_out"] = labels_to_json(background.names)
@@ -167,6 +158,20 @@ def write_model(
     versions = write_artifact(folder, "classifier", content, parts, {}, held.versions, note)
     in_parts = {name: one for name, (one, _) in found.items()}
     return Held(versions, {**held.segments, place: segments}, {**held.rows, place: in_parts})
+
+
+def _weights_in_parts(embedder: Any, learner: Learner, content: Mapping[str, Any], weights: str) -> dict[str, Part]:
+    """Return the files with the network, or the learner alone, and with the domain that embeddings are adapted to."""
+    parts, state = dict[str, Part](), learner.state_dict()
+    if weights == "embed":
+        write = partial(write_weights, backbone=embedder.network, learner=learner, preprocessing=embedder.preprocessing)
+        described = json.dumps([content["fingerprint"], content["backbone"], describe_learner(learner)])
+        parts["weights"] = (tensors_digest(state, {"network": described}), write)
+    else:
+        parts["learner"] = (tensors_digest(state, {}), partial(write_tensors, tensors=state))
+    if (domain := embedder.find_domain()) is not None:
+        parts["domain"] = (domain.fingerprint, domain.write)
+    return parts
 
 
 @isolated()

@@ -145,7 +145,7 @@ class Page:
     def write(self, path: str | Path, footer: str = "") -> None:
         """Write the page to a file, atomically.
 
-        What would make it larger than `MOST_BYTES` goes to files beside it, ``page-2.html`` and so on, with links.
+        What would make it larger than `MOST_BYTES` goes to files next to it, ``page-2.html`` and so on, with links.
         """
         path = Path(path)
         parts = [self._parts] if is_special(path) else self._files()

@@ -41,17 +41,7 @@ def prepare(
         )
     data = LabeledImages.from_folder(folder)
     classes = data.classes[data.counts >= min_images]
-    # Rounded, because 1 - 0.7 - 0.3 is not 0 in floating point.
-    share = {"train": round(1 - val - test, 9), "val": val, "test": test}
-    if min(share.values()) < 0:
-        raise ValueError(
-            f"--val {val} and --test {test} are not valid shares; expected numbers from 0 whose sum is at most 1"
-        )
-    sizes = {split: max(round(part * len(classes)), 1) if part else 0 for split, part in share.items()}
-    if not share["train"]:
-        sizes["test"] = len(classes) - sizes["val"]
-    sizes["train"] = len(classes) - sizes["val"] - sizes["test"]
-    if sizes["train"] < (share["train"] > 0):
+    if (sizes := _sizes(len(classes), val, test)) is None:
         raise ValueError(
             f"{folder} has {counted(len(classes), 'class')} of at least {counted(min_images, 'image')}, too few for "
             "every split; add classes, or leave out a split (--val 0)"
@@ -76,3 +66,18 @@ def prepare(
     for split, group in kept.groupby("split", sort=False):
         say(f"{split:8s}{group['label'].nunique():6d} classes {len(group):8d} images")
     say(f"written to {out}")
+
+
+def _sizes(n: int, val: float, test: float) -> dict[str, int] | None:
+    """Return how many of `n` classes each split gets; None if they are too few for all."""
+    # Rounded, because 1 - 0.7 - 0.3 is not 0 in floating point.
+    share = {"train": round(1 - val - test, 9), "val": val, "test": test}
+    if min(share.values()) < 0:
+        raise ValueError(
+            f"--val {val} and --test {test} are not valid shares; expected numbers from 0 whose sum is at most 1"
+        )
+    sizes = {split: max(round(part * n), 1) if part else 0 for split, part in share.items()}
+    if not share["train"]:
+        sizes["test"] = n - sizes["val"]
+    sizes["train"] = n - sizes["val"] - sizes["test"]
+    return None if sizes["train"] < (share["train"] > 0) else sizes
