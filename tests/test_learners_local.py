@@ -1,10 +1,12 @@
 """Learners of local descriptors: what they share, and that memory is bounded whatever the chunks."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from fewshot import DN4Learner, FewShotClassifier, MutualNearestLearner, evaluate
+from fewshot import DN4Learner, FewShotClassifier, MutualNearestLearner, evaluate, run_benchmark
 from fewshot.learners import local
 from fewshot.learners.local import of_maps
 from fewshot.testing import check_learner
@@ -81,3 +83,21 @@ def test_what_is_no_map_of_that_width_is_refused_in_one_sentence():
         FewShotClassifier(DN4Learner(width=7)).fit(x.reshape(len(x), -1), y)
     with pytest.raises(ValueError, match="dim 3"):
         FewShotClassifier("prototypical").fit(x, y)
+
+
+def test_one_vector_of_each_image_is_not_taken_for_a_map_in_silence():
+    x, y = maps()
+    rows = x.reshape(len(x), -1)
+    for use in (lambda: FewShotClassifier("dn4").fit(rows, y), lambda: evaluate("dn4", rows, y, n_way=2, n_episodes=2)):
+        with pytest.warns(UserWarning, match="takes each of these embeddings for one place; give maps"):
+            use()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FewShotClassifier(DN4Learner(width=30)).fit(rows, y).predict(rows)
+        FewShotClassifier("dn4").fit(x, y).predict(x)
+
+
+def test_a_grid_which_embeds_whole_images_refuses_learners_of_places():
+    grid = {"datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}], "learners": [{"learner": "dn4"}]}
+    with pytest.raises(ValueError, match="'dn4' compares maps of features, and a grid keeps one vector of each image"):
+        run_benchmark(grid, executor="serial", progress=False)

@@ -7,6 +7,7 @@ from torch import nn
 
 from fewshot import (
     Distortion,
+    DN4Learner,
     Embedder,
     LabeledImages,
     Learner,
@@ -244,3 +245,30 @@ def test_an_embedder_lends_a_copy_of_its_network_and_preprocessing():
     assert not torch.equal(next(trainer.backbone.parameters()), next(embedder.network.parameters()))
     with pytest.raises(ValueError, match=r"the images have 1 channel\(s\) and the network takes 3"):
         trainer.fit(TRAIN, VAL, progress=False)
+
+
+def test_a_learner_of_places_is_trained_on_maps(tmp_path):
+    train, val = (LabeledImages(d.images.repeat(2, 1).repeat(2, 2), d.labels) for d in (TRAIN, VAL))
+    seen = set()
+
+    class Watched(DN4Learner):
+        def match(self, similarity, weight):
+            seen.add(similarity.shape[-2])
+            return super().match(similarity, weight)
+
+    MetaTrainer("conv4", Watched(), TrainConfig(n_episodes=1, **SIZES)).fit(train, progress=False)
+    assert seen == {4}  # two rows of two places
+    trainer = MetaTrainer("conv4", "dn4", QUICK)
+    result = trainer.fit(train, val, out=tmp_path, progress=False)
+    sizes = {"n_way": 4, "n_query": 3, "n_episodes": 20}
+    measured = evaluate("dn4", val.images, val.labels, backbone=trainer.backbone, **sizes)
+    assert measured.mean == pytest.approx(result.best_accuracy)
+    maps = Embedder(tmp_path / "best.safetensors", pool=None, progress=False).transform(list(val.images))
+    assert maps.shape[1:] == (4, 64)
+    assert evaluate(trainer.learner, maps, val.labels, **sizes).mean == pytest.approx(result.best_accuracy)
+
+
+def test_a_network_without_maps_is_refused_for_a_learner_of_places():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 8))
+    with pytest.raises(ValueError, match="Sequential has no map of features"):
+        MetaTrainer(network, "mutual-nearest", QUICK).fit(TRAIN, progress=False)

@@ -11,6 +11,7 @@ from fewshot.benchmark.grid_file import OWN, Backbone, LearnerSpec
 from fewshot.benchmark.references import LinearProbe, ScikitLearn
 from fewshot.embedding.checkpoint import describe_learner, load_learner
 from fewshot.learners.base import Learner
+from fewshot.learners.local import LocalLearner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import digest
 
@@ -40,7 +41,7 @@ def make_learner(
         If the learner does not take these parameters, or must be trained first.
     """
     if method.learner == OWN:
-        return load_learner(backbone.backbone)
+        return _of_whole_images(method.name, load_learner(backbone.backbone))
     kind = kind or method_class(method)
     if kind.learned:
         raise ValueError(
@@ -49,9 +50,19 @@ def make_learner(
         )
     params: dict[str, Any] = {**method.params, "center": center} if method.needs_base else dict(method.params)
     try:
-        return ready_learner(kind(**params))
+        return _of_whole_images(method.name, ready_learner(kind(**params)))
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}".replace(".__init__()", "")) from error
+
+
+def _of_whole_images(name: str, learner: Learner) -> Learner:
+    """Return a learner, unless it compares the places of images."""
+    if isinstance(learner, LocalLearner):
+        raise ValueError(
+            f"learner {name!r} compares maps of features, and a grid keeps one vector of each image; measure it with "
+            "fewshot.evaluate(learner, X, y, backbone=...), or take another learner"
+        )
+    return learner
 
 
 def identify(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:

@@ -244,7 +244,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     ) -> Self:
         self._check_parameters()
         learned, finite, known = self.view(), self.on_error != "skip", None if old is None else old.some_classes
-        learner, X = of_maps(self._checked_learner(), X)
+        learner, X = of_maps(self._checked_learner(), X, warns=True)
         X, y, weight = learned._check_support(X, y, sample_weight, known, reset=old is None, finite=finite)
         if not finite:
             X, y, weight = skip_bad_rows(X, y, weight)

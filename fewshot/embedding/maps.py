@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.data.preprocess import MAPS, SALIENT
+from fewshot.learners.base import Learner
+from fewshot.learners.local import LocalLearner
 
 #: Rows, columns and features.
 Shape = tuple[int, int, int]
@@ -97,6 +99,7 @@ class Pooling(nn.Module):
     def __init__(self, network: nn.Module, pool: str) -> None:
         super().__init__()
         self.network, self.pool = network, pool
+        self.pretrained_cfg = getattr(network, "pretrained_cfg", None)  # how images become its input
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed images (n, c, height, width)."""
@@ -107,3 +110,8 @@ class Pooling(nn.Module):
 def pooling(network: nn.Module, pool: str | None) -> nn.Module:
     """Return a network that pools as `Preprocessing` says; `network` itself for its own way."""
     return network if pool not in (MAPS, SALIENT) else Pooling(network, pool)
+
+
+def network_for(learner: Learner, network: nn.Module) -> nn.Module:
+    """Return a network whose embeddings suit a learner: maps in a row for one of local descriptors."""
+    return pooling(network, MAPS if isinstance(learner, LocalLearner) else None)

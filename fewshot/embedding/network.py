@@ -421,6 +421,19 @@ def embed(
     return torch.cat(parts).numpy()
 
 
+@isolated(gradients=False)
+def map_width(backbone: nn.Module, images: NDArray[np.uint8]) -> int:
+    """Return how many features a network has of each place of images, of which the first is looked at.
+
+    Raises
+    ------
+    ValueError
+        If the network has no map of features.
+    """
+    with evaluating(backbone):
+        return feature_map(backbone, to_input(images[:1], backbone)).shape[-1]
+
+
 def choose_device(device: str | torch.device) -> torch.device:
     """Return a device; ``auto`` is a GPU if there is one, else the CPU.
 

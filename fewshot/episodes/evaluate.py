@@ -13,12 +13,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from fewshot.embedding.network import embed, evaluating
+from fewshot.embedding.maps import network_for
+from fewshot.embedding.network import embed, evaluating, map_width
 from fewshot.episodes.balanced_sampler import EpisodeSampler, SmallClasses
 from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.episodes.query_draws import BALANCED, of_queries
 from fewshot.learners.base import IGNORE, Learner
-from fewshot.learners.local import of_maps
+from fewshot.learners.local import LocalLearner, of_maps
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax, to_tensor
 from fewshot.utils import notebook
@@ -227,8 +228,10 @@ def evaluate(
         sizes: dict[str, Any] = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}
         sampler = partial(EpisodeSampler, **sizes, small_classes=small_classes, query_classes=query_classes)
     episodes = sampler(labels, seed=seed)
-    embeddings = as_values(X) if backbone is None else embed(backbone, np.asarray(X))
-    learner, embeddings = of_maps(learner, embeddings)
+    if backbone is None:
+        learner, embeddings = of_maps(learner, as_values(X), warns=True)
+    else:
+        learner, embeddings = _embedded(learner, backbone, X)
     embeddings = _check(embeddings, labels)
     accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {
@@ -238,6 +241,14 @@ def evaluate(
         "transductive": learner.transductive,
     }
     return EvalResult(accuracies, episodes.classes, true, answered, protocol)
+
+
+def _embedded(learner: Learner, backbone: nn.Module, X: ArrayLike) -> tuple[Learner, NDArray[np.float32]]:
+    """Embed images as the learner needs them; return it, for the width of the maps if it compares places."""
+    images = np.asarray(X)
+    if isinstance(learner, LocalLearner):
+        learner = learner.of_width(map_width(backbone, images))
+    return learner, embed(network_for(learner, backbone), images)
 
 
 def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from fewshot.learners.base import Learner, SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.search.similarity import normalize
 from fewshot.utils.values import check_count, check_number
+from fewshot.utils.warning import warn
 
 #: Most similarities of local descriptors at a time, of all episodes together.
 CHUNK = 4_000_000
@@ -66,11 +67,20 @@ class LocalLearner(SupportLearner):
         ValueError
             If it is for another width.
         """
+        return copy.deepcopy(self).set_width(width)
+
+    def set_width(self, width: int) -> Self:
+        """Make this learner one for descriptors of `width` numbers, and return it.
+
+        Raises
+        ------
+        ValueError
+            If it is for another width.
+        """
         if self.width not in (None, width):
             raise ValueError(f"width is {self.width} and the maps have descriptors of {width} numbers; leave out width")
-        changed = copy.deepcopy(self)
-        changed.width = width
-        return changed
+        self.width = width
+        return self
 
     # ---- what a method defines ---------------------------------------------------------------------------------
 
@@ -181,8 +191,10 @@ class LocalLearner(SupportLearner):
         return self.match(values, weights)
 
 
-def of_maps(learner: Learner, X: Any) -> tuple[Learner, Any]:
+def of_maps(learner: Learner, X: Any, *, warns: bool = False) -> tuple[Learner, Any]:
     """Return a learner for maps (n, L, width), and the maps as rows (n, L * width); other embeddings as they are.
+
+    If `warns`, a learner of local descriptors that gets one vector of each image, and no width, says so.
 
     Raises
     ------
@@ -197,6 +209,14 @@ def of_maps(learner: Learner, X: Any) -> tuple[Learner, Any]:
     >>> learner.width, rows.shape
     (64, (5, 3136))
     """
-    if not isinstance(learner, LocalLearner) or getattr(X, "ndim", 2) != 3:
+    if not isinstance(learner, LocalLearner):
+        return learner, X
+    if getattr(X, "ndim", 2) != 3:
+        if warns and learner.width is None:
+            warn(
+                f"{learner.name or type(learner).__name__} compares the places of images, and takes each of these "
+                "embeddings for one place; give maps (n, L, d), as Embedder(pool=None) makes them, or, if one vector "
+                "of each image is meant, the length of the vectors as width"
+            )
         return learner, X
     return learner.of_width(X.shape[-1]), X.reshape(len(X), -1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.checkpoint import load_state, save_weights, state
+from fewshot.embedding.maps import network_for
 from fewshot.embedding.network import embed
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.evaluate import evaluate
@@ -142,7 +143,7 @@ class Run:
 
     def _measure(self, val: LabeledImages, episode: int) -> dict[str, float]:
         """Return the accuracy on the validation classes and its interval."""
-        config, embeddings = self.config, embed(self.backbone, val.images)
+        config, embeddings = self.config, embed(network_for(self.learner, self.backbone), val.images)
         if not np.isfinite(embeddings).all():
             raise TrainingError(
                 f"after episode {episode} the network gives embeddings that are not finite; lower lr={config.lr:g}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from fewshot.embedding.maps import network_for
 from fewshot.embedding.network import to_input
 from fewshot.episodes.episode import Episode
 from fewshot.errors import TrainingError
@@ -182,10 +183,10 @@ class Stepper:
         kind = _TYPES[self.config.precision]
         # No cache: autocast around the caller would keep it alive, with the weights of earlier steps.
         with torch.autocast(self.device.type, kind, enabled=kind is not torch.float32, cache_enabled=False):
-            size = self.config.embed_chunk
+            size, network = self.config.embed_chunk, network_for(self.learner, self.backbone)
             if not size or size >= len(x):
-                return self.backbone(x).float()
-            return torch.cat([checkpoint(self.backbone, part, use_reentrant=False).float() for part in x.split(size)])
+                return network(x).float()
+            return torch.cat([checkpoint(network, part, use_reentrant=False).float() for part in x.split(size)])
 
 
 def _wide_zeros(like: Tensor) -> Tensor:

@@ -20,11 +20,12 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, spec_of
 from fewshot.embedding.checkpoint import describe_learner
 from fewshot.embedding.embedder import Embedder
-from fewshot.embedding.network import embed
+from fewshot.embedding.network import embed, map_width
 from fewshot.embedding.sources import TRAINED_HERE, sized
 from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.learners.base import Learner
+from fewshot.learners.local import LocalLearner
 from fewshot.learners.registry import as_learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
@@ -51,7 +52,8 @@ class MetaTrainer:
         is copied and trained further. A named network takes its channels from the images and, if it needs a fixed
         size, also the size; a second `fit` trains the same network further.
     learner : str or Learner, default="prototypical"
-        A registered name, or a learner to train in place.
+        A registered name, or a learner to train in place. One of local descriptors, such as `DN4Learner`, is trained on
+        the maps of features of a network that has them.
     config : TrainConfig, optional
         The settings.
     augment : callable, optional
@@ -204,6 +206,8 @@ class MetaTrainer:
         self._network.pretrained_cfg = {**config, **seen}
         self.learner.to(self.device)
         self._network.to(self.device)
+        if isinstance(self.learner, LocalLearner):
+            self.learner.set_width(map_width(self._network, train.images))
         if self.learner.learned:  # the shapes of its parameters depend on the embedding dimension
             one = embed(self._network, train.images[:1])
             self.learner.sized(one.shape[-1], self.config.seed, torch.from_numpy(one).to(self.device))
