@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from protocol import Cells, episodes, facts, figures, head, line, measure, over_seeds, published, write
+from protocol import Cells, as_results, episodes, facts, figures, head, line, measure, over_seeds, published, write
 
 from fewshot import (
     Chain,
@@ -269,6 +269,21 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def listed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows for the page of all results."""
+    made = []
+    for row in rows:
+        external = row["network"] == PRETRAINED
+        how = f"frozen at {row['frozen at']}" if "frozen at" in row else f"meta-trained, seed {row['seed']}"
+        common = {"dataset": "CIFAR-FS", "backbone": row["network"], "external": external}
+        made += [
+            {**common, "method": f"prototypical, {how}{what}", "cells": row[name]}
+            for name, what in VIEWS.items()
+            if name in row
+        ]
+    return made
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="cifar_fs.py", description=__doc__)
@@ -298,6 +313,7 @@ def main() -> None:
         "recipes": {name: {**vars(RECIPES[name]), "augment": repr(RECIPES[name].augment)} for name in options.networks},
         "published": PUBLISHED,
         "rows": rows,
+        **as_results(listed(rows)),
     }
     for recipe in results["recipes"].values():
         recipe["config"] = asdict(recipe["config"])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from protocol import Cells, episodes, facts, figures, head, line, measure, over_seeds, published, write
+from protocol import Cells, as_results, episodes, facts, figures, head, line, measure, over_seeds, published, write
 
 from fewshot import (
     Distortion,
@@ -110,6 +110,7 @@ def run(data: str, work: Path, n_episodes: int, seeds: list[int], methods: list[
         "recipe": {**asdict(recipe(n_episodes, 0)), "augment": repr(AUGMENT), "shifts": SHIFTS},
         "published": PUBLISHED,
         "rows": rows,
+        **as_results(listed(rows)),
     }
 
 
@@ -127,6 +128,21 @@ def table(results: dict[str, Any]) -> str:
                 lines.append(line(f"{method}, seed {row['seed']}, {row['minutes']} min{what}", cells))
             lines += over_seeds(f"{method}{what}", found)
     return "\n".join(lines) + "\n"
+
+
+def listed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows for the page of all results."""
+    return [
+        {
+            "dataset": "Omniglot",
+            "backbone": "conv4",
+            "external": False,
+            "method": f"{row['method']}, meta-trained, seed {row['seed']}{what}",
+            "cells": row[f"shifts {shifts}"],
+        }
+        for row in rows
+        for shifts, what in ((0, ""), (SHIFTS, f", mean over shifts of up to {SHIFTS} px"))
+    ]
 
 
 def main() -> None:

@@ -51,6 +51,30 @@ def episodes(labels: ArrayLike, cells: Cells) -> dict[str, Any]:
     return {"sha256": found.hexdigest(), "n": N_EPISODES, "n_query": N_QUERY, "seed": SEED}
 
 
+def as_results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return rows, each with the figures of its ``cells``, in the schema of the page of all results."""
+    made = [
+        {
+            "dataset": row["dataset"],
+            "split": "test",
+            "method": row["method"],
+            "backbone": row["backbone"],
+            "n_way": cell["way"],
+            "n_shot": cell["shot"],
+            "n_query": N_QUERY,
+            "n_episodes": N_EPISODES,
+            "accuracy": round(cell["accuracy"] / 100, 5),
+            "ci95": round(cell["ci95"] / 100, 5),
+            "external": row["external"],
+            "transductive": False,
+            "supposes_balance": False,
+        }
+        for row in rows
+        for cell in row["cells"]
+    ]
+    return {"schema": "fewshot-results-1", "results": made}
+
+
 def head(title: str, cells: Cells) -> list[str]:
     """Return the first lines of a table in Markdown."""
     columns = " | ".join(f"{way}-way {shot}-shot" for way, shot in cells)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fewshot import LabeledImages, embed, evaluate, glyphs, load_learner
+from fewshot import Embedder, LabeledImages, embed, evaluate, glyphs, load_learner
 from fewshot.cli import main
 from fewshot.data.packed import write_packed
 from fewshot.embedding.checkpoint import Checkpoint
@@ -113,3 +113,13 @@ def test_small_classes_are_reported_or_dropped(data, capsys):
     assert "--small-classes drop" in capsys.readouterr().err
     assert main([*args, "--small-classes", "drop"]) == 0
     assert capsys.readouterr().out.startswith("way,shot,")
+
+
+def test_evaluate_compares_the_places_of_images_for_a_learner_that_does(data, tmp_path, capsys):
+    how = ["--backbone", "conv4", "--weights", "random", "--size", "32"]
+    sizes = ["--episodes", "10", "--query", "3", "--shot", "1", "--way", "5"]
+    assert main(["evaluate", str(data), *how, *sizes, "--learner", "dn4", "--json", "-", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)["results"][0]["accuracy %"]
+    test = LabeledImages.open(data, "test")
+    maps = Embedder("conv4", weights="random", img_size=32, pool=None, progress=False).transform(test)
+    assert found == pytest.approx(100 * evaluate("dn4", maps, test.labels, n_query=3, n_episodes=10).mean)

@@ -88,7 +88,7 @@ def test_what_is_no_map_of_that_width_is_refused_in_one_sentence():
 def test_one_vector_of_each_image_is_not_taken_for_a_map_in_silence():
     x, y = maps()
     rows = x.reshape(len(x), -1)
-    for use in (lambda: FewShotClassifier("dn4").fit(rows, y), lambda: evaluate("dn4", rows, y, n_way=2, n_episodes=2)):
+    for use in (lambda: FewShotClassifier("dn4").fit(rows, y), lambda: evaluate("dn4", rows, y, n_way=2, n_query=3)):
         with pytest.warns(UserWarning, match="takes each of these embeddings for one place; give maps"):
             use()
     with warnings.catch_warnings():

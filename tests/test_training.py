@@ -269,6 +269,6 @@ def test_a_learner_of_places_is_trained_on_maps(tmp_path):
 
 
 def test_a_network_without_maps_is_refused_for_a_learner_of_places():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 8))
+    network = nn.Sequential(nn.Flatten())
     with pytest.raises(ValueError, match="Sequential has no map of features"):
         MetaTrainer(network, "mutual-nearest", QUICK).fit(TRAIN, progress=False)

@@ -84,7 +84,7 @@ def refuse_unfit(backbone: Backbone, data: Sequence[Measured]) -> None:
         learner_class(backbone.learner)
         for split in ("train", "val"):
             _refuse_split(backbone, split, data)
-    if (path := _checkpoint(backbone)) is None:
+    if (path := _checkpoint(backbone.backbone, backbone.weights)) is None:
         return
     training = Checkpoint.open(path).training
     known, images = set(training.get("classes", ())), set(training.get("images", ()))
@@ -114,9 +114,15 @@ def _refuse_split(backbone: Backbone, split: str, data: Sequence[Measured]) -> N
 
 def is_external(backbone: Backbone) -> bool:
     """Whether a backbone of the grid was pretrained on data other than those of meta-training."""
-    if backbone.backbone == PIXELS or backbone.train_on or backbone.weights == "random":
+    own = backbone.backbone == PIXELS or bool(backbone.train_on)
+    return not own and is_pretrained(backbone.backbone, backbone.weights)
+
+
+def is_pretrained(backbone: str, weights: str | None) -> bool:
+    """Whether a network with these weights was trained on data other than those of meta-training."""
+    if weights == "random":
         return False
-    path = _checkpoint(backbone)
+    path = _checkpoint(backbone, weights)
     return path is None or Checkpoint.open(path).training.get("began") != "random"
 
 
@@ -125,9 +131,9 @@ def has_own(backbone: Backbone) -> bool:
     return bool(backbone.train_on) or (is_path(backbone.backbone) and Path(backbone.backbone).is_file())
 
 
-def _checkpoint(backbone: Backbone) -> str | None:
+def _checkpoint(backbone: str, weights: str | None) -> str | None:
     """Return the checkpoint that a backbone loads, if any."""
-    for path in (backbone.weights, backbone.backbone if is_path(backbone.backbone) else None):
+    for path in (weights, backbone if is_path(backbone) else None):
         if path and Path(path).is_file() and Checkpoint.is_one(path):
             return path
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from fewshot._version import __version__
 from fewshot.benchmark.grid_file import Grid
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import make_sampler
+from fewshot.episodes.episode import Sampler
+from fewshot.episodes.query_draws import BALANCED
 from fewshot.persistence.content import json_object
 from fewshot.persistence.files import read_regular
 
@@ -58,6 +60,36 @@ def check_frozen(found: dict[str, Any], path: str | Path, *, complete: bool = Tr
         raise ValueError(difference)
 
 
+def digest_episodes(episodes: Sampler, n_episodes: int) -> str:
+    """Return the SHA-256 of all rows and labels of the first episodes of a sampler.
+
+    Examples
+    --------
+    >>> from fewshot import EpisodeSampler, digits
+    >>> one, other = (digest_episodes(EpisodeSampler(digits().labels, n_shot=1, seed=seed), 10) for seed in (0, 1))
+    >>> len(one), one == other
+    (64, False)
+    """
+    rows = hashlib.sha256()
+    for episode in episodes.between(0, n_episodes):
+        for part in (episode.support, episode.support_labels, episode.query, episode.query_labels):
+            rows.update(part.tobytes())
+    return rows.hexdigest()
+
+
+def frozen_cells(frozen: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the sets of episodes that a frozen file of this name pins, one by one.
+
+    Each has ``file``, ``dataset``, ``split``, ``n_episodes``, ``sha256`` and the sizes of its protocol.
+    """
+    return [
+        {"file": name, "dataset": dataset, "split": data["split"], "query_classes": BALANCED, **cell["protocol"]}
+        | {"n_episodes": cell["episodes"], "sha256": cell["sha256"]}
+        for dataset, data in frozen["datasets"].items()
+        for cell in data["cells"]
+    ]
+
+
 def _difference(found: dict[str, Any], frozen: dict[str, Any], path: str | Path, complete: bool) -> str:
     """Return the first difference in a sentence; empty if there is none."""
     for name, data in found.items():
@@ -95,11 +127,8 @@ def _freeze_dataset(grid: Grid, one: Measured) -> dict[str, Any]:
             sampler = made(one.data.labels, seed=seed)
         except ValueError as error:
             raise ValueError(f"{one.dataset.name}: {error}") from error
-        rows = hashlib.sha256()
-        for episode in sampler.between(0, grid.n_episodes):
-            for part in (episode.support, episode.support_labels, episode.query, episode.query_labels):
-                rows.update(part.tobytes())
-        cells.append({"protocol": sampler.protocol, "episodes": grid.n_episodes, "sha256": rows.hexdigest()})
+        rows = digest_episodes(sampler, grid.n_episodes)
+        cells.append({"protocol": sampler.protocol, "episodes": grid.n_episodes, "sha256": rows})
     return {
         "source": one.dataset.source if one.dataset.source != one.dataset.name else "",
         "split": one.dataset.split,

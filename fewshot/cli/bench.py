@@ -11,6 +11,7 @@ from fewshot.cli.options import file_of, shared
 from fewshot.cli.tables import finish
 from fewshot.errors import missing
 from fewshot.utils.text import counted
+from fewshot.utils.warning import warn
 
 #: A commented grid.
 EXAMPLE = """a grid:
@@ -58,13 +59,19 @@ def bench_options(bench: argparse.ArgumentParser) -> None:
     """Define ``fewshot bench``."""
     bench.description = (
         "Run a grid: every data set with every backbone and every learner, on the same episodes.\nWrites results.csv, "
-        "results.md, report.html, results.json and episodes.json.\nIf interrupted, run the same command to resume."
+        "results.md, report.html, results.json and episodes.json.\nIf interrupted, run the same command to resume. "
+        "With --site, write a page of results instead, of\nany number of files and folders."
     )
     bench.formatter_class = argparse.RawDescriptionHelpFormatter
     bench.epilog = EXAMPLE
     bench.add_argument(
-        "grid", metavar="GRID", help=f"a TOML file that lists what to compare, or {', '.join(ready_grids())}"
+        "grid",
+        metavar="GRID",
+        nargs="+",
+        help=f"a TOML file that lists what to compare, or {', '.join(ready_grids())}; with --site, files of results: "
+        "of bench, of evaluate --json, of others (benchmarks/README.md), frozen episodes, and folders of these",
     )
+    bench.add_argument("--site", metavar="DIR", help="write a page of all results in files to a folder")
     bench.add_argument("--out", default="bench", metavar="DIR", help="results folder (default: %(default)s)")
     shared(bench, "--executor")
     bench.set_defaults(executor="joblib")
@@ -80,7 +87,11 @@ def bench_options(bench: argparse.ArgumentParser) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Run a grid; exit with 1 if a unit failed."""
+    """Run a grid; exit with 1 if a unit failed. Or write a page of results."""
+    if options.site is not None:
+        return _site(options)
+    if len(options.grid) > 1:
+        raise ValueError(f"{len(options.grid)} grids are given; run them one by one, or give --site DIR for results")
     from fewshot.benchmark.run_grid import MARKDOWN, run_benchmark
     from fewshot.persistence.files import replacing
 
@@ -89,7 +100,7 @@ def bench(options: argparse.Namespace) -> int:
     if options.parquet and not Path(options.parquet).absolute().parent.is_dir():
         raise ValueError(f"--parquet {options.parquet}: the folder does not exist; create it, or choose another one")
     frame = run_benchmark(
-        options.grid,
+        options.grid[0],
         options.out,
         executor=options.executor,
         jobs=options.jobs,
@@ -108,3 +119,18 @@ def bench(options: argparse.Namespace) -> int:
     written = f"written to {options.out}: report.html, results.csv"
     finish(options, facts, *table.splitlines(), "", *taken, written)
     return int((frame["error"] != "").any())
+
+
+def _site(options: argparse.Namespace) -> int:
+    """Write a page of results."""
+    from fewshot.benchmark.site import write_site
+
+    if unused := [name for name in ("parquet", "cache") if getattr(options, name)]:
+        raise ValueError(f"--{unused[0]} is for running a grid, and --site only reads results; leave it out")
+    site = write_site(options.site, [*options.grid, *([options.frozen] if options.frozen else [])])
+    for one in site.mismatched:
+        warn(f"{one.source.name}: {one.method}, {one.n_way}-way {one.n_shot}-shot: {one.note}")
+    left = [f"left out, without accuracies on episodes: {', '.join(site.left_out)}"] if site.left_out else []
+    facts = {"written": str(site.page), "results": site.to_rows(), "left_out": list(site.left_out)}
+    finish(options, facts, *left, f"{counted(len(site.results), 'result')} written to {site.page}")
+    return 0

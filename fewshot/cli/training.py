@@ -14,12 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from fewshot.benchmark.backbones import is_pretrained
 from fewshot.cli.inputs import choose_split, open_data
 from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import finish, give
 from fewshot.cli.terminal import say
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
+from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.backbones.presets import located
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
@@ -29,7 +31,7 @@ from fewshot.episodes.evaluate import evaluate as measure
 from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler
 from fewshot.episodes.query_draws import BALANCED
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
-from fewshot.images.learned import default_learner
+from fewshot.images.learned import default_learner, suited
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import write_text
@@ -212,7 +214,7 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
 def evaluate(options: argparse.Namespace) -> int:
     """Measure the accuracy of a backbone and a learner on episodes."""
     embedder = make_embedder(options).fit()
-    learner = ready_learner(options.learner) if options.learner else default_learner(embedder)
+    learner = ready_learner(suited(options.learner or default_learner(embedder), embedder))
     data, split = open_data(options.data, options, "test", f"; {learner}")
     if options.skip_unreadable:
         embedder.set_params(on_error="skip")
@@ -230,10 +232,16 @@ def evaluate(options: argparse.Namespace) -> int:
         | {"learner": result.protocol["learner"]}
         for shot, result in zip(options.shot, results, strict=True)
     ]
+    network = options.checkpoint or options.backbone
     facts = {
         "manifest": manifest(command_line(), options.seed),
         "fingerprint": embedder.fingerprint,
+        "data": Path(options.data).name,
         "split": split,
+        "backbone": (spec_of(embedder.network) or {}).get("name", Path(network).name),
+        "external": is_pretrained(network, options.weights),
+        "transductive": learner.transductive,
+        "supposes_balance": learner.supposes_balance,
         "results": rows,
     }
     give(rows, options, facts)

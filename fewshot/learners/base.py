@@ -81,6 +81,8 @@ class Learner(nn.Module):
     balanced : bool
         Whether a class counts as a class however many images it has. Otherwise a class with many more images than
         the others gets too many answers. A parameter of some learners, which then weight each class equally.
+    supposes_balance : bool
+        Whether the queries are supposed to be of all classes equally, which tables say: some transductive learners.
     d : int or None
         Embedding length of the weights of a `learned` learner; None until it is known.
 
@@ -101,6 +103,7 @@ class Learner(nn.Module):
 
     centered: bool = False
     balanced: bool = False
+    supposes_balance: bool = False
     d: int | None = None
     log_temperature: nn.Parameter | None
 

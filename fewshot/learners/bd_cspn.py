@@ -77,6 +77,7 @@ class BDCSPNLearner(SupportLearner):
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
         self.shift, self.prior = bool(shift), check_name("prior", prior, SHARE_PRIORS)
+        self.supposes_balance = self.shift
         self.sharpness = check_number("sharpness", sharpness)
         self.normalization = check_name("normalization", normalization, NORMALIZATIONS)
 

@@ -60,6 +60,7 @@ class BPALearner(SupportLearner):
 
     indexable = False
     transductive = True
+    supposes_balance = True
 
     def __init__(
         self, learner: str = "cosine-prototypical", regularization: float = 0.1, n_iterations: int = 30

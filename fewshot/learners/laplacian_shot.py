@@ -84,6 +84,7 @@ class LaplacianShotLearner(SupportLearner):
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
         self.sharpness = None if sharpness is None else check_number("sharpness", sharpness)
         self.shift, self.prior = bool(shift), check_name("prior", prior, SHARE_PRIORS)
+        self.supposes_balance = self.shift
 
     def transform(self, x: Tensor) -> Tensor:
         """Scale each embedding to unit length."""

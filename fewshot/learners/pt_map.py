@@ -92,6 +92,8 @@ class PTMAPLearner(SumLearner):
         self._factor = check_number("regularization", default if regularization is None else regularization, above=True)
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
         self.rate = check_number("rate", rate, above=True)
+        # Without rounds, only the transport knows the shares, which are equal or those of the support.
+        self.supposes_balance = prior in ("uniform", "support") or (prior == "none" and self.n_iterations > 0)
 
     def transform(self, x: Tensor) -> Tensor:
         """Take the power of each number and scale each embedding to unit length."""

@@ -1,4 +1,4 @@
-// Sort tables; sort, filter and search cards. Without this script, all of it is there, in the order of the page.
+// Sort tables; sort, filter and search cards; narrow tables of results. Without this script, all of it is there, in the order of the page.
 "use strict";
 
 (() => {
@@ -114,7 +114,7 @@
         const up = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
         for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", up > 0 ? "ascending" : "descending");
-        const texts = new Map(before.map((row) => [row, row.cells[column].textContent]));
+        const texts = new Map(before.map((row) => [row, row.cells[column].dataset.sort ?? row.cells[column].textContent]));
         const numbers = new Map(before.map((row) => [row, number(texts.get(row))]));
         const areNumbers = column > 0 && before.every((row) => !texts.get(row).trim() || !Number.isNaN(numbers.get(row)));
         const value = (row) => (Number.isNaN(numbers.get(row)) ? -Infinity : numbers.get(row));
@@ -123,6 +123,42 @@
       button.append(...head.childNodes);
       head.append(button);
     });
+  }
+
+  /** Put tools above tables of results, which narrow all of them at once. */
+  function narrowable(tables) {
+    if (!tables.length) return;
+    const sections = tables.map((table) => table.closest("section"));
+    const title = (section) => section.querySelector("h2").textContent;
+    const rows = tables.flatMap((table, i) => [...table.tBodies[0].rows].map((row) =>
+      ({ row, section: title(sections[i]), text: `${title(sections[i])} ${row.textContent}`.toLowerCase() })));
+    const value = (one, column) => (column < 0 ? one.section : one.row.cells[column].dataset.value ?? one.row.cells[column].textContent);
+    const heads = [...tables[0].tHead.rows[0].cells].map((head, column) => [head.dataset.filter, column]).filter(([name]) => name);
+    const filters = [["Data", -1], ...heads].map(([name, column]) => {
+      const values = [...new Set(rows.map((one) => value(one, column)))];
+      if (column >= 0) values.sort(order.compare);
+      return { name, column, select: choice([["", "All"], ...values.map((one) => [one, one])]), n: values.length };
+    }).filter(({ n }) => n > 1);
+    const search = make("input", { type: "search", placeholder: "Method, file", autocomplete: "off" });
+    const told = make("output", { class: "told-count" });
+
+    function show() {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let n = 0;
+      for (const one of rows) {
+        one.row.hidden = !(filters.every(({ column, select }) => !select.value || value(one, column) === select.value) &&
+          words.every((word) => one.text.includes(word)));
+        n += !one.row.hidden;
+      }
+      for (const section of sections) section.hidden = ![...section.querySelectorAll("tbody tr")].some((row) => !row.hidden);
+      told.textContent = n === rows.length ? `${n} results` : `${n} of ${rows.length} results`;
+      dispatchEvent(new Event("resize")); // tables may now fit
+    }
+
+    search.addEventListener("input", show);
+    for (const { select } of filters) select.addEventListener("change", show);
+    sections[0].before(make("div", { class: "tools all" }, field("Search", search), ...filters.map(({ name, select }) => field(name, select)), told));
+    show();
   }
 
   /** Show where a wide chart or table goes on, which no scroll bar says on a phone. */
@@ -142,4 +178,5 @@
   document.querySelectorAll(".scroll").forEach(revealed);
   document.querySelectorAll(".queries").forEach(equip);
   document.querySelectorAll("table").forEach(sortable);
+  narrowable([...document.querySelectorAll("table.listing")]);
 })();

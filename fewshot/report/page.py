@@ -13,6 +13,7 @@ from fewshot.persistence.files import is_special, write_text
 from fewshot.report.charts import svg_of
 from fewshot.report.elsewhere import Entry, entry_of, script_of
 from fewshot.report.escaping import Pixels, label_of, text_of
+from fewshot.report.listing import Listing, NamedFile
 from fewshot.report.pictures import Pictures
 from fewshot.report.query import Picture, QueryAnswer, card_of, picture_of
 from fewshot.report.related import PLACE, About, link
@@ -96,6 +97,14 @@ class Page:
             f'<div class="scroll" tabindex="0"><table class="{kind}">{title}<thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
+
+    def listing(self, listing: Listing) -> None:
+        """Add a section with a table that readers search and narrow, together with the others of the page."""
+        self._parts.append(str(listing))
+
+    def file(self, file: NamedFile) -> None:
+        """Add a box about a file to which cells of a listing lead."""
+        self._parts.append(str(file))
 
     def figure(self, figure: Figure, alt: str, caption: str = "") -> None:
         """Add a matplotlib figure with an alternative text, drawn in the fonts and colours of the page."""

@@ -1,0 +1,199 @@
+"""Read files of results: those of a grid, of ``fewshot evaluate --json`` and of others, with frozen episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot.benchmark.frozen import MOST_BYTES, frozen_cells
+from fewshot.benchmark.others_file import results_of_others
+from fewshot.benchmark.result import Result, Source
+from fewshot.episodes.query_draws import BALANCED
+from fewshot.errors import UnknownNameError
+from fewshot.learners.registry import learner_class
+from fewshot.persistence.content import json_object
+from fewshot.persistence.files import read_regular
+
+#: What a run of a grid writes, of which nothing else in its folder is read.
+RUN, RUN_EPISODES = "results.json", "episodes.json"
+
+
+@dataclass(eq=False)
+class ResultFiles:
+    """What files of results hold.
+
+    Attributes
+    ----------
+    results : list of Result
+        All results.
+    cells : list of dict
+        All frozen sets of episodes; see `frozen_cells`.
+    sources : list of Source
+        The files that were read, also those of frozen episodes.
+    left_out : list of str
+        Files in a folder that hold no accuracies on episodes.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def read_results(paths: Iterable[str | Path]) -> ResultFiles:
+    """Read files of results; of a folder, those that hold accuracies on episodes.
+
+    Parameters
+    ----------
+    paths : iterable of paths
+        JSON files, folders of them, and folders of ``fewshot bench``.
+
+    Raises
+    ------
+    ValueError
+        If a path does not exist, a named file holds no accuracies on episodes, or a file of others is invalid.
+    """
+    found = ResultFiles()
+    for path in map(Path, paths):
+        if path.is_dir():
+            _read_folder(path, found)
+        elif not _read_file(path, found):
+            raise ValueError(
+                f"{path} holds no accuracies on episodes; expected results.json or episodes.json of fewshot bench, "
+                "the --json of fewshot evaluate, or a file in the schema of benchmarks/README.md"
+            )
+    if not found.results:
+        raise ValueError("no results are given; name files of results, or folders of them")
+    return found
+
+
+def _read_folder(folder: Path, found: ResultFiles) -> None:
+    names = [folder / RUN_EPISODES, folder / RUN] if (folder / RUN).is_file() else sorted(folder.glob("*.json"))
+    if not names:
+        raise ValueError(f"{folder} holds no JSON file; expected results of fewshot bench or evaluate")
+    found.left_out += [path.name for path in names if path.is_file() and not _read_file(path, found)]
+
+
+def _read_file(path: Path, found: ResultFiles) -> bool:
+    """Add what a file holds; return whether it is of a known kind."""
+    try:
+        text = read_regular(path, MOST_BYTES, follow=True).decode()
+        content = json_object(text)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); expected a JSON file of results") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file of results: {error}") from None
+    source = _source(path, text, content, {one.name for one in found.sources})
+    try:
+        if "datasets" in content and "grid" not in content:
+            found.cells += frozen_cells(content, source.name)
+        elif "schema" in content:
+            found.results += results_of_others(content, source)
+        elif "grid" in content:
+            found.results += _of_grid(content, source, path)
+        elif "fingerprint" in content and "results" in content:
+            found.results += [_of_evaluate(row, content, source) for row in content["results"]]
+        else:
+            return False
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is damaged ({reason}); write it again") from None
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
+    found.sources.append(source)
+    return True
+
+
+def _source(path: Path, text: str, content: Mapping[str, Any], taken: set[str]) -> Source:
+    """Describe a file; two of one name, such as results.json of two runs, have those of their folders before it."""
+    name = path.name
+    if name in (RUN, RUN_EPISODES) or name in taken:
+        name = f"{path.absolute().parent.name}_{path.name}"
+    manifest = content.get("manifest")
+    manifest = dict(manifest) if isinstance(manifest, Mapping) else {}
+    return Source(name, text, str(manifest.pop("command", "")), manifest)
+
+
+def _of_grid(content: Mapping[str, Any], source: Source, path: Path) -> list[Result]:
+    """Return the results of a grid; those of several seeds are rows of their own."""
+    grid, baseline = content["grid"], content["baseline"]
+    datasets = {one["name"]: one for one in grid["datasets"]}
+    many, made = len(grid["seeds"]) > 1, []
+    for row in content["results"]:
+        if row["error"] or row["accuracy"] is None:
+            continue
+        spread, data = row.get("query_classes", BALANCED), datasets[row["dataset"]]
+        method = f"{row['learner']}, seed {row['seed']}" if many else row["learner"]
+        made.append(
+            Result(
+                dataset=row["dataset"],
+                split=data["split"] or "",
+                method=method,
+                backbone=row["backbone"],
+                n_way=row["n_way"],
+                n_shot=row["n_shot"],
+                n_query=(data["n_query"] or grid["n_query"]) if row["n_way"] else 0,
+                query_classes=int(spread) if str(spread).isdigit() else spread,
+                n_episodes=row["n_episodes"],
+                accuracy=row["accuracy"],
+                ci95=_number(row["ci95"]),
+                external=row["external"],
+                transductive=row["transductive"],
+                supposes_balance=_supposes_balance(content["learners"].get(row["learner"], {})),
+                source=source,
+                against=baseline if row["learner"] != baseline else "",
+                change=_number(row["change"]) if row["learner"] != baseline else np.nan,
+                change_ci95=_number(row["change_ci95"]),
+                accuracies=_unit(path.parent / "units" / f"{row['key']}.json"),
+            )
+        )
+    return made
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _unit(path: Path) -> Any:
+    """Return the accuracy of each episode of a unit, if the folder of the run still has it."""
+    try:
+        return np.array(json.loads(path.read_text(encoding="utf-8"))["found"]["accuracies"], np.float64)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _supposes_balance(described: Mapping[str, Any]) -> bool | None:
+    """Whether a learner of a grid supposes balanced queries; None if it is no longer known."""
+    try:
+        kind = learner_class(described["name"])
+        return kind(**described["params"]).supposes_balance
+    except (KeyError, TypeError, ValueError, UnknownNameError):
+        return False if described.get("name") in ("linear-probe", "scikit-learn") else None
+
+
+def _of_evaluate(row: Mapping[str, Any], content: Mapping[str, Any], source: Source) -> Result:
+    """Return a row of ``fewshot evaluate --json``."""
+    if "data" not in content:
+        raise ValueError("an earlier version wrote it, which did not name data and backbone; run its command again")
+    return Result(
+        dataset=content["data"],
+        split=content["split"] or "",
+        method=row["learner"],
+        backbone=content["backbone"],
+        n_way=row["way"],
+        n_shot=row["shot"],
+        n_query=row["queries per class"],
+        query_classes=row.get("query classes", BALANCED),
+        n_episodes=row["episodes"],
+        accuracy=row["accuracy %"] / 100,
+        ci95=_number(row["ci95 %"]) / 100,
+        external=content["external"],
+        transductive=content["transductive"],
+        supposes_balance=content["supposes_balance"],
+        source=source,
+    )

@@ -1,0 +1,224 @@
+"""The page of all results: tables with the protocol of each row, and the files that they are from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot.benchmark.pairing import checked
+from fewshot.benchmark.result import Result, Source
+from fewshot.benchmark.result_files import read_results
+from fewshot.benchmark.table import setting
+from fewshot.episodes.query_draws import BALANCED, DIRICHLET, SINGLE
+from fewshot.persistence.files import refuse_irregular, refuse_other_files, write_text
+from fewshot.persistence.provenance import command_line
+from fewshot.report.listing import Cell, Column, Listing, NamedFile
+from fewshot.report.page import Page
+from fewshot.utils.text import counted
+
+PAGE, FILES = "index.html", "files"
+LEAD = (
+    "Accuracy of few-shot classifiers on episodes: each learns a few classes from a few images, then answers queries "
+    "of these classes. Accuracies are means over episodes, with intervals of 95 %."
+)
+READING = """Rows between two thick lines agree in task, queries and the columns of yes and no. Compare only these;
+the best of them is bold. External data: the network has seen other data, perhaps of these classes.
+Transductive: all queries of an episode are answered together. Supposes balance: the method counts on as many queries of
+each class, which the world does not promise.
+
+Change is the paired difference, episode by episode, from the method that the table names. It needs the same episodes,
+and is sharper than the difference of two intervals.
+
+Frozen: the episodes are pinned by their digest, so that anyone can answer the same ones. A quoted row is taken from a
+publication, on other episodes; nobody has run it here."""
+COLUMNS = (
+    Column(name="method"),
+    Column(name="backbone", filters="Backbone"),
+    Column(name="task", filters="Task"),
+    Column(name="queries", filters="Queries"),
+    Column(name="accuracy, %"),
+    Column(name="change, %"),
+    Column(name="external data", filters="External data"),
+    Column(name="transductive", filters="Transductive"),
+    Column(name="supposes balance", filters="Supposes balance"),
+    Column(name="episodes", filters="Episodes"),
+    Column(name="file"),
+)
+_SPREADS: dict[str | int, str] = {BALANCED: "balanced", DIRICHLET: "Dirichlet shares", SINGLE: "a single one"}
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """What was written.
+
+    Attributes
+    ----------
+    page : Path
+        The page.
+    results : sequence of Result
+        Its rows.
+    left_out : sequence of str
+        Files in the given folders that hold no accuracies on episodes.
+    """
+
+    page: Path
+    results: Sequence[Result]
+    left_out: Sequence[str]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return the rows as values that JSON can hold, without the accuracies of episodes."""
+        left_out = ("source", "accuracies")
+        rows = [{f.name: getattr(one, f.name) for f in fields(one) if f.name not in left_out} for one in self.results]
+        # JSON has no NaN.
+        rows = [{name: None if value != value else value for name, value in row.items()} for row in rows]
+        return [row | {"file": one.source.name} for row, one in zip(rows, self.results, strict=True)]
+
+    @property
+    def mismatched(self) -> list[Result]:
+        """Rows whose episodes are not the frozen ones that they state."""
+        return [one for one in self.results if one.frozen is False]
+
+
+def write_site(out: str | Path, paths: Iterable[str | Path]) -> Site:
+    """Write a page of all results in files, and copies of the files beside it.
+
+    Parameters
+    ----------
+    out : path
+        The folder: a new one, an empty one, or that of an earlier page.
+    paths : iterable of paths
+        JSON files of results, folders of them, and folders of ``fewshot bench``; frozen episodes among them are what
+        results are checked against.
+
+    Returns
+    -------
+    Site
+        The page and its rows.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds other files, or a file of results is invalid; the message names it.
+    """
+    folder = Path(out)
+    refuse_other_files(folder, (PAGE, FILES))
+    refuse_irregular(folder, (PAGE,))
+    found = read_results(paths)
+    results = checked(found)
+    (folder / FILES).mkdir(parents=True, exist_ok=True)
+    for source in found.sources:
+        write_text(folder / FILES / source.name, source.text)
+    _page(results, found.sources).write(folder / PAGE, f"Made by: {command_line()}")
+    return Site(folder / PAGE, results, found.left_out)
+
+
+def _page(results: Sequence[Result], sources: Sequence[Source]) -> Page:
+    page = Page("Few-shot results", LEAD)
+    quoted, frozen = (sum(map(bool, values)) for values in zip(*((r.quoted, r.frozen) for r in results), strict=True))
+    cards = [(str(len(results)), "results"), (str(len({one.dataset for one in results})), "data sets")]
+    page.cards([*cards, (str(frozen), "on frozen episodes"), (str(quoted), "quoted from publications")])
+    numbers = {source.name: i for i, source in enumerate(sources, 1)}
+    tables: dict[str, list[Result]] = {}
+    for one in results:  # cifar_fs is CIFAR-FS
+        tables.setdefault(re.sub(r"[\W_]", "", f"{one.dataset} {one.split}").lower(), []).append(one)
+    for own in sorted(tables.values(), key=len, reverse=True):
+        title, _ = Counter(f"{one.dataset}, {one.split}".removesuffix(", ") for one in own).most_common()[0]
+        page.listing(Listing(title, COLUMNS, _rows(own, numbers), _caption(own)))
+    page.section("How to read the tables", READING)
+    page.section("Files and commands", "Each file of results, with what wrote it. Numbers in the tables lead here.")
+    for source in sources:
+        page.file(_file(source, numbers[source.name], sum(one.source is source for one in results)))
+    return page
+
+
+def _caption(own: Sequence[Result]) -> str:
+    names = {one.against for one in own if not np.isnan(one.change)}
+    if not names:
+        return ""
+    return f"Change: paired difference from {names.pop() if len(names) == 1 else 'the method named'}, same episodes."
+
+
+def _rows(own: Sequence[Result], numbers: dict[str, int]) -> list[tuple[str, list[Cell]]]:
+    """Return the rows of a table by protocol, the best first; changes name their method if there are several."""
+    named = len({one.against for one in own if not np.isnan(one.change)}) > 1
+    rows, before = [], None
+    for one in sorted(own, key=lambda one: (_protocol(one), -one.accuracy)):
+        kinds = ["quoted"] * bool(one.quoted) + ["first"] * (_protocol(one) != before)
+        rows.append((" ".join(kinds), _cells(one, numbers[one.source.name], named)))
+        before = _protocol(one)
+    return rows
+
+
+def _protocol(one: Result) -> tuple[Any, ...]:
+    """Return what must agree for two results to be compared, in the order of the page."""
+    flags = (one.external, one.transductive, one.supposes_balance)
+    return one.n_way, one.n_shot, *_spread_place(one), *(2 if flag is None else int(flag) for flag in flags)
+
+
+def _spread_place(one: Result) -> tuple[int, str]:
+    return (0 if one.query_classes == BALANCED else 1), str(one.query_classes)
+
+
+def _cells(one: Result, number: int, named: bool) -> list[Cell]:
+    badge = "quoted" if one.quoted else one.by and f"by {one.by}"
+    against = one.against if named and not np.isnan(one.change) else ""
+    return [
+        Cell(text=one.method, badge=badge, note=one.quoted or one.note, note_kind="" if one.quoted else "bad"),
+        Cell(text=one.backbone or "not stated", kind="" if one.backbone else "no"),
+        Cell(text=setting(one.n_way, one.n_shot, BALANCED), sort=1e6 * one.n_way + one.n_shot),
+        _queries(one),
+        Cell(text=_quoted(one) if one.quoted else _percent(one.accuracy, one.ci95), sort=one.accuracy, kind="accuracy"),
+        Cell(text=_percent(one.change, one.change_ci95, "+"), note=against and f"from {against}"),
+        *map(_flag, (one.external, one.transductive, one.supposes_balance)),
+        _episodes(one),
+        Cell(text=f"[{number}]", href=f"#file-{number}", sort=number),
+    ]
+
+
+def _queries(one: Result) -> Cell:
+    spread = _SPREADS.get(one.query_classes) or f"of {counted(int(one.query_classes), 'class')}"
+    single = one.query_classes == SINGLE
+    count = f"{one.n_query} a class" if one.query_classes == BALANCED else f"{one.n_query * one.n_way} in all"
+    return Cell(text=spread, note=count if one.n_query and not single else "", value=spread)
+
+
+def _flag(value: bool | None) -> Cell:
+    return Cell(text="not stated" if value is None else "yes" if value else "no", kind="" if value else "no")
+
+
+def _episodes(one: Result) -> Cell:
+    """Return the number of episodes, and whether they are frozen."""
+    said = {True: "frozen", False: "do not match", None: "quoted" if one.quoted else "own draw"}[one.frozen]
+    kind = {True: "ok", False: "bad", None: ""}[one.frozen]
+    text = f"{one.n_episodes:,}" if one.n_episodes else "not stated"
+    return Cell(text=text, note=said, note_kind=kind, value=said, kind="" if one.n_episodes else "no")
+
+
+def _percent(value: float, ci95: float, sign: str = "") -> str:
+    """Return a value in % with half its interval; empty for NaN."""
+    return "" if np.isnan(value) else f"{100 * value:{sign}.2f} ± {100 * ci95:.2f}"
+
+
+def _quoted(one: Result) -> str:
+    """Return an accuracy in % in the digits of its source."""
+    value, ci95 = (f"{100 * number:.2f}".removesuffix("0") for number in (one.accuracy, one.ci95))
+    return value if np.isnan(one.ci95) else f"{value} ± {ci95}"
+
+
+def _file(source: Source, number: int, n_results: int) -> NamedFile:
+    versions = source.manifest.get("versions", {})
+    facts = {name: value for name, value in source.manifest.items() if name != "versions"}
+    return NamedFile(
+        anchor=f"file-{number}",
+        title=f"[{number}] {source.name}",
+        text=counted(n_results, "result") + "." if n_results else "Frozen episodes.",
+        path=f"{FILES}/{source.name}",
+        command=source.command,
+        facts={**facts, **(versions if isinstance(versions, dict) else {})},
+    )
