@@ -6,6 +6,7 @@ All public names are here and load on first use: ``import fewshot`` alone loads 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from fewshot._version import __version__
@@ -209,6 +210,9 @@ _HOME = {
     "run_benchmark": "benchmark.run_grid",
     "sum_by_class": "learners.memory",
 }
+
+#: Messages about what takes long or may surprise go to the loggers below this one; a program chooses what is shown.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = ["__version__", *_HOME]
 

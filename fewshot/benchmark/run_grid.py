@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from fewshot.persistence.provenance import command_line, manifest
 from fewshot.utils.executors import Executor, Failure, make_executor
 from fewshot.utils.progress import progress_bar
 
+_log = logging.getLogger(__name__)
 #: What a results folder holds.
 FOLDERS = ("embeddings", "units")
 RESULTS, MARKDOWN, REPORT, EPISODES, FACTS = "results.csv", "results.md", "report.html", "episodes.json", "results.json"
@@ -159,6 +161,8 @@ class _Run:
         }
         missing = [unit for unit, outcome in outcomes.items() if outcome is None]
         self.n_resumed = sum(outcome is not None and not isinstance(outcome, Failure) for outcome in outcomes.values())
+        if self.n_resumed:
+            _log.info("an earlier run has left %d of %d units in %s", self.n_resumed, len(outcomes), self.folder)
         labels = {one.data.dataset.name: one.data.data.labels for one in embedded}
         keys = dict.fromkeys(unit.embedded for unit in missing)
         shared = {key: workers.share(self.embeddings.path(key)) for key in keys}

@@ -119,6 +119,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "the answer for unknown images; must not be a class (default: unknown, or -1 if classes are numbers)",
     },
 }
+_SHORT = {"--quiet": ("-q",)}
 #: Options of every command that embeds, and of those that write tables.
 COLUMNS = ("--path-column", "--label-column")
 EMBEDDING, SPREADSHEET = ("--device", "--max-pixels", "--quiet"), ("--spreadsheet", "--decimal-comma")
@@ -128,7 +129,7 @@ TABLES = ("--csv", "--json", *SPREADSHEET)
 def shared(command: argparse.ArgumentParser, *names: str) -> None:
     """Add shared options to a command."""
     for name in names:
-        command.add_argument(name, **SHARED[name])
+        command.add_argument(*_SHORT.get(name, ()), name, **SHARED[name])
 
 
 def backbone(

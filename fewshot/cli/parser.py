@@ -109,6 +109,9 @@ class CommandParser(Parser):
         self.add_argument(
             "--plugin", action="append", default=[], metavar="FILE", help="load learners from a Python file or module"
         )
+        self.add_argument(
+            "-v", "--verbose", action="count", default=0, help="say what takes long or may surprise; -vv: say more"
+        )
         getattr(import_module(f"fewshot.cli.{command.options}"), f"{in_python(self.command)}_options")(self)
         flags = {}
         for action in self._actions:

@@ -6,6 +6,7 @@ No work fails because its message cannot be printed.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shlex
@@ -204,13 +205,30 @@ def _discard(stream: Any) -> None:
         os.dup2(nothing.fileno(), stream.fileno())
 
 
+class _Notes(logging.Handler):
+    """Print what the library logs as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
+            with suppress(OSError, ValueError):
+                sys.stderr.write("\r\x1b[K")  # over a progress bar, which draws itself again below
+        note(record.getMessage())
+
+
 @contextmanager
 def speaking(options: argparse.Namespace) -> Iterator[None]:
-    """Tell `in_flags` and `say` the options of the command that runs inside the block."""
+    """Tell `in_flags` and `say` the options of the command that runs inside the block; log as ``--verbose`` asks."""
     _running.append(options)
+    root, log, notes = logging.getLogger(), logging.getLogger("fewshot"), _Notes()
+    level = log.level
+    if options.verbose:
+        log.setLevel(logging.DEBUG if options.verbose > 1 else logging.INFO)
+        root.addHandler(notes)  # the service replaces it by its own
     try:
         yield
     finally:
+        root.removeHandler(notes)
+        log.setLevel(level)
         _running.remove(options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from http.client import HTTPException
 from pathlib import Path
@@ -13,6 +14,7 @@ from fewshot.errors import DownloadError
 from fewshot.persistence.files import digest, replacing
 from fewshot.utils.progress import progress_bar
 
+_log = logging.getLogger(__name__)
 #: Seconds without a response after which a download fails.
 TIMEOUT = 30
 
@@ -62,6 +64,7 @@ def obtain(source: str | Path | None, url: str, sha256: str, folder: str | Path,
 
 
 def _fetch(url: str, target: Path, progress: bool) -> None:
+    _log.info("downloading %s", url)
     try:
         with urlopen(url, timeout=TIMEOUT) as answer, target.open("wb") as file:
             size = int(answer.headers.get("Content-Length") or 0) or None

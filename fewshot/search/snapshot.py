@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -156,7 +155,7 @@ class FaissSnapshot(KeySnapshot):
                 found.hasten(*alive()._glanced(found, trials), recall)
         if is_free and found.choice.recall < recall:
             found = Approximate(None, Choice("exact"))
-        found.choice = replace(found.choice, seconds=round(time.perf_counter() - began, 3))
+        found.took(time.perf_counter() - began, m)
         alive()._index = found
         return found
 

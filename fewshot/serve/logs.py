@@ -44,7 +44,7 @@ def set_up(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in ("fewshot.serve", "uvicorn"):
+    for name in ("fewshot", "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())
     logging.captureWarnings(True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,11 @@ from fewshot.training.folder import BEST, LOG, TrainingState, remove_leftovers, 
 from fewshot.training.interrupt import deferred_signals
 from fewshot.training.result import TrainResult
 from fewshot.training.step import Stepper, StepResult, one_cycle
+from fewshot.utils.logs import timed
 from fewshot.utils.text import counted
 from fewshot.utils.warning import warn
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -94,6 +98,7 @@ class Run:
 
     def _take_steps(self) -> None:
         m, start = self.config.meta_batch, time.perf_counter() - self.seconds_before
+        first, began = len(self.result.records), time.perf_counter()
         with deferred_signals() as received:
             for callback in self.callbacks:
                 callback.start(asdict(self.config), self.result)
@@ -108,6 +113,8 @@ class Run:
             finally:
                 for callback in self.callbacks:
                     callback.end(self.result)
+                n, seconds = m * (len(self.result.records) - first), time.perf_counter() - began
+                _log.info("trained %d episodes in %.1f s, %.1f a second", n, seconds, n / max(seconds, 1e-9))
 
     def _record(self, step: int, found: StepResult, start: float) -> None:
         """Record a step; validate and save if due."""
@@ -166,6 +173,7 @@ class Run:
     def _write_best(self) -> None:
         if self.best is not None and self.folder is not None and rank() == 0:
             save_weights(self.folder / BEST, self.backbone, self.learner, self.best, self.recorded)
+            _log.info("wrote the weights of episode %d to %s", self.result.best_episode, self.folder / BEST)
 
     def _check_fault(self, found: StepResult) -> None:
         self.faults_in_a_row = self.faults_in_a_row + 1 if found.fault else 0
@@ -204,12 +212,14 @@ class Run:
             sync(self.folder / LOG)  # after a power failure the log must have a row for every step of the state
         model, best = state(self.backbone, self.learner), self.best or {}
         optimizer = self.optimizer.state_dict()["state"]
-        TrainingState(self.identity, progress, model, best, optimizer).save(self.folder)
+        with timed(_log, "wrote the state of step %d to %s", len(result.records), self.folder, level=logging.DEBUG):
+            TrainingState(self.identity, progress, model, best, optimizer).save(self.folder)
 
     def _resume(self, folder: Path) -> None:
         """Continue from the state in a folder, if there is one."""
         saved = TrainingState.load(folder, self.identity)
         if saved is None:
+            _log.info("%s holds no state to resume; training begins with the first episode", folder)
             return
         progress = saved.progress
         if progress["steps"] < self.config.n_steps:
@@ -226,6 +236,7 @@ class Run:
         self.seconds_before, self.faults_in_a_row = progress["seconds"], progress["in_a_row"]
         best = progress["best_episode"], float(progress["best_accuracy"])
         self.result = TrainResult(_read_log(folder / LOG, progress), *best, progress["skipped"])
+        _log.info("resumed %s after episode %d", folder, self.config.meta_batch * progress["steps"])
 
 
 def _read_log(path: Path, progress: dict[str, Any]) -> list[dict[str, float]]:

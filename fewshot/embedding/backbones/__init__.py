@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import re
 import socket
 from pathlib import Path
@@ -23,6 +24,7 @@ from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError, p
 from fewshot.persistence.content import json_object
 from fewshot.utils.isolation import isolated, seeded
 
+_log = logging.getLogger(__name__)
 #: Prefixes of names in timm.
 HUB, FOLDER = "hf-hub", "local-dir"
 #: Weight files, in the order in which timm looks for them.
@@ -390,6 +392,7 @@ def check_reachable(name: str) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise DownloadError(no_weights(name, "the hub cannot be reached, HF_HUB_OFFLINE is set"))
+    _log.info("%s is not in the cache of the hub; downloading it", name)
     if getproxies():  # the proxy resolves the host
         return
     host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]
