@@ -211,12 +211,46 @@ def test_a_table_of_labels_can_be_fitted(made, capsys):
     assert "learned 2 classes from 12 images" in capsys.readouterr().out
 
 
+def saved_by_excel(path, kind):
+    """Save a CSV file again as Excel would, in a country where numbers have a comma or as Unicode text."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file, delimiter=";"))
+    encoding, separator = {"csv": ("utf-8-sig", ";"), "text": ("utf-16", "\t")}[kind]
+    with open(path, "w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=separator, lineterminator="\r\n").writerows(rows)
+
+
+@pytest.mark.parametrize("kind", ["csv", "text"])
+def test_labels_go_through_excel_and_come_back(kind, made, capsys):
+    folder, _ = made
+    label, table = "=Möwe", str(folder / "labels.csv")
+    assert main(["rename", str(folder / "model"), "flower", label]) == 0
+    export = ["export-labels", "--model", str(folder / "model"), "--format", "csv", "--out", table, "--decimal-comma"]
+    assert main(export) == 0
+    raw = Path(table).read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbfpath;label;answer;probability\n")
+    assert f";'{label};".encode() in raw  # no formula
+    saved_by_excel(table, kind)
+    again = str(folder / "again.csv")
+    assert main(["import-labels", table, "--out", again, "--spreadsheet"]) == 0
+    assert Path(again).read_bytes().startswith(b"\xef\xbb\xbfpath,label,")
+    for place in (table, again):  # what was learned is recognised, and nothing is learned under a guarded label
+        assert main(["import-labels", place, "--add-to", str(folder / "model")]) == 0
+        assert "has learned all of them already" in capsys.readouterr().out
+    fit = ["fit", again, "--out", str(folder / "new"), "--backbone", "conv4", "--weights", "random", "--size", "32"]
+    assert main(fit) == 0
+    assert set(FewShotImageClassifier.load(folder / "new").classes_) == {label, "temple"}
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         ("export-labels --format csv --out x.csv", "nothing to export"),
         ("export-labels {pool} --format csv --out x.csv --copy", "--copy is for --format folders"),
         ("export-labels {pool} --format folders --out x --root /", "--root is for --format label-studio"),
+        ("export-labels {pool} --format folders --out x --spreadsheet", "--spreadsheet is for --format csv"),
+        ("import-labels {pool} --out x --decimal-comma", "--decimal-comma is for a table (.csv), and --out names none"),
+        ("import-labels {pool} --out x.csv --copy", "--copy is for folders, and --out names none"),
         ("import-labels {pool}", "--out PATH, --add-to DIR"),
         ("import-labels {gone} --out x.csv", "does not exist"),
         ("suggest {gone}", "no such file"),

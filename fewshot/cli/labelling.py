@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.options import COLUMNS, TABLES, backbone, count, report, seed, shared
+from fewshot.cli.options import COLUMNS, SPREADSHEET, TABLES, backbone, count, report, seed, shared
 
 
 def suggest_options(suggest: argparse.ArgumentParser) -> None:
@@ -88,20 +88,20 @@ def export_labels_options(export: argparse.ArgumentParser) -> None:
         "--root", metavar="DIR", help="LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of Label Studio (default: /)"
     )
     export.add_argument("--copy", action="store_true", help="in folders, copies instead of links")
-    shared(export, "--json", "--device", "--max-pixels", "--quiet")
+    shared(export, *SPREADSHEET, "--json", "--device", "--max-pixels", "--quiet")
 
 
 def export_labels(options: argparse.Namespace) -> int:
     """Write images with labels and answers."""
-    from fewshot.cli.tables import finish
+    from fewshot.cli.tables import csv_form, finish
     from fewshot.images.image_classifier import FewShotImageClassifier
     from fewshot.integrations.label_formats import write_labels
     from fewshot.integrations.labels import answered, taught
     from fewshot.utils.text import counted
 
-    for name, wanted in (("root", "label-studio"), ("copy", "folders")):
+    for name, wanted in _FOR_FORMAT.items():
         if getattr(options, name) and options.format != wanted:
-            raise ValueError(f"--{name} is for --format {wanted}; leave it out")
+            raise ValueError(f"{options.flags[name][0]} is for --format {wanted}; leave it out")
     if not options.images and options.model is None:
         raise ValueError("there is nothing to export; give IMAGES, or a classifier with --model")
     tasks = _tasks(options.images)
@@ -110,6 +110,8 @@ def export_labels(options: argparse.Namespace) -> int:
         model.embedder_.set_params(progress=not options.quiet)
         tasks = answered(model, tasks) if options.images else taught(model)
     settings: dict[str, Any] = {name: value for name in ("root", "copy") if (value := getattr(options, name))}
+    if options.format == "csv":
+        settings["form"] = csv_form(options)
     if options.model is not None and options.format == "label-studio":
         settings["classes"] = model.classes_.tolist()
     write_labels(tasks, options.out, options.format, **settings)
@@ -125,6 +127,8 @@ def export_labels(options: argparse.Namespace) -> int:
     return 0
 
 
+#: Options of one format alone.
+_FOR_FORMAT = {"root": "label-studio", "copy": "folders", "spreadsheet": "csv", "decimal_comma": "csv"}
 _HOW_TO_SERVE = (
     "Label Studio serves the images if it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true",
     "and the project has a local storage that holds them; paste the .xml as the labelling interface",
@@ -172,7 +176,7 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--field", metavar="NAME", help="the field that holds the labels, if there are several")
     command.add_argument("--copy", action="store_true", help="in class folders, copies instead of links")
-    shared(command, *COLUMNS, "--skip-unreadable", "--json", "--device", "--max-pixels", "--quiet")
+    shared(command, *SPREADSHEET, *COLUMNS, "--skip-unreadable", "--json", "--device", "--max-pixels", "--quiet")
 
 
 def import_labels(options: argparse.Namespace) -> int:
@@ -185,7 +189,7 @@ def import_labels(options: argparse.Namespace) -> int:
 
     if options.out is None and options.add_to is None:
         raise ValueError("say where the labels go: --out PATH, --add-to DIR, or both")
-    field = _field(options)
+    field, written_as = _field(options), _written_as(options)
     found = read_labels(options.source, images=options.images, field=field, path_column=options.path_column)
     n_classes = len({label for _, label in found.labelled})
     say(
@@ -197,8 +201,7 @@ def import_labels(options: argparse.Namespace) -> int:
     _ = found.data  # raises if there is none
     if options.out is not None:
         tasks = [Task(path, label) for path, label in found.labelled]
-        format = "csv" if options.out.lower().endswith(".csv") else "folders"
-        write_labels(tasks, options.out, format, **({"copy": True} if options.copy else {}))
+        write_labels(tasks, options.out, **written_as)
         say(f"written to {options.out}; now: fewshot fit {options.out} --out model")
     n_more, n_wrong, taught = (0, 0, []) if options.add_to is None else _teach(options, found.labelled)
     facts = {"images": len(found.labelled), "classes": n_classes, "unlabelled": len(found.unlabelled),
@@ -206,6 +209,17 @@ def import_labels(options: argparse.Namespace) -> int:
              "written": options.out, "learned": n_more, "forgotten": n_wrong}  # fmt: skip
     finish(options, facts, *taught)
     return 1 if found.problems else 0
+
+
+def _written_as(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the format in which labels are written, and how."""
+    from fewshot.cli.tables import csv_form
+
+    is_table = (options.out or "").lower().endswith(".csv")
+    for name, place in (("copy", "folders"), ("spreadsheet", "a table (.csv)"), ("decimal_comma", "a table (.csv)")):
+        if getattr(options, name) and is_table == (name == "copy"):
+            raise ValueError(f"{options.flags[name][0]} is for {place}, and --out names none; leave it out")
+    return {"format": "csv", "form": csv_form(options)} if is_table else {"format": "folders", "copy": options.copy}
 
 
 def _field(options: argparse.Namespace) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import unicodedata
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -18,6 +19,7 @@ from fewshot.data.boxes import COLUMNS, boxed, has_boxes, read_marked
 from fewshot.errors import brief, pip_install
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import as_labels
+from fewshot.utils.spreadsheet import unguarded
 from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.warning import warn
 
@@ -231,6 +233,9 @@ def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFram
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file with all values as strings; spreadsheets separate them by semicolons or tabs in some languages.
 
+    A spreadsheet's file begins with a byte order mark, and may be in UTF-16, as "Unicode text" of Excel is. There an
+    apostrophe before what begins like a formula is left out; see `CsvForm`.
+
     Rows without any value, which spreadsheets leave at the end, are skipped. The index counts rows as a spreadsheet
     does: the names of the columns are row 1.
 
@@ -242,11 +247,12 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     check_file(path, "a CSV file")
-    separator, n_blank = _beginning(path)
+    encoding, is_marked = _encoding(path)
+    separator, n_blank = _beginning(path, encoding)
     try:
         # Strings, so that 007 and NA are class names like any other.
         frame = pd.read_csv(
-            path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig", skip_blank_lines=False,
+            path, dtype=str, keep_default_na=False, sep=separator, encoding=encoding, skip_blank_lines=False,
             header=n_blank,
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -258,17 +264,27 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} has more values in a row than names in its first line; name every column")
     frame.index = pd.RangeIndex(n_blank + 2, n_blank + 2 + len(frame))
     frame = frame.fillna("")  # a row may have fewer values than names
+    if is_marked:
+        frame = frame.map(unguarded)
     blank = frame.apply(lambda column: column.str.strip() == "").all(axis=1)
     return frame[~blank] if blank.any() else frame
 
 
-def _beginning(path: Path) -> tuple[str, int]:
-    """Return what separates the names in the first line that is not blank, and the number of blank lines before it."""
+def _encoding(path: Path) -> tuple[str, bool]:
+    """Return the encoding of a text file, and whether it begins with a byte order mark."""
     with path.open("rb") as file:
+        beginning = file.read(len(BOM_UTF8))
+    is_wide = beginning.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    return "utf-16" if is_wide else "utf-8-sig", is_wide or beginning == BOM_UTF8
+
+
+def _beginning(path: Path, encoding: str) -> tuple[str, int]:
+    """Return what separates the names in the first line that is not blank, and the number of blank lines before it."""
+    with path.open(encoding=encoding, errors="replace") as file:
         n_blank = 0
         while (line := file.readline(1 << 16)) and not line.strip():
             n_blank += 1
-    return max(",;\t", key=lambda separator: line.count(separator.encode())), n_blank
+    return max(",;\t", key=line.count), n_blank
 
 
 def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:

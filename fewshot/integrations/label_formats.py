@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from fewshot.data.scan import read_csv
 from fewshot.errors import brief
@@ -16,13 +16,13 @@ from fewshot.integrations.fiftyone import LABELS, SAMPLES, read_fiftyone, write_
 from fewshot.integrations.label_studio import read_label_studio, write_label_studio
 from fewshot.integrations.labels import ImportedLabels, Task, gathered, read_json
 from fewshot.persistence.files import write_text
-from fewshot.utils.text import as_unicode
+from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.values import check_name
 
 WRITERS: dict[str, Callable[..., None]] = {
     "label-studio": write_label_studio,
     "fiftyone": write_fiftyone,
-    "csv": lambda tasks, path: write_label_table(tasks, path),
+    "csv": lambda tasks, path, **settings: write_label_table(tasks, path, **settings),
     "folders": write_class_folders,
 }
 
@@ -39,8 +39,8 @@ def write_labels(tasks: Sequence[Task], path: str | Path, format: str, **setting
     format : {"label-studio", "fiftyone", "csv", "folders"}
         The format.
     **settings
-        ``root`` and ``classes`` for Label Studio, ``copy`` for folders; see `write_label_studio` and
-        `write_class_folders`.
+        ``root`` and ``classes`` for Label Studio, ``copy`` for folders, ``form`` for CSV; see `write_label_studio`,
+        `write_class_folders` and `write_label_table`.
 
     Raises
     ------
@@ -133,16 +133,23 @@ def read_label_table(
     return gathered(given, *folders)
 
 
-def write_label_table(tasks: Sequence[Task], path: str | Path) -> None:
-    """Write a table ``path,label,answer,probability``; a path below the table is relative to it."""
-    folder = os.path.abspath(Path(path).parent)
-    rows = {
-        "path": [as_unicode(_beside(task.path, folder)) for task in tasks],
-        "label": ["" if task.label is None else as_unicode(str(task.label)) for task in tasks],
-        "answer": ["" if task.answer is None else as_unicode(str(task.answer)) for task in tasks],
-        "probability": [float(task.probability) for task in tasks],
-    }
-    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+def write_label_table(tasks: Sequence[Task], path: str | Path, form: CsvForm | None = None) -> None:
+    """Write a table ``path,label,answer,probability``; a path below the table is relative to it.
+
+    `form` is how CSV is written, for a spreadsheet or for programs.
+    """
+    folder, buffer = os.path.abspath(Path(path).parent), io.StringIO(newline="")
+    rows = (
+        (
+            _beside(task.path, folder),
+            None if task.label is None else str(task.label),
+            None if task.answer is None else str(task.answer),
+            None if math.isnan(task.probability) else float(task.probability),
+        )
+        for task in tasks
+    )
+    (form or CsvForm()).write(buffer, ("path", "label", "answer", "probability"), rows)
+    write_text(path, buffer.getvalue())
 
 
 def _beside(path: str, folder: str) -> str:

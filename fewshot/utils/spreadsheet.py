@@ -10,8 +10,19 @@ from typing import IO, Any
 from fewshot.utils.text import as_unicode
 
 #: Without this mark, Excel takes UTF-8 for the characters of one country.
-_MARK = "\ufeff"
+MARK = "\ufeff"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def unguarded(cell: str) -> str:
+    """Return text without the apostrophe that `CsvForm` writes before what begins like a formula.
+
+    Examples
+    --------
+    >>> unguarded("'=1"), unguarded("'tis")
+    ('=1', "'tis")
+    """
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class CsvForm:
         'label;probability\n=1;0,5\n;1\n'
         """
         if self.spreadsheet:
-            file.write(_MARK)
+            file.write(MARK)
         settings: Any = {"lineterminator": "\n", "delimiter": ";" if self.decimal_comma else ","}
         # Python before 3.13 does not quote carriage returns.
         usual, quoted = csv.writer(file, **settings), csv.writer(file, **settings, quoting=csv.QUOTE_NONNUMERIC)
