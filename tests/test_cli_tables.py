@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.cli.tables import as_csv, as_json, as_table, give
-from fewshot.cli.terminal import complain, is_piped
+from fewshot.cli.terminal import is_piped
 from fewshot.utils.text import printable
 
 ROWS = st.lists(
@@ -58,27 +58,6 @@ def test_a_table_fits_the_terminal_and_keeps_both_ends_of_names():
     assert all(line.startswith("archive/") and f"-{i}.jpg" in line for i, line in enumerate(lines[1:]))
     assert as_table(rows, 500) == as_table(rows)
     assert max(map(len, as_table(rows, 5).splitlines())) < 40  # no narrower than can be read
-
-
-def test_errors_have_a_colour_on_a_terminal_alone(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    for stream, variables, expected in (
-        (Terminal(), {}, "\x1b[31mfewshot:\x1b[0m no\n"),
-        (Terminal(), {"NO_COLOR": "1"}, "fewshot: no\n"),
-        (Terminal(), {"TERM": "dumb"}, "fewshot: no\n"),
-        (io.StringIO(), {}, "fewshot: no\n"),
-    ):
-        with monkeypatch.context() as patched:
-            patched.setattr("sys.stderr", stream)
-            for name in ("NO_COLOR", "TERM"):
-                patched.delenv(name, raising=False)
-            for name, value in variables.items():
-                patched.setenv(name, value)
-            complain("no")
-        assert stream.getvalue() == expected
 
 
 def test_csv_without_a_row_has_its_header(capsys):

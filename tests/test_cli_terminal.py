@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ from PIL import Image
 
 from fewshot import FewShotImageClassifier
 from fewshot.cli import main, make_parser
-from fewshot.cli.terminal import complain, put, say
+from fewshot.cli.tables import as_table
+from fewshot.cli.terminal import complain, put, say, speaking
 from tests.photographs import quick_embedder, write_photos
 
 #: As Linux names a file called in Latin-1.
@@ -109,6 +111,29 @@ def test_standard_error_is_not_needed(model, saved, monkeypatch, stream):
     assert main(["predict", str(model), "gone.png"]) == 2
     with pytest.raises(SystemExit, match="2"):
         main(["predict"])
+
+
+def test_verbose_says_what_takes_long_on_standard_error(model, saved, capsys):
+    root = list(logging.root.handlers)
+    command = ["predict", str(model), saved[1], "--csv", "-"]
+    ran = subprocess.run([sys.executable, "-m", "fewshot", *command, "-v"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("image,label,")
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"loaded the classifier {model} in ")
+    assert main([*command, "-vv", "-q"]) == 0
+    assert "\nembedded 1 image on cpu in " in capsys.readouterr().err
+    assert main(command) == 0
+    assert capsys.readouterr() == (ran.stdout, "")
+    assert (logging.root.handlers, logging.getLogger("fewshot").level) == (root, logging.NOTSET)
+
+
+def test_a_message_is_written_over_a_progress_bar(model, monkeypatch):
+    for term, over in (("xterm", "\r\x1b[K"), ("dumb", "")):
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setattr("sys.stderr", Screen())
+        with speaking(make_parser().parse_args(["show", "model", "-v"])):
+            logging.getLogger("fewshot.any").info("read\x1b[2J")
+        assert sys.stderr.getvalue() == f"{over}read\\x1b[2J\n"
 
 
 STREAMS = [">/dev/full", ">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full 2>&1", "| true"]
@@ -257,3 +282,128 @@ def test_a_name_that_nothing_has_is_an_error_of_its_flag(tmp_path, capsys, flag)
     assert main(command) == 2
     what = flag.removeprefix("--")
     assert capsys.readouterr().err.startswith(f"fewshot: {flag}: no {what} is called 'nope'; known are ")
+
+
+@pytest.fixture(scope="module")
+def named_at_length(tmp_path_factory):
+    """A folder with photographs, a classifier and a table, all of whose names are long."""
+    folder = tmp_path_factory.mktemp("long")
+    long = "a-rather-long-name-of-a-" * 2
+    for i, path in enumerate(write_photos(folder / "made", 4)):
+        label = path.split("/")[-2]
+        target = folder / "photos" / f"{long}{label}" / f"{long}photograph-{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    shutil.copy(target, target.parent.parent / f"{long}temple" / "flower.png")  # under another label: for audit
+    write_photos(folder / "more", 2, seed=1)
+    data = sorted(str(path) for path in (folder / "photos").rglob("*.png"))
+    labels = [path.split("/")[-2] for path in data]
+    FewShotImageClassifier(quick_embedder(), progress=False).fit(data, labels).save(folder / "model")
+    annotate = [
+        "annotate",
+        str(folder / "photos"),
+        "--model",
+        str(folder / "model"),
+        "--out",
+        str(folder / "t.parquet"),
+    ]
+    assert main([*annotate, "--quiet"]) == 0
+    return {"MODEL": folder / "model", "PHOTOS": folder / "photos", "IMAGE": data[0], "MORE": folder / "more",
+            "TABLE": folder / "t.parquet"}  # fmt: skip
+
+
+TABLES = (
+    "learners", "backbones", "show MODEL", "history MODEL", "predict MODEL IMAGE --top 3", "predict MODEL IMAGE",
+    "test MODEL PHOTOS", "check MODEL", "audit MODEL", "suggest MODEL MORE -k 3",
+    "search TABLE IMAGE --model MODEL -k 2",
+    "evaluate PHOTOS --backbone conv4 --weights random --size 16 --way 2 --shot 1 --query 1 --episodes 2",
+)  # fmt: skip
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_a_table_fits_any_terminal_and_is_whole_elsewhere(command, named_at_length, monkeypatch):
+    shown, words = [], [str(named_at_length.get(word, word)) for word in command.split()]
+    for module in ("tables", "saved"):
+        put_there = f"fewshot.cli.{module}.put"
+        monkeypatch.setattr(put_there, lambda text: (shown.append(text), put(text)))
+
+    def table(stream, **variables):
+        shown.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", stream)
+            for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM"):
+                patched.delenv(name, raising=False)
+            for name, value in variables.items():
+                patched.setenv(name, value)
+            assert main(words) == 0
+        assert "\x1b" not in stream.getvalue()  # colours are for the first word of an error
+        return "".join(shown)
+
+    for columns in (60, 200):
+        fitting = table(Screen(), COLUMNS=str(columns), TERM="xterm", FORCE_COLOR="1")
+        assert max(map(len, fitting.splitlines())) <= columns
+        assert fitting == table(Screen(), COLUMNS=str(columns), TERM="dumb")
+    whole = table(io.StringIO(), COLUMNS="60", FORCE_COLOR="1")
+    assert whole == table(io.StringIO(), NO_COLOR="1")
+    assert "..." not in whole
+    assert len(whole.splitlines()) <= len(fitting.splitlines())
+
+
+def test_a_table_too_wide_for_a_terminal_becomes_a_block_a_row():
+    rows = [{"image": "a/b.png", "class": "heron", "taken for": "egret", "why": "unlike the others", "n": 1}] * 2
+    blocks = as_table(rows, 40)
+    assert (
+        blocks.count(
+            "image      a/b.png\nclass      heron\ntaken for  egret\nwhy        unlike the others\nn          1\n"
+        )
+        == 2
+    )
+    assert as_table(rows, 90) == as_table(rows)
+
+
+@pytest.mark.parametrize("command", [[], ["fit"], ["train"], ["calibrate"]])
+def test_help_fits_any_terminal(command, monkeypatch, capsys):
+    for columns in (60, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit, match="0"):
+            main([*command, "--help"])
+        text, _, example = capsys.readouterr().out.partition("\nexample:\n")
+        assert not [line for line in text.splitlines() if len(line) > columns and len(line.split()) > 2]
+        assert example.count("\n") <= 1  # to be copied whole
+
+
+@pytest.mark.parametrize(
+    ("stream", "variables", "is_coloured"),
+    [
+        (Screen, {}, True),
+        (Screen, {"NO_COLOR": "1"}, False),
+        (Screen, {"NO_COLOR": ""}, True),  # as no-color.org says
+        (Screen, {"TERM": "dumb"}, False),
+        (Screen, {"TERM": "dumb", "FORCE_COLOR": "1"}, True),
+        (io.StringIO, {}, False),
+        (io.StringIO, {"FORCE_COLOR": "1"}, True),
+        (io.StringIO, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_errors_and_warnings_have_a_colour_where_there_are_colours(stream, variables, is_coloured, saved, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream())
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    def show(options):
+        sys.stderr.write(warnings.formatwarning(UserWarning("odd"), UserWarning, "file.py", 3))
+        raise ValueError("no")
+
+    monkeypatch.setattr("fewshot.cli.saved.show", show)
+    assert main(["show", str(saved[0])]) == 2
+    red, yellow = ("\x1b[31mfewshot:\x1b[0m", "\x1b[33mfewshot:\x1b[0m") if is_coloured else ("fewshot:", "fewshot:")
+    assert sys.stderr.getvalue() == f"{yellow} odd\n{red} no\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,20 +13,18 @@ from typing import Any, NoReturn
 from fewshot._version import __version__
 from fewshot.cli.commands import COMMANDS, GROUPS
 from fewshot.errors import brief
-from fewshot.utils.text import closest, printable, shortened
+from fewshot.utils.text import closest, printable, shortened, wrapped
 
 #: Options whose values are stored under another name.
 _NAMES = {"checkpoint": "from", "frozen": "episodes"}
-_STATUS = """exit status:
-  0    done; also if the reader of a pipe, such as head, has left
-  1    failed: a file is damaged, a disk full; or an image got no answer (predict, annotate, search) or has no usable
-       label (import-labels), or a unit of a grid failed (bench)
-  2    a mistake in the command, such as a file that is not there; nothing was changed
-  130  interrupted (Ctrl-C)
-  143  terminated (SIGTERM); train has saved its state
-
-Each command has --help with an example.
-"""
+_STATUS = {
+    "0": "done; also if the reader of a pipe, such as head, has left",
+    "1": "failed: a file is damaged, a disk full; or an image got no answer (predict, annotate, search) or has no "
+    "usable label (import-labels), or a unit of a grid failed (bench)",
+    "2": "a mistake in the command, such as a file that is not there; nothing was changed",
+    "130": "interrupted (Ctrl-C)",
+    "143": "terminated (SIGTERM); train has saved its state",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,7 +87,11 @@ class MainParser(Parser):
         for purpose, commands in GROUPS.items():
             lines += ["", f"{purpose}, such as: {next(iter(commands.values())).example}"]
             lines += [f"  {name:{width}}{command.help}" for name, command in commands.items()]
-        return "\n".join([*lines, "", "options:", "  --help, --version", "", _STATUS])
+        lines += ["", "options:", "  --help, --version", "", "exit status:"]
+        lines += [f"  {status:5}{meaning}" for status, meaning in _STATUS.items()]
+        lines += ["", "Each command has --help with an example."]
+        most = shutil.get_terminal_size().columns - 2  # as argparse
+        return "".join(f"{wrapped(line, most)}\n" for line in lines)
 
 
 class CommandParser(Parser):

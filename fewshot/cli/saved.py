@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from fewshot.cli.inputs import as_label, take_unknown_label
-from fewshot.cli.tables import finish, give
-from fewshot.cli.terminal import is_piped, put, quoted, say, way_back
+from fewshot.cli.tables import as_facts, finish, give
+from fewshot.cli.terminal import is_piped, put, quoted, say, terminal_width, way_back
 from fewshot.images.history import read_history
 from fewshot.images.stored import StoredModel, describe
 from fewshot.persistence.artifact import size_of, version_of, writing
-from fewshot.utils.text import counted, printable
+from fewshot.utils.text import counted
 
 
 def show(options: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def show(options: argparse.Namespace) -> int:
         for label, n in zip(model.classes_.tolist(), model.n_support_.tolist(), strict=True)
     ]
     if not is_piped(options):
-        put("".join(f"{name:12s} {printable(value)}\n" for name, value in facts.items()) + "\n")
+        put(as_facts(facts, terminal_width()) + "\n")
     give(rows, options, {**facts, "class_counts": rows})
     if options.report:
         from fewshot.cli.models import load

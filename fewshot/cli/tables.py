@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -97,7 +98,7 @@ def as_table(rows: Sequence[Mapping[str, Any]], most: int | None = None) -> str:
     """Return rows as a table: text left-aligned, numbers right-aligned, control characters escaped.
 
     None is an empty cell. Empty columns are left out. With `most`, the longest text is cut until lines have that many
-    characters, if columns of 12 suffice for it.
+    characters; if columns of 12 do not suffice for it, each row is a block with a line a column.
 
     Examples
     --------
@@ -113,7 +114,10 @@ def as_table(rows: Sequence[Mapping[str, Any]], most: int | None = None) -> str:
     numeric = [all(isinstance(row[column], (int, float, NoneType)) for row in rows) for column in columns]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     if most is not None:
-        widths = _fitting(widths, numeric, most - 2 * (len(columns) - 1))
+        room = most - 2 * (len(columns) - 1)
+        widths = _fitting(widths, numeric, room)
+        if sum(widths) > room:
+            return "\n".join(as_facts(dict(zip(columns, line, strict=True)), most) for line in cells[1:])
     lines = (
         "  ".join(
             cell.rjust(width) if number else _cut(cell, width).ljust(width)
@@ -121,6 +125,28 @@ def as_table(rows: Sequence[Mapping[str, Any]], most: int | None = None) -> str:
         ).rstrip()
         for line in cells
     )
+    return "\n".join(lines) + "\n"
+
+
+def as_facts(facts: Mapping[str, Any], most: int | None = None) -> str:
+    """Return facts as lines of a name and a value, which goes on below itself beyond `most` characters.
+
+    Examples
+    --------
+    >>> print(as_facts({"class": "ant", "why": "like the bees"}, 14), end="")
+    class  ant
+    why    like
+           the
+           bees
+    """
+    names = [printable(name) for name in facts]
+    indent = max(map(len, names), default=0) + 2
+    room = None if most is None else max(most - indent, _LEAST // 2)
+    lines = []
+    for name, value in zip(names, facts.values(), strict=True):
+        text = _cell(value)
+        parts = [text] if room is None else textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+        lines += [f"{'' if i else name:{indent}}{part}".rstrip() for i, part in enumerate(parts)]
     return "\n".join(lines) + "\n"
 
 

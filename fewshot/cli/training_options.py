@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 
 from fewshot.cli.options import (
     EMBEDDING,
@@ -20,6 +19,7 @@ from fewshot.cli.options import (
 )
 from fewshot.episodes.query_draws import BALANCED, DIRICHLET, SINGLE
 from fewshot.training.config import TrainConfig
+from fewshot.utils.text import wrapped
 
 
 def query_classes(text: str) -> str | int:
@@ -33,16 +33,22 @@ def query_classes(text: str) -> str | int:
         raise argparse.ArgumentTypeError(told) from None
 
 
+class _Lines(argparse.HelpFormatter):
+    """Keep the list of fields, each of which begins a line."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(wrapped(line, width) for line in text.splitlines())
+
+
 def train_options(train: argparse.ArgumentParser) -> None:
     """Define ``fewshot train``."""
-    train.formatter_class = argparse.RawDescriptionHelpFormatter  # keeps the list of fields
-    train.description = textwrap.fill(
+    train.formatter_class = _Lines
+    train.description = (
         "Meta-train a network on the split 'train' of DATA, and select the best weights on 'val'. Training starts from "
         "scratch, or from the weights given by --weights, --pretrained or --from. Writes best.safetensors, which fit "
         "and evaluate take with --from, log.csv, manifest.json, and state.safetensors, from which --resume continues. "
         "Ctrl-C finishes the episode and saves the state. Several processes train together: "
-        "torchrun --nproc_per_node 2 -m fewshot train ...",
-        80,
+        "torchrun --nproc_per_node 2 -m fewshot train ..."
     )
     fields = "\n".join(f"  {name:16s} {text}" for name, text in TrainConfig.describe(n_way=20).items())
     train.epilog = f"fields, for --config FILE.toml and --set KEY=VALUE:\n{fields}"

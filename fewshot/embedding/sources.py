@@ -128,11 +128,12 @@ class Source:
         """
         self.check()
         if self.is_checkpoint:
+            level = logging.INFO if checkpoint is None else logging.DEBUG  # a classifier says that it is loaded
             checkpoint = checkpoint or Checkpoint.open(self.backbone)
             preprocessing = checkpoint.preprocessing
             if self.img_size not in (None, preprocessing.height):
                 raise ValueError(f"{self.backbone} was trained on images of {preprocessing.height} px; omit img_size")
-            with timed(_log, "loaded the checkpoint %s", self.backbone):
+            with timed(_log, "loaded the checkpoint %s", self.backbone, level=level):
                 network = checkpoint.network()
         else:
             began, network = time.perf_counter(), self._create()

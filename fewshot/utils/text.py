@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -132,3 +133,17 @@ def _is_harmless(character: str) -> bool:
 def _written_out(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def wrapped(line: str, most: int) -> str:
+    """Return a line in lines of `most` characters; below an indented one, they begin at its second column.
+
+    Examples
+    --------
+    >>> print(wrapped("  fit   learn the classes", 20))
+      fit   learn the
+            classes
+    """
+    first = re.match(r" +\S+ +", line)
+    below = " " * (first.end() if first else 0)
+    return textwrap.fill(line, max(most, 2 * len(below)), subsequent_indent=below, break_long_words=False)
