@@ -25,7 +25,7 @@ MODULES = {
     "skimage": "scikit-image",
 }
 #: What a declared package is known to bring.
-BROUGHT = {"pydantic": "langchain-core", "starlette": "fastapi", "anyio": "fastapi", "grpc": "qdrant-client"}
+BROUGHT = {"pydantic": "langchain-core", "anyio": "fastapi", "grpc": "qdrant-client"}
 
 
 def canonical(name):
