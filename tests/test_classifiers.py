@@ -332,9 +332,9 @@ def test_what_cannot_be_calibrated_with_is_told_and_nothing_changes():
     ):
         with pytest.raises(ValueError, match=message):
             model.calibrate(*arguments)
-    with pytest.raises(ValueError, match="n_episodes is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="n_episodes is 0; expected a whole number of at least 1"):
         model.calibrate(X, y, n_episodes=0)
-    with pytest.raises(ValueError, match="n_shot is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="n_shot is 0; expected a whole number of at least 1"):
         model.calibrate(X, y, n_shot=0)
     assert not hasattr(model, "calibration_")
 

@@ -156,7 +156,8 @@ def test_components_and_distinct_rows_on_a_chain():
     ("options", "match"),
     [
         ({"split": "dev"}, "split is 'dev'; expected 'train', 'val', 'test'"),
-        ({"seed": -1}, "seed is -1; expected at least 0"),
+        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"seed": "0"}, "seed is '0'; expected a whole number of at least 0"),
         ({"size": 4}, "size is 4; expected at least 8"),
     ],
 )

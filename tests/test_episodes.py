@@ -97,6 +97,19 @@ def test_bad_input_is_named(x, y, more, match):
         evaluate("prototypical", x, y, **{**SIZES, **more})
 
 
+def test_logits_of_nan_are_no_answers():
+    own = type("Own", (MatchingLearner,), {"read": lambda self, similarity, memory: torch.full((1, 20, 5), np.nan)})
+    with pytest.raises(ValueError, match="temperature 0.1 gave logits of NaN"):
+        evaluate(own(), X, Y, **{**SIZES, "n_episodes": 1})
+
+
+def test_a_backbone_that_is_no_network_is_refused():
+    with pytest.raises(TypeError, match=r"backbone is 'conv4'; expected a torch network; or pass embeddings"):
+        evaluate("prototypical", np.zeros((120, 28, 28), np.uint8), Y, backbone="conv4")
+    with pytest.raises(TypeError, match="images are of type float32; .* or call the network yourself"):
+        evaluate("prototypical", X, Y, **SIZES, backbone=torch.nn.Identity())
+
+
 def test_an_unknown_learner_is_named():
     with pytest.raises(ValueError, match="no learner is called 'protoypical'; did you mean 'prototypical'"):
         evaluate("protoypical", X, Y)

@@ -72,7 +72,7 @@ def test_every_class_and_row_is_drawn_equally_often():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"n_way": 0}, "n_way is 0; expected at least 1"),
+        ({"n_way": 0}, "n_way is 0; expected a whole number of at least 1"),
         ({"n_way": 5}, "found 4 classes with the 3 rows that n_shot=1 .* fewer than n_way=5"),
         (
             {"n_way": 2, "n_query": 5},
@@ -81,6 +81,13 @@ def test_every_class_and_row_is_drawn_equally_often():
         ({"n_way": 3, "n_query": 5}, r": a \(4\), d \(5\); lower n_shot or n_query$"),  # dropping them leaves two
         ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "found 2 classes with the 6 rows"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number of at least 0"),
+        ({"seed": None}, "seed is None; expected a whole number of at least 0"),
+        ({"n_shot": True}, "n_shot is True; expected a whole number of at least 1"),
+        (
+            {"n_query": 2, "query_classes": "dirichlet"},
+            "fewer than the 5 rows that an episode needs with query_classes='dirichlet': a",
+        ),
         ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise', 'drop', 'use'"),
         ({"class_weight": {"e": 1}}, "class_weight names 'e', which is not a class"),
         ({"class_weight": {"a": -1}}, "class_weight must be finite"),

@@ -55,6 +55,8 @@ def test_it_depends_on_seed_and_number_alone_however_many_draw(make):
     assert arrays(make(LABELS, seed=6)[0]) != expected[0]
     with pytest.raises(IndexError, match="there is no episode -1"):
         one[-1]
+    with pytest.raises(TypeError, match="the number of an episode is slice.*; between\\(\\) yields several"):
+        one[0:3]
 
 
 @sampler_kinds
@@ -118,7 +120,7 @@ def test_a_loader_of_episodes_may_have_workers():
 
 def test_no_episodes_are_no_batches():
     sampler = EpisodeSampler([0, 0, 1, 1], n_way=2, n_query=1)
-    with pytest.raises(ValueError, match="n_episodes is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="n_episodes is 0; expected a whole number of at least 1"):
         sampler.batches(0)
     with pytest.raises(ValueError, match="start is -1"):
         sampler.batches(1, start=-1)

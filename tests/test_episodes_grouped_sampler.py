@@ -46,6 +46,7 @@ def test_groups_that_are_too_small_are_named_or_dropped():
         ({"weight": {"a": np.nan}}, "weight must be finite"),
         ({"small_groups": "keep"}, "small_groups is 'keep'"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": "0"}, "seed is '0'; expected a whole number of at least 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments, match):

@@ -62,11 +62,12 @@ def test_uneven_episodes_are_answered_together_as_one_by_one(learner):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"min_way": 0}, "min_way is 0; expected at least 1"),
+        ({"min_way": 0}, "min_way is 0; expected a whole number of at least 1"),
         ({"min_way": 61, "max_way": 70}, "found 60 classes of two rows or more, fewer than min_way=61"),
         ({"max_way": 4}, "min_way is 5, max_way 4 and max_support 500; expected them in this order"),
         ({"max_support": 20}, "expected them in this order"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": "0"}, "seed is '0'; expected a whole number of at least 0"),
     ],
 )
 def test_impossible_episodes_are_refused_at_once(arguments, match):

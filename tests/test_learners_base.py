@@ -8,7 +8,7 @@ from sklearn.model_selection import GridSearchCV
 
 from fewshot import FewShotClassifier, Learner, MatchingLearner, PrototypicalLearner, RelationLearner, list_learners
 from fewshot.learners.base import LATER, SumLearner, SupportLearner
-from fewshot.learners.registry import learner_class
+from fewshot.learners.registry import as_learner, learner_class
 
 
 @pytest.mark.parametrize("weight", [[1.0, -1.0], [1.0, torch.nan]])
@@ -39,6 +39,61 @@ def test_hooks_that_are_not_filled_in_say_so():
 
     with pytest.raises(NotImplementedError, match=r"Empty has no collect\(\); define it"):
         Empty()(torch.ones(1, 2), torch.tensor([0]), torch.ones(1, 2), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "message"),
+    [
+        (
+            "score",
+            lambda self, memory, queries: torch.zeros(len(queries), 7),
+            r"score\(\) of Own returned shape \(1, 7\)",
+        ),
+        (
+            "score",
+            lambda self, memory, queries: torch.zeros(3),
+            r"expected logits \(..., q, n_way\), here \(..., 1, 2\)",
+        ),
+        ("transform", lambda self, x: x.mean(-2, keepdim=True), r"transform\(\) of Own .* \(1, 3\) for \(2, 3\)"),
+        ("memorize", lambda self, statistics: statistics.means, "memory is a Tensor; .* Memory.of_prototypes"),
+    ],
+)
+def test_what_a_hook_returns_is_checked(name, hook, message):
+    own = type("Own", (SumLearner,), {"indexable": False, name: hook})
+    with pytest.raises((TypeError, ValueError), match=message):
+        own()(torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(1, 3), 2)
+
+
+def test_a_constructor_that_leaves_out_that_of_the_base_class_is_named():
+    own = type("Own", (SumLearner,), {"__init__": lambda self: None})
+    with pytest.raises(TypeError, match=r"__init__ of Own does not begin with super\(\).__init__"):
+        as_learner(own())
+
+
+def test_labels_that_are_no_integers_are_refused():
+    with pytest.raises(ValueError, match=r"labels are of type torch.float32; expected integers in 0..1"):
+        PrototypicalLearner()(torch.ones(2, 3), torch.tensor([0.0, 1.0]), torch.ones(1, 3), 2)
+
+
+def test_queries_on_another_device_are_refused():
+    learner = PrototypicalLearner()
+    memory = learner.memorize(learner.learn(torch.ones(2, 3), torch.tensor([0, 1]), 2))
+    with pytest.raises(ValueError, match="queries are on meta and keys on cpu; move one of the two"):
+        learner.answer(memory, torch.ones(1, 3, device="meta"))
+
+
+def test_arrays_of_numpy_are_refused_by_name():
+    support, labels = torch.ones(2, 3), torch.tensor([0, 1])
+    for name in ("support", "labels", "queries"):
+        given = {"support": support, "labels": labels, "queries": support}
+        given[name] = given[name].numpy()
+        with pytest.raises(TypeError, match=rf"{name} is a ndarray; expected a tensor, .* torch.as_tensor\({name}\)"):
+            PrototypicalLearner()(**given, n_way=2)
+
+
+def test_a_single_query_needs_its_dimension():
+    with pytest.raises(ValueError, match=r"queries have shape \(3,\); expected .* queries\[None\] for one"):
+        PrototypicalLearner()(torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(3), 2)
 
 
 def test_a_learned_temperature_is_a_positive_parameter():

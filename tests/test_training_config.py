@@ -1,5 +1,7 @@
-from dataclasses import fields
+import json
+from dataclasses import asdict, fields
 
+import numpy as np
 import pytest
 
 from fewshot import TrainConfig
@@ -48,13 +50,24 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path):
         ({"layer_decay": 0.0}, "layer_decay is 0.0; expected above 0, at most 1"),
         ({"embed_chunk": -1}, "embed_chunk is -1; expected at least 0"),
         ({"n_episodes": 10, "meta_batch": 4}, "n_episodes is 10; expected a multiple of meta_batch=4"),
-        ({"lr": "fast"}, "lr is 'fast'; expected above 0"),
+        ({"lr": "fast"}, "lr is 'fast'; expected a number"),
+        ({"lr": None}, "lr is None; expected a number"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
+        ({"n_way": 5.0}, "n_way is 5.0; expected a whole number"),
+        ({"n_shot": True}, "n_shot is True; expected a whole number"),
+        ({"rotate_support": 1}, "rotate_support is 1; expected true or false"),
         ({"max_skipped": 0}, "max_skipped is 0; expected at least 1"),
     ],
 )
 def test_a_value_out_of_range_is_named(values, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**values)
+
+
+def test_numbers_of_numpy_become_those_that_a_state_can_hold():
+    config = TrainConfig(seed=np.int64(3), lr=np.float32(0.5), weight_decay=1)
+    assert json.loads(json.dumps(asdict(config)))["seed"] == 3
+    assert (type(config.lr), type(config.weight_decay)) == (float, float)
 
 
 def test_every_field_is_described_with_its_default():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.images import LabeledImages
 from fewshot.utils.streams import DISTORT, SPLIT, episode_rng
+from fewshot.utils.values import check_count
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,8 +96,7 @@ def glyphs(split: str | None = None, *, seed: int = 0, size: int = 28) -> Labele
     """
     if split is not None and split not in SPLITS:
         raise ValueError(f"split is {split!r}; expected 'train', 'val', 'test', or None for all")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; expected at least 0")
+    seed = check_count("seed", seed, 0)
     if size < 8:
         raise ValueError(f"size is {size}; expected at least 8 pixels")
     drawings = _drawings()

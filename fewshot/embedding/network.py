@@ -409,7 +409,10 @@ def embed(
     if not isinstance(images, (np.ndarray, Tensor)):
         raise TypeError(f"images are a {type(images).__name__}; expected a uint8 array, e.g. LabeledImages.images")
     if str(images.dtype).removeprefix("torch.") != "uint8":
-        raise TypeError(f"images are of type {images.dtype}; expected uint8 values in 0..255")
+        raise TypeError(
+            f"images are of type {images.dtype}; expected uint8 values in 0..255, which are scaled here; or call the "
+            "network yourself"
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
     if shifts < 0:

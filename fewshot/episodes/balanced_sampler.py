@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.episodes.episode import Episode, Sampler, check_index, check_whole, rows_by_class
-from fewshot.episodes.query_draws import BALANCED, check_query_classes, draw_queries, most_queries
+from fewshot.episodes.query_draws import BALANCED, SINGLE, check_query_classes, draw_queries, most_queries
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import QUERIES, episode_numbers, episode_rng
@@ -91,7 +91,8 @@ class EpisodeSampler(Sampler):
                 "the queries; pass small_classes='drop'"
             )
         needed = n_shot + most_queries(query_classes, n_way, n_query)
-        rows = _large_enough(rows_by_class(labels), needed, small_classes, n_way)
+        why = f" with query_classes={query_classes!r}" * (query_classes not in (BALANCED, SINGLE))
+        rows = _large_enough(rows_by_class(labels), needed, small_classes, n_way, why)
         self.classes = as_labels(list(rows), any_type=True)
         if len(self.classes) < n_way:
             raise TooSmallError(
@@ -168,7 +169,7 @@ class EpisodeSampler(Sampler):
 
 
 def _large_enough(
-    groups: dict[Any, NDArray[np.int64]], needed: int, small_classes: str, n_way: int
+    groups: dict[Any, NDArray[np.int64]], needed: int, small_classes: str, n_way: int, why: str
 ) -> dict[Any, NDArray[np.int64]]:
     small = {label: len(rows) for label, rows in groups.items() if len(rows) < needed}
     if not small or small_classes == "use":
@@ -177,8 +178,8 @@ def _large_enough(
         listed = ", ".join(f"{label} ({count})" for label, count in list(small.items())[:10])
         drop = ", or pass small_classes='drop'" if len(groups) - len(small) >= n_way else ""
         raise TooSmallError(
-            f"found {counted(len(small), 'class')} with fewer than the {needed} rows that an episode needs: {listed}"
-            f"{', ...' if len(small) > 10 else ''}; lower n_shot or n_query{drop}"
+            f"found {counted(len(small), 'class')} with fewer than the {needed} rows that an episode needs{why}: "
+            f"{listed}{', ...' if len(small) > 10 else ''}; lower n_shot or n_query{drop}"
         )
     return {label: rows for label, rows in groups.items() if label not in small}
 

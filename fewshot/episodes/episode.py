@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.utils.labels import as_labels
 from fewshot.utils.text import counted
+from fewshot.utils.values import check_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +165,14 @@ def rows_by_class(labels: ArrayLike) -> dict[Any, NDArray[np.int64]]:
 
 
 def check_index(index: int) -> None:
-    """Raise IndexError unless `index`, the number of an episode, is at least 0."""
+    """Raise unless `index`, the number of an episode, is a whole number of at least 0."""
+    if not isinstance(index, Integral):
+        raise TypeError(f"the number of an episode is {index!r}; expected a whole number; between() yields several")
     if index < 0:
         raise IndexError(f"there is no episode {index}; numbers start at 0")
 
 
 def check_whole(least: int = 1, **values: int) -> None:
-    """Raise ValueError, naming the number, unless every number is at least `least`."""
+    """Raise ValueError, naming the number, unless every number is whole and at least `least`."""
     for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}; expected at least {least}")
+        check_count(name, value, least)

@@ -18,6 +18,7 @@ from fewshot.embedding.network import embed, evaluating, map_width
 from fewshot.episodes.balanced_sampler import EpisodeSampler, SmallClasses
 from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.episodes.query_draws import BALANCED, of_queries
+from fewshot.errors import brief
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.local import LocalLearner, of_maps
 from fewshot.learners.registry import ready_learner
@@ -222,6 +223,11 @@ def evaluate(
     True
     """
     check_whole(n_episodes=n_episodes)
+    if backbone is not None and not isinstance(backbone, nn.Module):
+        raise TypeError(
+            f"backbone is {brief(repr(backbone))}; expected a torch network; or pass embeddings as X, such as those of "
+            "Embedder(...).transform(images)"
+        )
     learner = ready_learner(learner)
     labels = as_labels(y, any_type=True)
     if sampler is None:
@@ -307,6 +313,11 @@ def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], tr
     sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
     way = int(ways.max())
     logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed).cpu()
+    if logits.isnan().any():
+        raise ValueError(
+            f"{learner.description} gave logits of NaN, which are no answer; expected numbers, or -inf for a class "
+            "without support"
+        )
     if (ways < way).any():  # an episode may have fewer classes than its batch
         logits = logits.masked_fill(
             torch.arange(way, device="cpu") >= torch.from_numpy(ways)[:, None, None], -torch.inf

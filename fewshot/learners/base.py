@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot.learners.left_out import LeftOutRows, in_parts
-from fewshot.learners.memory import Memory, Statistics, mask_padding, read
+from fewshot.learners.memory import Memory, Statistics, check_tensors, mask_padding, read
 from fewshot.search.similarity import METRICS, normalize, prepare_keys
 from fewshot.utils.discriminant import LabelledRows
 from fewshot.utils.isolation import isolated, seeded
@@ -423,7 +423,7 @@ class Learner(nn.Module):
         if not transformed:
             self.sized(support.shape[-1], like=support)
             # Padding is zeroed again, because the transform may move zero rows.
-            support = torch.where(weight.unsqueeze(-1) > 0, self.transform(support), 0)
+            support = torch.where(weight.unsqueeze(-1) > 0, self._transformed(support), 0)
         return self.collect(support, labels, n_way, weight)
 
     def answer(self, memory: Memory, queries: Tensor, *, transformed: bool = False) -> Tensor:
@@ -432,13 +432,40 @@ class Learner(nn.Module):
         Raises
         ------
         ValueError
-            If queries and keys differ in length.
+            If queries and keys differ in length or device, or a hook returns another shape than the contract says.
+        TypeError
+            If `memory` is no `Memory`, or the queries are no tensor.
         """
-        queries = queries if transformed else self.transform(queries)
+        if not isinstance(memory, Memory):
+            raise TypeError(
+                f"memory is a {type(memory).__name__}; expected what memorize() returns, such as "
+                "Memory.of_prototypes(keys, statistics.count)"
+            )
+        check_tensors(queries=queries)
+        if queries.dim() < 2:
+            raise ValueError(f"queries have shape {tuple(queries.shape)}; expected (..., q, d): queries[None] for one")
+        queries = queries if transformed else self._transformed(queries)
         d, expected = queries.shape[-1], memory.keys.shape[-1]
         if d != expected:
             raise ValueError(f"queries have {d} dimensions and keys {expected}; embed both with the same backbone")
-        return self.score(memory, queries)
+        if queries.device != memory.keys.device:
+            raise ValueError(f"queries are on {queries.device} and keys on {memory.keys.device}; move one of the two")
+        logits = self.score(memory, queries)
+        if logits.shape[-2:] != (queries.shape[-2], memory.n_way):
+            raise ValueError(
+                f"score() of {type(self).__name__} returned shape {tuple(logits.shape)}; expected logits "
+                f"(..., q, n_way), here (..., {queries.shape[-2]}, {memory.n_way})"
+            )
+        return logits
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        found = self.transform(x)
+        if found.shape[:-1] != x.shape[:-1]:
+            raise ValueError(
+                f"transform() of {type(self).__name__} returned shape {tuple(found.shape)} for {tuple(x.shape)}; "
+                "expected one row for each row"
+            )
+        return found
 
     @isolated()
     def forward(

@@ -261,14 +261,19 @@ def mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | N
 
     Raises
     ------
+    TypeError
+        If support or labels are no tensors.
     ValueError
-        If shapes disagree, or a label of a real row is outside 0..n_way-1.
+        If shapes disagree, or a label of a real row is no integer in 0..n_way-1.
     """
+    check_tensors(support=support, labels=labels)
     if support.dim() < 2 or labels.shape != support.shape[:-1]:
         raise ValueError(
             f"support has shape {tuple(support.shape)} and labels {tuple(labels.shape)}; "
             "expected (..., n, d) and (..., n)"
         )
+    if labels.is_floating_point():
+        raise ValueError(f"labels are of type {labels.dtype}; expected integers in 0..{n_way - 1}: labels.long()")
     if weight is None:
         _check_range(labels, n_way)
         return support, labels.clone(), support.new_ones(labels.shape)
@@ -282,10 +287,17 @@ def mask_padding(support: Tensor, labels: Tensor, n_way: int, weight: Tensor | N
     return torch.where(real.unsqueeze(-1), support, 0), labels, torch.where(real, weight, 0).to(support.dtype)
 
 
+def check_tensors(**values: Tensor) -> None:
+    """Raise TypeError, naming the value, unless every value is a tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; expected a tensor, such as torch.as_tensor({name})")
+
+
 def _check_range(labels: Tensor, n_way: int) -> None:
     low, high = (int(bound) for bound in labels.aminmax()) if labels.numel() else (0, 0)
     if low < 0 or high >= n_way:
-        raise ValueError(f"labels run from {low} to {high}; expected integers in 0..{n_way - 1}")
+        raise ValueError(f"labels run from {low} to {high}; expected integers in 0..{n_way - 1}, as in an Episode")
 
 
 def sum_by_class(values: Tensor, labels: Tensor, n_way: int) -> Tensor:

@@ -175,6 +175,10 @@ def as_learner(learner: str | Learner) -> Learner:
             f"learner is {brief(repr(learner))}; expected a registered name or a Learner, such as "
             "PrototypicalLearner(); run_benchmark compares classifiers of scikit-learn too: learner='scikit-learn'"
         )
+    if "metric" not in vars(learner):
+        raise TypeError(
+            f"__init__ of {type(learner).__name__} does not begin with super().__init__(metric, temperature); add it"
+        )
     return learner
 
 

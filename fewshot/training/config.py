@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.persistence.files import read_regular
 
 _CHOICES = {"precision": ("float32", "bf16", "fp16"), "batch_norm": ("train", "frozen")}
+_NUMBERS = {int: Integral, float: Real, bool: bool}
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 #: Conditions of values, and what a message expects.
 _COUNT = (lambda v: 1 <= v <= 10**6, "at least 1, at most 1000000")
@@ -109,8 +111,13 @@ class TrainConfig:
             if name in _CHOICES:
                 if value not in _CHOICES[name]:
                     raise UnknownNameError(name, value, _CHOICES[name])
-            elif isinstance(value, str) or not f.metadata["ok"](value):
+                continue
+            kind = type(f.default)
+            if isinstance(value, bool) != (kind is bool) or not isinstance(value, _NUMBERS[kind]):
+                raise ValueError(f"{name} is {value!r:.60}; expected {_TYPES[kind]}")
+            if not f.metadata["ok"](value):
                 raise ValueError(f"{name} is {value!r}; expected {f.metadata['expected']}")
+            object.__setattr__(self, name, kind(value))  # numpy's numbers cannot be written as JSON
         if self.n_episodes % self.meta_batch:
             raise ValueError(f"n_episodes is {self.n_episodes}; expected a multiple of meta_batch={self.meta_batch}")
 
