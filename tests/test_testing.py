@@ -54,6 +54,12 @@ class Blind(Means):
         return super().score(memory, queries.detach())
 
 
+class Unkept(Means):
+    def __init__(self, shrinkage=0.5):
+        super().__init__()
+        self.s = shrinkage
+
+
 def test_what_fulfils_the_contract_passes():
     check_learner(Means)
     check_learner(PrototypicalLearner)
@@ -68,6 +74,7 @@ def test_what_fulfils_the_contract_passes():
         (Declared, {"order_is_irrelevant_unless_declared"}),
         (Everything, {"absent_classes_are_never_answered", "relabelling_permutes"}),
         (Blind, {"gradients_reach_support_and_queries"}),
+        (Unkept, {"arguments_can_be_saved"}),
     ],
 )
 def test_what_breaks_a_rule_fails_its_check(broken, names):
@@ -80,3 +87,10 @@ def test_what_breaks_a_rule_fails_its_check(broken, names):
     assert names <= failed
     with pytest.raises((AssertionError, ValueError)):
         check_learner(broken)
+
+
+def test_a_learner_in_place_of_what_makes_one_is_refused():
+    with pytest.raises(TypeError, match="make is a learner; pass what makes one: Means, or lambda: learner"):
+        check_learner(Means())
+    with pytest.raises(TypeError, match="expected a registered name or a Learner"):
+        check_learner(object)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewshot.learners.base import Learner
+from fewshot.learners.registry import as_learner
 from fewshot.utils.isolation import seeded
 
 #: Called with a function that makes a learner for embeddings of 8 numbers; raises AssertionError.
@@ -38,12 +39,16 @@ def check_learner(make: Callable[[], Learner]) -> None:
     ------
     AssertionError
         If it does not; the message names the check, and says what differs.
+    TypeError
+        If `make` is a learner rather than what makes one, or makes something else.
 
     Examples
     --------
     >>> from fewshot import PrototypicalLearner
     >>> check_learner(PrototypicalLearner)
     """
+    if isinstance(make, Learner):
+        raise TypeError(f"make is a learner; pass what makes one: {type(make).__name__}, or lambda: learner")
     for check in learner_checks():
         try:
             check(make)
@@ -225,6 +230,14 @@ def padding_queries_do_not_count(make: Callable[[], Learner]) -> None:
     _close(learner.loss(logits, target), learner.loss(logits[:4], target[:4]), "the loss with padding queries")
 
 
+def arguments_can_be_saved(make: Callable[[], Learner]) -> None:
+    """Check that each constructor argument is an attribute of the same name, which JSON can hold."""
+    try:
+        _made(make).arguments()
+    except TypeError as error:
+        raise AssertionError(str(error)) from error
+
+
 _CHECKS: tuple[Check, ...] = (
     batched_equals_single,
     padded_equals_unpadded,
@@ -241,11 +254,12 @@ _CHECKS: tuple[Check, ...] = (
     gradients_are_finite,
     gradients_reach_support_and_queries,
     padding_queries_do_not_count,
+    arguments_can_be_saved,
 )
 
 
 def _made(make: Callable[[], Learner]) -> Learner:
-    return make().sized(D).double().eval()
+    return as_learner(make()).sized(D).double().eval()
 
 
 def _close(found: Any, expected: Any, what: str, exact: bool = False) -> None:

@@ -112,7 +112,7 @@ class TrainConfig:
                 if value not in _CHOICES[name]:
                     raise UnknownNameError(name, value, _CHOICES[name])
                 continue
-            kind = type(f.default)
+            kind: Any = type(f.default)
             if isinstance(value, bool) != (kind is bool) or not isinstance(value, _NUMBERS[kind]):
                 raise ValueError(f"{name} is {value!r:.60}; expected {_TYPES[kind]}")
             if not f.metadata["ok"](value):
