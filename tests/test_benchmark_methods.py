@@ -67,6 +67,12 @@ def test_an_untrained_learned_learner_is_refused_also_with_a_given_size():
             make_learner(LearnerSpec("feat", params=params), PIXELS, None)
 
 
+def test_a_misspelled_parameter_is_named_with_the_one_that_was_meant():
+    message = "no parameter of the learner 'matching' is called 'temprature'; did you mean 'temperature'"
+    with pytest.raises(ValueError, match=message):
+        make_learner(LearnerSpec("matching", params={"temprature": 0.5}), PIXELS, None)
+
+
 def test_a_description_has_every_parameter():
     found = describe_method(LearnerSpec("matching", params={"temperature": 0.5}), PIXELS)
     assert found["params"]["temperature"] == 0.5

@@ -106,6 +106,17 @@ def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_sizes_that_do_not_fit_are_told_before_images_are_embedded(tmp_path, capsys):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            Image.new("L", (16, 16), 40 * i).save(tmp_path / label / f"{i}.png")
+    (tmp_path / "a" / "0.png").write_bytes(b"embedding would stop at this one")
+    args = ["evaluate", str(tmp_path), "--backbone", "conv4", "--weights", "random", "--size", "16", "--way", "2"]
+    assert main([*args, "--query", "2", "--shot", "1", "5", "--quiet"]) == 2
+    assert "fewer than the 7 rows that an episode needs" in capsys.readouterr().err
+
+
 def test_small_classes_are_reported_or_dropped(data, capsys):
     args = ["evaluate", str(data), "--backbone", "conv4", "--weights", "random", "--size", "16", "--episodes", "2"]
     args += ["--way", "2", "--shot", "1", "--query", "19", "--csv", "-", "--quiet"]

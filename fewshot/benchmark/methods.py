@@ -10,6 +10,7 @@ from uuid import uuid4
 from fewshot.benchmark.grid_file import OWN, Backbone, LearnerSpec
 from fewshot.benchmark.references import LinearProbe, ScikitLearn
 from fewshot.embedding.checkpoint import describe_learner, load_learner
+from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
 from fewshot.learners.local import LocalLearner
 from fewshot.learners.registry import learner_class, ready_learner
@@ -49,6 +50,10 @@ def make_learner(
             f"that is a checkpoint of it, or that is trained with it: train_on = ..., learner = {method.learner!r}"
         )
     params: dict[str, Any] = {**method.params, "center": center} if method.needs_base else dict(method.params)
+    known = inspect.signature(kind).parameters
+    unknown = [] if any(one.kind is one.VAR_KEYWORD for one in known.values()) else params.keys() - known.keys()
+    for name in sorted(unknown):
+        raise UnknownNameError(f"parameter of the learner {method.learner!r}", name, known)
     try:
         return _of_whole_images(method.name, ready_learner(kind(**params)))
     except TypeError as error:

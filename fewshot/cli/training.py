@@ -216,13 +216,16 @@ def evaluate(options: argparse.Namespace) -> int:
     embedder = make_embedder(options).fit()
     learner = ready_learner(suited(options.learner or default_learner(embedder), embedder))
     data, split = open_data(options.data, options, "test", f"; {learner}")
+    drawn = {"small_classes": options.small_classes, "query_classes": options.query_classes}
+    for shot in options.shot:  # sizes that do not fit are told before the minutes that embedding may take
+        EpisodeSampler(data.labels, options.way, shot, options.query, **drawn)
     if options.skip_unreadable:
         embedder.set_params(on_error="skip")
     embedded = embedder.embed(data)
     readable = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
     embeddings, labels = embedded.embeddings[readable], data.labels[readable]
     sizes = {"n_way": options.way, "n_query": options.query, "n_episodes": options.episodes, "seed": options.seed}
-    sizes |= {"small_classes": options.small_classes, "query_classes": options.query_classes}
+    sizes |= drawn
     answer = partial(measure, learner, embeddings, labels, **sizes)
     results = [answer(n_shot=shot) for shot in options.shot]
     spread = {} if options.query_classes == BALANCED else {"query classes": options.query_classes}
