@@ -84,5 +84,7 @@ def test_mistakes_are_named():
         BPALearner("simpelshot")
     with pytest.raises(ValueError, match="'relation' has weights that have to be trained; choose a learner without"):
         BPALearner("relation")
+    with pytest.raises(ValueError, match="'dn4' compares the places of images, of which affinities know nothing"):
+        BPALearner("dn4")
     with pytest.raises(ValueError, match="regularization is 0; expected a number above 0"):
         BPALearner(regularization=0)

@@ -97,6 +97,12 @@ def test_one_vector_of_each_image_is_not_taken_for_a_map_in_silence():
         FewShotClassifier("dn4").fit(x, y).predict(x)
 
 
+def test_maps_for_another_learner_are_refused_with_the_learners_that_take_them():
+    x, y = maps()
+    with pytest.raises(ValueError, match="a learner of local descriptors, such as 'dn4', for maps"):
+        evaluate("prototypical", x, y, n_way=2, n_query=3, n_episodes=2)
+
+
 def test_a_grid_which_embeds_whole_images_refuses_learners_of_places():
     grid = {"datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}], "learners": [{"learner": "dn4"}]}
     with pytest.raises(ValueError, match="'dn4' compares maps of features, and a grid keeps one vector of each image"):

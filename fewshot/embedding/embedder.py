@@ -344,7 +344,10 @@ class Embedder(BaseEmbedder):
         if self.pool is not None:
             check_name("pool", self.pool, (AUTO, SALIENT))
         elif self.domain is not None:
-            raise ValueError("domain maps embeddings of whole images, and pool=None keeps those of places; give one")
+            raise ValueError(
+                "domain maps embeddings of whole images, and pool=None, which learners of local descriptors such as "
+                "dn4 set, keeps those of places; give one of them"
+            )
         elif self.views is not None or self.crop in ("tiles", "adaptive"):
             given = f"views={self.views!r}" if self.views is not None else f"crop={self.crop!r}"
             raise ValueError(

@@ -260,7 +260,8 @@ def _embedded(learner: Learner, backbone: nn.Module, X: ArrayLike) -> tuple[Lear
 def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     if embeddings.ndim != 2:
         raise ValueError(
-            f"X has shape {embeddings.shape}; expected embeddings (n, d), or pass backbone= to embed images"
+            f"X has shape {embeddings.shape}; expected embeddings (n, d), or pass backbone= to embed images, or a "
+            "learner of local descriptors, such as 'dn4', for maps (n, L, d)"
         )
     if embeddings.dtype.kind not in "fiub":
         raise TypeError(f"X has dtype {embeddings.dtype}; expected numbers")

@@ -42,7 +42,7 @@ class BPALearner(SupportLearner):
     Raises
     ------
     ValueError
-        If the learner has weights that have to be trained.
+        If the learner has weights that have to be trained, or compares the places of images.
 
     References
     ----------
@@ -70,6 +70,11 @@ class BPALearner(SupportLearner):
         self._inner: Learner = learner_class(learner)()
         if self._inner.learned:
             raise ValueError(f"{learner!r} has weights that have to be trained; choose a learner without weights")
+        if self._inner.local:
+            raise ValueError(
+                f"{learner!r} compares the places of images, of which affinities know nothing; choose a learner of "
+                "whole images"
+            )
         self.regularization = check_number("regularization", regularization, above=True)
         self.n_iterations = check_count("n_iterations", n_iterations)
 
