@@ -37,12 +37,15 @@ class ResultFiles:
         The files that were read, also those of frozen episodes.
     left_out : list of str
         Files in a folder that hold no accuracies on episodes.
+    read : set of Path
+        The files that were read.
     """
 
     results: list[Result] = field(default_factory=list)
     cells: list[dict[str, Any]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    read: set[Path] = field(default_factory=set)
 
 
 def read_results(paths: Iterable[str | Path]) -> ResultFiles:
@@ -80,7 +83,9 @@ def _read_folder(folder: Path, found: ResultFiles) -> None:
 
 
 def _read_file(path: Path, found: ResultFiles) -> bool:
-    """Add what a file holds; return whether it is of a known kind."""
+    """Add what a file holds, once; return whether it is of a known kind."""
+    if path.resolve() in found.read:
+        return True
     try:
         text = read_regular(path, MOST_BYTES, follow=True).decode()
         content = json_object(text)
@@ -106,6 +111,7 @@ def _read_file(path: Path, found: ResultFiles) -> bool:
     except ValueError as error:
         raise ValueError(f"{path}, {error}") from None
     found.sources.append(source)
+    found.read.add(path.resolve())
     return True
 
 
@@ -114,6 +120,8 @@ def _source(path: Path, text: str, content: Mapping[str, Any], taken: set[str]) 
     name = path.name
     if name in (RUN, RUN_EPISODES) or name in taken:
         name = f"{path.absolute().parent.name}_{path.name}"
+    if name in taken:
+        raise ValueError(f"{path} has the name of another file, also with its folder; rename one of them")
     manifest = content.get("manifest")
     manifest = dict(manifest) if isinstance(manifest, Mapping) else {}
     return Source(name, text, str(manifest.pop("command", "")), manifest)
