@@ -130,7 +130,12 @@ def _site(options: argparse.Namespace) -> int:
     site = write_site(options.site, [*options.grid, *([options.frozen] if options.frozen else [])])
     for one in site.mismatched:
         warn(f"{one.source.name}: {one.method}, {one.n_way}-way {one.n_shot}-shot: {one.note}")
-    left = [f"left out, without accuracies on episodes: {', '.join(site.left_out)}"] if site.left_out else []
+    n_left = len(site.left_out)
+    left = (
+        [f"{counted(n_left, 'file')} without accuracies on episodes left out, e.g. {site.left_out[0]}"]
+        if n_left
+        else []
+    )
     facts = {"written": str(site.page), "results": site.to_rows(), "left_out": list(site.left_out)}
     finish(options, facts, *left, f"{counted(len(site.results), 'result')} written to {site.page}")
     return 0
