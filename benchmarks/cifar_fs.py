@@ -21,6 +21,7 @@ from protocol import Cells, as_results, episodes, facts, figures, head, line, me
 
 from fewshot import (
     Chain,
+    DiscriminantLearner,
     Distortion,
     Embedder,
     LabeledImages,
@@ -39,13 +40,28 @@ from fewshot.training.step import Augment
 
 SPLITS = ("train", "val", "test")
 CELLS: Cells = ((5, 1), (5, 5))
-#: Published accuracies of Prototypical Networks in %: Conv4-64 from Bertinetto et al. 2019 (table 1), ResNet-12 from
-#: Lee et al. 2019 (table 2).
-PUBLISHED = {"conv4": (55.5, 72.0), "resnet12": (72.2, 83.5)}
+#: Published accuracies in %: Conv4-64 from Bertinetto et al. 2019 (table 1), ResNet-12 from Lee et al. 2019 (table 2).
+PUBLISHED = {
+    "conv4": {"Prototypical Networks": (55.5, 72.0), "R2D2 with 64 filters": (60.0, 76.1)},
+    "resnet12": {
+        "Prototypical Networks": (72.2, 83.5),
+        "MetaOptNet, ridge regression": (72.6, 84.3),
+        "MetaOptNet, SVM": (72.0, 84.2),
+    },
+}
 PRETRAINED = "tf_efficientnet_lite0"
-#: The second view averages the embeddings of an image and its mirror image over shifts of up to this many pixels.
+#: Views average the embeddings of an image and its mirror image over shifts of up to this many pixels.
 SHIFTS = 2
-VIEWS = {"cells": "", "views": f", mean over shifts of up to {SHIFTS} px, mirrored too"}
+_MOVED = f", mean over shifts of up to {SHIFTS} px, mirrored too"
+_DEFAULT = ", answered by the default learner"
+#: How a network from scratch is measured: what is said of it, whether over views, and whether by the learner that
+#: `FewShotImageClassifier` uses instead of the prototypes that it was trained with.
+VIEWS = {
+    "cells": ("", False, False),
+    "views": (_MOVED, True, False),
+    "default": (_DEFAULT, False, True),
+    "default, views": (_DEFAULT + _MOVED, True, True),
+}
 #: Small shifts and changes of scale.
 MOVED = Distortion(rotate=0.0, scale=0.1, shear=0.0, translate=0.12)
 
@@ -161,9 +177,8 @@ def choose(options: argparse.Namespace) -> list[dict[str, Any]]:
             trainer = make(network, recipe, options.seeds[0], options)
             trainer.fit(train_, out=Path(options.work) / "choose" / f"{network} {what}", resume=True)
             row: dict[str, Any] = {"network": network, "recipe": what, "episodes": n_episodes}
-            for name in VIEWS if network != PRETRAINED else ("cells",):
-                row[name] = figures(cells_of(trainer, val, views=name == "views"), CELLS)
-            rows.append(row)
+            views = ["cells"] if network == PRETRAINED else list(VIEWS)
+            rows.append(row | in_views(trainer, val, views))
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -184,10 +199,23 @@ def turned(data: LabeledImages) -> LabeledImages:
     return mix({f"turned {90 * k}": LabeledImages(np.rot90(images, k, (1, 2)), labels) for k in range(4)})[0]
 
 
-def cells_of(trainer: MetaTrainer, test: LabeledImages, *, views: bool = False) -> list[EvalResult]:
-    """Return the results of a trained network and its learner on the test classes, optionally averaged over views."""
+def cells_of(
+    trainer: MetaTrainer, test: LabeledImages, *, views: bool = False, default: bool = False
+) -> list[EvalResult]:
+    """Return the results of a trained network and its learner, or the default one, on the test classes; see `VIEWS`."""
     embeddings = embed(trainer.backbone, test.images, shifts=SHIFTS if views else 0, mirror=views)
-    return measure(trainer.learner, embeddings, test.labels, CELLS)
+    return measure(DiscriminantLearner() if default else trainer.learner, embeddings, test.labels, CELLS)
+
+
+def in_views(
+    trainer: MetaTrainer, test: LabeledImages, names: Sequence[str] = tuple(VIEWS)
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of a trained network in some of the `VIEWS`."""
+    found = {}
+    for name in names:
+        _, views, default = VIEWS[name]
+        found[name] = figures(cells_of(trainer, test, views=views, default=default), CELLS)
+    return found
 
 
 def for_training(recipe: Recipe, data: str) -> LabeledImages:
@@ -203,9 +231,7 @@ def from_scratch(network: str, options: argparse.Namespace) -> list[dict[str, An
     rows = []
     for seed in options.seeds:
         trainer, row = train(network, recipe, seed, (train_, val), options)
-        for name in VIEWS:
-            row[name] = figures(cells_of(trainer, test, views=name == "views"), CELLS)
-        rows.append(row)
+        rows.append(row | in_views(trainer, test))
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -245,11 +271,12 @@ def differences(found: Sequence[EvalResult], before: Sequence[EvalResult]) -> li
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the results as Markdown: from scratch with the published numbers, and external pretraining."""
     lines = []
-    for network, values in PUBLISHED.items():
+    for network, others in PUBLISHED.items():
         mine = [row for row in rows if row["network"] == network]
         if mine:
-            lines += [*head("CIFAR-FS, Prototypical Networks", CELLS), published(network, values)]
-            for name, what in VIEWS.items():
+            lines += head("CIFAR-FS, Prototypical Networks", CELLS)
+            lines += [published(f"{network}, {name}", values) for name, values in others.items()]
+            for name, (what, _, _) in VIEWS.items():
                 lines += [line(f"{network}, seed {r['seed']}, {r['minutes']} min{what}", r[name]) for r in mine]
                 lines += over_seeds(f"{network}{what}", [r[name] for r in mine])
             lines.append("")
