@@ -37,6 +37,18 @@ def test_images_are_removed_by_file_and_by_name(made, capsys):
     assert counts(one) == {"flower": 1}
 
 
+def test_an_image_that_is_named_in_part_is_told_in_full(made, capsys):
+    one, _, paths = made
+    assert main(["remove", str(one), "temple", "--images", "00.png"]) == 2
+    assert capsys.readouterr().err == (
+        f"fewshot: '00.png' is neither a file nor the name of an image of 'temple'; did you mean '{paths[0]}'?\n"
+    )
+    assert main(["remove", str(one), "temple", "--images", "09.png"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+    assert main(["add", str(one), "temple", "09.png"]) == 2
+    assert "--skip-unreadable" not in capsys.readouterr().err, "that does not pass over a file that is not there"
+
+
 def test_a_copy_of_an_image_is_recognised_by_its_content(made, tmp_path):
     one, _, _paths = made
     copy = tmp_path / "copy.png"

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
 from fewshot.cli.parser import in_python, make_parser
+from fewshot.cli.quoting import unquoted
 from fewshot.cli.terminal import complain, note, ready_streams, speaking
 from fewshot.errors import FewshotError, ImageDecodeError, TrainingInterrupted, brief
 from fewshot.utils.collector import collect_rarely
@@ -48,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ready_streams():
         options = make_parser().parse_args(arguments)
         with speaking(options):
-            return _run(options)
+            return _run(options, sys.argv[1:] if arguments is None else arguments)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     if clash := doubled():
         complain(clash)
     try:
@@ -72,11 +74,12 @@ def _run(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         return 0
     except ImageDecodeError as error:
-        can_skip = not getattr(options, "skip_unreadable", True)
-        cure = "; --skip-unreadable skips such images" if can_skip else ""
+        is_gone = error.reason.startswith("no such file")  # which --skip-unreadable does not pass over
+        can_skip = not is_gone and not getattr(options, "skip_unreadable", True)
+        cure = unquoted(words) or ("; --skip-unreadable skips such images" if can_skip else "")
         return _fail(f"{error}{cure}", 2)
     except (ValueError, TypeError) as error:
-        return _fail(str(error), 2)
+        return _fail(f"{error}{unquoted(words)}", 2)
     except FewshotError as error:
         return _fail(str(error), 1)
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from fewshot._version import __version__
 from fewshot.cli.commands import COMMANDS, GROUPS
+from fewshot.cli.quoting import unquoted
 from fewshot.errors import brief
 from fewshot.utils.text import closest, printable, shortened, wrapped
 
@@ -44,7 +45,8 @@ class Parser(argparse.ArgumentParser):
             self._refuse_unknown_flags(args or [])
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {brief(' '.join(unknown))}")
+            hint = unquoted(args or []) if not unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {brief(' '.join(unknown))}{hint}")
         return options, unknown
 
     def _refuse_unknown_flags(self, words: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -86,7 +87,9 @@ def _remove_images(options: argparse.Namespace) -> int:
     """Remove images of a class: by name, because the files may be gone, or else by their embeddings."""
     stored, images = StoredModel.open(options.dir), options.images
     label, support = as_label(stored, options.label), stored.support_
-    if support is not None and set(images) <= {support.ids[place] for place in support.places(label)}:
+    names = [] if support is None else [support.ids[place] for place in support.places(label)]
+    _refuse_strangers(images, names, label)
+    if support is not None and set(images) <= set(names):
         note = f"remove {counted(len(images), 'image')} of {options.label}"
         with _editing(options, note, lambda model: model.find_rows(images, label) is not None) as model:
             before = int(model.n_support_.sum())
@@ -103,6 +106,18 @@ def _remove_images(options: argparse.Namespace) -> int:
     said = f"{counted(gone, 'image')} of {quoted(options.label)} removed; {left}{way_back(options.dir)}"
     finish(options, _removed(options, model, before), said)
     return 0
+
+
+def _refuse_strangers(images: list[str], names: list[str], label: Any) -> None:
+    """Refuse what is no file and no image of the class, and name the one that it may mean."""
+    known = set(names)
+    for image in images:
+        if image in known or os.path.lexists(image):
+            continue
+        own = os.path.basename(image)
+        like = next((name for name in names if own and os.path.basename(name).startswith(own)), "")
+        hint = f"; did you mean {quoted(like)}?" if like else ""
+        raise ValueError(f"{quoted(image)} is neither a file nor the name of an image of {quoted(label)}{hint}")
 
 
 def calibrate(options: argparse.Namespace) -> int:
