@@ -43,9 +43,18 @@ def test_plain_text_may_be_a_table_but_no_page(capsys, name, is_refused):
     assert (reason in capsys.readouterr().err) == is_refused
 
 
+def test_a_spreadsheet_is_told_of_csv(capsys):
+    with pytest.raises(SystemExit):
+        main(["annotate", "photos", "--model", "m", "--out", "all.xlsx"])
+    assert (
+        "the file is 'all.xlsx', but Parquet or CSV is written to it; expected a name that ends in .parquet or .csv, "
+        "which spreadsheets open"
+    ) in capsys.readouterr().err
+
+
 def test_functions_refuse_a_name_of_another_format(tmp_path):
     with pytest.raises(
-        ValueError, match=r"out is 'a.json', but Parquet is written to it; expected .* ends in .parquet"
+        ValueError, match=r"out is 'a.json', but Parquet or CSV is written to it; expected .* ends in .parquet"
     ):
         annotate_folder("nowhere", "nothing", "a.json")
     with pytest.raises(ValueError, match="path is '.*s.json', but Parquet is written to it"):

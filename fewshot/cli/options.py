@@ -51,7 +51,7 @@ def file_of(kind: str, or_else: str | None = None) -> Callable[[str], str]:
     def named(text: str) -> str:
         try:
             is_other = or_else is not None and text.lower().endswith(f".{or_else.lower()}")
-            check_suffix(text, str(or_else) if is_other else kind, "the file")
+            check_suffix(text, str(or_else) if is_other else kind, "the file", None if is_other else or_else)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text

@@ -18,9 +18,11 @@ _KNOWN = (
     "h5 hdf hdf5 nc zarr mat db sqlite sqlite3 duckdb sql dta sav rds npy npz pkl pickle pt pth safetensors "
     "onnx faiss py ipynb zip gz tgz bz2 xz zst lz4 7z rar tar png jpg jpeg gif bmp tif tiff webp svg heic avif"
 )
+#: Those of spreadsheets, which open CSV.
+_SPREADSHEETS = frozenset(["xls", "xlsx", "xlsm", "xlsb", "ods"])
 
 
-def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") -> None:
+def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out", or_else: str | None = None) -> None:
     """Raise if the suffix of a file name belongs to another format.
 
     Parameters
@@ -32,6 +34,8 @@ def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") 
         The format of the content.
     what : str, default="out"
         Name of `path` in the error.
+    or_else : {"CSV", "JSON", "HTML", "Parquet"}, optional
+        A format that is written instead if the name asks for it.
 
     Raises
     ------
@@ -48,6 +52,10 @@ def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out") 
         return
     suffix, own = PurePath(path).suffix.lower(), _FORMATS[written]
     if suffix[1:] in _KNOWN.split() and suffix not in own:
+        formats = [written] if or_else is None else [written, or_else]
+        ends = " or ".join(_FORMATS[one][0] for one in formats)
+        hint = ", which spreadsheets open" if suffix[1:] in _SPREADSHEETS and formats[-1] == "CSV" else ""
         raise ValueError(
-            f"{what} is {os.fspath(path)!r}, but {written} is written to it; expected a name that ends in {own[0]}"
+            f"{what} is {os.fspath(path)!r}, but {' or '.join(formats)} is written to it; expected a name that ends in "
+            f"{ends}{hint}"
         )

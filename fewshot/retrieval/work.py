@@ -104,7 +104,7 @@ def annotate_folder(
         False.
     """
     is_csv = Path(out).suffix.lower() == ".csv"
-    check_suffix(out, "CSV" if is_csv else "Parquet")
+    check_suffix(out, "CSV" if is_csv else "Parquet", or_else=None if is_csv else "CSV")
     if Path(out).is_dir():
         raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
     # Absolute paths, because workers may run in another folder or on another machine.
