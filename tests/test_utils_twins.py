@@ -57,7 +57,13 @@ def test_a_warning_names_some_and_counts_all():
     names = [f"{i}.png" for i in range(10)]
     with pytest.warns(
         UserWarning,
-        match=r"^learned already or twice, 7 of 8 images: 2.png is the same as 0.png; .*, and 2 more; each copy",
+        match=r"^learned already or twice, 7 of 8 images: 2.png is the same as 0.png; .*, and 2 more; .*mistake$",
     ):
-        warn_of_twins(np.array([0] * 7 + [-1]), 2, names)
-    warn_of_twins(np.array([-1, -1]), 8, names)
+        warn_of_twins(np.array([0] * 7 + [-1]), 2, names, np.zeros(10))
+    warn_of_twins(np.array([-1, -1]), 8, names, np.zeros(10))
+    labels = np.array(["coin"] * 8 + ["brick", "coin"])
+    found = (
+        r"images: 8.png \(class brick\) is the same as 0.png \(class coin\); .*; 1 of them in two classes, so remove"
+    )
+    with pytest.warns(UserWarning, match=found):
+        warn_of_twins(np.array([0] * 7 + [-1]), 2, names, labels)

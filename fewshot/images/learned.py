@@ -182,7 +182,7 @@ class Learned:
         if prepared.named:
             check_new_names(prepared.names, () if support is None else support)
         classifier = self.classifier.view().partial_fit(embeddings, prepared.labels)
-        warn_of_duplicates(support, prepared.names, embeddings)
+        warn_of_duplicates(support, prepared.names, embeddings, prepared.labels)
         if support is not None:
             some = classifier.model_.some_classes
             labels = as_labels(prepared.labels, known=some)
@@ -280,7 +280,7 @@ class Learned:
             )
         classifier = self.classifier.view().merge(other.classifier)
         if support is not None and more is not None:
-            warn_of_duplicates(support, more.ids, more.embeddings)
+            warn_of_duplicates(support, more.ids, more.embeddings, more.labels)
             support = _remembered(classifier, support + more)
         return replace(self, classifier=classifier, support=support)
 
@@ -361,7 +361,9 @@ def check_new_names(names: Sequence[str], known: Container[str]) -> None:
         seen.add(name)
 
 
-def warn_of_duplicates(support: Support | None, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
+def warn_of_duplicates(
+    support: Support | None, names: Sequence[str], embeddings: NDArray[np.float32], labels: NDArray[Any]
+) -> None:
     """Warn of new items that are in the kept support already, or occur twice among themselves."""
     start, twins = (0, earlier_twins(embeddings)) if support is None else (len(support), support.twins(embeddings))
     if twins.max(initial=-1) < 0:
@@ -369,7 +371,8 @@ def warn_of_duplicates(support: Support | None, names: Sequence[str], embeddings
     known = () if support is None else support.ids
     shown = [name if is_name(name) else f"support image {i}" for i, name in enumerate(known)]
     shown += [name if is_name(name) else f"image {i}" for i, name in enumerate(names)]
-    warn_of_twins(twins, start, shown)
+    own = as_labels(labels) if support is None else np.concatenate([support.labels, as_labels(labels)])
+    warn_of_twins(twins, start, shown, own)
 
 
 def _remembered(classifier: FewShotClassifier, support: Support) -> Support:

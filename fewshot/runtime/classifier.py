@@ -148,7 +148,9 @@ class RuntimeClassifier:
             model = self.model
             news = model.learned(embeddings[read], y[read])
             self._publish(model.memory + news)
-        _warn_of_duplicates(model, embeddings[read], [_name(i, items[i]) for i in np.flatnonzero(read).tolist()])
+        _warn_of_duplicates(
+            model, embeddings[read], y[read], [_name(i, items[i]) for i in np.flatnonzero(read).tolist()]
+        )
         return self
 
     @one_at_a_time
@@ -253,13 +255,16 @@ def _name(place: int, item: Any) -> str:
     return name if is_name(name := describe(item)) else f"image {place}"
 
 
-def _warn_of_duplicates(model: DeviceModel, embeddings: NDArray[np.floating], names: list[str]) -> None:
+def _warn_of_duplicates(
+    model: DeviceModel, embeddings: NDArray[np.floating], y: NDArray[Any], names: list[str]
+) -> None:
     """Warn of images that kept support holds already, or that occur twice in this call."""
     memory, x = model.memory, model.method.transform(embeddings)
     known = memory.x[:0] if memory.is_summed else memory.x
-    labels = memory.classes[memory.labels[: len(known)]].tolist()
-    names = [*(f"an image of {label!r} learned before" for label in labels), *names]
-    warn_of_twins(earlier_twins(np.concatenate([known, x]), len(known)), len(known), names)
+    labels = memory.classes[memory.labels[: len(known)]]
+    names = [*(f"an image of {label!r} learned before" for label in labels.tolist()), *names]
+    twins = earlier_twins(np.concatenate([known, x]), len(known))
+    warn_of_twins(twins, len(known), names, np.concatenate([labels, y]))
 
 
 def _refuse_not_finite(embeddings: NDArray[np.floating], read: NDArray[np.bool_]) -> None:

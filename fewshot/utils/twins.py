@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.errors import brief
 from fewshot.utils.blocks import Blocks
 from fewshot.utils.keyed import KeyedRows
 from fewshot.utils.text import counted
@@ -144,16 +145,27 @@ def distinct_rows(x: NDArray[np.floating], labels: NDArray[Any]) -> NDArray[np.i
     return np.flatnonzero(distinct)
 
 
-def warn_of_twins(twins: NDArray[np.int64], start: int, names: Sequence[str]) -> None:
-    """Warn of images that are learned twice, given the `names` of all rows; see `earlier_twins`."""
+def warn_of_twins(twins: NDArray[np.int64], start: int, names: Sequence[str], labels: NDArray[Any]) -> None:
+    """Warn of images that are learned twice, given the `names` and `labels` of all rows; see `earlier_twins`.
+
+    Copies in two classes come first: one of their labels is wrong.
+    """
     found = np.flatnonzero(twins >= 0)
     if not len(found):
         return
-    pairs = [f"{names[start + i]} is the same as {names[twins[i]]}" for i in found[:SHOWN].tolist()]
+    differ = labels[start + found] != labels[twins[found]]
+
+    def told(place: int) -> str:
+        pair = (start + found[place], twins[found[place]])
+        both = [names[row] + (f" (class {brief(str(labels[row]))})" if differ[place] else "") for row in pair]
+        return " is the same as ".join(both)
+
+    pairs = [told(place) for place in np.argsort(~differ, kind="stable")[:SHOWN].tolist()]
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    clash = f"; {differ.sum()} of them in two classes, so remove the wrong one" if differ.any() else ""
     warn(
         f"learned already or twice, {len(found)} of {counted(len(twins), 'image')}: {'; '.join(pairs)}{more}; "
-        "each copy counts again, so remove those given by mistake"
+        f"each copy counts again, so remove those given by mistake{clash}"
     )
 
 
