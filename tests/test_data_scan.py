@@ -12,7 +12,7 @@ from fewshot import LabeledImages
 from fewshot.data.decode import decode
 from fewshot.data.images import list_splits
 from fewshot.data.packed import write_packed
-from fewshot.data.scan import list_images, read_csv, scan_folder
+from fewshot.data.scan import list_images, read_csv, read_image_table, scan_folder
 from fewshot.errors import ImageDecodeError
 
 
@@ -292,6 +292,18 @@ def test_tables_of_spreadsheets_are_read(tmp_path, separator):
     data = LabeledImages.from_table(tmp_path / "t.csv", path_column="Datei", label_column="Klasse")
     assert data.labels.tolist() == ["Käse", "Öl"]
     assert [os.path.basename(path) for path in data.images.tolist()] == ["a.png", "b, c.png"]
+
+
+def test_a_table_of_windows_is_read_elsewhere(tmp_path):
+    (tmp_path / "Bilder" / "Muenzen").mkdir(parents=True)
+    (tmp_path / "Bilder" / "Muenzen" / "1.png").write_bytes(b"")
+    (tmp_path / r"a\b.png").write_bytes(b"")
+    (tmp_path / "list.csv").write_text("path,label\nBilder\\Muenzen\\1.png,coin\na\\b.png,odd\n")
+    paths, _ = read_image_table(tmp_path / "list.csv", None, None, False)
+    assert paths.tolist() == [str(tmp_path / "Bilder/Muenzen/1.png"), str(tmp_path / r"a\b.png")]
+    (tmp_path / "out.csv").write_text("path,label\n..\\out.csv,coin\n")
+    with pytest.raises(ValueError, match="lies outside"):
+        read_image_table(tmp_path / "Bilder" / ".." / "out.csv", tmp_path / "Bilder", None, False)
 
 
 def test_rows_without_a_value_are_skipped(tmp_path):

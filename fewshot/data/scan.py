@@ -159,7 +159,8 @@ def read_image_table(
 
     With columns ``x``, ``y``, ``w`` and ``h`` images are these boxes of the pictures; see `BoxedImage`. Relative paths
     start at `root`, by default the folder of the CSV file, or the working directory. Labels are taken without blanks
-    around them, and in one Unicode form (NFC).
+    around them, and in one Unicode form (NFC). A backslash separates folders, as on Windows, unless a file has one in
+    its name.
 
     Raises
     ------
@@ -289,6 +290,9 @@ def _beginning(path: Path, encoding: str) -> tuple[str, int]:
 
 def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
     full = os.path.join(base, path)
+    if "\\" in path and not os.path.lexists(full):  # a list that was made on Windows
+        other = os.path.join(base, path.replace("\\", "/"))
+        full = other if os.path.lexists(other) else full
     root = os.path.realpath(base)
     if not allow_outside and os.path.commonpath([root, os.path.realpath(full)]) != root:
         raise ValueError(

@@ -195,7 +195,8 @@ class Finder:
             same = [*self._named(name), *(self._named(rest) if len(digest) == 8 else [])]
             yield from same if len(same) == 1 else []
         else:
-            yield from (os.fspath(folder / address) for folder in self.folders)
+            names = dict.fromkeys((address, address.replace("\\", "/")))  # the second of a list made on Windows
+            yield from (os.fspath(folder / name) for name in names for folder in self.folders)
 
     def _named(self, name: str) -> list[str]:
         if self._by_name is None:
