@@ -326,6 +326,7 @@ class Suspect(BaseModel):
     reason: str
     taken_for: str | None
     neighbour: str | None
+    neighbour_class: str | None = Field(description="the class of the neighbour, which a copy may have in common")
     false_alarm: float | None
 
 

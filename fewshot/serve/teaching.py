@@ -40,9 +40,10 @@ class Lesson:
         known, own = set(view.support.ids), {view.support.ids[row] for row in view.rows_of.get(self.name, ())}
         held = {name.rpartition(" ")[2] for name in own}
         unreadable = {error.index for error in self.embedded.errors}
+        learned = self._learned(view)
         rows, names = list[int](), list[str]()
         for row, (digest, file) in enumerate(zip(self.digests, self.files, strict=True)):
-            if row in unreadable or digest in held:
+            if row in unreadable or row in learned or digest in held:
                 continue
             held.add(digest)
             rows.append(row)
@@ -53,6 +54,15 @@ class Lesson:
             prepared = Prepared(names, False, [label] * len(rows), Embedded(x, [], pictures), view.embedder)
             (model.fit if view.is_empty else model.partial_fit)(prepared)
         return names
+
+    def _learned(self, view: View) -> set[int]:
+        """Return which images are examples of the class already, maybe from files that another command has read."""
+        if not (own := set(view.rows_of.get(self.name, ()))):
+            return set()
+        unreadable = {error.index for error in self.embedded.errors}
+        rows = [row for row in range(len(self.files)) if row not in unreadable]
+        twins = view.support.twins(self.embedded.embeddings[rows]).tolist()
+        return {row for row, twin in zip(rows, twins, strict=True) if twin in own}
 
 
 def _free(name: str, known: set[str]) -> str:

@@ -275,4 +275,4 @@ def _why_not(content: bytes) -> str:
     if is_heif(content[:64]) and "HEIF" not in kinds:
         why = f"is a HEIC photograph, which this service reads once it has an extra ({pip_install('heif')})"
         return f"{why}; or send {', '.join(kinds)}"
-    return f"is not an image that can be read; send {', '.join(kinds)}"
+    return f"is damaged, or not an image that can be read; send {', '.join(kinds)}"

@@ -82,9 +82,11 @@ def _suspects(view: View) -> dict[str, Any]:
     if view.learned.support is None:
         raise Problem(409, "no_examples", "the examples were not kept, so there is nothing to look at")
     frame, ids, found = view.model.audit(), view.example_ids, []
+    row_of = {name: row for row, name in enumerate(frame["id"].tolist())}
     for row, reason in suspects(frame)[:MOST]:
         one = frame.iloc[row]
         near = int(one["neighbour_row"])
+        shown = near if near >= 0 else row_of.get(one["duplicate_of"], -1)
         found.append(
             {
                 "id": ids[row],
@@ -92,7 +94,8 @@ def _suspects(view: View) -> dict[str, Any]:
                 "class": str(view.support.labels[row]),
                 "reason": as_unicode(reason),
                 "taken_for": None if near < 0 else str(one["taken_for"]),
-                "neighbour": None if near < 0 else ids[near],
+                "neighbour": None if shown < 0 else ids[shown],
+                "neighbour_class": None if shown < 0 else str(view.support.labels[shown]),
                 "false_alarm": number(one["false_alarm"]),
             }
         )

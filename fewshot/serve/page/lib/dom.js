@@ -97,6 +97,18 @@ export function duration(milliseconds) {
 /** Return text without the digests that make names of files the names of examples. */
 export const withoutDigests = (text) => String(text).replace(/ [0-9a-f]{16}\b/g, "");
 
+//: Files that a message names.
+const NAMED = 3;
+
+/** Say which files of `unreadable` ({name, message}) could not be read, and why the first one could not. */
+export function unread(unreadable) {
+  if (!unreadable.length) return "";
+  const more = unreadable.length - NAMED;
+  const names = unreadable.slice(0, NAMED).map(({ name }) => name).join(", ");
+  const why = unreadable[0].message ? ` ${sentence(unreadable[0].message.replace(/^image \d+, /i, ""))}` : "";
+  return `${counted(unreadable.length, "file")} could not be read: ${names}${more > 0 ? ` and ${more} more` : ""}.${why}`;
+}
+
 /** Return a message as a sentence. */
 export function sentence(text) {
   const trimmed = String(text).trim();

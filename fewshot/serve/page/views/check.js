@@ -89,7 +89,7 @@ export class CheckView {
 
   duplicates(pairs) {
     if (!pairs.length) return null;
-    return h("section", {}, h("h2", {}, "Nearly the same picture twice"), h("p", { class: "soft" }, "These make the accuracy look better than it is."),
+    return h("section", {}, h("h2", {}, "Nearly the same picture twice"), h("p", { class: "soft" }, "A copy adds little and makes the accuracy look better than it is; exact ones count once."),
       cards(pairs, (pair) => h("li", { class: "card twins" }, pair.map((id) => this.picture(id, ""))), "small"));
   }
 
@@ -97,7 +97,7 @@ export class CheckView {
     if (!all.length) return h("section", {}, h("h2", {}, "Suspects"), h("p", { class: "fine" }, icon("check"), "No picture looks as if it were in the wrong class."));
     return h("section", {}, h("h2", {}, "Suspects"), h("p", { class: "soft" }, "Pictures that may be in the wrong class, each beside the neighbour that makes it suspect."),
       cards(all, (one) => h("li", { class: "card suspect" },
-        h("div", { class: "suspect-pair" }, h("figure", {}, this.picture(one.id, one.class, one.name), h("figcaption", {}, link(one.class))), icon("arrow"), h("figure", {}, thumbnail(one.neighbour), h("figcaption", {}, one.taken_for ? link(one.taken_for) : "no neighbour"))),
+        h("div", { class: "suspect-pair" }, h("figure", {}, this.picture(one.id, one.class, one.name), h("figcaption", {}, link(one.class))), icon("arrow"), h("figure", {}, thumbnail(one.neighbour), h("figcaption", {}, one.neighbour_class ? link(one.neighbour_class) : "no neighbour"))),
         h("p", {}, sentence(withoutDigests(one.reason))),
         state.readOnly ? null : h("div", { class: "row" },
           one.taken_for && one.taken_for !== one.class ? button(`Move to ${one.taken_for}`, () => change("PATCH", `examples/${encodeURIComponent(one.id)}`, { json: { class: one.taken_for } }, `Moved to ${one.taken_for}.`)) : null,

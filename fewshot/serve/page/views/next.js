@@ -3,12 +3,12 @@
 import { ask, form } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
 import { attempt, undo } from "../lib/changes.js";
-import { button, counted, fill, h, percent, sentence, withoutDigests } from "../lib/dom.js";
+import { button, counted, fill, h, percent, sentence, unread, withoutDigests } from "../lib/dom.js";
 import { picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { dropzone } from "../parts/dropzone.js";
 import { classField, emptiness, heading, linkButton, local, progress } from "../parts/pieces.js";
-import { say } from "../parts/toasts.js";
+import { say, sayLeftOut } from "../parts/toasts.js";
 
 //: Keys of classes; s skips, u undoes, n is for a new name.
 const KEYS = [..."1234567890abcdefghijklmopqrtvwxyz"];
@@ -46,15 +46,16 @@ export class NextView {
   }
 
   async receive(files) {
-    const { pictures } = picturesAmong(files);
-    if (!pictures.length) return say("There is no picture among these files.", { kind: "bad" });
+    const { pictures, others } = picturesAmong(files);
+    if (pictures.length) sayLeftOut(others);
+    else return say("There is no picture among these files.", { kind: "bad" });
     const bar = progress("Reading pictures");
     fill(this.place, h("section", { class: "card" }, bar.node));
     const fresh = pictures.map(({ file }) => ({ file, row: null, done: false }));
     const finished = await attempt(() => this.embed(fresh, (n) => bar.set(n / fresh.length, `Looked at ${n} of ${counted(fresh.length, "picture")}`)));
     const usable = fresh.filter(({ row }) => row);
     this.pool.push(...usable);
-    if (usable.length < fresh.length && finished) say(`${counted(fresh.length - usable.length, "file")} could not be read.`, { kind: "bad" });
+    if (usable.length < fresh.length && finished) say(unread(fresh.filter(({ row }) => !row).map(({ file, why }) => ({ name: file.name, message: why }))), { kind: "bad" });
     if (this.pool.length) await attempt(() => this.order());
     return this.next();
   }
@@ -66,8 +67,12 @@ export class NextView {
       const made = await preparedAll(some.map(({ file }) => file));
       const itemOf = new Map(made.map((picture, place) => [picture, some[place]]));
       const found = await sentInParts(made, state.model.limits, (part) => ask("POST", "embed", { body: form(part) }), { onpart: (n) => onprogress((done += n)) });
-      for (const { pictures, answer } of found)
-        pictures.forEach((picture, place) => { itemOf.get(picture).row = answer?.embeddings[place]?.map((value) => Number(value.toPrecision(6))) ?? null; });
+      for (const { pictures, answer, error } of found)
+        pictures.forEach((picture, place) => {
+          const item = itemOf.get(picture);
+          item.row = answer?.embeddings[place]?.map((value) => Number(value.toPrecision(6))) ?? null;
+          item.why = error?.message ?? answer.errors.find(({ index }) => index === place)?.message;
+        });
       released(made);
     }
     return true;

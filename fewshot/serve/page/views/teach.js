@@ -3,7 +3,7 @@
 import { ask, form } from "../lib/api.js";
 import { OF_PICTURE, sentInParts } from "../lib/batches.js";
 import { attempt, undo } from "../lib/changes.js";
-import { button, counted, duration, fill, h, icon, tool } from "../lib/dom.js";
+import { button, counted, duration, fill, h, icon, tool, unread } from "../lib/dom.js";
 import { byFolder, picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { burstButton, Camera } from "../parts/camera.js";
@@ -39,8 +39,7 @@ export async function teach(name, pictures, onpart = () => {}) {
 export function told(name, found) {
   const said = found.learned ? `${name}: ${counted(found.learned, "picture")} learned in ${duration(found.milliseconds)}.` : `${name}: nothing new.`;
   const copies = found.copies ? ` ${counted(found.copies, "picture")} it knew already.` : "";
-  const bad = found.unreadable.length ? ` ${counted(found.unreadable.length, "file")} could not be read: ${found.unreadable[0].name}.` : "";
-  return said + copies + bad;
+  return [said + copies, unread(found.unreadable)].filter(Boolean).join(" ");
 }
 
 export class TeachView {
@@ -208,7 +207,7 @@ export class TeachView {
         const found = await teach(row.name.value || row.folder, pictures, (n) => bar.set((done += n) / total, `Learning: ${done} of ${counted(total, "picture")}`)).catch((error) => {
           if (!OF_PICTURE.has(error.status)) throw error;
           refused = error; // none of this folder can be read; the others may
-          return { learned: 0, copies: 0, milliseconds: 0, unreadable: pictures };
+          return { learned: 0, copies: 0, milliseconds: 0, unreadable: pictures.map(({ name }) => ({ name, message: error.message })) };
         });
         released(pictures);
         for (const key of ["learned", "copies", "milliseconds"]) all[key] += found[key];

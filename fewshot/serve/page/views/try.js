@@ -29,7 +29,7 @@ export const answered = [];
 /** Return answers as CSV. */
 export function answersAsCsv() {
   const head = ["name", "label", "unknown", "likeliest", "probability", "set", "corrected", "error"];
-  return csv([head, ...answered.map(({ answer, corrected }) => [answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : answer.probability, answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
+  return csv([head, ...answered.map(({ answer, path, corrected }) => [path || answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : answer.probability, answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
 }
 
 const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, likeliest: null, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
@@ -130,7 +130,7 @@ export class TryView {
     fill(this.list, bar.node);
     const made = await preparedAll(pictures.map(({ file }) => file), (n, all) => bar.set(n / all));
     released(this.items.map(({ picture }) => picture));
-    this.items = made.map((picture) => ({ picture, answer: null }));
+    this.items = made.map((picture, place) => ({ picture, path: pictures[place].path, answer: null }));
     this.page = PAGE;
     await this.answerAll();
   }
@@ -184,7 +184,7 @@ export class TryView {
       h("div", { class: "strip-head" }, h("h2", {}, counted(this.items.length, "answer")), button("Save as CSV", () => save("answers.csv", answersAsCsv()), { kind: "quiet", picture: "table" })),
       unknown || bad ? h("p", { class: "soft" }, [unknown ? `${unknown} unknown` : "", bad ? `${bad} cannot be read` : ""].filter(Boolean).join(" · ")) : null,
       h("ul", { class: "answer-grid" }, this.items.slice(0, this.page).map((item) => {
-        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "soft file" }, item.answer.name)));
+        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "soft file", title: item.path || null }, item.answer.name)));
         node.item = item;
         return h("li", {}, node);
       })),
