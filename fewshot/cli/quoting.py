@@ -28,7 +28,7 @@ def unquoted(words: Sequence[str]) -> str:
             continue
         some = [first, *takewhile(lambda word: not word.startswith("-"), words[start + 1 : start + _MOST])]
         names = [" ".join(some[:n]) for n in range(len(some), 1, -1)]
-        names += map(os.path.dirname, names)  # of a pattern, such as my photos/*.jpg
+        names += [os.path.dirname(name) for name in names]  # of a pattern, such as my photos/*.jpg
         if found := next((name for name in names if " " in name and os.path.lexists(name)), ""):
             return f'; a name with blanks needs quotation marks: "{found}"'
     return ""
