@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -82,7 +83,8 @@ def _suspects(view: View) -> dict[str, Any]:
     if view.learned.support is None:
         raise Problem(409, "no_examples", "the examples were not kept, so there is nothing to look at")
     frame, ids, found = view.model.audit(), view.example_ids, []
-    row_of = {name: row for row, name in enumerate(frame["id"].tolist())}
+    count, names = Counter(frame["id"]), frame["id"].tolist()
+    row_of = {name: row for row, name in enumerate(names) if count[name] == 1}  # images of an array share one
     for row, reason in suspects(frame)[:MOST]:
         one = frame.iloc[row]
         near = int(one["neighbour_row"])
