@@ -105,12 +105,12 @@ export function unread(unreadable) {
   if (!unreadable.length) return "";
   const more = unreadable.length - NAMED;
   const names = unreadable.slice(0, NAMED).map(({ name }) => name).join(", ");
-  const why = unreadable[0].message ? ` ${sentence(unreadable[0].message.replace(/^image \d+, /i, ""))}` : "";
+  const why = unreadable[0].message ? ` ${sentence(unreadable[0].message)}` : "";
   return `${counted(unreadable.length, "file")} could not be read: ${names}${more > 0 ? ` and ${more} more` : ""}.${why}`;
 }
 
-/** Return a message as a sentence. */
+/** Return a message as a sentence; an image is told by its name alone, as the page has no other number. */
 export function sentence(text) {
-  const trimmed = String(text).trim();
+  const trimmed = String(text).trim().replace(/^image \d+, (.+?), (?=is |has )/i, "$1 ");
   return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");
 }
