@@ -111,6 +111,6 @@ export function unread(unreadable) {
 
 /** Return a message as a sentence; an image is told by its name alone, as the page has no other number. */
 export function sentence(text) {
-  const trimmed = String(text).trim().replace(/^image \d+, (.+?), (?=is |has )/i, "$1 ");
+  const trimmed = String(text).trim().replace(/^image \d+, (.+?), (?=is |has )/i, "“$1” ");
   return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");
 }
