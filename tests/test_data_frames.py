@@ -66,7 +66,9 @@ def test_a_frame_of_pictures_of_several_sizes():
         ),
         (pd.DataFrame({"path": ["a"], "b": [2]}), {}, ValueError, "looks like the labels.*'path', 'b'"),
         (pd.DataFrame({"path": ["a"], "label": [2]}), {"image": "file"}, ValueError, "no column 'file'; it has 'path'"),
-        (pd.DataFrame({"path": ["a", None], "label": [2, 3]}), {}, ValueError, "no image in row 1"),
+        (pd.DataFrame({"path": ["a", None], "label": [2, 3]}), {}, ValueError, "no image in row 1;"),
+        (pd.DataFrame({"path": ["a", None], "label": [2, 3]}, [7, 4]), {}, ValueError, r"in row 1 \(index 4\); drop"),
+        (pd.DataFrame({"path": ["a", "b"], "label": [2, None]}, [7, 4]), {}, ValueError, r"row 1 \(index 4\); give"),
         (pd.DataFrame({"path": ["a", 3], "label": [2, 3]}), {}, TypeError, "or a list of paths, bytes"),
     ],
 )

@@ -99,6 +99,16 @@ def test_rows_34_and_35_a_missing_label_is_named_with_its_index(missing):
         as_labels(["a", "b", missing])
 
 
+@pytest.mark.parametrize("missing", [["a", None], [1.0, np.nan], pd.to_datetime(["2020-01-01", None]), [1, np.inf]])
+def test_a_missing_label_is_named_with_its_row_and_the_index_of_pandas(missing):
+    with pytest.raises(
+        ValueError, match=r"Input y contains .* at row 1 \(index 7\); give every row a label, or leave out"
+    ):
+        as_labels(pd.Series(missing, index=[1, 7]))
+    with pytest.raises(ValueError, match=r"at row 1 \(index a7\)"):
+        as_labels(pd.Series(missing, index=["a1", "a7"]))
+
+
 @pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64", "string", "category"])
 def test_row_34_a_missing_label_in_a_pandas_type_is_named_with_its_index(dtype):
     present = {"string": "a", "category": "a", "boolean": True}.get(dtype, 1)

@@ -83,6 +83,7 @@ def test_a_name_that_is_none_of_the_known_is_refused_with_similar_ones():
         ([[1, 2j], [0, 0]], r"\(1\+0j\) at row 0, column 0 \(Complex data not supported\)", ValueError),
         ([[None, {}], [0.0, 1.0]], "{} at row 0, column 1 .*not 'dict'", TypeError),
         (pd.DataFrame({"a": [0.0, 1.0], "b": [2.0, "high"]}), "'high' at row 1, column 1 ", ValueError),
+        (pd.DataFrame({"a": [0, 1], "b": [2, "x"]}, index=[5, 3]), r"'x' at row 1 \(index 3\), column 1 ", ValueError),
     ],
 )
 def test_what_is_no_real_number_is_named_with_its_place(X, found, kind):
@@ -90,3 +91,22 @@ def test_what_is_no_real_number_is_named_with_its_place(X, found, kind):
     for call in (lambda: PrototypicalClassifier().fit(X, ["x", "y"]), lambda: model.predict(X)):
         with pytest.raises(kind, match=f"X holds {found}.*; expected embeddings, which are real numbers: embed"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("X", "cure"),
+    [
+        (["[0.0, 1.0]", "[1.0, 0.0]"], r"a vector as text, as to_csv writes it; parse it \(json.loads\)"),
+        (pd.DataFrame({"embedding": [[0.0, 1.0], [1.0, 0.0]], "label": ["a", "b"]}), "the column of vectors alone"),
+    ],
+)
+def test_embeddings_in_the_wrong_form_are_told_how_to_get_the_right_one(X, cure):
+    with pytest.raises(ValueError, match=cure):
+        PrototypicalClassifier().fit(X, ["x", "y"])
+
+
+def test_a_row_that_is_not_finite_is_named_with_the_index_of_pandas():
+    frame = pd.DataFrame({"a": [0.0, np.nan], "b": [1.0, 2.0]}, index=[5, 3])
+    for X in (frame, pd.Series(list(frame.to_numpy()), frame.index)):
+        with pytest.raises(ValueError, match=r"NaN at row 1 \(index 3\), column 0; drop or repair that row"):
+            PrototypicalClassifier().fit(X, ["x", "y"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.opening import is_data_url
 from fewshot.errors import brief
-from fewshot.utils.containers import is_missing
+from fewshot.utils.containers import is_missing, own_index
 from fewshot.utils.labels import as_labels
 from fewshot.utils.text import listed
 
@@ -41,10 +41,12 @@ def read_frame(
     names = columns_of(frame)
     image = image_column(frame, image)
     label = _column(names, label, LABEL_COLUMNS, "label")
-    images = _values(frame[image])
+    images = _values(column := frame[image])
     for i, one in enumerate(images):
         if is_missing(one):
-            raise ValueError(f"the column {image!r} has no image in row {i}; drop the row (frame.dropna())")
+            raise ValueError(
+                f"the column {image!r} has no image in row {i}{own_index(column, i)}; drop the row (frame.dropna())"
+            )
     labels = as_labels(frame[label], name=f"the column {label!r}", any_type=True)
     return [_located(one, root) for one in images], labels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,22 @@ def is_missing(value: Any) -> bool:
     if hasattr(value, "as_py") and getattr(value, "is_valid", True) is False:
         return True
     return isinstance(value, (float, np.floating, np.datetime64, np.timedelta64)) and bool(value != value)
+
+
+def own_index(x: Any, row: int) -> str:
+    """Return what a series or frame of pandas calls a row, for a message; nothing if it is the number of the row.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> own_index(pd.Series(["ant", None], index=[7, 3]), 1), own_index(["ant", None], 1)
+    (' (index 3)', '')
+    """
+    index = getattr(x, "index", None)
+    if index is None or callable(index):  # lists have a method of that name
+        return ""
+    own = index[row]
+    return "" if isinstance(own, Integral) and own == row else f" (index {own})"
 
 
 def _is_array(x: Any) -> bool:

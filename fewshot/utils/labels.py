@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.utils.containers import is_missing, to_array
+from fewshot.utils.containers import is_missing, own_index, to_array
 from fewshot.utils.warning import warn
 
 #: Most characters of a label.
@@ -100,9 +100,9 @@ def as_labels(
     found = _one_dimensional(found, name, warning)
     labels: NDArray[Any] | list[Any]
     if isinstance(found, np.ndarray) and found.dtype.kind in "biufUSMmc":
-        labels, kinds = _checked_array(found, name), {_KINDS.get(found.dtype.kind, found.dtype.type.__name__)}
+        labels, kinds = _checked_array(found, name, y), {_KINDS.get(found.dtype.kind, found.dtype.type.__name__)}
     else:
-        labels, kinds = _plain(list(found), name)
+        labels, kinds = _plain(list(found), name, y)
     if known is not None and known.size and len(labels):
         kinds = kinds | _plain(list(known.reshape(-1)[:1]), name)[1]
     _refuse_mixed(kinds)
@@ -256,13 +256,13 @@ def _size(row: Any) -> int | None:
     return None
 
 
-def _checked_array(labels: NDArray[Any], name: str) -> NDArray[Any]:
+def _checked_array(labels: NDArray[Any], name: str, y: Any) -> NDArray[Any]:
     """Check the labels in an array of one numpy type, and convert them if needed."""
     kind = labels.dtype.kind
     if kind in "Mm" and (missing := np.flatnonzero(np.isnat(labels))).size:
-        _refuse_missing("NaT", missing[0], name)
+        _refuse_missing("NaT", missing[0], name, y)
     if kind == "f" and (missing := np.flatnonzero(~np.isfinite(labels))).size:
-        _refuse_missing("NaN or infinity", missing[0], name)
+        _refuse_missing("NaN or infinity", missing[0], name, y)
     if kind == "U" and labels.dtype.itemsize > 4 * WIDEST:
         return _text(labels.tolist(), name)
     if kind == "f" and labels.dtype.itemsize > 8:
@@ -273,7 +273,7 @@ def _checked_array(labels: NDArray[Any], name: str) -> NDArray[Any]:
     return labels if labels.dtype.isnative else labels.astype(labels.dtype.newbyteorder("="))
 
 
-def _plain(labels: list[Any], name: str) -> tuple[list[Any], set[str]]:
+def _plain(labels: list[Any], name: str, y: Any = None) -> tuple[list[Any], set[str]]:
     """Return labels as plain Python values, and their kinds; raise if one is missing."""
     if not set(map(type, labels)) <= set(_EXACT):
         labels = [plain_label(label) for label in labels]
@@ -281,7 +281,7 @@ def _plain(labels: list[Any], name: str) -> tuple[list[Any], set[str]]:
     if types - {bool, int, str}:
         for i, label in enumerate(labels):
             if is_missing(label):
-                _refuse_missing("NaN" if isinstance(label, float) else repr(label), i, name)
+                _refuse_missing("NaN" if isinstance(label, float) else repr(label), i, name, y)
             if isinstance(label, enum.Enum):
                 raise ValueError(
                     f"Unknown label type: {label!r} at index {i} is a member of an enumeration that is neither text "
@@ -289,7 +289,7 @@ def _plain(labels: list[Any], name: str) -> tuple[list[Any], set[str]]:
                 )
     kinds = {_EXACT.get(kind) or ("bytes" if issubclass(kind, bytes) else kind.__name__) for kind in types}
     if float in types and (infinite := [i for i, x in enumerate(labels) if x in (float("inf"), float("-inf"))]):
-        _refuse_missing("infinity", infinite[0], name)
+        _refuse_missing("infinity", infinite[0], name, y)
     if kinds == {"integer", "float"} and all(label == int(label) for label in labels):
         labels, kinds = list(map(int, labels)), {"integer"}  # 1.0 is 1, and large integers keep their digits
     return labels, kinds
@@ -332,8 +332,12 @@ def _integers(labels: list[int], name: str) -> NDArray[np.int64]:
         ) from None
 
 
-def _refuse_missing(shown: str, index: int, name: str) -> NoReturn:
-    raise ValueError(f"{name} contains {shown} at index {index}; give every row a label")
+def _refuse_missing(shown: str, row: int, name: str, y: Any) -> NoReturn:
+    own = own_index(y, row)
+    raise ValueError(
+        f"{name} contains {shown} at {'row' if own else 'index'} {row}{own}; give every row a label, or leave out "
+        "those without"
+    )
 
 
 def _refuse_mixed(kinds: set[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.errors import UnknownNameError, brief
-from fewshot.utils.containers import is_missing, is_table, to_array, to_numpy
+from fewshot.utils.containers import is_missing, is_table, own_index, to_array, to_numpy
 from fewshot.utils.text import counted
 from fewshot.utils.warning import lock_of_filters, warn
 
@@ -143,7 +143,12 @@ def check_same_length(X: Any, y: Any) -> None:
 
 
 def check_values(
-    X: NDArray[Any], name: str, whole: str, cure: str = "drop or repair that row", finite: bool = True
+    X: NDArray[Any],
+    name: str,
+    whole: str,
+    cure: str = "drop or repair that row",
+    finite: bool = True,
+    given: Any = None,
 ) -> NDArray[Any]:
     """Return X (n, d), in float64 if the squares of a row do not fit float32.
 
@@ -157,6 +162,8 @@ def check_values(
         How to repair values that are not finite.
     finite : bool, default=True
         Whether NaN and infinity raise an error.
+    given : container of n rows, optional
+        What X was made of, whose index messages name.
 
     Raises
     ------
@@ -168,7 +175,7 @@ def check_values(
     if max(-float(X.min()), float(X.max())) <= NEEDS_FLOAT64:  # False for NaN
         return X.astype(np.float64, copy=False) if _has_tiny_rows(X, name) else X
     if finite:
-        check_finite(X, whole, cure)
+        check_finite(X, whole, cure, given)
     return _with_room_for_squares(X, name)
 
 
@@ -208,13 +215,13 @@ def _has_tiny_rows(X: NDArray[Any], what: str) -> bool:
     return bool(((magnitude > 0) & (magnitude < TINY)).any())
 
 
-def check_finite(X: NDArray[Any], what: str, cure: str = "drop or repair that row") -> None:
+def check_finite(X: NDArray[Any], what: str, cure: str = "drop or repair that row", given: Any = None) -> None:
     """Raise if X (n, d) contains NaN or infinity, naming the first row and column."""
     finite = np.isfinite(X)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         name = "NaN" if np.isnan(X[row, column]) else "infinity"
-        raise ValueError(f"{what} contains {name} at row {row}, column {column}; {cure}")
+        raise ValueError(f"{what} contains {name} at row {row}{own_index(given, row)}, column {column}; {cure}")
 
 
 def check_embeddings(
@@ -245,6 +252,7 @@ def check_embeddings(
     """
     from sklearn.utils.validation import validate_data
 
+    given = X
     X = as_values(X, keep_table=True)  # scikit-learn reads feature names from a table
     if isinstance(X, np.ndarray):
         if X.dtype.kind in "iu" and X.size and max(int(X.max()), -int(X.min())) > 2**53:
@@ -259,10 +267,10 @@ def check_embeddings(
             with lock_of_filters():
                 X = validate_data(estimator, X, reset=reset, ensure_min_samples=min_samples, **how)
         except (TypeError, ValueError) as error:
-            _refuse_other_than_numbers(X, error)
+            _refuse_other_than_numbers(X, error, given)
             raise
     cure = "drop or repair that row; on_error='skip' learns without it, and answers such queries 'unknown'"
-    return check_values(X, "X", "Input X", cure, finite=finite)
+    return check_values(X, "X", "Input X", cure, finite, given)
 
 
 def _is_plain(X: Any, min_samples: int) -> bool:
@@ -276,7 +284,7 @@ def _is_plain(X: Any, min_samples: int) -> bool:
     )
 
 
-def _refuse_other_than_numbers(X: Any, found: Exception) -> None:
+def _refuse_other_than_numbers(X: Any, found: Exception, given: Any) -> None:
     """Raise an error about the first text, complex number or object in X, if there is one, instead of `found`."""
     cells = np.asarray(X)
     for place in np.ndindex(cells.shape) if cells.dtype.kind not in "fiub" else ():
@@ -286,11 +294,22 @@ def _refuse_other_than_numbers(X: Any, found: Exception) -> None:
                 float(cell)
         except (TypeError, ValueError) as error:
             reason = "Complex data not supported" if isinstance(cell, complex) else str(error)
-            where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
+            column = f", column {place[1]}" if len(place) > 1 else ""
             raise (TypeError if isinstance(found, TypeError) else ValueError)(
-                f"X holds {brief(repr(cell), 40)} at {where} ({brief(reason, 80)}); expected embeddings, which are "
-                "real numbers: embed images or text with an embedder first"
+                f"X holds {brief(repr(cell), 40)} at row {place[0]}{own_index(given, place[0])}{column} "
+                f"({brief(reason, 80)}); expected embeddings, which are real numbers: {_cure(cell)}"
             ) from None
+
+
+def _cure(cell: Any) -> str:
+    """Tell how to turn a cell that is not a number into embeddings."""
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        return (
+            "this is a vector as text, as to_csv writes it; parse it (json.loads), or store embeddings with to_parquet"
+        )
+    if _is_vector(cell):
+        return "pass the column of vectors alone, such as frame['embedding']"
+    return "embed images or text with an embedder first"
 
 
 def check_sample_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
