@@ -305,6 +305,16 @@ def test_a_threshold_that_nothing_tells_is_asked_for_when_predicting():
         fitted(reject="auto").predict(np.zeros((1, 8)))
 
 
+def test_calibrating_on_the_classes_of_the_classifier_alone_asks_for_others():
+    X, y = np.random.default_rng(0).normal(size=(24, 8)), np.arange(24) % 4
+    model = PrototypicalClassifier().fit(X, y)
+    with pytest.raises(
+        ValueError, match="0, 1, 2, 3 are classes of the classifier too.*; give classes that it does not"
+    ):
+        model.calibrate(X, y)
+    assert not hasattr(model, "calibration_")
+
+
 def test_an_unknown_label_that_is_a_class_is_told_when_fitting():
     with pytest.raises(ValueError, match="unknown_label=3 is a class"):
         fitted(reject="auto", unknown_label=3)

@@ -135,10 +135,13 @@ class RejectRule:
         rule = replace(self, background=background.having_classes(x, y, scored.scores))
         own = set(self.model.classes.tolist())
         if shared := [name for name in np.unique(y).tolist() if name in own]:
-            warn(
+            known = (
                 f"{listed(shared)} {'is a class' if len(shared) == 1 else 'are classes'} of the classifier too, which "
                 "says nothing about the unknown; give classes that it does not know"
             )
+            if self.model.remembered(OpenSet, rule.background).scored is None:
+                raise ValueError(known)
+            warn(known)
         return replace(rule, calibration=Calibration.of(scored, rule.scored(), false_accept_rate, rule.score))
 
     def rejection(self) -> Rejection:
@@ -159,7 +162,7 @@ class RejectRule:
             return found
         learner = self.model.learner
         has_rows = learner.familiar_rows(self.model.statistics) is not None
-        cure = ", or add a second class" if has_rows else "; only the default learner, discriminant, needs none"
+        cure = ", or add a second class" if has_rows else "; only the learner 'discriminant' needs none"
         raise ValueError(
             f"reject={self.reject!r} needs a threshold; call calibrate(X, y) with held-out classes first{cure}"
         )
