@@ -92,6 +92,21 @@ def test_it_works_in_a_pipeline_and_a_grid_search():
     assert search.fit(X, y).best_score_ > 0.8
 
 
+def test_a_grid_reaches_the_parameters_of_a_learner_that_is_given_by_name():
+    X = np.random.default_rng(0).normal(size=(24, 4))
+    names, temperatures = ["prototypical", "discriminant"], [0.1, 2.0]
+    grid = {"learner": names, "learner__temperature": temperatures}
+    search = GridSearchCV(FewShotClassifier(), grid, cv=2, scoring="neg_log_loss", error_score="raise")
+    scores = search.fit(X, np.arange(24) % 3).cv_results_["mean_test_score"]
+    assert len(set(scores.tolist())) == 4
+    model = TransductiveClassifier("soft-k-means").set_params(learner__temperature=0.5)
+    assert (model.learner.name, model.learner.temperature) == ("soft-k-means", 0.5)
+    images = FewShotImageClassifier(quick_embedder(), "matching")
+    assert images.set_params(learner__temperature=0.5).fit(*photos(2)).learner_.temperature == 0.5
+    with pytest.raises(ValueError, match="learner is None, so learner__temperature cannot be set; give a learner"):
+        FewShotImageClassifier().set_params(learner__temperature=0.5)
+
+
 def test_metadata_reaches_the_step_that_asks_for_it():
     """Wrong labels of weight 0 do no harm, through a pipeline from images and a cross-validation."""
     images, labels = photos(8)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fewshot.classifiers.base import BaseFewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
+from fewshot.classifiers.reaches_learner import ReachesLearner
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.utils.warning import warn
@@ -31,7 +32,7 @@ class TakesLearner:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class FewShotClassifier(TakesLearner, BaseFewShotClassifier):
+class FewShotClassifier(TakesLearner, ReachesLearner, BaseFewShotClassifier):
     """A scikit-learn classifier of embeddings by any inductive learner.
 
     Parameters
@@ -55,7 +56,7 @@ class FewShotClassifier(TakesLearner, BaseFewShotClassifier):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class TransductiveClassifier(TakesLearner, BaseFewShotClassifier):
+class TransductiveClassifier(TakesLearner, ReachesLearner, BaseFewShotClassifier):
     """A scikit-learn classifier by a transductive learner, which answers all queries of a call together.
 
     The answer to a query depends on the other queries of the same call, but not on earlier calls. For one query at a

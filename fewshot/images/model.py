@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from fewshot.classifiers.any_learner import FewShotClassifier
+from fewshot.classifiers.reaches_learner import ReachesLearner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.errors import brief
@@ -52,7 +53,7 @@ SAVED = ("on_error", "reject", "unknown_label", "index", "keep_support")
 PREPARABLE = ("partial_fit", "remove", "calibrate")
 
 
-class FewShotModel(VersionedPickle, ClassifierMixin, BaseEstimator):
+class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimator):
     """Learn classes from a few items each, classify, keep learning, and save everything in one folder.
 
     Items are whatever the embedder takes: images, sentences, recordings. `FewShotImageClassifier` is the form for
