@@ -225,6 +225,8 @@ def test_the_curve_of_a_support_and_of_results(model, ax):
     assert other.ax_.get_xticks().tolist() == [1, 5]
     close = pd.DataFrame({**other.points, "images": [8, 8.5, 20, 9]}).assign(is_measured=[True, False, True, True])
     assert ShotsCurveDisplay(close).plot(Figure().add_subplot()).ax_.get_xticks().tolist() == [8, 20]
+    best = ShotsCurveDisplay(close.assign(accuracy=1.0, ci95=0.05)).plot(Figure().add_subplot())
+    assert best.ax_.get_ylim() == (90, 101)  # no number above 100 %
     varied = evaluate("prototypical", QX, QUERIES.labels, n_episodes=3, sampler=VariedEpisodeSampler)
     with pytest.raises(ValueError, match="a result has no n_shot"):
         ShotsCurveDisplay.from_results([varied])

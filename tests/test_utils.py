@@ -408,8 +408,8 @@ def test_a_missing_vector_is_named_or_answered_as_unknown(x):
         ([[1.0, 2.0], [3.0]], ValueError, r"row 1 of X has shape \(1,\), and row 0 has \(2,\)"),
         (pd.Series([[1.0], [2.0], [3.0, 4.0]]), ValueError, r"row 2 of X has shape \(2,\)"),
         ([[1.0, 2.0], "[3, 4]"], TypeError, r"row 1 of X is str, '\[3, 4\]'; expected numbers"),
-        ("[1, 2]", TypeError, "X is not an array of embeddings: found '"),
-        ({"a": 1}, TypeError, "X is not an array of embeddings"),
+        ("[1, 2]", TypeError, "X is not an array of numbers: found '"),
+        ({"a": 1}, TypeError, "X is not an array of numbers"),
     ],
 )
 def test_what_are_no_embeddings_is_told_in_a_sentence(x, error, match):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: How far apart numbers on the logarithmic axis are.
 APART = 0.2
+#: End of the vertical axis in %, with room for a point at 100, and its beginning if nothing is lower.
+HIGHEST, LOWEST = 101, 90
 _COLUMNS = ("name", "images", "accuracy", "ci95", "is_measured")
 
 
@@ -121,6 +123,9 @@ class ShotsCurveDisplay:
                     shown = label if len(names) == 1 else drawable(name, 40)
                     ax.errorbar(rows["images"], 100 * rows["accuracy"], error, fmt=line, markersize=4, capsize=2,
                                 color=color, label=shown)  # fmt: skip
+        low, high = ax.get_ylim()
+        if high > HIGHEST:  # nothing is more than 100 % right
+            ax.set_ylim(min(low, LOWEST), HIGHEST)
         ticks = _ticks(self.points)
         ax.set_xscale("log")
         ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])

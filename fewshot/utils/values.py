@@ -64,7 +64,7 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
     try:
         found = to_array(x)
     except TypeError as error:
-        raise TypeError(f"{name} is not an array of embeddings: {error}") from None
+        raise TypeError(f"{name} is not an array of numbers: {error}") from None
     if isinstance(found, list):
         return _of_list(found, name)
     column = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
