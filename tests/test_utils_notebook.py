@@ -38,6 +38,11 @@ def test_text_is_escaped(shown):
     assert "\x00" not in shown
 
 
+def test_bars_begin_at_one_place_because_their_numbers_are_equally_wide():
+    rows = notebook.bars([("heron", 1.0), ("owl", 0.0)]).split('<div style="display:flex')[1:]
+    assert [row.count("flex:0 0 3.2em") for row in rows] == [1, 1]
+
+
 def test_only_small_pictures_are_shown():
     assert notebook.picture(png(8), "a").startswith('<img src="data:image/png;base64,')
     for data in (png(300), b"<svg onload=alert(1)>", None):

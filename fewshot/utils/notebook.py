@@ -107,7 +107,7 @@ def bars(rows: Sequence[tuple[Any, float]]) -> str:
         f'text-overflow:ellipsis;white-space:nowrap">{_name(label)}</div><div style="flex:0 1 160px;height:8px;'
         f'background:rgba(128,128,128,.25);border-radius:4px"><div style="width:{100 * share:.0f}%;height:8px;'
         f'border-radius:4px;background:{BLUE}"></div></div>'
-        f'<div style="white-space:nowrap">{100 * share:.0f} %</div></div>'
+        f'<div style="flex:0 0 3.2em;text-align:right;white-space:nowrap">{100 * share:.0f} %</div></div>'
         for label, share in rows
     )
     return "".join(shown)
