@@ -530,3 +530,10 @@ def test_tiny_vectors_are_told_apart(metric):
     made.add(Record(str(i), vector) for i, vector in enumerate(vectors))
     for query, found in zip(vectors[::30], made.search(vectors[::30], 1), strict=True):
         assert found[0].id == str(similarities(query, list(vectors), metric).argmax())
+
+
+def test_an_address_that_cannot_be_read_is_not_quoted_with_its_password():
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError, match="address of PostgreSQL") as told:
+        len(PgVectorStore("postgres//u:secret@server/db", "products", "cosine", "3f2a"))
+    assert "secret" not in str(told.value)

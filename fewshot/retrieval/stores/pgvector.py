@@ -157,6 +157,11 @@ class PgVectorStore(Store):
                     "which reconnects"
                 ) from error
             except psycopg.Error as error:
+                if self._connection is None:  # the message would quote the address, and a password in it
+                    raise StoreError(
+                        f"the address of PostgreSQL, table {self.table!r}, cannot be read; expected one such as "
+                        "postgresql://user:password@server:5432/database"
+                    ) from None
                 raise StoreError(
                     f"PostgreSQL refused a statement, table {self.table!r}: {first_line(error)}; nothing was written, "
                     "so call again once that is fixed"
