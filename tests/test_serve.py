@@ -405,6 +405,23 @@ def test_a_classifier_with_a_custom_embedder_takes_embeddings(tmp_path):
     assert model.predict(["corfo"]).tolist() == ["o"]
 
 
+def test_a_folder_that_may_not_be_written_is_told_with_its_cure(client, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EROFS, "Read-only file system", "/srv/model/.lock")
+
+    monkeypatch.setattr(artifact, "_replace_manifest", refused)
+    message = said(client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[5])), 503, "not_writable")
+    assert "Read-only file system" in message
+    assert "start it with --read-only" in message
+    assert "/srv" not in message
+
+
+def test_json_that_is_sent_as_a_form_is_told_its_content_type(client):
+    header = {"Content-Type": "application/x-www-form-urlencoded"}  # as curl -d sends
+    answer = client.patch("/v1/classes/flower", content=b'{"name": "rose"}', headers=header)
+    assert "Content-Type: application/json" in said(answer, 422, "invalid")
+
+
 def test_a_disk_that_is_full_is_told_and_the_old_state_stays(client, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -121,6 +121,9 @@ async def _not_valid(_: Request, error: Exception) -> JSON:
     said = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     if said.get("type") == "json_invalid":
         return Problem(400, "malformed", "the body is not valid JSON").response()
+    if tuple(said.get("loc", ())) == ("body",):  # curl -d, for example, says that it sends a form
+        cure = "send a JSON object, and with it the header Content-Type: application/json"
+        return Problem(422, "invalid", f"the body is not the JSON that is expected here; {cure}").response()
     where = ".".join(str(part) for part in said.get("loc", ())[1:]) or "the request"
     return Problem(422, "invalid", f"{where}: {said.get('msg', 'is not valid')}"[:500]).response()
 

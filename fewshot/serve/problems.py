@@ -27,6 +27,8 @@ from fewshot.utils.text import as_unicode
 
 #: Numbers of the system for a disk, or a share of it, that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Numbers of the system for files that the user of the service may not write.
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 #: What clients are told instead of the message for people at the machine.
@@ -117,6 +119,10 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(status, code, brief(as_unicode(said), 1000), retry)
     if isinstance(error, OSError):
         logging.getLogger("fewshot.serve").error("the system failed", exc_info=error)
+        if error.errno in _REFUSED:  # waiting does not help
+            why = f"the system refuses the service a file of its folder ({os.strerror(error.errno)})"
+            cure = "let its user write there, or start it with --read-only"
+            return Problem(503, "not_writable", f"{why}, so nothing was changed; {cure}")
         return Problem(503, "system", "the system could not read or write a file; see the log", retry_after=5)
     return Problem(500, "internal", "the service has made a mistake, which its log explains")
 
