@@ -308,6 +308,11 @@ def test_bad_queries_and_filters_are_refused(make, kind):
             store.search(vectors, k, where)
         with pytest.raises(ValueError, match=message):
             store.nearest_per_class(vectors, k, where)
+    with pytest.raises(TypeError, match=r"where is 'price > 3'; expected a mapping such as"):
+        store.search([[1, 0, 0]], 1, "price > 3")
+    with pytest.raises(TypeError, match="a record is {'id': 'a'}; expected Record"):
+        store.add([{"id": "a"}])
+    assert len(store) == 0
     with pytest.raises(StoreError, match="another store"):
         store.check_embedder("other")
     store.check_embedder("f" * 64)

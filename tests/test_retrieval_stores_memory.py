@@ -80,7 +80,7 @@ def test_only_the_nearest_are_read():
 
 def test_classes_come_and_go_with_the_records():
     store = fill(FaissStore("cosine", "f", 2), np.float32([[1, 0], [0, 1]]), np.array(["a", "b"]))
-    memory = StoredMemory(store, MatchingLearner())
+    memory = StoredMemory(store, "matching")
     store.add([Record("new", np.float32([1, 1]), "c")])
     assert memory.classes_.tolist() == ["a", "b", "c"]
     assert memory.predict([[2, 2]]).tolist() == ["c"]
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused():
         StoredMemory(store, MatchingLearner("dot"))
     with pytest.raises(ValueError, match="k is 0"):
         StoredMemory(store, MatchingLearner(), k=0)
-    memory = StoredMemory(store, MatchingLearner())
+    memory = StoredMemory(store, "matching")
     with pytest.raises(ValueError, match="store is empty"):
         memory.predict(np.ones((1, 4)))
     store.add([Record("a", np.ones(4, np.float32))])

@@ -185,7 +185,11 @@ def test_a_k_that_there_is_not_is_refused(index, k):
             ValueError,
             "the array of keys contains infinity at row 0, column 0; drop or repair",
         ),
-        (lambda i: i.search(QUERIES[0]), ValueError, r"queries have shape \(16,\); expected two dimensions"),
+        (
+            lambda i: i.search(QUERIES[0]),
+            ValueError,
+            r"shape \(16,\); expected two dimensions, .*; give one as x\[None\]",
+        ),
         (lambda i: i.add(KEYS, [1]), ValueError, "found 1 label for 200 keys; give one label for"),
         (lambda i: i.add(KEYS, ["a"] * 200), TypeError, "labels mix the types integer and string"),
         (lambda i: i.add(KEYS[:2], [1, "a"]), TypeError, "labels mix the types integer and string"),

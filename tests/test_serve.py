@@ -110,7 +110,28 @@ def test_one_unreadable_image_of_several_is_told_and_the_others_are_answered(cli
     assert answers[0]["error"]["code"] == "unreadable_image"
     found = client.post("/v1/classes", data={"name": "x"}, files=files(FLOWERS[4], broken)).json()
     assert (found["learned"], found["unreadable"][0]["index"]) == (1, 1)
-    said(client.post("/v1/predict", files=files(broken)), 422, "unreadable_image")
+    assert "image 0, 0.png" in said(client.post("/v1/predict", files=files(broken)), 422, "unreadable_image")
+
+
+@pytest.mark.parametrize(("bad", "why"), [(b"", "is empty"), (b"no image", "is damaged, or not an image")])
+def test_a_file_that_is_no_image_does_not_spoil_the_others(client, bad, why):
+    found = client.post("/v1/predict", files=files(FLOWERS[0], bad, TEMPLES[0])).json()["answers"]
+    assert [one["label"] for one in found] == ["flower", None, "temple"]
+    assert why in found[1]["error"]["message"]
+    found = client.post("/v1/embed", files=files(bad, FLOWERS[0])).json()
+    assert (found["embeddings"][0], found["errors"][0]["index"], len(found["embeddings"])) == (None, 0, 2)
+    found = client.post("/v1/suggest", params={"k": 2}, files=files(bad, FLOWERS[5])).json()
+    assert [one["index"] for one in found["order"]] == [1]
+    found = client.post("/v1/classes", data={"name": "x"}, files=files(bad, FLOWERS[5], TEMPLES[5])).json()
+    assert (found["learned"], [one["index"] for one in found["unreadable"]]) == (2, [0])
+
+
+def test_a_parameter_that_is_not_known_is_refused(client):
+    sent = {"files": files(FLOWERS[0])}
+    assert "expected top, coverage" in said(client.post("/v1/predict?k=5", **sent), 422, "invalid")
+    assert "did you mean neighbours?" in said(client.post("/v1/predict?neighbors=2", **sent), 422, "invalid")
+    assert "expected none" in said(client.get("/v1/model?k=5"), 422, "invalid")
+    assert client.get("/?utm_source=x").status_code == 200
 
 
 @pytest.mark.parametrize("name", ["a/b", "ü %41 ☃", "..", ".", "/", "//", "a?b#c", "\x07\n", "x" * 300, "'\"<b>"])

@@ -52,13 +52,13 @@ class PrototypeIndex:
         Similarity; higher is closer.
     index : {"auto", "exact", "faiss", "ivf", "hnsw"}, default="auto"
         ``exact`` multiplies with all keys. ``hnsw`` follows a graph of near keys, in the up to 128 directions in which
-        keys differ most; not for ``dot``. ``ivf`` searches a few of many lists of near keys. A graph holds a number in
-        8 bits, lists two numbers in 4; they propose candidates, which are scored exactly. They take seconds to minutes
-        to build. The first search begins this in the background, on as many threads as torch may use, and exact search
-        answers until it is done; `build` waits for it. ``auto`` is ``exact`` up to 2e4 to 1.6e5 keys, as long as the
-        graph would not halve the time (measured for each metric and dimension: ``fewshot.search.limits``), then the
-        graph (lists for ``dot``), or ``exact`` again if that misses the recall. ``faiss`` is FAISS's own exact search
-        up to 1e5 keys, then as ``auto``.
+        keys differ most; for ``dot``, which they do not serve, it compares all keys. ``ivf`` searches a few of many
+        lists of near keys. A graph holds a number in 8 bits, lists two numbers in 4; they propose candidates, which are
+        scored exactly. They take seconds to minutes to build. The first search begins this in the background, on as
+        many threads as torch may use, and exact search answers until it is done; `build` waits for it. ``auto`` is
+        ``exact`` up to 2e4 to 1.6e5 keys, as long as the graph would not halve the time (measured for each metric and
+        dimension: ``fewshot.search.limits``), then the graph (lists for ``dot``), or ``exact`` again if that misses the
+        recall. ``faiss`` is FAISS's own exact search up to 1e5 keys, then as ``auto``.
     recall : float, default=0.99
         The share of the k nearest keys that ``ivf`` and ``hnsw`` must find on average, for every k: measured for the
         nearest, 10 and 100 against exact answers, to queries between keys and their neighbours and to queries drawn
@@ -366,7 +366,8 @@ class PrototypeIndex:
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{what} are of type {array.dtype}; expected numbers")
         if array.ndim != 2:
-            raise ValueError(f"{what} have shape {array.shape}; expected two dimensions, (n, d)")
+            cure = "; give one as x[None]" if array.ndim == 1 else ""
+            raise ValueError(f"{what} have shape {array.shape}; expected two dimensions, (n, d){cure}")
         d = array.shape[1] if self._state is None else width(self._state.rows.raw)
         if array.shape[1] != d:
             raise ValueError(

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -25,6 +25,7 @@ from fewshot.serve.routes import archive, classes, examples, health, history, mo
 from fewshot.serve.service import Service
 from fewshot.serve.settings import Settings
 from fewshot.serve.workshop import Workshop
+from fewshot.utils.text import closest
 
 ROUTERS = (
     predict.router,  # first, as it is asked most
@@ -68,7 +69,7 @@ def create_app(workshop: Workshop, settings: Settings) -> FastAPI:
     )
     app.state.service = Service(workshop, settings)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_refuse_unknown)])
     app.include_router(health.router)
     _add_page(app)
     app.add_middleware(Bodies, settings=settings)
@@ -115,6 +116,22 @@ def _add_page(app: FastAPI) -> None:
 
     for name in found:
         app.add_api_route("/" if name == "index.html" else f"/page/{name}", shown(name), include_in_schema=False)
+
+
+async def _refuse_unknown(request: Request) -> None:
+    """Raise Problem for a parameter that the route does not know: ignored, it would mislead."""
+    if not request.query_params:
+        return
+    known = _parameters(request.scope["route"].dependant)
+    for name in request.query_params:
+        if name not in known:
+            expected = closest(name, known) or f"; expected {', '.join(known) or 'none'}"
+            raise Problem(422, "invalid", f"there is no parameter {name!r:.60}{expected}")
+
+
+def _parameters(dependant: Any) -> list[str]:
+    own = [parameter.alias for parameter in dependant.query_params]
+    return own + [name for one in dependant.dependencies for name in _parameters(one)]
 
 
 async def _not_valid(_: Request, error: Exception) -> JSON:

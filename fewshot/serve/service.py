@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,13 +10,14 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
 from fewshot.embedding.network import Embedded
+from fewshot.errors import ImageDecodeError
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.answering import Answerer
 from fewshot.serve.batcher import Batcher
 from fewshot.serve.metrics import Metrics
 from fewshot.serve.problems import Problem, busy
 from fewshot.serve.settings import Settings
-from fewshot.serve.uploads import Sent
+from fewshot.serve.uploads import Image_, Sent
 from fewshot.serve.view import View
 from fewshot.serve.workshop import Workshop
 
@@ -63,7 +64,8 @@ class Service:
         if not view.takes_images:
             message = "this classifier has an embedder of its own; send embeddings instead of images"
             raise Problem(422, "needs_embeddings", message)
-        return await self.batcher.embed(view.embedder, [image.content for image in sent.images], thumbnails)
+        readable = [image.content for image in sent.images if image.unread is None]
+        return _of_all(await self.batcher.embed(view.embedder, readable, thumbnails), sent.images)
 
     async def _given(self, view: View, sent: Sent, thumbnails: bool) -> Embedded:
         """Return embeddings that were sent."""
@@ -90,6 +92,20 @@ class Service:
     async def look(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what reads the whole classifier and may take seconds."""
         return await to_thread.run_sync(lambda: work(*arguments), limiter=self._looks)
+
+
+def _of_all(embedded: Embedded, images: Sequence[Image_]) -> Embedded:
+    """Return what was embedded of the readable ones of some images as the embeddings of all; errors name the files."""
+    rows = [i for i, image in enumerate(images) if image.unread is None]
+    if len(rows) == len(images) and not embedded.errors:
+        return embedded
+    reasons = {i: image.unread for i, image in enumerate(images) if image.unread is not None}
+    reasons |= {rows[error.index or 0]: error.reason for error in embedded.errors}
+    x = np.full((len(images), embedded.embeddings.shape[1]), np.nan, np.float32)
+    x[rows] = embedded.embeddings
+    pictures = dict(zip(rows, embedded.thumbnails, strict=False))
+    shown = [pictures.get(i, b"") for i in range(len(images))] if pictures else []
+    return Embedded(x, [ImageDecodeError(images[i].name, reasons[i], i) for i in sorted(reasons)], shown)
 
 
 async def service_of(request: Request) -> Service:  # what is not async, FastAPI runs on another thread

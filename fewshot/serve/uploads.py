@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,11 @@ class _Parser(MultiPartParser):
 
 @dataclass(frozen=True, eq=False)
 class Image_:
-    """An image that was sent: its bytes, and the name of its file."""
+    """An image that was sent: its bytes, the name of its file, and why it is not to be decoded, if so."""
 
     content: bytes
     name: str
+    unread: str | None = None
 
     @property
     def digest(self) -> str:
@@ -67,7 +68,7 @@ class Sent:
     fields : mapping
         Values by name.
     images : list of Image_
-        Images, each of an allowed format and size.
+        Images of an allowed format and size, and files that are none, which say so; at least one image.
     embeddings : ndarray of shape (n, d), float32, or None
         Embeddings instead of images.
     """
@@ -110,7 +111,7 @@ async def read_sent(request: Request, settings: Settings) -> Sent:
     Raises
     ------
     Problem
-        If it is neither multipart nor JSON, or an image is too large or not an image.
+        If it is neither multipart nor JSON, an image is too large, or none is an image.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -120,10 +121,10 @@ async def read_sent(request: Request, settings: Settings) -> Sent:
     else:
         raise Problem(415, "unsupported", "the body must be multipart/form-data or application/json")
     if len(sent.images) > FEW:  # the head of one takes less time than changing threads
-        await run_in_threadpool(_check_images, sent.images, settings)
+        images = await run_in_threadpool(_checked, sent.images, settings)
     else:
-        _check_images(sent.images, settings)
-    return sent
+        images = _checked(sent.images, settings)
+    return replace(sent, images=images)
 
 
 def _too_many(settings: Settings) -> Problem:
@@ -243,30 +244,43 @@ def _readable() -> tuple[str, ...]:
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
 
-def _check_images(images: list[Image_], settings: Settings) -> None:
-    for place, image in enumerate(images):
-        check_image(image.content, settings.max_pixels, f"image {place}, {image.name},")
-
-
-def check_image(content: bytes, most: int, name: str) -> None:
-    """Raise unless bytes begin as an image of an allowed format and size; no pixel is decoded.
+def _checked(images: list[Image_], settings: Settings) -> list[Image_]:
+    """Return the images, with the reason of each that cannot be read.
 
     Raises
     ------
     Problem
-        If they do not.
+        If one is too large, or none can be read.
     """
+    found, problems = list[Image_](), list[Problem]()
+    for place, image in enumerate(images):
+        try:
+            _check(image.content, settings.max_pixels)
+        except Problem as problem:
+            message = f"image {place}, {printable(image.name)}, {problem.message}"
+            problems.append(Problem(problem.status, problem.code, message))
+            if problem.status == 413:
+                raise problems[-1] from None
+            image = replace(image, unread=problem.message)
+        found.append(image)
+    if problems and len(problems) == len(images):
+        raise problems[0]
+    return found
+
+
+def _check(content: bytes, most: int) -> None:
+    """Raise Problem unless bytes begin as an image of an allowed format and size; no pixel is decoded."""
     if not content:
-        raise Problem(422, "unreadable_image", f"{name} is empty")
+        raise Problem(422, "unreadable_image", "is empty")
     try:
         with Image.open(io.BytesIO(content), formats=_readable()) as opened:
             width, height = opened.size
     except Image.DecompressionBombError:
-        raise Problem(413, "too_large", f"{name} has more than {most} pixels; shrink it") from None
+        raise Problem(413, "too_large", f"has more than {most} pixels; shrink it") from None
     except Exception:  # whatever Pillow's readers raise of damage
-        raise Problem(415, "unsupported", f"{printable(name)} {_why_not(content)}") from None
+        raise Problem(415, "unsupported", _why_not(content)) from None
     if width * height > most:
-        raise Problem(413, "too_large", f"{name} has {width} x {height} pixels, above the limit of {most}; shrink it")
+        raise Problem(413, "too_large", f"has {width} x {height} pixels, above the limit of {most}; shrink it")
 
 
 def _why_not(content: bytes) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewshot.learners.base import Learner
 from fewshot.learners.memory import Memory
+from fewshot.learners.registry import as_learner
 from fewshot.retrieval.stores.base import Store
 from fewshot.retrieval.stores.records import Match, check_queries
 from fewshot.search.similarity import argmax
@@ -32,8 +33,8 @@ class StoredMemory:
     ----------
     store : Store
         Its records must all have labels, of one type.
-    learner : Learner
-        Reads the records; must have the metric of the store.
+    learner : str or Learner
+        Reads the records; must have the metric of the store. A registered name is built with its defaults.
     k : int, default=256
         Records per query, at least the ``n_neighbors`` of a k-nearest learner.
 
@@ -53,7 +54,8 @@ class StoredMemory:
     array(['cat'], dtype='<U3')
     """
 
-    def __init__(self, store: Store, learner: Learner, k: int = 256) -> None:
+    def __init__(self, store: Store, learner: str | Learner, k: int = 256) -> None:
+        learner = as_learner(learner)
         name = type(learner).__name__
         if not learner.indexable or learner.learned or learner.transductive or learner.ordered:
             raise ValueError(

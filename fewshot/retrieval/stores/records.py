@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewshot.errors import brief
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import check_length, plain_label, unicode_forms
 from fewshot.utils.values import as_values
@@ -113,7 +114,11 @@ def check_record(record: Record, d: int | None, fingerprint: str) -> Record:
     ------
     ValueError
         Naming the record.
+    TypeError
+        If it is none.
     """
+    if not isinstance(record, Record):
+        raise TypeError(f"a record is {brief(repr(record))}; expected Record(id, vector, label)")
     id = plain_label(record.id)
     if not isinstance(id, str) or not id:
         raise ValueError(f"the id {record.id!r} is not text; give each record a name")
@@ -208,7 +213,13 @@ def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any] | Range]
     ------
     ValueError
         If a name is not text, or a value or bound is not supported.
+    TypeError
+        If it is not a mapping.
     """
+    if not isinstance(where, (Mapping, NoneType)):
+        raise TypeError(
+            f"where is {brief(repr(where))}; expected a mapping such as {{'label': 'ant', 'price': {{'>': 3}}}}"
+        )
     conditions: dict[str, list[Any] | Range] = {}
     for name, value in (where or {}).items():
         if not isinstance(name, str):
