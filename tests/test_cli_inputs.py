@@ -83,7 +83,8 @@ def test_the_number_of_images_is_printed_before_embedding(tmp_path, monkeypatch,
     told = []
     monkeypatch.setattr("fewshot.embedding.embedder.embed_items", lambda *a, **k: told.append(capsys.readouterr()))
     place = f"{tmp_path}/photos: 4 images of 2 classes"
-    for command in (["fit", "--out", str(tmp_path / "m")], ["evaluate"], ["evaluate", "--csv", "-"]):
+    evaluate = ["evaluate", "--way=2", "--shot=1", "--query=1"]
+    for command in (["fit", "--out", str(tmp_path / "m")], evaluate, [*evaluate, "--csv", "-"]):
         with pytest.raises(AttributeError):  # nothing was embedded
             main([*command, str(tmp_path / "photos"), *NETWORK])
         piped = "-" in command

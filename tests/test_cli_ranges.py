@@ -123,6 +123,7 @@ def test_every_option_that_takes_a_value_is_tried_or_free():
         "json", "config", "set", "metric", "tensorboard", "model", "where", "frozen", "parquet", "images",
         "unknown_label", "domain", "views", "root", "add_to", "field", "held_out", "none_of_these",
         "path_column", "label_column", "gate", "support", "host", "allow_host", "token", "root_path", "server",
+        "site",
     )  # fmt: skip
     tried = {(command.split()[0], option) for command, option, _ in WHOLE}
     commands = make_parser()._subparsers._group_actions[0].choices

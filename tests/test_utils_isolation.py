@@ -110,15 +110,14 @@ def of_vectors(folder):
     built_in = [name for name in list_learners() if learner_class(name).__module__.startswith("fewshot.")]
     for name, learner in ((name, learner_class(name)) for name in built_in):
         kind = TransductiveClassifier if learner.transductive else FewShotClassifier
-        model = kind(learner(d=8).eval() if learner.learned else name).fit(X[:16], LABELS[:16])
+        sizes = {"d": 8} if learner.learned else {"width": 8} if hasattr(learner(), "width") else {}
+        model = kind(learner(**sizes).eval() if sizes else name).fit(X[:16], LABELS[:16])
         yield [model.predict(queries), model.predict_proba(queries), model.decision_function(queries)]
         model.partial_fit(X[16:], LABELS[16:], sample_weight=np.linspace(0.5, 2, 8))
         yield [model.predict_proba(1e4 * queries), pickle.loads(pickle.dumps(model)).predict_proba(queries)]
         yield evaluate(model._make_learner(), X, LABELS, n_way=3, n_shot=1, n_query=2, n_episodes=5).accuracies
         support, labels = torch.from_numpy(X[:12]), torch.arange(12, device="cpu") % 4
-        yield Near(
-            learner(**({"d": 8} if learner.learned else {})).eval()(support, labels, torch.from_numpy(queries), 4)
-        )
+        yield Near(learner(**sizes).eval()(support, labels, torch.from_numpy(queries), 4))
 
 
 def of_an_index(folder):
