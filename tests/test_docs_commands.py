@@ -33,7 +33,7 @@ NOT_RUN = {
     r"python examples/": "tests/test_examples.py does",
     r"python benchmarks/": "takes published data and hours; tests/test_benchmarks.py runs their parts",
     r"fewshot data omniglot ": "downloads; tests/test_data_preparing.py reads archives of the same form",
-    r"fewshot bench (quick|methods|unbalanced) ": "takes minutes; tests/test_benchmark.py runs a smaller grid",
+    r"fewshot bench (quick|methods|unbalanced|few_classes) ": "takes minutes; tests/test_benchmark.py runs a small one",
     r"fewshot .*--executor ray": "takes a cluster; tests/test_retrieval_work.py runs one of a process",
 }
 #: A line of a block that is a command.

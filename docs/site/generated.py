@@ -41,6 +41,7 @@ OTHERS = "BaseEstimator, ClassifierMixin, TransformerMixin, Module, tuple, str, 
 TABLES = {
     "methods_cifar_fs": "Accuracy on CIFAR-FS test classes, frozen `tf_efficientnet_lite0` at 96 px",
     "unbalanced": "Transductive learners on balanced, uneven and single queries, and on queries of one class",
+    "few_classes": "Transductive learners where twenty classes are learned and queries are of five",
     "parameters": "What `temperature=None`, `centered` and `balanced` change, without → with",
     "methods": "Time of an episode, 5-way 1-shot",
 }

@@ -72,6 +72,7 @@ class OSLOLearner(SupportLearner):
 
     indexable = False
     transductive = True
+    supposes_balance = True  # queries of a few of the known classes move the mean that is subtracted
 
     def __init__(self, threshold: float = 3.0, n_iterations: int = 2) -> None:
         super().__init__("cosine")
