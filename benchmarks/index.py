@@ -5,11 +5,11 @@ keys; recall is also measured for queries that are drawn as the keys are. Every 
 one torch thread and answers the same queries: `PrototypeIndex` with whole keys, in half precision and in 8 bits, brute
 force in numpy, FAISS's flat index, lists and graph, scikit-learn's neighbours, hnswlib and usearch (extra ``peers``).
 Graphs and lists of others get the least effort that finds 99 % of the nearest key, and of the ten nearest, of both
-kinds of queries; ours tunes itself. What takes an hour to build on one thread is left out at a million keys
-(``LIMITS``). Recall is the share of the nearest key (and of the ten nearest keys) by float64 that was found. Memory is
-the growth of the process by building, including its copy of the keys. Times are the processor's, because other
-programs may run. The mixed load is 90 % queries and 10 % changes by four threads; the others must not be changed while
-they are searched.
+kinds of queries; ours tunes itself. At a million keys the graphs of others take an hour to build on one thread, so the
+results are written after each contestant. Recall is the share of the nearest key (and of the ten nearest keys) by
+float64 that was found. Memory is the growth of the process by building, including its copy of the keys. Times are the
+processor's, because other programs may run. The mixed load is 90 % queries and 10 % changes by four threads; the others
+must not be changed while they are searched.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
 OURS = {"PrototypeIndex": "full", "PrototypeIndex float16": "float16", "PrototypeIndex int8": "int8"}
 CONTESTANTS = (*OURS, "numpy", "FAISS flat", "FAISS IVF", "FAISS HNSW", "scikit-learn", "hnswlib", "usearch")
-#: Contestants that are left out above this many keys.
-LIMITS = {"scikit-learn": 100_000, "FAISS HNSW": 100_000, "hnswlib": 100_000, "usearch": 100_000}
+#: Contestants of packages that the library does not need.
+PEERS = ("hnswlib", "usearch")
 #: The ratio to the matrix product is measured up to this many keys.
 PRODUCT_LIMIT = 100_000
 #: Efforts of other graphs (search width) and lists (lists read), and the recall that they must reach.
@@ -324,7 +324,6 @@ def measure(name: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
     if run.returncode:
         raise RuntimeError(f"{name} at {n} keys: {run.stderr.strip().splitlines()[-1]}")
     row: dict[str, Any] = json.loads(run.stdout)
-    print(row, file=sys.stderr, flush=True)
     return row
 
 
@@ -348,8 +347,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['recall@1']:.3f} | {row['recall@10']:.3f} | "
             f"{row['recall@1, drawn']:.3f}, {row['recall@10, drawn']:.3f} | {change} | {mixed} | {row['MiB']} |"
         )
-    left_out = ", ".join(f"{name} ({limit:,})" for name, limit in LIMITS.items())
-    lines += ["", f"Left out beyond a number of keys: {left_out}."]
     return "\n".join(lines) + "\n"
 
 
@@ -371,18 +368,17 @@ def main() -> None:
     if options.worker:
         print(json.dumps(work(options.worker, options.sizes[0], options)))
         return
-    missing = [name for name in ("hnswlib", "usearch") if name in options.only and not find_spec(name)]
+    missing = [name for name in PEERS if name in options.only and not find_spec(name)]
     if missing:
         print(f"left out, not installed: {', '.join(missing)}; run: {pip_install('peers')}", file=sys.stderr)
     names = [name for name in options.only if name not in missing]
-    rows = [measure(name, n, options) for n in options.sizes for name in names if n <= LIMITS.get(name, n)]
-    results = {
-        **facts("index.py", options.seed),
-        "worker threads": options.threads,
-        "dimensions": options.dimensions,
-        "rows": rows,
-    }
-    write(options.out, results, table(rows))
+    about = facts("index.py", options.seed, packages=[name for name in PEERS if name in names])
+    about |= {"worker threads": options.threads, "dimensions": options.dimensions}
+    rows: list[dict[str, Any]] = []
+    for n in options.sizes:
+        for name in names:
+            rows.append(measure(name, n, options))
+            write(options.out, {**about, "rows": rows}, table(rows))
 
 
 if __name__ == "__main__":
