@@ -20,7 +20,7 @@ def checked(found: ResultFiles) -> list[Result]:
     """Return all results, with what the frozen episodes say of them and with paired differences.
 
     A result that states a digest is compared with all frozen sets; one of a grid takes the digest of the frozen file
-    beside it. A result with the accuracy of each episode is compared with the row it names as ``against``, by default
+    next to it. A result with the accuracy of each episode is compared with the row it names as ``against``, by default
     the baseline of a grid on the same episodes. Where a file repeats a row of a grid to add the accuracies of its
     episodes, the two become one.
     """

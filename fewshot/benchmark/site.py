@@ -86,7 +86,7 @@ class Site:
 
 
 def write_site(out: str | Path, paths: Iterable[str | Path]) -> Site:
-    """Write a page of all results in files, and copies of the files beside it.
+    """Write a page of all results in files, and copies of the files next to it.
 
     Parameters
     ----------

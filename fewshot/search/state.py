@@ -16,6 +16,7 @@ from fewshot.search.packing import packed, precision_of, unpacked
 from fewshot.search.similarity import KeySnapshot, PreparedKeys, sum_of_squares, top
 from fewshot.search.single import best, similarities
 from fewshot.search.snapshot import FaissSnapshot, take_snapshot
+from fewshot.utils.claims import Claims
 from fewshot.utils.isolation import isolated
 
 #: Neighbours beyond the requested ones that are scored again.
@@ -83,32 +84,26 @@ class Rows:
     ----------
     raw, keys, sqnorm : Tensor of shape (r, d), (r, d), (r, 1)
         Keys as they came; in the frame of the base, in float64; their squared norms in that frame.
-    taken : dict
-        After how many rows a state has written more; see `extended`.
+    claims : Claims
+        After how many rows a state has written more.
     """
 
     raw: Tensor
     keys: Tensor
     sqnorm: Tensor
-    taken: dict[int, object] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
 
     def extended(self, used: int, raw: Tensor, keys: Tensor) -> Rows:
         """Return buffers with more rows after the first `used`, in place if no other state has written there."""
         end, wide = used + len(raw), torch.promote_types(self.raw.dtype, raw.dtype)
         rows = self
-        if wide != self.raw.dtype or end > len(self.raw) or not self._take(used):
+        if wide != self.raw.dtype or end > len(self.raw) or not self.claims.take(used):
             size = max(2 * len(self.raw), end, 64)
             copies = [_copied(buffer, used, size) for buffer in (self.raw.to(wide), self.keys, self.sqnorm)]
-            rows = Rows(copies[0], copies[1], copies[2], {used: self})
+            rows = Rows(copies[0], copies[1], copies[2])
+            rows.claims.take(used)
         rows.raw[used:end], rows.keys[used:end], rows.sqnorm[used:end, 0] = raw, keys, sum_of_squares(keys)
         return rows
-
-    def _take(self, used: int) -> bool:
-        """Claim the rows after the first `used`; False if another state has, because versions have branched."""
-        mine = object()
-        return (
-            self.taken.setdefault(used, mine) is mine
-        )  # one operation of the interpreter: one of several threads wins
 
 
 def _copied(buffer: Tensor, used: int, size: int) -> Tensor:

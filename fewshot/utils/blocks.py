@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils.claims import Claims
+
 #: About the bytes of a block: small enough to copy in microseconds, large enough that blocks are few.
 BLOCK_BYTES = 2**18
 
@@ -17,25 +19,19 @@ class _Tail:
     """A last block with room for more rows; versions read its first ones, which never change."""
 
     def __init__(self, rows: NDArray[Any]) -> None:
-        self.rows = rows
-        self._taken: dict[int, object] = {}
+        self.rows, self.claims = rows, Claims()
 
     @classmethod
     def of(cls, rows: NDArray[Any], dtype: np.dtype[Any], size: int) -> Self:
         """Return a copy of `rows` (n, ...) with room for `size`; the caller may write the next."""
         found = cls(np.empty((size, *rows.shape[1:]), dtype))
         found.rows[: len(rows)] = rows
-        found.take(len(rows))
+        found.claims.take(len(rows))
         return found
 
     def fits(self, values: NDArray[Any]) -> bool:
         """Whether the type of the rows can hold these values."""
         return np.result_type(self.rows, values) == self.rows.dtype
-
-    def take(self, used: int) -> bool:
-        """Claim the rows after the first `used`; False if another version has, because versions have branched."""
-        mine = object()
-        return self._taken.setdefault(used, mine) is mine  # one operation of the interpreter: one of two threads wins
 
     def with_rows(self, used: int, values: NDArray[Any]) -> NDArray[Any]:
         """Return the first `used` rows, which the caller has claimed, and `values` after them."""
@@ -93,7 +89,7 @@ class Blocks:
             return self
         used = len(self.blocks[-1])
         room, tail = self.size - used, self._tail
-        if tail is None or not tail.fits(values) or not tail.take(used):
+        if tail is None or not tail.fits(values) or not tail.claims.take(used):
             tail = _Tail.of(self.blocks[-1], np.result_type(self.blocks[-1], values), self.size)
         blocks = self.blocks.copy()
         blocks[-1] = tail.with_rows(used, values[:room])
