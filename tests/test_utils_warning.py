@@ -21,6 +21,16 @@ def test_a_warning_points_at_the_users_line(kind, tmp_path):
     assert {warning.filename for warning in caught} == {__file__}
 
 
+def test_a_warning_can_be_shown_and_written_whatever_it_names(tmp_path):
+    path = write_photos(tmp_path, 1)[0]
+    with pytest.warns(UserWarning, match="twice") as caught:
+        FewShotModel(quick_embedder()).fit([path, path], ["caf\udce9", "\x1b[2J\n"])
+    message = str(caught[0].message)
+    assert message.isprintable()
+    assert message.encode()
+    assert "caf\\xe9" in message
+
+
 def test_ignored_warnings_of_one_category_leave_the_filters_as_they_were():
     before = list(warnings.filters)
     with warnings.catch_warnings(record=True) as caught:

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from fewshot.utils.locks import lock_of
+from fewshot.utils.text import printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,7 +20,7 @@ _OURS = ("fewshot.", "contextlib")
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn on behalf of the nearest caller outside the library.
+    """Warn on behalf of the nearest caller outside the library; see `printable` for how names in the message are shown.
 
     Examples
     --------
@@ -32,7 +33,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(printable(message), category, stacklevel=level)
 
 
 def lock_of_filters() -> threading.RLock:
