@@ -33,7 +33,7 @@ from protocol import facts, kibibytes, write
 
 from fewshot import PrototypeIndex
 from fewshot.errors import pip_install
-from fewshot.utils.isolation import give_back_memory
+from fewshot.utils.malloc import give_back_memory
 
 D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)

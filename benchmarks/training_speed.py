@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fewshot import LabeledImages, MetaTrainer, TrainConfig, create_backbone
 from fewshot.embedding.network import to_input
 from fewshot.errors import pip_install
-from fewshot.utils.isolation import keeping_memory
+from fewshot.utils.malloc import keeping_memory
 
 N_WAY, N_SHOT, N_QUERY, SIDE = 60, 1, 5, 28
 N_IMAGES = N_SHOT + N_QUERY

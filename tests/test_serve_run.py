@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ import pytest
 
 from fewshot import FewShotModel
 from fewshot.cli import main
+from fewshot.utils import malloc
 from tests.serving import QUICK, files, pictures, process, running, said, taught
 
 PICTURES = pictures(40)
@@ -164,6 +166,33 @@ def test_several_workers_share_a_folder(tmp_path):
         found.send_signal(signal.SIGTERM)
         assert found.wait(60) == 0
     assert FewShotModel.load(tmp_path / "model").classes_.tolist() == sorted(["b", *wanted[:-1]])
+
+
+def heaps(number):
+    """Return where the heaps are that glibc makes for threads: pieces of 64 MiB, the rest of which is reserved."""
+    lines = Path(f"/proc/{number}/maps").read_text().splitlines()
+    maps = [(*(int(end, 16) for end in line.split()[0].split("-")), line.split()[1]) for line in lines]
+    return [
+        start
+        for (start, middle, how), (rest, end, none) in pairwise(maps)
+        if start % 2**26 == end % 2**26 == 0 and middle == rest and (how, none) == ("rw-p", "---p")
+    ]
+
+
+@pytest.mark.skipif(malloc._mallopt() is None, reason="the C library is not glibc")
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_threads_of_a_process_share_a_heap(workers, tmp_path):
+    """Whichever library starts a thread first; otherwise embedding takes twice as long, by chance."""
+    with process(tmp_path / "model", "--workers", str(workers), *QUICK) as found:
+        numbers = [found.pid]
+        if workers > 1:
+            numbers = Path(f"/proc/{found.pid}/task/{found.pid}/children").read_text().split()
+        with one_of_each_worker(found.url, workers) as clients:
+            for client in clients:
+                assert client.post("v1/classes", data={"name": "a"}, files=files(*PICTURES[:8])).is_success
+        asked = [number for number in numbers if "pyarrow" in Path(f"/proc/{number}/maps").read_text()]
+        assert len(asked) == workers
+        assert [heaps(number) for number in asked] == [[]] * workers
 
 
 @pytest.mark.slow

@@ -3,8 +3,6 @@
 import ast
 import gc
 import pickle
-import subprocess
-import sys
 import warnings
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -43,8 +41,7 @@ from fewshot import (
 )
 from fewshot.embedding import embedder as embedding
 from fewshot.learners.registry import learner_class
-from fewshot.utils import isolation
-from fewshot.utils.isolation import isolated, keeping_memory, seeded, share_one_heap
+from fewshot.utils.isolation import isolated, seeded
 from tests.training_data import QUICK, TRAIN, VAL
 
 RNG = np.random.default_rng(0)
@@ -337,83 +334,3 @@ def test_inside_is_reproducible_and_outside_untouched():
     with seeded(8):
         assert not torch.equal(torch.rand(3), first)
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-PAGE_FAULTS = """
-import resource, sys
-from contextlib import nullcontext
-import torch
-from fewshot import create_backbone
-from fewshot.utils.isolation import keeping_memory
-
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-network = create_backbone("tf_efficientnet_lite0").to(memory_format=torch.channels_last)
-images = torch.zeros(6, 3, 224, 224).to(memory_format=torch.channels_last)
-with keeping_memory() if sys.argv[1] == "kept" else nullcontext(), torch.inference_mode():
-    network(images)
-    before = faults()
-    for _ in range(5):
-        network(images)
-print(faults() - before)
-"""
-
-
-@pytest.mark.skipif(isolation._mallopt() is None, reason="the C library is not glibc")
-@pytest.mark.parametrize("n", [6, pytest.param(64, marks=pytest.mark.slow)])  # of 64, blocks are beyond glibc's limit
-def test_memory_is_not_fetched_again_inside_the_block(n):
-    code = PAGE_FAULTS.replace("zeros(6,", f"zeros({n},")
-    kept, not_kept = (
-        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, check=True).stdout)
-        for how in ("kept", "as it comes")
-    )
-    assert kept < 0.2 * not_kept
-
-
-def test_blocks_may_be_nested_and_on_several_threads(monkeypatch):
-    calls = []
-    monkeypatch.setattr(isolation, "_mallopt", lambda: lambda option, value: calls.append((option, value)))
-
-    def nested():
-        with keeping_memory(), keeping_memory():
-            pass
-
-    threads = [Thread(target=nested) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert isolation._inside == 0
-    assert calls[-2:] == [
-        (isolation._TRIM_THRESHOLD, isolation.KEPT_AFTER),
-        (isolation._MMAP_MAX, isolation.MAPPED_AFTER),
-    ]
-    entered, left = (
-        calls.count((isolation._TRIM_THRESHOLD, kept)) for kept in (isolation.KEPT_INSIDE, isolation.KEPT_AFTER)
-    )
-    assert entered == left >= 1
-
-
-def test_an_error_ends_the_block_too_and_other_libraries_are_left_alone(monkeypatch):
-    calls = []
-    monkeypatch.setattr(isolation, "_mallopt", lambda: lambda option, value: calls.append(value))
-    with pytest.raises(KeyError), keeping_memory():
-        raise KeyError
-    assert calls[-2:] == [isolation.KEPT_AFTER, isolation.MAPPED_AFTER]
-    monkeypatch.setattr(isolation, "_mallopt", lambda: None)
-    with keeping_memory():
-        assert isolation._inside == 0
-
-
-def test_threads_that_share_a_heap_keep_what_their_batches_need(monkeypatch):
-    calls = []
-    monkeypatch.setattr(isolation, "_kept_after", isolation.KEPT_AFTER)
-    monkeypatch.setattr(isolation, "_mallopt", lambda: lambda option, value: calls.append((option, value)))
-    share_one_heap()
-    assert calls == [(isolation._ARENA_MAX, 1)]
-    with keeping_memory():
-        pass
-    assert calls[-2] == (isolation._TRIM_THRESHOLD, isolation.KEPT_SHARED)
-    monkeypatch.setattr(isolation, "_mallopt", lambda: None)
-    share_one_heap()

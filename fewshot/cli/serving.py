@@ -49,7 +49,9 @@ def serve_options(serve: argparse.ArgumentParser) -> None:
 def serve(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from fewshot.errors import missing
+    from fewshot.utils.malloc import share_one_heap
 
+    share_one_heap()
     for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         try:
             import_module(name)

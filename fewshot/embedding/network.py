@@ -29,9 +29,10 @@ from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.maps import Shape, feature_map, pooling
 from fewshot.embedding.pointwise import hasten_pointwise
 from fewshot.errors import ImageDecodeError
-from fewshot.utils.isolation import isolated, keeping_memory
+from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import new_lock
 from fewshot.utils.logs import timed
+from fewshot.utils.malloc import keeping_memory
 from fewshot.utils.progress import progress_bar
 from fewshot.utils.text import counted
 from fewshot.utils.threads import use_one_thread_after_fork

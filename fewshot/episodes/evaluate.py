@@ -24,8 +24,9 @@ from fewshot.learners.local import LocalLearner, of_maps
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax, to_tensor
 from fewshot.utils import notebook
-from fewshot.utils.isolation import isolated, keeping_memory
+from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
+from fewshot.utils.malloc import keeping_memory
 from fewshot.utils.values import as_values, check_same_length, check_values
 
 if TYPE_CHECKING:

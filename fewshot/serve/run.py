@@ -23,7 +23,7 @@ from fewshot.learners.registry import add_plugin
 from fewshot.persistence.artifact import is_artifact, refuse_others
 from fewshot.serve.logs import set_up
 from fewshot.serve.settings import Settings
-from fewshot.utils.isolation import share_one_heap
+from fewshot.serve.worker import begin
 
 #: Seconds that requests may take to end after SIGTERM.
 DRAIN_SECONDS = 30
@@ -116,10 +116,9 @@ def open_workshop(settings: Settings) -> Any:
 
 
 def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] | None = None) -> None:
-    """Answer requests in this process."""
+    """Answer requests in this process, whose threads share a heap; see `share_one_heap`."""
     sys.setswitchinterval(SWITCH_SECONDS)
     set_up(settings.log_level)
-    share_one_heap()
     _join_parent(settings)
     with _quiet_signals():
         server_of(open_workshop(settings), settings, ready).run([listener])
@@ -161,7 +160,7 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
 
     def start() -> Any:
         is_ready = context.Event()
-        process = context.Process(target=work, args=(settings, listener, is_ready.set))
+        process = context.Process(target=begin, args=(settings, listener, is_ready.set))
         process.start()
         return process, is_ready
 

@@ -34,7 +34,8 @@ from fewshot.training.folder import LOG, lock_training, refuse_foreign_log
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.step import Augment, Stepper, learning_rates
-from fewshot.utils.isolation import give_back_memory, isolated, keeping_memory
+from fewshot.utils.isolation import isolated
+from fewshot.utils.malloc import give_back_memory, keeping_memory
 from fewshot.utils.text import counted
 from fewshot.utils.values import check_name
 

@@ -1,16 +1,9 @@
-"""Compute inside a host program: shield computations from its settings, and its random numbers from ours.
-
-This is also the only place that tunes malloc.
-"""
+"""Compute inside a host program: shield computations from its settings, and its random numbers from ours."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ContextDecorator, ExitStack, contextmanager, suppress
-from functools import cache
+from collections.abc import Iterator
+from contextlib import ContextDecorator, ExitStack, contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -33,27 +26,6 @@ _FLOATING |= {torch.empty_strided, torch.empty_permuted, torch.fft.fftfreq, torc
 _FLOATING |= {getattr(torch, f"{name}_window") for name in ("bartlett", "blackman", "hamming", "hann", "kaiser")}
 #: Functions that do so only for Python numbers of which one is a float.
 _INFERRING = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full, torch.arange, torch.range}
-#: Options of glibc's mallopt; see its manual page.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
-#: After `keeping_memory`, larger blocks are mapped (glibc allows no larger limit), up to its default of 65536 blocks.
-LARGEST_BLOCK, MAPPED_AFTER = 32 << 20, 65536
-#: Free memory that malloc keeps: all of it inside `keeping_memory`, and afterwards what glibc's own rule leads to.
-KEPT_INSIDE, KEPT_AFTER = -1, 2 * LARGEST_BLOCK
-#: The latter in a process whose threads share a heap: what two batches at once need.
-KEPT_SHARED = 4 * KEPT_AFTER
-
-_lock, _inside = threading.Lock(), 0
-_kept_after = KEPT_AFTER
-
-
-def _reset() -> None:
-    """Forget, in a forked child, the threads that were inside `keeping_memory`."""
-    global _lock, _inside
-    _lock, _inside = threading.Lock(), 0
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset)
 
 
 class isolated(ContextDecorator):
@@ -145,63 +117,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or type(value) in (bool, int, float, str, torch.device)
-
-
-@contextmanager
-def keeping_memory() -> Iterator[None]:
-    """Let malloc reuse memory that is freed inside the block instead of returning it to the system.
-
-    A network frees and allocates megabytes at every layer. Returning them and fetching them page by page takes as long
-    as the convolutions. Only glibc is tuned, and only if no environment variable does so (``MALLOC_*``,
-    ``GLIBC_TUNABLES``). The limits hold for the whole process. glibc cannot report the previous limits, so the block
-    ends with those that its own rule reaches in any program with large arrays: 32 and 64 MiB.
-    """
-    global _inside
-    mallopt = _mallopt()
-    if mallopt is None:
-        yield
-        return
-    with _lock:
-        _inside += 1
-        if _inside == 1:
-            mallopt(_MMAP_THRESHOLD, LARGEST_BLOCK)
-            mallopt(_TRIM_THRESHOLD, KEPT_INSIDE)
-            mallopt(_MMAP_MAX, 0)  # reuse blocks of any size: an episode's activations can exceed 32 MiB
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                mallopt(_TRIM_THRESHOLD, _kept_after)
-                mallopt(_MMAP_MAX, MAPPED_AFTER)
-
-
-def share_one_heap() -> None:
-    """Let threads that start from now on allocate from one heap. Call this only in a process of our own.
-
-    By default glibc gives each a heap of its own, in pieces of 64 MiB, and returns a piece as soon as it is empty. A
-    network whose activations fill one piece then fetches and returns the next at every layer, whatever
-    `keeping_memory` says; whether it does is a matter of chance, and takes as long as the convolutions.
-    """
-    global _kept_after
-    if (mallopt := _mallopt()) is not None:
-        mallopt(_ARENA_MAX, 1)
-        _kept_after = KEPT_SHARED
-
-
-def give_back_memory() -> None:
-    """Return free memory to the system (glibc only): after episodes of uneven sizes, gigabytes."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-@cache
-def _mallopt() -> Callable[[int, int], int] | None:
-    # The user has tuned malloc.
-    if any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return None
-    try:
-        return ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return None

@@ -1,0 +1,17 @@
+"""The beginning of a worker process. Light to import, since threads must not start before `share_one_heap`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from fewshot.serve.settings import Settings
+from fewshot.utils.malloc import share_one_heap
+
+
+def begin(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer requests in this process, which a supervisor has started for that."""
+    share_one_heap()
+    from fewshot.serve.run import work
+
+    work(settings, listener, ready)
