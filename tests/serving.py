@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import httpx
 
 from fewshot import FewShotImageClassifier
-from fewshot.serve.run import listen, server_of
+from fewshot.serve.process import server_of
+from fewshot.serve.run import listen
 from fewshot.serve.settings import Settings
 from fewshot.serve.workshop import Workshop
 from tests.photographs import photos, quick_embedder

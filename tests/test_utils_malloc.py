@@ -43,6 +43,7 @@ def test_memory_is_not_fetched_again_inside_the_block(n):
 
 def test_blocks_may_be_nested_and_on_several_threads(monkeypatch):
     calls = []
+    monkeypatch.setattr(malloc, "_kept_after", malloc.KEPT_AFTER)
     monkeypatch.setattr(malloc, "_mallopt", lambda: lambda option, value: calls.append((option, value)))
 
     def nested():
@@ -65,6 +66,7 @@ def test_blocks_may_be_nested_and_on_several_threads(monkeypatch):
 
 def test_an_error_ends_the_block_too_and_other_libraries_are_left_alone(monkeypatch):
     calls = []
+    monkeypatch.setattr(malloc, "_kept_after", malloc.KEPT_AFTER)
     monkeypatch.setattr(malloc, "_mallopt", lambda: lambda option, value: calls.append(value))
     with pytest.raises(KeyError), keeping_memory():
         raise KeyError

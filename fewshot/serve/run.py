@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import socket
-import sys
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import uvicorn
-
-from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ArtifactError, FewshotError
-from fewshot.images.image_classifier import FewShotImageClassifier
-from fewshot.learners.registry import add_plugin
 from fewshot.persistence.artifact import is_artifact, refuse_others
-from fewshot.serve.logs import set_up
 from fewshot.serve.settings import Settings
+from fewshot.serve.signals import quiet_signals
 from fewshot.serve.worker import begin
 
-#: Seconds that requests may take to end after SIGTERM.
-DRAIN_SECONDS = 30
 #: How often workers are looked after. The variable under which they share their figures.
 POLL_SECONDS, SHARED = 0.1, "PROMETHEUS_MULTIPROC_DIR"
-#: Seconds after which a thread hands over Python's lock; by default 5 ms, which a network waits for each layer.
-SWITCH_SECONDS = 0.001
 #: Addresses that only this machine reaches.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -64,6 +52,8 @@ def serve(settings: Settings, tell: Callable[[str], object], should_open: bool =
             webbrowser.open(url)
 
     if settings.workers == 1:
+        from fewshot.serve.process import work  # only what answers needs torch
+
         work(settings, listener, ready)
     else:
         supervise(settings, listener, ready)
@@ -105,51 +95,6 @@ def url_of(listener: socket.socket, settings: Settings) -> str:
     return f"http://{host}:{listener.getsockname()[1]}{settings.root_path}/"
 
 
-def open_workshop(settings: Settings) -> Any:
-    """Return the workshop of a service, with its network loaded."""
-    from fewshot.serve.workshop import Workshop
-
-    new = None
-    if not settings.read_only:
-        new = FewShotImageClassifier(Embedder(**settings.embedder, device=settings.device, progress=False))
-    return Workshop(settings.folder, new, settings.device, settings.read_only)
-
-
-def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] | None = None) -> None:
-    """Answer requests in this process, whose threads share a heap; see `share_one_heap`."""
-    sys.setswitchinterval(SWITCH_SECONDS)
-    set_up(settings.log_level)
-    _join_parent(settings)
-    with _quiet_signals():
-        server_of(open_workshop(settings), settings, ready).run([listener])
-
-
-def server_of(workshop: Any, settings: Settings, ready: Callable[[], None] | None = None) -> uvicorn.Server:
-    """Return the server of a workshop; `ready` is called once it answers."""
-    from fewshot.serve.app import create_app
-    from fewshot.serve.connection import connection_of
-
-    config = uvicorn.Config(
-        create_app(workshop, settings), log_config=None, log_level=settings.log_level, access_log=False,
-        server_header=False, ws="none", lifespan="on", http=connection_of(settings),
-        timeout_graceful_shutdown=DRAIN_SECONDS, limit_concurrency=4 * settings.max_requests,
-    )  # fmt: skip
-    return _Server(config, ready)
-
-
-class _Server(uvicorn.Server):
-    """A server that says when it answers."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._ready is not None:
-            self._ready()
-
-
 def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Keep worker processes running on one port until this process is to stop; one that dies is replaced.
 
@@ -164,7 +109,7 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
         process.start()
         return process, is_ready
 
-    with _quiet_signals(stop.set), tempfile.TemporaryDirectory() as figures:
+    with quiet_signals(stop.set), tempfile.TemporaryDirectory() as figures:
         os.environ[SHARED] = figures
         workers = [start() for _ in range(settings.workers)]
         try:
@@ -185,30 +130,3 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
             for process, _ in workers:
                 process.join()
             del os.environ[SHARED]
-
-
-def _join_parent(settings: Settings) -> None:
-    """Know what the parent knows, and end with it if it is killed; do nothing in a process without a parent."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    for plugin in settings.plugins:
-        add_plugin(plugin)
-
-    def wait() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-@contextmanager
-def _quiet_signals(act: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Call `act` at SIGTERM and Ctrl-C, which the server raises again once it has stopped."""
-    before = {number: signal.signal(number, lambda *_: act()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,6 @@ from fewshot.utils.malloc import share_one_heap
 def begin(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Answer requests in this process, which a supervisor has started for that."""
     share_one_heap()
-    from fewshot.serve.run import work
+    from fewshot.serve.process import work
 
     work(settings, listener, ready)
