@@ -134,6 +134,33 @@ def test_a_parameter_that_is_not_known_is_refused(client):
     assert client.get("/?utm_source=x").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "sent", "says"),
+    [
+        ("POST /v1/predict", {"data": {"top": "1"}, "files": files(FLOWERS[0])}, "address, as in /v1/predict?top="),
+        ("POST /v1/predict", {"data": {"lable": "x"}, "files": files(FLOWERS[0])}, "expected images, embeddings"),
+        ("POST /v1/classes", {"data": {"nmae": "x"}, "files": files(FLOWERS[0])}, "did you mean name?"),
+        ("POST /v1/classes", {"data": {"name": ["a", "b"]}, "files": files(FLOWERS[0])}, "sent twice"),
+        ("POST /v1/predict", {"files": {"images": (None, "flower.png")}}, "-F images=@FILE"),
+        ("POST /v1/predict", {"data": {"embeddings": "[1]"}, "files": files(FLOWERS[0])}, "sent as JSON"),
+        ("POST /v1/embed", {"json": {"embeddings": [[1.0]], "coverage": 0.9}}, "no field 'coverage'"),
+        ("POST /v1/suggest", {"json": {"embeddings": [[1.0]], "k": 3}}, "as in /v1/suggest?k="),
+        ("POST /v1/predict", {"json": {"embeddings": [[1.0]], "images": []}}, "send one of them"),
+        ("POST /v1/predict", {"json": {"images": [{"data": "", "id": "a"}]}}, "expected data and name"),
+        ("POST /v1/examples", {"json": {"embeddings": [[1.0]], "class": "flower", "names": ["a"]}}, "no field 'names'"),
+        ("PATCH /v1/classes/flower", {"json": {"name": "temple", "merge": True}}, "as in /v1/classes/flower?merge="),
+        ("POST /v1/examples/remove", {"json": {"examples": ["x"], "exmaples": []}}, "did you mean examples?"),
+        ("PATCH /v1/examples/x", {"json": {"class_": "x", "class": "x"}}, "did you mean class?"),
+        ("PUT /v1/rejection", {"json": {"reject": "off", "rate": 1}}, "no field 'rate'; expected reject"),
+    ],
+)
+def test_a_field_of_a_body_that_is_not_known_is_refused(client, path, sent, says):
+    method, _, place = path.partition(" ")
+    before = client.get("/v1/model").json()
+    assert says in said(client.request(method, place, **sent), 422, "invalid")
+    assert client.get("/v1/model").json() == before
+
+
 @pytest.mark.parametrize("name", ["a/b", "ü %41 ☃", "..", ".", "/", "//", "a?b#c", "\x07\n", "x" * 300, "'\"<b>"])
 def test_a_class_may_have_any_name(client, name):
     assert client.post("/v1/classes", data={"name": name}, files=files(FLOWERS[5])).json()["class"] == name

@@ -24,6 +24,7 @@ from fewshot.serve.problems import JSON, Problem, problem_of, without_place
 from fewshot.serve.routes import archive, classes, examples, health, history, model, predict, session, suggest, trust
 from fewshot.serve.service import Service
 from fewshot.serve.settings import Settings
+from fewshot.serve.uploads import expected, parameters_of, unknown_field
 from fewshot.serve.workshop import Workshop
 from fewshot.utils.text import closest
 
@@ -122,25 +123,25 @@ async def _refuse_unknown(request: Request) -> None:
     """Raise Problem for a parameter that the route does not know: ignored, it would mislead."""
     if not request.query_params:
         return
-    known = _parameters(request.scope["route"].dependant)
+    known = parameters_of(request)
     for name in request.query_params:
         if name not in known:
-            expected = closest(name, known) or f"; expected {', '.join(known) or 'none'}"
-            raise Problem(422, "invalid", f"there is no parameter {name!r:.60}{expected}")
+            raise Problem(
+                422, "invalid", f"there is no parameter {name!r:.60}{closest(name, known) or expected(known)}"
+            )
 
 
-def _parameters(dependant: Any) -> list[str]:
-    own = [parameter.alias for parameter in dependant.query_params]
-    return own + [name for one in dependant.dependencies for name in _parameters(one)]
-
-
-async def _not_valid(_: Request, error: Exception) -> JSON:
+async def _not_valid(request: Request, error: Exception) -> JSON:
     said = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     if said.get("type") == "json_invalid":
         return Problem(400, "malformed", "the body is not valid JSON").response()
     if tuple(said.get("loc", ())) == ("body",):  # curl -d, for example, says that it sends a form
         cure = "send a JSON object, and with it the header Content-Type: application/json"
         return Problem(422, "invalid", f"the body is not the JSON that is expected here; {cure}").response()
+    if said.get("type") == "extra_forbidden":
+        (body,) = request.scope["route"].dependant.body_params
+        known = [one.alias or name for name, one in body.field_info.annotation.model_fields.items()]
+        return unknown_field(str(said["loc"][-1]), known, request).response()
     where = ".".join(str(part) for part in said.get("loc", ())[1:]) or "the request"
     return Problem(422, "invalid", f"{where}: {said.get('msg', 'is not valid')}"[:500]).response()
 

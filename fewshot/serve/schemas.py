@@ -13,6 +13,11 @@ def _example(**values: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
+def _sent(**values: Any) -> ConfigDict:
+    """Return what a body of a request is like: a field that is not known would be ignored, and mislead."""
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]})
+
+
 #: What a name of a class must be, as JSON Schema; `require_text` refuses others with a sentence.
 NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": r"\S"}
 #: What may be asked for as unknown.
@@ -147,38 +152,35 @@ class Changed(BaseModel):
 class Renamed(BaseModel):
     """A new name of a class."""
 
-    model_config = _example(name="grey heron")
+    model_config = _sent(name="grey heron")
     name: str = Field(json_schema_extra=NAME)
 
 
 class Moved(BaseModel):
     """The class that an example belongs to."""
 
-    model_config = ConfigDict(populate_by_name=True, json_schema_extra={"examples": [{"class": "heron"}]})
+    model_config = _sent(**{"class": "heron"})
     class_: str = Field(alias="class", json_schema_extra=NAME)
 
 
 class Together(BaseModel):
     """Examples that are changed at once, as one version."""
 
-    model_config = _example(examples=["0f3c2a9d5e7b1c4a60"])
+    model_config = _sent(examples=["0f3c2a9d5e7b1c4a60"])
     examples: list[str] = Field(min_length=1, max_length=10_000, description="ids")
 
 
 class MovedTogether(Together):
     """Examples of one class, and the class that they belong to."""
 
-    model_config = ConfigDict(
-        populate_by_name=True,
-        json_schema_extra={"examples": [{"examples": ["0f3c2a9d5e7b1c4a60"], "class": "heron"}]},
-    )
+    model_config = _sent(**{"examples": ["0f3c2a9d5e7b1c4a60"], "class": "heron"})
     class_: str = Field(alias="class", json_schema_extra=NAME)
 
 
 class Reject(BaseModel):
     """What is answered as unknown."""
 
-    model_config = _example(reject="auto")
+    model_config = _sent(reject="auto")
     reject: StrictStr | StrictFloat = Field(
         description='"off", "auto", "balanced", or the share of unknown images to accept, 0 to 0.999',
         json_schema_extra={
@@ -374,6 +376,7 @@ DATA: dict[str, Any] = {
     "minItems": 1,
     "items": {
         "type": "object",
+        "additionalProperties": False,
         "required": ["data"],
         "properties": {
             "data": {
@@ -400,9 +403,10 @@ def body(**fields: dict[str, Any]) -> dict[str, Any]:
     """Return the description of a body that holds images and text fields, for ``openapi_extra``."""
     required = [name for name, field in fields.items() if field.pop("required", True)]
     example = {name: field["example"] for name, field in fields.items() if "example" in field}
-    form = {"type": "object", "required": [*required, "images"], "properties": {**fields, "images": IMAGES}}
-    plain: dict[str, Any] = {"type": "object", "properties": {**fields, "images": DATA, "embeddings": EMBEDDINGS}}
-    plain["anyOf"] = [{"required": [*required, one]} for one in ("images", "embeddings")]
+    closed = {"type": "object", "additionalProperties": False}
+    form = {**closed, "required": [*required, "images"], "properties": {**fields, "images": IMAGES}}
+    plain: dict[str, Any] = {**closed, "properties": {**fields, "images": DATA, "embeddings": EMBEDDINGS}}
+    plain["oneOf"] = [{"required": [*required, one]} for one in ("images", "embeddings")]
     plain["example"] = {**example, "images": [{"data": _PIXEL, "name": "pixel.gif"}]}
     content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": plain}}
     return {"requestBody": {"required": True, "content": content}}

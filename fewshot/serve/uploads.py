@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from fewshot.data.opening import is_heif, register_heif
 from fewshot.errors import pip_install
 from fewshot.serve.problems import Problem
 from fewshot.serve.settings import Settings
-from fewshot.utils.text import printable
+from fewshot.utils.text import closest, printable
 from fewshot.utils.values import TOO_LARGE
 
 #: What cameras and browsers write. Other formats of Pillow are not for strangers.
@@ -105,13 +105,14 @@ def require_text(value: Any, name: str) -> str:
     return value
 
 
-async def read_sent(request: Request, settings: Settings) -> Sent:
-    """Return what a request holds.
+async def read_sent(request: Request, settings: Settings, *fields: str) -> Sent:
+    """Return what a request holds: images or embeddings, and the `fields` of its route.
 
     Raises
     ------
     Problem
-        If it is neither multipart nor JSON, an image is too large, or none is an image.
+        If it is neither multipart nor JSON, holds a field that is not known, or an image that is too large, or if
+        nothing is an image.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -120,11 +121,45 @@ async def read_sent(request: Request, settings: Settings) -> Sent:
         sent = await run_in_threadpool(_read_json, await request.body(), settings)
     else:
         raise Problem(415, "unsupported", "the body must be multipart/form-data or application/json")
+    _refuse_unknown(sent.fields, fields, request)
     if len(sent.images) > FEW:  # the head of one takes less time than changing threads
         images = await run_in_threadpool(_checked, sent.images, settings)
     else:
         images = _checked(sent.images, settings)
     return replace(sent, images=images)
+
+
+def _refuse_unknown(given: Iterable[str], fields: Sequence[str], request: Request) -> None:
+    for name in given:
+        if name == "images":  # text in a form
+            raise Problem(422, "invalid", "the field images holds text; send files, with curl as -F images=@FILE")
+        if name == "embeddings":
+            raise Problem(422, "invalid", "embeddings are sent as JSON, with the header Content-Type: application/json")
+        if name not in fields:
+            raise unknown_field(name, [*fields, "images", "embeddings"], request)
+
+
+def unknown_field(name: str, known: Sequence[str], request: Request) -> Problem:
+    """Return the problem that a body holds a field that its route does not know: ignored, it would mislead."""
+    if name in parameters_of(request):
+        where = f"{request.url.path}?{name}=..."
+        return Problem(422, "invalid", f"{name} is no field of the body; send it in the address, as in {where}")
+    return Problem(422, "invalid", f"there is no field {name!r:.60}{closest(name, known) or expected(known)}")
+
+
+def expected(known: Sequence[str]) -> str:
+    """Return the end of a sentence about a name that is not known."""
+    return f"; expected {', '.join(known) or 'none'}"
+
+
+def parameters_of(request: Request) -> list[str]:
+    """Return the names of the parameters that the route of a request takes in its address."""
+    return _parameters(request.scope["route"].dependant)
+
+
+def _parameters(dependant: Any) -> list[str]:
+    own = [parameter.alias for parameter in dependant.query_params]
+    return own + [name for one in dependant.dependencies for name in _parameters(one)]
 
 
 def _too_many(settings: Settings) -> Problem:
@@ -145,6 +180,8 @@ async def _read_form(request: Request, settings: Settings) -> Sent:
     images, fields = list[Image_](), dict[str, Any]()
     for name, value in form.multi_items():
         if not isinstance(value, UploadFile):
+            if name in fields:
+                raise Problem(422, "invalid", f"the field {name!r:.60} is sent twice; send it once")
             fields[name] = value
         elif name == "images":
             images.append(Image_(await value.read(), plain_name(value.filename)))
@@ -157,11 +194,15 @@ def _read_json(body: bytes, settings: Settings) -> Sent:
     given = parse_json(body)
     if not isinstance(given, dict):
         raise Problem(422, "invalid", "the body must be a JSON object")
+    if "images" in given and "embeddings" in given:
+        raise Problem(422, "invalid", "there are images and embeddings; send one of them")
     listed = given.pop("images", [])
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise Problem(422, "invalid", 'images must be a list such as [{"data": "..."}]')
     if len(listed) > settings.max_images:
         raise _too_many(settings)
+    for name in (name for one in listed for name in one if name not in ("data", "name")):
+        raise Problem(422, "invalid", f"an image has a field {name!r:.60}; expected data and name")
     images = [Image_(_from_base64(one.get("data")), plain_name(one.get("name"))) for one in listed]
     embeddings = as_embeddings(given.pop("embeddings")) if "embeddings" in given else None
     return Sent(given, images, embeddings)

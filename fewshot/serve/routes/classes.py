@@ -63,7 +63,7 @@ async def learn_class(request: Request, service: ServiceOf, if_match: IfMatch) -
 
     Images that the class holds already are not learned again, so that a request may be repeated.
     """
-    sent = await read_sent(request, service.settings)
+    sent = await read_sent(request, service.settings, "name")
     return await teach(service, sent, sent.text("name"), if_match)
 
 

@@ -49,7 +49,7 @@ async def list_examples(
 )
 async def add_examples(request: Request, service: ServiceOf, if_match: IfMatch) -> Response:
     """Learn more images of a known class."""
-    sent = await read_sent(request, service.settings)
+    sent = await read_sent(request, service.settings, "class")
     return await teach(service, sent, sent.text("class"), if_match, known=True)
 
 
