@@ -1,11 +1,17 @@
-"""Milliseconds per episode of every method, compared with the easyfsl package: the whole episode, and answering alone.
+"""Microseconds of an episode with every method, beside what the machine allows; and answers beside easyfsl's.
 
 Episodes are 5-way 1-shot with 15 queries per class. Embeddings have 640 numbers and lie around 64 class centres. They
 are cut off at 0, like those of networks that end in a ReLU, and scaled to the sum 1: easyfsl's PT-MAP, which does not
 scale them after its power transform, gives NaN otherwise. A whole episode means drawing it, gathering its embeddings
 and answering: `evaluate` here, easyfsl's sampler, data set and loader there. Answering alone starts from the embeddings
-of one episode at a time there, and of as many as `evaluate` batches here. Accuracies are on the same episodes. One
-torch thread; contestants take turns; figures are medians. The extra ``peers`` installs easyfsl.
+of one episode at a time there, and of as many as `evaluate` batches here.
+
+Arithmetic is what the matrix products of an answer take at the speed of a large product on this core; bytes, what
+reading the embeddings of the episode once takes at the speed of reading a large array. No program can be faster than
+the larger of the two, but for what stays in a cache; sums, roots and comparisons come on top.
+
+With ``--data`` accuracies are those of a pretrained network's embeddings of the test classes, on the same episodes for
+both packages. One torch thread; contestants take turns; figures are medians. The extra ``peers`` installs easyfsl.
 """
 
 from __future__ import annotations
@@ -26,8 +32,10 @@ import torch
 from numpy.typing import NDArray
 from protocol import facts, restore_sampler_init, write
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
-from fewshot import EpisodeSampler, Learner, evaluate, list_learners
+from fewshot import Embedder, EpisodeSampler, LabeledImages, Learner, evaluate, list_learners
+from fewshot.data.digest import digest_images
 from fewshot.episodes.evaluate import BATCH_ELEMENTS
 from fewshot.errors import pip_install
 from fewshot.learners.registry import learner_class
@@ -36,17 +44,21 @@ D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
 N_WAY, N_SHOT, N_QUERY = 5, 1, 15
 #: Episodes per call when answering alone, as in `evaluate`.
 BATCH = BATCH_ELEMENTS // (N_WAY * (N_SHOT + N_QUERY) * D)
+#: The network of real embeddings, and the side to which it sees images scaled.
+BACKBONE, SIZE = "tf_efficientnet_lite0", 96
+#: Rows and columns of the product, and numbers of the array, that measure the machine; and how often.
+LARGE_PRODUCT, LARGE_ARRAY, TIMES = 1536, 2**26, 9
 #: Target duration of a round in milliseconds.
 LONGEST = 6000
 #: Episodes of easyfsl per round, for methods that take most of a second per episode.
 FEW = {"pt-map": 3}
-#: easyfsl's class for each method, and our parameters that make both the same up to a monotone map.
+#: easyfsl's class for each method, and our parameters that make both the same up to a monotone map; but for
+#: LaplacianShot, where easyfsl counts a query among its own neighbours.
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "prototypical": ("PrototypicalNetworks", {}),
     "simpleshot": ("SimpleShot", {"normalization": "UN", "metric": "cosine"}),
-    # These two differ still: easyfsl answers queries where they were, and does not scale to unit length.
-    "bd-cspn": ("BDCSPN", {"shift": True, "sharpness": 1.0}),
-    "laplacian-shot": ("LaplacianShot", {"shift": True, "sharpness": 1.0}),
+    "bd-cspn": ("BDCSPN", {"shift": "prototypes", "sharpness": 1.0, "normalization": "UN"}),
+    "laplacian-shot": ("LaplacianShot", {"shift": "prototypes", "sharpness": 1.0}),
     "pt-map": ("PTMAP", {"prior": "uniform"}),
 }
 
@@ -58,6 +70,22 @@ def make_data(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     centres = rng.normal(size=(N_CLASSES, D))
     X = np.maximum(centres[labels] + SPREAD * rng.normal(size=(len(labels), D)), 0)
     return (X / X.sum(1, keepdims=True)).astype(np.float32), labels
+
+
+def real_data(folder: str) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
+    """Return embeddings and labels of the test classes of prepared data, scaled to the sum 1, and its digest."""
+    test = LabeledImages.open(folder, "test")
+    X = Embedder(BACKBONE, img_size=SIZE, device="cpu").transform(test.images)
+    return np.asarray(X / X.sum(1, keepdims=True), np.float32), test.labels, digest_images(test)
+
+
+def limits() -> dict[str, float]:
+    """Return the floating-point operations and the bytes read that one core manages in a microsecond."""
+    a, x = torch.rand(LARGE_PRODUCT, LARGE_PRODUCT), torch.rand(LARGE_ARRAY)
+    product, reading = (
+        1000 * min(milliseconds(run, 1) for _ in range(TIMES)) for run in (lambda: a @ a, lambda: x.sum())
+    )
+    return {"operations per us": 2 * LARGE_PRODUCT**3 / product, "bytes per us": x.nbytes / reading}
 
 
 class Ours:
@@ -86,9 +114,19 @@ class Ours:
             lambda: [self.learner(self.support, self.labels, self.query, N_WAY) for _ in range(rounds)], rounds * BATCH
         )
 
-    def accuracy(self, n: int) -> float:
-        """Return the accuracy on the first episodes."""
-        return self.whole_episodes(n_episodes=n).mean
+    def accuracy(self, n: int) -> NDArray[np.float64]:
+        """Return the accuracy of each of the first episodes."""
+        return self.whole_episodes(n_episodes=n).accuracies
+
+    def bound(self, limits: dict[str, float]) -> dict[str, float]:
+        """Return the microseconds of the products of an episode, and of reading its embeddings."""
+        support, query = (part[:1].clone().requires_grad_() for part in (self.support, self.query))
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():  # all products are then torch's
+            self.learner(support, self.labels[:1], query, N_WAY)
+        return {
+            "us arithmetic": counter.get_total_flops() / limits["operations per us"],
+            "us bytes": (support.nbytes + query.nbytes) / limits["bytes per us"],
+        }
 
 
 class EasyFsl:
@@ -128,13 +166,13 @@ class EasyFsl:
         return milliseconds(lambda: [self.answer(*task[:3]) for task in tasks], n)
 
     @torch.no_grad()
-    def accuracy(self, n: int) -> float:
-        """Return the accuracy on the first episodes."""
+    def accuracy(self, n: int) -> NDArray[np.float64]:
+        """Return the accuracy of each of the first episodes."""
         right = []
         for i in range(n):
             *task, expected = self._task(i)
             right.append((self.answer(*task).argmax(1).numpy() == expected).mean())
-        return float(np.mean(right))
+        return np.array(right)
 
     def answer(self, support: torch.Tensor, labels: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
         """Answer one episode."""
@@ -154,9 +192,10 @@ def milliseconds(run: Callable[[], Any], n: int) -> float:
     return 1000 * (time.perf_counter() - began) / n
 
 
-def measure(name: str, X: NDArray[np.float32], y: NDArray[np.int64], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of a method; contestants take turns."""
-    contestants: list[Any] = [Ours(name, X, y)] + ([EasyFsl(name, X, y)] if name in PEERS and options.peers else [])
+def measure(
+    name: str, contestants: list[Any], machine: dict[str, float], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return the times of a method; contestants take turns, ours first."""
     times: list[dict[str, list[float]]] = [{"whole": [], "answering": []} for _ in contestants]
     for contestant in contestants:  # warm up
         contestant.whole(2)
@@ -165,40 +204,49 @@ def measure(name: str, X: NDArray[np.float32], y: NDArray[np.int64], options: ar
     for _ in range(options.rounds):
         for found, contestant in zip(times, contestants, strict=True):
             for what, values in found.items():
-                values.append(getattr(contestant, what)(episodes if contestant is contestants[0] else 50))
+                values.append(1000 * getattr(contestant, what)(episodes if contestant is contestants[0] else 50))
     kind = learner_class(name)
     row: dict[str, Any] = {"learner": name, "transductive": kind.transductive, "trained": not kind.learned}
     for who, found in zip(("fewshot", "easyfsl"), times, strict=False):
-        row |= {f"{who}, ms {what}": round(median(values), 4) for what, values in found.items()}
-    if len(contestants) == 2:
-        for what in ("whole", "answering"):
-            ratios = [b / a for a, b in zip(*(found[what] for found in times), strict=True)]
-            row[f"times faster, {what}"] = round(median(ratios), 1)
-        n = options.accuracy if name not in FEW else max(options.accuracy // 20, 2)
-        row["episodes of accuracy"] = n
-        row |= {
-            f"{who}, accuracy %": round(100 * contestant.accuracy(n), 3)
-            for who, contestant in zip(("fewshot", "easyfsl"), contestants, strict=True)
-        }
+        row |= {f"{who}, us {what}": round(median(values), 1) for what, values in found.items()}
+    bound = contestants[0].bound(machine)
+    row |= {what: round(value, 1) for what, value in bound.items()}
+    row["times the bound"] = round(median(times[0]["answering"]) / max(bound.values()), 2)
     return row
+
+
+def compare(name: str, X: NDArray[np.float32], y: NDArray[np.int64], n: int) -> dict[str, Any]:
+    """Return the accuracies of both packages on the same episodes, and the mean paired difference, in %."""
+    n = max(n // 20, 2) if name in FEW else n
+    ours, theirs = (100 * kind(name, X, y).accuracy(n) for kind in (Ours, EasyFsl))
+    change = ours - theirs
+    return {
+        "episodes of accuracy": n,
+        "fewshot, accuracy %": round(float(ours.mean()), 3),
+        "easyfsl, accuracy %": round(float(theirs.mean()), 3),
+        "difference": round(float(change.mean()), 3),
+        "difference, ci95": round(float(1.96 * change.std(ddof=1) / np.sqrt(n)), 3),
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the figures as Markdown."""
     lines = [
-        "| 5-way 1-shot, 15 queries a class, 640 numbers | whole episode, ms | easyfsl | times faster | answering, ms "
-        "| easyfsl | accuracy, % | easyfsl |",
-        "|---|---|---|---|---|---|---|---|",
+        "| 5-way 1-shot, 15 queries a class, 640 numbers | answering, µs | arithmetic | bytes | times the larger "
+        "| whole episode, µs | easyfsl: answering | whole | accuracy, % | easyfsl | difference |",
+        "|" + "---|" * 11,
     ]
+    names = ("fewshot, us answering", "us arithmetic", "us bytes", "times the bound", "fewshot, us whole")
     for row in rows:
         cells = [row["learner"] + (" †" if row["transductive"] else "") + ("" if row["trained"] else " (untrained)")]
-        for what in ("whole", "answering"):
-            for who in ("fewshot", "easyfsl"):
-                value = row.get(f"{who}, ms {what}")
-                cells.append("" if value is None else f"{value:.3f}" if value < 10 else f"{value:.0f}")
-            if what == "whole":
-                cells.append(str(row.get("times faster, whole", "")))
-        cells += [f"{row[k]:.2f}" if (k := f"{who}, accuracy %") in row else "" for who in ("fewshot", "easyfsl")]
+        for name in (*names, "easyfsl, us answering", "easyfsl, us whole"):
+            value = row.get(name)
+            cells.append("" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}")
+        if "difference" in row:
+            cells += [f"{row[f'{who}, accuracy %']:.2f}" for who in ("fewshot", "easyfsl")]
+            cells.append(f"{row['difference']:+.2f} ± {row['difference, ci95']:.2f}")
+        else:
+            cells += ["", "", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "† transductive"]) + "\n"
 
@@ -209,7 +257,8 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/methods", metavar="NAME", help="NAME.json and NAME.md")
     parser.add_argument("--episodes", type=int, default=600, metavar="N", help="per round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--accuracy", type=int, default=400, metavar="N", help="episodes for accuracy")
+    parser.add_argument("--accuracy", type=int, default=1000, metavar="N", help="episodes of accuracies")
+    parser.add_argument("--data", metavar="DIR", help="prepared data, such as data/cifar_fs, whose accuracies to tell")
     parser.add_argument("--methods", nargs="+", default=list_learners(), metavar="NAME", help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -217,9 +266,17 @@ def main() -> None:
     if not options.peers:
         print(f"easyfsl is not installed and is left out; run: {pip_install('peers')}", file=sys.stderr)
     X, y = make_data(0)
-    rows = [measure(name, X, y, options) for name in options.methods]
-    threads = {"torch threads": 1, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "")}
-    write(options.out, {**facts("methods.py", 0), **threads, "rows": rows}, table(rows))
+    real, labels, digest = real_data(options.data) if options.data else (X, y, None)
+    machine, rows = limits(), []
+    for name in options.methods:
+        has_peer = name in PEERS and options.peers
+        contestants = [Ours(name, X, y), *([EasyFsl(name, X, y)] if has_peer else [])]
+        rows.append(measure(name, contestants, machine, options))
+        rows[-1] |= compare(name, real, labels, options.accuracy) if has_peer else {}
+        print(rows[-1], file=sys.stderr, flush=True)
+    told = {"torch threads": 1, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", ""), "machine": machine}
+    told |= {"accuracy on": f"{BACKBONE} at {SIZE} px" if options.data else "synthetic embeddings", "data": digest}
+    write(options.out, {**facts("methods.py", 0), **told, "rows": rows}, table(rows))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,24 @@ def test_the_service_is_measured_beside_the_embedder_alone(tmp_path):
 
 
 @pytest.mark.slow
+def test_methods_are_measured_beside_what_the_machine_allows_and_another_package(tmp_path):
+    noise(tmp_path / "data", 32, (3,), FEW)
+    found = run_alone(
+        "methods.py", tmp_path / "methods", "--methods", "bd-cspn", "matching", "--rounds", "1", "--episodes", "40",
+        "--accuracy", "20", "--data", str(tmp_path / "data"),
+    )  # fmt: skip
+    peer, alone = found["rows"]
+    assert (peer["difference"], peer["difference, ci95"]) == (0, 0)
+    assert 20 < peer["easyfsl, accuracy %"] <= 100
+    assert "difference" not in alone
+    assert found["data"]
+    products = 2 * 75 * 5 * 640  # of matching: each query with each key
+    assert alone["us arithmetic"] == pytest.approx(products / found["machine"]["operations per us"], abs=0.06)
+    assert alone["us bytes"] == pytest.approx(80 * 640 * 4 / found["machine"]["bytes per us"], abs=0.06)
+    assert alone["fewshot, us whole"] > alone["fewshot, us answering"] > max(alone["us arithmetic"], alone["us bytes"])
+
+
+@pytest.mark.slow
 def test_saved_classifiers_are_measured(tmp_path):
     found = run_alone("saved.py", tmp_path / "saved", "--rounds", "1", "--classes", "6000")
     cost = {row["what"]: row["cpu, in imports"][1] for row in found["commands"]}

@@ -23,6 +23,7 @@ def oracle(
     support, queries = [unit(x) for x in support], [unit(q) for q in queries]
     members = {c: [(w, x) for w, x, own in zip(weight, support, labels, strict=True) if own == c] for c in present}
     prototype = {c: sum(w * x for w, x in members[c]) / sum(w for w, _ in members[c]) for c in present}
+    given = queries
     if sharpness is not None:
         middle = sum(w * x for w, x in zip(weight, support, strict=True)) / sum(weight)
         queries = [q - sum(queries) / len(queries) + middle for q in queries] if shift else queries
@@ -33,6 +34,7 @@ def oracle(
         prototype = {
             c: sum(k * x for k, (_, x) in zip(counts[c], members[c], strict=True)) / sum(counts[c]) for c in present
         }
+    queries = given if shift == "prototypes" else queries
     others = [[j for j in range(len(queries)) if j != i] for i in range(len(queries))]
     k = min(n_neighbors, len(queries) // (4 * n_way))
     near = [sorted(others[i], key=lambda j: sum((queries[i] - queries[j]) ** 2))[:k] for i in range(len(queries))]
@@ -59,7 +61,7 @@ def answer(learner, support, labels, weight, queries, n_way=4):
     return learner(support, labels, queries, n_way, weight).numpy()
 
 
-@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("shift", [False, True, "prototypes"])
 @pytest.mark.parametrize("n_query", [1, 16, 50])
 @pytest.mark.parametrize("sharpness", [None, 1.0, 10.0])
 @pytest.mark.parametrize(("smoothness", "n_neighbors", "n_iterations"), [(0.7, 3, 20), (2.0, 1, 3), (0.7, 3, 0)])

@@ -184,7 +184,7 @@ def rectified(known, queries, sharpness, is_shifted=True, prior="none"):
         exponents = sharpness * np.array([cosine(x, means[c]) for x in rows])
         times = np.concatenate([weight[labels == c], np.ones(sum(taken == c))])
         prototypes[c] = np.average(rows, axis=0, weights=times * np.exp(exponents - exponents.max()))
-    return prototypes, shifted
+    return prototypes, queries if is_shifted == "prototypes" else shifted
 
 
 def check(found, prototypes, queries):
@@ -195,7 +195,9 @@ def check(found, prototypes, queries):
 
 @pytest.mark.parametrize("n_query", [0, 1, 5])
 @pytest.mark.parametrize("sharpness", [0.0, 10.0, 100.0])
-@pytest.mark.parametrize(("shifted", "prior"), [(False, "none"), (True, "none"), (False, "estimated")])
+@pytest.mark.parametrize(
+    ("shifted", "prior"), [(False, "none"), (True, "none"), ("prototypes", "none"), (False, "estimated")]
+)
 @pytest.mark.parametrize("n_products", [0, 1000])
 def test_prototypes_and_queries_are_moved_as_the_formula_says(n_products, shifted, prior, sharpness, n_query):
     known, queries = memory(), torch.from_numpy(np.random.default_rng(1).normal(7, 1, (n_query, 3)))

@@ -110,10 +110,12 @@ def test_feat_with_the_same_weights(seed):
     torch.testing.assert_close(ours(learner, *data), expected)
 
 
-def test_bd_cspn_of_sharpness_one_where_no_query_needs_a_shift(seed):
-    """Theirs compares queries that are not shifted with prototypes made of shifted ones, and has no temperature."""
+def test_bd_cspn_of_sharpness_one_that_answers_queries_where_they_were(seed):
+    """Theirs has no temperature."""
     support, labels, queries = episode(seed)
-    queries = queries - queries.mean(0) + support.mean(0)
+    found = ours(BDCSPNLearner(1.0, "UN", 1.0, shift="prototypes"), support, labels, queries + 3)
+    torch.testing.assert_close(found, theirs(methods.BDCSPN(), support, labels, queries + 3))
+    queries = queries - queries.mean(0) + support.mean(0)  # then none is moved
     found = ours(BDCSPNLearner(1.0, "UN", 1.0, shift=True), support, labels, queries)
     torch.testing.assert_close(found, theirs(methods.BDCSPN(), support, labels, queries))
     torch.testing.assert_close(ours(BDCSPNLearner(1.0, "UN", 1.0, shift=True), support, labels, queries + 3), found)

@@ -8,7 +8,7 @@ from torch import Tensor
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.transduction import SHARE_PRIORS, Span, rectify
+from fewshot.learners.transduction import SHARE_PRIORS, Span, check_shift, rectify
 from fewshot.search.similarity import normalize
 from fewshot.utils.values import check_name, check_number
 
@@ -40,10 +40,11 @@ class BDCSPNLearner(SupportLearner):
         Logits are cosine / temperature.
     learn_temperature : bool, default=False
         Whether meta-training adjusts the temperature.
-    shift : bool, default=False
+    shift : bool or "prototypes", default=False
         Whether queries are first moved so that their mean is that of the support, as in the paper. It helps if there
         are as many queries of each class, or if all come from another camera. Otherwise it harms: a single query, or
-        many of one class, would lie on the middle of all classes.
+        many of one class, would lie on the middle of all classes. With "prototypes" queries are moved to rectify the
+        prototypes, and answered where they were, as the easyfsl package does.
     prior : {"none", "estimated"}, default="none"
         What pseudo-labels suppose of the shares of the classes among the queries: nothing, or the shares under which
         the queries are likeliest. "estimated" gains where queries are of one or two classes, and costs one to three
@@ -72,12 +73,12 @@ class BDCSPNLearner(SupportLearner):
         normalization: str = "L2N",
         temperature: float = 0.1,
         learn_temperature: bool = False,
-        shift: bool = False,
+        shift: bool | str = False,
         prior: str = "none",
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
-        self.shift, self.prior = bool(shift), check_name("prior", prior, SHARE_PRIORS)
-        self.supposes_balance = self.shift
+        self.shift, self.prior = check_shift(shift), check_name("prior", prior, SHARE_PRIORS)
+        self.supposes_balance = bool(self.shift)
         self.sharpness = check_number("sharpness", sharpness)
         self.normalization = check_name("normalization", normalization, NORMALIZATIONS)
 

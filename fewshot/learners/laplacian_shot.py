@@ -8,7 +8,7 @@ from torch import Tensor
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.transduction import SHARE_PRIORS, Span, compare_means, rectify
+from fewshot.learners.transduction import SHARE_PRIORS, Span, check_shift, compare_means, rectify
 from fewshot.search.similarity import largest, normalize
 from fewshot.utils.values import check_count, check_name, check_number
 
@@ -46,7 +46,7 @@ class LaplacianShotLearner(SupportLearner):
         How strongly rectification favours rows near their prototype; None for plain class means.
     temperature : float, default=1.0
         Divides the logits; the paper has no temperature.
-    shift : bool, default=False
+    shift : bool or "prototypes", default=False
         Whether rectification moves the queries onto the support first; see `BDCSPNLearner`.
     prior : {"none", "estimated"}, default="none"
         What rectification supposes of the shares of the classes among the queries; see `BDCSPNLearner`.
@@ -75,7 +75,7 @@ class LaplacianShotLearner(SupportLearner):
         n_iterations: int = 20,
         sharpness: float | None = 5.0,
         temperature: float = 1.0,
-        shift: bool = False,
+        shift: bool | str = False,
         prior: str = "none",
     ) -> None:
         super().__init__("sqeuclidean", temperature)
@@ -83,8 +83,8 @@ class LaplacianShotLearner(SupportLearner):
         self.n_neighbors = check_count("n_neighbors", n_neighbors, 0)
         self.n_iterations = check_count("n_iterations", n_iterations, 0)
         self.sharpness = None if sharpness is None else check_number("sharpness", sharpness)
-        self.shift, self.prior = bool(shift), check_name("prior", prior, SHARE_PRIORS)
-        self.supposes_balance = self.shift
+        self.shift, self.prior = check_shift(shift), check_name("prior", prior, SHARE_PRIORS)
+        self.supposes_balance = bool(self.shift)
 
     def transform(self, x: Tensor) -> Tensor:
         """Scale each embedding to unit length."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from fewshot.learners.memory import Memory
 from fewshot.search.similarity import inner_products, sum_of_squares
+from fewshot.utils.values import check_name
 
 #: Most rounds of optimal transport, and the largest error of the class shares at convergence.
 MAX_ROUNDS, TOLERANCE = 500, 1e-10
@@ -20,6 +22,8 @@ TINY, ROUNDING = 1e-300, 1e-9
 #: The prior of which classes the queries are: none, or shares estimated from them.
 ESTIMATED = "estimated"
 SHARE_PRIORS = ("none", ESTIMATED)
+#: What is made of queries that are moved: prototypes, while they are answered where they were.
+PROTOTYPES = "prototypes"
 #: Rounds that estimate shares, and the temperature of the cosines from which they are estimated.
 SHARE_ROUNDS, SHARE_TEMPERATURE = 10, 1 / 60
 #: Largest ratio of a factor to the largest logit at which their sum keeps the digits of the logit.
@@ -150,13 +154,25 @@ def log_shares(probability: Tensor, more: float) -> Tensor:
     return ((probability.sum(-1, keepdim=True) + more) / (probability.shape[-1] + more * probability.shape[-2])).log()
 
 
-def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool, prior: str = "none") -> Compared:
+def check_shift(shift: Any) -> bool | str:
+    """Return the parameter `shift` of a learner.
+
+    Raises
+    ------
+    ValueError
+        If it is text other than "prototypes".
+    """
+    return check_name("shift", shift, (PROTOTYPES,)) if isinstance(shift, str) else bool(shift)
+
+
+def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool | str, prior: str = "none") -> Compared:
     """Rectify the prototypes by the queries, and compare the two.
 
     Queries are pseudo-labelled with the prototype of largest cosine; if `shifted`, after they are moved by the
     difference between the means of support and queries; if `prior` is "estimated", with the logarithms of the
     `estimated_shares` of the classes added to the cosines / `SHARE_TEMPERATURE`. The rectified prototype of a class is
-    the mean of its support and its pseudo-labelled queries, weighted by ``exp(sharpness cosine(x, prototype))``.
+    the mean of its support and its pseudo-labelled queries, weighted by ``exp(sharpness cosine(x, prototype))``. If
+    `shifted` is "prototypes", they are compared with the queries where they were.
 
     References
     ----------
@@ -189,7 +205,10 @@ def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool, prior: 
     spread = torch.full_like(cosine, -torch.inf).scatter(-2, labels, exponents)
     shares = torch.where(absent, 0, torch.where(absent, 0, spread).softmax(-1))
     rectified = shares + shares[..., m:].sum(-1, keepdim=True) * shift
-    found = compared(rectified, span.products(rectified))
+    with_rectified = span.products(rectified)
+    found = compared(rectified, with_rectified)
+    if shifted == PROTOTYPES:
+        found = replace(found, products=with_rectified, queries=squares)
     return replace(found, products=found.products[..., m:], queries=found.queries[..., m:])
 
 
