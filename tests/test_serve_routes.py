@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 import zipfile
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from fewshot import Embedder, FewShotImageClassifier, FewShotModel
 from fewshot.runtime import load
+from fewshot.serve import drift
 from tests.photographs import photos, quick_embedder
 from tests.serving import files, pictures, png, running, said, taught
 
@@ -226,3 +228,25 @@ def test_figures_are_told(client):
         assert line in found
     assert "fewshot_usual_similarity " in found
     assert "kind/of" not in found
+
+
+def test_drift_is_measured_of_predictions_that_ask_for_no_neighbours(client, monkeypatch):
+    def told():
+        return [float(re.search(rf"^fewshot_nearest_similarity_{part} (.*)$", client.get("/metrics").text, re.M)[1])
+                for part in ("count", "sum")]  # fmt: skip
+
+    def wait_for(n):
+        end = time.monotonic() + 10
+        while told()[0] < n and time.monotonic() < end:
+            time.sleep(0.01)
+        assert told() == [n, pytest.approx(n * similarity)]
+
+    monkeypatch.setattr(drift, "PAUSE", 1e9)
+    asked = client.post("/v1/predict?neighbours=1", files=files(FLOWERS[7])).json()
+    similarity = asked["answers"][0]["neighbours"][0]["similarity"]
+    wait_for(1)
+    client.post("/v1/predict", files=files(b"no image", FLOWERS[7]))  # the one that can be read
+    wait_for(2)
+    for _ in range(3):  # one a second is enough
+        client.post("/v1/predict", files=files(FLOWERS[7]))
+    wait_for(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +79,10 @@ class Answerer:
             own = [next(answers) for _ in some]
             if not done.done():
                 done.set_result({**found, "answers": own})
+
+    def aside(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Run what no client waits for."""
+        self._threads.submit(work, *arguments)
 
     def close(self) -> None:
         """End the threads."""

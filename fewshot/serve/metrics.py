@@ -33,7 +33,8 @@ class Metrics:
         self.answers = Counter("fewshot_answers", "Answers to images, by kind.", ["kind"], registry=registry)
         self.similarity = Summary(
             "fewshot_nearest_similarity",
-            "Similarity of queries to the nearest example: drift lowers it below fewshot_usual_similarity.",
+            "Similarity of queries, one a second and those that ask for neighbours, to the nearest example: drift "
+            "lowers it below fewshot_usual_similarity.",
             registry=registry,
         )
         self._usual = self._gauge(

@@ -14,6 +14,7 @@ from fewshot.errors import ImageDecodeError
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.serve.answering import Answerer
 from fewshot.serve.batcher import Batcher
+from fewshot.serve.drift import Drift
 from fewshot.serve.metrics import Metrics
 from fewshot.serve.problems import Problem, busy
 from fewshot.serve.settings import Settings
@@ -38,7 +39,7 @@ class Service:
 
     def __init__(self, workshop: Workshop, settings: Settings) -> None:
         self.workshop, self.settings, self.metrics = workshop, settings, Metrics()
-        self.answerer = Answerer()
+        self.answerer, self.drift = Answerer(), Drift(self.metrics)
         self.batcher = Batcher(self.metrics, settings.max_queue, settings.batch_seconds)
         #: Changes take turns on a thread of their own, so that readers find one free.
         self._changes, self._looks = CapacityLimiter(1), CapacityLimiter(MOST_LOOKS)

@@ -53,6 +53,8 @@ async def predict(
         service.metrics.answers.labels(kind).inc()
         if one["neighbours"]:
             service.metrics.similarity.observe(one["neighbours"][0]["similarity"])
+    if not neighbours and service.drift.is_due(now):
+        service.answerer.aside(service.drift.observe, now, embedded)
     if embeddings:
         for one, row in zip(found["answers"], embedded.embeddings, strict=True):
             one["embedding"] = None if one["error"] else row.tolist()
