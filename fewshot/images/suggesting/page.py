@@ -40,5 +40,5 @@ def write_suggestions(path: str | Path, found: Sequence[Suggestion], folder: str
 def _answer(one: Suggestion) -> str:
     if one.label is None:
         return ""
-    sure = f"{100 * one.probability:.0f} %"
-    return f"{one.label}, {sure}: " if one.label == one.likeliest else f"{one.label}, else {one.likeliest}, {sure}: "
+    sure = f"{100 * one.probability:.0f}\u00a0%"
+    return f"{one.label}, {sure}; " if one.label == one.likeliest else f"{one.label}, else {one.likeliest}, {sure}; "

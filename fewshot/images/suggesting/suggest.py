@@ -63,7 +63,7 @@ class Suggestion:
     score : float
         What the strategy goes by; higher is better.
     reason : str
-        How many items of the pool it stands for, and which class is nearly as likely as the answer.
+        Which class is nearly as likely as the answer, and how many items of the pool it stands for.
     thumbnail : bytes
         A small picture of what the network saw.
     """
@@ -165,7 +165,7 @@ def _explained(
         reason = f"stands for {counted(n, 'image')}" if n > 1 else "stands for itself"
         first, second = (*shares[i, best].tolist(), 0.0)[:2]
         if second >= RIVAL * first > 0:
-            reason += f"; or {classifier.classes_[best[1:]].tolist()[0]}, {100 * second:.0f} %?"
+            reason = f"or {classifier.classes_[best[1:]].tolist()[0]}, {100 * second:.0f} %; {reason}"
         thumbnail, likeliest = thumbnails[i] if thumbnails else b"", None
         if fitted:
             (likeliest,) = classifier.classes_[best[:1]].tolist()
