@@ -56,6 +56,11 @@ def test_the_frame_has_a_row_an_episode_and_the_protocol():
     assert set(frame.columns) >= {"accuracy", "learner", "n_way", "n_shot", "n_query", "seed", "transductive"}
 
 
+def test_episodes_of_one_class_say_that_every_answer_is_right():
+    with pytest.warns(UserWarning, match="one class each, so every answer is right; give n_way of 2 or more"):
+        assert evaluate("prototypical", X, Y, **{**SIZES, "n_way": 1}).mean == 1
+
+
 def test_a_difference_is_paired():
     one, other = evaluate("prototypical", X, Y, **SIZES), evaluate("matching", X, Y, **SIZES)
     mean, ci95 = one.difference(other)

@@ -28,6 +28,7 @@ from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.malloc import keeping_memory
 from fewshot.utils.values import as_values, check_same_length, check_values
+from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,6 +241,8 @@ def evaluate(
     else:
         learner, embeddings = _embedded(learner, backbone, X)
     embeddings = _check(embeddings, labels)
+    if episodes[0].n_way == 1:
+        warn("episodes have one class each, so every answer is right; give n_way of 2 or more")
     accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)
     protocol = {
         "learner": learner.description,
