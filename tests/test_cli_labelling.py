@@ -107,6 +107,14 @@ def test_all_labels_of_a_classifier_may_be_corrected_at_once(made, capsys):
     assert (after.classes_.tolist(), after.n_support_.tolist()) == (["a", "b"], [2, 2])
 
 
+def test_classes_that_a_slip_of_the_pen_has_made_are_told(made, capsys):
+    folder, paths = made
+    (folder / "t.csv").write_text(f"path,label\n{paths[0]},Temple\n{paths[1]},tempel\n{paths[6]},flower\n")
+    assert main(["import-labels", str(folder / "t.csv"), "--add-to", str(folder / "model")]) == 0
+    told = capsys.readouterr().out
+    assert "2 new classes: 'Temple', beside 'temple'; 'tempel'\nlearned 3 images; to go back" in told
+
+
 def test_labels_are_corrected_from_any_folder(made, capsys, monkeypatch):
     folder, _ = made
     monkeypatch.chdir(folder)

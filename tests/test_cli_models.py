@@ -212,6 +212,25 @@ def test_add_refuses_a_class_that_is_the_answer_for_unknown_images(model, folder
     assert version_of(model) == before
 
 
+def test_images_without_the_name_of_their_class_are_refused(model, folder, capsys):
+    before, images = version_of(model), sorted(map(str, (folder / "flower").iterdir()))
+    assert main(["add", str(model), *images]) == 2
+    assert f"{images[0]} is a file, but the name of the class comes before the images" in capsys.readouterr().err
+    assert version_of(model) == before
+
+
+def test_a_class_that_is_called_nearly_as_another_is_told(model, folder, capsys):
+    image = str(min((folder / "flower").iterdir()))
+    assert main(["add", str(model), " Temple ", image]) == 0
+    assert "'Temple' is a new class, beside 'temple': learned 1 image" in capsys.readouterr().out
+    assert main(["add", str(model), "flower ", image]) == 0
+    assert "'flower' has 4 images now" in capsys.readouterr().out
+    assert main(["rename", str(model), "temple", "FLOWER"]) == 0
+    assert "'temple' is now called 'FLOWER', beside 'flower'; to go back" in capsys.readouterr().out
+    assert main(["add", str(model), "  ", image]) == 2
+    assert "the label is blank; expected the name of a class" in capsys.readouterr().err
+
+
 def test_an_image_that_cannot_be_read_names_no_flag_that_was_given(model, folder, capsys):
     (folder / "bad.png").write_bytes(b"nothing")
     assert main(["add", str(model), "flower", str(folder / "bad.png")]) == 2

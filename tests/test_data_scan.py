@@ -76,6 +76,13 @@ def test_row_64_class_folders_that_differ_in_case_are_two_classes_with_a_warning
         assert set(found(tmp_path)) == {"Cat", "cat"}
 
 
+def test_labels_of_a_table_that_differ_in_case_or_blanks_are_told(tmp_path, recwarn):
+    table = pd.DataFrame({"path": ["1.png", "2.png", "3.png", "4.png"], "label": ["Grey owl", "grey  owl", "a", "A"]})
+    assert len(set(read_image_table(table, tmp_path, None, False)[1])) == 4
+    (told,) = recwarn  # "a" and "A" are characters
+    assert "the labels 'Grey owl' and 'grey  owl' in the table differ only in case or blanks" in str(told.message)
+
+
 def test_names_of_class_folders_are_of_one_unicode_form(tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "Wälder") for form in ("NFC", "NFD"))
     put(tmp_path, f"{decomposed}/1.png")

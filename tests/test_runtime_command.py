@@ -46,6 +46,7 @@ def test_it_learns_answers_and_forgets(exported, capsys, monkeypatch):
         ("show .", 2, "manifest.json"),
         ("remove model nine", 2, "nine"),
         ('add model "" gone.png', 2, "LABEL is empty; give a value"),
+        ("add model 3.png 4.png", 2, "3.png is a file, but the name of the class comes before the images"),
         ("predict model gone.png", 2, "gone.png"),
     ],
 )

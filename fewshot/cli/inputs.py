@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.terminal import say
+from fewshot.cli.terminal import quoted, say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
+from fewshot.data.scan import clean_label
 from fewshot.utils.labels import label_of_text, unknown_mark
-from fewshot.utils.text import counted
+from fewshot.utils.text import counted, fold
 
 
 def choose_split(source: str, given: str | None, wanted: str | None = None) -> str | None:
@@ -58,10 +58,38 @@ def _opened(source: str, split: str | None, options: argparse.Namespace) -> Labe
 
 
 def as_label(model: Any, text: str) -> Any:
-    """Convert a label from the command line to the label type of the classifier, in the Unicode form of its class."""
+    """Convert a label from the command line to the label type of the classifier, in the Unicode form of its class.
+
+    Blanks around a label that is no class are left out: nobody sees them in an answer.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be one, or is blank.
+    """
     label = label_of_text(text, model.classes_)
-    is_new = isinstance(label, str) and not label.isascii() and label not in model.classes_.tolist()
-    return unicodedata.normalize("NFC", label) if is_new else label
+    is_plain = not isinstance(label, str) or (label.isascii() and label == label.strip())
+    if is_plain or label in model.classes_.tolist():
+        return label
+    if not label.strip():
+        raise ValueError("the label is blank; expected the name of a class")
+    return label_of_text(clean_label(label), model.classes_)
+
+
+def beside(label: Any, classes: Any) -> str:
+    """Return ", beside" the class whose name differs from a label only in case or blanks, or nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> beside("grey  heron", np.array(["Grey heron", "owl"])), beside("owl", np.array(["owl"]))
+    (", beside 'Grey heron'", '')
+    """
+    if not isinstance(label, str):
+        return ""
+    folded = fold(label)
+    twin = next((other for other in classes.tolist() if other != label and fold(other) == folded), None)
+    return "" if twin is None else f", beside {quoted(twin)}"
 
 
 def take_unknown_label(model: Any, options: argparse.Namespace) -> None:

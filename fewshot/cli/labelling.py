@@ -129,6 +129,8 @@ def export_labels(options: argparse.Namespace) -> int:
 
 #: Options of one format alone.
 _FOR_FORMAT = {"root": "label-studio", "copy": "folders", "spreadsheet": "csv", "decimal_comma": "csv"}
+#: Most new classes that a message names.
+_NAMED = 10
 _HOW_TO_SERVE = (
     "Label Studio serves the images if it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true",
     "and the project has a local storage that holds them; paste the .xml as the labelling interface",
@@ -235,9 +237,9 @@ def _field(options: argparse.Namespace) -> str | None:
 
 def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> tuple[int, int, list[str]]:
     """Teach the labels to the classifier; return how many images it learned and forgot, and that in words."""
-    from fewshot.cli.inputs import as_label
+    from fewshot.cli.inputs import as_label, beside
     from fewshot.cli.models import changing, load
-    from fewshot.cli.terminal import way_back
+    from fewshot.cli.terminal import quoted, way_back
     from fewshot.integrations.correcting import changes, learned_files
     from fewshot.utils.text import counted
 
@@ -254,6 +256,7 @@ def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> tupl
     if changes(model.support_, prepared) == (None, None):
         return nothing
     with changing(options, model, f"import-labels {options.source}") as model:
+        before = set(model.classes_.tolist())
         more, wrong = changes(model.support_, prepared)
         all_change = wrong is not None and len(wrong.names) == model.n_support_.sum()
         if wrong is not None and not all_change:
@@ -264,4 +267,8 @@ def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> tupl
             model.remove(wrong)
     n_more, n_wrong = (0 if one is None else len(one.names) for one in (more, wrong))
     corrected = f", and forgot {n_wrong} under another label" if n_wrong else ""
-    return n_more, n_wrong, [f"learned {counted(n_more, 'image')}{corrected}{way_back(options.dir)}"]
+    fresh = [label for label in model.classes_.tolist() if label not in before]
+    named = [f"{quoted(label)}{beside(label, model.classes_)}" for label in fresh[:_NAMED]]
+    more_still = [f"and {len(fresh) - _NAMED} more"] if len(fresh) > _NAMED else []
+    new_classes = [f"{counted(len(fresh), 'new class')}: {'; '.join(named + more_still)}"] if fresh else []
+    return n_more, n_wrong, [*new_classes, f"learned {counted(n_more, 'image')}{corrected}{way_back(options.dir)}"]

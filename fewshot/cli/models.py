@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fewshot.cli.inputs import as_label, open_data, take_unknown_label
+from fewshot.cli.inputs import as_label, beside, open_data, take_unknown_label
 from fewshot.cli.tables import finish, give, without_same
 from fewshot.cli.terminal import complain, is_piped, quoted, say, way_back
 from fewshot.data.images import list_splits
@@ -25,7 +25,7 @@ from fewshot.images.pages import write_answers
 from fewshot.images.sets import Promise
 from fewshot.persistence.artifact import is_artifact, refuse_others, writing
 from fewshot.persistence.files import check_file
-from fewshot.utils.labels import unknown_mark
+from fewshot.utils.labels import refuse_file, unknown_mark
 from fewshot.utils.text import counted
 
 
@@ -94,11 +94,13 @@ def _expected(model: FewShotImageClassifier) -> CheckResult | None:
 def add(options: argparse.Namespace) -> int:
     """Add images of a class."""
     model = load(options)
+    label = as_label(model, options.label)
+    refuse_file(options.label, model.classes_)
     paths = list_paths(options.images, options.skip_unreadable)
     start = time.perf_counter()
     snapshot = model.snapshot("skip" if options.skip_unreadable else None)
-    prepared = snapshot.prepare(paths, [as_label(model, options.label)] * len(paths), None, "partial_fit")
-    with changing(options, model, f"add {counted(len(prepared.labels), 'image')} of {options.label}") as model:
+    prepared = snapshot.prepare(paths, [label] * len(paths), None, "partial_fit")
+    with changing(options, model, f"add {counted(len(prepared.labels), 'image')} of {label}") as model:
         label = as_label(model, options.label)
         known, before = label in model.classes_.tolist(), int(model.n_support_.sum())
         model.partial_fit(replace(prepared, labels=[label] * len(prepared.labels)))
@@ -106,7 +108,7 @@ def add(options: argparse.Namespace) -> int:
             unknown_mark(model.unknown_label, model.classes_)
         seconds = time.perf_counter() - start
     n = int(model.n_support_[model.classes_.tolist().index(label)])
-    new = f"has {counted(n, 'image')} now" if known else "is a new class"
+    new = f"has {counted(n, 'image')} now" if known else f"is a new class{beside(label, model.classes_)}"
     learned = f"learned {counted(int(model.n_support_.sum()) - before, 'image')} in {1000 * seconds:.0f} ms"
     facts = {"classifier": options.dir, "class": label, "is_new": not known, "images": n,
              "learned": int(model.n_support_.sum()) - before, "classes": len(model.classes_)}  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fewshot.cli.inputs import as_label, take_unknown_label
+from fewshot.cli.inputs import as_label, beside, take_unknown_label
 from fewshot.cli.tables import as_facts, finish, give
 from fewshot.cli.terminal import is_piped, put, quoted, say, terminal_width, way_back
 from fewshot.images.history import read_history
@@ -60,9 +60,11 @@ def _facts(model: StoredModel, options: argparse.Namespace) -> dict[str, Any]:
 def rename(options: argparse.Namespace) -> int:
     """Give a class another label."""
     with _editing(options, f"rename {options.label} to {options.new}") as model:
-        model.rename_class(as_label(model, options.label), as_label(model, options.new))
-    facts = {"classifier": options.dir, "class": options.label, "new": options.new}
-    finish(options, facts, f"{quoted(options.label)} is now called {quoted(options.new)}{way_back(options.dir)}")
+        new = as_label(model, options.new)
+        model.rename_class(as_label(model, options.label), new)
+        twin = beside(new, model.classes_)
+    facts = {"classifier": options.dir, "class": options.label, "new": new}
+    finish(options, facts, f"{quoted(options.label)} is now called {quoted(new)}{twin}{way_back(options.dir)}")
     return 0
 
 

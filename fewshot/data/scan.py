@@ -20,7 +20,7 @@ from fewshot.errors import brief, pip_install
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import as_labels
 from fewshot.utils.spreadsheet import unguarded
-from fewshot.utils.text import counted, listed, printable
+from fewshot.utils.text import counted, fold, listed, printable
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
@@ -191,6 +191,9 @@ def read_image_table(
     if labels.dtype.kind in "UO":  # objects may be anything that sorts
         cleaned = [clean_label(label) if isinstance(label, str) else label for label in labels.tolist()]
         labels = as_labels(cleaned, any_type=True)
+        words = [label for label in dict.fromkeys(cleaned) if isinstance(label, str) and len(label) > 1]
+        for twin, label in _look_alikes(words):  # single letters are characters, of which each case is a class
+            warn(f"the labels {twin!r} and {label!r} in {name} differ only in case or blanks; they remain two classes")
     return np.array(paths, dtype=object), labels
 
 
@@ -383,17 +386,23 @@ def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
     """Warn of empty class folders, and of names that look like mistakes."""
     if empty:
         warn(f"skipped {counted(len(empty), 'folder')} without an image in {root}: {listed(empty)}")
-    seen: dict[str, str] = {}
-    for label in labels:
-        twin = seen.setdefault(label.casefold(), label)
-        if twin != label:
-            warn(
-                f"the class folders {twin!r} and {label!r} in {root} differ only in case; they remain two classes, but "
-                "some file systems cannot hold both"
-            )
+    for twin, label in _look_alikes(labels):
+        warn(
+            f"the class folders {twin!r} and {label!r} in {root} differ only in case or blanks; they remain two "
+            "classes, but some file systems cannot hold both"
+        )
     if len(labels) > 1 and all(_split_of(label) for label in labels):
         named = " and ".join(map(repr, labels))
         warn(f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them")
+
+
+def _look_alikes(labels: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of labels that differ only in case or in blanks."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        twin = seen.setdefault(fold(label), label)
+        if twin != label:
+            yield twin, label
 
 
 class LeftOut:

@@ -102,9 +102,10 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _add(options: argparse.Namespace) -> int:
-    from fewshot.utils.labels import label_of_text
+    from fewshot.utils.labels import label_of_text, refuse_file
 
     model = _load(options)
+    refuse_file(options.label, model.classes_)
     label = label_of_text(options.label, model.classes_)
     model.partial_fit(options.images, [label] * len(options.images)).save(options.dir)
     _say(f"learned {counted(len(options.images), 'image')} of {label!r}; {counted(len(model.classes_), 'class')}")

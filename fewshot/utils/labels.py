@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
@@ -196,6 +197,14 @@ def check_length(label: Any, what: str) -> Any:
             f"{what} has {len(label)} characters ({label[:20]!r}...); a label may have {LONGEST}, so shorten it"
         )
     return label
+
+
+def refuse_file(text: str, classes: NDArray[Any]) -> None:
+    """Raise ValueError if what was typed as a new label is a file: the first image, where the label was forgotten."""
+    if os.path.splitext(text)[1] and os.path.isfile(text) and text not in classes.tolist():
+        raise ValueError(
+            f"{text} is a file, but the name of the class comes before the images; expected: add DIR LABEL IMAGES"
+        )
 
 
 def warn_if_look_alike(classes: NDArray[Any]) -> None:

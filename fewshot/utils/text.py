@@ -33,6 +33,17 @@ def natural_key(label: Any) -> Any:
     return f"{_NUMBER.sub(_with_length, label.casefold())}\0{label}"
 
 
+def fold(label: str) -> str:
+    """Return a label without case and without the number of its blanks, to find labels that people take for one.
+
+    Examples
+    --------
+    >>> fold(" Grey  Heron")
+    'grey heron'
+    """
+    return " ".join(unicodedata.normalize("NFC", label).casefold().split())
+
+
 def _with_length(found: re.Match[str]) -> str:
     """Return a number after the count of its digits, so that it sorts as text."""
     return f"{len(found[1]):04}{found[1]}"
