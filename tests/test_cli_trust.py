@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fewshot import FewShotImageClassifier
+from fewshot import FewShotImageClassifier, LabeledImages
 from fewshot.cli import main
 from fewshot.data.packed import write_packed
 from tests.photographs import quick_embedder, write_photos
@@ -131,7 +131,40 @@ def test_a_check_says_what_reject_refuses_of_the_images_that_are_left_out(made, 
     if rule == "5%":
         assert found.refused == loaded.rejection("5%").false_reject_rate
     assert main(["check", model]) == 0
-    assert f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {rule})" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {rule})" in shown
+    assert (f"; for fewer: fewshot calibrate {model} --reject balanced" in shown) == (found.refused > 0.5)
+
+
+def test_a_rule_that_refuses_most_of_the_known_names_a_milder_one(made, capsys):
+    folder, _ = made
+    rng, model = np.random.default_rng(0), str(folder / "noise")
+    for i in range(60):  # classes that cannot be told apart
+        place = folder / ("noisy" if i < 30 else "more") / str(i % 6)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(place / f"{i}.png")
+    made_of_noise = FewShotImageClassifier(quick_embedder()).fit(LabeledImages.open(folder / "noisy"))
+    made_of_noise.save(model)
+    costs = made_of_noise.rejection("balanced")
+    told = (
+        f"that is most of them; --reject balanced would answer {100 * costs.false_reject_rate:.0f} of 100 unknown, "
+        f"and take {100 * costs.false_accept_rate:.0f} % of unknown images for a class\n"
+    )
+    assert main(["calibrate", model, "--reject", "5", "--dry-run"]) == 0
+    assert told in capsys.readouterr().out
+    assert main(["calibrate", model, "--reject", "balanced", "--dry-run"]) == 0
+    assert "most of them" not in capsys.readouterr().out
+    assert main(["calibrate", model, "--reject", "5"]) == 0
+    assert main(["test", model, str(folder / "more")]) == 0
+    assert f"; for fewer: fewshot calibrate {model} --reject balanced\n" in capsys.readouterr().out
+
+
+def test_images_that_are_none_of_the_classes_are_told_where_they_go(made, capsys):
+    folder, paths = made
+    (folder / "loose").mkdir()
+    shutil.copy(paths[0], folder / "loose")
+    assert main(["calibrate", str(folder / "model"), str(folder / "loose"), "--reject", "5"]) == 2
+    assert f"; if they are none of the classes: --none-of-these {folder / 'loose'}\n" in capsys.readouterr().err
 
 
 def test_calibrating_makes_it_say_unknown(made, capsys):

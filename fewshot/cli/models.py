@@ -28,6 +28,9 @@ from fewshot.persistence.files import check_file
 from fewshot.utils.labels import refuse_file, unknown_mark
 from fewshot.utils.text import counted
 
+#: Share of the images of known classes from which on it is too many to answer unknown without a word of a cure.
+MOST = 0.5
+
 
 def fit(options: argparse.Namespace) -> int:
     """Learn the classes of a folder and write the classifier."""
@@ -78,9 +81,30 @@ def reject(model: FewShotImageClassifier, rule: str) -> dict[str, Any]:
     else:
         label, found = unknown_mark(model.unknown_label, model.classes_), model.rejection(rule)
         costs = asdict(found)
-        say(f"--reject {rule}: {found}", f"unknown images are answered {quoted(str(label))}")
+        say(
+            f"--reject {rule}: {found}",
+            *_milder(model, rule, found.false_reject_rate),
+            f"unknown images are answered {quoted(str(label))}",
+        )
     model.set_params(reject=None if rule == "none" else rule)
     return {"rule": rule, **costs}
+
+
+def _milder(model: FewShotImageClassifier, rule: str, refused: float) -> Iterator[str]:
+    """Yield what "balanced" would cost, if a rule refuses most images of known classes and "balanced" fewer."""
+    if refused > MOST and rule != "balanced":
+        found = model.rejection("balanced")
+        if found.false_reject_rate < refused:
+            yield (
+                f"that is most of them; --reject balanced would answer {100 * found.false_reject_rate:.0f} of 100 "
+                f"unknown, and take {100 * found.false_accept_rate:.0f} % of unknown images for a class"
+            )
+
+
+def milder_rule(model: FewShotImageClassifier, refused: float, folder: str) -> str:
+    """Return how to refuse fewer, as the end of a sentence, if most images of known classes are refused."""
+    is_mild = refused <= MOST or model.reject == "balanced"
+    return "" if is_mild else f"; for fewer: fewshot calibrate {folder} --reject balanced"
 
 
 def _expected(model: FewShotImageClassifier) -> CheckResult | None:

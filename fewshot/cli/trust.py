@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ import numpy as np
 
 from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
 from fewshot.cli.inputs import as_label, open_data
-from fewshot.cli.models import changing, list_paths, load, looking, refuse_existing, reject
+from fewshot.cli.models import changing, list_paths, load, looking, milder_rule, refuse_existing, reject
 from fewshot.cli.tables import finish, give
 from fewshot.cli.terminal import is_piped, say, way_back
+from fewshot.data.images import LabeledImages
 from fewshot.images.audit import suspects
 from fewshot.images.checked import CheckResult
 from fewshot.images.image_classifier import FewShotImageClassifier
@@ -54,7 +56,7 @@ def test(options: argparse.Namespace) -> int:
         )
         say(
             "",
-            *([right, _sureness(found)] if found.n else []),
+            *([right, _sureness(found) + milder_rule(model, found.refused, options.dir)] if found.n else []),
             *([taken] if n_unknown else []),
             *([f"pictures: {options.report}"] if options.report else []),
         )
@@ -101,7 +103,8 @@ def _summary(
     """Yield what `check` says below its table; `gain` is that of each class with twice its images."""
     yield f"{found}; with twice the images, {100 * found.expected(2):.0f} %"
     if found.refused is not None:
-        yield f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {model.reject})"
+        cure = milder_rule(model, found.refused, options.dir)
+        yield f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {model.reject}){cure}"
     if worst := [f"{a} and {b} ({n} of {of})" for a, b, n, of in found.confused.head(3).itertuples(index=False)]:
         yield f"taken for each other: {', '.join(worst)}"
     most = [(label, points) for label, points in list(gain.items())[:3] if points >= WORTH]
@@ -192,10 +195,20 @@ def _given(options: argparse.Namespace, model: FewShotImageClassifier) -> tuple[
         unknown_mark(model.unknown_label, model.classes_)  # raises before anything is embedded
     snapshot, held_out, examples = model.snapshot("skip" if options.skip_unreadable else None), None, None
     if options.data is not None:
-        held_out = snapshot.prepare(open_data(options.data, options)[0], None, None, "calibrate")
+        held_out = snapshot.prepare(_open_held_out(options), None, None, "calibrate")
     if options.none_of_these is not None:
         examples = snapshot.prepare_examples(list_paths([options.none_of_these], options.skip_unreadable))
     return held_out, examples, rule
+
+
+def _open_held_out(options: argparse.Namespace) -> LabeledImages:
+    """Return the images of DATA; images in no class folder are probably meant for --none-of-these."""
+    try:
+        return open_data(options.data, options)[0]
+    except ValueError as error:
+        if not os.path.isdir(options.data) or any(entry.is_dir() for entry in os.scandir(options.data)):
+            raise
+        raise ValueError(f"{error}; if they are none of the classes: --none-of-these {options.data}") from None
 
 
 def _say_calibration(found: Calibration, n_classes: int) -> None:
