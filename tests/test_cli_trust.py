@@ -33,7 +33,8 @@ def test_a_folder_of_labelled_images_tells_how_good_it_is(made, capsys):
     folder, _ = made
     model, page = str(folder / "model"), folder / "pages" / "test.html"
     (folder / "photos" / "copy.png").unlink()
-    assert main(["test", model, str(folder / "photos"), "--report", str(page)]) == 0
+    write_photos(folder / "new", 3, seed=2)
+    assert main(["test", model, str(folder / "new"), "--report", str(page)]) == 0
     shown = capsys.readouterr().out
     for part in (
         "of 6 images right; of others of the same kind, expect",
@@ -41,11 +42,18 @@ def test_a_folder_of_labelled_images_tells_how_good_it_is(made, capsys):
         "pictures",
     ):
         assert part in shown
-    assert "only just" in page.read_text(encoding="utf-8")
+    assert "For other images of the same kind, expect" in page.read_text(encoding="utf-8")
+    with pytest.warns(UserWarning, match="learned before, 6 of 6 items tested, such as "):
+        assert main(["test", model, str(folder / "photos"), "--report", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert "of 6 images right; expect less of others, since it has learned 6 of these" in said
+    assert "only just" in (shown := page.read_text(encoding="utf-8"))
+    assert "Expect less of other images: it has learned 6 of these." in shown
     assert main(["test", model, str(folder / "photos"), "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == sum(row["images"] for row in found["classes"]) == 6
     assert found["interval"][0] < found["accuracy"] <= found["interval"][1] <= 1
+    assert found["learned"] == 6
     (folder / "photos" / "flower" / "bad.png").write_bytes(b"no image")
     assert main(["test", model, str(folder / "photos")]) == 2
     assert "--skip-unreadable skips such images" in capsys.readouterr().err

@@ -140,3 +140,19 @@ def test_if_no_known_class_can_be_read_a_sentence_says_so(tmp_path):
     model = FewShotImageClassifier(quick_embedder(), on_error="skip").fit(paths, labels)
     with pytest.raises(ValueError, match="no item of a class that the model knows could be read"):
         model.test([b"no image", paths[0]], [labels[0], "other"])
+
+
+def test_items_that_were_learned_are_counted_and_warned_of(model, recwarn):
+    queries = items([1, 0.1, 0], [0, 1, 0.1])
+    assert model.test(queries, ["a", "b"]).n_learned == 0
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"learned before, 2 of 4 items tested, such as .*leave these out"):
+        found = model.test([*items([1, 0, 0]), *queries, *items([0, 0, 1])], ["a", "a", "b", "c"])
+    assert found.n_learned == 2
+    assert str(found).endswith("; learned before: 2, so expect less of new ones")
+    model.set_params(keep_support=False).partial_fit(items([1, 0, 0.2]), ["a"])
+    assert model.test(items([1, 0, 0.2]), ["a"]).n_learned == 0  # the support is gone
+
+
+def test_a_copy_among_tested_items_is_not_taken_for_learned(model):
+    assert model.test(items([1, 0.1, 0], [1, 0.1, 0]), ["a", "a"]).n_learned == 0

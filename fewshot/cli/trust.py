@@ -43,17 +43,17 @@ def test(options: argparse.Namespace) -> int:
     (low, high), lost = found.interval, found.unknown_accepted
     facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
              "calibration_error": found.calibration_error, "refused": found.refused,
-             "unknown_accepted": lost}  # fmt: skip
+             "unknown_accepted": lost, "learned": found.n_learned}  # fmt: skip
     give(rows, options, {**facts, "classes": rows})
     if options.report:
         write_test(options.report, found, options.dir)
     if not is_piped(options):
         n_unknown = len(found.truth) - found.n
         taken = f"{100 * (lost or 0):.0f} % of {counted(n_unknown, 'image')} of unknown classes taken for a class"
-        right = (
-            f"{100 * found.accuracy:.1f} % of {counted(found.n, 'image')} right; of others of the same kind, expect "
-            f"{100 * low:.1f} to {100 * high:.1f} %"
-        )
+        expected = f"of others of the same kind, expect {100 * low:.1f} to {100 * high:.1f} %"
+        if found.n_learned:
+            expected = f"expect less of others, since it has learned {found.n_learned} of these"
+        right = f"{100 * found.accuracy:.1f} % of {counted(found.n, 'image')} right; {expected}"
         say(
             "",
             *([right, _sureness(found) + milder_rule(model, found.refused, options.dir)] if found.n else []),

@@ -106,12 +106,11 @@ def write_test(path: str | Path, found: TestResult, folder: str | Path | None = 
     about = About.of(folder, "Test")
     (low, high), cards = found.interval, []
     if found.n:
-        page = Page(
-            f"{100 * found.accuracy:.1f} % right",
-            f"Answers to {found.n} images of {len(found.per_class)} classes. For other images of the same kind, expect "
-            f"{100 * low:.1f} to {100 * high:.1f} % (95 % interval).",
-            about,
-        )
+        expected = f"For other images of the same kind, expect {100 * low:.1f} to {100 * high:.1f} % (95 % interval)."
+        if found.n_learned:
+            expected = f"Expect less of other images: it has learned {found.n_learned} of these."
+        answers = f"Answers to {found.n} images of {len(found.per_class)} classes."
+        page = Page(f"{100 * found.accuracy:.1f} % right", f"{answers} {expected}", about)
         cards += [
             (f"{100 * found.accuracy:.1f} %", "of the images right"),
             (f"{100 * found.balanced_accuracy:.1f} %", "right, mean over the classes"),

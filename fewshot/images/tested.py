@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.data.opening import describe
 from fewshot.errors import brief
 from fewshot.images.answer import Answer, answer_all, answer_html
 from fewshot.images.learned import Learned, labelled
+from fewshot.images.support import Support
 from fewshot.utils import notebook
 from fewshot.utils.text import counted, listed, printable
-from fewshot.utils.warning import keeps_filters
+from fewshot.utils.warning import keeps_filters, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +44,8 @@ class TestResult:
         as many as were asked for.
     n_unreadable : int
         Items that could not be read; they are left out.
+    n_learned : int
+        Items that are in the kept support: the accuracy on new ones is lower.
     """
 
     __test__ = False  # not a class of tests, whatever pytest makes of its name
@@ -52,6 +57,7 @@ class TestResult:
     n_unreadable: int
     mistakes: list[tuple[Any, Answer]] = field(default_factory=list, repr=False)
     unsure: list[tuple[Any, Answer]] = field(default_factory=list, repr=False)
+    n_learned: int = 0
 
     @property
     def is_known(self) -> NDArray[np.bool_]:
@@ -166,7 +172,8 @@ class TestResult:
     def __str__(self) -> str:
         if self.n:
             right, low, high = (100 * share for share in (self.accuracy, *self.interval))
-            return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %)"
+            learned = f"; learned before: {self.n_learned}, so expect less of new ones" if self.n_learned else ""
+            return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %){learned}"
         return f"{counted(len(self.truth), 'item')} of unknown classes"
 
     def __repr__(self) -> str:
@@ -234,7 +241,8 @@ def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
     if classifier.reject is None and not np.isin(truth, classifier.classes_).any():
         raise ValueError("no item of a class that the model knows could be read; give readable ones")
     predicted, probability = classifier.predict(x), classifier.predict_proba(x).max(1)
-    found = TestResult(classifier.classes_, truth, predicted, probability, len(unreadable))
+    n_learned = _warn_of_learned(now.support, x, [items[row] for row in rows.tolist()])
+    found = TestResult(classifier.classes_, truth, predicted, probability, len(unreadable), n_learned=n_learned)
     surest = np.argsort(-probability, kind="stable")
     mistakes, unsure = surest[~found.right[surest]][:n_shown], surest[found.right[surest]][::-1][:n_shown]
 
@@ -243,3 +251,15 @@ def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
         return list(zip(truth[places].tolist(), answers, strict=True))
 
     return replace(found, mistakes=explained(mistakes), unsure=explained(unsure))
+
+
+def _warn_of_learned(support: Support | None, x: NDArray[np.float32], items: Sequence[Any]) -> int:
+    """Return how many items are in the support, and warn if any is: a model nearly always knows what it has learned."""
+    if support is None:
+        return 0
+    twins = support.twins(x)
+    learned = np.flatnonzero((twins >= 0) & (twins < len(support)))
+    if len(learned):
+        some = f"{len(learned)} of {counted(len(x), 'item')} tested, such as {describe(items[learned[0]])}"
+        warn(f"learned before, {some}; the accuracy on new ones is lower, so leave these out")
+    return len(learned)
