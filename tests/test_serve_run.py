@@ -210,6 +210,7 @@ def test_workers_end_with_the_process_that_looks_after_them(tmp_path):
         pytest.fail("they still answer")
 
 
+@pytest.mark.filterwarnings("error")
 def test_behind_a_proxy_that_puts_it_under_a_path(tmp_path):
     with running(taught(tmp_path / "model"), root_path="/few", token="x" * 20) as client:
         bearer = {"Authorization": f"Bearer {'x' * 20}"}
@@ -218,6 +219,8 @@ def test_behind_a_proxy_that_puts_it_under_a_path(tmp_path):
             said(client.get(f"{base}/v1/model"), 401, "token")
             assert "fewshot" in client.get(f"{base}/").text
         said(client.get("/other/v1/model", headers=bearer), 404, "not_found")
+        servers = client.get("/v1/openapi.json", headers=bearer).json()["servers"]
+        assert servers == [{"url": "/few"}]
         assert "Path=/few" in client.post("/few/v1/session", headers=bearer).headers["set-cookie"]
 
 

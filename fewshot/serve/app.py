@@ -65,7 +65,6 @@ def create_app(workshop: Workshop, settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         redirect_slashes=False,  # redirects would repeat what Host says
-        root_path=settings.root_path,
         lifespan=_lifespan,
     )
     app.state.service = Service(workshop, settings)

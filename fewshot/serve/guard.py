@@ -58,7 +58,7 @@ class Guard:
     """
 
     def __init__(self, app: App, settings: Settings) -> None:
-        self._app, self._token = app, settings.token
+        self._app, self._token, self._root = app, settings.token, settings.root_path
         self._extra = {name.lower() for name in settings.hosts}
         self._names = {"localhost", settings.host.lower(), *self._extra}
 
@@ -67,6 +67,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["root_path"] = self._root  # not uvicorn's, which adds it to paths from which the proxy has not taken it
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
