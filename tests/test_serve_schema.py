@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from fewshot import FewShotModel
-from tests.serving import process, taught
+from tests.serving import files, pictures, process, running, taught
+
+TEMPLES, FLOWERS = pictures(8)[:8], pictures(8)[8:]
 
 #: Images and embeddings that a classifier can read are more than JSON Schema can say.
 CONFIG = """
@@ -15,6 +17,75 @@ include-path-regex = "/v1/(predict|embed|suggest|classes|examples)$"
 include-method = "POST"
 checks.positive_data_acceptance.enabled = false
 """
+
+
+def undescribed(value, schema, schemas, place=""):
+    """The places of what a body holds and its schema does not name."""
+    schema = next((one for one in schema.get("anyOf", ()) if one != {"type": "null"}), schema)
+    schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if isinstance(value, list):
+        return [one for item in value for one in undescribed(item, schema.get("items", {}), schemas, f"{place}[]")]
+    if not isinstance(value, dict) or schema.get("additionalProperties"):
+        return []
+    named, found = schema.get("properties", {}), []
+    for name, item in value.items():
+        inside = f"{place}.{name}"
+        found += undescribed(item, named[name], schemas, inside) if name in named else [inside]
+    return found
+
+
+def test_all_that_is_answered_is_described(tmp_path):
+    image = files(FLOWERS[0], b"no image")
+    with running(taught(tmp_path / "model", 4)) as client:
+        described = client.get("/v1/openapi.json").json()
+        (example,) = client.get("/v1/examples?limit=1").json()["examples"]
+        for method, path, sent in (
+            ("GET", "/v1/model", {}),
+            ("POST", "/v1/predict?coverage=0.5&neighbours=1&explain=true&embeddings=true", {"files": image}),
+            ("POST", "/v1/embed", {"files": image}),
+            ("POST", "/v1/suggest", {"files": image}),
+            ("GET", "/v1/classes", {}),
+            ("POST", "/v1/classes", {"files": image, "data": {"name": "new"}}),
+            ("POST", "/v1/examples", {"files": files(TEMPLES[0]), "data": {"class": "new"}}),
+            ("GET", "/v1/examples", {}),
+            ("PATCH", f"/v1/examples/{example['id']}", {"json": {"class": "new"}}),
+            ("GET", f"/v1/examples/{example['id']}/thumbnail", {}),
+            ("POST", "/v1/undo", {}),
+            ("GET", "/v1/history", {}),
+            ("GET", "/v1/check", {}),
+            ("GET", "/v1/suspects", {}),
+            ("GET", "/v1/rejection?reject=balanced", {}),
+            ("GET", "/v1/model/download", {}),
+            ("GET", "/health/ready", {}),
+            ("GET", "/metrics", {}),
+            ("GET", "/metrics", {"headers": {"Host": "stranger.example"}}),
+            ("GET", "/health/live", {"headers": {"Host": "stranger.example"}}),
+        ):
+            answer = client.request(method, path, **sent)
+            template = path.partition("?")[0].replace(example["id"], "{example}")
+            operation = described["paths"][template][method.lower()]
+            told = operation["responses"][str(answer.status_code)]
+            kind = answer.headers["content-type"].partition(";")[0]
+            assert kind in told["content"], path
+            if kind == "application/json":
+                schema = told["content"][kind]["schema"]
+                assert not undescribed(answer.json(), schema, described["components"]["schemas"]), path
+                assert ("ETag" in told.get("headers", {})) == ("version" in answer.json()) == ("ETag" in answer.headers)
+
+
+@pytest.mark.parametrize("token", [None, "a secret of some length"])
+def test_a_generated_client_knows_the_token_and_the_version_that_a_change_is_meant_for(tmp_path, token):
+    sent = {} if token is None else {"Authorization": f"Bearer {token}"}
+    with running(tmp_path / "model", token=token, headers=sent) as client:
+        described = client.get("/v1/openapi.json").json()
+        assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+        assert ({} in described["security"]) == (token is None)
+        assert described["paths"]["/health/ready"]["get"]["security"] == []
+        operations = [one for path in described["paths"].values() for one in path.values()]
+        assert len({one["operationId"] for one in operations}) == len(operations)
+        assert described["paths"]["/v1/predict"]["post"]["operationId"] == "predict"
+        changes = [one for one in operations if any(p["name"] == "if-match" for p in one.get("parameters", []))]
+        assert {"learn_class", "undo", "remove_example", "load"} <= {one["operationId"] for one in changes}
 
 
 @pytest.mark.slow

@@ -211,6 +211,10 @@ class ModelBody(BaseModel):
     backbone: str
     d: int | None = Field(description="numbers of an embedding; null if nothing was learned")
     described: dict[str, Any]
+    fingerprint: str | None = Field(None, description="of the embedder; missing if nothing was learned, as those below")
+    metric: str | None = Field(None, description="of the similarities of its embeddings")
+    label_type: str | None = Field(None, description="the type of its labels in Python, which are text here")
+    unknown_label: str | int | None = Field(None, description="what Python and tables call what is no class")
     can_undo: bool
     can_redo: bool
     read_only: bool
@@ -414,4 +418,9 @@ def body(**fields: dict[str, Any]) -> dict[str, Any]:
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the description of the failures of a route: those of all, and these."""
-    return {status: {"model": FailureBody} for status in sorted({400, 401, 403, 413, 422, 503, 507, *statuses})}
+    return refusals(*sorted({400, 401, 403, 413, 422, 503, 507, *statuses}))
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the description of failures of these statuses."""
+    return {status: {"model": FailureBody} for status in statuses}

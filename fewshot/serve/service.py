@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError
@@ -114,10 +114,13 @@ async def service_of(request: Request) -> Service:  # what is not async, FastAPI
     return request.app.state.service
 
 
-async def if_match_of(request: Request) -> str | None:
+async def if_match_of(
+    if_match: Annotated[
+        str | None, Header(description="the ETag that the change is meant for; of another, 409")
+    ] = None,
+) -> str | None:
     """Return the version that a change is meant for, if the client says so."""
-    given = request.headers.get("if-match")
-    return None if given is None else given.strip().removeprefix("W/").strip('"')
+    return None if if_match is None else if_match.strip().removeprefix("W/").strip('"')
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]

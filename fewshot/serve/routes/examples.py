@@ -54,7 +54,13 @@ async def add_examples(request: Request, service: ServiceOf, if_match: IfMatch) 
 
 
 @router.get(
-    "/examples/{example}/thumbnail", responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}, **failures(404)}
+    "/examples/{example}/thumbnail",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/jpeg": {}, "image/png": {}}},
+        304: {"description": "The client has it"},
+        **failures(404),
+    },
 )
 async def thumbnail(example: str, request: Request, service: ServiceOf) -> Response:
     """Show the small picture that is kept of an example."""

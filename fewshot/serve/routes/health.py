@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anyio import to_thread
 from fastapi import APIRouter
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from fewshot.serve.problems import JSON
-from fewshot.serve.schemas import HealthBody
+from fewshot.serve.schemas import HealthBody, refusals
 from fewshot.serve.service import ServiceOf
 
 router = APIRouter(tags=["health"])
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
-@router.get("/health/live", response_model=HealthBody)
+@router.get("/health/live", response_model=HealthBody, responses=refusals(403))
 async def live() -> Response:
     """Tell that the process runs."""
     return JSON({"status": "live"})
 
 
-@router.get("/health/ready", response_model=HealthBody, responses={503: {"model": HealthBody}})
+@router.get("/health/ready", response_model=HealthBody, responses={**refusals(403), 503: {"model": HealthBody}})
 async def ready(service: ServiceOf) -> Response:
     """Tell whether the folder can be read, and so whether answers are those of what it holds (503 if not)."""
     await service.view()
@@ -29,7 +32,7 @@ async def ready(service: ServiceOf) -> Response:
     return JSON({"status": "not ready"}, 503)  # GET /v1/model tells why, to those who may know
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=Response, responses={**_TEXT, **refusals(401, 403)})
 async def metrics(service: ServiceOf) -> Response:
     """Return figures in the text format of Prometheus."""
     view = await service.view()

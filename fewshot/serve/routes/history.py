@@ -41,7 +41,8 @@ async def history(service: ServiceOf) -> Response:
     view = await service.view()
     is_new = view.is_empty and view.steps.redo is None
     found = [] if is_new else await to_thread.run_sync(read_history, view.folder)
-    return JSON({"version": view.version, "versions": [one.to_dict() for one in found]})
+    body = {"version": view.version, "versions": [one.to_dict() for one in found]}
+    return JSON(body, headers=version_header(view))
 
 
 @router.post("/undo", response_model=Changed, responses=failures(409))

@@ -119,7 +119,8 @@ async def show_rejection(service: ServiceOf, reject: Rule = "auto") -> Response:
     view = await service.view()
     rule = rule_of(reject)
     costs = None if rule is None else await service.look(_cost, view.model if view.learned else None, rule)
-    return JSON({"version": view.version, "rejection": view.model.reject, "costs": costs})
+    body = {"version": view.version, "rejection": view.model.reject, "costs": costs}
+    return JSON(body, headers=version_header(view))
 
 
 @router.put("/rejection", response_model=Changed, responses=failures(409))
