@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.base import clone
 
 from fewshot import (
     CosinePrototypicalLearner,
     DiscriminantLearner,
+    Domain,
     Embedder,
     FewShotImageClassifier,
     MatchingLearner,
@@ -13,7 +16,7 @@ from fewshot import (
     create_backbone,
 )
 from fewshot.embedding.checkpoint import save_weights
-from fewshot.images.learned import default_learner
+from fewshot.images.learned import default_learner, suited
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
 RESULTS, COMPARED = FOLDER / "temperature.json", FOLDER / "defaults.json"
@@ -46,6 +49,17 @@ def test_a_backbone_without_a_learner_gets_discriminant_analysis_and_a_checkpoin
     save_weights(tmp_path / "best.safetensors", create_backbone("conv4"), MatchingLearner(temperature=0.3))
     learner = default_learner(Embedder(tmp_path / "best.safetensors"))
     assert (type(learner), learner.temperature.item()) == (MatchingLearner, pytest.approx(0.3))
+
+
+def test_the_name_of_the_default_learner_is_the_default_one():
+    own, plain = OwnEmbedder(lambda items: [[1.0, -1.0]] * len(items), "own 1"), Embedder("resnet18")
+    in_domain = clone(plain).set_params(domain=Domain.fit(np.eye(4), None, embedder="any"))
+    for embedder, power in ((own, 1.0), (plain, 0.5), (in_domain, 1.0)):
+        found = suited("discriminant", embedder)
+        assert (type(found), found.power) == (DiscriminantLearner, power)
+    given = DiscriminantLearner(power=0.7)
+    assert suited(given, own) is given
+    assert suited("matching", own) == "matching"
 
 
 def test_an_embedder_is_cloned_and_takes_no_second_settings():

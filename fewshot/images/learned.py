@@ -389,18 +389,25 @@ def default_learner(embedder: Embedder | OwnEmbedder) -> Learner:
     The square root is for networks whose embeddings are never negative; an embedder of the user's own, such as one of
     sentences, keeps its numbers, and so do embeddings that are adapted to a domain.
     """
-    if embedder.domain is not None:
-        return DiscriminantLearner(power=1.0)
     backbone = embedder.backbone
     path = spelled(backbone) if isinstance(backbone, (str, os.PathLike)) else ""
-    if is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
+    if embedder.domain is None and is_path(path) and Path(path).is_file() and Checkpoint.is_one(path):
         return load_learner(path)
-    return DiscriminantLearner(power=1.0 if isinstance(embedder, OwnEmbedder) else 0.5)
+    return _discriminant(embedder)
+
+
+def _discriminant(embedder: Embedder | OwnEmbedder) -> Learner:
+    return DiscriminantLearner(power=1.0 if isinstance(embedder, OwnEmbedder) or embedder.domain is not None else 0.5)
 
 
 def suited(learner: str | Learner, embedder: Embedder | OwnEmbedder) -> str | Learner:
-    """Return a learner that suits an embedder, which is changed to keep its maps for a learner of local descriptors."""
+    """Return a learner that suits an embedder, which is changed to keep its maps for a learner of local descriptors.
+
+    The name of the default learner is the default one, whose power depends on the embedder.
+    """
     found = as_learner(learner)
+    if isinstance(learner, str) and type(found) is DiscriminantLearner:
+        return _discriminant(embedder)
     if not isinstance(found, LocalLearner) or not isinstance(embedder, Embedder):
         return learner
     shape = embedder.set_params(pool=None).map_shape
